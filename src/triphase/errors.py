@@ -1,0 +1,33 @@
+"""The errors that a person can cause and a person can mend: one line, and exit code 2.
+
+Each names the file, line or key, the value found, and the remedy. Anything else that is raised is a defect of the
+program and keeps its traceback.
+"""
+
+
+class TriphaseError(Exception):
+    """A mistake or a circumstance outside the program: shown as one line, without a traceback."""
+
+
+class SettingsError(TriphaseError):
+    """A setting that is unknown, of the wrong type, or at odds with another."""
+
+
+class DataError(TriphaseError):
+    """A record, or a file of records, that cannot be used. Names the file and the line."""
+
+
+class ModelError(TriphaseError):
+    """A model or tokenizer that is absent, unsuitable, or does not do what the split of its layers needs."""
+
+
+class StoreError(TriphaseError):
+    """The store of prompts, responses and rankings is away, locked, of another version, or was given wrong ids."""
+
+
+class RunError(TriphaseError):
+    """A run directory that is damaged, held by another process, or belongs to another configuration."""
+
+
+class TrainingError(TriphaseError):
+    """Training cannot go on: a tensor that is not finite, a broken invariant, a budget exceeded."""

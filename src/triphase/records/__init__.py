@@ -1,0 +1,1 @@
+"""What people and files say: plain records. Imports no torch and nothing of ours but the errors."""

@@ -1,0 +1,109 @@
+"""The records that travel between files, the store, people and the phases. Frozen, and free of torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+Split = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked: a conversation that ends before the assistant's answer.
+
+    A prompt given as plain text is one user message. ``id`` is stable over imports (given, or a hash of the messages).
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    kind: str = ""
+    split: Split = "train"
+
+    @property
+    def text(self) -> str:
+        """The last message: what a reader takes for the question."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """An ideal response to a prompt, written by a person: the material of supervised fine-tuning."""
+
+    prompt: Prompt
+    response: str
+    kind: str = "instruction"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer to a prompt, and who wrote it. ``finished`` is False where generation was cut at its limit."""
+
+    id: str
+    prompt_id: str
+    text: str
+    model: str
+    finished: bool = True
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One labeler's order of the responses to one prompt.
+
+    ``places`` maps a response id to its place, 1 the best; equal places are ties; a response that is absent was not
+    ranked. ``order_shown`` is the order in which the ids stood on the page. Times are seconds since the epoch, UTC.
+    """
+
+    id: str
+    prompt_id: str
+    labeler: str
+    places: Mapping[str, int]
+    order_shown: tuple[str, ...]
+    submitted_at: float
+    seconds: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses of one group, by index; ``target`` is the probability that the first is preferred (0.5 a tie)."""
+
+    first: int
+    second: int
+    target: float
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RankedGroup:
+    """All that was said about the responses to one prompt: one batch element of the reward model.
+
+    ``responses`` are distinct texts; ``finished`` tells for each whether the end-of-sequence token belongs to it.
+    """
+
+    prompt: Prompt
+    responses: tuple[str, ...]
+    finished: tuple[bool, ...]
+    pairs: tuple[Pair, ...]
+    source: str = ""
+    labelers: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One preference as data sets carry it: chosen over rejected, with an optional margin."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    margin: float | None = None
+    labeler: str = ""

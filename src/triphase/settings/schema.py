@@ -1,0 +1,300 @@
+"""Every setting, its default and its meaning. Unknown keys are refused; relations are checked at construction.
+
+Defaults with their sources stand in docs/settings.md. ``description`` is the one place where a setting is explained:
+the documentation and the command line read it from here.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """The base of each section: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class ModelSettings(Settings):
+    """The pretrained language model."""
+
+    name: str
+    """A local directory, a hub id (`organisation/model`), or `embedded:smollm2` / `embedded:tiny`."""
+    revision: str | None = None
+    """The hub revision (branch, tag or commit); none is the default branch."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number type of the frozen base; `auto` is bfloat16 where the processor multiplies it natively, else float32.
+    Adapters, heads and optimizer states are always float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where tensors live; `auto` takes CUDA where there is one."""
+    max_length: Positive = 1024
+    """Longest prompt plus response, in tokens; longer records are errors, never cut in silence."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you name a model that you trust."""
+
+
+class AdapterSettings(Settings):
+    """Low-rank adapters (LoRA, arXiv 2106.09685)."""
+
+    layers: Positive | Literal["all"] = 10
+    """How many of the top layers are adapted; the layers below are a trunk that is computed once a sample."""
+    rank: Positive = 16
+    """Rank r of the update B·A."""
+    alpha: PositiveFloat = 32.0
+    """Scale: the update is multiplied by alpha / rank."""
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear maps that get an adapter; all of the layer's by default."""
+
+
+class SourceSettings(Settings):
+    """One file or hub data set of records."""
+
+    path: str
+    """A .jsonl, .json, .parquet or .csv file (relative to the configuration file), or a hub id."""
+    split: str = "train"
+    """The split of a hub data set."""
+    kind: str = "instruction"
+    """For demonstrations: the kind of data (instruction, domain, safety …) where records do not say it."""
+    weight: PositiveFloat = 1.0
+    """For demonstrations: the share of this source in the mixture, relative to the others."""
+
+
+class DataSettings(Settings):
+    """What the phases read."""
+
+    demonstrations: tuple[SourceSettings, ...] = ()
+    """Supervised data: `prompt`+`completion`, or `messages`; an optional `kind` column."""
+    prompts: tuple[SourceSettings, ...] = ()
+    """Prompts for sampling and PPO: `prompt` (text or messages); optional `id`, `split` (train or heldout)."""
+    preferences: tuple[SourceSettings, ...] = ()
+    """Existing comparisons: `chosen`+`rejected` with an explicit or implicit prompt; optional `margin`."""
+    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the prompts kept for evaluation where records do not say their split; chosen by a hash of the prompt."""
+
+
+class OptimizerSettings(Settings):
+    """AdamW and its schedule."""
+
+    learning_rate: PositiveFloat
+    """Peak learning rate of adapters (or of all weights)."""
+    head_learning_rate: PositiveFloat | None = None
+    """Peak learning rate of the scalar head; none is the same as the adapters'."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the rate falls to 0 over the phase, after warm-up."""
+    warmup_share: Share = 0.0
+    """Share of the steps over which the rate rises from 0."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of Adam's moments."""
+    adam_epsilon: PositiveFloat = 1e-5
+    """Adam's epsilon; 1e-5 as in the original RLHF code."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay."""
+    max_gradient_norm: PositiveFloat = 1.0
+    """Gradients are scaled down to this global norm."""
+
+
+class SupervisedSettings(Settings):
+    """Phase 1: supervised fine-tuning."""
+
+    method: Literal["lora", "full"] = "lora"
+    """`lora` trains adapters; `full` trains every weight and becomes the base of the later phases."""
+    epochs: PositiveFloat = 2.0
+    """Passes over the mixture."""
+    batch_size: Positive = 16
+    """Demonstrations for each optimizer step."""
+    microbatch_tokens: Positive = 4096
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes no result."""
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_share=0.05)
+    """AdamW and its schedule."""
+
+
+class SamplingSettings(Settings):
+    """Responses for people to rank."""
+
+    responses_per_prompt: Annotated[int, Field(ge=2, le=9)] = 4
+    """K: how many responses of the SFT policy are shown for each prompt."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature."""
+    max_response_tokens: Positive = 32
+    """Longest response."""
+    batch_size: Positive = 64
+    """Responses that are generated side by side."""
+
+
+class LabellingSettings(Settings):
+    """The human step."""
+
+    source: Literal["simulated", "people", "none"] = "people"
+    """`simulated` labelers rank by the gold score with human-like noise; `people` rank on the web page; `none` where
+    all comparisons are imported."""
+    labelers: Positive = 4
+    """Simulated labelers, the last of them careless."""
+    rankings_per_prompt: Positive = 1
+    """How many labelers rank each prompt (overlap) on average."""
+    overlap_share: Share = 0.25
+    """Share of the prompts that two labelers rank, so that agreement can be measured."""
+
+
+class RewardSettings(Settings):
+    """Phase 2: the reward model."""
+
+    epochs: PositiveFloat = 1.0
+    """Passes over the comparisons; more than one overfits quickly (InstructGPT)."""
+    batch_size: Positive = 8
+    """Rankings (prompts with all their responses) for each optimizer step."""
+    microbatch_tokens: Positive = 4096
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes no result."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Probability that a label is taken to be flipped."""
+    centering: NonNegative = 0.01
+    """Weight of (sum of a pair's scores)², which fixes the free offset (arXiv 2312.09244, equation 2)."""
+    calibration_samples: Positive = 256
+    """Reference responses on which the score is brought to mean 0 and standard deviation 1."""
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, head_learning_rate=1e-3, schedule="cosine")
+    """AdamW and its schedule."""
+
+
+class PPOSettings(Settings):
+    """Phase 3: proximal policy optimisation against the reward model."""
+
+    iterations: Positive = 20
+    """Rollouts, each followed by its updates."""
+    batch_size: Positive = 32
+    """Episodes in a rollout."""
+    minibatch_size: Positive = 16
+    """Episodes for each optimizer step; divides batch_size."""
+    microbatch_tokens: Positive = 4096
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes no result."""
+    epochs: Positive = 4
+    """Passes over each rollout."""
+    max_response_tokens: Positive = 32
+    """Longest response; one that is cut there counts as terminal and unfinished."""
+    temperature: PositiveFloat = 1.0
+    """Of sampling, and of every log-probability."""
+    kl_coefficient: NonNegative = 0.05
+    """Weight of the KL penalty to the reference inside the reward, nats to score units."""
+    kl_target: PositiveFloat | None = None
+    """Reference KL (nats a response) that the adaptive controller steers to; none keeps the coefficient fixed."""
+    kl_horizon: PositiveFloat = 10_000.0
+    """Episodes over which the adaptive controller acts."""
+    kl_budget: PositiveFloat | None = None
+    """Reference KL (nats a response) at which PPO stops; none means no budget."""
+    discount: Share = 1.0
+    """γ."""
+    gae_lambda: Share = 0.95
+    """λ of generalised advantage estimation."""
+    clip_range: PositiveFloat = 0.2
+    """ε of the clipped surrogate."""
+    value_clip_range: PositiveFloat | None = 0.2
+    """Range in which the new value may move from the rollout's; none does not clip."""
+    value_coefficient: NonNegative = 0.1
+    """c1, weight of the value loss."""
+    entropy_coefficient: NonNegative = 0.0
+    """c2, weight of the entropy bonus."""
+    standardise_scores: bool = True
+    """Bring each rollout's scores to mean 0 and standard deviation 1 before the KL penalty is added."""
+    rescale_token_rewards: bool = False
+    """Divide token rewards by their standard deviation, keeping their mean. Off: it adds an incentive for length."""
+    standardise_advantages: bool = True
+    """Advantages of each rollout to mean 0 and standard deviation 1, over real tokens."""
+    missing_eos_penalty: NonNegative = 1.0
+    """Subtracted from the score of a response without end-of-sequence token, in score units."""
+    score_limit: PositiveFloat | None = 5.0
+    """Scores are clipped to ± this many standard deviations; none does not clip."""
+    max_approximate_kl: PositiveFloat | None = 0.1
+    """The updates on a rollout end early once the KL to the rollout policy (nats a token) passes this."""
+    optimizer: OptimizerSettings = OptimizerSettings(
+        learning_rate=3e-4, head_learning_rate=1e-3, schedule="linear", adam_epsilon=1e-5
+    )
+    """AdamW and its schedule."""
+
+    @model_validator(mode="after")
+    def _minibatches_divide(self) -> "PPOSettings":
+        if self.batch_size % self.minibatch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of minibatch_size {self.minibatch_size}; "
+                "choose a minibatch_size that divides it"
+            )
+        return self
+
+
+class EvaluationSettings(Settings):
+    """What is measured on held-out prompts."""
+
+    gold: Literal["warm", "grammar"] | None = None
+    """A gold score that only simulated labelers and the evaluation know; none for data of your own."""
+    samples_per_prompt: Positive = 4
+    """Responses to each held-out prompt, from the SFT policy and from the PPO policy."""
+    max_prompts: Positive | None = None
+    """Use at most this many held-out prompts."""
+    shown_samples: Positive = 12
+    """Side-by-side samples in the report."""
+
+
+class CheckpointSettings(Settings):
+    """What is kept while a phase runs."""
+
+    every_steps: Positive = 20
+    """Optimizer steps (SFT, reward) between checkpoints; PPO keeps one after each iteration."""
+    keep: Positive = 2
+    """How many of the newest checkpoints stay."""
+
+
+class RunSettings(Settings):
+    """A whole run: the top of the configuration file."""
+
+    name: str
+    """Name of the run; its directory is output/name."""
+    output: str = "runs"
+    """Parent of the run directory."""
+    seed: int = 0
+    """Every random generator of the run derives from it."""
+    threads: Positive | None = None
+    """CPU threads of torch; none takes all cores that this process may use."""
+    model: ModelSettings
+    """The pretrained language model."""
+    adapters: AdapterSettings = AdapterSettings()
+    """Low-rank adapters."""
+    data: DataSettings
+    """What the phases read."""
+    sft: SupervisedSettings = SupervisedSettings()
+    """Phase 1."""
+    sampling: SamplingSettings = SamplingSettings()
+    """Responses for people to rank."""
+    labelling: LabellingSettings = LabellingSettings()
+    """The human step."""
+    reward: RewardSettings = RewardSettings()
+    """Phase 2."""
+    ppo: PPOSettings = PPOSettings()
+    """Phase 3."""
+    arms: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], dict[str, Any]] = {}
+    """Further PPO runs, each a name and the `ppo` settings that differ; the report shows them beside the main one."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What is measured on held-out prompts."""
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    """What is kept while a phase runs."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunSettings":
+        if self.labelling.source == "simulated" and self.evaluation.gold is None:
+            raise ValueError("labelling.source is simulated, but evaluation.gold is not set; name the gold score")
+        for arm in self.arms:
+            self.ppo_of(arm)
+        return self
+
+    def ppo_of(self, arm: str | None) -> PPOSettings:
+        """The PPO settings of an arm (None for the main run): its differences laid over ``ppo``."""
+        if arm is None:
+            return self.ppo
+        values = self.ppo.model_dump()
+        for key, value in self.arms[arm].items():
+            if isinstance(value, dict) and isinstance(values.get(key), dict):
+                values[key] = {**values[key], **value}
+            else:
+                values[key] = value
+        return PPOSettings.model_validate(values)
