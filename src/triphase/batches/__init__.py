@@ -1,0 +1,1 @@
+"""Integers to padded tensors, and the order in which they are taken."""

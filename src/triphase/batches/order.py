@@ -1,0 +1,43 @@
+"""The order in which samples are taken, and their division into microbatches. All of it follows from the seed."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+
+
+def seed_of(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for one purpose, derived from the run's seed.
+
+    Random numbers are drawn from a fresh generator for each purpose and index (``"ppo", "sampling", iteration, row``),
+    so there is no generator state to save: a run that is resumed draws what it would have drawn.
+    """
+    digest = hashlib.sha256("\x1f".join([str(seed), *map(str, names)]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator for one purpose (see `seed_of`)."""
+    return torch.Generator().manual_seed(seed_of(seed, *names))
+
+
+def permutation(count: int, seed: int, *names: str | int) -> list[int]:
+    """A random order of ``range(count)`` for one purpose."""
+    order: list[int] = torch.randperm(count, generator=generator(seed, *names)).tolist()
+    return order
+
+
+def microbatches(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Divide samples into groups of similar length, each of at most ``max_tokens`` padded tokens.
+
+    A sample that is longer than ``max_tokens`` by itself stands alone. The result is a partition: every index occurs
+    once. Sums over a batch do not depend on it; only memory and speed do.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    groups: list[list[int]] = []
+    for index in order:
+        if groups and lengths[index] * (len(groups[-1]) + 1) <= max_tokens:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups

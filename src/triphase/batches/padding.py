@@ -1,0 +1,74 @@
+"""Right-padded batches of prompts with responses.
+
+Padding stands on the right alone, so under a causal mask no real token can see it: no attention mask is needed, the
+fastest attention kernel applies, and what the pads hold changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from triphase.tokens.encoding import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Prompts with their responses, right-padded.
+
+    Attributes:
+        input_ids: (B, L) token ids, prompt then response then padding.
+        prompt_lengths: (B,) real tokens of each prompt.
+        response_lengths: (B,) real tokens of each response, the end token included.
+    """
+
+    input_ids: Tensor
+    prompt_lengths: Tensor
+    response_lengths: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) real tokens of prompt and response."""
+        return self.prompt_lengths + self.response_lengths
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """(B, L) True on real tokens."""
+        positions = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        return positions[None, :] < self.lengths[:, None]
+
+    @property
+    def response_mask(self) -> Tensor:
+        """(B, R) True on the real tokens of each response."""
+        width = int(self.response_lengths.max())
+        return torch.arange(width, device=self.input_ids.device)[None, :] < self.response_lengths[:, None]
+
+    @property
+    def response_positions(self) -> Tensor:
+        """(B, R) position of each response token in ``input_ids``; pads repeat the last real position."""
+        offsets = torch.arange(int(self.response_lengths.max()), device=self.input_ids.device)[None, :]
+        return torch.minimum(self.prompt_lengths[:, None] + offsets, self.lengths[:, None] - 1)
+
+    @property
+    def responses(self) -> Tensor:
+        """(B, R) response tokens; pads repeat the last real token."""
+        return self.input_ids.gather(1, self.response_positions)
+
+    def rows(self, index: Tensor) -> "TokenBatch":
+        """The chosen rows, cut to their own longest."""
+        lengths = self.lengths[index]
+        return TokenBatch(
+            self.input_ids[index, : int(lengths.max())], self.prompt_lengths[index], self.response_lengths[index]
+        )
+
+
+def pad_batch(samples: Sequence[Encoded], *, pad_id: int, device: torch.device | str = "cpu") -> TokenBatch:
+    """Stack encoded samples, padding on the right."""
+    longest = max(sample.length for sample in samples)
+    input_ids = torch.full((len(samples), longest), pad_id, dtype=torch.long)
+    for row, sample in enumerate(samples):
+        input_ids[row, : sample.length] = torch.tensor([*sample.prompt, *sample.response], dtype=torch.long)
+    prompts = torch.tensor([len(sample.prompt) for sample in samples], dtype=torch.long)
+    responses = torch.tensor([len(sample.response) for sample in samples], dtype=torch.long)
+    return TokenBatch(input_ids.to(device), prompts.to(device), responses.to(device))

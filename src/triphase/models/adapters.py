@@ -1,0 +1,167 @@
+"""Low-rank adapters: several by name on one frozen base, one at work at a time.
+
+    y = x·Wᵀ + (alpha / rank) · (x·Aᵀ)·Bᵀ        W frozen, A (r, in), B (out, r) trained; B starts at 0
+
+Source: arXiv 2106.09685. Departure from the peft library: the update is added in the base's number type with one
+fused multiply-add, where peft casts each activation to float32 and back (docs/performance.md has the difference). The
+weights themselves, their gradients and the optimizer are float32. Files are peft's: `PeftModel.from_pretrained` opens
+them.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from triphase.batches.order import generator
+from triphase.errors import ModelError
+from triphase.models.backbone import Backbone
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear map with named low-rank updates, of which ``active`` (or none) is added."""
+
+    def __init__(self, base: nn.Linear, *, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.base = base
+        self.rank = rank
+        self.scale = alpha / rank
+        self.active: str | None = None
+        self.lora_a = nn.ParameterDict()
+        self.lora_b = nn.ParameterDict()
+
+    def add(self, name: str, random: torch.Generator) -> None:
+        """Add an adapter that changes nothing: A uniform as in peft (Kaiming, a = √5), B zero."""
+        bound = 1 / math.sqrt(self.base.in_features)
+        a = torch.empty(self.rank, self.base.in_features).uniform_(-bound, bound, generator=random)
+        device = self.base.weight.device
+        self.lora_a[name] = nn.Parameter(a.to(device), requires_grad=False)
+        self.lora_b[name] = nn.Parameter(torch.zeros(self.base.out_features, self.rank, device=device), False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) → (…, out)."""
+        y: Tensor = nn.functional.linear(x, self.base.weight, self.base.bias)
+        if self.active is None:
+            return y
+        a = self.lora_a[self.active].to(x.dtype)
+        b = (self.lora_b[self.active] * self.scale).to(x.dtype)
+        low = nn.functional.linear(x.reshape(-1, x.shape[-1]), a)
+        # In place: the backward pass of a frozen linear map needs neither its output nor its input.
+        y.view(-1, y.shape[-1]).addmm_(low, b.t())
+        return y
+
+
+class Adapters:
+    """The adapters of one base: added, switched, read and written by name.
+
+    Attributes:
+        rank, alpha: see `LoraLinear`.
+        targets: names of the adapted linear maps inside a layer, sorted (``q_proj`` …).
+    """
+
+    def __init__(self, backbone: Backbone, *, rank: int, alpha: float, targets: tuple[str, ...] | str, seed: int):
+        """Wrap the linear maps of the layers above the boundary.
+
+        Raises:
+            ModelError: a target is no linear map of those layers.
+        """
+        self.backbone = backbone
+        self.rank = rank
+        self.alpha = alpha
+        self._seed = seed
+        self._modules: dict[str, LoraLinear] = {}
+        found: set[str] = set()
+        for owner, child, path in _linear_maps(backbone):
+            found.add(child)
+            if targets == "all-linear" or child in targets:
+                module = LoraLinear(getattr(owner, child), rank=rank, alpha=alpha)
+                setattr(owner, child, module)
+                self._modules[path] = module
+        self.targets = tuple(sorted({path.rsplit(".", 1)[-1] for path in self._modules}))
+        missing = [] if isinstance(targets, str) else sorted(set(targets) - found)
+        if missing or not self._modules:
+            raise ModelError(
+                f"adapters.targets names {', '.join(missing) or 'nothing'}, which the model's layers do not have; "
+                f"they have {', '.join(sorted(found))}"
+            )
+
+    def add(self, name: str) -> None:
+        """Add a fresh adapter that changes nothing. Its random start depends on the run's seed alone."""
+        random = generator(self._seed, "adapter")
+        for module in self._modules.values():
+            module.add(name, random)
+
+    def activate(self, name: str | None) -> None:
+        """Put one adapter to work; None leaves the bare base."""
+        for module in self._modules.values():
+            module.active = name
+
+    def parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """Parameters of an adapter under the names of peft's files, in a fixed order."""
+        named: dict[str, nn.Parameter] = {}
+        for path, module in self._modules.items():
+            named[f"base_model.model.{path}.lora_A.weight"] = module.lora_a[name]
+            named[f"base_model.model.{path}.lora_B.weight"] = module.lora_b[name]
+        return named
+
+    def state(self, name: str) -> dict[str, Tensor]:
+        """A copy of an adapter's tensors, on the CPU."""
+        return {key: value.detach().cpu().clone() for key, value in self.parameters(name).items()}
+
+    @torch.no_grad()
+    def load(self, name: str, state: dict[str, Tensor]) -> None:
+        """Give an adapter these tensors (it is added where it does not exist).
+
+        Raises:
+            ModelError: the tensors belong to other layers, targets or another rank.
+        """
+        if name not in next(iter(self._modules.values())).lora_a:
+            self.add(name)
+        parameters = self.parameters(name)
+        if set(parameters) != set(state) or any(parameters[key].shape != state[key].shape for key in parameters):
+            raise ModelError(
+                f"the adapter to be loaded as {name!r} was made with other adapters.layers, adapters.targets or "
+                "adapters.rank than these settings; use the settings that it was trained with"
+            )
+        for key, parameter in parameters.items():
+            parameter.copy_(state[key])
+
+    def train_only(self, name: str | None) -> None:
+        """Let gradients flow to one adapter (or none)."""
+        for module in self._modules.values():
+            for adapter in module.lora_a:
+                module.lora_a[adapter].requires_grad_(adapter == name)
+                module.lora_b[adapter].requires_grad_(adapter == name)
+
+    def peft_config(self, *, task: str, base_model: str, extra_modules: list[str] | None = None) -> dict[str, Any]:
+        """The ``adapter_config.json`` that peft reads."""
+        layers = list(range(self.backbone.trunk_layers, self.backbone.layer_count))
+        return {
+            "peft_type": "LORA",
+            "task_type": task,
+            "base_model_name_or_path": base_model,
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "target_modules": list(self.targets),
+            "layers_to_transform": layers,
+            "layers_pattern": self.backbone.layers_name,
+            "modules_to_save": extra_modules,
+        }
+
+
+def _linear_maps(backbone: Backbone) -> Iterator[tuple[nn.Module, str, str]]:
+    """(owner, attribute, path from the language model) of each linear map above the boundary."""
+    layers = getattr(backbone.model.get_decoder(), backbone.layers_name)
+    paths = {module: path for path, module in backbone.model.named_modules()}
+    for layer in list(layers)[backbone.trunk_layers :]:
+        for owner in list(layer.modules()):
+            for child, module in list(owner.named_children()):
+                if isinstance(module, nn.Linear):
+                    yield owner, child, paths[module]

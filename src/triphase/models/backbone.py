@@ -1,0 +1,142 @@
+"""A decoder divided into a trunk that no adapter touches and the layers above it.
+
+During a phase nothing below the adapted layers changes, so the hidden states at the boundary are computed once a
+sample and reused by every role (policy, reference, critic, reward model) and every epoch. Both parts are the model's
+own module object with a slice of its layers, so any decoder of transformers works that takes ``inputs_embeds`` and
+runs its layers in order; `Backbone` compares the divided with the undivided model when it is made, bit for bit.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from triphase.errors import ModelError
+
+_PROBE_TOKENS = 8
+
+
+class Backbone:
+    """The hidden states of a causal language model, in two steps.
+
+    Attributes:
+        model: the causal language model of transformers; adapters are injected into it.
+        layer_count: decoder layers in all.
+        trunk_layers: layers below the boundary, which stay as they are.
+    """
+
+    def __init__(self, model: Any, *, adapted_layers: int | None) -> None:
+        """Divide ``model`` below its top ``adapted_layers`` layers (None: below all of them).
+
+        Raises:
+            ModelError: there are fewer layers, or the architecture does not allow the division.
+        """
+        self.model = model
+        self._decoder = model.get_decoder()
+        self._list_name = _name_of_layers(self._decoder)
+        layers = getattr(self._decoder, self._list_name)
+        self.layer_count = len(layers)
+        adapted = self.layer_count if adapted_layers is None else adapted_layers
+        if adapted > self.layer_count:
+            raise ModelError(
+                f"adapters.layers = {adapted}, but the model has {self.layer_count} layers; lower it or write `all`"
+            )
+        self.trunk_layers = self.layer_count - adapted
+        self._embed = model.get_input_embeddings()
+        self._trunk = self._slice(0, self.trunk_layers)
+        self._upper = self._slice(self.trunk_layers, self.layer_count)
+        self._require_exact_division()
+
+    @property
+    def layers_name(self) -> str:
+        """Name of the list of layers inside the decoder (``layers`` in most)."""
+        return self._list_name
+
+    @property
+    def boundary_layer(self) -> nn.Module:
+        """The first layer above the boundary: what it reads is the boundary."""
+        layer: nn.Module = getattr(self._decoder, self._list_name)[self.trunk_layers]
+        return layer
+
+    @property
+    def hidden_size(self) -> int:
+        """Width d of the hidden states."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, d) weight of the language-model head."""
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base lives."""
+        return self.head_weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the base."""
+        return self.head_weight.dtype
+
+    @torch.no_grad()
+    def trunk(self, input_ids: Tensor) -> Tensor:
+        """(B, L) right-padded ids → (B, L, d) hidden states at the boundary. Carries no gradient."""
+        embedded: Tensor = self._embed(input_ids)
+        if not self.trunk_layers:
+            return embedded
+        states: Tensor = self._trunk(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        return states
+
+    def upper(self, boundary: Tensor) -> Tensor:
+        """(B, L, d) boundary → (B, L, d) hidden states after the last layer and the final norm."""
+        hidden: Tensor = self._upper(inputs_embeds=boundary, use_cache=False).last_hidden_state
+        return hidden
+
+    def _slice(self, first: int, last: int) -> nn.Module:
+        """The decoder with layers ``first`` to ``last`` alone; the modules are shared, not copied."""
+        part = copy.copy(self._decoder)
+        part._modules = dict(self._decoder._modules)
+        part._modules[self._list_name] = nn.ModuleList(getattr(self._decoder, self._list_name)[first:last])
+        config = copy.copy(self._decoder.config)
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[first:last]
+        config.num_hidden_layers = last - first
+        part.config = config
+        if last < self.layer_count:
+            part._modules[_name_of_final_norm(self._decoder)] = nn.Identity()
+        return part  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _require_exact_division(self) -> None:
+        vocabulary = self.head_weight.shape[0]
+        ids = torch.arange(_PROBE_TOKENS, device=self.device)[None] * 7 % vocabulary
+        whole = self.model(input_ids=ids, use_cache=False)
+        decoder = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
+        name = type(self.model).__name__
+        if not torch.equal(self.upper(self.trunk(ids)), decoder):
+            raise ModelError(
+                f"{name} cannot be divided at layer {self.trunk_layers}: its layers are not a plain sequence; "
+                "set adapters.layers: all, or use a model of the Llama, Mistral or Qwen family"
+            )
+        expected = nn.functional.linear(decoder, self.head_weight)
+        if not torch.allclose(whole.logits.float(), expected.float(), rtol=1e-3, atol=1e-3):
+            raise ModelError(
+                f"the language-model head of {name} is not a plain linear map (a bias, a scale or a soft cap), "
+                "which the chunked log-probabilities need; use a model of the Llama, Mistral or Qwen family"
+            )
+
+
+def _name_of_layers(decoder: nn.Module) -> str:
+    for name, module in decoder.named_children():
+        if isinstance(module, nn.ModuleList) and len(module):
+            return name
+    raise ModelError(f"{type(decoder).__name__} has no list of layers; use a decoder-only model of transformers")
+
+
+def _name_of_final_norm(decoder: nn.Module) -> str:
+    for name, module in reversed(list(decoder.named_children())):
+        if "norm" in type(module).__name__.lower():
+            return name
+    raise ModelError(f"{type(decoder).__name__} has no final norm; use a decoder-only model of transformers")

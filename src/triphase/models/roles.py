@@ -1,0 +1,123 @@
+"""Four roles on one base: policy, reference, critic and reward model are adapters and small heads.
+
+| role         | adapter     | head                         | trained in |
+|--------------|-------------|------------------------------|------------|
+| reference    | `reference` | language model               | SFT (then frozen; the SFT policy) |
+| policy       | `policy`    | language model               | PPO; starts as a copy of the reference |
+| critic       | `policy`    | value head                   | PPO        |
+| reward model | `reward`    | score head on the last token | reward phase; starts as a copy of the reference |
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from triphase.batches.order import generator
+from triphase.batches.padding import TokenBatch
+from triphase.models.adapters import Adapters
+from triphase.models.backbone import Backbone
+from triphase.models.heads import ScoreHead, ValueHead
+from triphase.models.loading import LoadedModel
+from triphase.objectives.logprobs import ResponseLogprobs, response_logprobs
+from triphase.settings.schema import AdapterSettings
+from triphase.tokens.template import Template
+
+REFERENCE, POLICY, REWARD = "reference", "policy", "reward"
+_HEAD_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOutput:
+    """What the policy says of a batch of responses.
+
+    Attributes:
+        logprobs: (B, R) log π(token) at the sampling temperature; 0 on padding.
+        entropy: (B, R) entropy of the full distribution in nats, 0 on padding; None where it was not asked for.
+        values: (B, R) the critic's prediction before each token; None without value head.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor | None
+    values: Tensor | None
+
+
+class SharedModel:
+    """One frozen base with the adapters and heads of all roles."""
+
+    def __init__(self, loaded: LoadedModel, settings: AdapterSettings, *, seed: int, base_name: str | None = None):
+        layers = None if settings.layers == "all" else settings.layers
+        self.backbone = Backbone(loaded.model, adapted_layers=layers)
+        self.template = Template(loaded.tokenizer)
+        self.base_name = base_name or loaded.name
+        self.adapters = Adapters(
+            self.backbone, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, seed=seed
+        )
+        self.value_head = ValueHead(self.backbone.hidden_size).to(self.backbone.device)
+        self.score_head = ScoreHead(self.backbone.hidden_size, generator(seed, "score-head")).to(self.backbone.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base lives."""
+        return self.backbone.device
+
+    @contextmanager
+    def role(self, adapter: str | None) -> Iterator[None]:
+        """Put an adapter to work for a while; afterwards the bare base is back."""
+        self.adapters.activate(adapter)
+        try:
+            yield
+        finally:
+            self.adapters.activate(None)
+
+    def trunk(self, batch: TokenBatch) -> Tensor:
+        """(B, L, d) hidden states at the boundary, the same for every role and epoch."""
+        return self.backbone.trunk(batch.input_ids)
+
+    def policy_output(
+        self,
+        batch: TokenBatch,
+        boundary: Tensor,
+        *,
+        adapter: str | None,
+        temperature: float,
+        with_entropy: bool = False,
+        with_values: bool = False,
+    ) -> PolicyOutput:
+        """Log-probabilities (and entropy, values) of the responses under one adapter.
+
+        The language-model head runs on response positions alone: token t of the response is predicted from the
+        position before it, and the critic judges that same state.
+        """
+        with self.role(adapter):
+            hidden = self.backbone.upper(boundary)
+        states = (batch.response_positions - 1)[..., None].expand(-1, -1, hidden.shape[-1])
+        hidden = hidden.gather(1, states)
+        mask = batch.response_mask
+        found = self._logprobs(hidden[mask], batch.responses[mask], temperature, with_entropy)
+        empty = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
+        entropy = None if found.entropy is None else empty.masked_scatter(mask, found.entropy)
+        values = None
+        if with_values:
+            values = self.value_head(hidden) * mask
+        return PolicyOutput(empty.masked_scatter(mask, found.logprobs), entropy, values)
+
+    def scores(self, batch: TokenBatch, boundary: Tensor) -> Tensor:
+        """(B,) the reward model's score of each response, read at its last real token."""
+        with self.role(REWARD):
+            hidden = self.backbone.upper(boundary)
+        last = (batch.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
+        scores: Tensor = self.score_head(hidden.gather(1, last).squeeze(1))
+        return scores
+
+    def _logprobs(self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool) -> ResponseLogprobs:
+        return response_logprobs(
+            hidden,
+            self.backbone.head_weight,
+            targets,
+            temperature=temperature,
+            chunk_size=_HEAD_ROWS,
+            with_entropy=with_entropy,
+        )

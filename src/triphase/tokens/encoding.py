@@ -1,0 +1,84 @@
+"""Records to token ids, with the limits checked: what is too long is an error, never cut in silence."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from triphase.errors import DataError
+from triphase.records.types import Demonstration, Prompt, RankedGroup
+from triphase.tokens.template import Template
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of a prompt and of one response to it (its end token included where it is finished)."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and response."""
+        return len(self.prompt) + len(self.response)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedGroup:
+    """A ranked group: one prompt, several responses."""
+
+    prompt: tuple[int, ...]
+    responses: tuple[tuple[int, ...], ...]
+
+
+def encode_prompt(prompt: Prompt, template: Template, *, room: int, max_length: int) -> tuple[int, ...]:
+    """Ids of a prompt that leaves ``room`` tokens for the response within ``max_length``.
+
+    Raises:
+        DataError: the prompt is empty or too long.
+    """
+    ids = tuple(template.prompt_ids(prompt.messages))
+    if not ids:
+        raise DataError(f"prompt {prompt.id!r} has no tokens; remove it or give it text")
+    if len(ids) + room > max_length:
+        raise DataError(
+            f"prompt {prompt.id!r} has {len(ids)} tokens; with {room} for the response it passes "
+            f"model.max_length = {max_length}; shorten the prompt or raise the limit"
+        )
+    return ids
+
+
+def encode_demonstrations(
+    demonstrations: Iterable[Demonstration], template: Template, *, max_length: int
+) -> list[Encoded]:
+    """Ids of demonstrations, in order.
+
+    Raises:
+        DataError: one is empty or too long.
+    """
+    encoded = []
+    for demonstration in demonstrations:
+        response = tuple(template.response_ids(demonstration.response))
+        if len(response) < 2:
+            raise DataError(f"the response to prompt {demonstration.prompt.id!r} has no tokens; remove it")
+        prompt = encode_prompt(demonstration.prompt, template, room=len(response), max_length=max_length)
+        encoded.append(Encoded(prompt, response))
+    return encoded
+
+
+def encode_groups(groups: Iterable[RankedGroup], template: Template, *, max_length: int) -> list[EncodedGroup]:
+    """Ids of ranked groups, in order.
+
+    Raises:
+        DataError: a response is empty or too long.
+    """
+    encoded = []
+    for group in groups:
+        responses = tuple(
+            tuple(template.response_ids(text, finished=finished))
+            for text, finished in zip(group.responses, group.finished, strict=True)
+        )
+        if not all(responses):
+            raise DataError(f"prompt {group.prompt.id!r} has a response without tokens; remove that response")
+        longest = max(len(response) for response in responses)
+        prompt = encode_prompt(group.prompt, template, room=longest, max_length=max_length)
+        encoded.append(EncodedGroup(prompt, responses))
+    return encoded

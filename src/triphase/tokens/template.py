@@ -1,0 +1,84 @@
+"""How a conversation becomes token ids: the tokenizer's own chat template, its end-of-turn and its padding token.
+
+Padding is always told by position, never by id: the end-of-turn token also closes every turn inside a prompt, and
+many tokenizers pad with it. A padding id that differs from the end is needed all the same, because a plain
+``AutoModelForSequenceClassification`` finds the last token of an exported reward model by it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from triphase.errors import ModelError
+from triphase.records.types import Message
+
+_PROBE = "triphase probe"
+
+
+class Template:
+    """Renders prompts and responses of one tokenizer.
+
+    A prompt is rendered by the chat template with the assistant's turn opened; a tokenizer without a template
+    (a base model's) gets the plain text. A response is its text and, where it is finished, ``end_id``.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.is_chat = bool(getattr(tokenizer, "chat_template", None))
+        self.end_id: int = self._find_end()
+        self.pad_id: int = self._find_padding()
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a prompt, up to where the response begins."""
+        if not self.is_chat:
+            text = "\n".join(message.content for message in messages)
+            return list(self.tokenizer(text).input_ids)
+        return self._render(messages, open_turn=True)
+
+    def response_ids(self, text: str, *, finished: bool = True) -> list[int]:
+        """The ids of a response; ``end_id`` comes last where it is finished."""
+        ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return [*ids, self.end_id] if finished else ids
+
+    def text(self, response_ids: Sequence[int]) -> str:
+        """The text of response ids, special tokens left out, white space at the ends removed."""
+        return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True)).strip()
+
+    def _render(self, messages: Sequence[Message], *, open_turn: bool) -> list[int]:
+        conversation = [{"role": message.role, "content": message.content} for message in messages]
+        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=open_turn)
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _find_end(self) -> int:
+        eos = self.tokenizer.eos_token_id
+        if not self.is_chat:
+            if eos is None:
+                raise ModelError("the tokenizer has no end-of-sequence token; set eos_token in its configuration")
+            return int(eos)
+        # The token by which the template closes an assistant's turn is the one that the model must learn to write.
+        # Some tokenizers call another one their end of sequence.
+        turn = [Message("user", _PROBE), Message("assistant", _PROBE)]
+        opened = self._render(turn[:1], open_turn=True)
+        closed = self._render(turn, open_turn=False)
+        answer = self._probe_ids()
+        rest = closed[len(opened) + len(answer) :] if closed[: len(opened)] == opened else []
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
+        if rest and rest[0] in special:
+            return int(rest[0])
+        if eos is None:
+            raise ModelError("neither the chat template nor the tokenizer says which token ends a turn; set eos_token")
+        return int(eos)
+
+    def _probe_ids(self) -> list[int]:
+        """The ids of the probe text, as it stands inside a turn."""
+        return list(self.tokenizer(_PROBE, add_special_tokens=False).input_ids)
+
+    def _find_padding(self) -> int:
+        candidates = [self.tokenizer.pad_token_id, self.tokenizer.unk_token_id, self.tokenizer.bos_token_id]
+        candidates += sorted(self.tokenizer.all_special_ids)
+        for candidate in candidates:
+            if candidate is not None and candidate != self.end_id:
+                return int(candidate)
+        raise ModelError(
+            f"the tokenizer's only special token is its end ({self.end_id}), so padding could not be told from it; "
+            "add a padding token of its own (tokenizer.add_special_tokens({'pad_token': '[PAD]'}))"
+        )
