@@ -1,0 +1,59 @@
+"""What an answer must fulfil before it enters the store."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, select
+
+from triphase.errors import StoreError
+from triphase.store.answers import Answer
+from triphase.store.schema import responses
+
+_CHUNK = 500
+
+
+def check_answers(connection: Connection, answers: Sequence[Answer]) -> None:
+    """Refuse answers that name unknown responses, name one twice, or give places that are no places."""
+    of_prompt: dict[str, set[str]] = defaultdict(set)
+    wanted = sorted({answer.ranking.prompt_id for answer in answers})
+    for start in range(0, len(wanted), _CHUNK):
+        query = select(responses.c.prompt_id, responses.c.id).where(
+            responses.c.prompt_id.in_(wanted[start : start + _CHUNK])
+        )
+        for prompt_id, response_id in connection.execute(query):
+            of_prompt[prompt_id].add(response_id)
+    for answer in answers:
+        problem = _problem(answer, of_prompt[answer.ranking.prompt_id])
+        if problem:
+            ranking = answer.ranking
+            raise StoreError(f"ranking {ranking.id!r} by {ranking.labeler!r} of prompt {ranking.prompt_id!r}: {problem}")
+
+
+def _problem(answer: Answer, known: set[str]) -> str | None:
+    ranking = answer.ranking
+    if not known:
+        return "the prompt has no responses in the store; add them first"
+    if not ranking.labeler:
+        return "the labeler has no name; give one"
+    unknown = [id_ for id_ in (*ranking.places, *ranking.order_shown, *answer.quality) if id_ not in known]
+    if unknown:
+        return f"response {unknown[0]!r} does not belong to this prompt; name only responses that were shown"
+    if len(set(ranking.order_shown)) != len(ranking.order_shown):
+        twice = next(id_ for id_ in ranking.order_shown if ranking.order_shown.count(id_) > 1)
+        return f"response {twice!r} was shown twice; each response has one position"
+    hidden = [id_ for id_ in ranking.places if ranking.order_shown and id_ not in ranking.order_shown]
+    if hidden:
+        return f"response {hidden[0]!r} has a place but was not shown"
+    return _problem_of_values(answer)
+
+
+def _problem_of_values(answer: Answer) -> str | None:
+    for id_, place in answer.ranking.places.items():
+        if isinstance(place, bool) or not isinstance(place, int) or place < 1:
+            return f"response {id_!r} has place {place!r}; places are whole numbers from 1"
+    if answer.status == "active" and not answer.ranking.places:
+        return "it gives no response a place; rank at least one, or skip"
+    for id_, value in answer.quality.items():
+        if value not in range(1, 8):
+            return f"response {id_!r} has quality {value!r}; it is 1 to 7"
+    return None

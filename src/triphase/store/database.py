@@ -1,0 +1,139 @@
+"""Opening the store, and its transactions: SQLite in WAL mode by default, PostgreSQL by URL."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from triphase.errors import StoreError
+from triphase.store.labels import Labels
+from triphase.store.upgrade import upgrade
+
+FILE_NAME = "labels.sqlite"
+"""The store of a run directory."""
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another one on SQLite."""
+
+
+class Store(Labels):
+    """An open store. Its label functions (``add_prompts``, ``rankings`` …) come from ``store.labels``."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self.name = name
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection in a write transaction: all of the block happens, or nothing."""
+        with self._translated(), self.engine.connect() as plain:
+            connection = plain.execution_options(writes=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees one moment of the store."""
+        with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether rows must be locked one by one (SQLite locks the file for each writer)."""
+        return self.engine.dialect.name == "postgresql"
+
+    def close(self) -> None:
+        """Give the connections back; an SQLite file then stands alone, without its -wal."""
+        self.engine.dispose()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            if isinstance(error, OperationalError) or error.connection_invalidated:
+                raise StoreError(_away(self.name, error)) from error
+            raise
+
+
+def open_store(url_or_path: str | Path) -> Store:
+    """Open a store, make it where it is missing, and bring it to this program's schema.
+
+    Takes a database URL, an SQLite file, or a run directory (then ``labels.sqlite`` in it).
+    """
+    url = _url(url_or_path)
+    name = url.render_as_string(hide_password=True) if url.get_backend_name() != "sqlite" else str(url.database)
+    try:
+        engine = _engine(url)
+        upgrade(engine, name)
+    except (DBAPIError, sqlite3.Error) as error:
+        raise StoreError(_away(name, error)) from error
+    except ImportError as error:
+        raise StoreError(
+            f"{name} needs the package {error.name}; install it with: pip install 'triphase[postgres]'"
+        ) from error
+    return Store(engine, name)
+
+
+def _url(url_or_path: str | Path) -> URL:
+    given = str(url_or_path)
+    if "://" not in given:
+        path = Path(given)
+        if path.is_dir():
+            path = path / FILE_NAME
+        if not path.parent.is_dir():
+            raise StoreError(f"{path}: the directory {path.parent} does not exist; make it, or check the path")
+        return URL.create("sqlite", database=str(path.absolute()))
+    try:
+        url = make_url(given)
+    except ArgumentError as error:
+        raise StoreError(f"{given!r} is not a database URL; write postgresql+psycopg://user@host/name") from error
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StoreError(f"{url.drivername!r} is not supported; use an SQLite file or postgresql+psycopg://…")
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    return url
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        return create_engine(
+            url, pool_size=8, max_overflow=8, pool_pre_ping=True, isolation_level="READ COMMITTED",
+            connect_args={"connect_timeout": 5},
+        )  # fmt: skip
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the "begin" listener says BEGIN, so that readers and writers differ
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={int(BUSY_SECONDS * 1e3)}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _away(name: str, error: Exception) -> str:
+    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    if "file is not a database" in cause:
+        return f"{name} is not an SQLite file; name a store that Triphase made, or a new file"
+    if "locked" in cause:
+        return f"{name} is locked by another program ({cause}); close that program and try again"
+    if "readonly" in cause or "unable to open" in cause:
+        return f"{name} cannot be opened for writing ({cause}); check the path and its permissions"
+    return f"{name} cannot be reached ({cause}); check that the database runs, then try again"

@@ -1,0 +1,86 @@
+"""From rankings to what the reward model learns: one group of pairs for each prompt, and single comparisons."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from triphase.records.rankings import pairs_of_ranking
+from triphase.records.types import Comparison, Pair, Prompt, RankedGroup, Response
+from triphase.store.answers import Answer
+
+
+def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequence[Answer]) -> RankedGroup | None:
+    """All that active answers say about one prompt, combined; None where they order or tie no two responses.
+
+    The target of a pair is the mean of its votes (preferred 1, tied 0.5, other 0). A pair that an adjudication orders
+    has that vote alone. The first of a pair is the one preferred by the majority, so targets are at least 0.5; equal
+    votes stand in the order of the responses. Responses with the same text and ending are one response. ``margin`` is
+    the mean of the margins given with the answers that voted with the majority.
+    """
+    index_of, distinct = _distinct(responses)
+    votes: dict[tuple[int, int], list[float]] = defaultdict(list)
+    margins: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    decided: set[tuple[int, int]] = set()
+    voters: set[str] = set()
+    for answer in sorted(answers, key=lambda answer: answer.purpose != "adjudication"):
+        seen = _votes_of(answer, index_of)
+        if answer.purpose != "adjudication":
+            seen = {pair: vote for pair, vote in seen.items() if pair not in decided}
+        for pair, vote in seen.items():
+            votes[pair].append(vote)
+            if answer.margin is not None:
+                margins[pair].append((vote, answer.margin))
+        if answer.purpose == "adjudication":
+            decided |= seen.keys()
+        if seen:
+            voters.add(answer.ranking.labeler)
+    if not votes:
+        return None
+    pairs = tuple(_pair(first, second, found, margins[first, second]) for (first, second), found in sorted(votes.items()))
+    texts = tuple(response.text for response in distinct)
+    finished = tuple(response.finished for response in distinct)
+    return RankedGroup(prompt, texts, finished, pairs, "store", tuple(sorted(voters)))
+
+
+def comparisons_of(prompt: Prompt, responses: Sequence[Response], answer: Answer) -> list[Comparison]:
+    """The ordered pairs of one answer (ties are not comparisons), best chosen first."""
+    texts = {response.id: response.text for response in responses}
+    ranking = answer.ranking
+    return [
+        Comparison(prompt, texts[chosen], texts[rejected], answer.margin, ranking.labeler)
+        for chosen, rejected, target in pairs_of_ranking(ranking.places)
+        if target != 0.5 and texts[chosen] != texts[rejected]
+    ]
+
+
+def _distinct(responses: Sequence[Response]) -> tuple[dict[str, int], list[Response]]:
+    index_of: dict[str, int] = {}
+    place: dict[tuple[str, bool], int] = {}
+    distinct: list[Response] = []
+    for response in responses:
+        key = (response.text, response.finished)
+        if key not in place:
+            place[key] = len(distinct)
+            distinct.append(response)
+        index_of[response.id] = place[key]
+    return index_of, distinct
+
+
+def _votes_of(answer: Answer, index_of: dict[str, int]) -> dict[tuple[int, int], float]:
+    """This answer's vote on each unordered pair of distinct responses, for the lower index; copies are averaged."""
+    found: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for preferred, other, target in pairs_of_ranking(answer.ranking.places):
+        first, second = index_of[preferred], index_of[other]
+        if first < second:
+            found[first, second].append(target)
+        elif second < first:
+            found[second, first].append(1.0 - target)
+    return {pair: sum(values) / len(values) for pair, values in found.items()}
+
+
+def _pair(first: int, second: int, votes: list[float], margins: list[tuple[float, float]]) -> Pair:
+    target = sum(votes) / len(votes)
+    sided = [margin for vote, margin in margins if (vote - 0.5) * (target - 0.5) > 0]
+    margin = sum(sided) / len(sided) if sided else 0.0
+    if target < 0.5:
+        return Pair(second, first, 1.0 - target, margin)
+    return Pair(first, second, target, margin)

@@ -1,0 +1,67 @@
+"""Brings a store to the schema of this program when it is opened: forward only, an SQLite file copied before."""
+
+import sqlite3
+from pathlib import Path
+
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, inspect, text
+
+from triphase.errors import StoreError
+from triphase.store.schema import REVISION
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_ADVISORY_LOCK = 7421993
+
+
+def upgrade(engine: Engine, name: str) -> None:
+    """Run the steps that are missing, all in one transaction. ``name`` is how messages call the store."""
+    with engine.connect() as connection:
+        found = revision_of(connection)
+    if found == REVISION:
+        return
+    known = [step.revision for step in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()]
+    if found is not None and found not in known:
+        raise StoreError(
+            f"{name} has schema {found}, and this Triphase knows up to {REVISION}: it was written by a newer version. "
+            "Upgrade Triphase, or open the copy that was kept beside the file before the upgrade"
+        )
+    if found is not None and engine.dialect.name == "sqlite" and engine.url.database:
+        _copy(Path(engine.url.database), found)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        if revision_of(connection) != REVISION:
+            _run(connection)
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The revision that a store says it has; None for an empty one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
+
+
+def _run(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, REVISION)
+
+
+def _copy(database: Path, revision: str) -> None:
+    """Copy an SQLite file beside itself with SQLite's own backup, which is right while others write."""
+    target = database.with_name(f"{database.name}.before-{REVISION}-was-{revision}")
+    with sqlite3.connect(database) as source, sqlite3.connect(target) as copy:
+        source.backup(copy)
+    copy.close()
+    source.close()
+
+
+def current_context(connection: Connection) -> MigrationContext:
+    """Alembic's view of a connection, for the test that compares the steps with the tables."""
+    return MigrationContext.configure(connection)
