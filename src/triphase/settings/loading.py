@@ -1,0 +1,248 @@
+"""A settings file and the overrides of the command line become ``RunSettings``, or one line that says what is wrong.
+
+Laid over one another, the later over the earlier: the schema's defaults, the file, the overrides. Inside a section
+that has defaults of its own (``ppo.optimizer``), a key that is given replaces that key alone.
+"""
+
+import copy
+import difflib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from triphase.errors import SettingsError
+from triphase.settings.fields import allowed_values, as_text, element_of, section_of
+from triphase.settings.schema import PPOSettings, RunSettings, Settings
+from triphase.settings.source import KeyPath, SettingsSource, normalised, parse_source, parse_value, read_source
+
+PROVENANCE = "provenance"
+"""The one key of a run's ``config.yaml`` that is no setting: versions, fingerprints and machine. Not read back."""
+FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
+
+
+def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> RunSettings:
+    """The settings in the file at ``path`` with ``overrides`` (dotted name → YAML text) laid over them.
+
+    Relative paths of data files, and of a model directory, are taken from the directory of the file.
+    """
+    return settings_from(read_source(path), overrides, Path(os.path.abspath(path)).parent)
+
+
+def settings_from_text(text: str, overrides: Mapping[str, str] | None = None, name: str = "settings") -> RunSettings:
+    """As ``load_settings``, from text; relative paths are taken from the working directory."""
+    return settings_from(parse_source(text, name), overrides, Path.cwd())
+
+
+def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, base: Path) -> RunSettings:
+    """Settings from a source: overrides laid on, unknown keys refused, values checked, paths made absolute."""
+    values = {key: copy.deepcopy(value) for key, value in source.values.items() if key != PROVENANCE}
+    places = _Places(source, {})
+    _refuse_unknown(RunSettings, values, (), places)
+    for name, text in (overrides or {}).items():
+        _override(values, name, text, places)
+    _refuse_unknown(RunSettings, values, (), places)
+    _refuse_odd_numbers(values, (), places)
+    _anchor_paths(values, base)
+    values = _over_defaults(RunSettings, values)
+    arms = values.pop("arms", {})
+    _validated(values, (), places)
+    for arm in arms if isinstance(arms, Mapping) else ():
+        _validated({**values, "arms": {arm: arms[arm]}}, ("arms", arm), places)
+    return _validated({**values, "arms": arms}, (), places)
+
+
+def resolved_yaml(settings: RunSettings) -> str:
+    """All settings, defaults included, as a file that ``load_settings`` reads back to the same settings."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where each value came from: a line of the file, or an option of the command line."""
+
+    source: SettingsSource
+    flags: dict[KeyPath, str]
+
+    def of(self, path: KeyPath) -> str:
+        """``--ppo.clip-range: `` or ``my.yaml:12: ppo.clip_range: ``, to stand before the reason."""
+        if path in self.flags:
+            return f"{self.flags[path]}: "
+        return f"{self.source.where(path)}: {_dotted(path)}: " if path else f"{self.source.name}: "
+
+    def of_unknown(self, path: KeyPath) -> str:
+        """As ``of``, for a key that may have come in as the section of an option."""
+        below = [flag for known, flag in self.flags.items() if known[: len(path)] == path]
+        return f"{below[0]}: " if below else self.of(path)
+
+
+def _validated(values: Mapping[str, Any], arm: KeyPath, places: _Places) -> RunSettings:
+    try:
+        return RunSettings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, arm, places)) from None
+
+
+def _override(values: dict[str, Any], name: str, text: str, places: _Places) -> None:
+    flag = f"--{name}"
+    path = normalised(tuple(int(key) if key.isdecimal() else key for key in name.split(".")))
+    if "" in path:
+        raise SettingsError(f"{flag}: not the name of a setting; write for example --ppo.kl-coefficient")
+    target: Any = values
+    for key in path[:-1]:
+        target = _inside(target, key, flag)
+    last = path[-1]
+    if isinstance(target, list):
+        _inside(target, last, flag)
+    elif not isinstance(target, dict):
+        raise SettingsError(f"{flag}: unknown setting; there is nothing below the value {_shown(target)}")
+    target[last] = parse_value(text, flag)
+    places.flags[path] = flag
+
+
+def _inside(target: Any, key: str | int, flag: str) -> Any:
+    if isinstance(target, list):
+        if not isinstance(key, int) or key >= len(target):
+            raise SettingsError(f"{flag}: there is no element {key}; the list has {len(target)}, counted from 0")
+        return target[key]
+    if not isinstance(target, dict):
+        raise SettingsError(f"{flag}: unknown setting; there is nothing below the value {_shown(target)}")
+    if target.get(key) is None:
+        target[key] = {}
+    return target[key]
+
+
+def _refuse_unknown(model: type[Settings], values: Any, path: KeyPath, places: _Places) -> None:
+    if not isinstance(values, Mapping):
+        return  # a wrong type is refused later, with the values that are allowed
+    for key, value in values.items():
+        inner = (*path, key)
+        if key not in model.model_fields:
+            raise SettingsError(f"{places.of_unknown(inner)}unknown setting{_nearest(str(key), path, model)}")
+        if inner == ("arms",):
+            for arm, differences in value.items() if isinstance(value, Mapping) else ():
+                _refuse_unknown(PPOSettings, differences, ("arms", arm), places)
+            continue
+        field = model.model_fields[key]
+        section, element = section_of(field), element_of(field)
+        if section is not None:
+            _refuse_unknown(section, value, inner, places)
+        elif element is not None and isinstance(value, list):
+            for index, item in enumerate(value):
+                _refuse_unknown(element, item, (*inner, index), places)
+
+
+def _nearest(key: str, path: KeyPath, model: type[Settings]) -> str:
+    near = difflib.get_close_matches(key, model.model_fields, n=1)
+    if near:
+        return f"; did you mean {_dotted((*path, near[0]))}?"
+    sections = {name: section_of(field) for name, field in RunSettings.model_fields.items()}
+    homes = [name for name, section in sections.items() if section and key in section.model_fields]
+    if homes:
+        return f"; did you mean {_dotted((homes[0], key))}?"
+    return f"; known here: {', '.join(model.model_fields)}"
+
+
+def _over_defaults(model: type[Settings], values: Any) -> Any:
+    """``values`` of one section laid over the defaults that each of its inner sections has."""
+    if not isinstance(values, Mapping):
+        return values
+    result = dict(values)
+    for name, value in values.items():
+        field = model.model_fields[name]
+        section = section_of(field)
+        if section is None or not isinstance(value, Mapping):
+            continue
+        inner = _over_defaults(section, value)
+        result[name] = inner if field.is_required() else {**field.default.model_dump(), **inner}
+    return result
+
+
+def _anchor_paths(values: dict[str, Any], base: Path) -> None:
+    """Make relative paths of data files and of a model directory absolute; hub ids stay as they are."""
+    data = values.get("data")
+    for sources in data.values() if isinstance(data, dict) else ():
+        for source in sources if isinstance(sources, list) else ():
+            if isinstance(source, dict) and isinstance(source.get("path"), str):
+                source["path"] = _anchored(source["path"], base, file=True)
+    model = values.get("model")
+    if isinstance(model, dict) and isinstance(model.get("name"), str):
+        model["name"] = _anchored(model["name"], base, file=False)
+
+
+def _anchored(text: str, base: Path, file: bool) -> str:
+    if text.startswith("~"):
+        return str(Path(text).expanduser())
+    if ":" in text or not text or "\0" in text:
+        return text
+    explicit = text.startswith(("./", "../")) or (file and text.endswith(FILE_SUFFIXES))
+    return os.path.normpath(base / text) if explicit or (base / text).exists() else text
+
+
+def _explain(error: ValidationError, arm: KeyPath, places: _Places) -> str:
+    first = error.errors()[0]
+    loc = first["loc"] if first["loc"][:1] == ("arms",) else (*arm, *first["loc"])
+    path = _path_in_schema(loc)
+    others = {_path_in_schema(other["loc"]) for other in error.errors()} - {_path_in_schema(first["loc"])}
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{places.of(path)}{_reason(first, loc, path)}{more}"
+
+
+def _reason(error: ErrorDetails, loc: KeyPath, path: KeyPath) -> str:
+    if error["type"] == "missing" and loc == path:
+        return f"is missing; give {allowed_values(path)}"
+    if error["type"] in ("value_error", "assertion_error"):
+        return str(error["ctx"]["error"])
+    if path[:1] == ("arms",) and len(path) == 2:
+        return "not a name for an arm; use small letters, digits and -, or give it a mapping of ppo settings"
+    return f"{_shown(error['input'])} is not allowed; it must be {allowed_values(path)}"
+
+
+def _shown(value: Any) -> str:
+    text = as_text(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _path_in_schema(loc: KeyPath) -> KeyPath:
+    """``loc`` without the parts that name a branch of a union, or an element of a plain list, rather than a setting."""
+    path: KeyPath = ()
+    model: type[Settings] | None = RunSettings
+    for index, key in enumerate(loc):
+        if index == 1 and loc[0] == "arms":
+            model = PPOSettings
+        elif model is None or (not isinstance(key, int) and key not in model.model_fields):
+            break
+        elif not isinstance(key, int):
+            field = model.model_fields[key]
+            model = section_of(field) or element_of(field)
+        path = (*path, key)
+    return path
+
+
+def _refuse_odd_numbers(values: Any, path: KeyPath, places: _Places) -> None:
+    """Refuse what pydantic would take for a number: ``true`` for 1, the texts ``inf`` and ``nan``."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _refuse_odd_numbers(value, (*path, key), places)
+        return
+    allowed = allowed_values(path)
+    odd = isinstance(values, bool) or (isinstance(values, str) and not math.isfinite(_number(values)))
+    if odd and "number" in allowed:
+        raise SettingsError(f"{places.of(path)}{_shown(values)} is not allowed; it must be {allowed}")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(str(key) for key in path)
