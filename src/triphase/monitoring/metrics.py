@@ -1,0 +1,163 @@
+"""metrics.jsonl: a phase's figures, one JSON object a line, appended durably and read back whole.
+
+A line is complete or absent: it is written in one call and flushed to the disk, a line cut by a crash is removed when
+the file is opened again, and a resumed run first removes what lies after its checkpoint.
+"""
+
+import difflib
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.monitoring.events import EventFile
+from triphase.monitoring.glossary import METRICS
+
+FILE_NAME = "metrics.jsonl"
+
+Row = dict[str, Any]
+"""One step: ``step``, ``time``, the figures by name, and ``nonfinite`` (names) where there are any."""
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a metrics.jsonl, in order of step; lines of one step are merged. No file, no rows.
+
+    A last line that is still being written is left out; a damaged line elsewhere is a RunError.
+    """
+    if not path.exists():
+        return []
+    rows: dict[int, Row] = {}
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        if line.strip():
+            row = _parsed(line, path, number)
+            kept = rows.setdefault(row["step"], {})
+            nonfinite = kept.get("nonfinite", []) + row.get("nonfinite", [])
+            kept.update(row)
+            if nonfinite:
+                kept["nonfinite"] = nonfinite
+    return [rows[step] for step in sorted(rows)]
+
+
+def _parsed(line: bytes, path: Path, number: int) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise RunError(f"{path}, line {number}: not JSON ({error}); remove the line") from None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        raise RunError(f"{path}, line {number}: no whole-number step; remove the line")
+    return row
+
+
+class MetricsWriter:
+    """Appends the figures of one phase to ``directory``/metrics.jsonl, and to TensorBoard files beside it.
+
+    Steps never go back: a resumed run calls ``truncate_after`` with its checkpoint's step first.
+    """
+
+    def __init__(self, directory: Path, *, tensorboard: bool = True) -> None:
+        self.path = directory / FILE_NAME
+        directory.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._events = EventFile(directory) if tensorboard else None
+        self._drop_cut_line()
+        rows = read_metrics(self.path)
+        self._last: Row = rows[-1] if rows else {}
+
+    @property
+    def last_step(self) -> int | None:
+        """The newest step in the file; None while it is empty."""
+        return self._last.get("step")
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Appends the figures of ``step``. A second call for the newest step may add figures it did not have.
+
+        A figure that is NaN or infinite is left out and its name noted under ``nonfinite``: the phase decides whether
+        to go on. Raises ValueError for an unregistered name or a step that went back (both defects of the caller).
+        """
+        self._check(step, figures)
+        values = {name: value if type(value) is int else float(value) for name, value in figures.items()}
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        row: Row = {"step": step, "time": round(time.time(), 3), **finite}
+        if len(finite) < len(values):
+            row["nonfinite"] = [name for name in values if name not in finite]
+        self._append(row)
+        self._last = {**self._last, **row, **values} if step == self.last_step else {**row, **values}
+        if self._events:
+            self._events.write(step, row["time"], finite)
+
+    def truncate_after(self, step: int) -> None:
+        """Removes every line after ``step`` (-1: all), in the file at once and in TensorBoard by its restart mark."""
+        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        if self.last_step is None or self.last_step <= step:
+            return
+        temporary = self.path.with_suffix(".jsonl.new")
+        with temporary.open("wb") as file:
+            file.writelines(_line(row) for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)
+        os.close(self._file)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND)
+        self._last = rows[-1] if rows else {}
+        if self._events:
+            self._events.restart_at(step + 1)
+
+    def close(self) -> None:
+        """Closes the files. May be called twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        if self._events:
+            self._events.close()
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, step: int, figures: Mapping[str, float]) -> None:
+        for name in figures:
+            if name not in METRICS:
+                nearest = difflib.get_close_matches(name, METRICS, n=1)
+                hint = f"; did you mean {nearest[0]}?" if nearest else "; add it to triphase.monitoring.glossary"
+                raise ValueError(f"metric {name!r} is not registered{hint}")
+        if self.last_step is None or step > self.last_step:
+            return
+        known = {*self._last, *self._last.get("nonfinite", [])}
+        repeated = sorted(known & set(figures)) if step == self.last_step else sorted(figures)
+        if repeated or step < self.last_step:
+            raise ValueError(
+                f"{self.path}: step {step} is written already (newest is {self.last_step}; {', '.join(repeated)}); "
+                "call truncate_after with the step of the checkpoint before going on from it"
+            )
+
+    def _append(self, row: Row) -> None:
+        line = _line(row)
+        size = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError(None, "no space left on device")
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, size)
+            raise RunError(
+                f"{self.path}: cannot write ({error.strerror}); free some space and give the same command again"
+            ) from error
+
+    def _drop_cut_line(self) -> None:
+        content = self.path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            os.ftruncate(self._file, content.rfind(b"\n") + 1)
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
