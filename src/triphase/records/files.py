@@ -1,0 +1,154 @@
+"""Files that are whole or absent: atomic writes, append-only lines of JSON, fingerprints.
+
+Every failure of the disk becomes a ``RunError`` that names the path and the remedy.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from triphase.errors import RunError
+
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some space, then give the same command again",
+    errno.EDQUOT: "your disk quota is used up; free some space, then give the same command again",
+    errno.EROFS: "the file system is read-only; choose another place with `output`",
+    errno.EACCES: "no permission to write here; choose another place with `output`, or change the permissions",
+    errno.EPERM: "no permission to write here; choose another place with `output`, or change the permissions",
+    errno.ENOTDIR: "a part of this path is a file, not a directory; choose another place with `output`",
+    errno.EISDIR: "is a directory, where a file is to be written; move it away",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter `name`",
+}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Translate an ``OSError`` of the block into a ``RunError`` on ``path``."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REMEDIES.get(error.errno or 0, f"cannot be written ({error.strerror or error})")
+        raise RunError(f"{path}: {reason}") from error
+
+
+def make_directory(path: Path) -> Path:
+    """Make the directory ``path`` and those above it where they are absent."""
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to that takes the place of ``path`` when the block ends well, and vanishes otherwise.
+
+    The bytes are on the disk before the name is, so that a reader finds the old file or the new one, never a part.
+    """
+    make_directory(path.parent)
+    with disk_errors(path):
+        aside = _aside(path)
+        try:
+            with open(aside, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(aside)
+            raise
+        _sync_directory(path.parent)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write ``content`` (text as UTF-8) to ``path``, whole or not at all."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all. A number that is not finite is a ``ValueError``."""
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """An empty directory to fill that takes the place of ``path`` when the block ends well, and vanishes otherwise.
+
+    An older ``path`` is moved away only after every file of the new one is on the disk.
+    """
+    make_directory(path.parent)
+    with disk_errors(path):
+        aside = _aside(path)
+        aside.mkdir()
+        try:
+            yield aside
+            _sync_tree(aside)
+            if path.exists():
+                old = aside.with_suffix(".old")
+                os.replace(path, old)
+                os.replace(aside, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(aside, path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        _sync_directory(path.parent)
+
+
+def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one record to a file of JSON lines, in one write. A number that is not finite is a ``ValueError``."""
+    line = json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n"
+    with disk_errors(path), open(path, "ab") as file:
+        file.write(line.encode())
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a file that ``append_json_line`` wrote; none where the file is absent.
+
+    A last line without its newline was cut by a crash and is left out; any other damage is an error.
+    """
+    with suppress(FileNotFoundError):
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+        records = []
+        for number, line in enumerate(whole.split(b"\n") if whole else (), start=1):
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                raise RunError(f"{path}:{number}: damaged line; restore the file, or remove the line") from None
+        return records
+    return []
+
+
+def fingerprint(path: Path) -> str:
+    """The SHA-256 sum of a file, in hexadecimal."""
+    with disk_errors(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(directory: Path) -> None:
+    for root, _, names in os.walk(directory):
+        for name in names:
+            with open(Path(root, name), "rb") as file:
+                os.fsync(file.fileno())
+        _sync_directory(Path(root))
