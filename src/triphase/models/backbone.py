@@ -94,6 +94,26 @@ class Backbone:
         hidden: Tensor = self._upper(inputs_embeds=boundary, use_cache=False).last_hidden_state
         return hidden
 
+    def whole(self, input_ids: Tensor) -> Tensor:
+        """(B, L) right-padded ids → (B, L, d) final hidden states, every weight in the graph (full fine-tuning)."""
+        hidden: Tensor = self._decoder(input_ids=input_ids, use_cache=False).last_hidden_state
+        return hidden
+
+    def decode(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+        """Read (B, T) new ids after what ``cache`` holds → (B, d) hidden state of the last one, after the final norm.
+
+        ``attention_mask`` (B, past + T) covers the cache too; rows are padded on the left.
+        """
+        output = self._decoder(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        hidden: Tensor = output.last_hidden_state[:, -1]
+        return hidden
+
     def _slice(self, first: int, last: int) -> nn.Module:
         """The decoder with layers ``first`` to ``last`` alone; the modules are shared, not copied."""
         part = copy.copy(self._decoder)

@@ -79,7 +79,7 @@ class SharedModel:
     def policy_output(
         self,
         batch: TokenBatch,
-        boundary: Tensor,
+        boundary: Tensor | None,
         *,
         adapter: str | None,
         temperature: float,
@@ -89,10 +89,11 @@ class SharedModel:
         """Log-probabilities (and entropy, values) of the responses under one adapter.
 
         The language-model head runs on response positions alone: token t of the response is predicted from the
-        position before it, and the critic judges that same state.
+        position before it, and the critic judges that same state. Without ``boundary`` the whole model runs, with
+        every weight in the graph (full fine-tuning).
         """
         with self.role(adapter):
-            hidden = self.backbone.upper(boundary)
+            hidden = self.backbone.whole(batch.input_ids) if boundary is None else self.backbone.upper(boundary)
         states = (batch.response_positions - 1)[..., None].expand(-1, -1, hidden.shape[-1])
         hidden = hidden.gather(1, states)
         mask = batch.response_mask

@@ -1,0 +1,1 @@
+"""The three phases and sampling: numbered steps of named calls, one screen each."""

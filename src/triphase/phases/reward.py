@@ -1,0 +1,224 @@
+"""Phase 2: the reward model, by Bradley–Terry on all pairs of a ranking together.
+
+    L(θ) = − mean over rankings of mean over its pairs of [ log σ( r_θ(x, y_w) − r_θ(x, y_l) ) ]
+
+All responses of a ranking are in one batch element with one forward pass each: pairs of one prompt spread over
+batches overfit (Ouyang et al. 2022). The head's scale and offset are free, so both are fixed after training on
+reference samples. Left out on purpose: a language-model loss beside the ranking loss.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from triphase.batches.order import microbatches, permutation
+from triphase.batches.padding import pad_batch
+from triphase.errors import TrainingError
+from triphase.models.boundaries import Boundaries
+from triphase.models.roles import REFERENCE, REWARD, SharedModel
+from triphase.objectives.preference import bradley_terry_loss
+from triphase.records.types import Pair
+from triphase.settings.schema import RewardSettings
+from triphase.tokens.encoding import Encoded, EncodedGroup
+from triphase.training.state import Emit, StopRequest, TrainingState, drive
+from triphase.training.step import Updater
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The scores of reference samples before calibration: what was subtracted and divided by."""
+
+    mean: float
+    standard_deviation: float
+    samples: int
+
+
+class RewardPhase:
+    """Trains the reward adapter and the score head on ranked groups."""
+
+    def __init__(
+        self, shared: SharedModel, groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]],
+        heldout: Sequence[EncodedGroup], heldout_pairs: Sequence[Sequence[Pair]], settings: RewardSettings,
+        *, seed: int,
+    ) -> None:
+        """The reward adapter starts as a copy of the reference (a fresh one after full fine-tuning)."""
+        self.shared = shared
+        self.groups, self.pairs = groups, pairs
+        self.heldout, self.heldout_pairs = heldout, heldout_pairs
+        self.settings = settings
+        self.order = _order(len(groups), settings.epochs, seed)
+        self.total_steps = math.ceil(len(self.order) / settings.batch_size)
+        shared.adapters.load(REWARD, shared.adapters.state(REFERENCE))
+        shared.adapters.train_only(REWARD)
+        heads = {f"score_head.{name}": value for name, value in shared.score_head.named_parameters()}
+        self.state = TrainingState(
+            Updater(shared.adapters.parameters(REWARD), heads, settings.optimizer, total_steps=self.total_steps)
+        )
+        self._samples, self._first = flatten(groups)
+        self.boundaries = Boundaries(
+            shared, self._samples, visits=settings.epochs, max_tokens=settings.microbatch_tokens
+        )
+
+    def fit(
+        self, directory: Path, *, emit: Emit, keep: int, every: int, stop: StopRequest | None = None,
+        on_step: Callable[[Mapping[str, float]], None] | None = None,
+    ) -> None:
+        """Train to the end, resuming where ``directory`` holds a checkpoint."""
+        drive(
+            self.state, self.total_steps, self._advance, checkpoints=directory / "checkpoints", keep=keep, every=every,
+            emit=emit, stop=stop, on_step=on_step,
+        )
+        self.shared.adapters.train_only(None)
+
+    def _advance(self, step: int) -> dict[str, float]:
+        # 1. the rankings of this step
+        size = self.settings.batch_size
+        members = self.order[step * size : (step + 1) * size]
+        # 2. gradients; a microbatch holds whole rankings, each weighs the same in the step
+        loss, scores, accuracy, pairs = 0.0, [], 0.0, 0
+        for part in microbatches(
+            [_padded_tokens(self.groups[member]) for member in members], max_tokens=self.settings.microbatch_tokens
+        ):
+            chosen = [members[index] for index in part]
+            found = self._loss(chosen, len(members))
+            found.loss.backward()  # type: ignore[no-untyped-call]
+            loss += float(found.loss.detach())
+            scores.append(found.scores)
+            accuracy += found.correct
+            pairs += found.decided
+        # 3. one optimizer step
+        result = self.state.updater.step()
+        every_score = torch.cat(scores)
+        metrics = {
+            "reward/loss": loss,
+            "reward/score_deviation": float(every_score.std(unbiased=False)),
+            "reward/learning_rate": result.learning_rate,
+            "reward/gradient_norm": result.gradient_norm,
+            "reward/pairs": float(sum(len(self.pairs[member]) for member in members)),
+        }
+        if pairs:
+            metrics["reward/preference_accuracy"] = accuracy / pairs
+        # 4. held-out figures at the end of each fifth of the phase
+        if self.heldout and ((step + 1) * 5 // self.total_steps > step * 5 // self.total_steps):
+            metrics |= self.heldout_figures()
+        return metrics
+
+    def _loss(self, members: Sequence[int], group_count: int) -> "_PartialLoss":
+        indices = [self._first[member] + row for member in members for row in range(len(self.groups[member].responses))]
+        batch = pad_batch(
+            [self._samples[index] for index in indices], pad_id=self.shared.template.pad_id, device=self.shared.device
+        )
+        scores = self.shared.scores(batch, self.boundaries.of(indices, batch))
+        return _pair_loss(
+            scores, [self.groups[member] for member in members], [self.pairs[member] for member in members],
+            self.settings, group_count,
+        )
+
+    @torch.no_grad()
+    def heldout_figures(self) -> dict[str, float]:
+        """Loss and accuracy on held-out rankings."""
+        scores = self.score(self.heldout)
+        found = _pair_loss(
+            torch.cat(scores), self.heldout, self.heldout_pairs, self.settings, len(self.heldout)
+        )
+        figures = {"reward/heldout_loss": float(found.loss)}
+        if found.decided:
+            figures["reward/heldout_accuracy"] = found.correct / found.decided
+        return figures
+
+    def score(self, groups: Sequence[EncodedGroup]) -> list[Tensor]:
+        """The scores of each group's responses."""
+        samples, first = flatten(groups)
+        scores = score_samples(self.shared, samples, max_tokens=self.settings.microbatch_tokens)
+        return [scores[start : start + len(group.responses)] for start, group in zip(first, groups, strict=True)]
+
+
+@torch.no_grad()
+def score_samples(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int) -> Tensor:
+    """(N,) scores of encoded samples, on the CPU, in order."""
+    scores = torch.zeros(len(samples))
+    for indices in microbatches([sample.length for sample in samples], max_tokens=max_tokens):
+        batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)
+        scores[indices] = shared.scores(batch, shared.trunk(batch)).cpu()
+    return scores
+
+
+def calibrate(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int) -> Calibration:
+    """Bring the score to mean 0 and standard deviation 1 on reference samples, by folding both into the head.
+
+    Raises:
+        TrainingError: the scores do not differ, so the reward model has learned nothing.
+    """
+    scores = score_samples(shared, samples, max_tokens=max_tokens)
+    mean, deviation = float(scores.mean()), float(scores.std(unbiased=False))
+    if not math.isfinite(mean) or not deviation > 1e-6:
+        raise TrainingError(
+            f"the reward model gives all reference samples the same score (standard deviation {deviation:.2g}); "
+            "check the comparisons (`triphase check`), or train longer"
+        )
+    shared.score_head.calibrate(mean, deviation)
+    return Calibration(mean, deviation, len(samples))
+
+
+def flatten(groups: Sequence[EncodedGroup]) -> tuple[list[Encoded], list[int]]:
+    """All responses as samples, and the place of each group's first."""
+    samples: list[Encoded] = []
+    first: list[int] = []
+    for group in groups:
+        first.append(len(samples))
+        samples.extend(Encoded(group.prompt, response) for response in group.responses)
+    return samples, first
+
+
+@dataclass(frozen=True, slots=True)
+class _PartialLoss:
+    loss: Tensor
+    scores: Tensor
+    correct: float
+    decided: int
+
+
+def _pair_loss(
+    scores: Tensor, groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]], settings: RewardSettings,
+    group_count: int,
+) -> _PartialLoss:
+    rows: list[tuple[int, int, float, float, int]] = []
+    start = 0
+    for number, (group, members) in enumerate(zip(groups, pairs, strict=True)):
+        rows += [(start + p.first, start + p.second, p.target, p.margin, number) for p in members]
+        start += len(group.responses)
+    first, second, target, margin, owner = (list(column) for column in zip(*rows, strict=True))
+    device = scores.device
+    targets = torch.tensor(target, device=device)
+    loss, _ = bradley_terry_loss(
+        scores,
+        torch.tensor(first, device=device),
+        torch.tensor(second, device=device),
+        targets,
+        group=torch.tensor(owner, device=device),
+        margin=torch.tensor(margin, device=device),
+        label_smoothing=settings.label_smoothing,
+        centering=settings.centering,
+        group_count=group_count,
+    )
+    difference = (scores[first] - scores[second]).detach()
+    decided = targets != 0.5
+    right = ((difference > 0) == (targets > 0.5)).float()
+    right = torch.where(difference == 0, torch.full_like(right, 0.5), right)
+    return _PartialLoss(loss, scores.detach(), float(right[decided].sum()), int(decided.sum()))
+
+
+def _padded_tokens(group: EncodedGroup) -> int:
+    longest = max(len(response) for response in group.responses)
+    return len(group.responses) * (len(group.prompt) + longest)
+
+
+def _order(count: int, epochs: float, seed: int) -> list[int]:
+    order: list[int] = []
+    for epoch in range(math.ceil(epochs)):
+        order += permutation(count, seed, "reward", "order", epoch)
+    return order[: max(1, round(count * epochs))]

@@ -1,0 +1,120 @@
+"""Phase 1: supervised fine-tuning on demonstrations.
+
+    L(φ) = − Σ log π_φ(y_t | x, y_<t) / number of response tokens          over response tokens only
+
+Left out on purpose: packing (demonstrations are short; microbatches of similar length waste little), dropout, and a
+loss on prompts. The mixture's order is given from outside, so this file knows nothing of kinds and weights.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from triphase.batches.order import microbatches
+from triphase.batches.padding import pad_batch
+from triphase.models.boundaries import Boundaries
+from triphase.models.roles import REFERENCE, SharedModel
+from triphase.objectives.supervised import response_nll
+from triphase.settings.schema import SupervisedSettings
+from triphase.tokens.encoding import Encoded
+from triphase.training.state import Emit, StopRequest, TrainingState, drive
+from triphase.training.step import Updater
+
+
+class SupervisedPhase:
+    """Trains the reference adapter, or every weight, on demonstrations."""
+
+    def __init__(
+        self, shared: SharedModel, samples: Sequence[Encoded], order: Sequence[int], heldout: Sequence[Encoded],
+        settings: SupervisedSettings,
+    ) -> None:
+        """``order`` lists the sample of each visit; its length fixes the number of steps."""
+        self.shared = shared
+        self.samples = samples
+        self.order = order
+        self.heldout = heldout
+        self.settings = settings
+        self.adapter = REFERENCE if settings.method == "lora" else None
+        self.total_steps = math.ceil(len(order) / settings.batch_size)
+        if settings.method == "lora":
+            shared.adapters.add(REFERENCE)
+            shared.adapters.train_only(REFERENCE)
+            trained = shared.adapters.parameters(REFERENCE)
+        else:
+            shared.backbone.model.requires_grad_(True)
+            trained = dict(shared.backbone.model.named_parameters())
+        self.state = TrainingState(Updater(trained, {}, settings.optimizer, total_steps=self.total_steps))
+        self.boundaries = Boundaries(
+            shared,
+            samples,
+            visits=len(order) / max(1, len(samples)) if settings.method == "lora" else 0,
+            max_tokens=settings.microbatch_tokens,
+        )
+
+    def fit(
+        self, directory: Path, *, emit: Emit, keep: int, every: int, stop: StopRequest | None = None,
+        on_step: Callable[[Mapping[str, float]], None] | None = None,
+    ) -> None:
+        """Train to the end, resuming where ``directory`` holds a checkpoint."""
+        drive(
+            self.state, self.total_steps, self._advance, checkpoints=directory / "checkpoints", keep=keep, every=every,
+            emit=emit, stop=stop, on_step=on_step,
+        )
+        self.shared.adapters.train_only(None)
+        self.shared.backbone.model.requires_grad_(False)
+
+    def _advance(self, step: int) -> dict[str, float]:
+        # 1. the samples of this step, and how many response tokens they have in all
+        size = self.settings.batch_size
+        indices = self.order[step * size : (step + 1) * size]
+        tokens = sum(len(self.samples[index].response) for index in indices)
+        # 2. gradients, microbatch by microbatch; each is normalised by the tokens of the whole step
+        loss = 0.0
+        for group in microbatches(
+            [self.samples[index].length for index in indices], max_tokens=self.settings.microbatch_tokens
+        ):
+            part = self._loss([indices[member] for member in group], tokens)
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+        # 3. one optimizer step
+        result = self.state.updater.step()
+        metrics = {
+            "sft/loss": loss,
+            "sft/learning_rate": result.learning_rate,
+            "sft/gradient_norm": result.gradient_norm,
+            "sft/tokens": float(tokens),
+        }
+        # 4. held-out loss at the end of each fifth of the phase
+        if self.heldout and ((step + 1) * 5 // self.total_steps > step * 5 // self.total_steps):
+            metrics["sft/heldout_loss"] = self.heldout_loss()
+        return metrics
+
+    def _loss(self, indices: Sequence[int], tokens: int) -> torch.Tensor:
+        batch = pad_batch(
+            [self.samples[index] for index in indices], pad_id=self.shared.template.pad_id, device=self.shared.device
+        )
+        boundary = None if self.adapter is None else self.boundaries.of(indices, batch)
+        output = self.shared.policy_output(batch, boundary, adapter=self.adapter, temperature=1.0)
+        loss, _ = response_nll(output.logprobs, batch.response_mask, token_count=tokens)
+        return loss
+
+    @torch.no_grad()
+    def heldout_loss(self) -> float:
+        """Mean negative log-likelihood of held-out response tokens, in nats."""
+        total = sum(len(sample.response) for sample in self.heldout)
+        loss = 0.0
+        for group in microbatches(
+            [sample.length for sample in self.heldout], max_tokens=self.settings.microbatch_tokens
+        ):
+            batch = pad_batch(
+                [self.heldout[member] for member in group],
+                pad_id=self.shared.template.pad_id,
+                device=self.shared.device,
+            )
+            boundary = None if self.adapter is None else self.shared.trunk(batch)
+            output = self.shared.policy_output(batch, boundary, adapter=self.adapter, temperature=1.0)
+            part, _ = response_nll(output.logprobs, batch.response_mask, token_count=total)
+            loss += float(part)
+        return loss

@@ -1,0 +1,1 @@
+"""Sampled experience: prompts in, responses out, behind one small interface."""

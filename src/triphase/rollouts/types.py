@@ -1,0 +1,34 @@
+"""What generation takes and gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One response to be sampled: the prompt's token ids, and a seed of its own.
+
+    The response depends on these two (and the policy), not on what is sampled beside it.
+    """
+
+    prompt: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A sampled response. ``finished`` tells whether the end token was sampled; it is then the last of ``ids``."""
+
+    ids: tuple[int, ...]
+    finished: bool
+
+
+class Generator(Protocol):
+    """Anything that samples responses: the decode loop in this process, or a server."""
+
+    def generate(
+        self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int
+    ) -> list[Generated]:
+        """One response for each request, in order."""
+        ...

@@ -1,0 +1,1 @@
+"""One optimizer step, the state of a run, and how it is kept."""
