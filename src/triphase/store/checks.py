@@ -26,7 +26,9 @@ def check_answers(connection: Connection, answers: Sequence[Answer]) -> None:
         problem = _problem(answer, of_prompt[answer.ranking.prompt_id])
         if problem:
             ranking = answer.ranking
-            raise StoreError(f"ranking {ranking.id!r} by {ranking.labeler!r} of prompt {ranking.prompt_id!r}: {problem}")
+            raise StoreError(
+                f"ranking {ranking.id!r} by {ranking.labeler!r} of prompt {ranking.prompt_id!r}: {problem}"
+            )
 
 
 def _problem(answer: Answer, known: set[str]) -> str | None:

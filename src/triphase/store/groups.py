@@ -35,7 +35,9 @@ def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequenc
             voters.add(answer.ranking.labeler)
     if not votes:
         return None
-    pairs = tuple(_pair(first, second, found, margins[first, second]) for (first, second), found in sorted(votes.items()))
+    pairs = tuple(
+        _pair(first, second, found, margins[first, second]) for (first, second), found in sorted(votes.items())
+    )
     texts = tuple(response.text for response in distinct)
     finished = tuple(response.finished for response in distinct)
     return RankedGroup(prompt, texts, finished, pairs, "store", tuple(sorted(voters)))

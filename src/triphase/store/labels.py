@@ -64,9 +64,7 @@ class Labels:
         """Keep (or replace) a reward model's score of responses, by id; several scorers are an ensemble."""
         with self.transaction() as connection:
             for ids in _chunks(sorted(added)):
-                connection.execute(
-                    scores.delete().where(scores.c.scorer == scorer, scores.c.response_id.in_(ids))
-                )
+                connection.execute(scores.delete().where(scores.c.scorer == scorer, scores.c.response_id.in_(ids)))
                 values = [{"response_id": id_, "scorer": scorer, "score": float(added[id_])} for id_ in ids]
                 connection.execute(insert(scores), values)
 

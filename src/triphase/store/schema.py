@@ -1,6 +1,7 @@
 """The tables of the store. A change here needs a new file in ``migrations/versions``; a test compares the two.
 
-Times are seconds since the epoch, UTC. Columns that hold JSON are text, so that SQLite and PostgreSQL keep the same bytes.
+Times are seconds since the epoch, UTC. Columns that hold JSON are text, so that SQLite and PostgreSQL keep the same
+bytes.
 """
 
 from sqlalchemy import (
