@@ -121,7 +121,7 @@ def test_full_disk_leaves_whole_lines_and_one_clear_error(tmp_path: Path, monkey
         writer.write(1, {"sft/loss": 1.0})
         real = os.write
         monkeypatch.setattr(metrics.os, "write", lambda file, data: real(file, data[:10]))
-        with pytest.raises(RunError, match="no space left"):
+        with pytest.raises(RunError, match="the disk is full; free some space"):
             writer.write(2, {"sft/loss": 1.0})
         monkeypatch.undo()
         writer.write(2, {"sft/loss": 0.5})
@@ -160,7 +160,7 @@ def test_failing_tensorboard_warns_once_and_training_goes_on(
 
 def test_monitoring_never_imports_torch_or_matplotlib(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import triphase.monitoring.progress\n"
+        "import sys; from pathlib import Path; import triphase.monitoring.alarms, triphase.monitoring.progress\n"
         "from triphase.monitoring.metrics import MetricsWriter\n"
         f"writer = MetricsWriter(Path({str(tmp_path)!r})); writer.write(1, {{'sft/loss': 1.0}}); writer.close()\n"
         "found = {'torch', 'matplotlib'} & set(sys.modules)\n"

@@ -28,7 +28,7 @@ _PAIRS = "pairs of each ranking, then rankings of the step"
 _HELDOUT = "pairs of each held-out ranking, then held-out rankings"
 _EPISODES = "responses of the rollout"
 _RESPONSE_TOKENS = "response tokens of the rollout"
-_UPDATES = "response tokens, over all updates of the iteration"
+_UPDATES = "response tokens of a minibatch, then the updates of the iteration"
 
 _TABLE = (
     Metric("sft/loss", "−log π(token | tokens before)", "nats a token", _TOKENS, "falls, then levels off"),
@@ -119,7 +119,7 @@ _TABLE = (
         "Σ_t [log π(a_t) − log π_ref(a_t)] under the rollout policy (k1, sum over tokens)",
         "nats a response",
         _EPISODES,
-        "0 at iteration 0, then rises slowly; short responses: under about 10",
+        "0 at the first iteration, then rises slowly; short responses: under about 10",
     ),
     Metric(
         "ppo/kl_coefficient",
@@ -139,7 +139,7 @@ _TABLE = (
     Metric("ppo/eos_rate", "share of responses that end by themselves", "share", _EPISODES, "near the start or rising"),
     Metric(
         "ppo/clip_fraction",
-        "share of tokens with ratio outside 1 ± clip_range on the side where the clipped branch is chosen",
+        "share of tokens with the ratio outside 1 ± clip_range and the clipped branch chosen: they give no gradient",
         "share",
         _UPDATES,
         "0.01 to 0.2",
@@ -152,7 +152,13 @@ _TABLE = (
         "0 at the first update; under max_approximate_kl",
     ),
     Metric("ppo/ratio_mean", "π(a_t) / π_rollout(a_t)", "1", _UPDATES, "0.99 to 1.01; exactly 1 at the first update"),
-    Metric("ppo/ratio_max", "largest π(a_t) / π_rollout(a_t)", "1", f"maximum over {_UPDATES}", "under about 5"),
+    Metric(
+        "ppo/ratio_max",
+        "largest π(a_t) / π_rollout(a_t)",
+        "1",
+        "maximum over response tokens and updates",
+        "under about 5",
+    ),
     Metric(
         "ppo/explained_variance",
         "1 − Var(returns − values) / Var(returns), values as in the rollout; absent where Var(returns) = 0",
@@ -172,10 +178,10 @@ _TABLE = (
         "ppo/gradient_norm",
         "√Σ g² over trained weights, before clipping",
         "loss per unit of weight",
-        "mean over the updates of the iteration",
+        "the updates of the iteration",
         "steady",
     ),
-    Metric("ppo/learning_rate", "peak × schedule", "1", "none: the last update's value", "follows the schedule"),
+    Metric("ppo/learning_rate", "peak × schedule", "1", "the updates of the iteration", "follows the schedule"),
     Metric(
         "ppo/score_deviation",
         "standard deviation of the reward model's scores",
@@ -185,14 +191,14 @@ _TABLE = (
     ),
     Metric(
         "ppo/length_score_correlation",
-        "Spearman's ρ of response length and score; absent where either is constant",
+        "Pearson's correlation of response length and score; absent where either is constant",
         "−1 to 1",
         _EPISODES,
         "within ± 0.4",
     ),
     Metric(
         "ppo/distinct_2",
-        "distinct pairs of neighbouring tokens / all pairs of neighbouring tokens",
+        "distinct pairs of neighbouring words / all pairs of neighbouring words",
         "share",
         "all responses of the rollout together",
         "near its start; a fall by half is repetition",
@@ -205,23 +211,29 @@ _TABLE = (
         "near 0",
     ),
     Metric("ppo/episodes", "responses so far", "responses", "sum since the start", "rises by batch_size"),
-    Metric("ppo/steps", "optimizer steps so far", "steps", "sum since the start", "rises"),
+    Metric(
+        "ppo/steps",
+        "optimizer steps; fewer than epochs × minibatches where approximate KL passed max_approximate_kl",
+        "steps",
+        "sum over the iteration",
+        "epochs × minibatches, mostly",
+    ),
     Metric(
         "ppo/mean_return",
-        "Σ_t γ^t·R_t: score as used, less the KL penalty",
+        "Â_t + V(s_t), what the critic is fitted to",
         "score as used",
-        _EPISODES,
-        "rises where scores are not standardised; else stays near −coefficient·KL",
+        _RESPONSE_TOKENS,
+        "rises where scores are not standardised; else stays around −coefficient·KL",
     ),
     Metric("ppo/seconds_generation", "time to write the responses", "seconds", "the iteration", "steady"),
     Metric("ppo/seconds_scoring", "time for scores, reference and values", "seconds", "the iteration", "steady"),
     Metric("ppo/seconds_update", "time of the updates", "seconds", "the iteration", "steady"),
     Metric(
         "ppo/skipped_steps",
-        "updates left out because approximate KL passed max_approximate_kl",
+        "updates left out because their gradient was not finite",
         "steps",
         "sum over the iteration",
-        "0, or now and then",
+        "0",
     ),
 )
 

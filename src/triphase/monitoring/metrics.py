@@ -5,6 +5,7 @@ the file is opened again, and a resumed run first removes what lies after its ch
 """
 
 import difflib
+import errno
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.events import EventFile
 from triphase.monitoring.glossary import METRICS
+from triphase.records.files import disk_errors, make_directory, write_atomically
 
 FILE_NAME = "metrics.jsonl"
 
@@ -62,8 +64,9 @@ class MetricsWriter:
 
     def __init__(self, directory: Path, *, tensorboard: bool = True) -> None:
         self.path = directory / FILE_NAME
-        directory.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        make_directory(directory)
+        with disk_errors(self.path):
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._events = EventFile(directory) if tensorboard else None
         self._drop_cut_line()
         rows = read_metrics(self.path)
@@ -74,34 +77,29 @@ class MetricsWriter:
         """The newest step in the file; None while it is empty."""
         return self._last.get("step")
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends the figures of ``step``. A second call for the newest step may add figures it did not have.
 
         A figure that is NaN or infinite is left out and its name noted under ``nonfinite``: the phase decides whether
         to go on. Raises ValueError for an unregistered name or a step that went back (both defects of the caller).
         """
-        self._check(step, figures)
-        values = {name: value if type(value) is int else float(value) for name, value in figures.items()}
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._check(step, values)
+        plain = {name: value if type(value) is int else float(value) for name, value in values.items()}
+        finite = {name: value for name, value in plain.items() if math.isfinite(value)}
         row: Row = {"step": step, "time": round(time.time(), 3), **finite}
-        if len(finite) < len(values):
-            row["nonfinite"] = [name for name in values if name not in finite]
+        if len(finite) < len(plain):
+            row["nonfinite"] = [name for name in plain if name not in finite]
         self._append(row)
-        self._last = {**self._last, **row, **values} if step == self.last_step else {**row, **values}
+        self._last = {**self._last, **row, **plain} if step == self.last_step else {**row, **plain}
         if self._events:
             self._events.write(step, row["time"], finite)
 
     def truncate_after(self, step: int) -> None:
         """Removes every line after ``step`` (-1: all), in the file at once and in TensorBoard by its restart mark."""
-        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         if self.last_step is None or self.last_step <= step:
             return
-        temporary = self.path.with_suffix(".jsonl.new")
-        with temporary.open("wb") as file:
-            file.writelines(_line(row) for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        write_atomically(self.path, b"".join(_line(row) for row in rows))
         os.close(self._file)
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self._last = rows[-1] if rows else {}
@@ -143,15 +141,14 @@ class MetricsWriter:
     def _append(self, row: Row) -> None:
         line = _line(row)
         size = os.fstat(self._file).st_size
-        try:
-            if os.write(self._file, line) != len(line):
-                raise OSError(None, "no space left on device")
-            os.fsync(self._file)
-        except OSError as error:
-            os.ftruncate(self._file, size)
-            raise RunError(
-                f"{self.path}: cannot write ({error.strerror}); free some space and give the same command again"
-            ) from error
+        with disk_errors(self.path):
+            try:
+                if os.write(self._file, line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(self._file)
+            except OSError:
+                os.ftruncate(self._file, size)
+                raise
 
     def _drop_cut_line(self) -> None:
         content = self.path.read_bytes()
