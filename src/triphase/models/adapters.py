@@ -10,6 +10,7 @@ them.
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -135,6 +136,18 @@ class Adapters:
                 module.lora_a[adapter].requires_grad_(adapter == name)
                 module.lora_b[adapter].requires_grad_(adapter == name)
 
+    @contextmanager
+    def removed(self) -> Iterator[None]:
+        """The model as it was before it was wrapped, for a while: plain libraries know nothing of our modules."""
+        owners = {path: _owner(self.backbone.model, path) for path in self._modules}
+        for path, module in self._modules.items():
+            setattr(*owners[path], module.base)
+        try:
+            yield
+        finally:
+            for path, module in self._modules.items():
+                setattr(*owners[path], module)
+
     def peft_config(self, *, task: str, base_model: str, extra_modules: list[str] | None = None) -> dict[str, Any]:
         """The ``adapter_config.json`` that peft reads."""
         layers = list(range(self.backbone.trunk_layers, self.backbone.layer_count))
@@ -154,6 +167,11 @@ class Adapters:
             "layers_pattern": self.backbone.layers_name,
             "modules_to_save": extra_modules,
         }
+
+
+def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    parent, _, child = path.rpartition(".")
+    return model.get_submodule(parent), child
 
 
 def _linear_maps(backbone: Backbone) -> Iterator[tuple[nn.Module, str, str]]:

@@ -22,7 +22,12 @@ class Boundaries:
     """The boundary of each sample, from memory where it fits and where it pays, else computed at each visit."""
 
     def __init__(
-        self, shared: SharedModel, samples: Sequence[Encoded], *, visits: float, max_tokens: int,
+        self,
+        shared: SharedModel,
+        samples: Sequence[Encoded],
+        *,
+        visits: float,
+        max_tokens: int,
         budget_bytes: int = BUDGET_BYTES,
     ) -> None:
         self._shared = shared

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -15,5 +16,6 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
 
 def distinct_bigrams(texts: Sequence[str]) -> float | None:
     """Distinct two-word sequences over all of them, in all texts together; None where there are none."""
-    bigrams = [pair for text in texts for pair in zip(words := text.lower().split(), words[1:], strict=False)]
+    words_of = (text.lower().split() for text in texts)
+    bigrams = [pair for words in words_of for pair in pairwise(words)]
     return len(set(bigrams)) / len(bigrams) if bigrams else None

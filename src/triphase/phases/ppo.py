@@ -23,18 +23,20 @@ from triphase.objectives.advantages import (
     Advantages,
     clip_scores,
     generalised_advantages,
+    kl_penalty,
     penalise_unfinished,
+    rescale_token_rewards,
     token_rewards,
 )
 from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
 from triphase.objectives.invariants import (
     require_finite,
     require_first_minibatch,
-    require_mask_sums,
-    require_reference_kl_zero,
+    require_lengths,
     require_scores_on_last_token,
+    require_zero_reference_kl,
 )
-from triphase.objectives.masking import masked_mean, rescale_keep_mean, standardise
+from triphase.objectives.masking import masked_mean, standardise
 from triphase.objectives.proximal import (
     clipped_policy_loss,
     clipped_value_loss,
@@ -96,8 +98,15 @@ class PPOPhase:
     """The policy adapter and the value head, trained by PPO."""
 
     def __init__(
-        self, shared: SharedModel, prompts: Sequence[Prompt], prompt_ids: Sequence[tuple[int, ...]],
-        generator: Generator, settings: PPOSettings, *, seed: int, gold: Gold | None = None,
+        self,
+        shared: SharedModel,
+        prompts: Sequence[Prompt],
+        prompt_ids: Sequence[tuple[int, ...]],
+        generator: Generator,
+        settings: PPOSettings,
+        *,
+        seed: int,
+        gold: Gold | None = None,
         on_samples: Callable[[int, list[Sample]], None] | None = None,
     ) -> None:
         self.shared = shared
@@ -116,7 +125,9 @@ class PPOPhase:
         heads = {f"value_head.{name}": value for name, value in shared.value_head.named_parameters()}
         minibatches = settings.batch_size // settings.minibatch_size
         updater = Updater(
-            shared.adapters.parameters(POLICY), heads, settings.optimizer,
+            shared.adapters.parameters(POLICY),
+            heads,
+            settings.optimizer,
             total_steps=settings.iterations * settings.epochs * minibatches,
         )
         self.state = TrainingState(updater, values={"kl_coefficient": settings.kl_coefficient})
@@ -125,13 +136,25 @@ class PPOPhase:
         )
 
     def fit(
-        self, directory: Path, *, emit: Emit, keep: int, stop: StopRequest | None = None,
+        self,
+        directory: Path,
+        *,
+        emit: Emit,
+        keep: int,
+        stop: StopRequest | None = None,
         on_step: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Iterate to the end, resuming where ``directory`` holds a checkpoint. One is kept after each iteration."""
         drive(
-            self.state, self.settings.iterations, self.iterate, checkpoints=directory / "checkpoints", keep=keep,
-            every=1, emit=emit, stop=stop, on_step=on_step,
+            self.state,
+            self.settings.iterations,
+            self.iterate,
+            checkpoints=directory / "checkpoints",
+            keep=keep,
+            every=1,
+            emit=emit,
+            stop=stop,
+            on_step=on_step,
         )
         self.shared.adapters.train_only(None)
 
@@ -152,7 +175,9 @@ class PPOPhase:
         updates = self._update(iteration, experience, advantages)
         clock.lap("ppo/seconds_update")
         # 5. what happened; the coefficient of the next iteration
-        observed = float(reference_kl(experience.logprobs, experience.reference_logprobs, experience.batch.response_mask))
+        observed = float(
+            reference_kl(experience.logprobs, experience.reference_logprobs, experience.batch.response_mask)
+        )
         metrics = self._measure(iteration, chosen, generated, experience, advantages)
         metrics |= updates | clock.laps | shaped | {"ppo/reference_kl": observed}
         self._control(observed, len(chosen))
@@ -184,7 +209,7 @@ class PPOPhase:
             Encoded(self.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)
         ]
         batch = pad_batch(samples, pad_id=self.shared.template.pad_id, device=self.shared.device)
-        require_mask_sums(batch.response_mask, batch.response_lengths)
+        require_lengths(batch.response_mask, batch.response_lengths)
         boundary = self._trunk(batch)
         # The microbatches are those of the first epoch: equal shapes give equal bits, so the first ratio is exactly 1.
         minibatches = self._minibatches(iteration, 0, batch)
@@ -204,7 +229,7 @@ class PPOPhase:
             scores[rows] = self.shared.scores(part, states)
         require_finite(logprobs=logprobs, reference_logprobs=reference, values=values, scores=scores)
         if iteration == 0:
-            require_reference_kl_zero(logprobs, reference, batch.response_mask)
+            require_zero_reference_kl(logprobs, reference, batch.response_mask)
         return Experience(batch, boundary, minibatches, logprobs, reference, values, entropy, scores)
 
     def _rewards(self, experience: Experience, generated: Sequence[Generated]) -> tuple[Tensor, dict[str, float]]:
@@ -220,13 +245,11 @@ class PPOPhase:
             scores = standardise(scores, torch.ones_like(scores, dtype=torch.bool))
         coefficient = float(self.state.values["kl_coefficient"])
         shaped["ppo/kl_coefficient"] = coefficient
-        rewards = token_rewards(
-            scores, experience.logprobs, experience.reference_logprobs, mask, kl_coefficient=coefficient
-        )
-        penalty = -coefficient * (experience.logprobs - experience.reference_logprobs) * mask
-        require_scores_on_last_token(rewards, scores, penalty, mask)
+        divergence = experience.logprobs, experience.reference_logprobs, mask
+        rewards = token_rewards(scores, *divergence, kl_coefficient=coefficient)
+        require_scores_on_last_token(rewards, scores, kl_penalty(*divergence, kl_coefficient=coefficient), mask)
         if settings.rescale_token_rewards:
-            rewards = rescale_keep_mean(rewards, mask)
+            rewards = rescale_token_rewards(rewards, mask)
         return rewards, shaped
 
     def _advantages(self, rewards: Tensor, experience: Experience) -> Advantages:
@@ -241,7 +264,9 @@ class PPOPhase:
     def _update(self, iteration: int, experience: Experience, advantages: Advantages) -> dict[str, float]:
         sums, steps, skipped, first, approximate = _Sums(), 0, 0, True, 0.0
         for epoch in range(self.settings.epochs):
-            minibatches = experience.minibatches if epoch == 0 else self._minibatches(iteration, epoch, experience.batch)
+            minibatches = (
+                experience.minibatches if epoch == 0 else self._minibatches(iteration, epoch, experience.batch)
+            )
             for minibatch in minibatches:
                 figures = self._gradients(minibatch, experience, advantages, first=first)
                 first = False
@@ -270,26 +295,41 @@ class PPOPhase:
             mask, width = batch.response_mask, int(batch.response_lengths.max())
             old, old_values = experience.logprobs[rows, :width], experience.values[rows, :width]
             output = self.shared.policy_output(
-                batch, states, adapter=POLICY, temperature=settings.temperature,
-                with_entropy=settings.entropy_coefficient > 0, with_values=True,
+                batch,
+                states,
+                adapter=POLICY,
+                temperature=settings.temperature,
+                with_entropy=settings.entropy_coefficient > 0,
+                with_values=True,
             )
             assert output.values is not None  # noqa: S101 - asked for above
             if first:
                 require_first_minibatch(output.logprobs.detach(), old, mask, tolerance=1e-4)
             policy_loss, moved = clipped_policy_loss(
-                output.logprobs, old, advantages.advantages[rows, :width], mask,
-                clip_range=settings.clip_range, token_count=tokens,
+                output.logprobs,
+                old,
+                advantages.advantages[rows, :width],
+                mask,
+                clip_range=settings.clip_range,
+                token_count=tokens,
             )
             value_loss, _ = clipped_value_loss(
-                output.values, old_values, advantages.returns[rows, :width], mask,
-                clip_range=settings.value_clip_range, token_count=tokens,
+                output.values,
+                old_values,
+                advantages.returns[rows, :width],
+                mask,
+                clip_range=settings.value_clip_range,
+                token_count=tokens,
             )
-            entropy = None
+            entropy = torch.zeros((), device=mask.device)
             if output.entropy is not None:
                 entropy = entropy_bonus(output.entropy, mask, token_count=tokens)
             objective = composite_objective(
-                policy_loss, value_loss, entropy,
-                value_coefficient=settings.value_coefficient, entropy_coefficient=settings.entropy_coefficient,
+                policy_loss,
+                value_loss,
+                entropy,
+                value_coefficient=settings.value_coefficient,
+                entropy_coefficient=settings.entropy_coefficient,
             )
             objective.backward()  # type: ignore[no-untyped-call]
             share = float(mask.sum()) / tokens
@@ -325,7 +365,11 @@ class PPOPhase:
         return boundary
 
     def _measure(
-        self, iteration: int, chosen: Sequence[int], generated: Sequence[Generated], experience: Experience,
+        self,
+        iteration: int,
+        chosen: Sequence[int],
+        generated: Sequence[Generated],
+        experience: Experience,
         advantages: Advantages,
     ) -> dict[str, float]:
         batch, mask = experience.batch, experience.batch.response_mask
@@ -357,13 +401,21 @@ class PPOPhase:
         metrics |= {name: value for name, value in optional.items() if value is not None}
         if self.on_samples is not None:
             moved = ((experience.logprobs - experience.reference_logprobs) * mask).sum(1).tolist()
-            self.on_samples(iteration, [
-                Sample(
-                    prompts[row], texts[row], generated[row].finished, float(experience.scores[row]),
-                    None if golds is None else golds[row], moved[row], int(lengths[row]),
-                )
-                for row in range(len(generated))
-            ])
+            self.on_samples(
+                iteration,
+                [
+                    Sample(
+                        prompts[row],
+                        texts[row],
+                        generated[row].finished,
+                        float(experience.scores[row]),
+                        None if golds is None else golds[row],
+                        moved[row],
+                        int(lengths[row]),
+                    )
+                    for row in range(len(generated))
+                ],
+            )
         return metrics
 
     def _control(self, observed: float, episodes: int) -> None:

@@ -41,9 +41,15 @@ class RewardPhase:
     """Trains the reward adapter and the score head on ranked groups."""
 
     def __init__(
-        self, shared: SharedModel, groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]],
-        heldout: Sequence[EncodedGroup], heldout_pairs: Sequence[Sequence[Pair]], settings: RewardSettings,
-        *, seed: int,
+        self,
+        shared: SharedModel,
+        groups: Sequence[EncodedGroup],
+        pairs: Sequence[Sequence[Pair]],
+        heldout: Sequence[EncodedGroup],
+        heldout_pairs: Sequence[Sequence[Pair]],
+        settings: RewardSettings,
+        *,
+        seed: int,
     ) -> None:
         """The reward adapter starts as a copy of the reference (a fresh one after full fine-tuning)."""
         self.shared = shared
@@ -64,13 +70,26 @@ class RewardPhase:
         )
 
     def fit(
-        self, directory: Path, *, emit: Emit, keep: int, every: int, stop: StopRequest | None = None,
+        self,
+        directory: Path,
+        *,
+        emit: Emit,
+        keep: int,
+        every: int,
+        stop: StopRequest | None = None,
         on_step: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Train to the end, resuming where ``directory`` holds a checkpoint."""
         drive(
-            self.state, self.total_steps, self._advance, checkpoints=directory / "checkpoints", keep=keep, every=every,
-            emit=emit, stop=stop, on_step=on_step,
+            self.state,
+            self.total_steps,
+            self._advance,
+            checkpoints=directory / "checkpoints",
+            keep=keep,
+            every=every,
+            emit=emit,
+            stop=stop,
+            on_step=on_step,
         )
         self.shared.adapters.train_only(None)
 
@@ -114,17 +133,18 @@ class RewardPhase:
         )
         scores = self.shared.scores(batch, self.boundaries.of(indices, batch))
         return _pair_loss(
-            scores, [self.groups[member] for member in members], [self.pairs[member] for member in members],
-            self.settings, group_count,
+            scores,
+            [self.groups[member] for member in members],
+            [self.pairs[member] for member in members],
+            self.settings,
+            group_count,
         )
 
     @torch.no_grad()
     def heldout_figures(self) -> dict[str, float]:
         """Loss and accuracy on held-out rankings."""
         scores = self.score(self.heldout)
-        found = _pair_loss(
-            torch.cat(scores), self.heldout, self.heldout_pairs, self.settings, len(self.heldout)
-        )
+        found = _pair_loss(torch.cat(scores), self.heldout, self.heldout_pairs, self.settings, len(self.heldout))
         figures = {"reward/heldout_loss": float(found.loss)}
         if found.decided:
             figures["reward/heldout_accuracy"] = found.correct / found.decided
@@ -183,7 +203,10 @@ class _PartialLoss:
 
 
 def _pair_loss(
-    scores: Tensor, groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]], settings: RewardSettings,
+    scores: Tensor,
+    groups: Sequence[EncodedGroup],
+    pairs: Sequence[Sequence[Pair]],
+    settings: RewardSettings,
     group_count: int,
 ) -> _PartialLoss:
     rows: list[tuple[int, int, float, float, int]] = []

@@ -11,8 +11,17 @@ from triphase.tokens.encoding import encode_prompt
 
 
 def sample_responses(
-    shared: SharedModel, prompts: Sequence[Prompt], *, adapter: str | None, model: str, count: int, temperature: float,
-    max_response_tokens: int, max_length: int, batch_size: int, seed: int,
+    shared: SharedModel,
+    prompts: Sequence[Prompt],
+    *,
+    adapter: str | None,
+    model: str,
+    count: int,
+    temperature: float,
+    max_response_tokens: int,
+    max_length: int,
+    batch_size: int,
+    seed: int,
     on_finished: Callable[[int], None] | None = None,
 ) -> list[tuple[Prompt, Response, Generated]]:
     """``count`` responses to each prompt, grouped by prompt, with the ids that were sampled.

@@ -27,7 +27,11 @@ class SupervisedPhase:
     """Trains the reference adapter, or every weight, on demonstrations."""
 
     def __init__(
-        self, shared: SharedModel, samples: Sequence[Encoded], order: Sequence[int], heldout: Sequence[Encoded],
+        self,
+        shared: SharedModel,
+        samples: Sequence[Encoded],
+        order: Sequence[int],
+        heldout: Sequence[Encoded],
         settings: SupervisedSettings,
     ) -> None:
         """``order`` lists the sample of each visit; its length fixes the number of steps."""
@@ -54,13 +58,26 @@ class SupervisedPhase:
         )
 
     def fit(
-        self, directory: Path, *, emit: Emit, keep: int, every: int, stop: StopRequest | None = None,
+        self,
+        directory: Path,
+        *,
+        emit: Emit,
+        keep: int,
+        every: int,
+        stop: StopRequest | None = None,
         on_step: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Train to the end, resuming where ``directory`` holds a checkpoint."""
         drive(
-            self.state, self.total_steps, self._advance, checkpoints=directory / "checkpoints", keep=keep, every=every,
-            emit=emit, stop=stop, on_step=on_step,
+            self.state,
+            self.total_steps,
+            self._advance,
+            checkpoints=directory / "checkpoints",
+            keep=keep,
+            every=every,
+            emit=emit,
+            stop=stop,
+            on_step=on_step,
         )
         self.shared.adapters.train_only(None)
         self.shared.backbone.model.requires_grad_(False)

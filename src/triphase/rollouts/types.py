@@ -27,8 +27,6 @@ class Generated:
 class Generator(Protocol):
     """Anything that samples responses: the decode loop in this process, or a server."""
 
-    def generate(
-        self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int
-    ) -> list[Generated]:
+    def generate(self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int) -> list[Generated]:
         """One response for each request, in order."""
         ...

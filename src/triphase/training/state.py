@@ -114,7 +114,7 @@ def drive(
     """
     state.resume(checkpoints)
     emit.truncate_after(state.position)
-    while state.position < total:
+    while state.position < total and not state.values.get("finished"):
         metrics = advance(state.position)
         state.position += 1
         emit.write(state.position, metrics)
@@ -123,7 +123,5 @@ def drive(
         asked = stop is not None and stop.asked
         if asked or state.position % every == 0 or state.position == total or state.values.get("finished"):
             state.save(checkpoints, keep=keep)
-        if state.values.get("finished"):
-            return
         if asked:
             raise Stopped

@@ -37,8 +37,12 @@ class Updater:
     """
 
     def __init__(
-        self, adapters: Mapping[str, nn.Parameter], heads: Mapping[str, nn.Parameter], settings: OptimizerSettings,
-        *, total_steps: int,
+        self,
+        adapters: Mapping[str, nn.Parameter],
+        heads: Mapping[str, nn.Parameter],
+        settings: OptimizerSettings,
+        *,
+        total_steps: int,
     ) -> None:
         self.parameters = {**adapters, **heads}
         self.step_count = 0

@@ -1,0 +1,1 @@
+"""What runs with nothing at hand: a real small model, a tiny one, their tasks, and the gold scores."""
