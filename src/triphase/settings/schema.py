@@ -137,7 +137,21 @@ class LabellingSettings(Settings):
     rankings_per_prompt: Positive = 1
     """How many labelers rank each prompt (overlap) on average."""
     overlap_share: Share = 0.25
-    """Share of the prompts that two labelers rank, so that agreement can be measured."""
+    """Share of the prompts that more labelers rank (`overlap` of them), so that agreement can be measured."""
+    overlap: Annotated[int, Field(ge=2, le=20)] = 2
+    """How many people rank each prompt of the overlap share."""
+    gold_share: Share = 0.05
+    """Share of gold items (with a known answer) among what a person is given, while there are any they have not had."""
+    repeat_share: Share = 0.05
+    """Share of items that a person gets a second time in another order, to measure self-consistency."""
+    random_share: Share = 0.25
+    """Where reward-model scores choose the items: share that is still drawn at random, kept for unbiased evaluation."""
+    lease_minutes: PositiveFloat = 20.0
+    """How long an item is kept for one person; after that another may take it."""
+    ask_strength: bool = True
+    """Offer (never demand) a strength of preference with each ranking."""
+    ask_quality: bool = False
+    """Offer (never demand) an overall quality from 1 to 7 for each response."""
 
 
 class RewardSettings(Settings):
