@@ -1,0 +1,30 @@
+"""What follows from the content of a prompt alone: its id, and whether it is held out."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from triphase.records.types import Message, Split
+
+_DIGITS = 20
+
+
+def _digest(messages: Iterable[Message]) -> str:
+    content = [[message.role, message.content] for message in messages]
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def prompt_id(messages: Iterable[Message]) -> str:
+    """The id of a prompt that came without one: equal conversations have equal ids, in every file and every run."""
+    return f"p-{_digest(messages)[:_DIGITS]}"
+
+
+def split_of(messages: Iterable[Message], heldout_share: float) -> Split:
+    """``heldout`` for about ``heldout_share`` of all prompts, by a hash of the conversation.
+
+    It depends on nothing else: a prompt stays on its side whatever file it stands in and whatever is added to it.
+    A greater share keeps every prompt held out that a smaller one held out.
+    """
+    place = int(_digest(messages)[_DIGITS : _DIGITS + 13], 16) / 16**13
+    return "heldout" if place < heldout_share else "train"
