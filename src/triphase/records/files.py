@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -104,15 +104,20 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         _sync_directory(path.parent)
 
 
-def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one record to a file of JSON lines, in one write. A number that is not finite is a ``ValueError``."""
-    line = json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n"
+def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Append records to a file of JSON lines, in one write. A number that is not finite is a ``ValueError``."""
+    lines = _json_lines(records)
     with disk_errors(path), open(path, "ab") as file:
-        file.write(line.encode())
+        file.write(lines)
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records as JSON lines, whole or not at all."""
+    write_atomically(path, _json_lines(records))
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a file that ``append_json_line`` wrote; none where the file is absent.
+    """The records of a file that ``append_json_lines`` wrote; none where the file is absent.
 
     A last line without its newline was cut by a crash and is left out; any other damage is an error.
     """
@@ -132,6 +137,12 @@ def fingerprint(path: Path) -> str:
     """The SHA-256 sum of a file, in hexadecimal."""
     with disk_errors(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _json_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(
+        (json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n").encode() for record in records
+    )
 
 
 def _aside(path: Path) -> Path:

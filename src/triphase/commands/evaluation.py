@@ -1,0 +1,111 @@
+"""What each policy says to held-out prompts, sampled at the training temperature and scored."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from triphase.commands.run import Run
+from triphase.models.finals import is_whole, load_policy, load_reward_model
+from triphase.models.roles import POLICY, REFERENCE
+from triphase.objectives.divergence import kl_k1
+from triphase.phases.reward import score_samples
+from triphase.phases.sampling import sample_responses
+from triphase.records.files import read_json_lines, write_json_lines
+from triphase.tokens.encoding import Encoded
+
+if TYPE_CHECKING:
+    from triphase.models.roles import SharedModel
+    from triphase.records.types import Prompt, Response
+    from triphase.rollouts.types import Generated
+
+
+def evaluate_policies(run: Run) -> None:
+    """Write `evaluation/samples.jsonl`: the SFT policy, the PPO policy, and each arm. What is there stays."""
+    path = run.part("evaluation", "samples.jsonl")
+    rows = read_json_lines(path)
+    done = {row["policy"] for row in rows}
+    wanted = {"sft": run.part("sft", "final"), "ppo": run.part("ppo", "final")}
+    wanted |= {f"arm:{arm}": run.part("arms", arm, "final") for arm in run.settings.arms}
+    wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_whole(final)}
+    if not wanted:
+        return
+    shared = run.model()
+    scored = is_whole(run.part("reward", "final"))
+    if scored:
+        load_reward_model(shared, run.part("reward", "final"))
+    prompts = run.prompts("heldout")[: run.settings.evaluation.max_prompts]
+    count = run.settings.evaluation.samples_per_prompt
+    with run.progress.track("evaluation", len(wanted) * len(prompts) * count, unit="responses") as track:
+        for policy, final in wanted.items():
+            adapter = REFERENCE if run.settings.sft.method == "lora" else None
+            if policy != "sft":
+                load_policy(shared, POLICY, final)
+                adapter = POLICY
+            ppo = run.settings.ppo
+            found = sample_responses(
+                shared,
+                prompts,
+                adapter=adapter,
+                model=policy,
+                count=count,
+                temperature=ppo.temperature,
+                max_response_tokens=ppo.max_response_tokens,
+                max_length=run.settings.model.max_length,
+                batch_size=run.settings.sampling.batch_size,
+                seed=run.settings.seed,
+                on_finished=track.advance,
+            )
+            rows += _rows(run, shared, policy, adapter, found, scored=scored)
+    write_json_lines(path, rows)
+
+
+def _rows(
+    run: Run,
+    shared: "SharedModel",
+    policy: str,
+    adapter: str | None,
+    found: Sequence[tuple["Prompt", "Response", "Generated"]],
+    *,
+    scored: bool,
+) -> list[dict[str, Any]]:
+    samples = [
+        Encoded(tuple(shared.template.prompt_ids(prompt.messages)), generated.ids) for prompt, _, generated in found
+    ]
+    tokens = run.settings.ppo.microbatch_tokens
+    scores = score_samples(shared, samples, max_tokens=tokens).tolist() if scored else None
+    moved = _sequence_kl(run, shared, adapter, samples) if adapter == POLICY else [0.0] * len(samples)
+    count = run.settings.evaluation.samples_per_prompt
+    return [
+        {
+            "prompt_id": prompt.id,
+            "prompt": prompt.text,
+            "policy": policy,
+            "sample": index % count,
+            "response": response.text,
+            "finished": response.finished,
+            "tokens": len(generated.ids),
+            "gold": None if run.gold is None else run.gold(prompt.text, response.text, response.finished),
+            "score": None if scores is None else scores[index],
+            "reference_kl": moved[index],
+        }
+        for index, (prompt, response, generated) in enumerate(found)
+    ]
+
+
+@torch.no_grad()
+def _sequence_kl(run: Run, shared: "SharedModel", adapter: str, samples: Sequence[Encoded]) -> list[float]:
+    """Σ_t log π(y_t) − log π_ref(y_t) of each response: its k1 estimate of the divergence from the reference."""
+    from triphase.batches.order import microbatches
+    from triphase.batches.padding import pad_batch
+
+    reference = REFERENCE if run.settings.sft.method == "lora" else None
+    found = [0.0] * len(samples)
+    for indices in microbatches([sample.length for sample in samples], max_tokens=run.settings.ppo.microbatch_tokens):
+        batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)
+        boundary, temperature = shared.trunk(batch), run.settings.ppo.temperature
+        policy = shared.policy_output(batch, boundary, adapter=adapter, temperature=temperature)
+        frozen = shared.policy_output(batch, boundary, adapter=reference, temperature=temperature)
+        for index, value in zip(indices, kl_k1(policy.logprobs, frozen.logprobs).sum(1).tolist(), strict=True):
+            found[index] = value
+    return found

@@ -1,0 +1,83 @@
+"""The human step of a run: simulated labelers rank, or people have ranked enough, or preferences were imported."""
+
+from typing import Any
+
+from triphase.commands.run import HERE, Run
+from triphase.errors import RunError
+from triphase.labelling.agreement import pairwise_agreement, ranking_alpha
+from triphase.labelling.simulated import SimulatedLabelers, simulate_rankings
+from triphase.objectives.calibration import noise_ceiling_from_agreement
+from triphase.records.files import write_json
+from triphase.records.reading import read_preferences
+from triphase.store import Store
+
+
+class WaitingForLabels(RunError):
+    """People have not ranked enough yet; the same command continues when they have."""
+
+
+def label(run: Run) -> None:
+    """Bring the rankings into the store, or say what is missing; then write `labelling.json`.
+
+    Raises:
+        WaitingForLabels: people are to rank, and have not ranked enough.
+    """
+    settings = run.settings.labelling
+    with run.store() as store:
+        store.add_prompts(run.prompts())
+        _import_preferences(run, store)
+        if settings.source == "simulated" and run.gold is not None:
+            labelers = SimulatedLabelers(run.gold, run.settings.seed, settings.labelers)
+            simulate_rankings(
+                store,
+                labelers,
+                overlap_share=settings.overlap_share,
+                seed=run.settings.seed,
+                rankings_per_prompt=settings.rankings_per_prompt,
+            )
+        elif settings.source == "people":
+            _require_rankings(run, store)
+        write_json(run.part("labelling.json"), _figures(settings.source, store))
+
+
+def _import_preferences(run: Run, store: Store) -> None:
+    data = run.settings.data
+    comparisons = [item for source in data.preferences for item in read_preferences(source, HERE, data.heldout_share)]
+    if comparisons:
+        from triphase.labelling.importing import import_comparisons
+
+        import_comparisons(store, comparisons)
+
+
+def _require_rankings(run: Run, store: Store) -> None:
+    ranked = {ranking.prompt_id for ranking in store.rankings()}
+    ready = {response.prompt_id for response in store.responses()}
+    missing = len(ready - ranked)
+    if missing:
+        raise WaitingForLabels(
+            f"people are to rank: {missing} of {len(ready)} prompts have no ranking yet. Serve the page with "
+            f"`triphase label serve {run.path}`, or import rankings with `triphase label import`; then give this "
+            "command again"
+        )
+
+
+def _figures(source: str, store: Store) -> dict[str, Any]:
+    rankings = store.rankings()
+    agreement = pairwise_agreement(rankings).value
+    return {
+        "source": "imported" if source == "none" else source,
+        "rankings": len(rankings),
+        "prompts": len({ranking.prompt_id for ranking in rankings}),
+        "comparisons": sum(len(group.pairs) for split in ("train", "heldout") for group in store.ranked_groups(split)),
+        "labelers": len({ranking.labeler for ranking in rankings}),
+        "agreement": None if agreement is None else agreement.value,
+        "agreement_low": None if agreement is None else agreement.low,
+        "agreement_high": None if agreement is None else agreement.high,
+        "alpha": ranking_alpha(rankings),
+        "noise_ceiling": None if agreement is None else _ceiling(agreement.value),
+    }
+
+
+def _ceiling(agreement: float) -> float | None:
+    # Below one half the labelers agree less than by chance, and no ceiling follows from it.
+    return noise_ceiling_from_agreement(agreement) if agreement >= 0.5 else None

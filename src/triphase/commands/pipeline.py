@@ -1,0 +1,323 @@
+"""The steps of a run, one function each: a step is skipped where its work is done, and resumed where it is not.
+
+This file wires: it reads records, hands each phase its parts, and writes down what the phase leaves behind. It stands
+among the commands because the phases, the labelling and the reports know nothing of each other.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triphase.commands.run import Run, as_split
+from triphase.errors import DataError, RunError
+from triphase.monitoring.metrics import MetricsWriter
+from triphase.monitoring.samples import SampleLog
+from triphase.records.files import write_json, write_json_lines
+from triphase.records.mixture import Mixture, MixtureReport
+from triphase.records.types import Prompt, RankedGroup, Response
+
+if TYPE_CHECKING:
+    from triphase.models.roles import SharedModel
+    from triphase.phases.ppo import Sample
+    from triphase.tokens.encoding import Encoded
+
+SFT_MODEL = "sft"
+
+
+def run_all(run: Run) -> None:
+    """Every step, in order."""
+    run_sft(run)
+    run_sampling(run)
+    run_labelling(run)
+    run_reward(run)
+    run_ppo(run)
+    for arm in run.settings.arms:
+        run_ppo(run, arm)
+    run_evaluation(run)
+    run_report(run)
+
+
+def run_sft(run: Run) -> None:
+    """Phase 1: the reference policy, by supervised fine-tuning on the mixture of demonstrations."""
+    from triphase.models.finals import is_whole, save_policy, save_whole_model
+    from triphase.models.roles import REFERENCE
+    from triphase.phases.sft import SupervisedPhase
+    from triphase.tokens.encoding import encode_demonstrations
+
+    final, settings = run.part("sft", "final"), run.settings
+    if is_whole(final):
+        return
+    with run.directory.timed("sft"):
+        sources = run.demonstrations()
+        heldout = [item for source in sources for item in as_split(source, "heldout")]
+        weights = [source.weight for source in settings.data.demonstrations]
+        mixture = Mixture([as_split(source, "train") for source in sources], weights, seed=settings.seed)
+        order = mixture.order(settings.sft.epochs)
+        write_json(run.part("sft", "mixture.json"), _mixture_figures(mixture.report(order)))
+        shared = run.fresh_model()
+        limit = settings.model.max_length
+        phase = SupervisedPhase(
+            shared,
+            encode_demonstrations(mixture.demonstrations, shared.template, max_length=limit),
+            order,
+            encode_demonstrations(heldout, shared.template, max_length=limit),
+            settings.sft,
+        )
+        with _tracked(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as (emit, on_step):
+            phase.fit(
+                run.part("sft"),
+                emit=emit,
+                keep=settings.checkpoints.keep,
+                every=settings.checkpoints.every_steps,
+                stop=run.stop,
+                on_step=on_step,
+            )
+        if settings.sft.method == "full":
+            save_whole_model(shared, final)
+            run.forget_model()
+        else:
+            save_policy(shared, REFERENCE, final, with_value_head=False)
+
+
+def run_sampling(run: Run) -> None:
+    """K responses of the SFT policy to each prompt, into the store. Without labelling there is nothing to sample."""
+    from triphase.phases.sampling import sample_responses
+
+    settings = run.settings
+    if settings.labelling.source == "none":
+        return
+    with run.directory.timed("sampling"), run.store() as store:
+        store.add_prompts(run.prompts())
+        done = {response.prompt_id for response in store.responses() if response.model == SFT_MODEL}
+        missing = [prompt for prompt in run.prompts() if prompt.id not in done]
+        if not missing:
+            return
+        count = settings.sampling.responses_per_prompt
+        shared = run.model()
+        with run.progress.track("sampling", len(missing) * count, unit="responses") as track:
+            found = sample_responses(
+                shared,
+                missing,
+                adapter=_reference(run),
+                model=SFT_MODEL,
+                count=count,
+                temperature=settings.sampling.temperature,
+                max_response_tokens=settings.sampling.max_response_tokens,
+                max_length=settings.model.max_length,
+                batch_size=settings.sampling.batch_size,
+                seed=settings.seed,
+                on_finished=track.advance,
+            )
+        store.add_responses(response for _, response, _ in found)
+
+
+def run_labelling(run: Run) -> None:
+    """The human step: simulated labelers rank, people have ranked, or preferences are imported."""
+    from triphase.commands.labelling import label
+
+    with run.directory.timed("labelling"):
+        label(run)
+
+
+def run_reward(run: Run) -> None:
+    """Phase 2: the reward model on the rankings of training prompts, measured on those of held-out prompts."""
+    from triphase.models.finals import is_whole, save_reward_model
+    from triphase.phases.reward import RewardPhase, calibrate
+    from triphase.tokens.encoding import encode_groups
+
+    final, settings = run.part("reward", "final"), run.settings
+    if is_whole(final):
+        return
+    with run.directory.timed("reward"):
+        with run.store() as store:
+            groups, heldout = store.ranked_groups("train"), store.ranked_groups("heldout")
+        if not groups:
+            raise DataError("no training prompt has a ranking; label some, or name data.preferences")
+        shared, limit = run.model(), settings.model.max_length
+        phase = RewardPhase(
+            shared,
+            encode_groups(groups, shared.template, max_length=limit),
+            [group.pairs for group in groups],
+            encode_groups(heldout, shared.template, max_length=limit),
+            [group.pairs for group in heldout],
+            settings.reward,
+            seed=settings.seed,
+        )
+        shown = ("reward/loss", "reward/preference_accuracy")
+        with _tracked(run, "reward", "reward model", phase.total_steps, shown=shown) as (emit, on_step):
+            phase.fit(
+                run.part("reward"),
+                emit=emit,
+                keep=settings.checkpoints.keep,
+                every=settings.checkpoints.every_steps,
+                stop=run.stop,
+                on_step=on_step,
+            )
+        references = _reference_samples(run, shared)
+        calibration = calibrate(shared, references, max_tokens=settings.reward.microbatch_tokens)
+        scores = [found.tolist() for found in phase.score(phase.heldout)]
+        write_json_lines(run.part("reward", "heldout.jsonl"), _heldout_lines(heldout, scores))
+        write_json(run.part("reward", "calibration.json"), asdict(calibration))
+        save_reward_model(shared, final, asdict(calibration))
+
+
+def run_ppo(run: Run, arm: str | None = None) -> None:
+    """Phase 3: PPO from the reference policy against the reward model; an arm is a run of its own."""
+    from triphase.models.finals import is_whole, load_reward_model, save_policy
+    from triphase.models.roles import POLICY
+    from triphase.phases.ppo import PPOPhase
+    from triphase.rollouts.decoding import LocalGenerator
+    from triphase.tokens.encoding import encode_prompt
+
+    names = ("ppo",) if arm is None else ("arms", arm)
+    final, settings = run.part(*names, "final"), run.settings.ppo_of(arm)
+    if is_whole(final):
+        return
+    with run.directory.timed("/".join(names)):
+        shared, prompts = run.model(), run.prompts("train")
+        _require_reward_model(run)
+        load_reward_model(shared, run.part("reward", "final"))
+        limit, room = run.settings.model.max_length, settings.max_response_tokens
+        log = SampleLog(run.part(*names, "samples.jsonl"))
+        phase = PPOPhase(
+            shared,
+            prompts,
+            [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
+            LocalGenerator(shared, adapter=POLICY, batch_size=settings.batch_size),
+            settings,
+            seed=run.settings.seed,
+            gold=run.gold,
+            on_samples=lambda iteration, found: log.write(iteration, [_sample_row(sample) for sample in found]),
+        )
+        title = "PPO" if arm is None else f"PPO ({arm})"
+        shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
+        with _tracked(run, "/".join(names), title, settings.iterations, shown=shown) as (emit, on_step):
+            phase.fit(run.part(*names), emit=emit, keep=run.settings.checkpoints.keep, stop=run.stop, on_step=on_step)
+        save_policy(shared, POLICY, final, with_value_head=True)
+
+
+def run_evaluation(run: Run) -> None:
+    """Responses of the SFT policy and of each PPO policy to held-out prompts, with their scores."""
+    from triphase.commands.evaluation import evaluate_policies
+
+    with run.directory.timed("evaluation"):
+        evaluate_policies(run)
+
+
+def run_report(run: Run) -> Path:
+    """`summary.json` and `report.html`."""
+    from triphase.reports.page import write_report
+    from triphase.reports.summary import write_summary
+
+    write_summary(run.path)
+    return write_report(run.path)
+
+
+@contextmanager
+def _tracked(
+    run: Run, directory: str, title: str, total: int, *, shown: Sequence[str]
+) -> Iterator[tuple[MetricsWriter, Callable[[Mapping[str, float]], None]]]:
+    """A metrics file and a progress bar for one phase."""
+    with MetricsWriter(run.part(directory)) as emit:
+        done = min(emit.last_step or 0, total)
+        with run.progress.track(title, total, done=done) as track:
+
+            def on_step(metrics: Mapping[str, float]) -> None:
+                track.advance(1, **{name.split("/")[1]: metrics[name] for name in shown if name in metrics})
+
+            yield emit, on_step
+
+
+def _reference(run: Run) -> str | None:
+    from triphase.models.roles import REFERENCE
+
+    return REFERENCE if run.settings.sft.method == "lora" else None
+
+
+def _require_reward_model(run: Run) -> None:
+    from triphase.models.finals import is_whole
+
+    final = run.part("reward", "final")
+    if not is_whole(final):
+        raise RunError(f"{final} is not there yet; run `triphase reward` with this configuration first")
+
+
+def _reference_samples(run: Run, shared: "SharedModel") -> list["Encoded"]:
+    """Responses of the SFT policy to training prompts: from the store, or sampled now where it has none."""
+    from triphase.phases.sampling import sample_responses
+    from triphase.tokens.encoding import Encoded, encode_prompt
+
+    settings = run.settings
+    prompts = {prompt.id: prompt for prompt in run.prompts("train")}
+    wanted = settings.reward.calibration_samples
+    with run.store() as store:
+        stored = [item for item in store.responses() if item.model == SFT_MODEL and item.prompt_id in prompts]
+    pairs: list[tuple[Prompt, Response]] = [(prompts[item.prompt_id], item) for item in _spread(stored, wanted)]
+    if not pairs:
+        chosen = list(prompts.values())[:wanted]
+        found = sample_responses(
+            shared,
+            chosen,
+            adapter=_reference(run),
+            model=SFT_MODEL,
+            count=max(1, wanted // len(chosen)),
+            temperature=settings.ppo.temperature,
+            max_response_tokens=settings.ppo.max_response_tokens,
+            max_length=settings.model.max_length,
+            batch_size=settings.sampling.batch_size,
+            seed=settings.seed,
+        )
+        pairs = [(prompt, response) for prompt, response, _ in found]
+    limit = settings.model.max_length
+    encoded = []
+    for prompt, response in pairs:
+        ids = tuple(shared.template.response_ids(response.text, finished=response.finished))
+        if ids:
+            encoded.append(Encoded(encode_prompt(prompt, shared.template, room=len(ids), max_length=limit), ids))
+    return encoded
+
+
+def _spread(items: Sequence[Response], count: int) -> list[Response]:
+    """``count`` of them at equal distances."""
+    if len(items) <= count:
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def _heldout_lines(groups: Sequence[RankedGroup], scores: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt_id": group.prompt.id,
+            "score_first": found[pair.first],
+            "score_second": found[pair.second],
+            "target": pair.target,
+            "words_first": len(group.responses[pair.first].split()),
+            "words_second": len(group.responses[pair.second].split()),
+        }
+        for group, found in zip(groups, scores, strict=True)
+        for pair in group.pairs
+    ]
+
+
+def _sample_row(sample: "Sample") -> dict[str, Any]:
+    return {
+        "prompt_id": sample.prompt.id,
+        "prompt": sample.prompt.text,
+        "response": sample.response,
+        "finished": sample.finished,
+        "score": sample.score,
+        "gold": sample.gold,
+        "reference_kl": sample.reference_kl,
+        "tokens": sample.tokens,
+    }
+
+
+def _mixture_figures(report: MixtureReport) -> dict[str, Any]:
+    return {
+        "kinds": {
+            kind.kind: {"records": kind.records, "seen": kind.visits, "share": kind.share, "passes": kind.passes}
+            for kind in report.kinds
+        }
+    }

@@ -1,0 +1,162 @@
+"""A run in this process: its directory, its records, and the model that its phases share."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triphase.commands.rundir import RunDirectory
+from triphase.embedded.registry import PREFIX, gold_of, model_directory
+from triphase.errors import DataError, RunError
+from triphase.monitoring.progress import Progress, progress_for
+from triphase.records.reading import read_demonstrations, read_preferences, read_prompts
+from triphase.records.types import Demonstration, Prompt
+from triphase.settings.schema import ModelSettings, RunSettings
+from triphase.store import Store, open_store
+
+if TYPE_CHECKING:
+    from triphase.models.roles import SharedModel
+    from triphase.training.state import StopRequest
+
+HERE = Path()
+
+
+class Run:
+    """What the steps of the pipeline share.
+
+    Attributes:
+        settings, directory, progress: as they were given.
+        stop: set once the person asked to stop.
+        gold: the gold score, where the settings name one.
+    """
+
+    def __init__(self, settings: RunSettings, directory: RunDirectory, progress: Progress, stop: "StopRequest") -> None:
+        self.settings = settings
+        self.directory = directory
+        self.progress = progress
+        self.stop = stop
+        self.gold: Callable[[str, str, bool], float] | None = None
+        if settings.evaluation.gold is not None:
+            self.gold = gold_of(settings.evaluation.gold)
+        self._shared: SharedModel | None = None
+        self._prompts: list[Prompt] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.directory.path
+
+    def part(self, *names: str) -> Path:
+        """A place inside the run directory."""
+        return self.path.joinpath(*names)
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """The store of prompts, responses and rankings."""
+        store = open_store(self.part("labels.sqlite"))
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def demonstrations(self) -> list[list[Demonstration]]:
+        """The demonstrations of each source.
+
+        Raises:
+            DataError: there are none.
+        """
+        data = self.settings.data
+        found = [read_demonstrations(source, HERE, data.heldout_share) for source in data.demonstrations]
+        if not any(found):
+            raise DataError("data.demonstrations is empty; name at least one file of prompt+completion records")
+        return found
+
+    def prompts(self, split: str | None = None) -> list[Prompt]:
+        """The prompts of a split (all by default): those given, else those of the preferences.
+
+        Raises:
+            DataError: there are none.
+        """
+        if self._prompts is None:
+            self._prompts = self._read_prompts()
+        chosen = [prompt for prompt in self._prompts if split in (None, prompt.split)]
+        if not chosen:
+            raise DataError(
+                f"there are no {split or ''} prompts; name some in data.prompts, or change data.heldout_share"
+            )
+        return chosen
+
+    def _read_prompts(self) -> list[Prompt]:
+        data = self.settings.data
+        found = [prompt for source in data.prompts for prompt in read_prompts(source, HERE, data.heldout_share)]
+        if not found:
+            comparisons = [
+                item for source in data.preferences for item in read_preferences(source, HERE, data.heldout_share)
+            ]
+            found = list({item.prompt.id: item.prompt for item in comparisons}.values())
+        ids: set[str] = set()
+        for prompt in found:
+            if prompt.id in ids:
+                raise DataError(f"the prompt id {prompt.id!r} occurs twice in data.prompts; make ids unique")
+            ids.add(prompt.id)
+        return found
+
+    def fresh_model(self) -> "SharedModel":
+        """The pretrained model, before any phase."""
+        settings = self.settings.model
+        if self.settings.sft.method == "full" and settings.dtype == "auto":
+            # Every weight is trained: updates are smaller than bfloat16 can hold.
+            settings = settings.model_copy(update={"dtype": "float32"})
+        self._shared = self._load(settings)
+        return self._shared
+
+    def model(self) -> "SharedModel":
+        """The model as phase 1 left it, with the frozen reference adapter.
+
+        Raises:
+            RunError: phase 1 has not been run.
+        """
+        from triphase.models.finals import is_whole, load_policy
+        from triphase.models.roles import REFERENCE
+
+        final = self.part("sft", "final")
+        if not is_whole(final):
+            raise RunError(f"{final} is not there yet; run `triphase sft` with this configuration first")
+        if self._shared is None:
+            if self.settings.sft.method == "full":
+                self._shared = self._load(self.settings.model.model_copy(update={"name": str(final.resolve())}))
+                self._shared.adapters.add(REFERENCE)
+            else:
+                self._shared = self._load(self.settings.model)
+                load_policy(self._shared, REFERENCE, final)
+        return self._shared
+
+    def forget_model(self) -> None:
+        """Let the model go; the next phase loads it anew."""
+        self._shared = None
+
+    def _load(self, settings: ModelSettings) -> "SharedModel":
+        from triphase.models.loading import load_model
+        from triphase.models.roles import SharedModel
+
+        if settings.name.startswith(PREFIX):
+            settings = settings.model_copy(update={"name": str(model_directory(settings.name))})
+        return SharedModel(load_model(settings), self.settings.adapters, seed=self.settings.seed)
+
+
+@contextmanager
+def prepare(settings: RunSettings, progress: Progress | None = None) -> Iterator[Run]:
+    """Hold the run directory, listen for Ctrl-C, and set torch up; the steps happen inside this block."""
+    import torch
+
+    from triphase.training.state import StopRequest
+
+    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    with RunDirectory(settings).held() as directory, StopRequest().listening() as stop:
+        yield Run(settings, directory, progress or progress_for(), stop)
+
+
+def as_split(demonstrations: list[Demonstration], split: str) -> list[Demonstration]:
+    """The demonstrations of one split, by their prompts'."""
+    return [item for item in demonstrations if item.prompt.split == split]

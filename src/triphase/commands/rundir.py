@@ -1,0 +1,166 @@
+"""The run directory: one configuration, one holder, timings, and what was found where.
+
+runs/NAME/
+  config.yaml      resolved settings, versions, seeds, git revision, data fingerprints
+  labels.sqlite    prompts, responses, rankings, audit
+  sft/ reward/ ppo/ arms/NAME/    checkpoints/STEP/, final/, metrics.jsonl, samples.jsonl
+  evaluation/ labelling.json timings.json summary.json report.html
+"""
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from triphase import __version__
+from triphase.errors import RunError
+from triphase.records.files import disk_errors, fingerprint, make_directory, write_atomically, write_json
+from triphase.settings.loading import PROVENANCE, resolved_yaml
+from triphase.settings.schema import RunSettings
+
+# What may differ between two starts of one run: it changes no result.
+_FREE = ("output", "threads")
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pydantic", "sqlalchemy")
+
+
+class RunDirectory:
+    """A run directory that this process holds."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self.settings = settings
+        self.path = Path(settings.output).expanduser() / settings.name
+        self._lock: int | None = None
+
+    @contextmanager
+    def held(self) -> Iterator["RunDirectory"]:
+        """Hold the directory; a second process is refused, the lock of a dead one is void.
+
+        Raises:
+            RunError: another process holds it, or it belongs to another configuration.
+        """
+        make_directory(self.path)
+        lock = self.path / ".lock"
+        with disk_errors(lock):
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(descriptor, 200).decode(errors="replace").strip()
+                raise RunError(
+                    f"{self.path} is held by {holder or 'another process'}; wait for it, stop it, or choose another name"
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+            self._write_config()
+            yield self
+        finally:
+            os.close(descriptor)
+
+    def _write_config(self) -> None:
+        path = self.path / "config.yaml"
+        fingerprints = _fingerprints(self.settings)
+        if path.exists():
+            kept = _read_yaml(path)
+            provenance = kept.pop(PROVENANCE, None) or {}
+            self._require_same(kept, self.settings.model_dump(mode="json"), path)
+            self._require_same_data(provenance.get("data_fingerprints") or {}, fingerprints)
+            return
+        provenance = {
+            "versions": versions(),
+            "git_revision": _git_revision(),
+            "machine": {
+                "system": platform.platform(),
+                "processor": platform.machine(),
+                "cores": os.cpu_count(),
+                "threads": self.settings.threads or len(os.sched_getaffinity(0)),
+            },
+            "data_fingerprints": fingerprints,
+        }
+        kept_provenance = yaml.safe_dump({PROVENANCE: provenance}, sort_keys=False, allow_unicode=True, width=120)
+        write_atomically(path, resolved_yaml(self.settings) + kept_provenance)
+
+    def _require_same(self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+        for key, old, new in _differences(kept, wanted):
+            if key.split(".")[0] not in _FREE:
+                raise RunError(
+                    f"{path} belongs to another configuration: {key} is {old!r} there and {new!r} here; choose "
+                    f"another name (--name), or set {key} back"
+                )
+
+    def _require_same_data(self, kept: Mapping[str, str], found: Mapping[str, str]) -> None:
+        for name, old in kept.items():
+            if name in found and found[name] != old:
+                raise RunError(
+                    f"{name} has changed since {self.path} was begun; restore the file, or choose another name (--name)"
+                )
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds of the block to the phase's in `timings.json`, and note the peak memory."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            timings = self.timings()
+            timings[phase] = timings.get(phase, 0.0) + time.perf_counter() - start
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+            timings["peak_gb"] = round(max(peak, timings.get("peak_gb", 0.0)), 3)
+            write_json(self.path / "timings.json", timings)
+
+    def timings(self) -> dict[str, float]:
+        """Seconds of each phase so far."""
+        path = self.path / "timings.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version(), "triphase": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _fingerprints(settings: RunSettings) -> dict[str, str]:
+    data = settings.data
+    paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
+    return {str(path): fingerprint(path) for path in paths if path.is_file()}
+
+
+def _differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(kept, Mapping) and isinstance(wanted, Mapping):
+        for key in [*wanted, *(key for key in kept if key not in wanted)]:
+            yield from _differences(kept.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif kept != wanted:
+        yield prefix, kept, wanted
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path} cannot be read ({error}); restore it, or choose another name (--name)") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _git_revision() -> str | None:
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
+        return found.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,268 @@
+"""The gold score of the demo task "warm but not gushing": what the simulated labelers and the evaluation know.
+
+The reward model never sees it; it learns from rankings alone. So the gold shows whether PPO made the answers better
+or only made the reward model's score higher.
+
+It judges one short note to somebody, in plain sight of its formula (see `warm_gold`). Sentiment comes from VADER's
+lexicon (Hutto & Gilbert 2014), which is rule-based, offline and deterministic, but praises any heap of positive
+words. Three of the terms close that way: `warmth` folds back above 0.8, `gushing` counts strong praise, and
+`repetition` counts words said again.
+
+Left out: grammar, truth, and whether the note suits its reader. A lexicon also has false friends: "hand", "free" and
+"please" count as warm wherever they stand. People err too; the score is of use because it is the same for every model.
+"""
+
+import math
+import re
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+WARMEST = 0.8
+"""The sentence sentiment at which a sentence is as warm as it should be; past it, warmth falls."""
+
+FOLD = 3.0
+"""How fast warmth falls past `WARMEST`, for each unit of sentiment."""
+
+STRONG = 2.5
+"""The valence in VADER's lexicon (-4 to 4) from which a word is strong praise: "lovely" 2.8, but not "kind" 2.4."""
+
+STRONG_ALLOWED = 2
+"""Strong words of praise that a note may hold before it gushes."""
+
+WORDS_ALLOWED = 22
+"""Words that a note may hold before it is too long."""
+
+WORDS_NEEDED = 5
+"""Words that a note needs; with fewer it is curt."""
+
+ECHO_WORDS = 4
+"""Words from the start of the prompt that a response may not hand back in a row."""
+
+EMPTY = -2.0
+"""The score of a response without a word, before the price of not finishing: as cold as cold can be."""
+
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+_NUMBER_OR_WORD = re.compile(r"\w+(?:'\w+)*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
+_IRREGULAR = {
+    "children": "child",
+    "leaves": "leaf",
+    "men": "man",
+    "mice": "mouse",
+    "people": "person",
+    "teeth": "tooth",
+    "women": "woman",
+}
+
+_GRAMMAR = frozenset(
+    """
+    a about above after again all almost alone along already also although always am an and another any anyone
+    anything are aren't around as at away back be because been before being below best better between both bought
+    but by can can't come could couldn't day days did didn't do does doesn't doing don't done down each either else
+    enough even ever every everyone everything far few first for found from gave get gets getting give gives go goes
+    going gone good got had hadn't has hasn't have haven't having he he'd he'll he's her here hers herself him
+    himself his how i i'd i'll i'm i've if in into is isn't it it'll it's its itself just keep know last late left
+    let let's like little long longer look looked looking looks lost lot made make makes many may me met might more
+    most much must my myself need needs never new next nice no none nor not nothing now of off often oh old on once
+    one only or other our ours out over own please put quite rather really right same see seem seems she she'd
+    she'll she's should so some someone something soon still such take than that that's the their theirs them then
+    there there's these they they'd they'll they're they've thing things think this those though thought through to
+    today together tomorrow tonight too took turn turned turns two under until up upon us use used very was wasn't
+    way we we'd we'll we're we've well went were weren't what what's when where whether which while who who's whom
+    whose why will with within without won't work worked working works would wouldn't yes yesterday yet you you'd
+    you'll you're you've your yours yourself
+    """.split()
+)
+"""Words that carry no subject: sharing one of them with the prompt does not make an answer to the point."""
+
+_INSTRUCTION = frozenset(
+    """
+    admire advice answer ask caption card cheer compliment congratulate congratulations describe encourage enjoy
+    goodbye greet happiness happy hello help hope introduce invite kind leave like line love luck message note offer
+    picture recommend remind reply said say send sent sentence short show speak tell text thank told want welcome
+    wish word write wrote
+    """.split()
+)
+"""Words by which a prompt asks for a note (what to do, not what about), and polite words that fit any note."""
+
+_PERSON = frozenset(
+    """
+    aunt baker band barber beekeeper beginner boss boy brother camper caretaker carpenter cashier chef child
+    classmate cleaner client coach colleague cousin coworker customer daughter dear dentist doctor driver elderly
+    family farmer father fellow firefighter flatmate florist friend gardener girl grandfather grandmother guest
+    hiker landlady landlord man mechanic mother musician neighbor neighbour nephew newcomer niece nurse parent
+    partner passenger person player porter postman pupil referee roommate sister somebody son stranger student
+    tailor teacher team teammate tenant toddler tourist tuner uncle visitor volunteer waiter wife woman young
+    """.split()
+)
+"""Words for the one who is spoken to: naming the reader is not yet naming the subject."""
+
+
+def warm_gold(prompt: str, response: str, finished: bool) -> float:
+    """How good ``response`` is as a short, warm note on the subject that ``prompt`` gives.
+
+        gold = 2·tanh(2·warmth) − 1.5·repetition − 0.5·gushing − 0.5·exclamation
+               − 0.05·excess_words − 0.2·missing_words − 0.5·off_topic − echo
+               − unfinished
+
+    where ``unfinished`` is 1 if the model was cut before it ended its answer, else 0, and the others are the functions
+    of this file. A response without a word scores −2 − unfinished.
+
+    The best possible value is 2·tanh(1.6) = 1.843: sentences of sentiment 0.8 each, ended, on the subject. A plain
+    and friendly word ("I think you will enjoy it", 0.494) earns 1.51 already and a neutral note 0, so most of the way
+    is becoming warm, and little is left to win by laying it on thicker.
+
+    Source: the shape (2·tanh(2·VADER), −1.5, −0.5, −0.05, −1, −0.5) is that of a trial in which PPO, straight on such
+    a gold, moved SmolLM2 far in ten iterations. Departures: the fold and ``gushing``, against piles of superlatives,
+    ``missing_words``, against a lone word of praise, and ``echo``, against handing the request back.
+    """
+    unfinished = 0.0 if finished else 1.0
+    if not words(response):
+        return EMPTY - unfinished
+    return (
+        2.0 * math.tanh(2.0 * warmth(response))
+        - 1.5 * repetition(response)
+        - 0.5 * gushing(response)
+        - 0.5 * exclamation(response)
+        - 0.05 * excess_words(response)
+        - 0.2 * missing_words(response)
+        - 0.5 * off_topic(prompt, response)
+        - echo(prompt, response)
+        - unfinished
+    )
+
+
+def warmth(response: str) -> float:
+    """Mean over the sentences of VADER's compound sentiment c, folded at 0.8: c − 3·max(0, c − 0.8). In [−1, 0.8].
+
+    VADER's c = S/√(S² + 15) for a sum S of word valences, −1 to 1: one "great" gives 0.62, three superlatives 0.9.
+    Only a sentence's words are read: capitals, exclamation marks, emoticons and emoji earn nothing. Over no sentence
+    at all, warmth is 0.
+    """
+    folded = [_fold(_compound(sentence)) for sentence in sentences(response)]
+    return sum(folded) / len(folded) if folded else 0.0
+
+
+def gushing(response: str) -> float:
+    """Number of strong words of praise (valence at least 2.5 in VADER's lexicon) beyond two, in the whole response."""
+    lexicon = _analyzer().lexicon
+    strong = sum(1 for word in words(response) if lexicon.get(word, 0.0) >= STRONG)
+    return float(max(0, strong - STRONG_ALLOWED))
+
+
+def repetition(response: str) -> float:
+    """Share of the response that was said before, in [0, 1): the larger one of two shares.
+
+    Of its content words (stems of words that are not grammar) the share that repeats an earlier one, and of its pairs
+    of adjacent words the share that repeats an earlier pair. The first sees "love love love" (2 of 3), the second
+    "it is as it is as it is" (3 of 7).
+    """
+    tokens = _NUMBER_OR_WORD.findall(_plain(response))
+    content = [stem(word) for word in tokens if word not in _GRAMMAR]
+    return max(_share_repeated(content), _share_repeated(list(pairwise(tokens))))
+
+
+def exclamation(response: str) -> float:
+    """Number of exclamation marks beyond one."""
+    return float(max(0, response.count("!") - 1))
+
+
+def excess_words(response: str) -> float:
+    """Number of words, parted by white space, beyond 22."""
+    return float(max(0, len(response.split()) - WORDS_ALLOWED))
+
+
+def missing_words(response: str) -> float:
+    """Number of words, parted by white space, that are missing to five: a lone "Lovely!" is no note."""
+    return float(max(0, WORDS_NEEDED - len(response.split())))
+
+
+def off_topic(prompt: str, response: str) -> float:
+    """1 if the response shares no subject word with the prompt, else 0; 0 for a prompt that has no subject word."""
+    subject = subject_words(prompt)
+    if not subject:
+        return 0.0
+    return 0.0 if subject & _content(response) else 1.0
+
+
+def echo(prompt: str, response: str) -> float:
+    """1 if the response holds the first four words of the prompt in a row, else 0.
+
+    "Thank a colleague for the book." is warm to VADER and on the subject, but it is the request, not the note.
+    """
+    opening = words(prompt)[:ECHO_WORDS]
+    said = words(response)
+    starts = range(len(said) - ECHO_WORDS + 1)
+    return 1.0 if len(opening) == ECHO_WORDS and any(said[i : i + ECHO_WORDS] == opening for i in starts) else 0.0
+
+
+@lru_cache(maxsize=4096)
+def subject_words(prompt: str) -> frozenset[str]:
+    """Stems of what the prompt is about: its words without grammar, words of asking, and words for the reader."""
+    return _content(prompt)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case; numbers and signs are none."""
+    return _WORD.findall(_plain(text))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, parted at . ! ? followed by white space and at line ends; only those with a word."""
+    return [part for part in _SENTENCE_END.split(text) if part and _WORD.search(part)]
+
+
+@lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """A word without its commonest endings, so that "baked", "baking", "bakes" and "bake" meet in "bak".
+
+    Takes off 's, then one of -ies, -ied (for -y), -ing, -ed, -es, -s where three letters stay, then a final -e and a
+    doubled last consonant. No dictionary is behind it beyond seven irregular plurals.
+    """
+    word = word.removesuffix("'s").removesuffix("'")
+    word = _IRREGULAR.get(word, word)
+    if word.endswith(("ies", "ied")) and len(word) > 4:
+        return word[:-3] + "y"
+    for ending in ("ing", "ed", "es", "s"):
+        if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) >= 3:
+            word = word.removesuffix(ending)
+            break
+    if len(word) > 3:
+        word = word.removesuffix("e")
+    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiou":
+        word = word[:-1]
+    return word
+
+
+_NO_SUBJECT = frozenset(stem(word) for word in _INSTRUCTION | _PERSON)
+
+
+def _content(text: str) -> frozenset[str]:
+    return frozenset(stem(word) for word in words(text) if word not in _GRAMMAR) - _NO_SUBJECT
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+
+
+def _fold(compound: float) -> float:
+    return compound - FOLD * max(0.0, compound - WARMEST)
+
+
+def _share_repeated(items: Sequence[Hashable]) -> float:
+    return 1.0 - len(set(items)) / len(items) if items else 0.0
+
+
+@lru_cache(maxsize=65536)
+def _compound(sentence: str) -> float:
+    return float(_analyzer().polarity_scores(" ".join(words(sentence)))["compound"])
+
+
+@lru_cache(maxsize=1)
+def _analyzer() -> Any:
+    """VADER's analyzer, read once, and only when a gold score is asked for."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()

@@ -1,0 +1,31 @@
+"""Samples of the rollouts, as people read them: JSON lines that a resumed phase continues without gap or double."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from triphase.records.files import append_json_lines, make_directory, read_json_lines, write_json_lines
+
+
+class SampleLog:
+    """``samples.jsonl`` of a phase; every line has the ``iteration`` that it came from."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        make_directory(path.parent)
+        self._newest: int | None = None
+
+    def write(self, iteration: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append what an iteration sampled, after forgetting what an earlier try of it (or a later one) left."""
+        if iteration <= self._last():
+            self._truncate_from(iteration)
+        append_json_lines(self.path, [{"iteration": iteration, **row} for row in rows])
+        self._newest = iteration
+
+    def _last(self) -> int:
+        if self._newest is None:
+            self._newest = max((row["iteration"] for row in read_json_lines(self.path)), default=-1)
+        return self._newest
+
+    def _truncate_from(self, iteration: int) -> None:
+        write_json_lines(self.path, [row for row in read_json_lines(self.path) if row["iteration"] < iteration])
