@@ -1,0 +1,128 @@
+"""A run directory read into records: everything that is there, and None or nothing for what is not there yet."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from triphase.errors import RunError
+from triphase.monitoring.metrics import FILE_NAME, Row, read_metrics
+from triphase.records.files import read_json_lines
+from triphase.reports.evaluation import Sample
+from triphase.reports.reward_quality import ScoredPair
+
+PROVENANCE = "provenance"
+"""The key of config.yaml that is no setting: versions, fingerprints, machine."""
+PEAK = "peak_gb"
+"""The key of timings.json that is no phase."""
+
+Record = TypeVar("Record", Sample, ScoredPair)
+
+
+@dataclass(frozen=True, slots=True)
+class RunContents:
+    """What a run directory holds."""
+
+    name: str
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    sft: list[Row]
+    reward: list[Row]
+    ppo: list[Row]
+    arms: Mapping[str, list[Row]]
+    mixture: Mapping[str, Any] | None
+    labelling: Mapping[str, Any] | None
+    calibration: Mapping[str, Any] | None
+    learning_curve: list[Any] | None
+    pairs: list[ScoredPair]
+    samples: list[Sample]
+    seconds: Mapping[str, float]
+    peak_gb: float | None
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run; it seeds the bootstrap too, so that a report can be made again byte for byte."""
+        seed = self.settings.get("seed")
+        return seed if isinstance(seed, int) else 0
+
+    @property
+    def policies(self) -> list[str]:
+        """The policies with samples: ``sft``, ``ppo``, then ``arm:NAME`` by name."""
+        found = {sample.policy for sample in self.samples}
+        return [name for name in ("sft", "ppo") if name in found] + sorted(found - {"sft", "ppo"})
+
+    @property
+    def has_gold(self) -> bool:
+        """Whether a gold score is known, in training or on held-out prompts."""
+        return any(sample.gold is not None for sample in self.samples) or any(
+            "ppo/gold_score" in row for row in self.ppo
+        )
+
+
+def read_run(directory: Path) -> RunContents:
+    """Reads what is in ``directory``. Raises RunError where it is no directory, or a file in it is damaged."""
+    if not directory.is_dir():
+        raise RunError(f"{directory}: no such run directory; name one that `triphase run` made")
+    config = _mapping(directory / "config.yaml", _yaml) or {}
+    timings = _mapping(directory / "timings.json", json.loads) or {}
+    curve = _parsed(directory / "reward" / "learning_curve.json", json.loads)
+    provenance = config.get(PROVENANCE)
+    arms = sorted((directory / "arms").glob(f"*/{FILE_NAME}"))
+    return RunContents(
+        name=str(config.get("name") or directory.resolve().name),
+        settings={key: value for key, value in config.items() if key != PROVENANCE},
+        provenance=provenance if isinstance(provenance, dict) else {},
+        sft=read_metrics(directory / "sft" / FILE_NAME),
+        reward=read_metrics(directory / "reward" / FILE_NAME),
+        ppo=read_metrics(directory / "ppo" / FILE_NAME),
+        arms={path.parent.name: read_metrics(path) for path in arms},
+        mixture=_mapping(directory / "sft" / "mixture.json", json.loads),
+        labelling=_mapping(directory / "labelling.json", json.loads),
+        calibration=_mapping(directory / "reward" / "calibration.json", json.loads),
+        learning_curve=curve if isinstance(curve, list) else None,
+        pairs=_records(directory / "reward" / "heldout.jsonl", ScoredPair),
+        samples=_records(directory / "evaluation" / "samples.jsonl", Sample),
+        seconds={key: float(value) for key, value in timings.items() if key != PEAK and _is_number(value)},
+        peak_gb=float(timings[PEAK]) if _is_number(timings.get(PEAK)) else None,
+    )
+
+
+def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
+    if not path.exists():
+        return None
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({error}); restore the file, or remove it and run its phase again") from None
+
+
+def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any] | None:
+    value = _parsed(path, parse)
+    if value is not None and not isinstance(value, dict):
+        raise RunError(f"{path}: a mapping is expected; restore the file, or remove it and run its phase again")
+    return value
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).replace("\n", " ")) from None
+
+
+def _records(path: Path, kind: type[Record]) -> list[Record]:
+    names = [field.name for field in fields(kind)]
+    found = []
+    for number, line in enumerate(read_json_lines(path), start=1):
+        missing = [name for name in names if not isinstance(line, dict) or name not in line]
+        if missing:
+            raise RunError(f"{path}, line {number}: no {missing[0]}; restore the file, or run its phase again")
+        found.append(kind(**{name: line[name] for name in names}))
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,115 @@
+"""How figures look: one style, colours that follow the page's light or dark theme, SVG that is the same each time."""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from matplotlib import rc_context, rcdefaults, rcParams
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Each colour stands for a variable of the page's style sheet, which has a light and a dark value for it. The pairs of
+# series colours can be told apart with all common kinds of colour blindness; shapes and dashes differ as well.
+INK, MUTED, GRID, PAPER = "#1a1b1c", "#5f6163", "#dfe1e3", "#fdfdfe"
+BLUE, ORANGE, GREEN, PURPLE, AMBER = "#0b62a8", "#c44a17", "#117a5b", "#87479b", "#a87900"
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    PAPER: "paper",
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    PURPLE: "purple",
+    AMBER: "amber",
+}
+SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (AMBER, "v"))
+"""Colour and marker of the first, second … run."""
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.id": None,
+    "text.parse_math": False,
+    "font.size": 10.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.labelsize": 10,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "text.color": INK,
+    "axes.titlecolor": INK,
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4,
+}
+
+
+class Canvas:
+    """A figure being drawn; ``svg`` holds the result once the ``drawing`` block has ended."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+        self.axes: Axes = figure.add_subplot()
+        self.svg = ""
+
+
+@contextmanager
+def drawing(name: str, description: str, *, width: int = 540, height: int = 300) -> Iterator[Canvas]:
+    """A figure of ``width`` × ``height`` CSS pixels. ``name`` is unique on the page; ``description`` is read aloud."""
+    with rc_context():
+        rcdefaults()  # a person's own matplotlibrc has no say here
+        rcParams.update({**_STYLE, "svg.hashsalt": name})
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        canvas = Canvas(figure)
+        yield canvas
+        buffer = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(
+            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )  # type: ignore[no-untyped-call]
+        canvas.svg = _inline(buffer.getvalue(), name, description)
+
+
+def whole_steps(axes: Axes, label: str) -> None:
+    """An x axis of whole numbers."""
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def marker_size(points: Sequence[object]) -> float:
+    """Markers for few points, none for many."""
+    return 4 if len(points) <= 30 else 0
+
+
+def _inline(svg: str, name: str, description: str) -> str:
+    """The svg element alone, its ids unique on the page, its colours and font those of the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", svg)
+    svg = re.sub(r"font: (bold|700) ([\d.]+)px [^;\"]*", r"font: 600 \2px var(--sans)", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    head, rest = svg.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{description}">{rest.strip()}'

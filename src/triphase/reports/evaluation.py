@@ -1,0 +1,168 @@
+"""Policies compared on held-out prompts: win rate, mean gold, gain at equal length, best of n.
+
+Pure functions of plain numbers. Every interval is a bootstrap over prompts (see intervals.py).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb, log, sqrt
+
+import numpy as np
+
+from triphase.reports.intervals import Interval, mean_over_prompts
+
+ByPrompt = Mapping[str, Sequence[float]]
+"""The values of one policy's samples, for each prompt id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One response of one policy to a held-out prompt: a line of evaluation/samples.jsonl."""
+
+    prompt_id: str
+    prompt: str
+    policy: str
+    sample: int
+    response: str
+    finished: bool
+    tokens: int
+    gold: float | None
+    score: float | None
+    reference_kl: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LengthBin:
+    """Samples of ``low`` to ``high`` tokens: how many of each policy, and their mean gold (None without samples)."""
+
+    low: int
+    high: int
+    first_count: int
+    second_count: int
+    first_mean: float | None
+    second_mean: float | None
+
+    @property
+    def gain(self) -> float | None:
+        """First mean less second; None where one is missing."""
+        if self.first_mean is None or self.second_mean is None:
+            return None
+        return self.first_mean - self.second_mean
+
+
+@dataclass(frozen=True, slots=True)
+class LengthStratified:
+    """The gain in gold of one policy over another, in all and among responses of like length.
+
+    ``within`` is the mean of the bins' gains, each bin with its share of the samples; what lies between ``total`` and
+    ``within`` came with the change of length. None where no bin holds samples of both.
+    """
+
+    bins: tuple[LengthBin, ...]
+    total: float
+    within: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfN:
+    """What the best of n samples by the reward model is worth: no training, the plainest use of a reward model."""
+
+    n: int
+    root_kl: float
+    """√(log n − (n − 1)/n), an upper bound of the KL divergence to the sampled policy (arXiv 2401.01879)."""
+    proxy: float
+    gold: float
+
+
+def by_prompt(
+    samples: Iterable[Sample], policy: str, figure: Callable[[Sample], float | None]
+) -> dict[str, list[float]]:
+    """One figure of one policy's samples, by prompt; samples without the figure are left out."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for sample in samples:
+        value = figure(sample)
+        if sample.policy == policy and value is not None:
+            found[sample.prompt_id].append(value)
+    return dict(found)
+
+
+def win_rate(first: ByPrompt, second: ByPrompt, *, seed: int = 0) -> Interval | None:
+    """How often ``first`` has the higher value: all pairs of samples of one prompt, ties ½, each prompt alike.
+
+    None where the two share no prompt.
+    """
+    shares = []
+    for prompt in sorted(first.keys() & second.keys()):
+        ours, theirs = np.array(first[prompt])[:, None], np.array(second[prompt])[None, :]
+        shares.append(float(np.mean((ours > theirs) + 0.5 * (ours == theirs))))
+    return mean_over_prompts(shares, seed=seed)
+
+
+def mean_value(values: ByPrompt, *, seed: int = 0) -> Interval | None:
+    """The mean of the prompts' means."""
+    return mean_over_prompts([float(np.mean(values[prompt])) for prompt in sorted(values)], seed=seed)
+
+
+def gain(first: ByPrompt, second: ByPrompt, *, seed: int = 0) -> Interval | None:
+    """Mean of ``first`` less mean of ``second``, prompt by prompt: narrower than the difference of two intervals."""
+    shared = sorted(first.keys() & second.keys())
+    return mean_over_prompts([float(np.mean(first[key]) - np.mean(second[key])) for key in shared], seed=seed)
+
+
+def length_stratified(
+    first: Sequence[tuple[int, float]], second: Sequence[tuple[int, float]], *, bins: int = 4
+) -> LengthStratified | None:
+    """The gain of ``first`` over ``second`` at equal length. Each sample is (tokens, gold).
+
+    Bins hold about equal numbers of all samples together; equal lengths are never torn apart. Source: the
+    stratification of Singhal et al. (arXiv 2310.03716). None where one of the two has no samples.
+    """
+    if not first or not second:
+        return None
+    lengths = np.array([length for length, _ in (*first, *second)])
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf"))
+    found = []
+    for number in range(len(edges) + 1):
+        ours, theirs = (
+            [(length, gold) for length, gold in side if int(np.searchsorted(edges, length)) == number]
+            for side in (first, second)
+        )
+        members = [length for length, _ in (*ours, *theirs)]
+        if members:
+            found.append(
+                LengthBin(min(members), max(members), len(ours), len(theirs), _gold_mean(ours), _gold_mean(theirs))
+            )
+    weighed = [(each.first_count + each.second_count, each.gain) for each in found if each.gain is not None]
+    count = sum(weight for weight, _ in weighed)
+    within = sum(weight * value for weight, value in weighed) / count if count else None
+    total = float(np.mean([gold for _, gold in first]) - np.mean([gold for _, gold in second]))
+    return LengthStratified(tuple(found), total, within)
+
+
+def best_of_n(scored: Mapping[str, Sequence[tuple[float, float]]]) -> list[BestOfN]:
+    """Best of n by score, for n = 1, 2, 4 … up to the samples of each prompt. Each sample is (score, gold).
+
+    The mean over all subsets of n samples, not one draw: of m samples in order of score, the i-th (from 1) is the best
+    of C(i − 1, n − 1) of the C(m, n) subsets.
+    """
+    groups = [sorted(samples, key=lambda sample: sample[0]) for samples in scored.values() if samples]
+    most = min((len(group) for group in groups), default=0)
+    curve = []
+    n = 1
+    while n <= most:
+        means = [
+            [
+                sum(comb(place, n - 1) * sample[figure] for place, sample in enumerate(group)) / comb(len(group), n)
+                for figure in (0, 1)
+            ]
+            for group in groups
+        ]
+        proxy, gold = (float(value) for value in np.mean(means, axis=0))
+        curve.append(BestOfN(n, sqrt(log(n) - (n - 1) / n), proxy, gold))
+        n *= 2
+    return curve
+
+
+def _gold_mean(samples: Sequence[tuple[int, float]]) -> float | None:
+    return float(np.mean([gold for _, gold in samples])) if samples else None

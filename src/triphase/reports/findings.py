@@ -1,0 +1,162 @@
+"""The statistics of a run, computed once from its contents: what the page shows and summary.json carries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from triphase.monitoring.alarms import Alarm, Limits, find_alarms
+from triphase.monitoring.metrics import Row
+from triphase.reports.contents import RunContents
+from triphase.reports.evaluation import (
+    BestOfN,
+    LengthStratified,
+    Sample,
+    best_of_n,
+    by_prompt,
+    gain,
+    length_stratified,
+    mean_value,
+    win_rate,
+)
+from triphase.reports.intervals import Interval
+from triphase.reports.reward_quality import Reliability, accuracy, length_correlation, longer_wins, reliability
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFindings:
+    """One policy on the held-out prompts, and against the SFT policy (None for that policy itself, or without gold)."""
+
+    name: str
+    prompts: int
+    samples: int
+    gold: Interval | None
+    gold_gain: Interval | None
+    gold_win_rate: Interval | None
+    proxy: Interval | None
+    proxy_gain: Interval | None
+    length: LengthStratified | None
+    reference_kl: float | None
+    mean_length: float
+    eos_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFindings:
+    """The reward model on held-out comparisons."""
+
+    pairs: int
+    accuracy: Interval | None
+    longer_wins: Interval | None
+    noise_ceiling: float | None
+    reliability: Reliability | None
+    length_correlation: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One iteration of PPO on the way from the reference: √KL, proxy and gold (None where unknown)."""
+
+    iteration: int
+    root_kl: float
+    proxy: float
+    gold: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything that was worked out of a run."""
+
+    reward: RewardFindings
+    policies: Mapping[str, PolicyFindings]
+    alarms: Mapping[str, list[Alarm]]
+    """By run: ``ppo``, then ``arm:NAME``."""
+    paths: Mapping[str, list[Point]]
+    """By run, as ``alarms``."""
+    best_of_n: list[BestOfN]
+    gold_scale: tuple[float, float] | None
+    """Mean and standard deviation of gold among the SFT policy's held-out samples."""
+
+
+def find(run: RunContents) -> Findings:
+    """The statistics of a run."""
+    rows = {"ppo": run.ppo, **{f"arm:{name}": arm for name, arm in run.arms.items()}}
+    scored = _scored(run.samples)
+    return Findings(
+        reward=_reward_findings(run),
+        policies={name: _policy_findings(run, name) for name in run.policies},
+        alarms={name: find_alarms(found, _limits(run, name)) for name, found in rows.items() if found},
+        paths={name: optimisation_path(found) for name, found in rows.items() if found},
+        best_of_n=best_of_n(scored),
+        gold_scale=_scale([gold for samples in scored.values() for _, gold in samples]),
+    )
+
+
+def optimisation_path(rows: Sequence[Row]) -> list[Point]:
+    """√KL, proxy and gold of each iteration. A KL estimate under 0 (possible near the reference) counts as 0."""
+    return [
+        Point(row["step"], sqrt(max(0.0, row["ppo/reference_kl"])), row["ppo/proxy_score"], row.get("ppo/gold_score"))
+        for row in rows
+        if "ppo/reference_kl" in row and "ppo/proxy_score" in row
+    ]
+
+
+def _reward_findings(run: RunContents) -> RewardFindings:
+    ceiling = (run.labelling or {}).get("noise_ceiling")
+    return RewardFindings(
+        pairs=len(run.pairs),
+        accuracy=accuracy(run.pairs, seed=run.seed),
+        longer_wins=longer_wins(run.pairs, seed=run.seed),
+        noise_ceiling=None if ceiling is None else float(ceiling),
+        reliability=reliability(run.pairs),
+        length_correlation=length_correlation(run.pairs, seed=run.seed),
+    )
+
+
+def _policy_findings(run: RunContents, name: str) -> PolicyFindings:
+    own = [sample for sample in run.samples if sample.policy == name]
+    gold = by_prompt(run.samples, name, lambda sample: sample.gold)
+    proxy = by_prompt(run.samples, name, lambda sample: sample.score)
+    other = "sft" if name != "sft" else ""
+    other_gold = by_prompt(run.samples, other, lambda sample: sample.gold)
+    other_proxy = by_prompt(run.samples, other, lambda sample: sample.score)
+    divergences = [sample.reference_kl for sample in own if sample.reference_kl is not None]
+    return PolicyFindings(
+        name=name,
+        prompts=len({sample.prompt_id for sample in own}),
+        samples=len(own),
+        gold=mean_value(gold, seed=run.seed),
+        gold_gain=gain(gold, other_gold, seed=run.seed),
+        gold_win_rate=win_rate(gold, other_gold, seed=run.seed),
+        proxy=mean_value(proxy, seed=run.seed),
+        proxy_gain=gain(proxy, other_proxy, seed=run.seed),
+        length=length_stratified(_lengths(run.samples, name), _lengths(run.samples, other)),
+        reference_kl=float(np.mean(divergences)) if divergences else None,
+        mean_length=float(np.mean([sample.tokens for sample in own])),
+        eos_rate=float(np.mean([sample.finished for sample in own])),
+    )
+
+
+def _lengths(samples: Sequence[Sample], policy: str) -> list[tuple[int, float]]:
+    return [(sample.tokens, sample.gold) for sample in samples if sample.policy == policy and sample.gold is not None]
+
+
+def _scored(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for sample in samples:
+        if sample.policy == "sft" and sample.score is not None and sample.gold is not None:
+            found.setdefault(sample.prompt_id, []).append((sample.score, sample.gold))
+    return found
+
+
+def _scale(golds: Sequence[float]) -> tuple[float, float] | None:
+    deviation = float(np.std(golds)) if golds else 0.0
+    return (float(np.mean(golds)), deviation) if deviation > 0 else None
+
+
+def _limits(run: RunContents, name: str) -> Limits:
+    budget = (run.settings.get("ppo") or {}).get("kl_budget")
+    if name.startswith("arm:"):
+        budget = (run.settings.get("arms") or {}).get(name.removeprefix("arm:"), {}).get("kl_budget", budget)
+    return Limits() if budget is None else Limits(reference_kl=float(budget))

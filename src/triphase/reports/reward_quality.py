@@ -1,0 +1,139 @@
+"""How good the reward model is on held-out comparisons: accuracy, calibration, and its liking for length.
+
+Pure functions of the lines of reward/heldout.jsonl. Accuracy means little alone: it stands between the "longer wins"
+baseline and the labelers' own noise ceiling.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triphase.reports.intervals import Interval, mean_over_prompts, ratio_over_prompts
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPair:
+    """One held-out comparison: two responses' scores and lengths, and the probability that the first is preferred."""
+
+    prompt_id: str
+    score_first: float
+    score_second: float
+    target: float
+    words_first: int
+    words_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Comparisons with a predicted probability in [low, high): how many, mean prediction, share truly preferred."""
+
+    low: float
+    high: float
+    count: int
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Predicted against observed preference; ``error`` (the ECE) is the mean distance of the two over comparisons."""
+
+    bins: tuple[ReliabilityBin, ...]
+    error: float
+
+
+def accuracy(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interval | None:
+    """The share of comparisons that the score orders as the labelers did.
+
+    A target over ½ means the first is preferred, whatever its size; targets of ½ are left out; equal scores count ½.
+    """
+    return _agreement(pairs, lambda pair: pair.score_first - pair.score_second, seed)
+
+
+def longer_wins(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interval | None:
+    """The accuracy of a rule that prefers the response of more words: what a reward model must beat."""
+    return _agreement(pairs, lambda pair: pair.words_first - pair.words_second, seed)
+
+
+def reliability(pairs: Sequence[ScoredPair], *, bins: int = 10) -> Reliability | None:
+    """σ(score difference) against the targets, in bins of equal width over 0 … 1.
+
+    Every comparison counts in both orders, so that the result does not depend on which response was called first.
+    Targets of ½ count too: a tie is an even chance.
+    """
+    if not pairs:
+        return None
+    margins = np.array([pair.score_first - pair.score_second for pair in pairs])
+    targets = np.array([pair.target for pair in pairs])
+    predicted = np.concatenate((_sigmoid(margins), _sigmoid(-margins)))
+    observed = np.concatenate((targets, 1 - targets))
+    place = np.minimum((predicted * bins).astype(int), bins - 1)
+    found = []
+    for number in range(bins):
+        here = place == number
+        if here.any():
+            found.append(
+                ReliabilityBin(
+                    number / bins,
+                    (number + 1) / bins,
+                    int(here.sum()),
+                    float(predicted[here].mean()),
+                    float(observed[here].mean()),
+                )
+            )
+    error = sum(found_bin.count * abs(found_bin.predicted - found_bin.observed) for found_bin in found) / len(predicted)
+    return Reliability(tuple(found), error)
+
+
+def length_correlation(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interval | None:
+    """Spearman's rank correlation of score and word count among the responses to one prompt, averaged over prompts.
+
+    Prompts whose responses are all of one length or one score say nothing and are left out.
+    """
+    responses: defaultdict[str, set[tuple[float, int]]] = defaultdict(set)
+    for pair in pairs:
+        responses[pair.prompt_id] |= {(pair.score_first, pair.words_first), (pair.score_second, pair.words_second)}
+    found = []
+    for prompt in sorted(responses):
+        ordered = sorted(responses[prompt])
+        value = spearman([score for score, _ in ordered], [words for _, words in ordered])
+        if value is not None:
+            found.append(value)
+    return mean_over_prompts(found, seed=seed)
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's ρ: Pearson's correlation of ranks, ties with their mean rank. None where one side is constant."""
+    ranks = [_ranks(np.asarray(side, dtype=np.float64)) for side in (first, second)]
+    centred = [side - side.mean() for side in ranks]
+    scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float((centred[0] * centred[1]).sum()) / scale if scale > 0 else None
+
+
+def _agreement(pairs: Sequence[ScoredPair], difference: Callable[[ScoredPair], float], seed: int) -> Interval | None:
+    right: defaultdict[str, float] = defaultdict(float)
+    counted: defaultdict[str, int] = defaultdict(int)
+    for pair in pairs:
+        if pair.target != 0.5:
+            value = difference(pair) * (1 if pair.target > 0.5 else -1)
+            right[pair.prompt_id] += 1.0 if value > 0 else 0.5 if value == 0 else 0.0
+            counted[pair.prompt_id] += 1
+    prompts = sorted(counted)
+    return ratio_over_prompts([right[key] for key in prompts], [counted[key] for key in prompts], seed=seed)
+
+
+def _ranks(values: Array) -> Array:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean_rank: Array = last - (counts - 1) / 2
+    return mean_rank[place]
+
+
+def _sigmoid(margins: Array) -> Array:
+    halves: Array = 0.5 * (1 + np.tanh(0.5 * margins))
+    return halves

@@ -1,0 +1,60 @@
+"""summary.json: the figures of a run, for machines. A figure that is not known is null."""
+
+from pathlib import Path
+from typing import Any
+
+from triphase.records.files import write_json
+from triphase.reports.contents import RunContents, read_run
+from triphase.reports.findings import Findings, find
+from triphase.reports.intervals import Interval
+
+FILE_NAME = "summary.json"
+
+
+def write_summary(run_directory: Path) -> Path:
+    """Writes summary.json into the run directory, whole or not at all."""
+    run = read_run(run_directory)
+    path = run_directory / FILE_NAME
+    write_json(path, summary_of(run, find(run)))
+    return path
+
+
+def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
+    """The summary as plain values."""
+    sft, ppo, reward = found.policies.get("sft"), found.policies.get("ppo"), found.reward
+    wins = ppo.gold_win_rate if ppo else None
+    return {
+        "seconds": total_seconds(run),
+        "peak_gb": run.peak_gb,
+        "labelers": {"agreement": (run.labelling or {}).get("agreement")},
+        "reward_model": {
+            "accuracy": _value(reward.accuracy),
+            "accuracy_low": reward.accuracy.low if reward.accuracy else None,
+            "accuracy_high": reward.accuracy.high if reward.accuracy else None,
+            "noise_ceiling": reward.noise_ceiling,
+            "longer_wins": _value(reward.longer_wins),
+            "ece": reward.reliability.error if reward.reliability else None,
+        },
+        "sft": {"gold_mean": _value(sft.gold) if sft else None},
+        "ppo": {
+            "gold_mean": _value(ppo.gold) if ppo else None,
+            "gold_win_rate": _value(wins),
+            "gold_win_rate_low": wins.low if wins else None,
+            "gold_win_rate_high": wins.high if wins else None,
+            "proxy_gain": _value(ppo.proxy_gain) if ppo else None,
+            "reference_kl": ppo.reference_kl if ppo else None,
+            "mean_length": ppo.mean_length if ppo else None,
+            "eos_rate": ppo.eos_rate if ppo else None,
+        },
+        "versions": run.provenance.get("versions", {}),
+        "seed": run.settings.get("seed"),
+    }
+
+
+def total_seconds(run: RunContents) -> float | None:
+    """The time of the whole run: ``total`` where it was measured, else the sum of the phases; None where none was."""
+    return run.seconds.get("total", sum(run.seconds.values()) if run.seconds else None)
+
+
+def _value(interval: Interval | None) -> float | None:
+    return interval.value if interval else None

@@ -1,0 +1,136 @@
+"""What came out of a run, in plain words: are the responses preferred, by how much, and was the reward model fooled?"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from triphase.reports.contents import RunContents
+from triphase.reports.findings import Findings, PolicyFindings
+from triphase.reports.intervals import Interval
+
+Tone = Literal["good", "bad", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A headline and the sentences under it. ``tone`` is for its colour only: the words say it all."""
+
+    tone: Tone
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def verdict_of(run: RunContents, found: Findings) -> Verdict:
+    """The verdict on the main PPO run."""
+    sft, ppo = found.policies.get("sft"), found.policies.get("ppo")
+    if ppo is None or sft is None:
+        return Verdict("open", "No verdict yet", (_what_is_missing(run), *_hacking(run, found, ppo)))
+    tone: Tone = "open"
+    if ppo.gold_win_rate is None:
+        headline = "No verdict: no gold score is known"
+        sentences: tuple[str, ...] = (
+            f"The reward model's score moved by {signed(ppo.proxy_gain)} against the SFT policy, but PPO was trained "
+            "to raise it: that says nothing certain about people. Let people rank responses of both policies.",
+        )
+    else:
+        tone, headline, sentences = _preference(run, sft, ppo, ppo.gold_win_rate)
+    hacking = _hacking(run, found, ppo)
+    if tone == "good" and any(sentence.startswith("Reward hacking: yes") for sentence in hacking):
+        tone = "open"
+    return Verdict(tone, headline, (*sentences, *hacking))
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage without digits after the point; an en dash where it is unknown."""
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def percent_interval(interval: Interval | None) -> str:
+    """74 % (68 to 80 %)."""
+    if interval is None:
+        return "–"
+    if interval.low is None or interval.high is None:
+        return percent(interval.value)
+    return f"{percent(interval.value)} ({100 * interval.low:.0f} to {percent(interval.high)})"
+
+
+def signed(interval: Interval | None) -> str:
+    """+1.06 (+0.95 to +1.17)."""
+    if interval is None:
+        return "–"
+    bounds = "" if interval.low is None or interval.high is None else f" ({interval.low:+.2f} to {interval.high:+.2f})"
+    return f"{interval.value:+.2f}{bounds}".replace("-", "−")
+
+
+def judges(run: RunContents) -> str:
+    """Whose preference gold stands for."""
+    if (run.labelling or {}).get("source") == "simulated":
+        return "the gold score that the simulated labelers rank by"
+    return "the gold score"
+
+
+def _preference(
+    run: RunContents, sft: PolicyFindings, ppo: PolicyFindings, wins: Interval
+) -> tuple[Tone, str, tuple[str, ...]]:
+    low, high = wins.low, wins.high
+    tone: Tone = "open"
+    if low is None or high is None:
+        headline = "One prompt is too few for a verdict"
+    elif low > 0.5:
+        tone, headline = "good", f"PPO's responses are preferred: they win {percent(wins.value)} of the comparisons"
+    elif high < 0.5:
+        tone, headline = "bad", f"PPO made the responses worse: they win only {percent(wins.value)} of the comparisons"
+    else:
+        headline = "No difference shown between PPO and the SFT policy"
+    bounds = "" if low is None or high is None else f" (95 % interval {100 * low:.0f} to {percent(high)}; even is 50 %)"
+    sentences = [
+        f"Judged by {judges(run)}, on {wins.prompts} held-out prompts with every response of PPO against every "
+        f"response of the SFT policy, PPO wins {percent(wins.value)}{bounds}."
+    ]
+    if sft.gold and ppo.gold:
+        before, after = (f"{value:.2f}".replace("-", "−") for value in (sft.gold.value, ppo.gold.value))
+        sentences.append(f"Mean gold went from {before} to {after}, a gain of {signed(ppo.gold_gain)}.")
+    if ppo.length and ppo.length.within is not None:
+        within = f"{ppo.length.within:+.2f}".replace("-", "−")
+        sentences.append(f"Among responses of like length the gain is {within}.")
+    return tone, headline, tuple(sentences)
+
+
+def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> tuple[str, ...]:
+    alarms = found.alarms.get("ppo", [])
+    sentences = []
+    if run.has_gold and (run.ppo or ppo):
+        fooled = [alarm for alarm in alarms if alarm.name == "proxy-without-gold"]
+        if fooled or _parted(ppo):
+            sentences.append("Reward hacking: yes. " + _evidence(fooled[0].message if fooled else None, ppo))
+        else:
+            sentences.append("Reward hacking: none seen; gold did not fall while the reward model's score rose.")
+    elif run.ppo:
+        sentences.append("Reward hacking: cannot be told without a gold score or people's judgement of these samples.")
+    others = [alarm for alarm in alarms if alarm.name != "proxy-without-gold"]
+    if others:
+        names = ", ".join(alarm.name for alarm in others)
+        sentences.append(f"{len(others)} alarm{'s' if len(others) > 1 else ''} in training: {names}.")
+    return tuple(sentences)
+
+
+def _parted(ppo: PolicyFindings | None) -> bool:
+    """Whether on held-out prompts gold surely fell and the reward model's score surely rose."""
+    if ppo is None or ppo.gold_gain is None or ppo.proxy_gain is None:
+        return False
+    fell = ppo.gold_gain.high is not None and ppo.gold_gain.high < 0
+    return fell and ppo.proxy_gain.low is not None and ppo.proxy_gain.low > 0
+
+
+def _evidence(message: str | None, ppo: PolicyFindings | None) -> str:
+    if message is not None:
+        return f"In training, {message}"
+    assert ppo is not None  # noqa: S101 - _parted was true
+    return f"On held-out prompts the reward model's score moved by {signed(ppo.proxy_gain)}, gold by {signed(ppo.gold_gain)}."
+
+
+def _what_is_missing(run: RunContents) -> str:
+    phases = (("supervised fine-tuning", run.sft), ("the reward model", run.reward), ("PPO", run.ppo))
+    missing = [name for name, rows in phases if not rows]
+    if missing:
+        return f"Not run yet: {', '.join(missing)}."
+    return "The policies have not been evaluated on held-out prompts yet (triphase evaluate)."
