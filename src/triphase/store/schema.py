@@ -166,6 +166,7 @@ assignments = Table(
     Index("assignments_next", "state", "purpose", "priority", "id"),
     Index("assignments_expiry", "state", "expires_at"),
     Index("assignments_by_labeler", "labeler", "state"),
+    Index("assignments_had", "labeler", "item_id"),
 )
 """Seats: one row for each answer that is wanted. Label seats are numbered to the overlap of their item; the seats of
 gold items and repeats are named after the labeler. A lease past ``expires_at`` may be taken by anyone."""
@@ -202,7 +203,8 @@ rankings = Table(
     CheckConstraint("purpose IN ('label', 'gold', 'repeat', 'adjudication')", name="rankings_purpose"),
     CheckConstraint("status IN ('active', 'withdrawn', 'skipped', 'superseded', 'late')", name="rankings_status"),
     Index("rankings_prompt", "prompt_id", "status"),
-    Index("rankings_labeler", "labeler", "submitted_at"),
+    Index("rankings_labeler", "labeler", "status", "submitted_at"),
+    Index("rankings_assignment", "assignment_id"),
     Index(
         "rankings_one_answer",
         "assignment_id",

@@ -160,6 +160,7 @@ def upgrade() -> None:
     )
     op.create_index("assignments_by_labeler", "assignments", ["labeler", "state"], unique=False)
     op.create_index("assignments_expiry", "assignments", ["state", "expires_at"], unique=False)
+    op.create_index("assignments_had", "assignments", ["labeler", "item_id"], unique=False)
     op.create_index("assignments_next", "assignments", ["state", "purpose", "priority", "id"], unique=False)
     op.create_table(
         "flags",
@@ -251,7 +252,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("rankings_labeler", "rankings", ["labeler", "submitted_at"], unique=False)
+    op.create_index("rankings_assignment", "rankings", ["assignment_id"], unique=False)
+    op.create_index("rankings_labeler", "rankings", ["labeler", "status", "submitted_at"], unique=False)
     op.create_index(
         "rankings_one_answer",
         "rankings",

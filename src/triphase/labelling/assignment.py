@@ -1,0 +1,186 @@
+"""Who ranks what next: seats, leases, gold items and repeats.
+
+A seat is one wanted answer. Taking one is a change of its row that succeeds for one labeler only, so no two people
+hold the same seat, and an item never gets more answers than it has seats. A lease that has expired can be taken by
+anyone; until then its holder may still hand in.
+"""
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Float, Row, String, and_, bindparam, exists, func, insert, or_, select, update
+
+from triphase.errors import TriphaseError
+from triphase.settings.schema import LabellingSettings
+from triphase.store.rows import as_json
+from triphase.store.schema import assignments, drafts, items, labelers, rankings
+
+_Seat = Row[*tuple[Any, ...]]
+_TRIES = 20
+REPEAT_GAP = 5
+"""So many other answers lie between an item and its repetition, at least."""
+
+
+class NotNow(TriphaseError):
+    """Why a labeler gets no item: paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """An item in the hands of a labeler."""
+
+    id: int
+    item_id: int
+    prompt_id: str
+    purpose: str
+    order_shown: tuple[str, ...]
+    expires_at: float
+    draft: dict[str, Any] | None
+
+
+def next_assignment(
+    connection: Connection, labeler: str, settings: LabellingSettings, *, seed: int, now: float
+) -> Assignment | None:
+    """The item that the labeler holds, else a new one; None where nothing is left for them."""
+    status = connection.execute(_STATUS, {"me": labeler}).scalar_one()
+    if status != "active":
+        raise NotNow("you are paused: the lead will say when there is more to do")
+    held = _held(connection, labeler)
+    if held is None:
+        held = _take(connection, labeler, settings, seed, now)
+    if held is None:
+        return None
+    expires = now + settings.lease_minutes * 60.0
+    connection.execute(_RENEW, {"renewed": held.id, "until": expires})
+    draft = connection.execute(_DRAFT, {"id": held.id, "me": labeler}).scalar()
+    order = tuple(json.loads(held.order_shown))
+    return Assignment(
+        held.id, held.item_id, held.prompt_id, held.purpose, order, expires, json.loads(draft) if draft else None
+    )
+
+
+def order_for(
+    seed: int, item_id: int, labeler: str, response_ids: list[str], *, not_like: str | None = None
+) -> list[str]:
+    """The order in which a labeler sees an item: random, fixed by the seed; a repeat differs from ``not_like``."""
+    digest = hashlib.sha256(repr((seed, item_id, labeler, not_like is not None)).encode()).digest()
+    draw = random.Random(digest)  # noqa: S311 (an order, not a secret)
+    order = sorted(response_ids)
+    draw.shuffle(order)
+    if not_like is not None and order == json.loads(not_like):
+        order.reverse()
+    return order
+
+
+# The statements of the ordinary path are made once: building them anew would take longer than running them.
+_ME, _NOW = bindparam("me", type_=String), bindparam("now", type_=Float)
+_STATUS = select(labelers.c.status).where(labelers.c.name == _ME).with_for_update()
+"""On PostgreSQL this locks the labeler's row, so that two tabs of one person wait for each other."""
+_ANSWERED = select(func.count()).where(rankings.c.labeler == _ME)
+_DRAFT = select(drafts.c.content).where(drafts.c.assignment_id == bindparam("id"), drafts.c.labeler == _ME)
+_RENEW = update(assignments).where(assignments.c.id == bindparam("renewed")).values(expires_at=bindparam("until"))
+_SEAT = select(
+    assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.order_shown,
+    items.c.prompt_id, items.c.response_ids,
+).join(items)  # fmt: skip
+_HELD = _SEAT.where(assignments.c.labeler == _ME, assignments.c.state == "leased").order_by(assignments.c.id).limit(1)
+_mine = assignments.alias("mine")
+_HAD = exists().where(_mine.c.labeler == _ME, _mine.c.item_id == assignments.c.item_id)
+_LEFT = (
+    select(_mine.c.item_id)
+    .join(rankings, rankings.c.assignment_id == _mine.c.id)
+    .where(rankings.c.labeler == _ME, rankings.c.status.in_(("skipped", "late")))
+)
+_MAY = (assignments.c.purpose == "label", ~_HAD, assignments.c.item_id.not_in(_LEFT))
+_EXPIRED = (
+    _SEAT.where(*_MAY, assignments.c.state == "leased", assignments.c.expires_at < _NOW)
+    .order_by(assignments.c.expires_at).limit(1).with_for_update(skip_locked=True, of=assignments)
+)  # fmt: skip
+_OPEN = (
+    _SEAT.where(*_MAY, assignments.c.state == "open")
+    .order_by(assignments.c.priority, assignments.c.id).limit(1).with_for_update(skip_locked=True, of=assignments)
+)  # fmt: skip
+_LEASE = (
+    update(assignments)
+    .where(
+        assignments.c.id == bindparam("taken"),
+        or_(assignments.c.state == "open", and_(assignments.c.state == "leased", assignments.c.expires_at < _NOW)),
+    )
+    .values(
+        state="leased", labeler=_ME, leased_at=_NOW, expires_at=bindparam("until"), order_shown=bindparam("order"),
+    )
+)  # fmt: skip
+
+
+def _held(connection: Connection, labeler: str) -> _Seat | None:
+    return connection.execute(_HELD, {"me": labeler}).first()
+
+
+def _take(connection: Connection, labeler: str, settings: LabellingSettings, seed: int, now: float) -> _Seat | None:
+    """Take a gold item, a repeat or a seat; which of them is drawn by labeler and count, so it cannot be foreseen."""
+    answered = connection.execute(_ANSWERED, {"me": labeler}).scalar_one()
+    draw = random.Random(f"purpose {seed} {labeler} {answered}").random()  # noqa: S311
+    expires = now + settings.lease_minutes * 60.0
+    if draw < settings.gold_share:
+        taken = _take_gold(connection, labeler, seed, now, expires)
+    elif draw < settings.gold_share + settings.repeat_share:
+        taken = _take_repeat(connection, labeler, seed, now, expires)
+    else:
+        taken = None
+    return taken if taken is not None else _take_seat(connection, labeler, seed, now, expires)
+
+
+def _take_seat(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Seat | None:
+    for query in (_EXPIRED, _OPEN):
+        for _ in range(_TRIES):
+            seat = connection.execute(query, {"me": labeler, "now": now}).first()
+            if seat is None:
+                break
+            order = as_json(order_for(seed, seat.item_id, labeler, json.loads(seat.response_ids)))
+            values = {"taken": seat.id, "me": labeler, "now": now, "until": expires, "order": order}
+            if connection.execute(_LEASE, values).rowcount:
+                return _held(connection, labeler)
+    return None
+
+
+def _take_gold(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Seat | None:
+    had = select(assignments.c.item_id).where(assignments.c.labeler == labeler, assignments.c.purpose == "gold")
+    query = select(items).where(items.c.kind == "gold", ~items.c.closed, items.c.id.not_in(had))
+    found = connection.execute(query.order_by(items.c.id)).all()
+    if not found:
+        return None
+    item = found[random.Random(f"gold {seed} {labeler} {len(found)}").randrange(len(found))]  # noqa: S311
+    order = order_for(seed, item.id, labeler, json.loads(item.response_ids))
+    return _own_seat(connection, item.id, "gold", labeler, order, now, expires)
+
+
+def _take_repeat(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Seat | None:
+    had = select(assignments.c.item_id).where(assignments.c.labeler == labeler, assignments.c.purpose == "repeat")
+    query = (
+        select(assignments.c.item_id, assignments.c.order_shown)
+        .join(rankings, rankings.c.assignment_id == assignments.c.id)
+        .where(
+            assignments.c.labeler == labeler, assignments.c.purpose == "label", assignments.c.state == "done",
+            rankings.c.status == "active", rankings.c.labeler == labeler, assignments.c.item_id.not_in(had),
+        )
+        .order_by(rankings.c.submitted_at.desc(), assignments.c.id)
+    )  # fmt: skip
+    found = connection.execute(query.offset(REPEAT_GAP)).first()
+    if found is None:
+        return None
+    order = order_for(seed, found.item_id, labeler, json.loads(found.order_shown), not_like=found.order_shown)
+    return _own_seat(connection, found.item_id, "repeat", labeler, order, now, expires)
+
+
+def _own_seat(
+    connection: Connection, item_id: int, purpose: str, labeler: str, order: list[str], now: float, expires: float
+) -> _Seat | None:
+    values = {
+        "item_id": item_id, "purpose": purpose, "seat": labeler, "priority": 0.0, "state": "leased",
+        "labeler": labeler, "leased_at": now, "expires_at": expires, "order_shown": as_json(order),
+    }  # fmt: skip
+    connection.execute(insert(assignments), values)
+    return _held(connection, labeler)
