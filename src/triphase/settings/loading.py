@@ -22,16 +22,20 @@ from triphase.settings.fields import allowed_values, as_text, element_of, sectio
 from triphase.settings.schema import PPOSettings, RunSettings, Settings
 from triphase.settings.source import KeyPath, SettingsSource, normalised, parse_source, parse_value, read_source
 
-PROVENANCE = "provenance"
-"""The one key of a run's ``config.yaml`` that is no setting: versions, fingerprints and machine. Not read back."""
+RUN_CONFIG = "config.yaml"
+"""What a run directory calls its settings. There they stand under ``settings``, beside versions and fingerprints."""
 FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 
 
 def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> RunSettings:
     """The settings in the file at ``path`` with ``overrides`` (dotted name → YAML text) laid over them.
 
-    Relative paths of data files, and of a model directory, are taken from the directory of the file.
+    Relative paths of data files, and of a model directory, are taken from the directory of the file. ``path`` may be a
+    run directory: then its own settings are meant, and the place where it stands now.
     """
+    if (path / RUN_CONFIG).is_file():
+        here = Path(os.path.abspath(path))
+        return load_settings(path / RUN_CONFIG, {"output": as_scalar(str(here.parent)), **(overrides or {})})
     return settings_from(read_source(path), overrides, Path(os.path.abspath(path)).parent)
 
 
@@ -42,7 +46,8 @@ def settings_from_text(text: str, overrides: Mapping[str, str] | None = None, na
 
 def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, base: Path) -> RunSettings:
     """Settings from a source: overrides laid on, unknown keys refused, values checked, paths made absolute."""
-    values = {key: copy.deepcopy(value) for key, value in source.values.items() if key != PROVENANCE}
+    source = source.below("settings")
+    values = copy.deepcopy(source.values)
     places = _Places(source, {})
     _refuse_unknown(RunSettings, values, (), places)
     for name, text in (overrides or {}).items():
@@ -87,6 +92,11 @@ def _validated(values: Mapping[str, Any], arm: KeyPath, places: _Places) -> RunS
         return RunSettings.model_validate(values)
     except ValidationError as error:
         raise SettingsError(_explain(error, arm, places)) from None
+
+
+def as_scalar(text: str) -> str:
+    """``text`` as an override that stands for this very text, whatever it looks like."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _override(values: dict[str, Any], name: str, text: str, places: _Places) -> None:

@@ -32,6 +32,14 @@ class SettingsSource:
                 return f"{self.name}:{self.lines[path[:length]]}"
         return self.name
 
+    def below(self, key: str) -> "SettingsSource":
+        """The section ``key`` as a source of its own, where there is one; else this source."""
+        inner = self.values.get(key)
+        if not isinstance(inner, dict):
+            return self
+        lines = {path[1:]: line for path, line in self.lines.items() if path[0] == key and len(path) > 1}
+        return SettingsSource(self.name, inner, lines)
+
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that knows numbers, booleans and null as JSON and YAML 1.2 write them, and no aliases."""

@@ -1,0 +1,129 @@
+"""The table of commands, and what becomes of a mistake: one line on stderr and exit code 2.
+
+Nothing heavy is imported here: a command's module is imported when the command is given.
+"""
+
+import difflib
+import itertools
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from triphase import __version__
+from triphase.errors import TriphaseError
+
+DONE, FAILED, MISTAKEN, INTERRUPTED = 0, 1, 2, 130
+
+COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("demo", "actions:demo", "The whole of RLHF on the embedded model and data."),
+    ("run", "actions:run", "Every step of one configuration, from demonstrations to the report."),
+    ("check", "check:check", "Read the configuration and every record of its data, before any model is loaded."),
+    ("sft", "actions:sft", "Phase 1: supervised fine-tuning."),
+    ("sample", "actions:sample", "Sample the responses that people rank."),
+    ("reward", "actions:reward", "Phase 2: the reward model, from the rankings."),
+    ("ppo", "actions:ppo", "Phase 3: PPO against the reward model."),
+    ("evaluate", "actions:evaluate", "Compare the policies on held-out prompts."),
+    ("report", "actions:report", "Write report.html and summary.json of a run again."),
+    ("chat", "actions:chat", "Talk to a run's policy, or to any model."),
+    ("export", "actions:export", "Merge a run's policy into an ordinary checkpoint."),
+    ("explain", "explain:explain", "One PPO update, number by number."),
+)
+LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("serve", "label:serve", "Serve the page on which people rank responses."),
+    ("import", "label:import_file", "Put prompts, responses or comparisons from a file into the store."),
+    ("export", "label:export_file", "Write rankings or comparisons from the store to a file."),
+    ("stats", "label:stats", "Progress, agreement and the figures of each labeler."),
+    ("simulate", "label:simulate", "Let simulated labelers rank what is waiting."),
+)
+USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("add", "label:users_add", "Add a labeler."),
+    ("list", "label:users_list", "List the labelers."),
+    ("pause", "label:users_pause", "Let a labeler rank no more, keeping what they did."),
+    ("reset", "label:users_reset", "Give a labeler a new password."),
+)
+_HELP = """Reinforcement learning from human feedback in three phases: SFT, reward model, PPO.
+
+Start with `triphase demo`. Any setting can follow CONFIG: `--ppo.kl-coefficient 0.02` (docs/settings.md).
+"""
+
+
+def application() -> App:
+    """The command line as cyclopts knows it."""
+    app = App(
+        name="triphase",
+        help=_HELP,
+        version=__version__,
+        help_format="markdown",
+        suppress_keyboard_interrupt=False,
+    )
+    label = App(name="label", help="The human step: serve, import, export, stats, simulate, users.")
+    users = App(name="users", help="The labelers: add, list, pause, reset.")
+    for owner, table in ((app, COMMANDS), (label, LABEL_COMMANDS), (users, USER_COMMANDS)):
+        for place, (name, function, meaning) in enumerate(table):
+            owner.command(f"triphase.commands.{function}", name=name, help=meaning, sort_key=place)
+    label.command(users)
+    app.command(label)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    0 done, 1 done but what was looked for was not found, 2 a mistake that one line names, 130 interrupted. A defect of
+    the program keeps its traceback.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if unknown := _unknown_command(given):
+        return _mistake(unknown)
+    try:
+        code = application()(given, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except CycloptsError as error:
+        return _mistake(f"{str(error).rstrip('.')}; see triphase {_subcommand(given)}--help")
+    except TriphaseError as error:
+        return _mistake(str(error))
+    except KeyboardInterrupt:
+        command = shlex.join(["triphase", *given])
+        print(f"stopped; what is finished is kept. To continue: {command}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _mistake(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return MISTAKEN
+
+
+def _unknown_command(given: Sequence[str]) -> str | None:
+    """What to say where a word that should be a command is none."""
+    known: list[str] = [name for name, _, _ in COMMANDS] + ["label"]
+    below = {"label": [name for name, _, _ in LABEL_COMMANDS] + ["users"], "users": [n for n, _, _ in USER_COMMANDS]}
+    before = ""
+    for word in given:
+        if word.startswith("-"):
+            return None
+        if word not in known:
+            near = difflib.get_close_matches(word, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            return f"{before}{word}: unknown command; {hint}"
+        if word not in below:
+            return None
+        known, before = below[word], f"{before}{word} "
+    return None
+
+
+def _subcommand(given: Sequence[str]) -> str:
+    """The command that was given, for the hint at its help."""
+    names = {name for name, _, _ in (*COMMANDS, *LABEL_COMMANDS, *USER_COMMANDS)} | {"label", "users"}
+    return "".join(f"{word} " for word in itertools.takewhile(names.__contains__, given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
