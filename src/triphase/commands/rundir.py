@@ -25,7 +25,6 @@ import yaml
 from triphase import __version__
 from triphase.errors import RunError
 from triphase.records.files import disk_errors, fingerprint, make_directory, write_atomically, write_json
-from triphase.settings.loading import PROVENANCE, resolved_yaml
 from triphase.settings.schema import RunSettings
 
 # What may differ between two starts of one run: it changes no result.
@@ -72,11 +71,11 @@ class RunDirectory:
         fingerprints = _fingerprints(self.settings)
         if path.exists():
             kept = _read_yaml(path)
-            provenance = kept.pop(PROVENANCE, None) or {}
-            self._require_same(kept, self.settings.model_dump(mode="json"), path)
-            self._require_same_data(provenance.get("data_fingerprints") or {}, fingerprints)
+            self._require_same(kept.get("settings") or {}, self.settings.model_dump(mode="json"), path)
+            self._require_same_data(kept.get("data_fingerprints") or {}, fingerprints)
             return
-        provenance = {
+        config = {
+            "settings": self.settings.model_dump(mode="json"),
             "versions": versions(),
             "git_revision": _git_revision(),
             "machine": {
@@ -87,8 +86,7 @@ class RunDirectory:
             },
             "data_fingerprints": fingerprints,
         }
-        kept_provenance = yaml.safe_dump({PROVENANCE: provenance}, sort_keys=False, allow_unicode=True, width=120)
-        write_atomically(path, resolved_yaml(self.settings) + kept_provenance)
+        write_atomically(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120))
 
     def _require_same(self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
         for key, old, new in _differences(kept, wanted):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from triphase.errors import RunError
 from triphase.models.roles import REWARD, SharedModel
-from triphase.training.checkpoint import find_damage, write_directory
+from triphase.training.checkpoint import find_damage, sealed_directory, write_directory
 
 ADAPTER_FILE = "adapter_model.safetensors"
 _SCORE_KEY = "base_model.model.score.weight"
@@ -70,12 +70,10 @@ def load_reward_model(shared: SharedModel, directory: Path) -> None:
 
 def save_whole_model(shared: SharedModel, directory: Path) -> None:
     """Write every weight as an ordinary checkpoint (after full fine-tuning)."""
-    model = shared.backbone.model
-    with tempfile.TemporaryDirectory(dir=_made(directory.parent)) as folder:
+    with sealed_directory(directory) as folder:
         with shared.adapters.removed():
-            model.save_pretrained(folder)
+            shared.backbone.model.save_pretrained(folder)
         shared.template.tokenizer.save_pretrained(folder)
-        write_directory(directory, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())})
 
 
 def _adapter_files(
@@ -106,7 +104,3 @@ def _tensors(directory: Path, name: str) -> dict[str, Tensor]:
     found: dict[str, torch.Tensor] = load((directory / name).read_bytes())
     return found
 
-
-def _made(directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory

@@ -4,12 +4,11 @@ They hold adapters, heads, Adam's moments and counters, never the base. One that
 and the one before it is used.
 """
 
-import hashlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from triphase.errors import RunError
+from triphase.records.files import atomic_directory, fingerprint
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -47,7 +47,7 @@ def save_checkpoint(
         "values.json": json.dumps(dict(values), indent=1, sort_keys=True).encode(),
     }
     target = parent / f"{step:06d}"
-    write_directory(target, files, extra={"format": FORMAT, "step": step})
+    write_directory(target, files, format=FORMAT, step=step)
     for old in _steps(parent)[:-keep]:
         shutil.rmtree(parent / f"{old:06d}")
     return target
@@ -78,33 +78,25 @@ def load_latest(parent: Path) -> Checkpoint | None:
     return None
 
 
-def write_directory(target: Path, files: Mapping[str, bytes], *, extra: Mapping[str, Any] | None = None) -> None:
-    """Write files into a new directory, all or none, with their SHA-256 sums in a manifest. An old one is replaced.
+@contextmanager
+def sealed_directory(target: Path, **facts: Any) -> Iterator[Path]:
+    """A directory to fill that takes the place of ``target`` at the end, all or nothing, with a manifest of its sums.
 
     Raises:
-        RunError: the disk is full or cannot be written.
+        RunError: the disk is full or cannot be written; what was there before stays.
     """
-    aside = target.with_name(f".{target.name}.part")
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    manifest = json.dumps({**(extra or {}), "sha256": sums}, indent=1, sort_keys=True).encode()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        for name, content in {**files, _MANIFEST: manifest}.items():
-            with open(aside / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_directory(aside)
-        _replace(aside, target)
-        _sync_directory(target.parent)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise RunError(
-            f"cannot write {target}: {error.strerror or error}; free some space or mend the permissions, then run the "
-            "same command again: nothing that was kept before is lost"
-        ) from error
+    with atomic_directory(target) as aside:
+        yield aside
+        sums = {path.name: fingerprint(path) for path in sorted(aside.iterdir())}
+        manifest = json.dumps({**facts, "sha256": sums}, indent=1, sort_keys=True)
+        (aside / _MANIFEST).write_text(manifest, encoding="utf-8")
+
+
+def write_directory(target: Path, files: Mapping[str, bytes], **facts: Any) -> None:
+    """Write files into a `sealed_directory`."""
+    with sealed_directory(target, **facts) as aside:
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
 
 
 def find_damage(path: Path) -> str | None:
@@ -112,31 +104,15 @@ def find_damage(path: Path) -> str | None:
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
         for name, expected in manifest["sha256"].items():
-            if hashlib.sha256((path / name).read_bytes()).hexdigest() != expected:
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if fingerprint(path / name) != expected:
                 return f"the sum of {name} differs"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
+    except FileNotFoundError:
+        return f"{_MANIFEST} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{_MANIFEST} cannot be read: {error}"
     return None
-
-
-def _replace(aside: Path, target: Path) -> None:
-    """Rename over an old directory. A kill between the two renames leaves the old one under its aside name."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.rename(target, old)
-    os.rename(aside, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _steps(parent: Path) -> list[int]:
