@@ -101,7 +101,7 @@ def report(run: RunPath, /) -> None:
 
 def chat(model: Annotated[str, Parameter(help="The directory of a run, a model's directory, or a hub id.")], /) -> None:
     """Talk to a run's policy, or to any model."""
-    from triphase.commands.pipeline import chat as talk
+    from triphase.commands.chat import chat as talk
 
     talk(model)
 
@@ -116,9 +116,9 @@ def export(
     require_run(run)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RunError(f"{to}: exists already; name a new directory with --to")
-    from triphase.commands.pipeline import export as merge
+    from triphase.commands.merge import merge_policy
 
-    merge(run, to)
+    merge_policy(run, to)
     print(to)
 
 

@@ -52,9 +52,7 @@ def outcome_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if text
     ]
     yield from _line("time", time)
-    yield from _line(
-        "labelers", [_percent("agree on {} of the pairs", (summary.get("labelers") or {}).get("agreement"))]
-    )
+    yield from _line("labelers", [_percent("agree on {} of the pairs", labelers.get("agreement"))])
     accuracy = _percent("right on {} of the held-out pairs", reward.get("accuracy"))
     yield from _line(
         "reward model",

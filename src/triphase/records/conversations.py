@@ -72,7 +72,12 @@ def divided(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[tuple
 
 
 def checked_prompt(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """``messages`` as a prompt: it ends with something that the user says, and a system message comes first."""
+    """``messages`` as a prompt: it ends with something that the user says, and a system message comes first.
+
+    An assistant's turn that is opened and left empty at the end, as transcripts do, is where the answer goes.
+    """
+    if messages[-1:] == (Message("assistant", ""),):
+        messages = messages[:-1]
     if not messages or messages[-1].role != "user":
         role = f"one of the {messages[-1].role}" if messages else "none"
         row.refuse(f"the prompt in {column} must end with a user message, not {role}")

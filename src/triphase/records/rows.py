@@ -70,20 +70,23 @@ def _shown(given: str, path: Path) -> str:
 def _csv(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
     csv.field_size_limit(min(sys.maxsize, LONGEST_LINE))
     lines = (decoded(line, name, number) for number, line in numbered_lines(path, name))
-    reader = csv.DictReader(lines, strict=True)
+    reader = csv.reader(lines, strict=True)
+    columns: list[str] | None = None
     while True:
         number = reader.line_num + 1
         try:
-            values = next(reader, None)
+            fields = next(reader, None)
         except csv.Error as error:
-            raise DataError(f"{name}:{max(number, reader.line_num)}: not valid CSV: {error}") from None
-        if values is None:
+            raise DataError(f"{name}:{number}: not valid CSV: {error}") from None
+        if fields is None:
             return
-        number = max(number, 2)
-        if None in values or None in values.values():
-            refused(DataError(f"{name}:{number}: not as many fields as the {len(reader.fieldnames or ())} columns"))
-            continue
-        yield Row(values, name, number)
+        if columns is None:
+            columns = fields
+        elif len(fields) != len(columns):
+            if fields:
+                refused(DataError(f"{name}:{number}: {len(fields)} fields, where there are {len(columns)} columns"))
+        else:
+            yield Row(dict(zip(columns, fields, strict=True)), name, number)
 
 
 def _parquet(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:

@@ -241,6 +241,10 @@ def _refuse_odd_numbers(values: Any, path: KeyPath, places: _Places) -> None:
         for key, value in values.items():
             _refuse_odd_numbers(value, (*path, key), places)
         return
+    if isinstance(values, list):
+        for index, value in enumerate(values):
+            _refuse_odd_numbers(value, (*path, index), places)
+        return
     allowed = allowed_values(path)
     odd = isinstance(values, bool) or (isinstance(values, str) and not math.isfinite(_number(values)))
     if odd and "number" in allowed:

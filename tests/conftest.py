@@ -1,0 +1,35 @@
+"""What every test has: no network, no user's settings, one thread."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Before any library reads them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["COLUMNS"] = "120"
+os.environ["NO_COLOR"] = "1"
+
+# The same examples each time, and no clock: a loaded machine makes no test fail.
+hypothesis.settings.register_profile("triphase", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.load_profile("triphase")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path

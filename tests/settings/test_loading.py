@@ -1,0 +1,220 @@
+"""Settings files and overrides: what is taken, and the one line for every mistake."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triphase.errors import SettingsError
+from triphase.settings.loading import as_scalar, load_settings, resolved_yaml, settings_from_text
+from triphase.settings.schema import RunSettings
+
+BASE = """\
+name: my
+model:
+  name: organisation/model
+data:
+  demonstrations:
+    - path: a.jsonl
+      weight: 2
+  prompts: [{path: org/prompts}]
+ppo:
+  kl-coefficient: 1e-2
+  optimizer: {learning-rate: 1e-4}
+arms:
+  free: {kl-coefficient: 0, optimizer: {schedule: constant}}
+"""
+
+
+def refused(text: str, **overrides: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        settings_from_text(text, {name.replace("__", "."): value for name, value in overrides.items()}, "my.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def overridden(name: str, value: str) -> RunSettings:
+    return settings_from_text(BASE, {name: value}, "my.yaml")
+
+
+def override_refused(name: str, value: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        overridden(name, value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_both_spellings_of_a_key_and_numbers_as_people_write_them() -> None:
+    settings = settings_from_text(BASE)
+    assert settings.ppo.kl_coefficient == 0.01
+    assert settings_from_text(BASE.replace("kl-coefficient: 1e-2", "kl_coefficient: 1e-2")) == settings
+
+
+def test_a_key_inside_a_section_with_defaults_replaces_that_key_alone() -> None:
+    plain = RunSettings.model_validate({"name": "x", "model": {"name": "m"}, "data": {}}).ppo.optimizer
+    optimizer = settings_from_text(BASE).ppo.optimizer
+    assert optimizer.learning_rate == 1e-4
+    assert optimizer.head_learning_rate == plain.head_learning_rate == 1e-3
+
+
+def test_arms_are_laid_over_the_main_run() -> None:
+    arm = settings_from_text(BASE).ppo_of("free")
+    assert (arm.kl_coefficient, arm.optimizer.schedule, arm.optimizer.learning_rate) == (0, "constant", 1e-4)
+
+
+def test_overrides_win_and_are_read_as_yaml() -> None:
+    assert overridden("ppo.kl-coefficient", "0.02").ppo.kl_coefficient == 0.02
+    assert overridden("ppo.kl_coefficient", "2e-2").ppo.kl_coefficient == 0.02
+    assert overridden("ppo.kl-target", "null").ppo.kl_target is None
+    assert overridden("ppo.standardise-scores", "false").ppo.standardise_scores is False
+    assert overridden("adapters.targets", "[q_proj, v_proj]").adapters.targets == ("q_proj", "v_proj")
+    assert overridden("data.demonstrations.0.weight", "3").data.demonstrations[0].weight == 3
+    assert overridden("arms.free.clip-range", "0.1").ppo_of("free").clip_range == 0.1
+    assert overridden("labelling.source", "none").labelling.source == "none"
+    assert overridden("checkpoints.keep", "1").checkpoints.keep == 1
+
+
+def test_words_that_yaml_1_1_takes_for_booleans_stay_words() -> None:
+    assert settings_from_text(BASE.replace("name: my", "name: on")).name == "on"
+    assert settings_from_text(BASE.replace("name: my", "name: 2026-01-02")).name == "2026-01-02"
+
+
+def test_the_resolved_settings_read_back_to_the_same(tmp_path: Path) -> None:
+    settings = settings_from_text(BASE)
+    assert settings_from_text(resolved_yaml(settings)) == settings
+    run = tmp_path / "elsewhere" / "my"
+    run.mkdir(parents=True)
+    wrapped = {"settings": settings.model_dump(mode="json"), "versions": {"python": "3"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(wrapped))
+    assert load_settings(run) == settings.model_copy(update={"output": str(run.parent)})
+
+
+def test_paths_are_relative_to_the_file_and_hub_ids_stay(tmp_path: Path) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    file = tmp_path / "my.yaml"
+    file.write_text(BASE.replace("organisation/model", "models/mine"))
+    settings = load_settings(file)
+    assert settings.data.demonstrations[0].path == str(tmp_path / "a.jsonl")
+    assert settings.data.prompts[0].path == "org/prompts"
+    assert settings.model.name == str(tmp_path / "models" / "mine")
+    file.write_text(BASE.replace("organisation/model", "embedded:tiny"))
+    assert load_settings(file).model.name == "embedded:tiny"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BASE + "pppo: 1", "my.yaml:14: pppo: unknown setting; did you mean ppo?"),
+        (
+            BASE.replace("kl-coefficient: 1e-2", "kl-coeficient: 1e-2"),
+            "my.yaml:10: ppo.kl_coeficient: unknown setting; did you mean ppo.kl_coefficient?",
+        ),
+        (
+            BASE.replace("weight", "wieght"),
+            "my.yaml:7: data.demonstrations.0.wieght: unknown setting; did you mean data.demonstrations.0.weight?",
+        ),
+        (BASE + "kl_target: 1", "my.yaml:14: kl_target: unknown setting; did you mean ppo.kl_target?"),
+        (BASE + "name: 1", "my.yaml:14: name is given twice (first on line 1)"),
+        (
+            BASE.replace("kl-coefficient: 1e-2", "kl-coefficient: 1\n  kl_coefficient: 2"),
+            "my.yaml:11: kl_coefficient is given twice (first on line 10)",
+        ),
+        (BASE.replace("name: my", "name: 1"), "my.yaml:1: name: 1 is not allowed; it must be text"),
+        (
+            BASE.replace("weight: 2", "weight: -2"),
+            "my.yaml:7: data.demonstrations.0.weight: -2 is not allowed; it must be a number above 0",
+        ),
+        (
+            BASE.replace("weight: 2", "weight: true"),
+            "my.yaml:7: data.demonstrations.0.weight: true is not allowed; it must be a number above 0",
+        ),
+        (
+            BASE.replace("kl-coefficient: 0,", "clip-range: -1,"),
+            "my.yaml:13: arms.free.clip_range: -1 is not allowed; it must be a number above 0",
+        ),
+        (
+            BASE.replace("kl-coefficient: 0,", "batch-size: 33,"),
+            "my.yaml:13: arms.free: batch_size 33 is not a multiple of minibatch_size 16; "
+            "choose a minibatch_size that divides it",
+        ),
+        ("", "my.yaml: is empty; a settings file needs at least name, model and data"),
+        ("- a", "my.yaml:1: is not a mapping of settings; the file starts with lines like `name: my-run`"),
+        ("a: &x 1\nb: *x", "my.yaml:2: not valid YAML: aliases (*name) are not used here"),
+        ("a: !!python/object:os.x 1", "my.yaml:1: tags such as os.x are not used here"),
+        ("name: x", "my.yaml: model: is missing; give a section of settings (and 1 more)"),
+        ("[" * 3000, "my.yaml: nested too deeply for settings"),
+        ("? [a]\n: 1", "my.yaml:1: a key must be plain text"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: str) -> None:
+    assert refused(text) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ppo.kl-coeficient", "1", "--ppo.kl-coeficient: unknown setting; did you mean ppo.kl_coefficient?"),
+        ("kl-coefficient", "1", "--kl-coefficient: unknown setting; did you mean ppo.kl_coefficient?"),
+        ("ppp.x", "1", "--ppp.x: unknown setting; did you mean ppo?"),
+        ("name.x", "1", "--name.x: unknown setting; there is nothing below the value my"),
+        ("data.prompts.3.path", "x", "--data.prompts.3.path: there is no element 3; the list has 1, counted from 0"),
+        ("ppo.epochs", "true", "--ppo.epochs: true is not allowed; it must be a whole number above 0"),
+        ("ppo.kl-coefficient", "nan", "--ppo.kl-coefficient: nan is not allowed; it must be a number at least 0"),
+        ("ppo.kl-coefficient", "inf", "--ppo.kl-coefficient: inf is not allowed; it must be a number at least 0"),
+        ("seed", "1.5", "--seed: 1.5 is not allowed; it must be a whole number"),
+        ("sft.method", "lorra", "--sft.method: lorra is not allowed; it must be `lora` | `full`"),
+        (
+            "adapters.layers",
+            "[1]",
+            "--adapters.layers: [1] is not allowed; it must be a whole number above 0, or `all`",
+        ),
+        ("ppo", "3", "--ppo: 3 is not allowed; it must be a section of settings"),
+        ("data.prompts", "3", "--data.prompts: 3 is not allowed; it must be a list of sections"),
+        ("model.name", "", "--model.name: null is not allowed; it must be text"),
+        ("", "1", "--: not the name of a setting; write for example --ppo.kl-coefficient"),
+        (
+            "labelling.source",
+            "simulated",
+            "my.yaml: labelling.source is simulated, but evaluation.gold is not set; name the gold score",
+        ),
+    ],
+)
+def test_a_mistake_in_an_override_names_the_option(name: str, value: str, message: str) -> None:
+    assert override_refused(name, value) == message
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for make, message in (
+        (lambda path: None, "cannot be read (No such file or directory)"),
+        (lambda path: path.mkdir(), "is a directory"),
+        (lambda path: (path.rmdir(), path.write_bytes(b"name: \xff")), "not UTF-8 text (byte 6)"),
+    ):
+        path = tmp_path / "my.yaml"
+        make(path)
+        with pytest.raises(SettingsError, match=r"my\.yaml") as caught:
+            load_settings(path)
+        assert message in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_gives_settings_or_one_line(text: str) -> None:
+    try:
+        settings_from_text(text)
+    except SettingsError as error:
+        assert len(str(error).splitlines()) == 1
+
+
+@given(st.text(alphabet="abk.-_ 0123", max_size=12), st.text(max_size=12))
+def test_any_override_gives_settings_or_one_line(name: str, value: str) -> None:
+    try:
+        overridden(name, value)
+    except SettingsError as error:
+        assert len(str(error).splitlines()) == 1
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn", "Co"]), min_size=1))
+def test_a_quoted_scalar_stands_for_its_text(text: str) -> None:
+    assert overridden("output", as_scalar(text)).output == text
