@@ -322,11 +322,8 @@ def test_damage_is_one_line_with_its_place(here: Path, content: str | bytes, mes
         ),
         (
             '{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "\\n\\nHuman: c\\n\\nAssistant: b"}',
-            (
-                f"[{json.dumps(ROW)},\n{json.dumps(ROW)}",
-                "d.json:2: not valid JSON: ']' expected, the end of the file found",
-            ),
-            "to one final assistant message",
+            "c.jsonl:1: chosen and rejected part at turn 1, before the last answer; they must be the same conversation "
+            "up to one final assistant message",
         ),
     ],
 )
