@@ -136,6 +136,17 @@ class Adapters:
                 module.lora_a[adapter].requires_grad_(adapter == name)
                 module.lora_b[adapter].requires_grad_(adapter == name)
 
+    @torch.no_grad()
+    def merge(self, name: str) -> None:
+        """Add an adapter's update to the base for good, in float32 and rounded once; the adapter must not work after.
+
+            W ← W + (alpha / rank)·B·A
+        """
+        for module in self._modules.values():
+            weight = module.base.weight
+            update = module.scale * (module.lora_b[name] @ module.lora_a[name])
+            weight.copy_(weight.float() + update)
+
     @contextmanager
     def removed(self) -> Iterator[None]:
         """The model as it was before it was wrapped, for a while: plain libraries know nothing of our modules."""

@@ -54,10 +54,25 @@ class Backbone:
         return self._list_name
 
     @property
-    def boundary_layer(self) -> nn.Module:
-        """The first layer above the boundary: what it reads is the boundary."""
-        layer: nn.Module = getattr(self._decoder, self._list_name)[self.trunk_layers]
-        return layer
+    def layers(self) -> nn.ModuleList:
+        """The decoder's layers, the lowest first."""
+        layers: nn.ModuleList = getattr(self._decoder, self._list_name)
+        return layers
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(…) ids → (…, d)."""
+        embedded: Tensor = self._embed(ids)
+        return embedded
+
+    def rotary(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of rotary positions, each (B, T, D)."""
+        found: tuple[Tensor, Tensor] = self._decoder.rotary_emb(x, position_ids=positions)
+        return found
+
+    def norm(self, x: Tensor) -> Tensor:
+        """The final norm."""
+        normed: Tensor = getattr(self._decoder, _name_of_final_norm(self._decoder))(x)
+        return normed
 
     @property
     def hidden_size(self) -> int:

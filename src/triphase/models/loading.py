@@ -12,11 +12,12 @@ from triphase.settings.schema import ModelSettings
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A causal language model with frozen weights, in evaluation mode, and its tokenizer."""
+    """A causal language model with frozen weights, in evaluation mode, its tokenizer, and the system prompt to use."""
 
     model: Any
     tokenizer: Any
     name: str
+    system_prompt: str | None = None
 
 
 def choose_device(setting: str) -> torch.device:
@@ -69,7 +70,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         ) from error
     model.to(device).eval().requires_grad_(False)
     _switch_dropout_off(model)
-    return LoadedModel(model, tokenizer, name)
+    return LoadedModel(model, tokenizer, name, settings.system_prompt)
 
 
 def _switch_dropout_off(model: torch.nn.Module) -> None:

@@ -21,6 +21,7 @@ from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
 from triphase.models.heads import ScoreHead, ValueHead
 from triphase.models.loading import LoadedModel
+from triphase.models.stepping import TokenStepper
 from triphase.objectives.logprobs import ResponseLogprobs, response_logprobs
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template
@@ -50,11 +51,12 @@ class SharedModel:
     def __init__(self, loaded: LoadedModel, settings: AdapterSettings, *, seed: int, base_name: str | None = None):
         layers = None if settings.layers == "all" else settings.layers
         self.backbone = Backbone(loaded.model, adapted_layers=layers)
-        self.template = Template(loaded.tokenizer)
+        self.template = Template(loaded.tokenizer, loaded.system_prompt)
         self.base_name = base_name or loaded.name
         self.adapters = Adapters(
             self.backbone, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, seed=seed
         )
+        self.steps_directly = TokenStepper.fits(self.backbone)
         self.value_head = ValueHead(self.backbone.hidden_size).to(self.backbone.device)
         self.score_head = ScoreHead(self.backbone.hidden_size, generator(seed, "score-head")).to(self.backbone.device)
 

@@ -6,12 +6,12 @@ from the row's own seed: no sort, one temporary of (rows, vocabulary).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from triphase.models.roles import SharedModel
+from triphase.models.stepping import TokenStepper
 from triphase.rollouts.types import Generated, Request
 
 # Rows are dropped from the batch once this share of it is finished: dropping copies the cache.
@@ -56,11 +56,12 @@ class LocalGenerator:
     def _generate_batch(self, requests: Sequence[Request], temperature: float, limit: int) -> list[Generated]:
         end_id, device = self._shared.template.end_id, self._shared.device
         uniforms = _uniforms([request.seed for request in requests], limit).to(device)
-        state = _DecodeState.prefill(self._shared, [request.prompt for request in requests])
+        stepper = TokenStepper(self._shared.backbone, direct=self._shared.steps_directly)
+        stepper.read([request.prompt for request in requests], pad_id=self._shared.template.pad_id, room=limit)
         responses: list[list[int]] = [[] for _ in requests]
         rows = list(range(len(requests)))  # rows[i] is the request that row i of the batch answers
         for position in range(limit):
-            logits = nn.functional.linear(state.hidden, self._shared.backbone.head_weight)
+            logits = nn.functional.linear(stepper.hidden, self._shared.backbone.head_weight)
             tokens = sample(logits, temperature, uniforms[rows, position])
             for row, token in zip(rows, tokens.tolist(), strict=True):
                 if not responses[row] or responses[row][-1] != end_id:
@@ -69,10 +70,10 @@ class LocalGenerator:
             if not alive or position == limit - 1:
                 break
             if len(alive) <= (1 - _COMPACT_SHARE) * len(rows):
-                state = state.keep(alive)
+                stepper.keep(alive)
                 tokens = tokens[alive]
                 rows = [rows[index] for index in alive]
-            state = state.step(self._shared, tokens)
+            stepper.step(tokens)
         return [Generated(tuple(ids), ids[-1] == end_id) for ids in responses]
 
 
@@ -92,46 +93,6 @@ def sample(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
     threshold = uniform.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
     found = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
     return found.clamp(max=logits.shape[-1] - 1)
-
-
-@dataclass(slots=True)
-class _DecodeState:
-    """The key-value cache of a batch, and the hidden state from which its next tokens are predicted."""
-
-    cache: object
-    mask: Tensor  # (B, T) 1 on real tokens
-    positions: Tensor  # (B,) position of the newest token
-    hidden: Tensor  # (B, d)
-
-    @classmethod
-    def prefill(cls, shared: SharedModel, prompts: Sequence[Sequence[int]]) -> "_DecodeState":
-        """Read the prompts, padded on the left so that all of them end at the same place."""
-        from transformers import DynamicCache
-
-        longest = max(len(prompt) for prompt in prompts)
-        ids = torch.full((len(prompts), longest), shared.template.pad_id, dtype=torch.long)
-        mask = torch.zeros((len(prompts), longest), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-            mask[row, longest - len(prompt) :] = 1
-        ids, mask = ids.to(shared.device), mask.to(shared.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache()
-        hidden = shared.backbone.decode(ids, mask, positions, cache)
-        return cls(cache, mask, positions[:, -1], hidden)
-
-    def step(self, shared: SharedModel, tokens: Tensor) -> "_DecodeState":
-        """Read one more token a row."""
-        mask = torch.cat([self.mask, self.mask.new_ones((len(tokens), 1))], dim=1)
-        positions = self.positions + 1
-        hidden = shared.backbone.decode(tokens[:, None], mask, positions[:, None], self.cache)
-        return _DecodeState(self.cache, mask, positions, hidden)
-
-    def keep(self, rows: list[int]) -> "_DecodeState":
-        """Drop all other rows, and the columns in which all that are left have padding."""
-        index = torch.tensor(rows, device=self.mask.device)
-        self.cache.batch_select_indices(index)  # type: ignore[attr-defined]
-        return _DecodeState(self.cache, self.mask[index], self.positions[index], self.hidden[index])
 
 
 def _uniforms(seeds: Sequence[int], count: int) -> Tensor:

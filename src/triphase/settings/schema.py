@@ -34,6 +34,8 @@ class ModelSettings(Settings):
     """Where tensors live; `auto` takes CUDA where there is one."""
     max_length: Positive = 1024
     """Longest prompt plus response, in tokens; longer records are errors, never cut in silence."""
+    system_prompt: str | None = None
+    """A system message put before every conversation that has none; none leaves it to the chat template."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you name a model that you trust."""
 

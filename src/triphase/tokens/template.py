@@ -19,16 +19,21 @@ class Template:
 
     A prompt is rendered by the chat template with the assistant's turn opened; a tokenizer without a template
     (a base model's) gets the plain text. A response is its text and, where it is finished, ``end_id``.
+
+    ``system_prompt`` is put before conversations that have no system message; None leaves that to the chat template.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, system_prompt: str | None = None) -> None:
         self.tokenizer = tokenizer
+        self._system = None if system_prompt is None else Message("system", system_prompt)
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
         self.end_id: int = self._find_end()
         self.pad_id: int = self._find_padding()
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a prompt, up to where the response begins."""
+        if self._system is not None and messages[0].role != "system":
+            messages = [self._system, *messages]
         if not self.is_chat:
             text = "\n".join(message.content for message in messages)
             return list(self.tokenizer(text).input_ids)

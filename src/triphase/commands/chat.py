@@ -1,0 +1,76 @@
+"""Talking to a run's policy, or to any model: one turn after another, on the terminal."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from triphase.batches.order import seed_of
+from triphase.commands.open_run import open_policy
+from triphase.embedded.registry import PREFIX, model_directory
+from triphase.models.loading import load_model
+from triphase.models.roles import SharedModel
+from triphase.records.types import Message, Prompt
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.types import Request
+from triphase.settings.schema import AdapterSettings, ModelSettings
+from triphase.tokens.encoding import encode_prompt
+
+MAX_RESPONSE_TOKENS = 256
+TEMPERATURE = 0.7
+
+
+class Conversation:
+    """A dialogue with one policy; it remembers all turns."""
+
+    def __init__(self, shared: SharedModel, adapter: str | None, *, max_length: int) -> None:
+        self._shared = shared
+        self._generator = LocalGenerator(shared, adapter=adapter, batch_size=1)
+        self._max_length = max_length
+        self._turns: list[Message] = []
+
+    def say(self, text: str) -> str:
+        """The policy's answer to the next turn."""
+        self._turns.append(Message("user", text))
+        prompt = Prompt("chat", tuple(self._turns))
+        ids = encode_prompt(prompt, self._shared.template, room=1, max_length=self._max_length)
+        room = min(MAX_RESPONSE_TOKENS, self._max_length - len(ids))
+        request = Request(ids, seed_of(0, "chat", len(self._turns)))
+        generated = self._generator.generate([request], temperature=TEMPERATURE, max_response_tokens=room)
+        answer = self._shared.template.text(generated[0].ids)
+        self._turns.append(Message("assistant", answer))
+        return answer
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._turns.clear()
+
+
+def chat(model: str, read: Callable[[], str | None] | None = None) -> None:
+    """Talk to the PPO policy of a run directory, or to a model directory or hub id. An empty line or Ctrl-D ends."""
+    console = Console()
+    conversation = _conversation(model)
+    console.print("Write a message. /new begins a new conversation, an empty line ends.", style="dim")
+    while line := (read or _read)():
+        if line.strip() == "/new":
+            conversation.forget()
+            continue
+        console.print(Text(conversation.say(line), style="green"))
+
+
+def _conversation(model: str) -> Conversation:
+    if (Path(model) / "config.yaml").is_file():
+        shared, adapter, settings = open_policy(Path(model))
+        return Conversation(shared, adapter, max_length=settings.model.max_length)
+    name = str(model_directory(model)) if model.startswith(PREFIX) else model
+    settings_of_model = ModelSettings(name=name)
+    shared = SharedModel(load_model(settings_of_model), AdapterSettings(layers="all"), seed=0)
+    return Conversation(shared, None, max_length=settings_of_model.max_length)
+
+
+def _read() -> str | None:
+    try:
+        return input("› ")
+    except EOFError:
+        return None

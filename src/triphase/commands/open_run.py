@@ -1,0 +1,30 @@
+"""A finished run, opened for reading: its newest policy on its base."""
+
+from pathlib import Path
+
+from triphase.commands.run import Run
+from triphase.commands.rundir import RunDirectory
+from triphase.errors import RunError
+from triphase.models.finals import is_whole, load_policy
+from triphase.models.roles import POLICY, REFERENCE, SharedModel
+from triphase.monitoring.progress import SilentProgress
+from triphase.settings.loading import load_settings
+from triphase.settings.schema import RunSettings
+from triphase.training.state import StopRequest
+
+
+def open_policy(path: Path) -> tuple[SharedModel, str | None, RunSettings]:
+    """The model of a run with the adapter of its PPO policy (of its SFT policy where PPO has not been run).
+
+    Raises:
+        RunError: the run has no policy yet.
+    """
+    settings = load_settings(path)
+    run = Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
+    if not is_whole(path / "sft" / "final"):
+        raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")
+    shared = run.model()
+    if is_whole(path / "ppo" / "final"):
+        load_policy(shared, POLICY, path / "ppo" / "final")
+        return shared, POLICY, settings
+    return shared, REFERENCE if settings.sft.method == "lora" else None, settings
