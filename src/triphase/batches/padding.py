@@ -14,6 +14,19 @@ from triphase.tokens.encoding import Encoded
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """Where tokens stand and whom they see, where that is not plain left to right.
+
+    Attributes:
+        positions: (B, L) position of each token.
+        attention: (B, 1, L, L) bool, True where the row's token may see the column's.
+    """
+
+    positions: Tensor
+    attention: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class TokenBatch:
     """Prompts with their responses, right-padded.
 
@@ -31,6 +44,16 @@ class TokenBatch:
     def lengths(self) -> Tensor:
         """(B,) real tokens of prompt and response."""
         return self.prompt_lengths + self.response_lengths
+
+    @property
+    def layout(self) -> Layout | None:
+        """None: each token sees all that stand before it."""
+        return None
+
+    @property
+    def last_tokens(self) -> tuple[Tensor, Tensor]:
+        """(B,) row and (B,) position of each response's last real token."""
+        return torch.arange(len(self.input_ids), device=self.input_ids.device), self.lengths - 1
 
     @property
     def attention_mask(self) -> Tensor:

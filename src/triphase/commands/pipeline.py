@@ -16,7 +16,7 @@ from triphase.monitoring.metrics import MetricsWriter
 from triphase.monitoring.samples import SampleLog
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.mixture import Mixture, MixtureReport
-from triphase.records.types import Prompt, RankedGroup, Response
+from triphase.records.types import Comparison, Prompt, RankedGroup, Response
 
 if TYPE_CHECKING:
     from triphase.models.roles import SharedModel
@@ -133,6 +133,7 @@ def run_reward(run: Run) -> None:
     with run.directory.timed("reward"):
         with run.store() as store:
             groups, heldout = store.ranked_groups("train"), store.ranked_groups("heldout")
+            votes = store.comparisons("heldout")
         if not groups:
             raise DataError("no training prompt has a ranking; label some, or name data.preferences")
         shared, limit = run.model(), settings.model.max_length
@@ -158,7 +159,7 @@ def run_reward(run: Run) -> None:
         references = _reference_samples(run, shared)
         calibration = calibrate(shared, references, max_tokens=settings.reward.microbatch_tokens)
         scores = [found.tolist() for found in phase.score(phase.heldout)]
-        write_json_lines(run.part("reward", "heldout.jsonl"), _heldout_lines(heldout, scores))
+        write_json_lines(run.part("reward", "heldout.jsonl"), _heldout_lines(heldout, scores, votes))
         write_json(run.part("reward", "calibration.json"), asdict(calibration))
         save_reward_model(shared, final, asdict(calibration))
 
@@ -286,18 +287,25 @@ def _spread(items: Sequence[Response], count: int) -> list[Response]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _heldout_lines(groups: Sequence[RankedGroup], scores: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+def _heldout_lines(
+    groups: Sequence[RankedGroup], scores: Sequence[Sequence[float]], votes: Sequence[Comparison]
+) -> list[dict[str, Any]]:
+    """One line for each vote of one labeler, so that accuracy compares with the agreement of two labelers."""
+    score_of = {
+        (group.prompt.id, text): score
+        for group, found in zip(groups, scores, strict=True)
+        for text, score in zip(group.responses, found, strict=True)
+    }
     return [
         {
-            "prompt_id": group.prompt.id,
-            "score_first": found[pair.first],
-            "score_second": found[pair.second],
-            "target": pair.target,
-            "words_first": len(group.responses[pair.first].split()),
-            "words_second": len(group.responses[pair.second].split()),
+            "prompt_id": vote.prompt.id,
+            "score_first": score_of[vote.prompt.id, vote.chosen],
+            "score_second": score_of[vote.prompt.id, vote.rejected],
+            "target": 1.0,
+            "words_first": len(vote.chosen.split()),
+            "words_second": len(vote.rejected.split()),
         }
-        for group, found in zip(groups, scores, strict=True)
-        for pair in group.pairs
+        for vote in votes
     ]
 
 

@@ -140,7 +140,7 @@ class Adapters:
     def merge(self, name: str) -> None:
         """Add an adapter's update to the base for good, in float32 and rounded once; the adapter must not work after.
 
-            W ← W + (alpha / rank)·B·A
+        W ← W + (alpha / rank)·B·A
         """
         for module in self._modules.values():
             weight = module.base.weight

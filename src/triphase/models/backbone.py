@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from triphase.batches.padding import Layout
 from triphase.errors import ModelError
 
 _PROBE_TOKENS = 8
@@ -59,6 +60,13 @@ class Backbone:
         layers: nn.ModuleList = getattr(self._decoder, self._list_name)
         return layers
 
+    @property
+    def packs(self) -> bool:
+        """Whether several responses may stand in one row behind their prompt: every layer sees the whole row."""
+        config = self.model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ())
+        return kinds == {"full_attention"} or (not kinds and getattr(config, "sliding_window", None) is None)
+
     def embed(self, ids: Tensor) -> Tensor:
         """(…) ids → (…, d)."""
         embedded: Tensor = self._embed(ids)
@@ -96,17 +104,17 @@ class Backbone:
         return self.head_weight.dtype
 
     @torch.no_grad()
-    def trunk(self, input_ids: Tensor) -> Tensor:
+    def trunk(self, input_ids: Tensor, layout: Layout | None = None) -> Tensor:
         """(B, L) right-padded ids → (B, L, d) hidden states at the boundary. Carries no gradient."""
         embedded: Tensor = self._embed(input_ids)
         if not self.trunk_layers:
             return embedded
-        states: Tensor = self._trunk(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        states: Tensor = self._trunk(inputs_embeds=embedded, use_cache=False, **_arguments(layout)).last_hidden_state
         return states
 
-    def upper(self, boundary: Tensor) -> Tensor:
+    def upper(self, boundary: Tensor, layout: Layout | None = None) -> Tensor:
         """(B, L, d) boundary → (B, L, d) hidden states after the last layer and the final norm."""
-        hidden: Tensor = self._upper(inputs_embeds=boundary, use_cache=False).last_hidden_state
+        hidden: Tensor = self._upper(inputs_embeds=boundary, use_cache=False, **_arguments(layout)).last_hidden_state
         return hidden
 
     def whole(self, input_ids: Tensor) -> Tensor:
@@ -161,6 +169,10 @@ class Backbone:
                 f"the language-model head of {name} is not a plain linear map (a bias, a scale or a soft cap), "
                 "which the chunked log-probabilities need; use a model of the Llama, Mistral or Qwen family"
             )
+
+
+def _arguments(layout: Layout | None) -> dict[str, Tensor]:
+    return {} if layout is None else {"position_ids": layout.positions, "attention_mask": layout.attention}
 
 
 def _name_of_layers(decoder: nn.Module) -> str:

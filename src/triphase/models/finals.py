@@ -103,4 +103,3 @@ def _tensors(directory: Path, name: str) -> dict[str, Tensor]:
         raise RunError(f"{directory} cannot be used: {problem}; remove it and run its phase again")
     found: dict[str, torch.Tensor] = load((directory / name).read_bytes())
     return found
-

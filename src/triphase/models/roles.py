@@ -17,6 +17,7 @@ from torch import Tensor
 
 from triphase.batches.order import generator
 from triphase.batches.padding import TokenBatch
+from triphase.batches.sharing import GroupBatch
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
 from triphase.models.heads import ScoreHead, ValueHead
@@ -74,9 +75,9 @@ class SharedModel:
         finally:
             self.adapters.activate(None)
 
-    def trunk(self, batch: TokenBatch) -> Tensor:
+    def trunk(self, batch: TokenBatch | GroupBatch) -> Tensor:
         """(B, L, d) hidden states at the boundary, the same for every role and epoch."""
-        return self.backbone.trunk(batch.input_ids)
+        return self.backbone.trunk(batch.input_ids, batch.layout)
 
     def policy_output(
         self,
@@ -107,12 +108,11 @@ class SharedModel:
             values = self.value_head(hidden) * mask
         return PolicyOutput(empty.masked_scatter(mask, found.logprobs), entropy, values)
 
-    def scores(self, batch: TokenBatch, boundary: Tensor) -> Tensor:
-        """(B,) the reward model's score of each response, read at its last real token."""
+    def scores(self, batch: TokenBatch | GroupBatch, boundary: Tensor) -> Tensor:
+        """(N,) the reward model's score of each response, read at its last real token."""
         with self.role(REWARD):
-            hidden = self.backbone.upper(boundary)
-        last = (batch.lengths - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
-        scores: Tensor = self.score_head(hidden.gather(1, last).squeeze(1))
+            hidden = self.backbone.upper(boundary, batch.layout)
+        scores: Tensor = self.score_head(hidden[batch.last_tokens])
         return scores
 
     def _logprobs(self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool) -> ResponseLogprobs:

@@ -86,7 +86,7 @@ class TokenStepper:
     @classmethod
     def fits(cls, backbone: Backbone) -> bool:
         """Whether the direct step gives what the model's own forward pass gives, on padded rows, over two steps."""
-        if not all(_is_common(layer) for layer in backbone.layers) or _slides(backbone):
+        if not all(_is_common(layer) for layer in backbone.layers) or not backbone.packs:
             return False
         vocabulary = backbone.head_weight.shape[0]
         prompts = [[(7 * row + 3 * place) % vocabulary for place in range(_PROBE_LENGTH - row)] for row in range(2)]
@@ -155,9 +155,3 @@ def _is_common(layer: nn.Module) -> bool:
         and hasattr(layer, "mlp")
         and norms == {"input_layernorm", "post_attention_layernorm"}
     )
-
-
-def _slides(backbone: Backbone) -> bool:
-    config = backbone.model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
-    return bool(kinds - {"full_attention"}) or (not kinds and getattr(config, "sliding_window", None) is not None)

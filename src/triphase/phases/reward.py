@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from triphase.batches.order import microbatches, permutation
-from triphase.batches.padding import pad_batch
+from triphase.batches.padding import TokenBatch, pad_batch
+from triphase.batches.sharing import GroupBatch, packed_length, pad_groups
 from triphase.errors import TrainingError
 from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
@@ -64,9 +65,13 @@ class RewardPhase:
         self.state = TrainingState(
             Updater(shared.adapters.parameters(REWARD), heads, settings.optimizer, total_steps=self.total_steps)
         )
-        self._samples, self._first = flatten(groups)
+        self._packs = shared.backbone.packs
         self.boundaries = Boundaries(
-            shared, self._samples, visits=settings.epochs, max_tokens=settings.microbatch_tokens
+            shared,
+            [packed_length(group) for group in groups],
+            lambda members: self._batch([groups[member] for member in members]),
+            visits=settings.epochs if self._packs else 0,
+            max_tokens=settings.microbatch_tokens,
         )
 
     def fit(
@@ -100,7 +105,7 @@ class RewardPhase:
         # 2. gradients; a microbatch holds whole rankings, each weighs the same in the step
         loss, scores, accuracy, pairs = 0.0, [], 0.0, 0
         for part in microbatches(
-            [_padded_tokens(self.groups[member]) for member in members], max_tokens=self.settings.microbatch_tokens
+            [packed_length(self.groups[member]) for member in members], max_tokens=self.settings.microbatch_tokens
         ):
             chosen = [members[index] for index in part]
             found = self._loss(chosen, len(members))
@@ -127,11 +132,8 @@ class RewardPhase:
         return metrics
 
     def _loss(self, members: Sequence[int], group_count: int) -> "_PartialLoss":
-        indices = [self._first[member] + row for member in members for row in range(len(self.groups[member].responses))]
-        batch = pad_batch(
-            [self._samples[index] for index in indices], pad_id=self.shared.template.pad_id, device=self.shared.device
-        )
-        scores = self.shared.scores(batch, self.boundaries.of(indices, batch))
+        batch = self._batch([self.groups[member] for member in members])
+        scores = self.shared.scores(batch, self.boundaries.of(members, batch))
         return _pair_loss(
             scores,
             [self.groups[member] for member in members],
@@ -139,6 +141,14 @@ class RewardPhase:
             self.settings,
             group_count,
         )
+
+    def _batch(self, groups: Sequence[EncodedGroup]) -> TokenBatch | GroupBatch:
+        """The groups' responses, in order: each prompt once, or (under sliding windows) a row for each response."""
+        pad_id, device = self.shared.template.pad_id, self.shared.device
+        if self._packs:
+            return pad_groups(groups, pad_id=pad_id, device=device)
+        samples = [Encoded(group.prompt, response) for group in groups for response in group.responses]
+        return pad_batch(samples, pad_id=pad_id, device=device)
 
     @torch.no_grad()
     def heldout_figures(self) -> dict[str, float]:
@@ -150,11 +160,20 @@ class RewardPhase:
             figures["reward/heldout_accuracy"] = found.correct / found.decided
         return figures
 
+    @torch.no_grad()
     def score(self, groups: Sequence[EncodedGroup]) -> list[Tensor]:
-        """The scores of each group's responses."""
-        samples, first = flatten(groups)
-        scores = score_samples(self.shared, samples, max_tokens=self.settings.microbatch_tokens)
-        return [scores[start : start + len(group.responses)] for start, group in zip(first, groups, strict=True)]
+        """The scores of each group's responses, on the CPU."""
+        found: list[Tensor] = [torch.empty(0)] * len(groups)
+        for members in microbatches(
+            [packed_length(group) for group in groups], max_tokens=self.settings.microbatch_tokens
+        ):
+            chosen = [groups[member] for member in members]
+            batch = self._batch(chosen)
+            scores = self.shared.scores(batch, self.shared.trunk(batch)).cpu()
+            parts = scores.split([len(group.responses) for group in chosen])
+            for member, part in zip(members, parts, strict=True):
+                found[member] = part
+        return found
 
 
 @torch.no_grad()
@@ -182,16 +201,6 @@ def calibrate(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: in
         )
     shared.score_head.calibrate(mean, deviation)
     return Calibration(mean, deviation, len(samples))
-
-
-def flatten(groups: Sequence[EncodedGroup]) -> tuple[list[Encoded], list[int]]:
-    """All responses as samples, and the place of each group's first."""
-    samples: list[Encoded] = []
-    first: list[int] = []
-    for group in groups:
-        first.append(len(samples))
-        samples.extend(Encoded(group.prompt, response) for response in group.responses)
-    return samples, first
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +242,6 @@ def _pair_loss(
     right = ((difference > 0) == (targets > 0.5)).float()
     right = torch.where(difference == 0, torch.full_like(right, 0.5), right)
     return _PartialLoss(loss, scores.detach(), float(right[decided].sum()), int(decided.sum()))
-
-
-def _padded_tokens(group: EncodedGroup) -> int:
-    longest = max(len(response) for response in group.responses)
-    return len(group.responses) * (len(group.prompt) + longest)
 
 
 def _order(count: int, epochs: float, seed: int) -> list[int]:

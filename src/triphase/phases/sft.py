@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from triphase.batches.order import microbatches
-from triphase.batches.padding import pad_batch
+from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.supervised import response_nll
@@ -52,7 +52,8 @@ class SupervisedPhase:
         self.state = TrainingState(Updater(trained, {}, settings.optimizer, total_steps=self.total_steps))
         self.boundaries = Boundaries(
             shared,
-            samples,
+            [sample.length for sample in samples],
+            self._batch,
             visits=len(order) / max(1, len(samples)) if settings.method == "lora" else 0,
             max_tokens=settings.microbatch_tokens,
         )
@@ -108,10 +109,12 @@ class SupervisedPhase:
             metrics["sft/heldout_loss"] = self.heldout_loss()
         return metrics
 
+    def _batch(self, indices: Sequence[int]) -> TokenBatch:
+        samples = [self.samples[index] for index in indices]
+        return pad_batch(samples, pad_id=self.shared.template.pad_id, device=self.shared.device)
+
     def _loss(self, indices: Sequence[int], tokens: int) -> torch.Tensor:
-        batch = pad_batch(
-            [self.samples[index] for index in indices], pad_id=self.shared.template.pad_id, device=self.shared.device
-        )
+        batch = self._batch(indices)
         boundary = None if self.adapter is None else self.boundaries.of(indices, batch)
         output = self.shared.policy_output(batch, boundary, adapter=self.adapter, temperature=1.0)
         loss, _ = response_nll(output.logprobs, batch.response_mask, token_count=tokens)
