@@ -111,7 +111,7 @@ def test_interval_draws_whole_prompts() -> None:
 def test_alpha_of_rankings() -> None:
     same = [ranking(name, {"a": 1, "b": 2, "c": 3}) for name in ("one", "two")]
     assert ranking_alpha(same) == pytest.approx(1.0)
-    assert pair_alpha(same + [ranking("one", {"d": 2, "e": 1}, "q"), ranking("two", {"d": 2, "e": 1}, "q")]) == 1.0
+    assert pair_alpha([*same, ranking("one", {"d": 2, "e": 1}, "q"), ranking("two", {"d": 2, "e": 1}, "q")]) == 1.0
     opposite = [ranking("one", {"a": 1, "b": 2, "c": 3}), ranking("two", {"a": 3, "b": 2, "c": 1})]
     assert ranking_alpha(opposite) < 0
     assert mean_places(ranking("one", {"a": 1, "b": 1, "c": 5})) == {"a": 1.5, "b": 1.5, "c": 3.0}

@@ -53,14 +53,24 @@ def pair_votes(rankings: Iterable[Ranking]) -> Votes:
 
 
 def pairwise_agreement(
-    rankings: Iterable[Ranking], *, between: tuple[str, str] | None = None, seed: int = 0, resamples: int = RESAMPLES
+    rankings: Iterable[Ranking],
+    *,
+    between: tuple[str, str] | None = None,
+    of: str | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Agreement:
-    """Share of response pairs on which two labelers agree, over all pairs of labelers (or ``between`` two)."""
+    """Share of response pairs on which two labelers agree, over all pairs of labelers.
+
+    ``between`` keeps to two labelers, ``of`` to one labeler against each of the others.
+    """
     strict: list[tuple[str, float]] = []
     tied: list[tuple[str, float]] = []
     for (prompt_id, _, _), by_labeler in pair_votes(rankings).items():
         for one, other in combinations(sorted(by_labeler), 2):
             if between is not None and {one, other} != set(between):
+                continue
+            if of is not None and of not in (one, other):
                 continue
             a, b = by_labeler[one], by_labeler[other]
             tied.append((prompt_id, _tie_credit(a, b)))

@@ -5,8 +5,8 @@ it is shown first (position bias), plus Gumbel noise: ranking by it is Plackettâ
 tied. Every tenth ranking is a lapse (random); half of the last labeler's are. Left out: learning, fatigue, and
 opinions of one's own; real labelers also disagree for reasons, these only by chance.
 
-Every draw follows from the seed, the labeler, the prompt and the round, never from the order of the calls or from
-the clock, so the same seed gives the same rankings over HTTP and straight into the store.
+Every draw follows from the seed, the labeler, the texts and the round, never from the order of the calls or from the
+clock. So the same seed gives the same rankings, and over HTTP, where ids are hidden, the same noise.
 """
 
 import hashlib
@@ -92,10 +92,10 @@ class SimulatedLabelers:
 
         ``round_`` tells a repeated look (self-consistency) from the first.
         """
-        draw = self._generator("choice", prompt.id, labeler, round_)
-        noise = {response.id: self.noise_scale * _gumbel(draw) for response in sorted(shown, key=_id_of)}
+        draw = self._generator("choice", prompt.text, labeler, round_)
+        noise = {response.id: self.noise_scale * _gumbel(draw) for response in sorted(shown, key=_text_of)}
         lapses = draw.random() < self._lapses.get(labeler, LAPSE_SHARE)
-        random_utility = {response.id: draw.gauss(0.0, 1.0) for response in sorted(shown, key=_id_of)}
+        random_utility = {response.id: draw.gauss(0.0, 1.0) for response in sorted(shown, key=_text_of)}
         words = sum(len(response.text.split()) for response in shown)
         seconds = round((4.0 + 0.3 * words) * math.exp(draw.gauss(0.0, 0.3)) * (0.4 if lapses else 1.0), 1)
         if lapses:
@@ -108,8 +108,8 @@ class SimulatedLabelers:
         self, prompt: Prompt, responses: Sequence[Response], labeler: str, *, submitted_at: float = EPOCH
     ) -> Ranking:
         """One ranking, shown in an order that is drawn for this labeler and kept in the record."""
-        shown = sorted(responses, key=_id_of)
-        self._generator("order", prompt.id, labeler, 0).shuffle(shown)
+        shown = sorted(responses, key=_text_of)
+        self._generator("order", prompt.text, labeler, 0).shuffle(shown)
         choice = self.choose(prompt, shown, labeler)
         return Ranking(
             id=ranking_id(prompt.id, labeler, 0, self.seed),
@@ -193,8 +193,8 @@ def _gumbel(draw: random.Random) -> float:
     return -math.log(-math.log(draw.random() or 0.5))  # random() may be 0, whose logarithm is not finite
 
 
-def _id_of(response: Response) -> str:
-    return response.id
+def _text_of(response: Response) -> tuple[str, bool]:
+    return response.text, response.finished
 
 
 def _places(utility: dict[str, float]) -> dict[str, int]:

@@ -14,11 +14,11 @@ def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequenc
     The target of a pair is the mean of its votes (preferred 1, tied 0.5, other 0). A pair that an adjudication orders
     has that vote alone. The first of a pair is the one preferred by the majority, so targets are at least 0.5; equal
     votes stand in the order of the responses. Responses with the same text and ending are one response. ``margin`` is
-    the mean of the margins given with the answers that voted with the majority.
+    the mean of the margins given with the answers, those of the minority counting against it, and at least 0.
     """
     index_of, distinct = _distinct(responses)
     votes: dict[tuple[int, int], list[float]] = defaultdict(list)
-    margins: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    margins: dict[tuple[int, int], list[float]] = defaultdict(list)
     decided: set[tuple[int, int]] = set()
     voters: set[str] = set()
     for answer in sorted(answers, key=lambda answer: answer.purpose != "adjudication"):
@@ -27,8 +27,7 @@ def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequenc
             seen = {pair: vote for pair, vote in seen.items() if pair not in decided}
         for pair, vote in seen.items():
             votes[pair].append(vote)
-            if answer.margin is not None:
-                margins[pair].append((vote, answer.margin))
+            margins[pair].append((2.0 * vote - 1.0) * (answer.margin or 0.0))
         if answer.purpose == "adjudication":
             decided |= seen.keys()
         if seen:
@@ -79,10 +78,8 @@ def _votes_of(answer: Answer, index_of: dict[str, int]) -> dict[tuple[int, int],
     return {pair: sum(values) / len(values) for pair, values in found.items()}
 
 
-def _pair(first: int, second: int, votes: list[float], margins: list[tuple[float, float]]) -> Pair:
-    target = sum(votes) / len(votes)
-    sided = [margin for vote, margin in margins if (vote - 0.5) * (target - 0.5) > 0]
-    margin = sum(sided) / len(sided) if sided else 0.0
+def _pair(first: int, second: int, votes: list[float], margins: list[float]) -> Pair:
+    target, margin = sum(votes) / len(votes), sum(margins) / len(margins)
     if target < 0.5:
-        return Pair(second, first, 1.0 - target, margin)
-    return Pair(first, second, target, margin)
+        return Pair(second, first, 1.0 - target, max(0.0, -margin))
+    return Pair(first, second, target, max(0.0, margin) if target > 0.5 else 0.0)

@@ -1,10 +1,9 @@
-"""Names that follow from content, so that the same record has the same id wherever it is made."""
+"""Ids that follow from content, so that the same record has the same id wherever it is made. See also
+``records.identity`` for prompts.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterable
-
-from triphase.records.types import Message
 
 _DIGITS = 20
 
@@ -12,11 +11,6 @@ _DIGITS = 20
 def _digest(kind: str, content: list[object]) -> str:
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return f"{kind}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:_DIGITS]}"
-
-
-def prompt_id(messages: Iterable[Message]) -> str:
-    """The id of a prompt that came without one."""
-    return _digest("p", [[message.role, message.content] for message in messages])
 
 
 def response_id(prompt: str, model: str, index: int, text: str) -> str:

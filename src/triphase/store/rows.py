@@ -15,9 +15,16 @@ def as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
+def storable(text: str) -> str:
+    """The text with what no database keeps (NUL, unpaired surrogates) replaced by U+FFFD."""
+    if "\0" not in text and text.isprintable():
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def prompt_row(prompt: Prompt) -> dict[str, Any]:
     """The columns of a prompt, without its position."""
-    messages = as_json([[message.role, message.content] for message in prompt.messages])
+    messages = as_json([[message.role, storable(message.content)] for message in prompt.messages])
     return {"id": prompt.id, "messages": messages, "kind": prompt.kind, "split": prompt.split}
 
 
@@ -29,7 +36,8 @@ def prompt_of(row: Row[Any]) -> Prompt:
 
 def response_row(response: Response) -> dict[str, Any]:
     """The columns of a response, without its position."""
-    return {name: getattr(response, name) for name in ("id", "prompt_id", "text", "model", "finished", "seed")}
+    row = {name: getattr(response, name) for name in ("id", "prompt_id", "model", "finished", "seed")}
+    return {**row, "text": storable(response.text)}
 
 
 def response_of(row: Row[Any]) -> Response:
@@ -51,7 +59,7 @@ def answer_row(answer: Answer) -> dict[str, Any]:
         "order_shown": as_json(list(ranking.order_shown)),
         "submitted_at": float(ranking.submitted_at),
         "seconds": ranking.seconds,
-        "note": ranking.note,
+        "note": storable(ranking.note),
         "guideline_version": answer.guideline_version,
         "strength": answer.strength,
         "margin": answer.margin,

@@ -1,0 +1,273 @@
+"""The ``label`` commands: each a function that can be called from Python as well.
+
+``RUN_OR_STORE`` is a run directory, an SQLite file, or ``postgresql+psycopg://user@host/name``.
+"""
+
+import asyncio
+import getpass
+import hashlib
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from triphase.errors import SettingsError, TriphaseError
+from triphase.labelling import accounts, plan, standing
+from triphase.labelling.context import ServerSettings
+from triphase.labelling.simulated import Gold
+from triphase.labelling.statistics import collect
+from triphase.settings.schema import LabellingSettings
+from triphase.store import Store, open_store
+
+_console = Console(highlight=False, soft_wrap=True)
+OPERATOR = "command line"
+"""How the audit calls whoever uses these commands."""
+
+
+def serve(
+    run_or_store: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8400,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    behind_proxy: bool = False,
+    address: str | None = None,
+) -> None:
+    """Serve the labelling page until Ctrl-C.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        host: address to listen on; anything but loopback needs TLS.
+        port: port to listen on.
+        certificate: TLS certificate, with its key.
+        key: the certificate's private key.
+        behind_proxy: a proxy with TLS on this machine stands before the page.
+        address: how people reach the page, where that differs (a proxy).
+    """
+    from triphase.labelling import serving
+    from triphase.labelling.application import create_application
+
+    serving.check_safe(host, certificate, behind_proxy)
+    settings, seed = _settings_of(run_or_store)
+    local = serving.is_loopback(host)
+    scheme = "https" if certificate else "http"
+    here = (address or f"{scheme}://{host}:{port}").rstrip("/")
+    with _opened(run_or_store) as store:
+        made = plan.make_items(store, settings, seed=seed, now=time.time())
+        if made:
+            _console.print(f"{made} new items are ready to be ranked.")
+        link = first_lead_link(store, here)
+        _console.print(f"The page: {here}   (Ctrl-C stops it; nothing is lost)")
+        if link:
+            _console.print(f"There is no lead yet. Open this link once to become the lead:\n  {link}")
+        hosts = ("127.0.0.1", "localhost", "[::1]", host) if local and not behind_proxy else ("*",)
+        server = ServerSettings(secure=not local or behind_proxy, allowed_hosts=hosts, seed=seed)
+        app = create_application(store, settings, server)
+        serving.run(app, host, port, certificate=certificate, key=key, proxy=behind_proxy)
+
+
+def first_lead_link(store: Store, address: str) -> str | None:
+    """An invitation for the first lead; None where there is one."""
+    with store.transaction() as connection:
+        people = accounts.accounts(connection)
+        if any(one.role == "lead" and one.can_sign_in for one in people):
+            return None
+        return f"{address}/invitation/{accounts.invite(connection, 'lead', now=time.time(), by=OPERATOR)}"
+
+
+def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float = 0.2) -> None:
+    """Import prompts, responses, preferences, ranked lists or votes (JSONL, JSON, CSV, Parquet) into the store.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        files: what to import; the format follows from the columns. Importing again adds nothing.
+        heldout_share: share of the prompts kept for evaluation where records do not say their split.
+    """
+    from triphase.labelling import importing
+
+    settings, seed = _settings_of(run_or_store)
+    with _opened(run_or_store) as store:
+        for path in files:
+            done = importing.import_file(store, path, heldout_share=heldout_share, now=time.time(), by=OPERATOR)
+            _console.print(f"{path}: {done.prompts} prompts, {done.responses} responses, {done.rankings} rankings new")
+            if done.ignored:
+                _console.print(f"  columns not read: {', '.join(done.ignored)}")
+        plan.make_items(store, settings, seed=seed, now=time.time())
+
+
+def export_file(
+    run_or_store: str, path: Path, /, *, format: Literal["comparisons", "rankings", "store"] = "comparisons"
+) -> None:
+    """Write comparisons, raw rankings, or the whole store to a .jsonl or .parquet file.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        path: the file to write, .jsonl or .parquet.
+        format: comparisons as TRL reads them; rankings, one line for each answer; store, everything (.jsonl).
+    """
+    from triphase.labelling import exporting
+
+    with _opened(run_or_store, must_exist=True) as store:
+        _console.print(f"{path}: {exporting.export_file(store, path, format)} lines")
+
+
+def stats(run_or_store: str, /) -> None:
+    """Print what the lead's page shows: progress, agreement, and each labeler's record."""
+    from triphase.labelling.telling import tell
+
+    with _opened(run_or_store, must_exist=True) as store:
+        tell(collect(store, time.time()), _console)
+
+
+def simulate(
+    run_or_store: str,
+    /,
+    *,
+    labelers: int = 4,
+    gold: Literal["warm", "grammar", "arbitrary"] = "arbitrary",
+    seed: int = 0,
+    think_seconds: float = 0.0,
+) -> None:
+    """Let simulated labelers rank what is waiting, as HTTP clients of the real server with accounts and leases.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        labelers: how many; the last one is careless.
+        gold: what they rank by: a gold score of the demos, or an arbitrary fixed one.
+        seed: fixes their choices.
+        think_seconds: pause between two answers of one labeler.
+    """
+    from triphase.labelling import serving
+    from triphase.labelling.application import create_application
+    from triphase.labelling.simulate_http import simulate_over_http
+    from triphase.labelling.simulated import SimulatedLabelers
+    from triphase.labelling.telling import tell
+
+    settings, run_seed = _settings_of(run_or_store)
+    with _opened(run_or_store, must_exist=True) as store:
+        plan.make_items(store, settings, seed=run_seed, now=time.time())
+        crowd = SimulatedLabelers(_gold(gold), seed, labelers)
+        by_id = {prompt.id: prompt for prompt in store.prompts()}
+        crowd.standardise([(by_id[response.prompt_id], response) for response in store.responses()])
+        passwords = simulated_accounts(store, crowd.names)
+        app = create_application(store, settings, ServerSettings(seed=run_seed))
+        with serving.in_thread(app) as address:
+            report = asyncio.run(simulate_over_http(address, crowd, passwords, think_seconds=think_seconds))
+        median, slow = report.percentile(0.5), report.percentile(0.95)
+        if median is not None and slow is not None:
+            waits = f"; next item after {1000 * median:.0f} ms (median), {1000 * slow:.0f} ms (95 %)"
+        else:
+            waits = ""
+        _console.print(f"{len(report.submitted)} answers by {labelers} labelers{waits}")
+        tell(collect(store, time.time()), _console)
+
+
+def simulated_accounts(store: Store, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Accounts with fresh passwords for simulated labelers."""
+    passwords = [(name, secrets.token_urlsafe(12)) for name in names]
+    hashes = [accounts.hashed(password) for _, password in passwords]
+    with store.transaction() as connection:
+        for (name, _), hashed in zip(passwords, hashes, strict=True):
+            there = accounts.account(connection, name)
+            if there is not None and there.can_sign_in:
+                accounts.set_password(connection, name, hashed, now=time.time(), by=OPERATOR)
+            else:
+                accounts.add_account(connection, name, "labeler", hashed, now=time.time(), by=OPERATOR)
+    return passwords
+
+
+def users_add(
+    run_or_store: str, name: str, /, *, role: Literal["labeler", "lead"] = "labeler", password: str | None = None
+) -> None:
+    """Make an account. The password is asked for, or read from standard input where that is no terminal."""
+    given = password if password is not None else _ask_password()
+    hashed = accounts.hashed(given)
+    with _opened(run_or_store) as store, store.transaction() as connection:
+        accounts.add_account(connection, name, role, hashed, now=time.time(), by=OPERATOR)
+    _console.print(f"{name} can sign in as {role}.")
+
+
+def users_list(run_or_store: str, /) -> None:
+    """Print all accounts."""
+    table = Table()
+    for column in ("name", "role", "status", "signs in"):
+        table.add_column(column)
+    with _opened(run_or_store, must_exist=True) as store, store.reading() as connection:
+        for one in accounts.accounts(connection):
+            table.add_row(one.name, one.role, one.status, "yes" if one.can_sign_in else "no")
+    _console.print(table)
+
+
+def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resume: bool = False) -> None:
+    """Pause someone: no more items.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        name: the account.
+        withdraw: their rankings leave the comparisons as well, and stay in the store.
+        resume: take them back.
+    """
+    if withdraw and resume:
+        raise SettingsError("withdraw and resume exclude each other; give one of them")
+    status = "withdrawn" if withdraw else "active" if resume else "paused"
+    with _opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
+        moved = standing.set_status(connection, name, status, now=time.time(), by=OPERATOR)
+    _console.print(f"{name} is {status}." + (f" {moved} rankings moved." if moved else ""))
+
+
+def users_reset(run_or_store: str, name: str, /, *, password: str | None = None) -> None:
+    """Give someone a new password, and end their sessions."""
+    given = password if password is not None else _ask_password()
+    hashed = accounts.hashed(given)
+    with _opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
+        accounts.set_password(connection, name, hashed, now=time.time(), by=OPERATOR)
+    _console.print(f"{name} has a new password.")
+
+
+@contextmanager
+def _opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
+    path = Path(run_or_store)
+    if must_exist and "://" not in run_or_store:
+        file = path / "labels.sqlite" if path.is_dir() else path
+        if not file.is_file():
+            raise TriphaseError(f"{file}: there is no store; import something first, or check the path")
+    with open_store(run_or_store) as store:
+        yield store
+
+
+def _settings_of(run_or_store: str) -> tuple[LabellingSettings, int]:
+    """The labelling settings and the seed of a run; the defaults for a store that stands alone."""
+    config = Path(run_or_store)
+    config = config if config.is_dir() else config.parent
+    if "://" in run_or_store or not (config / "config.yaml").is_file():
+        return LabellingSettings(), 0
+    from triphase.settings.loading import load_settings
+
+    settings = load_settings(config)
+    return settings.labelling, settings.seed
+
+
+def _ask_password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    first, again = getpass.getpass("Password: "), getpass.getpass("The same again: ")
+    if first != again:
+        raise SettingsError("the two passwords differ; type the same one twice")
+    return first
+
+
+def _gold(name: str) -> Gold:
+    if name == "arbitrary":
+        return lambda _prompt, response, _finished: (
+            int.from_bytes(hashlib.sha256(response.encode()).digest()[:4], "big") / 2**31 - 1.0
+        )
+    from triphase.embedded.registry import gold_of
+
+    return gold_of(name)

@@ -1,0 +1,78 @@
+"""The labelling page as an application: ``create_application(store, settings)`` puts its parts together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from triphase.errors import StoreError, TriphaseError
+from triphase.labelling import api, lead, lead_prompts, pages
+from triphase.labelling.assignment import NotNow
+from triphase.labelling.context import Context, ServerSettings
+from triphase.labelling.guard import Hardened
+from triphase.labelling.rendering import HERE, page
+from triphase.labelling.submission import SeatGone
+from triphase.settings.schema import LabellingSettings
+from triphase.store import Store
+
+
+def create_application(
+    store: Store, settings: LabellingSettings | None = None, server: ServerSettings | None = None
+) -> FastAPI:
+    """The application over an open store, which stays the caller's to close."""
+    server = server or ServerSettings()
+    context = Context(store, settings or LabellingSettings(), server)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        context.close()
+
+    app = FastAPI(
+        title="Triphase labelling", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan,
+        middleware=[
+            Middleware(Hardened, most_body_bytes=server.most_body_bytes, secure=server.secure),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(server.allowed_hosts), www_redirect=False),
+        ],
+        redirect_slashes=False,
+    )  # fmt: skip
+    app.state.context = context
+    for part in (pages, api, lead, lead_prompts):
+        app.include_router(part.router)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.add_exception_handler(TriphaseError, _known_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StarletteHTTPException, _http_error)
+    return app
+
+
+def _say(request: Request, status: int, message: str) -> Response:
+    if request.url.path.startswith("/api/"):
+        return JSONResponse({"message": message}, status)
+    return page(request, "message.html", {"title": "That did not work", "message": message}, status)
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, StoreError):
+        return _say(request, 503, f"{error}. Nothing is lost: try again in a moment")
+    if isinstance(error, SeatGone):
+        return _say(request, 409, str(error))
+    return _say(request, 403 if isinstance(error, NotNow) else 422, str(error))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    said = "; ".join(f"{'.'.join(str(part) for part in one['loc'][1:])}: {one['msg']}" for one in problems[:3])
+    return _say(request, 422, f"That could not be read: {said[:500]}")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException | StarletteHTTPException) else 500
+    detail = str(getattr(error, "detail", ""))
+    return _say(request, status, {404: "There is no such page.", 405: "That cannot be done here."}.get(status, detail))

@@ -1,0 +1,75 @@
+"""What a labeler sees: an item without names, their own past answers, their own progress."""
+
+import json
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from sqlalchemy import Connection, String, bindparam, func, select
+
+from triphase.labelling.texts import visible
+from triphase.store.schema import assignments, items, prompts, rankings, responses
+
+_DAY = 86400.0
+_PROMPT = select(prompts.c.messages).where(prompts.c.id == bindparam("prompt", type_=String))
+_RESPONSES = select(responses.c.id, responses.c.text, responses.c.finished).where(
+    responses.c.prompt_id == bindparam("prompt", type_=String)
+)
+
+
+def shown(connection: Connection, prompt_id: str, order: Sequence[str]) -> dict[str, Any]:
+    """The conversation and the responses in this order; no ids and no models."""
+    messages = json.loads(connection.execute(_PROMPT, {"prompt": prompt_id}).scalar_one())
+    texts = {row.id: row for row in connection.execute(_RESPONSES, {"prompt": prompt_id})}
+    return {
+        "prompt": [{"role": role, "content": visible(content)} for role, content in messages],
+        "responses": [{"text": visible(texts[id_].text), "finished": texts[id_].finished} for id_ in order],
+    }
+
+
+def past_answer(connection: Connection, labeler: str, back: int) -> dict[str, Any] | None:
+    """An earlier answer as the page showed it; 0 is the last one."""
+    query = (
+        select(rankings)
+        .where(rankings.c.labeler == labeler, rankings.c.status == "active", rankings.c.assignment_id.is_not(None))
+        .order_by(rankings.c.submitted_at.desc(), rankings.c.id)
+    )
+    row = connection.execute(query.offset(back).limit(1)).first()
+    if row is None:
+        return None
+    order = json.loads(row.order_shown)
+    places, quality = json.loads(row.places), json.loads(row.quality or "{}")
+    return {
+        "ranking": row.id,
+        **shown(connection, row.prompt_id, order),
+        "places": [places.get(id_) for id_ in order],
+        "quality": [quality.get(id_) for id_ in order],
+        "strength": row.strength,
+        "note": row.note,
+        "seconds": row.seconds,
+    }
+
+
+def progress(connection: Connection, labeler: str, now: float) -> dict[str, Any]:
+    """Own counts and speed, and how many seats are open to this labeler."""
+    mine = (rankings.c.labeler == labeler, rankings.c.status == "active")
+    done = connection.execute(select(func.count()).where(*mine)).scalar_one()
+    today = connection.execute(
+        select(func.count()).where(*mine, rankings.c.submitted_at >= now - now % _DAY)
+    ).scalar_one()
+    times = connection.execute(
+        select(rankings.c.seconds)
+        .where(*mine, rankings.c.seconds.is_not(None))
+        .order_by(rankings.c.submitted_at.desc())
+        .limit(100)
+    ).scalars()
+    known = [float(value) for value in times if value is not None]
+    had = select(assignments.c.item_id).where(assignments.c.labeler == labeler)
+    open_items = (
+        select(func.count(func.distinct(assignments.c.item_id)))
+        .join(items)
+        .where(assignments.c.state == "open", assignments.c.purpose == "label", assignments.c.item_id.not_in(had))
+    )
+    left = connection.execute(open_items).scalar_one()
+    seconds = median(known) if known else None
+    return {"done": done, "today": today, "left": left, "median_seconds": seconds}

@@ -1,0 +1,153 @@
+"""The store as files: comparisons for training, raw rankings for study, or everything.
+
+comparisons  prompt, chosen, rejected (messages, as TRL reads them), margin, labeler, confidence; one line for each
+             ordered pair of each active ranking. ``confidence`` is the share of votes of all labelers for chosen
+             over rejected: a soft label.
+rankings     one line for each active ranking, also those of gold items and repeats: the responses in the order
+             shown, places, times, and all that was said beside them
+store        one line for each prompt, response and answer; importing it into an empty store gives the same store
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from triphase.errors import DataError
+from triphase.records.files import atomic_file
+from triphase.records.rankings import pairs_of_ranking
+from triphase.records.types import Prompt, Response
+from triphase.store import Store
+from triphase.store.answers import Answer
+from triphase.store.schema import items
+
+FORMATS = ("comparisons", "rankings", "store")
+
+
+def export_file(store: Store, path: str | Path, name: str) -> int:
+    """Write an export to a .jsonl or .parquet file, whole or not at all; return its number of lines."""
+    target = Path(path)
+    rows = list(export_rows(store, name))
+    if target.suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{target}: the suffix {target.suffix!r} is not known; write to .jsonl or .parquet")
+    if target.suffix == ".parquet" and name == "store":
+        raise DataError(f"{target}: the store has lines of several kinds; export it as .jsonl")
+    with atomic_file(target) as file:
+        if target.suffix == ".jsonl":
+            file.writelines(_line(row).encode() for row in rows)
+        else:
+            import pyarrow
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return len(rows)
+
+
+def export_lines(store: Store, name: str) -> Iterator[str]:
+    """An export as JSON lines."""
+    return (_line(row) for row in export_rows(store, name))
+
+
+def export_rows(store: Store, name: str) -> Iterator[dict[str, Any]]:
+    """The rows of an export, in a fixed order."""
+    match name:
+        case "comparisons":
+            return _comparisons(store)
+        case "rankings":
+            return _rankings(store)
+        case "store":
+            return _everything(store)
+    raise DataError(f"{name!r} is not an export; there are {', '.join(FORMATS)}")
+
+
+def _comparisons(store: Store) -> Iterator[dict[str, Any]]:
+    for prompt, responses, answers in _by_prompt(store, store.answers()):
+        texts = {response.id: response.text for response in responses}
+        votes: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for answer in answers:
+            for one, other, target in pairs_of_ranking(answer.ranking.places):
+                votes[one, other].append(target)
+                votes[other, one].append(1.0 - target)
+        for answer in answers:
+            for chosen, rejected, target in pairs_of_ranking(answer.ranking.places):
+                if target == 0.5:
+                    continue
+                yield {
+                    "prompt": _messages(prompt),
+                    "chosen": [{"role": "assistant", "content": texts[chosen]}],
+                    "rejected": [{"role": "assistant", "content": texts[rejected]}],
+                    "margin": answer.margin,
+                    "labeler": answer.ranking.labeler,
+                    "confidence": sum(votes[chosen, rejected]) / len(votes[chosen, rejected]),
+                    "strength": answer.strength,
+                    "prompt_id": prompt.id,
+                    "kind": prompt.kind,
+                    "split": prompt.split,
+                }
+
+
+def _rankings(store: Store) -> Iterator[dict[str, Any]]:
+    standing = [answer for answer in store.answers(counted=False) if answer.status == "active"]
+    for prompt, responses, answers in _by_prompt(store, standing):
+        known = {response.id: response for response in responses}
+        for answer in answers:
+            ranking = answer.ranking
+            shown = list(ranking.order_shown) or [
+                response.id for response in responses if response.id in ranking.places
+            ]
+            yield {
+                "prompt": _messages(prompt),
+                "responses": [known[id_].text for id_ in shown],
+                "places": [ranking.places.get(id_) for id_ in shown],
+                "models": [known[id_].model for id_ in shown],
+                "labeler": ranking.labeler,
+                "submitted_at": ranking.submitted_at,
+                "seconds": ranking.seconds,
+                "purpose": answer.purpose,
+                "guideline_version": answer.guideline_version,
+                "strength": answer.strength,
+                "margin": answer.margin,
+                "quality": [answer.quality.get(id_) for id_ in shown],
+                "note": ranking.note,
+                "prompt_id": prompt.id,
+                "kind": prompt.kind,
+                "split": prompt.split,
+            }
+
+
+def _everything(store: Store) -> Iterator[dict[str, Any]]:
+    for prompt in store.prompts():
+        yield {"type": "prompt", **asdict(prompt), "messages": _messages(prompt)}
+    for response in store.responses():
+        yield {"type": "response", **asdict(response)}
+    for answer in store.answers(counted=False):
+        beside = {name: value for name, value in asdict(answer).items() if name not in ("ranking", "assignment_id")}
+        yield {"type": "ranking", **asdict(answer.ranking), **beside}
+    with store.reading() as connection:
+        query = select(items).where(items.c.kind == "gold").order_by(items.c.id)
+        for row in connection.execute(query).all():
+            yield {"type": "gold", "prompt_id": row.prompt_id, "places": json.loads(row.gold_places)}
+
+
+def _by_prompt(store: Store, answers: Iterable[Answer]) -> Iterator[tuple[Prompt, list[Response], list[Answer]]]:
+    responses: dict[str, list[Response]] = defaultdict(list)
+    for response in store.responses():
+        responses[response.prompt_id].append(response)
+    given: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        given[answer.ranking.prompt_id].append(answer)
+    for prompt in store.prompts():
+        if given[prompt.id]:
+            yield prompt, responses[prompt.id], given[prompt.id]
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in prompt.messages]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
