@@ -51,7 +51,8 @@ def settings_fields(model: type[Settings] = RunSettings, above: KeyPath = ()) ->
             defaults = None if field.is_required() else field.default
             yield from _with_defaults(settings_fields(section, path), defaults, len(path))
             continue
-        yield SettingField(path, field.description or "", _default(field), _allowed(model, name))
+        allowed = allowed_values(path) if path == ("arms",) else _allowed(model, name)
+        yield SettingField(path, field.description or "", _default(field), allowed)
         if element is not None:
             yield from settings_fields(element, (*above, f"{name}[]"))
 
