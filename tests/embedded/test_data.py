@@ -19,7 +19,7 @@ def lines(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-DEMONSTRATIONS = lines("demonstrations.jsonl")
+DEMONSTRATIONS = [row for kind in ("domain", "instruction", "safety") for row in lines(f"{kind}.jsonl")]
 PROMPTS = lines("prompts.jsonl")
 TRAIN = [row["prompt"] for row in PROMPTS if row["split"] == "train"]
 HELDOUT = [row["prompt"] for row in PROMPTS if row["split"] == "heldout"]
