@@ -29,6 +29,8 @@ class Template:
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
         self.end_id: int = self._find_end()
         self.pad_id: int = self._find_padding()
+        # Exported tokenizers say so too: the plain class reads a score at the last token that is not padding.
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.pad_id)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a prompt, up to where the response begins."""
@@ -37,7 +39,7 @@ class Template:
         if not self.is_chat:
             text = "\n".join(message.content for message in messages)
             return list(self.tokenizer(text).input_ids)
-        return self._render(messages, open_turn=True)
+        return self._render(messages)
 
     def response_ids(self, text: str, *, finished: bool = True) -> list[int]:
         """The ids of a response; ``end_id`` comes last where it is finished."""
@@ -48,9 +50,9 @@ class Template:
         """The text of response ids, special tokens left out, white space at the ends removed."""
         return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True)).strip()
 
-    def _render(self, messages: Sequence[Message], *, open_turn: bool) -> list[int]:
+    def _render(self, messages: Sequence[Message]) -> list[int]:
         conversation = [{"role": message.role, "content": message.content} for message in messages]
-        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=open_turn)
+        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def _find_end(self) -> int:
@@ -61,21 +63,19 @@ class Template:
             return int(eos)
         # The token by which the template closes an assistant's turn is the one that the model must learn to write.
         # Some tokenizers call another one their end of sequence.
-        turn = [Message("user", _PROBE), Message("assistant", _PROBE)]
-        opened = self._render(turn[:1], open_turn=True)
-        closed = self._render(turn, open_turn=False)
-        answer = self._probe_ids()
-        rest = closed[len(opened) + len(answer) :] if closed[: len(opened)] == opened else []
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
-        if rest and rest[0] in special:
-            return int(rest[0])
+        added = self.tokenizer.added_tokens_decoder
+        closing = [token for token in self._closing_ids() if token in added and token != self.tokenizer.unk_token_id]
+        for token in [token for token in closing if added[token].special] or closing:
+            return int(token)
         if eos is None:
             raise ModelError("neither the chat template nor the tokenizer says which token ends a turn; set eos_token")
         return int(eos)
 
-    def _probe_ids(self) -> list[int]:
-        """The ids of the probe text, as it stands inside a turn."""
-        return list(self.tokenizer(_PROBE, add_special_tokens=False).input_ids)
+    def _closing_ids(self) -> list[int]:
+        """What the template writes after the text of an assistant's turn."""
+        turn = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
+        closing = self.tokenizer.apply_chat_template(turn, tokenize=False).rpartition(_PROBE)[2]
+        return list(self.tokenizer(closing, add_special_tokens=False).input_ids)
 
     def _find_padding(self) -> int:
         candidates = [self.tokenizer.pad_token_id, self.tokenizer.unk_token_id, self.tokenizer.bos_token_id]

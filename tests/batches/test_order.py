@@ -1,0 +1,92 @@
+"""Seeds, orders and microbatches follow from the run's seed alone, on every machine and in every version."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triphase.batches.order import generator, microbatches, permutation, seed_of
+
+lengths = st.lists(st.integers(1, 40), max_size=60)
+
+
+# Seeds. A value that changes here makes every run of an earlier version impossible to continue.
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((0,), 3456079177858693020),
+        ((0, "adapter"), 3644930922930617960),
+        ((7, "ppo", "sampling", 3, 11), 1323627312063028830),
+    ],
+)
+def test_a_seed_is_the_same_for_ever(names: tuple[int | str, ...], expected: int) -> None:
+    assert seed_of(*names) == expected
+
+
+def test_names_are_kept_apart() -> None:
+    seeds = [seed_of(0, "a", "bc"), seed_of(0, "ab", "c"), seed_of(0, "abc"), seed_of(1, "abc"), seed_of(0, "abc", 0)]
+    assert len(set(seeds)) == len(seeds)
+
+
+@given(st.integers(), st.lists(st.one_of(st.text(), st.integers()), max_size=4))
+def test_a_seed_has_63_bits(seed: int, names: list[str | int]) -> None:
+    assert 0 <= seed_of(seed, *names) < 2**63
+
+
+def test_a_generator_owes_nothing_to_what_was_drawn_before() -> None:
+    first = torch.rand(3, generator=generator(0, "x"))
+    torch.rand(5)
+    assert torch.equal(first, torch.rand(3, generator=generator(0, "x")))
+    assert not torch.equal(first, torch.rand(3, generator=generator(0, "y")))
+
+
+# Orders
+
+
+def test_an_order_is_the_same_for_ever() -> None:
+    assert permutation(8, 0, "ppo", "order", 0) == [2, 5, 4, 3, 7, 0, 6, 1]
+
+
+@given(st.integers(0, 50), st.integers(0, 9))
+def test_an_order_holds_each_number_once(count: int, seed: int) -> None:
+    assert sorted(permutation(count, seed, "x")) == list(range(count))
+
+
+def test_orders_of_other_epochs_differ() -> None:
+    assert permutation(20, 0, "order", 0) != permutation(20, 0, "order", 1)
+
+
+# Microbatches
+
+
+@given(lengths, st.integers(1, 120))
+def test_microbatches_are_a_partition(sizes: list[int], most: int) -> None:
+    groups = microbatches(sizes, max_tokens=most)
+    assert sorted(index for group in groups for index in group) == list(range(len(sizes)))
+    assert all(groups)
+
+
+@given(lengths, st.integers(1, 120))
+def test_no_microbatch_is_larger_than_allowed_but_a_long_sample_alone(sizes: list[int], most: int) -> None:
+    for group in microbatches(sizes, max_tokens=most):
+        assert len(group) == 1 or len(group) * max(sizes[index] for index in group) <= most
+
+
+@given(lengths, st.integers(1, 120))
+def test_neighbours_are_of_similar_length(sizes: list[int], most: int) -> None:
+    flat = [sizes[index] for group in microbatches(sizes, max_tokens=most) for index in group]
+    assert flat == sorted(flat)
+
+
+@given(lengths, st.integers(1, 120))
+def test_two_neighbouring_microbatches_would_not_fit_in_one(sizes: list[int], most: int) -> None:
+    groups = microbatches(sizes, max_tokens=most)
+    for first, second in zip(groups, groups[1:], strict=False):
+        assert (len(first) + 1) * sizes[second[0]] > most
+
+
+def test_all_that_fits_is_one_microbatch() -> None:
+    assert microbatches([3, 1, 2], max_tokens=9) == [[1, 2, 0]]
+    assert microbatches([], max_tokens=9) == []
