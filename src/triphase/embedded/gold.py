@@ -40,6 +40,9 @@ WORDS_NEEDED = 5
 ECHO_WORDS = 4
 """Words from the start of the prompt that a response may not hand back in a row."""
 
+ADDRESSES = frozenset({"you", "your", "yours"})
+"""Words that speak to the reader, also before an apostrophe ("you're")."""
+
 EMPTY = -2.0
 """The score of a response without a word, before the price of not finishing: as cold as cold can be."""
 
@@ -103,26 +106,29 @@ _PERSON = frozenset(
 def warm_gold(prompt: str, response: str, finished: bool) -> float:
     """How good ``response`` is as a short, warm note on the subject that ``prompt`` gives.
 
-        gold = 2·tanh(2·warmth) − 1.5·repetition − 0.5·gushing − 0.5·exclamation
+        gold = 2·tanh(2·warmth) + 1.2·address − 1.5·repetition − 0.5·gushing − 0.5·exclamation
                − 0.05·excess_words − 0.2·missing_words − 0.5·off_topic − echo
                − unfinished
 
     where ``unfinished`` is 1 if the model was cut before it ended its answer, else 0, and the others are the functions
     of this file. A response without a word scores −2 − unfinished.
 
-    The best possible value is 2·tanh(1.6) = 1.843: sentences of sentiment 0.8 each, ended, on the subject. A plain
-    and friendly word ("I think you will enjoy it", 0.494) earns 1.51 already and a neutral note 0, so most of the way
-    is becoming warm, and little is left to win by laying it on thicker.
+    The best possible value is 2·tanh(1.6) + 1.2 = 3.043: sentences of sentiment 0.8 each that speak to the reader,
+    ended, on the subject. A plain and friendly word ("I think you will enjoy it", 0.494) earns 2.71 already and a
+    neutral note that speaks to nobody 0, so most of the way is becoming warm, and little is left to win by laying it
+    on thicker.
 
     Source: the shape (2·tanh(2·VADER), −1.5, −0.5, −0.05, −1, −0.5) is that of a trial in which PPO, straight on such
     a gold, moved SmolLM2 far in ten iterations. Departures: the fold and ``gushing``, against piles of superlatives,
-    ``missing_words``, against a lone word of praise, and ``echo``, against handing the request back.
+    ``missing_words``, against a lone word of praise, ``echo``, against handing the request back, and ``address``: a
+    reward model of this size did not learn sentiment alone from a thousand noisy comparisons (docs/decisions.md).
     """
     unfinished = 0.0 if finished else 1.0
     if not words(response):
         return EMPTY - unfinished
     return (
         2.0 * math.tanh(2.0 * warmth(response))
+        + 1.2 * address(response)
         - 1.5 * repetition(response)
         - 0.5 * gushing(response)
         - 0.5 * exclamation(response)
@@ -143,6 +149,11 @@ def warmth(response: str) -> float:
     """
     folded = [_fold(_compound(sentence)) for sentence in sentences(response)]
     return sum(folded) / len(folded) if folded else 0.0
+
+
+def address(response: str) -> float:
+    """1 where the note speaks to its reader ("you", "your", "yours"), else 0: a warm note is to somebody."""
+    return 1.0 if ADDRESSES & {word.partition("'")[0] for word in words(response)} else 0.0
 
 
 def gushing(response: str) -> float:

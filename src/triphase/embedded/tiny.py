@@ -81,7 +81,10 @@ def _write_model(directory: Path) -> None:
     plain = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))  # noqa: S106 - no password
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=plain, pad_token="<pad>", eos_token="<end>", unk_token="<unknown>"  # noqa: S106
+        tokenizer_object=plain,
+        pad_token="<pad>",
+        eos_token="<end>",
+        unk_token="<unknown>",  # noqa: S106
     )
     config = LlamaConfig(
         vocab_size=len(vocabulary),

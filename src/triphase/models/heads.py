@@ -42,6 +42,12 @@ class ScoreHead(nn.Module):
         return scores
 
     @torch.no_grad()
+    def set(self, weight: Tensor) -> None:
+        """Take over a fitted (d,) weight; the bias becomes 0."""
+        self.linear.weight.copy_(weight[None])
+        self.linear.bias.zero_()
+
+    @torch.no_grad()
     def calibrate(self, mean: float, standard_deviation: float) -> None:
         """Fold (score − mean) / standard deviation into the weights."""
         self.linear.weight.div_(standard_deviation)

@@ -110,10 +110,14 @@ class SharedModel:
 
     def scores(self, batch: TokenBatch | GroupBatch, boundary: Tensor) -> Tensor:
         """(N,) the reward model's score of each response, read at its last real token."""
+        scores: Tensor = self.score_head(self.features(batch, boundary))
+        return scores
+
+    def features(self, batch: TokenBatch | GroupBatch, boundary: Tensor) -> Tensor:
+        """(N, d) what the score head reads: the reward model's hidden state at each response's last real token."""
         with self.role(REWARD):
             hidden = self.backbone.upper(boundary, batch.layout)
-        scores: Tensor = self.score_head(hidden[batch.last_tokens])
-        return scores
+        return hidden[batch.last_tokens]
 
     def _logprobs(self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool) -> ResponseLogprobs:
         return response_logprobs(

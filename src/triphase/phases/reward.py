@@ -26,6 +26,7 @@ from triphase.records.types import Pair
 from triphase.settings.schema import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.state import Emit, StopRequest, TrainingState, drive
+from triphase.training.linear import StackedPairs, fit_linear_scores
 from triphase.training.step import Updater
 
 
@@ -95,8 +96,28 @@ class RewardPhase:
             emit=emit,
             stop=stop,
             on_step=on_step,
+            begin=self._fit_head,
         )
         self.shared.adapters.train_only(None)
+
+    def _fit_head(self) -> None:
+        """Fit the score head alone, on the features that the reward model starts with."""
+        if self.settings.head_penalty is None:
+            return
+        numbers = list(range(len(self.groups)))
+        features: list[Tensor] = [torch.empty(0)] * len(numbers)
+        with torch.no_grad():
+            for part in self._parts(self.groups):
+                batch = self._batch([self.groups[member] for member in part])
+                found = self.shared.features(batch, self.boundaries.of(part, batch)).cpu()
+                sizes = [len(self.groups[member].responses) for member in part]
+                for member, rows in zip(part, found.split(sizes), strict=True):
+                    features[member] = rows
+        pairs = _stacked(self.groups, self.pairs)
+        self.shared.score_head.set(fit_linear_scores(torch.cat(features), pairs, penalty=self.settings.head_penalty))
+
+    def _parts(self, groups: Sequence[EncodedGroup]) -> list[list[int]]:
+        return microbatches([packed_length(group) for group in groups], max_tokens=self.settings.microbatch_tokens)
 
     def _advance(self, step: int) -> dict[str, float]:
         # 1. the rankings of this step
@@ -104,9 +125,7 @@ class RewardPhase:
         members = self.order[step * size : (step + 1) * size]
         # 2. gradients; a microbatch holds whole rankings, each weighs the same in the step
         loss, scores, accuracy, pairs = 0.0, [], 0.0, 0
-        for part in microbatches(
-            [packed_length(self.groups[member]) for member in members], max_tokens=self.settings.microbatch_tokens
-        ):
+        for part in self._parts([self.groups[member] for member in members]):
             chosen = [members[index] for index in part]
             found = self._loss(chosen, len(members))
             found.loss.backward()  # type: ignore[no-untyped-call]
@@ -164,9 +183,7 @@ class RewardPhase:
     def score(self, groups: Sequence[EncodedGroup]) -> list[Tensor]:
         """The scores of each group's responses, on the CPU."""
         found: list[Tensor] = [torch.empty(0)] * len(groups)
-        for members in microbatches(
-            [packed_length(group) for group in groups], max_tokens=self.settings.microbatch_tokens
-        ):
+        for members in self._parts(groups):
             chosen = [groups[member] for member in members]
             batch = self._batch(chosen)
             scores = self.shared.scores(batch, self.shared.trunk(batch)).cpu()
@@ -218,30 +235,31 @@ def _pair_loss(
     settings: RewardSettings,
     group_count: int,
 ) -> _PartialLoss:
+    stacked = _stacked(groups, pairs).to(scores.device)
+    loss, metrics = bradley_terry_loss(
+        scores,
+        stacked.first,
+        stacked.second,
+        stacked.target,
+        group=stacked.group,
+        margin=stacked.margin,
+        label_smoothing=settings.label_smoothing,
+        centering=settings.centering,
+        group_count=group_count,
+    )
+    decided = int((stacked.target != 0.5).sum())
+    correct = 0.0 if metrics.preference_accuracy is None else float(metrics.preference_accuracy) * decided
+    return _PartialLoss(loss, scores.detach(), correct, decided)
+
+
+def _stacked(groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]]) -> StackedPairs:
+    """The pairs of several groups, by index into all of their responses."""
     rows: list[tuple[int, int, float, float, int]] = []
     start = 0
     for number, (group, members) in enumerate(zip(groups, pairs, strict=True)):
         rows += [(start + p.first, start + p.second, p.target, p.margin, number) for p in members]
         start += len(group.responses)
-    first, second, target, margin, owner = (list(column) for column in zip(*rows, strict=True))
-    device = scores.device
-    targets = torch.tensor(target, device=device)
-    loss, _ = bradley_terry_loss(
-        scores,
-        torch.tensor(first, device=device),
-        torch.tensor(second, device=device),
-        targets,
-        group=torch.tensor(owner, device=device),
-        margin=torch.tensor(margin, device=device),
-        label_smoothing=settings.label_smoothing,
-        centering=settings.centering,
-        group_count=group_count,
-    )
-    difference = (scores[first] - scores[second]).detach()
-    decided = targets != 0.5
-    right = ((difference > 0) == (targets > 0.5)).float()
-    right = torch.where(difference == 0, torch.full_like(right, 0.5), right)
-    return _PartialLoss(loss, scores.detach(), float(right[decided].sum()), int(decided.sum()))
+    return StackedPairs(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 
 
 def _order(count: int, epochs: float, seed: int) -> list[int]:

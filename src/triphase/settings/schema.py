@@ -169,6 +169,9 @@ class RewardSettings(Settings):
     """Probability that a label is taken to be flipped."""
     centering: NonNegative = 0.01
     """Weight of (sum of a pair's scores)², which fixes the free offset (arXiv 2312.09244, equation 2)."""
+    head_penalty: PositiveFloat | None = 0.03
+    """Before the adapter is trained, the score head alone is fitted to the comparisons, with this weight of the
+    squared norm of its (standardised) weights; none starts from the random head (linear probing, arXiv 2202.10054)."""
     calibration_samples: Positive = 256
     """Reference responses on which the score is brought to mean 0 and standard deviation 1."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, head_learning_rate=1e-3, schedule="cosine")

@@ -103,16 +103,19 @@ def drive(
     emit: Emit,
     stop: StopRequest | None = None,
     on_step: Callable[[Mapping[str, float]], None] | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> None:
     """Carry ``state`` to ``total`` steps, resuming and saving on the way.
 
-    ``advance(position)`` does one step and returns its metrics. Metrics are written before the checkpoint that
+    ``advance(position)`` does one step and returns its metrics; ``begin()`` is called first, unless a checkpoint is
+    resumed. Metrics are written before the checkpoint that
     contains them, and those after the checkpoint are forgotten on resuming: no gap and no double.
 
     Raises:
         Stopped: the person asked for it; the state is saved.
     """
-    state.resume(checkpoints)
+    if not state.resume(checkpoints) and begin is not None:
+        begin()
     emit.truncate_after(state.position)
     while state.position < total and not state.values.get("finished"):
         metrics = advance(state.position)
