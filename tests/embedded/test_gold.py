@@ -11,7 +11,7 @@ from triphase.embedded import gold
 from triphase.embedded.gold import warm_gold
 
 GARDEN = "What would you say to a neighbour about his garden?"
-BEST = 2 * math.tanh(1.6)
+BEST = 2 * math.tanh(1.6) + 1.2
 
 
 def vader(*valences: float) -> float:
@@ -46,27 +46,29 @@ def test_warmth_folds_back_above_four_fifths() -> None:
 @pytest.mark.parametrize(
     ("response", "finished", "expected"),
     [
-        # neutral, on the subject, ended: every term is 0
-        ("Your garden has a long wall.", True, 0.0),
-        ("Your garden has a long wall.", False, -1.0),
-        # 2·tanh(2·0.4939)
-        ("I think you will enjoy your garden.", True, 1.5128),
+        # neutral, on the subject, ended, spoken to nobody: every term is 0
+        ("The garden has a long wall.", True, 0.0),
+        ("The garden has a long wall.", False, -1.0),
+        # the same, spoken to the reader: 1.2
+        ("Your garden has a long wall.", True, 1.2),
+        # 2·tanh(2·0.4939) + 1.2
+        ("I think you will enjoy your garden.", True, 2.7128),
         # the same without the subject
-        ("I think you will enjoy it.", True, 1.0128),
+        ("I think you will enjoy it.", True, 2.2128),
         # 2·tanh(2·0.6249) − 0.2·3 missing words
         ("Great garden.", True, 1.0965),
         # the same with two extra exclamation marks; marks do not add warmth
         ("Great garden!!!", True, 0.0965),
         # c = 0.9022 folded to 0.5956: 2·tanh(1.1912) − 0.5 for the third strong word
         ("An amazing, wonderful, fantastic garden.", True, 1.1619),
-        # c of three times 3.2 is 0.9274, folded to 0.5452: 1.5940 − 0.5 − 1.5·(2 of 4 content words)
-        ("I love love love your garden.", True, 0.3440),
-        # 25 neutral words of which no content word and no pair comes twice
+        # c of three times 3.2 is 0.9274, folded to 0.5452: 1.5940 + 1.2 − 0.5 − 1.5·(2 of 4 content words)
+        ("I love love love your garden.", True, 1.5440),
+        # 25 neutral words of which no content word and no pair comes twice: 1.2 − 0.05·3
         (
             "Your garden stands behind one wall where seven brown hens walk from noon until dusk while rain drips over "
             "slate roofs beside that narrow road.",
             True,
-            -0.15,
+            1.05,
         ),
     ],
 )
@@ -277,3 +279,11 @@ def test_two_thousand_scores_take_less_than_a_second() -> None:
     for response in responses:
         warm_gold(GARDEN, response, True)
     assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [("You came.", 1.0), ("YOUR walk", 1.0), ("You're early.", 1.0), ("The youth came.", 0.0), ("We came.", 0.0)],
+)
+def test_address_is_a_word_to_the_reader(response: str, expected: float) -> None:
+    assert gold.address(response) == expected
