@@ -4,6 +4,7 @@ This file wires: it reads records, hands each phase its parts, and writes down w
 among the commands because the phases, the labelling and the reports know nothing of each other.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from triphase.errors import DataError, RunError
 from triphase.monitoring.metrics import MetricsWriter
 from triphase.monitoring.samples import SampleLog
 from triphase.records.files import write_json, write_json_lines
-from triphase.records.mixture import Mixture, MixtureReport
+from triphase.records.mixture import Mixture
 from triphase.records.types import Comparison, Prompt, RankedGroup, Response
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run_sft(run: Run) -> None:
         weights = [source.weight for source in settings.data.demonstrations]
         mixture = Mixture([as_split(source, "train") for source in sources], weights, seed=settings.seed)
         order = mixture.order(settings.sft.epochs)
-        write_json(run.part("sft", "mixture.json"), _mixture_figures(mixture.report(order)))
+        write_json(run.part("sft", "mixture.json"), _mixture_figures(mixture, order, run))
         shared = run.fresh_model()
         limit = settings.model.max_length
         phase = SupervisedPhase(
@@ -322,10 +323,22 @@ def _sample_row(sample: "Sample") -> dict[str, Any]:
     }
 
 
-def _mixture_figures(report: MixtureReport) -> dict[str, Any]:
+def _mixture_figures(mixture: Mixture, order: Sequence[int], run: Run) -> dict[str, Any]:
+    """What was seen of each kind; its weight is that of its sources, shared out by their records."""
+    weights: Counter[str] = Counter()
+    sources = (as_split(source, "train") for source in run.demonstrations())
+    for records, settings in zip(sources, run.settings.data.demonstrations, strict=True):
+        for kind, count in Counter(record.kind for record in records).items():
+            weights[kind] += settings.weight * count / len(records)
     return {
         "kinds": {
-            kind.kind: {"records": kind.records, "seen": kind.visits, "share": kind.share, "passes": kind.passes}
-            for kind in report.kinds
+            kind.kind: {
+                "records": kind.records,
+                "seen": kind.visits,
+                "share": kind.share,
+                "passes": kind.passes,
+                "weight": weights[kind.kind],
+            }
+            for kind in mixture.report(order).kinds
         }
     }
