@@ -21,7 +21,7 @@ Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
 def demo(
     *,
-    tiny: Annotated[bool, Parameter(negative="", help="A tiny model on a small grammar: about a minute.")] = False,
+    tiny: Annotated[bool, Parameter(help="A tiny model on a small grammar: about a minute.")] = False,
     output: Annotated[Path, Parameter(help="Parent of the run directory.")] = Path("runs"),
     seed: Annotated[int, Parameter(help="Every random number of the run derives from it.")] = 0,
 ) -> None:

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from triphase import __version__
 from triphase.errors import TriphaseError
@@ -58,6 +58,7 @@ def application() -> App:
         version=__version__,
         help_format="markdown",
         suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative=()),
     )
     label = App(name="label", help="The human step: serve, import, export, stats, simulate, users.")
     users = App(name="users", help="The labelers: add, list, pause, reset.")
