@@ -135,7 +135,7 @@ def _filtered(query: Select[Any], filters: Filters) -> Select[Any]:
 
 def _counts(connection: Connection, column: Any, ids: Sequence[str], *conditions: Any) -> dict[str, int]:
     query = select(column, func.count()).where(column.in_(ids), *conditions).group_by(column)
-    return dict(connection.execute(query).tuples())
+    return dict(connection.execute(query).all())
 
 
 def _distinct(connection: Connection, column: Any) -> list[str]:

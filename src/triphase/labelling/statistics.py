@@ -163,7 +163,7 @@ def _progress(connection: Connection, every: Sequence[Answer], now: float) -> Pr
             select(assignments.c.state, func.count())
             .where(assignments.c.purpose == "label")
             .group_by(assignments.c.state)
-        ).tuples()
+        ).all()
     )
     item_count = connection.execute(select(func.count()).where(items.c.kind == "label")).scalar_one()
     open_flags = connection.execute(select(func.count()).where(flags.c.resolved_at.is_(None))).scalar_one()

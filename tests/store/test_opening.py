@@ -1,0 +1,151 @@
+"""Opening a store: new, again, in a run directory, of a newer schema, damaged, in the wrong place, with a backup."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.script import ScriptDirectory
+from sqlalchemy import insert, inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from triphase.errors import StoreError
+from triphase.records.types import Message, Prompt
+from triphase.store import Store, open_store, upgrade
+from triphase.store.schema import REVISION, audit, metadata
+
+PROMPT = Prompt("p", (Message("user", "hello"),))
+
+
+def test_the_steps_lead_to_the_tables(store: Store) -> None:
+    with store.reading() as connection:
+        assert compare_metadata(upgrade.current_context(connection), metadata) == []
+        assert set(inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
+        assert upgrade.revision_of(connection) == REVISION
+
+
+def test_this_program_knows_its_newest_step() -> None:
+    steps = ScriptDirectory(str(Path(upgrade.__file__).with_name("migrations")))
+    assert steps.get_current_head() == REVISION
+    assert len(steps.get_heads()) == 1
+
+
+def test_a_run_directory_holds_its_store(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.add_prompts([PROMPT])
+    with open_store(tmp_path / "labels.sqlite") as store:
+        assert store.prompts() == [PROMPT]
+        with store.reading() as connection:
+            assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+            assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+            assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+
+
+def test_a_newer_store_is_refused_and_untouched(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store, store.transaction() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreError, match=r"labels.sqlite has schema 9999, and this Triphase knows up to \d+.*Upgrade"):
+        open_store(tmp_path)
+
+
+def test_a_copy_is_kept_before_an_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(tmp_path) as store:
+        store.add_prompts([PROMPT])
+    monkeypatch.setattr(upgrade, "REVISION", "0002")
+    monkeypatch.setattr(upgrade, "_run", lambda connection: connection.execute(text("UPDATE prompts SET kind = 'new'")))
+    with open_store(tmp_path) as store:
+        assert store.prompts()[0].kind == "new"
+    copy = tmp_path / f"labels.sqlite.before-0002-was-{REVISION}"
+    monkeypatch.undo()
+    with open_store(copy) as store:
+        assert store.prompts() == [PROMPT]
+
+
+def test_a_step_that_fails_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(tmp_path) as store:
+        store.add_prompts([PROMPT])
+
+    def fail(connection: object) -> None:
+        connection.execute(text("DELETE FROM prompts"))
+        raise RuntimeError("step failed")
+
+    monkeypatch.setattr(upgrade, "REVISION", "0002")
+    monkeypatch.setattr(upgrade, "_run", fail)
+    with pytest.raises(RuntimeError, match="step failed"):
+        open_store(tmp_path)
+    monkeypatch.undo()
+    with open_store(tmp_path) as store:
+        assert store.prompts() == [PROMPT]
+
+
+def test_wrong_places_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"the directory .*nowhere does not exist"):
+        open_store(tmp_path / "nowhere" / "labels.sqlite")
+    (tmp_path / "note.txt").write_text("no database " * 100)
+    with pytest.raises(StoreError, match=r"note.txt is not an SQLite file"):
+        open_store(tmp_path / "note.txt")
+    with pytest.raises(StoreError, match="'mysql' is not supported"):
+        open_store("mysql://host/name")
+    with pytest.raises(StoreError, match="is not a database URL"):
+        open_store("post gres://:::")
+
+
+def test_a_server_that_is_away_is_named() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(StoreError, match=r"cannot be reached.*check that the database runs"):
+        open_store("postgresql://someone:secret@127.0.0.1:1/none")
+
+
+def test_the_audit_only_grows(store: Store) -> None:
+    with store.transaction() as connection:
+        connection.execute(insert(audit), {"at": 1.0, "who": "ann", "action": "did", "subject": "x"})
+    for change in ("UPDATE audit SET who = 'bob'", "DELETE FROM audit"):
+        with pytest.raises(DBAPIError, match="the audit is append-only"), store.transaction() as connection:
+            connection.execute(text(change))
+
+
+def test_a_transaction_is_whole_or_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.transaction() as connection:
+        connection.execute(insert(audit), {"at": 1.0, "who": "ann", "action": "did", "subject": "x"})
+        raise RuntimeError
+    with store.reading() as connection:
+        assert connection.execute(text("SELECT count(*) FROM audit")).scalar() == 0
+
+
+def test_two_open_a_new_store_at_once(tmp_path: Path) -> None:
+    problems: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            with open_store(tmp_path) as store:
+                store.add_prompts([Prompt(f"p{number}", PROMPT.messages)])
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    with open_store(tmp_path) as store:
+        assert len(store.prompts()) == 4
+
+
+def test_a_closed_store_is_one_file(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.add_prompts([PROMPT])
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.sqlite"]
+    connection = sqlite3.connect(tmp_path / "labels.sqlite")
+    assert connection.execute("SELECT count(*) FROM prompts").fetchone() == (1,)
+    connection.close()
+
+
+def test_store_and_labelling_need_no_torch() -> None:
+    modules = "triphase.store, triphase.labelling.application, triphase.labelling.simulated, triphase.commands.label"
+    code = f"import {modules}, sys; print([m for m in ('torch', 'pandas', 'transformers') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
