@@ -1,0 +1,121 @@
+"""The mathematics of the three phases: pure functions of tensors, each with its equation and source.
+
+Tensors in, tensors out: no model, no settings, no logging, nothing of Triphase imported from outside this folder. A
+loss returns itself, differentiable, and a frozen record of detached metrics.
+"""
+
+from triphase.objectives.advantages import (
+    Advantages,
+    clip_scores,
+    generalised_advantages,
+    kl_penalty,
+    penalise_unfinished,
+    replace_unfinished,
+    rescale_token_rewards,
+    token_rewards,
+)
+from triphase.objectives.calibration import (
+    ReliabilityBin,
+    expected_calibration_error,
+    noise_ceiling_from_agreement,
+    reliability,
+)
+from triphase.objectives.divergence import (
+    AdaptiveKL,
+    FixedKL,
+    KLController,
+    full_kl,
+    kl_k1,
+    kl_k2,
+    kl_k3,
+    reference_kl,
+)
+from triphase.objectives.invariants import (
+    InvariantError,
+    require_finite,
+    require_first_minibatch,
+    require_lengths,
+    require_scores_on_last_token,
+    require_zero_reference_kl,
+)
+from triphase.objectives.logprobs import ResponseLogprobs, entropy, response_logprobs, token_logprobs
+from triphase.objectives.masking import (
+    Moments,
+    last_true_index,
+    masked_mean,
+    masked_sum,
+    masked_variance,
+    moments,
+    rescale_keep_mean,
+    rescale_keep_mean_with,
+    standardise,
+    standardise_with,
+)
+from triphase.objectives.preference import PreferenceMetrics, bradley_terry_loss, plackett_luce_nll
+from triphase.objectives.proximal import (
+    PolicyMetrics,
+    ValueMetrics,
+    clipped_policy_loss,
+    clipped_value_loss,
+    composite_objective,
+    entropy_bonus,
+    explained_variance,
+)
+from triphase.objectives.shapes import require_response_prefix
+from triphase.objectives.supervised import SupervisedMetrics, response_nll
+
+__all__ = [
+    "AdaptiveKL",
+    "Advantages",
+    "FixedKL",
+    "InvariantError",
+    "KLController",
+    "Moments",
+    "PolicyMetrics",
+    "PreferenceMetrics",
+    "ReliabilityBin",
+    "ResponseLogprobs",
+    "SupervisedMetrics",
+    "ValueMetrics",
+    "bradley_terry_loss",
+    "clip_scores",
+    "clipped_policy_loss",
+    "clipped_value_loss",
+    "composite_objective",
+    "entropy",
+    "entropy_bonus",
+    "expected_calibration_error",
+    "explained_variance",
+    "full_kl",
+    "generalised_advantages",
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
+    "kl_penalty",
+    "last_true_index",
+    "masked_mean",
+    "masked_sum",
+    "masked_variance",
+    "moments",
+    "noise_ceiling_from_agreement",
+    "penalise_unfinished",
+    "plackett_luce_nll",
+    "reference_kl",
+    "reliability",
+    "replace_unfinished",
+    "require_finite",
+    "require_first_minibatch",
+    "require_lengths",
+    "require_response_prefix",
+    "require_scores_on_last_token",
+    "require_zero_reference_kl",
+    "rescale_keep_mean",
+    "rescale_keep_mean_with",
+    "rescale_token_rewards",
+    "response_logprobs",
+    "response_nll",
+    "standardise",
+    "standardise_with",
+    "token_logprobs",
+    "token_rewards",
+]

@@ -1,0 +1,220 @@
+"""Log-probabilities and entropies of a policy, plainly from logits and fast from hidden states.
+
+``token_logprobs`` and ``entropy`` are the definition. ``response_logprobs`` gives the same numbers from hidden states
+and the language-model head, in chunks, so that logits of N positions × V tokens never exist together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from triphase.objectives.masking import at_least_float32
+from triphase.objectives.shapes import require_positive, require_same_shape, require_shapes
+
+
+def token_logprobs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Log-probability of each target token under the policy at a temperature.
+
+        log π(y) = z_y/T - log Σ_v exp(z_v/T)
+
+    Args:
+        logits: (..., V).
+        targets: (...) int64 token ids in [0, V).
+        temperature: T > 0; the one the tokens were sampled with, for policy, rollout policy and reference alike.
+
+    Returns:
+        (...) float32, or float64 for float64 logits.
+
+    Raises:
+        ValueError: shapes do not fit, or the temperature is not above 0.
+    """
+    require_same_shape(targets=targets, logits_without_vocabulary=logits[..., 0])
+    require_positive(temperature=temperature)
+    logprobs = (at_least_float32(logits) / temperature).log_softmax(-1)
+    return logprobs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+def entropy(logits: Tensor, temperature: float) -> Tensor:
+    """Entropy of the policy over the full vocabulary, in nats.
+
+        H = -Σ_v p_v · log p_v,   p = softmax(z/T)
+
+    Args:
+        logits: (..., V).
+        temperature: T > 0.
+
+    Returns:
+        (...) float32, or float64 for float64 logits.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+    """
+    require_positive(temperature=temperature)
+    logprobs = (at_least_float32(logits) / temperature).log_softmax(-1)
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseLogprobs:
+    """What the fast path returns.
+
+    Attributes:
+        logprobs: (N,) log-probability of each target token.
+        entropy: (N,) entropy at each position; None where it was not asked for.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor | None
+
+
+def response_logprobs(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float, chunk_size: int, with_entropy: bool
+) -> ResponseLogprobs:
+    """Log-probabilities, and entropies if asked for, of N positions from their hidden states, without N × V logits.
+
+        z = W h_i,   ℓ_i = z_y/T - log Σ_v exp(z_v/T),   H_i = -Σ_v p_v · log p_v,   p = softmax(z/T)
+        ∂ℓ_i/∂h_i = (W_y - pᵀW)/T,   ∂H_i/∂h_i = -(p∘(log p + H_i))ᵀW/T
+
+    With a frozen head (W requires no gradient) these two derivatives, (N, d) each, are computed in the forward while
+    the chunk is at hand, so the backward neither stores nor recomputes a logit: it scales rows. With a trained head
+    each chunk is computed again in the backward. Without gradients only the numbers are computed. In the first and
+    the last case the same operations make them, so a rollout pass and a training pass agree to the bit.
+
+    Ask for the entropy with gradients enabled only where it enters the loss: its derivative costs a second product.
+
+    Args:
+        hidden: (N, d) float, last hidden states of the policy at the positions that predict the targets.
+        weight: (V, d) float, the language-model head, without bias and without soft cap. Products are taken in its
+            dtype; maxima, sums and logarithms in float32 (float64 for a float64 weight).
+        targets: (N,) int64 token ids in [0, V).
+        temperature: T > 0.
+        chunk_size: positions whose logits exist together.
+        with_entropy: True adds the entropies.
+
+    Raises:
+        ValueError: shapes do not fit, or temperature or chunk_size is not above 0.
+    """
+    require_shapes(hidden=(hidden, "N d"), weight=(weight, "V d"), targets=(targets, "N"))
+    require_positive(temperature=temperature, chunk_size=chunk_size)
+    if torch.is_grad_enabled() and weight.requires_grad:
+        return _trained_head(hidden, weight, targets, temperature, chunk_size, with_entropy)
+    if torch.is_grad_enabled() and hidden.requires_grad:
+        apply: Callable[..., tuple[Tensor, Tensor | None]] = _FrozenHead.apply
+        return ResponseLogprobs(*apply(hidden, weight, targets, temperature, chunk_size, with_entropy))
+    parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, with_derivatives=False)
+    return ResponseLogprobs(parts.logprobs, parts.entropy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Numbers (n,) of some positions, and their derivatives (n, d) by the hidden state where they were asked for."""
+
+    logprobs: Tensor
+    entropy: Tensor | None
+    logprobs_derivative: Tensor | None
+    entropy_derivative: Tensor | None
+
+
+def _chunk(
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, with_entropy: bool, with_derivatives: bool
+) -> _Chunk:
+    """One chunk; keeps one buffer of n × V alive, two with the entropy, and works in place on them."""
+    shifted = at_least_float32(hidden.to(weight.dtype) @ weight.T)
+    if temperature != 1:
+        shifted.div_(temperature)
+    shifted.sub_(shifted.amax(1, keepdim=True))
+    at_target = shifted.gather(1, targets[:, None]).squeeze(1)
+    exponentials = shifted.exp() if with_entropy else shifted.exp_()  # p·total
+    total = exponentials.sum(1)
+    log_total = total.log()
+
+    entropies = logprobs_derivative = entropy_derivative = None
+    scale = (total * temperature).reciprocal_().neg_()[:, None]
+    if with_entropy:
+        weighted = shifted.mul_(exponentials)
+        entropies = log_total - weighted.sum(1) / total
+        if with_derivatives:
+            weighted.addcmul_(exponentials, (entropies - log_total)[:, None])  # p∘(log p + H)·total
+            entropy_derivative = ((weighted.to(weight.dtype) @ weight) * scale).to(weight.dtype)
+    if with_derivatives:
+        # The target is taken off before rounding to the weight's dtype: W_y - pᵀW would cancel where p_y is near 1.
+        exponentials.scatter_add_(1, targets[:, None], -total[:, None])
+        logprobs_derivative = ((exponentials.to(weight.dtype) @ weight) * scale).to(weight.dtype)
+    return _Chunk(at_target - log_total, entropies, logprobs_derivative, entropy_derivative)
+
+
+def _chunks(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float,
+    chunk_size: int,
+    with_entropy: bool,
+    with_derivatives: bool,
+) -> _Chunk:
+    """All chunks one after the other, joined."""
+    parts = [
+        _chunk(rows, weight, tokens, temperature, with_entropy, with_derivatives)
+        for rows, tokens in zip(torch.split(hidden, chunk_size), torch.split(targets, chunk_size), strict=True)
+    ]
+    return _Chunk(
+        torch.cat([part.logprobs for part in parts]),
+        _join([part.entropy for part in parts]),
+        _join([part.logprobs_derivative for part in parts]),
+        _join([part.entropy_derivative for part in parts]),
+    )
+
+
+def _join(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
+
+
+class _FrozenHead(torch.autograd.Function):
+    """The head as a constant: derivatives by the hidden state are made in the forward, the backward scales rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        chunk_size: int,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, with_derivatives=True)
+        ctx.save_for_backward(parts.logprobs_derivative, parts.entropy_derivative)
+        ctx.set_materialize_grads(False)
+        ctx.hidden_dtype = hidden.dtype
+        return parts.logprobs, parts.entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        terms = [
+            gradient[:, None] * derivative
+            for gradient, derivative in zip(gradients, ctx.saved_tensors, strict=True)
+            if gradient is not None
+        ]
+        total = sum(terms[1:], terms[0]).to(ctx.hidden_dtype) if terms else None
+        return total, None, None, None, None, None
+
+
+def _trained_head(
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk_size: int, with_entropy: bool
+) -> ResponseLogprobs:
+    """The head as a parameter: each chunk by the definition, under activation checkpointing."""
+
+    def numbers(rows: Tensor, weight: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits = rows.to(weight.dtype) @ weight.T
+        return token_logprobs(logits, tokens, temperature), entropy(logits, temperature) if with_entropy else None
+
+    parts = [
+        checkpoint(numbers, rows, weight, tokens, use_reentrant=False)
+        for rows, tokens in zip(torch.split(hidden, chunk_size), torch.split(targets, chunk_size), strict=True)
+    ]
+    return ResponseLogprobs(torch.cat([part[0] for part in parts]), _join([part[1] for part in parts]))

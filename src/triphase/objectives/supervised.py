@@ -1,0 +1,49 @@
+"""The loss of supervised fine-tuning: negative log-likelihood of response tokens, and of nothing else."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from triphase.objectives.masking import masked_sum, token_divisor
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedMetrics:
+    """Of the tokens counted here, whatever the loss was divided by.
+
+    Attributes:
+        nll_sum: () sum of the negative log-probabilities; sums of microbatches add up.
+        token_count: tokens counted.
+        mean_nll: () nll_sum / token_count, nats per token.
+    """
+
+    nll_sum: Tensor
+    token_count: int
+    mean_nll: Tensor
+
+
+def response_nll(
+    logprobs: Tensor, mask: Tensor, *, token_count: int | Tensor | None = None
+) -> tuple[Tensor, SupervisedMetrics]:
+    """Negative log-likelihood per response token.
+
+        L = -(1/n) · Σ_{b,t: mask} log π(y_{b,t} | x_b, y_{b,<t})
+
+    n is the token count of the whole optimiser step: losses of microbatches then add up to the loss of the step, and
+    every token weighs the same however the step is cut. A mean of microbatch means weighs tokens of short microbatches
+    more.
+
+    Args:
+        logprobs: any shape, usually (B, R) or (N,): log-probabilities of the target tokens.
+        mask: the same shape, bool: response tokens, the end token included.
+        token_count: n; None when this is the whole step.
+
+    Raises:
+        ValueError: shapes differ, the mask is not bool or counts nothing, or token_count is below the tokens here.
+
+    Source: Ouyang et al. (arXiv 2203.02155), §3.5. Departure: the token count of the step as divisor, not of the batch.
+    """
+    nll_sum = -masked_sum(logprobs, mask)
+    loss = nll_sum / token_divisor(mask, token_count)
+    counted = int(mask.sum())
+    return loss, SupervisedMetrics(nll_sum.detach(), counted, nll_sum.detach() / counted)
