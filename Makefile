@@ -47,7 +47,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -q tests/test_layers.py tests/test_docs.py tests/test_size.py
+	$(PYTEST) -q tests/test_layers.py tests/test_docs.py tests/test_size.py tests/test_packaging.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
