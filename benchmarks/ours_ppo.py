@@ -1,0 +1,95 @@
+"""One side of `benchmarks.ppo`: PPO iterations of Triphase on random prompts, in a process of its own.
+
+Prints one JSON line. The workload is that of the peer's script: 32 episodes of 32 prompt and 32 response tokens, four
+epochs of one optimizer step, LoRA of rank 16 on every linear map of the adapted layers.
+"""
+
+import argparse
+import json
+import resource
+import time
+
+import torch
+
+from triphase.embedded.registry import model_directory
+from triphase.models.loading import load_model
+from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.phases.ppo import PPOPhase
+from triphase.records.types import Message, Prompt
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.settings.schema import AdapterSettings, ModelSettings, PPOSettings
+
+EPISODES, PROMPT_TOKENS, RESPONSE_TOKENS, EPOCHS, RANK = 32, 32, 32, 4, 16
+NEVER = -1
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", default="10", help="adapted layers from the top, or all")
+    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
+    parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    shared = _shared(options.layers, options.dtype)
+    phase = _phase(shared, options.iterations)
+    rows = []
+    for iteration in range(options.iterations):
+        start = time.perf_counter()
+        metrics = phase.iterate(iteration)
+        rows.append({"seconds": time.perf_counter() - start, **{key: metrics[f"ppo/seconds_{key}"] for key in PARTS}})
+    last = rows[-1]
+    print(
+        json.dumps(
+            {
+                "what": "triphase ppo",
+                "dtype": options.dtype,
+                "adapted_layers": shared.backbone.layer_count - shared.backbone.trunk_layers,
+                "critic": "value head on the policy",
+                "episodes_per_iteration": EPISODES,
+                "seconds_per_iteration": [round(row["seconds"], 2) for row in rows],
+                "parts": {key: round(last[key], 2) for key in PARTS},
+                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+            }
+        )
+    )
+
+
+PARTS = ("generation", "scoring", "update")
+
+
+def _shared(layers: str, dtype: str) -> SharedModel:
+    model = ModelSettings.model_validate({"name": str(model_directory("embedded:smollm2")), "dtype": dtype})
+    adapters = AdapterSettings.model_validate({"layers": layers if layers == "all" else int(layers), "rank": RANK})
+    shared = SharedModel(load_model(model), adapters, seed=0)
+    shared.adapters.add(REFERENCE)
+    shared.adapters.add(REWARD)
+    # Responses are always as long as they may be, as the peer's are.
+    shared.template.end_id = NEVER
+    return shared
+
+
+def _phase(shared: SharedModel, iterations: int) -> PPOPhase:
+    count = EPISODES * iterations
+    ids = torch.randint(100, 49000, (count, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
+    settings = PPOSettings(
+        iterations=iterations,
+        batch_size=EPISODES,
+        minibatch_size=EPISODES,
+        epochs=EPOCHS,
+        max_response_tokens=RESPONSE_TOKENS,
+        max_approximate_kl=None,
+    )
+    return PPOPhase(
+        shared,
+        [Prompt(str(number), (Message("user", "x"),)) for number in range(count)],
+        [tuple(row) for row in ids],
+        LocalGenerator(shared, adapter=POLICY, batch_size=EPISODES),
+        settings,
+        seed=0,
+    )
+
+
+if __name__ == "__main__":
+    main()
