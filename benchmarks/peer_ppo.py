@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import time
+from itertools import pairwise
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -95,7 +96,7 @@ def main() -> None:
                 "adapted_layers": count if layers == "all" else int(layers),
                 "critic": "a second full model, trained whole",
                 "episodes_per_iteration": episodes,
-                "seconds_per_iteration": [round(b - a, 2) for a, b in zip(stamps, stamps[1:], strict=False)],
+                "seconds_per_iteration": [round(b - a, 2) for a, b in pairwise(stamps)],
                 "parts": {"generation": round(generation[-1], 2)},
                 "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
             }
