@@ -166,5 +166,5 @@ def test_monitoring_never_imports_torch_or_matplotlib(tmp_path: Path) -> None:
         "found = {'torch', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {found}' if found else 0)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=500)
     assert list(tmp_path.glob("events.out.tfevents.*"))

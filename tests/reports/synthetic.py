@@ -15,13 +15,12 @@ import yaml
 
 from triphase.monitoring.metrics import MetricsWriter
 
-THINGS = """a bicycle, the night train, pickled onions, a lighthouse, the public library, a rainy Sunday, chess, the local
-bakery, an old radio, beekeeping, the ferry, a walking stick, sourdough, a telescope, the allotment, knitting,
-a paper map, the swimming bath, a fountain pen, the choir, a stone bridge, jazz, a hammock, the tram, a wool
-coat, the museum, a teapot, cross-country skiing, a greenhouse, the harbour, a typewriter, fog, the weekly
-market, a canoe, lemon cake, the observatory, a dictionary, woodwork, the botanical garden, a postcard""".replace(
-    "\n", " "
-).split(", ")
+THINGS = """a bicycle, the night train, pickled onions, a lighthouse, the public library, a rainy Sunday, chess, the
+local bakery, an old radio, beekeeping, the ferry, a walking stick, sourdough, a telescope, the
+allotment, knitting, a paper map, the swimming bath, a fountain pen, the choir, a stone bridge, jazz, a
+hammock, the tram, a wool coat, the museum, a teapot, cross-country skiing, a greenhouse, the harbour, a
+typewriter, fog, the weekly market, a canoe, lemon cake, the observatory, a dictionary, woodwork, the
+botanical garden, a postcard""".replace("\n", " ").split(", ")
 
 PLAIN = (
     "It is {thing}. People use it for many things and it has a long history that",
@@ -70,7 +69,7 @@ def write_run(directory: Path, *, seed: int = 7) -> Path:
 
 
 def _config(directory: Path) -> None:
-    config = {
+    settings = {
         "name": directory.name,
         "output": "runs",
         "seed": 0,
@@ -82,11 +81,25 @@ def _config(directory: Path) -> None:
         "ppo": {"iterations": 20, "batch_size": 32, "kl_coefficient": 0.05, "kl_budget": None, "clip_range": 0.2},
         "arms": {"no-penalty": {"kl_coefficient": 0.0}},
         "evaluation": {"gold": "warm", "samples_per_prompt": 4, "shown_samples": 12},
-        "provenance": {
-            "versions": {"triphase": "0.1.0", "python": "3.12.4", "torch": "2.13.0", "transformers": "5.1.0"},
-            "data": {"demonstrations.jsonl": "sha256:5f1d0c…", "prompts.jsonl": "sha256:a83e22…"},
-            "git": "2dc7a7e",
-        },
+    }
+    settings = {
+        "name": directory.name,
+        "output": "runs",
+        "seed": 0,
+        "model": {"name": "embedded:smollm2", "dtype": "auto", "max_length": 1024},
+        "adapters": {"layers": 10, "rank": 16, "alpha": 32.0, "targets": "all-linear"},
+        "data": {"demonstrations": [{"path": "embedded:warm", "kind": "instruction", "weight": 1.0}]},
+        "sft": {"epochs": 2.0, "batch_size": 16, "optimizer": {"learning_rate": 0.0003, "schedule": "cosine"}},
+        "reward": {"epochs": 1.0, "batch_size": 8, "label_smoothing": 0.0},
+        "ppo": {"iterations": 20, "batch_size": 32, "kl_coefficient": 0.05, "kl_budget": None, "clip_range": 0.2},
+        "arms": {"no-penalty": {"kl_coefficient": 0.0}},
+        "evaluation": {"gold": "warm", "samples_per_prompt": 4, "shown_samples": 12},
+    }
+    config = {
+        "settings": settings,
+        "versions": {"triphase": "0.1.0", "python": "3.12.4", "torch": "2.13.0", "transformers": "5.1.0"},
+        "git_revision": "2dc7a7e",
+        "data_fingerprints": {"demonstrations.jsonl": "5f1d0c" * 10, "prompts.jsonl": "a83e22" * 10},
     }
     (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triphase.reports.intervals import Interval
@@ -73,11 +73,19 @@ def test_calibration_error() -> None:
     assert (wrong.bins[1].predicted, wrong.bins[1].observed) == (pytest.approx(0.75), 0.5)
 
 
+def test_scores_that_calibration_divided_are_brought_back() -> None:
+    calibrated = [pair("a", math.log(3) / 4, 0, target) for target in (1.0, 1.0, 1.0, 0.0)]
+    found, forgotten = reliability(calibrated, scale=4.0), reliability(calibrated)
+    assert found and found.error == pytest.approx(0.0, abs=1e-12)
+    assert forgotten and forgotten.error > 0.1
+
+
 def test_soft_targets_and_ties_are_probabilities_in_the_calibration() -> None:
     found = reliability([pair("a", 0, 0, 0.5), pair("a", math.log(3), 0, 0.75)])
     assert found and found.error == pytest.approx(0.0, abs=1e-12)
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.builds(

@@ -200,7 +200,7 @@ def _threshold_alarm(rule: _Rule, rows: Rows, limits: Limits) -> Alarm | None:
     iteration, value = hits[0]
     numbers = {"value": value, "limit": limit} | ({"start": start} if rule.relative else {})
     lasting = hits[-1][0] == smoothed[-1][0]
-    return Alarm(rule.name, iteration, lasting, numbers, rule.message.format(**numbers), rule.remedy)
+    return Alarm(rule.name, iteration, lasting, numbers, _filled(rule.message, numbers), rule.remedy)
 
 
 def _proxy_without_gold(rows: Rows, limits: Limits) -> Alarm | None:
@@ -234,8 +234,11 @@ def _proxy_without_gold(rows: Rows, limits: Limits) -> Alarm | None:
         smooth_gold[at][0],
         hits[-1][0] == len(smooth_gold) - 1,
         numbers,
-        "the reward model's score rose from {proxy_at_peak:.2f} to {proxy:.2f} while the gold score fell from "
-        "{peak:.2f} to {value:.2f}: reward hacking.".format(**numbers),
+        _filled(
+            "the reward model's score rose from {proxy_at_peak:.2f} to {proxy:.2f} while the gold score fell from "
+            "{peak:.2f} to {value:.2f}: reward hacking.",
+            numbers,
+        ),
         f"stop near iteration {smooth_gold[peak][0]}, raise ppo.kl_coefficient, or rank samples of this policy and "
         "train the reward model again.",
     )
@@ -272,6 +275,10 @@ def _not_finite(rows: Rows) -> Alarm | None:
         f"{', '.join(hits[0]['nonfinite'])} came out as NaN or infinite.",
         "lower the learning rate, or set model.dtype: float32.",
     )
+
+
+def _filled(message: str, numbers: Mapping[str, float]) -> str:
+    return message.format(**numbers).replace("%", " %").replace(" -", " −")
 
 
 def _series(rows: Rows, name: str) -> Series:

@@ -14,8 +14,8 @@ from triphase.records.files import read_json_lines
 from triphase.reports.evaluation import Sample
 from triphase.reports.reward_quality import ScoredPair
 
-PROVENANCE = "provenance"
-"""The key of config.yaml that is no setting: versions, fingerprints, machine."""
+SETTINGS = "settings"
+"""The key of config.yaml under which the settings stand; the others say where the numbers come from."""
 PEAK = "peak_gb"
 """The key of timings.json that is no phase."""
 
@@ -69,12 +69,12 @@ def read_run(directory: Path) -> RunContents:
     config = _mapping(directory / "config.yaml", _yaml) or {}
     timings = _mapping(directory / "timings.json", json.loads) or {}
     curve = _parsed(directory / "reward" / "learning_curve.json", json.loads)
-    provenance = config.get(PROVENANCE)
+    settings = config.get(SETTINGS)
     arms = sorted((directory / "arms").glob(f"*/{FILE_NAME}"))
     return RunContents(
-        name=str(config.get("name") or directory.resolve().name),
-        settings={key: value for key, value in config.items() if key != PROVENANCE},
-        provenance=provenance if isinstance(provenance, dict) else {},
+        name=directory.resolve().name,
+        settings=settings if isinstance(settings, dict) else {},
+        provenance={key: value for key, value in config.items() if key != SETTINGS},
         sft=read_metrics(directory / "sft" / FILE_NAME),
         reward=read_metrics(directory / "reward" / FILE_NAME),
         ppo=read_metrics(directory / "ppo" / FILE_NAME),

@@ -34,12 +34,12 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.id": None,
     "text.parse_math": False,
-    "font.size": 10.5,
-    "axes.titlesize": 11,
+    "font.size": 11,
+    "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 8,
-    "axes.labelsize": 10,
+    "axes.labelsize": 11,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": MUTED,
     "axes.linewidth": 0.8,
@@ -59,7 +59,7 @@ _STYLE: Any = {
     "axes.titlecolor": INK,
     "figure.facecolor": "none",
     "legend.frameon": False,
-    "legend.fontsize": 10,
+    "legend.fontsize": 11,
     "lines.linewidth": 1.8,
     "lines.markersize": 4,
 }
@@ -105,11 +105,11 @@ def _inline(svg: str, name: str, description: str) -> str:
     """The svg element alone, its ids unique on the page, its colours and font those of the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", svg)
-    svg = re.sub(r"font: (bold|700) ([\d.]+)px [^;\"]*", r"font: 600 \2px var(--sans)", svg)
+    svg = svg.replace("xlink:href=", "href=")
+    svg = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     head, rest = svg.split(">", 1)
-    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    head = re.sub(r' (width|height|version|xmlns|xmlns:xlink)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{description}">{rest.strip()}'

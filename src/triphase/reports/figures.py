@@ -5,7 +5,7 @@ from math import sqrt
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from triphase.monitoring.metrics import Row
 from triphase.reports.drawing import (
@@ -48,7 +48,7 @@ def training_curve(
     steps, values = curve(rows, metric)
     if not steps:
         return None
-    with drawing(name, f"{label} over optimizer steps", height=270) as canvas:
+    with drawing(name, f"{label} over optimizer steps", height=290) as canvas:
         axes = canvas.axes
         axes.plot(steps, values, color=BLUE, alpha=0.35, linewidth=1)
         axes.plot(steps, _running_mean(values), color=BLUE, label="training, running mean")
@@ -90,7 +90,7 @@ def overoptimisation(
     mean, deviation = gold_scale or (0.0, 1.0)
     unit = "standard deviations of SFT samples" if gold_scale else "score (proxy) and gold, each in its own unit"
     with drawing(
-        "overoptimisation", "Gold and proxy score against the root of the KL divergence", height=380
+        "overoptimisation", "Gold and proxy score against the root of the KL divergence", width=1080, height=420
     ) as canvas:
         axes = canvas.axes
         axes.axhline(0, color=MUTED, linewidth=0.8)
@@ -152,9 +152,7 @@ def reward_accuracy(reward: RewardFindings) -> str | None:
 def reliability_diagram(found: Reliability) -> str:
     """How sure the reward model is against how often it is right. Bins under ½ mirror those above, and are left out."""
     bins = [each for each in found.bins if each.low >= 0.5 - 1e-9]
-    with drawing(
-        "reliability", "Predicted against observed probability of preference", width=380, height=330
-    ) as canvas:
+    with drawing("reliability", "Predicted against observed probability of preference", height=290) as canvas:
         axes = canvas.axes
         axes.plot([0.5, 1], [0.5, 1], color=MUTED, linestyle="--", linewidth=1.2, label="perfectly calibrated")
         axes.plot(
@@ -167,7 +165,7 @@ def reliability_diagram(found: Reliability) -> str:
         for each in bins:
             axes.annotate(
                 str(each.count), (each.predicted, each.observed), xytext=(0, -15), textcoords="offset points",
-                ha="center", fontsize=9, color=MUTED,
+                ha="center", fontsize=10, color=MUTED,
             )  # fmt: skip
         lowest = min([0.5, *(each.observed for each in bins)])
         axes.set_xlim(0.48, 1.02)
@@ -194,9 +192,10 @@ def gain_by_length(found: LengthStratified) -> str:
         for place, each in zip(places, found.bins, strict=True):
             axes.annotate(
                 f"{each.second_count} / {each.first_count}", (float(place), 0), xycoords=("data", "axes fraction"),
-                xytext=(0, 4), textcoords="offset points", ha="center", fontsize=9, color=MUTED,
+                xytext=(0, 4), textcoords="offset points", ha="center", fontsize=10, color=MUTED,
             )  # fmt: skip
-        axes.margins(x=0.15, y=0.2)
+        axes.margins(x=0.15, y=0.25)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.set_xlabel("tokens of the response (samples of SFT / PPO above the axis)")
         axes.set_ylabel("mean gold")
         axes.legend()
@@ -206,15 +205,15 @@ def gain_by_length(found: LengthStratified) -> str:
 def _intervals(
     name: str, description: str, shown: Mapping[str, Interval], *, even: str, label: str, ceiling: float | None = None
 ) -> str:
-    with drawing(name, description, height=110 + 42 * len(shown)) as canvas:
+    with drawing(name, description, height=max(240, 110 + 42 * len(shown))) as canvas:
         axes = canvas.axes
         axes.axvline(0.5, color=MUTED, linestyle="--", linewidth=1.2)
         axes.annotate(even, (0.5, 1), xycoords=("data", "axes fraction"), xytext=(0, 4), textcoords="offset points",
-                      ha="center", color=MUTED, fontsize=10)  # fmt: skip
+                      ha="center", color=MUTED, fontsize=11)  # fmt: skip
         if ceiling is not None:
             axes.axvline(ceiling, color=AMBER, linewidth=1.6)
             axes.annotate(f"noise ceiling, {100 * ceiling:.0f} %", (ceiling, 1), xycoords=("data", "axes fraction"),
-                          xytext=(0, 4), textcoords="offset points", ha="center", color=AMBER, fontsize=10)  # fmt: skip
+                          xytext=(0, 4), textcoords="offset points", ha="center", color=AMBER, fontsize=11)  # fmt: skip
         for row, interval in enumerate(shown.values()):
             _draw_interval(axes, row, interval, SERIES[row % len(SERIES)][0])
         axes.set_yticks(range(len(shown)), list(shown))
@@ -233,10 +232,10 @@ def _draw_interval(axes: Axes, row: int, interval: Interval, colour: str) -> Non
             [interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="round", alpha=0.5
         )
     axes.plot([interval.value], [row], marker="o", markersize=8, color=colour, markeredgecolor=PAPER)
+    text, at = f"{100 * interval.value:.0f} %", (interval.value, row)
     axes.annotate(
-        f"{100 * interval.value:.0f} %", (interval.value, row), xytext=(0, -19), textcoords="offset points", ha="center",
-        fontsize=10.5, color=colour, weight="bold",
-    )  # fmt: skip
+        text, at, xytext=(0, -19), textcoords="offset points", ha="center", fontsize=11, color=colour, weight="bold"
+    )
 
 
 def _low(interval: Interval) -> float:

@@ -109,7 +109,7 @@ def _reward_findings(run: RunContents) -> RewardFindings:
         accuracy=accuracy(run.pairs, seed=run.seed),
         longer_wins=longer_wins(run.pairs, seed=run.seed),
         noise_ceiling=None if ceiling is None else float(ceiling),
-        reliability=reliability(run.pairs),
+        reliability=reliability(run.pairs, scale=float((run.calibration or {}).get("standard_deviation", 1.0))),
         length_correlation=length_correlation(run.pairs, seed=run.seed),
     )
 

@@ -60,15 +60,18 @@ def longer_wins(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interval | Non
     return _agreement(pairs, lambda pair: pair.words_first - pair.words_second, seed)
 
 
-def reliability(pairs: Sequence[ScoredPair], *, bins: int = 10) -> Reliability | None:
-    """σ(score difference) against the targets, in bins of equal width over 0 … 1.
+def reliability(pairs: Sequence[ScoredPair], *, scale: float = 1.0, bins: int = 10) -> Reliability | None:
+    """σ(scale · score difference) against the targets, in bins of equal width over 0 … 1.
+
+    ``scale`` is the standard deviation that calibration divided the scores by: only the scores as they were trained
+    make σ a probability.
 
     Every comparison counts in both orders, so that the result does not depend on which response was called first.
     Targets of ½ count too: a tie is an even chance.
     """
     if not pairs:
         return None
-    margins = np.array([pair.score_first - pair.score_second for pair in pairs])
+    margins = scale * np.array([pair.score_first - pair.score_second for pair in pairs])
     targets = np.array([pair.target for pair in pairs])
     predicted = np.concatenate((_sigmoid(margins), _sigmoid(-margins)))
     observed = np.concatenate((targets, 1 - targets))

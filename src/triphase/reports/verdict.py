@@ -125,7 +125,8 @@ def _evidence(message: str | None, ppo: PolicyFindings | None) -> str:
     if message is not None:
         return f"In training, {message}"
     assert ppo is not None  # noqa: S101 - _parted was true
-    return f"On held-out prompts the reward model's score moved by {signed(ppo.proxy_gain)}, gold by {signed(ppo.gold_gain)}."
+    proxy, gold = signed(ppo.proxy_gain), signed(ppo.gold_gain)
+    return f"On held-out prompts the reward model's score moved by {proxy}, gold by {gold}."
 
 
 def _what_is_missing(run: RunContents) -> str:

@@ -1,0 +1,130 @@
+"""report.html: one self-contained page that says what a run has shown, to a lead first and to a researcher below.
+
+Nothing on it is fetched or run: no script, no outside file, and a content security policy that forbids both. Every
+text passes through ``inert`` and is escaped by the template engine.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from triphase.records.files import write_atomically
+from triphase.reports import figures
+from triphase.reports.contents import RunContents, read_run
+from triphase.reports.findings import Findings, find
+from triphase.reports.inert import inert
+from triphase.reports.samples import side_by_side
+from triphase.reports.summary import total_seconds
+from triphase.reports.tables import clock, flattened, number, pipeline, policy_name
+from triphase.reports.verdict import percent, percent_interval, signed, verdict_of
+
+FILE_NAME = "report.html"
+TEMPLATES = Path(__file__).parent / "templates"
+SHOWN_SAMPLES = 12
+
+PANELS = (
+    ("ppo/proxy_score", "Proxy score (reward model)", False),
+    ("ppo/gold_score", "Gold score", False),
+    ("ppo/reference_kl", "Reference KL, nats a response", False),
+    ("ppo/entropy", "Entropy, nats a token", False),
+    ("ppo/mean_length", "Mean length, tokens", False),
+    ("ppo/eos_rate", "EOS rate", True),
+    ("ppo/clip_fraction", "Clip fraction", True),
+    ("ppo/explained_variance", "Explained variance", False),
+)
+"""Metric, title, and whether it is a share."""
+
+
+def write_report(run_directory: Path) -> Path:
+    """Writes report.html into the run directory, whole or not at all, from whatever the run has left so far."""
+    path = run_directory / FILE_NAME
+    write_atomically(path, page_of(read_run(run_directory)))
+    return path
+
+
+def page_of(run: RunContents) -> str:
+    """The page as HTML."""
+    found = find(run)
+    shown = (run.settings.get("evaluation") or {}).get("shown_samples", SHOWN_SAMPLES)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            found=found,
+            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            verdict=verdict_of(run, found),
+            pipeline=pipeline(run, found),
+            figures=_figures(run, found),
+            runs=["ppo", *(f"arm:{name}" for name in run.arms)] if run.arms else [],
+            samples=side_by_side(run.samples, run.policies, shown),
+            settings=flattened(run.settings),
+            provenance=flattened(run.provenance),
+            seconds=total_seconds(run),
+        )
+    )
+
+
+def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Markup] | None]:
+    reward, lines = found.reward, {"log 2, chance": 0.6931}
+    loss, share = ("loss, nats a token", "loss, nats a pair"), "preference accuracy"
+    runs = _named({"ppo": run.ppo, **{f"arm:{name}": rows for name, rows in run.arms.items()}})
+    panels = [
+        figures.iteration_panel(metric.replace("/", "-"), runs, metric, title, share=is_share)
+        for metric, title, is_share in PANELS
+    ]
+    ppo = found.policies.get("ppo")
+    rates = {name: each.gold_win_rate for name, each in found.policies.items() if each.gold_win_rate}
+    drawn = {
+        "sft_loss": figures.training_curve("sft-loss", run.sft, "sft/loss", "sft/heldout_loss", loss[0]),
+        "reward_loss": figures.training_curve(
+            "reward-loss", run.reward, "reward/loss", "reward/heldout_loss", loss[1], lines=lines
+        ),
+        "reward_curve": figures.training_curve(
+            "reward-curve", run.reward, "reward/preference_accuracy", "reward/heldout_accuracy", share,
+            lines={"noise ceiling": reward.noise_ceiling, "“longer wins”": _of(reward.longer_wins)},
+        ),
+        "reward_accuracy": figures.reward_accuracy(reward),
+        "reliability": figures.reliability_diagram(reward.reliability) if reward.reliability else None,
+        "overoptimisation": figures.overoptimisation(_named(found.paths), found.best_of_n, found.gold_scale),
+        "win_rates": figures.win_rates(_named(rates)),
+        "gain_by_length": figures.gain_by_length(ppo.length) if ppo and ppo.length else None,
+    }  # fmt: skip
+    return {
+        **{name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704 - text in it is escaped
+        "panels": [Markup(svg) for svg in panels if svg],  # noqa: S704
+    }
+
+
+def _named(by_policy: Mapping[str, Any]) -> dict[str, Any]:
+    return {inert(policy_name(policy)): value for policy, value in by_policy.items()}
+
+
+def _of(interval: Any) -> float | None:
+    return interval.value if interval else None
+
+
+def _environment() -> Environment:
+    def finish(value: object) -> object:
+        return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=finish,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "clock": clock,
+        "number": number,
+        "percent": percent,
+        "percent_interval": percent_interval,
+        "policy_name": policy_name,
+        "signed": signed,
+    }
+    return environment

@@ -1,0 +1,117 @@
+"""Numbers and names as the page writes them, and the facts under each station of the pipeline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from triphase.reports.contents import RunContents
+from triphase.reports.findings import Findings
+from triphase.reports.verdict import percent
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """One box of the pipeline picture. ``done`` is False where the run has not come there yet."""
+
+    title: str
+    done: bool
+    facts: tuple[str, ...]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with ``digits`` after the point and a true minus sign; an en dash where it is unknown."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as 41 s, 11 min 32 s, or 3 h 05 min."""
+    if seconds is None:
+        return "–"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def policy_name(policy: str) -> str:
+    """SFT, PPO, or the name of the arm."""
+    return {"sft": "SFT", "ppo": "PPO"}.get(policy, policy.removeprefix("arm:"))
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names and texts, in their order."""
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            found += flattened(value, f"{name}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for place, item in enumerate(value):
+                found += flattened(item, f"{name}.{place}.")
+        else:
+            found.append((name, _plain(value)))
+    return found
+
+
+def pipeline(run: RunContents, found: Findings) -> list[Station]:
+    """The stations of the run, each with what came out of it."""
+    return [_sft(run), _labels(run), _reward(run, found), _ppo(run), _evaluation(run, found)]
+
+
+def _sft(run: RunContents) -> Station:
+    kinds = (run.mixture or {}).get("kinds", {}).values()
+    records = sum(kind["records"] for kind in kinds)
+    facts = [f"{records} demonstrations"] if records else []
+    if run.sft:
+        facts.append(f"{run.sft[-1]['step']} steps")
+        held = [row["sft/heldout_loss"] for row in run.sft if "sft/heldout_loss" in row]
+        facts += [f"held-out loss {held[-1]:.2f}"] if held else []
+    return Station("1 · Supervised fine-tuning", bool(run.sft), tuple(facts))
+
+
+def _labels(run: RunContents) -> Station:
+    labels = run.labelling
+    if not labels:
+        return Station("People rank", False, ())
+    names = {"simulated": "Simulated labelers rank", "imported": "Imported comparisons"}
+    facts = [f"{labels.get('rankings', 0)} rankings", f"{labels.get('comparisons', 0)} comparisons"]
+    if labels.get("agreement") is not None:
+        facts.append(f"agreement {percent(labels['agreement'])}")
+    return Station(names.get(str(labels.get("source")), "People rank"), True, tuple(facts))
+
+
+def _reward(run: RunContents, found: Findings) -> Station:
+    facts = [f"{run.reward[-1]['step']} steps"] if run.reward else []
+    if found.reward.accuracy:
+        facts.append(f"accuracy {percent(found.reward.accuracy.value)}")
+    if found.reward.noise_ceiling is not None:
+        facts.append(f"ceiling {percent(found.reward.noise_ceiling)}")
+    return Station("2 · Reward model", bool(run.reward), tuple(facts))
+
+
+def _ppo(run: RunContents) -> Station:
+    facts = []
+    if run.ppo:
+        last = run.ppo[-1]
+        facts.append(f"{last['step']} iterations")
+        facts += [f"{last['ppo/episodes']:.0f} episodes"] if "ppo/episodes" in last else []
+        facts += [f"KL {number(last['ppo/reference_kl'], 1)} nats"] if "ppo/reference_kl" in last else []
+    return Station("3 · PPO", bool(run.ppo), tuple(facts))
+
+
+def _evaluation(run: RunContents, found: Findings) -> Station:
+    ppo = found.policies.get("ppo")
+    facts = [f"{len({sample.prompt_id for sample in run.samples})} held-out prompts"] if run.samples else []
+    if ppo and ppo.gold_win_rate:
+        facts.append(f"PPO wins {percent(ppo.gold_win_rate.value)}")
+    return Station("Evaluation", bool(run.samples), tuple(facts))
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value) or "none"
+    return "none" if value == {} else str(value)

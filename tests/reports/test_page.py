@@ -1,0 +1,214 @@
+"""report.html: complete, self-contained, inert, and plain about what is missing."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+
+from triphase.errors import RunError
+from triphase.reports.page import PANELS, write_report
+
+HOSTILE = (
+    "</div></article><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}{% raw %}"
+    '"onmouseover="alert(3) \u202egnp.exe\u202c \u200b\x1b[31m\x00\x07 \U000e0041 \ud800 ]]>'
+)
+VOID = {"meta", "br", "path", "use"}
+
+
+class Page(HTMLParser):
+    """The tags, attributes and text of a page; every tag must be closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if self._open[-1:] != ["style"] else ""
+
+
+def page_of(directory: Path) -> Page:
+    return Page(write_report(directory).read_text(encoding="utf-8"))
+
+
+def sections(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def rewrite_samples(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = directory / "evaluation" / "samples.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        change(row)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_finished_run_shows_everything(run_directory: Path) -> None:
+    page = page_of(run_directory)
+    text = sections(page)
+    for expected in (
+        "PPO's responses are preferred: they win 93 % of the comparisons",
+        "Reward hacking: none seen",
+        "proxy-without-gold",
+        "On 240 held-out comparisons",
+        "simulated labelers",
+        "All settings (",
+        "ppo.kl_coefficient",
+        "versions.torch",
+        "11 min 32 s",
+        "cut at the length limit",
+        "instruction",
+        *(title for _, title, _ in PANELS),
+    ):
+        assert expected in text
+    assert text.count("Tell a colleague about") == 12
+    assert "not run yet" not in text and "No " not in text.replace("No verdict", "")
+
+
+def test_the_page_fetches_and_runs_nothing(run_directory: Path) -> None:
+    html = write_report(run_directory).read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "base", "form", "a", "image"})
+    assert not re.search(r"https?:|//www|@import|url\((?!#)|javascript:", html)
+    for _, name, value in page.attributes:
+        assert not name.startswith("on") and name != "src"
+        assert name != "href" or value.startswith("#")
+    policy = next(value for tag, name, value in page.attributes if tag == "meta" and name == "content")
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'") and "script-src" not in policy
+
+
+def test_ids_are_unique_and_references_lead_somewhere(run_directory: Path) -> None:
+    page = page_of(run_directory)
+    assert len(page.ids) == len(set(page.ids))
+    wanted = {value[1:] for _, name, value in page.attributes if name == "href"}
+    wanted |= {match for _, _, value in page.attributes for match in re.findall(r"url\(#([^)]*)\)", value)}
+    assert wanted and wanted <= set(page.ids)
+
+
+def test_hostile_text_is_inert_everywhere(run_directory: Path) -> None:
+    rewrite_samples(
+        run_directory, lambda row: row.update(response=HOSTILE, prompt=HOSTILE, prompt_id=row["prompt_id"] + HOSTILE)
+    )
+    config = (run_directory / "config.yaml").read_text()
+    (run_directory / "config.yaml").write_text(config.replace("embedded:smollm2", "'<script>alert(4)</script>'"))
+    (run_directory / "sft" / "mixture.json").write_text(
+        json.dumps({"kinds": {HOSTILE: {"records": 1, "seen": 1, "share": 1.0, "weight": 1.0}}})
+    )
+    arm = run_directory / "arms" / "no-penalty"
+    arm.rename(arm.with_name("<b onclick=1>$x$\u202e"))
+    page = page_of(run_directory)
+    assert page.tags.isdisjoint({"script", "img"})
+    assert not any(name.startswith("on") for _, name, _ in page.attributes)
+    assert "<script>alert(1)</script>" in page.text and "<script>alert(4)</script>" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert "⟨U+202E⟩gnp.exe" in page.text and "␛[31m␀␇" in page.text and "⟨U+D800⟩" in page.text
+    assert not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ud800-\udfff\U000e0041]", page.text
+    )
+
+
+def test_the_same_run_gives_the_same_bytes_whatever_the_persons_own_style(run_directory: Path) -> None:
+    first = write_report(run_directory).read_bytes()
+    with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.fonttype": "path"}):
+        assert write_report(run_directory).read_bytes() == first
+        assert matplotlib.rcParams["lines.linewidth"] == 9
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("ppo", "PPO has not run yet."),
+        ("reward", "The reward model has not been trained yet."),
+        ("sft", "Supervised fine-tuning has not run yet."),
+        ("labelling.json", "No rankings yet."),
+        ("evaluation", "Not evaluated yet"),
+        ("timings.json", "No timings were recorded."),
+        ("config.yaml", "No config.yaml in this run directory."),
+    ],
+)
+def test_what_is_missing_is_said(run_directory: Path, missing: str, says: str) -> None:
+    shutil.rmtree(run_directory / "arms")
+    target = run_directory / missing
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    assert says in sections(page_of(run_directory))
+
+
+def test_an_empty_run_directory_has_a_page(tmp_path: Path) -> None:
+    text = sections(page_of(tmp_path))
+    assert "No verdict yet" in text
+    assert "Not run yet: supervised fine-tuning, the reward model, PPO." in text
+
+
+def test_without_gold_there_is_no_win_rate_and_the_page_says_why(run_directory: Path) -> None:
+    shutil.rmtree(run_directory / "arms")
+    rewrite_samples(run_directory, lambda row: row.update(gold=None))
+    metrics = run_directory / "ppo" / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    metrics.write_text(
+        "".join(json.dumps({k: v for k, v in row.items() if k != "ppo/gold_score"}) + "\n" for row in rows)
+    )
+    text = sections(page_of(run_directory))
+    assert "No verdict: no gold score is known" in text and "No gold score is known for this data" in text
+    assert "Reward hacking: cannot be told" in text and "preferred: they win" not in text
+
+
+def test_first_iteration_of_a_run_has_a_page(run_directory: Path) -> None:
+    for metrics in run_directory.glob("*/metrics.jsonl"):
+        metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
+    assert "1 iterations" in sections(page_of(run_directory))
+
+
+def test_damaged_files_are_named_and_leave_the_old_page(run_directory: Path) -> None:
+    before = write_report(run_directory).read_bytes()
+    for name, content, says in (
+        ("timings.json", "{", "timings.json: damaged"),
+        ("timings.json", "[]", "timings.json: a mapping is expected"),
+        ("config.yaml", "a: [", "config.yaml: damaged"),
+        ("evaluation/samples.jsonl", '{"prompt_id": "a"}\n', "line 1: no prompt"),
+    ):
+        kept = (run_directory / name).read_text()
+        (run_directory / name).write_text(content)
+        with pytest.raises(RunError, match=says):
+            write_report(run_directory)
+        (run_directory / name).write_text(kept)
+    assert (run_directory / "report.html").read_bytes() == before
+    with pytest.raises(RunError, match="no such run directory"):
+        write_report(run_directory / "nowhere")
+
+
+def test_the_report_needs_no_torch(run_directory: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from triphase.reports.page import write_report\n"
+        f"from triphase.reports.summary import write_summary; write_report(Path({str(run_directory)!r}))\n"
+        f"write_summary(Path({str(run_directory)!r})); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=500)
