@@ -67,7 +67,7 @@ def serve(
         _console.print(f"The page: {here}   (Ctrl-C stops it; nothing is lost)")
         if link:
             _console.print(f"There is no lead yet. Open this link once to become the lead:\n  {link}")
-        hosts = ("127.0.0.1", "localhost", "[::1]", host) if local and not behind_proxy else ("*",)
+        hosts = ("127.0.0.1", "localhost", host) if local and not behind_proxy else ("*",)
         server = ServerSettings(secure=not local or behind_proxy, allowed_hosts=hosts, seed=seed)
         app = create_application(store, settings, server)
         serving.run(app, host, port, certificate=certificate, key=key, proxy=behind_proxy)

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -47,6 +48,7 @@ def create_application(
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(TriphaseError, _known_error)
+    app.add_exception_handler(IntegrityError, _collision)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteHTTPException, _http_error)
     return app
@@ -64,6 +66,10 @@ async def _known_error(request: Request, error: Exception) -> Response:
     if isinstance(error, SeatGone):
         return _say(request, 409, str(error))
     return _say(request, 403 if isinstance(error, NotNow) else 422, str(error))
+
+
+async def _collision(request: Request, _error: Exception) -> Response:
+    return _say(request, 409, "Someone else changed the same thing at the same moment. Try again.")
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -48,13 +48,12 @@ def next_assignment(
     status = connection.execute(_STATUS, {"me": labeler}).scalar_one()
     if status != "active":
         raise NotNow("you are paused: the lead will say when there is more to do")
+    expires = now + settings.lease_minutes * 60.0
     held = _held(connection, labeler)
-    if held is None:
+    if held is None or not connection.execute(_RENEW, {"renewed": held.id, "me": labeler, "until": expires}).rowcount:
         held = _take(connection, labeler, settings, seed, now)
     if held is None:
         return None
-    expires = now + settings.lease_minutes * 60.0
-    connection.execute(_RENEW, {"renewed": held.id, "until": expires})
     draft = connection.execute(_DRAFT, {"id": held.id, "me": labeler}).scalar()
     order = tuple(json.loads(held.order_shown))
     return Assignment(
@@ -81,7 +80,11 @@ _STATUS = select(labelers.c.status).where(labelers.c.name == _ME).with_for_updat
 """On PostgreSQL this locks the labeler's row, so that two tabs of one person wait for each other."""
 _ANSWERED = select(func.count()).where(rankings.c.labeler == _ME)
 _DRAFT = select(drafts.c.content).where(drafts.c.assignment_id == bindparam("id"), drafts.c.labeler == _ME)
-_RENEW = update(assignments).where(assignments.c.id == bindparam("renewed")).values(expires_at=bindparam("until"))
+_RENEW = (
+    update(assignments)
+    .where(assignments.c.id == bindparam("renewed"), assignments.c.labeler == _ME, assignments.c.state == "leased")
+    .values(expires_at=bindparam("until"))
+)
 _SEAT = select(
     assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.order_shown,
     items.c.prompt_id, items.c.response_ids,

@@ -1,0 +1,313 @@
+"""The pages in Chromium, as people use them. TRIPHASE_SCREENSHOTS=docs/screenshots renews the pictures of the docs."""
+
+import os
+import random
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.labelling.crowd import PASSWORD, people
+
+from triphase.labelling import accounts, plan
+from triphase.labelling.application import create_application
+from triphase.labelling.serving import in_thread
+from triphase.records.types import Message, Prompt, Response
+from triphase.settings.schema import LabellingSettings
+from triphase.store import Store, open_store
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+SETTINGS = LabellingSettings(overlap_share=0.4, gold_share=0.0, repeat_share=0.0, ask_quality=True)
+SCREENSHOTS = os.environ.get("TRIPHASE_SCREENSHOTS")
+PATIENCE = float(os.environ.get("TRIPHASE_BROWSER_SECONDS", "60")) * 1000
+SUBJECTS = ("the new library", "a walk in the rain", "the old harbour", "your first bicycle", "a good breakfast")
+ANSWERS = (
+    "It is a quiet, friendly place, and I would gladly go back there with you on Saturday.",
+    "Well, it exists. People go there. Some of them come back, I think.",
+    "You would love it! The light in the afternoon is wonderful, and there is always a free seat near the window.",
+    "amazing amazing amazing amazing!!!!",
+    "I am not sure what to say about that, but here is a list: one, two, three, and",
+    "Honestly, it made my week: small, warm, and full of people who have time for a word or two.",
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    draw = random.Random(4)
+    with open_store(tmp_path_factory.mktemp("browser")) as opened:
+        prompts = [
+            Prompt(
+                f"p{n:03d}", (Message("user", f"Tell a colleague about {draw.choice(SUBJECTS)} (no. {n})."),), "warm"
+            )
+            for n in range(40)
+        ]
+        opened.add_prompts(prompts)
+        opened.add_responses(
+            Response(f"{prompt.id}-{k}", prompt.id, text, f"sft-{k}", not text.endswith("and"))
+            for n, prompt in enumerate(prompts)
+            for k, text in enumerate(draw.sample(ANSWERS, 2 if n >= 36 else 4))
+        )
+        plan.make_items(opened, SETTINGS, seed=0, now=0.0)
+        people(opened, "lea", role="lead")
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def address(store: Store) -> Iterator[str]:
+    with in_thread(create_application(store, SETTINGS)) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not Path("/usr/bin/chromium").exists():
+        pytest.skip("there is no /usr/bin/chromium; install it with: apt-get install chromium")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def new_page(chromium: Any, address: str, **options: Any) -> Any:
+    context = chromium.new_context(base_url=address, **{"viewport": {"width": 1280, "height": 860}, **options})
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda message: page.problems.append(message.text) if message.type == "error" else None)
+    return page
+
+
+def picture(page: Any, name: str, **options: Any) -> None:
+    if SCREENSHOTS:
+        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", **options)
+
+
+def sign_in(page: Any, name: str) -> None:
+    page.goto("/sign-in")
+    page.fill("[name=name]", name)
+    page.fill("[name=password]", PASSWORD)
+    page.press("[name=password]", "Enter")
+    page.wait_for_url(re.compile("/(rank|lead)$"))
+
+
+def item_shown(page: Any) -> str:
+    page.wait_for_selector("body:not(.busy) #work:not([hidden]) [data-card]")
+    return str(page.inner_text("#prompt-text"))
+
+
+def next_after(page: Any, shown: str) -> str:
+    page.wait_for_function("(old) => document.querySelector('#prompt-text').innerText !== old", arg=shown)
+    return item_shown(page)
+
+
+def answers(store: Store, name: str, status: str = "active") -> list[Any]:
+    return [one for one in store.answers(counted=False) if one.ranking.labeler == name and one.status == status]
+
+
+def drag(page: Any, letter: int, slot: int) -> None:
+    handle = page.locator(f".card [data-drag='{letter}']")
+    handle.scroll_into_view_if_needed()
+    begin, end = handle.bounding_box(), page.locator(f"[data-slot='{slot}']").bounding_box()
+    page.mouse.move(begin["x"] + 15, begin["y"] + 15)
+    page.mouse.down()
+    page.mouse.move(begin["x"] + 40, begin["y"] + 40, steps=3)
+    page.mouse.move(end["x"] + end["width"] / 2, end["y"] + end["height"] / 2, steps=4)
+    page.mouse.up()
+
+
+def rank_ten_by_keyboard(page: Any) -> None:
+    shown = item_shown(page)
+    for number in range(10):
+        pair = page.locator("[data-card]").count() == 2
+        for key in ("2",) if pair else ("2", "1", "3", "="):
+            page.keyboard.press(key)
+        if number == 0:
+            page.keyboard.press("+")
+            picture(page, "rank")
+        page.keyboard.press("Enter")
+        shown = next_after(page, shown)
+
+
+def rank_ten_by_drag(page: Any) -> None:
+    shown = item_shown(page)
+    for _ in range(10):
+        if page.locator("[data-card]").count() == 2:
+            picture(page, "pair")
+            page.click("[data-card='0'] [data-place='1']")
+        else:
+            for letter, slot in ((0, 3), (1, 1), (2, 2), (3, 4)):
+                drag(page, letter, slot)
+        page.click("#submit")
+        shown = next_after(page, shown)
+
+
+def test_a_labeler_from_invitation_to_twenty_items(store: Store, address: str, chromium: Any) -> None:
+    with store.transaction() as connection:
+        token = accounts.invite(connection, "labeler", now=time.time(), by="lea")
+    page = new_page(chromium, address)
+    page.goto(f"/invitation/{token}")
+    picture(page, "invitation")
+    page.fill("[name=name]", "ann")
+    page.fill("[name=password]", PASSWORD)
+    page.fill("[name=again]", PASSWORD)
+    page.press("[name=again]", "Enter")
+    page.wait_for_url("**/rank")
+    rank_ten_by_keyboard(page)
+    kept = answers(store, "ann")
+    assert len(kept) == 10
+    four = [one.ranking for one in kept if len(one.ranking.order_shown) == 4]
+    assert all([one.places[id_] for id_ in one.order_shown] == [2, 1, 3, 3] for one in four)
+    rank_ten_by_drag(page)
+    kept = answers(store, "ann")
+    assert len(kept) == 20 and all(one.ranking.seconds is not None for one in kept)
+    dragged = sorted((one.ranking for one in kept), key=lambda one: one.submitted_at)[10:]
+    four = [one for one in dragged if len(one.order_shown) == 4]
+    assert four and all([one.places[id_] for id_ in one.order_shown] == [3, 1, 2, 4] for one in four)
+
+    page.keyboard.press("u")  # undo one
+    page.wait_for_selector("#editing:not([hidden])")
+    page.keyboard.press("ArrowRight" if page.locator("[data-card]").count() == 2 else "ArrowDown")
+    picture(page, "undo")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#editing", state="hidden")
+    item_shown(page)
+    assert len(answers(store, "ann", "superseded")) == 1 and len(answers(store, "ann")) == 20
+
+    shown = item_shown(page)
+    page.keyboard.press("f")  # flag one
+    page.wait_for_selector("#flag-dialog[open]")
+    page.keyboard.press("4")
+    picture(page, "flag")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#toast:not([hidden])")
+    page.keyboard.press("s")  # skip one
+    page.wait_for_selector("#skip-dialog[open]")
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")
+    next_after(page, shown)
+    (skipped,) = answers(store, "ann", "skipped")
+    assert skipped.skip_reason == "all alike"
+    page.keyboard.press("?")
+    page.wait_for_selector("#keys-dialog[open]")
+    picture(page, "keys")
+    page.keyboard.press("Escape")
+    assert page.problems == []
+
+
+def test_the_lead_sees_them(store: Store, address: str, chromium: Any) -> None:
+    page = new_page(chromium, address)
+    sign_in(page, "lea")
+    assert "20" in page.inner_text(".tiles")
+    picture(page, "lead-overview", full_page=True)
+    page.click("text=Labelers")
+    assert "ann" in page.inner_text("table")
+    picture(page, "lead-labelers", full_page=True)
+    page.click("nav >> text=Flags")
+    assert "personal data" in page.inner_text("table")
+    page.click("table a")
+    page.wait_for_selector("[name=place-0]")
+    picture(page, "lead-prompt", full_page=True)
+    page.click("nav >> text=Samples")
+    page.select_option("[name=state]", "skipped")
+    page.click("text=Filter")
+    page.wait_for_load_state()
+    assert "1 prompts" in page.inner_text("h1")
+    assert page.problems == []
+
+
+def test_a_draft_survives_and_partial_rankings_ask_once(store: Store, address: str, chromium: Any) -> None:
+    people(store, "bob")
+    page = new_page(chromium, address)
+    sign_in(page, "bob")
+    shown = item_shown(page)
+    while page.locator("[data-card]").count() == 2:
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        shown = next_after(page, shown)
+    for key in ("2", "1"):
+        page.keyboard.press(key)
+    page.wait_for_function("document.querySelector('#saved').textContent === 'draft saved'")
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    assert item_shown(page) == shown
+    assert page.locator(".card.placed").count() == 2
+    before = len(answers(store, "bob"))
+    page.keyboard.press("Enter")
+    assert "Enter again submits" in page.inner_text("#toast")
+    page.keyboard.press("Enter")
+    next_after(page, shown)
+    kept = answers(store, "bob")
+    assert len(kept) == before + 1 and min(len(one.ranking.places) for one in kept) == 2
+    assert page.problems == []
+
+
+def test_a_server_away_is_told_and_the_answer_is_sent_later(store: Store, address: str, chromium: Any) -> None:
+    people(store, "cy")
+    page = new_page(chromium, address)
+    sign_in(page, "cy")
+    shown = item_shown(page)
+    for key in ("1", "2") if page.locator("[data-card]").count() == 4 else ("1",):
+        page.keyboard.press(key)
+    page.context.set_offline(True)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#away:not([hidden])")
+    assert "kept here" in page.inner_text("#away")
+    page.context.set_offline(False)
+    next_after(page, shown)
+    assert len(answers(store, "cy")) == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(store: Store, address: str, chromium: Any, scheme: str) -> None:
+    name = f"dee-{scheme}"
+    people(store, name)
+    phone = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True, "color_scheme": scheme}
+    page = new_page(chromium, address, **phone)
+    sign_in(page, name)
+    shown = item_shown(page)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390, "the page is wider than the phone"
+    cards = page.locator("[data-card]").count()
+    for position in range(cards if cards > 2 else 1):
+        page.tap(f"[data-card='{position}'] [data-place='{position + 1}']")
+    picture(page, f"phone-{scheme}")
+    page.tap("#submit")
+    next_after(page, shown)
+    assert len(answers(store, name)) == 1
+
+
+def test_in_the_dark(store: Store, address: str, chromium: Any) -> None:
+    people(store, "eve")
+    page = new_page(chromium, address, color_scheme="dark")
+    sign_in(page, "eve")
+    item_shown(page)
+    page.keyboard.press("2")
+    picture(page, "rank-dark")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(int(part) for part in re.findall(r"\d+", background)[:3]) < 60
+
+
+def test_names_and_focus_for_screen_readers(store: Store, address: str, chromium: Any) -> None:
+    people(store, "fay")
+    page = new_page(chromium, address)
+    sign_in(page, "fay")
+    item_shown(page)
+    assert page.evaluate("document.activeElement.id") == "prompt", "reading begins with the prompt"
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, textarea, select, [tabindex="0"]')]
+        .filter((one) => one.checkVisibility())
+        .filter((one) => !(one.innerText || '').trim() && !one.getAttribute('aria-label') && !one.labels?.length)
+        .map((one) => one.outerHTML)"""
+    )
+    assert nameless == []
+    page.keyboard.press("1")
+    assert page.inner_text("#live") != "" and "1st" in page.get_attribute("[data-card='0']", "aria-label")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement !== document.body")
+    assert page.locator("[role=status][aria-live=polite]").count() == 1
+    assert page.get_attribute("html", "lang") == "en"

@@ -1,0 +1,87 @@
+"""The label commands as functions: import, export, stats, simulate, users, serve's safety."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from triphase.commands import label
+from triphase.errors import SettingsError, TriphaseError
+from triphase.labelling.accounts import AccountError
+from triphase.labelling.serving import check_safe, is_loopback
+from triphase.store import open_store
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    rows = [
+        {"prompt": f"Tell me about {n}.", "response": f"answer {k} about {n}" + " really" * k, "model": "m"}
+        for n in range(12)
+        for k in range(3)
+    ]
+    file = tmp_path / "responses.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    label.import_file(str(tmp_path), [file])
+    return str(tmp_path)
+
+
+def test_import_simulate_stats_export(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "36 responses" in capsys.readouterr().out
+    label.simulate(run, labelers=3)
+    said = capsys.readouterr().out
+    assert "answers by 3 labelers; next item after" in said and "agreement, ordered pairs" in said
+    with open_store(run) as store:
+        assert {one.prompt_id for one in store.rankings()} == {one.id for one in store.prompts()}
+    label.stats(run)
+    assert "simulated-3" in capsys.readouterr().out
+    label.export_file(run, Path(run) / "out.jsonl")
+    assert len((Path(run) / "out.jsonl").read_text().splitlines()) >= 30
+    label.simulate(run, labelers=3)
+    assert capsys.readouterr().out.startswith("0 answers")
+
+
+def test_users(run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    label.users_add(run, "ann", password="long enough password")
+    label.users_add(run, "lea", role="lead", password="long enough password")
+    with pytest.raises(AccountError, match="'ann' is taken"):
+        label.users_add(run, "ann", password="long enough password")
+    with pytest.raises(AccountError, match="cannot be a name"):
+        label.users_add(run, "Ann Other", password="long enough password")
+    with pytest.raises(AccountError, match="has 5 characters; use 10 to 200"):
+        label.users_add(run, "bob", password="short")
+    label.users_pause(run, "ann")
+    label.users_list(run)
+    assert "paused" in capsys.readouterr().out
+    label.users_pause(run, "ann", resume=True)
+    label.users_reset(run, "ann", password="another good password")
+    with pytest.raises(AccountError, match="no account 'zoe'"):
+        label.users_reset(run, "zoe", password="another good password")
+    with pytest.raises(AccountError, match="the only active lead"):
+        label.users_pause(run, "lea")
+    with pytest.raises(SettingsError, match="exclude each other"):
+        label.users_pause(run, "ann", withdraw=True, resume=True)
+
+
+def test_a_store_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TriphaseError, match="there is no store; import something first"):
+        label.stats(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_lead_gets_a_link(run: str) -> None:
+    with open_store(run) as store:
+        link = label.first_lead_link(store, "http://127.0.0.1:8400")
+        assert link is not None and link.startswith("http://127.0.0.1:8400/invitation/")
+        label.users_add(run, "lea", role="lead", password="long enough password")
+        assert label.first_lead_link(store, "http://127.0.0.1:8400") is None
+
+
+def test_passwords_do_not_travel_in_clear_text() -> None:
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert is_loopback(host)
+        check_safe(host, None, behind_proxy=False)
+    for host in ("0.0.0.0", "192.168.1.7", "label.example"):  # noqa: S104
+        with pytest.raises(SettingsError, match="clear text; give --certificate"):
+            check_safe(host, None, behind_proxy=False)
+        check_safe(host, Path("cert.pem"), behind_proxy=False)
+        check_safe(host, None, behind_proxy=True)
