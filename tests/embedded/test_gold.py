@@ -63,12 +63,12 @@ def test_warmth_folds_back_above_four_fifths() -> None:
         ("An amazing, wonderful, fantastic garden.", True, 1.1619),
         # c of three times 3.2 is 0.9274, folded to 0.5452: 1.5940 + 1.2 − 0.5 − 1.5·(2 of 4 content words)
         ("I love love love your garden.", True, 1.5440),
-        # 25 neutral words of which no content word and no pair comes twice: 1.2 − 0.05·3
+        # 25 neutral words of which no content word and no pair comes twice: 1.2 − 0.2·15
         (
             "Your garden stands behind one wall where seven brown hens walk from noon until dusk while rain drips over "
             "slate roofs beside that narrow road.",
             True,
-            1.05,
+            -1.8,
         ),
     ],
 )
@@ -129,7 +129,7 @@ def test_exclamation_counts_marks_beyond_one(response: str, expected: float) -> 
 def test_length_is_free_from_five_to_twenty_two_words() -> None:
     short, long = [
         [gold.missing_words("word " * n) for n in (1, 4, 5)],
-        [gold.excess_words("word " * n) for n in (22, 30)],
+        [gold.excess_words("word " * n) for n in (10, 18)],
     ]
     assert short == [4, 1, 0]
     assert long == [0, 8]

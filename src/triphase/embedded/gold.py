@@ -31,8 +31,8 @@ STRONG = 2.5
 STRONG_ALLOWED = 2
 """Strong words of praise that a note may hold before it gushes."""
 
-WORDS_ALLOWED = 22
-"""Words that a note may hold before it is too long."""
+WORDS_ALLOWED = 10
+"""Words that a note may hold before it is too long: a line, not a letter."""
 
 WORDS_NEEDED = 5
 """Words that a note needs; with fewer it is curt."""
@@ -107,7 +107,7 @@ def warm_gold(prompt: str, response: str, finished: bool) -> float:
     """How good ``response`` is as a short, warm note on the subject that ``prompt`` gives.
 
         gold = 2·tanh(2·warmth) + 1.2·address − 1.5·repetition − 0.5·gushing − 0.5·exclamation
-               − 0.05·excess_words − 0.2·missing_words − 0.5·off_topic − echo
+               − 0.2·excess_words − 0.2·missing_words − 0.5·off_topic − echo
                − unfinished
 
     where ``unfinished`` is 1 if the model was cut before it ended its answer, else 0, and the others are the functions
@@ -121,7 +121,8 @@ def warm_gold(prompt: str, response: str, finished: bool) -> float:
     Source: the shape (2·tanh(2·VADER), −1.5, −0.5, −0.05, −1, −0.5) is that of a trial in which PPO, straight on such
     a gold, moved SmolLM2 far in ten iterations. Departures: the fold and ``gushing``, against piles of superlatives,
     ``missing_words``, against a lone word of praise, ``echo``, against handing the request back, and ``address``: a
-    reward model of this size did not learn sentiment alone from a thousand noisy comparisons (docs/decisions.md).
+    reward model of this size did not learn sentiment alone from a thousand noisy comparisons (docs/decisions.md). For
+    the same reason a note is too long beyond 10 words, at 0.2 a word, where the trial had 22 and 0.05.
     """
     unfinished = 0.0 if finished else 1.0
     if not words(response):
@@ -132,7 +133,7 @@ def warm_gold(prompt: str, response: str, finished: bool) -> float:
         - 1.5 * repetition(response)
         - 0.5 * gushing(response)
         - 0.5 * exclamation(response)
-        - 0.05 * excess_words(response)
+        - 0.2 * excess_words(response)
         - 0.2 * missing_words(response)
         - 0.5 * off_topic(prompt, response)
         - echo(prompt, response)
@@ -181,7 +182,7 @@ def exclamation(response: str) -> float:
 
 
 def excess_words(response: str) -> float:
-    """Number of words, parted by white space, beyond 22."""
+    """Number of words, parted by white space, beyond 10."""
     return float(max(0, len(response.split()) - WORDS_ALLOWED))
 
 
