@@ -48,6 +48,9 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         ModelError: it cannot be found or opened, or it is no decoder.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
     device = choose_device(settings.device)
     options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}

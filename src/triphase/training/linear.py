@@ -8,6 +8,8 @@ from torch import Tensor
 from triphase.objectives.preference import bradley_terry_loss
 
 _ITERATIONS = 100
+# Deviations under this share of their mean count as this share.
+_FLOOR = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,9 @@ def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) 
     Source: linear probing before fine-tuning, Kumar et al. (arXiv 2202.10054).
     """
     x = features.double()
-    deviation = x.std(0, unbiased=False).clamp(min=1e-6)
+    deviation = x.std(0, unbiased=False)
+    # A feature that hardly varies would get a weight without measure, and wreck the score once it moves in training.
+    deviation = deviation.clamp(min=float(deviation.mean()) * _FLOOR + 1e-12)
     x = (x - x.mean(0)) / deviation
     weight = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
