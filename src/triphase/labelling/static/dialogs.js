@@ -17,12 +17,13 @@ export function ask(name, title) {
   form.reset();
   dialog.querySelector("h2").textContent = title;
   dialog.returnValue = "";
+  const confirm = form.querySelector("[value=ok]");
   dialog.showModal();
   dialog.querySelector("input[type=radio]").focus();
   return new Promise((done) => {
     function keys(event) {
       if (event.target.matches("textarea")) {
-        if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+        if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(confirm);
         return;
       }
       const choice = /^[1-9]$/.test(event.key) ? dialog.querySelectorAll("input[type=radio]")[Number(event.key) - 1] : null;
@@ -32,7 +33,7 @@ export function ask(name, title) {
         event.preventDefault();
       } else if (event.key === "Enter" && !event.target.matches("button")) {
         event.preventDefault();
-        form.requestSubmit();
+        form.requestSubmit(confirm);
       }
     }
     dialog.addEventListener("keydown", keys);

@@ -9,8 +9,8 @@ import { drawItem, drawNothing, drawProgress, drawRanking, say, tell } from "./v
 
 const find = (selector) => document.querySelector(selector);
 const options = find("#options").dataset;
-const askQuality = options.quality === "yes";
-const askStrength = options.strength === "yes";
+const askQuality = options.askQuality === "yes";
+const askStrength = options.askStrength === "yes";
 const state = { item: null, places: [], quality: [], strength: null, current: 0, last: null, note: "", back: null };
 const timer = new Timer((seconds) => (find("#clock").textContent = clock(seconds)));
 let busy = false;
@@ -83,6 +83,13 @@ function focusCard(position) {
   const card = find(`[data-card="${state.current}"]`);
   card.focus({ preventScroll: true });
   card.scrollIntoView({ block: "nearest", behavior: "auto" });
+}
+
+// After a click: the keys go to the response again, not to the button (Enter submits).
+function focusQuietly(position) {
+  state.current = position;
+  draw();
+  find(`[data-card="${position}"]`)?.focus({ preventScroll: true });
 }
 
 function setPlace(position, value, advance = false) {
@@ -283,14 +290,17 @@ document.addEventListener("click", (event) => {
     const position = Number(data.position);
     if (state.places.length === 2) choosePair(Number(data.place) === 1 ? position : 1 - position);
     else setPlace(position, state.places[position] === Number(data.place) ? null : Number(data.place));
+    focusQuietly(position);
   } else if (data.quality) {
     state.quality[Number(data.position)] = Number(data.quality);
     changed();
+    focusQuietly(Number(data.position));
   } else if (data.strength) {
     state.strength = state.strength === Number(data.strength) ? null : Number(data.strength);
     changed();
+    focusQuietly(state.current);
   } else if (data.flag) flag(data.flag === "prompt" ? null : Number(data.flag));
-  else if (data.act === "tie") choosePair(null);
+  else if (data.act === "tie") { choosePair(null); focusQuietly(state.current); }
   else if (data.act) ({ submit, skip, undo, leave, help: () => openHelp("keys-dialog"), guide: () => openHelp("guidelines-dialog") })[data.act]();
   else if (data.card) { state.current = Number(data.card); draw(); }
 });

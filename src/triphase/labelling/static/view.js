@@ -81,6 +81,7 @@ export function drawItem(item, askQuality) {
 
 export function drawRanking(state) {
   const { places, quality, current, strength } = state;
+  const equalPair = places.length === 2 && places[0] !== null && places[0] === places[1];
   for (const one of document.querySelectorAll("[data-card]")) {
     const position = Number(one.dataset.card);
     const value = places[position];
@@ -93,8 +94,10 @@ export function drawRanking(state) {
     one.setAttribute("aria-label", `Response ${letter(position)}, ${said}`);
   }
   for (const one of document.querySelectorAll("[data-place]")) {
-    one.setAttribute("aria-pressed", String(places[Number(one.dataset.position)] === Number(one.dataset.place)));
+    const chosen = places[Number(one.dataset.position)] === Number(one.dataset.place);
+    one.setAttribute("aria-pressed", String(chosen && !equalPair));
   }
+  find('[data-act="tie"]').setAttribute("aria-pressed", String(equalPair));
   for (const one of document.querySelectorAll("[data-quality]")) {
     one.setAttribute("aria-pressed", String(quality[Number(one.dataset.position)] === Number(one.dataset.quality)));
   }
