@@ -42,10 +42,10 @@ class ScoreHead(nn.Module):
         return scores
 
     @torch.no_grad()
-    def set(self, weight: Tensor) -> None:
-        """Take over a fitted (d,) weight; the bias becomes 0."""
+    def set(self, weight: Tensor, bias: float) -> None:
+        """Take over a fitted (d,) weight and its bias."""
         self.linear.weight.copy_(weight[None])
-        self.linear.bias.zero_()
+        self.linear.bias.fill_(bias)
 
     @torch.no_grad()
     def calibrate(self, mean: float, standard_deviation: float) -> None:

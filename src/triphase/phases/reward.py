@@ -114,7 +114,8 @@ class RewardPhase:
                 for member, rows in zip(part, found.split(sizes), strict=True):
                     features[member] = rows
         pairs = _stacked(self.groups, self.pairs)
-        self.shared.score_head.set(fit_linear_scores(torch.cat(features), pairs, penalty=self.settings.head_penalty))
+        weight, bias = fit_linear_scores(torch.cat(features), pairs, penalty=self.settings.head_penalty)
+        self.shared.score_head.set(weight, bias)
 
     def _parts(self, groups: Sequence[EncodedGroup]) -> list[list[int]]:
         return microbatches([packed_length(group) for group in groups], max_tokens=self.settings.microbatch_tokens)

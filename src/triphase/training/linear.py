@@ -32,8 +32,8 @@ class StackedPairs:
         return StackedPairs(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
-def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) -> Tensor:
-    """The weight w of the score w·x that fits the comparisons best.
+def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) -> tuple[Tensor, float]:
+    """The weight w of the score w·x + b that fits the comparisons best; b brings the mean score to 0.
 
         min_w  Bradley-Terry loss of the scores w·x  +  penalty·|w·std(x)|²
 
@@ -45,7 +45,7 @@ def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) 
         penalty: above 0; more keeps the weights smaller where comparisons are few or noisy.
 
     Returns:
-        (d,) float32.
+        (d,) float32 w, and b.
 
     Source: linear probing before fine-tuning, Kumar et al. (arXiv 2202.10054).
     """
@@ -53,7 +53,8 @@ def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) 
     deviation = x.std(0, unbiased=False)
     # A feature that hardly varies would get a weight without measure, and wreck the score once it moves in training.
     deviation = deviation.clamp(min=float(deviation.mean()) * _FLOOR + 1e-12)
-    x = (x - x.mean(0)) / deviation
+    mean = x.mean(0)
+    x = (x - mean) / deviation
     weight = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
@@ -72,4 +73,5 @@ def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) 
         return objective
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return (weight.detach() / deviation).float()
+    found = weight.detach() / deviation
+    return found.float(), -float(found @ mean)
