@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_import_simulate_stats_export(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_simulate_stats_export(capsys: pytest.CaptureFixture[str], run: str) -> None:
     assert "36 responses" in capsys.readouterr().out
     label.simulate(run, labelers=3)
     said = capsys.readouterr().out
