@@ -1,5 +1,7 @@
 """Seeds, orders and microbatches follow from the run's seed alone, on every machine and in every version."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -83,7 +85,7 @@ def test_neighbours_are_of_similar_length(sizes: list[int], most: int) -> None:
 @given(lengths, st.integers(1, 120))
 def test_two_neighbouring_microbatches_would_not_fit_in_one(sizes: list[int], most: int) -> None:
     groups = microbatches(sizes, max_tokens=most)
-    for first, second in zip(groups, groups[1:], strict=False):
+    for first, second in itertools.pairwise(groups):
         assert (len(first) + 1) * sizes[second[0]] > most
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from tests.small import samples
+
 from triphase.batches.padding import pad_batch
 from triphase.tokens.encoding import Encoded
 

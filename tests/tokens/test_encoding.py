@@ -1,8 +1,8 @@
 """Records to ids: what is empty or too long is refused with its id, its size and the remedy; nothing is cut."""
 
 import pytest
-
 from tests.small import tokenizer
+
 from triphase.errors import DataError
 from triphase.records.types import Demonstration, Message, Pair, Prompt, RankedGroup
 from triphase.tokens.encoding import Encoded, encode_demonstrations, encode_groups, encode_prompt

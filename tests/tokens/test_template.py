@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tests.small import ASSISTANT, CHAT, END, PAD, UNKNOWN, USER, WORDS, tokenizer
+
 from triphase.errors import ModelError
 from triphase.records.types import Message
 from triphase.tokens.template import Template
@@ -74,7 +74,7 @@ def test_the_end_is_the_token_by_which_the_template_closes_a_turn(closing: str, 
 
 
 def test_a_template_that_does_not_close_turns_ends_with_the_tokenizers_own_end() -> None:
-    bare = "{% for m in messages %}<user> {{ m.content }} {% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
+    bare = "{% for m in messages %}<user> {{ m.content }} {% endfor %}{% if add_generation_prompt %}<user> {% endif %}"
     made = tokenizer(bare)
     assert made.convert_ids_to_tokens(Template(made).end_id) == END
     with pytest.raises(ModelError, match=r"neither the chat template nor the tokenizer .* set eos_token"):

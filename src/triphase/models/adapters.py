@@ -81,6 +81,11 @@ class Adapters:
                 setattr(owner, child, module)
                 self._modules[path] = module
         self.targets = tuple(sorted({path.rsplit(".", 1)[-1] for path in self._modules}))
+        if not found:
+            raise ModelError(
+                f"the layers of {type(backbone.model).__name__} have no linear maps (torch.nn.Linear), which adapters "
+                "need; use a model of the Llama, Mistral or Qwen family"
+            )
         missing = [] if isinstance(targets, str) else sorted(set(targets) - found)
         if missing or not self._modules:
             raise ModelError(

@@ -25,6 +25,7 @@ class Backbone:
         model: the causal language model of transformers; adapters are injected into it.
         layer_count: decoder layers in all.
         trunk_layers: layers below the boundary, which stay as they are.
+        packs: whether several responses may stand in one row behind their prompt.
     """
 
     def __init__(self, model: Any, *, adapted_layers: int | None) -> None:
@@ -48,6 +49,7 @@ class Backbone:
         self._trunk = self._slice(0, self.trunk_layers)
         self._upper = self._slice(self.trunk_layers, self.layer_count)
         self._require_exact_division()
+        self.packs = self.attends_fully and self._packs_rightly()
 
     @property
     def layers_name(self) -> str:
@@ -61,8 +63,8 @@ class Backbone:
         return layers
 
     @property
-    def packs(self) -> bool:
-        """Whether several responses may stand in one row behind their prompt: every layer sees the whole row."""
+    def attends_fully(self) -> bool:
+        """Whether every layer sees all that stands before a token, without a sliding window."""
         config = self.model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ())
         return kinds == {"full_attention"} or (not kinds and getattr(config, "sliding_window", None) is None)
@@ -169,6 +171,28 @@ class Backbone:
                 f"the language-model head of {name} is not a plain linear map (a bias, a scale or a soft cap), "
                 "which the chunked log-probabilities need; use a model of the Llama, Mistral or Qwen family"
             )
+
+    @torch.no_grad()
+    def _packs_rightly(self) -> bool:
+        """Whether two responses in one row get the hidden states of rows of their own: not with positions that the
+        attention counts by itself, nor where it adds the mask instead of applying it."""
+        prompt, first, second = (3, 5, 7), (11, 2), (4, 6)
+        vocabulary = self.head_weight.shape[0]
+
+        def ids(*parts: tuple[int, ...]) -> Tensor:
+            return torch.tensor([[token % vocabulary for part in parts for token in part]], device=self.device)
+
+        apart = torch.cat([self.upper(self.trunk(ids(prompt, own)))[:, 3:] for own in (first, second)], dim=1)
+        sees = torch.ones((7, 7), dtype=torch.bool, device=self.device).tril()
+        sees[5:, 3:5] = False
+        layout = Layout(torch.tensor([[0, 1, 2, 3, 4, 3, 4]], device=self.device), sees[None, None])
+        try:
+            row = ids(prompt, first, second)
+            packed = self.upper(self.trunk(row, layout), layout)[:, 3:]
+        except (ValueError, TypeError, RuntimeError):
+            return False  # the model takes no mask of this form
+        tolerance = 1e-4 if self.dtype == torch.float32 else 5e-2
+        return float((packed - apart).abs().max()) <= tolerance * max(1.0, float(apart.abs().max()))
 
 
 def _arguments(layout: Layout | None) -> dict[str, Tensor]:

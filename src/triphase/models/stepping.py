@@ -86,7 +86,7 @@ class TokenStepper:
     @classmethod
     def fits(cls, backbone: Backbone) -> bool:
         """Whether the direct step gives what the model's own forward pass gives, on padded rows, over two steps."""
-        if not all(_is_common(layer) for layer in backbone.layers) or not backbone.packs:
+        if not all(_is_common(layer) for layer in backbone.layers) or not backbone.attends_fully:
             return False
         vocabulary = backbone.head_weight.shape[0]
         prompts = [[(7 * row + 3 * place) % vocabulary for place in range(_PROBE_LENGTH - row)] for row in range(2)]
@@ -152,6 +152,6 @@ def _is_common(layer: nn.Module) -> bool:
     return (
         attention is not None
         and all(hasattr(attention, part) for part in parts)
-        and hasattr(layer, "mlp")
+        and all(hasattr(getattr(layer, "mlp", None), part) for part in ("gate_proj", "up_proj", "down_proj"))
         and norms == {"input_layernorm", "post_attention_layernorm"}
     )

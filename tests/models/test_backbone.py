@@ -1,0 +1,151 @@
+"""The divided decoder is the undivided one, bit for bit; what stands at padding changes nothing."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.small import random_model, samples
+
+from triphase.batches.padding import Layout, pad_batch
+from triphase.errors import ModelError
+from triphase.models.backbone import Backbone
+
+LAYERS = 4
+FAMILIES = {
+    "llama": ("llama", {}),
+    "llama with a head of its own": ("llama", {"tie_word_embeddings": False}),
+    "mistral": ("mistral", {}),
+    "mistral with a window": ("mistral", {"sliding_window": 4}),
+    "qwen2": ("qwen2", {}),
+    "qwen2 with windows above": ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}),
+    "qwen3": ("qwen3", {}),
+    "gemma": ("gemma", {}),
+    "gemma3": ("gemma3_text", {"sliding_window": 4}),
+    "smollm3, some layers without positions": ("smollm3", {}),
+}
+
+
+def ids(rows: int = 3, length: int = 14) -> torch.Tensor:
+    return torch.randint(3, 26, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("trunk", range(LAYERS))
+@pytest.mark.parametrize(("kind", "config"), FAMILIES.values(), ids=FAMILIES.keys())
+def test_trunk_and_upper_layers_are_the_model_bit_for_bit(kind: str, config: dict[str, Any], trunk: int) -> None:
+    model = random_model(kind, layers=LAYERS, **config)
+    backbone = Backbone(model, adapted_layers=LAYERS - trunk)
+    assert (backbone.trunk_layers, backbone.layer_count) == (trunk, LAYERS)
+    with torch.no_grad():
+        divided = backbone.upper(backbone.trunk(ids()))
+        whole = model(input_ids=ids(), use_cache=False, output_hidden_states=True)
+    assert torch.equal(divided, whole.hidden_states[-1])
+    assert torch.equal(torch.nn.functional.linear(divided, backbone.head_weight), whole.logits)
+    assert torch.equal(backbone.whole(ids()), divided)
+
+
+def test_the_boundary_is_the_hidden_state_below_the_first_adapted_layer() -> None:
+    model = random_model()
+    with torch.no_grad():
+        states = model(input_ids=ids(), use_cache=False, output_hidden_states=True).hidden_states
+        for trunk in range(LAYERS):
+            assert torch.equal(Backbone(model, adapted_layers=LAYERS - trunk).trunk(ids()), states[trunk])
+
+
+def test_all_layers_are_adapted_by_default_and_more_than_there_are_is_an_error() -> None:
+    assert Backbone(random_model(), adapted_layers=None).trunk_layers == 0
+    with pytest.raises(ModelError, match=r"adapters\.layers = 5, but the model has 4 layers; lower it or write `all`"):
+        Backbone(random_model(), adapted_layers=5)
+
+
+def test_both_parts_share_the_models_own_modules() -> None:
+    model = random_model()
+    backbone = Backbone(model, adapted_layers=2)
+    before = backbone.upper(backbone.trunk(ids()))
+    with torch.no_grad():
+        for layer in (model.model.layers[0], model.model.layers[3]):
+            layer.mlp.down_proj.weight.mul_(1.5)
+    assert not torch.equal(backbone.upper(backbone.trunk(ids())), before)
+    assert torch.equal(backbone.upper(backbone.trunk(ids())), model.model(input_ids=ids()).last_hidden_state)
+
+
+REFUSED = {
+    "positions added to the embeddings": ("gpt2", {"n_embd": 32, "n_head": 4}, 2, "cannot be divided at layer 2"),
+    "embeddings scaled inside": ("granite", {"embedding_multiplier": 3.0}, 2, "cannot be divided at layer 2"),
+    "logits capped": ("gemma2", {"final_logit_softcapping": 2.0}, None, "head of Gemma2ForCausalLM is not a plain"),
+    "logits scaled": ("cohere", {"logit_scale": 0.5}, None, "head of CohereForCausalLM is not a plain"),
+    "a head with a bias": ("phi", {}, None, "head of PhiForCausalLM is not a plain"),
+    "no decoder": ("bert", {"is_decoder": True}, None, "BertModel has no list of layers"),
+}
+
+
+@pytest.mark.parametrize(("kind", "config", "adapted", "problem"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_model_that_does_not_fit_is_refused(
+    kind: str, config: dict[str, Any], adapted: int | None, problem: str
+) -> None:
+    with pytest.raises(ModelError, match=problem):
+        Backbone(random_model(kind, **config), adapted_layers=adapted)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "granite"])
+def test_such_a_model_works_where_its_layers_are_not_divided(kind: str) -> None:
+    extra = {"n_embd": 32, "n_head": 4} if kind == "gpt2" else {"embedding_multiplier": 3.0}
+    assert Backbone(random_model(kind, **extra), adapted_layers=None).trunk_layers == 0
+
+
+# Padding
+
+
+@pytest.mark.parametrize("pad_id", [1, 2, 9])
+def test_what_stands_at_padding_changes_nothing_at_all(pad_id: int) -> None:
+    backbone = Backbone(random_model(), adapted_layers=2)
+    plain, other = (pad_batch(samples(5), pad_id=which) for which in (0, pad_id))
+    mask = plain.attention_mask
+    with torch.no_grad():
+        found = [backbone.upper(backbone.trunk(batch.input_ids))[mask] for batch in (plain, other)]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("kind", "config"), FAMILIES.values(), ids=FAMILIES.keys())
+def test_padding_and_neighbours_change_nothing_but_rounding(kind: str, config: dict[str, Any]) -> None:
+    backbone = Backbone(random_model(kind, **config), adapted_layers=2)
+    made = samples(6)
+    with torch.no_grad():
+        batch = pad_batch(made, pad_id=0)
+        together = backbone.upper(backbone.trunk(batch.input_ids))
+        for row, sample in enumerate(made):
+            alone = pad_batch([sample], pad_id=0)
+            expected = backbone.upper(backbone.trunk(alone.input_ids))[0]
+            assert torch.allclose(together[row, : sample.length], expected, rtol=0, atol=1e-5)
+
+
+# Several responses in one row behind their prompt
+
+PACKS = {
+    "llama": ("llama", {}, True),
+    "qwen3": ("qwen3", {}, True),
+    "gemma": ("gemma", {}, True),
+    "a window": ("mistral", {"sliding_window": 4}, False),
+    "windows in some layers": ("gemma3_text", {}, False),
+    "positions counted by the attention": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 4}, False),
+    "a mask of another form": ("bloom", {"n_head": 4}, False),
+    "a mask that is added": ("llama", {"attn_implementation": "eager"}, False),
+}
+
+
+@pytest.mark.parametrize(("kind", "config", "packs"), PACKS.values(), ids=PACKS.keys())
+def test_responses_share_a_row_only_where_the_model_keeps_them_apart(
+    kind: str, config: dict[str, Any], packs: bool
+) -> None:
+    backbone = Backbone(random_model(kind, **config), adapted_layers=None)
+    assert backbone.packs is packs
+    if packs:  # on longer rows than the backbone looked at
+        own = ids(2, 12)
+        own[1, :6] = own[0, :6]
+        row = torch.cat([own[0], own[1, 6:]])[None]
+        sees = torch.ones((18, 18), dtype=torch.bool).tril()
+        sees[12:, 6:12] = False
+        layout = Layout(torch.tensor([[*range(12), *range(6, 12)]]), sees[None, None])
+        with torch.no_grad():
+            packed = backbone.upper(backbone.trunk(row, layout), layout)[0]
+            apart = backbone.upper(backbone.trunk(own))
+        assert torch.allclose(packed, torch.cat([apart[0], apart[1, 6:]]), rtol=0, atol=1e-5)

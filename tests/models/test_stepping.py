@@ -1,0 +1,83 @@
+"""The direct decode step is the model's own forward pass; a model of another shape takes the slower way."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.small import random_model, shared_model, stir
+
+from triphase.models.backbone import Backbone
+from triphase.models.roles import POLICY
+from triphase.models.stepping import TokenStepper
+
+PROMPTS = [(7, 8, 9), (10,), (11, 1, 12, 13, 14)]
+DIRECT = {
+    "llama": ("llama", {}),
+    "llama, one key head": ("llama", {"num_key_value_heads": 1}),
+    "llama, as many key heads": ("llama", {"num_key_value_heads": 4}),
+    "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama with stretched positions": (
+        "llama",
+        {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}},
+    ),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {}),
+}
+OWN = {
+    "a window": ("mistral", {"sliding_window": 4}),
+    "windows in some layers": ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}),
+    "layers without positions": ("smollm3", {}),
+    "experts": ("mixtral", {"num_local_experts": 4}),
+    "four norms": ("gemma3_text", {}),
+    "scaled residuals": ("granite", {"residual_multiplier": 0.5}),
+    "one projection": ("gpt_neox", {}),
+}
+BOTH = DIRECT | OWN
+
+
+def forced(shared, tokens: list[int]) -> list[torch.Tensor]:
+    """Hidden states of all rows while each is given the same tokens; the middle row leaves after the second."""
+    stepper = TokenStepper(shared.backbone, direct=shared.steps_directly)
+    with shared.role(POLICY):
+        stepper.read(PROMPTS, pad_id=0, room=len(tokens))
+        found = [stepper.hidden]
+        for number, token in enumerate(tokens):
+            if number == 2:
+                stepper.keep([0, 2])
+            stepper.step(torch.full((len(stepper.hidden),), token))
+            found.append(stepper.hidden)
+    return found
+
+
+@pytest.mark.parametrize(("kind", "config"), BOTH.values(), ids=BOTH.keys())
+def test_each_step_is_the_forward_pass_over_all_tokens_so_far(kind: str, config: dict[str, Any]) -> None:
+    shared = shared_model(kind, **config)
+    stir(shared, POLICY)
+    tokens = [6, 1, 20, 15]
+    states = forced(shared, tokens)
+    for place in range(len(tokens) + 1):
+        rows = [0, 1, 2] if place < 3 else [0, 2]
+        assert len(states[place]) == len(rows)
+        for row, found in zip(rows, states[place], strict=True):
+            ids = torch.tensor([[*PROMPTS[row], *tokens[:place]]])
+            with torch.no_grad(), shared.role(POLICY):
+                expected = shared.backbone.upper(shared.backbone.trunk(ids))[0, -1]
+            assert torch.allclose(found, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("kind", "config"), DIRECT.values(), ids=DIRECT.keys())
+def test_models_of_the_common_shape_are_stepped_directly(kind: str, config: dict[str, Any]) -> None:
+    assert TokenStepper.fits(Backbone(random_model(kind, **config), adapted_layers=None))
+
+
+@pytest.mark.parametrize(("kind", "config"), OWN.values(), ids=OWN.keys())
+def test_others_are_stepped_by_their_own_forward_pass(kind: str, config: dict[str, Any]) -> None:
+    assert not TokenStepper.fits(Backbone(random_model(kind, **config), adapted_layers=None))
+
+
+def test_a_step_that_would_go_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Backbone(random_model(), adapted_layers=None)
+    right = TokenStepper._direct_step
+    monkeypatch.setattr(TokenStepper, "_direct_step", lambda self, tokens: right(self, tokens) * 1.001)
+    assert not TokenStepper.fits(backbone)
