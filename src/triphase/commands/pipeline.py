@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from triphase.commands.run import Run, as_split
 from triphase.errors import DataError, RunError
-from triphase.monitoring.metrics import MetricsWriter
+from triphase.monitoring.alarms import Limits
+from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.samples import SampleLog
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.mixture import Mixture
@@ -21,6 +22,7 @@ from triphase.records.types import Comparison, Prompt, RankedGroup, Response
 
 if TYPE_CHECKING:
     from triphase.models.roles import SharedModel
+    from triphase.phases.guards import AlarmGuard
     from triphase.phases.ppo import Sample
     from triphase.tokens.encoding import Encoded
 
@@ -66,11 +68,13 @@ def run_sft(run: Run) -> None:
             encode_demonstrations(heldout, shared.template, max_length=limit),
             settings.sft,
         )
+        phase.state.updater.most_skipped_in_a_row = settings.guards.skipped_in_a_row
         with _tracked(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as (emit, on_step):
             phase.fit(
                 run.part("sft"),
                 emit=emit,
                 keep=settings.checkpoints.keep,
+                keep_best=settings.checkpoints.keep_best,
                 every=settings.checkpoints.every_steps,
                 stop=run.stop,
                 on_step=on_step,
@@ -147,12 +151,14 @@ def run_reward(run: Run) -> None:
             settings.reward,
             seed=settings.seed,
         )
+        phase.state.updater.most_skipped_in_a_row = settings.guards.skipped_in_a_row
         shown = ("reward/loss", "reward/preference_accuracy")
         with _tracked(run, "reward", "reward model", phase.total_steps, shown=shown) as (emit, on_step):
             phase.fit(
                 run.part("reward"),
                 emit=emit,
                 keep=settings.checkpoints.keep,
+                keep_best=settings.checkpoints.keep_best,
                 every=settings.checkpoints.every_steps,
                 stop=run.stop,
                 on_step=on_step,
@@ -193,10 +199,19 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
             gold=run.gold,
             on_samples=lambda iteration, found: log.write(iteration, [_sample_row(sample) for sample in found]),
         )
+        phase.state.updater.most_skipped_in_a_row = run.settings.guards.skipped_in_a_row
         title = "PPO" if arm is None else f"PPO ({arm})"
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
         with _tracked(run, "/".join(names), title, settings.iterations, shown=shown) as (emit, on_step):
-            phase.fit(run.part(*names), emit=emit, keep=run.settings.checkpoints.keep, stop=run.stop, on_step=on_step)
+            phase.fit(
+                run.part(*names),
+                emit=emit,
+                keep=run.settings.checkpoints.keep,
+                keep_best=run.settings.checkpoints.keep_best,
+                guard=_guard(run, run.part(*names), settings.kl_budget),
+                stop=run.stop,
+                on_step=on_step,
+            )
         save_policy(shared, POLICY, final, with_value_head=True)
 
 
@@ -230,6 +245,14 @@ def _tracked(
                 track.advance(1, **{name.split("/")[1]: metrics[name] for name in shown if name in metrics})
 
             yield emit, on_step
+
+
+def _guard(run: Run, directory: Path, kl_budget: float | None) -> "AlarmGuard":
+    from triphase.phases.guards import AlarmGuard
+
+    limits = Limits() if kl_budget is None else Limits(reference_kl=kl_budget)
+    metrics = directory / FILE_NAME
+    return AlarmGuard(run.settings.guards, limits, lambda: read_metrics(metrics), directory / "checkpoints")
 
 
 def _reference(run: Run) -> str | None:

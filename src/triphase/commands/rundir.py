@@ -24,7 +24,14 @@ import yaml
 
 from triphase import __version__
 from triphase.errors import RunError
-from triphase.records.files import disk_errors, fingerprint, make_directory, write_atomically, write_json
+from triphase.records.files import (
+    clear_leftovers,
+    disk_errors,
+    fingerprint,
+    make_directory,
+    write_atomically,
+    write_json,
+)
 from triphase.settings.schema import RunSettings
 
 # What may differ between two starts of one run: it changes no result.
@@ -57,10 +64,12 @@ class RunDirectory:
             except BlockingIOError:
                 holder = os.read(descriptor, 200).decode(errors="replace").strip()
                 raise RunError(
-                    f"{self.path} is held by {holder or 'another process'}; wait for it, stop it, or choose another name"
+                    f"{self.path} is held by {holder or 'another process'}; wait for it, stop it, or choose another "
+                    "name (--name)"
                 ) from None
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+            clear_leftovers(self.path)
             self._write_config()
             yield self
         finally:

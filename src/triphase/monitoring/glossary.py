@@ -47,6 +47,7 @@ _TABLE = (
         "none: the step's value",
         "steady; mostly under max_gradient_norm after warm-up",
     ),
+    Metric("sft/skipped_steps", "1 where loss or gradient was not finite", "steps", "none: the step's value", "0"),
     Metric("sft/tokens", "number of response tokens in the loss", "tokens", "sum over the step", "near constant"),
     Metric(
         "sft/tokens_per_second",
@@ -91,6 +92,7 @@ _TABLE = (
         "none: the step's value",
         "steady",
     ),
+    Metric("reward/skipped_steps", "1 where loss or gradient was not finite", "steps", "none: the step's value", "0"),
     Metric("reward/pairs", "number of pairs in the loss", "pairs", "sum over the step", "near constant"),
     Metric("reward/heldout_loss", "as reward/loss, on held-out prompts", "nats a pair", _HELDOUT, "under 0.693"),
     Metric(
@@ -230,9 +232,16 @@ _TABLE = (
     Metric("ppo/seconds_update", "time of the updates", "seconds", "the iteration", "steady"),
     Metric(
         "ppo/skipped_steps",
-        "updates left out because their gradient was not finite",
+        "updates left out because a gradient was not finite; 1 where the rollout's own figures were not",
         "steps",
         "sum over the iteration",
+        "0",
+    ),
+    Metric(
+        "ppo/rollbacks",
+        "times that an alarm sent PPO back to earlier weights (guards.on_alarm)",
+        "times",
+        "sum since the start",
         "0",
     ),
 )

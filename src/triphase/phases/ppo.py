@@ -30,7 +30,6 @@ from triphase.objectives.advantages import (
 )
 from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
 from triphase.objectives.invariants import (
-    require_finite,
     require_first_minibatch,
     require_lengths,
     require_scores_on_last_token,
@@ -44,13 +43,23 @@ from triphase.objectives.proximal import (
     entropy_bonus,
     explained_variance,
 )
+from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.measures import correlation, distinct_bigrams
 from triphase.records.types import Prompt
 from triphase.rollouts.types import Generated, Generator, Request
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
+from triphase.training.inspection import keep_bad_batch, tensors_of
 from triphase.training.state import Emit, StopRequest, TrainingState, drive
 from triphase.training.step import Updater
+
+# The metric under which a tensor that is not finite is reported.
+_SHOWN_AS = {
+    "logprobs": "ppo/reference_kl",
+    "reference_logprobs": "ppo/reference_kl",
+    "values": "ppo/value_loss",
+    "scores": "ppo/proxy_score",
+}
 
 
 class Gold(Protocol):
@@ -69,6 +78,7 @@ class Experience:
         logprobs: (B, R) of the rollout policy, by the trainer's own forward pass.
         reference_logprobs, values, entropy: (B, R).
         scores: (B,) of the reward model, calibrated, before any shaping.
+        nonfinite: names of the tensors among these that hold a NaN or an infinity.
     """
 
     batch: TokenBatch
@@ -79,6 +89,7 @@ class Experience:
     values: Tensor
     entropy: Tensor
     scores: Tensor
+    nonfinite: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,8 @@ class PPOPhase:
         self.seed = seed
         self.gold = gold
         self.on_samples = on_samples
+        self.directory: Path | None = None
+        self.guard: AlarmGuard | None = None
         shared.adapters.load(POLICY, shared.adapters.state(REFERENCE))
         shared.adapters.train_only(POLICY)
         with torch.no_grad():
@@ -141,18 +154,24 @@ class PPOPhase:
         *,
         emit: Emit,
         keep: int,
+        keep_best: int = 0,
+        guard: AlarmGuard | None = None,
         stop: StopRequest | None = None,
         on_step: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Iterate to the end, resuming where ``directory`` holds a checkpoint. One is kept after each iteration."""
+        self.directory, self.guard = directory, guard
         drive(
             self.state,
             self.settings.iterations,
             self.iterate,
             checkpoints=directory / "checkpoints",
-            keep=keep,
+            keep=max(keep, 0 if guard is None else guard.keep),
             every=1,
             emit=emit,
+            keep_best=keep_best,
+            judge=judge_rollout,
+            save_start=guard is not None and guard.keep > 0,
             stop=stop,
             on_step=on_step,
         )
@@ -168,6 +187,8 @@ class PPOPhase:
         # 2. log-probabilities, values and scores, by the forward pass that the updates use
         experience = self._evaluate(iteration, chosen, generated)
         clock.lap("ppo/seconds_scoring")
+        if experience.nonfinite:
+            return self._refused(iteration, experience) | clock.laps
         # 3. rewards at every token, and advantages
         rewards, shaped = self._rewards(experience, generated)
         advantages = self._advantages(rewards, experience)
@@ -181,6 +202,7 @@ class PPOPhase:
         metrics = self._measure(iteration, chosen, generated, experience, advantages)
         metrics |= updates | clock.laps | shaped | {"ppo/reference_kl": observed}
         self._control(observed, len(chosen))
+        self._heed(iteration, metrics)
         return metrics
 
     def _prompts_of(self, iteration: int) -> list[int]:
@@ -227,10 +249,11 @@ class PPOPhase:
             logprobs[rows, :width], reference[rows, :width] = policy.logprobs, frozen.logprobs
             values[rows, :width], entropy[rows, :width] = policy.values, policy.entropy
             scores[rows] = self.shared.scores(part, states)
-        require_finite(logprobs=logprobs, reference_logprobs=reference, values=values, scores=scores)
-        if iteration == 0:
+        figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}
+        nonfinite = tuple(name for name, tensor in figures.items() if not bool(torch.isfinite(tensor).all()))
+        if iteration == 0 and not nonfinite:
             require_zero_reference_kl(logprobs, reference, batch.response_mask)
-        return Experience(batch, boundary, minibatches, logprobs, reference, values, entropy, scores)
+        return Experience(batch, boundary, minibatches, logprobs, reference, values, entropy, scores, nonfinite)
 
     def _rewards(self, experience: Experience, generated: Sequence[Generated]) -> tuple[Tensor, dict[str, float]]:
         settings, mask = self.settings, experience.batch.response_mask
@@ -278,6 +301,9 @@ class PPOPhase:
                     return sums.means() | {"ppo/steps": float(steps), "ppo/skipped_steps": float(skipped)}
                 result = self.state.updater.step()
                 steps, skipped = steps + 1, skipped + result.skipped
+                if result.skipped:
+                    extra = {"advantages": advantages.advantages, "returns": advantages.returns}
+                    self._keep_bad(iteration, experience, result.nonfinite, extra)
                 sums.add(figures)
                 sums.add({"ppo/gradient_norm": result.gradient_norm, "ppo/learning_rate": result.learning_rate})
         return sums.means() | {"ppo/steps": float(steps), "ppo/skipped_steps": float(skipped)}
@@ -344,6 +370,35 @@ class PPOPhase:
                 totals[name] = totals.get(name, 0.0) + value
             totals["ppo/ratio_max"] = max(totals.get("ppo/ratio_max", 0.0), float(moved.ratio_max))
         return totals
+
+    def _refused(self, iteration: int, experience: Experience) -> dict[str, float]:
+        """Nothing is learned from a rollout whose figures are not finite: it is kept for inspection and counted."""
+        self._keep_bad(iteration, experience, experience.nonfinite)
+        self.state.updater.refuse(experience.nonfinite)
+        return {_SHOWN_AS[name]: math.nan for name in experience.nonfinite} | {
+            "ppo/skipped_steps": 1.0,
+            "ppo/steps": 0.0,
+            "ppo/kl_coefficient": float(self.state.values["kl_coefficient"]),
+            "ppo/episodes": float((iteration + 1) * self.settings.batch_size),
+        }
+
+    def _keep_bad(
+        self,
+        iteration: int,
+        experience: Experience,
+        nonfinite: tuple[str, ...],
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if self.directory is not None:
+            tensors = tensors_of(experience.batch) | tensors_of(experience) | dict(extra or {})
+            tensors.pop("boundary")  # large, and it follows from the tokens
+            keep_bad_batch(self.directory, iteration + 1, tensors, {"nonfinite": nonfinite})
+
+    def _heed(self, iteration: int, metrics: dict[str, float]) -> None:
+        if self.guard is not None and not self.state.values.get("finished"):
+            self.guard.heed(self.state, iteration + 1, metrics)
+            if self.guard.keep:
+                metrics["ppo/rollbacks"] = float(len(self.state.values.get("rollbacks", [])))
 
     def _minibatches(self, iteration: int, epoch: int, batch: TokenBatch) -> list[list[list[int]]]:
         lengths = batch.lengths.tolist()

@@ -22,11 +22,13 @@ from triphase.errors import TrainingError
 from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.objectives.preference import bradley_terry_loss
+from triphase.phases.guards import judge_by
 from triphase.records.types import Pair
 from triphase.settings.schema import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
-from triphase.training.state import Emit, StopRequest, TrainingState, drive
+from triphase.training.inspection import keep_bad_batch, tensors_of
 from triphase.training.linear import StackedPairs, fit_linear_scores
+from triphase.training.state import Emit, StopRequest, TrainingState, drive
 from triphase.training.step import Updater
 
 
@@ -66,6 +68,7 @@ class RewardPhase:
         self.state = TrainingState(
             Updater(shared.adapters.parameters(REWARD), heads, settings.optimizer, total_steps=self.total_steps)
         )
+        self.directory: Path | None = None
         self._packs = shared.backbone.packs
         self.boundaries = Boundaries(
             shared,
@@ -82,10 +85,12 @@ class RewardPhase:
         emit: Emit,
         keep: int,
         every: int,
+        keep_best: int = 0,
         stop: StopRequest | None = None,
         on_step: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Train to the end, resuming where ``directory`` holds a checkpoint."""
+        self.directory = directory
         drive(
             self.state,
             self.total_steps,
@@ -94,6 +99,8 @@ class RewardPhase:
             keep=keep,
             every=every,
             emit=emit,
+            keep_best=keep_best,
+            judge=judge_by("reward/heldout_loss"),
             stop=stop,
             on_step=on_step,
             begin=self._fit_head,
@@ -135,10 +142,16 @@ class RewardPhase:
             accuracy += found.correct
             pairs += found.decided
         # 3. one optimizer step
-        result = self.state.updater.step()
+        updater = self.state.updater
+        result = updater.step() if math.isfinite(loss) else updater.refuse(["the loss"])
         every_score = torch.cat(scores)
+        if result.skipped and self.directory is not None:
+            batch = self._batch([self.groups[member] for member in members])
+            facts = {"nonfinite": result.nonfinite, "loss": loss, "rankings": list(members)}
+            keep_bad_batch(self.directory, step + 1, tensors_of(batch) | {"scores": every_score}, facts)
         metrics = {
             "reward/loss": loss,
+            "reward/skipped_steps": float(result.skipped),
             "reward/score_deviation": float(every_score.std(unbiased=False)),
             "reward/learning_rate": result.learning_rate,
             "reward/gradient_norm": result.gradient_norm,

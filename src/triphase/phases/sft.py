@@ -17,8 +17,10 @@ from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.supervised import response_nll
+from triphase.phases.guards import judge_by
 from triphase.settings.schema import SupervisedSettings
 from triphase.tokens.encoding import Encoded
+from triphase.training.inspection import keep_bad_batch, tensors_of
 from triphase.training.state import Emit, StopRequest, TrainingState, drive
 from triphase.training.step import Updater
 
@@ -40,6 +42,7 @@ class SupervisedPhase:
         self.order = order
         self.heldout = heldout
         self.settings = settings
+        self.directory: Path | None = None
         self.adapter = REFERENCE if settings.method == "lora" else None
         self.total_steps = math.ceil(len(order) / settings.batch_size)
         if settings.method == "lora":
@@ -65,10 +68,12 @@ class SupervisedPhase:
         emit: Emit,
         keep: int,
         every: int,
+        keep_best: int = 0,
         stop: StopRequest | None = None,
         on_step: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Train to the end, resuming where ``directory`` holds a checkpoint."""
+        self.directory = directory
         drive(
             self.state,
             self.total_steps,
@@ -77,6 +82,8 @@ class SupervisedPhase:
             keep=keep,
             every=every,
             emit=emit,
+            keep_best=keep_best,
+            judge=judge_by("sft/heldout_loss"),
             stop=stop,
             on_step=on_step,
         )
@@ -97,9 +104,14 @@ class SupervisedPhase:
             part.backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
         # 3. one optimizer step
-        result = self.state.updater.step()
+        updater = self.state.updater
+        result = updater.step() if math.isfinite(loss) else updater.refuse(["the loss"])
+        if result.skipped and self.directory is not None:
+            facts = {"nonfinite": result.nonfinite, "loss": loss, "samples": list(indices)}
+            keep_bad_batch(self.directory, step + 1, tensors_of(self._batch(indices)), facts)
         metrics = {
             "sft/loss": loss,
+            "sft/skipped_steps": float(result.skipped),
             "sft/learning_rate": result.learning_rate,
             "sft/gradient_norm": result.gradient_norm,
             "sft/tokens": float(tokens),

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,8 @@ _REMEDIES = {
     errno.EISDIR: "is a directory, where a file is to be written; move it away",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter `name`",
 }
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(?:part|old)")
+_BLOCK = 1 << 16
 
 
 @contextmanager
@@ -104,11 +107,60 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         _sync_directory(path.parent)
 
 
+def remove_directory(path: Path) -> None:
+    """Remove a directory: it is there whole, or its name is gone."""
+    with disk_errors(path):
+        aside = _aside(path).with_suffix(".old")
+        os.replace(path, aside)
+        shutil.rmtree(aside)
+
+
+def clear_leftovers(directory: Path) -> list[Path]:
+    """Remove what processes that were killed left beside the files they wrote, anywhere under ``directory``."""
+    found = [path for path in sorted(directory.rglob(".*")) if _LEFTOVER.fullmatch(path.name)]
+    with disk_errors(directory):
+        for path in found:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    return found
+
+
 def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Append records to a file of JSON lines, in one write. A number that is not finite is a ``ValueError``."""
+    """Append records to a file of JSON lines, all or none. A number that is not finite is a ``ValueError``.
+
+    What a crash cut in the last line is taken away first.
+    """
     lines = _json_lines(records)
-    with disk_errors(path), open(path, "ab") as file:
-        file.write(lines)
+    with disk_errors(path):
+        drop_cut_line(path)
+        with open(path, "ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(lines) != len(lines):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(path, size)
+                raise
+
+
+def drop_cut_line(path: Path) -> None:
+    """Take away a last line that has no newline: a crash cut it. A file that is absent stays absent."""
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            os.truncate(path, end)
 
 
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -262,6 +262,46 @@ class CheckpointSettings(Settings):
     """Optimizer steps (SFT, reward) between checkpoints; PPO keeps one after each iteration."""
     keep: Positive = 2
     """How many of the newest checkpoints stay."""
+    keep_best: Annotated[int, Field(ge=0)] = 1
+    """How many more stay for being the best: by held-out loss (SFT, reward), by reward-model score minus KL penalty
+    (PPO)."""
+
+
+AlarmName = Literal[
+    "clip-fraction",
+    "critic-not-learning",
+    "entropy-collapse",
+    "eos-collapse",
+    "length-growth",
+    "length-score-correlation",
+    "length-shrinkage",
+    "not-finite",
+    "proxy-without-gold",
+    "ratio-bias",
+    "ratio-explosion",
+    "reference-kl",
+    "repetition",
+]
+
+
+class GuardSettings(Settings):
+    """What a run does when its numbers go wrong (docs/resilience.md)."""
+
+    skipped_in_a_row: Positive = 5
+    """Steps in a row that may be skipped for a loss, gradient or score that is not finite; then the run stops."""
+    on_alarm: Literal["continue", "stop", "rollback"] = "continue"
+    """What PPO does at an alarm: `continue` notes it; `stop` ends with the weights from before it; `rollback` goes on
+    from those with a lower learning rate and a higher KL coefficient."""
+    alarms: tuple[AlarmName, ...] = ("reference-kl", "ratio-explosion", "entropy-collapse", "eos-collapse")
+    """The alarms that `stop` and `rollback` heed."""
+    back: Positive = 3
+    """How many iterations before the alarm the weights are taken from; alarms look at three iterations at a time."""
+    rollbacks: Positive = 2
+    """Rollbacks before the next alarm stops."""
+    learning_rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Factor of the learning rates at each rollback."""
+    kl_coefficient_factor: Annotated[float, Field(ge=1)] = 2.0
+    """Factor of the KL coefficient at each rollback."""
 
 
 class RunSettings(Settings):
@@ -297,6 +337,8 @@ class RunSettings(Settings):
     """What is measured on held-out prompts."""
     checkpoints: CheckpointSettings = CheckpointSettings()
     """What is kept while a phase runs."""
+    guards: GuardSettings = GuardSettings()
+    """What a run does when its numbers go wrong."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunSettings":

@@ -6,8 +6,7 @@ and the one before it is used.
 
 import json
 import logging
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from triphase.errors import RunError
-from triphase.records.files import atomic_directory, fingerprint
+from triphase.records.files import atomic_directory, fingerprint, remove_directory
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -33,9 +32,15 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    parent: Path, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, keep: int
+    parent: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    values: Mapping[str, Any],
+    *,
+    keep: int,
+    spare: Collection[int] = (),
 ) -> Path:
-    """Write ``parent/STEP`` and remove all but the newest ``keep``.
+    """Write ``parent/STEP`` and remove all but the newest ``keep`` and those of the steps in ``spare``.
 
     Raises:
         RunError: the disk is full or cannot be written; what was there before stays.
@@ -48,8 +53,9 @@ def save_checkpoint(
     }
     target = parent / f"{step:06d}"
     write_directory(target, files, format=FORMAT, step=step)
-    for old in _steps(parent)[:-keep]:
-        shutil.rmtree(parent / f"{old:06d}")
+    for old in kept_steps(parent)[:-keep]:
+        if old not in spare:
+            remove_directory(parent / f"{old:06d}")
     return target
 
 
@@ -59,23 +65,42 @@ def load_latest(parent: Path) -> Checkpoint | None:
     Raises:
         RunError: the newest was written by a later version.
     """
-    from safetensors.torch import load
-
-    for step in reversed(_steps(parent)):
+    for step in reversed(kept_steps(parent)):
         path = parent / f"{step:06d}"
         problem = find_damage(path)
-        if problem is not None:
-            _log.warning("checkpoint %s is damaged (%s); the one before it is used", path, problem)
-            continue
-        manifest = json.loads((path / _MANIFEST).read_text())
-        if manifest["format"] > FORMAT:
-            raise RunError(
-                f"{path} was written in format {manifest['format']}, this version reads up to {FORMAT}; "
-                "install the version that is named in the run's config.yaml"
-            )
-        tensors = load((path / "tensors.safetensors").read_bytes())
-        return Checkpoint(step, tensors, json.loads((path / "values.json").read_text()))
+        if problem is None:
+            return load_checkpoint(parent, step)
+        _log.warning("checkpoint %s is damaged (%s); the one before it is used", path, problem)
     return None
+
+
+def load_checkpoint(parent: Path, step: int) -> Checkpoint:
+    """The checkpoint of one step.
+
+    Raises:
+        RunError: it is damaged, or was written in a format that this version does not read.
+    """
+    from safetensors.torch import load
+
+    path = parent / f"{step:06d}"
+    problem = find_damage(path)
+    if problem is not None:
+        raise RunError(f"checkpoint {path} is damaged ({problem}); remove it, and an earlier one is used")
+    written = json.loads((path / _MANIFEST).read_text()).get("format")
+    if written != FORMAT:
+        raise RunError(
+            f"{path} was written in format {written}, this version reads format {FORMAT}; continue with the version "
+            "of triphase that the run's config.yaml names under versions, or begin a new run (--name)"
+        )
+    tensors = load((path / "tensors.safetensors").read_bytes())
+    return Checkpoint(step, tensors, json.loads((path / "values.json").read_text()))
+
+
+def kept_steps(parent: Path) -> list[int]:
+    """The steps of the checkpoints in ``parent``, oldest first, damaged ones included."""
+    if not parent.is_dir():
+        return []
+    return sorted(int(path.name) for path in parent.iterdir() if path.name.isdigit())
 
 
 @contextmanager
@@ -113,9 +138,3 @@ def find_damage(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{_MANIFEST} cannot be read: {error}"
     return None
-
-
-def _steps(parent: Path) -> list[int]:
-    if not parent.is_dir():
-        return []
-    return sorted(int(path.name) for path in parent.iterdir() if path.name.isdigit())

@@ -1,7 +1,7 @@
 """One optimizer step: clip the gradient, refuse what is not finite, step, follow the schedule."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from triphase.errors import TrainingError
 from triphase.settings.schema import OptimizerSettings
 
 MAX_SKIPPED_IN_A_ROW = 5
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,14 @@ class StepResult:
     Attributes:
         gradient_norm: global 2-norm before clipping.
         learning_rate: the adapters' rate at this step.
-        skipped: True where the gradient was not finite and nothing was changed.
+        skipped: True where something was not finite and nothing was changed.
+        nonfinite: names of what was not finite, the first ones.
     """
 
     gradient_norm: float
     learning_rate: float
     skipped: bool
+    nonfinite: tuple[str, ...] = ()
 
 
 class Updater:
@@ -34,6 +37,8 @@ class Updater:
     Attributes:
         parameters: the trained parameters by name, in a fixed order.
         step_count: optimizer steps so far, skipped ones included.
+        skipped_in_a_row, most_skipped_in_a_row: how many steps were skipped since the last good one, and the limit.
+        rate_scale: factor of every learning rate, beside the schedule.
     """
 
     def __init__(
@@ -47,6 +52,8 @@ class Updater:
         self.parameters = {**adapters, **heads}
         self.step_count = 0
         self.skipped_in_a_row = 0
+        self.most_skipped_in_a_row = MAX_SKIPPED_IN_A_ROW
+        self.rate_scale = 1.0
         self._settings = settings
         self._total_steps = total_steps
         self._rates = [settings.learning_rate, settings.head_learning_rate or settings.learning_rate]
@@ -65,25 +72,48 @@ class Updater:
         Raises:
             TrainingError: the gradient was not finite several times in a row.
         """
-        factor = schedule_factor(self._settings, self.step_count, self._total_steps)
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+        rate = self._set_rates()
         trained = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(trained, self._settings.max_gradient_norm))
-        finite = math.isfinite(norm)
-        if finite:
-            self._optimizer.step()
-            self.skipped_in_a_row = 0
-        else:
-            self.skipped_in_a_row += 1
-        self._optimizer.zero_grad(set_to_none=True)
+        if not math.isfinite(norm):
+            return self.refuse([f"the gradient of {name}" for name in self._broken_gradients()], norm)
+        self._optimizer.step()
+        self.skipped_in_a_row = 0
+        self.discard()
         self.step_count += 1
-        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        return StepResult(norm, rate, False)
+
+    def refuse(self, nonfinite: Sequence[str], norm: float = math.nan) -> StepResult:
+        """Count a step and change nothing, because of what was not finite.
+
+        Raises:
+            TrainingError: this happened several times in a row.
+        """
+        rate = self._set_rates()
+        self.discard()
+        self.step_count += 1
+        self.skipped_in_a_row += 1
+        named = tuple(nonfinite[:_NAMED]) or ("the norm of the gradient",)
+        if self.skipped_in_a_row >= self.most_skipped_in_a_row:
             raise TrainingError(
-                f"the gradient was not finite {MAX_SKIPPED_IN_A_ROW} steps in a row (last norm {norm}); training "
-                "stopped at its last checkpoint. Lower the learning rate, or set model.dtype: float32"
+                f"{', '.join(named)}: not finite {self.skipped_in_a_row} steps in a row. These steps changed nothing, "
+                "and the last checkpoint stays; the batches are in the directory `bad` beside it. Lower the phase's "
+                "optimizer.learning_rate, set model.dtype: float32, or look for odd records in these batches"
             )
-        return StepResult(norm, self._rates[0] * factor, not finite)
+        return StepResult(norm, rate, True, named)
+
+    def _set_rates(self) -> float:
+        factor = schedule_factor(self._settings, self.step_count, self._total_steps) * self.rate_scale
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        return self._rates[0] * factor
+
+    def _broken_gradients(self) -> list[str]:
+        return [
+            name
+            for name, parameter in self.parameters.items()
+            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
+        ]
 
     def discard(self) -> None:
         """Clear the accumulated gradients without a step."""
@@ -110,6 +140,8 @@ class Updater:
             }
             if state:
                 self._optimizer.state[parameter] = state
+            else:
+                self._optimizer.state.pop(parameter, None)
 
 
 def schedule_factor(settings: OptimizerSettings, step: int, total: int) -> float:

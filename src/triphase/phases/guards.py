@@ -1,0 +1,104 @@
+"""What PPO does at an alarm: go on, stop, or go back to weights from before it and go on more carefully.
+
+Going back takes the weights and Adam's moments of a kept checkpoint. Counters, data order and seeds go forward, so the
+metrics keep every iteration, those of the bad stretch included. After a rollback the alarms are judged on the start of
+the run and on what came after, not on the stretch that was left.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms
+from triphase.settings.schema import GuardSettings
+from triphase.training.checkpoint import find_damage, kept_steps, load_checkpoint
+from triphase.training.state import Judge, TrainingState
+
+_log = logging.getLogger(__name__)
+Rows = Sequence[Mapping[str, Any]]
+
+
+def judge_by(loss: str) -> Judge:
+    """Judges a step by a held-out loss, where its metrics hold one: the lower, the better."""
+    return lambda position, metrics: (position, -metrics[loss]) if loss in metrics else None
+
+
+def judge_rollout(position: int, metrics: Mapping[str, float]) -> tuple[int, float] | None:
+    """Judges a PPO iteration by score − coefficient · KL, the mean of what PPO maximises.
+
+    It is measured on the rollout, so it judges the weights from before the iteration's updates. The gold score is not
+    asked: nobody has one in earnest, and weights chosen by it would no longer be measured by it.
+    """
+    needed = ("ppo/proxy_score", "ppo/kl_coefficient", "ppo/reference_kl")
+    if any(name not in metrics for name in needed):
+        return None
+    score, coefficient, kl = (metrics[name] for name in needed)
+    return position - 1, score - coefficient * kl
+
+
+class AlarmGuard:
+    """Heeds the alarms of a PPO run.
+
+    Attributes:
+        keep: checkpoints that must be kept so that there is something to go back to; 0 where the guard is idle.
+    """
+
+    def __init__(self, settings: GuardSettings, limits: Limits, history: Callable[[], Rows], checkpoints: Path) -> None:
+        """``history`` gives the metrics of the iterations so far; it is called once, at the first iteration."""
+        self._settings = settings
+        self._limits = limits
+        self._history = history
+        self._checkpoints = checkpoints
+        self._rows: list[Mapping[str, Any]] | None = None
+        self._noted: set[str] = set()
+        self.keep = 0 if settings.on_alarm == "continue" else settings.back + 1
+
+    def heed(self, state: TrainingState, iteration: int, metrics: Mapping[str, float]) -> Alarm | None:
+        """Judge the iteration (from 1) that is being finished, and act on the state; returns the alarm, if any."""
+        if self._rows is None:
+            self._rows = [row for row in self._history() if row["step"] < iteration]
+        self._rows.append({"step": iteration, **metrics})
+        rollbacks = list(state.values.get("rollbacks", []))
+        rows = [row for row in self._rows if row["step"] <= WINDOW or row["step"] > max(rollbacks, default=0)]
+        found = [alarm for alarm in find_alarms(rows, self._limits) if alarm.lasting]
+        for alarm in found:
+            if alarm.name not in self._noted:
+                self._noted.add(alarm.name)
+                _log.warning("%s", alarm.line())
+        heeded = [alarm for alarm in found if alarm.name in self._settings.alarms]
+        # A start that was left stays in the rows as the measure of "at the start"; it raises no alarm by itself.
+        heeded = [alarm for alarm in heeded if iteration > max(rollbacks, default=0)]
+        if not heeded or self._settings.on_alarm == "continue":
+            return None
+        self._act(state, iteration, heeded[0], rollbacks)
+        return heeded[0]
+
+    def _act(self, state: TrainingState, iteration: int, alarm: Alarm, rollbacks: list[int]) -> None:
+        step = self._sound_step(iteration)
+        if step is None:
+            state.values["finished"] = f"alarm {alarm.name} at iteration {iteration}, and no checkpoint to go back to"
+            return
+        state.updater.load_tensors(load_checkpoint(self._checkpoints, step).tensors)
+        if self._settings.on_alarm == "stop" or len(rollbacks) >= self._settings.rollbacks:
+            state.values["finished"] = (
+                f"alarm {alarm.name} at iteration {iteration}: {alarm.message} "
+                f"The weights are those after iteration {step}"
+            )
+            _log.warning("PPO stops: %s", state.values["finished"])
+            return
+        state.values["rollbacks"] = [*rollbacks, iteration]
+        state.values["kl_coefficient"] = self._settings.kl_coefficient_factor * float(state.values["kl_coefficient"])
+        state.updater.rate_scale *= self._settings.learning_rate_factor
+        _log.warning(
+            "PPO goes back to the weights after iteration %d (alarm %s at %d); learning rates × %g, KL coefficient %g",
+            *(step, alarm.name, iteration, state.updater.rate_scale, state.values["kl_coefficient"]),
+        )
+
+    def _sound_step(self, iteration: int) -> int | None:
+        """The newest kept checkpoint from ``back`` iterations before; the oldest there is where none is so old."""
+        whole = [
+            step for step in kept_steps(self._checkpoints) if find_damage(self._checkpoints / f"{step:06d}") is None
+        ]
+        old_enough = [step for step in whole if step <= iteration - self._settings.back]
+        return old_enough[-1] if old_enough else (whole[0] if whole else None)

@@ -1,0 +1,43 @@
+"""python -m tests.crash --kills 50 [--seed 0] [--method lora|full] [--report]
+
+Runs a small pipeline undisturbed, then again and again with kills at random points, and compares every byte.
+"""
+
+import argparse
+import functools
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from tests.crash import pipeline, processes
+from tests.crash.kills import outcomes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
+    parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", choices=pipeline.METHODS)
+    parser.add_argument("--report", action="store_true", help="write the report too, in every run")
+    given = parser.parse_args()
+    begin, found = time.monotonic(), []
+    methods = (given.method,) if given.method else pipeline.METHODS
+    work = functools.partial(processes.pipeline, report=given.report)
+    with tempfile.TemporaryDirectory() as directory:
+        for outcome in outcomes(Path(directory), given.kills, given.seed, methods, work):
+            found.append(outcome)
+            print(outcome.line(), flush=True)
+    kills = sum(len(outcome.kills) for outcome in found)
+    same = sum(len(outcome.kills) for outcome in found if outcome.identical)
+    print(f"{same} of {kills} kills ended bit-identical, in {len(found)} runs and {time.monotonic() - begin:.0f} s")
+    return 0 if same == kills else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

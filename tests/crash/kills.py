@@ -1,0 +1,136 @@
+"""Kill a run at random points, start it again, and compare every byte with the run that was never stopped."""
+
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.crash import pipeline, processes
+from tests.crash.file_operations import FileOperations, killing
+
+from triphase.settings.schema import RunSettings
+
+KINDS = ("operation", "torn", "power", "moment", "SIGTERM", "SIGINT")
+_LONGEST_SECONDS = 900.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One run that was stopped (once or more) and continued."""
+
+    number: int
+    method: str
+    kills: list[str] = field(default_factory=list)
+    starts: int = 0
+    different: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+    failure: str = ""
+
+    @property
+    def identical(self) -> bool:
+        return not (self.different or self.leftovers or self.failure)
+
+    def line(self) -> str:
+        verdict = "identical" if self.identical else f"DIFFERENT {self.different} {self.leftovers} {self.failure}"
+        return f"{self.number:3d}  {self.method:4s}  {self.starts} starts  {', '.join(self.kills):60s}  {verdict}"
+
+
+@dataclass(frozen=True, slots=True)
+class Undisturbed:
+    """The run that was never stopped: its sums, and how long it is in seconds and in file operations."""
+
+    digests: dict[str, str]
+    seconds: float
+    operations: int
+
+
+class Killer:
+    """Runs of one directory; each attempt stands at the same path, which some files name."""
+
+    def __init__(self, directory: Path, work: Callable[[RunSettings], None] = processes.pipeline) -> None:
+        self.directory = directory
+        self.log = directory / "log"
+        self.run = directory / "runs" / "small"
+        self._work = work
+
+    def undisturbed(self, method: str) -> Undisturbed:
+        """Run to the end with all operations counted."""
+        settings, count = self._fresh(method), self.directory / "count"
+        operations = FileOperations()
+
+        def work() -> None:
+            self._work(settings)
+            count.write_text(str(operations.count))
+
+        begin = time.monotonic()
+        code = processes.wait(processes.start(work, self.log, operations))
+        if code:
+            raise RuntimeError(f"the undisturbed run ended with {code}:\n{self.log.read_text()[-3000:]}")
+        return Undisturbed(pipeline.digests(self.run), time.monotonic() - begin, int(count.read_text()))
+
+    def attempt(self, number: int, method: str, calm: Undisturbed, draw: random.Random, kills: int = 1) -> Outcome:
+        """One run, stopped ``kills`` times at random points and continued to its end."""
+        settings, outcome = self._fresh(method), Outcome(number, method)
+        end = time.monotonic() + _LONGEST_SECONDS
+        while not outcome.failure:
+            outcome.starts += 1
+            stops = len(outcome.kills) < kills
+            code = self._stopped(settings, calm, draw, outcome) if stops else self._whole(settings)
+            if code == 0:
+                break
+            if code not in (-signal.SIGKILL, processes.STOPPED, -signal.SIGTERM, -signal.SIGINT):
+                outcome.failure = f"exit code {code}: {self.log.read_text()[-1500:]}"
+            if time.monotonic() > end:
+                outcome.failure = "did not end"
+        if not outcome.failure:
+            found = pipeline.digests(self.run)
+            names = sorted({*found, *calm.digests})
+            outcome.different = [name for name in names if found.get(name) != calm.digests.get(name)]
+            outcome.leftovers = pipeline.leftovers(self.run)
+        return outcome
+
+    def _stopped(self, settings: RunSettings, calm: Undisturbed, draw: random.Random, outcome: Outcome) -> int:
+        kind = KINDS[outcome.number % len(KINDS)] if not outcome.kills else draw.choice(KINDS)
+        if kind in ("operation", "torn", "power"):
+            at = draw.randint(1, calm.operations)
+            outcome.kills.append(f"{kind} {at}")
+            operations = killing(at, torn=kind != "operation", power=kind == "power")
+            return processes.wait(processes.start(lambda: self._work(settings), self.log, operations))
+        seconds = draw.uniform(0, calm.seconds)
+        outcome.kills.append(f"{kind} {seconds:.2f} s")
+        number = signal.SIGKILL if kind == "moment" else signal.Signals[kind]
+        return processes.kill_after(processes.start(lambda: self._work(settings), self.log), seconds, number)
+
+    def _whole(self, settings: RunSettings) -> int:
+        return processes.wait(processes.start(lambda: self._work(settings), self.log))
+
+    def _fresh(self, method: str) -> RunSettings:
+        shutil.rmtree(self.run, ignore_errors=True)
+        self.log.unlink(missing_ok=True)
+        return pipeline.settings(self.directory, method)
+
+
+def outcomes(
+    directory: Path,
+    kills: int,
+    seed: int,
+    methods: tuple[str, ...] = pipeline.METHODS,
+    work: Callable[[RunSettings], None] = processes.pipeline,
+) -> Iterator[Outcome]:
+    """``kills`` runs, one kill each (every fifth run: two), methods in turn."""
+    processes.load_libraries()
+    killer, draw = Killer(directory, work), random.Random(seed)
+    calm: dict[str, Undisturbed] = {}
+    done = number = 0
+    while done < kills:
+        method = methods[number % len(methods)]
+        if method not in calm:
+            calm[method] = killer.undisturbed(method)
+        wanted = 2 if number % 5 == 4 and done + 2 <= kills else 1
+        found = killer.attempt(number, method, calm[method], draw, wanted)
+        done += max(1, len(found.kills))
+        number += 1
+        yield found
