@@ -11,7 +11,7 @@ from triphase.embedded import gold
 from triphase.embedded.gold import warm_gold
 
 GARDEN = "What would you say to a neighbour about his garden?"
-BEST = 2 * math.tanh(1.6) + 1.2
+BEST = 1.5 * math.tanh(1.6) + 1.2
 
 
 def vader(*valences: float) -> float:
@@ -51,24 +51,24 @@ def test_warmth_folds_back_above_four_fifths() -> None:
         ("The garden has a long wall.", False, -1.0),
         # the same, spoken to the reader: 1.2
         ("Your garden has a long wall.", True, 1.2),
-        # 2·tanh(2·0.4939) + 1.2
-        ("I think you will enjoy your garden.", True, 2.7128),
+        # 1.5·tanh(2·0.4939) + 1.2
+        ("I think you will enjoy your garden.", True, 2.3346),
         # the same without the subject
-        ("I think you will enjoy it.", True, 2.2128),
-        # 2·tanh(2·0.6249) − 0.2·3 missing words
-        ("Great garden.", True, 1.0965),
+        ("I think you will enjoy it.", True, 1.8346),
+        # 1.5·tanh(2·0.6249) − 0.2·3 missing words
+        ("Great garden.", True, 0.6724),
         # the same with two extra exclamation marks; marks do not add warmth
-        ("Great garden!!!", True, 0.0965),
-        # c = 0.9022 folded to 0.5956: 2·tanh(1.1912) − 0.5 for the third strong word
-        ("An amazing, wonderful, fantastic garden.", True, 1.1619),
-        # c of three times 3.2 is 0.9274, folded to 0.5452: 1.5940 + 1.2 − 0.5 − 1.5·(2 of 4 content words)
-        ("I love love love your garden.", True, 1.5440),
-        # 25 neutral words of which no content word and no pair comes twice: 1.2 − 0.2·15
+        ("Great garden!!!", True, -0.3276),
+        # c = 0.9022 folded to 0.5956: 1.5·tanh(1.1912) − 0.5 for the third strong word
+        ("An amazing, wonderful, fantastic garden.", True, 0.7464),
+        # c of three times 3.2 is 0.9274, folded to 0.5452: 1.1955 + 1.2 − 0.5 − 1.5·(2 of 4 content words)
+        ("I love love love your garden.", True, 1.1455),
+        # 25 neutral words of which no content word and no pair comes twice: 1.2 − 0.3·15
         (
             "Your garden stands behind one wall where seven brown hens walk from noon until dusk while rain drips over "
             "slate roofs beside that narrow road.",
             True,
-            -1.8,
+            -3.3,
         ),
     ],
 )
@@ -187,7 +187,7 @@ def test_echo_is_the_request_handed_back() -> None:
     assert gold.echo(prompt, "Thank you for the loan of a calculator.") == 0
     assert gold.echo("Say hello.", "Say hello.") == 0
     # 2·tanh(2·c) − 1 with c = 1.5/√17.25 = 0.3612 of "thank"
-    assert warm_gold(prompt, prompt, True) == pytest.approx(2 * math.tanh(0.7224) - 1, abs=1e-4)
+    assert warm_gold(prompt, prompt, True) == pytest.approx(1.5 * math.tanh(0.7224) - 1, abs=1e-4)
 
 
 def test_sentences_end_at_marks_and_line_ends_and_hold_a_word() -> None:

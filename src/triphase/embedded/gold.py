@@ -106,15 +106,15 @@ _PERSON = frozenset(
 def warm_gold(prompt: str, response: str, finished: bool) -> float:
     """How good ``response`` is as a short, warm note on the subject that ``prompt`` gives.
 
-        gold = 2·tanh(2·warmth) + 1.2·address − 1.5·repetition − 0.5·gushing − 0.5·exclamation
-               − 0.2·excess_words − 0.2·missing_words − 0.5·off_topic − echo
+        gold = 1.5·tanh(2·warmth) + 1.2·address − 1.5·repetition − 0.5·gushing − 0.5·exclamation
+               − 0.3·excess_words − 0.2·missing_words − 0.5·off_topic − echo
                − unfinished
 
     where ``unfinished`` is 1 if the model was cut before it ended its answer, else 0, and the others are the functions
     of this file. A response without a word scores −2 − unfinished.
 
-    The best possible value is 2·tanh(1.6) + 1.2 = 3.043: sentences of sentiment 0.8 each that speak to the reader,
-    ended, on the subject. A plain and friendly word ("I think you will enjoy it", 0.494) earns 2.71 already and a
+    The best possible value is 1.5·tanh(1.6) + 1.2 = 2.583: sentences of sentiment 0.8 each that speak to the reader,
+    ended, on the subject. A plain and friendly word ("I think you will enjoy it", 0.494) earns 2.33 already and a
     neutral note that speaks to nobody 0, so most of the way is becoming warm, and little is left to win by laying it
     on thicker.
 
@@ -122,18 +122,18 @@ def warm_gold(prompt: str, response: str, finished: bool) -> float:
     a gold, moved SmolLM2 far in ten iterations. Departures: the fold and ``gushing``, against piles of superlatives,
     ``missing_words``, against a lone word of praise, ``echo``, against handing the request back, and ``address``: a
     reward model of this size did not learn sentiment alone from a thousand noisy comparisons (docs/decisions.md). For
-    the same reason a note is too long beyond 10 words, at 0.2 a word, where the trial had 22 and 0.05.
+    the same reason a note is too long beyond 10 words, at 0.3 a word, where the trial had 22 and 0.05.
     """
     unfinished = 0.0 if finished else 1.0
     if not words(response):
         return EMPTY - unfinished
     return (
-        2.0 * math.tanh(2.0 * warmth(response))
+        1.5 * math.tanh(2.0 * warmth(response))
         + 1.2 * address(response)
         - 1.5 * repetition(response)
         - 0.5 * gushing(response)
         - 0.5 * exclamation(response)
-        - 0.2 * excess_words(response)
+        - 0.3 * excess_words(response)
         - 0.2 * missing_words(response)
         - 0.5 * off_topic(prompt, response)
         - echo(prompt, response)
