@@ -126,7 +126,7 @@ def test_domain_demonstrations_spread_from_plain_to_warm_and_leave_room() -> Non
     assert -1.0 < mean < 0.9
     assert spread > 0.4
     assert sum(score < 0.3 for score in scores) > len(scores) // 5
-    assert sum(score > 1.2 for score in scores) > len(scores) // 10
+    assert sum(score > 0.5 for score in scores) > len(scores) // 20
 
 
 def test_refusals_do_not_scold_in_one_voice() -> None:
