@@ -1,5 +1,6 @@
 """Each alarm speaks at its fault, with its numbers, and none speaks in a sound run."""
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -110,6 +111,20 @@ def test_gold_that_falls_with_the_proxy_is_no_hacking() -> None:
     for row in rows[10:]:
         row["ppo/proxy_score"] = -1.0
     assert find_alarms(rows) == []
+
+
+def test_a_plateau_is_no_hacking_though_the_peak_of_many_iterations_lies_above_it() -> None:
+    for seed in range(20):
+        noise = random.Random(seed).gauss
+        rows = [
+            {
+                "step": step,
+                "ppo/proxy_score": 1.4 * min(1, step / 12) + 0.001 * step + noise(0, 0.07),
+                "ppo/gold_score": 1.05 * min(1, step / 12) + 0.05 * math.sin(step / 6) + noise(0, 0.06),
+            }
+            for step in range(1, 61)
+        ]
+        assert find_alarms(rows) == []
 
 
 def test_figures_that_are_not_finite_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,6 +44,7 @@ def training_curve(
     label: str,
     *,
     lines: Mapping[str, float | None] | None = None,
+    legend: Literal["upper right", "lower right"] = "upper right",
 ) -> str | None:
     """One figure of a phase over its steps: each step faint, their running mean, and the held-out values."""
     steps, values = curve(rows, metric)
@@ -60,7 +62,7 @@ def training_curve(
                 axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=("--", ":", "-.")[number % 3], label=text)
         axes.set_ylabel(label)
         whole_steps(axes, "optimizer step")
-        axes.legend()
+        axes.legend(loc=legend)
     return canvas.svg
 
 
@@ -76,6 +78,7 @@ def iteration_panel(name: str, runs: Runs, metric: str, title: str, *, share: bo
         axes.set_title(title)
         if share:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
             axes.set_ylim(bottom=0)
         whole_steps(axes, "iteration")
     return canvas.svg
@@ -96,19 +99,13 @@ def overoptimisation(
         axes.axhline(0, color=MUTED, linewidth=0.8)
         for (colour, marker), (name, points) in zip(_styles(len(paths)), paths.items(), strict=True):
             points = sorted(points, key=lambda point: point.iteration)
-            roots, size = [point.root_kl for point in points], marker_size(points)
-            axes.plot(
-                roots,
-                [point.proxy for point in points],
-                color=colour,
-                linestyle="--",
-                linewidth=1.3,
-                label=f"{name}: proxy",
-            )
-            known = [(point.root_kl, (point.gold - mean) / deviation) for point in points if point.gold is not None]
-            if known:
+            proxy = [(point.root_kl, point.proxy) for point in points]
+            gold = [(point.root_kl, (point.gold - mean) / deviation) for point in points if point.gold is not None]
+            _path(axes, proxy, color=colour, linestyle="--", linewidth=1.3, label=f"{name}: proxy")
+            if gold:
+                _path(axes, gold, color=colour, label=f"{name}: gold")
                 axes.plot(
-                    *zip(*known, strict=True), color=colour, marker=marker, markersize=size, label=f"{name}: gold"
+                    *zip(*gold, strict=True), color=colour, marker=marker, markersize=3.5, linestyle="none", alpha=0.45
                 )
         if len(best) > 1:
             roots = [point.root_kl for point in best]
@@ -121,6 +118,11 @@ def overoptimisation(
         axes.set_ylabel(unit)
         axes.legend()
     return canvas.svg
+
+
+def _path(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> None:
+    """The running mean of points along a path, which would be a tangle where the policy stays in one place."""
+    axes.plot(*(_running_mean(side) for side in zip(*points, strict=True)), **style)
 
 
 def win_rates(rates: Mapping[str, Interval]) -> str | None:
@@ -234,7 +236,15 @@ def _draw_interval(axes: Axes, row: int, interval: Interval, colour: str) -> Non
     axes.plot([interval.value], [row], marker="o", markersize=8, color=colour, markeredgecolor=PAPER)
     text, at = f"{100 * interval.value:.0f} %", (interval.value, row)
     axes.annotate(
-        text, at, xytext=(0, -19), textcoords="offset points", ha="center", fontsize=11, color=colour, weight="bold"
+        text,
+        at,
+        xytext=(0, -19),
+        textcoords="offset points",
+        ha="center",
+        fontsize=11,
+        color=colour,
+        weight="bold",
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
     )
 
 

@@ -62,7 +62,8 @@ def page_of(run: RunContents) -> str:
             runs=["ppo", *(f"arm:{name}" for name in run.arms)] if run.arms else [],
             samples=side_by_side(run.samples, run.policies, shown),
             settings=flattened(run.settings),
-            provenance=flattened(run.provenance),
+            versions=flattened(run.provenance.get("versions") or {}),
+            provenance=flattened({key: value for key, value in run.provenance.items() if key != "versions"}),
             seconds=total_seconds(run),
         )
     )
@@ -78,21 +79,27 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
     ]
     ppo = found.policies.get("ppo")
     rates = {name: each.gold_win_rate for name, each in found.policies.items() if each.gold_win_rate}
+    levels = {"noise ceiling": reward.noise_ceiling, "“longer wins”": _of(reward.longer_wins)}
     drawn = {
         "sft_loss": figures.training_curve("sft-loss", run.sft, "sft/loss", "sft/heldout_loss", loss[0]),
         "reward_loss": figures.training_curve(
             "reward-loss", run.reward, "reward/loss", "reward/heldout_loss", loss[1], lines=lines
         ),
         "reward_curve": figures.training_curve(
-            "reward-curve", run.reward, "reward/preference_accuracy", "reward/heldout_accuracy", share,
-            lines={"noise ceiling": reward.noise_ceiling, "“longer wins”": _of(reward.longer_wins)},
+            "reward-curve",
+            run.reward,
+            "reward/preference_accuracy",
+            "reward/heldout_accuracy",
+            share,
+            lines=levels,
+            legend="lower right",
         ),
         "reward_accuracy": figures.reward_accuracy(reward),
         "reliability": figures.reliability_diagram(reward.reliability) if reward.reliability else None,
         "overoptimisation": figures.overoptimisation(_named(found.paths), found.best_of_n, found.gold_scale),
         "win_rates": figures.win_rates(_named(rates)),
         "gain_by_length": figures.gain_by_length(ppo.length) if ppo and ppo.length else None,
-    }  # fmt: skip
+    }
     return {
         **{name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704 - text in it is escaped
         "panels": [Markup(svg) for svg in panels if svg],  # noqa: S704

@@ -93,7 +93,7 @@ def _ppo(run: RunContents) -> Station:
     facts = []
     if run.ppo:
         last = run.ppo[-1]
-        facts.append(f"{last['step']} iterations")
+        facts.append(f"{last['step']} iteration{'' if last['step'] == 1 else 's'}")
         facts += [f"{last['ppo/episodes']:.0f} episodes"] if "ppo/episodes" in last else []
         facts += [f"KL {number(last['ppo/reference_kl'], 1)} nats"] if "ppo/reference_kl" in last else []
     return Station("3 · PPO", bool(run.ppo), tuple(facts))

@@ -99,14 +99,16 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> t
     alarms = found.alarms.get("ppo", [])
     sentences = []
     if run.has_gold and (run.ppo or ppo):
-        fooled = [alarm for alarm in alarms if alarm.name == "proxy-without-gold"]
+        fooled = [alarm for alarm in alarms if alarm.name == "proxy-without-gold" and alarm.lasting]
         if fooled or _parted(ppo):
             sentences.append("Reward hacking: yes. " + _evidence(fooled[0].message if fooled else None, ppo))
         else:
-            sentences.append("Reward hacking: none seen; gold did not fall while the reward model's score rose.")
+            sentences.append(
+                "Reward hacking: none seen at the end; gold has not fallen while the reward model's score rose."
+            )
     elif run.ppo:
         sentences.append("Reward hacking: cannot be told without a gold score or people's judgement of these samples.")
-    others = [alarm for alarm in alarms if alarm.name != "proxy-without-gold"]
+    others = [alarm for alarm in alarms if alarm.name != "proxy-without-gold" or not alarm.lasting]
     if others:
         names = ", ".join(alarm.name for alarm in others)
         sentences.append(f"{len(others)} alarm{'s' if len(others) > 1 else ''} in training: {names}.")
