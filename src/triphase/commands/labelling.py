@@ -27,7 +27,9 @@ def label(run: Run) -> None:
         store.add_prompts(run.prompts())
         _import_preferences(run, store)
         if settings.source == "simulated" and run.gold is not None:
-            labelers = SimulatedLabelers(run.gold, run.settings.seed, settings.labelers)
+            labelers = SimulatedLabelers(
+                run.gold, run.settings.seed, settings.labelers, noise_scale=settings.noise_scale
+            )
             simulate_rankings(
                 store,
                 labelers,

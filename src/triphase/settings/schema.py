@@ -134,6 +134,8 @@ class LabellingSettings(Settings):
     source: Literal["simulated", "people", "none"] = "people"
     """`simulated` labelers rank by the gold score with human-like noise; `people` rank on the web page; `none` where
     all comparisons are imported."""
+    noise_scale: PositiveFloat = 0.4
+    """Simulated labelers: scale of the Gumbel noise on what they see, in standard deviations of the gold score."""
     labelers: Positive = 4
     """Simulated labelers, the last of them careless."""
     rankings_per_prompt: Positive = 1
