@@ -1,8 +1,119 @@
-"""Small figures over texts and numbers that PPO reports of each rollout."""
+"""What PPO reports of a rollout: its samples, its figures, and the seconds of its parts."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
+
+from triphase.models.roles import SharedModel
+from triphase.objectives.advantages import Advantages
+from triphase.objectives.masking import masked_mean
+from triphase.objectives.proximal import explained_variance
+from triphase.phases.experience import Experience
+from triphase.records.types import Prompt
+from triphase.rollouts.types import Generated
+
+
+class Gold(Protocol):
+    """A score that the reward model never sees: (prompt, response, finished) → number."""
+
+    def __call__(self, prompt: str, response: str, finished: bool) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One episode for people to read."""
+
+    prompt: Prompt
+    response: str
+    finished: bool
+    score: float
+    gold: float | None
+    reference_kl: float
+    tokens: int
+
+
+class Clock:
+    """Seconds of each part of an iteration."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """End the part ``name``."""
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+
+class Means:
+    """Means over the minibatches of an iteration (the greatest, for a maximum)."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = {}
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """Count the figures of one minibatch; one that is not finite is left out."""
+        for name, value in figures.items():
+            if math.isfinite(value):
+                self._values.setdefault(name, []).append(value)
+
+    def means(self) -> dict[str, float]:
+        """The means so far."""
+        return {
+            name: max(values) if name.endswith("_max") else sum(values) / len(values)
+            for name, values in self._values.items()
+        }
+
+
+def samples_of(
+    shared: SharedModel,
+    experience: Experience,
+    prompts: Sequence[Prompt],
+    generated: Sequence[Generated],
+    gold: Gold | None,
+) -> list[Sample]:
+    """The episodes of a rollout, for people to read."""
+    mask = experience.batch.response_mask
+    moved = ((experience.logprobs - experience.reference_logprobs) * mask).sum(1).tolist()
+    found = []
+    for row, (prompt, answer) in enumerate(zip(prompts, generated, strict=True)):
+        text = shared.template.text(answer.ids)
+        found.append(
+            Sample(
+                prompt,
+                text,
+                answer.finished,
+                float(experience.scores[row]),
+                None if gold is None else gold(prompt.text, text, answer.finished),
+                moved[row],
+                len(answer.ids),
+            )
+        )
+    return found
+
+
+def figures_of(experience: Experience, advantages: Advantages, samples: Sequence[Sample]) -> dict[str, float]:
+    """What PPO reports of a rollout beside its losses; what is not defined is absent."""
+    batch, mask = experience.batch, experience.batch.response_mask
+    lengths = batch.response_lengths.tolist()
+    golds = [sample.gold for sample in samples if sample.gold is not None]
+    explained = explained_variance(experience.values, advantages.returns, mask)
+    figures = {
+        "ppo/proxy_score": float(experience.scores.mean()),
+        "ppo/score_deviation": float(experience.scores.std(unbiased=False)),
+        "ppo/entropy": float(masked_mean(experience.entropy, mask)),
+        "ppo/mean_length": sum(lengths) / len(lengths),
+        "ppo/eos_rate": sum(sample.finished for sample in samples) / len(samples),
+        "ppo/mean_return": float(masked_mean(advantages.returns, mask)),
+        "ppo/gold_score": sum(golds) / len(golds) if golds else None,
+        "ppo/explained_variance": None if explained is None else float(explained),
+        "ppo/length_score_correlation": correlation(lengths, experience.scores.tolist()),
+        "ppo/distinct_2": distinct_bigrams([sample.response for sample in samples]),
+    }
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -1,0 +1,88 @@
+"""The gradient of one minibatch: clipped surrogate, value loss and entropy bonus."""
+
+import torch
+
+from triphase.models.roles import POLICY, SharedModel
+from triphase.objectives.advantages import Advantages
+from triphase.objectives.invariants import require_first_minibatch
+from triphase.objectives.proximal import (
+    clipped_policy_loss,
+    clipped_value_loss,
+    composite_objective,
+    entropy_bonus,
+)
+from triphase.phases.experience import Experience, Minibatch, rows_of
+from triphase.settings.schema import PPOSettings
+
+
+def accumulate_gradients(
+    shared: SharedModel,
+    minibatch: Minibatch,
+    experience: Experience,
+    advantages: Advantages,
+    settings: PPOSettings,
+    *,
+    first: bool,
+) -> dict[str, float]:
+    """Accumulate the gradient of one minibatch, normalised by all of its tokens, and return its figures.
+
+    Raises:
+        InvariantError: this is the ``first`` minibatch of a rollout, and the policy is not the rollout policy.
+    """
+    rows_of_all = [row for rows in minibatch for row in rows]
+    tokens = int(experience.batch.response_lengths[rows_of_all].sum())
+    totals: dict[str, float] = {}
+    for rows in minibatch:
+        batch, states = rows_of(experience.batch, experience.boundary, rows)
+        mask, width = batch.response_mask, int(batch.response_lengths.max())
+        old, old_values = experience.logprobs[rows, :width], experience.values[rows, :width]
+        output = shared.policy_output(
+            batch,
+            states,
+            adapter=POLICY,
+            temperature=settings.temperature,
+            with_entropy=settings.entropy_coefficient > 0,
+            with_values=True,
+        )
+        assert output.values is not None  # noqa: S101 - asked for above
+        if first:
+            require_first_minibatch(output.logprobs.detach(), old, mask, tolerance=1e-4)
+        policy_loss, moved = clipped_policy_loss(
+            output.logprobs,
+            old,
+            advantages.advantages[rows, :width],
+            mask,
+            clip_range=settings.clip_range,
+            token_count=tokens,
+        )
+        value_loss, _ = clipped_value_loss(
+            output.values,
+            old_values,
+            advantages.returns[rows, :width],
+            mask,
+            clip_range=settings.value_clip_range,
+            token_count=tokens,
+        )
+        entropy = torch.zeros((), device=mask.device)
+        if output.entropy is not None:
+            entropy = entropy_bonus(output.entropy, mask, token_count=tokens)
+        objective = composite_objective(
+            policy_loss,
+            value_loss,
+            entropy,
+            value_coefficient=settings.value_coefficient,
+            entropy_coefficient=settings.entropy_coefficient,
+        )
+        objective.backward()  # type: ignore[no-untyped-call]
+        share = float(mask.sum()) / tokens
+        part = {
+            "ppo/clip_fraction": float(moved.clip_fraction) * share,
+            "ppo/approximate_kl": float(moved.approximate_kl) * share,
+            "ppo/ratio_mean": float(moved.ratio_mean) * share,
+            "ppo/policy_loss": float(policy_loss.detach()),
+            "ppo/value_loss": float(value_loss.detach()),
+        }
+        for name, value in part.items():
+            totals[name] = totals.get(name, 0.0) + value
+        totals["ppo/ratio_max"] = max(totals.get("ppo/ratio_max", 0.0), float(moved.ratio_max))
+    return totals
