@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from triphase.commands.run import Run
-from triphase.models.finals import is_whole, load_policy, load_reward_model
-from triphase.models.roles import POLICY, REFERENCE
+from triphase.models.roles import POLICY
 from triphase.objectives.divergence import kl_k1
 from triphase.phases.reward import score_samples
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import read_json_lines, write_json_lines
 from triphase.tokens.encoding import Encoded
+from triphase.training.finals import is_whole, load_policy, load_reward_model
 
 if TYPE_CHECKING:
     from triphase.models.roles import SharedModel
@@ -38,7 +38,7 @@ def evaluate_policies(run: Run) -> None:
     count = run.settings.evaluation.samples_per_prompt
     with run.progress.track("evaluation", len(wanted) * len(prompts) * count, unit="responses") as track:
         for policy, final in wanted.items():
-            adapter = REFERENCE if run.settings.sft.method == "lora" else None
+            adapter = run.reference_adapter
             if policy != "sft":
                 load_policy(shared, POLICY, final)
                 adapter = POLICY
@@ -99,7 +99,7 @@ def _sequence_kl(run: Run, shared: "SharedModel", adapter: str, samples: Sequenc
     from triphase.batches.order import microbatches
     from triphase.batches.padding import pad_batch
 
-    reference = REFERENCE if run.settings.sft.method == "lora" else None
+    reference = run.reference_adapter
     found = [0.0] * len(samples)
     for indices in microbatches([sample.length for sample in samples], max_tokens=run.settings.ppo.microbatch_tokens):
         batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)

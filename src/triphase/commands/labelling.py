@@ -1,5 +1,6 @@
 """The human step of a run: simulated labelers rank, or people have ranked enough, or preferences were imported."""
 
+import math
 from typing import Any
 
 from triphase.commands.run import HERE, Run
@@ -54,10 +55,12 @@ def _import_preferences(run: Run, store: Store) -> None:
 def _require_rankings(run: Run, store: Store) -> None:
     ranked = {ranking.prompt_id for ranking in store.rankings()}
     ready = {response.prompt_id for response in store.responses()}
-    missing = len(ready - ranked)
-    if missing:
+    wanted = math.ceil(run.settings.labelling.required_share * len(ready))
+    done = len(ready & ranked)
+    if done < wanted:
         raise WaitingForLabels(
-            f"people are to rank: {missing} of {len(ready)} prompts have no ranking yet. Serve the page with "
+            f"people are to rank: {done} of {len(ready)} prompts have a ranking, {wanted} are needed "
+            f"(labelling.required_share). Serve the page with "
             f"`triphase label serve {run.path}`, or import rankings with `triphase label import`; then give this "
             "command again"
         )

@@ -5,11 +5,11 @@ from pathlib import Path
 from triphase.commands.run import Run
 from triphase.commands.rundir import RunDirectory
 from triphase.errors import RunError
-from triphase.models.finals import is_whole, load_policy
 from triphase.models.roles import POLICY, REFERENCE, SharedModel
 from triphase.monitoring.progress import SilentProgress
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
+from triphase.training.finals import is_whole, load_policy
 from triphase.training.state import StopRequest
 
 

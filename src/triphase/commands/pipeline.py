@@ -4,13 +4,14 @@ This file wires: it reads records, hands each phase its parts, and writes down w
 among the commands because the phases, the labelling and the reports know nothing of each other.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from triphase.commands.lines import heldout_lines, mixture_figures, sample_row
+from triphase.commands.references import SFT_MODEL, reference_samples
 from triphase.commands.run import Run, as_split
 from triphase.errors import DataError, RunError
 from triphase.monitoring.alarms import Limits
@@ -18,15 +19,9 @@ from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.samples import SampleLog
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.mixture import Mixture
-from triphase.records.types import Comparison, Prompt, RankedGroup, Response
 
 if TYPE_CHECKING:
-    from triphase.models.roles import SharedModel
     from triphase.phases.guards import AlarmGuard
-    from triphase.phases.ppo import Sample
-    from triphase.tokens.encoding import Encoded
-
-SFT_MODEL = "sft"
 
 
 def run_all(run: Run) -> None:
@@ -44,10 +39,10 @@ def run_all(run: Run) -> None:
 
 def run_sft(run: Run) -> None:
     """Phase 1: the reference policy, by supervised fine-tuning on the mixture of demonstrations."""
-    from triphase.models.finals import is_whole, save_policy, save_whole_model
     from triphase.models.roles import REFERENCE
     from triphase.phases.sft import SupervisedPhase
     from triphase.tokens.encoding import encode_demonstrations
+    from triphase.training.finals import is_whole, save_policy, save_whole_model
 
     final, settings = run.part("sft", "final"), run.settings
     if is_whole(final):
@@ -58,7 +53,7 @@ def run_sft(run: Run) -> None:
         weights = [source.weight for source in settings.data.demonstrations]
         mixture = Mixture([as_split(source, "train") for source in sources], weights, seed=settings.seed)
         order = mixture.order(settings.sft.epochs)
-        write_json(run.part("sft", "mixture.json"), _mixture_figures(mixture, order, run))
+        write_json(run.part("sft", "mixture.json"), mixture_figures(mixture, order, run))
         shared = run.fresh_model()
         limit = settings.model.max_length
         phase = SupervisedPhase(
@@ -105,7 +100,7 @@ def run_sampling(run: Run) -> None:
             found = sample_responses(
                 shared,
                 missing,
-                adapter=_reference(run),
+                adapter=run.reference_adapter,
                 model=SFT_MODEL,
                 count=count,
                 temperature=settings.sampling.temperature,
@@ -128,9 +123,9 @@ def run_labelling(run: Run) -> None:
 
 def run_reward(run: Run) -> None:
     """Phase 2: the reward model on the rankings of training prompts, measured on those of held-out prompts."""
-    from triphase.models.finals import is_whole, save_reward_model
     from triphase.phases.reward import RewardPhase, calibrate
     from triphase.tokens.encoding import encode_groups
+    from triphase.training.finals import is_whole, save_reward_model
 
     final, settings = run.part("reward", "final"), run.settings
     if is_whole(final):
@@ -163,21 +158,21 @@ def run_reward(run: Run) -> None:
                 stop=run.stop,
                 on_step=on_step,
             )
-        references = _reference_samples(run, shared)
+        references = reference_samples(run, shared)
         calibration = calibrate(shared, references, max_tokens=settings.reward.microbatch_tokens)
         scores = [found.tolist() for found in phase.score(phase.heldout)]
-        write_json_lines(run.part("reward", "heldout.jsonl"), _heldout_lines(heldout, scores, votes))
+        write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
         write_json(run.part("reward", "calibration.json"), asdict(calibration))
         save_reward_model(shared, final, asdict(calibration))
 
 
 def run_ppo(run: Run, arm: str | None = None) -> None:
     """Phase 3: PPO from the reference policy against the reward model; an arm is a run of its own."""
-    from triphase.models.finals import is_whole, load_reward_model, save_policy
     from triphase.models.roles import POLICY
     from triphase.phases.ppo import PPOPhase
     from triphase.rollouts.decoding import LocalGenerator
     from triphase.tokens.encoding import encode_prompt
+    from triphase.training.finals import is_whole, load_reward_model, save_policy
 
     names = ("ppo",) if arm is None else ("arms", arm)
     final, settings = run.part(*names, "final"), run.settings.ppo_of(arm)
@@ -197,7 +192,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
             settings,
             seed=run.settings.seed,
             gold=run.gold,
-            on_samples=lambda iteration, found: log.write(iteration, [_sample_row(sample) for sample in found]),
+            on_samples=lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found]),
         )
         phase.state.updater.most_skipped_in_a_row = run.settings.guards.skipped_in_a_row
         title = "PPO" if arm is None else f"PPO ({arm})"
@@ -255,113 +250,9 @@ def _guard(run: Run, directory: Path, kl_budget: float | None) -> "AlarmGuard":
     return AlarmGuard(run.settings.guards, limits, lambda: read_metrics(metrics), directory / "checkpoints")
 
 
-def _reference(run: Run) -> str | None:
-    from triphase.models.roles import REFERENCE
-
-    return REFERENCE if run.settings.sft.method == "lora" else None
-
-
 def _require_reward_model(run: Run) -> None:
-    from triphase.models.finals import is_whole
+    from triphase.training.finals import is_whole
 
     final = run.part("reward", "final")
     if not is_whole(final):
         raise RunError(f"{final} is not there yet; run `triphase reward` with this configuration first")
-
-
-def _reference_samples(run: Run, shared: "SharedModel") -> list["Encoded"]:
-    """Responses of the SFT policy to training prompts: from the store, or sampled now where it has none."""
-    from triphase.phases.sampling import sample_responses
-    from triphase.tokens.encoding import Encoded, encode_prompt
-
-    settings = run.settings
-    prompts = {prompt.id: prompt for prompt in run.prompts("train")}
-    wanted = settings.reward.calibration_samples
-    with run.store() as store:
-        stored = [item for item in store.responses() if item.model == SFT_MODEL and item.prompt_id in prompts]
-    pairs: list[tuple[Prompt, Response]] = [(prompts[item.prompt_id], item) for item in _spread(stored, wanted)]
-    if not pairs:
-        chosen = list(prompts.values())[:wanted]
-        found = sample_responses(
-            shared,
-            chosen,
-            adapter=_reference(run),
-            model=SFT_MODEL,
-            count=max(1, wanted // len(chosen)),
-            temperature=settings.ppo.temperature,
-            max_response_tokens=settings.ppo.max_response_tokens,
-            max_length=settings.model.max_length,
-            batch_size=settings.sampling.batch_size,
-            seed=settings.seed,
-        )
-        pairs = [(prompt, response) for prompt, response, _ in found]
-    limit = settings.model.max_length
-    encoded = []
-    for prompt, response in pairs:
-        ids = tuple(shared.template.response_ids(response.text, finished=response.finished))
-        if ids:
-            encoded.append(Encoded(encode_prompt(prompt, shared.template, room=len(ids), max_length=limit), ids))
-    return encoded
-
-
-def _spread(items: Sequence[Response], count: int) -> list[Response]:
-    """``count`` of them at equal distances."""
-    if len(items) <= count:
-        return list(items)
-    return [items[index * len(items) // count] for index in range(count)]
-
-
-def _heldout_lines(
-    groups: Sequence[RankedGroup], scores: Sequence[Sequence[float]], votes: Sequence[Comparison]
-) -> list[dict[str, Any]]:
-    """One line for each vote of one labeler, so that accuracy compares with the agreement of two labelers."""
-    score_of = {
-        (group.prompt.id, text): score
-        for group, found in zip(groups, scores, strict=True)
-        for text, score in zip(group.responses, found, strict=True)
-    }
-    return [
-        {
-            "prompt_id": vote.prompt.id,
-            "score_first": score_of[vote.prompt.id, vote.chosen],
-            "score_second": score_of[vote.prompt.id, vote.rejected],
-            "target": 1.0,
-            "words_first": len(vote.chosen.split()),
-            "words_second": len(vote.rejected.split()),
-        }
-        for vote in votes
-    ]
-
-
-def _sample_row(sample: "Sample") -> dict[str, Any]:
-    return {
-        "prompt_id": sample.prompt.id,
-        "prompt": sample.prompt.text,
-        "response": sample.response,
-        "finished": sample.finished,
-        "score": sample.score,
-        "gold": sample.gold,
-        "reference_kl": sample.reference_kl,
-        "tokens": sample.tokens,
-    }
-
-
-def _mixture_figures(mixture: Mixture, order: Sequence[int], run: Run) -> dict[str, Any]:
-    """What was seen of each kind; its weight is that of its sources, shared out by their records."""
-    weights: Counter[str] = Counter()
-    sources = (as_split(source, "train") for source in run.demonstrations())
-    for records, settings in zip(sources, run.settings.data.demonstrations, strict=True):
-        for kind, count in Counter(record.kind for record in records).items():
-            weights[kind] += settings.weight * count / len(records)
-    return {
-        "kinds": {
-            kind.kind: {
-                "records": kind.records,
-                "seen": kind.visits,
-                "share": kind.share,
-                "passes": kind.passes,
-                "weight": weights[kind.kind],
-            }
-            for kind in mixture.report(order).kinds
-        }
-    }

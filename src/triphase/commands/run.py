@@ -47,6 +47,13 @@ class Run:
         """The run directory."""
         return self.directory.path
 
+    @property
+    def reference_adapter(self) -> str | None:
+        """The adapter of the reference policy; None where every weight was trained and the base itself is it."""
+        from triphase.models.roles import REFERENCE
+
+        return REFERENCE if self.settings.sft.method == "lora" else None
+
     def part(self, *names: str) -> Path:
         """A place inside the run directory."""
         return self.path.joinpath(*names)
@@ -117,8 +124,8 @@ class Run:
         Raises:
             RunError: phase 1 has not been run.
         """
-        from triphase.models.finals import is_whole, load_policy
         from triphase.models.roles import REFERENCE
+        from triphase.training.finals import is_whole, load_policy
 
         final = self.part("sft", "final")
         if not is_whole(final):

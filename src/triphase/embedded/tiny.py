@@ -80,12 +80,8 @@ def _write_model(directory: Path) -> None:
     vocabulary = {token: index for index, token in enumerate(("<pad>", "<end>", "<unknown>", *WORDS))}
     plain = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))  # noqa: S106 - no password
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=plain,
-        pad_token="<pad>",
-        eos_token="<end>",
-        unk_token="<unknown>",  # noqa: S106
-    )
+    tokens = {"pad_token": "<pad>", "eos_token": "<end>", "unk_token": "<unknown>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, **tokens)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=64,

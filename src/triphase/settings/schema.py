@@ -140,6 +140,9 @@ class LabellingSettings(Settings):
     """Simulated labelers, the last of them careless."""
     rankings_per_prompt: Positive = 1
     """How many labelers rank each prompt (overlap) on average."""
+    required_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Where people rank: share of the prompts that must have a ranking before the reward phase starts. Below 1, so that
+    a prompt which everyone skips does not stop the run."""
     overlap_share: Share = 0.25
     """Share of the prompts that more labelers rank (`overlap` of them), so that agreement can be measured."""
     overlap: Annotated[int, Field(ge=2, le=20)] = 2

@@ -1,0 +1,59 @@
+"""A lack of memory becomes one line: what was used, what there is, and which setting to lower."""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from triphase.errors import RunError
+
+LOWER = {
+    "sft": "sft.microbatch_tokens (changes no result), then model.max_length; or sft.method: lora",
+    "sampling": "sampling.batch_size (changes no result), then sampling.max_response_tokens",
+    "reward": "reward.microbatch_tokens (changes no result), then model.max_length",
+    "ppo": "ppo.microbatch_tokens (changes no result), then ppo.batch_size or ppo.max_response_tokens",
+    "evaluation": "sampling.batch_size and ppo.microbatch_tokens (both change no result)",
+}
+_UNLIMITED = resource.RLIM_INFINITY
+
+
+@contextmanager
+def memory_errors(phase: str) -> Iterator[None]:
+    """Translate a failed allocation of the block (on the CPU or on a GPU) into a `RunError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        setting = LOWER.get("ppo" if phase.startswith("arms/") else phase, "the sizes of the batches")
+        raise RunError(
+            f"{phase}: not enough memory ({_figures()}); lower {setting}; what is finished is kept"
+        ) from error
+
+
+def _is_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return "DefaultCPUAllocator" in text or "out of memory" in text or "can't allocate memory" in text
+
+
+def _figures() -> str:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    limit = available_gb()
+    return f"{peak:.1f} GB used at most" + ("" if limit is None else f", {limit:.1f} GB allowed or there")
+
+
+def available_gb() -> float | None:
+    """What this process may use at most, in GB: the machine's memory, its control group's limit, or its own."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path(path).read_text()) / 1e9)
+        except (OSError, ValueError):
+            continue
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != _UNLIMITED:
+        found.append(limit / 1e9)
+    return min(found)

@@ -1,0 +1,81 @@
+"""log.jsonl: what happened in a run, one JSON object a line, and the same as readable lines where progress is shown.
+
+A line has ``time`` (UTC), ``level``, ``source`` and ``message``; an error that is a defect has its ``traceback``. Values
+of environment variables that are named like secrets are blotted out. A log that cannot be written stops nothing.
+"""
+
+import datetime
+import json
+import logging
+import os
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FILE_NAME = "log.jsonl"
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_SHORTEST = 6
+
+
+def without_secrets(text: str) -> str:
+    """``text`` without the values of environment variables whose names say that they are secrets."""
+    found = {value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= _SHORTEST}
+    for value in sorted(found, key=len, reverse=True):
+        text = text.replace(value, "***")
+    return text
+
+
+class RunLog(logging.Handler):
+    """Appends to a run's log, and says warnings and worse aloud."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._path = path
+        self._say = say
+        self._broken = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        message = without_secrets(record.getMessage())
+        line = {
+            "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "source": record.name.removeprefix("triphase."),
+            "message": message,
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line["traceback"] = without_secrets("".join(traceback.format_exception(record.exc_info[1])))
+        if record.levelno >= logging.WARNING:
+            self._say(f"{line['level']}: {message}")
+        self._write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _write(self, line: str) -> None:
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, line.encode(errors="backslashreplace"))
+            finally:
+                os.close(descriptor)
+            self._broken = False
+        except OSError as error:
+            if not self._broken:
+                self._say(f"warning: {self._path} cannot be written ({error.strerror}); the run goes on without it")
+            self._broken = True
+
+
+@contextmanager
+def run_log(directory: Path, say: Callable[[str], None]) -> Iterator[logging.Logger]:
+    """Send what Triphase logs to ``directory``/log.jsonl while the block lasts; an error of the block is logged too."""
+    logger = logging.getLogger("triphase")
+    handler, level, propagate = RunLog(directory / FILE_NAME, say), logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
