@@ -1,6 +1,6 @@
 """What the phases leave behind, as lines and figures of files."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +48,7 @@ def sample_row(sample: Sample) -> dict[str, Any]:
 
 def mixture_figures(mixture: Mixture, order: Sequence[int], run: Run) -> dict[str, Any]:
     """What was seen of each kind; its weight is that of its sources, shared out by their records."""
-    weights: Counter[str] = Counter()
+    weights: defaultdict[str, float] = defaultdict(float)
     sources = (as_split(source, "train") for source in run.demonstrations())
     for records, settings in zip(sources, run.settings.data.demonstrations, strict=True):
         for kind, count in Counter(record.kind for record in records).items():

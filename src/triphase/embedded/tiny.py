@@ -8,6 +8,7 @@ from random weights, so supervised fine-tuning is full fine-tuning here.
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 from triphase.embedded.cache import cached_directory
 
@@ -77,11 +78,13 @@ def _write_model(directory: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    tokenizer_class: Any = PreTrainedTokenizerFast
+
     vocabulary = {token: index for index, token in enumerate(("<pad>", "<end>", "<unknown>", *WORDS))}
     plain = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))  # noqa: S106 - no password
-    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokens = {"pad_token": "<pad>", "eos_token": "<end>", "unk_token": "<unknown>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, **tokens)
+    tokenizer = tokenizer_class(tokenizer_object=plain, **tokens)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=64,

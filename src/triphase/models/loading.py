@@ -50,7 +50,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     device = choose_device(settings.device)
     options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
@@ -62,7 +62,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         raise ModelError(f"model.name: there is no directory {name}; write a directory or a hub id")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=choose_dtype(settings.dtype, device), use_safetensors=True, **options
         )
     except (OSError, ValueError, KeyError, ImportError) as error:

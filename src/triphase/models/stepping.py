@@ -107,6 +107,7 @@ class TokenStepper:
         x: Tensor = backbone.embed(tokens)
         cosine, sine = backbone.rotary(x[:, None], self._positions[:, None])
         bias = self._bias[:, None, None, : self._length]
+        layer: Any
         for index, layer in enumerate(backbone.layers):
             attention, width = layer.self_attn, layer.self_attn.head_dim
             h = layer.input_layernorm(x)

@@ -2,10 +2,9 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 from triphase.models.roles import SharedModel
 from triphase.objectives.advantages import Advantages
@@ -15,11 +14,8 @@ from triphase.phases.experience import Experience
 from triphase.records.types import Prompt
 from triphase.rollouts.types import Generated
 
-
-class Gold(Protocol):
-    """A score that the reward model never sees: (prompt, response, finished) → number."""
-
-    def __call__(self, prompt: str, response: str, finished: bool) -> float: ...
+Gold = Callable[[str, str, bool], float]
+"""A score that the reward model never sees: (prompt, response, finished) → number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class RewardPhase:
                 batch = self._batch([self.groups[member] for member in part])
                 found = self.shared.features(batch, self.boundaries.of(part, batch)).cpu()
                 sizes = [len(self.groups[member].responses) for member in part]
-                for member, rows in zip(part, found.split(sizes), strict=True):
+                for member, rows in zip(part, torch.split(found, sizes), strict=True):
                     features[member] = rows
         pairs = _stacked(self.groups, self.pairs)
         weight, bias = fit_linear_scores(torch.cat(features), pairs, penalty=self.settings.head_penalty)
@@ -201,7 +201,7 @@ class RewardPhase:
             chosen = [groups[member] for member in members]
             batch = self._batch(chosen)
             scores = self.shared.scores(batch, self.shared.trunk(batch)).cpu()
-            parts = scores.split([len(group.responses) for group in chosen])
+            parts = torch.split(scores, [len(group.responses) for group in chosen])
             for member, part in zip(members, parts, strict=True):
                 found[member] = part
         return found
