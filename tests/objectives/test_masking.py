@@ -3,7 +3,7 @@ from functools import reduce
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.objectives.examples import noise, response_mask, spoiled
 from torch import Tensor
@@ -51,7 +51,6 @@ numbers = st.lists(st.tuples(st.floats(-1e3, 1e3, width=32), st.booleans()), min
 
 
 @given(numbers)
-@settings(deadline=None, max_examples=60)
 def test_statistics_agree_with_the_standard_library(pairs: list[tuple[float, bool]]) -> None:
     x = torch.tensor([number for number, _ in pairs], dtype=torch.float64)
     mask = torch.tensor([counts for _, counts in pairs])
@@ -142,7 +141,6 @@ def test_half_precision_is_summed_in_float32() -> None:
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(0, 99), st.floats(-1e3, 1e3))
-@settings(deadline=None, max_examples=60)
 def test_merged_moments_are_those_of_the_whole(sizes: list[int], seed: int, shift: float) -> None:
     x = shift + noise(sum(sizes), seed=seed)
     mask = torch.ones(len(x), dtype=torch.bool)

@@ -137,14 +137,12 @@ def test_the_soft_value_invariant_sees_the_fault(fault: str) -> None:
 
 @pytest.mark.parametrize("kl_coefficient", [2.0, 1.0, 0.5])
 def test_ppo_on_the_bandit(kl_coefficient: float) -> None:
-    assert distance_after_ppo(bandit(), SOUND, kl_coefficient=kl_coefficient, seed=0, iterations=150) < 0.02
+    assert distance_after_ppo(bandit(), SOUND, kl_coefficient=kl_coefficient, seed=0, iterations=100) < GATE
 
 
 @pytest.mark.parametrize("kl_coefficient", [1.0, 0.5])
 def test_ppo_on_two_tokens(kl_coefficient: float) -> None:
-    found = distance_after_ppo(
-        two_tokens(), SOUND, kl_coefficient=kl_coefficient, seed=0, iterations=300, learning_rate=0.02
-    )
+    found = distance_after_ppo(two_tokens(), SOUND, kl_coefficient=kl_coefficient, seed=0)
     assert found < GATE
 
 
@@ -173,9 +171,7 @@ def test_ppo_with_a_fault_misses_the_optimum(fault: str) -> None:
 
 
 def test_ppo_with_k3_in_the_reward_misses_two_tokens_by_far() -> None:
-    found = distance_after_ppo(
-        two_tokens(), FAULTS["k3 in the reward"], kl_coefficient=1.0, seed=0, iterations=300, learning_rate=0.02
-    )
+    found = distance_after_ppo(two_tokens(), FAULTS["k3 in the reward"], kl_coefficient=1.0, seed=0)
     assert found > 0.6
 
 

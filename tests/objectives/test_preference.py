@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.objectives.examples import noise
 from torch import Tensor
@@ -145,7 +145,6 @@ def test_the_margin_asks_for_more_in_the_direction_of_the_preferred() -> None:
 
 
 @given(st.floats(-5, 5), st.floats(0, 1), st.floats(0, 3), st.floats(0, 0.4), st.floats(0, 1), st.floats(-3, 3))
-@settings(deadline=None, max_examples=60)
 def test_the_formula_and_the_symmetry_of_a_pair(
     difference: float, target: float, margin: float, smoothing: float, centering: float, offset: float
 ) -> None:

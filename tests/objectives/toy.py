@@ -227,7 +227,7 @@ def distance_after_ppo(
     *,
     kl_coefficient: float,
     seed: int,
-    iterations: int = 250,
+    iterations: int = 150,
     learning_rate: float = 0.03,
     batch_size: int = 512,
     epochs: int = 4,
