@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triphase.commands.outcome import print_outcome
-from triphase.errors import RunError, SettingsError
+from triphase.commands.outcome import print_outcome, print_place
+from triphase.errors import RunError, SettingsError, TriphaseError
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
 
@@ -160,11 +160,16 @@ def _steps(settings: RunSettings, *steps: Callable[["Run"], object]) -> None:
     from triphase.commands.run import prepare
     from triphase.training.state import Stopped
 
+    path: Path | None = None
     try:
         with prepare(settings) as run:
+            path = run.path
             for step in steps:
                 step(run)
-            path = run.path
-    except Stopped:
+    except (Stopped, KeyboardInterrupt):
+        print_place(path)
         raise KeyboardInterrupt from None
+    except TriphaseError:
+        print_place(path)
+        raise
     print_outcome(path)

@@ -29,6 +29,13 @@ def print_outcome(run: Path) -> None:
     console.print(f"[bold]next[/bold]    {escape(next_command(run))}")
 
 
+def print_place(run: Path | None) -> None:
+    """Print where an unfinished run is and where its log is; nothing where no run was begun."""
+    if run is not None:
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(f"[bold]run[/bold]     {escape(str(run))}   (log: {escape(str(run / 'log.jsonl'))})")
+
+
 def next_command(run: Path) -> str:
     """The command that carries the run on from where it stands; after the last step, the one to try it out."""
     if not (run / "sft" / "final").is_dir():

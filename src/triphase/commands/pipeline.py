@@ -50,6 +50,11 @@ def run_sft(run: Run) -> None:
     with run.directory.timed("sft"):
         sources = run.demonstrations()
         heldout = [item for source in sources for item in as_split(source, "heldout")]
+        for source, records in zip(settings.data.demonstrations, sources, strict=True):
+            if not as_split(records, "train"):
+                raise DataError(
+                    f"{source.path}: has no demonstration to train on; lower data.heldout_share, or add some"
+                )
         weights = [source.weight for source in settings.data.demonstrations]
         mixture = Mixture([as_split(source, "train") for source in sources], weights, seed=settings.seed)
         order = mixture.order(settings.sft.epochs)

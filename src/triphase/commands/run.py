@@ -1,5 +1,6 @@
 """A run in this process: its directory, its records, and the model that its phases share."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triphase.commands.rundir import RunDirectory
+from triphase.commands.scorer import CheckedScore
 from triphase.embedded.registry import PREFIX, gold_of, model_directory
-from triphase.errors import DataError, RunError
+from triphase.errors import DataError, RunError, TriphaseError
+from triphase.monitoring.log import QUIET, run_log
 from triphase.monitoring.progress import Progress, progress_for
 from triphase.records.reading import read_demonstrations, read_preferences, read_prompts
 from triphase.records.types import Demonstration, Prompt
@@ -38,7 +41,7 @@ class Run:
         self.stop = stop
         self.gold: Callable[[str, str, bool], float] | None = None
         if settings.evaluation.gold is not None:
-            self.gold = gold_of(settings.evaluation.gold)
+            self.gold = CheckedScore(gold_of(settings.evaluation.gold), settings.evaluation.gold)
         self._shared: SharedModel | None = None
         self._prompts: list[Prompt] | None = None
 
@@ -160,8 +163,31 @@ def prepare(settings: RunSettings, progress: Progress | None = None) -> Iterator
     from triphase.training.state import StopRequest
 
     torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
-    with RunDirectory(settings).held() as directory, StopRequest().listening() as stop:
-        yield Run(settings, directory, progress or progress_for(), stop)
+    shown = progress or progress_for()
+    with (
+        RunDirectory(settings).held() as directory,
+        run_log(directory.path, shown.note) as log,
+        StopRequest().listening() as stop,
+    ):
+        log.info("process %d works on %s", os.getpid(), directory.path)
+        try:
+            yield Run(settings, directory, shown, stop)
+        except BaseException as error:
+            _log_end(log, error)
+            raise
+        log.info("done")
+
+
+def _log_end(log: logging.Logger, error: BaseException) -> None:
+    """Why the work ended; what the person is told by the command line is not said twice."""
+    from triphase.training.state import Stopped
+
+    if isinstance(error, TriphaseError):
+        log.error("%s", error, extra=QUIET)
+    elif isinstance(error, Exception) and not isinstance(error, Stopped):
+        log.critical("%s: %s", type(error).__name__, error, exc_info=error, extra=QUIET)
+    else:
+        log.info("stopped on request")
 
 
 def as_split(demonstrations: list[Demonstration], split: str) -> list[Demonstration]:

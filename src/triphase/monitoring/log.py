@@ -1,7 +1,7 @@
 """log.jsonl: what happened in a run, one JSON object a line, and the same as readable lines where progress is shown.
 
-A line has ``time`` (UTC), ``level``, ``source`` and ``message``; an error that is a defect has its ``traceback``. Values
-of environment variables that are named like secrets are blotted out. A log that cannot be written stops nothing.
+A line has ``time`` (UTC), ``level``, ``source`` and ``message``; an error that is a defect has its ``traceback``.
+Values of environment variables that are named like secrets are blotted out. A log that cannot be written stops nothing.
 """
 
 import datetime
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FILE_NAME = "log.jsonl"
+QUIET = {"quiet": True}
+"""``extra`` of a record that goes to the file alone, because the person is told of it in another way."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _SHORTEST = 6
 
@@ -47,7 +49,7 @@ class RunLog(logging.Handler):
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["traceback"] = without_secrets("".join(traceback.format_exception(record.exc_info[1])))
-        if record.levelno >= logging.WARNING:
+        if record.levelno >= logging.WARNING and not getattr(record, "quiet", False):
             self._say(f"{line['level']}: {message}")
         self._write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -67,7 +69,7 @@ class RunLog(logging.Handler):
 
 @contextmanager
 def run_log(directory: Path, say: Callable[[str], None]) -> Iterator[logging.Logger]:
-    """Send what Triphase logs to ``directory``/log.jsonl while the block lasts; an error of the block is logged too."""
+    """Send what Triphase logs to ``directory``/log.jsonl while the block lasts."""
     logger = logging.getLogger("triphase")
     handler, level, propagate = RunLog(directory / FILE_NAME, say), logger.level, logger.propagate
     logger.addHandler(handler)

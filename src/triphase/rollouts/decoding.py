@@ -90,9 +90,10 @@ def sample(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
     """
     scaled = logits.float() / temperature
     cumulative = torch.softmax(scaled, dim=-1).cumsum(dim=-1)
-    threshold = uniform.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
-    found = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
-    return found.clamp(max=logits.shape[-1] - 1)
+    total = cumulative[:, -1:]
+    # Below the total even where the uniform is rounded to 1: beyond it stand only tokens without probability.
+    threshold = torch.minimum(uniform.to(cumulative.dtype)[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
 
 
 def _uniforms(seeds: Sequence[int], count: int) -> Tensor:

@@ -312,8 +312,8 @@ class GuardSettings(Settings):
 class RunSettings(Settings):
     """A whole run: the top of the configuration file."""
 
-    name: str
-    """Name of the run; its directory is output/name."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run (letters, digits, dot, dash, underscore); its directory is output/name."""
     output: str = "runs"
     """Parent of the run directory."""
     seed: int = 0

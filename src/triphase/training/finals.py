@@ -16,6 +16,7 @@ from torch import Tensor
 
 from triphase.errors import RunError
 from triphase.models.roles import REWARD, SharedModel
+from triphase.records.files import disk_errors
 from triphase.training.checkpoint import find_damage, sealed_directory, write_directory
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -81,7 +82,7 @@ def _adapter_files(
 ) -> dict[str, bytes]:
     config = shared.adapters.peft_config(task=task, base_model=shared.base_name, extra_modules=extra_modules)
     files = {ADAPTER_FILE: _bytes(state), "adapter_config.json": json.dumps(config, indent=1, sort_keys=True).encode()}
-    with tempfile.TemporaryDirectory() as folder:
+    with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
         shared.template.tokenizer.save_pretrained(folder)
         for path in sorted(Path(folder).iterdir()):
             files[path.name] = path.read_bytes()
