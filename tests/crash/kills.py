@@ -1,4 +1,9 @@
-"""Kill a run at random points, start it again, and compare every byte with the run that was never stopped."""
+"""Kill a run at random points, start it again, and compare every byte with the run that was never stopped.
+
+Kinds: SIGKILL after a file operation, in the middle of one (``torn``), with all bytes lost that were not synced
+(``power``), or at a random moment; one SIGTERM or SIGINT; a disk that is full from some operation on (``full``), which
+must end in a typed error.
+"""
 
 import random
 import shutil
@@ -9,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash import pipeline, processes
-from tests.crash.file_operations import FileOperations, killing
+from tests.crash.file_operations import FileOperations, failing, killing
 
 from triphase.settings.schema import RunSettings
 
-KINDS = ("operation", "torn", "power", "moment", "SIGTERM", "SIGINT")
+KINDS = ("operation", "torn", "power", "moment", "SIGTERM", "SIGINT", "full")
 _LONGEST_SECONDS = 900.0
 
 
@@ -80,8 +85,11 @@ class Killer:
             stops = len(outcome.kills) < kills
             code = self._stopped(settings, calm, draw, outcome) if stops else self._whole(settings)
             if code == 0:
+                if stops:  # it was at its end before the moment came
+                    outcome.kills.pop()
                 break
-            if code not in (-signal.SIGKILL, processes.STOPPED, -signal.SIGTERM, -signal.SIGINT):
+            ended = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, processes.STOPPED)
+            if code not in ended and not (code == processes.MISTAKEN and outcome.kills[-1].startswith("full")):
                 outcome.failure = f"exit code {code}: {self.log.read_text()[-1500:]}"
             if time.monotonic() > end:
                 outcome.failure = "did not end"
@@ -99,10 +107,15 @@ class Killer:
             outcome.kills.append(f"{kind} {at}")
             operations = killing(at, torn=kind != "operation", power=kind == "power")
             return processes.wait(processes.start(lambda: self._work(settings), self.log, operations))
-        seconds = draw.uniform(0, calm.seconds)
-        outcome.kills.append(f"{kind} {seconds:.2f} s")
+        if kind == "full":
+            at = draw.randint(1, calm.operations)
+            outcome.kills.append(f"full {at}")
+            return processes.wait(processes.start(lambda: self._work(settings), self.log, failing(at)))
+        counter, at, seconds = processes.Counter(), draw.randint(1, calm.operations), draw.uniform(0, 0.1)
+        outcome.kills.append(f"{kind} {at}+{1000 * seconds:.0f} ms")
+        child = processes.start(lambda: self._work(settings), self.log, FileOperations(after=counter.take))
         number = signal.SIGKILL if kind == "moment" else signal.Signals[kind]
-        return processes.kill_after(processes.start(lambda: self._work(settings), self.log), seconds, number)
+        return processes.send_after(child, counter, at, seconds, number)
 
     def _whole(self, settings: RunSettings) -> int:
         return processes.wait(processes.start(lambda: self._work(settings), self.log))
@@ -131,6 +144,6 @@ def outcomes(
             calm[method] = killer.undisturbed(method)
         wanted = 2 if number % 5 == 4 and done + 2 <= kills else 1
         found = killer.attempt(number, method, calm[method], draw, wanted)
-        done += max(1, len(found.kills))
+        done += len(found.kills)
         number += 1
         yield found

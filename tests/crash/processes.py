@@ -5,6 +5,7 @@ of the run is made in the child. With ``cold`` it is a new interpreter that is g
 """
 
 import importlib
+import mmap
 import os
 import signal
 import sys
@@ -16,10 +17,11 @@ from unittest import mock
 
 from tests.crash.file_operations import FileOperations
 
+from triphase.errors import TriphaseError
 from triphase.monitoring.progress import SilentProgress
 from triphase.settings.schema import RunSettings
 
-STOPPED = 130
+MISTAKEN, STOPPED = 2, 130
 
 
 LIBRARIES = (
@@ -55,7 +57,7 @@ def pipeline(settings: RunSettings, *, report: bool = False) -> None:
 
 
 def start(work: Callable[[], None], log: Path, operations: FileOperations | None = None) -> int:
-    """Fork a process that does ``work``; returns its id. A stop is exit code 130, a failure 1 with its traceback."""
+    """Fork a process that does ``work``; returns its id. A stop is exit code 130, a typed error 2."""
     child = os.fork()
     if child:
         return child
@@ -82,6 +84,9 @@ def _guarded(work: Callable[[], None], operations: FileOperations | None) -> int
                 work()
     except (Stopped, KeyboardInterrupt):
         return STOPPED
+    except TriphaseError as error:
+        print(f"error: {error}")
+        return MISTAKEN
     except BaseException:
         traceback.print_exc()
         return 1
@@ -93,13 +98,33 @@ def wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def kill_after(child: int, seconds: float, number: signal.Signals) -> int:
-    """Let it run, send the signal where it still runs, and return how it ended."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+class Counter:
+    """A number that a child raises and this process reads."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 8)
+
+    @property
+    def value(self) -> int:
+        return int.from_bytes(self._memory[:8], "little")
+
+    def take(self, number: int, name: str) -> None:
+        """What `FileOperations` calls after each operation."""
+        self._memory[:8] = number.to_bytes(8, "little")
+
+
+def send_after(child: int, counter: Counter, operations: int, seconds: float, number: signal.Signals) -> int:
+    """Let it run for so many file operations and then for ``seconds``, send the signal, and return how it ended.
+
+    So the moment is a random one of the run, however fast the machine is just now.
+    """
+    end: float | None = None
+    while end is None or time.monotonic() < end:
+        if end is None and counter.value >= operations:
+            end = time.monotonic() + seconds
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
+        time.sleep(0.001)
     os.kill(child, number)
     return wait(child)

@@ -4,9 +4,9 @@ import random
 from pathlib import Path
 
 import pytest
-
 from tests.crash import processes
 from tests.crash.kills import Killer, outcomes
+
 from triphase.commands import pipeline as steps
 from triphase.records import files
 from triphase.settings.schema import RunSettings
