@@ -57,7 +57,8 @@ def evaluate_policies(run: Run) -> None:
                 on_finished=track.advance,
             )
             rows += _rows(run, shared, policy, adapter, found, scored=scored)
-    write_json_lines(path, rows)
+            write_json_lines(path, rows)
+            run.heed_stop()
 
 
 def _rows(

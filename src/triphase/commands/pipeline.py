@@ -102,26 +102,36 @@ def run_sampling(run: Run) -> None:
         count = settings.sampling.responses_per_prompt
         shared = run.model()
         with run.progress.track("sampling", len(missing) * count, unit="responses") as track:
-            found = sample_responses(
-                shared,
-                missing,
-                adapter=run.reference_adapter,
-                model=SFT_MODEL,
-                count=count,
-                temperature=settings.sampling.temperature,
-                max_response_tokens=settings.sampling.max_response_tokens,
-                max_length=settings.model.max_length,
-                batch_size=settings.sampling.batch_size,
-                seed=settings.seed,
-                on_finished=track.advance,
-            )
-        store.add_responses(response for _, response, _ in found)
+            for part in _parts(run.prompts(), max(1, _BATCHES_KEPT * settings.sampling.batch_size // count)):
+                wanted = [prompt for prompt in part if prompt.id not in done]
+                found = sample_responses(
+                    shared,
+                    wanted,
+                    adapter=run.reference_adapter,
+                    model=SFT_MODEL,
+                    count=count,
+                    temperature=settings.sampling.temperature,
+                    max_response_tokens=settings.sampling.max_response_tokens,
+                    max_length=settings.model.max_length,
+                    batch_size=settings.sampling.batch_size,
+                    seed=settings.seed,
+                    on_finished=track.advance,
+                )
+                store.add_responses(response for _, response, _ in found)
+                run.heed_stop()
+
+
+def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
+    """The same parts at each start: what is sampled side by side never depends on where a run was stopped."""
+    for start in range(0, len(prompts), size):
+        yield prompts[start : start + size]
 
 
 def run_labelling(run: Run) -> None:
     """The human step: simulated labelers rank, people have ranked, or preferences are imported."""
     from triphase.commands.labelling import label
 
+    run.heed_stop()
     with run.directory.timed("labelling"):
         label(run)
 

@@ -142,6 +142,17 @@ class Run:
                 load_policy(self._shared, REFERENCE, final)
         return self._shared
 
+    def heed_stop(self) -> None:
+        """Stop here if the person asked to; for places where all that is done has been kept.
+
+        Raises:
+            Stopped: they did.
+        """
+        from triphase.training.state import Stopped
+
+        if self.stop.asked:
+            raise Stopped
+
     def forget_model(self) -> None:
         """Let the model go; the next phase loads it anew."""
         self._shared = None
