@@ -19,9 +19,13 @@ from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.samples import SampleLog
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.mixture import Mixture
+from triphase.records.types import Prompt
 
 if TYPE_CHECKING:
     from triphase.phases.guards import AlarmGuard
+
+# Batches of responses that are sampled, and then kept in the store, together.
+_BATCHES_KEPT = 8
 
 
 def run_all(run: Run) -> None:
