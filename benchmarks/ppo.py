@@ -2,8 +2,8 @@
 
     python -m benchmarks.ppo --peer PATH_TO_PEER_PYTHON [--rounds 3]
 
-`PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.12.0, peft and the same torch. Prints a table and, last,
-one JSON line: `ratio` is TRL with all layers in its better dtype over ours with the default adapters,
+`PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.12.0, peft and the same torch. Prints a table
+and, last, one JSON line: `ratio` is TRL with all layers in its better dtype over ours with the default adapters,
 `ratio_like_for_like` the same layers on both sides, each in its better dtype, `peak_memory_ratio` ours over TRL's, like
 for like. Seconds are those of the last iteration of a process (the first one warms up), medians over the rounds.
 """

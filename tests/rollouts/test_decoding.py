@@ -43,11 +43,8 @@ def naive(shared: SharedModel, asked: Request, *, temperature: float = 1.0, limi
     for uniform in uniforms:
         with shared.role(POLICY):
             logits = shared.backbone.model(input_ids=torch.tensor([[*asked.prompt, *ids]]), use_cache=False).logits
-        left = uniform
-        for token, probability in enumerate((logits[0, -1].double() / temperature).softmax(-1).tolist()):
-            left -= probability
-            if left < 0:
-                break
+        probabilities = (logits[0, -1].double() / temperature).softmax(-1)
+        token = next(token for token in range(26) if float(probabilities[: token + 1].sum()) > uniform)
         ids.append(token)
         if token == END:
             return Generated(tuple(ids), True)

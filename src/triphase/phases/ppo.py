@@ -149,11 +149,10 @@ class PPOPhase:
     def _prompts_of(self, iteration: int) -> list[int]:
         """Prompt numbers of an iteration: pass after pass over the data, each in an order of its own."""
         size, count = self.settings.batch_size, len(self.prompts)
-        found: list[int] = []
-        for position in range(iteration * size, (iteration + 1) * size):
-            epoch, place = divmod(position, count)
-            found.append(permutation(count, self.seed, "ppo", "order", epoch)[place])
-        return found
+        positions = range(iteration * size, (iteration + 1) * size)
+        epochs = range(positions[0] // count, positions[-1] // count + 1)
+        orders = {epoch: permutation(count, self.seed, "ppo", "order", epoch) for epoch in epochs}
+        return [orders[position // count][position % count] for position in positions]
 
     def _sample(self, iteration: int, chosen: Sequence[int]) -> list[Generated]:
         requests = [

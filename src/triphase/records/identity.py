@@ -3,15 +3,21 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 
 from triphase.records.types import Message, Split
 
 _DIGITS = 20
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _digest(messages: Iterable[Message]) -> str:
-    content = [[message.role, message.content] for message in messages]
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return _digest_of(tuple(messages))
+
+
+@lru_cache(maxsize=4)  # the id and the split of one prompt are asked for together
+def _digest_of(messages: tuple[Message, ...]) -> str:
+    text = _encode([[message.role, message.content] for message in messages])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

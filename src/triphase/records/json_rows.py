@@ -30,9 +30,12 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON value")
 
 
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+
+
 def _parsed(text: str, name: str, number: int) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return _decode(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{name}:{number}: not valid JSON: {error.msg} (column {error.pos + 1})") from None
     except RecursionError:

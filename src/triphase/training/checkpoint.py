@@ -40,7 +40,7 @@ def save_checkpoint(
     keep: int,
     spare: Collection[int] = (),
 ) -> Path:
-    """Write ``parent/STEP`` and remove all but the newest ``keep`` and those of the steps in ``spare``.
+    """Write ``parent/STEP`` and remove all but the newest ``keep`` up to it and those of the steps in ``spare``.
 
     Raises:
         RunError: the disk is full or cannot be written; what was there before stays.
@@ -53,8 +53,11 @@ def save_checkpoint(
     }
     target = parent / f"{step:06d}"
     write_directory(target, files, format=FORMAT, step=step)
-    for old in kept_steps(parent)[:-keep]:
-        if old not in spare:
+    steps = kept_steps(parent)
+    # Steps after this one are of damaged checkpoints that were passed over: they must not push whole ones out.
+    newest = [old for old in steps if old <= step][-keep:]
+    for old in steps:
+        if old not in newest and old not in spare:
             remove_directory(parent / f"{old:06d}")
     return target
 
@@ -112,7 +115,8 @@ def sealed_directory(target: Path, **facts: Any) -> Iterator[Path]:
     """
     with atomic_directory(target) as aside:
         yield aside
-        sums = {path.name: fingerprint(path) for path in sorted(aside.iterdir())}
+        paths = sorted(path for path in aside.rglob("*") if path.is_file())
+        sums = {str(path.relative_to(aside)): fingerprint(path) for path in paths}
         manifest = json.dumps({**facts, "sha256": sums}, indent=1, sort_keys=True)
         (aside / _MANIFEST).write_text(manifest, encoding="utf-8")
 
@@ -121,6 +125,7 @@ def write_directory(target: Path, files: Mapping[str, bytes], **facts: Any) -> N
     """Write files into a `sealed_directory`."""
     with sealed_directory(target, **facts) as aside:
         for name, content in files.items():
+            (aside / name).parent.mkdir(exist_ok=True)
             (aside / name).write_bytes(content)
 
 

@@ -84,8 +84,9 @@ def _adapter_files(
     files = {ADAPTER_FILE: _bytes(state), "adapter_config.json": json.dumps(config, indent=1, sort_keys=True).encode()}
     with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
         shared.template.tokenizer.save_pretrained(folder)
-        for path in sorted(Path(folder).iterdir()):
-            files[path.name] = path.read_bytes()
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():  # further chat templates stand in a directory of their own
+                files[str(path.relative_to(folder))] = path.read_bytes()
     return files
 
 

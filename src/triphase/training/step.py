@@ -74,9 +74,11 @@ class Updater:
         """
         rate = self._set_rates()
         trained = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
-        norm = float(nn.utils.clip_grad_norm_(trained, self._settings.max_gradient_norm))
+        total = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+        norm = float(total)
         if not math.isfinite(norm):
             return self.refuse([f"the gradient of {name}" for name in self._broken_gradients()], norm)
+        nn.utils.clip_grads_with_norm_(trained, self._settings.max_gradient_norm, total)
         self._optimizer.step()
         self.skipped_in_a_row = 0
         self.discard()
