@@ -74,7 +74,7 @@ def test_the_score_is_read_at_the_last_real_token() -> None:
     head = shared.score_head.linear
     for row, sample in enumerate(MADE):
         state = plain(shared, sample, REWARD)[1][-1]
-        assert float(scores[row]) == pytest.approx(float(state @ head.weight[0] + head.bias), abs=1e-5)
+        assert float(scores[row]) == pytest.approx(float((state @ head.weight[0] + head.bias).detach()), abs=1e-5)
 
 
 def test_roles_differ_and_none_is_the_bare_base() -> None:
