@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import torch
-
 from triphase.commands.open_run import open_policy
-from triphase.training.checkpoint import sealed_directory
+from triphase.training.finals import save_whole_model
 
 
 def merge_policy(run: Path, to: Path) -> None:
@@ -14,9 +12,6 @@ def merge_policy(run: Path, to: Path) -> None:
     The update B·A is added to each weight in float32 and rounded once to the base's number type.
     """
     shared, adapter, _ = open_policy(run)
-    with sealed_directory(to) as folder, torch.no_grad():
-        if adapter is not None:
-            shared.adapters.merge(adapter)
-        with shared.adapters.removed():
-            shared.backbone.model.save_pretrained(folder)
-        shared.template.tokenizer.save_pretrained(folder)
+    if adapter is not None:
+        shared.adapters.merge(adapter)
+    save_whole_model(shared, to)

@@ -53,6 +53,8 @@ class SharedModel:
         layers = None if settings.layers == "all" else settings.layers
         self.backbone = Backbone(loaded.model, adapted_layers=layers)
         self.template = Template(loaded.tokenizer, loaded.system_prompt)
+        # Whole models that are written say what pads: the plain class reads a score at the last token that does not.
+        loaded.model.config.pad_token_id = self.template.pad_id
         self.base_name = base_name or loaded.name
         self.adapters = Adapters(
             self.backbone, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, seed=seed

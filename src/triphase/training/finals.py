@@ -6,6 +6,7 @@ bias, so a plain library reads scores that differ from ours by one constant; onl
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,10 +71,21 @@ def load_reward_model(shared: SharedModel, directory: Path) -> None:
 
 
 def save_whole_model(shared: SharedModel, directory: Path) -> None:
-    """Write every weight as an ordinary checkpoint (after full fine-tuning)."""
+    """Write every weight as an ordinary checkpoint (after full fine-tuning or merging).
+
+    Raises:
+        RunError: the disk is full or cannot be written; what was there before stays.
+    """
+    from safetensors import SafetensorError
+
     with sealed_directory(directory) as folder:
-        with shared.adapters.removed():
-            shared.backbone.model.save_pretrained(folder)
+        try:
+            with shared.adapters.removed():
+                shared.backbone.model.save_pretrained(folder)
+        except SafetensorError as error:
+            # It is no OSError, but names the number of one.
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else 0, str(error)) from error
         shared.template.tokenizer.save_pretrained(folder)
 
 
