@@ -22,6 +22,16 @@ hypothesis.settings.load_profile("triphase")
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of embedded models that all tests of this session share, and no user's."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "triphase-cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRIPHASE_CACHE", str(place))
+        yield place
+
+
 @pytest.fixture
 def root() -> Path:
     """The repository."""

@@ -113,6 +113,18 @@ def test_gold_that_falls_with_the_proxy_is_no_hacking() -> None:
     assert find_alarms(rows) == []
 
 
+def test_a_small_part_of_the_gain_that_is_lost_is_no_hacking() -> None:
+    def rows(fall: float) -> list[Row]:
+        gold = [0.1 * min(step, 10) - fall * (step > 15) for step in range(1, 26)]
+        return [
+            {"step": step, "ppo/gold_score": value, "ppo/proxy_score": 0.1 * step} for step, value in enumerate(gold, 1)
+        ]
+
+    # Smoothed, gold rises from 0.2 to 1.0: a fall must be over a quarter of 0.8.
+    assert find_alarms(rows(0.19)) == []
+    assert the_alarm(rows(0.6)).name == "proxy-without-gold"
+
+
 def test_a_plateau_is_no_hacking_though_the_peak_of_many_iterations_lies_above_it() -> None:
     for seed in range(20):
         noise = random.Random(seed).gauss

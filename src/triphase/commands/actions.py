@@ -34,12 +34,26 @@ def demo(
     _steps(settings, run_all)
 
 
-def run(config: Config, /, *overrides: Overrides) -> None:
+def run(
+    config: Annotated[Path | None, Parameter(help="A settings file (YAML), or the directory of a run.")] = None,
+    /,
+    *overrides: Overrides,
+    verify: Annotated[
+        Path | None, Parameter(help="Repeat the first steps of each phase of this run and compare the weights.")
+    ] = None,
+) -> int | None:
     """Every step of one configuration, from demonstrations to the report."""
+    if verify is not None:
+        if config is not None:
+            raise SettingsError("--verify takes the directory of a run, and no CONFIG beside it")
+        return _verify(require_run(verify))
+    if config is None:
+        raise SettingsError("CONFIG is missing; name a settings file (YAML) or the directory of a run")
     settings = settings_of(config, overrides)
     from triphase.commands.pipeline import run_all
 
     _steps(settings, run_all)
+    return None
 
 
 def sft(config: Config, /, *overrides: Overrides) -> None:
@@ -153,6 +167,23 @@ def require_run(path: Path) -> Path:
     if not (path / RUN_CONFIG).is_file():
         raise RunError(f"{path}: is not the directory of a run (no {RUN_CONFIG} in it); runs stand in runs/NAME")
     return path
+
+
+def _verify(path: Path) -> int:
+    """Print whether the first steps of a run repeat; exit code 0 where all of them do, else 1."""
+    from triphase.commands.verify import differences, verify_run
+
+    found = verify_run(path)
+    for verdict in found:
+        print(
+            f"{verdict.phase} step {verdict.step}: {'same' if verdict.same else 'DIFFERENT'}  {verdict.recorded[:16]}"
+        )
+    if all(verdict.same for verdict in found):
+        print(f"{path}: all {len(found)} steps have the same weights again")
+        return 0
+    for line in differences(path) or ["versions are the same; the processor or its instructions may differ"]:
+        print(f"note: {line}")
+    return 1
 
 
 def _steps(settings: RunSettings, *steps: Callable[["Run"], object]) -> None:

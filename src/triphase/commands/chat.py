@@ -32,14 +32,13 @@ class Conversation:
 
     def say(self, text: str) -> str:
         """The policy's answer to the next turn."""
-        self._turns.append(Message("user", text))
-        prompt = Prompt("chat", tuple(self._turns))
-        ids = encode_prompt(prompt, self._shared.template, room=1, max_length=self._max_length)
+        turns = [*self._turns, Message("user", text)]
+        ids = encode_prompt(Prompt("chat", tuple(turns)), self._shared.template, room=1, max_length=self._max_length)
         room = min(MAX_RESPONSE_TOKENS, self._max_length - len(ids))
-        request = Request(ids, seed_of(0, "chat", len(self._turns)))
+        request = Request(ids, seed_of(0, "chat", len(turns)))
         generated = self._generator.generate([request], temperature=TEMPERATURE, max_response_tokens=room)
         answer = self._shared.template.text(generated[0].ids)
-        self._turns.append(Message("assistant", answer))
+        self._turns = [*turns, Message("assistant", answer)]  # a turn that was refused is not remembered
         return answer
 
     def forget(self) -> None:

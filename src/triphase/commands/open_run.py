@@ -19,7 +19,9 @@ def open_policy(path: Path) -> tuple[SharedModel, str | None, RunSettings]:
     Raises:
         RunError: the run has no policy yet.
     """
-    settings = load_settings(path)
+    # Where it stands now, which need not be where it was made.
+    here = path.resolve()
+    settings = load_settings(path).model_copy(update={"output": str(here.parent), "name": here.name})
     run = Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
     if not is_whole(path / "sft" / "final"):
         raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")

@@ -82,7 +82,7 @@ class RunDirectory:
         path = self.path / "config.yaml"
         fingerprints = _fingerprints(self.settings)
         if path.exists():
-            kept = _read_yaml(path)
+            kept = read_config(path)
             self._require_same(_completed(kept.get("settings") or {}), self.settings.model_dump(mode="json"), path)
             self._require_same_data(kept.get("data_fingerprints") or {}, fingerprints)
             return
@@ -181,7 +181,12 @@ def _completed(kept: dict[str, Any]) -> dict[str, Any]:
         return kept
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The `config.yaml` of a run directory.
+
+    Raises:
+        RunError: it cannot be read.
+    """
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:

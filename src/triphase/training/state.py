@@ -5,6 +5,7 @@ generator has a state, and data order follows from the step. A phase that is sto
 continues with the very same bytes.
 """
 
+import hashlib
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+import torch
+
 from triphase.training.checkpoint import kept_steps, load_latest, save_checkpoint
 from triphase.training.step import Updater
+
+FINGERPRINTED = 3
+"""Steps at the start of a phase whose weights are summed."""
 
 
 class Emit(Protocol):
@@ -39,12 +45,14 @@ class TrainingState:
         position: steps (SFT, reward) or iterations (PPO) that are done.
         values: controllers and running figures, all of them plain numbers.
         scores: how good the weights were after each judged step; higher is better.
+        fingerprints: a sum of the trained weights after each of the first steps, to tell whether a run repeats.
     """
 
     updater: Updater
     position: int = 0
     values: dict[str, Any] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     def save(self, parent: Path, *, keep: int, keep_best: int = 0) -> None:
         """Write a checkpoint; the newest ``keep`` stay, and the ``keep_best`` of the highest score."""
@@ -54,6 +62,7 @@ class TrainingState:
             "skipped_in_a_row": self.updater.skipped_in_a_row,
             "rate_scale": self.updater.rate_scale,
             "scores": {str(step): score for step, score in self.scores.items()},
+            "fingerprints": self.fingerprints,
             "values": self.values,
         }
         there = {*kept_steps(parent), self.position}
@@ -73,7 +82,17 @@ class TrainingState:
         self.position = checkpoint.values["position"]
         self.values = checkpoint.values["values"]
         self.scores = {int(step): score for step, score in checkpoint.values.get("scores", {}).items()}
+        self.fingerprints = checkpoint.values.get("fingerprints", {})
         return True
+
+    def note_fingerprint(self) -> None:
+        """Keep the sum of the trained weights, while the phase is at its first steps."""
+        if self.position <= FINGERPRINTED:
+            digest = hashlib.sha256()
+            for name, parameter in self.updater.parameters.items():
+                digest.update(name.encode())
+                digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            self.fingerprints[str(self.position)] = digest.hexdigest()
 
 
 class Stopped(Exception):
@@ -140,6 +159,7 @@ def drive(
     while state.position < total and not state.values.get("finished"):
         metrics = advance(state.position)
         state.position += 1
+        state.note_fingerprint()
         verdict = judge(state.position, metrics) if judge is not None else None
         if verdict is not None and math.isfinite(verdict[1]):
             state.scores[verdict[0]] = verdict[1]

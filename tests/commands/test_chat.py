@@ -1,0 +1,64 @@
+"""A conversation: it remembers its turns, and forgets those that were refused."""
+
+from pathlib import Path
+
+import pytest
+from tests.commands.small_run import do, settings, write_data
+from tests.small import shared_model, stir
+
+from triphase.commands import pipeline
+from triphase.commands.chat import Conversation, chat
+from triphase.commands.open_run import open_policy
+from triphase.errors import DataError, RunError
+from triphase.models.roles import POLICY, REFERENCE
+
+
+def conversation(limit: int = 60) -> Conversation:
+    shared = shared_model()
+    stir(shared, POLICY)
+    return Conversation(shared, POLICY, max_length=limit)
+
+
+def test_the_same_words_get_the_same_answer_and_the_past_counts() -> None:
+    first, second = conversation(), conversation()
+    assert [first.say("oak"), first.say("red")] == [second.say("oak"), second.say("red")]
+    fresh = conversation()
+    assert fresh.say("red") != "" or fresh._turns[-1].role == "assistant"
+    assert [turn.role for turn in first._turns] == ["user", "assistant", "user", "assistant"]
+    first.forget()
+    assert first._turns == []
+
+
+def test_a_turn_that_is_too_long_is_refused_and_not_remembered() -> None:
+    subject = conversation(limit=40)
+    with pytest.raises(DataError, match=r"passes model\.max_length = 40"):
+        subject.say(" ".join(["oak"] * 50))
+    assert subject._turns == []
+    subject.say("oak")
+
+
+def test_talking_ends_with_an_empty_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = iter(["sun road", "/new", "rain", ""])
+    chat("embedded:tiny", lambda: next(lines))
+    assert next(lines, "all read") == "all read"
+    assert "Write a message" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_opens_where_it_stands_now(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path)
+    do(settings(tmp_path, method=method), pipeline.run_sft)
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "runs" / "small").rename(tmp_path / "elsewhere" / "renamed")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shared, adapter, _ = open_policy(Path("renamed"))
+    assert adapter == (REFERENCE if method == "lora" else None)
+    assert shared.backbone.layer_count == 2
+    assert moved.is_dir()
+
+
+def test_a_run_without_a_policy_says_so(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    do(settings(tmp_path))
+    with pytest.raises(RunError, match="has no policy yet; run `triphase run`"):
+        open_policy(tmp_path / "runs" / "small")

@@ -1,0 +1,121 @@
+"""What `triphase check` counts, what it sets aside, and that no mutated file gets through uncounted."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from triphase.commands.main import main
+from triphase.commands.survey import DataSurvey, survey_data
+from triphase.settings.loading import settings_from_text
+
+ROWS = [{"prompt": f"Say {word}.", "chosen": f"{word} it is", "rejected": f"no {word}"} for word in "abcdefghijkl"]
+
+
+def written(path: Path, rows: list[object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def surveyed(path: Path, kind: str = "preferences", **model: object) -> DataSurvey:
+    options = json.dumps({"name": "embedded:tiny", **model})
+    text = f"name: x\nmodel: {options}\nlabelling: {{source: none}}\ndata: {{{kind}: [{{path: {path}}}]}}"
+    return survey_data(settings_from_text(text))
+
+
+def test_repetitions_contradictions_and_near_empty_answers_are_counted(tmp_path: Path) -> None:
+    extra = [ROWS[0], {**ROWS[1], "chosen": ROWS[1]["rejected"], "rejected": ROWS[1]["chosen"]}]
+    extra += [{"prompt": "Short.", "chosen": "a", "rejected": "something"}]
+    found = surveyed(written(tmp_path / "a.jsonl", ROWS + extra))
+    source = found.sources[0]
+    assert (source.records, source.repeated, source.near_empty, source.refused) == (15, 1, 1, 0)
+    assert found.contradicted == 2
+
+
+def test_leaks_between_training_and_held_out_are_counted(tmp_path: Path) -> None:
+    prompts = written(tmp_path / "p.jsonl", [{"prompt": "Say a.", "split": "heldout"}, {"prompt": "Say z."}])
+    shown = written(tmp_path / "d.jsonl", [{"prompt": "Say a.", "completion": "aa aa", "split": "train"}] * 2)
+    data = f"{{demonstrations: [{{path: {shown}}}], prompts: [{{path: {prompts}}}]}}"
+    found = survey_data(settings_from_text(f"name: x\nmodel: {{name: m}}\ndata: {data}\nlabelling: {{source: none}}"))
+    assert found.leaked == 2
+
+
+def test_records_that_pass_the_limit_are_counted_and_only_they(tmp_path: Path) -> None:
+    rows = [{"prompt": "Say.", "chosen": "word " * count, "rejected": "no"} for count in (3, 500, 5)]
+    assert surveyed(written(tmp_path / "a.jsonl", rows), max_length=100).sources[0].lengths.too_long == 1
+
+
+def test_bad_records_stop_the_check_and_can_be_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "a.jsonl", [*ROWS, {"prompt": "x", "chosen": "y"}, {**ROWS[0], "rejected": ""}])
+    with path.open("ab") as file:
+        file.write(b'{"prompt": \xff\n')
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "name: c\nmodel: {name: nowhere/nothing}\nlabelling: {source: none}\ndata: {preferences: [{path: a.jsonl}]}"
+    )
+    assert main(["check", str(config)]) == 2
+    assert "a.jsonl:13" in capsys.readouterr().err
+    aside = tmp_path / "aside.jsonl"
+    assert main(["check", str(config), "--quarantine", str(aside)]) == 0
+    rows = [json.loads(line) for line in aside.read_text().splitlines()]
+    assert [row["line"] for row in rows] == [13, 14, 15]
+    assert json.loads(rows[0]["text"]) == {"prompt": "x", "chosen": "y"}
+    assert rows[2]["text"] == '{"prompt": \\xff'
+    assert "3 records are set aside" in capsys.readouterr().out
+
+
+def mutated(content: bytes, draw: random.Random) -> bytes:
+    """``content`` with one to four mutations: bits, bytes, cuts, swaps, doublings, odd tokens."""
+    odd = (b"\x00", b"\xff\xfe", b"\xed\xa0\x80", b"NaN", b"1e999", b"null", b"{" * 300, b"[" * 5000, b'"', b"\\u0000",
+           b"\\ud800", b"\r", b"\n", b"\xe2\x80\xa8", b'"prompt": 1, ', b"-", b"9" * 5000)  # fmt: skip
+    for _ in range(draw.randint(1, 4)):
+        at = draw.randrange(len(content) + 1)
+        to = min(len(content), at + draw.randint(1, 60))
+        match draw.randrange(6):
+            case 0 if content:
+                index = min(at, len(content) - 1)
+                content = content[:index] + bytes([content[index] ^ 1 << draw.randrange(8)]) + content[index + 1 :]
+            case 1:
+                content = content[:at] + content[to:]
+            case 2:
+                content = content[:at] + content[at:to] * 2 + content[to:]
+            case 3:
+                content = content[:at] + draw.choice(odd) + content[at:]
+            case 4:
+                content = content[:at]
+            case _:
+                content = content[:at] + draw.randbytes(draw.randint(1, 8)) + content[to:]
+    return content
+
+
+def lines_of(content: bytes) -> int:
+    """How many lines hold anything, as any reader of lines counts them."""
+    return sum(bool(line.strip()) for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+
+
+def fuzz(directory: Path, count: int, seed: int) -> dict[str, int]:
+    """Survey mutated files; every line of each must be used or refused, unless the whole file is refused."""
+    draw, ends = random.Random(seed), {"used": 0, "refused": 0, "unread": 0}
+    sound = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
+    path = directory / "m.jsonl"
+    for number in range(count):
+        content = mutated(sound, draw)
+        path.write_bytes(content)
+        source = surveyed(path, draw.choice(("preferences", "prompts"))).sources[0]
+        counted = source.records + source.refused - source.unread
+        if not source.unread:
+            assert counted == lines_of(content), f"file {number}: {content!r}"
+        ends["unread" if source.unread else "refused" if source.refused else "used"] += 1
+    return ends
+
+
+def test_mutated_files_end_in_records_used_or_refused(tmp_path: Path) -> None:
+    ends = fuzz(tmp_path, 100, seed=1)
+    assert sum(ends.values()) == 100
+    assert ends["refused"] > 20
+
+
+@pytest.mark.slow
+def test_a_thousand_mutated_files(tmp_path: Path) -> None:
+    assert sum(fuzz(tmp_path, 1000, seed=2).values()) == 1000

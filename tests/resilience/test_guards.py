@@ -1,0 +1,167 @@
+"""What is not finite is skipped, counted and kept; alarms stop PPO or send it back to weights from before them."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.small import Lines, samples, shared_model
+from torch import nn
+
+from triphase.errors import TrainingError
+from triphase.monitoring.alarms import Limits
+from triphase.phases.guards import AlarmGuard, judge_by, judge_rollout
+from triphase.phases.sft import SupervisedPhase
+from triphase.settings.schema import GuardSettings, OptimizerSettings, SupervisedSettings
+from triphase.training.checkpoint import kept_steps
+from triphase.training.state import TrainingState, drive
+from triphase.training.step import Updater
+
+
+def updater(value: float = 1.0) -> Updater:
+    weights = {name: nn.Parameter(torch.full((3,), value)) for name in ("a", "b")}
+    return Updater(weights, {}, OptimizerSettings(learning_rate=0.1, schedule="constant"), total_steps=100)
+
+
+def give_gradient(made: Updater, value: float) -> None:
+    for parameter in made.parameters.values():
+        parameter.grad = torch.ones(3)
+    made.parameters["b"].grad = torch.tensor([1.0, value, 1.0])
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_named() -> None:
+    made = updater()
+    give_gradient(made, math.nan)
+    result = made.step()
+    assert result.skipped and "b" in " ".join(result.nonfinite) and "a" not in result.nonfinite
+    assert all(bool((parameter == 1).all()) for parameter in made.parameters.values())
+    give_gradient(made, 1.0)
+    assert not made.step().skipped
+    assert made.skipped_in_a_row == 0
+
+
+def test_too_many_in_a_row_stop_and_say_what_to_try() -> None:
+    made = updater()
+    made.most_skipped_in_a_row = 3
+    for _ in range(2):
+        give_gradient(made, math.inf)
+        made.step()
+    give_gradient(made, math.inf)
+    with pytest.raises(TrainingError, match=r"b.*3 steps in a row.*learning_rate"):
+        made.step()
+
+
+def supervised(directory: Path, **settings: object) -> tuple[SupervisedPhase, Lines]:
+    made = samples(16)
+    phase = SupervisedPhase(
+        shared_model(), made, list(range(16)), made[:4], SupervisedSettings(batch_size=4, **settings)
+    )
+    return phase, Lines()
+
+
+def test_a_batch_whose_loss_is_not_finite_is_kept_for_inspection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase, lines = supervised(tmp_path)
+    whole, calls = phase._loss, iter(range(99))
+    monkeypatch.setattr(phase, "_loss", lambda *given: whole(*given) * (math.nan if next(calls) == 1 else 1.0))
+    phase.fit(tmp_path, emit=lines, keep=9, every=1)
+    assert [row["sft/skipped_steps"] for row in lines.rows.values()] == [0.0, 1.0, 0.0, 0.0]
+    kept = sorted(path.name for path in (tmp_path / "bad").iterdir())
+    assert kept == ["000002.json", "000002.safetensors"]
+    facts = json.loads((tmp_path / "bad" / "000002.json").read_text())
+    assert facts["samples"] == [4, 5, 6, 7] and facts["loss"] == "nan" and facts["nonfinite"]
+    assert load_file(tmp_path / "bad" / "000002.safetensors")["input_ids"].shape[0] == 4
+
+
+def test_losses_that_stay_broken_stop_at_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase, lines = supervised(tmp_path)
+    phase.state.updater.most_skipped_in_a_row = 2
+    whole, calls = phase._loss, iter(range(99))
+    monkeypatch.setattr(phase, "_loss", lambda *given: whole(*given) * (1.0 if next(calls) < 1 else math.nan))
+    with pytest.raises(TrainingError, match=r"loss.*2 steps in a row"):
+        phase.fit(tmp_path, emit=lines, keep=9, every=1)
+    assert max(kept_steps(tmp_path / "checkpoints")) >= 1
+
+
+def scored(directory: Path, losses: list[float | None], *, keep: int, keep_best: int) -> list[int]:
+    def advance(step: int) -> dict[str, float]:
+        loss = losses[step]
+        return {} if loss is None else {"sft/heldout_loss": loss}
+
+    state = TrainingState(updater())
+    judge = judge_by("sft/heldout_loss")
+    drive(state, len(losses), advance, checkpoints=directory, keep=keep, every=1, emit=Lines(),
+          keep_best=keep_best, judge=judge)  # fmt: skip
+    return kept_steps(directory)
+
+
+def test_the_newest_stay_and_the_best(tmp_path: Path) -> None:
+    losses = [3.0, 1.0, 2.0, 1.5, None, 4.0]
+    assert scored(tmp_path / "a", losses, keep=2, keep_best=0) == [5, 6]
+    assert scored(tmp_path / "b", losses, keep=2, keep_best=1) == [2, 5, 6]
+    assert scored(tmp_path / "c", losses, keep=1, keep_best=2) == [2, 4, 6]
+    assert scored(tmp_path / "d", [math.nan] * 4, keep=1, keep_best=1) == [4]
+
+
+def test_a_rollout_judges_the_weights_from_before_its_updates() -> None:
+    metrics = {"ppo/proxy_score": 2.0, "ppo/kl_coefficient": 0.1, "ppo/reference_kl": 5.0}
+    assert judge_rollout(7, metrics) == (6, 1.5)
+    assert judge_rollout(7, {"ppo/skipped_steps": 1.0}) is None
+
+
+class Descent:
+    """A run whose weights count its steps and whose entropy collapses from an iteration on."""
+
+    def __init__(self, directory: Path, settings: GuardSettings, collapse: int, until: int = 99) -> None:
+        self.state = TrainingState(updater(0.0), values={"kl_coefficient": 0.1})
+        self.directory, self.collapse, self.until = directory, collapse, until
+        self.rows: dict[int, dict[str, float]] = {}
+        self.guard = AlarmGuard(settings, Limits(), lambda: [], directory)
+
+    def advance(self, step: int) -> dict[str, float]:
+        with torch.no_grad():
+            for parameter in self.state.updater.parameters.values():
+                parameter += 1
+        metrics = {"ppo/entropy": 0.1 if self.collapse <= step + 1 < self.until else 2.0}
+        self.guard.heed(self.state, step + 1, metrics)
+        return metrics
+
+    def run(self, total: int) -> float:
+        """The weight at the end: how many steps its weights have seen."""
+        drive(self.state, total, self.advance, checkpoints=self.directory, keep=max(1, self.guard.keep), every=1,
+              emit=Lines(), save_start=self.guard.keep > 0)  # fmt: skip
+        return float(self.state.updater.parameters["a"].detach()[0])
+
+
+def test_by_default_an_alarm_changes_nothing(tmp_path: Path) -> None:
+    assert Descent(tmp_path, GuardSettings(), collapse=6).run(12) == 12
+
+
+def test_stop_ends_with_the_weights_from_before_the_alarm(tmp_path: Path) -> None:
+    made = Descent(tmp_path, GuardSettings(on_alarm="stop"), collapse=6)
+    weight = made.run(20)
+    assert "entropy-collapse" in made.state.values["finished"]
+    stopped = made.state.position
+    assert stopped in (7, 8)
+    assert weight == stopped - 3 < 6
+
+
+def test_rollback_goes_on_from_them_more_carefully_and_then_stops(tmp_path: Path) -> None:
+    settings = GuardSettings(on_alarm="rollback", rollbacks=1)
+    made = Descent(tmp_path / "a", settings, collapse=6, until=9)
+    assert made.run(14) < 14
+    assert len(made.state.values["rollbacks"]) == 1 and not made.state.values.get("finished")
+    assert made.state.updater.rate_scale == 0.5 and made.state.values["kl_coefficient"] == 0.2
+    lasting = Descent(tmp_path / "b", settings, collapse=6)
+    lasting.run(30)
+    assert len(lasting.state.values["rollbacks"]) == 1 and "finished" in lasting.state.values
+
+
+def test_an_alarm_that_is_not_listed_is_not_heeded(tmp_path: Path) -> None:
+    settings = GuardSettings(on_alarm="stop", alarms=("reference-kl",))
+    assert Descent(tmp_path, settings, collapse=6).run(12) == 12
