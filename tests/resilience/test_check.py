@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from triphase.commands import hazards, survey_parts
 from triphase.commands.main import main
 from triphase.commands.survey import DataSurvey, survey_data
 from triphase.settings.loading import settings_from_text
@@ -119,3 +120,45 @@ def test_mutated_files_end_in_records_used_or_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_thousand_mutated_files(tmp_path: Path) -> None:
     assert sum(fuzz(tmp_path, 1000, seed=2).values()) == 1000
+
+
+def counts(survey: DataSurvey) -> tuple[object, ...]:
+    source = survey.sources[0]
+    lengths = (source.lengths.too_long, sorted(source.lengths.sampled))
+    return (source.records, source.heldout, source.repeated, source.near_empty, source.refused, source.kinds,
+            source.errors, lengths, survey.leaked, survey.contradicted)  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", ["none", "distinct", "repeated"])
+def test_parts_of_a_large_file_are_counted_as_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: str
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
+    draw, lines = random.Random(4), []
+    for number in range(2500):
+        row = {"prompt": f"Say {draw.randrange(900)}.", "chosen": "yes " * draw.randint(0, 3), "rejected": "no"}
+        if draw.random() < 0.3:
+            row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+        if ids != "none":
+            row["id"] = str(number % 2400 if ids == "repeated" else number)
+        lines.append("{broken\n" if draw.random() < 0.02 else json.dumps(row) + "\n")
+    path = tmp_path / "large.jsonl"
+    path.write_text("".join(lines))
+    whole = surveyed(path)
+    parts: list[object] = []
+    monkeypatch.setattr("triphase.commands.survey_parts.LARGE", 1)
+    added = survey_parts._add
+    monkeypatch.setattr(survey_parts, "_add", lambda *given: (parts.append(given), added(*given)))
+    assert counts(surveyed(path)) == counts(whole)
+    assert len(parts) == 3
+    assert whole.sources[0].refused > 20 and whole.contradicted > 0 and whole.sources[0].repeated > 0
+
+
+def test_counting_by_the_small_library_is_counting_by_transformers() -> None:
+    from transformers import AutoTokenizer
+
+    settings = settings_from_text("name: x\nmodel: {name: 'embedded:tiny'}\ndata: {}\nlabelling: {source: none}")
+    count, texts = hazards.token_count(settings), ["the cat", "", "a b c zzz", "ß\n\n日本"]
+    own = AutoTokenizer.from_pretrained(hazards._place(settings))
+    assert count is not None
+    assert count(texts) == [len(own(text, add_special_tokens=False).input_ids) for text in texts]

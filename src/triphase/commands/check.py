@@ -1,7 +1,6 @@
 """Read the configuration and every record of its data, in a stream, before any model is loaded."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Annotated
@@ -12,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from triphase.commands.actions import Config, Overrides, settings_of
-from triphase.commands.hazards import tokenizer_of
+from triphase.commands.hazards import hazards_of, token_count
 from triphase.commands.survey import SHOWN, DataSurvey, SourceSurvey, survey_data
+from triphase.commands.survey_parts import line_of
 from triphase.errors import DataError
 from triphase.records.files import atomic_file
 from triphase.records.lines import numbered_lines
@@ -32,7 +32,7 @@ def check(
 ) -> None:
     """Read the configuration and every record of its data, before any model is loaded."""
     settings = settings_of(config, overrides)
-    count, hazards = tokenizer_of(settings)
+    count = token_count(settings)
     if quarantine is None:
         survey = survey_data(settings, count)
     else:
@@ -40,6 +40,7 @@ def check(
             survey = survey_data(settings, count, _Quarantine(file).refuse)
     console = Console(soft_wrap=True, highlight=False)
     console.print(_table(survey))
+    hazards = hazards_of(settings)
     console.print(_lengths(survey, "tokens" if count is not None else "tokens, taken as characters / 4"))
     for note in [*_notes(settings, survey), *hazards]:
         console.print(f"note: {escape(note)}")
@@ -65,10 +66,10 @@ class _Quarantine:
     def refuse(self, survey: SourceSurvey, error: DataError) -> None:
         """Count a refused record and set it aside."""
         survey.refuse(error)
-        number = re.match(re.escape(survey.path) + r":(\d+): ", str(error))
-        row = {"file": survey.path, "line": int(number[1]) if number else None, "reason": str(error)}
+        number = line_of(survey.path, str(error))
+        row = {"file": survey.path, "line": number, "reason": str(error)}
         if number and not survey.path.endswith((".csv", ".json", ".parquet")):
-            row["text"] = self._line(survey.path, int(number[1]))
+            row["text"] = self._line(survey.path, number)
         self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
     def _line(self, path: str, wanted: int) -> str | None:

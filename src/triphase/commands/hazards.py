@@ -1,41 +1,75 @@
-"""The tokenizer of a configuration, for counting tokens, and what is odd about it. No weights are read."""
+"""The tokenizer of a configuration: how many tokens texts have, and what is odd about it. No weights are read."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from triphase.commands.lengths import TokenCount
+from triphase.errors import ModelError, TriphaseError
 from triphase.settings.schema import RunSettings
 
 
-def tokenizer_of(settings: RunSettings) -> tuple[TokenCount | None, list[str]]:
-    """How to count tokens (None without a tokenizer at hand), and notes on padding, end of turn and chat template."""
-    from triphase.embedded.registry import PREFIX, model_directory
-    from triphase.errors import ModelError
+def token_count(settings: RunSettings) -> TokenCount | None:
+    """How to count tokens; None without a tokenizer at hand.
 
+    A local `tokenizer.json` is read by the small library under transformers, which costs a tenth of the memory.
+    """
     try:
-        from transformers import AutoTokenizer
-    except ImportError:
-        return None, ["transformers is not installed here: lengths are estimated, the chat template is not looked at"]
-    name = settings.model.name
-    try:
-        place = str(model_directory(name)) if name.startswith(PREFIX) else str(Path(name).expanduser())
-        options = {} if settings.model.revision is None else {"revision": settings.model.revision}
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            place, trust_remote_code=settings.model.trust_remote_code, **options
-        )
-    except (OSError, ValueError, KeyError, ModelError) as error:
-        return None, [f"the tokenizer of {name} cannot be opened ({_first(error)}): lengths are estimated"]
-    tokenizer.model_max_length = 1 << 40  # lengths are what is asked for; no warning of long texts
+        place = _place(settings)
+        if Path(place, "tokenizer.json").is_file():
+            return _light_count(Path(place, "tokenizer.json"))
+        tokenizer = _opened(settings)
+    except (ImportError, OSError, ValueError, KeyError, TriphaseError):
+        return None  # `hazards_of` says why
 
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids] if texts else []
 
-    return count, list(_hazards(tokenizer))
+    return count
+
+
+def hazards_of(settings: RunSettings) -> list[str]:
+    """Notes on padding, end of turn and chat template, or on why the tokenizer cannot be looked at."""
+    try:
+        tokenizer = _opened(settings)
+    except ImportError:
+        return ["transformers is not installed here: lengths are estimated, the chat template is not looked at"]
+    except (OSError, ValueError, KeyError, TriphaseError) as error:
+        name = settings.model.name
+        return [f"the tokenizer of {name} cannot be opened ({_first(error)}): lengths are estimated"]
+    return list(_hazards(tokenizer))
+
+
+def _place(settings: RunSettings) -> str:
+    from triphase.embedded.registry import PREFIX, model_directory
+
+    name = settings.model.name
+    return str(model_directory(name)) if name.startswith(PREFIX) else str(Path(name).expanduser())
+
+
+def _light_count(path: Path) -> TokenCount:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a plain Exception
+        raise ValueError(str(error)) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda texts: [len(found.ids) for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def _opened(settings: RunSettings) -> Any:
+    from transformers import AutoTokenizer
+
+    options = {} if settings.model.revision is None else {"revision": settings.model.revision}
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        _place(settings), trust_remote_code=settings.model.trust_remote_code, **options
+    )
+    return tokenizer
 
 
 def _hazards(tokenizer: Any) -> list[str]:
-    from triphase.errors import ModelError
     from triphase.tokens.template import Template
 
     found = []

@@ -1,7 +1,7 @@
 """How long records are, in tokens where a tokenizer is at hand, and which pass the model's limit.
 
 Counting tokens takes longer than reading. So the histogram is made of a sample (each record of a power of two, at
-most 20,000), and whether a record is too long is first asked of its bytes: no token is shorter than a byte, and only
+most 4,000), and whether a record is too long is first asked of its bytes: no token is shorter than a byte, and only
 a record with more bytes than the limit has tokens is counted out.
 """
 
@@ -13,7 +13,7 @@ from triphase.records.types import Message
 
 TokenCount = Callable[[Sequence[str]], list[int]]
 """Texts → how many tokens each has."""
-MOST_SAMPLED = 20_000
+MOST_SAMPLED = 4_000
 EDGES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _TEMPLATE_TOKENS = 8
 """What a chat template may add to each turn; a bound for deciding which records are counted out."""

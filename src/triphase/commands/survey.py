@@ -3,7 +3,6 @@
 In memory stay eight bytes for each record and prompt (its hash), so that files larger than memory can be surveyed.
 """
 
-import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,14 +11,16 @@ from pathlib import Path
 
 from triphase.commands.lengths import Lengths, TokenCount
 from triphase.errors import DataError
+from triphase.records.lines import WHOLE, Part
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.types import Comparison, Demonstration, Prompt
-from triphase.settings.schema import RunSettings
+from triphase.settings.schema import RunSettings, SourceSettings
 
 SHOWN = 10
 NEAR_EMPTY = 3
 """A response of fewer characters is near-empty: worth a look, no error."""
 _HERE = Path()
+_WORD = (1 << 64) - 1
 Refused = Callable[["SourceSurvey", DataError], None]
 
 
@@ -66,6 +67,30 @@ class DataSurvey:
         return sum(source.refused for source in self.sources)
 
 
+@dataclass(slots=True)
+class Seen:
+    """Hashes of what one source holds: prompts trained on and held out, comparisons, whole records, ids."""
+
+    trained: "array[int]" = field(default_factory=lambda: array("Q"))
+    heldout: "array[int]" = field(default_factory=lambda: array("Q"))
+    compared: "array[int]" = field(default_factory=lambda: array("Q"))
+    wholes: "array[int]" = field(default_factory=lambda: array("Q"))
+    ids: "array[int]" = field(default_factory=lambda: array("Q"))
+
+    def extend(self, other: "Seen") -> None:
+        """Take over what another part of the source holds."""
+        for name in ("trained", "heldout", "compared", "wholes", "ids"):
+            getattr(self, name).extend(getattr(other, name))
+
+
+Stream = Callable[..., Iterator[Located[Demonstration] | Located[Prompt] | Located[Comparison]]]
+STREAMS: dict[str, Stream] = {
+    "demonstrations": stream_demonstrations,
+    "prompts": stream_prompts,
+    "preferences": stream_preferences,
+}
+
+
 def survey_data(
     settings: RunSettings, count: TokenCount | None = None, refused: Refused = SourceSurvey.refuse
 ) -> DataSurvey:
@@ -75,65 +100,74 @@ def survey_data(
         count: the tokens of texts, where a tokenizer is at hand; characters are shown otherwise.
         refused: what is done with the error of a record that cannot be used.
     """
-    share, data, limit = settings.data.heldout_share, settings.data, settings.model.max_length
+    from triphase.commands.survey_parts import survey_in_parts
+
+    share, limit = settings.data.heldout_share, settings.model.max_length
     trained, heldout, compared = array("Q"), array("Q"), array("Q")
-    readers = (
-        ("demonstrations", data.demonstrations, stream_demonstrations),
-        ("prompts", data.prompts, stream_prompts),
-        ("preferences", data.preferences, stream_preferences),
-    )
     sources = []
-    for role, members, stream in readers:
-        for source in members:
-            survey = SourceSurvey(role, source.path, Lengths(limit, count))
-            records = stream(source, _HERE, share, lambda error, survey=survey: refused(survey, error))  # type: ignore[misc]
-            _survey(survey, records, refused, (trained, heldout, compared))
+    for role in STREAMS:
+        for source in getattr(settings.data, role):
+
+            def blank(role: str = role, path: str = source.path) -> SourceSurvey:
+                return SourceSurvey(role, path, Lengths(limit, count))
+
+            found = survey_in_parts(blank, source, share, refused)
+            survey, seen = found or survey_source(blank(), source, share, refused)
+            survey.repeated = len(seen.wholes) - distinct(seen.wholes)
+            trained.extend(seen.trained)
+            heldout.extend(seen.heldout)
+            compared.extend(seen.compared)
             sources.append(survey)
     return DataSurvey(sources, _leaked(trained, heldout), _contradicted(compared))
 
 
-def _survey(
-    survey: SourceSurvey,
-    records: Iterator[Located[Demonstration] | Located[Prompt] | Located[Comparison]],
-    refused: Refused,
-    seen: tuple["array[int]", "array[int]", "array[int]"],
-) -> None:
-    trained, heldout, compared = seen
-    wholes = array("Q")
+def survey_source(
+    survey: SourceSurvey, source: SourceSettings, heldout_share: float, refused: Refused, part: Part = WHOLE
+) -> tuple[SourceSurvey, Seen]:
+    """Read one source, or one part of it, and count."""
+    seen = Seen()
     try:
-        for item in records:
-            record = item.record
-            prompt = record if isinstance(record, Prompt) else record.prompt
-            asked = "\x1e".join([f"{message.role}\x1f{message.content}" for message in prompt.messages])
-            key = _hash(asked)
-            survey.records += 1
-            answers: tuple[str, ...] = ()
-            if isinstance(record, Demonstration):
-                answers = (record.response,)
-                survey.kinds[record.kind] += 1
-            else:
-                survey.kinds[prompt.kind] += 1
-            if isinstance(record, Comparison):
-                answers = (record.chosen, record.rejected)
-                compared.append(_ordered_hash(asked, *answers))
-            wholes.append(_hash(asked, *answers))
-            survey.near_empty += any(len(answer.strip()) < NEAR_EMPTY for answer in answers)
-            survey.lengths.add(prompt.messages, answers)
-            if prompt.split == "heldout":
-                survey.heldout += 1
-                heldout.append(key)
-            elif answers:
-                trained.append(key)
+        for item in STREAMS[survey.role](source, _HERE, heldout_share, lambda error: refused(survey, error), part):
+            _count(survey, seen, item)
     except DataError as error:  # the file itself: absent, damaged, or without a record
         survey.unread = True
         refused(survey, error)
     survey.lengths.finish()
-    survey.repeated = len(wholes) - _distinct(wholes)
+    return survey, seen
+
+
+def _count(
+    survey: SourceSurvey, seen: Seen, item: Located[Demonstration] | Located[Prompt] | Located[Comparison]
+) -> None:
+    record = item.record
+    prompt = record if isinstance(record, Prompt) else record.prompt
+    asked = "\x1e".join([f"{message.role}\x1f{message.content}" for message in prompt.messages])
+    key = _hash(asked)
+    survey.records += 1
+    answers: tuple[str, ...] = ()
+    if isinstance(record, Demonstration):
+        answers = (record.response,)
+        survey.kinds[record.kind] += 1
+    else:
+        survey.kinds[prompt.kind] += 1
+    if isinstance(record, Comparison):
+        answers = (record.chosen, record.rejected)
+        seen.compared.append(_ordered_hash(asked, *answers))
+    seen.wholes.append(_hash(asked, *answers))
+    if item.id:
+        seen.ids.append(_hash(item.id))
+    survey.near_empty += any([len(answer.strip()) < NEAR_EMPTY for answer in answers])
+    survey.lengths.add(prompt.messages, answers)
+    if prompt.split == "heldout":
+        survey.heldout += 1
+        seen.heldout.append(key)
+    elif answers:
+        seen.trained.append(key)
 
 
 def _hash(*parts: str) -> int:
-    digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    """64 bits that are equal for equal texts, in this process alone."""
+    return hash(parts) & _WORD
 
 
 def _ordered_hash(asked: str, chosen: str, rejected: str) -> int:
@@ -142,7 +176,8 @@ def _ordered_hash(asked: str, chosen: str, rejected: str) -> int:
     return (_hash(asked, first, second) & ~1) | (first == chosen)
 
 
-def _distinct(hashes: "array[int]") -> int:
+def distinct(hashes: "array[int]") -> int:
+    """How many different ones there are."""
     import numpy
 
     return len(numpy.unique(numpy.frombuffer(hashes, dtype=numpy.uint64))) if hashes else 0

@@ -1,14 +1,13 @@
 """What follows from the content of a prompt alone: its id, and whether it is held out."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from functools import lru_cache
+from json.encoder import encode_basestring as _quoted
 
 from triphase.records.types import Message, Split
 
 _DIGITS = 20
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _digest(messages: Iterable[Message]) -> str:
@@ -17,7 +16,9 @@ def _digest(messages: Iterable[Message]) -> str:
 
 @lru_cache(maxsize=4)  # the id and the split of one prompt are asked for together
 def _digest_of(messages: tuple[Message, ...]) -> str:
-    text = _encode([[message.role, message.content] for message in messages])
+    # The compact JSON of [[role, content], …], put together here: reading large files is mostly this.
+    turns = ",".join([f"[{_quoted(message.role)},{_quoted(message.content)}]" for message in messages])
+    text = f"[{turns}]"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

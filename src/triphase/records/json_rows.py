@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from triphase.errors import DataError
-from triphase.records.lines import RefuseRow, Row, decoded, kind_of, numbered_lines, opened, without_mark
+from triphase.records.lines import WHOLE, Part, RefuseRow, Row, decoded, kind_of, numbered_lines, opened, without_mark
 
 _CHUNK = 1 << 20
 
 
-def json_lines(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
+def json_lines(path: Path, name: str, refused: RefuseRow, part: Part = WHOLE) -> Iterator[Row]:
     """One record a line; empty lines are passed over."""
-    for number, line in numbered_lines(path, name):
+    for number, line in numbered_lines(path, name, part):
         if not line.strip():
             continue
         try:

@@ -24,7 +24,11 @@ class Row:
 
     @property
     def where(self) -> str:
-        return f"{self.file}:{self.number}" if self.unit == "line" else f"{self.file}: {self.unit} {self.number}"
+        return self.at(self.number)
+
+    def at(self, number: int) -> str:
+        """How a place of this file is named."""
+        return f"{self.file}:{number}" if self.unit == "line" else f"{self.file}: {self.unit} {number}"
 
     def refuse(self, reason: str) -> NoReturn:
         raise DataError(f"{self.where}: {reason}")
@@ -38,7 +42,23 @@ def raise_refused(error: DataError) -> None:
     raise error
 
 
-def numbered_lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of ``count`` equal parts of a file of lines: blocks of lines in turn, so that several processes can share."""
+
+    index: int
+    count: int
+
+    def holds(self, number: int) -> bool:
+        """Whether a line (from 1) belongs to this part."""
+        return (number >> _BLOCK_BITS) % self.count == self.index
+
+
+WHOLE = Part(0, 1)
+_BLOCK_BITS = 8
+
+
+def numbered_lines(path: Path, name: str, part: Part = WHOLE) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, unpacked where it is gzip, with their numbers from 1 and without a byte order mark."""
     with opened(path) as file:
         number = 0
@@ -48,7 +68,8 @@ def numbered_lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
                 raise DataError(f"{name}:{number}: a line of more than {LONGEST_LINE >> 20} MiB; is this JSON lines?")
             if number == 1:
                 line = without_mark(line, name)
-            yield number, line
+            if part.count == 1 or part.holds(number):
+                yield number, line
 
 
 def without_mark(start: bytes, name: str) -> bytes:

@@ -23,7 +23,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from triphase.errors import DataError
 from triphase.records.conversations import checked_prompt, divided, is_transcript, messages_of, response_of, text_of
 from triphase.records.identity import prompt_id, split_of
-from triphase.records.lines import RefuseRow, Row, kind_of, raise_refused
+from triphase.records.lines import WHOLE, Part, RefuseRow, Row, kind_of, raise_refused
 from triphase.records.rows import read_rows
 from triphase.records.types import Comparison, Demonstration, Message, Prompt, Split
 from triphase.settings.schema import SourceSettings
@@ -34,10 +34,11 @@ _PROMPT_COLUMNS = ("prompt", "messages", "conversations", "instruction")
 
 @dataclass(frozen=True, slots=True)
 class Located(Generic[Record]):
-    """A record and the file and line it came from."""
+    """A record, the file and line it came from, and the id that it has there (empty without one)."""
 
     record: Record
     where: str
+    id: str = ""
 
 
 def read_demonstrations(
@@ -62,22 +63,30 @@ def read_preferences(
 
 
 def stream_demonstrations(
-    source: SourceSettings, base: Path, heldout_share: float = 0.2, refused: RefuseRow = raise_refused
+    source: SourceSettings,
+    base: Path,
+    heldout_share: float = 0.2,
+    refused: RefuseRow = raise_refused,
+    part: Part = WHOLE,
 ) -> Iterator[Located[Demonstration]]:
-    """As ``read_demonstrations``, one record in memory at a time, each with its place."""
+    """As ``read_demonstrations``, one record in memory at a time, each with its place; a part of the file, if asked."""
 
     def convert(row: Row) -> Iterator[Demonstration]:
         kind = _word(row, "kind", source.kind)
         for messages, response in _answered(row):
             yield Demonstration(_prompt(row, messages, kind, heldout_share), response, kind)
 
-    return _records(source, base, convert, refused)
+    return _records(source, base, convert, refused, part)
 
 
 def stream_prompts(
-    source: SourceSettings, base: Path, heldout_share: float = 0.2, refused: RefuseRow = raise_refused
+    source: SourceSettings,
+    base: Path,
+    heldout_share: float = 0.2,
+    refused: RefuseRow = raise_refused,
+    part: Part = WHOLE,
 ) -> Iterator[Located[Prompt]]:
-    """As ``read_prompts``, one record in memory at a time, each with its place."""
+    """As ``read_prompts``, one record in memory at a time, each with its place; a part of the file, if asked."""
     copies: dict[str, int] = {}
 
     def convert(row: Row) -> Iterator[Prompt]:
@@ -89,13 +98,17 @@ def stream_prompts(
         copy = copies[prompt.id] = copies.get(prompt.id, 0) + 1
         yield prompt if copy == 1 else Prompt(f"{prompt.id}-{copy}", prompt.messages, prompt.kind, prompt.split)
 
-    return _records(source, base, convert, refused)
+    return _records(source, base, convert, refused, part)
 
 
 def stream_preferences(
-    source: SourceSettings, base: Path, heldout_share: float = 0.2, refused: RefuseRow = raise_refused
+    source: SourceSettings,
+    base: Path,
+    heldout_share: float = 0.2,
+    refused: RefuseRow = raise_refused,
+    part: Part = WHOLE,
 ) -> Iterator[Located[Comparison]]:
-    """As ``read_preferences``, one record in memory at a time, each with its place."""
+    """As ``read_preferences``, one record in memory at a time, each with its place; a part of the file, if asked."""
 
     def convert(row: Row) -> Iterator[Comparison]:
         messages, chosen, rejected = _compared(row)
@@ -104,32 +117,42 @@ def stream_preferences(
         prompt = _prompt(row, messages, _word(row, "kind", ""), heldout_share)
         yield Comparison(prompt, chosen, rejected, _margin(row), _word(row, "labeler", ""))
 
-    return _records(source, base, convert, refused)
+    return _records(source, base, convert, refused, part)
 
 
 def _records(
-    source: SourceSettings, base: Path, convert: Callable[[Row], Iterator[Record]], refused: RefuseRow
+    source: SourceSettings,
+    base: Path,
+    convert: Callable[[Row], Iterator[Record]],
+    refused: RefuseRow,
+    part: Part,
 ) -> Iterator[Located[Record]]:
-    ids: dict[str, str] = {}
+    ids: dict[str, int] = {}
     count = 0
-    for row in read_rows(source, base, refused):
+    for row in read_rows(source, base, refused, part):
         try:
             records = list(convert(row))
-            _refuse_repeated_id(row, ids)
+            given = _new_id(row, ids)
         except DataError as error:
             refused(error)
             continue
         count += len(records)
-        yield from (Located(record, row.where) for record in records)
+        where = row.where
+        for record in records:
+            yield Located(record, where, given)
     if not count:
         raise DataError(f"{source.path}: contains no records")
 
 
-def _refuse_repeated_id(row: Row, ids: dict[str, str]) -> None:
+def _new_id(row: Row, ids: dict[str, int]) -> str:
+    """The id of a row, or nothing; no two rows of a file may have the same."""
     given = _word(row, "id", "")
-    if given and given in ids:
-        row.refuse(f"the id {given!r} is already that of {ids[given]}; give each record an id of its own, or none")
-    ids[given] = row.where
+    if given:
+        if given in ids:
+            first = row.at(ids[given])
+            row.refuse(f"the id {given!r} is already that of {first}; give each record an id of its own, or none")
+        ids[given] = row.number
+    return given
 
 
 # --- Columns ------------------------------------------------------------------------------------------------------

@@ -15,17 +15,20 @@ from typing import Any
 
 from triphase.errors import DataError
 from triphase.records.json_rows import json_lines, json_list_or_lines
-from triphase.records.lines import LONGEST_LINE, RefuseRow, Row, decoded, numbered_lines, raise_refused
+from triphase.records.lines import LONGEST_LINE, WHOLE, Part, RefuseRow, Row, decoded, numbered_lines, raise_refused
 from triphase.settings.schema import SourceSettings
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 
 
-def read_rows(source: SourceSettings, base: Path, refused: RefuseRow = raise_refused) -> Iterator[Row]:
+def read_rows(
+    source: SourceSettings, base: Path, refused: RefuseRow = raise_refused, part: Part = WHOLE
+) -> Iterator[Row]:
     """The rows of one source. A relative path is taken from ``base``; what is no file is a hub id.
 
-    A row that cannot be parsed goes to ``refused``, which raises it, or counts it and lets the reading go on.
+    A row that cannot be parsed goes to ``refused``, which raises it, or counts it and lets the reading go on. Only a
+    ``.jsonl`` file can be read in parts.
     """
     if not is_file_name(source.path, base):
         yield from _hub_rows(source)
@@ -36,7 +39,7 @@ def read_rows(source: SourceSettings, base: Path, refused: RefuseRow = raise_ref
         raise DataError(f"{path}: unknown kind of file; use one of {', '.join(SUFFIXES)} (.gz may follow)")
     name = _shown(source.path, path)
     try:
-        yield from reader(path, name, refused)
+        yield from reader(path, name, refused) if part.count == 1 else json_lines(path, name, refused, part)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; paths are relative to the settings file") from None
     except IsADirectoryError:
