@@ -117,6 +117,9 @@ def _furnish(path: Path, copy: Path, phase: str) -> None:
 def _copy_database(source: Path, target: Path) -> None:
     import sqlite3
 
+    if not source.with_name(f"{source.name}-wal").exists():  # nobody has it open; opening it would leave files behind
+        shutil.copyfile(source, target)
+        return
     kept, copy = sqlite3.connect(f"file:{source}?mode=ro", uri=True), sqlite3.connect(target)
     try:
         kept.backup(copy)
