@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    shared = _shared(options.layers, options.dtype)
-    phase = _phase(shared, options.iterations)
+    shared = shared_model(options.layers, options.dtype)
+    phase = ppo_phase(shared, options.iterations)
     rows = []
     for iteration in range(options.iterations):
         start = time.perf_counter()
@@ -59,7 +59,7 @@ def main() -> None:
 PARTS = ("generation", "scoring", "update")
 
 
-def _shared(layers: str, dtype: str) -> SharedModel:
+def shared_model(layers: str, dtype: str) -> SharedModel:
     model = ModelSettings.model_validate({"name": str(model_directory("embedded:smollm2")), "dtype": dtype})
     adapters = AdapterSettings.model_validate({"layers": layers if layers == "all" else int(layers), "rank": RANK})
     shared = SharedModel(load_model(model), adapters, seed=0)
@@ -70,7 +70,7 @@ def _shared(layers: str, dtype: str) -> SharedModel:
     return shared
 
 
-def _phase(shared: SharedModel, iterations: int) -> PPOPhase:
+def ppo_phase(shared: SharedModel, iterations: int) -> PPOPhase:
     count = EPISODES * iterations
     ids = torch.randint(100, 49000, (count, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
     settings = PPOSettings(

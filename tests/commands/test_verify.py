@@ -25,11 +25,9 @@ def test_a_run_repeats_and_is_only_read(whole: Path, capsys: pytest.CaptureFixtu
     before = files_of(whole, "**/*")
     assert main(["run", "--verify", str(whole)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[:-1]] == (
-        ["sft step 1", "sft step 2", "sft step 3"]
-        + ["reward step 1", "reward step 2", "reward step 3"]
-        + ["ppo step 1", "ppo step 2", "arms/free step 1", "arms/free step 2"]
-    )
+    steps = {"sft": 3, "reward": 3, "ppo": 2, "arms/free": 2}
+    expected = [f"{phase} step {step}" for phase, count in steps.items() for step in range(1, count + 1)]
+    assert [line.split(":")[0] for line in lines[:-1]] == expected
     assert all(": same" in line for line in lines[:-1])
     assert "all 10 steps" in lines[-1]
     assert files_of(whole, "**/*") == before
