@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from triphase.settings.schema import PPOSettings, RunSettings, Settings
+from triphase.settings.base import Settings
+from triphase.settings.schema import PPOSettings, RunSettings
 from triphase.settings.source import KeyPath
 
 

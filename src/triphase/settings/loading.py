@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from triphase.errors import SettingsError
+from triphase.settings.base import Settings
 from triphase.settings.fields import allowed_values, as_text, element_of, section_of
-from triphase.settings.schema import PPOSettings, RunSettings, Settings
+from triphase.settings.schema import PPOSettings, RunSettings
 from triphase.settings.source import KeyPath, SettingsSource, normalised, parse_source, parse_value, read_source
 
 RUN_CONFIG = "config.yaml"

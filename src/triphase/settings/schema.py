@@ -6,18 +6,10 @@ the documentation and the command line read it from here.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Settings(BaseModel):
-    """The base of each section: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
+from triphase.settings.services import RolloutSettings, ScorerSettings
 
 
 class ModelSettings(Settings):
@@ -236,6 +228,8 @@ class PPOSettings(Settings):
         learning_rate=3e-4, head_learning_rate=1e-3, schedule="linear", adam_epsilon=1e-5
     )
     """AdamW and its schedule."""
+    scorer: ScorerSettings = ScorerSettings()
+    """A server that scores in the reward model's place."""
 
     @model_validator(mode="after")
     def _minibatches_divide(self) -> "PPOSettings":
@@ -336,8 +330,10 @@ class RunSettings(Settings):
     """Phase 2."""
     ppo: PPOSettings = PPOSettings()
     """Phase 3."""
-    arms: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], dict[str, Any]] = {}
+    arms: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], dict[str, Any]] = {}  # noqa: RUF012
     """Further PPO runs, each a name and the `ppo` settings that differ; the report shows them beside the main one."""
+    rollouts: RolloutSettings = RolloutSettings()
+    """Servers that write PPO's rollouts."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured on held-out prompts."""
     checkpoints: CheckpointSettings = CheckpointSettings()

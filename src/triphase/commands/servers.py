@@ -1,0 +1,34 @@
+"""The servers of a run, where its settings name any: who writes the rollouts, who scores them."""
+
+from pathlib import Path
+
+from triphase.commands.run import Run
+from triphase.models.roles import POLICY, SharedModel
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.scorer import RemoteScorer
+from triphase.rollouts.servers import ServerGenerator
+from triphase.rollouts.types import Generator
+from triphase.settings.schema import PPOSettings
+from triphase.training.finals import save_policy
+
+
+def scorer_of(settings: PPOSettings) -> RemoteScorer | None:
+    """The server that scores in the reward model's place, where there is one."""
+    return None if settings.scorer.address is None else RemoteScorer(settings.scorer)
+
+
+def generator_of(run: Run, shared: SharedModel, batch_size: int, serving: Path) -> Generator:
+    """Who samples from the policy: this process, or vLLM servers that read the adapter from ``serving``."""
+    if not run.settings.rollouts.addresses:
+        return LocalGenerator(shared, adapter=POLICY, batch_size=batch_size)
+
+    def publish() -> Path:
+        save_policy(shared, POLICY, serving, with_value_head=False)
+        return serving
+
+    return ServerGenerator(
+        run.settings.rollouts,
+        publish,
+        end_id=shared.template.end_id,
+        vocabulary_size=int(shared.backbone.head_weight.shape[0]),
+    )
