@@ -24,7 +24,9 @@ class Waits(list[float]):
 def client(address: str, waits: Waits | None = None, draw: float = 0.0, **changes: Any) -> JsonClient:
     values = {"timeout_seconds": 0.4, "connect_seconds": 0.4, "retries": 2, **changes}
     settings = ServiceSettings.model_validate(values)
-    return JsonClient(address, settings, setting="ppo.scorer.address", sleep=Waits() if waits is None else waits, draw=lambda: draw)
+    return JsonClient(
+        address, settings, setting="ppo.scorer.address", sleep=Waits() if waits is None else waits, draw=lambda: draw
+    )
 
 
 def asked(reply: Callable[[Asked], Reply], **changes: Any) -> tuple[Any, FakeServer]:

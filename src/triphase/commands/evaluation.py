@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,16 +28,19 @@ Sampled = tuple["Prompt", "Response", "Generated"]
 
 def evaluate_policies(run: Run) -> None:
     """Write `evaluation/samples.jsonl`: the SFT policy, the PPO policy, and each arm. What is there stays."""
-    path = run.part("evaluation", "samples.jsonl")
-    rows = read_json_lines(path)
+    rows = read_json_lines(run.part("evaluation", "samples.jsonl"))
     done = {row["policy"] for row in rows}
     wanted = {"sft": run.part("sft", "final"), "ppo": run.part("ppo", "final")}
     wanted |= {f"arm:{arm}": run.part("arms", arm, "final") for arm in run.settings.arms}
     wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_whole(final)}
     if not wanted:
         return
+    with scorer_of(run.settings.ppo) as scorer:
+        _evaluate(run, wanted, rows, scorer)
+
+
+def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]], scorer: RemoteScorer | None) -> None:
     shared = run.model()
-    scorer = scorer_of(run.settings.ppo)
     scored = scorer is not None or is_whole(run.part("reward", "final"))
     if scorer is None and scored:
         load_reward_model(shared, run.part("reward", "final"))
@@ -64,7 +68,7 @@ def evaluate_policies(run: Run) -> None:
             )
             scores = _scores(run, shared, found, scorer) if scored else None
             rows += _rows(run, shared, policy, adapter, found, scores)
-            write_json_lines(path, rows)
+            write_json_lines(run.part("evaluation", "samples.jsonl"), rows)
             run.heed_stop()
 
 

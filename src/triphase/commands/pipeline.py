@@ -205,8 +205,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
     final, settings = run.part(*names, "final"), run.settings.ppo_of(arm)
     if is_whole(final):
         return
-    with run.directory.timed("/".join(names)):
-        scorer = scorer_of(settings)
+    with run.directory.timed("/".join(names)), scorer_of(settings) as scorer:
         if scorer is None:
             _require_reward_model(run)
         shared, prompts = run.model(), run.prompts("train")
@@ -214,21 +213,24 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
             load_reward_model(shared, run.part("reward", "final"))
         limit, room = run.settings.model.max_length, settings.max_response_tokens
         log = SampleLog(run.part(*names, "samples.jsonl"))
-        phase = PPOPhase(
-            shared,
-            prompts,
-            [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
-            generator_of(run, shared, settings.batch_size, run.part(*names, "serving")),
-            settings,
-            seed=run.settings.seed,
-            gold=run.gold,
-            scorer=scorer,
-            on_samples=lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found]),
-        )
-        phase.state.updater.most_skipped_in_a_row = run.settings.guards.skipped_in_a_row
         title = "PPO" if arm is None else f"PPO ({arm})"
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
-        with _tracked(run, "/".join(names), title, settings.iterations, shown=shown) as (emit, on_step):
+        with (
+            generator_of(run, shared, settings.batch_size, run.part(*names, "serving")) as generator,
+            _tracked(run, "/".join(names), title, settings.iterations, shown=shown) as (emit, on_step),
+        ):
+            phase = PPOPhase(
+                shared,
+                prompts,
+                [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
+                generator,
+                settings,
+                seed=run.settings.seed,
+                gold=run.gold,
+                scorer=scorer,
+                on_samples=lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found]),
+            )
+            phase.state.updater.most_skipped_in_a_row = run.settings.guards.skipped_in_a_row
             phase.fit(
                 run.part(*names),
                 emit=emit,

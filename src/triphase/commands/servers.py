@@ -1,5 +1,7 @@
 """The servers of a run, where its settings name any: who writes the rollouts, who scores them."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from triphase.commands.run import Run
@@ -12,23 +14,27 @@ from triphase.settings.schema import PPOSettings
 from triphase.training.finals import save_policy
 
 
-def scorer_of(settings: PPOSettings) -> RemoteScorer | None:
+@contextmanager
+def scorer_of(settings: PPOSettings) -> Iterator[RemoteScorer | None]:
     """The server that scores in the reward model's place, where there is one."""
-    return None if settings.scorer.address is None else RemoteScorer(settings.scorer)
+    if settings.scorer.address is None:
+        yield None
+    else:
+        with closing(RemoteScorer(settings.scorer)) as scorer:
+            yield scorer
 
 
-def generator_of(run: Run, shared: SharedModel, batch_size: int, serving: Path) -> Generator:
+@contextmanager
+def generator_of(run: Run, shared: SharedModel, batch_size: int, serving: Path) -> Iterator[Generator]:
     """Who samples from the policy: this process, or vLLM servers that read the adapter from ``serving``."""
     if not run.settings.rollouts.addresses:
-        return LocalGenerator(shared, adapter=POLICY, batch_size=batch_size)
+        yield LocalGenerator(shared, adapter=POLICY, batch_size=batch_size)
+        return
 
     def publish() -> Path:
         save_policy(shared, POLICY, serving, with_value_head=False)
         return serving
 
-    return ServerGenerator(
-        run.settings.rollouts,
-        publish,
-        end_id=shared.template.end_id,
-        vocabulary_size=int(shared.backbone.head_weight.shape[0]),
-    )
+    end, size = shared.template.end_id, int(shared.backbone.head_weight.shape[0])
+    with closing(ServerGenerator(run.settings.rollouts, publish, end_id=end, vocabulary_size=size)) as servers:
+        yield servers
