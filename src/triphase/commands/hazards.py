@@ -22,7 +22,7 @@ def tokenizer_of(settings: RunSettings) -> tuple[TokenCount | None, list[str]]:
         place = str(model_directory(name)) if name.startswith(PREFIX) else str(Path(name).expanduser())
         options = {} if settings.model.revision is None else {"revision": settings.model.revision}
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            place, trust_remote_code=settings.model.trust_remote_code, **options
+            place, trust_remote_code=bool(settings.model.trust_remote_code), **options
         )
     except (OSError, ValueError, KeyError, ModelError) as error:
         return None, [f"the tokenizer of {name} cannot be opened ({_first(error)}): lengths are estimated"]

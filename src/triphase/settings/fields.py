@@ -123,7 +123,7 @@ def _words(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
-        return f"`{schema['const']}`"
+        return f"`{as_text(schema['const'])}`"
     match schema.get("type"):
         case "integer":
             return "a whole number" + _bounds(schema)

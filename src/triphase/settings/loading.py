@@ -183,8 +183,10 @@ def _anchor_paths(values: dict[str, Any], base: Path) -> None:
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 source["path"] = _anchored(source["path"], base, file=True)
     model = values.get("model")
-    if isinstance(model, dict) and isinstance(model.get("name"), str):
-        model["name"] = _anchored(model["name"], base, file=False)
+    if isinstance(model, dict):
+        for key in ("name", "trust_remote_code"):
+            if isinstance(model.get(key), str):
+                model[key] = _anchored(model[key], base, file=False)
 
 
 def _anchored(text: str, base: Path, file: bool) -> str:

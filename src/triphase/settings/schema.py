@@ -28,8 +28,17 @@ class ModelSettings(Settings):
     """Longest prompt plus response, in tokens; longer records are errors, never cut in silence."""
     system_prompt: str | None = None
     """A system message put before every conversation that has none; none leaves it to the chat template."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model. Off unless you name a model that you trust."""
+    trust_remote_code: str | Literal[False] = False
+    """The name of this model once more, to run Python code that comes with it; such code may do all that you may."""
+
+    @model_validator(mode="after")
+    def _trust_is_for_this_model(self) -> "ModelSettings":
+        if self.trust_remote_code and self.trust_remote_code != self.name:
+            raise ValueError(
+                f"trust_remote_code names {self.trust_remote_code!r}, but the model is {self.name!r}; name the model "
+                "whose code you trust, or leave it out"
+            )
+        return self
 
 
 class AdapterSettings(Settings):
