@@ -62,7 +62,7 @@ class RunDirectory:
         make_directory(self.path)
         lock = self.path / ".lock"
         with disk_errors(lock):
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -96,8 +96,8 @@ def _url(url_or_path: str | Path) -> URL:
         return URL.create("sqlite", database=str(path.absolute()))
     try:
         url = make_url(given)
-    except ArgumentError as error:
-        raise StoreError(f"{given!r} is not a database URL; write postgresql+psycopg://user@host/name") from error
+    except (ArgumentError, ValueError):  # the cause quotes the text, and with it a password
+        raise StoreError(f"{given!r} is not a database URL; write postgresql+psycopg://user@host/name") from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise StoreError(f"{url.drivername!r} is not supported; use an SQLite file or postgresql+psycopg://…")
     if url.drivername == "postgresql":
