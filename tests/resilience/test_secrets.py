@@ -115,7 +115,7 @@ def test_a_password_in_the_address_of_a_store_is_not_told(url: str, capfd: pytes
 
 
 def test_a_stopped_command_does_not_repeat_a_password(monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("triphase.commands.label._opened", stop)

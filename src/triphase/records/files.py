@@ -20,6 +20,7 @@ from triphase.errors import RunError
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space, then give the same command again",
     errno.EDQUOT: "your disk quota is used up; free some space, then give the same command again",
+    errno.EFBIG: "the largest size of a file is reached (ulimit -f); raise it, then give the same command again",
     errno.EROFS: "the file system is read-only; choose another place with `output`",
     errno.EACCES: "no permission to write here; choose another place with `output`, or change the permissions",
     errno.EPERM: "no permission to write here; choose another place with `output`, or change the permissions",
