@@ -139,6 +139,11 @@ def _away(name: str, error: Exception) -> str:
         return f"{name} is not an SQLite file; name a store that Triphase made, or a new file"
     if "is full" in cause or "No space left" in cause:
         return f"{name}: the disk is full ({cause}); free some space, then give the same command again"
+    if "disk I/O error" in cause:
+        return (
+            f"{name}: the disk refused to read or write ({cause}); check its space, its health and the largest size of "
+            "a file (ulimit -f), then give the same command again"
+        )
     if "locked" in cause:
         return f"{name} is locked by another program ({cause}); close that program and try again"
     if "readonly" in cause or "unable to open" in cause:
