@@ -17,7 +17,8 @@ from triphase.settings.loading import settings_from_text
 from triphase.training.checkpoint import find_damage, write_directory
 
 CLIMBING = ["../../../outside", "/tmp/outside-of-the-run", "..", ".", "~/x", "a/../../../../outside", "c:\\x",
-            "%2e%2e%2foutside", "name\u202eeman", "CON", "-rf", "$(touch outside)", "'; DROP TABLE prompts; --", "a" * 300]  # fmt: skip
+            "%2e%2e%2foutside", "name\u202eeman", "CON", "-rf", "$(touch outside)",
+            "'; DROP TABLE prompts; --", "a" * 300]  # fmt: skip
 
 
 def tree(folder: Path) -> set[str]:
