@@ -206,10 +206,9 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
     if is_whole(final):
         return
     with run.directory.timed("/".join(names)), scorer_of(settings) as scorer:
-        if scorer is None:
-            _require_reward_model(run)
         shared, prompts = run.model(), run.prompts("train")
         if scorer is None:
+            _require_reward_model(run)
             load_reward_model(shared, run.part("reward", "final"))
         limit, room = run.settings.model.max_length, settings.max_response_tokens
         log = SampleLog(run.part(*names, "samples.jsonl"))
