@@ -2,7 +2,7 @@
 #   make demo        the whole of RLHF on the embedded model; opens nothing, prints where the report is
 #   make tiny        the same pipeline on a tiny model, in about a minute
 #   make test        all tests that need neither a GPU, a browser nor a PostgreSQL server
-#   make check       formatting, lint, types, layers, docs
+#   make check       formatting, lint (with security rules), types, layers, docs, known vulnerabilities
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -48,14 +48,14 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) -q tests/test_layers.py tests/test_docs.py tests/test_size.py tests/test_packaging.py
+	$(BIN)/python -m tests.audit
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 audit: $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e ".[audit]"
-	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+	$(BIN)/python -m tests.audit
 
 test-slow: $(INSTALLED)
 	$(PYTEST) -m slow

@@ -31,3 +31,7 @@ class RunError(TriphaseError):
 
 class TrainingError(TriphaseError):
     """Training cannot go on: a tensor that is not finite, a broken invariant, a budget exceeded."""
+
+
+class ServerError(TriphaseError):
+    """A server that a run asks (a remote scorer, a vLLM server) is away, answers wrongly, or answers too much."""

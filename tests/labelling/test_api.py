@@ -1,5 +1,6 @@
 """The JSON routes: the flow of an item, corrections, skips, flags, drafts, lateness, and bad input."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -213,7 +214,7 @@ def test_a_store_that_is_away_says_so(app: FastAPI, monkeypatch: pytest.MonkeyPa
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=10) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=12,
 )
@@ -244,6 +245,18 @@ def test_no_body_breaks_a_route(app: FastAPI, route: tuple[str, str], content: o
     if isinstance(content, dict) and content.get("assignment") is True:
         content = {**content, "assignment": app.state.item["assignment"]}
     answer = app.state.fuzzer.request(route[0], f"/api/{route[1]}", json=content)
+    assert answer.status_code in (200, 409, 422)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity"])
+@pytest.mark.parametrize("field", ["assignment", "seconds", "strength", "places"])
+def test_a_number_beyond_all_numbers_is_refused(app: FastAPI, field: str, number: str) -> None:
+    """What a browser cannot send, and a program can."""
+    client = signed_in(app, "ann")
+    item = client.get("/api/next").json()["item"]
+    body = {"assignment": item["assignment"], "places": [1, 2, 3, 4][: len(item["responses"])], field: "NUMBER"}
+    content = json.dumps(body).replace('"NUMBER"', number)
+    answer = client.post("/api/answers", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code in (200, 409, 422)
 
 

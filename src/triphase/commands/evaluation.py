@@ -1,16 +1,20 @@
 """What each policy says to held-out prompts, sampled at the training temperature and scored."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from triphase.commands.run import Run
+from triphase.commands.servers import scorer_of
 from triphase.models.roles import POLICY
 from triphase.objectives.divergence import kl_k1
 from triphase.phases.reward import score_samples
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import read_json_lines, write_json_lines
+from triphase.rollouts.scorer import Answer, RemoteScorer
 from triphase.tokens.encoding import Encoded
 from triphase.training.finals import is_whole, load_policy, load_reward_model
 
@@ -19,20 +23,26 @@ if TYPE_CHECKING:
     from triphase.records.types import Prompt, Response
     from triphase.rollouts.types import Generated
 
+Sampled = tuple["Prompt", "Response", "Generated"]
+
 
 def evaluate_policies(run: Run) -> None:
     """Write `evaluation/samples.jsonl`: the SFT policy, the PPO policy, and each arm. What is there stays."""
-    path = run.part("evaluation", "samples.jsonl")
-    rows = read_json_lines(path)
+    rows = read_json_lines(run.part("evaluation", "samples.jsonl"))
     done = {row["policy"] for row in rows}
     wanted = {"sft": run.part("sft", "final"), "ppo": run.part("ppo", "final")}
     wanted |= {f"arm:{arm}": run.part("arms", arm, "final") for arm in run.settings.arms}
     wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_whole(final)}
     if not wanted:
         return
+    with scorer_of(run.settings.ppo) as scorer:
+        _evaluate(run, wanted, rows, scorer)
+
+
+def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]], scorer: RemoteScorer | None) -> None:
     shared = run.model()
-    scored = is_whole(run.part("reward", "final"))
-    if scored:
+    scored = scorer is not None or is_whole(run.part("reward", "final"))
+    if scorer is None and scored:
         load_reward_model(shared, run.part("reward", "final"))
     prompts = run.prompts("heldout")[: run.settings.evaluation.max_prompts]
     count = run.settings.evaluation.samples_per_prompt
@@ -56,9 +66,27 @@ def evaluate_policies(run: Run) -> None:
                 seed=run.settings.seed,
                 on_finished=track.advance,
             )
-            rows += _rows(run, shared, policy, adapter, found, scored=scored)
-            write_json_lines(path, rows)
+            scores = _scores(run, shared, found, scorer) if scored else None
+            rows += _rows(run, shared, policy, adapter, found, scores)
+            write_json_lines(run.part("evaluation", "samples.jsonl"), rows)
             run.heed_stop()
+
+
+def _scores(
+    run: Run, shared: "SharedModel", found: Sequence[Sampled], scorer: RemoteScorer | None
+) -> list[float | None]:
+    """What PPO's scorer, the reward model or a server, says of each response; None where a server has no score."""
+    if scorer is None:
+        tokens = run.settings.ppo.microbatch_tokens
+        return list(score_samples(shared, _encoded(shared, found), max_tokens=tokens).tolist())
+    scores = scorer.score([Answer(prompt, response.text, response.finished) for prompt, response, _ in found])
+    return [score if math.isfinite(score) else None for score in scores]
+
+
+def _encoded(shared: "SharedModel", found: Sequence[Sampled]) -> list[Encoded]:
+    return [
+        Encoded(tuple(shared.template.prompt_ids(prompt.messages)), generated.ids) for prompt, _, generated in found
+    ]
 
 
 def _rows(
@@ -66,15 +94,10 @@ def _rows(
     shared: "SharedModel",
     policy: str,
     adapter: str | None,
-    found: Sequence[tuple["Prompt", "Response", "Generated"]],
-    *,
-    scored: bool,
+    found: Sequence[Sampled],
+    scores: Sequence[float | None] | None,
 ) -> list[dict[str, Any]]:
-    samples = [
-        Encoded(tuple(shared.template.prompt_ids(prompt.messages)), generated.ids) for prompt, _, generated in found
-    ]
-    tokens = run.settings.ppo.microbatch_tokens
-    scores = score_samples(shared, samples, max_tokens=tokens).tolist() if scored else None
+    samples = _encoded(shared, found)
     moved = _sequence_kl(run, shared, adapter, samples) if adapter == POLICY else [0.0] * len(samples)
     count = run.settings.evaluation.samples_per_prompt
     return [

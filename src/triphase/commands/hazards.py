@@ -64,7 +64,7 @@ def _opened(settings: RunSettings) -> Any:
 
     options = {} if settings.model.revision is None else {"revision": settings.model.revision}
     tokenizer: Any = AutoTokenizer.from_pretrained(
-        _place(settings), trust_remote_code=settings.model.trust_remote_code, **options
+        _place(settings), trust_remote_code=bool(settings.model.trust_remote_code), **options
     )
     return tokenizer
 

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from triphase import __version__
 from triphase.errors import TriphaseError
+from triphase.monitoring.log import without_secrets
 
 DONE, FAILED, MISTAKEN, INTERRUPTED = 0, 1, 2, 130
 
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _mistake(str(error))
     except KeyboardInterrupt:
         command = shlex.join(["triphase", *given])
-        print(f"stopped; what is finished is kept. To continue: {command}", file=sys.stderr)
+        print(f"stopped; what is finished is kept. To continue: {without_secrets(command)}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistake(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {without_secrets(' '.join(message.split()))}", file=sys.stderr)
     return MISTAKEN
 
 

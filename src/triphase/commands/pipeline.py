@@ -20,6 +20,7 @@ from triphase.monitoring.samples import SampleLog
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.mixture import Mixture
 from triphase.records.types import Prompt
+from triphase.settings.schema import RunSettings
 
 if TYPE_CHECKING:
     from triphase.phases.guards import AlarmGuard
@@ -33,12 +34,19 @@ def run_all(run: Run) -> None:
     run_sft(run)
     run_sampling(run)
     run_labelling(run)
-    run_reward(run)
+    if needs_reward_model(run.settings):
+        run_reward(run)
     run_ppo(run)
     for arm in run.settings.arms:
         run_ppo(run, arm)
     run_evaluation(run)
     run_report(run)
+
+
+def needs_reward_model(settings: RunSettings) -> bool:
+    """Whether a reward model is trained: not where servers score every PPO run and nobody ranks."""
+    scorers = [settings.ppo_of(arm).scorer.address for arm in (None, *settings.arms)]
+    return None in scorers or settings.labelling.source != "none" or bool(settings.data.preferences)
 
 
 def run_sft(run: Run) -> None:
@@ -187,9 +195,9 @@ def run_reward(run: Run) -> None:
 
 def run_ppo(run: Run, arm: str | None = None) -> None:
     """Phase 3: PPO from the reference policy against the reward model; an arm is a run of its own."""
+    from triphase.commands.servers import generator_of, scorer_of
     from triphase.models.roles import POLICY
     from triphase.phases.ppo import PPOPhase
-    from triphase.rollouts.decoding import LocalGenerator
     from triphase.tokens.encoding import encode_prompt
     from triphase.training.finals import is_whole, load_reward_model, save_policy
 
@@ -197,26 +205,31 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
     final, settings = run.part(*names, "final"), run.settings.ppo_of(arm)
     if is_whole(final):
         return
-    with run.directory.timed("/".join(names)):
+    with run.directory.timed("/".join(names)), scorer_of(settings) as scorer:
         shared, prompts = run.model(), run.prompts("train")
-        _require_reward_model(run)
-        load_reward_model(shared, run.part("reward", "final"))
+        if scorer is None:
+            _require_reward_model(run)
+            load_reward_model(shared, run.part("reward", "final"))
         limit, room = run.settings.model.max_length, settings.max_response_tokens
         log = SampleLog(run.part(*names, "samples.jsonl"))
-        phase = PPOPhase(
-            shared,
-            prompts,
-            [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
-            LocalGenerator(shared, adapter=POLICY, batch_size=settings.batch_size),
-            settings,
-            seed=run.settings.seed,
-            gold=run.gold,
-            on_samples=lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found]),
-        )
-        phase.state.updater.most_skipped_in_a_row = run.settings.guards.skipped_in_a_row
         title = "PPO" if arm is None else f"PPO ({arm})"
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
-        with _tracked(run, "/".join(names), title, settings.iterations, shown=shown) as (emit, on_step):
+        with (
+            generator_of(run, shared, settings.batch_size, run.part(*names, "serving")) as generator,
+            _tracked(run, "/".join(names), title, settings.iterations, shown=shown) as (emit, on_step),
+        ):
+            phase = PPOPhase(
+                shared,
+                prompts,
+                [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
+                generator,
+                settings,
+                seed=run.settings.seed,
+                gold=run.gold,
+                scorer=scorer,
+                on_samples=lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found]),
+            )
+            phase.state.updater.most_skipped_in_a_row = run.settings.guards.skipped_in_a_row
             phase.fit(
                 run.part(*names),
                 emit=emit,

@@ -38,6 +38,8 @@ from triphase.settings.schema import RunSettings
 
 # What may differ between two starts of one run: it changes no result.
 _FREE = ("output", "threads")
+# Where a server is and how it is asked may differ too; whether there is one may not.
+_SERVERS = ("rollouts", "scorer")
 _log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pydantic", "sqlalchemy")
 
@@ -60,7 +62,7 @@ class RunDirectory:
         make_directory(self.path)
         lock = self.path / ".lock"
         with disk_errors(lock):
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,7 +104,7 @@ class RunDirectory:
 
     def _require_same(self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
         for key, old, new in _differences(kept, wanted):
-            if key.split(".")[0] not in _FREE:
+            if key.split(".")[0] not in _FREE and not _is_of_a_server(key, old, new):
                 raise RunError(
                     f"{path} belongs to another configuration: {key} is {old!r} there and {new!r} here; choose "
                     f"another name (--name), or set {key} back"
@@ -171,6 +173,12 @@ def _differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str
             yield from _differences(kept.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else str(key))
     elif kept != wanted:
         yield prefix, kept, wanted
+
+
+def _is_of_a_server(key: str, old: Any, new: Any) -> bool:
+    section, _, name = key.rpartition(".")
+    moved = not name.startswith("address") or (bool(old) and bool(new))
+    return section.rpartition(".")[2] in _SERVERS and moved
 
 
 def _completed(kept: dict[str, Any]) -> dict[str, Any]:

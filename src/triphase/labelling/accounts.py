@@ -78,7 +78,7 @@ def set_password(connection: Connection, name: str, password_hash: str, *, now: 
     if not connection.execute(changed).rowcount:
         raise AccountError(f"there is no account {name!r}; see: triphase label users list")
     open_ones = (sessions.c.labeler == name, sessions.c.expires_at > now)
-    connection.execute(update(sessions).where(*open_ones).values(expires_at=now))
+    connection.execute(update(sessions).where(*open_ones).values(expires_at=0.0))
     audit.note(connection, at=now, who=by, action="password set", subject=name)
 
 

@@ -20,6 +20,8 @@ from triphase.store.schema import assignments, drafts, items, labelers, rankings
 
 _Seat = Row[*tuple[Any, ...]]
 _TRIES = 20
+CLOCK_SLACK_SECONDS = 60.0
+"""So far may the clocks of two servers of one store differ."""
 REPEAT_GAP = 5
 """So many other answers lie between an item and its repetition, at least."""
 
@@ -76,6 +78,10 @@ def order_for(
 
 # The statements of the ordinary path are made once: building them anew would take longer than running them.
 _ME, _NOW = bindparam("me", type_=String), bindparam("now", type_=Float)
+# A lease that ends later than one that begins now was given by a clock that has gone back since: it is void too.
+_VOID = or_(
+    assignments.c.expires_at < _NOW, assignments.c.expires_at > bindparam("until", type_=Float) + CLOCK_SLACK_SECONDS
+)
 _STATUS = select(labelers.c.status).where(labelers.c.name == _ME).with_for_update()
 """On PostgreSQL this locks the labeler's row, so that two tabs of one person wait for each other."""
 _ANSWERED = select(func.count()).where(rankings.c.labeler == _ME)
@@ -99,7 +105,7 @@ _LEFT = (
 )
 _MAY = (assignments.c.purpose == "label", ~_HAD, assignments.c.item_id.not_in(_LEFT))
 _EXPIRED = (
-    _SEAT.where(*_MAY, assignments.c.state == "leased", assignments.c.expires_at < _NOW)
+    _SEAT.where(*_MAY, assignments.c.state == "leased", _VOID)
     .order_by(assignments.c.expires_at).limit(1).with_for_update(skip_locked=True, of=assignments)
 )  # fmt: skip
 _OPEN = (
@@ -110,7 +116,7 @@ _LEASE = (
     update(assignments)
     .where(
         assignments.c.id == bindparam("taken"),
-        or_(assignments.c.state == "open", and_(assignments.c.state == "leased", assignments.c.expires_at < _NOW)),
+        or_(assignments.c.state == "open", and_(assignments.c.state == "leased", _VOID)),
     )
     .values(
         state="leased", labeler=_ME, leased_at=_NOW, expires_at=bindparam("until"), order_shown=bindparam("order"),
@@ -139,7 +145,7 @@ def _take(connection: Connection, labeler: str, settings: LabellingSettings, see
 def _take_seat(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Seat | None:
     for query in (_EXPIRED, _OPEN):
         for _ in range(_TRIES):
-            seat = connection.execute(query, {"me": labeler, "now": now}).first()
+            seat = connection.execute(query, {"me": labeler, "now": now, "until": expires}).first()
             if seat is None:
                 break
             order = as_json(order_for(seed, seat.item_id, labeler, json.loads(seat.response_ids)))

@@ -65,7 +65,7 @@ async def sign_out(request: Request) -> Response:
     """End the session."""
     context: Context = request.app.state.context
     token_hash = request.state.session.token_hash
-    await context.write(lambda connection: sessions.end(connection, token_hash, context.now()))
+    await context.write(lambda connection: sessions.end(connection, token_hash))
     answer = RedirectResponse("/sign-in", status_code=303)
     answer.delete_cookie(COOKIE, path="/")
     return answer

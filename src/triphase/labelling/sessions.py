@@ -85,7 +85,7 @@ def failed(connection: Connection, name: str, address: str, now: float) -> None:
 def start(connection: Connection, name: str, *, now: float, old_token: str | None = None) -> str:
     """Begin a session with a token of its own (an old one is ended, never taken over); return the token."""
     if old_token is not None:
-        end(connection, digest(old_token), now)
+        end(connection, digest(old_token))
     token = secrets.token_urlsafe(32)
     values = {
         "token_hash": digest(token), "labeler": name, "csrf": secrets.token_urlsafe(24), "created_at": now,
@@ -108,6 +108,6 @@ def find(connection: Connection, token: str, now: float) -> Session | None:
     return None if row is None else Session(row.name, row.role, row.status, row.csrf, hashed)
 
 
-def end(connection: Connection, token_hash: str, now: float) -> None:
-    """End one session."""
-    connection.execute(update(sessions).where(sessions.c.token_hash == token_hash).values(expires_at=now))
+def end(connection: Connection, token_hash: str) -> None:
+    """End one session, for good: a clock that goes back does not open it again."""
+    connection.execute(update(sessions).where(sessions.c.token_hash == token_hash).values(expires_at=0.0))

@@ -219,7 +219,7 @@ def _answer(
     quality = {id_: value for id_, value in zip(order, given.quality or [None] * len(order), strict=True) if value}
     seconds = None if given.seconds is None else round(given.seconds, 2)
     leased_at = getattr(seat, "leased_at", None)
-    if seconds is not None and leased_at is not None:
+    if seconds is not None and leased_at is not None and now >= leased_at:  # the clock may have gone back
         seconds = min(seconds, round(now - leased_at + 2.0, 2))
     ranking = Ranking(identity, seat.prompt_id, labeler, places, tuple(order), now, seconds, given.note)
     purpose: Purpose = seat.purpose

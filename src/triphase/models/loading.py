@@ -53,7 +53,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     device = choose_device(settings.device)
-    options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": bool(settings.trust_remote_code)}
     if settings.revision is not None:
         options["revision"] = settings.revision
     looks_local = settings.name.startswith((".", "/", "~"))

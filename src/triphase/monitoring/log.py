@@ -19,10 +19,12 @@ QUIET = {"quiet": True}
 """``extra`` of a record that goes to the file alone, because the person is told of it in another way."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _SHORTEST = 6
+_PASSWORD_IN_URL = re.compile(r"(://[^\s/:@]*):[^\s/]+@")
 
 
 def without_secrets(text: str) -> str:
-    """``text`` without the values of environment variables whose names say that they are secrets."""
+    """``text`` without passwords in URLs and the values of environment variables that are named like secrets."""
+    text = _PASSWORD_IN_URL.sub(r"\1:***@", text)
     found = {value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= _SHORTEST}
     for value in sorted(found, key=len, reverse=True):
         text = text.replace(value, "***")
@@ -55,7 +57,7 @@ class RunLog(logging.Handler):
 
     def _write(self, line: str) -> None:
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
             try:
                 os.write(descriptor, line.encode(errors="backslashreplace"))
             finally:

@@ -66,7 +66,7 @@ class MetricsWriter:
         self.path = directory / FILE_NAME
         make_directory(directory)
         with disk_errors(self.path):
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         self._events = EventFile(directory) if tensorboard else None
         self._drop_cut_line()
         rows = read_metrics(self.path)

@@ -26,7 +26,7 @@ class Experience:
         minibatches: the first epoch's minibatches, each a list of microbatches of row numbers.
         logprobs: (B, R) of the rollout policy, by the trainer's own forward pass.
         reference_logprobs, values, entropy: (B, R).
-        scores: (B,) of the reward model, calibrated, before any shaping.
+        scores: (B,) of the reward model, calibrated (or of another scorer, as they are), before any shaping.
         nonfinite: names of the tensors among these that hold a NaN or an infinity.
     """
 
@@ -42,9 +42,17 @@ class Experience:
 
 
 def evaluate_rollout(
-    shared: SharedModel, samples: Sequence[Encoded], settings: PPOSettings, *, seed: int, iteration: int
+    shared: SharedModel,
+    samples: Sequence[Encoded],
+    settings: PPOSettings,
+    *,
+    seed: int,
+    iteration: int,
+    scores: Sequence[float] | None = None,
 ) -> Experience:
     """What policy, critic, reference and reward model say of a rollout, by the forward pass that the updates use.
+
+    ``scores`` are those of another scorer; the reward model is not asked then.
 
     Raises:
         InvariantError: a mask does not fit its lengths, or the policy does not start as the reference.
@@ -57,7 +65,9 @@ def evaluate_rollout(
         minibatches = minibatches_of(batch, settings, seed=seed, iteration=iteration, epoch=0)
         shape = batch.response_mask.shape
         logprobs, reference, values, entropy = (torch.zeros(shape, device=shared.device) for _ in range(4))
-        scores = torch.zeros(shape[0], device=shared.device)
+        scored = torch.zeros(shape[0], device=shared.device)
+        if scores is not None:
+            scored = torch.tensor(scores, dtype=torch.float32, device=shared.device)
         for rows in (rows for minibatch in minibatches for rows in minibatch):
             part, states = rows_of(batch, boundary, rows)
             temperature, width = settings.temperature, int(part.response_lengths.max())
@@ -68,12 +78,13 @@ def evaluate_rollout(
             assert policy.values is not None and policy.entropy is not None  # noqa: S101 - asked for above
             logprobs[rows, :width], reference[rows, :width] = policy.logprobs, frozen.logprobs
             values[rows, :width], entropy[rows, :width] = policy.values, policy.entropy
-            scores[rows] = shared.scores(part, states)
-    figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}
+            if scores is None:
+                scored[rows] = shared.scores(part, states)
+    figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scored}
     nonfinite = tuple(name for name, tensor in figures.items() if not bool(torch.isfinite(tensor).all()))
     if iteration == 0 and not nonfinite:
         require_zero_reference_kl(logprobs, reference, batch.response_mask)
-    return Experience(batch, boundary, minibatches, logprobs, reference, values, entropy, scores, nonfinite)
+    return Experience(batch, boundary, minibatches, logprobs, reference, values, entropy, scored, nonfinite)
 
 
 def minibatches_of(

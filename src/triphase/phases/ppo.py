@@ -23,6 +23,7 @@ from triphase.phases.measures import Clock, Gold, Means, Sample, figures_of, sam
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.records.types import Prompt
+from triphase.rollouts.scorer import Answer, RemoteScorer
 from triphase.rollouts.types import Generated, Generator, Request
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
@@ -52,8 +53,10 @@ class PPOPhase:
         *,
         seed: int,
         gold: Gold | None = None,
+        scorer: RemoteScorer | None = None,
         on_samples: Callable[[int, list[Sample]], None] | None = None,
     ) -> None:
+        """``scorer`` scores in the reward model's place."""
         self.shared = shared
         self.prompts = prompts
         self.prompt_ids = prompt_ids
@@ -61,6 +64,7 @@ class PPOPhase:
         self.settings = settings
         self.seed = seed
         self.gold = gold
+        self.scorer = scorer
         self.on_samples = on_samples
         self.directory: Path | None = None
         self.guard: AlarmGuard | None = None
@@ -122,7 +126,14 @@ class PPOPhase:
         samples = [
             Encoded(self.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)
         ]
-        experience = evaluate_rollout(self.shared, samples, self.settings, seed=self.seed, iteration=iteration)
+        experience = evaluate_rollout(
+            self.shared,
+            samples,
+            self.settings,
+            seed=self.seed,
+            iteration=iteration,
+            scores=self._remote_scores(chosen, generated),
+        )
         clock.lap("ppo/seconds_scoring")
         if experience.nonfinite:
             return self._refused(iteration, experience) | clock.laps
@@ -163,6 +174,17 @@ class PPOPhase:
             requests,
             temperature=self.settings.temperature,
             max_response_tokens=self.settings.max_response_tokens,
+        )
+
+    def _remote_scores(self, chosen: Sequence[int], generated: Sequence[Generated]) -> list[float] | None:
+        if self.scorer is None:
+            return None
+        texts = [self.shared.template.text(answer.ids) for answer in generated]
+        return self.scorer.score(
+            [
+                Answer(self.prompts[number], text, answer.finished)
+                for number, text, answer in zip(chosen, texts, generated, strict=True)
+            ]
         )
 
     def _update(self, iteration: int, experience: Experience, advantages: Advantages) -> dict[str, float]:

@@ -20,11 +20,13 @@ from triphase.errors import RunError
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space, then give the same command again",
     errno.EDQUOT: "your disk quota is used up; free some space, then give the same command again",
+    errno.EFBIG: "the largest size of a file is reached (ulimit -f); raise it, then give the same command again",
     errno.EROFS: "the file system is read-only; choose another place with `output`",
     errno.EACCES: "no permission to write here; choose another place with `output`, or change the permissions",
     errno.EPERM: "no permission to write here; choose another place with `output`, or change the permissions",
     errno.ENOTDIR: "a part of this path is a file, not a directory; choose another place with `output`",
     errno.EISDIR: "is a directory, where a file is to be written; move it away",
+    errno.ELOOP: "is a symbolic link, and none is written through; move it away",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter `name`",
 }
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(?:part|old)")
@@ -134,6 +136,8 @@ def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """
     lines = _json_lines(records)
     with disk_errors(path):
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         drop_cut_line(path)
         with open(path, "ab", buffering=0) as file:
             size = file.tell()

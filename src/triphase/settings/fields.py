@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from triphase.settings.schema import PPOSettings, RunSettings, Settings
+from triphase.settings.base import Settings
+from triphase.settings.schema import PPOSettings, RunSettings
 from triphase.settings.source import KeyPath
 
 
@@ -122,7 +123,7 @@ def _words(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
-        return f"`{schema['const']}`"
+        return f"`{as_text(schema['const'])}`"
     match schema.get("type"):
         case "integer":
             return "a whole number" + _bounds(schema)

@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from triphase.errors import SettingsError
+from triphase.settings.base import Settings
 from triphase.settings.fields import allowed_values, as_text, element_of, section_of
-from triphase.settings.schema import PPOSettings, RunSettings, Settings
+from triphase.settings.schema import PPOSettings, RunSettings
 from triphase.settings.source import KeyPath, SettingsSource, normalised, parse_source, parse_value, read_source
 
 RUN_CONFIG = "config.yaml"
@@ -182,8 +183,10 @@ def _anchor_paths(values: dict[str, Any], base: Path) -> None:
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 source["path"] = _anchored(source["path"], base, file=True)
     model = values.get("model")
-    if isinstance(model, dict) and isinstance(model.get("name"), str):
-        model["name"] = _anchored(model["name"], base, file=False)
+    if isinstance(model, dict):
+        for key in ("name", "trust_remote_code"):
+            if isinstance(model.get(key), str):
+                model[key] = _anchored(model[key], base, file=False)
 
 
 def _anchored(text: str, base: Path, file: bool) -> str:

@@ -6,18 +6,10 @@ the documentation and the command line read it from here.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Settings(BaseModel):
-    """The base of each section: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
+from triphase.settings.services import RolloutSettings, ScorerSettings
 
 
 class ModelSettings(Settings):
@@ -36,8 +28,17 @@ class ModelSettings(Settings):
     """Longest prompt plus response, in tokens; longer records are errors, never cut in silence."""
     system_prompt: str | None = None
     """A system message put before every conversation that has none; none leaves it to the chat template."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model. Off unless you name a model that you trust."""
+    trust_remote_code: str | Literal[False] = False
+    """The name of this model once more, to run Python code that comes with it; such code may do all that you may."""
+
+    @model_validator(mode="after")
+    def _trust_is_for_this_model(self) -> "ModelSettings":
+        if self.trust_remote_code and self.trust_remote_code != self.name:
+            raise ValueError(
+                f"trust_remote_code names {self.trust_remote_code!r}, but the model is {self.name!r}; name the model "
+                "whose code you trust, or leave it out"
+            )
+        return self
 
 
 class AdapterSettings(Settings):
@@ -236,6 +237,8 @@ class PPOSettings(Settings):
         learning_rate=3e-4, head_learning_rate=1e-3, schedule="linear", adam_epsilon=1e-5
     )
     """AdamW and its schedule."""
+    scorer: ScorerSettings = ScorerSettings()
+    """A server that scores in the reward model's place."""
 
     @model_validator(mode="after")
     def _minibatches_divide(self) -> "PPOSettings":
@@ -336,8 +339,10 @@ class RunSettings(Settings):
     """Phase 2."""
     ppo: PPOSettings = PPOSettings()
     """Phase 3."""
-    arms: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], dict[str, Any]] = {}
+    arms: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], dict[str, Any]] = {}  # noqa: RUF012
     """Further PPO runs, each a name and the `ppo` settings that differ; the report shows them beside the main one."""
+    rollouts: RolloutSettings = RolloutSettings()
+    """Servers that write PPO's rollouts."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured on held-out prompts."""
     checkpoints: CheckpointSettings = CheckpointSettings()

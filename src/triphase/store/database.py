@@ -96,8 +96,8 @@ def _url(url_or_path: str | Path) -> URL:
         return URL.create("sqlite", database=str(path.absolute()))
     try:
         url = make_url(given)
-    except ArgumentError as error:
-        raise StoreError(f"{given!r} is not a database URL; write postgresql+psycopg://user@host/name") from error
+    except (ArgumentError, ValueError):  # the cause quotes the text, and with it a password
+        raise StoreError(f"{given!r} is not a database URL; write postgresql+psycopg://user@host/name") from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise StoreError(f"{url.drivername!r} is not supported; use an SQLite file or postgresql+psycopg://…")
     if url.drivername == "postgresql":
@@ -137,6 +137,13 @@ def _away(name: str, error: Exception) -> str:
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     if "file is not a database" in cause:
         return f"{name} is not an SQLite file; name a store that Triphase made, or a new file"
+    if "is full" in cause or "No space left" in cause:
+        return f"{name}: the disk is full ({cause}); free some space, then give the same command again"
+    if "disk I/O error" in cause:
+        return (
+            f"{name}: the disk refused to read or write ({cause}); check its space, its health and the largest size of "
+            "a file (ulimit -f), then give the same command again"
+        )
     if "locked" in cause:
         return f"{name} is locked by another program ({cause}); close that program and try again"
     if "readonly" in cause or "unable to open" in cause:

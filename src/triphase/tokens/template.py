@@ -10,6 +10,7 @@ from typing import Any
 
 from triphase.errors import ModelError
 from triphase.records.types import Message
+from triphase.tokens.rendering import render
 
 _PROBE = "triphase probe"
 
@@ -52,7 +53,7 @@ class Template:
 
     def _render(self, messages: Sequence[Message]) -> list[int]:
         conversation = [{"role": message.role, "content": message.content} for message in messages]
-        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        text = render(self.tokenizer, conversation, open_turn=True)
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def _find_end(self) -> int:
@@ -74,7 +75,7 @@ class Template:
     def _closing_ids(self) -> list[int]:
         """What the template writes after the text of an assistant's turn."""
         turn = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
-        closing = self.tokenizer.apply_chat_template(turn, tokenize=False).rpartition(_PROBE)[2]
+        closing = render(self.tokenizer, turn, open_turn=False).rpartition(_PROBE)[2]
         return list(self.tokenizer(closing, add_special_tokens=False).input_ids)
 
     def _find_padding(self) -> int:

@@ -134,6 +134,8 @@ def find_damage(path: Path) -> str | None:
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
         for name, expected in manifest["sha256"].items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                return f"{_MANIFEST} names {name}, which is outside"
             if not (path / name).is_file():
                 return f"{name} is missing"
             if fingerprint(path / name) != expected:

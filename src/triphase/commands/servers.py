@@ -1,0 +1,40 @@
+"""The servers of a run, where its settings name any: who writes the rollouts, who scores them."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from triphase.commands.run import Run
+from triphase.models.roles import POLICY, SharedModel
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.scorer import RemoteScorer
+from triphase.rollouts.servers import ServerGenerator
+from triphase.rollouts.types import Generator
+from triphase.settings.schema import PPOSettings
+from triphase.training.finals import save_policy
+
+
+@contextmanager
+def scorer_of(settings: PPOSettings) -> Iterator[RemoteScorer | None]:
+    """The server that scores in the reward model's place, where there is one."""
+    if settings.scorer.address is None:
+        yield None
+    else:
+        with closing(RemoteScorer(settings.scorer)) as scorer:
+            yield scorer
+
+
+@contextmanager
+def generator_of(run: Run, shared: SharedModel, batch_size: int, serving: Path) -> Iterator[Generator]:
+    """Who samples from the policy: this process, or vLLM servers that read the adapter from ``serving``."""
+    if not run.settings.rollouts.addresses:
+        yield LocalGenerator(shared, adapter=POLICY, batch_size=batch_size)
+        return
+
+    def publish() -> Path:
+        save_policy(shared, POLICY, serving, with_value_head=False)
+        return serving
+
+    end, size = shared.template.end_id, int(shared.backbone.head_weight.shape[0])
+    with closing(ServerGenerator(run.settings.rollouts, publish, end_id=end, vocabulary_size=size)) as servers:
+        yield servers

@@ -1,0 +1,84 @@
+"""The settings of servers that a run asks: a remote scorer, and vLLM servers that write the rollouts."""
+
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from triphase.settings.base import Positive, PositiveFloat, Settings
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def _checked_address(text: str) -> str:
+    """``text`` without a slash at its end.
+
+    Raises:
+        ValueError: it is no plain http(s) address, or carries a password, a query or a fragment.
+    """
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address ({error}); write for example http://10.0.0.5:8000") from None
+    if "@" in parts.netloc:
+        raise ValueError("an address must hold no user and no password; name a token's variable in token_variable")
+    if parts.scheme not in ("http", "https") or not host or port == 0 or any(sign.isspace() for sign in text):
+        raise ValueError(f"{text!r} is no http(s) address; write for example http://10.0.0.5:8000")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{text.split('?')[0]!r} goes on with ? or #; write the address without them")
+    return text.rstrip("/")
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+
+
+class ServiceSettings(Settings):
+    """How a server is asked."""
+
+    connect_seconds: PositiveFloat = 5.0
+    """Longest wait for a connection."""
+    timeout_seconds: PositiveFloat = 120.0
+    """Longest wait for an answer."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 4
+    """Further tries where there is no connection or no answer, or the server says 429 or 5xx; the waits between them
+    double, and are drawn at random."""
+    most_megabytes: PositiveFloat = 16.0
+    """Largest answer that is read; a larger one ends the run."""
+    token_variable: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
+    """Name of the environment variable with the bearer token meant for this server; none sends none."""
+
+    def _require_private(self, addresses: tuple[str, ...]) -> None:
+        for address in addresses if self.token_variable else ():
+            parts = urlsplit(address)
+            if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+                raise ValueError(f"token_variable is set, and {address} would carry the token unencrypted; use https")
+
+
+class ScorerSettings(ServiceSettings):
+    """A server that scores responses in the reward model's place (docs/servers.md)."""
+
+    address: Address | None = None
+    """Where responses are scored, by POST; none takes the run's reward model. The scores are taken as they are:
+    `score_limit` and `missing_eos_penalty` count in their unit."""
+    batch_size: Positive = 64
+    """Responses in one request."""
+
+    @model_validator(mode="after")
+    def _private(self) -> Self:
+        self._require_private(() if self.address is None else (self.address,))
+        return self
+
+
+class RolloutSettings(ServiceSettings):
+    """vLLM servers that write PPO's rollouts (docs/servers.md)."""
+
+    addresses: tuple[Address, ...] = ()
+    """vLLM servers, asked in turn; none samples in this process. They read the run directory under its path here."""
+    parallel: Positive = 32
+    """Requests under way at the same time, over all servers."""
+
+    @model_validator(mode="after")
+    def _private(self) -> Self:
+        self._require_private(self.addresses)
+        return self

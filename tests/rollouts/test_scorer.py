@@ -1,0 +1,63 @@
+"""A remote scorer's answers: as many numbers as responses, in order; what is no score is NaN, what is wrong is told."""
+
+import math
+from typing import Any
+
+import pytest
+from tests.rollouts.fake_server import Asked, FakeServer, Reply
+
+from triphase.errors import ServerError
+from triphase.records.types import Message, Prompt
+from triphase.rollouts.scorer import Answer, RemoteScorer
+from triphase.settings.services import ScorerSettings
+
+
+def answers(count: int) -> list[Answer]:
+    messages = (Message("system", "be brief"), Message("user", "who?"))
+    return [Answer(Prompt(f"p{index}", messages), f"text {index}", index % 2 == 0) for index in range(count)]
+
+
+def scores(reply: Any, count: int = 3, **changes: Any) -> tuple[list[float], list[Asked]]:
+    server = FakeServer(lambda asked: Reply(body=reply(asked.body) if callable(reply) else reply))
+    with server.running():
+        settings = ScorerSettings.model_validate({"address": server.address + "/score", "retries": 0, **changes})
+        made = RemoteScorer(settings)
+        try:
+            return made.score(answers(count)), server.asked
+        finally:
+            made.close()
+
+
+def test_each_response_is_sent_once_and_scored_in_order() -> None:
+    found, asked = scores(
+        lambda body: {"scores": [float(item["response"].split()[1]) for item in body["items"]]}, 5, batch_size=2
+    )
+    assert found == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert [len(one.body["items"]) for one in asked] == [2, 2, 1] and {one.path for one in asked} == {"/score"}
+    assert asked[0].body["items"][1] == {
+        "prompt": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who?"}],
+        "response": "text 1",
+        "finished": False,
+    }
+
+
+def test_what_is_no_score_is_nan_or_infinite() -> None:
+    found, _ = scores(b'{"scores": [null, NaN, -Infinity]}')
+    assert math.isnan(found[0]) and math.isnan(found[1]) and found[2] == -math.inf
+    assert scores(b'{"scores": [1, 2, 1' + b"0" * 400 + b"]}")[0] == [1.0, 2.0, math.inf]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({"scores": [1.0, 2.0]}, "gives 2 scores for 3 responses"),
+        ({"scores": [1.0, 2.0, 3.0, 4.0]}, "gives 4 scores for 3 responses"),
+        ({"scores": [1.0, "high", 3.0]}, "'high' as a score"),
+        ({"scores": [1.0, True, 3.0]}, "'True' as a score"),
+        ({"scores": 1.0}, 'without a list "scores"'),
+        ([1.0, 2.0, 3.0], 'without a list "scores"'),
+    ],
+)
+def test_an_answer_of_another_shape_is_told(body: Any, problem: str) -> None:
+    with pytest.raises(ServerError, match=rf"ppo.scorer.address: http\S+/score .*{problem}"):
+        scores(body)
