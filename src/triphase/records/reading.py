@@ -121,11 +121,7 @@ def stream_preferences(
 
 
 def _records(
-    source: SourceSettings,
-    base: Path,
-    convert: Callable[[Row], Iterator[Record]],
-    refused: RefuseRow,
-    part: Part,
+    source: SourceSettings, base: Path, convert: Callable[[Row], Iterator[Record]], refused: RefuseRow, part: Part
 ) -> Iterator[Located[Record]]:
     ids: dict[str, int] = {}
     count = 0
