@@ -230,7 +230,7 @@ def test_a_draft_survives_and_partial_rankings_ask_once(store: Store, address: s
         shown = next_after(page, shown)
     for key in ("2", "1"):
         page.keyboard.press(key)
-    page.wait_for_function("document.querySelector('#saved').textContent === 'draft saved'")
+    page.wait_for_function("() => document.querySelector('#saved').textContent === 'draft saved'")
     page.evaluate("localStorage.clear()")
     page.reload()
     assert item_shown(page) == shown

@@ -245,6 +245,7 @@ def test_headers_are_strict_everywhere(app: FastAPI) -> None:
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "same-origin", "no-referrer makes browsers send forms with Origin: null"
     assert browser.get("/rank").headers["cache-control"] == "no-store"
 
 
