@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from triphase.labelling import accounts, plan
+from triphase.labelling import accounts, assignment, plan, submission
 from triphase.labelling.application import create_application
 from triphase.labelling.context import ServerSettings
+from triphase.labelling.simulated import SimulatedLabelers
 from triphase.records.types import Message, Prompt, Response
 from triphase.settings.schema import LabellingSettings
 from triphase.store import Store
@@ -53,6 +54,27 @@ def prepared(store: Store, settings: LabellingSettings, count: int, *names: str,
     fill(store, count, responses)
     plan.make_items(store, settings, seed=0, now=0.0)
     people(store, *names)
+
+
+def days_of_work(store: Store, settings: LabellingSettings, *, names: list[str], days: int, now: float) -> None:
+    """Simulated labelers rank a few items on each of the last days, through the same functions as the page."""
+    crowd = SimulatedLabelers(lambda _prompt, text, _finished: -abs(len(text) - 90) / 30, 3, len(names))
+    prompts = {one.id: one for one in store.prompts()}
+    texts = {one.id: one for one in store.responses()}
+    crowd.standardise([(prompts[one.prompt_id], one) for one in texts.values()])
+    for day in range(days):
+        for name, alias in zip(names, crowd.names, strict=True):
+            clock = now - (days - day) * 86400.0 + 60.0 * len(name)
+            for round_ in range(4 + (3 * day + len(name)) % 7):
+                with store.transaction() as connection:
+                    taken = assignment.next_assignment(connection, name, settings, seed=1, now=clock)
+                    if taken is None:
+                        break
+                    shown = [texts[id_] for id_ in taken.order_shown]
+                    choice = crowd.choose(prompts[taken.prompt_id], shown, alias, round_)
+                    clock += choice.seconds
+                    places = [choice.places[one.id] for one in shown]
+                    submission.submit(connection, name, taken.id, submission.Given(places, choice.seconds), now=clock)
 
 
 @contextmanager

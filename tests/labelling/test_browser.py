@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.labelling.crowd import PASSWORD, people
+from tests.labelling.crowd import PASSWORD, days_of_work, people
 
 from triphase.labelling import accounts, plan
 from triphase.labelling.application import create_application
@@ -32,25 +32,38 @@ ANSWERS = (
     "Honestly, it made my week: small, warm, and full of people who have time for a word or two.",
 )
 
+GUIDELINES = """# What is better
+
+1. It **answers the question**.
+2. It is friendly, and true.
+3. Of two equals, the *shorter* one.
+
+Do not reward flattery. If you cannot tell, tie them.
+"""
+
+
+def filled(directory: Path, prompts: int, responses: int, settings: LabellingSettings) -> Store:
+    """An open store with items that read like people's, and a lead."""
+    draw = random.Random(4)
+    opened = open_store(directory)
+    added = [
+        Prompt(f"p{n:03d}", (Message("user", f"Tell a colleague about {draw.choice(SUBJECTS)} (no. {n})."),), "warm")
+        for n in range(prompts)
+    ]
+    opened.add_prompts(added)
+    opened.add_responses(
+        Response(f"{prompt.id}-{k}", prompt.id, text, f"sft-{k}", not text.endswith("and"))
+        for prompt in added
+        for k, text in enumerate(draw.sample(ANSWERS, responses))
+    )
+    plan.make_items(opened, settings, seed=0, now=0.0)
+    people(opened, "lea", role="lead")
+    return opened
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    draw = random.Random(4)
-    with open_store(tmp_path_factory.mktemp("browser")) as opened:
-        prompts = [
-            Prompt(
-                f"p{n:03d}", (Message("user", f"Tell a colleague about {draw.choice(SUBJECTS)} (no. {n})."),), "warm"
-            )
-            for n in range(40)
-        ]
-        opened.add_prompts(prompts)
-        opened.add_responses(
-            Response(f"{prompt.id}-{k}", prompt.id, text, f"sft-{k}", not text.endswith("and"))
-            for n, prompt in enumerate(prompts)
-            for k, text in enumerate(draw.sample(ANSWERS, 2 if n >= 36 else 4))
-        )
-        plan.make_items(opened, SETTINGS, seed=0, now=0.0)
-        people(opened, "lea", role="lead")
+    with filled(tmp_path_factory.mktemp("browser"), 40, 4, SETTINGS) as opened:
         yield opened
 
 
@@ -58,6 +71,33 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def address(store: Store) -> Iterator[str]:
     with in_thread(create_application(store, SETTINGS)) as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]:
+    with (
+        filled(tmp_path_factory.mktemp("pairs"), 8, 2, LabellingSettings()) as opened,
+        in_thread(create_application(opened, LabellingSettings())) as served,
+    ):
+        yield opened, served
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a store that five people have worked on for nine days."""
+    settings = LabellingSettings(overlap=3, overlap_share=0.5, gold_share=0.12, repeat_share=0.12)
+    names = ["ann", "bob", "carla", "deniz", "emil"]
+    with filled(tmp_path_factory.mktemp("judged"), 220, 4, settings) as opened:
+        people(opened, *names)
+        with opened.transaction() as connection:
+            for n in range(8):
+                text = {one.id: len(one.text) for one in opened.responses(f"p{n:03d}")}
+                order = sorted(text, key=lambda id_: abs(text[id_] - 90))
+                places = {id_: place for place, id_ in enumerate(order, start=1)}
+                plan.add_gold(connection, f"p{n:03d}", places, now=0.0, by="lea")
+        days_of_work(opened, settings, names=names, days=9, now=time.time())
+        with in_thread(create_application(opened, settings)) as served:
+            yield served
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +162,7 @@ def drag(page: Any, letter: int, slot: int) -> None:
 def rank_ten_by_keyboard(page: Any) -> None:
     shown = item_shown(page)
     for number in range(10):
-        pair = page.locator("[data-card]").count() == 2
-        for key in ("2",) if pair else ("2", "1", "3", "="):
+        for key in ("2", "1", "3", "="):
             page.keyboard.press(key)
         if number == 0:
             page.keyboard.press("+")
@@ -135,12 +174,8 @@ def rank_ten_by_keyboard(page: Any) -> None:
 def rank_ten_by_drag(page: Any) -> None:
     shown = item_shown(page)
     for _ in range(10):
-        if page.locator("[data-card]").count() == 2:
-            picture(page, "pair")
-            page.click("[data-card='0'] [data-place='1']")
-        else:
-            for letter, slot in ((0, 3), (1, 1), (2, 2), (3, 4)):
-                drag(page, letter, slot)
+        for letter, slot in ((0, 3), (1, 1), (2, 2), (3, 4)):
+            drag(page, letter, slot)
         page.click("#submit")
         shown = next_after(page, shown)
 
@@ -159,18 +194,16 @@ def test_a_labeler_from_invitation_to_twenty_items(store: Store, address: str, c
     rank_ten_by_keyboard(page)
     kept = answers(store, "ann")
     assert len(kept) == 10
-    four = [one.ranking for one in kept if len(one.ranking.order_shown) == 4]
-    assert all([one.places[id_] for id_ in one.order_shown] == [2, 1, 3, 3] for one in four)
+    assert all([one.ranking.places[id_] for id_ in one.ranking.order_shown] == [2, 1, 3, 3] for one in kept)
     rank_ten_by_drag(page)
     kept = answers(store, "ann")
     assert len(kept) == 20 and all(one.ranking.seconds is not None for one in kept)
     dragged = sorted((one.ranking for one in kept), key=lambda one: one.submitted_at)[10:]
-    four = [one for one in dragged if len(one.order_shown) == 4]
-    assert four and all([one.places[id_] for id_ in one.order_shown] == [3, 1, 2, 4] for one in four)
+    assert all([one.places[id_] for id_ in one.order_shown] == [3, 1, 2, 4] for one in dragged)
 
     page.keyboard.press("u")  # undo one
     page.wait_for_selector("#editing:not([hidden])")
-    page.keyboard.press("ArrowRight" if page.locator("[data-card]").count() == 2 else "ArrowDown")
+    page.keyboard.press("ArrowDown")
     picture(page, "undo")
     page.keyboard.press("Enter")
     page.wait_for_selector("#editing", state="hidden")
@@ -202,20 +235,71 @@ def test_the_lead_sees_them(store: Store, address: str, chromium: Any) -> None:
     page = new_page(chromium, address)
     sign_in(page, "lea")
     assert "20" in page.inner_text(".tiles")
-    picture(page, "lead-overview", full_page=True)
     page.click("text=Labelers")
     assert "ann" in page.inner_text("table")
-    picture(page, "lead-labelers", full_page=True)
     page.click("nav >> text=Flags")
     assert "personal data" in page.inner_text("table")
     page.click("table a")
     page.wait_for_selector("[name=place-0]")
-    picture(page, "lead-prompt", full_page=True)
     page.click("nav >> text=Samples")
     page.select_option("[name=state]", "skipped")
     page.click("text=Filter")
     page.wait_for_load_state()
-    assert "1 prompts" in page.inner_text("h1")
+    assert "1 prompt" in page.inner_text("h1")
+    assert page.problems == []
+
+
+def test_the_lead_sees_how_far_the_labels_can_be_trusted(judged: str, chromium: Any) -> None:
+    page = new_page(chromium, judged)
+    sign_in(page, "lea")
+    assert page.locator("svg.chart").count() == 2
+    picture(page, "lead-overview", full_page=True)
+    page.click("nav >> text=Labelers")
+    assert page.locator("svg.chart").count() == 5, "agreement, gold, consistency, position, length"
+    picture(page, "lead-labelers", full_page=True)
+    page.click("nav >> text=Conflicts")
+    page.click("table a >> nth=0")
+    page.wait_for_selector("[name=place-0]")
+    picture(page, "lead-prompt", full_page=True)
+    for number, place in enumerate((2, 1, 3, 4)):
+        page.fill(f"[name=place-{number}]", str(place))
+    page.fill("[name=note]", "B answers the question")
+    page.click("text=My ranking decides")
+    page.wait_for_selector("text=lea decided on")
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_leads_pages_fit_a_phone(judged: str, chromium: Any, scheme: str) -> None:
+    phone = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "color_scheme": scheme}
+    page = new_page(chromium, judged, **phone)
+    sign_in(page, "lea")
+    for path in ("", "/labelers", "/conflicts", "/flags", "/samples", "/guidelines", "/audit", "/prompt?id=p000"):
+        page.goto(f"/lead{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"/lead{path} is wider than the phone"
+    page.goto("/lead")
+    picture(page, f"lead-phone-{scheme}", full_page=True)
+
+
+def test_two_responses_are_a_comparison(pairs: tuple[Store, str], chromium: Any) -> None:
+    store, address = pairs
+    people(store, "gil")
+    page = new_page(chromium, address)
+    sign_in(page, "gil")
+    shown = item_shown(page)
+    assert page.locator("#slots").is_hidden() and page.locator("[data-place]").count() == 2
+    for key in ("1", "2", "ArrowLeft", "ArrowRight", "="):
+        page.keyboard.press(key)
+        if key == "2":
+            picture(page, "pair")
+        page.keyboard.press("Enter")
+        shown = next_after(page, shown)
+    page.click("[data-card='1'] [data-place='1']")
+    page.keyboard.press("Enter")
+    next_after(page, shown)
+    kept = sorted((one.ranking for one in answers(store, "gil")), key=lambda one: one.submitted_at)
+    places = [[one.places[id_] for id_ in one.order_shown] for one in kept]
+    assert places == [[1, 2], [2, 1], [1, 2], [2, 1], [1, 1], [2, 1]]
     assert page.problems == []
 
 
@@ -224,10 +308,6 @@ def test_a_draft_survives_and_partial_rankings_ask_once(store: Store, address: s
     page = new_page(chromium, address)
     sign_in(page, "bob")
     shown = item_shown(page)
-    while page.locator("[data-card]").count() == 2:
-        page.keyboard.press("1")
-        page.keyboard.press("Enter")
-        shown = next_after(page, shown)
     for key in ("2", "1"):
         page.keyboard.press(key)
     page.wait_for_function("() => document.querySelector('#saved').textContent === 'draft saved'")
@@ -250,13 +330,15 @@ def test_a_server_away_is_told_and_the_answer_is_sent_later(store: Store, addres
     page = new_page(chromium, address)
     sign_in(page, "cy")
     shown = item_shown(page)
-    for key in ("1", "2") if page.locator("[data-card]").count() == 4 else ("1",):
-        page.keyboard.press(key)
     page.context.set_offline(True)
+    for key in ("1", "2"):
+        page.keyboard.press(key)
+    page.wait_for_function("() => document.querySelector('#saved').textContent === 'draft kept in this browser'")
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
     page.wait_for_selector("#away:not([hidden])")
     assert "kept here" in page.inner_text("#away")
+    assert page.evaluate("Object.keys(localStorage).some((key) => key.startsWith('triphase draft'))")
     page.context.set_offline(False)
     next_after(page, shown)
     assert len(answers(store, "cy")) == 1
@@ -272,9 +354,9 @@ def test_on_a_phone(store: Store, address: str, chromium: Any, scheme: str) -> N
     shown = item_shown(page)
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= 390, "the page is wider than the phone"
-    cards = page.locator("[data-card]").count()
-    for position in range(cards if cards > 2 else 1):
+    for position in range(4):
         page.tap(f"[data-card='{position}'] [data-place='{position + 1}']")
+    page.wait_for_timeout(300)  # the colours of the last tap fade
     picture(page, f"phone-{scheme}")
     page.tap("#submit")
     next_after(page, shown)
@@ -311,3 +393,33 @@ def test_names_and_focus_for_screen_readers(store: Store, address: str, chromium
     assert page.evaluate("document.activeElement !== document.body")
     assert page.locator("[role=status][aria-live=polite]").count() == 1
     assert page.get_attribute("html", "lang") == "en"
+
+
+def test_new_guidelines_open_once_and_stay_beside_the_work(store: Store, address: str, chromium: Any) -> None:
+    lead = new_page(chromium, address)
+    sign_in(lead, "lea")
+    lead.goto("/lead/guidelines")
+    lead.fill("#text", GUIDELINES)
+    lead.click("text=Save as version")
+    people(store, "hal")
+    page = new_page(chromium, address)
+    sign_in(page, "hal")
+    shown = item_shown(page)
+    page.wait_for_selector("#guidelines-dialog[open] h1")
+    for key in ("1", "2", "3", "4"):
+        page.keyboard.press(key)
+    picture(page, "guidelines")
+    page.keyboard.press("Enter")
+    next_after(page, shown)
+    (answer,) = answers(store, "hal")
+    assert answer.guideline_version == 1
+    page.reload()
+    item_shown(page)
+    assert page.locator("#guidelines-dialog[open]").count() == 0, "it was new only once"
+    page.keyboard.press("g")
+    page.wait_for_selector("#guidelines-dialog[open]")
+    page.reload()
+    page.wait_for_selector("#guidelines-dialog[open]")
+    page.keyboard.press("g")
+    page.wait_for_selector("#guidelines-dialog:not([open])", state="attached")
+    assert page.problems == []

@@ -1,29 +1,37 @@
 """Small charts as SVG inside the page; their colours come from the style sheet, their words from ``title``."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 from markupsafe import Markup, escape
 
 from triphase.labelling.agreement import Agreement, Estimate
 
 _WIDTH, _ROW = 560, 26
+_WORD = 46
+"""So wide is a day's name with the space around it."""
 
 
 def bars(points: Sequence[tuple[str, float]], title: str) -> Markup:
-    """Upright bars, one for each label, the value on each."""
+    """Upright bars, one for each label, the value on each; words are thinned out where they would touch."""
     if not points:
         return Markup("")
     height, top = 150, max(value for _, value in points) or 1.0
     width = _WIDTH / max(len(points), 8)
-    parts = []
+    step = ceil(_WORD / width)
+    parts = [f'<line class="grid" x1="0" y1="{height - 21.5}" x2="{_WIDTH}" y2="{height - 21.5}"/>']
     for index, (label, value) in enumerate(points):
         tall = (height - 44) * value / top
-        left, upper = index * width + 3, height - 22 - tall
+        left, upper, middle = (index + 0.1) * width, height - 22 - tall, (index + 0.5) * width
         parts.append(
-            f'<rect class="bar" x="{left:.1f}" y="{upper:.1f}" width="{width - 6:.1f}" height="{tall:.1f}" rx="2"/>'
-            f'<text class="value" x="{left + width / 2 - 3:.1f}" y="{upper - 5:.1f}">{value:g}</text>'
-            f'<text class="tick" x="{left + width / 2 - 3:.1f}" y="{height - 6}">{escape(label)}</text>'
+            f'<rect class="bar" x="{left:.1f}" y="{upper:.1f}" width="{0.8 * width:.1f}" height="{tall:.1f}" rx="2">'
+            f"<title>{escape(label)}: {value:g}</title></rect>"
         )
+        if (len(points) - 1 - index) % step == 0:
+            parts.append(
+                f'<text class="value" x="{middle:.1f}" y="{upper - 5:.1f}">{value:g}</text>'
+                f'<text class="tick" x="{middle:.1f}" y="{height - 6}">{escape(label)}</text>'
+            )
     return _svg(height, title, "".join(parts))
 
 

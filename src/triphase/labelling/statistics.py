@@ -182,7 +182,7 @@ def _progress(connection: Connection, every: Sequence[Answer], now: float) -> Pr
         open_flags=open_flags,
         per_hour=None if rate is None else 3600.0 * rate,
         seconds_left=None if rate is None else wanted / rate,
-        by_day=tuple(sorted(days.items()))[-30:],
+        by_day=tuple((day, days[day]) for day in range(min(days), max(days) + 1))[-30:] if days else (),
     )
 
 

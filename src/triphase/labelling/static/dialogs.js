@@ -3,7 +3,7 @@
 const find = (selector) => document.querySelector(selector);
 
 export function isOpen() {
-  return document.querySelector("dialog[open]") !== null;
+  return document.querySelector("dialog:modal") !== null;
 }
 
 export function openHelp(name) {

@@ -3,6 +3,7 @@
 import { attempt, call, Refused } from "./api.js";
 import { ask, isOpen, openHelp } from "./dialogs.js";
 import { makeDraggable } from "./drag.js";
+import { greet, toggleGuide } from "./guide.js";
 import { canonical, empty, letter, move, ordinal, place, spoken, tie, unranked } from "./ranking.js";
 import { Timer } from "./timer.js";
 import { drawItem, drawNothing, drawProgress, drawRanking, say, tell } from "./view.js";
@@ -254,7 +255,7 @@ const KEYS = {
   s: skip,
   f: () => flag(state.current),
   p: () => flag(null),
-  g: () => openHelp("guidelines-dialog"),
+  g: toggleGuide,
   "?": () => openHelp("keys-dialog"),
   q: () => { awaitingQuality = askQuality; if (askQuality) say("Quality: 1 to 7"); },
   "+": () => strengthen(1),
@@ -301,7 +302,7 @@ document.addEventListener("click", (event) => {
     focusQuietly(state.current);
   } else if (data.flag) flag(data.flag === "prompt" ? null : Number(data.flag));
   else if (data.act === "tie") { choosePair(null); focusQuietly(state.current); }
-  else if (data.act) ({ submit, skip, undo, leave, help: () => openHelp("keys-dialog"), guide: () => openHelp("guidelines-dialog") })[data.act]();
+  else if (data.act) ({ submit, skip, undo, leave, help: () => openHelp("keys-dialog"), guide: toggleGuide })[data.act]();
   else if (data.card) { state.current = Number(data.card); draw(); }
 });
 
@@ -312,5 +313,8 @@ document.addEventListener("focusin", (event) => {
 
 find("#note").addEventListener("input", () => changed(""));
 makeDraggable(document.body, (position, value) => setPlace(position, value));
-during(async () => receive(await call("GET", "/api/next")));
+during(async () => {
+  await receive(await call("GET", "/api/next"));
+  greet();
+});
 setInterval(() => { if (!state.item && !busy && !document.hidden) leave(); }, 30000);

@@ -1,6 +1,6 @@
 // Draws an item. Every text goes in as textContent: nothing that a model wrote can become markup.
 
-import { canonical, letter, ordinal, spoken, unranked } from "./ranking.js";
+import { letter, ordinal, spoken, unranked } from "./ranking.js";
 
 const find = (selector) => document.querySelector(selector);
 
@@ -22,6 +22,7 @@ function conversation(messages) {
 }
 
 function placeButtons(position, count) {
+  if (count === 2) return pairButton(position);
   const box = element("div", { class: "places", role: "group", "aria-label": `Place of response ${letter(position)}` });
   for (let value = 1; value <= count; value += 1) {
     box.append(element("button", {
@@ -30,6 +31,15 @@ function placeButtons(position, count) {
     }, String(value)));
   }
   return box;
+}
+
+// Of two, one button says which is better; its key is the number of the response.
+function pairButton(position) {
+  const button = element("button", {
+    type: "button", "data-position": position, "data-place": 1, "aria-pressed": "false", tabindex: "-1",
+    "aria-label": `Response ${letter(position)} is better`,
+  }, element("kbd", {}, String(position + 1)), " This one is better");
+  return element("div", { class: "places" }, button);
 }
 
 function qualityButtons(position) {
@@ -60,7 +70,7 @@ function card(response, position, count, askQuality) {
 }
 
 function slots(count) {
-  const made = [element("div", { class: "slot none", "data-slot": "none" }, element("span", { class: "slot-name" }, "not ranked"))];
+  const made = [element("div", { class: "slot none", "data-slot": "none" }, element("span", { class: "slot-name" }, "unranked"))];
   for (let value = 1; value <= count; value += 1) {
     made.push(element("div", { class: "slot", "data-slot": value },
       element("span", { class: "slot-name" }, value === 1 ? "1st, best" : ordinal(value))));
@@ -86,10 +96,10 @@ export function drawRanking(state) {
     const position = Number(one.dataset.card);
     const value = places[position];
     const tied = value !== null && places.filter((other) => other === value).length > 1;
-    const said = value === null ? "not ranked" : `${ordinal(value)}${tied ? ", tied" : ""}`;
+    const said = value === null ? "not ranked" : equalPair ? "equal" : `${ordinal(value)}${tied ? ", tied" : ""}`;
     one.classList.toggle("current", position === current);
     one.classList.toggle("placed", value !== null);
-    one.classList.toggle("best", value !== null && canonical(places)[position] === 1);
+    one.classList.toggle("best", value === 1 && !equalPair);
     one.querySelector(".badge").textContent = said;
     one.setAttribute("aria-label", `Response ${letter(position)}, ${said}`);
   }
