@@ -8,10 +8,25 @@ anyone; until then its holder may still hand in.
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Float, Row, String, and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Float,
+    Row,
+    Select,
+    String,
+    and_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from triphase.errors import TriphaseError
 from triphase.settings.schema import LabellingSettings
@@ -47,20 +62,19 @@ def next_assignment(
     connection: Connection, labeler: str, settings: LabellingSettings, *, seed: int, now: float
 ) -> Assignment | None:
     """The item that the labeler holds, else a new one; None where nothing is left for them."""
-    status = connection.execute(_STATUS, {"me": labeler}).scalar_one()
-    if status != "active":
+    state = connection.execute(_STATE, {"me": labeler, "now": now, "until": expires}).one()
+    if state.status != "active":
         raise NotNow("you are paused: the lead will say when there is more to do")
     expires = now + settings.lease_minutes * 60.0
     held = _held(connection, labeler)
     if held is None or not connection.execute(_RENEW, {"renewed": held.id, "me": labeler, "until": expires}).rowcount:
-        held = _take(connection, labeler, settings, seed, now)
+        held = _take(connection, labeler, settings, seed, now, state)
     if held is None:
         return None
-    draft = connection.execute(_DRAFT, {"id": held.id, "me": labeler}).scalar()
-    order = tuple(json.loads(held.order_shown))
     return Assignment(
-        held.id, held.item_id, held.prompt_id, held.purpose, order, expires, json.loads(draft) if draft else None
-    )
+        held.id, held.item_id, held.prompt_id, held.purpose, tuple(json.loads(held.order_shown)), expires,
+        json.loads(held.draft) if held.draft else None,
+    )  # fmt: skip
 
 
 def order_for(
@@ -76,16 +90,23 @@ def order_for(
     return order
 
 
-# The statements of the ordinary path are made once: building them anew would take longer than running them.
+# The statements of the ordinary path are made once: building them anew would take longer than running them. They are
+# few, since on PostgreSQL each one is a journey to the server and back.
 _ME, _NOW = bindparam("me", type_=String), bindparam("now", type_=Float)
 # A lease that ends later than one that begins now was given by a clock that has gone back since: it is void too.
 _VOID = or_(
     assignments.c.expires_at < _NOW, assignments.c.expires_at > bindparam("until", type_=Float) + CLOCK_SLACK_SECONDS
 )
-_STATUS = select(labelers.c.status).where(labelers.c.name == _ME).with_for_update()
+_STATE = (
+    select(
+        labelers.c.status,
+        select(func.count()).where(rankings.c.labeler == _ME).scalar_subquery().label("answered"),
+        exists().where(assignments.c.state == "leased", _VOID).label("any_expired"),
+    )
+    .where(labelers.c.name == _ME)
+    .with_for_update(of=labelers)
+)
 """On PostgreSQL this locks the labeler's row, so that two tabs of one person wait for each other."""
-_ANSWERED = select(func.count()).where(rankings.c.labeler == _ME)
-_DRAFT = select(drafts.c.content).where(drafts.c.assignment_id == bindparam("id"), drafts.c.labeler == _ME)
 _RENEW = (
     update(assignments)
     .where(assignments.c.id == bindparam("renewed"), assignments.c.labeler == _ME, assignments.c.state == "leased")
@@ -94,6 +115,8 @@ _RENEW = (
 _SEAT = select(
     assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.order_shown,
     items.c.prompt_id, items.c.response_ids,
+    select(drafts.c.content).where(drafts.c.assignment_id == assignments.c.id, drafts.c.labeler == _ME)
+    .scalar_subquery().label("draft"),
 ).join(items)  # fmt: skip
 _HELD = _SEAT.where(assignments.c.labeler == _ME, assignments.c.state == "leased").order_by(assignments.c.id).limit(1)
 _mine = assignments.alias("mine")
@@ -128,10 +151,11 @@ def _held(connection: Connection, labeler: str) -> _Seat | None:
     return connection.execute(_HELD, {"me": labeler}).first()
 
 
-def _take(connection: Connection, labeler: str, settings: LabellingSettings, seed: int, now: float) -> _Seat | None:
+def _take(
+    connection: Connection, labeler: str, settings: LabellingSettings, seed: int, now: float, state: _Seat
+) -> _Seat | None:
     """Take a gold item, a repeat or a seat; which of them is drawn by labeler and count, so it cannot be foreseen."""
-    answered = connection.execute(_ANSWERED, {"me": labeler}).scalar_one()
-    draw = random.Random(f"purpose {seed} {labeler} {answered}").random()  # noqa: S311
+    draw = random.Random(f"purpose {seed} {labeler} {state.answered}").random()  # noqa: S311
     expires = now + settings.lease_minutes * 60.0
     if draw < settings.gold_share:
         taken = _take_gold(connection, labeler, seed, now, expires)
@@ -139,11 +163,17 @@ def _take(connection: Connection, labeler: str, settings: LabellingSettings, see
         taken = _take_repeat(connection, labeler, seed, now, expires)
     else:
         taken = None
-    return taken if taken is not None else _take_seat(connection, labeler, seed, now, expires)
+    if taken is not None:
+        return taken
+    queries = (_EXPIRED, _OPEN) if state.any_expired else (_OPEN,)
+    return _take_seat(connection, labeler, queries, seed, now, expires)
 
 
-def _take_seat(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Seat | None:
-    for query in (_EXPIRED, _OPEN):
+def _take_seat(
+    connection: Connection, labeler: str, queries: Sequence[Select[*tuple[Any, ...]]], seed: int, now: float,
+    expires: float,
+) -> _Seat | None:  # fmt: skip
+    for query in queries:
         for _ in range(_TRIES):
             seat = connection.execute(query, {"me": labeler, "now": now, "until": expires}).first()
             if seat is None:

@@ -8,8 +8,8 @@ from markupsafe import Markup, escape
 from triphase.labelling.agreement import Agreement, Estimate
 
 _WIDTH, _ROW = 560, 26
-_WORD = 46
-"""So wide is a day's name with the space around it."""
+_WORD, _LETTER, _MOST_GUTTER = 46, 8, 190
+"""So wide are a day's name with the space around it, a letter, and the widest column of names."""
 
 
 def bars(points: Sequence[tuple[str, float]], title: str) -> Markup:
@@ -40,7 +40,8 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], title: str, mark: flo
     rows = [row for row in rows if row[1] is not None]
     if not rows:
         return Markup("")
-    left, span = 170, _WIDTH - 170 - 60
+    left = min(_MOST_GUTTER, 24 + _LETTER * max(len(label) for label, _ in rows))
+    span = _WIDTH - left - 60
     height = _ROW * len(rows) + 24
     parts = [
         f'<line class="grid" x1="{left + span * share:.1f}" y1="4" x2="{left + span * share:.1f}" y2="{height - 20}"/>'
@@ -69,7 +70,8 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
     names = sorted({name for pair in by_pair for name in pair})
     if not names or len(names) > 24:
         return Markup("")
-    left, cell = 130, min(46.0, (_WIDTH - 130) / len(names))
+    left = min(_MOST_GUTTER, 16 + _LETTER * max(len(name) for name in names))
+    cell = min(46.0, (_WIDTH - left) / len(names))
     parts = []
     for row, name in enumerate(names):
         y = cell * row

@@ -15,7 +15,7 @@ from triphase.settings.schema import LabellingSettings
 from triphase.store import Store
 
 Result = TypeVar("Result")
-_POSTGRES_THREADS = 8
+_POSTGRES_THREADS = 4
 _SLOW_THREADS = 3
 
 
@@ -66,6 +66,15 @@ class Context:
 
         def run() -> Result:
             with self.store.reading() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._quick, run)
+
+    async def glance(self, work: Callable[[Connection], Result]) -> Result:
+        """Run ``work``, which reads with one statement."""
+
+        def run() -> Result:
+            with self.store.glance() as connection:
                 return work(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._quick, run)

@@ -11,16 +11,18 @@ from triphase.labelling.texts import visible
 from triphase.store.schema import assignments, items, prompts, rankings, responses
 
 _DAY = 86400.0
-_PROMPT = select(prompts.c.messages).where(prompts.c.id == bindparam("prompt", type_=String))
-_RESPONSES = select(responses.c.id, responses.c.text, responses.c.finished).where(
-    responses.c.prompt_id == bindparam("prompt", type_=String)
+_SHOWN = (
+    select(prompts.c.messages, responses.c.id, responses.c.text, responses.c.finished)
+    .join(responses, responses.c.prompt_id == prompts.c.id)
+    .where(prompts.c.id == bindparam("prompt", type_=String))
 )
 
 
 def shown(connection: Connection, prompt_id: str, order: Sequence[str]) -> dict[str, Any]:
     """The conversation and the responses in this order; no ids and no models."""
-    messages = json.loads(connection.execute(_PROMPT, {"prompt": prompt_id}).scalar_one())
-    texts = {row.id: row for row in connection.execute(_RESPONSES, {"prompt": prompt_id})}
+    rows = connection.execute(_SHOWN, {"prompt": prompt_id}).all()
+    messages = json.loads(rows[0].messages)
+    texts = {row.id: row for row in rows}
     return {
         "prompt": [{"role": role, "content": visible(content)} for role, content in messages],
         "responses": [{"text": visible(texts[id_].text), "finished": texts[id_].finished} for id_ in order],

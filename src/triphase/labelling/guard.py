@@ -88,7 +88,7 @@ async def session_of(request: Request, context: Context) -> Session | None:
     token = sessions.unsealed(request.cookies.get(COOKIE, ""), context.key)
     if token is None:
         return None
-    return await context.read(lambda connection: sessions.find(connection, token, context.now()))
+    return await context.glance(lambda connection: sessions.find(connection, token, context.now()))
 
 
 def _from_here(request: Request) -> bool:

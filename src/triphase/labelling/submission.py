@@ -188,6 +188,7 @@ _SEAT = (
     select(
         assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.state, assignments.c.labeler,
         assignments.c.leased_at, assignments.c.order_shown, items.c.prompt_id, items.c.response_ids, labelers.c.status,
+        select(func.max(guidelines.c.version)).scalar_subquery().label("guideline"),
     )
     .join(items, items.c.id == assignments.c.item_id)
     .join(labelers, labelers.c.name == bindparam("me", type_=String))
@@ -223,9 +224,8 @@ def _answer(
         seconds = min(seconds, round(now - leased_at + 2.0, 2))
     ranking = Ranking(identity, seat.prompt_id, labeler, places, tuple(order), now, seconds, given.note)
     purpose: Purpose = seat.purpose
-    return Answer(
-        ranking, purpose, status, assignment_id or seat.id, latest_guideline(connection), given.strength, None, quality
-    )
+    guideline = seat.guideline if hasattr(seat, "guideline") else latest_guideline(connection)
+    return Answer(ranking, purpose, status, assignment_id or seat.id, guideline, given.strength, None, quality)
 
 
 def _problem(given: Given, count: int) -> str | None:

@@ -26,6 +26,7 @@ class Store(Labels):
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
+        self._autocommitting = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -39,6 +40,16 @@ class Store(Labels):
     def reading(self) -> Iterator[Connection]:
         """A connection that sees one moment of the store."""
         with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """A connection for one reading statement: without a transaction around it, where that saves journeys."""
+        if not self.is_postgresql:
+            with self.reading() as connection:
+                yield connection
+            return
+        with self._translated(), self._autocommitting.connect() as connection:
             yield connection
 
     @property
@@ -108,7 +119,7 @@ def _url(url_or_path: str | Path) -> URL:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         return create_engine(
-            url, pool_size=8, max_overflow=8, pool_pre_ping=True, isolation_level="READ COMMITTED",
+            url, pool_size=8, max_overflow=8, isolation_level="READ COMMITTED",
             connect_args={"connect_timeout": 5},
         )  # fmt: skip
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
