@@ -26,6 +26,8 @@ from triphase.settings.schema import LabellingSettings
 from triphase.store import Store, open_store
 
 _console = Console(highlight=False, soft_wrap=True)
+PAGE = "http://127.0.0.1:8400"
+"""Where the page is served unless told otherwise."""
 OPERATOR = "command line"
 """How the audit calls whoever uses these commands."""
 
@@ -55,11 +57,11 @@ def serve(
     from triphase.labelling.application import create_application
 
     serving.check_safe(host, certificate, behind_proxy)
-    settings, seed = _settings_of(run_or_store)
+    settings, seed = settings_of_store(run_or_store)
     local = serving.is_loopback(host)
     scheme = "https" if certificate else "http"
     here = (address or f"{scheme}://{host}:{port}").rstrip("/")
-    with _opened(run_or_store) as store:
+    with opened(run_or_store) as store:
         made = plan.make_items(store, settings, seed=seed, now=time.time())
         if made:
             _console.print(f"{made} new items are ready to be ranked.")
@@ -92,8 +94,8 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
     """
     from triphase.labelling import importing
 
-    settings, seed = _settings_of(run_or_store)
-    with _opened(run_or_store) as store:
+    settings, seed = settings_of_store(run_or_store)
+    with opened(run_or_store) as store:
         for path in files:
             done = importing.import_file(store, path, heldout_share=heldout_share, now=time.time(), by=OPERATOR)
             _console.print(f"{path}: {done.prompts} prompts, {done.responses} responses, {done.rankings} rankings new")
@@ -114,7 +116,7 @@ def export_file(
     """
     from triphase.labelling import exporting
 
-    with _opened(run_or_store, must_exist=True) as store:
+    with opened(run_or_store, must_exist=True) as store:
         _console.print(f"{path}: {exporting.export_file(store, path, format)} lines")
 
 
@@ -122,7 +124,7 @@ def stats(run_or_store: str, /) -> None:
     """Print what the lead's page shows: progress, agreement, and each labeler's record."""
     from triphase.labelling.telling import tell
 
-    with _opened(run_or_store, must_exist=True) as store:
+    with opened(run_or_store, must_exist=True) as store:
         tell(collect(store, time.time()), _console)
 
 
@@ -150,8 +152,8 @@ def simulate(
     from triphase.labelling.simulated import SimulatedLabelers
     from triphase.labelling.telling import tell
 
-    settings, run_seed = _settings_of(run_or_store)
-    with _opened(run_or_store, must_exist=True) as store:
+    settings, run_seed = settings_of_store(run_or_store)
+    with opened(run_or_store, must_exist=True) as store:
         plan.make_items(store, settings, seed=run_seed, now=time.time())
         crowd = SimulatedLabelers(_gold(gold), seed, labelers)
         by_id = {prompt.id: prompt for prompt in store.prompts()}
@@ -189,7 +191,7 @@ def users_add(
     """Make an account. The password is asked for, or read from standard input where that is no terminal."""
     given = password if password is not None else _ask_password()
     hashed = accounts.hashed(given)
-    with _opened(run_or_store) as store, store.transaction() as connection:
+    with opened(run_or_store) as store, store.transaction() as connection:
         accounts.add_account(connection, name, role, hashed, now=time.time(), by=OPERATOR)
     _console.print(f"{name} can sign in as {role}.")
 
@@ -199,7 +201,7 @@ def users_list(run_or_store: str, /) -> None:
     table = Table()
     for column in ("name", "role", "status", "signs in"):
         table.add_column(column)
-    with _opened(run_or_store, must_exist=True) as store, store.reading() as connection:
+    with opened(run_or_store, must_exist=True) as store, store.reading() as connection:
         for one in accounts.accounts(connection):
             table.add_row(one.name, one.role, one.status, "yes" if one.can_sign_in else "no")
     _console.print(table)
@@ -217,7 +219,7 @@ def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resu
     if withdraw and resume:
         raise SettingsError("withdraw and resume exclude each other; give one of them")
     status = "withdrawn" if withdraw else "active" if resume else "paused"
-    with _opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
+    with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
         moved = standing.set_status(connection, name, status, now=time.time(), by=OPERATOR)
     _console.print(f"{name} is {status}." + (f" {moved} rankings moved." if moved else ""))
 
@@ -226,13 +228,14 @@ def users_reset(run_or_store: str, name: str, /, *, password: str | None = None)
     """Give someone a new password, and end their sessions."""
     given = password if password is not None else _ask_password()
     hashed = accounts.hashed(given)
-    with _opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
+    with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
         accounts.set_password(connection, name, hashed, now=time.time(), by=OPERATOR)
     _console.print(f"{name} has a new password.")
 
 
 @contextmanager
-def _opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
+def opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
+    """The store of a run, file or URL; with ``must_exist`` an error where a file is not there."""
     path = Path(run_or_store)
     if must_exist and "://" not in run_or_store:
         file = path / "labels.sqlite" if path.is_dir() else path
@@ -242,7 +245,7 @@ def _opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
         yield store
 
 
-def _settings_of(run_or_store: str) -> tuple[LabellingSettings, int]:
+def settings_of_store(run_or_store: str) -> tuple[LabellingSettings, int]:
     """The labelling settings and the seed of a run; the defaults for a store that stands alone."""
     config = Path(run_or_store)
     config = config if config.is_dir() else config.parent

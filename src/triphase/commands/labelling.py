@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from triphase.commands.label import PAGE
 from triphase.commands.run import HERE, Run
 from triphase.errors import RunError
 from triphase.labelling.agreement import pairwise_agreement, ranking_alpha
@@ -59,10 +60,10 @@ def _require_rankings(run: Run, store: Store) -> None:
     done = len(ready & ranked)
     if done < wanted:
         raise WaitingForLabels(
-            f"people are to rank: {done} of {len(ready)} prompts have a ranking, {wanted} are needed "
-            f"(labelling.required_share). Serve the page with "
-            f"`triphase label serve {run.path}`, or import rankings with `triphase label import`; then give this "
-            "command again"
+            f"people are to rank: {done} of {len(ready)} prompts have a ranking, {wanted} are needed, "
+            f"{wanted - done} are missing (labelling.required_share). Serve the page with "
+            f"`triphase label serve {run.path}` and open {PAGE}, or import rankings with "
+            f"`triphase label import {run.path} FILE`; then give this command again"
         )
 
 

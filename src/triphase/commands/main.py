@@ -38,6 +38,7 @@ LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("export", "label:export_file", "Write rankings or comparisons from the store to a file."),
     ("stats", "label:stats", "Progress, agreement and the figures of each labeler."),
     ("simulate", "label:simulate", "Let simulated labelers rank what is waiting."),
+    ("score", "label_score:score", "Score responses with reward models; what they are unsure of is ranked first."),
 )
 USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("add", "label:users_add", "Add a labeler."),
@@ -61,7 +62,7 @@ def application() -> App:
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=()),
     )
-    label = App(name="label", help="The human step: serve, import, export, stats, simulate, users.")
+    label = App(name="label", help="The human step: serve, import, export, stats, simulate, score, users.")
     users = App(name="users", help="The labelers: add, list, pause, reset.")
     for owner, table in ((app, COMMANDS), (label, LABEL_COMMANDS), (users, USER_COMMANDS)):
         for place, (name, function, meaning) in enumerate(table):

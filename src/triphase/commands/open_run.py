@@ -13,16 +13,21 @@ from triphase.training.finals import is_whole, load_policy
 from triphase.training.state import StopRequest
 
 
+def open_run(path: Path) -> Run:
+    """A run as it stands now, which need not be where it was made."""
+    here = path.resolve()
+    settings = load_settings(path).model_copy(update={"output": str(here.parent), "name": here.name})
+    return Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
+
+
 def open_policy(path: Path) -> tuple[SharedModel, str | None, RunSettings]:
     """The model of a run with the adapter of its PPO policy (of its SFT policy where PPO has not been run).
 
     Raises:
         RunError: the run has no policy yet.
     """
-    # Where it stands now, which need not be where it was made.
-    here = path.resolve()
-    settings = load_settings(path).model_copy(update={"output": str(here.parent), "name": here.name})
-    run = Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
+    run = open_run(path)
+    settings = run.settings
     if not is_whole(path / "sft" / "final"):
         raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")
     shared = run.model()
