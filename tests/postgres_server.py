@@ -19,7 +19,7 @@ class PostgresServer:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.data = directory / "data"
-        binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda found: int(found.parent.name))
         if not binaries:
             raise RuntimeError("there is no PostgreSQL; install it with: apt-get install postgresql-15")
         self.binaries = binaries[-1]

@@ -18,6 +18,7 @@ from triphase.records.types import Comparison, Message, Prompt, Ranking, Respons
 from triphase.settings.schema import SourceSettings
 from triphase.store import Store, open_store
 from triphase.store.answers import Answer
+from triphase.store.beside import insert_beside
 
 
 def written(path: Path, *rows: object) -> Path:
@@ -226,6 +227,27 @@ def contents(draw: st.DrawFn) -> tuple[list[Prompt], list[Response], list[Answer
     return prompts, responses, answers, gold
 
 
+def companions(
+    prompts: list[Prompt], responses: list[Response], answers: list[Answer]
+) -> list[tuple[str, dict[str, object]]]:
+    """Guidelines, scores, flags and decisions about what is there."""
+    rows: list[tuple[str, dict[str, object]]] = [
+        ("guideline", {"version": 1, "text": "# Be kind", "created_by": "lea", "created_at": 1.0})
+    ]
+    rows += [("score", {"response_id": one.id, "scorer": "a", "score": 0.5}) for one in responses]
+    unsettled = {"resolution": None, "resolved_by": None, "resolved_at": None}
+    rows += [
+        ("flag", {"prompt_id": one.id, "response_id": None, "labeler": "cy", "reason": "unsafe", "note": "",
+                  "created_at": 2.0, **unsettled}) for one in prompts
+    ]  # fmt: skip
+    rows += [
+        ("decision", {"prompt_id": one.ranking.prompt_id, "ranking_id": one.ranking.id, "decided_by": "lea",
+                      "decided_at": float(number), "decision": "ranked", "note": "so"})
+        for number, one in enumerate(answers) if one.purpose == "adjudication"
+    ]  # fmt: skip
+    return rows
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(contents())
 def test_import_after_export_gives_the_same_store(tmp_path_factory: pytest.TempPathFactory, made: tuple) -> None:
@@ -238,12 +260,29 @@ def test_import_after_export_gives_the_same_store(tmp_path_factory: pytest.TempP
         with store.transaction() as connection:
             for prompt_id, places in gold:
                 plan.add_gold(connection, prompt_id, places, now=0.0, by="t")
+            insert_beside(connection, companions(prompts, responses, answers))
         export_file(store, one / "all.jsonl", "store")
         import_file(other, one / "all.jsonl")
         assert other.prompts() == store.prompts() and other.responses() == store.responses()
         assert other.answers(counted=False) == store.answers(counted=False)
         assert other.ranked_groups("train") == store.ranked_groups("train")
-        assert list(export_rows(other, "store")) == list(export_rows(store, "store"))
+        assert other.scores() == store.scores()
+        everything = list(export_rows(store, "store"))
+        assert list(export_rows(other, "store")) == everything
+        import_file(other, one / "all.jsonl")
+        assert list(export_rows(other, "store")) == everything, "importing again adds nothing"
+
+
+def test_a_store_row_that_contradicts_is_refused(tmp_path: Path) -> None:
+    rule = {"type": "guideline", "version": 1, "text": "Be kind", "created_by": "lea", "created_at": 0.0}
+    with open_store(tmp_path) as store:
+        import_file(store, written(tmp_path / "a.jsonl", rule))
+        with pytest.raises(StoreError, match="the guideline 1 is already in the store with other content"):
+            import_file(store, written(tmp_path / "b.jsonl", {**rule, "text": "Be short"}))
+        with pytest.raises(StoreError, match="a guideline has an unknown column 'colour'"):
+            import_file(store, written(tmp_path / "c.jsonl", {**rule, "colour": "red"}))
+        with pytest.raises(StoreError, match="a guideline has no column 'text'"):
+            import_file(store, written(tmp_path / "d.jsonl", {k: v for k, v in rule.items() if k != "text"}))
 
 
 def test_items_follow_an_import(tmp_path: Path) -> None:

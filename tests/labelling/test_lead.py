@@ -133,7 +133,8 @@ def test_samples_filter(app: FastAPI, store: Store) -> None:
     lea = signed_in(app, "lea")
     for query, count in (("", 4), ("text=thing+2", 1), ("text=%25", 0), ("state=ranked", 3), ("state=not+ranked", 1),
                          ("labeler=bob", 3), ("model=model-3", 4), ("split=heldout", 0), ("page=9", 4)):  # fmt: skip
-        assert f'<span class="hint">{count} prompts</span>' in lea.get(f"/lead/samples?{query}").text, query
+        said = "1 prompt" if count == 1 else f"{count} prompts"
+        assert f'<span class="hint">{said}</span>' in lea.get(f"/lead/samples?{query}").text, query
     assert lea.get("/lead/samples?page=-1").status_code == 422
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 from tests.labelling.crowd import fill
+from tests.labelling.light import simulate_lightly
 from tests.labelling.live import LiveServer, free_port
 from tests.postgres_server import PostgresServer
 
@@ -61,9 +62,7 @@ def run_load(where: str | Path, prompts: int, people: int, most: int | None, thi
     server.start()
     begun = time.perf_counter()
     try:
-        report = asyncio.run(
-            simulate_over_http(server.address, labelers(people), passwords, most=most, think_seconds=think)
-        )
+        report = asyncio.run(simulate_lightly(server.port, labelers(people), passwords, most=most, think=think))
     finally:
         server.stop()
     seconds = time.perf_counter() - begun
@@ -82,6 +81,7 @@ def run_kills(where: str | Path, prompts: int, people: int, kills: int, pause: f
     server = LiveServer(where, free_port())
     server.start()
     ended = threading.Event()
+    killed: list[float] = []
 
     def killer() -> None:
         draw = random.Random(3)
@@ -89,17 +89,20 @@ def run_kills(where: str | Path, prompts: int, people: int, kills: int, pause: f
             if ended.wait(pause * draw.uniform(0.7, 1.3)):
                 return
             server.kill()
+            killed.append(time.monotonic())
             server.start()
 
     thread = threading.Thread(target=killer)
     thread.start()
     try:
-        report = asyncio.run(simulate_over_http(server.address, labelers(people), passwords))
+        report = asyncio.run(simulate_lightly(server.port, labelers(people), passwords, most=None, think=0.0))
     finally:
         ended.set()
         thread.join()
         server.stop()
+    assert len(killed) == kills, "the load ended before the last kill"
     assert report.retries > 0, "the kills came too late to matter"
+    sys.stderr.write(f"\n{kills} kills among {len(report.submitted)} acknowledged answers; retries {report.retries}\n")
     check_nothing_lost_or_doubled(where, report)
     with open_store(where) as store:
         check_no_lease_is_stuck(store)
@@ -133,7 +136,7 @@ def test_sixty_four_labelers_submit_ten_thousand(tmp_path: Path, think: float) -
 
 @pytest.mark.slow
 def test_killed_ten_times_in_the_load(tmp_path: Path) -> None:
-    run_kills(tmp_path, prompts=2500, people=64, kills=10, pause=3.0)
+    run_kills(tmp_path, prompts=5000, people=64, kills=10, pause=3.0)
 
 
 @pytest.mark.postgres

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Float,
     Row,
+    ScalarSelect,
     Select,
     String,
     and_,
@@ -39,6 +41,8 @@ CLOCK_SLACK_SECONDS = 60.0
 """So far may the clocks of two servers of one store differ."""
 REPEAT_GAP = 5
 """So many other answers lie between an item and its repetition, at least."""
+_REPEATABLE = 200
+"""Only so many of the last answers are asked again."""
 
 
 class NotNow(TriphaseError):
@@ -62,10 +66,10 @@ def next_assignment(
     connection: Connection, labeler: str, settings: LabellingSettings, *, seed: int, now: float
 ) -> Assignment | None:
     """The item that the labeler holds, else a new one; None where nothing is left for them."""
+    expires = now + settings.lease_minutes * 60.0
     state = connection.execute(_STATE, {"me": labeler, "now": now, "until": expires}).one()
     if state.status != "active":
         raise NotNow("you are paused: the lead will say when there is more to do")
-    expires = now + settings.lease_minutes * 60.0
     held = _held(connection, labeler)
     if held is None or not connection.execute(_RENEW, {"renewed": held.id, "me": labeler, "until": expires}).rowcount:
         held = _take(connection, labeler, settings, seed, now, state)
@@ -94,14 +98,23 @@ def order_for(
 # few, since on PostgreSQL each one is a journey to the server and back.
 _ME, _NOW = bindparam("me", type_=String), bindparam("now", type_=Float)
 # A lease that ends later than one that begins now was given by a clock that has gone back since: it is void too.
-_VOID = or_(
-    assignments.c.expires_at < _NOW, assignments.c.expires_at > bindparam("until", type_=Float) + CLOCK_SLACK_SECONDS
-)
+_ENDED = assignments.c.expires_at < _NOW
+_UNREAL = assignments.c.expires_at > bindparam("until", type_=Float) + CLOCK_SLACK_SECONDS
+_VOID = or_(_ENDED, _UNREAL)
+
+
+def _end_of_leases(condition: ColumnElement[bool], *order: ColumnElement[Any]) -> ScalarSelect[Any]:
+    """The first lease from one end of the index by expiry, where those of the past do not lie in the way."""
+    leased = select(assignments.c.id).where(assignments.c.state == "leased", condition)
+    return leased.order_by(*order).limit(1).scalar_subquery()
+
+
 _STATE = (
     select(
         labelers.c.status,
         select(func.count()).where(rankings.c.labeler == _ME).scalar_subquery().label("answered"),
-        exists().where(assignments.c.state == "leased", _VOID).label("any_expired"),
+        _end_of_leases(_ENDED, assignments.c.state, assignments.c.expires_at).label("ended"),
+        _end_of_leases(_UNREAL, assignments.c.state.desc(), assignments.c.expires_at.desc()).label("unreal"),
     )
     .where(labelers.c.name == _ME)
     .with_for_update(of=labelers)
@@ -118,7 +131,7 @@ _SEAT = select(
     select(drafts.c.content).where(drafts.c.assignment_id == assignments.c.id, drafts.c.labeler == _ME)
     .scalar_subquery().label("draft"),
 ).join(items)  # fmt: skip
-_HELD = _SEAT.where(assignments.c.labeler == _ME, assignments.c.state == "leased").order_by(assignments.c.id).limit(1)
+_HELD = _SEAT.where(assignments.c.labeler == _ME, assignments.c.state == "leased")
 _mine = assignments.alias("mine")
 _HAD = exists().where(_mine.c.labeler == _ME, _mine.c.item_id == assignments.c.item_id)
 _LEFT = (
@@ -147,8 +160,19 @@ _LEASE = (
 )  # fmt: skip
 
 
+_REPEATED = select(assignments.c.item_id).where(assignments.c.labeler == _ME, assignments.c.purpose == "repeat")
+_RECENT = (
+    select(assignments.c.item_id, rankings.c.order_shown)
+    .join(assignments, assignments.c.id == rankings.c.assignment_id)
+    .where(rankings.c.labeler == _ME, rankings.c.status == "active", rankings.c.purpose == "label")
+    .order_by(rankings.c.submitted_at.desc(), rankings.c.assignment_id)
+    .limit(_REPEATABLE)
+)
+
+
 def _held(connection: Connection, labeler: str) -> _Seat | None:
-    return connection.execute(_HELD, {"me": labeler}).first()
+    # Sorted here: asked for the first by id, PostgreSQL walks through all seats by id.
+    return min(connection.execute(_HELD, {"me": labeler}).all(), key=lambda seat: int(seat.id), default=None)
 
 
 def _take(
@@ -165,7 +189,7 @@ def _take(
         taken = None
     if taken is not None:
         return taken
-    queries = (_EXPIRED, _OPEN) if state.any_expired else (_OPEN,)
+    queries = (_EXPIRED, _OPEN) if (state.ended or state.unreal) is not None else (_OPEN,)
     return _take_seat(connection, labeler, queries, seed, now, expires)
 
 
@@ -197,17 +221,9 @@ def _take_gold(connection: Connection, labeler: str, seed: int, now: float, expi
 
 
 def _take_repeat(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Seat | None:
-    had = select(assignments.c.item_id).where(assignments.c.labeler == labeler, assignments.c.purpose == "repeat")
-    query = (
-        select(assignments.c.item_id, assignments.c.order_shown)
-        .join(rankings, rankings.c.assignment_id == assignments.c.id)
-        .where(
-            assignments.c.labeler == labeler, assignments.c.purpose == "label", assignments.c.state == "done",
-            rankings.c.status == "active", rankings.c.labeler == labeler, assignments.c.item_id.not_in(had),
-        )
-        .order_by(rankings.c.submitted_at.desc(), assignments.c.id)
-    )  # fmt: skip
-    found = connection.execute(query.offset(REPEAT_GAP)).first()
+    had = set(connection.execute(_REPEATED, {"me": labeler}).scalars())
+    recent = connection.execute(_RECENT, {"me": labeler}).all()[REPEAT_GAP:]
+    found = next((row for row in recent if row.item_id not in had), None)
     if found is None:
         return None
     order = order_for(seed, found.item_id, labeler, json.loads(found.order_shown), not_like=found.order_shown)

@@ -23,6 +23,7 @@ from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Prompt, Response
 from triphase.store import Store
 from triphase.store.answers import Answer
+from triphase.store.beside import rows_beside
 from triphase.store.schema import items
 
 FORMATS = ("comparisons", "rankings", "store")
@@ -131,6 +132,8 @@ def _everything(store: Store) -> Iterator[dict[str, Any]]:
         query = select(items).where(items.c.kind == "gold").order_by(items.c.id)
         for row in connection.execute(query).all():
             yield {"type": "gold", "prompt_id": row.prompt_id, "places": json.loads(row.gold_places)}
+        for kind, beside in list(rows_beside(connection)):
+            yield {"type": kind, **beside}
 
 
 def _by_prompt(store: Store, answers: Iterable[Answer]) -> Iterator[tuple[Prompt, list[Response], list[Answer]]]:

@@ -1,6 +1,6 @@
 """The files that ``label import`` understands, told apart by their columns, one row to records at a time.
 
-    store        type (prompt, response, ranking), as ``label export --format store`` writes it
+    store        type (prompt, response, ranking …), as ``label export --format store`` writes it
     rankings     responses (texts, best first) or responses + places (1 the best, equal is a tie, null not ranked)
     votes        response_a + response_b + winner (a, b or tie)
     preferences  chosen + rejected: TRL explicit or implicit prompt, HH-RLHF transcripts (see ``records.reading``)
@@ -21,9 +21,11 @@ from triphase.records.identity import prompt_id, split_of
 from triphase.records.lines import Row
 from triphase.records.types import Prompt, Ranking, Response
 from triphase.store.answers import Answer
+from triphase.store.beside import TABLES
 from triphase.store.identity import ranking_id, response_id
 
 IMPORTED = "imported"
+STORED = ("prompt", "response", "ranking", "gold", *TABLES)
 _WINNERS = {
     "a": (1, 2), "model_a": (1, 2), "response_a": (1, 2), "0": (1, 2),
     "b": (2, 1), "model_b": (2, 1), "response_b": (2, 1), "1": (2, 1),
@@ -50,6 +52,7 @@ class Records:
     responses: list[Response] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     gold: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+    beside: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
 
 
 def format_of(row: Row) -> str:
@@ -197,6 +200,6 @@ def _occurrence(seen: dict[object, int], key: object) -> int:
 
 def stored(row: Row) -> Mapping[str, Any]:
     """A row of ``store``, its type checked."""
-    if row.values["type"] not in ("prompt", "response", "ranking", "gold"):
-        row.refuse(f"type is {str(row.values['type'])[:40]!r}; it is prompt, response, ranking or gold")
+    if row.values["type"] not in STORED:
+        row.refuse(f"type is {str(row.values['type'])[:40]!r}; it is one of {', '.join(STORED)}")
     return row.values

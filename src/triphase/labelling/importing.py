@@ -15,6 +15,7 @@ from triphase.records.types import Comparison, Message, Prompt, Ranking, Respons
 from triphase.settings.schema import SourceSettings
 from triphase.store import Store
 from triphase.store.answers import Answer
+from triphase.store.beside import insert_beside
 from triphase.store.identity import ranking_id, response_id
 from triphase.store.labels import insert_answers, insert_prompts, insert_responses
 
@@ -97,6 +98,7 @@ def _write(store: Store, records: Records, *, now: float, by: str, source: str) 
         rankings = insert_answers(connection, records.answers)
         for prompt_id, places in records.gold:
             plan.add_gold(connection, prompt_id, places, now=now, by=by)
+        insert_beside(connection, records.beside)
         if prompts or responses or rankings:
             after = {"prompts": prompts, "responses": responses, "rankings": rankings, "source": source}
             audit.note(connection, at=now, who=by, action="imported", subject="store", after=after)
@@ -125,8 +127,10 @@ def _stored(row: Row, _heldout_share: float, _seen: dict[object, int]) -> Record
                 return Records(responses=[Response(**values)])
             case "gold":
                 return Records(gold=[(values["prompt_id"], values["places"])])
-            case _:
+            case "ranking":
                 return Records(answers=[_answer(values)])
+            case _:
+                return Records(beside=[(str(kind), values)])
     except (KeyError, TypeError) as error:
         row.refuse(f"not a {kind} of the store format ({error}); export it again")
 

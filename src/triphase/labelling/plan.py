@@ -47,6 +47,8 @@ def make_items(store: Store, settings: LabellingSettings, *, seed: int, now: flo
             audit.note(
                 connection, at=now, who="triphase", action="items made", subject="store", after={"items": len(planned)}
             )
+    if planned:
+        store.take_stock()
     return len(planned)
 
 

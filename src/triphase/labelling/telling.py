@@ -39,16 +39,21 @@ def _parts(figures: Statistics) -> list[RenderableType]:
 
 
 def _labelers(figures: Statistics) -> Table:
-    table = Table(title="Labelers", title_justify="left")
-    for column in ("name", "status", "answers", "skipped", "seconds", "agreement", "gold", "consistency", "position",
-                   "length"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("name", "status") else "right")
+    """One block a labeler: ten columns side by side would not fit a screen of eighty characters."""
+    table = Table(title="Labelers", title_justify="left", show_header=False)
     for one in figures.labelers:
+        table.add_section()
+        state = "" if one.status == "active" else f", {one.status}"
         table.add_row(
-            one.name, one.status, str(one.answers), str(one.skipped), _number(one.median_seconds, 0),
-            _estimate(one.agreement.value), _estimate(one.gold), _estimate(one.consistency), _estimate(one.position),
-            _estimate(one.length),
-        )  # fmt: skip
+            f"{one.name}{state}",
+            f"{one.answers} answers, {one.skipped} skipped, {_number(one.median_seconds, 0)} s each (median)",
+        )
+        for name, value in (
+            ("agreement", one.agreement.value), ("gold accuracy", one.gold), ("self-consistency", one.consistency),
+            ("earlier preferred", one.position), ("longer preferred", one.length),
+        ):  # fmt: skip
+            if value is not None:
+                table.add_row(f"  {name}", _estimate(value))
     return table
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
@@ -51,6 +51,12 @@ class Store(Labels):
             return
         with self._translated(), self._autocommitting.connect() as connection:
             yield connection
+
+    def take_stock(self) -> None:
+        """Let PostgreSQL count its rows now, so that the first plans are good ones; SQLite needs nothing."""
+        if self.is_postgresql:
+            with self._translated(), self._autocommitting.connect() as connection:
+                connection.execute(text("ANALYZE"))
 
     @property
     def is_postgresql(self) -> bool:
@@ -120,7 +126,8 @@ def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         return create_engine(
             url, pool_size=8, max_overflow=8, isolation_level="READ COMMITTED",
-            connect_args={"connect_timeout": 5},
+            # The same few statements over and over: planning each of them anew would take longer than running it.
+            connect_args={"connect_timeout": 5, "options": "-c plan_cache_mode=force_generic_plan"},
         )  # fmt: skip
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
