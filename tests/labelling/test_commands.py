@@ -8,7 +8,7 @@ import pytest
 from triphase.commands import label
 from triphase.errors import SettingsError, TriphaseError
 from triphase.labelling.accounts import AccountError
-from triphase.labelling.serving import check_safe, is_loopback
+from triphase.labelling.serving import check_safe, is_loopback, listener
 from triphase.store import open_store
 
 
@@ -74,6 +74,19 @@ def test_the_first_lead_gets_a_link(run: str) -> None:
         assert link is not None and link.startswith("http://127.0.0.1:8400/invitation/")
         label.users_add(run, "lea", role="lead", password="long enough password")
         assert label.first_lead_link(store, "http://127.0.0.1:8400") is None
+
+
+def test_what_is_in_the_way_of_serving_is_named(run: str, tmp_path: Path) -> None:
+    with listener("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"127.0.0.1:{port} cannot be served .*give another --port"):
+            label.serve(run, port=port)
+    with pytest.raises(SettingsError, match=r"nope\.pem with --key None cannot be used"):
+        label.serve(run, certificate=tmp_path / "nope.pem")
+    with pytest.raises(SettingsError, match="give --certificate too"):
+        label.serve(run, key=tmp_path / "key.pem")
+    with pytest.raises(SettingsError, match="at least one labeler is needed"):
+        label.simulate(run, labelers=0)
 
 
 def test_passwords_do_not_travel_in_clear_text() -> None:

@@ -57,11 +57,12 @@ def serve(
     from triphase.labelling.application import create_application
 
     serving.check_safe(host, certificate, behind_proxy)
+    serving.check_certificate(certificate, key)
     settings, seed = settings_of_store(run_or_store)
     local = serving.is_loopback(host)
     scheme = "https" if certificate else "http"
     here = (address or f"{scheme}://{host}:{port}").rstrip("/")
-    with opened(run_or_store) as store:
+    with serving.listener(host, port) as listening, opened(run_or_store) as store:
         made = plan.make_items(store, settings, seed=seed, now=time.time())
         if made:
             _console.print(f"{made} new items are ready to be ranked.")
@@ -72,7 +73,7 @@ def serve(
         hosts = ("127.0.0.1", "localhost", host) if local and not behind_proxy else ("*",)
         server = ServerSettings(secure=not local or behind_proxy, allowed_hosts=hosts, seed=seed)
         app = create_application(store, settings, server)
-        serving.run(app, host, port, certificate=certificate, key=key, proxy=behind_proxy)
+        serving.run(app, listening, certificate=certificate, key=key, proxy=behind_proxy)
 
 
 def first_lead_link(store: Store, address: str) -> str | None:
@@ -152,6 +153,8 @@ def simulate(
     from triphase.labelling.simulated import SimulatedLabelers
     from triphase.labelling.telling import tell
 
+    if labelers < 1:
+        raise SettingsError(f"--labelers {labelers}: at least one labeler is needed")
     settings, run_seed = settings_of_store(run_or_store)
     with opened(run_or_store, must_exist=True) as store:
         plan.make_items(store, settings, seed=run_seed, now=time.time())

@@ -1,7 +1,9 @@
 """Running the application with uvicorn: in the foreground for people, in a thread for simulations and tests."""
 
+import contextlib
 import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -33,14 +35,41 @@ def check_safe(host: str, certificate: Path | None, behind_proxy: bool) -> None:
         )
 
 
+def listener(host: str, port: int) -> socket.socket:
+    """A socket at this address, so that what is in the way is known before anything else is done."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise SettingsError(
+            f"{host}:{port} cannot be served ({error.strerror or error}); give another --port, or end what serves there"
+        ) from error
+
+
+def check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Refuse a certificate that cannot be used."""
+    if certificate is None:
+        if key is not None:
+            raise SettingsError(f"--key {key} belongs to a certificate; give --certificate too")
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except OSError as error:  # what ssl itself finds wrong is an OSError too
+        raise SettingsError(
+            f"--certificate {certificate} with --key {key} cannot be used ({error.strerror or error}); give both as PEM"
+        ) from error
+
+
 def run(
-    app: FastAPI, host: str, port: int, *, certificate: Path | None = None, key: Path | None = None, proxy: bool = False
-) -> None:
+    app: FastAPI, listening: socket.socket, *, certificate: Path | None = None, key: Path | None = None,
+    proxy: bool = False,
+) -> None:  # fmt: skip
     """Serve until interrupted; what was acknowledged is in the store."""
-    uvicorn.run(
-        app, host=host, port=port, log_level="warning", ssl_certfile=certificate, ssl_keyfile=key, server_header=False,
+    config = uvicorn.Config(
+        app, log_level="warning", ssl_certfile=certificate, ssl_keyfile=key, server_header=False,
         proxy_headers=proxy, forwarded_allow_ips="127.0.0.1" if proxy else "", timeout_graceful_shutdown=5,
     )  # fmt: skip
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 @contextmanager
