@@ -185,7 +185,6 @@ def test_a_labeler_from_invitation_to_twenty_items(store: Store, address: str, c
         token = accounts.invite(connection, "labeler", now=time.time(), by="lea")
     page = new_page(chromium, address)
     page.goto(f"/invitation/{token}")
-    picture(page, "invitation")
     page.fill("[name=name]", "ann")
     page.fill("[name=password]", PASSWORD)
     page.fill("[name=again]", PASSWORD)
@@ -204,7 +203,6 @@ def test_a_labeler_from_invitation_to_twenty_items(store: Store, address: str, c
     page.keyboard.press("u")  # undo one
     page.wait_for_selector("#editing:not([hidden])")
     page.keyboard.press("ArrowDown")
-    picture(page, "undo")
     page.keyboard.press("Enter")
     page.wait_for_selector("#editing", state="hidden")
     item_shown(page)
@@ -214,7 +212,6 @@ def test_a_labeler_from_invitation_to_twenty_items(store: Store, address: str, c
     page.keyboard.press("f")  # flag one
     page.wait_for_selector("#flag-dialog[open]")
     page.keyboard.press("4")
-    picture(page, "flag")
     page.keyboard.press("Enter")
     page.wait_for_selector("#toast:not([hidden])")
     page.keyboard.press("s")  # skip one
@@ -226,7 +223,6 @@ def test_a_labeler_from_invitation_to_twenty_items(store: Store, address: str, c
     assert skipped.skip_reason == "all alike"
     page.keyboard.press("?")
     page.wait_for_selector("#keys-dialog[open]")
-    picture(page, "keys")
     page.keyboard.press("Escape")
     assert page.problems == []
 
@@ -277,8 +273,6 @@ def test_the_leads_pages_fit_a_phone(judged: str, chromium: Any, scheme: str) ->
     for path in ("", "/labelers", "/conflicts", "/flags", "/samples", "/guidelines", "/audit", "/prompt?id=p000"):
         page.goto(f"/lead{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"/lead{path} is wider than the phone"
-    page.goto("/lead")
-    picture(page, f"lead-phone-{scheme}", full_page=True)
 
 
 def test_two_responses_are_a_comparison(pairs: tuple[Store, str], chromium: Any) -> None:
