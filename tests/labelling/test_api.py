@@ -1,8 +1,10 @@
 """The JSON routes: the flow of an item, corrections, skips, flags, drafts, lateness, and bad input."""
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -12,7 +14,7 @@ from tests.labelling.crowd import PLAIN, Clock, people, prepared, served, signed
 from tests.labelling.from_schema import requests
 
 from triphase.errors import StoreError
-from triphase.store import Store
+from triphase.store import Store, open_store
 from triphase.store.schema import audit, flags, guidelines
 
 
@@ -212,6 +214,26 @@ def test_a_store_that_is_away_says_so(app: FastAPI, monkeypatch: pytest.MonkeyPa
     answer = ann.get("/api/next")
     assert answer.status_code == 503 and "Nothing is lost" in answer.json()["message"]
     assert ann.get("/rank").status_code == 503
+
+
+def test_a_store_that_another_program_locks_says_so(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triphase.store.database.BUSY_SECONDS", 0.05)
+    with open_store(tmp_path) as store:
+        prepared(store, PLAIN, 2, "ann")
+        with served(store, clock=clock) as app:
+            ann = signed_in(app, "ann")
+            item = ann.get("/api/next").json()["item"]
+            other = sqlite3.connect(tmp_path / "labels.sqlite", isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            answer = ann.post("/api/answers", json=body(item))
+            assert answer.status_code == 503
+            assert "is locked by another program" in answer.json()["message"]
+            assert "Nothing is lost: try again" in answer.json()["message"]
+            other.execute("ROLLBACK")
+            other.close()
+            assert ann.post("/api/answers", json=body(item)).json()["status"] == "active"
 
 
 def test_no_request_breaks_the_json_api(app: FastAPI) -> None:

@@ -1,6 +1,8 @@
 """The label commands as functions: import, export, stats, simulate, users, serve's safety."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,21 @@ def test_import_simulate_stats_export(capsys: pytest.CaptureFixture[str], run: s
     assert len((Path(run) / "out.jsonl").read_text().splitlines()) >= 30
     label.simulate(run, labelers=3)
     assert "0 answers by 3 labelers" in capsys.readouterr().out
+
+
+def test_the_whole_human_step_without_torch(run: str) -> None:
+    """Server, clients, figures and exports in a process that can import neither torch nor what stands on it."""
+    program = (
+        "import sys\n"
+        "for heavy in ('torch', 'transformers', 'peft', 'datasets', 'matplotlib'): sys.modules[heavy] = None\n"
+        "from triphase.commands.main import main\n"
+        f"for line in (['simulate', {run!r}, '--labelers', '2'], ['stats', {run!r}],\n"
+        f"             ['export', {run!r}, {run + '/c.parquet'!r}], ['users', 'list', {run!r}]):\n"
+        "    assert main(['label', *line]) == 0, line\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "simulated-2" in found.stdout and (Path(run) / "c.parquet").is_file()
 
 
 def test_users(run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
