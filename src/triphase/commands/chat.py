@@ -1,20 +1,16 @@
 """Talking to a run's policy, or to any model: one turn after another, on the terminal."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from triphase.batches.order import seed_of
-from triphase.commands.open_run import open_policy
-from triphase.embedded.registry import PREFIX, model_directory
-from triphase.models.loading import load_model
+from triphase.commands.open_run import open_any
 from triphase.models.roles import SharedModel
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
-from triphase.settings.schema import AdapterSettings, ModelSettings
 from triphase.tokens.encoding import encode_prompt
 
 MAX_RESPONSE_TOKENS = 256
@@ -59,13 +55,8 @@ def chat(model: str, read: Callable[[], str | None] | None = None) -> None:
 
 
 def _conversation(model: str) -> Conversation:
-    if (Path(model) / "config.yaml").is_file():
-        shared, adapter, settings = open_policy(Path(model))
-        return Conversation(shared, adapter, max_length=settings.model.max_length)
-    name = str(model_directory(model)) if model.startswith(PREFIX) else model
-    settings_of_model = ModelSettings(name=name)
-    shared = SharedModel(load_model(settings_of_model), AdapterSettings(layers="all"), seed=0)
-    return Conversation(shared, None, max_length=settings_of_model.max_length)
+    shared, adapter, max_length = open_any(model)
+    return Conversation(shared, adapter, max_length=max_length)
 
 
 def _read() -> str | None:

@@ -38,6 +38,7 @@ LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("export", "label:export_file", "Write rankings or comparisons from the store to a file."),
     ("stats", "label:stats", "Progress, agreement and the figures of each labeler."),
     ("simulate", "label:simulate", "Let simulated labelers rank what is waiting."),
+    ("sample", "label_sample:sample", "Sample responses of any model to the prompts in the store."),
     ("score", "label_score:score", "Score responses with reward models; what they are unsure of is ranked first."),
 )
 USER_COMMANDS: tuple[tuple[str, str, str], ...] = (

@@ -4,11 +4,13 @@ from pathlib import Path
 
 from triphase.commands.run import Run
 from triphase.commands.rundir import RunDirectory
+from triphase.embedded.registry import PREFIX, model_directory
 from triphase.errors import RunError
+from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REFERENCE, SharedModel
 from triphase.monitoring.progress import SilentProgress
 from triphase.settings.loading import load_settings
-from triphase.settings.schema import RunSettings
+from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
 from triphase.training.finals import is_whole, load_policy
 from triphase.training.state import StopRequest
 
@@ -35,3 +37,13 @@ def open_policy(path: Path) -> tuple[SharedModel, str | None, RunSettings]:
         load_policy(shared, POLICY, path / "ppo" / "final")
         return shared, POLICY, settings
     return shared, REFERENCE if settings.sft.method == "lora" else None, settings
+
+
+def open_any(model: str) -> tuple[SharedModel, str | None, int]:
+    """The policy of a run, or a model by directory, hub id or embedded name; its adapter, and its longest length."""
+    if (Path(model) / "config.yaml").is_file():
+        shared, adapter, settings = open_policy(Path(model))
+        return shared, adapter, settings.model.max_length
+    name = str(model_directory(model)) if model.startswith(PREFIX) else model
+    of_model = ModelSettings(name=name)
+    return SharedModel(load_model(of_model), AdapterSettings(layers="all"), seed=0), None, of_model.max_length
