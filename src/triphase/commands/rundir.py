@@ -37,7 +37,7 @@ from triphase.records.files import (
 from triphase.settings.schema import RunSettings
 
 # What may differ between two starts of one run: it changes no result.
-_FREE = ("output", "threads")
+_FREE = ("output", "threads", "model.recompute_activations")
 # Where a server is and how it is asked may differ too; whether there is one may not.
 _SERVERS = ("rollouts", "scorer")
 _log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class RunDirectory:
 
     def _require_same(self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
         for key, old, new in _differences(kept, wanted):
-            if key.split(".")[0] not in _FREE and not _is_of_a_server(key, old, new):
+            if key not in _FREE and not _is_of_a_server(key, old, new):
                 raise RunError(
                     f"{path} belongs to another configuration: {key} is {old!r} there and {new!r} here; choose "
                     f"another name (--name), or set {key} back"

@@ -10,7 +10,7 @@ them.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -60,6 +60,7 @@ class Adapters:
     Attributes:
         rank, alpha: see `LoraLinear`.
         targets: names of the adapted linear maps inside a layer, sorted (``q_proj`` …).
+        active: the adapter at work; None is the bare base.
     """
 
     def __init__(self, backbone: Backbone, *, rank: int, alpha: float, targets: tuple[str, ...] | str, seed: int):
@@ -81,6 +82,8 @@ class Adapters:
                 setattr(owner, child, module)
                 self._modules[path] = module
         self.targets = tuple(sorted({path.rsplit(".", 1)[-1] for path in self._modules}))
+        self.active: str | None = None
+        backbone.recomputation.recall = self.as_now
         if not found:
             raise ModelError(
                 f"the layers of {type(backbone.model).__name__} have no linear maps (torch.nn.Linear), which adapters "
@@ -101,8 +104,22 @@ class Adapters:
 
     def activate(self, name: str | None) -> None:
         """Put one adapter to work; None leaves the bare base."""
+        self.active = name
         for module in self._modules.values():
             module.active = name
+
+    def as_now(self) -> AbstractContextManager[None]:
+        """A context in which the adapter works that works now."""
+        return self._at_work(self.active)
+
+    @contextmanager
+    def _at_work(self, name: str | None) -> Iterator[None]:
+        before = self.active
+        self.activate(name)
+        try:
+            yield
+        finally:
+            self.activate(before)
 
     def parameters(self, name: str) -> dict[str, nn.Parameter]:
         """Parameters of an adapter under the names of peft's files, in a fixed order."""

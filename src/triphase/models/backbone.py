@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from triphase.batches.padding import Layout
 from triphase.errors import ModelError
+from triphase.models.recomputation import Recomputation
 
 _PROBE_TOKENS = 8
 
@@ -26,10 +27,17 @@ class Backbone:
         layer_count: decoder layers in all.
         trunk_layers: layers below the boundary, which stay as they are.
         packs: whether several responses may stand in one row behind their prompt.
+        recomputation: what a layer that runs again in the backward pass must find as it was.
     """
 
-    def __init__(self, model: Any, *, adapted_layers: int | None) -> None:
+    def __init__(
+        self, model: Any, *, adapted_layers: int | None, recompute_activations: bool = False, verified: bool = True
+    ) -> None:
         """Divide ``model`` below its top ``adapted_layers`` layers (None: below all of them).
+
+        Args:
+            recompute_activations: keep only each layer's input for the backward pass, and run the layer again there.
+            verified: False leaves out the comparison of the parts with the whole: tensors without data have none.
 
         Raises:
             ModelError: there are fewer layers, or the architecture does not allow the division.
@@ -46,10 +54,16 @@ class Backbone:
             )
         self.trunk_layers = self.layer_count - adapted
         self._embed = model.get_input_embeddings()
+        self.recomputation = Recomputation()
         self._trunk = self._slice(0, self.trunk_layers)
         self._upper = self._slice(self.trunk_layers, self.layer_count)
-        self._require_exact_division()
-        self.packs = self.attends_fully and self._packs_rightly()
+        self._whole = self._slice(0, self.layer_count)
+        if recompute_activations:
+            for part in (self._upper, self._whole):
+                part._modules[self._list_name] = self.recomputation.wrap(getattr(part, self._list_name))
+        if verified:
+            self._require_exact_division()
+        self.packs = self.attends_fully and (not verified or self._packs_rightly())
 
     @property
     def layers_name(self) -> str:
@@ -121,7 +135,7 @@ class Backbone:
 
     def whole(self, input_ids: Tensor) -> Tensor:
         """(B, L) right-padded ids → (B, L, d) final hidden states, every weight in the graph (full fine-tuning)."""
-        hidden: Tensor = self._decoder(input_ids=input_ids, use_cache=False).last_hidden_state
+        hidden: Tensor = self._whole(input_ids=input_ids, use_cache=False).last_hidden_state
         return hidden
 
     def decode(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, cache: Any) -> Tensor:

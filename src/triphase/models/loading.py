@@ -12,12 +12,13 @@ from triphase.settings.schema import ModelSettings
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A causal language model with frozen weights, in evaluation mode, its tokenizer, and the system prompt to use."""
+    """A causal language model with frozen weights, in evaluation mode, its tokenizer, and how it is to be used."""
 
     model: Any
     tokenizer: Any
     name: str
     system_prompt: str | None = None
+    recompute_activations: bool = False
 
 
 def choose_device(setting: str) -> torch.device:
@@ -73,7 +74,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         ) from error
     model.to(device).eval().requires_grad_(False)
     _switch_dropout_off(model)
-    return LoadedModel(model, tokenizer, name, settings.system_prompt)
+    return LoadedModel(model, tokenizer, name, settings.system_prompt, settings.recompute_activations)
 
 
 def _switch_dropout_off(model: torch.nn.Module) -> None:

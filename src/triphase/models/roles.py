@@ -51,7 +51,9 @@ class SharedModel:
 
     def __init__(self, loaded: LoadedModel, settings: AdapterSettings, *, seed: int, base_name: str | None = None):
         layers = None if settings.layers == "all" else settings.layers
-        self.backbone = Backbone(loaded.model, adapted_layers=layers)
+        self.backbone = Backbone(
+            loaded.model, adapted_layers=layers, recompute_activations=loaded.recompute_activations
+        )
         self.template = Template(loaded.tokenizer, loaded.system_prompt)
         # Whole models that are written say what pads: the plain class reads a score at the last token that does not.
         loaded.model.config.pad_token_id = self.template.pad_id
