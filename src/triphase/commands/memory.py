@@ -3,7 +3,7 @@
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from triphase.errors import RunError
@@ -40,9 +40,27 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _figures() -> str:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = peak_gb()
     limit = available_gb()
     return f"{peak:.1f} GB used at most" + ("" if limit is None else f", {limit:.1f} GB allowed or there")
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def restart_peak() -> float:
+    """The peak of this process so far, in GB; from now on it is counted anew, where the system allows that."""
+    peak = peak_gb()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak
+
+
+def peak_gb() -> float:
+    """The most that this process held in memory since its start, or since `restart_peak`, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def available_gb() -> float | None:

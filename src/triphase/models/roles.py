@@ -28,7 +28,8 @@ from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template
 
 REFERENCE, POLICY, REWARD = "reference", "policy", "reward"
-_HEAD_ROWS = 512
+HEAD_ROWS = 512
+"""Positions whose logits exist together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,6 @@ class SharedModel:
             self.backbone.head_weight,
             targets,
             temperature=temperature,
-            chunk_size=_HEAD_ROWS,
+            chunk_size=HEAD_ROWS,
             with_entropy=with_entropy,
         )

@@ -86,7 +86,7 @@ class TokenStepper:
     @classmethod
     def fits(cls, backbone: Backbone) -> bool:
         """Whether the direct step gives what the model's own forward pass gives, on padded rows, over two steps."""
-        if not all(_is_common(layer) for layer in backbone.layers) or not backbone.attends_fully:
+        if not cls.has_common_shape(backbone):
             return False
         vocabulary = backbone.head_weight.shape[0]
         prompts = [[(7 * row + 3 * place) % vocabulary for place in range(_PROBE_LENGTH - row)] for row in range(2)]
@@ -101,6 +101,11 @@ class TokenStepper:
             if float((own.hidden - direct.hidden).float().abs().max()) > tolerance * max(1.0, scale):
                 return False
         return True
+
+    @staticmethod
+    def has_common_shape(backbone: Backbone) -> bool:
+        """Whether the layers are of the shape that the direct step knows; whether they compute the same is for `fits`."""
+        return all(_is_common(layer) for layer in backbone.layers) and backbone.attends_fully
 
     def _direct_step(self, tokens: Tensor) -> Tensor:
         backbone, place, rows = self._backbone, self._length - 1, len(tokens)

@@ -55,6 +55,11 @@ class AdapterSettings(Settings):
     """Scale: the update is multiplied by alpha / rank."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the linear maps that get an adapter; all of the layer's by default."""
+    trunk_cache_gb: NonNegative = 2.0
+    """Memory for hidden states at the boundary of samples that are visited more than once (SFT, reward model)."""
+    trunk_file_gb: NonNegative = 20.0
+    """Room for those that pass trunk_cache_gb, in a nameless file inside the run directory that is gone once the phase
+    or its process ends; what passes both is computed at each visit. 0 writes no file."""
 
 
 class SourceSettings(Settings):

@@ -1,0 +1,203 @@
+"""The plan of a run: what each phase will need, from configuration and tokenizer alone. No weight is read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triphase.commands.memory import available_gb, resident_bytes
+from triphase.commands.rates import Rates, measure_rates
+from triphase.commands.run import HERE
+from triphase.embedded.registry import PREFIX, model_directory
+from triphase.errors import ModelError
+from triphase.records.reading import read_demonstrations, read_preferences, read_prompts
+from triphase.records.types import Comparison, Prompt
+from triphase.settings.schema import ModelSettings, RunSettings
+
+if TYPE_CHECKING:
+    from triphase.phases.footprint import Footprint
+    from triphase.phases.microbatches import Work
+    from triphase.phases.workload import Lengths, Workload
+    from triphase.tokens.template import Template
+
+FILE_NAME = "plan.json"
+_SAMPLED = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was found.
+
+    Attributes:
+        phases: footprints in the order of the run.
+        weights: (part, number type, numbers, bytes a number, bytes) of what is held for parameters.
+        allowed: bytes that this process may use.
+        rates: of this machine.
+    """
+
+    phases: "list[Footprint]"
+    weights: list[tuple[str, str, float, float, float]]
+    allowed: float
+    rates: Rates
+
+    def seconds(self, phase: "Footprint") -> float:
+        """The time of a phase, roughly."""
+        return self.rates.seconds(phase.flops)
+
+
+def make_plan(settings: RunSettings) -> Plan:
+    """Plan a run.
+
+    Raises:
+        ModelError: the model's configuration or tokenizer cannot be opened, or its layers cannot be adapted.
+        DataError: a record cannot be read, or is too long.
+    """
+    import torch
+
+    from triphase.models.loading import choose_device, choose_dtype
+    from triphase.phases.footprint import Planner
+    from triphase.phases.microbatches import Work
+    from triphase.phases.remedies import remedies_of
+    from triphase.tokens.template import Template
+
+    config, tokenizer = _opened(settings.model)
+    load = workload(settings, Template(tokenizer, settings.model.system_prompt))
+    device = choose_device(settings.model.device)
+    whole = settings.sft.method == "full"
+    dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)
+    _warm_up(config, dtype)
+    process = float(resident_bytes()) if device.type == "cpu" else 0.0
+    allowed = (available_gb() or 0.0) * 1e9 if device.type == "cpu" else float(torch.cuda.mem_get_info()[1])
+    work = Work(
+        config,
+        dtype,
+        settings.adapters,
+        recompute=settings.model.recompute_activations,
+        trusted=settings.model.trust_remote_code,
+    )
+    rates = measure_rates(config, dtype, device, rows=settings.sampling.batch_size)
+    phases = Planner(settings, work, load, process_bytes=process).footprints()
+    for found in phases:
+        found.remedies = remedies_of(found, settings, adapted_layers=work.adapted_layers)
+    return Plan(phases, _weights(settings, work), allowed, rates)
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values: the peak of each phase by part, what to lower, and the parameters."""
+    from triphase.phases.footprint import PARTS
+
+    return {
+        "allowed_bytes": plan.allowed,
+        "phases": {
+            found.phase: {
+                "peak_bytes": found.peak.total,
+                "moment": found.peak.name,
+                "parts": {part: found.peak.parts.get(part, 0.0) for part in PARTS},
+                "remedies": [[setting, saved] for setting, saved in found.remedies],
+                "flops": found.flops,
+                "seconds": plan.seconds(found),
+            }
+            for found in plan.phases
+        },
+        "parameters": [
+            {"part": part, "dtype": dtype, "numbers": numbers, "bytes_each": each, "bytes": total}
+            for part, dtype, numbers, each, total in plan.weights
+        ],
+    }
+
+
+def workload(settings: RunSettings, template: "Template") -> "Workload":
+    """The lengths of the records that the settings name, of an even sample of each kind."""
+    from triphase.phases.workload import Lengths, Workload
+
+    data, limit = settings.data, settings.model.max_length
+    share = data.heldout_share
+    shown = [item for source in data.demonstrations for item in read_demonstrations(source, HERE, share)]
+    asked = [item for source in data.prompts for item in read_prompts(source, HERE, share)]
+    compared = [item for source in data.preferences for item in read_preferences(source, HERE, share)]
+    if not asked:
+        asked = list({item.prompt.id: item.prompt for item in compared}.values())
+
+    def demonstrated(split: str) -> Lengths:
+        return _lengths(
+            [item for item in shown if item.prompt.split == split],
+            lambda item: (_prompt(item.prompt, template), len(template.response_ids(item.response))),
+        )
+
+    def prompted(split: str) -> Lengths:
+        return _lengths([item for item in asked if item.split == split], lambda item: (_prompt(item, template),))
+
+    def both(item: Comparison) -> tuple[int, ...]:
+        answers = [len(template.response_ids(text)) for text in (item.chosen, item.rejected)]
+        return (_prompt(item.prompt, template), *answers)
+
+    train, prompts = demonstrated("train"), prompted("train")
+    if settings.labelling.source == "none":
+        groups = _lengths([item for item in compared if item.prompt.split == "train"], both)
+    else:
+        sampling = settings.sampling
+        groups = prompts.answered(sampling.responses_per_prompt, sampling.max_response_tokens)
+    return Workload(
+        train, demonstrated("heldout"), round(train.count * settings.sft.epochs), prompts, prompted("heldout"), groups
+    )
+
+
+def _lengths(items: Sequence[Any], measure: Any) -> "Lengths":
+    from triphase.phases.workload import Lengths
+
+    every = max(1, len(items) // _SAMPLED)
+    return Lengths([measure(item) for item in items[::every]], len(items))
+
+
+def _prompt(prompt: Prompt, template: "Template") -> int:
+    return len(template.prompt_ids(prompt.messages))
+
+
+def _opened(settings: ModelSettings) -> tuple[Any, Any]:
+    """Configuration and tokenizer of a model, without its weights."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    name = settings.name
+    place = str(model_directory(name)) if name.startswith(PREFIX) else str(Path(name).expanduser())
+    options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+    if settings.revision is not None:
+        options["revision"] = settings.revision
+    try:
+        return AutoConfig.from_pretrained(place, **options), AutoTokenizer.from_pretrained(place, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"model.name: cannot read configuration and tokenizer of {name!r}: {first_line} — check the name; a hub id "
+            "needs the network once, or name a directory that has config.json and the tokenizer's files"
+        ) from error
+
+
+def _warm_up(config: Any, dtype: Any) -> None:
+    """Load the code that every phase loads, so that it is in the resident memory that is read as the process's own."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    import triphase.phases.ppo
+    import triphase.phases.reward
+    import triphase.phases.sft  # noqa: F401 - loaded, not used
+
+    with torch.device("meta"):
+        AutoModelForCausalLM.from_config(config, dtype=dtype)
+    a = torch.ones(256, 256, dtype=dtype, requires_grad=True)
+    (a @ a).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def _weights(settings: RunSettings, work: "Work") -> list[tuple[str, str, float, float, float]]:
+    kind, each = str(work.dtype).removeprefix("torch."), float(work.dtype.itemsize)
+    adapter, heads = float(work.adapter_numbers), 2.0 * (work.hidden_size + 1)
+    trained = float(work.base_numbers) if settings.sft.method == "full" else adapter
+    rows = [
+        ("base weights, frozen, one for all roles", kind, float(work.base_numbers), each),
+        ("each adapter (reference, policy, reward model)", "float32", adapter, 4.0),
+        ("value head and score head", "float32", heads, 4.0),
+        ("gradients of what SFT trains", "float32", trained, 4.0),
+        ("Adam's two moments of what SFT trains", "float32", trained, 8.0),
+        ("gradients of an adapter in the later phases", "float32", adapter, 4.0),
+        ("Adam's two moments of an adapter in the later phases", "float32", adapter, 8.0),
+    ]
+    return [(part, dtype, numbers, size, numbers * size) for part, dtype, numbers, size in rows]

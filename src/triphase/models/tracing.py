@@ -1,0 +1,202 @@
+"""What a piece of work allocates and computes, found without doing it: its operations run on tensors without data.
+
+The model is built from its configuration alone with torch's fake tensors, which know shape and number type and hold
+nothing. The very modules that train run on them, under a meter that counts the bytes of each storage while it lives
+and the multiplications of each product. Layers are alike, so two and three of them are traced and the rest follows.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from triphase.models.adapters import Adapters
+from triphase.models.backbone import Backbone
+
+DEPTHS = (2, 3)
+"""Layers of the models that are traced. With one layer, its input would be the caller's and not be let go."""
+_PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "addmm_": (1, 2), "baddbmm": (1, 2)}
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What a piece of work needs beyond what was there before it.
+
+    Attributes:
+        peak: most bytes at once.
+        kept: bytes that its forward pass keeps for its backward pass (0 without one).
+        flops: floating-point operations of its matrix products and attention.
+    """
+
+    peak: float
+    kept: float = 0.0
+    flops: float = 0.0
+
+    def __add__(self, other: "Traced") -> "Traced":
+        return Traced(self.peak + other.peak, self.kept + other.kept, self.flops + other.flops)
+
+    def __mul__(self, factor: float) -> "Traced":
+        return Traced(self.peak * factor, self.kept * factor, self.flops * factor)
+
+
+class Meter(TorchDispatchMode):
+    """Counts storages while they live, and the operations of products. Works on fake and on real tensors alike.
+
+    Attributes:
+        now, peak: bytes of the storages that were made under the meter and live; the most of it so far.
+        flops: floating-point operations so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self.flops = 0.0
+        self._alive: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage(), 0)  # it was there before, or is counted already
+        result = func(*args, **(kwargs or {}))
+        self.flops += _flops(func, args)
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
+        return result
+
+    def restart(self) -> None:
+        """Forget the peak so far."""
+        self.peak = self.now
+
+    def _count(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = storage._cdata
+        if key not in self._alive:
+            self._alive[key] = size
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._release, key)
+
+    def _release(self, key: int) -> None:
+        self.now -= self._alive.pop(key, 0)
+
+
+def _flops(func: Any, args: Any) -> float:
+    name = func._overloadpacket.__name__
+    if name in _PRODUCTS:
+        left, right = (args[place] for place in _PRODUCTS[name])
+        return 2.0 * left.numel() * right.shape[-1]
+    if "scaled_dot_product" in name:
+        backward = "backward" in name
+        query, key = args[1:3] if backward else args[0:2]
+        products = 5 if backward else 2
+        return float(2.0 * products * query.shape[:-1].numel() * key.shape[-2] * query.shape[-1])
+    return 0.0
+
+
+class Skeleton:
+    """A decoder of ``depth`` layers without data, all of them adapted.
+
+    Attributes:
+        backbone, adapters: as in `SharedModel`, but for the comparisons of numbers, which there are none of.
+    """
+
+    def __init__(
+        self, config: Any, dtype: torch.dtype, *, depth: int, rank: int, targets: Any, recompute: bool, trusted: bool
+    ) -> None:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from transformers import AutoModelForCausalLM
+
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        with self._mode:
+            model: Any = AutoModelForCausalLM.from_config(
+                with_depth(config, depth), dtype=dtype, trust_remote_code=trusted
+            )
+            model.eval().requires_grad_(False)
+            self.backbone = Backbone(model, adapted_layers=None, recompute_activations=recompute, verified=False)
+            self.adapters = Adapters(self.backbone, rank=rank, alpha=rank, targets=targets, seed=0)
+            self.adapters.add("traced")
+        self.dtype = dtype
+
+    def train(self, *, adapter: bool) -> None:
+        """Let gradients flow to the adapter, or else to every weight."""
+        self.backbone.model.requires_grad_(not adapter)
+        self.adapters.train_only("traced" if adapter else None)
+        self.adapters.activate("traced" if adapter else None)
+
+    def freeze(self, *, adapter: bool = True) -> None:
+        """No gradients; the adapter works, or the bare base."""
+        self.adapters.train_only(None)
+        self.backbone.model.requires_grad_(False)
+        self.adapters.activate("traced" if adapter else None)
+
+    def hidden(self, rows: int, length: int) -> Tensor:
+        """(rows, length, d) hidden states without data."""
+        return torch.empty(rows, length, self.backbone.hidden_size, dtype=self.dtype)
+
+    def base_numbers(self) -> int:
+        """Numbers in the base's weights; those that two modules share count once."""
+        return sum(value.numel() for value in self._base())
+
+    def largest_number(self) -> int:
+        """Numbers in the base's largest weight."""
+        return max(value.numel() for value in self._base())
+
+    def _base(self) -> list[Tensor]:
+        return [value for name, value in self.backbone.model.named_parameters() if ".lora_" not in name]
+
+    def adapter_size(self) -> int:
+        """Numbers in one adapter."""
+        return sum(parameter.numel() for parameter in self.adapters.parameters("traced").values())
+
+    def trace(self, forward: Callable[[], Tensor], *, backward: bool, again: bool = False) -> Traced:
+        """Meter ``forward``, which gives a loss where ``backward`` is wanted.
+
+        ``again``: of two passes the second is counted, in which gradients are there already and are added to.
+        """
+        with self._mode, Meter() as meter:
+            if not backward:
+                with torch.no_grad():
+                    result = forward()
+                del result
+                return Traced(meter.peak, 0.0, meter.flops)
+            if again:
+                forward().backward()  # type: ignore[no-untyped-call]
+                meter.flops = 0.0
+            before = meter.now
+            meter.restart()
+            loss = forward()
+            kept = meter.now - before
+            loss.backward()  # type: ignore[no-untyped-call]
+            return Traced(meter.peak - before, kept, meter.flops)
+
+    def trace_in_turn(self, first: Callable[[], None], second: Callable[[], None]) -> tuple[Traced, Traced]:
+        """Meter two pieces of work of which the second finds what the first has left; that is its ``kept``."""
+        with self._mode, torch.no_grad(), Meter() as meter:
+            first()
+            before, peak, flops = meter.now, meter.peak, meter.flops
+            meter.restart()
+            second()
+            return Traced(peak, 0.0, flops), Traced(meter.peak - before, before, meter.flops - flops)
+
+
+def with_depth(config: Any, depth: int) -> Any:
+    """The configuration with its top ``depth`` layers alone."""
+    import copy
+
+    made = copy.deepcopy(config)
+    text = made.get_text_config()
+    if getattr(text, "layer_types", None):
+        text.layer_types = list(text.layer_types)[-depth:]
+    text.num_hidden_layers = depth
+    return made
+
+
+def extrapolated(fewer: Traced, more: Traced, layers: int) -> Traced:
+    """From `DEPTHS` layers to ``layers``: each layer more adds as much as the last one did."""
+    return fewer + (more + fewer * -1.0) * (layers - DEPTHS[0])

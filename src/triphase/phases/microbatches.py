@@ -1,0 +1,199 @@
+"""The pieces of work that phases are made of, traced on a model without data: what each allocates and computes.
+
+Each function runs the modules, the head and the decode loop that the phases run, on shapes instead of records.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from triphase.batches.padding import Layout
+from triphase.models.heads import ScoreHead, ValueHead
+from triphase.models.roles import HEAD_ROWS
+from triphase.models.stepping import TokenStepper
+from triphase.models.tracing import DEPTHS, Skeleton, Traced, extrapolated
+from triphase.objectives.logprobs import response_logprobs
+from triphase.rollouts.decoding import sample
+from triphase.settings.schema import AdapterSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A microbatch: rows, padded length, and response tokens in all (for a reward model: responses in all).
+
+    ``packed`` says that several responses stand in one row behind their prompt.
+    """
+
+    rows: int
+    length: int
+    counted: int
+    packed: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens, padding counted."""
+        return self.rows * self.length
+
+
+class Work:
+    """Traces pieces of work on one model.
+
+    Attributes:
+        layers, trunk_layers: all layers, and those below the adapted ones.
+        hidden_size: width d. vocabulary: V. base_bytes, base_numbers: of all base weights. adapter_numbers: in one adapter.
+        largest_numbers: in the largest weight of the base.
+    """
+
+    def __init__(self, config: Any, dtype: torch.dtype, adapters: AdapterSettings, *, recompute: bool, trusted: bool):
+        self.layers = int(config.get_text_config().num_hidden_layers)
+        adapted = self.layers if adapters.layers == "all" else adapters.layers
+        self.trunk_layers = self.layers - adapted
+        self.dtype = dtype
+        self._parts = [
+            Skeleton(
+                config,
+                dtype,
+                depth=depth,
+                rank=adapters.rank,
+                targets=adapters.targets,
+                recompute=recompute,
+                trusted=trusted,
+            )
+            for depth in DEPTHS
+        ]
+        sizes = [part.base_numbers() for part in self._parts]
+        self.base_numbers = sizes[0] + (sizes[1] - sizes[0]) * (self.layers - DEPTHS[0])
+        self.base_bytes = self.base_numbers * dtype.itemsize
+        self.adapter_numbers = self._parts[0].adapter_size() * adapted // DEPTHS[0]
+        self.largest_numbers = self._parts[0].largest_number()
+        self.hidden_size = self._parts[0].backbone.hidden_size
+        self.vocabulary = int(self._parts[0].backbone.head_weight.shape[0])
+        self.steps_directly = TokenStepper.has_common_shape(self._parts[1].backbone)
+        self.packs = self._parts[1].backbone.packs
+
+    @property
+    def adapted_layers(self) -> int:
+        """Layers with adapters."""
+        return self.layers - self.trunk_layers
+
+    def boundary_bytes(self, tokens: float) -> float:
+        """Kept trunk states of so many tokens."""
+        return tokens * self.hidden_size * self.dtype.itemsize
+
+    def trunk(self, shape: Shape) -> Traced:
+        """The boundary of one microbatch, without gradient; its result is counted."""
+        if not self.trunk_layers:
+            return Traced(self.boundary_bytes(shape.tokens))
+
+        def forward(part: Skeleton) -> Tensor:
+            part.freeze(adapter=False)
+            return part.backbone.upper(part.hidden(shape.rows, shape.length), _layout(shape))
+
+        return self._traced(forward, self.trunk_layers, backward=False)
+
+    def policy(
+        self,
+        shape: Shape,
+        *,
+        train: bool,
+        with_entropy: bool = False,
+        with_values: bool = False,
+        whole: bool = False,
+        again: bool = True,
+    ) -> Traced:
+        """Log-probabilities of one microbatch, boundary included, and its gradient where ``train`` is set.
+
+        Args:
+            whole: every weight is trained (full fine-tuning).
+            again: gradients of an earlier microbatch are there.
+        """
+
+        def forward(part: Skeleton) -> Tensor:
+            part.train(adapter=not whole) if train else part.freeze()
+            ids = torch.zeros(shape.rows, shape.length, dtype=torch.long)
+            if whole:
+                hidden = part.backbone.whole(ids)
+            else:
+                hidden = part.backbone.upper(part.hidden(shape.rows, shape.length))
+            width = -(-shape.counted // shape.rows)
+            places = torch.zeros(shape.rows, width, dtype=torch.long)
+            hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
+            chosen = hidden.flatten(0, 1)[torch.zeros(shape.counted, dtype=torch.long)]
+            found = response_logprobs(
+                chosen,
+                part.backbone.head_weight,
+                torch.zeros(shape.counted, dtype=torch.long),
+                temperature=0.5,
+                chunk_size=HEAD_ROWS,
+                with_entropy=with_entropy,
+            )
+            loss = found.logprobs.sum()
+            if with_values:
+                loss = loss + ValueHead(part.backbone.hidden_size)(hidden).sum()
+            return loss
+
+        layers = self.layers if whole else self.adapted_layers
+        return self._traced(forward, layers, backward=train, again=again)
+
+    def head_chunk(self) -> float:
+        """Bytes that the language-model head has alive at once for `HEAD_ROWS` positions, in training."""
+
+        def forward(part: Skeleton) -> Tensor:
+            part.freeze()
+            hidden = torch.empty(HEAD_ROWS, self.hidden_size, dtype=self.dtype, requires_grad=True)
+            targets = torch.zeros(HEAD_ROWS, dtype=torch.long)
+            weight = part.backbone.head_weight
+            return response_logprobs(
+                hidden, weight, targets, temperature=0.5, chunk_size=HEAD_ROWS, with_entropy=False
+            ).logprobs.sum()
+
+        return self._parts[0].trace(lambda: forward(self._parts[0]), backward=True).peak
+
+    def reward(self, shape: Shape, *, train: bool, again: bool = True) -> Traced:
+        """Scores of one microbatch, boundary included, and its gradient where ``train`` is set."""
+
+        def forward(part: Skeleton) -> Tensor:
+            part.train(adapter=True) if train else part.freeze()
+            hidden = part.backbone.upper(part.hidden(shape.rows, shape.length), _layout(shape))
+            places = torch.zeros(shape.counted, dtype=torch.long)
+            head = ScoreHead(part.backbone.hidden_size, torch.Generator())
+            score: Tensor = head(hidden[places, places])
+            return score.sum()
+
+        return self._traced(forward, self.adapted_layers, backward=train, again=again)
+
+    def generation(self, rows: int, prompt: int, response: int) -> tuple[Traced, Traced]:
+        """Reading the prompts of a batch, and one token more for each row with the draw of the next.
+
+        The peak of the second stands on top of the cache, whose bytes are its ``kept``.
+        """
+
+        def read(part: Skeleton) -> tuple[Traced, Traced]:
+            part.freeze()
+            stepper = TokenStepper(part.backbone, direct=self.steps_directly)
+            prompts = [[0] * prompt for _ in range(rows)]
+
+            def step() -> None:
+                logits = torch.nn.functional.linear(stepper.hidden, part.backbone.head_weight)
+                stepper.step(sample(logits, 0.5, torch.zeros(rows, dtype=torch.float64)))
+
+            return part.trace_in_turn(lambda: stepper.read(prompts, pad_id=0, room=response), step)
+
+        one, two = (read(part) for part in self._parts)
+        return extrapolated(one[0], two[0], self.layers), extrapolated(one[1], two[1], self.layers)
+
+    def _traced(
+        self, forward: Callable[[Skeleton], Tensor], layers: int, *, backward: bool, again: bool = False
+    ) -> Traced:
+        found = [part.trace(lambda part=part: forward(part), backward=backward, again=again) for part in self._parts]
+        return extrapolated(found[0], found[1], layers)
+
+
+def _layout(shape: Shape) -> Layout | None:
+    if not shape.packed:
+        return None
+    positions = torch.zeros(shape.rows, shape.length, dtype=torch.long)
+    return Layout(positions, torch.ones(shape.rows, 1, shape.length, shape.length, dtype=torch.bool))
