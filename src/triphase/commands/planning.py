@@ -110,8 +110,7 @@ def workload(settings: RunSettings, template: "Template") -> "Workload":
     """The lengths of the records that the settings name, of an even sample of each kind."""
     from triphase.phases.workload import Lengths, Workload
 
-    data, limit = settings.data, settings.model.max_length
-    share = data.heldout_share
+    data, share = settings.data, settings.data.heldout_share
     shown = [item for source in data.demonstrations for item in read_demonstrations(source, HERE, share)]
     asked = [item for source in data.prompts for item in read_prompts(source, HERE, share)]
     compared = [item for source in data.preferences for item in read_preferences(source, HERE, share)]
@@ -182,7 +181,7 @@ def _warm_up(config: Any, dtype: Any) -> None:
     import triphase.phases.sft  # noqa: F401 - loaded, not used
 
     with torch.device("meta"):
-        AutoModelForCausalLM.from_config(config, dtype=dtype)
+        AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
     a = torch.ones(256, 256, dtype=dtype, requires_grad=True)
     (a @ a).sum().backward()  # type: ignore[no-untyped-call]
 

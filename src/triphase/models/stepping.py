@@ -104,7 +104,7 @@ class TokenStepper:
 
     @staticmethod
     def has_common_shape(backbone: Backbone) -> bool:
-        """Whether the layers are of the shape that the direct step knows; whether they compute the same is for `fits`."""
+        """Whether the layers are of the shape that the direct step knows; `fits` compares what they compute."""
         return all(_is_common(layer) for layer in backbone.layers) and backbone.attends_fully
 
     def _direct_step(self, tokens: Tensor) -> Tensor:

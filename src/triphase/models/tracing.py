@@ -90,7 +90,7 @@ def _flops(func: Any, args: Any) -> float:
     name = func._overloadpacket.__name__
     if name in _PRODUCTS:
         left, right = (args[place] for place in _PRODUCTS[name])
-        return 2.0 * left.numel() * right.shape[-1]
+        return 2.0 * float(left.numel()) * float(right.shape[-1])
     if "scaled_dot_product" in name:
         backward = "backward" in name
         query, key = args[1:3] if backward else args[0:2]
@@ -114,7 +114,7 @@ class Skeleton:
 
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self._mode:
-            model: Any = AutoModelForCausalLM.from_config(
+            model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 with_depth(config, depth), dtype=dtype, trust_remote_code=trusted
             )
             model.eval().requires_grad_(False)

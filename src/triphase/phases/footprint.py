@@ -87,9 +87,9 @@ class Planner:
         found, whole, lengths = Footprint("sft"), settings.method == "full", load.demonstrations
         trained = work.base_numbers if whole else work.adapter_numbers
         static = self._static(adapters=1, trained=trained)
-        sizes = {"max_tokens": settings.microbatch_tokens, "packed": False, "scored": False}
-        shapes = list(shapes_of(lengths, batch_size=settings.batch_size, **sizes))
-        shape = largest(iter(shapes))
+        tokens_at_once = settings.microbatch_tokens
+        shapes = list(shapes_of(lengths, batch_size=settings.batch_size, max_tokens=tokens_at_once))
+        shape = largest(shapes)
         several = len(shapes) > -(-len(lengths.sampled) // settings.batch_size)
         traced = work.policy(shape, train=True, whole=whole, again=several)
         if not whole:
@@ -102,7 +102,7 @@ class Planner:
         found.compute("training", traced, shape, tokens)
         if load.heldout_demonstrations.count:
             held = load.heldout_demonstrations
-            shape = largest(shapes_of(held, batch_size=held.count, **sizes))
+            shape = largest(shapes_of(held, batch_size=held.count, max_tokens=tokens_at_once))
             looked = work.policy(shape, train=False, whole=whole)
             trunk = Traced(0.0) if whole else work.trunk(shape)
             found.moments.append(self._looked("held-out loss", static, looked, trunk, shape))
@@ -128,10 +128,14 @@ class Planner:
         found, packs = Footprint("reward"), work.packs
         rows = groups if packs else groups.flat()
         size = settings.batch_size if packs else settings.batch_size * round(rows.count / groups.count)
-        sizes = {"max_tokens": settings.microbatch_tokens, "packed": packs, "scored": True}
+
+        def shapes_for(count: int) -> list[Shape]:
+            limit = settings.microbatch_tokens
+            return list(shapes_of(rows, batch_size=count, max_tokens=limit, packed=packs, scored=True))
+
         static = self._static(adapters=2, trained=work.adapter_numbers)
-        shapes = list(shapes_of(rows, batch_size=size, **sizes))
-        shape, wide = largest(iter(shapes)), largest(shapes_of(rows, batch_size=len(rows.sampled), **sizes))
+        shapes = shapes_for(size)
+        shape, wide = largest(shapes), largest(shapes_for(len(rows.sampled)))
         fits = float(settings.head_penalty is not None)
         static = self._with_trunk(
             found, static, rows, settings.epochs + fits, wide, settings.microbatch_tokens, packed=packs
@@ -181,7 +185,7 @@ class Planner:
         self._sampled(found, static, prompts, responses, settings.sampling.batch_size, limit, times=policies)
         answered = prompts.answered(1, limit).repeated(responses)
         tokens = settings.ppo.microbatch_tokens
-        shape = largest(shapes_of(answered, batch_size=responses, max_tokens=tokens, packed=False, scored=False))
+        shape = largest(shapes_of(answered, batch_size=responses, max_tokens=tokens))
         looked, trunk = work.policy(shape, train=False), work.trunk(shape)
         found.moments.append(self._looked("scoring", static, looked, trunk, shape))
         found.compute("forward", trunk * 2 + looked * 3, shape, _tokens(answered) * policies)
@@ -283,8 +287,6 @@ class Planner:
                 longest,
                 batch_size=settings.minibatch_size,
                 max_tokens=settings.microbatch_tokens,
-                packed=False,
-                scored=False,
             )
         )
 

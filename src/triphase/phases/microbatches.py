@@ -5,6 +5,7 @@ Each function runs the modules, the head and the decode loop that the phases run
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ class Work:
 
     Attributes:
         layers, trunk_layers: all layers, and those below the adapted ones.
-        hidden_size: width d. vocabulary: V. base_bytes, base_numbers: of all base weights. adapter_numbers: in one adapter.
+        hidden_size, vocabulary: d and V.
+        base_bytes, base_numbers: of all base weights. adapter_numbers: in one adapter.
         largest_numbers: in the largest weight of the base.
     """
 
@@ -188,7 +190,7 @@ class Work:
     def _traced(
         self, forward: Callable[[Skeleton], Tensor], layers: int, *, backward: bool, again: bool = False
     ) -> Traced:
-        found = [part.trace(lambda part=part: forward(part), backward=backward, again=again) for part in self._parts]
+        found = [part.trace(partial(forward, part), backward=backward, again=again) for part in self._parts]
         return extrapolated(found[0], found[1], layers)
 
 

@@ -1,6 +1,6 @@
 """How long the records of a run are, and the microbatches that phases make of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from triphase.batches.order import microbatches, permutation
@@ -56,7 +56,9 @@ class Workload:
     groups: Lengths
 
 
-def shapes_of(lengths: Lengths, *, batch_size: int, max_tokens: int, packed: bool, scored: bool) -> Iterator[Shape]:
+def shapes_of(
+    lengths: Lengths, *, batch_size: int, max_tokens: int, packed: bool = False, scored: bool = False
+) -> Iterator[Shape]:
     """The microbatches of one pass over the sampled records.
 
     Args:
@@ -72,6 +74,6 @@ def shapes_of(lengths: Lengths, *, batch_size: int, max_tokens: int, packed: boo
             yield Shape(len(chosen), max(sum(member) for member in chosen), max(1, counted), packed)
 
 
-def largest(shapes: Iterator[Shape]) -> Shape:
+def largest(shapes: Iterable[Shape]) -> Shape:
     """The microbatch with the most tokens."""
     return max(shapes, key=lambda shape: (shape.tokens, shape.counted))
