@@ -63,7 +63,11 @@ def digests(run: Path) -> dict[str, str]:
     }
     for path in sorted([*run.glob("**/*.jsonl"), *run.glob("**/*.json")]):
         name = str(path.relative_to(run))
-        if "/final/" not in name and "checkpoints/" not in name and path.name not in ("timings.json", "log.jsonl"):
+        if (
+            "/final/" not in name
+            and "checkpoints/" not in name
+            and path.name not in ("timings.json", "log.jsonl", "plan.json")
+        ):
             found[name] = _sum([_timeless(value) for value in _values(path)])
     for parent in sorted(run.glob("**/checkpoints")):
         newest = max(path for path in parent.iterdir() if path.name.isdigit())

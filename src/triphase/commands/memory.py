@@ -2,7 +2,8 @@
 
 import os
 import resource
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,16 +20,21 @@ _UNLIMITED = resource.RLIM_INFINITY
 
 
 @contextmanager
-def memory_errors(phase: str) -> Iterator[None]:
-    """Translate a failed allocation of the block (on the CPU or on a GPU) into a `RunError`."""
+def memory_errors(phase: str, planned: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+    """Translate a failed allocation of the block (on the CPU or on a GPU) into a `RunError`.
+
+    ``planned`` says what the phase needs and which settings to lower, as far as that can still be found out.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # what they hold is let go before the plan is made
+        advice = planned()
         setting = LOWER.get("ppo" if phase.startswith("arms/") else phase, "the sizes of the batches")
         raise RunError(
-            f"{phase}: not enough memory ({_figures()}); lower {setting}; what is finished is kept"
+            f"{phase}: not enough memory ({_figures()}); {advice or f'lower {setting}'}; what is finished is kept"
         ) from error
 
 

@@ -251,10 +251,14 @@ def run_evaluation(run: Run) -> None:
 
 
 def run_report(run: Run) -> Path:
-    """`summary.json` and `report.html`."""
+    """`summary.json` and `report.html`, with the plan of the memory beside what was measured."""
+    from triphase.commands.plan import write_plan
+    from triphase.commands.planning import FILE_NAME as PLAN
     from triphase.reports.page import write_report
     from triphase.reports.summary import write_summary
 
+    if run.directory.process_bytes is not None and not run.part(PLAN).is_file():
+        write_plan(run.settings, run.path, run.directory.process_bytes)
     write_summary(run.path)
     return write_report(run.path)
 

@@ -1,17 +1,21 @@
 """What each phase will need, before anything runs: memory by part, time, and what to lower where it does not fit."""
 
-import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
 from triphase.commands.actions import Config, Overrides, settings_of
-from triphase.commands.planning import Plan, as_json, make_plan
-from triphase.errors import RunError
-from triphase.records.files import write_atomically
+from triphase.commands.planning import FILE_NAME, Plan, as_json, make_plan
+from triphase.errors import RunError, TriphaseError
+from triphase.records.files import write_json
+from triphase.settings.schema import RunSettings
+
+_log = logging.getLogger(__name__)
 
 
 def plan(
@@ -24,7 +28,7 @@ def plan(
     settings = settings_of(config, overrides)
     found = make_plan(settings)
     if json_file is not None:
-        write_atomically(json_file, json.dumps(as_json(found), indent=1) + "\n")
+        write_json(json_file, as_json(found))
     console = Console(soft_wrap=True, highlight=False)
     console.print(_weights(found))
     console.print(_phases(found))
@@ -37,7 +41,7 @@ def plan(
     console.print(f"all phases fit: {_size(found.allowed)} are allowed or there")
 
 
-def shortage(plan: dict, phase: str) -> str:  # type: ignore[type-arg]
+def shortage(plan: Mapping[str, Any], phase: str) -> str:
     """One line on a phase that does not fit: its peak, its largest parts, and what to lower."""
     entry = plan["phases"][phase]
     parts = sorted(entry["parts"].items(), key=lambda item: -item[1])[:2]
@@ -46,6 +50,25 @@ def shortage(plan: dict, phase: str) -> str:  # type: ignore[type-arg]
     return f"{phase} needs about {_size(entry['peak_bytes'])} ({largest}) of {_size(plan['allowed_bytes'])}" + (
         f": {advice}" if advice else ""
     )
+
+
+def shortage_of(settings: RunSettings, phase: str, process_bytes: float | None) -> str | None:
+    """`shortage` of a phase that has run out of memory; None where even the plan finds no room, or no such phase."""
+    try:
+        found = as_json(make_plan(settings, process_bytes))
+    except (TriphaseError, MemoryError, RuntimeError):
+        return None
+    return shortage(found, phase) if phase in found["phases"] else None
+
+
+def write_plan(settings: RunSettings, run: Path, process_bytes: float | None) -> None:
+    """Put the plan beside what was measured, for the report; without one, the log says why."""
+    try:
+        found = make_plan(settings, process_bytes)
+    except TriphaseError as error:
+        _log.warning("no plan of the memory: %s", error)
+        return
+    write_json(run / FILE_NAME, as_json(found))
 
 
 def _weights(found: Plan) -> Table:

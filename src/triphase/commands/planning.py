@@ -45,11 +45,11 @@ class Plan:
         return self.rates.seconds(phase.flops)
 
 
-def make_plan(settings: RunSettings) -> Plan:
-    """Plan a run.
+def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan:
+    """Plan a run; ``process_bytes`` is what a process of it takes before any model, measured here by default.
 
     Raises:
-        ModelError: the model's configuration or tokenizer cannot be opened, or its layers cannot be adapted.
+        ModelError: configuration or tokenizer cannot be opened, or the layers cannot be adapted or traced.
         DataError: a record cannot be read, or is too long.
     """
     import torch
@@ -65,18 +65,26 @@ def make_plan(settings: RunSettings) -> Plan:
     device = choose_device(settings.model.device)
     whole = settings.sft.method == "full"
     dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)
-    _warm_up(config, dtype)
-    process = float(resident_bytes()) if device.type == "cpu" else 0.0
+    if process_bytes is None:
+        _warm_up(config, dtype)
+        process_bytes = float(resident_bytes())
+    process = process_bytes if device.type == "cpu" else 0.0
     allowed = (available_gb() or 0.0) * 1e9 if device.type == "cpu" else float(torch.cuda.mem_get_info()[1])
-    work = Work(
-        config,
-        dtype,
-        settings.adapters,
-        recompute=settings.model.recompute_activations,
-        trusted=settings.model.trust_remote_code,
-    )
     rates = measure_rates(config, dtype, device, rows=settings.sampling.batch_size)
-    phases = Planner(settings, work, load, process_bytes=process).footprints()
+    try:
+        work = Work(
+            config,
+            dtype,
+            settings.adapters,
+            recompute=settings.model.recompute_activations,
+            trusted=settings.model.trust_remote_code,
+        )
+        phases = Planner(settings, work, load, process_bytes=process).footprints()
+    except (RuntimeError, NotImplementedError, AttributeError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"model.name: {settings.model.name!r} cannot be planned: its layers do not run without data ({first_line})"
+        ) from error
     for found in phases:
         found.remedies = remedies_of(found, settings, adapted_layers=work.adapted_layers)
     return Plan(phases, _weights(settings, work), allowed, rates)

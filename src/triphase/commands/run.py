@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from triphase.commands.memory import resident_bytes
 from triphase.commands.rundir import RunDirectory
 from triphase.commands.scorer import CheckedScore
 from triphase.embedded.registry import PREFIX, gold_of, model_directory
@@ -163,7 +164,11 @@ class Run:
 
         if settings.name.startswith(PREFIX):
             settings = settings.model_copy(update={"name": str(model_directory(settings.name))})
-        return SharedModel(load_model(settings), self.settings.adapters, seed=self.settings.seed)
+        shared = SharedModel(load_model(settings), self.settings.adapters, seed=self.settings.seed)
+        base = sum(value.nbytes for name, value in shared.backbone.model.named_parameters() if ".lora_" not in name)
+        self.directory.process_bytes = max(0.0, float(resident_bytes() - base))
+        self.directory.restart_peak()
+        return shared
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from typing import Any
 import yaml
 
 from triphase import __version__
-from triphase.commands.memory import memory_errors
+from triphase.commands.memory import memory_errors, peak_gb, restart_peak
 from triphase.errors import RunError
 from triphase.records.files import (
     clear_leftovers,
@@ -50,7 +49,9 @@ class RunDirectory:
     def __init__(self, settings: RunSettings) -> None:
         self.settings = settings
         self.path = Path(settings.output).expanduser() / settings.name
+        self.process_bytes: float | None = None
         self._lock: int | None = None
+        self._peak = 0.0
 
     @contextmanager
     def held(self) -> Iterator["RunDirectory"]:
@@ -125,9 +126,10 @@ class RunDirectory:
             RunError: the block ran out of memory; the message says which setting to lower.
         """
         start = time.perf_counter()
+        self.restart_peak()
         _log.info("%s begins", phase)
         try:
-            with memory_errors(phase):
+            with memory_errors(phase, lambda: self._planned(phase)):
                 yield
         except BaseException:
             with suppress(RunError):  # the error of the block is the one to be told
@@ -140,12 +142,22 @@ class RunDirectory:
     def _add_seconds(self, phase: str, seconds: float) -> None:
         timings = self.timings()
         timings[phase] = timings.get(phase, 0.0) + seconds
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        timings["peak_gb"] = round(max(peak, timings.get("peak_gb", 0.0)), 3)
+        peaks = timings.setdefault("peaks_gb", {})
+        peaks[phase] = round(max(peak_gb(), peaks.get(phase, 0.0)), 3)
+        timings["peak_gb"] = round(max(peak_gb(), self._peak, timings.get("peak_gb", 0.0)), 3)
         write_json(self.path / "timings.json", timings)
 
-    def timings(self) -> dict[str, float]:
-        """Seconds of each phase so far."""
+    def restart_peak(self) -> None:
+        """Count the peak of memory anew: what opening a model took is not what its phase takes."""
+        self._peak = max(self._peak, restart_peak())
+
+    def _planned(self, phase: str) -> str | None:
+        from triphase.commands.plan import shortage_of
+
+        return shortage_of(self.settings, phase, self.process_bytes)
+
+    def timings(self) -> dict[str, Any]:
+        """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open."""
         path = self.path / "timings.json"
         return json.loads(path.read_text()) if path.exists() else {}
 

@@ -6,7 +6,8 @@ and the multiplications of each product. Layers are alike, so two and three of t
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +160,7 @@ class Skeleton:
 
         ``again``: of two passes the second is counted, in which gradients are there already and are added to.
         """
-        with self._mode, Meter() as meter:
+        with self._mode, _one_sequence_a_row(), Meter() as meter:
             if not backward:
                 with torch.no_grad():
                     result = forward()
@@ -183,6 +184,19 @@ class Skeleton:
             meter.restart()
             second()
             return Traced(peak, 0.0, flops), Traced(meter.peak - before, before, meter.flops - flops)
+
+
+@contextmanager
+def _one_sequence_a_row() -> Iterator[None]:
+    """Without data transformers cannot see that no row holds several sequences, and would make masks for them."""
+    from transformers import masking_utils
+
+    before = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = before
 
 
 def with_depth(config: Any, depth: int) -> Any:

@@ -41,6 +41,8 @@ class RunContents:
     samples: list[Sample]
     seconds: Mapping[str, float]
     peak_gb: float | None
+    peaks_gb: Mapping[str, float]
+    plan: Mapping[str, Any] | None
 
     @property
     def seed(self) -> int:
@@ -87,6 +89,8 @@ def read_run(directory: Path) -> RunContents:
         samples=_records(directory / "evaluation" / "samples.jsonl", Sample),
         seconds={key: float(value) for key, value in timings.items() if key != PEAK and _is_number(value)},
         peak_gb=float(timings[PEAK]) if _is_number(timings.get(PEAK)) else None,
+        peaks_gb={key: float(value) for key, value in (timings.get("peaks_gb") or {}).items() if _is_number(value)},
+        plan=_mapping(directory / "plan.json", json.loads),
     )
 
 

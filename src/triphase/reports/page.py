@@ -18,7 +18,7 @@ from triphase.reports.findings import Findings, find
 from triphase.reports.inert import inert
 from triphase.reports.samples import side_by_side
 from triphase.reports.summary import total_seconds
-from triphase.reports.tables import clock, flattened, number, pipeline, policy_name
+from triphase.reports.tables import clock, flattened, memory_table, number, pipeline, policy_name
 from triphase.reports.verdict import percent, percent_interval, signed, verdict_of
 
 FILE_NAME = "report.html"
@@ -65,6 +65,7 @@ def page_of(run: RunContents) -> str:
             versions=flattened(run.provenance.get("versions") or {}),
             provenance=flattened({key: value for key, value in run.provenance.items() if key != "versions"}),
             seconds=total_seconds(run),
+            memory=memory_table(run),
         )
     )
 

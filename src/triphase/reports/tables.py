@@ -53,6 +53,35 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryTable:
+    """The plan's bytes by part for each phase, and what was measured, as texts in MB."""
+
+    phases: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def memory_table(run: RunContents) -> MemoryTable | None:
+    """The plan beside the measured peaks; None where the run has no plan."""
+    planned: Mapping[str, Any] = (run.plan or {}).get("phases") or {}
+    if not planned:
+        return None
+    parts = next(iter(planned.values()))["parts"]
+    rows = [
+        (part, tuple(_megabytes(phase["parts"].get(part)) for phase in planned.values()))
+        for part in parts
+        if any(phase["parts"].get(part) for phase in planned.values())
+    ]
+    rows.append(("planned peak", tuple(_megabytes(phase["peak_bytes"]) for phase in planned.values())))
+    measured = [run.peaks_gb.get(name) for name in planned]
+    rows.append(("measured peak", tuple(_megabytes(gb * 1e9 if gb else None) for gb in measured)))
+    return MemoryTable(tuple(planned), tuple(rows))
+
+
+def _megabytes(size: float | None) -> str:
+    return f"{size / 1e6:.1f}" if size else "–"
+
+
 def pipeline(run: RunContents, found: Findings) -> list[Station]:
     """The stations of the run, each with what came out of it."""
     return [_sft(run), _labels(run), _reward(run, found), _ppo(run), _evaluation(run, found)]
