@@ -1,6 +1,6 @@
 """The plan's memory against the measured peak, phase by phase, each in a process of its own.
 
-    python -m benchmarks.memory [--layers 10] [--recompute] [--model embedded:smollm2] [--phases sft,sampling,reward,ppo]
+    python -m benchmarks.memory [--layers 10] [--recompute] [--phases sft,sampling,reward,ppo]
 
 Runs two steps of each phase on random tokens of fixed lengths and reads the peak of resident memory from the system,
 counted from after the model was opened. Prints a table and, last, one JSON line.

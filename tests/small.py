@@ -76,10 +76,12 @@ def shared_model(
     seed: int = 0,
     made: Any = None,
     name: str = "small",
+    dtype: torch.dtype = torch.float32,
     **config: Any,
 ) -> SharedModel:
     """Four roles on a small decoder; ``made`` is a tokenizer of one's own."""
-    loaded = LoadedModel(random_model(kind, layers=layers, seed=seed, **config), made or tokenizer(), name)
+    model = random_model(kind, layers=layers, seed=seed, **config).to(dtype)
+    loaded = LoadedModel(model, made or tokenizer(), name)
     return SharedModel(loaded, AdapterSettings(layers=adapted, rank=rank, alpha=2.0 * rank), seed=seed)
 
 

@@ -9,7 +9,7 @@ from tests.small import Encoded, Lines, samples, shared_model
 
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.phases.sft import SupervisedPhase
-from triphase.settings.schema import OptimizerSettings, SupervisedSettings
+from triphase.settings.schema import AdapterSettings, OptimizerSettings, SupervisedSettings
 
 MADE = samples(10, response=(1, 9))
 
@@ -144,3 +144,27 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_kept_for_inspection(tm
     assert subject._advance(0)["sft/skipped_steps"] == 1
     assert all(torch.equal(value, before[name]) for name, value in shared.adapters.state(REFERENCE).items())
     assert (tmp_path / "bad" / "000001.safetensors").exists()
+
+
+@pytest.mark.parametrize("budgets", [{}, {"trunk_cache_gb": 0.0}, {"trunk_cache_gb": 1e-6, "trunk_file_gb": 2e-6}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
+    budgets: dict[str, float], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    order = [(7 * visit) % 10 for visit in range(40)]
+
+    def train(folder: str, steps: int) -> dict[str, torch.Tensor]:
+        shared = shared_model(dtype=dtype)
+        shared.adapter_settings = AdapterSettings(layers=2, **budgets)
+        subject = phase(shared, order=order, batch_size=4, microbatch_tokens=24)
+        subject.total_steps = steps
+        subject.fit(tmp_path / folder, emit=Lines(), keep=1, every=1)
+        assert [path.name for path in (tmp_path / folder).iterdir()] == ["checkpoints"]
+        return shared.adapters.state(REFERENCE)
+
+    whole = train("whole", 10)
+    train("parts", 3)
+    train("parts", 7)
+    resumed = train("parts", 10)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    assert any(bool(value.any()) for name, value in whole.items() if "lora_B" in name)

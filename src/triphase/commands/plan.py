@@ -53,12 +53,13 @@ def shortage(plan: Mapping[str, Any], phase: str) -> str:
 
 
 def shortage_of(settings: RunSettings, phase: str, process_bytes: float | None) -> str | None:
-    """`shortage` of a phase that has run out of memory; None where even the plan finds no room, or no such phase."""
+    """`shortage` of a phase that has run out of memory; None where the plan finds no room, or nothing to lower."""
     try:
         found = as_json(make_plan(settings, process_bytes))
     except (TriphaseError, MemoryError, RuntimeError):
         return None
-    return shortage(found, phase) if phase in found["phases"] else None
+    helps = phase in found["phases"] and found["phases"][phase]["remedies"]
+    return shortage(found, phase) if helps else None
 
 
 def write_plan(settings: RunSettings, run: Path, process_bytes: float | None) -> None:

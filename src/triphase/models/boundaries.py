@@ -1,10 +1,14 @@
 """Hidden states at the boundary, kept for samples that are visited more than once.
 
-They are computed in an order of their own, fixed by the samples alone, so a run that is resumed computes the same
-bits: the rounding of a matrix product can depend on what else is in the batch.
+A matrix product may round a row differently with other rows beside it. So samples are divided into groups once, by
+their lengths alone, and the states of a group are always computed together: at the first visit of one of its samples.
+Whatever is visited when, by a run that goes through or by one that is resumed, a sample has the same bits. Groups go
+to memory, then to a file, each up to a budget; those beyond are computed at each visit with the samples of that visit.
+Which these are follows from lengths and settings, not from the course of the run.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,14 +17,18 @@ from triphase.batches.order import microbatches
 from triphase.batches.padding import TokenBatch
 from triphase.batches.sharing import GroupBatch
 from triphase.models.roles import SharedModel
+from triphase.models.spill import SpillFile
+from triphase.settings.schema import AdapterSettings
 
 Batch = TokenBatch | GroupBatch
-# Above this, the trunk is computed anew for each visit: memory is the scarcer of the two.
-BUDGET_BYTES = 2_000_000_000
 
 
 class Boundaries:
-    """The boundary of each sample, from memory where it fits and where it pays, else computed at each visit."""
+    """The boundary of each sample: from memory, from a file, or computed at each visit.
+
+    Attributes:
+        directory: where the file is made, which has no name there; None is the system's directory for such files.
+    """
 
     def __init__(
         self,
@@ -30,23 +38,74 @@ class Boundaries:
         *,
         visits: float,
         max_tokens: int,
-        budget_bytes: int = BUDGET_BYTES,
+        budgets: AdapterSettings,
     ) -> None:
         """``lengths`` are the tokens of each sample; ``make_batch`` pads the samples with these numbers."""
+        self.directory: Path | None = None
         self._shared = shared
-        self._kept: list[Tensor] | None = None
-        size = sum(lengths) * shared.backbone.hidden_size * shared.backbone.dtype.itemsize
-        if visits > 1 and shared.backbone.trunk_layers and size <= budget_bytes:
-            self._kept = [torch.empty(0)] * len(lengths)
-            for indices in microbatches(lengths, max_tokens=max_tokens):
-                states = shared.trunk(make_batch(indices))
-                for row, index in enumerate(indices):
-                    self._kept[index] = states[row, : lengths[index]].clone()
+        self._lengths = lengths
+        self._make_batch = make_batch
+        self._groups: dict[int, list[int]] = {}
+        self._kept: dict[int, Tensor] = {}
+        self._places: dict[int, int] = {}
+        self._file: SpillFile | None = None
+        if visits <= 1 or not shared.backbone.trunk_layers:
+            return
+        width = shared.backbone.hidden_size * shared.backbone.dtype.itemsize
+        memory, room, place = budgets.trunk_cache_gb * 1e9, budgets.trunk_file_gb * 1e9, 0
+        for group in microbatches(lengths, max_tokens=max_tokens):
+            size = width * sum(lengths[index] for index in group)
+            if size <= memory:
+                memory -= size
+            elif place + size <= room:
+                for index in group:
+                    self._places[index] = place
+                    place += width * lengths[index]
+            else:
+                continue
+            self._groups.update(dict.fromkeys(group, group))
+        self._file_size = place
 
     def of(self, indices: Sequence[int], batch: Batch) -> Tensor:
         """(B, L, d) boundary of the samples ``indices``, of which ``batch`` is the padded batch."""
-        if self._kept is None:
+        for index in indices:
+            if index in self._groups and index not in self._kept and not self._is_written(index):
+                self._fill(self._groups[index])
+        rest = [index for index in indices if index not in self._groups]
+        if len(rest) == len(indices):
             return self._shared.trunk(batch)
-        states = [self._kept[index] for index in indices]
         length = batch.input_ids.shape[1]
+        computed = dict(zip(rest, self._shared.trunk(self._make_batch(rest)), strict=True)) if rest else {}
+        states = [
+            computed[index][: self._lengths[index]] if index in computed else self._found(index) for index in indices
+        ]
         return torch.stack([torch.nn.functional.pad(state, (0, 0, 0, length - len(state))) for state in states])
+
+    def close(self) -> None:
+        """Let go of what is kept."""
+        self._kept.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _is_written(self, index: int) -> bool:
+        return self._file is not None and self._places.get(index) in self._file.written
+
+    def _found(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
+        assert self._file is not None  # noqa: S101 - filled before it is asked
+        backbone = self._shared.backbone
+        shape = (self._lengths[index], backbone.hidden_size)
+        return self._file.read(self._places[index], shape, backbone.dtype).to(backbone.device)
+
+    def _fill(self, group: Sequence[int]) -> None:
+        states = self._shared.trunk(self._make_batch(group))
+        for row, index in enumerate(group):
+            state = states[row, : self._lengths[index]]
+            if index in self._places:
+                if self._file is None:
+                    self._file = SpillFile(self._file_size, self.directory)
+                self._file.write(self._places[index], state)
+            else:
+                self._kept[index] = state.clone()

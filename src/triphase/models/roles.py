@@ -55,6 +55,7 @@ class SharedModel:
         self.backbone = Backbone(
             loaded.model, adapted_layers=layers, recompute_activations=loaded.recompute_activations
         )
+        self.adapter_settings = settings
         self.template = Template(loaded.tokenizer, loaded.system_prompt)
         # Whole models that are written say what pads: the plain class reads a score at the last token that does not.
         loaded.model.config.pad_token_id = self.template.pad_id

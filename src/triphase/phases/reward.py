@@ -74,8 +74,10 @@ class RewardPhase:
             shared,
             [packed_length(group) for group in groups],
             lambda members: self._batch([groups[member] for member in members]),
-            visits=settings.epochs if self._packs else 0,
+            # The fit of the head alone is a visit too.
+            visits=settings.epochs + (settings.head_penalty is not None) if self._packs else 0,
             max_tokens=settings.microbatch_tokens,
+            budgets=shared.adapter_settings,
         )
 
     def fit(
@@ -90,7 +92,7 @@ class RewardPhase:
         on_step: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Train to the end, resuming where ``directory`` holds a checkpoint."""
-        self.directory = directory
+        self.directory = self.boundaries.directory = directory
         drive(
             self.state,
             self.total_steps,
@@ -105,6 +107,7 @@ class RewardPhase:
             on_step=on_step,
             begin=self._fit_head,
         )
+        self.boundaries.close()
         self.shared.adapters.train_only(None)
 
     def _fit_head(self) -> None:

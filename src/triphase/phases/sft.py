@@ -59,6 +59,7 @@ class SupervisedPhase:
             self._batch,
             visits=len(order) / max(1, len(samples)) if settings.method == "lora" else 0,
             max_tokens=settings.microbatch_tokens,
+            budgets=shared.adapter_settings,
         )
 
     def fit(
@@ -73,7 +74,7 @@ class SupervisedPhase:
         on_step: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Train to the end, resuming where ``directory`` holds a checkpoint."""
-        self.directory = directory
+        self.directory = self.boundaries.directory = directory
         drive(
             self.state,
             self.total_steps,
@@ -87,6 +88,7 @@ class SupervisedPhase:
             stop=stop,
             on_step=on_step,
         )
+        self.boundaries.close()
         self.shared.adapters.train_only(None)
         self.shared.backbone.model.requires_grad_(False)
 
