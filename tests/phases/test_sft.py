@@ -151,14 +151,14 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_kept_for_inspection(tm
 def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
     budgets: dict[str, float], dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    order = [(7 * visit) % 10 for visit in range(40)]
+    order, lines = [(7 * visit) % 10 for visit in range(40)], {"whole": Lines(), "parts": Lines()}
 
     def train(folder: str, steps: int) -> dict[str, torch.Tensor]:
         shared = shared_model(dtype=dtype)
         shared.adapter_settings = AdapterSettings(layers=2, **budgets)
         subject = phase(shared, order=order, batch_size=4, microbatch_tokens=24)
         subject.total_steps = steps
-        subject.fit(tmp_path / folder, emit=Lines(), keep=1, every=1)
+        subject.fit(tmp_path / folder, emit=lines[folder], keep=1, every=1)
         assert [path.name for path in (tmp_path / folder).iterdir()] == ["checkpoints"]
         return shared.adapters.state(REFERENCE)
 
