@@ -141,14 +141,10 @@ def _model(width: int, adapted: int) -> SharedModel:
     )
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    plain = Tokenizer(models.WordLevel({"<pad>": 0, "<end>": 1, "<unknown>": 2, "x": 3}, unk_token="<unknown>"))
+    plain = Tokenizer(models.WordLevel({"<pad>": 0, "<end>": 1, "<unknown>": 2, "x": 3}, unk_token="<unknown>"))  # noqa: S106 - no password
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=plain,
-        pad_token="<pad>",
-        eos_token="<end>",
-        unk_token="<unknown>",  # noqa: S106 - no password
-    )
+    special = {"pad_token": "<pad>", "eos_token": "<end>", "unk_token": "<unknown>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, **special)
     loaded = LoadedModel(model, tokenizer, "random")
     shared = SharedModel(loaded, AdapterSettings(layers=adapted), seed=0)
     for name in (REFERENCE, REWARD):

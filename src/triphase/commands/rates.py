@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-EFFICIENCY = {"training": 0.5, "forward": 0.5, "decoding": 0.5}
+EFFICIENCY = {"training": 0.75, "forward": 0.75, "decoding": 0.75}
 _SECONDS = 0.4
 _WIDE = 1024
 
