@@ -77,7 +77,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
             dtype,
             settings.adapters,
             recompute=settings.model.recompute_activations,
-            trusted=settings.model.trust_remote_code,
+            trusted=bool(settings.model.trust_remote_code),
         )
         phases = Planner(settings, work, load, process_bytes=process).footprints()
     except (RuntimeError, NotImplementedError, AttributeError) as error:
@@ -166,7 +166,7 @@ def _opened(settings: ModelSettings) -> tuple[Any, Any]:
 
     name = settings.name
     place = str(model_directory(name)) if name.startswith(PREFIX) else str(Path(name).expanduser())
-    options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": bool(settings.trust_remote_code)}
     if settings.revision is not None:
         options["revision"] = settings.revision
     try:
