@@ -26,13 +26,13 @@ from triphase.rollouts.decoding import LocalGenerator
 from triphase.settings.schema import AdapterSettings, PPOSettings
 
 VOCABULARY = 2048
-POINT = {"batch": 16, "length": 32, "layers": 4, "width": 256}
+POINT = {"batch": 8, "length": 24, "layers": 4, "width": 256}
 DEPTH = 8
 AXES: dict[str, tuple[int, ...]] = {
-    "batch": (4, 8, 16, 32, 64),
-    "length": (8, 16, 32, 64, 128),
+    "batch": (4, 8, 16, 32),
+    "length": (12, 24, 48, 96),
     "layers": (1, 2, 4, 8),
-    "width": (128, 256, 384, 512),
+    "width": (128, 256, 512),
 }
 TITLES = {
     "batch": "episodes in a rollout",
