@@ -8,7 +8,8 @@ from tests.small import random_model, shared_model, stir
 
 from triphase.models.backbone import Backbone
 from triphase.models.roles import POLICY
-from triphase.models.stepping import TokenStepper
+from triphase.models.direct import DirectStepper
+from triphase.models.stepping import OwnStepper, steps_directly
 
 PROMPTS = [(7, 8, 9), (10,), (11, 1, 12, 13, 14)]
 DIRECT = {
@@ -38,8 +39,8 @@ BOTH = DIRECT | OWN
 
 def forced(shared, tokens: list[int]) -> list[torch.Tensor]:
     """Hidden states of all rows while each is given the same tokens; the middle row leaves after the second."""
-    stepper = TokenStepper(shared.backbone, direct=shared.steps_directly)
     with shared.role(POLICY):
+        stepper = (DirectStepper if shared.steps_directly else OwnStepper)(shared.backbone)
         stepper.read(PROMPTS, pad_id=0, room=len(tokens))
         found = [stepper.hidden]
         for number, token in enumerate(tokens):
@@ -68,16 +69,21 @@ def test_each_step_is_the_forward_pass_over_all_tokens_so_far(kind: str, config:
 
 @pytest.mark.parametrize(("kind", "config"), DIRECT.values(), ids=DIRECT.keys())
 def test_models_of_the_common_shape_are_stepped_directly(kind: str, config: dict[str, Any]) -> None:
-    assert TokenStepper.fits(Backbone(random_model(kind, **config), adapted_layers=None))
+    assert steps_directly(Backbone(random_model(kind, **config), adapted_layers=None))
 
 
 @pytest.mark.parametrize(("kind", "config"), OWN.values(), ids=OWN.keys())
 def test_others_are_stepped_by_their_own_forward_pass(kind: str, config: dict[str, Any]) -> None:
-    assert not TokenStepper.fits(Backbone(random_model(kind, **config), adapted_layers=None))
+    assert not steps_directly(Backbone(random_model(kind, **config), adapted_layers=None))
 
 
 def test_a_step_that_would_go_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Backbone(random_model(), adapted_layers=None)
-    right = TokenStepper._direct_step
-    monkeypatch.setattr(TokenStepper, "_direct_step", lambda self, tokens: right(self, tokens) * 1.001)
-    assert not TokenStepper.fits(backbone)
+    right = DirectStepper.step
+
+    def wrong(self: DirectStepper, tokens: torch.Tensor) -> None:
+        right(self, tokens)
+        self.hidden = self.hidden * 1.001
+
+    monkeypatch.setattr(DirectStepper, "step", wrong)
+    assert not steps_directly(backbone)

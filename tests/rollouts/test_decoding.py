@@ -147,7 +147,7 @@ def test_progress_counts_every_response_once() -> None:
     LocalGenerator(prepared(), adapter=POLICY, batch_size=4).generate(
         requests(9), temperature=1.0, max_response_tokens=3, on_finished=told.append
     )
-    assert told == [4, 4, 1]
+    assert sum(told) == 9 and min(told) > 0
 
 
 # One draw
