@@ -8,7 +8,7 @@ from tests.small import random_model, shared_model, stir
 
 from triphase.models.backbone import Backbone
 from triphase.models.roles import POLICY
-from triphase.models.direct import DirectStepper
+from triphase.models.direct import DirectLayer, DirectStepper
 from triphase.models.stepping import OwnStepper, steps_directly
 
 PROMPTS = [(7, 8, 9), (10,), (11, 1, 12, 13, 14)]
@@ -77,13 +77,46 @@ def test_others_are_stepped_by_their_own_forward_pass(kind: str, config: dict[st
     assert not steps_directly(Backbone(random_model(kind, **config), adapted_layers=None))
 
 
-def test_a_step_that_would_go_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("half", ["project", "finish"])
+def test_a_layer_that_would_go_wrong_is_noticed(half: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Backbone(random_model(), adapted_layers=None)
-    right = DirectStepper.step
+    right = getattr(DirectLayer, half)
 
-    def wrong(self: DirectStepper, tokens: torch.Tensor) -> None:
-        right(self, tokens)
-        self.hidden = self.hidden * 1.001
+    def wrong(self: DirectLayer, x: torch.Tensor, other: Any) -> Any:
+        return right(self, x * 1.001 if half == "finish" else x.roll(1, 1), other)
 
-    monkeypatch.setattr(DirectStepper, "step", wrong)
+    monkeypatch.setattr(DirectLayer, half, wrong)
     assert not steps_directly(backbone)
+
+
+def test_bfloat16_without_instructions_is_widened_and_close_to_the_model() -> None:
+    """Products in float32 of weights that are bfloat16: nearer to exact than the model's own pass, within its rounding."""
+    exact = shared_model("llama")
+    stir(exact, POLICY)
+    exact.backbone.model.load_state_dict(
+        {name: value.bfloat16().float() for name, value in exact.backbone.model.state_dict().items()}
+    )
+    expected = forced(exact, [6, 1, 20])
+    exact.backbone.model.bfloat16()
+    for parameter in exact.adapters.parameters(POLICY).values():
+        parameter.data = parameter.data.float()
+    assert steps_directly(exact.backbone)
+    for found, wanted in zip(forced(exact, [6, 1, 20]), expected, strict=True):
+        assert float((found.float() - wanted).norm()) <= 0.03 * float(wanted.norm())
+
+
+def test_rows_that_join_see_their_own_prompt_alone() -> None:
+    shared = shared_model("llama")
+    stir(shared, POLICY)
+    with shared.role(POLICY):
+        alone, joined = DirectStepper(shared.backbone), DirectStepper(shared.backbone)
+        joined.read([(9, 10, 11, 12), (13, 14)], pad_id=0, room=5)
+        joined.step(torch.tensor([8, 9]))
+        joined.step(torch.tensor([10, 11]))
+        joined.join([(7, 8, 9), (6,), (7, 8, 9)], pad_id=0, room=5)
+        alone.read([(13, 14, 9, 11), (7, 8, 9), (6,), (7, 8, 9)], pad_id=0, room=5)
+        assert torch.allclose(joined.hidden[1:], alone.hidden, rtol=0, atol=2e-5)
+        joined.keep([4, 1])
+        joined.step(torch.tensor([12, 13]))
+        alone.read([(7, 8, 9, 12), (13, 14, 9, 11, 13)], pad_id=0, room=0)
+        assert torch.allclose(joined.hidden, alone.hidden, rtol=0, atol=2e-5)

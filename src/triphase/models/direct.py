@@ -34,7 +34,7 @@ class DirectStepper:
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self._dtype = product_dtype(backbone.head_weight)
-        self._layers = [_Layer(layer) for layer in backbone.layers]
+        self._layers = [DirectLayer(layer) for layer in backbone.layers]
         self.hidden = torch.empty(0)
         self._keys: list[Tensor] = []  # of each layer (B, heads, capacity, width)
         self._values: list[Tensor] = []
@@ -127,21 +127,9 @@ class DirectStepper:
         x = backbone.embed(ids.to(device).flatten()).to(self._dtype)
         rotation = backbone.rotary(x[:, None], places.repeat(count)[:, None])
         for number, layer in enumerate(self._layers):
-            query, key, value = (
-                part.view(count, longest, -1, layer.width).transpose(1, 2) for part in layer.project(x, rotation)
-            )
+            flat, key, value = layer.attend(x, rotation, count)
             self._keys[number][row_index, :, :longest] = key
             self._values[number][row_index, :, :longest] = value
-            groups = query.shape[1] // layer.key_heads
-            # Pads stand on the right, where no real token sees them.
-            mixed = nn.functional.scaled_dot_product_attention(
-                query,
-                key.repeat_interleave(groups, dim=1),
-                value.repeat_interleave(groups, dim=1),
-                is_causal=True,
-                scale=layer.scaling,
-            )
-            flat = mixed.transpose(1, 2).reshape(len(x), -1)
             if number == len(self._layers) - 1:  # only what predicts the next token is still needed
                 x, flat = x[last], flat[last]
             x = layer.finish(x, flat)
@@ -149,8 +137,8 @@ class DirectStepper:
         return hidden
 
 
-class _Layer:
-    """One layer in two halves, before and after its attention; M rows of one token each."""
+class DirectLayer:
+    """One layer in two halves, before and after its attention; M tokens."""
 
     def __init__(self, layer: Any) -> None:
         attention = layer.self_attn
@@ -172,6 +160,23 @@ class _Layer:
             query, key = self._attention.q_norm(query), self._attention.k_norm(key)
         cosine, sine = rotation
         return query * cosine + _turned(query) * sine, key * cosine + _turned(key) * sine, value
+
+    def attend(self, x: Tensor, rotation: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(count · T, d) right-padded rows of T tokens → what was attended to (count · T, heads · width), and keys and
+        values (count, heads, T, width)."""
+        query, key, value = (
+            part.view(count, -1, part.shape[1], self.width).transpose(1, 2) for part in self.project(x, rotation)
+        )
+        groups = query.shape[1] // self.key_heads
+        # Pads stand on the right, where no real token sees them.
+        mixed = nn.functional.scaled_dot_product_attention(
+            query,
+            key.repeat_interleave(groups, dim=1),
+            value.repeat_interleave(groups, dim=1),
+            is_causal=True,
+            scale=self.scaling,
+        )
+        return mixed.transpose(1, 2).reshape(len(x), -1), key, value
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """(M, d) the layer's input and (M, heads · width) what was attended to → (M, d) its output."""
