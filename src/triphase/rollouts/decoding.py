@@ -133,7 +133,5 @@ def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _uniforms(seed: int, count: int) -> list[float]:
-    drawn: list[float] = torch.rand(
-        count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    ).tolist()
+    drawn: list[float] = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
     return drawn
