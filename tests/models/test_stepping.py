@@ -7,8 +7,8 @@ import torch
 from tests.small import random_model, shared_model, stir
 
 from triphase.models.backbone import Backbone
-from triphase.models.roles import POLICY
 from triphase.models.direct import DirectLayer, DirectStepper
+from triphase.models.roles import POLICY
 from triphase.models.stepping import OwnStepper, steps_directly
 
 PROMPTS = [(7, 8, 9), (10,), (11, 1, 12, 13, 14)]
@@ -90,7 +90,7 @@ def test_a_layer_that_would_go_wrong_is_noticed(half: str, monkeypatch: pytest.M
 
 
 def test_bfloat16_without_instructions_is_widened_and_close_to_the_model() -> None:
-    """Products in float32 of weights that are bfloat16: nearer to exact than the model's own pass, within its rounding."""
+    """Products in float32 of weights that are bfloat16 stay near to the exact ones."""
     exact = shared_model("llama")
     stir(exact, POLICY)
     exact.backbone.model.load_state_dict(

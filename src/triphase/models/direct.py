@@ -155,7 +155,9 @@ class DirectLayer:
     def project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """(M, d) → queries, keys (both rotated) and values, each (M, heads, width)."""
         joint = self._project(self._layer.input_layernorm(x).t()).t().contiguous()
-        query, key, value = (part.view(len(x), -1, self.width) for part in joint.split(self._project.sizes, dim=1))
+        query, key, value = (
+            part.view(len(x), -1, self.width) for part in torch.split(joint, self._project.sizes, dim=1)
+        )
         if hasattr(self._attention, "q_norm"):
             query, key = self._attention.q_norm(query), self._attention.k_norm(key)
         cosine, sine = rotation

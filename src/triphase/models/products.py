@@ -8,6 +8,7 @@ transposed right one, and nothing has to be packed or kept twice (docs/performan
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ _WIDENED_ROWS = 2048
 def multiplies_bfloat16(device_type: str) -> bool:
     """Whether the hardware multiplies bfloat16 by itself."""
     if device_type != "cpu":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
@@ -40,7 +41,7 @@ def multiply(weight: Tensor, columns: Tensor, out: Tensor | None = None) -> Tens
         out = columns.new_empty((weight.shape[0], columns.shape[1]))
     if weight.dtype == columns.dtype:
         return torch.mm(weight, columns, out=out)
-    for rows, part in zip(weight.split(_WIDENED_ROWS), out.split(_WIDENED_ROWS), strict=True):
+    for rows, part in zip(torch.split(weight, _WIDENED_ROWS), torch.split(out, _WIDENED_ROWS), strict=True):
         torch.mm(rows.to(columns.dtype), columns, out=part)
     return out
 
@@ -56,8 +57,8 @@ class JointMaps:
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        bases = [module.base if isinstance(module, LoraLinear) else module for module in modules]
-        self._weights: list[Tensor] = [base.weight for base in bases]  # type: ignore[misc]
+        bases: list[Any] = [module.base if isinstance(module, LoraLinear) else module for module in modules]
+        self._weights: list[Tensor] = [base.weight for base in bases]
         self.sizes = [len(weight) for weight in self._weights]
         dtype = product_dtype(self._weights[0])
         biases = [base.bias for base in bases]
@@ -82,7 +83,7 @@ class JointMaps:
     def __call__(self, columns: Tensor) -> Tensor:
         """(K, M) → (sum of N, M), the maps' outputs below one another."""
         y = columns.new_empty((sum(self.sizes), columns.shape[1]))
-        parts = y.split(self.sizes)
+        parts = torch.split(y, self.sizes)
         for weight, part in zip(self._weights, parts, strict=True):
             multiply(weight, columns, out=part)
         if self._bias is not None:

@@ -1,7 +1,8 @@
 """One token at a time: the forward pass of generation, with a key-value cache.
 
 transformers' own forward builds masks, copies keys and values and walks through general code for each of the tokens
-of a response. Where `steps_directly` finds that `DirectStepper` gives the same, that one is used; a model of another shape is stepped by its own forward pass, which is right and slower.
+of a response. Where `steps_directly` finds that `DirectStepper` gives the same, that one is used; a model of another
+shape is stepped by its own forward pass, which is right and slower.
 """
 
 from collections.abc import Sequence
