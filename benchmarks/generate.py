@@ -12,7 +12,7 @@ import sys
 
 import torch
 
-from benchmarks.sides import in_turn, median, print_table
+from benchmarks.sides import FIGURES, in_turn, median, print_table
 from triphase.models.products import multiplies_bfloat16
 
 PROMPT_TOKENS, RESPONSE_TOKENS = 32, 32
@@ -53,8 +53,7 @@ def main() -> None:
         for side, module in MODULES.items()
     }
     found = in_turn(cases, rounds=options.rounds)
-    figures = {"tokens_per_second": "new tokens/s", "seconds": "seconds", "peak_gb": "peak GB"}
-    print_table(found, ("side", "dtype"), figures)
+    print_table(found, ("side", "dtype"), {"tokens_per_second": "new tokens/s", **FIGURES})
     rates = {case: median(rows, "tokens_per_second") for case, rows in found.items()}
     ratios = {dtype: round(rates[OURS, dtype] / rates[THEIRS, dtype], 2) for dtype in dtypes}
     chosen = fast if fast in ratios else dtypes[0]

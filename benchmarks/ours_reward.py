@@ -30,10 +30,10 @@ def main() -> None:
     encoded = encode_groups(groups, shared.template, max_length=1024)
     pairs = sum(len(group.pairs) for group in groups)
     settings = RewardSettings(batch_size=BATCH, head_penalty=None)
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     phase = RewardPhase(shared, encoded, [group.pairs for group in groups], [], [], settings, seed=0)
     timed(phase.total_steps, phase._advance)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     print(
         json.dumps(
             {
@@ -43,6 +43,7 @@ def main() -> None:
                 "pairs": pairs,
                 "tokens": sum(len(group.prompt) + sum(map(len, group.responses)) for group in encoded),
                 "seconds": round(seconds, 2),
+                "cpu_seconds": round(cpu_seconds, 2),
                 "pairs_per_second": round(pairs / seconds, 3),
                 "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
             }

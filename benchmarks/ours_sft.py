@@ -27,10 +27,10 @@ def main() -> None:
     demonstrations = read_demonstrations(SourceSettings(path=data), Path())
     samples = encode_demonstrations(demonstrations, shared.template, max_length=1024)
     tokens = sum(sample.length for sample in samples)
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     phase = SupervisedPhase(shared, samples, range(len(samples)), [], SupervisedSettings(batch_size=BATCH))
     timed(phase.total_steps, phase._advance)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     print(
         json.dumps(
             {
@@ -40,6 +40,7 @@ def main() -> None:
                 "examples": len(samples),
                 "tokens": tokens,
                 "seconds": round(seconds, 2),
+                "cpu_seconds": round(cpu_seconds, 2),
                 "tokens_per_second": round(tokens / seconds, 1),
                 "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
             }

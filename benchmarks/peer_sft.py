@@ -53,9 +53,9 @@ def main() -> None:
         peft_config=LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM", **adapted),
     )
     tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     trainer.train()
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     print(
         json.dumps(
             {
@@ -65,6 +65,7 @@ def main() -> None:
                 "examples": len(examples),
                 "tokens": tokens,
                 "seconds": round(seconds, 2),
+                "cpu_seconds": round(cpu_seconds, 2),
                 "tokens_per_second": round(tokens / seconds, 1),
                 "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
             }

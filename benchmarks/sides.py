@@ -12,6 +12,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 Row = dict[str, Any]
+# Processor seconds tell more than seconds where other work runs on the machine.
+FIGURES = {"seconds": "seconds", "cpu_seconds": "processor seconds", "peak_gb": "peak GB"}
 Found = dict[tuple[str, ...], list[Row]]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sides import HERE, best, in_turn, median, peer_options, print_table
+from benchmarks.sides import FIGURES, HERE, best, in_turn, median, peer_options, print_table
 from triphase.embedded.registry import model_directory
 from triphase.models.products import multiplies_bfloat16
 
@@ -56,7 +56,7 @@ def compare(
                 command = [options.peer, str(HERE / modules[1]), model, str(data), layers, dtype, scratch]
                 cases[PEER, layers, dtype] = command
         found = in_turn(cases, rounds=options.rounds)
-    print_table(found, ("side", "layers", "dtype"), {figure: unit, "seconds": "seconds", "peak_gb": "peak GB"})
+    print_table(found, ("side", "layers", "dtype"), {figure: unit, **FIGURES})
 
     def rate_of(side: str, layers: str) -> float:
         return median(best(found, figure, of=lambda case: case[:2] == (side, layers)), figure)
