@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triphase.batches import order
 from triphase.batches.order import generator, microbatches, permutation, seed_of
 
 lengths = st.lists(st.integers(1, 40), max_size=60)
@@ -82,11 +83,36 @@ def test_neighbours_are_of_similar_length(sizes: list[int], most: int) -> None:
     assert flat == sorted(flat)
 
 
-@given(lengths, st.integers(1, 120))
-def test_two_neighbouring_microbatches_would_not_fit_in_one(sizes: list[int], most: int) -> None:
-    groups = microbatches(sizes, max_tokens=most)
-    for first, second in itertools.pairwise(groups):
-        assert (len(first) + 1) * sizes[second[0]] > most
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=9), st.integers(1, 1500))
+def test_no_other_division_costs_less(sizes: list[int], most: int) -> None:
+    """Against all divisions of the sorted samples, one by one."""
+
+    def cost(groups: list[list[int]]) -> int:
+        return sum(max(group) * len(group) + order._PASS_TOKENS for group in groups)
+
+    ordered = sorted(sizes)
+    divisions = [_cut(ordered, cuts) for cuts in itertools.product([False, True], repeat=len(ordered) - 1)]
+    least = min(
+        cost(groups)
+        for groups in divisions
+        if all(len(group) == 1 or max(group) * len(group) <= most for group in groups)
+    )
+    found = microbatches(sizes, max_tokens=most)
+    assert cost([[sizes[index] for index in group] for group in found]) == least
+
+
+def _cut(ordered: list[int], cuts: tuple[bool, ...]) -> list[list[int]]:
+    groups = [[ordered[0]]]
+    for size, cut in zip(ordered[1:], cuts, strict=True):
+        if cut:
+            groups.append([size])
+        else:
+            groups[-1].append(size)
+    return groups
+
+
+def test_a_long_sample_does_not_pad_short_ones() -> None:
+    assert microbatches([10, 300, 12, 11], max_tokens=4096) == [[0, 3, 2], [1]]
 
 
 def test_all_that_fits_is_one_microbatch() -> None:

@@ -7,8 +7,9 @@ import torch
 from tests.small import random_model, shared_model, stir
 
 from triphase.models.backbone import Backbone
+from triphase.models.direct import DirectLayer, DirectStepper
 from triphase.models.roles import POLICY
-from triphase.models.stepping import TokenStepper
+from triphase.models.stepping import OwnStepper, steps_directly
 
 PROMPTS = [(7, 8, 9), (10,), (11, 1, 12, 13, 14)]
 DIRECT = {
@@ -38,8 +39,8 @@ BOTH = DIRECT | OWN
 
 def forced(shared, tokens: list[int]) -> list[torch.Tensor]:
     """Hidden states of all rows while each is given the same tokens; the middle row leaves after the second."""
-    stepper = TokenStepper(shared.backbone, direct=shared.steps_directly)
     with shared.role(POLICY):
+        stepper = (DirectStepper if shared.steps_directly else OwnStepper)(shared.backbone)
         stepper.read(PROMPTS, pad_id=0, room=len(tokens))
         found = [stepper.hidden]
         for number, token in enumerate(tokens):
@@ -68,16 +69,54 @@ def test_each_step_is_the_forward_pass_over_all_tokens_so_far(kind: str, config:
 
 @pytest.mark.parametrize(("kind", "config"), DIRECT.values(), ids=DIRECT.keys())
 def test_models_of_the_common_shape_are_stepped_directly(kind: str, config: dict[str, Any]) -> None:
-    assert TokenStepper.fits(Backbone(random_model(kind, **config), adapted_layers=None))
+    assert steps_directly(Backbone(random_model(kind, **config), adapted_layers=None))
 
 
 @pytest.mark.parametrize(("kind", "config"), OWN.values(), ids=OWN.keys())
 def test_others_are_stepped_by_their_own_forward_pass(kind: str, config: dict[str, Any]) -> None:
-    assert not TokenStepper.fits(Backbone(random_model(kind, **config), adapted_layers=None))
+    assert not steps_directly(Backbone(random_model(kind, **config), adapted_layers=None))
 
 
-def test_a_step_that_would_go_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("half", ["project", "finish"])
+def test_a_layer_that_would_go_wrong_is_noticed(half: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Backbone(random_model(), adapted_layers=None)
-    right = TokenStepper._direct_step
-    monkeypatch.setattr(TokenStepper, "_direct_step", lambda self, tokens: right(self, tokens) * 1.001)
-    assert not TokenStepper.fits(backbone)
+    right = getattr(DirectLayer, half)
+
+    def wrong(self: DirectLayer, x: torch.Tensor, other: Any) -> Any:
+        return right(self, x * 1.001 if half == "finish" else x.roll(1, 1), other)
+
+    monkeypatch.setattr(DirectLayer, half, wrong)
+    assert not steps_directly(backbone)
+
+
+def test_bfloat16_without_instructions_is_widened_and_close_to_the_model() -> None:
+    """Products in float32 of weights that are bfloat16 stay near to the exact ones."""
+    exact = shared_model("llama")
+    stir(exact, POLICY)
+    exact.backbone.model.load_state_dict(
+        {name: value.bfloat16().float() for name, value in exact.backbone.model.state_dict().items()}
+    )
+    expected = forced(exact, [6, 1, 20])
+    exact.backbone.model.bfloat16()
+    for parameter in exact.adapters.parameters(POLICY).values():
+        parameter.data = parameter.data.float()
+    assert steps_directly(exact.backbone)
+    for found, wanted in zip(forced(exact, [6, 1, 20]), expected, strict=True):
+        assert float((found.float() - wanted).norm()) <= 0.03 * float(wanted.norm())
+
+
+def test_rows_that_join_see_their_own_prompt_alone() -> None:
+    shared = shared_model("llama")
+    stir(shared, POLICY)
+    with shared.role(POLICY):
+        alone, joined = DirectStepper(shared.backbone), DirectStepper(shared.backbone)
+        joined.read([(9, 10, 11, 12), (13, 14)], pad_id=0, room=5)
+        joined.step(torch.tensor([8, 9]))
+        joined.step(torch.tensor([10, 11]))
+        joined.join([(7, 8, 9), (6,), (7, 8, 9)], pad_id=0, room=5)
+        alone.read([(13, 14, 9, 11), (7, 8, 9), (6,), (7, 8, 9)], pad_id=0, room=5)
+        assert torch.allclose(joined.hidden[1:], alone.hidden, rtol=0, atol=2e-5)
+        joined.keep([4, 1])
+        joined.step(torch.tensor([12, 13]))
+        alone.read([(7, 8, 9, 12), (13, 14, 9, 11, 13)], pad_id=0, room=0)
+        assert torch.allclose(joined.hidden, alone.hidden, rtol=0, atol=2e-5)

@@ -8,6 +8,7 @@ import torch
 from tests.small import random_model, samples, shared_model, stir, tokenizer
 
 from triphase.batches.padding import pad_batch
+from triphase.models.direct import DirectStepper
 from triphase.models.roles import POLICY, SharedModel
 from triphase.rollouts import decoding
 from triphase.rollouts.decoding import LocalGenerator, sample
@@ -147,7 +148,37 @@ def test_progress_counts_every_response_once() -> None:
     LocalGenerator(prepared(), adapter=POLICY, batch_size=4).generate(
         requests(9), temperature=1.0, max_response_tokens=3, on_finished=told.append
     )
-    assert told == [4, 4, 1]
+    assert sum(told) == 9 and min(told) > 0
+
+
+def test_a_prompt_that_comes_again_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, asked = prepared(), requests(3)
+    read = []
+    right = DirectStepper._read_rows
+    monkeypatch.setattr(DirectStepper, "_read_rows", lambda self, *rest: read.extend(rest[1]) or right(self, *rest))
+    repeated = [Request(request.prompt, seed) for request in asked for seed in range(4)]
+    found = generate(shared, repeated, batch_size=12)
+    assert sorted(read) == sorted({request.prompt for request in asked})
+    assert found == [naive(shared, request) for request in repeated]
+
+
+def test_the_next_prompts_take_the_places_of_finished_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, asked = prepared(), requests(60)
+    sizes, joined = [], []
+    monkeypatch.setattr(decoding, "sample", lambda logits, *rest: sizes.append(len(logits)) or sample(logits, *rest))
+    right = DirectStepper.join
+
+    def join(self: DirectStepper, prompts: list[tuple[int, ...]], **options: int) -> None:
+        joined.append(len(prompts))
+        right(self, prompts, **options)
+
+    monkeypatch.setattr(DirectStepper, "join", join)
+    found = generate(shared, asked, batch_size=8)
+    assert joined and max(sizes) == 8
+    # Full but for a quarter of the places, until no prompt waits.
+    last_full = len(sizes) - sizes[::-1].index(8)
+    assert all(size > 6 for size in sizes[:last_full])
+    assert found == [naive(shared, request) for request in asked]
 
 
 # One draw

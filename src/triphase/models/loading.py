@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from triphase.errors import ModelError
+from triphase.models.products import multiplies_bfloat16
 from triphase.settings.schema import ModelSettings
 
 
@@ -37,8 +38,7 @@ def choose_device(setting: str) -> torch.device:
 def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
     """The number type of the base; ``auto`` is bfloat16 where the hardware multiplies it natively."""
     if setting == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if multiplies_bfloat16(device.type) else torch.float32
     return torch.bfloat16 if setting == "bfloat16" else torch.float32
 
 
@@ -82,8 +82,3 @@ def _switch_dropout_off(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)

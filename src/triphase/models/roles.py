@@ -22,7 +22,7 @@ from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
 from triphase.models.heads import ScoreHead, ValueHead
 from triphase.models.loading import LoadedModel
-from triphase.models.stepping import TokenStepper
+from triphase.models.stepping import steps_directly
 from triphase.objectives.logprobs import ResponseLogprobs, response_logprobs
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template
@@ -63,7 +63,7 @@ class SharedModel:
         self.adapters = Adapters(
             self.backbone, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, seed=seed
         )
-        self.steps_directly = TokenStepper.fits(self.backbone)
+        self.steps_directly = steps_directly(self.backbone)
         self.value_head = ValueHead(self.backbone.hidden_size).to(self.backbone.device)
         self.score_head = ScoreHead(self.backbone.hidden_size, generator(seed, "score-head")).to(self.backbone.device)
 

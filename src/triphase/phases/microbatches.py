@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from triphase.batches.padding import Layout
+from triphase.models.direct import DirectStepper
 from triphase.models.heads import ScoreHead, ValueHead
+from triphase.models.products import multiply
 from triphase.models.roles import HEAD_ROWS
-from triphase.models.stepping import TokenStepper
+from triphase.models.stepping import OwnStepper, has_common_shape
 from triphase.models.tracing import DEPTHS, Skeleton, Traced, extrapolated
 from triphase.objectives.logprobs import response_logprobs
 from triphase.rollouts.decoding import sample
@@ -73,7 +75,7 @@ class Work:
         self.largest_numbers = self._parts[0].largest_number()
         self.hidden_size = self._parts[0].backbone.hidden_size
         self.vocabulary = int(self._parts[0].backbone.head_weight.shape[0])
-        self.steps_directly = TokenStepper.has_common_shape(self._parts[1].backbone)
+        self.steps_directly = has_common_shape(self._parts[1].backbone)
         self.packs = self._parts[1].backbone.packs
 
     @property
@@ -175,11 +177,13 @@ class Work:
 
         def read(part: Skeleton) -> tuple[Traced, Traced]:
             part.freeze()
-            stepper = TokenStepper(part.backbone, direct=self.steps_directly)
-            prompts = [[0] * prompt for _ in range(rows)]
+            stepper = DirectStepper(part.backbone) if self.steps_directly else OwnStepper(part.backbone)
+            # No two are equal: those would be read once.
+            digits = [(row % self.vocabulary, row // self.vocabulary % self.vocabulary) for row in range(rows)]
+            prompts = [([*pair] * prompt)[:prompt] for pair in digits]
 
             def step() -> None:
-                logits = torch.nn.functional.linear(stepper.hidden, part.backbone.head_weight)
+                logits = multiply(part.backbone.head_weight, stepper.hidden.t()).t()
                 stepper.step(sample(logits, 0.5, torch.zeros(rows, dtype=torch.float64)))
 
             return part.trace_in_turn(lambda: stepper.read(prompts, pad_id=0, room=response), step)

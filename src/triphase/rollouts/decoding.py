@@ -1,17 +1,22 @@
 """Sampling in this process: one decode loop with a key-value cache.
 
-Requests are taken in the order of their prompt length, so that little is padded; rows that are finished leave the
-batch, and with them their cache. A token is chosen by inverting the cumulative distribution at a uniform number drawn
-from the row's own seed: no sort, one temporary of (rows, vocabulary).
+Requests are taken in the order of their prompt length, so that little is padded. Rows that are finished leave the
+batch, and with them their cache; where the model allows it, the next prompts take their places. A token is chosen by
+inverting the cumulative distribution at a uniform number drawn from the row's own seed: no sort, one temporary of
+(vocabulary, rows).
 """
 
+import math
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from triphase.models.direct import DirectStepper
+from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
-from triphase.models.stepping import TokenStepper
+from triphase.models.stepping import OwnStepper
 from triphase.rollouts.types import Generated, Request
 
 # Rows are dropped from the batch once this share of it is finished: dropping copies the cache.
@@ -41,61 +46,92 @@ class LocalGenerator:
         on_finished: Callable[[int], None] | None = None,
     ) -> list[Generated]:
         """One response for each request, in order. ``on_finished`` is told how many more are done."""
-        order = sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt), index))
-        results: dict[int, Generated] = {}
-        with self._shared.role(self.adapter):
-            for first in range(0, len(order), self.batch_size):
-                indices = order[first : first + self.batch_size]
-                batch = [requests[index] for index in indices]
-                found = self._generate_batch(batch, temperature, max_response_tokens)
-                results.update(zip(indices, found, strict=True))
-                if on_finished is not None:
-                    on_finished(len(indices))
-        return [results[index] for index in range(len(requests))]
-
-    def _generate_batch(self, requests: Sequence[Request], temperature: float, limit: int) -> list[Generated]:
-        end_id, device = self._shared.template.end_id, self._shared.device
-        uniforms = _uniforms([request.seed for request in requests], limit).to(device)
-        stepper = TokenStepper(self._shared.backbone, direct=self._shared.steps_directly)
-        stepper.read([request.prompt for request in requests], pad_id=self._shared.template.pad_id, room=limit)
+        shared, limit = self._shared, max_response_tokens
+        end_id, pad_id, head = shared.template.end_id, shared.template.pad_id, shared.backbone.head_weight
+        waiting = deque(sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt), index)))
         responses: list[list[int]] = [[] for _ in requests]
-        rows = list(range(len(requests)))  # rows[i] is the request that row i of the batch answers
-        for position in range(limit):
-            logits = nn.functional.linear(stepper.hidden, self._shared.backbone.head_weight)
-            tokens = sample(logits, temperature, uniforms[rows, position])
-            for row, token in zip(rows, tokens.tolist(), strict=True):
-                if not responses[row] or responses[row][-1] != end_id:
-                    responses[row].append(token)
-            alive = [index for index, row in enumerate(rows) if responses[row][-1] != end_id]
-            if not alive or position == limit - 1:
-                break
-            if len(alive) <= (1 - _COMPACT_SHARE) * len(rows):
-                stepper.keep(alive)
-                tokens = tokens[alive]
-                rows = [rows[index] for index in alive]
-            stepper.step(tokens)
+        uniforms: dict[int, list[float]] = {}
+        rows: list[int] = []  # rows[i] is the request that row i of the batch answers
+
+        def is_done(row: int) -> bool:
+            return len(responses[row]) == limit or (bool(responses[row]) and responses[row][-1] == end_id)
+
+        with shared.role(self.adapter):
+            stepper = DirectStepper(shared.backbone) if shared.steps_directly else OwnStepper(shared.backbone)
+            while rows or waiting:
+                # 1. prompts take the free places
+                if waiting and (not rows or (stepper.joins and _is_small(rows, self.batch_size))):
+                    new = [waiting.popleft() for _ in range(min(len(waiting), self.batch_size - len(rows)))]
+                    read = stepper.join if rows else stepper.read
+                    read([requests[row].prompt for row in new], pad_id=pad_id, room=limit)
+                    uniforms |= {row: _uniforms(requests[row].seed, limit) for row in new}
+                    rows += new
+                # 2. one token for each row that goes on
+                drawn = [0.0 if is_done(row) else uniforms[row][len(responses[row])] for row in rows]
+                logits = multiply(head, stepper.hidden.t()).t()
+                uniform = torch.tensor(drawn, dtype=torch.float64).to(logits.device)
+                tokens = sample(logits, temperature, uniform)
+                finished = 0
+                for row, token in zip(rows, tokens.tolist(), strict=True):
+                    if not is_done(row):
+                        responses[row].append(token)
+                        finished += is_done(row)
+                if finished and on_finished is not None:
+                    on_finished(finished)
+                # 3. rows that are finished leave, the others read their token
+                alive = [place for place, row in enumerate(rows) if not is_done(row)]
+                if not alive:
+                    rows = []
+                    continue
+                if _is_small(alive, len(rows)):
+                    stepper.keep(alive)
+                    tokens = tokens[alive]
+                    rows = [rows[place] for place in alive]
+                stepper.step(tokens)
         return [Generated(tuple(ids), ids[-1] == end_id) for ids in responses]
+
+
+def _is_small(rows: Sequence[int], places: int) -> bool:
+    return len(rows) <= (1 - _COMPACT_SHARE) * places
 
 
 def sample(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
     """Draw one token a row by inversion: the first index whose cumulative probability exceeds ``uniform``.
 
+    The distribution is summed in blocks of the vocabulary: a block is drawn, then a token of it. That is one pass of
+    sums where a cumulative sum over the whole would be a chain of as many additions as there are tokens.
+
     Args:
-        logits: (B, V), any float type.
+        logits: (B, V), any float type; the transpose of a contiguous (V, B) is the fastest.
         temperature: above 0.
         uniform: (B,) in [0, 1).
 
     Returns:
         (B,) token ids.
     """
-    scaled = logits.float() / temperature
-    cumulative = torch.softmax(scaled, dim=-1).cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    # Below the total even where the uniform is rounded to 1: beyond it stand only tokens without probability.
-    threshold = torch.minimum(uniform.to(cumulative.dtype)[:, None] * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+    rows, vocabulary = logits.shape
+    size = math.isqrt(vocabulary - 1) + 1
+    count = -(-vocabulary // size)
+    weights = torch.empty((count * size, rows), dtype=torch.float32, device=logits.device)
+    weights[:vocabulary] = logits.t()
+    weights[:vocabulary].sub_(logits.amax(dim=1)).div_(temperature).exp_()
+    weights[vocabulary:] = 0.0
+    blocks = weights.view(count, size, rows)
+    outer = blocks.sum(dim=1).double().cumsum(dim=0)
+    block = _first_above(outer, uniform.double() * outer[-1])
+    before = torch.where(block > 0, outer.gather(0, (block - 1).clamp(min=0)[None])[0], 0.0)
+    inner = blocks[block, :, torch.arange(rows, device=logits.device)].t().double().cumsum(dim=0)
+    return block * size + _first_above(inner, uniform.double() * outer[-1] - before)
 
 
-def _uniforms(seeds: Sequence[int], count: int) -> Tensor:
-    rows = [torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
-    return torch.stack(rows)
+def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
+    """(N, B) rising sums, (B,) → (B,) the first place whose sum is above the threshold, and the last one that adds to
+    the sum where rounding puts the threshold at the total or beyond: what follows it has no probability."""
+    total = cumulative[-1]
+    bounded = torch.minimum(threshold, total.nextafter(torch.zeros_like(total)))
+    return (cumulative <= bounded).sum(dim=0)
+
+
+def _uniforms(seed: int, count: int) -> list[float]:
+    drawn: list[float] = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+    return drawn

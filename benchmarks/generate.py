@@ -1,0 +1,73 @@
+"""Generation beside `model.generate` of transformers: the same model, number type, prompts and lengths, in one run.
+
+    python -m benchmarks.generate [--dtype float32,bfloat16] [--batch 32] [--rounds 3]
+
+32 prompts of 32 random tokens, 32 new tokens each, sampled at temperature 1. Prints a table and, last, one JSON line:
+`ratio` is our new tokens a second over theirs in the number type that is fast on this machine, `ratios` all of them.
+"""
+
+import argparse
+import json
+import sys
+
+import torch
+
+from benchmarks.sides import FIGURES, in_turn, median, print_table
+from triphase.models.products import multiplies_bfloat16
+
+PROMPT_TOKENS, RESPONSE_TOKENS = 32, 32
+OURS, THEIRS = "triphase", "model.generate"
+MODULES = {OURS: "benchmarks.ours_generate", THEIRS: "benchmarks.peer_generate"}
+
+
+def random_prompts(count: int) -> list[list[int]]:
+    """The prompts of both sides."""
+    random = torch.Generator().manual_seed(0)
+    prompts: list[list[int]] = torch.randint(100, 49000, (count, PROMPT_TOKENS), generator=random).tolist()
+    return prompts
+
+
+def side_options(about: str | None) -> argparse.Namespace:
+    """The options of one side; the threads are set."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    return options
+
+
+def main() -> None:
+    """Measure, print the table and the JSON line."""
+    fast = "bfloat16" if multiplies_bfloat16("cpu") else "float32"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", default=fast, help="one or more, with commas (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    dtypes = options.dtype.split(",")
+    cases = {
+        (side, dtype): [sys.executable, "-m", module, "--dtype", dtype, "--batch", str(options.batch)]
+        for dtype in dtypes
+        for side, module in MODULES.items()
+    }
+    found = in_turn(cases, rounds=options.rounds)
+    print_table(found, ("side", "dtype"), {"tokens_per_second": "new tokens/s", **FIGURES})
+    rates = {case: median(rows, "tokens_per_second") for case, rows in found.items()}
+    ratios = {dtype: round(rates[OURS, dtype] / rates[THEIRS, dtype], 2) for dtype in dtypes}
+    chosen = fast if fast in ratios else dtypes[0]
+    print(
+        json.dumps(
+            {
+                "ratio": ratios[chosen],
+                "dtype": chosen,
+                "ratios": ratios,
+                "tokens_per_second": {dtype: rates[OURS, dtype] for dtype in dtypes},
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The other side of `benchmarks.sft`: TRL 1.16. Run by the peer's Python alone.
+
+    peer_sft.py MODEL_DIRECTORY DATA LAYERS DTYPE SCRATCH
+
+Prints one JSON line. Gradient checkpointing is off, which is the peer's faster setting.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def main() -> None:
+    """Run and print."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    path, data, layers, dtype, scratch = sys.argv[1:6]
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    with open(data, encoding="utf-8") as lines:
+        examples = [json.loads(line) for line in lines]
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+    count = model.config.num_hidden_layers
+    adapted = {}
+    if layers != "all":
+        adapted = {"layers_to_transform": list(range(count - int(layers), count)), "layers_pattern": "layers"}
+    config = SFTConfig(
+        output_dir=scratch,
+        per_device_train_batch_size=8,
+        num_train_epochs=1,
+        max_length=1024,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        learning_rate=3e-4,
+        save_strategy="no",
+        logging_steps=5,
+        completion_only_loss=True,
+        gradient_checkpointing=False,
+    )
+    trainer = SFTTrainer(
+        model,
+        config,
+        train_dataset=Dataset.from_list(examples),
+        processing_class=AutoTokenizer.from_pretrained(path),
+        peft_config=LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM", **adapted),
+    )
+    tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    trainer.train()
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    print(
+        json.dumps(
+            {
+                "what": "trl sft",
+                "dtype": dtype,
+                "adapted_layers": layers,
+                "examples": len(examples),
+                "tokens": tokens,
+                "seconds": round(seconds, 2),
+                "cpu_seconds": round(cpu_seconds, 2),
+                "tokens_per_second": round(tokens / seconds, 1),
+                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Generation by the modules of a decoder of the common shape, called one by one, on a cache that is laid out for it.
+
+The shape is that of Llama, Mistral, Qwen 2 and 3, SmolLM: separate projections, rotary positions, two norms. Keys and
+values of a row stand from place 0 on, so rows of different age stand side by side and new ones join at any time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from triphase.batches.order import microbatches
+from triphase.models.backbone import Backbone
+from triphase.models.products import JointMaps, product_dtype
+
+# Prompts are read in groups of so many padded tokens: more are not read faster, and their activations take memory.
+_READ_TOKENS = 2048
+
+
+class DirectStepper:
+    """Keys and values of a batch of rows, and the step that reads one more token a row.
+
+    The adapter that is at work when this is made is the one that is used.
+
+    Attributes:
+        hidden: (B, d) hidden state after the final norm, from which the next token is predicted.
+        joins: True, rows may join others.
+    """
+
+    joins = True
+
+    @torch.no_grad()
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._dtype = product_dtype(backbone.head_weight)
+        self._layers = [DirectLayer(layer) for layer in backbone.layers]
+        self.hidden = torch.empty(0)
+        self._keys: list[Tensor] = []  # of each layer (B, heads, capacity, width)
+        self._values: list[Tensor] = []
+        self._bias = torch.empty(0)  # (B, capacity) 0 where the row has read a token, else -inf
+        self._places = torch.empty(0)  # (B,) where the row's last token stands
+        self._length = 0  # no row has read more
+
+    @property
+    def _capacity(self) -> int:
+        return self._bias.shape[1]
+
+    @torch.no_grad()
+    def read(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
+        """Read the prompts, with ``room`` for as many tokens after them. A prompt that comes again is read once."""
+        given = [tuple(prompt) for prompt in prompts]
+        unique = list(dict.fromkeys(given))
+        lengths = [len(prompt) for prompt in unique]
+        device, capacity = self._backbone.device, max(lengths) + room
+        heads = [layer.key_heads for layer in self._layers]
+        widths = [layer.width for layer in self._layers]
+        shapes = [(len(unique), count, capacity, width) for count, width in zip(heads, widths, strict=True)]
+        # Zeros, not whatever was there: a masked place weighs 0, and 0 × NaN is NaN.
+        self._keys = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
+        self._values = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
+        self.hidden = torch.empty((len(unique), self._backbone.hidden_size), dtype=self._dtype, device=device)
+        for rows in microbatches(lengths, max_tokens=_READ_TOKENS):
+            self.hidden[rows] = self._read_rows(rows, [unique[row] for row in rows], pad_id)
+        self._places = torch.tensor(lengths, device=device) - 1
+        self._bias = torch.full((len(unique), capacity), float("-inf"), dtype=self._dtype, device=device)
+        self._bias.masked_fill_(torch.arange(capacity, device=device) <= self._places[:, None], 0.0)
+        self._length = max(lengths)
+        if len(unique) < len(given):
+            row_of = {prompt: row for row, prompt in enumerate(unique)}
+            self.keep([row_of[prompt] for prompt in given])
+
+    @torch.no_grad()
+    def join(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
+        """Read more prompts, whose rows stand after those that are there."""
+        keys, values, hidden, bias = self._keys, self._values, self.hidden, self._bias
+        places, length = self._places, self._length
+        self.read(prompts, pad_id=pad_id, room=room)
+        capacity = max(self._capacity, bias.shape[1])
+        self._keys = [_stacked(old, new, capacity) for old, new in zip(keys, self._keys, strict=True)]
+        self._values = [_stacked(old, new, capacity) for old, new in zip(values, self._values, strict=True)]
+        self._bias = torch.cat([_padded(old, capacity) for old in (bias, self._bias)])
+        self._places = torch.cat([places, self._places])
+        self.hidden = torch.cat([hidden, self.hidden])
+        self._length = max(length, self._length)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone, in this order."""
+        index = torch.tensor(rows, device=self._bias.device)
+        self.hidden, self._bias, self._places = self.hidden[index], self._bias[index], self._places[index]
+        self._keys = [keys.index_select(0, index) for keys in self._keys]
+        self._values = [values.index_select(0, index) for values in self._values]
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> None:
+        """Read (B,) one more token a row. A row without room reads it in the place of its last one."""
+        backbone = self._backbone
+        self._places = (self._places + 1).clamp(max=self._capacity - 1)
+        self._length = min(self._length + 1, self._capacity)
+        rows, places, length = torch.arange(len(tokens), device=tokens.device), self._places, self._length
+        self._bias[rows, places] = 0.0
+        x = backbone.embed(tokens).to(self._dtype)
+        rotation = backbone.rotary(x[:, None], places[:, None])
+        bias = self._bias[:, None, None, :length]
+        for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
+            query, keys[rows, :, places], values[rows, :, places] = layer.project(x, rotation)
+            # Query heads that share a key head stand beside one another: they attend as several queries of one head.
+            mixed = nn.functional.scaled_dot_product_attention(
+                query.reshape(len(tokens), layer.key_heads, -1, layer.width),
+                keys[:, :, :length],
+                values[:, :, :length],
+                attn_mask=bias,
+                scale=layer.scaling,
+            )
+            x = layer.finish(x, mixed.reshape(len(tokens), -1))
+        self.hidden = backbone.norm(x)
+
+    def _read_rows(self, rows: list[int], prompts: Sequence[tuple[int, ...]], pad_id: int) -> Tensor:
+        """Read prompts into the cache's ``rows`` → (B, d) hidden state of each last token."""
+        backbone, count = self._backbone, len(prompts)
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.tensor([[*prompt, *[pad_id] * (longest - len(prompt))] for prompt in prompts])
+        device = backbone.device
+        places, row_index = torch.arange(longest, device=device), torch.tensor(rows, device=device)
+        last = (torch.arange(count) * longest + lengths - 1).to(device)
+        x = backbone.embed(ids.to(device).flatten()).to(self._dtype)
+        rotation = backbone.rotary(x[:, None], places.repeat(count)[:, None])
+        for number, layer in enumerate(self._layers):
+            flat, key, value = layer.attend(x, rotation, count)
+            self._keys[number][row_index, :, :longest] = key
+            self._values[number][row_index, :, :longest] = value
+            if number == len(self._layers) - 1:  # only what predicts the next token is still needed
+                x, flat = x[last], flat[last]
+            x = layer.finish(x, flat)
+        hidden: Tensor = backbone.norm(x)
+        return hidden
+
+
+class DirectLayer:
+    """One layer in two halves, before and after its attention; M tokens."""
+
+    def __init__(self, layer: Any) -> None:
+        attention = layer.self_attn
+        self._layer, self._attention = layer, attention
+        self.width: int = attention.head_dim
+        self.scaling: float = attention.scaling
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self._project = JointMaps(projections)
+        self.key_heads = self._project.sizes[1] // self.width
+        self._output = JointMaps([attention.o_proj])
+        self._widen = JointMaps([layer.mlp.gate_proj, layer.mlp.up_proj])
+        self._narrow = JointMaps([layer.mlp.down_proj])
+
+    def project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """(M, d) → queries, keys (both rotated) and values, each (M, heads, width)."""
+        joint = self._project(self._layer.input_layernorm(x).t()).t().contiguous()
+        query, key, value = (
+            part.view(len(x), -1, self.width) for part in torch.split(joint, self._project.sizes, dim=1)
+        )
+        if hasattr(self._attention, "q_norm"):
+            query, key = self._attention.q_norm(query), self._attention.k_norm(key)
+        cosine, sine = rotation
+        return query * cosine + _turned(query) * sine, key * cosine + _turned(key) * sine, value
+
+    def attend(self, x: Tensor, rotation: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(count · T, d) right-padded rows of T tokens → what was attended to (count · T, heads · width), and keys and
+        values (count, heads, T, width)."""
+        query, key, value = (
+            part.view(count, -1, part.shape[1], self.width).transpose(1, 2) for part in self.project(x, rotation)
+        )
+        groups = query.shape[1] // self.key_heads
+        # Pads stand on the right, where no real token sees them.
+        mixed = nn.functional.scaled_dot_product_attention(
+            query,
+            key.repeat_interleave(groups, dim=1),
+            value.repeat_interleave(groups, dim=1),
+            is_causal=True,
+            scale=self.scaling,
+        )
+        return mixed.transpose(1, 2).reshape(len(x), -1), key, value
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """(M, d) the layer's input and (M, heads · width) what was attended to → (M, d) its output."""
+        x = x + self._output(mixed.t()).t()
+        gate, up = self._widen(self._layer.post_attention_layernorm(x).t()).chunk(2)
+        return x + self._narrow(self._layer.mlp.act_fn(gate).mul_(up)).t()
+
+
+def _turned(x: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return torch.cat([-x[..., half:], x[..., :half]], dim=-1)
+
+
+def _padded(x: Tensor, capacity: int) -> Tensor:
+    return nn.functional.pad(x, (0, capacity - x.shape[1]), value=float("-inf"))
+
+
+def _stacked(old: Tensor, new: Tensor, capacity: int) -> Tensor:
+    """(A, H, l, W) and (B, H, m, W) → (A + B, H, capacity, W), zeros after l and m."""
+    both = new.new_zeros((len(old) + len(new), old.shape[1], capacity, old.shape[3]))
+    both[: len(old), :, : old.shape[2]] = old
+    both[len(old) :, :, : new.shape[2]] = new
+    return both

@@ -1,0 +1,95 @@
+"""Products of frozen weights with few rows, as generation needs them, in the orientation that is fast.
+
+    y = W·xᵀ        W (N, K) as it lies in memory, x (M, K) with few rows, y (N, M)
+
+With few rows a product is bound by the reading of W. Matrix libraries read it faster as the left factor than as the
+transposed right one, and nothing has to be packed or kept twice (docs/performance.md has the difference).
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from triphase.models.adapters import LoraLinear
+
+# Rows of W that are widened together where the processor does not multiply bfloat16: they stay in its cache.
+_WIDENED_ROWS = 2048
+
+
+@cache
+def multiplies_bfloat16(device_type: str) -> bool:
+    """Whether the hardware multiplies bfloat16 by itself."""
+    if device_type != "cpu":
+        return bool(torch.cuda.is_bf16_supported())
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def product_dtype(weight: Tensor) -> torch.dtype:
+    """The number type in which products with ``weight`` are fast: its own, or float32 without instructions for it."""
+    if weight.dtype == torch.bfloat16 and not multiplies_bfloat16(weight.device.type):
+        return torch.float32
+    return weight.dtype
+
+
+def multiply(weight: Tensor, columns: Tensor, out: Tensor | None = None) -> Tensor:
+    """(N, K) weight, (K, M) columns in `product_dtype` → (N, M)."""
+    if out is None:
+        out = columns.new_empty((weight.shape[0], columns.shape[1]))
+    if weight.dtype == columns.dtype:
+        return torch.mm(weight, columns, out=out)
+    for rows, part in zip(torch.split(weight, _WIDENED_ROWS), torch.split(out, _WIDENED_ROWS), strict=True):
+        torch.mm(rows.to(columns.dtype), columns, out=part)
+    return out
+
+
+class JointMaps:
+    """Linear maps that read the same input, with the adapter that is at work when this is made.
+
+    The low-rank updates share one product of their A matrices; they are added, not merged into a copy of W: that costs
+    two small products, needs no memory, and in bfloat16 loses no bit of the update.
+
+    Attributes:
+        sizes: outputs of each map.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        bases: list[Any] = [module.base if isinstance(module, LoraLinear) else module for module in modules]
+        self._weights: list[Tensor] = [base.weight for base in bases]
+        self.sizes = [len(weight) for weight in self._weights]
+        dtype = product_dtype(self._weights[0])
+        biases = [base.bias for base in bases]
+        self._bias: Tensor | None = None
+        if any(bias is not None for bias in biases):
+            filled = [
+                weight.new_zeros(len(weight)) if bias is None else bias
+                for weight, bias in zip(self._weights, biases, strict=True)
+            ]
+            self._bias = torch.cat(filled).to(dtype)[:, None]
+        self._ups: list[tuple[int, slice, Tensor]] = []
+        downs: list[Tensor] = []
+        rank = 0
+        for place, module in enumerate(modules):
+            if isinstance(module, LoraLinear) and module.active is not None:
+                downs.append(module.lora_a[module.active].detach().to(dtype))
+                up = (module.lora_b[module.active].detach() * module.scale).to(dtype)
+                self._ups.append((place, slice(rank, rank + module.rank), up))
+                rank += module.rank
+        self._down = torch.cat(downs) if downs else None
+
+    def __call__(self, columns: Tensor) -> Tensor:
+        """(K, M) → (sum of N, M), the maps' outputs below one another."""
+        y = columns.new_empty((sum(self.sizes), columns.shape[1]))
+        parts = torch.split(y, self.sizes)
+        for weight, part in zip(self._weights, parts, strict=True):
+            multiply(weight, columns, out=part)
+        if self._bias is not None:
+            y += self._bias
+        if self._down is not None:
+            low = torch.mm(self._down, columns)
+            for place, own, up in self._ups:
+                parts[place].addmm_(up, low[own])
+        return y
