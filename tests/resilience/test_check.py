@@ -2,9 +2,12 @@
 
 import json
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from triphase.commands import hazards, survey_parts
 from triphase.commands.main import main
@@ -115,6 +118,32 @@ def test_mutated_files_end_in_records_used_or_refused(tmp_path: Path) -> None:
     ends = fuzz(tmp_path, 100, seed=1)
     assert sum(ends.values()) == 100
     assert ends["refused"] > 20
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+COLUMNS = st.sampled_from(
+    ["prompt", "chosen", "rejected", "messages", "completion", "id", "split", "kind", "margin", "instruction", "output"]
+)
+TURNS = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "system", "x"]), "content": st.text(max_size=4)}
+    )
+)
+
+
+ROW = JSON | st.dictionaries(COLUMNS, JSON | TURNS | st.text(min_size=1, max_size=5), max_size=6)
+
+
+@given(st.lists(ROW, min_size=1), st.sampled_from(["preferences", "prompts", "demonstrations"]))
+def test_whatever_a_line_holds_is_used_or_refused(rows: list[object], kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = written(Path(folder, "a.jsonl"), rows)
+        source = surveyed(path, kind).sources[0]
+        assert source.records + source.refused - source.unread == len(rows)
 
 
 @pytest.mark.slow
