@@ -135,10 +135,12 @@ TURNS = st.lists(
 )
 
 
-ROW = JSON | st.dictionaries(COLUMNS, JSON | TURNS | st.text(min_size=1, max_size=5), max_size=6)
+WORD = st.text("abc", min_size=1, max_size=3)
+SOUND = st.fixed_dictionaries({"prompt": WORD, "completion": WORD, "chosen": WORD, "rejected": WORD})
+ROW = SOUND | JSON | st.dictionaries(COLUMNS, JSON | TURNS | st.text(min_size=1, max_size=5), max_size=6)
 
 
-@given(st.lists(ROW, min_size=1), st.sampled_from(["preferences", "prompts", "demonstrations"]))
+@given(st.lists(ROW, min_size=1, max_size=8), st.sampled_from(["preferences", "prompts", "demonstrations"]))
 def test_whatever_a_line_holds_is_used_or_refused(rows: list[object], kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = written(Path(folder, "a.jsonl"), rows)
