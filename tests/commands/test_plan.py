@@ -57,6 +57,7 @@ def test_what_does_not_fit_is_named_with_what_to_lower(
 ) -> None:
     monkeypatch.setattr(planning, "available_gb", lambda: 0.1)
     monkeypatch.setattr("triphase.batches.order._PASS_TOKENS", 10**6)  # microbatches of many rows
+    monkeypatch.setattr(planning, "resident_bytes", lambda: 150e6)  # not what other tests left here
     assert main(["plan", str(config), "--sft.batch_size", "96", "--sft.microbatch_tokens", "100000"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: sft needs about") and "of 100.0 MB" in error and len(error.splitlines()) == 1

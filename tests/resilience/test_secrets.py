@@ -118,7 +118,7 @@ def test_a_stopped_command_does_not_repeat_a_password(monkeypatch: pytest.Monkey
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("triphase.commands.label._opened", stop)
+    monkeypatch.setattr("triphase.commands.label.opened", stop)
     assert main(["label", "stats", "postgresql://lead:url-planted-4567@h/labels"]) == 130
     shown = capsys.readouterr().err
     assert "postgresql://lead:***@h/labels" in shown

@@ -22,7 +22,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("demo", "actions:demo", "The whole of RLHF on the embedded model and data."),
     ("run", "actions:run", "Every step of one configuration, from demonstrations to the report."),
     ("check", "check:check", "Read the configuration and every record of its data, before any model is loaded."),
-    ("plan", "plan:plan", "What each phase will need, before anything runs: memory by part, time, what to lower."),
+    ("plan", "plan:plan", "What each phase will need, before anything runs: memory by part, time, and what to lower."),
     ("sft", "actions:sft", "Phase 1: supervised fine-tuning."),
     ("sample", "actions:sample", "Sample the responses that people rank."),
     ("reward", "actions:reward", "Phase 2: the reward model, from the rankings."),
