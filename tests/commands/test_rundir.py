@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.commands.small_run import settings, write_data
+from tests.commands.small_run import do, settings, write_data
 
+from triphase.commands import pipeline
 from triphase.commands.rundir import RunDirectory
 from triphase.errors import RunError
 
@@ -44,6 +45,25 @@ def test_the_same_configuration_may_come_again_and_changes_no_byte(folder: Path)
 def test_threads_may_differ(folder: Path) -> None:
     hold(settings(folder))
     hold(settings(folder, threads=2))
+
+
+def test_what_bounds_memory_may_be_lowered_and_is_noted(folder: Path) -> None:
+    """A run that ran out of memory is told to lower these, so it must go on with them."""
+    begun = settings(folder)
+    lower = {"microbatch_tokens": 64}
+    less = begun.model_copy(
+        update={
+            **{name: getattr(begun, name).model_copy(update=lower) for name in ("sft", "reward", "ppo")},
+            "sampling": begun.sampling.model_copy(update={"batch_size": 4}),
+        }
+    )
+    do(begun, pipeline.run_sft)
+    do(less, pipeline.run_sft)
+    log = (folder / "runs" / "small" / "log.jsonl").read_text()
+    for name in ("sft.microbatch_tokens", "reward.microbatch_tokens", "ppo.microbatch_tokens", "sampling.batch_size"):
+        assert f"{name} was " in log
+    with pytest.raises(RunError, match=r"ppo\.batch_size is 8 there"):
+        hold(begun.model_copy(update={"ppo": begun.ppo.model_copy(update={"batch_size": 16})}))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from pathlib import Path
 from triphase.errors import RunError
 
 LOWER = {
-    "sft": "sft.microbatch_tokens (changes no result), then model.max_length; or sft.method: lora",
-    "sampling": "sampling.batch_size (changes no result), then sampling.max_response_tokens",
-    "reward": "reward.microbatch_tokens (changes no result), then model.max_length",
-    "ppo": "ppo.microbatch_tokens (changes no result), then ppo.batch_size or ppo.max_response_tokens",
-    "evaluation": "sampling.batch_size and ppo.microbatch_tokens (both change no result)",
+    "sft": "sft.microbatch_tokens (changes rounding at most), then model.max_length; or sft.method: lora",
+    "sampling": "sampling.batch_size (changes rounding at most), then sampling.max_response_tokens",
+    "reward": "reward.microbatch_tokens (changes rounding at most), then model.max_length",
+    "ppo": "ppo.microbatch_tokens (changes rounding at most), then ppo.batch_size or ppo.max_response_tokens",
+    "evaluation": "sampling.batch_size and ppo.microbatch_tokens (both change rounding at most)",
 }
 _UNLIMITED = resource.RLIM_INFINITY
 

@@ -186,6 +186,8 @@ def prepare(settings: RunSettings, progress: Progress | None = None) -> Iterator
         StopRequest().listening() as stop,
     ):
         log.info("process %d works on %s", os.getpid(), directory.path)
+        for note in directory.notes:
+            log.warning("%s", note)
         try:
             yield Run(settings, directory, shown, stop)
         except BaseException as error:

@@ -37,6 +37,8 @@ from triphase.settings.schema import RunSettings
 
 # What may differ between two starts of one run: it changes no result.
 _FREE = ("output", "threads", "model.recompute_activations")
+# These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
+_BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
 # Where a server is and how it is asked may differ too; whether there is one may not.
 _SERVERS = ("rollouts", "scorer")
 _log = logging.getLogger(__name__)
@@ -44,12 +46,17 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "
 
 
 class RunDirectory:
-    """A run directory that this process holds."""
+    """A run directory that this process holds.
+
+    Attributes:
+        notes: what differs from the run as it was begun and may, for the log.
+    """
 
     def __init__(self, settings: RunSettings) -> None:
         self.settings = settings
         self.path = Path(settings.output).expanduser() / settings.name
         self.process_bytes: float | None = None
+        self.notes: list[str] = []
         self._lock: int | None = None
         self._peak = 0.0
 
@@ -105,7 +112,9 @@ class RunDirectory:
 
     def _require_same(self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
         for key, old, new in _differences(kept, wanted):
-            if key not in _FREE and not _is_of_a_server(key, old, new):
+            if key == "sampling.batch_size" or key.rpartition(".")[2] in _BOUNDS:
+                self.notes.append(f"{key} was {old!r} when this run was begun and is {new!r} now: rounding may differ")
+            elif key not in _FREE and not _is_of_a_server(key, old, new):
                 raise RunError(
                     f"{path} belongs to another configuration: {key} is {old!r} there and {new!r} here; choose "
                     f"another name (--name), or set {key} back"

@@ -119,7 +119,7 @@ class SupervisedSettings(Settings):
     batch_size: Positive = 16
     """Demonstrations for each optimizer step."""
     microbatch_tokens: Positive = 4096
-    """Most tokens (padding counted) in one forward pass; bounds memory, changes no result."""
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_share=0.05)
     """AdamW and its schedule."""
 
@@ -178,7 +178,7 @@ class RewardSettings(Settings):
     batch_size: Positive = 8
     """Rankings (prompts with all their responses) for each optimizer step."""
     microbatch_tokens: Positive = 4096
-    """Most tokens (padding counted) in one forward pass; bounds memory, changes no result."""
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Probability that a label is taken to be flipped."""
     centering: NonNegative = 0.01
@@ -202,7 +202,7 @@ class PPOSettings(Settings):
     minibatch_size: Positive = 16
     """Episodes for each optimizer step; divides batch_size."""
     microbatch_tokens: Positive = 4096
-    """Most tokens (padding counted) in one forward pass; bounds memory, changes no result."""
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most."""
     epochs: Positive = 4
     """Passes over each rollout."""
     max_response_tokens: Positive = 32
