@@ -12,12 +12,22 @@ import sys
 
 import torch
 
-from benchmarks.sides import FIGURES, in_turn, median, print_table
+from benchmarks.sides import FIGURES, Row, in_turn, median, print_table
 from triphase.models.products import multiplies_bfloat16
 
 PROMPT_TOKENS, RESPONSE_TOKENS = 32, 32
 OURS, THEIRS = "triphase", "model.generate"
 MODULES = {OURS: "benchmarks.ours_generate", THEIRS: "benchmarks.peer_generate"}
+
+
+def generate_row(dtype: str, new_tokens: int) -> Row:
+    """What a side says of its run, beside its seconds."""
+    return {
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+        "prompt_tokens": PROMPT_TOKENS,
+        "new_tokens": new_tokens,
+    }
 
 
 def random_prompts(count: int) -> list[list[int]]:

@@ -3,13 +3,8 @@
 The policy is an adapter of rank 16 on the top third of the layers, at work, as in PPO.
 """
 
-import json
-import resource
-import time
-
-import torch
-
-from benchmarks.generate import PROMPT_TOKENS, RESPONSE_TOKENS, random_prompts, side_options
+from benchmarks.generate import RESPONSE_TOKENS, generate_row, random_prompts, side_options
+from benchmarks.sides import Row, print_side
 from triphase.embedded.registry import model_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, SharedModel
@@ -37,24 +32,12 @@ def main() -> None:
         return sum(len(answer.ids) for answer in found)
 
     generate(2)
-    start, start_cpu = time.perf_counter(), time.process_time()
-    tokens = generate(RESPONSE_TOKENS)
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-    print(
-        json.dumps(
-            {
-                "what": "triphase",
-                "dtype": str(shared.backbone.dtype).removeprefix("torch."),
-                "threads": torch.get_num_threads(),
-                "prompt_tokens": PROMPT_TOKENS,
-                "new_tokens": tokens,
-                "seconds": round(seconds, 2),
-                "cpu_seconds": round(cpu_seconds, 2),
-                "tokens_per_second": round(tokens / seconds, 1),
-                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-            }
-        )
-    )
+
+    def work() -> Row:
+        dtype = str(shared.backbone.dtype).removeprefix("torch.")
+        return generate_row(dtype, generate(RESPONSE_TOKENS))
+
+    print_side("triphase", work, ("tokens_per_second", "new_tokens"))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """One side of `benchmarks.reward`: ours_reward DATA LAYERS DTYPE. Prints one JSON line."""
 
-import json
-import resource
 import sys
-import time
 from pathlib import Path
 
+from benchmarks.sides import Row, print_side
 from benchmarks.training_sides import timed
 from triphase.embedded.registry import model_directory
 from triphase.models.loading import load_model
@@ -30,25 +28,18 @@ def main() -> None:
     encoded = encode_groups(groups, shared.template, max_length=1024)
     pairs = sum(len(group.pairs) for group in groups)
     settings = RewardSettings(batch_size=BATCH, head_penalty=None)
-    start, start_cpu = time.perf_counter(), time.process_time()
-    phase = RewardPhase(shared, encoded, [group.pairs for group in groups], [], [], settings, seed=0)
-    timed(phase.total_steps, phase._advance)
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-    print(
-        json.dumps(
-            {
-                "what": "triphase reward",
-                "dtype": dtype,
-                "adapted_layers": layers,
-                "pairs": pairs,
-                "tokens": sum(len(group.prompt) + sum(map(len, group.responses)) for group in encoded),
-                "seconds": round(seconds, 2),
-                "cpu_seconds": round(cpu_seconds, 2),
-                "pairs_per_second": round(pairs / seconds, 3),
-                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-            }
-        )
-    )
+
+    def work() -> Row:
+        phase = RewardPhase(shared, encoded, [group.pairs for group in groups], [], [], settings, seed=0)
+        timed(phase.total_steps, phase._advance)
+        return {
+            "dtype": dtype,
+            "adapted_layers": layers,
+            "pairs": pairs,
+            "tokens": sum(len(group.prompt) + sum(map(len, group.responses)) for group in encoded),
+        }
+
+    print_side("triphase reward", work, ("pairs_per_second", "pairs"))
 
 
 if __name__ == "__main__":

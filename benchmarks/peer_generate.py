@@ -3,14 +3,11 @@
 It samples from the whole vocabulary at temperature 1, as we do, without an adapter that would slow it down.
 """
 
-import json
-import resource
-import time
-
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.generate import PROMPT_TOKENS, RESPONSE_TOKENS, random_prompts, side_options
+from benchmarks.generate import PROMPT_TOKENS, RESPONSE_TOKENS, generate_row, random_prompts, side_options
+from benchmarks.sides import Row, print_side
 from triphase.embedded.registry import model_directory
 
 
@@ -35,24 +32,11 @@ def main() -> None:
         return int(found[:, PROMPT_TOKENS:].numel())
 
     generate(2)
-    start, start_cpu = time.perf_counter(), time.process_time()
-    tokens = generate(RESPONSE_TOKENS)
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-    print(
-        json.dumps(
-            {
-                "what": "transformers generate",
-                "dtype": options.dtype,
-                "threads": torch.get_num_threads(),
-                "prompt_tokens": PROMPT_TOKENS,
-                "new_tokens": tokens,
-                "seconds": round(seconds, 2),
-                "cpu_seconds": round(cpu_seconds, 2),
-                "tokens_per_second": round(tokens / seconds, 1),
-                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-            }
-        )
-    )
+
+    def work() -> Row:
+        return generate_row(options.dtype, generate(RESPONSE_TOKENS))
+
+    print_side("transformers generate", work, ("tokens_per_second", "new_tokens"))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ for like. Seconds are those of the last iteration of a process (the first one wa
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sides import run_side
 from triphase.embedded.registry import model_directory
 
 HERE = Path(__file__).parent
@@ -36,24 +36,14 @@ def main() -> None:
     for _ in range(options.rounds):
         for layers, dtype in OURS:
             command = [sys.executable, "-m", "benchmarks.ours_ppo", "--layers", layers, "--dtype", dtype]
-            row = _run([*command, "--iterations", str(options.iterations)])
+            row = run_side([*command, "--iterations", str(options.iterations)])
             found.setdefault(("triphase", layers, dtype), []).append(row)
         for layers, dtype in peer:
             model = str(model_directory("embedded:smollm2"))
             command = [options.peer, str(HERE / "peer_ppo.py"), model, layers, dtype, str(options.iterations)]
-            found.setdefault(("trl 1.12", layers, dtype), []).append(_run(command))
+            found.setdefault(("trl 1.12", layers, dtype), []).append(run_side(command))
     _table(found)
     print(json.dumps(_ratios(found)))
-
-
-def _run(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
-    row: dict[str, Any] = json.loads(lines[-1])
-    print(json.dumps(row), file=sys.stderr, flush=True)
-    return row
 
 
 def _seconds(rows: list[dict[str, Any]]) -> float:

@@ -3,9 +3,11 @@
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,24 @@ def run_side(command: Sequence[str]) -> Row:
     row: Row = json.loads(lines[-1])
     print(json.dumps(row), file=sys.stderr, flush=True)
     return row
+
+
+def print_side(what: str, figures: Callable[[], Row], rate: tuple[str, str]) -> None:
+    """Time ``figures``, the work of one side, and print its JSON line: what it returns, seconds, and peak memory.
+
+    ``rate`` is the name of one more figure, and of the count that it is per second.
+    """
+    start, start_cpu = time.perf_counter(), time.process_time()
+    row = figures()
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    name, count = rate
+    timed = {
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+        name: round(row[count] / seconds, 3),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+    }
+    print(json.dumps({"what": what, **row, **timed}))
 
 
 def median(rows: Sequence[Row], key: str) -> float:
