@@ -176,6 +176,17 @@ def test_what_a_remedy_promises_is_what_it_saves(setting: str) -> None:
     assert before.peak.total - after.peak.total == pytest.approx(saved, rel=0.35)
 
 
+def test_bfloat16_saves_what_its_base_is_smaller() -> None:
+    shared, settings = model(), run_settings()
+    saved = dict(remedies_of(planner(settings, shared).sampling(), settings, adapted_layers=3))["model.dtype: bfloat16"]
+    config, adapters = shared.backbone.model.config, settings.adapters
+    wide, narrow = (
+        Work(config, dtype, adapters, recompute=False, trusted=False).base_bytes
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert saved == wide - narrow > 0
+
+
 def test_kept_trunk_states_stay_within_their_budget() -> None:
     shared = model()
     budget = run_settings(adapters={"layers": 3, "rank": 4, "trunk_cache_gb": 1e-4, "trunk_file_gb": 0.0})

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triphase.commands import hazards, survey_parts
+from triphase.commands.lengths import Lengths
 from triphase.commands.main import main
 from triphase.commands.survey import DataSurvey, survey_data
+from triphase.records.types import Message
 from triphase.settings.loading import settings_from_text
 
 ROWS = [{"prompt": f"Say {word}.", "chosen": f"{word} it is", "rejected": f"no {word}"} for word in "abcdefghijkl"]
@@ -48,6 +50,16 @@ def test_leaks_between_training_and_held_out_are_counted(tmp_path: Path) -> None
 def test_records_that_pass_the_limit_are_counted_and_only_they(tmp_path: Path) -> None:
     rows = [{"prompt": "Say.", "chosen": "word " * count, "rejected": "no"} for count in (3, 500, 5)]
     assert surveyed(written(tmp_path / "a.jsonl", rows), max_length=100).sources[0].lengths.too_long == 1
+
+
+def test_a_record_is_too_long_from_its_first_token_beyond_the_limit() -> None:
+    """Here a character is a token, and the template adds 8 to the prompt's turn and 8 to the answer's."""
+    lengths = Lengths(100, lambda texts: [len(text) for text in texts])
+    for answer in (80, 81, 90):
+        lengths.add((Message("user", "abc"),), ("x" * answer, "y"))
+    lengths.finish()
+    assert lengths.sampled == [84, 85, 94]
+    assert lengths.too_long == 2
 
 
 def test_bad_records_stop_the_check_and_can_be_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,7 @@ def test_a_run_whose_store_is_held_goes_on_when_it_is_free(tmp_path: Path) -> No
         assert len(store.responses()) == 3 * len(store.prompts())
 
 
+@pytest.mark.postgres
 def test_a_server_that_refuses_is_one_line_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

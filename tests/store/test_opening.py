@@ -93,8 +93,8 @@ def test_wrong_places_are_named(tmp_path: Path) -> None:
         open_store("post gres://:::")
 
 
+@pytest.mark.postgres
 def test_a_server_that_is_away_is_named() -> None:
-    pytest.importorskip("psycopg")
     with pytest.raises(StoreError, match=r"cannot be reached.*check that the database runs"):
         open_store("postgresql://someone:secret@127.0.0.1:1/none")
 
