@@ -56,6 +56,12 @@ class TokenBatch:
         return torch.arange(len(self.input_ids), device=self.input_ids.device), self.lengths - 1
 
     @property
+    def predicting_tokens(self) -> tuple[Tensor, Tensor]:
+        """(N,) row and (N,) position of what predicts each real response token, in the order of `response_mask`."""
+        rows, steps = self.response_mask.nonzero(as_tuple=True)
+        return rows, self.prompt_lengths[rows] + steps - 1
+
+    @property
     def attention_mask(self) -> Tensor:
         """(B, L) True on real tokens."""
         positions = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)

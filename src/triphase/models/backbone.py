@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from triphase.batches.padding import Layout
 from triphase.errors import ModelError
+from triphase.models.layers import LastLayer, Tokens, chosen, is_common
 from triphase.models.recomputation import Recomputation
 
 _PROBE_TOKENS = 8
@@ -27,6 +28,7 @@ class Backbone:
         layer_count: decoder layers in all.
         trunk_layers: layers below the boundary, which stay as they are.
         packs: whether several responses may stand in one row behind their prompt.
+        chooses: whether the last layer computes what is read of it alone; else it computes all, and some is taken.
         recomputation: what a layer that runs again in the backward pass must find as it was.
     """
 
@@ -55,14 +57,18 @@ class Backbone:
         self.trunk_layers = self.layer_count - adapted
         self._embed = model.get_input_embeddings()
         self.recomputation = Recomputation()
+        self._last = LastLayer(layers[-1])
+        self.recomputation.recalls.append(self._last.as_now)
         self._trunk = self._slice(0, self.trunk_layers)
         self._upper = self._slice(self.trunk_layers, self.layer_count)
         self._whole = self._slice(0, self.layer_count)
-        if recompute_activations:
-            for part in (self._upper, self._whole):
-                part._modules[self._list_name] = self.recomputation.wrap(getattr(part, self._list_name))
+        for part in (self._upper, self._whole):
+            own = nn.ModuleList([*getattr(part, self._list_name)[:-1], self._last])
+            part._modules[self._list_name] = self.recomputation.wrap(own) if recompute_activations else own
+        self.chooses = is_common(layers[-1])
         if verified:
             self._require_exact_division()
+            self.chooses = self.chooses and self._chooses_rightly()
         self.packs = self.attends_fully and (not verified or self._packs_rightly())
 
     @property
@@ -128,15 +134,18 @@ class Backbone:
         states: Tensor = self._trunk(inputs_embeds=embedded, use_cache=False, **_arguments(layout)).last_hidden_state
         return states
 
-    def upper(self, boundary: Tensor, layout: Layout | None = None) -> Tensor:
-        """(B, L, d) boundary → (B, L, d) hidden states after the last layer and the final norm."""
-        hidden: Tensor = self._upper(inputs_embeds=boundary, use_cache=False, **_arguments(layout)).last_hidden_state
-        return hidden
+    def upper(self, boundary: Tensor, layout: Layout | None = None, *, at: Tokens | None = None) -> Tensor:
+        """(B, L, d) boundary → hidden states after the last layer and the final norm, (B, L, d), or (N, d) ``at`` N."""
+        return self._final(self._upper, at, inputs_embeds=boundary, **_arguments(layout))
 
-    def whole(self, input_ids: Tensor) -> Tensor:
-        """(B, L) right-padded ids → (B, L, d) final hidden states, every weight in the graph (full fine-tuning)."""
-        hidden: Tensor = self._whole(input_ids=input_ids, use_cache=False).last_hidden_state
-        return hidden
+    def whole(self, input_ids: Tensor, *, at: Tokens | None = None) -> Tensor:
+        """(B, L) right-padded ids → final hidden states like `upper`, every weight in the graph (full fine-tuning)."""
+        return self._final(self._whole, at, input_ids=input_ids)
+
+    def _final(self, part: nn.Module, at: Tokens | None, **arguments: Tensor) -> Tensor:
+        with self._last.choosing(at if self.chooses else None):
+            hidden: Tensor = part(use_cache=False, **arguments).last_hidden_state
+        return hidden if at is None or self.chooses else chosen(hidden, at)
 
     def decode(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
         """Read (B, T) new ids after what ``cache`` holds → (B, d) hidden state of the last one, after the final norm.
@@ -185,6 +194,20 @@ class Backbone:
                 f"the language-model head of {name} is not a plain linear map (a bias, a scale or a soft cap), "
                 "which the chunked log-probabilities need; use a model of the Llama, Mistral or Qwen family"
             )
+
+    @torch.no_grad()
+    def _chooses_rightly(self) -> bool:
+        """Whether the last layer gives chosen tokens the states that it gives them among all."""
+        ids = torch.arange(2 * _PROBE_TOKENS, device=self.device).view(2, -1) * 7 % self.head_weight.shape[0]
+        at = (torch.tensor([0, 1, 1], device=self.device), torch.tensor([3, 7, 2], device=self.device))
+        boundary = self.trunk(ids)
+        expected = chosen(self.upper(boundary), at)
+        try:
+            found = self.upper(boundary, at=at)
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+            return False  # its attention is called otherwise
+        tolerance = 1e-4 if self.dtype == torch.float32 else 5e-2
+        return float((found - expected).abs().max()) <= tolerance * max(1.0, float(expected.abs().max()))
 
     @torch.no_grad()
     def _packs_rightly(self) -> bool:

@@ -4,13 +4,15 @@ Kept is the input of each layer, (B, L, d); one layer's activations exist at a t
 operations on the same numbers, so gradients are the same to the bit.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from triphase.models.layers import WrappedLayer
 
 Recall = Callable[[], AbstractContextManager[None]]
 """Called in the forward pass: gives a context in which everything is as it is then."""
@@ -20,30 +22,34 @@ class Recomputation:
     """What the layers of one model have in common when they run again.
 
     Attributes:
-        recall: by the time of the backward pass another adapter, or none, may be at work; this brings it back.
+        recalls: by the time of the backward pass another adapter may be at work, other tokens be chosen; each of
+            these brings one such thing back.
     """
 
     def __init__(self) -> None:
-        self.recall: Recall = nullcontext
+        self.recalls: list[Recall] = []
+
+    def recall(self) -> AbstractContextManager[None]:
+        """A context in which all is as it is now."""
+        return _all([recall() for recall in self.recalls])
 
     def wrap(self, layers: nn.ModuleList) -> nn.ModuleList:
         """The same layers, each of which keeps only its input for the backward pass."""
         return nn.ModuleList(_Recomputed(layer, self) for layer in layers)
 
 
-class _Recomputed(nn.Module):
-    """One layer; whatever else is asked of it, the layer itself answers."""
+@contextmanager
+def _all(contexts: Sequence[AbstractContextManager[None]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
 
+
+class _Recomputed(WrappedLayer):
     def __init__(self, layer: nn.Module, recomputation: Recomputation) -> None:
-        super().__init__()
-        self.layer = layer
+        super().__init__(layer)
         self._recomputation = recomputation
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("layer"), name)
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():

@@ -102,16 +102,18 @@ class SharedModel:
         every weight in the graph (full fine-tuning).
         """
         with self.role(adapter):
-            hidden = self.backbone.whole(batch.input_ids) if boundary is None else self.backbone.upper(boundary)
-        states = (batch.response_positions - 1)[..., None].expand(-1, -1, hidden.shape[-1])
-        hidden = hidden.gather(1, states)
+            at = batch.predicting_tokens
+            if boundary is None:
+                hidden = self.backbone.whole(batch.input_ids, at=at)
+            else:
+                hidden = self.backbone.upper(boundary, batch.layout, at=at)
         mask = batch.response_mask
-        found = self._logprobs(hidden[mask], batch.responses[mask], temperature, with_entropy)
+        found = self._logprobs(hidden, batch.responses[mask], temperature, with_entropy)
         empty = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         entropy = None if found.entropy is None else empty.masked_scatter(mask, found.entropy)
         values = None
         if with_values:
-            values = self.value_head(hidden) * mask
+            values = empty.masked_scatter(mask, self.value_head(hidden))
         return PolicyOutput(empty.masked_scatter(mask, found.logprobs), entropy, values)
 
     def scores(self, batch: TokenBatch | GroupBatch, boundary: Tensor) -> Tensor:
@@ -122,8 +124,7 @@ class SharedModel:
     def features(self, batch: TokenBatch | GroupBatch, boundary: Tensor) -> Tensor:
         """(N, d) what the score head reads: the reward model's hidden state at each response's last real token."""
         with self.role(REWARD):
-            hidden = self.backbone.upper(boundary, batch.layout)
-        return hidden[batch.last_tokens]
+            return self.backbone.upper(boundary, batch.layout, at=batch.last_tokens)
 
     def _logprobs(self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool) -> ResponseLogprobs:
         return response_logprobs(

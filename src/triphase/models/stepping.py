@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from triphase.models.backbone import Backbone
 from triphase.models.direct import DirectLayer
+from triphase.models.layers import is_common
 from triphase.models.products import product_dtype
 
 _PROBE_LENGTH = 6
@@ -93,7 +94,7 @@ def steps_directly(backbone: Backbone) -> bool:
 
 def has_common_shape(backbone: Backbone) -> bool:
     """Whether the layers are of the shape that `DirectStepper` knows; `steps_directly` compares what they compute."""
-    return all(_is_common(layer) for layer in backbone.layers) and backbone.attends_fully
+    return all(is_common(layer) for layer in backbone.layers) and backbone.attends_fully
 
 
 def _states(backbone: Backbone, ids: Tensor) -> list[Tensor]:
@@ -120,15 +121,3 @@ def _agree(given: Tensor, own: Tensor, direct: Tensor) -> bool:
     given, own, direct = given.float(), own.float(), direct.float()
     allowed = tolerance * (own - given).norm(dim=1) + rounding * own.norm(dim=1)
     return bool(((direct - own).norm(dim=1) <= allowed).all())
-
-
-def _is_common(layer: nn.Module) -> bool:
-    attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
-    parts = ("q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling")
-    norms = {name for name, child in layer.named_children() if "norm" in name}
-    return (
-        attention is not None
-        and all(hasattr(attention, part) for part in parts)
-        and all(hasattr(mlp, part) for part in ("gate_proj", "up_proj", "down_proj", "act_fn"))
-        and norms == {"input_layernorm", "post_attention_layernorm"}
-    )

@@ -118,16 +118,13 @@ class Work:
         def forward(part: Skeleton) -> Tensor:
             part.train(adapter=not whole) if train else part.freeze()
             ids = torch.zeros(shape.rows, shape.length, dtype=torch.long)
+            places = torch.zeros(shape.counted, dtype=torch.long)
             if whole:
-                hidden = part.backbone.whole(ids)
+                hidden = part.backbone.whole(ids, at=(places, places))
             else:
-                hidden = part.backbone.upper(part.hidden(shape.rows, shape.length))
-            width = -(-shape.counted // shape.rows)
-            places = torch.zeros(shape.rows, width, dtype=torch.long)
-            hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
-            chosen = hidden.flatten(0, 1)[torch.zeros(shape.counted, dtype=torch.long)]
+                hidden = part.backbone.upper(part.hidden(shape.rows, shape.length), at=(places, places))
             found = response_logprobs(
-                chosen,
+                hidden,
                 part.backbone.head_weight,
                 torch.zeros(shape.counted, dtype=torch.long),
                 temperature=0.5,
@@ -161,10 +158,10 @@ class Work:
 
         def forward(part: Skeleton) -> Tensor:
             part.train(adapter=True) if train else part.freeze()
-            hidden = part.backbone.upper(part.hidden(shape.rows, shape.length), _layout(shape))
             places = torch.zeros(shape.counted, dtype=torch.long)
+            hidden = part.backbone.upper(part.hidden(shape.rows, shape.length), _layout(shape), at=(places, places))
             head = ScoreHead(part.backbone.hidden_size, torch.Generator())
-            score: Tensor = head(hidden[places, places])
+            score: Tensor = head(hidden)
             return score.sum()
 
         return self._traced(forward, self.adapted_layers, backward=train, again=again)
