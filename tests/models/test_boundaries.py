@@ -26,7 +26,7 @@ def make_batch(indices):
 
 
 def kept(shared, memory: float = 1.0, file: float = 0.0, **options) -> Boundaries:
-    chosen = {"visits": 2, "max_tokens": 40, **options}
+    chosen = {"visits": [2] * len(MADE), "max_tokens": 40, **options}
     budgets = AdapterSettings(trunk_cache_gb=memory, trunk_file_gb=file)
     return Boundaries(shared, [sample.length for sample in MADE], make_batch, budgets=budgets, **chosen)
 
@@ -78,7 +78,7 @@ def test_a_kept_group_is_computed_once_and_the_rest_at_each_visit(place: str, mo
 
 @pytest.mark.parametrize(
     ("adapted", "options"),
-    [(2, {"visits": 1}), (2, {"visits": 0}), (2, {"memory": 1e-7}), ("all", {})],
+    [(2, {"visits": [1] * 9}), (2, {"visits": [0] * 9}), (2, {"memory": 1e-7}), ("all", {})],
     ids=["one visit", "full fine-tuning", "too large", "no trunk"],
 )
 def test_nothing_is_kept_where_it_does_not_pay(adapted, options, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +127,14 @@ def test_a_killed_process_leaves_no_file(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment)
     assert done.returncode == -9 and list(tmp_path.iterdir()) == []
+
+
+def test_only_samples_that_are_visited_again_are_kept() -> None:
+    shared = shared_model()
+    states = kept(shared, visits=[2, 1, 2, 0, 5, 1, 1, 1, 1])
+    everyone = list(range(9))
+    found = states.of(everyone, make_batch(everyone))
+    assert sorted(states._kept) == [0, 2, 4]
+    expected = shared.trunk(make_batch(everyone))
+    mask = make_batch(everyone).attention_mask
+    assert torch.allclose(found[mask], expected[mask], rtol=0, atol=1e-5)

@@ -81,7 +81,7 @@ def test_the_loss_is_the_mean_over_rankings_of_the_mean_over_pairs() -> None:
     groups = [groups_of(1, seed=1)[0], groups_of(1, seed=2, responses=2)[0]]
     subject = phase(shared, groups, batch_size=2, centering=0.0)
     expected = 0.0
-    for group, scores in zip(groups, subject.score(groups), strict=True):
+    for group, scores in zip(groups, subject.scores_of(subject.trained), strict=True):
         found = [
             math.log1p(math.exp(-(float(scores[p.first] - scores[p.second]) * (1 if p.target else -1))))
             for p in pairs_of(group)
@@ -95,7 +95,7 @@ def test_scores_of_groups_are_those_of_their_samples() -> None:
     groups = groups_of(7)
     subject = phase(shared, groups, microbatch_tokens=60)
     flat = [Encoded(group.prompt, response) for group in groups for response in group.responses]
-    found = torch.cat(subject.score(groups))
+    found = torch.cat(subject.scores_of(subject.trained))
     assert torch.allclose(found, score_samples(shared, flat, max_tokens=10_000), rtol=0, atol=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_a_tie_pulls_scores_together_and_a_soft_label_to_its_odds(tmp_path: Path
     targets = [Pair(0, 1, 0.5), Pair(1, 2, 0.8)]
     subject = phase(shared_model(), [group], [targets], epochs=300, batch_size=1, centering=0.0)
     subject.fit(tmp_path, emit=Lines(), keep=1, every=1000)
-    scores = subject.score([group])[0]
+    scores = subject.scores_of([0])[0]
     assert float(scores[0] - scores[1]) == pytest.approx(0, abs=0.05)
     assert float(scores[1] - scores[2]) == pytest.approx(math.log(4), abs=0.05)
 

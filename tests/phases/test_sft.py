@@ -168,3 +168,19 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
     resumed = train("parts", 10)
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
     assert any(bool(value.any()) for name, value in whole.items() if "lora_B" in name)
+
+
+def test_the_trunk_reads_held_out_samples_once_and_the_loss_is_the_same_after_training(monkeypatch) -> None:
+    shared, read = shared_model(), []
+    subject = phase(shared, MADE[:6], heldout=MADE[6:])
+    trunk = shared.trunk
+    monkeypatch.setattr(shared, "trunk", lambda batch: read.append(len(batch.input_ids)) or trunk(batch))
+    assert subject.heldout_loss() == pytest.approx(plain_loss(shared, MADE[6:]), abs=1e-6)
+    assert sum(read) == 4
+    subject._advance(0)
+    assert sum(read) == 4 + 6  # one epoch: those that are trained on are visited once, and not kept
+    read.clear()
+    again = subject.heldout_loss()
+    assert not read
+    with shared.role(REFERENCE):
+        assert again == pytest.approx(plain_loss(shared, MADE[6:]), abs=1e-6)

@@ -187,7 +187,8 @@ def run_reward(run: Run) -> None:
             )
         references = reference_samples(run, shared)
         calibration = calibrate(shared, references, max_tokens=settings.reward.microbatch_tokens)
-        scores = [found.tolist() for found in phase.score(phase.heldout)]
+        scores = [found.tolist() for found in phase.scores_of(phase.heldout)]
+        phase.close()
         write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
         write_json(run.part("reward", "calibration.json"), asdict(calibration))
         save_reward_model(shared, final, asdict(calibration))

@@ -36,11 +36,16 @@ class Boundaries:
         lengths: Sequence[int],
         make_batch: Callable[[Sequence[int]], Batch],
         *,
-        visits: float,
+        visits: Sequence[float],
         max_tokens: int,
         budgets: AdapterSettings,
     ) -> None:
-        """``lengths`` are the tokens of each sample; ``make_batch`` pads the samples with these numbers."""
+        """``make_batch`` pads the samples with these numbers.
+
+        Args:
+            lengths: tokens of each sample.
+            visits: how often each is visited; those that are visited once are not kept.
+        """
         self.directory: Path | None = None
         self._shared = shared
         self._lengths = lengths
@@ -49,11 +54,13 @@ class Boundaries:
         self._kept: dict[int, Tensor] = {}
         self._places: dict[int, int] = {}
         self._file: SpillFile | None = None
-        if visits <= 1 or not shared.backbone.trunk_layers:
+        if not shared.backbone.trunk_layers:
             return
+        again = [index for index, count in enumerate(visits) if count > 1]
         width = shared.backbone.hidden_size * shared.backbone.dtype.itemsize
         memory, room, place = budgets.trunk_cache_gb * 1e9, budgets.trunk_file_gb * 1e9, 0
-        for group in microbatches(lengths, max_tokens=max_tokens):
+        for part in microbatches([lengths[index] for index in again], max_tokens=max_tokens):
+            group = [again[place] for place in part]
             size = width * sum(lengths[index] for index in group)
             if size <= memory:
                 memory -= size

@@ -23,6 +23,7 @@ from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.objectives.preference import bradley_terry_loss
 from triphase.phases.guards import judge_by
+from triphase.phases.heldout import HELDOUT_LOOKS, is_looked_at
 from triphase.records.types import Pair
 from triphase.settings.schema import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
@@ -55,10 +56,13 @@ class RewardPhase:
         *,
         seed: int,
     ) -> None:
-        """The reward adapter starts as a copy of the reference (a fresh one after full fine-tuning)."""
+        """The reward adapter starts as a copy of the reference (a fresh one after full fine-tuning).
+
+        Groups are numbered: those that are trained on first (`trained`), then those that are held out (`heldout`).
+        """
         self.shared = shared
-        self.groups, self.pairs = groups, pairs
-        self.heldout, self.heldout_pairs = heldout, heldout_pairs
+        self.groups, self.pairs = [*groups, *heldout], [*pairs, *heldout_pairs]
+        self.trained, self.heldout = range(len(groups)), range(len(groups), len(self.groups))
         self.settings = settings
         self.order = _order(len(groups), settings.epochs, seed)
         self.total_steps = math.ceil(len(self.order) / settings.batch_size)
@@ -72,13 +76,17 @@ class RewardPhase:
         self._packs = shared.backbone.packs
         self.boundaries = Boundaries(
             shared,
-            [packed_length(group) for group in groups],
-            lambda members: self._batch([groups[member] for member in members]),
-            # The fit of the head alone is a visit too.
-            visits=settings.epochs + (settings.head_penalty is not None) if self._packs else 0,
+            [packed_length(group) for group in self.groups],
+            self._batch,
+            visits=self._visits() if self._packs else [0] * len(self.groups),
             max_tokens=settings.microbatch_tokens,
             budgets=shared.adapter_settings,
         )
+
+    def _visits(self) -> list[float]:
+        """How often each group's states at the boundary are needed: the fit of the head alone is a visit too."""
+        visits = self.settings.epochs + (self.settings.head_penalty is not None)
+        return [visits] * len(self.trained) + [HELDOUT_LOOKS] * len(self.heldout)
 
     def fit(
         self,
@@ -107,28 +115,42 @@ class RewardPhase:
             on_step=on_step,
             begin=self._fit_head,
         )
-        self.boundaries.close()
         self.shared.adapters.train_only(None)
+
+    def close(self) -> None:
+        """Let go of the states that are kept for another visit."""
+        self.boundaries.close()
 
     def _fit_head(self) -> None:
         """Fit the score head alone, on the features that the reward model starts with."""
         if self.settings.head_penalty is None:
             return
-        numbers = list(range(len(self.groups)))
-        features: list[Tensor] = [torch.empty(0)] * len(numbers)
-        with torch.no_grad():
-            for part in self._parts(self.groups):
-                batch = self._batch([self.groups[member] for member in part])
-                found = self.shared.features(batch, self.boundaries.of(part, batch)).cpu()
-                sizes = [len(self.groups[member].responses) for member in part]
-                for member, rows in zip(part, torch.split(found, sizes), strict=True):
-                    features[member] = rows
-        pairs = _stacked(self.groups, self.pairs)
+        features = self._of_each(self.trained, self.shared.features)
+        pairs = _stacked(*self._records(self.trained))
         weight, bias = fit_linear_scores(torch.cat(features), pairs, penalty=self.settings.head_penalty)
         self.shared.score_head.set(weight, bias)
 
-    def _parts(self, groups: Sequence[EncodedGroup]) -> list[list[int]]:
-        return microbatches([packed_length(group) for group in groups], max_tokens=self.settings.microbatch_tokens)
+    def _parts(self, members: Sequence[int]) -> list[list[int]]:
+        """The groups with these numbers, divided into microbatches."""
+        lengths = [packed_length(self.groups[member]) for member in members]
+        parts = microbatches(lengths, max_tokens=self.settings.microbatch_tokens)
+        return [[members[place] for place in part] for part in parts]
+
+    @torch.no_grad()
+    def _of_each(
+        self, members: Sequence[int], figure: Callable[[TokenBatch | GroupBatch, Tensor], Tensor]
+    ) -> list[Tensor]:
+        """What ``figure`` gives for the responses of each of these groups, on the CPU."""
+        found: dict[int, Tensor] = {}
+        for part in self._parts(members):
+            batch = self._batch(part)
+            rows = figure(batch, self.boundaries.of(part, batch)).cpu()
+            sizes = [len(self.groups[member].responses) for member in part]
+            found.update(zip(part, torch.split(rows, sizes), strict=True))
+        return [found[member] for member in members]
+
+    def _records(self, members: Sequence[int]) -> tuple[list[EncodedGroup], list[Sequence[Pair]]]:
+        return [self.groups[member] for member in members], [self.pairs[member] for member in members]
 
     def _advance(self, step: int) -> dict[str, float]:
         # 1. the rankings of this step
@@ -136,9 +158,8 @@ class RewardPhase:
         members = self.order[step * size : (step + 1) * size]
         # 2. gradients; a microbatch holds whole rankings, each weighs the same in the step
         loss, scores, accuracy, pairs = 0.0, [], 0.0, 0
-        for part in self._parts([self.groups[member] for member in members]):
-            chosen = [members[index] for index in part]
-            found = self._loss(chosen, len(members))
+        for part in self._parts(members):
+            found = self._loss(part, len(members))
             found.loss.backward()  # type: ignore[no-untyped-call]
             loss += float(found.loss.detach())
             scores.append(found.scores)
@@ -149,7 +170,7 @@ class RewardPhase:
         result = updater.step() if math.isfinite(loss) else updater.refuse(["the loss"])
         every_score = torch.cat(scores)
         if result.skipped and self.directory is not None:
-            batch = self._batch([self.groups[member] for member in members])
+            batch = self._batch(members)
             facts = {"nonfinite": result.nonfinite, "loss": loss, "rankings": list(members)}
             keep_bad_batch(self.directory, step + 1, tensors_of(batch) | {"scores": every_score}, facts)
         metrics = {
@@ -162,52 +183,36 @@ class RewardPhase:
         }
         if pairs:
             metrics["reward/preference_accuracy"] = accuracy / pairs
-        # 4. held-out figures at the end of each fifth of the phase
-        if self.heldout and ((step + 1) * 5 // self.total_steps > step * 5 // self.total_steps):
+        # 4. held-out figures, a few times in a phase
+        if self.heldout and is_looked_at(step, self.total_steps):
             metrics |= self.heldout_figures()
         return metrics
 
     def _loss(self, members: Sequence[int], group_count: int) -> "_PartialLoss":
-        batch = self._batch([self.groups[member] for member in members])
+        batch = self._batch(members)
         scores = self.shared.scores(batch, self.boundaries.of(members, batch))
-        return _pair_loss(
-            scores,
-            [self.groups[member] for member in members],
-            [self.pairs[member] for member in members],
-            self.settings,
-            group_count,
-        )
+        return _pair_loss(scores, *self._records(members), self.settings, group_count)
 
-    def _batch(self, groups: Sequence[EncodedGroup]) -> TokenBatch | GroupBatch:
+    def _batch(self, members: Sequence[int]) -> TokenBatch | GroupBatch:
         """The groups' responses, in order: each prompt once, or (under sliding windows) a row for each response."""
-        pad_id, device = self.shared.template.pad_id, self.shared.device
+        groups, pad_id, device = self._records(members)[0], self.shared.template.pad_id, self.shared.device
         if self._packs:
             return pad_groups(groups, pad_id=pad_id, device=device)
         samples = [Encoded(group.prompt, response) for group in groups for response in group.responses]
         return pad_batch(samples, pad_id=pad_id, device=device)
 
-    @torch.no_grad()
+    def scores_of(self, members: Sequence[int]) -> list[Tensor]:
+        """The scores of the responses of the groups with these numbers (`trained` or `heldout`), on the CPU."""
+        return self._of_each(members, self.shared.scores)
+
     def heldout_figures(self) -> dict[str, float]:
         """Loss and accuracy on held-out rankings."""
-        scores = self.score(self.heldout)
-        found = _pair_loss(torch.cat(scores), self.heldout, self.heldout_pairs, self.settings, len(self.heldout))
+        scores = torch.cat(self.scores_of(self.heldout))
+        found = _pair_loss(scores, *self._records(self.heldout), self.settings, len(self.heldout))
         figures = {"reward/heldout_loss": float(found.loss)}
         if found.decided:
             figures["reward/heldout_accuracy"] = found.correct / found.decided
         return figures
-
-    @torch.no_grad()
-    def score(self, groups: Sequence[EncodedGroup]) -> list[Tensor]:
-        """The scores of each group's responses, on the CPU."""
-        found: list[Tensor] = [torch.empty(0)] * len(groups)
-        for members in self._parts(groups):
-            chosen = [groups[member] for member in members]
-            batch = self._batch(chosen)
-            scores = self.shared.scores(batch, self.shared.trunk(batch)).cpu()
-            parts = torch.split(scores, [len(group.responses) for group in chosen])
-            for member, part in zip(members, parts, strict=True):
-                found[member] = part
-        return found
 
 
 @torch.no_grad()

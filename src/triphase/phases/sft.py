@@ -18,6 +18,7 @@ from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.supervised import response_nll
 from triphase.phases.guards import judge_by
+from triphase.phases.heldout import HELDOUT_LOOKS, is_looked_at
 from triphase.settings.schema import SupervisedSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.inspection import keep_bad_batch, tensors_of
@@ -38,9 +39,9 @@ class SupervisedPhase:
     ) -> None:
         """``order`` lists the sample of each visit; its length fixes the number of steps."""
         self.shared = shared
-        self.samples = samples
+        self.samples = [*samples, *heldout]
         self.order = order
-        self.heldout = heldout
+        self.heldout = range(len(samples), len(self.samples))
         self.settings = settings
         self.directory: Path | None = None
         self.adapter = REFERENCE if settings.method == "lora" else None
@@ -55,12 +56,18 @@ class SupervisedPhase:
         self.state = TrainingState(Updater(trained, {}, settings.optimizer, total_steps=self.total_steps))
         self.boundaries = Boundaries(
             shared,
-            [sample.length for sample in samples],
+            [sample.length for sample in self.samples],
             self._batch,
-            visits=len(order) / max(1, len(samples)) if settings.method == "lora" else 0,
+            visits=self._visits(len(samples)),
             max_tokens=settings.microbatch_tokens,
             budgets=shared.adapter_settings,
         )
+
+    def _visits(self, trained: int) -> list[float]:
+        """How often each sample's states at the boundary are needed; with every weight trained they change."""
+        if self.adapter is None:
+            return [0] * len(self.samples)
+        return [len(self.order) / max(1, trained)] * trained + [HELDOUT_LOOKS] * len(self.heldout)
 
     def fit(
         self,
@@ -118,8 +125,8 @@ class SupervisedPhase:
             "sft/gradient_norm": result.gradient_norm,
             "sft/tokens": float(tokens),
         }
-        # 4. held-out loss at the end of each fifth of the phase
-        if self.heldout and ((step + 1) * 5 // self.total_steps > step * 5 // self.total_steps):
+        # 4. held-out loss, a few times in a phase
+        if self.heldout and is_looked_at(step, self.total_steps):
             metrics["sft/heldout_loss"] = self.heldout_loss()
         return metrics
 
@@ -137,18 +144,7 @@ class SupervisedPhase:
     @torch.no_grad()
     def heldout_loss(self) -> float:
         """Mean negative log-likelihood of held-out response tokens, in nats."""
-        total = sum(len(sample.response) for sample in self.heldout)
-        loss = 0.0
-        for group in microbatches(
-            [sample.length for sample in self.heldout], max_tokens=self.settings.microbatch_tokens
-        ):
-            batch = pad_batch(
-                [self.heldout[member] for member in group],
-                pad_id=self.shared.template.pad_id,
-                device=self.shared.device,
-            )
-            boundary = None if self.adapter is None else self.shared.trunk(batch)
-            output = self.shared.policy_output(batch, boundary, adapter=self.adapter, temperature=1.0)
-            part, _ = response_nll(output.logprobs, batch.response_mask, token_count=total)
-            loss += float(part)
-        return loss
+        total = sum(len(self.samples[index].response) for index in self.heldout)
+        lengths = [self.samples[index].length for index in self.heldout]
+        parts = microbatches(lengths, max_tokens=self.settings.microbatch_tokens)
+        return sum(float(self._loss([self.heldout[place] for place in part], total)) for part in parts)
