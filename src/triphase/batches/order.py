@@ -30,6 +30,14 @@ def permutation(count: int, seed: int, *names: str | int) -> list[int]:
     return order
 
 
+def pass_after_pass(count: int, size: int, step: int, seed: int, *names: str | int) -> list[int]:
+    """The ``size`` samples of a step, of ``count``: pass after pass over all of them, each in an order of its own."""
+    positions = range(step * size, (step + 1) * size)
+    passes = range(positions[0] // count, positions[-1] // count + 1)
+    orders = {number: permutation(count, seed, *names, number) for number in passes}
+    return [orders[position // count][position % count] for position in positions]
+
+
 def microbatches(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
     """Divide samples into groups of similar length, each of at most ``max_tokens`` padded tokens.
 

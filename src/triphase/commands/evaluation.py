@@ -98,7 +98,7 @@ def _rows(
     scores: Sequence[float | None] | None,
 ) -> list[dict[str, Any]]:
     samples = _encoded(shared, found)
-    moved = _sequence_kl(run, shared, adapter, samples) if adapter == POLICY else [0.0] * len(samples)
+    moved = sequence_kl(run, shared, adapter, samples) if adapter == POLICY else [0.0] * len(samples)
     count = run.settings.evaluation.samples_per_prompt
     return [
         {
@@ -118,7 +118,7 @@ def _rows(
 
 
 @torch.no_grad()
-def _sequence_kl(run: Run, shared: "SharedModel", adapter: str, samples: Sequence[Encoded]) -> list[float]:
+def sequence_kl(run: Run, shared: "SharedModel", adapter: str, samples: Sequence[Encoded]) -> list[float]:
     """Σ_t log π(y_t) − log π_ref(y_t) of each response: its k1 estimate of the divergence from the reference."""
     from triphase.batches.order import microbatches
     from triphase.batches.padding import pad_batch

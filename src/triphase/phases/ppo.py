@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from triphase.batches.order import permutation, seed_of
+from triphase.batches.order import pass_after_pass, seed_of
 from triphase.models.roles import POLICY, REFERENCE, SharedModel
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
@@ -158,12 +158,8 @@ class PPOPhase:
         return metrics
 
     def _prompts_of(self, iteration: int) -> list[int]:
-        """Prompt numbers of an iteration: pass after pass over the data, each in an order of its own."""
-        size, count = self.settings.batch_size, len(self.prompts)
-        positions = range(iteration * size, (iteration + 1) * size)
-        epochs = range(positions[0] // count, positions[-1] // count + 1)
-        orders = {epoch: permutation(count, self.seed, "ppo", "order", epoch) for epoch in epochs}
-        return [orders[position // count][position % count] for position in positions]
+        """Prompt numbers of an iteration."""
+        return pass_after_pass(len(self.prompts), self.settings.batch_size, iteration, self.seed, "ppo", "order")
 
     def _sample(self, iteration: int, chosen: Sequence[int]) -> list[Generated]:
         requests = [
