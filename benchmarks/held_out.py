@@ -1,4 +1,4 @@
-"""What a policy's answers to a run's held-out prompts are worth: the one judge of both sides of `benchmarks.quality`."""
+"""What a policy's answers to a run's held-out prompts are worth: one judge for both sides of `benchmarks.quality`."""
 
 from pathlib import Path
 from statistics import fmean

@@ -111,7 +111,7 @@ def trainer_of(job, tokenizer, reward):
         total_episodes=batch * job["iterations"],
         local_rollout_forward_batch_size=batch,
         gradient_accumulation_steps=1,
-        stop_token="eos",
+        stop_token="eos",  # noqa: S106 - no password
         model_adapter_name="default",
         ref_adapter_name="reference",
         num_sample_generations=0,

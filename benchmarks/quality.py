@@ -2,11 +2,11 @@
 
     python -m benchmarks.quality --peer PATH_TO_PEER_PYTHON --run RUN_DIR [--seeds 0,1,2] [--plot FILE.svg]
 
-`PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.12.0, peft and the same torch; `RUN_DIR` a finished run
-of `triphase demo`, which is only read. Both sides start from its SFT adapter, are paid by its reward model, see the same
-prompts in the same order, and have its PPO settings; docs/performance.md has what differs. Each side runs in a process
-of its own and keeps its policy after every iteration; one judge, ours, then samples every policy on the run's held-out
-prompts. The clock counts iterations alone: opening models, keeping policies and judging are left out.
+`PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.12.0, peft and the same torch; `RUN_DIR` a finished
+run of `triphase demo`, which is only read. Both sides start from its SFT adapter, are paid by its reward model, see the
+same prompts in the same order, and have its PPO settings; docs/performance.md has what differs. Each side runs in a
+process of its own and keeps its policy after every iteration; one judge, ours, then samples every policy on the run's
+held-out prompts. The clock counts iterations alone: opening models, keeping policies and judging are left out.
 
 A seed's target is, unless `--target` is given, 90 % of the way from the SFT policy's gold to the lower of the two
 sides' best; gold is smoothed over three evaluations. Where a side never arrives, the ratio is a bound and says so.
@@ -29,7 +29,6 @@ from benchmarks.held_out import HeldOut
 from benchmarks.quality_report import report
 from benchmarks.sides import HERE, Row, run_side
 from triphase.batches.order import pass_after_pass
-from triphase.commands.open_run import open_run
 from triphase.embedded.registry import PREFIX, model_directory
 from triphase.errors import TriphaseError
 from triphase.models.loading import choose_device, choose_dtype
@@ -127,7 +126,7 @@ def peer_job(options: argparse.Namespace, judge: HeldOut, seed: int, dtype: str)
         "base": str(model_directory(base)) if base.startswith(PREFIX) else base,
         "sft": str(run.part("sft", "final").resolve()),
         "reward": str(run.part("reward", "final").resolve()),
-        "score_bias": float(judge.shared.score_head.linear.bias),
+        "score_bias": judge.shared.score_head.linear.bias.detach().item(),
         "end_id": template.end_id,
         "pad_id": template.pad_id,
         "seed": seed,

@@ -1,9 +1,8 @@
 """What `benchmarks.quality` found: a table of the sides, the times to each seed's target, and the drawing."""
 
+import json
 from pathlib import Path
 from typing import Any
-
-import json
 
 from benchmarks.curves import Point, Ratio, middle, ratio_of, reached, smoothed, target_of
 from benchmarks.sides import Found, Row, print_table
@@ -136,25 +135,25 @@ def _figures(judged: dict[Case, list[Row]], start: float, found: dict[Case, list
 
 def draw(curves: dict[Case, list[list[Point]]], found: dict[Case, list[Row]], path: Path) -> None:
     """Smoothed gold against minutes, one line a seed, and a dot where a seed's target was reached."""
+    colours = {case: colour for case, (colour, _) in zip(curves, SERIES, strict=False)}
+    ours = next(case for case in curves if case[0] == "triphase")
     described = "Held-out gold against minutes of training, one line a seed, ours and the peer's"
     with drawing("quality", described, width=620, height=340) as canvas:
         axes = canvas.axes
-        for (case, seeds), (colour, _) in zip(curves.items(), SERIES, strict=False):
+        for case, seeds in curves.items():
             for number, points in enumerate(seeds):
                 x, y = zip(*smoothed(points), strict=True)
-                axes.plot(
-                    x, y, color=colour, linewidth=1.4, label=" ".join((NAMES[case[0]], case[1])) if not number else None
-                )
+                label = None if number else f"{NAMES[case[0]]}, {case[1]}"
+                axes.plot(x, y, color=colours[case], linewidth=1.4, label=label)
         for case, rows in found.items():
-            for row in rows:
-                for side, owner in (("ours", "triphase"), ("peer", case[0])):
-                    if row[side] is not None:
-                        place = (
-                            [name for name, _ in curves].index(owner) if side == "ours" else list(curves).index(case)
-                        )
-                        axes.plot(row[side], row["target"], "o", color=SERIES[place][0], markersize=6)
-        axes.set(xlabel="minutes of training", ylabel="held-out gold, mean of three")
-        axes.axhline(curves[next(iter(curves))][0][0][1], color=MUTED, linewidth=0.8, linestyle=":")
+            dots = [
+                (row[side], row["target"], colours[of]) for row in rows for side, of in (("ours", ours), ("peer", case))
+            ]
+            for minutes, target, colour in dots:
+                if minutes is not None:
+                    axes.plot(minutes, target, "o", color=colour, markersize=6)
+        axes.axhline(curves[ours][0][0][1], color=MUTED, linewidth=0.8, linestyle=":", label="SFT policy")
+        axes.set(xlabel="minutes of training", ylabel="held-out gold, mean of the last three")
         axes.set_xlim(left=0)
         axes.legend(loc="lower right")
         canvas.figure.savefig(path, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
