@@ -59,7 +59,7 @@ def read(out: Path, seeds: list[int]) -> dict[Case, list[Row]]:
             found.setdefault((side, dtype), []).append(json.loads(path.read_text(encoding="utf-8")))
     if {side for side, _ in found} != set(NAMES):
         raise RunError(f"{out} has not both sides yet; give the command without --only-plot")
-    return dict(sorted(found.items(), reverse=True))
+    return dict(sorted(found.items()))
 
 
 def curve_of(start: float, run: Row) -> list[Point]:
