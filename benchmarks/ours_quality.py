@@ -32,7 +32,7 @@ def main() -> None:
     phase = phase_of(job)
     rows: list[dict[str, Any]] = []
     seconds = 0.0
-    for iteration in range(job["iterations"]):
+    for iteration in range(job["stop_after"]):
         start = time.perf_counter()
         metrics = phase.iterate(iteration)
         seconds += time.perf_counter() - start

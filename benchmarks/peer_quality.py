@@ -16,12 +16,17 @@ import os
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 PROBED = 4
 """Prompts whose logits are kept with the last policy, so that whoever evaluates it can check that it is the same."""
+
+
+class Enough(Exception):
+    """As many iterations as the job asks for are done; the library itself would go on to the schedule's end."""
 
 
 def main() -> None:
@@ -37,8 +42,9 @@ def main() -> None:
     reward = reward_model(job)
     scores = scores_of(reward, job)
     trainer = trainer_of(job, tokenizer, reward)
-    clock = clock_of(trainer, directory)
-    trainer.train()
+    clock = clock_of(trainer, directory, job["stop_after"])
+    with suppress(Enough):
+        trainer.train()
     probe(trainer, job, directory)
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     print(json.dumps({"what": "trl-1.12 ppo", "rows": clock.rows, "scores": scores, "peak_gb": peak}))
@@ -135,7 +141,7 @@ def trainer_of(job, tokenizer, reward):
     return trainer
 
 
-def clock_of(trainer, directory):
+def clock_of(trainer, directory, stop_after):
     """A callback that times the iterations, and keeps each policy while its clock stands still."""
     from transformers import TrainerCallback
 
@@ -156,6 +162,8 @@ def clock_of(trainer, directory):
             row |= {"score": self.metrics["objective/scores"], "kl": self.metrics["objective/kl"]}
             self.rows.append(row | {"ends": self.metrics["val/num_eos_tokens"]})
             print(json.dumps(row), flush=True)
+            if len(self.rows) == stop_after:
+                raise Enough
             self.start = time.perf_counter()
 
     clock = Clock()

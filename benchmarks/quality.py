@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--iterations", type=int, help="ours; the run's by default")
     parser.add_argument("--peer-iterations", type=int, help="the peer's; as ours by default")
+    parser.add_argument("--stop-after", type=int, help="end each run early, its learning rate's schedule as it was")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="ours; the run's by default")
     parser.add_argument("--peer-dtypes", help="comma list; by default float32 and, where it is native, bfloat16")
     parser.add_argument("--peer-learning-rate", type=float, help="the run's by default")
@@ -110,7 +111,14 @@ def _dtypes(options: argparse.Namespace, settings: RunSettings) -> list[str]:
 def our_job(options: argparse.Namespace, judge: HeldOut, seed: int, dtype: str) -> Row:
     """What our side is told."""
     iterations = options.iterations or judge.run.settings.ppo.iterations
-    return {"run": str(options.run.resolve()), "seed": seed, "dtype": dtype, "iterations": iterations}
+    done = min(iterations, options.stop_after or iterations)
+    return {
+        "run": str(options.run.resolve()),
+        "seed": seed,
+        "dtype": dtype,
+        "iterations": iterations,
+        "stop_after": done,
+    }
 
 
 def peer_job(options: argparse.Namespace, judge: HeldOut, seed: int, dtype: str) -> Row:
@@ -133,6 +141,7 @@ def peer_job(options: argparse.Namespace, judge: HeldOut, seed: int, dtype: str)
         "dtype": dtype,
         "threads": settings.threads,
         "iterations": iterations,
+        "stop_after": min(iterations, options.stop_after or iterations),
         "settings": peer_settings(settings, options.peer_learning_rate),
         "prompts": [prompts[number] for numbers in order for number in numbers],
         "samples": [(sample.prompt, sample.response) for sample in samples],
@@ -197,7 +206,7 @@ def _checks(judge: HeldOut, directory: Path, job: Row, result: Row) -> dict[str,
         return {}
     ours = judge.scores([Encoded(tuple(prompt), tuple(response)) for prompt, response in job["samples"]])
     theirs = load((directory / "probe.safetensors").read_bytes())["logits"]
-    last = _policy(directory, job["iterations"])
+    last = _policy(directory, job["stop_after"])
     logits = judge.logits(last, [list(ids) for ids in job["prompts"][: len(theirs)]])
     checks = {
         "score_difference": max(abs(a - b) for a, b in zip(ours, result["scores"], strict=True)),
