@@ -118,7 +118,7 @@ class PPOPhase:
     def iterate(self, iteration: int) -> dict[str, float]:
         """One rollout and its updates."""
         clock = Clock()
-        # 1. sample a response to each prompt of this iteration
+        # 1. sample the responses to each prompt of this iteration
         chosen = self._prompts_of(iteration)
         generated = self._sample(iteration, chosen)
         clock.lap("ppo/seconds_generation")
@@ -158,12 +158,17 @@ class PPOPhase:
         return metrics
 
     def _prompts_of(self, iteration: int) -> list[int]:
-        """Prompt numbers of an iteration: pass after pass over the data, each in an order of its own."""
-        size, count = self.settings.batch_size, len(self.prompts)
+        """The prompt number of each episode of an iteration, those of one prompt side by side.
+
+        Prompts are taken pass after pass over the data, each in an order of its own.
+        """
+        times = self.settings.responses_per_prompt
+        size, count = self.settings.batch_size // times, len(self.prompts)
         positions = range(iteration * size, (iteration + 1) * size)
         epochs = range(positions[0] // count, positions[-1] // count + 1)
         orders = {epoch: permutation(count, self.seed, "ppo", "order", epoch) for epoch in epochs}
-        return [orders[position // count][position % count] for position in positions]
+        chosen = [orders[position // count][position % count] for position in positions]
+        return [number for number in chosen for _ in range(times)]
 
     def _sample(self, iteration: int, chosen: Sequence[int]) -> list[Generated]:
         requests = [
