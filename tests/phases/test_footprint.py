@@ -145,7 +145,8 @@ def test_a_shared_prompt_counts_once_where_the_model_packs(window: int | None, s
     one, four = (planner(settings, shared).ppo(arm) for arm in (None, "four"))
     trunk = [next(moment.parts[TRUNK] for moment in found.moments if moment.name == "update") for found in (one, four)]
     assert trunk[1] / trunk[0] == pytest.approx(share)
-    assert four.flops["training"] / one.flops["training"] == pytest.approx(share, rel=0.1)
+    # What the last layer and the heads do for response tokens alone stays as it was.
+    assert share - 0.01 < four.flops["training"] / one.flops["training"] < share + 0.15
     assert four.flops["decoding"] == one.flops["decoding"]
 
 
