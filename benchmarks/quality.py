@@ -28,11 +28,11 @@ from safetensors.torch import load
 from benchmarks.held_out import HeldOut
 from benchmarks.quality_report import report
 from benchmarks.sides import HERE, Row, run_side
-from triphase.batches.order import pass_after_pass
 from triphase.embedded.registry import PREFIX, model_directory
 from triphase.errors import TriphaseError
 from triphase.models.loading import choose_device, choose_dtype
 from triphase.models.products import multiplies_bfloat16
+from triphase.phases.ppo import prompts_of
 from triphase.records.files import read_json_lines
 from triphase.settings.schema import RunSettings
 from triphase.tokens.encoding import Encoded, encode_prompt
@@ -126,9 +126,9 @@ def peer_job(options: argparse.Namespace, judge: HeldOut, seed: int, dtype: str)
     run, settings, template = judge.run, judge.run.settings, judge.shared.template
     iterations = options.peer_iterations or options.iterations or settings.ppo.iterations
     base = settings.model.name
-    limit, room, size = settings.model.max_length, settings.ppo.max_response_tokens, settings.ppo.batch_size
+    limit, room = settings.model.max_length, settings.ppo.max_response_tokens
     prompts = [encode_prompt(each, template, room=room, max_length=limit) for each in run.prompts("train")]
-    order = [pass_after_pass(len(prompts), size, step, seed, "ppo", "order") for step in range(iterations)]
+    order = [prompts_of(len(prompts), settings.ppo, seed=seed, iteration=step) for step in range(iterations)]
     samples = checked_samples(judge)
     return {
         "base": str(model_directory(base)) if base.startswith(PREFIX) else base,

@@ -116,11 +116,11 @@ def test_an_update_of_the_reward_model() -> None:
     assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase._advance(0)), rel=0.15)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_an_iteration_of_ppo(recompute: bool) -> None:
+@pytest.mark.parametrize(("recompute", "times"), [(False, 1), (True, 1), (False, 4)])
+def test_an_iteration_of_ppo(recompute: bool, times: int) -> None:
     settings = run_settings(
         model={"name": "small", "dtype": "float32", "recompute_activations": recompute},
-        ppo={**run_settings().ppo.model_dump(), "max_approximate_kl": None},
+        ppo={**run_settings().ppo.model_dump(), "max_approximate_kl": None, "responses_per_prompt": times},
     )
     shared = model()
     if recompute:
@@ -136,6 +136,18 @@ def test_an_iteration_of_ppo(recompute: bool) -> None:
     found = planner(settings, shared).ppo(None)
     expected = max(planned(found, moment.name) for moment in found.moments)
     assert expected == pytest.approx(metered(lambda: phase.iterate(next(number))), rel=0.15)
+
+
+@pytest.mark.parametrize(("window", "share"), [(None, (PROMPT + 4 * RESPONSE) / (4 * (PROMPT + RESPONSE))), (8, 1.0)])
+def test_a_shared_prompt_counts_once_where_the_model_packs(window: int | None, share: float) -> None:
+    shared = shared_model("mistral", adapted=3, layers=LAYERS, sliding_window=window, **SIZES)
+    settings = run_settings(arms={"four": {"responses_per_prompt": 4}})
+    one, four = (planner(settings, shared).ppo(arm) for arm in (None, "four"))
+    trunk = [next(moment.parts[TRUNK] for moment in found.moments if moment.name == "update") for found in (one, four)]
+    assert trunk[1] / trunk[0] == pytest.approx(share)
+    # What the last layer and the heads do for response tokens alone stays as it was.
+    assert share - 0.01 < four.flops["training"] / one.flops["training"] < share + 0.15
+    assert four.flops["decoding"] == one.flops["decoding"]
 
 
 def test_sampling() -> None:

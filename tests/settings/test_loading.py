@@ -140,6 +140,20 @@ def test_paths_are_relative_to_the_file_and_hub_ids_stay(tmp_path: Path) -> None
             "my.yaml:13: arms.free: batch_size 33 is not a multiple of minibatch_size 16; "
             "choose a minibatch_size that divides it",
         ),
+        (
+            BASE.replace("kl-coefficient: 0,", "responses-per-prompt: 3,"),
+            "my.yaml:13: arms.free: batch_size 32 is not a multiple of responses_per_prompt 3; "
+            "choose a responses_per_prompt that divides it",
+        ),
+        (
+            BASE.replace("kl-coefficient: 0,", "responses-per-prompt: 8, batch-size: 24, minibatch-size: 12,"),
+            "my.yaml:13: arms.free: minibatch_size 12 is not a multiple of responses_per_prompt 8; "
+            "choose a responses_per_prompt that divides it",
+        ),
+        (
+            BASE.replace("kl-coefficient: 0,", "responses-per-prompt: 16,"),
+            "my.yaml:13: arms.free.responses_per_prompt: 16 is not allowed; it must be a whole number from 1 to 9",
+        ),
         ("", "my.yaml: is empty; a settings file needs at least name, model and data"),
         ("- a", "my.yaml:1: is not a mapping of settings; the file starts with lines like `name: my-run`"),
         ("a: &x 1\nb: *x", "my.yaml:2: not valid YAML: aliases (*name) are not used here"),

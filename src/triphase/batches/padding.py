@@ -70,8 +70,7 @@ class TokenBatch:
     @property
     def response_mask(self) -> Tensor:
         """(B, R) True on the real tokens of each response."""
-        width = int(self.response_lengths.max())
-        return torch.arange(width, device=self.input_ids.device)[None, :] < self.response_lengths[:, None]
+        return prefix_mask(self.response_lengths)
 
     @property
     def response_positions(self) -> Tensor:
@@ -90,6 +89,11 @@ class TokenBatch:
         return TokenBatch(
             self.input_ids[index, : int(lengths.max())], self.prompt_lengths[index], self.response_lengths[index]
         )
+
+
+def prefix_mask(lengths: Tensor) -> Tensor:
+    """(B,) lengths → (B, longest) True on the first so many of each row."""
+    return torch.arange(int(lengths.max()), device=lengths.device)[None, :] < lengths[:, None]
 
 
 def pad_batch(samples: Sequence[Encoded], *, pad_id: int, device: torch.device | str = "cpu") -> TokenBatch:

@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 
 from triphase.batches.order import microbatches
-from triphase.batches.padding import TokenBatch
-from triphase.batches.sharing import GroupBatch
+from triphase.batches.sharing import Batch
 from triphase.models.roles import SharedModel
 from triphase.models.spill import SpillFile
 from triphase.settings.schema import AdapterSettings
-
-Batch = TokenBatch | GroupBatch
 
 
 class Boundaries:

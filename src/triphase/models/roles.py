@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from triphase.batches.order import generator
-from triphase.batches.padding import TokenBatch
-from triphase.batches.sharing import GroupBatch
+from triphase.batches.sharing import Batch
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
 from triphase.models.heads import ScoreHead, ValueHead
@@ -81,13 +80,13 @@ class SharedModel:
         finally:
             self.adapters.activate(None)
 
-    def trunk(self, batch: TokenBatch | GroupBatch) -> Tensor:
+    def trunk(self, batch: Batch) -> Tensor:
         """(B, L, d) hidden states at the boundary, the same for every role and epoch."""
         return self.backbone.trunk(batch.input_ids, batch.layout)
 
     def policy_output(
         self,
-        batch: TokenBatch,
+        batch: Batch,
         boundary: Tensor | None,
         *,
         adapter: str | None,
@@ -116,12 +115,12 @@ class SharedModel:
             values = empty.masked_scatter(mask, self.value_head(hidden))
         return PolicyOutput(empty.masked_scatter(mask, found.logprobs), entropy, values)
 
-    def scores(self, batch: TokenBatch | GroupBatch, boundary: Tensor) -> Tensor:
+    def scores(self, batch: Batch, boundary: Tensor) -> Tensor:
         """(N,) the reward model's score of each response, read at its last real token."""
         scores: Tensor = self.score_head(self.features(batch, boundary))
         return scores
 
-    def features(self, batch: TokenBatch | GroupBatch, boundary: Tensor) -> Tensor:
+    def features(self, batch: Batch, boundary: Tensor) -> Tensor:
         """(N, d) what the score head reads: the reward model's hidden state at each response's last real token."""
         with self.role(REWARD):
             return self.backbone.upper(boundary, batch.layout, at=batch.last_tokens)

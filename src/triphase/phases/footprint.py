@@ -159,12 +159,14 @@ class Planner:
         prompts, limit = self.load.prompts, settings.max_response_tokens
         episodes = settings.batch_size * settings.iterations
         self._sampled(found, static, prompts, episodes, settings.batch_size, limit)
-        rollout = prompts.answered(1, limit)
-        shape = self._ppo_shape(rollout, settings)
-        # Boundary states of a whole rollout, padded to its longest episode.
+        share = settings.responses_per_prompt if work.packs else 1  # episodes in a row
+        rollout = prompts.answered(settings.responses_per_prompt, limit)
+        rollout = rollout if share > 1 else rollout.flat()
+        shape = self._ppo_shape(rollout, settings, share)
+        # Boundary states of a whole rollout, padded to its longest row.
         longest = max(sum(record) for record in rollout.sampled)
-        static = {**static, TRUNK: work.boundary_bytes(settings.batch_size * longest)}
-        tokens = _tokens(rollout) / rollout.count * episodes
+        static = {**static, TRUNK: work.boundary_bytes(settings.batch_size // share * longest)}
+        tokens = _tokens(rollout) / rollout.count * episodes / share
         trunk = work.trunk(shape)
         scored = work.policy(shape, train=False, with_entropy=True, with_values=True)
         found.moments.append(self._looked("scoring", static, scored, trunk, shape))
@@ -279,16 +281,11 @@ class Planner:
             Moment("checkpoint", {**static, GRADIENTS: 0.0, TEMPORARY: 2 * 3 * _FLOAT32 * trained}, shape)
         )
 
-    def _ppo_shape(self, rollout: Lengths, settings: PPOSettings) -> Shape:
+    def _ppo_shape(self, rollout: Lengths, settings: PPOSettings, share: int) -> Shape:
         """The largest microbatch: minibatches of the longest prompts, whose responses are as long as they may be."""
-        longest = rollout.repeated(settings.minibatch_size)
-        return largest(
-            shapes_of(
-                longest,
-                batch_size=settings.minibatch_size,
-                max_tokens=settings.microbatch_tokens,
-            )
-        )
+        rows = settings.minibatch_size // share
+        longest = rollout.repeated(rows)
+        return largest(shapes_of(longest, batch_size=rows, max_tokens=settings.microbatch_tokens, packed=share > 1))
 
 
 def _tokens(lengths: Lengths) -> float:

@@ -122,7 +122,7 @@ class Work:
             if whole:
                 hidden = part.backbone.whole(ids, at=(places, places))
             else:
-                hidden = part.backbone.upper(part.hidden(shape.rows, shape.length), at=(places, places))
+                hidden = part.backbone.upper(part.hidden(shape.rows, shape.length), _layout(shape), at=(places, places))
             found = response_logprobs(
                 hidden,
                 part.backbone.head_weight,

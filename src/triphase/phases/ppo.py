@@ -118,7 +118,7 @@ class PPOPhase:
     def iterate(self, iteration: int) -> dict[str, float]:
         """One rollout and its updates."""
         clock = Clock()
-        # 1. sample a response to each prompt of this iteration
+        # 1. sample the responses to each prompt of this iteration
         chosen = self._prompts_of(iteration)
         generated = self._sample(iteration, chosen)
         clock.lap("ppo/seconds_generation")
@@ -158,8 +158,7 @@ class PPOPhase:
         return metrics
 
     def _prompts_of(self, iteration: int) -> list[int]:
-        """Prompt numbers of an iteration."""
-        return pass_after_pass(len(self.prompts), self.settings.batch_size, iteration, self.seed, "ppo", "order")
+        return prompts_of(len(self.prompts), self.settings, seed=self.seed, iteration=iteration)
 
     def _sample(self, iteration: int, chosen: Sequence[int]) -> list[Generated]:
         requests = [
@@ -246,3 +245,10 @@ class PPOPhase:
         budget = self.settings.kl_budget
         if budget is not None and observed > budget:
             self.state.values["finished"] = f"reference KL {observed:.2f} passed ppo.kl_budget {budget:g}"
+
+
+def prompts_of(count: int, settings: PPOSettings, *, seed: int, iteration: int) -> list[int]:
+    """The prompt number, of ``count``, of each episode of an iteration; those of one prompt stand side by side."""
+    times = settings.responses_per_prompt
+    chosen = pass_after_pass(count, settings.batch_size // times, iteration, seed, "ppo", "order")
+    return [number for number in chosen for _ in range(times)]

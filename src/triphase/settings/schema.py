@@ -201,6 +201,8 @@ class PPOSettings(Settings):
     """Episodes in a rollout."""
     minibatch_size: Positive = 16
     """Episodes for each optimizer step; divides batch_size."""
+    responses_per_prompt: Annotated[int, Field(ge=1, le=9)] = 1
+    """K: how many episodes of a rollout answer the same prompt, which is computed once for them; divides both sizes."""
     microbatch_tokens: Positive = 4096
     """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most."""
     epochs: Positive = 4
@@ -255,6 +257,12 @@ class PPOSettings(Settings):
                 f"batch_size {self.batch_size} is not a multiple of minibatch_size {self.minibatch_size}; "
                 "choose a minibatch_size that divides it"
             )
+        for name in ("batch_size", "minibatch_size"):
+            if getattr(self, name) % self.responses_per_prompt:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is not a multiple of responses_per_prompt "
+                    f"{self.responses_per_prompt}; choose a responses_per_prompt that divides it"
+                )
         return self
 
 
