@@ -99,9 +99,9 @@ def _measured(phase: str, settings: RunSettings) -> dict[str, Any]:
     shared = SharedModel(load_model(settings.model.model_copy(update={"name": path})), settings.adapters, seed=0)
     shared.template.end_id = -1  # responses as long as they may be
     base = sum(value.nbytes for key, value in shared.backbone.model.named_parameters() if ".lora_" not in key)
-    process = resident_bytes() - base
     rates = measure_rates(shared.backbone.model.config, shared.backbone.dtype, shared.device, rows=32)
     restart_peak()
+    process = resident_bytes() - base
     work = {"sft": _sft, "sampling": _sampling, "reward": _reward, "ppo": _ppo}[phase]
     start = time.perf_counter()
     work(shared, settings)

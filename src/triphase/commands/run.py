@@ -166,8 +166,8 @@ class Run:
             settings = settings.model_copy(update={"name": str(model_directory(settings.name))})
         shared = SharedModel(load_model(settings), self.settings.adapters, seed=self.settings.seed)
         base = sum(value.nbytes for name, value in shared.backbone.model.named_parameters() if ".lora_" not in name)
-        self.directory.process_bytes = max(0.0, float(resident_bytes() - base))
         self.directory.restart_peak()
+        self.directory.process_bytes = max(0.0, float(resident_bytes() - base))
         return shared
 
 
