@@ -143,10 +143,21 @@ def workload(settings: RunSettings, template: "Template") -> "Workload":
         groups = _lengths([item for item in compared if item.prompt.split == "train"], both)
     else:
         sampling = settings.sampling
-        groups = prompts.answered(sampling.responses_per_prompt, sampling.max_response_tokens)
+        groups = prompts.answered(sampling.responses_per_prompt, _expected(train, sampling.max_response_tokens))
     return Workload(
         train, demonstrated("heldout"), round(train.count * settings.sft.epochs), prompts, prompted("heldout"), groups
     )
+
+
+def _expected(demonstrations: "Lengths", limit: int) -> list[int]:
+    """How long sampled responses will be: as the demonstrations that the policy has learned from, up to the limit.
+
+    Without demonstrations they are as long as they may be.
+    """
+    from triphase.batches.order import permutation
+
+    shown = [min(record[1], limit) for record in demonstrations.sampled]
+    return [shown[index] for index in permutation(len(shown), 0, "plan", "responses")] or [limit]
 
 
 def _lengths(items: Sequence[Any], measure: Any) -> "Lengths":

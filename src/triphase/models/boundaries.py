@@ -37,7 +37,7 @@ class Boundaries:
         make_batch: Callable[[Sequence[int]], Batch],
         *,
         visits: float,
-        max_tokens: int,
+        max_tokens: int | None,
         budgets: AdapterSettings,
     ) -> None:
         """``lengths`` are the tokens of each sample; ``make_batch`` pads the samples with these numbers."""

@@ -159,7 +159,7 @@ class Planner:
         prompts, limit = self.load.prompts, settings.max_response_tokens
         episodes = settings.batch_size * settings.iterations
         self._sampled(found, static, prompts, episodes, settings.batch_size, limit)
-        rollout = prompts.answered(1, limit)
+        rollout = prompts.answered(1, [limit])
         shape = self._ppo_shape(rollout, settings)
         # Boundary states of a whole rollout, padded to its longest episode.
         longest = max(sum(record) for record in rollout.sampled)
@@ -184,7 +184,7 @@ class Planner:
         responses, limit = asked * settings.evaluation.samples_per_prompt, settings.ppo.max_response_tokens
         policies = 2 + len(settings.arms)
         self._sampled(found, static, prompts, responses, settings.sampling.batch_size, limit, times=policies)
-        answered = prompts.answered(1, limit).repeated(responses)
+        answered = prompts.answered(1, [limit]).repeated(responses)
         tokens = settings.ppo.microbatch_tokens
         shape = largest(shapes_of(answered, batch_size=responses, max_tokens=tokens))
         looked, trunk = work.policy(shape, train=False), work.trunk(shape)
@@ -210,7 +210,7 @@ class Planner:
         lengths: Lengths,
         visits: float,
         shape: Shape,
-        max_tokens: int,
+        max_tokens: int | None,
         *,
         packed: bool,
     ) -> dict[str, float]:
