@@ -29,7 +29,9 @@ def main() -> None:
     parser.add_argument("--layers", default="10", help="adapted layers from the top, or all")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--iterations", type=int, default=2)
-    parser.add_argument("--microbatch-tokens", type=int, help="ppo.microbatch_tokens; as the settings have it by default")
+    parser.add_argument(
+        "--microbatch-tokens", type=int, help="ppo.microbatch_tokens; as the settings have it by default"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
