@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from triphase.commands.memory import peak_gb, resident_bytes, restart_peak
+from triphase.commands.memory import load_code, peak_gb, resident_bytes, restart_peak
 from triphase.commands.rates import measure_rates
 from triphase.embedded.registry import model_directory
 from triphase.models.loading import load_model
@@ -101,6 +101,7 @@ def _measured(phase: str, settings: RunSettings) -> dict[str, Any]:
     shared.template.end_id = -1  # responses as long as they may be
     base = sum(value.nbytes for key, value in shared.backbone.model.named_parameters() if ".lora_" not in key)
     rates = measure_rates(shared.backbone.model.config, shared.backbone.dtype, shared.device, rows=32)
+    load_code()
     restart_peak()
     process = resident_bytes() - base
     work = {"sft": _sft, "sampling": _sampling, "reward": _reward, "ppo": _ppo}[phase]

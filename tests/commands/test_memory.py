@@ -1,6 +1,7 @@
 """Freed memory goes back to the system before the peak of the next phase is counted."""
 
 import ctypes
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,15 @@ def test_without_glibc_nothing_happens(library: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(memory.ctypes, "CDLL", library)
     memory.give_back()
     assert memory.restart_peak() > 0
+
+
+def test_code_that_phases_load_on_their_way_is_loaded_beforehand() -> None:
+    program = """
+import torch
+from triphase.commands.memory import give_back, load_code, resident_bytes
+load_code(); give_back(); before = resident_bytes()
+torch.optim.AdamW([torch.nn.Parameter(torch.ones(4))]); give_back()
+print(resident_bytes() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 5e6

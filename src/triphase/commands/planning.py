@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from triphase.commands.memory import available_gb, resident_bytes
+from triphase.commands.memory import available_gb, give_back, load_code, resident_bytes
 from triphase.commands.rates import Rates, measure_rates
 from triphase.commands.run import HERE
 from triphase.embedded.registry import PREFIX, model_directory
@@ -67,6 +67,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)
     if process_bytes is None:
         _warm_up(config, dtype)
+        give_back()
         process_bytes = float(resident_bytes())
     process = process_bytes if device.type == "cpu" else 0.0
     allowed = (available_gb() or 0.0) * 1e9 if device.type == "cpu" else float(torch.cuda.mem_get_info()[1])
@@ -191,18 +192,13 @@ def _opened(settings: ModelSettings) -> tuple[Any, Any]:
 
 
 def _warm_up(config: Any, dtype: Any) -> None:
-    """Load the code that every phase loads, so that it is in the resident memory that is read as the process's own."""
+    """Load the code of the model and of the phases, so that it is in the memory that is read as the process's own."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    import triphase.phases.ppo
-    import triphase.phases.reward
-    import triphase.phases.sft  # noqa: F401 - loaded, not used
-
+    load_code()
     with torch.device("meta"):
         AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
-    a = torch.ones(256, 256, dtype=dtype, requires_grad=True)
-    (a @ a).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def _weights(settings: RunSettings, work: "Work") -> list[tuple[str, str, float, float, float]]:
