@@ -1,6 +1,6 @@
 """The plan's memory against the measured peak, phase by phase, each in a process of its own.
 
-    python -m benchmarks.memory [--layers 10] [--recompute] [--phases sft,sampling,reward,ppo]
+    python -m benchmarks.memory [--layers 10] [--microbatch-tokens 512] [--recompute] [--phases sft,sampling,reward,ppo]
 
 Runs two steps of each phase on random tokens of fixed lengths and reads the peak of resident memory from the system,
 counted from after the model was opened. Prints a table and, last, one JSON line.
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from triphase.commands.memory import peak_gb, resident_bytes, restart_peak
+from triphase.commands.memory import load_code, peak_gb, resident_bytes, restart_peak
 from triphase.commands.rates import measure_rates
 from triphase.embedded.registry import model_directory
 from triphase.models.loading import load_model
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded:smollm2")
     parser.add_argument("--layers", default="10", help="adapted layers from the top, or all")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--microbatch-tokens", type=int, default=1024)
     parser.add_argument("--recompute", action="store_true", help="model.recompute_activations")
     parser.add_argument("--phases", default=",".join(PHASES))
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -77,14 +78,14 @@ def _settings(options: argparse.Namespace) -> RunSettings:
             "model": {"name": options.model, "dtype": options.dtype, "recompute_activations": options.recompute},
             "adapters": {"layers": options.layers if options.layers == "all" else int(options.layers)},
             "data": {},
-            "sft": {"batch_size": 32, "microbatch_tokens": 1024, "optimizer": rate},
+            "sft": {"batch_size": 32, "microbatch_tokens": options.microbatch_tokens, "optimizer": rate},
             "sampling": {"batch_size": 32, "max_response_tokens": RESPONSE},
-            "reward": {"batch_size": 8, "microbatch_tokens": 1024, "epochs": 2, "optimizer": rate},
+            "reward": {"batch_size": 8, "microbatch_tokens": options.microbatch_tokens, "epochs": 2, "optimizer": rate},
             "ppo": {
                 "iterations": STEPS,
                 "batch_size": 32,
                 "minibatch_size": 16,
-                "microbatch_tokens": 1024,
+                "microbatch_tokens": options.microbatch_tokens,
                 "epochs": 2,
                 "max_response_tokens": RESPONSE,
                 "max_approximate_kl": None,
@@ -99,9 +100,10 @@ def _measured(phase: str, settings: RunSettings) -> dict[str, Any]:
     shared = SharedModel(load_model(settings.model.model_copy(update={"name": path})), settings.adapters, seed=0)
     shared.template.end_id = -1  # responses as long as they may be
     base = sum(value.nbytes for key, value in shared.backbone.model.named_parameters() if ".lora_" not in key)
-    process = resident_bytes() - base
     rates = measure_rates(shared.backbone.model.config, shared.backbone.dtype, shared.device, rows=32)
+    load_code()
     restart_peak()
+    process = resident_bytes() - base
     work = {"sft": _sft, "sampling": _sampling, "reward": _reward, "ppo": _ppo}[phase]
     start = time.perf_counter()
     work(shared, settings)

@@ -29,11 +29,14 @@ def main() -> None:
     parser.add_argument("--layers", default="10", help="adapted layers from the top, or all")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument(
+        "--microbatch-tokens", type=int, help="ppo.microbatch_tokens; as the settings have it by default"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shared = shared_model(options.layers, options.dtype)
-    phase = ppo_phase(shared, options.iterations)
+    phase = ppo_phase(shared, options.iterations, options.microbatch_tokens)
     rows = []
     for iteration in range(options.iterations):
         start = time.perf_counter()
@@ -70,7 +73,7 @@ def shared_model(layers: str, dtype: str) -> SharedModel:
     return shared
 
 
-def ppo_phase(shared: SharedModel, iterations: int) -> PPOPhase:
+def ppo_phase(shared: SharedModel, iterations: int, microbatch_tokens: int | None = None) -> PPOPhase:
     count = EPISODES * iterations
     ids = torch.randint(100, 49000, (count, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
     settings = PPOSettings(
@@ -78,6 +81,7 @@ def ppo_phase(shared: SharedModel, iterations: int) -> PPOPhase:
         batch_size=EPISODES,
         minibatch_size=EPISODES,
         epochs=EPOCHS,
+        microbatch_tokens=microbatch_tokens,
         max_response_tokens=RESPONSE_TOKENS,
         max_approximate_kl=None,
     )

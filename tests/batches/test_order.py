@@ -118,3 +118,11 @@ def test_a_long_sample_does_not_pad_short_ones() -> None:
 def test_all_that_fits_is_one_microbatch() -> None:
     assert microbatches([3, 1, 2], max_tokens=9) == [[1, 2, 0]]
     assert microbatches([], max_tokens=9) == []
+
+
+@pytest.mark.parametrize(("has_gpu", "most"), [(False, 512), (True, 4096)])
+def test_without_a_bound_it_is_that_of_the_machine(has_gpu: bool, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    sizes = [32] * 400
+    assert max(len(group) for group in microbatches(sizes, max_tokens=None)) == most // 32
+    assert microbatches(sizes, max_tokens=None) == microbatches(sizes, max_tokens=most)

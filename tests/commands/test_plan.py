@@ -17,6 +17,7 @@ from triphase.errors import ModelError, RunError
 from triphase.reports.contents import read_run
 from triphase.reports.page import page_of
 from triphase.settings.loading import resolved_yaml
+from triphase.tokens.template import Template
 
 
 @pytest.fixture
@@ -50,6 +51,19 @@ def test_every_phase_is_planned_without_reading_a_weight(
         300032,
     )
     assert adapter["numbers"] == 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
+
+
+def test_sampled_responses_are_planned_as_long_as_the_demonstrations(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    chosen = settings(tmp_path)
+    template = Template(planning._opened(chosen.model)[1])
+    load = planning.workload(chosen, template)
+    shown = [min(response, 10) for _, response in load.demonstrations.sampled]
+    planned = [response for _, *responses in load.groups.sampled for response in responses]
+    assert len(planned) == 3 * load.prompts.count and set(planned) <= set(shown)
+    assert sum(planned) / len(planned) == pytest.approx(sum(shown) / len(shown), rel=0.15)
+    bare = chosen.model_copy(update={"data": chosen.data.model_copy(update={"demonstrations": []})})
+    assert {length for _, *rest in planning.workload(bare, template).groups.sampled for length in rest} == {10}
 
 
 def test_what_does_not_fit_is_named_with_what_to_lower(

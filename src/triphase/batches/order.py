@@ -7,6 +7,9 @@ import torch
 
 # What a forward and backward pass costs beside its tokens, in tokens: on a processor little, on a GPU its launches.
 _PASS_TOKENS, _GPU_PASS_TOKENS = 64, 4096
+# Most tokens of a pass where the settings do not say. A processor multiplies 512 rows as fast as more of them, and
+# their activations take a quarter of the memory (docs/performance.md).
+_MOST_TOKENS, _GPU_MOST_TOKENS = 512, 4096
 
 
 def seed_of(seed: int, *names: str | int) -> int:
@@ -38,15 +41,19 @@ def pass_after_pass(count: int, size: int, step: int, seed: int, *names: str | i
     return [orders[position // count][position % count] for position in positions]
 
 
-def microbatches(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+def microbatches(lengths: Sequence[int], *, max_tokens: int | None) -> list[list[int]]:
     """Divide samples into groups of similar length, each of at most ``max_tokens`` padded tokens.
 
     Of all divisions of the sorted samples it is the one that costs least, where a group costs its padded tokens and a
     fixed number for the pass itself. A sample that is longer than ``max_tokens`` by itself stands alone. The result is
-    a partition: every index occurs once. Sums over a batch do not depend on it; only memory and speed do.
+    a partition: every index occurs once. Sums over a batch do not depend on it; only memory and speed do. None is
+    512 tokens on a processor, 4096 where there is a GPU.
     """
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    fixed = _GPU_PASS_TOKENS if torch.cuda.is_available() else _PASS_TOKENS
+    on_gpu = torch.cuda.is_available()
+    fixed = _GPU_PASS_TOKENS if on_gpu else _PASS_TOKENS
+    if max_tokens is None:
+        max_tokens = _GPU_MOST_TOKENS if on_gpu else _MOST_TOKENS
     costs, starts = [0], [0]  # of the first 0, 1, 2 … samples: the least cost, and where their last group starts
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]

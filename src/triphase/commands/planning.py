@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from triphase.commands.memory import available_gb, resident_bytes
+from triphase.commands.memory import available_gb, give_back, load_code, resident_bytes
 from triphase.commands.rates import Rates, measure_rates
 from triphase.commands.run import HERE
 from triphase.embedded.registry import PREFIX, model_directory
@@ -67,6 +67,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)
     if process_bytes is None:
         _warm_up(config, dtype)
+        give_back()
         process_bytes = float(resident_bytes())
     process = process_bytes if device.type == "cpu" else 0.0
     allowed = (available_gb() or 0.0) * 1e9 if device.type == "cpu" else float(torch.cuda.mem_get_info()[1])
@@ -143,10 +144,21 @@ def workload(settings: RunSettings, template: "Template") -> "Workload":
         groups = _lengths([item for item in compared if item.prompt.split == "train"], both)
     else:
         sampling = settings.sampling
-        groups = prompts.answered(sampling.responses_per_prompt, sampling.max_response_tokens)
+        groups = prompts.answered(sampling.responses_per_prompt, _expected(train, sampling.max_response_tokens))
     return Workload(
         train, demonstrated("heldout"), round(train.count * settings.sft.epochs), prompts, prompted("heldout"), groups
     )
+
+
+def _expected(demonstrations: "Lengths", limit: int) -> list[int]:
+    """How long sampled responses will be: as the demonstrations that the policy has learned from, up to the limit.
+
+    Without demonstrations they are as long as they may be.
+    """
+    from triphase.batches.order import permutation
+
+    shown = [min(record[1], limit) for record in demonstrations.sampled]
+    return [shown[index] for index in permutation(len(shown), 0, "plan", "responses")] or [limit]
 
 
 def _lengths(items: Sequence[Any], measure: Any) -> "Lengths":
@@ -180,18 +192,13 @@ def _opened(settings: ModelSettings) -> tuple[Any, Any]:
 
 
 def _warm_up(config: Any, dtype: Any) -> None:
-    """Load the code that every phase loads, so that it is in the resident memory that is read as the process's own."""
+    """Load the code of the model and of the phases, so that it is in the memory that is read as the process's own."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    import triphase.phases.ppo
-    import triphase.phases.reward
-    import triphase.phases.sft  # noqa: F401 - loaded, not used
-
+    load_code()
     with torch.device("meta"):
         AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
-    a = torch.ones(256, 256, dtype=dtype, requires_grad=True)
-    (a @ a).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def _weights(settings: RunSettings, work: "Work") -> list[tuple[str, str, float, float, float]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triphase.commands.memory import resident_bytes
+from triphase.commands.memory import load_code, resident_bytes
 from triphase.commands.rundir import RunDirectory
 from triphase.commands.scorer import CheckedScore
 from triphase.embedded.registry import PREFIX, gold_of, model_directory
@@ -166,8 +166,10 @@ class Run:
             settings = settings.model_copy(update={"name": str(model_directory(settings.name))})
         shared = SharedModel(load_model(settings), self.settings.adapters, seed=self.settings.seed)
         base = sum(value.nbytes for name, value in shared.backbone.model.named_parameters() if ".lora_" not in name)
-        self.directory.process_bytes = max(0.0, float(resident_bytes() - base))
+        if self.directory.is_held:
+            load_code()
         self.directory.restart_peak()
+        self.directory.process_bytes = max(0.0, float(resident_bytes() - base))
         return shared
 
 

@@ -84,8 +84,10 @@ class RunDirectory:
             os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
             clear_leftovers(self.path)
             self._write_config()
+            self._lock = descriptor
             yield self
         finally:
+            self._lock = None
             os.close(descriptor)
 
     def _write_config(self) -> None:
@@ -155,6 +157,11 @@ class RunDirectory:
         peaks[phase] = round(max(peak_gb(), peaks.get(phase, 0.0)), 3)
         timings["peak_gb"] = round(max(peak_gb(), self._peak, timings.get("peak_gb", 0.0)), 3)
         write_json(self.path / "timings.json", timings)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process works on it, and does not only read it."""
+        return self._lock is not None
 
     def restart_peak(self) -> None:
         """Count the peak of memory anew: what opening a model took is not what its phase takes."""

@@ -34,7 +34,7 @@ class Boundaries:
         make_batch: Callable[[Sequence[int]], Batch],
         *,
         visits: Sequence[float],
-        max_tokens: int,
+        max_tokens: int | None,
         budgets: AdapterSettings,
     ) -> None:
         """``make_batch`` pads the samples with these numbers.

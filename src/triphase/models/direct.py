@@ -77,8 +77,9 @@ class DirectStepper:
         places, length = self._places, self._length
         self.read(prompts, pad_id=pad_id, room=room)
         capacity = max(self._capacity, bias.shape[1])
-        self._keys = [_stacked(old, new, capacity) for old, new in zip(keys, self._keys, strict=True)]
-        self._values = [_stacked(old, new, capacity) for old, new in zip(values, self._values, strict=True)]
+        for olds, news in ((keys, self._keys), (values, self._values)):
+            for number in range(len(news)):  # layer by layer, so that the cache is never there twice
+                news[number] = olds[number] = _stacked(olds[number], news[number], capacity)
         self._bias = torch.cat([_padded(old, capacity) for old in (bias, self._bias)])
         self._places = torch.cat([places, self._places])
         self.hidden = torch.cat([hidden, self.hidden])
@@ -88,8 +89,9 @@ class DirectStepper:
         """Go on with these rows alone, in this order."""
         index = torch.tensor(rows, device=self._bias.device)
         self.hidden, self._bias, self._places = self.hidden[index], self._bias[index], self._places[index]
-        self._keys = [keys.index_select(0, index) for keys in self._keys]
-        self._values = [values.index_select(0, index) for values in self._values]
+        for cache in (self._keys, self._values):
+            for number, states in enumerate(cache):  # layer by layer, so that the cache is never there twice
+                cache[number] = states.index_select(0, index)
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from triphase.models.tracing import Traced
+from triphase.phases.heldout import HELDOUT_LOOKS
 from triphase.phases.microbatches import Shape, Work
 from triphase.phases.workload import Lengths, Workload, largest, shapes_of
 from triphase.settings.schema import PPOSettings, RunSettings
@@ -21,7 +22,6 @@ PARTS = (PROCESS, BASE, ADAPTERS, HEADS, GRADIENTS, MOMENTS, TRUNK, ACTIVATIONS,
 # 0.36 to 0.77 was measured with glibc (docs/performance.md).
 _ALLOCATOR_SHARE = 0.5
 _FLOAT32 = 4.0
-_HELDOUT_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +95,20 @@ class Planner:
         traced = work.policy(shape, train=True, whole=whole, again=several)
         if not whole:
             visits = load.visits / lengths.count
-            static = self._with_trunk(found, static, lengths, visits, shape, settings.microbatch_tokens, packed=False)
+            static = self._with_trunk(found, static, lengths, visits, shape, tokens_at_once, packed=False)
+        held = load.heldout_demonstrations
+        if held.count:
+            wide = largest(shapes_of(held, batch_size=held.count, max_tokens=tokens_at_once))
+            if not whole:
+                static = self._with_trunk(found, static, held, HELDOUT_LOOKS, wide, tokens_at_once, packed=False)
+            looked = work.policy(wide, train=False, whole=whole)
+            found.moments.append(self._looked("held-out loss", static, looked, Traced(0.0), wide))
+            found.compute("forward", looked, wide, HELDOUT_LOOKS * _tokens(held))
         # With one microbatch a step, the gradients come into being while the activations go.
         before = static if several else {**static, GRADIENTS: 0.0}
         found.moments.append(self._trained("update", before, traced, shape))
         tokens = sum(each.tokens for each in shapes) / len(lengths.sampled) * load.visits
         found.compute("training", traced, shape, tokens)
-        if load.heldout_demonstrations.count:
-            held = load.heldout_demonstrations
-            shape = largest(shapes_of(held, batch_size=held.count, max_tokens=tokens_at_once))
-            looked = work.policy(shape, train=False, whole=whole)
-            trunk = Traced(0.0) if whole else work.trunk(shape)
-            found.moments.append(self._looked("held-out loss", static, looked, trunk, shape))
-            found.compute("forward", looked + trunk, shape, _HELDOUT_LOOKS * _tokens(held))
         self._stepped(found, static, trained, work.largest_numbers if whole else 0)
         return found
 
@@ -160,7 +161,7 @@ class Planner:
         episodes = settings.batch_size * settings.iterations
         self._sampled(found, static, prompts, episodes, settings.batch_size, limit)
         share = settings.responses_per_prompt if work.packs else 1  # episodes in a row
-        rollout = prompts.answered(settings.responses_per_prompt, limit)
+        rollout = prompts.answered(settings.responses_per_prompt, [limit])
         rollout = rollout if share > 1 else rollout.flat()
         shape = self._ppo_shape(rollout, settings, share)
         # Boundary states of a whole rollout, padded to its longest row.
@@ -186,7 +187,7 @@ class Planner:
         responses, limit = asked * settings.evaluation.samples_per_prompt, settings.ppo.max_response_tokens
         policies = 2 + len(settings.arms)
         self._sampled(found, static, prompts, responses, settings.sampling.batch_size, limit, times=policies)
-        answered = prompts.answered(1, limit).repeated(responses)
+        answered = prompts.answered(1, [limit]).repeated(responses)
         tokens = settings.ppo.microbatch_tokens
         shape = largest(shapes_of(answered, batch_size=responses, max_tokens=tokens))
         looked, trunk = work.policy(shape, train=False), work.trunk(shape)
@@ -212,7 +213,7 @@ class Planner:
         lengths: Lengths,
         visits: float,
         shape: Shape,
-        max_tokens: int,
+        max_tokens: int | None,
         *,
         packed: bool,
     ) -> dict[str, float]:
@@ -221,17 +222,16 @@ class Planner:
         if not work.trunk_layers:
             return static
         traced, tokens = work.trunk(shape), _tokens(lengths)
-        size = work.boundary_bytes(tokens)
-        memory = min(size, adapters.trunk_cache_gb * 1e9)
+        size, before = work.boundary_bytes(tokens), static.get(TRUNK, 0.0)
+        memory = min(size, max(0.0, adapters.trunk_cache_gb * 1e9 - before))
         kept = min(size, memory + adapters.trunk_file_gb * 1e9) if visits > 1 else 0.0
         found.compute("forward", traced, shape, tokens * (kept / size + (1 - kept / size) * visits))
         if kept:
             wide = largest(
                 shapes_of(lengths, batch_size=len(lengths.sampled), max_tokens=max_tokens, packed=packed, scored=True)
             )
-            fill = {**static, TRUNK: min(memory, kept), TEMPORARY: work.trunk(wide).peak}
-            found.moments.append(Moment("trunk", fill, wide))
-            static = {**static, TRUNK: min(memory, kept)}
+            static = {**static, TRUNK: before + min(memory, kept)}
+            found.moments.append(Moment("trunk", {**static, TEMPORARY: work.trunk(wide).peak}, wide))
         return static
 
     def _trained(

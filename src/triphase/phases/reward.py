@@ -216,7 +216,7 @@ class RewardPhase:
 
 
 @torch.no_grad()
-def score_samples(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int) -> Tensor:
+def score_samples(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None) -> Tensor:
     """(N,) scores of encoded samples, on the CPU, in order."""
     scores = torch.zeros(len(samples))
     for indices in microbatches([sample.length for sample in samples], max_tokens=max_tokens):
@@ -225,7 +225,7 @@ def score_samples(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens
     return scores
 
 
-def calibrate(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int) -> Calibration:
+def calibrate(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None) -> Calibration:
     """Bring the score to mean 0 and standard deviation 1 on reference samples, by folding both into the head.
 
     Raises:

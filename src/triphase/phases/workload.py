@@ -1,5 +1,6 @@
 """How long the records of a run are, and the microbatches that phases make of them."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,9 +30,10 @@ class Lengths:
         """Records for each sampled one."""
         return self.count / max(1, len(self.sampled))
 
-    def answered(self, responses: int, tokens: int) -> "Lengths":
-        """With so many responses of so many tokens to each prompt: as long as they may become."""
-        return Lengths([(record[0], *[tokens] * responses) for record in self.sampled], self.count)
+    def answered(self, responses: int, tokens: Sequence[int]) -> "Lengths":
+        """With so many responses to each prompt, as long as ``tokens`` says, which are taken in turn."""
+        turn = itertools.cycle(tokens)
+        return Lengths([(record[0], *itertools.islice(turn, responses)) for record in self.sampled], self.count)
 
     def flat(self) -> "Lengths":
         """Each response in a row of its own."""
@@ -57,7 +59,7 @@ class Workload:
 
 
 def shapes_of(
-    lengths: Lengths, *, batch_size: int, max_tokens: int, packed: bool = False, scored: bool = False
+    lengths: Lengths, *, batch_size: int, max_tokens: int | None, packed: bool = False, scored: bool = False
 ) -> Iterator[Shape]:
     """The microbatches of one pass over the sampled records.
 
