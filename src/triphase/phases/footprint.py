@@ -19,7 +19,7 @@ ACTIVATIONS, CACHE, CHUNK, TEMPORARY = "activations", "KV cache", "logits chunk"
 ALLOCATOR = "held by the allocator"
 PARTS = (PROCESS, BASE, ADAPTERS, HEADS, GRADIENTS, MOMENTS, TRUNK, ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR)
 # Freed memory that the C library has in pieces too small to use again, as a share of what comes and goes in training:
-# 0.36 to 0.77 was measured with glibc (docs/performance.md).
+# 0.33 to 0.84 was measured with glibc (docs/performance.md).
 _ALLOCATOR_SHARE = 0.5
 _FLOAT32 = 4.0
 
