@@ -11,9 +11,11 @@ import time
 
 import torch
 
+from triphase.commands.rates import measure_rates
 from triphase.embedded.registry import model_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.models.tracing import Meter
 from triphase.phases.ppo import PPOPhase
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
@@ -27,7 +29,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", default="10", help="adapted layers from the top, or all")
-    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument(
         "--microbatch-tokens", type=int, help="ppo.microbatch_tokens; as the settings have it by default"
@@ -36,24 +38,30 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shared = shared_model(options.layers, options.dtype)
-    phase = ppo_phase(shared, options.iterations, options.microbatch_tokens)
+    phase = ppo_phase(shared, options.iterations + 1, options.microbatch_tokens)
     rows = []
     for iteration in range(options.iterations):
         start = time.perf_counter()
         metrics = phase.iterate(iteration)
         rows.append({"seconds": time.perf_counter() - start, **{key: metrics[f"ppo/seconds_{key}"] for key in PARTS}})
-    last = rows[-1]
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+    backbone = shared.backbone
+    rate = measure_rates(backbone.model.config, backbone.dtype, backbone.device, rows=EPISODES).wide
+    # One more iteration, not timed, whose operations are counted.
+    with Meter() as meter:
+        phase.iterate(options.iterations)
     print(
         json.dumps(
             {
                 "what": "triphase ppo",
                 "dtype": options.dtype,
-                "adapted_layers": shared.backbone.layer_count - shared.backbone.trunk_layers,
+                "adapted_layers": backbone.layer_count - backbone.trunk_layers,
                 "critic": "value head on the policy",
                 "episodes_per_iteration": EPISODES,
                 "seconds_per_iteration": [round(row["seconds"], 2) for row in rows],
-                "parts": {key: round(last[key], 2) for key in PARTS},
-                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+                "parts": {key: round(rows[-1][key], 2) for key in PARTS},
+                "floor_seconds": round(meter.flops / rate, 2),
+                "peak_gb": peak,
             }
         )
     )

@@ -5,77 +5,100 @@
 `PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.12.0, peft and the same torch. Prints a table
 and, last, one JSON line: `ratio` is TRL with all layers in its better dtype over ours with the default adapters,
 `ratio_like_for_like` the same layers on both sides, each in its better dtype, `peak_memory_ratio` ours over TRL's, like
-for like. Seconds are those of the last iteration of a process (the first one warms up), medians over the rounds.
+for like, and `floor_share` the time that our operations take at the rate of large products, measured in the same
+process, over the time that they took. The first iteration of a process warms up; seconds are medians over the others.
 """
 
 import argparse
 import json
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
-from benchmarks.sides import run_side
+from benchmarks.sides import HERE, Found, Row, in_turn, median, print_table
 from triphase.embedded.registry import model_directory
+from triphase.models.products import multiplies_bfloat16
 
-HERE = Path(__file__).parent
-OURS = (("10", "bfloat16"), ("all", "bfloat16"))
-PEER = (("10", "bfloat16"), ("all", "bfloat16"), ("10", "float32"), ("all", "float32"))
+OURS, PEER, TOP_THIRD = "triphase", "trl 1.12", "10"
+LAYERS = (TOP_THIRD, "all")
+COLUMNS = {
+    "seconds": "s/iteration",
+    "generation": "generation",
+    "scoring": "scoring",
+    "update": "update",
+    "floor_seconds": "floor s",
+    "rate": "episodes/s",
+    "peak_gb": "peak GB",
+}
 
 
 def main() -> None:
     """Measure, print the table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", required=True, help="the peer's Python")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=2)
-    parser.add_argument("--skip-float32", action="store_true", help="leave out the peer's slower number type")
-    options = parser.parse_args()
-    peer = [case for case in PEER if case[1] != "float32" or not options.skip_float32]
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for _ in range(options.rounds):
-        for layers, dtype in OURS:
+    options = _options()
+    model, iterations = str(model_directory("embedded:smollm2")), str(options.iterations)
+    cases: dict[tuple[str, ...], list[str]] = {}
+    for layers in LAYERS:
+        for dtype in options.dtype.split(","):
             command = [sys.executable, "-m", "benchmarks.ours_ppo", "--layers", layers, "--dtype", dtype]
-            row = run_side([*command, "--iterations", str(options.iterations)])
-            found.setdefault(("triphase", layers, dtype), []).append(row)
-        for layers, dtype in peer:
-            model = str(model_directory("embedded:smollm2"))
-            command = [options.peer, str(HERE / "peer_ppo.py"), model, layers, dtype, str(options.iterations)]
-            found.setdefault(("trl 1.12", layers, dtype), []).append(run_side(command))
-    _table(found)
+            cases[OURS, layers, dtype] = [*command, "--iterations", iterations]
+        for dtype in options.peer_dtype.split(","):
+            cases[PEER, layers, dtype] = [options.peer, str(HERE / "peer_ppo.py"), model, layers, dtype, iterations]
+    found = {case: [_figures(row) for row in rows] for case, rows in in_turn(cases, rounds=options.rounds).items()}
+    for side in (OURS, PEER):
+        rows = {case: of for case, of in found.items() if case[0] == side}
+        known = {key: name for key, name in COLUMNS.items() if all(key in row for of in rows.values() for row in of)}
+        print_table(rows, ("side", "layers", "dtype"), known)
     print(json.dumps(_ratios(found)))
 
 
-def _seconds(rows: list[dict[str, Any]]) -> float:
-    return statistics.median(row["seconds_per_iteration"][-1] for row in rows)
+def _options() -> argparse.Namespace:
+    native = multiplies_bfloat16("cpu")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", required=True, help="the peer's Python")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=2, help="of each process; the first one is not counted")
+    parser.add_argument("--dtype", default="bfloat16" if native else "float32", help="ours (default: %(default)s)")
+    parser.add_argument(
+        "--peer-dtype",
+        default="bfloat16,float32" if native else "float32",
+        help="with commas; the better one counts (default here: %(default)s)",
+    )
+    options = parser.parse_args()
+    if options.iterations < 2:
+        parser.error("--iterations: at least 2, since the first one is not counted")
+    return options
 
 
-def _table(found: dict[tuple[str, str, str], list[dict[str, Any]]]) -> None:
-    print(f"{'side':10} {'layers':7} {'dtype':9} {'s/iteration':>12} {'episodes/s':>11} {'peak GB':>8}  parts")
-    for (side, layers, dtype), rows in found.items():
-        seconds = _seconds(rows)
-        memory = statistics.median(row["peak_gb"] for row in rows)
-        parts = ", ".join(f"{name} {value}" for name, value in rows[-1]["parts"].items())
-        rate = rows[-1]["episodes_per_iteration"] / seconds
-        print(f"{side:10} {layers:7} {dtype:9} {seconds:12.2f} {rate:11.2f} {memory:8.2f}  {parts}")
+def _figures(row: Row) -> Row:
+    """Medians over a process's iterations but for the first."""
+    seconds = statistics.median(row["seconds_per_iteration"][1:])
+    return {**row, **row["parts"], "seconds": seconds, "rate": round(row["episodes_per_iteration"] / seconds, 2)}
 
 
-def _ratios(found: dict[tuple[str, str, str], list[dict[str, Any]]]) -> dict[str, Any]:
-    def best(side: str, layers: str) -> list[dict[str, Any]]:
-        return min((rows for (s, n, _), rows in found.items() if (s, n) == (side, layers)), key=_seconds)
+def _ratios(found: Found) -> dict[str, Any]:
+    def best(side: str, layers: str) -> list[Row]:
+        chosen = (rows for case, rows in found.items() if case[:2] == (side, layers))
+        return min(chosen, key=lambda rows: median(rows, "seconds"))
 
-    memory = {
-        (side, layers): statistics.median(row["peak_gb"] for row in best(side, layers))
-        for side in ("triphase", "trl 1.12")
-        for layers in ("10", "all")
-    }
-    ours, ours_all = _seconds(best("triphase", "10")), _seconds(best("triphase", "all"))
+    def seconds(side: str, layers: str) -> float:
+        return median(best(side, layers), "seconds")
+
+    def ratio(layers: str) -> float:
+        return round(seconds(PEER, layers) / seconds(OURS, layers), 2)
+
+    def memory(layers: str) -> float:
+        return round(median(best(OURS, layers), "peak_gb") / median(best(PEER, layers), "peak_gb"), 2)
+
     return {
-        "ratio": round(_seconds(best("trl 1.12", "all")) / ours, 2),
-        "ratio_like_for_like": round(_seconds(best("trl 1.12", "10")) / ours, 2),
-        "ratio_all_layers": round(_seconds(best("trl 1.12", "all")) / ours_all, 2),
-        "peak_memory_ratio": round(memory["triphase", "10"] / memory["trl 1.12", "10"], 2),
-        "seconds": {"ours": ours, "ours_all_layers": ours_all},
+        "ratio": round(seconds(PEER, "all") / seconds(OURS, TOP_THIRD), 2),
+        "ratio_like_for_like": ratio(TOP_THIRD),
+        "ratio_all_layers": ratio("all"),
+        "peak_memory_ratio": memory(TOP_THIRD),
+        "peak_memory_ratio_all_layers": memory("all"),
+        "floor_share": {
+            layers: round(median(best(OURS, layers), "floor_seconds") / seconds(OURS, layers), 2) for layers in LAYERS
+        },
+        "dtype": {f"{side}, {layers}": best(side, layers)[0]["dtype"] for side in (OURS, PEER) for layers in LAYERS},
     }
 
 
