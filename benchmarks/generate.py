@@ -13,7 +13,7 @@ import sys
 import torch
 
 from benchmarks.sides import FIGURES, Row, in_turn, median, print_table
-from triphase.models.products import multiplies_bfloat16
+from triphase.models.products import prefers_bfloat16
 
 PROMPT_TOKENS, RESPONSE_TOKENS = 32, 32
 OURS, THEIRS = "triphase", "model.generate"
@@ -50,7 +50,7 @@ def side_options(about: str | None) -> argparse.Namespace:
 
 def main() -> None:
     """Measure, print the table and the JSON line."""
-    fast = "bfloat16" if multiplies_bfloat16("cpu") else "float32"
+    fast = "bfloat16" if prefers_bfloat16("cpu") else "float32"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", default=fast, help="one or more, with commas (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32)

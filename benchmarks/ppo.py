@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.sides import HERE, Found, Row, in_turn, median, print_table
 from triphase.embedded.registry import model_directory
-from triphase.models.products import multiplies_bfloat16
+from triphase.models.products import has_bfloat16, prefers_bfloat16
 
 OURS, PEER, TOP_THIRD = "triphase", "trl 1.12", "10"
 LAYERS = (TOP_THIRD, "all")
@@ -52,15 +52,15 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    native = multiplies_bfloat16("cpu")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", required=True, help="the peer's Python")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=2, help="of each process; the first one is not counted")
-    parser.add_argument("--dtype", default="bfloat16" if native else "float32", help="ours (default: %(default)s)")
+    own = "bfloat16" if prefers_bfloat16("cpu") else "float32"
+    parser.add_argument("--dtype", default=own, help="ours (default: %(default)s)")
     parser.add_argument(
         "--peer-dtype",
-        default="bfloat16,float32" if native else "float32",
+        default="bfloat16,float32" if has_bfloat16("cpu") else "float32",
         help="with commas; the better one counts (default here: %(default)s)",
     )
     options = parser.parse_args()

@@ -31,7 +31,7 @@ from benchmarks.sides import HERE, Row, run_side
 from triphase.embedded.registry import PREFIX, model_directory
 from triphase.errors import TriphaseError
 from triphase.models.loading import choose_device, choose_dtype
-from triphase.models.products import multiplies_bfloat16
+from triphase.models.products import has_bfloat16
 from triphase.phases.ppo import prompts_of
 from triphase.records.files import read_json_lines
 from triphase.settings.schema import RunSettings
@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peer-iterations", type=int, help="the peer's; as ours by default")
     parser.add_argument("--stop-after", type=int, help="end each run early, its learning rate's schedule as it was")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="ours; the run's by default")
-    parser.add_argument("--peer-dtypes", help="comma list; by default float32 and, where it is native, bfloat16")
+    parser.add_argument(
+        "--peer-dtypes", help="comma list; by default float32 and, where there are instructions, bfloat16"
+    )
     parser.add_argument("--peer-learning-rate", type=float, help="the run's by default")
     parser.add_argument("--samples", type=int, default=2, help="of each held-out prompt")
     parser.add_argument("--every", type=int, default=1, help="judge every so many iterations' policy, and the last")
@@ -104,7 +106,7 @@ def _measure(options: argparse.Namespace) -> None:
 def _dtypes(options: argparse.Namespace, settings: RunSettings) -> list[str]:
     """Our number type, then those of the peer."""
     ours = options.dtype or str(choose_dtype(settings.model.dtype, choose_device("cpu"))).removeprefix("torch.")
-    theirs = options.peer_dtypes or ("float32,bfloat16" if multiplies_bfloat16("cpu") else "float32")
+    theirs = options.peer_dtypes or ("float32,bfloat16" if has_bfloat16("cpu") else "float32")
     return [ours, *theirs.split(",")]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.sides import FIGURES, HERE, best, in_turn, median, peer_options, print_table
 from triphase.embedded.registry import model_directory
-from triphase.models.products import multiplies_bfloat16
+from triphase.models.products import has_bfloat16, prefers_bfloat16
 
 OURS, PEER = "triphase", "trl 1.16"
 TOP_THIRD = "10"
@@ -18,15 +18,15 @@ TOP_THIRD = "10"
 
 def options_of(about: str | None, *, rows: int) -> argparse.Namespace:
     """The options of a training benchmark."""
-    native = multiplies_bfloat16("cpu")
     parser = peer_options(about)
     parser.add_argument("--rows", type=int, default=rows, help="how many records, from the start of the file")
     parser.add_argument(
         "--peer-dtype",
-        default="float32,bfloat16" if native else "float32",
+        default="float32,bfloat16" if has_bfloat16("cpu") else "float32",
         help="with commas; the better one counts (default here: %(default)s)",
     )
-    parser.add_argument("--dtype", default="bfloat16" if native else "float32", help="ours (default here: %(default)s)")
+    own = "bfloat16" if prefers_bfloat16("cpu") else "float32"
+    parser.add_argument("--dtype", default=own, help="ours (default here: %(default)s)")
     parser.add_argument("--peer-layers", default="all", help=f"with commas: all, {TOP_THIRD} (default: %(default)s)")
     return parser.parse_args()
 

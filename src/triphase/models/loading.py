@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from triphase.errors import ModelError
-from triphase.models.products import multiplies_bfloat16
+from triphase.models.products import prefers_bfloat16
 from triphase.settings.schema import ModelSettings
 
 
@@ -36,9 +36,9 @@ def choose_device(setting: str) -> torch.device:
 
 
 def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
-    """The number type of the base; ``auto`` is bfloat16 where the hardware multiplies it natively."""
+    """The number type of the base; ``auto`` is bfloat16 where its products are faster."""
     if setting == "auto":
-        return torch.bfloat16 if multiplies_bfloat16(device.type) else torch.float32
+        return torch.bfloat16 if prefers_bfloat16(device.type) else torch.float32
     return torch.bfloat16 if setting == "bfloat16" else torch.float32
 
 

@@ -6,6 +6,8 @@ With few rows a product is bound by the reading of W. Matrix libraries read it f
 transposed right one, and nothing has to be packed or kept twice (docs/performance.md has the difference).
 """
 
+import math
+import time
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -15,22 +17,58 @@ from torch import Tensor, nn
 
 from triphase.models.adapters import LoraLinear
 
-# Rows of W that are widened together where the processor does not multiply bfloat16: they stay in its cache.
+# Rows of W that are widened together where bfloat16 is slow: they stay in the processor's cache.
 _WIDENED_ROWS = 2048
+_TIMED = (128, 576, 1536)  # rows, inputs and outputs of the products that are timed
+_TIMES = 12
+_CLEARLY_FASTER = 1.25
 
 
 @cache
-def multiplies_bfloat16(device_type: str) -> bool:
-    """Whether the hardware multiplies bfloat16 by itself."""
+def has_bfloat16(device_type: str) -> bool:
+    """Whether the hardware has instructions for products in bfloat16. They may still be slow: `prefers_bfloat16`."""
     if device_type != "cpu":
         return bool(torch.cuda.is_bf16_supported())
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
+@cache
+def prefers_bfloat16(device_type: str) -> bool:
+    """Whether products are clearly faster in bfloat16 than in float32.
+
+    A processor may have the instructions and run them at a fraction of its float32 rate (0.6 of it was seen, and 2.3
+    on another), so the two are timed against each other, for some hundredths of a second.
+    """
+    if not has_bfloat16(device_type):
+        return False
+    return device_type != "cpu" or _bfloat16_rate() >= _CLEARLY_FASTER
+
+
+def _bfloat16_rate() -> float:
+    """Rate of products in bfloat16 over that in float32, on one thread.
+
+    The best of several runs in turn, since other work only slows, and one thread is disturbed by it least.
+    """
+    x, weight = torch.ones(_TIMED[0], _TIMED[1]), torch.ones(_TIMED[2], _TIMED[1])
+    sides = {dtype: (x.to(dtype), weight.to(dtype)) for dtype in (torch.float32, torch.bfloat16)}
+    best = dict.fromkeys(sides, math.inf)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(_TIMES):
+            for dtype, (left, right) in sides.items():
+                start = time.perf_counter()
+                torch.nn.functional.linear(left, right)
+                best[dtype] = min(best[dtype], time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return best[torch.float32] / best[torch.bfloat16]
+
+
 def product_dtype(weight: Tensor) -> torch.dtype:
-    """The number type in which products with ``weight`` are fast: its own, or float32 without instructions for it."""
-    if weight.dtype == torch.bfloat16 and not multiplies_bfloat16(weight.device.type):
+    """The number type in which products with ``weight`` are fast: its own, or float32 where bfloat16 is slower."""
+    if weight.dtype == torch.bfloat16 and not prefers_bfloat16(weight.device.type):
         return torch.float32
     return weight.dtype
 

@@ -20,8 +20,8 @@ class ModelSettings(Settings):
     revision: str | None = None
     """The hub revision (branch, tag or commit); none is the default branch."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type of the frozen base; `auto` is bfloat16 where the processor multiplies it natively, else float32.
-    Adapters, heads and optimizer states are always float32."""
+    """Number type of the frozen base; `auto` is bfloat16 where its products are faster (on a processor they are timed),
+    else float32. Adapters, heads and optimizer states are always float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where tensors live; `auto` takes CUDA where there is one."""
     max_length: Positive = 1024

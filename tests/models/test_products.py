@@ -1,0 +1,62 @@
+"""Which number type products are fast in is measured, and threads are as before afterwards."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from triphase.models import products
+from triphase.models.loading import choose_dtype
+from triphase.models.products import multiply, prefers_bfloat16, product_dtype
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    for kept in (products.has_bfloat16, products.prefers_bfloat16):
+        kept.cache_clear()
+    yield
+    for kept in (products.has_bfloat16, products.prefers_bfloat16):
+        kept.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("instructions", "rate", "chosen"),
+    [
+        (True, 2.3, torch.bfloat16),
+        (True, 0.58, torch.float32),
+        (True, 1.0, torch.float32),
+        (False, 2.3, torch.float32),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, instructions: bool, rate: float, chosen: torch.dtype
+) -> None:
+    monkeypatch.setattr(products, "has_bfloat16", lambda device: instructions)
+    monkeypatch.setattr(products, "_bfloat16_rate", lambda: rate)
+    assert choose_dtype("auto", CPU) == chosen
+    assert choose_dtype("bfloat16", CPU) == torch.bfloat16
+    weight = torch.ones(2, 2, dtype=torch.bfloat16)
+    assert product_dtype(weight) == (torch.bfloat16 if chosen == torch.bfloat16 else torch.float32)
+    assert product_dtype(weight.float()) == torch.float32
+
+
+def test_the_choice_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = iter([2.0, 0.5])
+    monkeypatch.setattr(products, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(products, "_bfloat16_rate", lambda: next(rates))
+    assert prefers_bfloat16("cpu") and prefers_bfloat16("cpu")
+
+
+def test_timing_leaves_the_threads_as_they_were() -> None:
+    before = torch.get_num_threads()
+    assert products._bfloat16_rate() > 0
+    assert torch.get_num_threads() == before
+
+
+def test_a_weight_that_is_widened_gives_the_product_of_its_numbers() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(5000, 8).to(torch.bfloat16)
+    columns = torch.randn(8, 3)
+    assert torch.equal(multiply(weight, columns), weight.float() @ columns)
