@@ -77,12 +77,15 @@ def _run(out: Path, iterations: dict[str, int | None], seed: int, *, halves: boo
         print(" ".join(command), file=sys.stderr, flush=True)
         # Before a library asks how many cores there are.
         pinned = ["taskset", "-c", ",".join(map(str, own)), *command]
-        process = subprocess.Popen(pinned, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        running.append((layers, process))
-    for layers, process in running:
-        _, told = process.communicate()
-        if process.returncode:
-            sys.exit(f"{_name(layers, seed)} ended with {process.returncode}:\n{told[-2000:]}")
+        out.mkdir(parents=True, exist_ok=True)
+        told = out / f"{_name(layers, seed)}.log"  # a pipe that nobody reads yet would fill and stop it
+        with told.open("w", encoding="utf-8") as file:
+            process = subprocess.Popen(pinned, stdout=subprocess.DEVNULL, stderr=file)
+        running.append((layers, process, told))
+    for layers, process, told in running:
+        if process.wait():
+            words = told.read_text(encoding="utf-8")[-2000:]
+            sys.exit(f"{_name(layers, seed)} ended with {process.returncode}:\n{words}")
 
 
 def _figures(out: Path, layers: str, seed: int) -> Row:
