@@ -60,7 +60,7 @@ def application() -> App:
         name="triphase",
         help=_HELP,
         version=__version__,
-        help_format="markdown",
+        help_format="plaintext",
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=()),
     )
