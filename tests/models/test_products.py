@@ -49,6 +49,18 @@ def test_the_choice_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prefers_bfloat16("cpu") and prefers_bfloat16("cpu")
 
 
+def test_the_rate_is_bfloat16_over_float32_and_the_best_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], {torch.float32: 0, torch.bfloat16: 0}
+
+    def linear(x: torch.Tensor, weight: torch.Tensor) -> None:
+        calls[x.dtype] += 1
+        clock[0] += {torch.float32: 3.0, torch.bfloat16: 1.0}[x.dtype] * (9 if calls[x.dtype] == 1 else 1)
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    assert products._bfloat16_rate() == 3.0
+
+
 def test_timing_leaves_the_threads_as_they_were() -> None:
     before = torch.get_num_threads()
     assert products._bfloat16_rate() > 0
