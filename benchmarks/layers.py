@@ -26,7 +26,8 @@ COLUMNS = {
     "minutes": "minutes",
     "accuracy": "reward accuracy",
     "win_rate": "gold win rate",
-    "gold": "gold",
+    "sft_gold": "gold of SFT",
+    "gold": "gold of PPO",
     "kl": "KL",
     "peak_gb": "peak GB",
 }
@@ -98,6 +99,7 @@ def _figures(out: Path, layers: str, seed: int) -> Row:
         "minutes": round(summary["seconds"] / 60, 2),
         "accuracy": round(summary["reward_model"]["accuracy"], 3),
         "win_rate": round(ppo["gold_win_rate"], 3),
+        "sft_gold": round(summary["sft"]["gold_mean"], 2),
         "gold": round(ppo["gold_mean"], 2),
         "kl": round(ppo["reference_kl"], 1),
         "peak_gb": round(summary["peak_gb"], 2),
