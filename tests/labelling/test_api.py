@@ -80,7 +80,7 @@ def test_a_correction_replaces_and_both_stay(app: FastAPI, store: Store) -> None
     assert sorted(one.status for one in store.answers(counted=False)) == ["active", "superseded"]
     with store.reading() as connection:
         assert "answer corrected" in connection.execute(select(audit.c.action)).scalars().all()
-    assert ann.post("/api/answers", json={"corrects": old["ranking"], "places": [1, 1, 1, 1]}).status_code == 422
+    assert ann.post("/api/answers", json={"corrects": old["ranking"], "places": [1, 1, 1, 1]}).status_code == 409
     assert ann.get("/api/history?back=1").json()["answer"] is None
     stranger = signed_in(app, "bob").post("/api/answers", json={"corrects": kept.id, "places": [1, 2, 3, 4]})
     assert stranger.status_code == 422 and "not one of yours" in stranger.json()["message"]
@@ -95,7 +95,7 @@ def test_a_late_answer_is_kept_beside(app: FastAPI, store: Store, clock: Clock) 
     reply = ann.post("/api/answers", json=body(late, [1, 2, 3, 4]))
     assert reply.status_code == 200 and reply.json()["status"] == "late"
     assert reply.json()["item"]["assignment"] != late["assignment"]
-    assert ann.post("/api/answers", json=body(late)).json()["status"] == "late"
+    assert ann.post("/api/answers", json=body(late, [1, 2, 3, 4])).json()["status"] == "late"
     bob.post("/api/answers", json=body(taken))
     assert [one.labeler for one in store.rankings()] == ["bob"]
     (kept,) = [one for one in store.answers(counted=False) if one.status == "late"]

@@ -22,14 +22,21 @@ from triphase.labelling import accounts, plan, standing
 from triphase.labelling.context import ServerSettings
 from triphase.labelling.simulated import Gold
 from triphase.labelling.statistics import collect
+from triphase.labelling.texts import visible
 from triphase.settings.schema import LabellingSettings
 from triphase.store import Store, open_store
 
-_console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
+"""Names of people, files and columns are never markup; see also ``say``."""
 PAGE = "http://127.0.0.1:8400"
 """Where the page is served unless told otherwise."""
 OPERATOR = "command line"
 """How the audit calls whoever uses these commands."""
+
+
+def say(message: str) -> None:
+    """Print a message; control characters in the names that it holds are written out."""
+    console.print(visible(message))
 
 
 def serve(
@@ -65,11 +72,11 @@ def serve(
     with serving.listener(host, port) as listening, opened(run_or_store) as store:
         made = plan.make_items(store, settings, seed=seed, now=time.time())
         if made:
-            _console.print(f"{made} new items are ready to be ranked.")
+            say(f"{made} new items are ready to be ranked.")
         link = first_lead_link(store, here)
-        _console.print(f"The page: {here}   (Ctrl-C stops it; nothing is lost)")
+        say(f"The page: {here}   (Ctrl-C stops it; nothing is lost)")
         if link:
-            _console.print(f"There is no lead yet. Open this link once to become the lead:\n  {link}")
+            say(f"There is no lead yet. Open this link once to become the lead:\n  {link}")
         hosts = ("127.0.0.1", "localhost", host) if local and not behind_proxy else ("*",)
         server = ServerSettings(secure=not local or behind_proxy, allowed_hosts=hosts, seed=seed)
         app = create_application(store, settings, server)
@@ -99,9 +106,9 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
     with opened(run_or_store) as store:
         for path in files:
             done = importing.import_file(store, path, heldout_share=heldout_share, now=time.time(), by=OPERATOR)
-            _console.print(f"{path}: {done.prompts} prompts, {done.responses} responses, {done.rankings} rankings new")
+            say(f"{path}: {done.prompts} prompts, {done.responses} responses, {done.rankings} rankings new")
             if done.ignored:
-                _console.print(f"  columns not read: {', '.join(done.ignored)}")
+                say(f"  columns not read: {', '.join(done.ignored)}")
         plan.make_items(store, settings, seed=seed, now=time.time())
 
 
@@ -118,7 +125,7 @@ def export_file(
     from triphase.labelling import exporting
 
     with opened(run_or_store, must_exist=True) as store:
-        _console.print(f"{path}: {exporting.export_file(store, path, format)} lines")
+        say(f"{path}: {exporting.export_file(store, path, format)} lines")
 
 
 def stats(run_or_store: str, /) -> None:
@@ -126,7 +133,7 @@ def stats(run_or_store: str, /) -> None:
     from triphase.labelling.telling import tell
 
     with opened(run_or_store, must_exist=True) as store:
-        tell(collect(store, time.time()), _console)
+        tell(collect(store, time.time()), console)
 
 
 def simulate(
@@ -170,8 +177,8 @@ def simulate(
             waits = f"; next item after {1000 * median:.0f} ms (median), {1000 * slow:.0f} ms (95 %)"
         else:
             waits = ""
-        _console.print(f"{len(report.submitted)} answers by {labelers} labelers{waits}")
-        tell(collect(store, time.time()), _console)
+        say(f"{len(report.submitted)} answers by {labelers} labelers{waits}")
+        tell(collect(store, time.time()), console)
 
 
 def simulated_accounts(store: Store, names: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -196,7 +203,7 @@ def users_add(
     hashed = accounts.hashed(given)
     with opened(run_or_store) as store, store.transaction() as connection:
         accounts.add_account(connection, name, role, hashed, now=time.time(), by=OPERATOR)
-    _console.print(f"{name} can sign in as {role}.")
+    say(f"{name} can sign in as {role}.")
 
 
 def users_list(run_or_store: str, /) -> None:
@@ -206,8 +213,8 @@ def users_list(run_or_store: str, /) -> None:
         table.add_column(column)
     with opened(run_or_store, must_exist=True) as store, store.reading() as connection:
         for one in accounts.accounts(connection):
-            table.add_row(one.name, one.role, one.status, "yes" if one.can_sign_in else "no")
-    _console.print(table)
+            table.add_row(visible(one.name), one.role, one.status, "yes" if one.can_sign_in else "no")
+    console.print(table)
 
 
 def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resume: bool = False) -> None:
@@ -224,7 +231,7 @@ def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resu
     status = "withdrawn" if withdraw else "active" if resume else "paused"
     with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
         moved = standing.set_status(connection, name, status, now=time.time(), by=OPERATOR)
-    _console.print(f"{name} is {status}." + (f" {moved} rankings moved." if moved else ""))
+    say(f"{name} is {status}." + (f" {moved} rankings moved." if moved else ""))
 
 
 def users_reset(run_or_store: str, name: str, /, *, password: str | None = None) -> None:
@@ -233,7 +240,7 @@ def users_reset(run_or_store: str, name: str, /, *, password: str | None = None)
     hashed = accounts.hashed(given)
     with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
         accounts.set_password(connection, name, hashed, now=time.time(), by=OPERATOR)
-    _console.print(f"{name} has a new password.")
+    say(f"{name} has a new password.")
 
 
 @contextmanager

@@ -3,14 +3,11 @@
 import time
 from pathlib import Path
 
-from rich.console import Console
-
-from triphase.commands.label import opened, settings_of_store
+from triphase.commands.label import opened, say, settings_of_store
 from triphase.errors import TriphaseError
 from triphase.labelling import plan
 from triphase.monitoring.progress import progress_for
 
-_console = Console(highlight=False, soft_wrap=True)
 _AT_ONCE = 64
 """Responses that are generated side by side."""
 _KEPT = 8 * _AT_ONCE
@@ -73,4 +70,4 @@ def sample(
                     store.add_responses(response for _, response, _ in found if response.id not in have)
         settings, order = settings_of_store(run_or_store)
         plan.make_items(store, settings, seed=order, now=time.time())
-    _console.print(f"{called}: {count} responses to each of {len(prompts)} prompts, {len(missing)} of them new.")
+    say(f"{called}: {count} responses to each of {len(prompts)} prompts, {len(missing)} of them new.")

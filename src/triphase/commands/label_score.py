@@ -7,14 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from triphase.commands.label import OPERATOR, opened, settings_of_store
+from triphase.commands.label import OPERATOR, opened, say, settings_of_store
 from triphase.errors import RunError
 from triphase.labelling import audit, plan
 from triphase.records.types import Prompt, Response
-
-_console = Console(highlight=False, soft_wrap=True)
 
 
 def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None:
@@ -42,7 +38,7 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
             new = [one for one in responses if name not in known.get(one.id, ())]
             found = scores_by(path, [(prompts[one.prompt_id], one) for one in new])
             store.add_scores(name, found)
-            _console.print(f"{len(found)} responses scored by {name}.")
+            say(f"{len(found)} responses scored by {name}.")
         plan.make_items(store, settings, seed=seed, now=time.time())
         waiting = plan.reprioritise(store, settings, seed=seed)
         with store.transaction() as connection:
@@ -50,7 +46,7 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
                 connection, at=time.time(), who=OPERATOR, action="items ordered", subject="store",
                 after={"items": waiting, "scorers": names},
             )  # fmt: skip
-    _console.print(
+    say(
         f"{waiting} items that nobody has begun are ordered anew: the least certain first, "
         f"{settings.random_share:.0%} of them at random (labelling.random_share)."
     )

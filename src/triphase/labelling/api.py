@@ -24,9 +24,9 @@ Result = TypeVar("Result")
 
 
 class Body(BaseModel):
-    """What a route takes: nothing unknown in it."""
+    """What a route takes: nothing unknown in it, and nothing turned into another type (true is no number)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Draft(Body):

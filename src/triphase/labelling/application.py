@@ -18,7 +18,7 @@ from triphase.labelling.assignment import NotNow
 from triphase.labelling.context import Context, ServerSettings
 from triphase.labelling.guard import Hardened
 from triphase.labelling.rendering import HERE, page
-from triphase.labelling.submission import SeatGone
+from triphase.labelling.submission import Answered, SeatGone
 from triphase.settings.schema import LabellingSettings
 from triphase.store import Store
 
@@ -63,7 +63,7 @@ def _say(request: Request, status: int, message: str) -> Response:
 async def _known_error(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
         return _say(request, 503, f"{error}. Nothing is lost: try again in a moment")
-    if isinstance(error, SeatGone):
+    if isinstance(error, SeatGone | Answered):
         return _say(request, 409, str(error))
     return _say(request, 403 if isinstance(error, NotNow) else 422, str(error))
 

@@ -1,7 +1,8 @@
 """Taking an answer, a skip, a flag or a draft from a labeler: checked, idempotent, and nothing is lost.
 
-Handing in the same answer again (a retry after a lost reply) returns the first one. An answer to a seat that went to
-another labeler after the lease had expired is kept as ``late``: it is no comparison, but it is not lost either.
+Handing in the same answer again (a retry after a lost reply) returns the first one; another answer to the same seat is
+refused, so that what is acknowledged is what is kept. An answer to a seat that went to another labeler after the lease
+had expired is kept as ``late``: it is no comparison, but it is not lost either.
 """
 
 import json
@@ -32,6 +33,10 @@ class SeatGone(AnswerError):
     """The seat is not the labeler's (any more)."""
 
 
+class Answered(AnswerError):
+    """The labeler has answered this seat before, and otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """An answer as the page sends it: by position in the order shown, which is all that the page knows.
@@ -57,17 +62,18 @@ class Taken:
 def submit(connection: Connection, labeler: str, assignment_id: int, given: Given, *, now: float) -> Taken:
     """Take an answer to a seat that the labeler holds."""
     seat = _seat(connection, labeler, assignment_id)
-    order: list[str] = json.loads(seat.order_shown) if seat.labeler == labeler else []
+    before = connection.execute(_BEFORE, {"seat_id": assignment_id, "me": labeler}).all()
     identity = ranking_id(seat.prompt_id, labeler, 0, assignment_id)
-    before = connection.execute(_BEFORE, {"identity": identity}).first()
-    if before is not None:
-        if before.status != "withdrawn":
-            return Taken(identity, "late" if before.status == "late" else "active")
+    standing = [row for row in before if row.status != "withdrawn"]
+    if standing:
+        return _again(standing, given)
+    if before:
         identity = ranking_id(seat.prompt_id, labeler, 0, [assignment_id, now])
     if seat.labeler != labeler:
         raise SeatGone("this item went to another labeler after your time for it had run out; take the next one")
     if seat.state != "leased":
         raise SeatGone("this item is closed; take the next one")
+    order: list[str] = json.loads(seat.order_shown)
     answer = _answer(connection, seat, labeler, identity, order, given, now=now)
     connection.execute(_DONE, {"seat_id": assignment_id})
     connection.execute(insert(rankings), answer_row(answer))
@@ -80,9 +86,11 @@ def submit_late(
     """Keep an answer to a seat that has gone to someone else, outside the comparisons."""
     seat = _seat(connection, labeler, assignment_id)
     identity = ranking_id(seat.prompt_id, labeler, 0, assignment_id)
-    if connection.execute(select(rankings.c.id).where(rankings.c.id == identity)).first() is None:
-        answer = _answer(connection, seat, labeler, identity, list(order), given, now=now, status="late")
-        connection.execute(insert(rankings), answer_row(answer))
+    before = connection.execute(select(rankings).where(rankings.c.id == identity)).first()
+    if before is not None:
+        return _again([before], given)
+    answer = _answer(connection, seat, labeler, identity, list(order), given, now=now, status="late")
+    connection.execute(insert(rankings), answer_row(answer))
     return Taken(identity, "late")
 
 
@@ -121,7 +129,10 @@ def skip(connection: Connection, labeler: str, assignment_id: int, reason: str, 
         raise AnswerError(f"{reason!r} is not a reason; choose one of: {', '.join(SKIP_REASONS)}")
     seat = _seat(connection, labeler, assignment_id)
     identity = ranking_id(seat.prompt_id, labeler, 0, f"skip {assignment_id}")
-    if connection.execute(select(rankings.c.id).where(rankings.c.id == identity)).first() is not None:
+    before = connection.execute(select(rankings).where(rankings.c.id == identity)).first()
+    if before is not None:
+        if (before.skip_reason, before.note) != (reason, note):
+            raise Answered(f"you have skipped this item before ({before.skip_reason}), and that stands")
         return
     if seat.labeler != labeler or seat.state != "leased":
         raise SeatGone("this item is not with you any more; take the next one")
@@ -195,7 +206,10 @@ _SEAT = (
     .where(assignments.c.id == bindparam("seat_id"))
     .with_for_update(of=assignments)
 )  # fmt: skip
-_BEFORE = select(rankings.c.status).where(rankings.c.id == bindparam("identity"))
+_BEFORE = select(rankings).where(
+    rankings.c.assignment_id == bindparam("seat_id"), rankings.c.labeler == bindparam("me", type_=String),
+    rankings.c.status != "skipped",
+)  # fmt: skip
 _DONE = update(assignments).where(assignments.c.id == bindparam("seat_id")).values(state="done")
 _GUIDELINE = select(func.max(guidelines.c.version))
 
@@ -242,6 +256,26 @@ def _problem(given: Given, count: int) -> str | None:
     return None
 
 
+def _again(before: Sequence[Row[*tuple[Any, ...]]], given: Given) -> Taken:
+    """What became of an answer that is handed in again; another answer than those before is refused."""
+    for row in before:
+        if _is_same(row, given):
+            return Taken(row.id, "late" if row.status == "late" else "active")
+    raise Answered("you have answered this item before, and otherwise; press U to open that answer and change it")
+
+
+def _is_same(row: Row[*tuple[Any, ...]], given: Given) -> bool:
+    """Whether a stored answer says what ``given`` says; the time taken is no part of it."""
+    order = json.loads(row.order_shown)
+    places, quality = json.loads(row.places), json.loads(row.quality or "{}")
+    rated = list(given.quality or [None] * len(order))
+    return (
+        [places.get(id_) for id_ in order] == list(given.places)
+        and [quality.get(id_) for id_ in order] == rated
+        and (row.strength, row.note) == (given.strength, given.note)
+    )
+
+
 def _same_correction(connection: Connection, old: Row[*tuple[Any, ...]], given: Given) -> Taken:
     newest = connection.execute(
         select(rankings).where(
@@ -249,8 +283,6 @@ def _same_correction(connection: Connection, old: Row[*tuple[Any, ...]], given: 
             rankings.c.status == "active",
         )
     ).first()  # fmt: skip
-    if newest is not None:
-        places = json.loads(newest.places)
-        if [places.get(id_) for id_ in json.loads(newest.order_shown)] == list(given.places):
-            return Taken(newest.id, "active")
-    raise AnswerError("this answer was already corrected; open the newest one")
+    if newest is not None and _is_same(newest, given):
+        return Taken(newest.id, "active")
+    raise Answered("this answer was already corrected; open the newest one")

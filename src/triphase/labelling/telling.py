@@ -2,9 +2,11 @@
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from triphase.labelling.agreement import Estimate
 from triphase.labelling.statistics import Statistics
+from triphase.labelling.texts import visible
 
 
 def tell(figures: Statistics, console: Console) -> None:
@@ -45,7 +47,7 @@ def _labelers(figures: Statistics) -> Table:
         table.add_section()
         state = "" if one.status == "active" else f", {one.status}"
         table.add_row(
-            f"{one.name}{state}",
+            _name(f"{one.name}{state}"),
             f"{one.answers} answers, {one.skipped} skipped, {_number(one.median_seconds, 0)} s each (median)",
         )
         for name, value in (
@@ -64,9 +66,18 @@ def _pairs(figures: Statistics) -> Table:
     for pair, found in figures.by_pair.items():
         pairs = "0" if found.value is None else str(found.value.pairs)
         table.add_row(
-            " · ".join(pair), pairs, _estimate(found.value), _estimate(found.with_ties), _number(figures.kappas[pair])
+            _name(" · ".join(pair)),
+            pairs,
+            _estimate(found.value),
+            _estimate(found.with_ties),
+            _number(figures.kappas[pair]),
         )
     return table
+
+
+def _name(text: str) -> Text:
+    """A name as it stands: nothing in it is markup or acts on the terminal."""
+    return Text(visible(text).replace("\n", " "))
 
 
 def _estimate(value: Estimate | None) -> str:
