@@ -118,13 +118,18 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     return float((centred[0] * centred[1]).sum()) / scale if scale > 0 else None
 
 
+def is_right(difference: float, target: float) -> float:
+    """1 where the difference of first and second has the sign of the preference, ½ where it is 0, else 0."""
+    value = difference if target > 0.5 else -difference
+    return 1.0 if value > 0 else 0.5 if value == 0 else 0.0
+
+
 def _agreement(pairs: Sequence[ScoredPair], difference: Callable[[ScoredPair], float], seed: int) -> Interval | None:
     right: defaultdict[str, float] = defaultdict(float)
     counted: defaultdict[str, int] = defaultdict(int)
     for pair in pairs:
         if pair.target != 0.5:
-            value = difference(pair) * (1 if pair.target > 0.5 else -1)
-            right[pair.prompt_id] += 1.0 if value > 0 else 0.5 if value == 0 else 0.0
+            right[pair.prompt_id] += is_right(difference(pair), pair.target)
             counted[pair.prompt_id] += 1
     prompts = sorted(counted)
     return ratio_over_prompts([right[key] for key in prompts], [counted[key] for key in prompts], seed=seed)

@@ -1,0 +1,124 @@
+"""Is the reward model better than a coin, and than "the longer response wins"? PPO against one that is not is noise.
+
+The one test of it: `run` asks it before PPO, the report says its answer first.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from triphase.reports.intervals import Interval, ratio_over_prompts
+from triphase.reports.reward_quality import ScoredPair, accuracy, is_right, longer_wins
+
+FEWEST_PROMPTS = 6
+"""Below it nothing is shown with 95 % certainty: five coins agree by luck in 2·½⁵ = 6 % of all cases."""
+
+Outcome = Literal["better", "too few", "worse than chance", "chance", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChanceVerdict:
+    """What held-out comparisons show of a reward model.
+
+    Attributes:
+        outcome: "better" is the only good one; the others say what it is not better than.
+        accuracy: share of comparisons that its scores order as the labelers did.
+        longer_wins: the same share for "the longer response is preferred".
+        advantage: accuracy minus that share, on the same comparisons.
+        finding: one sentence with the figures.
+        remedy: what to do about it; empty where it is better.
+    """
+
+    outcome: Outcome
+    accuracy: Interval
+    longer_wins: Interval
+    advantage: Interval
+    finding: str
+    remedy: str
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the reward model is shown to be better than chance and than length alone."""
+        return self.outcome == "better"
+
+
+def chance_verdict(pairs: Sequence[ScoredPair], *, seed: int = 0) -> ChanceVerdict | None:
+    """The verdict on held-out comparisons; None where none has a preferred side, so that nothing can be said.
+
+    Better than chance: the 95 % interval of the accuracy (bootstrap over prompts) lies above ½. Where "longer wins" is
+    above ½ in the same sense, length is a rule that the reward model must beat too: the interval of the difference,
+    paired by prompt, lies above 0. A "longer wins" that is no better than a coin is no further hurdle.
+    """
+    right, long = accuracy(pairs, seed=seed), longer_wins(pairs, seed=seed)
+    advantage = _advantage(pairs, seed)
+    if right is None or long is None or advantage is None:
+        return None
+    outcome = _outcome(right, long, advantage)
+    finding, remedy = _FINDINGS[outcome]
+    shown = finding.format(right=_shown(right), long=_shown(long), ahead=_points(advantage), prompts=right.prompts)
+    return ChanceVerdict(outcome, right, long, advantage, shown, remedy)
+
+
+def _outcome(right: Interval, long: Interval, advantage: Interval) -> Outcome:
+    if right.prompts < FEWEST_PROMPTS:
+        return "too few"
+    if right.high is not None and right.high < 0.5:
+        return "worse than chance"
+    if not _above(right, 0.5):
+        return "chance"
+    return "length" if _above(long, 0.5) and not _above(advantage, 0.0) else "better"
+
+
+def _above(interval: Interval, level: float) -> bool:
+    return interval.low is not None and interval.low > level
+
+
+def _advantage(pairs: Sequence[ScoredPair], seed: int) -> Interval | None:
+    gained: defaultdict[str, float] = defaultdict(float)
+    counted: defaultdict[str, int] = defaultdict(int)
+    for pair in pairs:
+        if pair.target != 0.5:
+            scores, words = pair.score_first - pair.score_second, pair.words_first - pair.words_second
+            gained[pair.prompt_id] += is_right(scores, pair.target) - is_right(words, pair.target)
+            counted[pair.prompt_id] += 1
+    prompts = sorted(counted)
+    return ratio_over_prompts([gained[key] for key in prompts], [counted[key] for key in prompts], seed=seed)
+
+
+def _shown(interval: Interval) -> str:
+    """62 % (95 % interval 55 to 69 %)."""
+    value = f"{100 * interval.value:.0f} %"
+    if interval.low is None or interval.high is None:
+        return value
+    return f"{value} (95 % interval {100 * interval.low:.0f} to {100 * interval.high:.0f} %)"
+
+
+def _points(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{100 * interval.value:+.0f}".replace("-", "−")
+    return f"{100 * interval.value:+.0f} ({100 * interval.low:+.0f} to {100 * interval.high:+.0f})".replace("-", "−")
+
+
+_MORE = "rank more prompts, look at the labelers' agreement, or train longer (reward.epochs)."
+_FINDINGS: dict[Outcome, tuple[str, str]] = {
+    "better": ("The reward model is better than chance: right in {right} of the held-out comparisons.", ""),
+    "too few": (
+        "Whether the reward model is better than chance cannot be told: it was right in {right}, on {prompts} held-out "
+        f"prompt(s) with a preference; at least {FEWEST_PROMPTS} are needed.",
+        "rank more held-out prompts, or raise data.heldout_share.",
+    ),
+    "worse than chance": (
+        "The reward model is worse than chance: right in {right} of the held-out comparisons.",
+        "look whether chosen and rejected are exchanged in the data; then " + _MORE,
+    ),
+    "chance": (
+        "The reward model is no better than chance: right in {right} of the held-out comparisons; a coin reaches 50 %.",
+        _MORE,
+    ),
+    "length": (
+        "The reward model is no better than preferring the longer response: right in {right} of the held-out "
+        'comparisons, "longer wins" in {long}; the difference is {ahead} points.',
+        "rank more pairs of like length, so that length alone does not win; then train the reward model again.",
+    ),
+}
