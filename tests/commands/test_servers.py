@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from triphase.rollouts.types import Request
 from triphase.settings.loading import settings_from_text
 from triphase.settings.schema import RunSettings
 from triphase.training.finals import load_policy
+from triphase.training.state import Stopped
 
 NOBODY = {"labelling": {"source": "none"}}
 PPO = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
@@ -108,6 +112,21 @@ def test_a_scorer_that_fails_ends_the_run_in_one_line_and_the_run_goes_on(
     with FakeServer(graded).running() as mended:  # at another address, and with other waits: still the same run
         run = small_run.do(settings(trained, name, **scored_by(mended.address)), pipeline.run_ppo)
     assert [row["step"] for row in read_metrics(run.path / "ppo" / "metrics.jsonl")] == [1, 2]
+
+
+def test_one_ctrl_c_ends_the_wait_for_a_scorer(trained: Path) -> None:
+    with FakeServer(lambda _: Reply(wait=60)).running() as server:
+        chosen = settings(trained, "patient", **scored_by(server.address, timeout_seconds=60))
+        interrupt = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+
+        def impatient(run: Run) -> None:
+            server.reply = lambda _: [interrupt.start(), Reply(wait=60)][1]
+            pipeline.run_ppo(run)
+
+        begin = time.monotonic()
+        with pytest.raises(Stopped):
+            small_run.do(chosen, impatient)
+        assert time.monotonic() - begin < 30
 
 
 def test_whether_a_server_scores_cannot_change_within_a_run(trained: Path) -> None:

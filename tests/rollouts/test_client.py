@@ -97,7 +97,7 @@ def test_a_server_that_hangs_is_left() -> None:
 
 def test_a_server_that_answers_byte_by_byte_is_left() -> None:
     line, _ = refused(in_turn(Reply(parts=[b" "] * 60, pause=0.1)), retries=0)
-    assert "does not end its answer within 0.4 s (1 try)" in line
+    assert "does not answer within 0.4 s (1 try)" in line
 
 
 def test_a_huge_answer_is_not_read_to_its_end() -> None:

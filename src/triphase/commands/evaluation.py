@@ -35,7 +35,7 @@ def evaluate_policies(run: Run) -> None:
     wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_whole(final)}
     if not wanted:
         return
-    with scorer_of(run.settings.ppo) as scorer:
+    with scorer_of(run, run.settings.ppo) as scorer:
         _evaluate(run, wanted, rows, scorer)
 
 

@@ -206,7 +206,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
     final, settings = run.part(*names, "final"), run.settings.ppo_of(arm)
     if is_whole(final):
         return
-    with run.directory.timed("/".join(names)), scorer_of(settings) as scorer:
+    with run.directory.timed("/".join(names)), scorer_of(run, settings) as scorer:
         shared, prompts = run.model(), run.prompts("train")
         if scorer is None:
             _require_reward_model(run)

@@ -15,12 +15,12 @@ from triphase.training.finals import save_policy
 
 
 @contextmanager
-def scorer_of(settings: PPOSettings) -> Iterator[RemoteScorer | None]:
-    """The server that scores in the reward model's place, where there is one."""
+def scorer_of(run: Run, settings: PPOSettings) -> Iterator[RemoteScorer | None]:
+    """The server that scores in the reward model's place, where there is one; Ctrl-C ends the wait for it."""
     if settings.scorer.address is None:
         yield None
     else:
-        with closing(RemoteScorer(settings.scorer)) as scorer:
+        with closing(RemoteScorer(settings.scorer, check=run.heed_stop)) as scorer:
             yield scorer
 
 
@@ -36,5 +36,6 @@ def generator_of(run: Run, shared: SharedModel, batch_size: int, serving: Path) 
         return serving
 
     end, size = shared.template.end_id, int(shared.backbone.head_weight.shape[0])
-    with closing(ServerGenerator(run.settings.rollouts, publish, end_id=end, vocabulary_size=size)) as servers:
+    generator = ServerGenerator(run.settings.rollouts, publish, end_id=end, vocabulary_size=size, check=run.heed_stop)
+    with closing(generator) as servers:
         yield servers

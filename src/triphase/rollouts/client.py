@@ -1,31 +1,38 @@
 """Asking a server for JSON: one address, bounded waits, bounded answers, few retries, and no secrets.
 
 No redirect is followed, no cookie is kept, and nothing is taken from the environment (no proxy, no netrc) but the one
-token whose variable the settings name for this server.
+token whose variable the settings name for this server. An exchange, from connecting to the last byte, ends within
+``timeout_seconds``, whatever the server does (``network.py``).
 """
 
-import http.cookiejar
 import json
 import os
 import random
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from triphase import __version__
 from triphase.errors import ServerError
+from triphase.rollouts.redaction import shown
 from triphase.settings.services import ServiceSettings
 
 if TYPE_CHECKING:
-    import httpx
+    import httpcore
+
+    from triphase.rollouts.network import Exchanges
 
 _REMEDY = "then give the same command again; what is finished is kept"
+_READ_OF = 4096
+"""Bytes of an answer that an error is made of; fewer are shown."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
-_SHOWN = 200
 
 
 class _Passing(Exception):
     """A failure that another try may mend."""
+
+
+def _go_on() -> None:
+    """Nobody asks to stop."""
 
 
 class JsonClient:
@@ -41,20 +48,24 @@ class JsonClient:
         settings: ServiceSettings,
         *,
         setting: str,
-        sleep: Callable[[float], None] = time.sleep,
+        check: Callable[[], None] = _go_on,
+        sleep: Callable[[float], None] | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """``setting`` is the name under which the address stands in the settings; errors name it.
 
+        ``check`` is called a few times a second while a server is waited for, and may raise to end the wait.
+
         Raises:
-            ServerError: the token's variable is not set, or httpx is not installed.
+            ServerError: the token's variable is not set, or httpcore is not installed.
         """
         self.address = address
         self._settings = settings
         self._setting = setting
-        self._sleep, self._draw = sleep, draw
         self._token = self._read_token()
-        self._http = self._open()
+        self._exchanges, self._pool = self._open(check)
+        self._sleep = self._exchanges.wait if sleep is None else sleep
+        self._draw = draw
 
     def post(self, path: str, body: Any, *, plain: bool = False, hint: str = "") -> Any:
         """The JSON answer to ``body``; with ``plain`` its text. ``hint`` is told beside a refusal.
@@ -71,7 +82,7 @@ class JsonClient:
         try:
             return json.loads(answer)
         except (ValueError, RecursionError):
-            raise self.error(path, f"answers with something that is not JSON: {_shown(answer)}") from None
+            raise self.error(path, f"answers with something that is not JSON: {self._quoted(answer)}") from None
 
     def ask(self, method: str, path: str, content: bytes | None = None) -> bytes:
         """The answer to one request, tried again where a failure may pass.
@@ -91,44 +102,64 @@ class JsonClient:
         raise AssertionError("unreachable")
 
     def error(self, path: str, problem: str) -> ServerError:
-        """The error that says what is wrong with the server."""
+        """The error that says what is wrong with the server; ``shown`` makes what is quoted of its answers."""
         line = f"{self._setting}: {self.address}{path} {problem}; check the server and this setting, {_REMEDY}"
         return ServerError(line if self._token is None else line.replace(self._token, "***"))
 
+    def shown(self, text: str, most: int = 200) -> str:
+        """What the server said, in quotes, cut, and without the token or parts of it."""
+        return shown(text, self._token, most)
+
+    def _quoted(self, body: bytes) -> str:
+        return self.shown(body[:_READ_OF].decode(errors="replace"))
+
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """End what is under way, in every thread, and close the connections."""
+        self._exchanges.close()
+        self._pool.close()
 
     def _once(self, method: str, path: str, content: bytes | None) -> bytes:
-        import httpx
+        import httpcore
 
+        seconds = self._settings.timeout_seconds
+        waits = {"connect": self._settings.connect_seconds, "read": seconds, "write": seconds, "pool": seconds}
+        self._exchanges.begin(seconds)
         try:
-            with self._http.stream(method, self.address + path, content=content) as response:
+            with self._pool.stream(
+                method,
+                self.address + path,
+                headers=self._headers(),
+                content=content,
+                extensions={"timeout": waits},
+            ) as response:
                 body = self._read(response, path)
-        except httpx.TimeoutException:
-            raise _Passing(f"does not answer within {self._settings.timeout_seconds:g} s") from None
-        except httpx.TransportError as error:
-            raise _Passing(f"cannot be reached ({_one_line(error)})") from None
-        status = response.status_code
-        if status == 429 or status >= 500:
-            raise _Passing(f"answers with status {status}: {_shown(body)}")
+        except httpcore.ConnectTimeout:
+            seconds = min(seconds, self._settings.connect_seconds)
+            raise _Passing(f"does not take a connection within {seconds:g} s") from None
+        except httpcore.TimeoutException:
+            raise _Passing(f"does not answer within {seconds:g} s") from None
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise _Passing(f"cannot be reached ({self.shown(_one_line(error))})") from None
+        status = response.status
+        if status == 200:
+            return body
         if 300 <= status < 400:
             raise self.error(path, f"answers with a redirect (status {status}), and none is followed")
-        if status != 200:
-            raise self.error(path, f"answers with status {status}: {_shown(body)}")
-        return body
+        problem = f"answers with status {status}: {self._quoted(body)}"
+        if status == 429 or status >= 500:
+            raise _Passing(problem)
+        raise self.error(path, problem)
 
-    def _read(self, response: "httpx.Response", path: str) -> bytes:
-        if response.headers.get("content-encoding", "identity") != "identity":
+    def _read(self, response: "httpcore.Response", path: str) -> bytes:
+        encodings = [value for name, value in response.headers if name.lower() == b"content-encoding"]
+        if any(value.strip().lower() != b"identity" for value in encodings):
             raise self.error(path, "compresses its answer, which was not asked for")
-        most, end = int(self._settings.most_megabytes * 1e6), time.monotonic() + self._settings.timeout_seconds
+        most = int(self._settings.most_megabytes * 1e6)
         parts, size = [], 0
-        for part in response.iter_raw():
+        for part in response.iter_stream():
             size += len(part)
             if size > most:
                 raise self.error(path, f"answers with more than most_megabytes {self._settings.most_megabytes:g}")
-            if time.monotonic() > end:
-                raise _Passing(f"does not end its answer within {self._settings.timeout_seconds:g} s")
             parts.append(part)
         return b"".join(parts)
 
@@ -144,35 +175,35 @@ class JsonClient:
             )
         return token
 
-    def _open(self) -> "httpx.Client":
-        try:
-            import httpx
-        except ImportError:
-            raise ServerError(
-                f"{self._setting} needs the package httpx; install it with: pip install 'triphase[vllm]'"
-            ) from None
-        headers = {
+    def _headers(self) -> dict[bytes | str, bytes | str]:
+        headers: dict[bytes | str, bytes | str] = {
             "Content-Type": "application/json",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
+            "Connection": "close",
             "User-Agent": f"triphase/{__version__}",
         }
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
-        refusing = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        return httpx.Client(
-            headers=headers,
-            timeout=httpx.Timeout(self._settings.timeout_seconds, connect=self._settings.connect_seconds, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            follow_redirects=False,
-            trust_env=False,
-            cookies=refusing,
+        return headers if self._token is None else headers | {"Authorization": f"Bearer {self._token}"}
+
+    def _open(self, check: Callable[[], None]) -> "tuple[Exchanges, httpcore.ConnectionPool]":
+        try:
+            import httpcore
+
+            from triphase.rollouts.network import DeadlineBackend, Exchanges
+        except ImportError:
+            raise ServerError(
+                f"{self._setting} needs the package httpcore; install it with: pip install 'triphase[vllm]'"
+            ) from None
+        exchanges = Exchanges(check)
+        pool = httpcore.ConnectionPool(
+            max_connections=None,
+            max_keepalive_connections=0,  # what stands behind an answer is never taken for the next one
+            http1=True,
+            http2=False,
+            retries=0,
+            network_backend=DeadlineBackend(exchanges),
         )
-
-
-def _shown(body: bytes) -> str:
-    text = body[:_SHOWN].decode(errors="replace")
-    return repr(text) + ("…" if len(body) > _SHOWN else "")
+        return exchanges, pool
 
 
 def _one_line(error: Exception) -> str:

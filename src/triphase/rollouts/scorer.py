@@ -7,7 +7,7 @@ one score for each item, in order. ``null`` and NaN are no scores: they go to th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,18 @@ class Answer:
 class RemoteScorer:
     """Scores by asking the server at ``settings.address``."""
 
-    def __init__(self, settings: ScorerSettings, *, setting: str = "ppo.scorer.address") -> None:
+    def __init__(
+        self,
+        settings: ScorerSettings,
+        *,
+        setting: str = "ppo.scorer.address",
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``check`` is called a few times a second while the server is waited for, and may raise to end the wait."""
         if settings.address is None:
             raise ValueError("a remote scorer needs an address")
         self._size = settings.batch_size
-        self._client = JsonClient(settings.address, settings, setting=setting)
+        self._client = JsonClient(settings.address, settings, setting=setting, check=check)
 
     def score(self, answers: Sequence[Answer]) -> list[float]:
         """One score for each answer; NaN where the server has none.
@@ -58,7 +65,9 @@ class RemoteScorer:
             raise self._client.error("", f"gives {len(scores)} scores for {count} responses")
         for score in scores:
             if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
-                raise self._client.error("", f"gives {str(score)[:40]!r} as a score, which is no number")
+                raise self._client.error(
+                    "", f"gives {self._client.shown(str(score), 40)} as a score, which is no number"
+                )
         return [math.nan if score is None else _number(score) for score in scores]
 
 

@@ -27,14 +27,23 @@ class ServerGenerator:
     """Samples on the servers of ``settings``, from the adapter that ``publish`` writes."""
 
     def __init__(
-        self, settings: RolloutSettings, publish: Callable[[], Path], *, end_id: int, vocabulary_size: int
+        self,
+        settings: RolloutSettings,
+        publish: Callable[[], Path],
+        *,
+        end_id: int,
+        vocabulary_size: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """``publish`` writes the policy's adapter to a directory, as peft reads it, and returns that directory."""
+        """``publish`` writes the policy's adapter to a directory, as peft reads it, and returns that directory.
+
+        ``check`` is called a few times a second while a server is waited for, and may raise to end the wait.
+        """
         self._settings = settings
         self._publish = publish
         self._end_id = end_id
         self._vocabulary_size = vocabulary_size
-        self._clients = [JsonClient(address, settings, setting=_SETTING) for address in settings.addresses]
+        self._clients = [JsonClient(address, settings, setting=_SETTING, check=check) for address in settings.addresses]
         self._healthy = False
 
     def generate(self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int) -> list[Generated]:
@@ -104,7 +113,9 @@ class ServerGenerator:
             raise client.error(path, f"answers with {len(ids)} tokens, where 1 to {limit} were asked for")
         for token in ids:
             if type(token) is not int or not 0 <= token < self._vocabulary_size:
-                raise client.error(path, f"answers with the token {str(token)[:20]!r}, which this model does not have")
+                raise client.error(
+                    path, f"answers with the token {client.shown(str(token), 20)}, which this model does not have"
+                )
         finished = ids[-1] == self._end_id
         if self._end_id in ids[:-1] or (not finished and len(ids) < limit):
             raise client.error(path, f"ends a response after {len(ids)} tokens, which is not where it ends")

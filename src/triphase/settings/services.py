@@ -23,6 +23,8 @@ def _checked_address(text: str) -> str:
         raise ValueError(f"{text!r} is no address ({error}); write for example http://10.0.0.5:8000") from None
     if "@" in parts.netloc:
         raise ValueError("an address must hold no user and no password; name a token's variable in token_variable")
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError(f"{text!r} holds signs that an address cannot; write the host as xn--… and the path with %XX")
     if parts.scheme not in ("http", "https") or not host or port == 0 or any(sign.isspace() for sign in text):
         raise ValueError(f"{text!r} is no http(s) address; write for example http://10.0.0.5:8000")
     if parts.query or parts.fragment:
@@ -39,7 +41,7 @@ class ServiceSettings(Settings):
     connect_seconds: PositiveFloat = 5.0
     """Longest wait for a connection."""
     timeout_seconds: PositiveFloat = 120.0
-    """Longest wait for an answer."""
+    """Longest time for one exchange, from connecting to the last byte of the answer."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
     """Further tries where there is no connection or no answer, or the server says 429 or 5xx; the waits between them
     double, and are drawn at random."""
