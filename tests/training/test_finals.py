@@ -122,7 +122,9 @@ def test_a_reward_model_opens_as_a_sequence_classifier_with_its_head(kind: str, 
     assert torch.isfinite(found).all() and float(found.std()) > 0.1
     assert torch.allclose(found - found[0], ours - ours[0], rtol=0, atol=1e-5)  # differences alone mean anything
     assert torch.allclose(ours - found, torch.tensor(0.7), atol=1e-5)  # the constant is our bias
-    assert json.loads((tmp_path / "final" / "calibration.json").read_text()) == CALIBRATION
+    told = json.loads((tmp_path / "final" / "calibration.json").read_text())
+    assert {name: told[name] for name in CALIBRATION} == CALIBRATION
+    assert told["applied"] is True and "already" in told["note"]
 
 
 def test_where_the_base_pads_with_its_end_the_exported_tokenizer_says_what_to_pad_with(tmp_path: Path) -> None:

@@ -25,6 +25,22 @@ def model_directory(name: str) -> Path:
     raise SettingsError(f"model.name: there is no embedded model {name!r}; write embedded:smollm2 or embedded:tiny")
 
 
+def public_name(name: str) -> tuple[str, str]:
+    """The name of a model for those who have no embedded one, and what they must know of it.
+
+    An embedded model stands in this machine's cache, which is nobody else's.
+    """
+    if name == f"{PREFIX}smollm2":
+        return (
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "It was trained on the 4-bit copy of that model which Triphase embeds, so outputs on the original differ a "
+            "little; `triphase export` writes a checkpoint that needs neither.",
+        )
+    if name.startswith(PREFIX):
+        return name, "That model is inside Triphase and nowhere else: `triphase export` writes a checkpoint without it."
+    return name, ""
+
+
 def gold_of(name: str) -> Callable[[str, str, bool], float]:
     """The gold score ``warm`` or ``grammar``: (prompt, response, finished) → number."""
     if name == "grammar":

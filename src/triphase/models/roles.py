@@ -49,7 +49,16 @@ class PolicyOutput:
 class SharedModel:
     """One frozen base with the adapters and heads of all roles."""
 
-    def __init__(self, loaded: LoadedModel, settings: AdapterSettings, *, seed: int, base_name: str | None = None):
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        settings: AdapterSettings,
+        *,
+        seed: int,
+        base_name: str | None = None,
+        base_note: str = "",
+    ) -> None:
+        """``base_name`` is how those who open an adapter find the base, ``base_note`` what they must know of it."""
         layers = None if settings.layers == "all" else settings.layers
         self.backbone = Backbone(
             loaded.model, adapted_layers=layers, recompute_activations=loaded.recompute_activations
@@ -58,7 +67,7 @@ class SharedModel:
         self.template = Template(loaded.tokenizer, loaded.system_prompt)
         # Whole models that are written say what pads: the plain class reads a score at the last token that does not.
         loaded.model.config.pad_token_id = self.template.pad_id
-        self.base_name = base_name or loaded.name
+        self.base_name, self.base_note = base_name or loaded.name, base_note
         self.adapters = Adapters(
             self.backbone, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, seed=seed
         )

@@ -35,12 +35,17 @@ class Template:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a prompt, up to where the response begins."""
+        if not self.is_chat:
+            text = "\n".join(message["content"] for message in self.conversation(messages))
+            return list(self.tokenizer(text).input_ids)
+        text = render(self.tokenizer, self.conversation(messages), open_turn=True)
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def conversation(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """Messages as a chat template takes them; the settings' system prompt comes first where they have none."""
         if self._system is not None and messages[0].role != "system":
             messages = [self._system, *messages]
-        if not self.is_chat:
-            text = "\n".join(message.content for message in messages)
-            return list(self.tokenizer(text).input_ids)
-        return self._render(messages)
+        return [{"role": message.role, "content": message.content} for message in messages]
 
     def response_ids(self, text: str, *, finished: bool = True) -> list[int]:
         """The ids of a response; ``end_id`` comes last where it is finished."""
@@ -50,11 +55,6 @@ class Template:
     def text(self, response_ids: Sequence[int]) -> str:
         """The text of response ids, special tokens left out, white space at the ends removed."""
         return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True)).strip()
-
-    def _render(self, messages: Sequence[Message]) -> list[int]:
-        conversation = [{"role": message.role, "content": message.content} for message in messages]
-        text = render(self.tokenizer, conversation, open_turn=True)
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def _find_end(self) -> int:
         eos = self.tokenizer.eos_token_id

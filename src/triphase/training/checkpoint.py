@@ -119,6 +119,11 @@ def sealed_directory(target: Path, **facts: Any) -> Iterator[Path]:
         sums = {str(path.relative_to(aside)): fingerprint(path) for path in paths}
         manifest = json.dumps({**facts, "sha256": sums}, indent=1, sort_keys=True)
         (aside / _MANIFEST).write_text(manifest, encoding="utf-8")
+        mode = (
+            (aside / _MANIFEST).stat().st_mode
+        )  # the umask's; some libraries write files that are for the owner alone
+        for path in paths:
+            path.chmod(mode)
 
 
 def write_directory(target: Path, files: Mapping[str, bytes], **facts: Any) -> None:

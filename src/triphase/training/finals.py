@@ -1,10 +1,13 @@
 """The `final/` directories: what plain libraries open, with no Triphase installed.
 
-A policy is a peft adapter (`PeftModel.from_pretrained`), or a whole checkpoint after full fine-tuning. A reward model
-is a peft adapter for `AutoModelForSequenceClassification` with one label, its score head inside. That class has no
-bias, so a plain library reads scores that differ from ours by one constant; only differences mean anything.
+A policy is a peft adapter (`PeftModel.from_pretrained`), or a whole checkpoint after full fine-tuning. Its
+`generation_config.json` ends responses where the policy learned to end them. A reward model is a peft adapter for
+`AutoModelForSequenceClassification` with one label, its score head inside. That class has no bias, so a plain library
+reads scores that differ from ours by one constant; only differences mean anything. It reads the last token that is not
+padding, so the exported chat template ends at the end of turn. Each directory has a README.md with the exact calls.
 """
 
+import copy
 import json
 import re
 import tempfile
@@ -18,9 +21,13 @@ from torch import Tensor
 from triphase.errors import RunError
 from triphase.models.roles import REWARD, SharedModel
 from triphase.records.files import disk_errors
+from triphase.records.types import Message
+from triphase.tokens.rendering import render
+from triphase.training.cards import end_at_turn, policy_card, reward_card, whole_card
 from triphase.training.checkpoint import find_damage, sealed_directory, write_directory
 
 ADAPTER_FILE = "adapter_model.safetensors"
+_PROBE = "triphase probe"
 _SCORE_KEY = "base_model.model.score.weight"
 
 
@@ -31,7 +38,10 @@ def is_whole(directory: Path) -> bool:
 
 def save_policy(shared: SharedModel, adapter: str, directory: Path, *, with_value_head: bool) -> None:
     """Write an adapter as peft reads it; the critic's head lies beside it, where peft does not look."""
-    files = _adapter_files(shared, shared.adapters.state(adapter), task="CAUSAL_LM")
+    base = portable_name(shared.base_name)
+    files = _adapter_files(shared, shared.adapters.state(adapter), base, shared.template.tokenizer, task="CAUSAL_LM")
+    files["generation_config.json"] = generation_config(shared).to_json_string().encode()
+    files["README.md"] = policy_card(shared, base).encode()
     if with_value_head:
         files["value_head.safetensors"] = _bytes(dict(shared.value_head.linear.state_dict()))
     write_directory(directory, files)
@@ -52,9 +62,16 @@ def save_reward_model(shared: SharedModel, directory: Path, calibration: Mapping
     """Write the reward adapter with its score head, and how it was calibrated."""
     state = shared.adapters.state(REWARD)
     state[_SCORE_KEY] = shared.score_head.linear.weight.detach().cpu().clone()
-    files = _adapter_files(shared, state, task="SEQ_CLS", extra_modules=["score"])
+    base, (tokenizer, cuts) = portable_name(shared.base_name), _scoring_tokenizer(shared)
+    files = _adapter_files(shared, state, base, tokenizer, task="SEQ_CLS", extra_modules=["score"])
     files["score_head.safetensors"] = _bytes(dict(shared.score_head.linear.state_dict()))
-    files["calibration.json"] = json.dumps(dict(calibration), indent=1, sort_keys=True).encode()
+    told = {
+        **calibration,
+        "applied": True,
+        "note": "the score head has this calibration already; do not apply it again",
+    }
+    files["calibration.json"] = json.dumps(told, indent=1, sort_keys=True).encode()
+    files["README.md"] = reward_card(shared, base, cuts=cuts).encode()
     write_directory(directory, files)
 
 
@@ -78,6 +95,7 @@ def save_whole_model(shared: SharedModel, directory: Path) -> None:
     """
     from safetensors import SafetensorError
 
+    shared.backbone.model.generation_config = generation_config(shared)
     with sealed_directory(directory) as folder:
         try:
             with shared.adapters.removed():
@@ -87,15 +105,65 @@ def save_whole_model(shared: SharedModel, directory: Path) -> None:
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else 0, str(error)) from error
         shared.template.tokenizer.save_pretrained(folder)
+        (folder / "README.md").write_text(whole_card(shared), encoding="utf-8")
+
+
+def generation_config(shared: SharedModel) -> Any:
+    """The base's generation configuration with the end of turn that the policy learned before any other end.
+
+    One that transformers would refuse to write (a temperature without sampling) gives way to a fresh one.
+    """
+    from transformers import GenerationConfig
+
+    template, given = shared.template, shared.backbone.model.generation_config
+    fresh: Any = GenerationConfig
+    found = copy.deepcopy(given) if given is not None else fresh()
+    try:
+        found.validate(strict=True)
+    except ValueError:
+        found = fresh(bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id)
+    others = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]
+    ends = [template.end_id, *(end for end in others if end is not None and end != template.end_id)]
+    found.eos_token_id = ends if len(ends) > 1 else ends[0]
+    found.pad_token_id = template.pad_id
+    found._from_model_config = False
+    return found
+
+
+def portable_name(base: str) -> str:
+    """A base's name for those who open an adapter: a directory below the present one is named relative to it."""
+    path, here = Path(base), Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) and path != here else base
+
+
+def _scoring_tokenizer(shared: SharedModel) -> tuple[Any, bool]:
+    """The tokenizer of a reward model, and whether its chat template ends at the end of turn, as training did."""
+    template, tokenizer = shared.template, copy.deepcopy(shared.template.tokenizer)
+    if not template.is_chat:
+        return tokenizer, False
+    asked, answer = [Message("user", _PROBE)], Message("assistant", _PROBE)
+    whole = template.conversation([*asked, answer])
+    end = str(tokenizer.convert_ids_to_tokens(template.end_id))
+    end_at_turn(tokenizer, end, closes=end in render(tokenizer, whole, open_turn=False).rpartition(_PROBE)[2])
+    ids = list(tokenizer(render(tokenizer, whole, open_turn=False), add_special_tokens=False).input_ids)
+    if ids == [*template.prompt_ids(asked), *template.response_ids(_PROBE)]:
+        return tokenizer, True
+    return shared.template.tokenizer, False
 
 
 def _adapter_files(
-    shared: SharedModel, state: dict[str, Tensor], *, task: str, extra_modules: list[str] | None = None
+    shared: SharedModel,
+    state: dict[str, Tensor],
+    base: str,
+    tokenizer: Any,
+    *,
+    task: str,
+    extra_modules: list[str] | None = None,
 ) -> dict[str, bytes]:
-    config = shared.adapters.peft_config(task=task, base_model=shared.base_name, extra_modules=extra_modules)
+    config = shared.adapters.peft_config(task=task, base_model=base, extra_modules=extra_modules)
     files = {ADAPTER_FILE: _bytes(state), "adapter_config.json": json.dumps(config, indent=1, sort_keys=True).encode()}
     with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
-        shared.template.tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():  # further chat templates stand in a directory of their own
                 files[str(path.relative_to(folder))] = path.read_bytes()

@@ -1,0 +1,165 @@
+"""The README.md of an exported directory: what it holds, and the calls of plain libraries that open it rightly.
+
+Its Python blocks are run by the tests as they stand.
+"""
+
+import json
+import re
+from typing import Any
+
+from triphase.models.roles import SharedModel
+from triphase.records.types import Message
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_OPENED = "directory = {directory!r}\ntokenizer = AutoTokenizer.from_pretrained(directory)\n"
+_ASKED = """
+output = model.generate(**inputs, {given}max_new_tokens=64)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+"""
+_SCORED = """with torch.no_grad():
+    scores = model(**inputs).logits[:, 0] + ({bias!r})
+print(scores)
+"""
+
+
+def policy_card(shared: SharedModel, base: str) -> str:
+    """The card of a policy that is an adapter on ``base``."""
+    code = (
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig\n\n"
+        f"{_OPENED.format(directory='.')}"
+        f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), directory).eval()\n"
+        f"{_prompt(shared)}"
+        f"{_ASKED.format(given='generation_config=GenerationConfig.from_pretrained(directory), ')}"
+    )
+    return (
+        f"{_front(base, 'lora')}# A policy trained by Triphase\n\nA LoRA adapter on `{base}`.{_note(shared)} "
+        f"{_ends(shared)} "
+        "An adapter's directory is not asked for its generation configuration by peft: give it, as here, or name the "
+        f"end of turn (`eos_token_id={shared.template.end_id}`; `stop_token_ids` for vLLM).\n\n"
+        f"```python\n{code}```\n"
+    )
+
+
+def whole_card(shared: SharedModel) -> str:
+    """The card of a policy with weights of its own."""
+    code = (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"{_OPENED.format(directory='.')}"
+        "model = AutoModelForCausalLM.from_pretrained(directory).eval()\n"
+        f"{_prompt(shared)}{_ASKED.format(given='')}"
+    )
+    return f"{_front(None, None)}# A policy trained by Triphase\n\n{_ends(shared)}\n\n```python\n{code}```\n"
+
+
+def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
+    """The card of a reward model; ``cuts`` says that its chat template ends at the end of turn by itself."""
+    code = (
+        "import torch\nfrom peft import PeftModel\n"
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        f"{_OPENED.format(directory='.')}"
+        f"base = AutoModelForSequenceClassification.from_pretrained(\n    {base!r}, num_labels=1, "
+        "pad_token_id=tokenizer.pad_token_id\n)\n"
+        "model = PeftModel.from_pretrained(base, directory).eval()\n"
+        f"{_answers(shared, cuts=cuts)}{_SCORED.format(bias=shared.score_head.linear.bias.item())}"
+    )
+    return (
+        f"{_front(base, 'reward-model')}# A reward model trained by Triphase\n\n"
+        f"A LoRA adapter with a score head on `{base}`.{_note(shared)} The score is read at "
+        f"{_end_token(shared)}, which must be the last token that is not padding: a newline behind it would be read in "
+        "its place and gives another order. "
+        + (
+            "The chat template of this directory's tokenizer ends there, whatever the base's writes after it. "
+            if cuts
+            else "So the ids are put together as here. "
+        )
+        + "Calibration (mean 0 and deviation 1 on samples of the SFT policy) is in the head already; what is added to "
+        "the plain class's score is the head's bias, which that class does not have.\n\n"
+        f"```python\n{code}```\n"
+    )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model's name could be one of the hub's."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def _front(base: str | None, tag: str | None) -> str:
+    lines = ["---", f"library_name: {'transformers' if base is None else 'peft'}"]
+    if base is not None and is_hub_id(base):
+        lines.append(f"base_model: {json.dumps(base)}")
+    tags = ["triphase", "rlhf", *([tag] if tag else [])]
+    return "\n".join([*lines, f"tags: [{', '.join(tags)}]", "---", "", ""])
+
+
+def _note(shared: SharedModel) -> str:
+    return f" {shared.base_note}" if shared.base_note else ""
+
+
+def _end_token(shared: SharedModel) -> str:
+    template = shared.template
+    return f"the end of turn (`{template.tokenizer.convert_ids_to_tokens(template.end_id)}`, id {template.end_id})"
+
+
+def _ends(shared: SharedModel) -> str:
+    return f"Responses end with {_end_token(shared)}; `generation_config.json` holds it."
+
+
+def _prompt(shared: SharedModel) -> str:
+    if shared.template.is_chat:
+        return (
+            f"conversation = {_question(shared)!r}\n"
+            "inputs = tokenizer.apply_chat_template(\n"
+            '    conversation, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)'
+        )
+    return 'inputs = tokenizer("How are you?", return_tensors="pt")\ninputs.pop("token_type_ids", None)'
+
+
+def _question(shared: SharedModel) -> list[dict[str, str]]:
+    return shared.template.conversation([Message("user", "How are you?")])
+
+
+def _answers(shared: SharedModel, *, cuts: bool) -> str:
+    if cuts:
+        return (
+            f"prompt = {_question(shared)!r}\n"
+            'conversations = [[*prompt, {"role": "assistant", "content": text}] for text in ("Well.", "Go away.")]\n'
+            "inputs = tokenizer.apply_chat_template(\n"
+            '    conversations, padding=True, return_tensors="pt", return_dict=True\n)\n'
+        )
+    prompt = 'tokenizer("How are you?").input_ids'
+    if shared.template.is_chat:
+        prompt = (
+            f"tokenizer.apply_chat_template(\n    {_question(shared)!r}, "
+            "add_generation_prompt=True, return_dict=False\n)"
+        )
+    return (
+        f"prompt = {prompt}\n"
+        'answers = [tokenizer(text, add_special_tokens=False).input_ids for text in ("Well.", "Go away.")]\n'
+        f'rows = {{"input_ids": [[*prompt, *answer, {shared.template.end_id}] for answer in answers]}}\n'
+        'inputs = tokenizer.pad(rows, return_tensors="pt")\n'
+    )
+
+
+def end_at_turn(tokenizer: Any, end_token: str, *, closes: bool) -> None:
+    """Let the chat template of a tokenizer end at the end of turn where a conversation ends with an answer.
+
+    Args:
+        end_token: the text of the end of turn.
+        closes: whether the template writes it by itself.
+    """
+    end = f"{{{{ {json.dumps(end_token, ensure_ascii=False)} }}}}"
+    kept = "triphase_text.rpartition(triphase_end)[0]" if closes else "triphase_text"
+    cut = (
+        "{%- if add_generation_prompt or messages[-1].role != 'assistant' -%}{{ triphase_text }}"
+        f"{{%- else -%}}{{{{ {kept} ~ triphase_end }}}}{{%- endif -%}}"
+    )
+
+    def ended(template: str) -> str:
+        return f"{{% set triphase_text +%}}{template}{{%+ endset %}}{{% set triphase_end %}}{end}{{% endset %}}{cut}"
+
+    template = tokenizer.chat_template
+    if isinstance(template, str):
+        tokenizer.chat_template = ended(template)
+    else:
+        tokenizer.chat_template = {name: ended(text) for name, text in template.items()}
