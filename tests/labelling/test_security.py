@@ -11,8 +11,9 @@ from tests.labelling.crowd import PASSWORD, PLAIN, Clock, client, fill, people, 
 
 from triphase.labelling import accounts, api, guard, lead, lead_prompts, pages, plan, standing
 from triphase.labelling.sessions import MOST_FAILURES_OF_NAME, WINDOW_SECONDS
-from triphase.labelling.texts import markdown, visible
+from triphase.labelling.texts import markdown
 from triphase.records.types import Message, Prompt, Response
+from triphase.records.visible import visible
 from triphase.store import Store
 
 NASTY = (

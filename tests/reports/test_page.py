@@ -131,7 +131,7 @@ def test_hostile_text_is_inert_everywhere(run_directory: Path) -> None:
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
     assert "<script>alert(1)</script>" in page.text and "<script>alert(4)</script>" in page.text
     assert "{{ 7 * 7 }}" in page.text
-    assert "⟨U+202E⟩gnp.exe" in page.text and "␛[31m␀␇" in page.text and "⟨U+D800⟩" in page.text
+    assert "⟦U+202E⟧gnp.exe" in page.text and "⟦U+001B⟧[31m⟦U+0000⟧⟦U+0007⟧" in page.text and "⟦U+D800⟧" in page.text
     assert not re.search(
         "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ud800-\udfff\U000e0041]", page.text
     )

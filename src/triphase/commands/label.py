@@ -22,7 +22,7 @@ from triphase.labelling import accounts, plan, standing
 from triphase.labelling.context import ServerSettings
 from triphase.labelling.simulated import Gold
 from triphase.labelling.statistics import collect
-from triphase.labelling.texts import visible
+from triphase.records.visible import visible
 from triphase.settings.schema import LabellingSettings
 from triphase.store import Store, open_store
 

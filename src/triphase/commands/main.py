@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from triphase import __version__
 from triphase.errors import TriphaseError
 from triphase.monitoring.log import without_secrets
-from triphase.reports.inert import inert
+from triphase.records.visible import visible
 
 DONE, FAILED, MISTAKEN, INTERRUPTED = 0, 1, 2, 130
 
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistake(message: str) -> int:
-    print(f"error: {inert(without_secrets(' '.join(message.split())))}", file=sys.stderr)
+    print(f"error: {visible(without_secrets(' '.join(message.split())))}", file=sys.stderr)
     return MISTAKEN
 
 

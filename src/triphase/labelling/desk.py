@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, String, bindparam, func, select
 
-from triphase.labelling.texts import visible
+from triphase.records.visible import visible
 from triphase.store.schema import assignments, items, prompts, rankings, responses
 
 _DAY = 86400.0

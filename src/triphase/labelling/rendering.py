@@ -9,7 +9,8 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-from triphase.labelling.texts import markdown, visible
+from triphase.labelling.texts import markdown
+from triphase.records.visible import visible
 
 HERE = Path(__file__).parent
 

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from triphase.labelling.agreement import Estimate
 from triphase.labelling.statistics import Statistics
-from triphase.labelling.texts import visible
+from triphase.records.visible import visible
 
 
 def tell(figures: Statistics, console: Console) -> None:

@@ -1,7 +1,7 @@
 """report.html: one self-contained page that says what a run has shown, to a lead first and to a researcher below.
 
 Nothing on it is fetched or run: no script, no outside file, and a content security policy that forbids both. Every
-text passes through ``inert`` and is escaped by the template engine.
+text passes through ``visible`` and is escaped by the template engine.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from triphase.records.files import write_atomically
+from triphase.records.visible import visible
 from triphase.reports import figures
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
-from triphase.reports.inert import inert
 from triphase.reports.samples import side_by_side
 from triphase.reports.summary import total_seconds
 from triphase.reports.tables import clock, flattened, memory_table, number, pipeline, policy_name
@@ -108,7 +108,7 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
 
 
 def _named(by_policy: Mapping[str, Any]) -> dict[str, Any]:
-    return {inert(policy_name(policy)): value for policy, value in by_policy.items()}
+    return {visible(policy_name(policy)): value for policy, value in by_policy.items()}
 
 
 def _of(interval: Any) -> float | None:
@@ -117,7 +117,7 @@ def _of(interval: Any) -> float | None:
 
 def _environment() -> Environment:
     def finish(value: object) -> object:
-        return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),

@@ -1,0 +1,72 @@
+"""Untrusted text made visible: characters that act or hide are written out, all others stay as they are.
+
+Escaping markup is the template engine's work; this is about what escaping leaves alone: control characters, overrides
+of the writing direction (which make a text read as another), characters that show nothing (Unicode's
+Default_Ignorable_Code_Point, and blanks that are letters or signs to every other rule), and halves of surrogate pairs
+(which cannot be written as UTF-8).
+"""
+
+import unicodedata
+from functools import lru_cache
+
+_IGNORABLE = (
+    (0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
+    (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
+)  # fmt: skip
+"""Default_Ignorable_Code_Point of DerivedCoreProperties.txt, Unicode 16."""
+_BLANK = ((0x2800, 0x2800), (0x13430, 0x1345F), (0xFFFE, 0xFFFF))
+"""The blank Braille pattern, format controls of Egyptian hieroglyphs, and no characters."""
+_SHOWN_FORMATS = ((0x0600, 0x0605), (0x06DD, 0x06DD), (0x070F, 0x070F), (0x0890, 0x0891), (0x08E2, 0x08E2),
+                  (0x110BD, 0x110BD), (0x110CD, 0x110CD))  # fmt: skip
+"""Signs before numbers in Arabic, Syriac and Kaithi: of category Cf, and with a shape."""
+_KEPT = "\n\t"
+_JOINERS = "\u200c\u200d"
+_EMOJI_STYLE = "\ufe0f"
+
+
+def visible(text: str) -> str:
+    """``text`` with each character that acts or hides written as ⟦U+202E⟧.
+
+    Three kinds stay where they are ordinary writing: line feed and tab, a joiner beside a character that is not ASCII
+    (Persian, Hindi, emoji), and the emoji style right behind a symbol.
+    """
+    text = text.replace("\r\n", "\n")
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        f"⟦U+{ord(sign):04X}⟧" if _hides(sign) and not _is_ordinary(text, at) else sign for at, sign in enumerate(text)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _hides(sign: str) -> bool:
+    code = ord(sign)
+    if 0x20 <= code < 0x7F:
+        return False
+    category = unicodedata.category(sign)
+    if category in ("Cc", "Cs", "Zl", "Zp"):
+        return True
+    if category == "Cf" and not _within(code, _SHOWN_FORMATS):
+        return True
+    return _within(code, _IGNORABLE) or _within(code, _BLANK)
+
+
+def _is_ordinary(text: str, at: int) -> bool:
+    sign = text[at]
+    if sign in _KEPT:
+        return True
+    before, after = text[at - 1 : at] if at else "", text[at + 1 : at + 2]
+    if sign in _JOINERS:
+        return any(
+            near and not near.isascii() and (near == _EMOJI_STYLE or not _hides(near)) for near in (before, after)
+        )
+    if sign != _EMOJI_STYLE or not before:
+        return False
+    if before.isascii():
+        return before in "#*0123456789"
+    return unicodedata.category(before) in ("So", "Sm", "Po", "Pd")
+
+
+def _within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return any(low <= code <= high for low, high in ranges)
