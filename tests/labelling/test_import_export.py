@@ -90,7 +90,7 @@ def test_gold_rows(tmp_path: Path) -> None:
         ({"prompt": "Hi", "responses": ["a"]}, "bad.jsonl:2: responses must be a list of at least two"),
         ({"prompt": "Hi", "responses": ["a", "a"]}, "bad.jsonl:2: the response 'a' stands twice"),
         ({"prompt": "Hi", "responses": ["a", "b"], "places": [1]}, "places must be a list of 2"),
-        ({"prompt": "Hi", "responses": ["a", "b"], "places": [0, 1]}, "the place 0 is none"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "places": [0, 1]}, r"places\[0\] must be a whole number from 1"),
         ({"prompt": "Hi", "responses": ["a", "b"], "places": [None, None]}, "no response has a place"),
         ({"prompt": "Hi", "responses": ["a", ""]}, r"responses\[1\] is empty"),
         ({"prompt": "Hi", "responses": ["a", "b"], "models": ["m"]}, "models must be a list of 2"),
@@ -138,8 +138,8 @@ def test_exported_comparisons_carry_soft_labels_and_are_read_by_trl_columns(tmp_
         for name, first in (("ann", 1), ("bob", 1), ("cy", 2)):
             places = {"p00000-0": first, "p00000-1": 3 - first}
             store.add_ranking(Ranking(name, "p00000", name, places, (), 0.0))
-        assert export_file(store, tmp_path / "c.jsonl", "comparisons") == 3
-        assert export_file(store, tmp_path / "c.parquet", "comparisons") == 3
+        assert export_file(store, tmp_path / "c.jsonl", "comparisons").lines == 3
+        assert export_file(store, tmp_path / "c.parquet", "comparisons").lines == 3
         rows = pyarrow.parquet.read_table(tmp_path / "c.parquet").to_pylist()
         assert [(row["labeler"], round(row["confidence"], 3)) for row in rows] == [
             ("ann", 0.667),
@@ -277,11 +277,11 @@ def test_a_store_row_that_contradicts_is_refused(tmp_path: Path) -> None:
     rule = {"type": "guideline", "version": 1, "text": "Be kind", "created_by": "lea", "created_at": 0.0}
     with open_store(tmp_path) as store:
         import_file(store, written(tmp_path / "a.jsonl", rule))
-        with pytest.raises(StoreError, match="the guideline 1 is already in the store with other content"):
+        with pytest.raises(StoreError, match=r"b\.jsonl:1: the guideline 1 is already in the store with other content"):
             import_file(store, written(tmp_path / "b.jsonl", {**rule, "text": "Be short"}))
-        with pytest.raises(StoreError, match="a guideline has an unknown column 'colour'"):
+        with pytest.raises(DataError, match=r"c\.jsonl:1: not a guideline .* the column 'colour' is unknown"):
             import_file(store, written(tmp_path / "c.jsonl", {**rule, "colour": "red"}))
-        with pytest.raises(StoreError, match="a guideline has no column 'text'"):
+        with pytest.raises(DataError, match=r"d\.jsonl:1: not a guideline .* the column 'text' is missing"):
             import_file(store, written(tmp_path / "d.jsonl", {k: v for k, v in rule.items() if k != "text"}))
 
 

@@ -106,7 +106,11 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
     with opened(run_or_store) as store:
         for path in files:
             done = importing.import_file(store, path, heldout_share=heldout_share, now=time.time(), by=OPERATOR)
-            say(f"{path}: {done.prompts} prompts, {done.responses} responses, {done.rankings} rankings new")
+            more = f", {done.gold} known answers" if done.gold else ""
+            more += f", {done.others} guidelines, scores, flags and decisions" if done.others else ""
+            say(f"{path}: {done.prompts} prompts, {done.responses} responses, {done.rankings} rankings{more} new")
+            for note in done.notes:
+                say(f"  {note}")
             if done.ignored:
                 say(f"  columns not read: {', '.join(done.ignored)}")
         plan.make_items(store, settings, seed=seed, now=time.time())
@@ -125,7 +129,10 @@ def export_file(
     from triphase.labelling import exporting
 
     with opened(run_or_store, must_exist=True) as store:
-        say(f"{path}: {exporting.export_file(store, path, format)} lines")
+        done = exporting.export_file(store, path, format)
+    say(f"{path}: {done.lines} lines")
+    for reason, count in done.left_out.items():
+        say(f"  left out: {count} {reason}")
 
 
 def stats(run_or_store: str, /) -> None:

@@ -6,12 +6,15 @@ comparisons  prompt, chosen, rejected (messages, as TRL reads them), margin, lab
 rankings     one line for each active ranking, also those of gold items and repeats: the responses in the order
              shown, places, times, and all that was said beside them
 store        one line for each prompt, response and answer; importing it into an empty store gives the same store
+
+What is written can be imported again. Pairs that no reader of preferences takes (an empty side, two equal texts) and
+rankings of a single response are left out, and counted.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,19 @@ from triphase.store.schema import items
 FORMATS = ("comparisons", "rankings", "store")
 
 
-def export_file(store: Store, path: str | Path, name: str) -> int:
-    """Write an export to a .jsonl or .parquet file, whole or not at all; return its number of lines."""
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The number of lines written, and by reason how many were left out."""
+
+    lines: int
+    left_out: Mapping[str, int]
+
+
+def export_file(store: Store, path: str | Path, name: str) -> Exported:
+    """Write an export to a .jsonl or .parquet file, whole or not at all."""
     target = Path(path)
-    rows = list(export_rows(store, name))
+    left_out: Counter[str] = Counter()
+    rows = list(export_rows(store, name, left_out))
     if target.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"{target}: the suffix {target.suffix!r} is not known; write to .jsonl or .parquet")
     if target.suffix == ".parquet" and name == "store":
@@ -45,7 +57,7 @@ def export_file(store: Store, path: str | Path, name: str) -> int:
             import pyarrow.parquet
 
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
-    return len(rows)
+    return Exported(len(rows), dict(left_out))
 
 
 def export_lines(store: Store, name: str) -> Iterator[str]:
@@ -53,21 +65,22 @@ def export_lines(store: Store, name: str) -> Iterator[str]:
     return (_line(row) for row in export_rows(store, name))
 
 
-def export_rows(store: Store, name: str) -> Iterator[dict[str, Any]]:
-    """The rows of an export, in a fixed order."""
+def export_rows(store: Store, name: str, left_out: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of an export, in a fixed order; ``left_out`` counts what is not among them, by reason."""
+    counted: Counter[str] = Counter() if left_out is None else left_out
     match name:
         case "comparisons":
-            return _comparisons(store)
+            return _comparisons(store, counted)
         case "rankings":
-            return _rankings(store)
+            return _rankings(store, counted)
         case "store":
             return _everything(store)
     raise DataError(f"{name!r} is not an export; there are {', '.join(FORMATS)}")
 
 
-def _comparisons(store: Store) -> Iterator[dict[str, Any]]:
+def _comparisons(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
     for prompt, responses, answers in _by_prompt(store, store.answers()):
-        texts = {response.id: response.text for response in responses}
+        known = {response.id: response for response in responses}
         votes: dict[tuple[str, str], list[float]] = defaultdict(list)
         for answer in answers:
             for one, other, target in pairs_of_ranking(answer.ranking.places):
@@ -77,34 +90,64 @@ def _comparisons(store: Store) -> Iterator[dict[str, Any]]:
             for chosen, rejected, target in pairs_of_ranking(answer.ranking.places):
                 if target == 0.5:
                     continue
+                first, second = known[chosen], known[rejected]
+                reason = _unreadable(prompt, first.text, second.text)
+                if reason:
+                    left_out[reason] += 1
+                    continue
                 yield {
                     "prompt": _messages(prompt),
-                    "chosen": [{"role": "assistant", "content": texts[chosen]}],
-                    "rejected": [{"role": "assistant", "content": texts[rejected]}],
+                    "chosen": [{"role": "assistant", "content": first.text}],
+                    "rejected": [{"role": "assistant", "content": second.text}],
                     "margin": answer.margin,
                     "labeler": answer.ranking.labeler,
                     "confidence": sum(votes[chosen, rejected]) / len(votes[chosen, rejected]),
                     "strength": answer.strength,
+                    "purpose": answer.purpose,
+                    "submitted_at": answer.ranking.submitted_at,
+                    "chosen_model": first.model,
+                    "rejected_model": second.model,
+                    "chosen_finished": first.finished,
+                    "rejected_finished": second.finished,
                     "prompt_id": prompt.id,
                     "kind": prompt.kind,
                     "split": prompt.split,
                 }
 
 
-def _rankings(store: Store) -> Iterator[dict[str, Any]]:
+def _unreadable(prompt: Prompt, chosen: str, rejected: str) -> str | None:
+    """Why no reader of preferences takes a pair; None where one does."""
+    if not chosen.strip() or not rejected.strip():
+        return "pairs with an empty response"
+    if chosen == rejected:
+        return "pairs of equal texts"
+    last = prompt.messages[-1]
+    if last.role != "user" or not last.content.strip() or any(one.role == "system" for one in prompt.messages[1:]):
+        return "pairs whose prompt does not end with a user message, or has a system message after the first place"
+    return None
+
+
+def _rankings(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
     standing = [answer for answer in store.answers(counted=False) if answer.status == "active"]
     for prompt, responses, answers in _by_prompt(store, standing):
         known = {response.id: response for response in responses}
         for answer in answers:
             ranking = answer.ranking
             shown = list(ranking.order_shown) or [
-                response.id for response in responses if response.id in ranking.places
+                response.id for response in responses if response.id in ranking.places or len(ranking.places) < 2
             ]
+            if len(shown) < 2:
+                left_out["rankings of a single response"] += 1
+                continue
             yield {
                 "prompt": _messages(prompt),
                 "responses": [known[id_].text for id_ in shown],
                 "places": [ranking.places.get(id_) for id_ in shown],
                 "models": [known[id_].model for id_ in shown],
+                "response_ids": shown,
+                "finished": [known[id_].finished for id_ in shown],
+                "seeds": [known[id_].seed for id_ in shown],
+                "shown": bool(ranking.order_shown),
                 "labeler": ranking.labeler,
                 "submitted_at": ranking.submitted_at,
                 "seconds": ranking.seconds,

@@ -1,205 +1,171 @@
-"""The files that ``label import`` understands, told apart by their columns, one row to records at a time.
+"""The files that ``label import`` understands, told apart by their columns.
 
     store        type (prompt, response, ranking …), as ``label export --format store`` writes it
     rankings     responses (texts, best first) or responses + places (1 the best, equal is a tie, null not ranked)
-    votes        response_a + response_b + winner (a, b or tie)
+    votes        response_a + response_b + winner (a, b or tie; 1 is the first and 2 the second)
     preferences  chosen + rejected: TRL explicit or implicit prompt, HH-RLHF transcripts (see ``records.reading``)
-    responses    prompt + response, by the model in ``model``
+    responses    prompt + response, by the model in ``model``; with helpfulness, rating, score or rank they are ranked
     prompts      prompt or messages alone
 
-Optional in rankings and votes: ``labeler``, ``submitted_at``, ``seconds``, ``note``, ``models``, ``prompt_id``,
-``kind``, ``split``, ``margin``; in rankings ``gold`` (true: a known answer that measures labelers).
+Rows of other tools (see ``foreign``) become rows of these formats. A row that carries answers or judgements in columns
+that are not read is refused: it is no bare prompt.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from triphase.records.conversations import checked_prompt, messages_of, response_of, text_of
-from triphase.records.identity import prompt_id, split_of
+from triphase.labelling.cells import absent, parsed
 from triphase.records.lines import Row
-from triphase.records.types import Prompt, Ranking, Response
+from triphase.records.types import Prompt, Response
 from triphase.store.answers import Answer
 from triphase.store.beside import TABLES
-from triphase.store.identity import ranking_id, response_id
 
 IMPORTED = "imported"
 STORED = ("prompt", "response", "ranking", "gold", *TABLES)
-_WINNERS = {
-    "a": (1, 2), "model_a": (1, 2), "response_a": (1, 2), "0": (1, 2),
-    "b": (2, 1), "model_b": (2, 1), "response_b": (2, 1), "1": (2, 1),
-    "tie": (1, 1), "both": (1, 1), "tie (bothbad)": (1, 1),
+_ASKED = {"prompt", "messages", "conversations", "instruction", "input"}
+_OF_A_PROMPT = {*_ASKED, "prompt_id", "kind", "split"}
+_OF_A_RANKING = {
+    "labeler", "submitted_at", "seconds", "note", "margin", "strength", "purpose", "guideline_version",
 }  # fmt: skip
-_COLUMNS = {
+COLUMNS: Mapping[str, set[str]] = {
     "rankings": {
-        "prompt", "messages", "responses", "places", "models", "labeler", "submitted_at", "seconds", "note", "margin",
-        "prompt_id", "kind", "split", "gold",
+        *_OF_A_PROMPT, *_OF_A_RANKING, "responses", "places", "models", "gold", "response_ids", "finished", "seeds",
+        "quality", "shown",
     },
-    "votes": {
-        "prompt", "messages", "response_a", "response_b", "winner", "model_a", "model_b", "labeler", "submitted_at",
-        "seconds", "note", "margin", "prompt_id", "kind", "split",
+    "votes": {*_OF_A_PROMPT, *_OF_A_RANKING, "response_a", "response_b", "winner", "model_a", "model_b"},
+    "preferences": {
+        *_OF_A_PROMPT, "id", "chosen", "rejected", "margin", "labeler", "purpose", "strength", "submitted_at",
+        "chosen_finished", "rejected_finished", "chosen_model", "rejected_model",
     },
-    "responses": {"prompt", "messages", "response", "model", "finished", "seed", "prompt_id", "kind", "split"},
+    "responses": {
+        *_OF_A_PROMPT, "response", "completion", "output", "answer", "model", "finished", "seed", "labeler",
+    },
+    "prompts": {*_OF_A_PROMPT, "id"},
 }  # fmt: skip
+"""The columns that each format reads."""
+RATINGS = ("rank", "helpfulness", "rating", "score", "label")
+"""Columns that judge a single response, the first that is there; by ``rank`` the smallest is the best."""
+_ANSWERS = ("response", "completion", "output", "answer")
+_JUDGES = re.compile(
+    r"(?:^|[^a-z])(?:rank(?:ing)?|place|preference|preferred|winner|chosen|rejected|rating|score|answer|response|reply"
+    r"|completion|output|generation|candidate|vote|best|better|worse|worst|choice|comparison|annotation|summarie)s?"
+    r"(?:[^a-z]|$)",
+    re.IGNORECASE,
+)
+_COUNTS = re.compile(r"(?:^|[^a-z])(?:num|n|count|length|tokens|model|id)(?:[^a-z]|$)", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Records:
-    """What a row holds."""
+    """What rows hold. ``assumed``: ids of responses of which the file does not say whether they were finished."""
 
     prompts: list[Prompt] = field(default_factory=list)
     responses: list[Response] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     gold: list[tuple[str, dict[str, int]]] = field(default_factory=list)
     beside: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    rated: list[tuple[str, str, str, float]] = field(default_factory=list)
+    """Prompt, labeler, response and its rating, higher is better: rankings once all rows are read."""
+    assumed: set[str] = field(default_factory=set)
+
+
+def columns_in(row: Row) -> set[str]:
+    """The columns of a row that hold something."""
+    return {str(name) for name, value in row.values.items() if not absent(value)}
 
 
 def format_of(row: Row) -> str:
-    """Which of the formats a row is of; an error with the nearest name where it is none."""
-    have = {name for name, value in row.values.items() if value is not None}
-    if "type" in have:
+    """Which of the formats a row is of; an error that names the columns where it is none."""
+    have = columns_in(row)
+    if "type" in have and (row.values["type"] in STORED or not have & {*_ASKED, "chosen", "responses", "response_a"}):
         return "store"
     for name, needed in (
         ("rankings", {"responses"}),
         ("votes", {"response_a", "response_b"}),
         ("preferences", {"chosen", "rejected"}),
-        ("responses", {"response"}),
     ):
         if needed <= have:
             return name
-    if have & {"prompt", "messages", "conversations", "instruction"}:
+    if answer_column(row) is not None:
+        _refuse_unread_answers(row, have, "responses")
+        return "responses"
+    if have & _ASKED - {"input"}:
+        _refuse_unread_answers(row, have, "prompts")
         return "prompts"
-    known = ["type", "responses", "response_a", "chosen", "rejected", "response", "prompt", "messages"]
-    near = [(name, found[0]) for name in sorted(have) if (found := difflib.get_close_matches(name, known, 1))]
-    hint = f"; is {near[0][0]!r} meant to be {near[0][1]!r}?" if near else ""
-    row.refuse(f"the columns {', '.join(sorted(have))[:200] or '(none)'} are of no known format{hint}")
+    _refuse_unknown(row, have)
+
+
+def answer_column(row: Row) -> str | None:
+    """The column of a row's single response, where it has one."""
+    return next((name for name in _ANSWERS if isinstance(row.values.get(name), str | list | Mapping)
+                 and not absent(row.values[name]) and _is_one_answer(row.values[name])), None)  # fmt: skip
+
+
+def _is_one_answer(value: Any) -> bool:
+    found = parsed(value)
+    return isinstance(found, str | Mapping) or (isinstance(found, list) and len(found) == 1)
+
+
+def rating_column(row: Row) -> str | None:
+    """The column that judges a row's single response, where it has one."""
+    for name in RATINGS:
+        value = row.values.get(name)
+        if not absent(value) and (name != "label" or isinstance(value, bool)):
+            return name
+    return None
 
 
 def ignored_columns(row: Row, kind: str) -> set[str]:
     """Columns of a row that are not read."""
-    return {name for name in row.values if kind in _COLUMNS and name not in _COLUMNS[kind]}
+    known = COLUMNS.get(kind)
+    if known is None:
+        return set()
+    judged = {rating_column(row)} if kind == "responses" else set()
+    return columns_in(row) - known - judged
 
 
-def ranked_list(row: Row, heldout_share: float, seen: dict[object, int]) -> Records:
-    """A row of ``rankings``."""
-    texts = row.values["responses"]
-    if not isinstance(texts, list) or not 2 <= len(texts):
-        row.refuse("responses must be a list of at least two texts")
-    prompt = _prompt(row, heldout_share)
-    models = row.values.get("models") or [IMPORTED] * len(texts)
-    if not isinstance(models, list) or len(models) != len(texts):
-        row.refuse(f"models must be a list of {len(texts)} names, one for each response")
-    made = [_response(row, prompt, f"responses[{n}]", text, str(models[n])) for n, text in enumerate(texts)]
-    places = row.values.get("places")
-    if places is None:
-        places = list(range(1, len(texts) + 1))
-    if not isinstance(places, list) or len(places) != len(texts):
-        row.refuse(f"places must be a list of {len(texts)} numbers, one for each response")
-    return _ranked(row, prompt, made, places, seen)
+def _refuse_unread_answers(row: Row, have: set[str], kind: str) -> None:
+    """A column with several answers, or with a judgement, that nothing would read: no bare prompt or response."""
+    unread = have - COLUMNS[kind] - ({rating_column(row)} if kind == "responses" else set())
+    for name in sorted(unread):
+        known = [] if _COUNTS.search(name) else ["responses", "chosen", "rejected", "winner", "places"]
+        near = difflib.get_close_matches(name, known, 1, 0.8)
+        judges = kind == "prompts" and known and _JUDGES.search(name)
+        if near or judges or _carries_answers(row.values[name]):
+            hint = f"; is it meant to be {near[0]!r}?" if near else ""
+            row.refuse(
+                f"the column {name[:60]!r} would not be read, and looks like answers or judgements of them{hint} "
+                f"(columns: {_named(have)}). Write rankings as prompt + responses (a list, best first) or responses + "
+                "places, votes as response_a + response_b + winner, comparisons as chosen + rejected; or leave that "
+                "column out"
+            )
 
 
-def vote(row: Row, heldout_share: float, seen: dict[object, int]) -> Records:
-    """A row of ``votes``."""
-    prompt = _prompt(row, heldout_share)
-    winner = str(row.values.get("winner", "")).strip().lower()
-    if winner not in _WINNERS:
-        row.refuse(f"winner is {winner[:40]!r}; write a, b or tie")
-    made = [
-        _response(
-            row, prompt, f"response_{side}", row.values[f"response_{side}"], _name(row, f"model_{side}", IMPORTED)
-        )
-        for side in "ab"
-    ]
-    return _ranked(row, prompt, made, list(_WINNERS[winner]), seen)
+def _carries_answers(value: Any) -> bool:
+    """Whether a value is a list of several objects, or of several texts of more than one word."""
+    found = parsed(value)
+    if isinstance(found, Mapping):
+        return any(_carries_answers(each) for each in found.values())
+    if not isinstance(found, list) or len(found) < 2:
+        return False
+    objects = sum(isinstance(each, Mapping) for each in found)
+    texts = sum(isinstance(each, str) and len(each.split()) > 1 for each in found)
+    return objects > 1 or texts > 1
 
 
-def answered(row: Row, heldout_share: float, seen: dict[object, int]) -> Records:
-    """A row of ``responses``."""
-    prompt = _prompt(row, heldout_share)
-    model = _name(row, "model", IMPORTED)
-    text = response_of(row, "response", row.values["response"])
-    finished, seed = row.values.get("finished", True), row.values.get("seed")
-    if not isinstance(finished, bool):
-        row.refuse("finished must be true or false")
-    if seed is not None and not isinstance(seed, int):
-        row.refuse("seed must be a whole number")
-    index = _occurrence(seen, (prompt.id, model, text))
-    id_ = response_id(prompt.id, model, index, text)
-    return Records([prompt], [Response(id_, prompt.id, text, model, finished, seed)])
-
-
-def _ranked(row: Row, prompt: Prompt, made: list[Response], places: list[Any], seen: dict[object, int]) -> Records:
-    ranked: dict[str, int] = {}
-    for response, place in zip(made, places, strict=True):
-        if response.id in ranked:
-            row.refuse(f"the response {response.text[:40]!r} stands twice; name each response once")
-        if place is None:
-            continue
-        if isinstance(place, bool) or not isinstance(place, int) or place < 1:
-            row.refuse(f"the place {place!r} is none; places are whole numbers from 1, or null")
-        ranked[response.id] = place
-    if row.values.get("gold"):
-        return Records([prompt], made, gold=[(prompt.id, ranked)])
-    if not ranked:
-        row.refuse("no response has a place")
-    labeler = _name(row, "labeler", IMPORTED)
-    margin = _number(row, "margin")
-    index = _occurrence(seen, (prompt.id, labeler, tuple(sorted(ranked.items()))))
-    ranking = Ranking(
-        id=ranking_id(prompt.id, labeler, index, [sorted(ranked.items()), margin]),
-        prompt_id=prompt.id,
-        labeler=labeler,
-        places=ranked,
-        order_shown=(),
-        submitted_at=_number(row, "submitted_at") or 0.0,
-        seconds=_number(row, "seconds"),
-        note=str(row.values.get("note") or ""),
+def _refuse_unknown(row: Row, have: set[str]) -> NoReturn:
+    known = ["type", "responses", "response_a", "chosen", "rejected", "response", "prompt", "messages"]
+    near = [(name, found[0]) for name in sorted(have) if (found := difflib.get_close_matches(name, known, 1))]
+    hint = f"; is {near[0][0]!r} meant to be {near[0][1]!r}?" if near else ""
+    row.refuse(
+        f"the columns {_named(have)} are of no known format{hint} (known: prompt, with responses + places, or "
+        "response_a + response_b + winner, or chosen + rejected, or response; and those of other tools that docs/"
+        "labelling.md lists)"
     )
-    return Records([prompt], made, [Answer(ranking, margin=margin)])
 
 
-def _prompt(row: Row, heldout_share: float) -> Prompt:
-    column = "prompt" if row.values.get("prompt") is not None else "messages"
-    if row.values.get(column) is None:
-        row.refuse("missing column: prompt (text or messages)")
-    messages = checked_prompt(row, column, messages_of(row, column, row.values[column]))
-    split = _name(row, "split", split_of(messages, heldout_share))
-    if split not in ("train", "heldout"):
-        row.refuse(f"split is {split[:40]!r}; write train or heldout, or leave it out")
-    name = _name(row, "prompt_id", prompt_id(messages))
-    return Prompt(name, messages, _name(row, "kind", ""), "train" if split == "train" else "heldout")
-
-
-def _response(row: Row, prompt: Prompt, column: str, value: Any, model: str) -> Response:
-    text = response_of(row, column, value)
-    return Response(response_id(prompt.id, model, 0, text), prompt.id, text, model)
-
-
-def _name(row: Row, column: str, default: str) -> str:
-    value = row.values.get(column)
-    if value is None or value == "":
-        return default
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text_of(row, column, value)
-
-
-def _number(row: Row, column: str) -> float | None:
-    value = row.values.get(column)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
-        row.refuse(f"{column} must be a number of at least 0, not {str(value)[:40]!r}")
-    return float(value)
-
-
-def _occurrence(seen: dict[object, int], key: object) -> int:
-    """How often ``key`` came before in this file: equal rows stay apart, and importing a file again adds nothing."""
-    seen[key] = seen.get(key, -1) + 1
-    return seen[key]
-
-
-def stored(row: Row) -> Mapping[str, Any]:
-    """A row of ``store``, its type checked."""
-    if row.values["type"] not in STORED:
-        row.refuse(f"type is {str(row.values['type'])[:40]!r}; it is one of {', '.join(STORED)}")
-    return row.values
+def _named(have: set[str]) -> str:
+    return ", ".join(sorted(have))[:200] or "(none)"

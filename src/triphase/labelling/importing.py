@@ -1,33 +1,56 @@
 """Files and comparisons into the store: all of a call, or nothing of it."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from triphase.errors import DataError
-from triphase.labelling import audit, formats, plan
+from sqlalchemy import Connection, select
+
+from triphase.errors import DataError, StoreError
+from triphase.labelling import audit, foreign, formats, plan, ranked, tools
+from triphase.labelling.beside_preferences import Side, side_of
 from triphase.labelling.formats import Records
+from triphase.labelling.stored import read_stored
 from triphase.records.lines import Row
 from triphase.records.reading import read_preferences, read_prompts
 from triphase.records.rows import read_rows
-from triphase.records.types import Comparison, Message, Prompt, Ranking, Response
+from triphase.records.types import Comparison, Ranking, Response
 from triphase.settings.schema import SourceSettings
 from triphase.store import Store
 from triphase.store.answers import Answer
 from triphase.store.beside import insert_beside
+from triphase.store.checks import RecordRefused
 from triphase.store.identity import ranking_id, response_id
 from triphase.store.labels import insert_answers, insert_prompts, insert_responses
+from triphase.store.schema import responses
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was new in the store, and the columns that were not read."""
+    """What was new in the store, the columns that were not read, and what else is to be said."""
 
     prompts: int
     responses: int
     rankings: int
     ignored: tuple[str, ...] = ()
+    gold: int = 0
+    others: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _File:
+    """What has been read of a file, and where each record stands in it."""
+
+    records: Records = field(default_factory=Records)
+    where: dict[tuple[str, str], str] = field(default_factory=dict)
+    kinds: set[str] = field(default_factory=set)
+    ignored: set[str] = field(default_factory=set)
+    seen: dict[object, int] = field(default_factory=dict)
+    sides: list[tuple[Side, Side]] = field(default_factory=list)
+    unranked: int = 0
 
 
 def import_file(
@@ -39,42 +62,50 @@ def import_file(
     """
     base = Path.cwd()
     source = SourceSettings(path=str(path))
-    records, ignored, seen = Records(), set[str](), dict[object, int]()
-    kinds: set[str] = set()
+    file = _File()
     for row in read_rows(source, base):
-        kind = formats.format_of(row)
-        kinds.add(kind)
-        ignored |= formats.ignored_columns(row, kind)
-        reader = _READERS.get(kind)
-        if reader is not None:
-            _extend(records, reader(row, heldout_share, seen))
-    if not kinds:
+        _read(file, row, heldout_share)
+    if not file.kinds and not file.unranked:
         raise DataError(f"{path}: contains no records")
-    if kinds & {"preferences", "prompts"}:
-        if len(kinds) > 1:
-            raise DataError(f"{path}: holds rows of several formats ({', '.join(sorted(kinds))}); split the file")
-        if kinds == {"prompts"}:
-            records.prompts = read_prompts(source, base, heldout_share)
+    if file.kinds & {"preferences", "prompts"}:
+        if len(file.kinds) > 1:
+            raise DataError(f"{path}: holds rows of several formats ({', '.join(sorted(file.kinds))}); split the file")
+        if file.kinds == {"prompts"}:
+            file.records.prompts = read_prompts(source, base, heldout_share)
         else:
-            _extend(records, records_of_comparisons(read_preferences(source, base, heldout_share)))
-    done = _write(store, records, now=now, by=by, source=str(path))
-    return Imported(done.prompts, done.responses, done.rankings, tuple(sorted(ignored)))
+            comparisons = read_preferences(source, base, heldout_share)
+            _extend(file.records, records_of_comparisons(comparisons, file.sides))
+    notes = _rank_rated(file.records)
+    if file.unranked:
+        notes.append(f"{_count(file.unranked, 'record')} without a submitted ranking left out")
+    done = _write(store, file.records, now=now, by=by, source=str(path), where=file.where)
+    return replace(done, ignored=tuple(sorted(file.ignored)), notes=tuple(notes))
 
 
 def import_comparisons(store: Store, comparisons: Iterable[Comparison]) -> Imported:
     """Import preferences that were read elsewhere; again adds nothing."""
-    return _write(store, records_of_comparisons(comparisons), now=0.0, by="import", source="comparisons")
+    return _write(store, records_of_comparisons(comparisons), now=0.0, by="import", source="comparisons", where={})
 
 
-def records_of_comparisons(comparisons: Iterable[Comparison]) -> Records:
-    """Each comparison as two responses and a ranking of them; equal texts of a prompt are one response."""
+def records_of_comparisons(
+    comparisons: Iterable[Comparison], sides: Sequence[tuple[Side, Side]] | None = None
+) -> Records:
+    """Each comparison as two responses and a ranking of them; equal texts of a prompt are one response.
+
+    ``sides`` holds for each comparison what a file says of its two responses beside their texts.
+    """
     records, seen = Records(), dict[object, int]()
-    for comparison in comparisons:
+    listed = list(comparisons)
+    for comparison, (first, second) in zip(listed, sides or [(Side(), Side())] * len(listed), strict=True):
         prompt, labeler = comparison.prompt, comparison.labeler or formats.IMPORTED
         pair = [
-            Response(response_id(prompt.id, formats.IMPORTED, 0, text), prompt.id, text, formats.IMPORTED)
-            for text in (comparison.chosen, comparison.rejected)
-        ]
+            # A text that was cut is another response than the same text with its end.
+            Response(
+                response_id(prompt.id, side.model, int(side.finished is False), text), prompt.id, text, side.model,
+                side.finished is not False,
+            )
+            for text, side in ((comparison.chosen, first), (comparison.rejected, second))
+        ]  # fmt: skip
         key = (prompt.id, labeler, pair[0].id, pair[1].id, comparison.margin)
         seen[key] = seen.get(key, -1) + 1
         ranking = Ranking(
@@ -83,26 +114,107 @@ def records_of_comparisons(comparisons: Iterable[Comparison]) -> Records:
             labeler=labeler,
             places={pair[0].id: 1, pair[1].id: 2},
             order_shown=(),
-            submitted_at=0.0,
+            submitted_at=first.submitted_at,
         )
         records.prompts.append(prompt)
         records.responses += pair
-        records.answers.append(Answer(ranking, margin=comparison.margin))
+        records.assumed |= {one.id for one, side in zip(pair, (first, second), strict=True) if side.finished is None}
+        records.answers.append(Answer(ranking, first.purpose, strength=first.strength, margin=comparison.margin))
     return records
 
 
-def _write(store: Store, records: Records, *, now: float, by: str, source: str) -> Imported:
+def _read(file: _File, row: Row, heldout_share: float) -> None:
+    """Read one row of a file, or what a row of another tool becomes."""
+    found = tools.read_export(row)
+    if found is None:
+        found = foreign.read_foreign(row)
+    if found is None:
+        kind = formats.format_of(row)
+        file.ignored |= formats.ignored_columns(row, kind)
+        found = [(kind, row)]
+    else:
+        file.ignored |= foreign.unread_columns(row)
+        file.unranked += not found
+    for kind, each in found:
+        file.kinds.add(kind)
+        if kind == "preferences":
+            file.sides.append(side_of(each))
+        reader = _READERS.get(kind)
+        if reader is None:
+            ranked.check_names(each)
+        else:
+            _place(file, reader(each, heldout_share, file.seen), row.where)
+
+
+def _place(file: _File, found: Records, where: str) -> None:
+    for kind, records in (("prompt", found.prompts), ("response", found.responses)):
+        file.where |= {(kind, one.id): where for one in records}
+    file.where |= {("ranking", one.ranking.id): where for one in found.answers}
+    file.where |= {("gold", prompt): where for prompt, _ in found.gold}
+    start = len(file.records.beside)
+    file.where |= {(kind, str(start + n)): where for n, (kind, _) in enumerate(found.beside)}
+    _extend(file.records, found)
+
+
+def _rank_rated(records: Records) -> list[str]:
+    """Rankings from single ratings: of each labeler and prompt one, equal ratings tied. Returns what is to be said."""
+    rated: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for prompt, labeler, response, rating in records.rated:
+        rated[prompt, labeler][response] = rating
+    alone = 0
+    for (prompt, labeler), ratings in rated.items():
+        if len(ratings) < 2:
+            alone += 1
+            continue
+        given = foreign.places_by(list(ratings.values()))
+        places = {response: place for response, place in zip(ratings, given, strict=True) if place is not None}
+        identity = ranking_id(prompt, labeler, 0, sorted(places.items()))
+        records.answers.append(Answer(Ranking(identity, prompt, labeler, places, (), 0.0)))
+    notes = []
+    if rated:
+        notes.append(f"ranked by the ratings of single responses: {_count(len(rated) - alone, 'prompt')}")
+    if alone:
+        notes.append(f"{_count(alone, 'prompt')} with one rated response, and no ranking")
+    return notes
+
+
+def _write(
+    store: Store, records: Records, *, now: float, by: str, source: str, where: dict[tuple[str, str], str]
+) -> Imported:
     with store.transaction() as connection:
-        prompts = insert_prompts(connection, _unique(records.prompts))
-        responses = insert_responses(connection, _unique(records.responses))
-        rankings = insert_answers(connection, records.answers)
-        for prompt_id, places in records.gold:
-            plan.add_gold(connection, prompt_id, places, now=now, by=by)
-        insert_beside(connection, records.beside)
-        if prompts or responses or rankings:
-            after = {"prompts": prompts, "responses": responses, "rankings": rankings, "source": source}
+        try:
+            done = _insert(connection, records, now=now, by=by)
+        except RecordRefused as error:
+            place = where.get((error.kind, error.key))
+            raise StoreError(f"{place}: {error}" if place else str(error)) from None
+        if done.prompts or done.responses or done.rankings:
+            after = {"prompts": done.prompts, "responses": done.responses, "rankings": done.rankings, "source": source}
             audit.note(connection, at=now, who=by, action="imported", subject="store", after=after)
-    return Imported(prompts, responses, rankings)
+    return done
+
+
+def _insert(connection: Connection, records: Records, *, now: float, by: str) -> Imported:
+    prompts = insert_prompts(connection, _unique(records.prompts))
+    new_responses = insert_responses(connection, _unique(_without_known(connection, records)))
+    rankings = insert_answers(connection, records.answers)
+    gold = sum(plan.add_gold(connection, prompt_id, places, now=now, by=by) for prompt_id, places in records.gold)
+    others = insert_beside(connection, records.beside)
+    return Imported(prompts, new_responses, rankings, gold=gold, others=others)
+
+
+def _without_known(connection: Connection, records: Records) -> list[Response]:
+    """The responses without those that are known better: from another row, or in the store, with how they ended."""
+    said = {one.id: one for one in records.responses if one.id not in records.assumed}
+    asked = sorted(records.assumed - said.keys())
+    for start in range(0, len(asked), _CHUNK):
+        query = select(responses).where(responses.c.id.in_(asked[start : start + _CHUNK]))
+        said |= {row.id: Response(row.id, row.prompt_id, row.text, row.model) for row in connection.execute(query)}
+    kept = []
+    for one in records.responses:
+        better = said.get(one.id) if one.id in records.assumed else None
+        if better is None or (better.prompt_id, better.text, better.model) != (one.prompt_id, one.text, one.model):
+            kept.append(one)
+    return kept
 
 
 def _unique(records: list[Any]) -> list[Any]:
@@ -112,40 +224,18 @@ def _unique(records: list[Any]) -> list[Any]:
 
 def _extend(records: Records, more: Records) -> None:
     for part in fields(Records):
-        getattr(records, part.name).extend(getattr(more, part.name))
+        there, new = getattr(records, part.name), getattr(more, part.name)
+        there.update(new) if isinstance(there, set) else there.extend(new)
 
 
-def _stored(row: Row, _heldout_share: float, _seen: dict[object, int]) -> Records:
-    values = dict(formats.stored(row))
-    kind = values.pop("type")
-    try:
-        match kind:
-            case "prompt":
-                messages = tuple(Message(one["role"], one["content"]) for one in values.pop("messages"))
-                return Records(prompts=[Prompt(messages=messages, **values)])
-            case "response":
-                return Records(responses=[Response(**values)])
-            case "gold":
-                return Records(gold=[(values["prompt_id"], values["places"])])
-            case "ranking":
-                return Records(answers=[_answer(values)])
-            case _:
-                return Records(beside=[(str(kind), values)])
-    except (KeyError, TypeError) as error:
-        row.refuse(f"not a {kind} of the store format ({error}); export it again")
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _answer(values: dict[str, Any]) -> Answer:
-    values["order_shown"] = tuple(values["order_shown"])
-    of_ranking = {part.name for part in fields(Ranking)}
-    ranking = Ranking(**{name: value for name, value in values.items() if name in of_ranking})
-    beside: Mapping[str, Any] = {name: value for name, value in values.items() if name not in of_ranking}
-    return Answer(ranking, **beside)
-
-
+_CHUNK = 500
 _READERS: dict[str, Callable[[Row, float, dict[object, int]], Records]] = {
-    "rankings": formats.ranked_list,
-    "votes": formats.vote,
-    "responses": formats.answered,
-    "store": _stored,
+    "rankings": ranked.ranked_list,
+    "votes": ranked.vote,
+    "responses": ranked.answered,
+    "store": lambda row, _heldout_share, _seen: read_stored(row),
 }

@@ -10,10 +10,10 @@ from statistics import fmean, pstdev
 
 from sqlalchemy import Connection, insert, select, update
 
-from triphase.errors import StoreError
 from triphase.labelling import audit
 from triphase.settings.schema import LabellingSettings
 from triphase.store import Store
+from triphase.store.checks import RecordRefused
 from triphase.store.rows import as_json
 from triphase.store.schema import assignments, items, prompts, rankings, responses
 from triphase.store.schema import scores as scores_table
@@ -112,17 +112,23 @@ def reprioritise(store: Store, settings: LabellingSettings, *, seed: int) -> int
     return len(waiting)
 
 
-def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], *, now: float, by: str) -> None:
-    """Make a prompt a gold item: its known answer measures labelers, and it is no comparison."""
+def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], *, now: float, by: str) -> bool:
+    """Make a prompt a gold item: its known answer measures labelers, and it is no comparison.
+
+    False where it is one already, with the same answer.
+    """
     known = [row.id for row in connection.execute(select(responses.c.id).where(responses.c.prompt_id == prompt_id))]
     unknown = sorted(set(places) - set(known))
     if unknown or len(places) < 2:
-        raise StoreError(
+        raise RecordRefused(
+            "gold", prompt_id,
             f"gold answer for prompt {prompt_id!r}: "
-            + (f"response {unknown[0]!r} does not belong to it" if unknown else "rank at least two responses")
-        )
+            + (f"response {unknown[0]!r} does not belong to it" if unknown else "rank at least two responses"),
+        )  # fmt: skip
     there = connection.execute(select(items).where(items.c.prompt_id == prompt_id, items.c.kind == "gold")).first()
     values = {"response_ids": as_json([id_ for id_ in known if id_ in places]), "gold_places": as_json(dict(places))}
+    if there is not None and there.gold_places == values["gold_places"] and not there.closed:
+        return False
     if there is None:
         row = {
             "prompt_id": prompt_id,
@@ -142,6 +148,7 @@ def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], 
     audit.note(
         connection, at=now, who=by, action="gold answer set", subject=prompt_id, before=before, after=dict(places)
     )
+    return True
 
 
 def _candidates(connection: Connection) -> dict[str, list[str]]:

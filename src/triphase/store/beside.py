@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Table, insert, select
 
-from triphase.errors import StoreError
+from triphase.store.checks import RecordRefused
 from triphase.store.schema import adjudications, flags, guidelines, labelers, scores
 
 TABLES: Mapping[str, Table] = {
@@ -35,33 +35,49 @@ def insert_beside(connection: Connection, added: Sequence[tuple[str, Mapping[str
     """Add rows that are not there yet, making known who is named in them; return how many were new.
 
     Raises:
-        StoreError: a row lacks a column, has an unknown one, or contradicts the one with its key.
+        RecordRefused: a row lacks a column, has an unknown one, names what is not there, or contradicts the one with
+            its key. The ``key`` of the error is the row's number from 0.
     """
     people = set(connection.execute(select(labelers.c.name)).scalars())
     new = 0
-    for kind, row in added:
-        table, wanted = TABLES[kind], {column.name for column in columns_of(kind)}
-        if set(row) != wanted:
-            odd = sorted(set(row) ^ wanted)[0]
-            raise StoreError(f"a {kind} has {'an unknown' if odd in row else 'no'} column {odd!r}; export it again")
+    for number, (kind, row) in enumerate(added):
+        table = TABLES[kind]
+        problem = _problem(connection, kind, row)
+        if problem:
+            raise RecordRefused(kind, str(number), problem)
         for name in {str(row[part]) for part in _PEOPLE if part in row} - people:
             connection.execute(insert(labelers), {"name": name, "role": "labeler", "status": "active"})
             people.add(name)
-        if not _is_there(connection, kind, table, row):
+        if not _is_there(connection, table, row):
+            keys = [column.name for column in table.primary_key.columns if column.name in row]
+            if keys and connection.execute(select(table).where(*(table.c[key] == row[key] for key in keys))).first():
+                raise RecordRefused(
+                    kind, str(number),
+                    f"the {kind} {', '.join(str(row[key]) for key in keys)} is already in the store with other "
+                    "content; import into an empty store",
+                )  # fmt: skip
             connection.execute(insert(table), dict(row))
             new += 1
     return new
 
 
-def _is_there(connection: Connection, kind: str, table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether the row is there; an error where its key (a version, a scored response) stands for something else."""
+def _is_there(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Whether the row is there, in all its columns."""
     same = select(table).where(*(table.c[name].is_not_distinct_from(value) for name, value in row.items()))
-    if connection.execute(same).first() is not None:
-        return True
-    keys = [column.name for column in table.primary_key.columns if column.name in row]
-    if keys and connection.execute(select(table).where(*(table.c[key] == row[key] for key in keys))).first():
-        raise StoreError(
-            f"the {kind} {', '.join(str(row[key]) for key in keys)} is already in the store with other content; "
-            "import into an empty store"
-        )
-    return False
+    return connection.execute(same).first() is not None
+
+
+def _problem(connection: Connection, kind: str, row: Mapping[str, Any]) -> str | None:
+    """Why a row cannot be kept: its columns are others, or it is about something that is not in the store."""
+    columns = columns_of(kind)
+    odd = sorted(set(row) ^ {column.name for column in columns})
+    if odd:
+        return f"a {kind} has {'an unknown' if odd[0] in row else 'no'} column {odd[0]!r}; export it again"
+    for column in columns:
+        for key in column.foreign_keys:
+            about = row[column.name]
+            if column.name in _PEOPLE or about is None:
+                continue
+            if connection.execute(select(key.column).where(key.column == about)).first() is None:
+                return f"a {kind} is about {column.name} {about!r}, which is not in the store"
+    return None

@@ -12,6 +12,14 @@ from triphase.store.schema import responses
 _CHUNK = 500
 
 
+class RecordRefused(StoreError):
+    """A record that the store does not take; ``kind`` and ``key`` say which one, and so where in a file it stands."""
+
+    def __init__(self, kind: str, key: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.key = kind, key
+
+
 def check_answers(connection: Connection, answers: Sequence[Answer]) -> None:
     """Refuse answers that name unknown responses, name one twice, or give places that are no places."""
     of_prompt: dict[str, set[str]] = defaultdict(set)
@@ -26,8 +34,10 @@ def check_answers(connection: Connection, answers: Sequence[Answer]) -> None:
         problem = _problem(answer, of_prompt[answer.ranking.prompt_id])
         if problem:
             ranking = answer.ranking
-            raise StoreError(
-                f"ranking {ranking.id!r} by {ranking.labeler!r} of prompt {ranking.prompt_id!r}: {problem}"
+            raise RecordRefused(
+                "ranking",
+                ranking.id,
+                f"ranking {ranking.id!r} by {ranking.labeler!r} of prompt {ranking.prompt_id!r}: {problem}",
             )
 
 
@@ -56,6 +66,6 @@ def _problem_of_values(answer: Answer) -> str | None:
     if answer.status == "active" and not answer.ranking.places:
         return "it gives no response a place; rank at least one, or skip"
     for id_, value in answer.quality.items():
-        if value not in range(1, 8):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 7:
             return f"response {id_!r} has quality {value!r}; it is 1 to 7"
     return None

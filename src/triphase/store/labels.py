@@ -13,11 +13,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, insert, select
 
-from triphase.errors import StoreError
 from triphase.records.types import Comparison, Prompt, RankedGroup, Ranking, Response, Split
 from triphase.store import rows
 from triphase.store.answers import Answer
-from triphase.store.checks import check_answers
+from triphase.store.checks import RecordRefused, check_answers
 from triphase.store.groups import comparisons_of, ranked_group
 from triphase.store.schema import labelers, prompts, rankings, responses, scores
 
@@ -136,7 +135,7 @@ def insert_prompts(connection: Connection, added: Sequence[Prompt]) -> int:
     """Add prompts within a transaction; return how many were new."""
     for prompt in added:
         if not prompt.messages or not prompt.id:
-            raise StoreError(f"prompt {prompt.id!r} has no id or no messages; give both")
+            raise RecordRefused("prompt", prompt.id, f"prompt {prompt.id!r} has no id or no messages; give both")
     new = _new_rows(connection, prompts, "prompt", [rows.prompt_row(prompt) for prompt in added])
     start: int = connection.execute(select(func.coalesce(func.max(prompts.c.position), -1))).scalar_one()
     _insert(connection, prompts, [{**row, "position": start + 1 + i} for i, row in enumerate(new)])
@@ -156,7 +155,8 @@ def insert_responses(connection: Connection, added: Sequence[Response]) -> int:
         next_position |= {id_: last + 1 for id_, last in connection.execute(query)}
     for row in new:
         if row["prompt_id"] not in next_position:
-            raise StoreError(f"response {row['id']!r} answers prompt {row['prompt_id']!r}, which is not in the store")
+            message = f"response {row['id']!r} answers prompt {row['prompt_id']!r}, which is not in the store"
+            raise RecordRefused("response", row["id"], message)
         row["position"] = next_position[row["prompt_id"]]
         next_position[row["prompt_id"]] += 1
     _insert(connection, responses, new)
@@ -195,10 +195,11 @@ def _new_rows(connection: Connection, table: Table, kind: str, wanted: list[dict
             continue
         for name, value in row.items():
             if before[name] != value:
-                raise StoreError(
+                raise RecordRefused(
+                    kind, row["id"],
                     f"{kind} {row['id']!r} is already in the store with another {name} "
-                    f"({_short(before[name])}, not {_short(value)}); give it a new id, or leave it out"
-                )
+                    f"({_short(before[name])}, not {_short(value)}); give it a new id, or leave it out",
+                )  # fmt: skip
     return new
 
 

@@ -1,0 +1,42 @@
+"""What a row of ``chosen`` and ``rejected`` says beside the two texts, as our own export of comparisons writes it."""
+
+from dataclasses import dataclass
+
+from triphase.labelling import cells
+from triphase.labelling.cells import absent
+from triphase.labelling.formats import IMPORTED
+from triphase.labelling.ranked import PURPOSES
+from triphase.records.lines import Row
+from triphase.store.answers import Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two responses, and the ranking that they come from. ``finished`` is None where nothing says it."""
+
+    model: str = IMPORTED
+    finished: bool | None = None
+    purpose: Purpose = "label"
+    strength: int | None = None
+    submitted_at: float = 0.0
+
+
+def side_of(row: Row) -> tuple[Side, Side]:
+    """What a row says of chosen and of rejected."""
+    values = row.values
+    said = "label" if absent(values.get("purpose")) else cells.one_of(row, "purpose", values["purpose"], PURPOSES)
+    purpose = next(known for known in PURPOSES if known == said)
+    at, strength = values.get("submitted_at"), values.get("strength")
+    moment = 0.0 if absent(at) else cells.moment(row, "submitted_at", at)
+    strong = None if absent(strength) else cells.whole(row, "strength", strength, 1, 4)
+    sides = []
+    for name in ("chosen", "rejected"):
+        model, finished = values.get(f"{name}_model"), values.get(f"{name}_finished")
+        sides.append(
+            Side(
+                IMPORTED if absent(model) else cells.word(row, f"{name}_model", model, cells.LONGEST_MODEL),
+                None if absent(finished) else cells.truth(row, f"{name}_finished", finished),
+                purpose, strong, moment,
+            )
+        )  # fmt: skip
+    return sides[0], sides[1]

@@ -1,0 +1,157 @@
+"""Values of imported rows, checked: what a cell of a CSV file holds as text is read as what it is.
+
+Each function takes the row (which knows its file and line), the name to call the value by, and the value. An empty
+cell is an absent one. What no column of the store can hold is refused here, so that nothing fails later.
+"""
+
+import json
+import math
+import unicodedata
+from collections.abc import Collection, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+from triphase.records.lines import Row, kind_of
+
+LONGEST_ID, LONGEST_NAME, LONGEST_MODEL, LONGEST_KIND = 200, 80, 400, 80
+MOST = 2**31 - 1
+"""The greatest whole number that every database keeps."""
+MOST_PLACE = 9_999
+_LAST_MOMENT = 1e11
+_TRUTHS = {"true": True, "false": False, "1": True, "0": False}
+
+
+def absent(value: Any) -> bool:
+    """Whether a cell holds nothing."""
+    return value is None or value == ""
+
+
+def word(row: Row, name: str, value: Any, longest: int) -> str:
+    """A name or an id: text in one line, no longer than the store keeps; a whole number is taken as its digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        row.refuse(f"{name} must be text, not {kind_of(value)}")
+    if not value.strip():
+        row.refuse(f"{name} is empty")
+    if len(value) > longest:
+        row.refuse(f"{name} has {len(value)} characters; use at most {longest}")
+    odd = next((one for one in value if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp")), None)
+    if odd is not None:
+        row.refuse(f"{name} contains the control character U+{ord(odd):04X}; take it out")
+    return value
+
+
+def free_text(row: Row, name: str, value: Any) -> str:
+    """Any text that can be stored; it may be empty."""
+    if not isinstance(value, str):
+        row.refuse(f"{name} must be text, not {kind_of(value)}")
+    odd = next((one for one in value if one == "\0" or unicodedata.category(one) == "Cs"), None)
+    if odd is not None:
+        row.refuse(f"{name} contains U+{ord(odd):04X}, which is no character of a text; take it out")
+    return value
+
+
+def number(row: Row, name: str, value: Any, *, least: float = 0.0, most: float = 1e11) -> float:
+    """A finite number from ``least`` to below ``most``."""
+    found = _float(value)
+    if not least <= found < most:
+        wanted = f"a number of at least {least:g} and below {most:g}" if least > -most else "a number"
+        row.refuse(f"{name} must be {wanted}, not {_shown(value)}")
+    return found
+
+
+def whole(row: Row, name: str, value: Any, least: int, most: int) -> int:
+    """A whole number in a range; 2.0 is 2."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        found = value
+    else:
+        approximate = _float(value)
+        if not math.isfinite(approximate) or approximate != int(approximate):
+            row.refuse(f"{name} must be a whole number, not {_shown(value)}")
+        found = int(approximate)
+    if not least <= found <= most:
+        row.refuse(f"{name} must be a whole number from {least} to {most}, not {_shown(value)}")
+    return found
+
+
+def truth(row: Row, name: str, value: Any) -> bool:
+    """true or false, also as text or as 1 and 0."""
+    found = _TRUTHS.get(str(value).strip().lower()) if isinstance(value, bool | int | str) else None
+    if found is None:
+        row.refuse(f"{name} must be true or false, not {_shown(value)}")
+    return found
+
+
+def moment(row: Row, name: str, value: Any) -> float:
+    """Seconds since the epoch: a number of them, or a date as ISO 8601 writes it (without a zone it is UTC)."""
+    given = value
+    if isinstance(value, str) and not math.isfinite(_float(value)):
+        try:
+            given = datetime.fromisoformat(value.strip())
+        except ValueError:
+            row.refuse(f"{name} must be seconds since 1970 or a date like 2026-01-31T12:00:00Z, not {_shown(value)}")
+    if isinstance(given, date) and not isinstance(given, datetime):
+        given = datetime(given.year, given.month, given.day, tzinfo=UTC)
+    if isinstance(given, datetime):
+        given = (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
+    found = _float(given)
+    if not 0 <= found < _LAST_MOMENT:
+        hint = "; is it in milliseconds?" if _LAST_MOMENT <= found < 1e14 else ""
+        row.refuse(f"{name} must be a moment after 1970, in seconds, not {_shown(value)}{hint}")
+    return found
+
+
+def listed(row: Row, name: str, value: Any, count: int | None = None) -> list[Any]:
+    """A list, also one that is written as JSON in a cell of text; with ``count`` of just so many entries."""
+    found = parsed(value)
+    if not isinstance(found, list):
+        row.refuse(f"{name} must be a list (in a cell of text, as JSON), not {kind_of(value)}")
+    if count is not None and len(found) != count:
+        row.refuse(f"{name} must be a list of {count}, one for each response, not of {len(found)}")
+    return found
+
+
+def parsed(value: Any) -> Any:
+    """The list or object that a text holds as JSON; anything else as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list | dict) else value
+
+
+def one_of(row: Row, name: str, value: Any, choices: Collection[str]) -> str:
+    """One of some words."""
+    if not isinstance(value, str) or value not in choices:
+        row.refuse(f"{name} is {_shown(value)}; write {' or '.join(choices)}")
+    return value
+
+
+def by_response(row: Row, name: str, value: Any, most: int) -> dict[str, int]:
+    """Whole numbers from 1 by response id, such as places."""
+    if not isinstance(value, Mapping):
+        row.refuse(f"{name} must be an object, response id to number, not {kind_of(value)}")
+    return {
+        word(row, f"an id in {name}", id_, LONGEST_ID): whole(row, f"{name}[{id_[:40]!r}]", each, 1, most)
+        for id_, each in value.items()
+    }
+
+
+def _float(value: Any) -> float:
+    """The value as a number; NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return math.nan
+    if isinstance(value, str) and "_" in value:
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _shown(value: Any) -> str:
+    return repr(value[:40] if isinstance(value, str) else value)[:60]
