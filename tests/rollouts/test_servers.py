@@ -125,3 +125,13 @@ def test_a_server_that_is_away_is_told_before_anything_is_sampled(tmp_path: Path
             servers.generate()
         servers.generator.close()
     assert servers.published == 0 and [one.path for one in there.asked] == ["/health"]
+
+
+def test_ids_without_a_token_are_not_asked_for_and_not_taken(tmp_path: Path) -> None:
+    with FakeServer(like_vllm).running() as server:
+        servers = Servers(tmp_path, server)
+        servers.generator._absent = frozenset({3, 48})
+        with pytest.raises(ServerError, match="answers with the token '3', which this model does not have"):
+            servers.generate()
+        servers.generator.close()
+    assert server.asked[-1].body["logit_bias"] == {"3": -100.0, "48": -100.0}

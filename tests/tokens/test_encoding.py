@@ -5,7 +5,7 @@ from tests.small import tokenizer
 
 from triphase.errors import DataError
 from triphase.records.types import Demonstration, Message, Pair, Prompt, RankedGroup
-from triphase.tokens.encoding import Encoded, encode_demonstrations, encode_groups, encode_prompt
+from triphase.tokens.encoding import Encoded, encode_demonstrations, encode_groups, encode_prompt, without_empty
 from triphase.tokens.template import Template
 
 TEMPLATE = Template(tokenizer())
@@ -78,3 +78,18 @@ def test_the_end_token_inside_a_prompt_ends_nothing() -> None:
     encoded = Encoded(encode_prompt(dialogue, TEMPLATE, room=4, max_length=64), tuple(TEMPLATE.response_ids("red")))
     assert encoded.prompt.count(TEMPLATE.end_id) == 3
     assert len(encoded.response) == 2
+
+
+def test_responses_without_tokens_are_left_out_and_counted_and_the_pairs_follow() -> None:
+    three = RankedGroup(
+        prompt("oak"), ("", "red", "blue"), (False, True, True), (Pair(0, 1, 1.0), Pair(2, 1, 0.75), Pair(2, 0, 0.5))
+    )
+    spaces = RankedGroup(prompt("elm"), ("  ", "red"), (False, True), (Pair(1, 0, 1.0),))
+    whole = group("red", "")  # an empty response that ends has its end token
+    found, count = without_empty([three, spaces, whole], TEMPLATE)
+    assert count == 2
+    assert [(item.responses, item.finished, item.pairs) for item in found] == [
+        (("red", "blue"), (True, True), (Pair(1, 0, 0.75),)),
+        (("red", ""), (True, True), whole.pairs),
+    ]
+    encode_groups(found, TEMPLATE, max_length=20)

@@ -13,7 +13,10 @@ from triphase.records.types import Comparison, RankedGroup
 def heldout_lines(
     groups: Sequence[RankedGroup], scores: Sequence[Sequence[float]], votes: Sequence[Comparison]
 ) -> list[dict[str, Any]]:
-    """One line for each vote of one labeler, so that accuracy compares with the agreement of two labelers."""
+    """One line for each vote of one labeler, so that accuracy compares with the agreement of two labelers.
+
+    Votes on responses that were left out of the groups, for want of tokens, have none.
+    """
     score_of = {
         (group.prompt.id, text): score
         for group, found in zip(groups, scores, strict=True)
@@ -29,6 +32,7 @@ def heldout_lines(
             "words_second": len(vote.rejected.split()),
         }
         for vote in votes
+        if (vote.prompt.id, vote.chosen) in score_of and (vote.prompt.id, vote.rejected) in score_of
     ]
 
 

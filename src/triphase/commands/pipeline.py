@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from triphase.commands.empties import report_empty_samples, usable_groups
 from triphase.commands.lines import heldout_lines, mixture_figures, sample_row
 from triphase.commands.references import SFT_MODEL, reference_samples
 from triphase.commands.run import Run, as_split
@@ -131,6 +132,7 @@ def run_sampling(run: Run) -> None:
                 )
                 store.add_responses(response for _, response, _ in found)
                 run.heed_stop()
+        report_empty_samples(store, SFT_MODEL)
 
 
 def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
@@ -161,9 +163,8 @@ def run_reward(run: Run) -> None:
         with run.store() as store:
             groups, heldout = store.ranked_groups("train"), store.ranked_groups("heldout")
             votes = store.comparisons("heldout")
-        if not groups:
-            raise DataError("no training prompt has a ranking; label some, or name data.preferences")
         shared, limit = run.model(), settings.model.max_length
+        groups, heldout = usable_groups(groups, heldout, shared.template)
         phase = RewardPhase(
             shared,
             encode_groups(groups, shared.template, max_length=limit),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from triphase.commands.run import Run
+from triphase.errors import DataError
 from triphase.models.roles import SharedModel
 from triphase.phases.sampling import sample_responses
 from triphase.records.types import Prompt, Response
@@ -13,7 +14,11 @@ SFT_MODEL = "sft"
 
 
 def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
-    """Responses of the SFT policy to training prompts: from the store, or sampled now where it has none."""
+    """Responses of the SFT policy to training prompts: from the store, or sampled now where it has none.
+
+    Raises:
+        DataError: none of them has a token.
+    """
     settings = run.settings
     prompts = {prompt.id: prompt for prompt in run.prompts("train")}
     wanted = settings.reward.calibration_samples
@@ -41,6 +46,11 @@ def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
         ids = tuple(shared.template.response_ids(response.text, finished=response.finished))
         if ids:
             encoded.append(Encoded(encode_prompt(prompt, shared.template, room=len(ids), max_length=limit), ids))
+    if not encoded:
+        raise DataError(
+            f"none of {len(pairs)} responses of the SFT policy has a token, so the score cannot be calibrated; allow "
+            "longer responses (max_response_tokens), or train the SFT policy longer"
+        )
     return encoded
 
 

@@ -35,7 +35,13 @@ def generator_of(run: Run, shared: SharedModel, batch_size: int, serving: Path) 
         save_policy(shared, POLICY, serving, with_value_head=False)
         return serving
 
-    end, size = shared.template.end_id, int(shared.backbone.head_weight.shape[0])
-    generator = ServerGenerator(run.settings.rollouts, publish, end_id=end, vocabulary_size=size, check=run.heed_stop)
+    generator = ServerGenerator(
+        run.settings.rollouts,
+        publish,
+        end_id=shared.template.end_id,
+        vocabulary_size=int(shared.backbone.head_weight.shape[0]),
+        absent=[] if shared.absent is None else shared.absent.tolist(),
+        check=run.heed_stop,
+    )
     with closing(generator) as servers:
         yield servers

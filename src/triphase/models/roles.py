@@ -47,7 +47,12 @@ class PolicyOutput:
 
 
 class SharedModel:
-    """One frozen base with the adapters and heads of all roles."""
+    """One frozen base with the adapters and heads of all roles.
+
+    Attributes:
+        absent: rows of the embedding that are no token (a padded vocabulary), or None where each is one. They are
+            never sampled and have no probability, in sampling and training alike.
+    """
 
     def __init__(
         self,
@@ -65,6 +70,8 @@ class SharedModel:
         )
         self.adapter_settings = settings
         self.template = Template(loaded.tokenizer, loaded.system_prompt)
+        absent = self.template.rows_without_token(len(self.backbone.head_weight))
+        self.absent = torch.tensor(absent, device=self.backbone.device) if absent else None
         # Whole models that are written say what pads: the plain class reads a score at the last token that does not.
         loaded.model.config.pad_token_id = self.template.pad_id
         self.base_name, self.base_note = base_name or loaded.name, base_note
@@ -142,4 +149,5 @@ class SharedModel:
             temperature=temperature,
             chunk_size=HEAD_ROWS,
             with_entropy=with_entropy,
+            absent=self.absent,
         )

@@ -15,6 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from triphase.objectives.masking import at_least_float32
 from triphase.objectives.shapes import require_positive, require_same_shape, require_shapes
 
+_NEVER = -1e30
+"""A logit whose probability is 0, finite so that 0 times it is 0."""
+
 
 def token_logprobs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """Log-probability of each target token under the policy at a temperature.
@@ -72,7 +75,14 @@ class ResponseLogprobs:
 
 
 def response_logprobs(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float, chunk_size: int, with_entropy: bool
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float,
+    chunk_size: int,
+    with_entropy: bool,
+    absent: Tensor | None = None,
 ) -> ResponseLogprobs:
     """Log-probabilities, and entropies if asked for, of N positions from their hidden states, without N × V logits.
 
@@ -94,6 +104,7 @@ def response_logprobs(
         temperature: T > 0.
         chunk_size: positions whose logits exist together.
         with_entropy: True adds the entropies.
+        absent: (A,) int64 rows of the head that are no token (a padded vocabulary); their probability is 0.
 
     Raises:
         ValueError: shapes do not fit, or temperature or chunk_size is not above 0.
@@ -101,11 +112,11 @@ def response_logprobs(
     require_shapes(hidden=(hidden, "N d"), weight=(weight, "V d"), targets=(targets, "N"))
     require_positive(temperature=temperature, chunk_size=chunk_size)
     if torch.is_grad_enabled() and weight.requires_grad:
-        return _trained_head(hidden, weight, targets, temperature, chunk_size, with_entropy)
+        return _trained_head(hidden, weight, targets, temperature, chunk_size, with_entropy, absent)
     if torch.is_grad_enabled() and hidden.requires_grad:
         apply: Callable[..., tuple[Tensor, Tensor | None]] = _FrozenHead.apply
-        return ResponseLogprobs(*apply(hidden, weight, targets, temperature, chunk_size, with_entropy))
-    parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, with_derivatives=False)
+        return ResponseLogprobs(*apply(hidden, weight, targets, temperature, chunk_size, with_entropy, absent))
+    parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, absent, with_derivatives=False)
     return ResponseLogprobs(parts.logprobs, parts.entropy)
 
 
@@ -120,12 +131,20 @@ class _Chunk:
 
 
 def _chunk(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, with_entropy: bool, with_derivatives: bool
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float,
+    with_entropy: bool,
+    absent: Tensor | None,
+    with_derivatives: bool,
 ) -> _Chunk:
     """One chunk; keeps one buffer of n × V alive, two with the entropy, and works in place on them."""
     shifted = at_least_float32(hidden.to(weight.dtype) @ weight.T)
     if temperature != 1:
         shifted.div_(temperature)
+    if absent is not None:
+        shifted.index_fill_(1, absent, _NEVER)
     shifted.sub_(shifted.amax(1, keepdim=True))
     at_target = shifted.gather(1, targets[:, None]).squeeze(1)
     exponentials = shifted.exp() if with_entropy else shifted.exp_()  # p·total
@@ -154,11 +173,12 @@ def _chunks(
     temperature: float,
     chunk_size: int,
     with_entropy: bool,
+    absent: Tensor | None,
     with_derivatives: bool,
 ) -> _Chunk:
     """All chunks one after the other, joined."""
     parts = [
-        _chunk(rows, weight, tokens, temperature, with_entropy, with_derivatives)
+        _chunk(rows, weight, tokens, temperature, with_entropy, absent, with_derivatives)
         for rows, tokens in zip(torch.split(hidden, chunk_size), torch.split(targets, chunk_size), strict=True)
     ]
     return _Chunk(
@@ -186,8 +206,9 @@ class _FrozenHead(torch.autograd.Function):
         temperature: float,
         chunk_size: int,
         with_entropy: bool,
+        absent: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, with_derivatives=True)
+        parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, absent, with_derivatives=True)
         ctx.save_for_backward(parts.logprobs_derivative, parts.entropy_derivative)
         ctx.set_materialize_grads(False)
         ctx.hidden_dtype = hidden.dtype
@@ -201,16 +222,24 @@ class _FrozenHead(torch.autograd.Function):
             if gradient is not None
         ]
         total = sum(terms[1:], terms[0]).to(ctx.hidden_dtype) if terms else None
-        return total, None, None, None, None, None
+        return total, None, None, None, None, None, None
 
 
 def _trained_head(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk_size: int, with_entropy: bool
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float,
+    chunk_size: int,
+    with_entropy: bool,
+    absent: Tensor | None,
 ) -> ResponseLogprobs:
     """The head as a parameter: each chunk by the definition, under activation checkpointing."""
 
     def numbers(rows: Tensor, weight: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         logits = rows.to(weight.dtype) @ weight.T
+        if absent is not None:
+            logits = logits.index_fill(1, absent, _NEVER)
         return token_logprobs(logits, tokens, temperature), entropy(logits, temperature) if with_entropy else None
 
     parts = [

@@ -69,6 +69,8 @@ class LocalGenerator:
                 # 2. one token for each row that goes on
                 drawn = [0.0 if is_done(row) else uniforms[row][len(responses[row])] for row in rows]
                 logits = multiply(head, stepper.hidden.t()).t()
+                if shared.absent is not None:
+                    logits.index_fill_(1, shared.absent, -math.inf)
                 uniform = torch.tensor(drawn, dtype=torch.float64).to(logits.device)
                 tokens = sample(logits, temperature, uniform)
                 finished = 0

@@ -33,16 +33,19 @@ class ServerGenerator:
         *,
         end_id: int,
         vocabulary_size: int,
+        absent: Sequence[int] = (),
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """``publish`` writes the policy's adapter to a directory, as peft reads it, and returns that directory.
 
+        ``absent`` are ids below ``vocabulary_size`` that are no token; the servers are asked not to sample them.
         ``check`` is called a few times a second while a server is waited for, and may raise to end the wait.
         """
         self._settings = settings
         self._publish = publish
         self._end_id = end_id
         self._vocabulary_size = vocabulary_size
+        self._absent = frozenset(absent)
         self._clients = [JsonClient(address, settings, setting=_SETTING, check=check) for address in settings.addresses]
         self._healthy = False
 
@@ -69,6 +72,8 @@ class ServerGenerator:
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
         }
+        if self._absent:
+            fixed["logit_bias"] = {str(token): -100.0 for token in sorted(self._absent)}
 
         def ask(index: int) -> Generated:
             client, request = self._clients[index % len(self._clients)], requests[index]
@@ -112,7 +117,7 @@ class ServerGenerator:
         if not ids or len(ids) > limit:
             raise client.error(path, f"answers with {len(ids)} tokens, where 1 to {limit} were asked for")
         for token in ids:
-            if type(token) is not int or not 0 <= token < self._vocabulary_size:
+            if type(token) is not int or not 0 <= token < self._vocabulary_size or token in self._absent:
                 raise client.error(
                     path, f"answers with the token {client.shown(str(token), 20)}, which this model does not have"
                 )

@@ -1,7 +1,7 @@
 """Records to token ids, with the limits checked: what is too long is an error, never cut in silence."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from triphase.errors import DataError
 from triphase.records.types import Demonstration, Prompt, RankedGroup
@@ -62,6 +62,31 @@ def encode_demonstrations(
         prompt = encode_prompt(demonstration.prompt, template, room=len(response), max_length=max_length)
         encoded.append(Encoded(prompt, response))
     return encoded
+
+
+def without_empty(groups: Iterable[RankedGroup], template: Template) -> tuple[list[RankedGroup], int]:
+    """Groups without the responses that have no token (cut off before any text, or special tokens and space alone),
+    and how many responses were left out. A group that then orders nothing goes with them."""
+    kept, count = [], 0
+    for group in groups:
+        whole = [
+            bool(template.response_ids(text, finished=finished))
+            for text, finished in zip(group.responses, group.finished, strict=True)
+        ]
+        if not all(whole):
+            count += whole.count(False)
+            place = [sum(whole[:index]) for index in range(len(whole))]
+            pairs = tuple(
+                replace(pair, first=place[pair.first], second=place[pair.second])
+                for pair in group.pairs
+                if whole[pair.first] and whole[pair.second]
+            )
+            responses = tuple(text for text, there in zip(group.responses, whole, strict=True) if there)
+            finished_ones = tuple(ends for ends, there in zip(group.finished, whole, strict=True) if there)
+            group = replace(group, responses=responses, finished=finished_ones, pairs=pairs)
+        if group.pairs:
+            kept.append(group)
+    return kept, count
 
 
 def encode_groups(groups: Iterable[RankedGroup], template: Template, *, max_length: int) -> list[EncodedGroup]:

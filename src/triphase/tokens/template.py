@@ -56,6 +56,11 @@ class Template:
         """The text of response ids, special tokens left out, white space at the ends removed."""
         return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True)).strip()
 
+    def rows_without_token(self, rows: int) -> list[int]:
+        """Which of the first ``rows`` ids are no token: embeddings are often padded to a round number."""
+        known = set(self.tokenizer.get_vocab().values())
+        return [row for row in range(rows) if row not in known]
+
     def _find_end(self) -> int:
         eos = self.tokenizer.eos_token_id
         if not self.is_chat:
