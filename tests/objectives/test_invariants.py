@@ -123,3 +123,28 @@ def test_what_is_not_finite_is_named(junk: float) -> None:
 def test_a_scalar_that_is_not_finite_is_named() -> None:
     with pytest.raises(InvariantError, match=r"loss is nan at \(\)"):
         objectives.require_finite(loss=torch.tensor(math.nan))
+
+
+@pytest.mark.parametrize(("coefficient", "size"), [(1000.0, 1.0), (0.05, 1000.0), (1e6, 1e6), (3e30, 1.0)])
+def test_large_rewards_are_not_taken_for_misplaced(coefficient: float, size: float) -> None:
+    logprobs, reference, scores = noise(3, 5, seed=1), noise(3, 5, seed=2), size * noise(3, seed=3)
+    rewards = objectives.token_rewards(scores, logprobs, reference, MASK, kl_coefficient=coefficient)
+    penalty = objectives.kl_penalty(logprobs, reference, MASK, kl_coefficient=coefficient)
+    objectives.require_scores_on_last_token(rewards, scores, penalty, MASK)
+    with pytest.raises(InvariantError, match="the score stands on padding"):
+        objectives.require_scores_on_last_token(rewards + 3 * penalty, scores, penalty, MASK)
+
+
+def test_a_misplaced_score_is_found_under_a_large_penalty() -> None:
+    logprobs, reference, scores = noise(3, 5, seed=1), noise(3, 5, seed=2), noise(3, seed=3)
+    penalty = objectives.kl_penalty(logprobs, reference, MASK, kl_coefficient=1000.0)
+    with pytest.raises(InvariantError, match="the score stands on padding"):
+        objectives.require_scores_on_last_token(-penalty, scores, penalty, MASK)
+
+
+def test_what_overflows_is_named_as_that() -> None:
+    scores, flat = torch.tensor([1.0, math.inf, 0.0]), torch.zeros(3, 5)
+    with pytest.raises(InvariantError, match=r"the score is inf at \(1,\): the scorer's scale is beyond"):
+        objectives.require_scores_on_last_token(flat, scores, flat, MASK)
+    with pytest.raises(InvariantError, match=r"the KL penalty is inf at \(0, 0\): the KL coefficient is beyond"):
+        objectives.require_scores_on_last_token(flat, torch.zeros(3), flat + math.inf, MASK)

@@ -17,14 +17,19 @@ from tests.objectives.toy import (
     ending,
     evaluate,
     every_response,
+    five_arms,
     no_whitening,
+    policy_after_ppo,
     response_probabilities,
+    total_variation,
     two_tokens,
     variable_length,
 )
+from tests.objectives.toy_pipeline import Pipeline
 from torch import Tensor
 
 from triphase import objectives
+from triphase.settings.schema import PPOSettings
 
 GATE = 0.005
 UNSEEN_BY_THE_GATE = "padding in advantage whitening"
@@ -173,6 +178,58 @@ def test_ppo_with_a_fault_misses_the_optimum(fault: str) -> None:
 def test_ppo_with_k3_in_the_reward_misses_two_tokens_by_far() -> None:
     found = distance_after_ppo(two_tokens(), FAULTS["k3 in the reward"], kl_coefficient=1.0, seed=0)
     assert found > 0.6
+
+
+# The shaping of PPOPhase, whole, for every choice of score_normalization
+
+WORLDS = {"five arms": (five_arms, 0.7), "two tokens": (two_tokens, 1.0), "variable length": (variable_length, 0.7)}
+NO_LIMIT = {"missing_eos_penalty": 0.0, "score_limit": None}
+
+
+def after_pipeline(world: str, pipeline: Pipeline, factor: float = 1.0) -> tuple[float, float]:
+    """Distances from the optimum of the coefficient in the settings, and from that of the effective one."""
+    make, coefficient = WORLDS[world]
+    assert callable(make)
+    found = policy_after_ppo(make(), pipeline.method(), kl_coefficient=coefficient, seed=0)
+    reached = response_probabilities(make(), found)
+    effective = pipeline.figures["ppo/effective_kl_coefficient"] / factor
+    return tuple(total_variation(reached, best_probabilities(make(), beta)) for beta in (coefficient, effective))
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("kind", ["calibrated", "running", "raw"])
+def test_the_coefficient_means_what_it_says(world: str, kind: str) -> None:
+    pipeline = Pipeline(score_normalization=kind, missing_eos_penalty=0.0)
+    assert max(after_pipeline(world, pipeline)) < GATE
+    assert pipeline.figures["ppo/effective_kl_coefficient"] == pytest.approx(WORLDS[world][1])
+
+
+def test_the_default_is_one_of_these() -> None:
+    assert PPOSettings().score_normalization == "calibrated"
+
+
+@pytest.mark.parametrize(("world", "least"), [("five arms", 0.5), ("two tokens", 0.01), ("variable length", 0.05)])
+def test_batch_whitening_ends_elsewhere(world: str, least: float) -> None:
+    assert after_pipeline(world, Pipeline(score_normalization="batch", missing_eos_penalty=0.0))[0] > least
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("kind", ["calibrated", "running"])
+def test_a_scorer_of_any_scale_ends_at_the_optimum_of_the_effective_coefficient(world: str, kind: str) -> None:
+    pipeline = Pipeline(calibrated=False, offset=500.0, factor=200.0, score_normalization=kind, **NO_LIMIT)
+    assert after_pipeline(world, pipeline, factor=200.0)[1] < GATE
+
+
+@pytest.mark.parametrize("offset", [-3.0, 3.0])
+def test_an_offset_of_every_score_changes_nothing(offset: float) -> None:
+    """To the rounding of float32, which Adam carries on: the same policy, not another of the same quality."""
+    world = variable_length()
+    plain, moved = (
+        policy_after_ppo(world, Pipeline(offset=by).method(), kl_coefficient=0.7, seed=0, iterations=30)
+        for by in (0.0, offset)
+    )
+    assert torch.allclose(plain, moved, atol=1e-3)
+    assert not torch.allclose(plain, world.reference_logits, atol=0.1)
 
 
 # Direct tests of two faults: the optimum moves little by the one, and not at all by the other

@@ -5,9 +5,10 @@ best policy for E[score] - β·KL to the reference is π*(y) ∝ π_ref(y)·exp(
 can be planted are the fields of ``Method``; its defaults are the sound ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,15 +87,25 @@ class Method:
 SOUND = Method()
 
 
-def bandit() -> World:
-    """One token of three."""
+def one_token(probabilities: Sequence[float], scores: Sequence[float]) -> World:
+    """One token, with these probabilities under the reference, and these scores."""
     return World(
-        next_state=torch.full((1, 3), OVER),
-        reference_logits=torch.tensor([[0.5, 0.3, 0.2]]).log(),
-        scores=torch.tensor([[0.0, 1.0, 2.0]]),
-        finished=torch.ones(1, 3, dtype=torch.bool),
+        next_state=torch.full((1, len(scores)), OVER),
+        reference_logits=torch.tensor([probabilities]).log(),
+        scores=torch.tensor([scores]),
+        finished=torch.ones(1, len(scores), dtype=torch.bool),
         length_limit=1,
     )
+
+
+def bandit() -> World:
+    """One token of three."""
+    return one_token([0.5, 0.3, 0.2], [0.0, 1.0, 2.0])
+
+
+def five_arms() -> World:
+    """One token of five, the rarest the best: the policy must leave the reference far behind."""
+    return one_token([0.35, 0.25, 0.2, 0.15, 0.05], [-0.4, 0.9, 0.1, 1.7, 2.6])
 
 
 def two_tokens() -> World:
@@ -221,7 +232,16 @@ def update_loss(
     )
 
 
-def distance_after_ppo(
+def distance_after_ppo(world: World, method: Method, *, kl_coefficient: float, **options: Any) -> float:
+    """The total variation distance from π* of a policy after PPO, at the sampling temperature."""
+    policy = policy_after_ppo(world, method, kl_coefficient=kl_coefficient, **options)
+    temperature = method.sampling_temperature
+    return total_variation(
+        response_probabilities(world, policy, temperature), best_probabilities(world, kl_coefficient, temperature)
+    )
+
+
+def policy_after_ppo(
     world: World,
     method: Method,
     *,
@@ -231,8 +251,8 @@ def distance_after_ppo(
     learning_rate: float = 0.03,
     batch_size: int = 512,
     epochs: int = 4,
-) -> float:
-    """Train a policy by PPO from the reference on; its total variation distance from π* at the sampling temperature."""
+) -> Tensor:
+    """The logits (S, V) of a policy that PPO trained from the reference on."""
     generator = torch.Generator().manual_seed(seed)
     policy = world.reference_logits.clone().requires_grad_()
     values = torch.zeros(len(world.next_state), requires_grad=True)
@@ -249,8 +269,4 @@ def distance_after_ppo(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    temperature = method.sampling_temperature
-    return total_variation(
-        response_probabilities(world, policy.detach(), temperature),
-        best_probabilities(world, kl_coefficient, temperature),
-    )
+    return policy.detach()

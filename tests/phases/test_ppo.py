@@ -13,6 +13,7 @@ from triphase.phases.experience import Experience, evaluate_rollout, minibatches
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import advantages_of, shape_rewards
+from triphase.phases.score_scale import ScoreScale
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.settings.schema import OptimizerSettings, PPOSettings
@@ -49,7 +50,13 @@ def rolled_out(ppo: PPOPhase, iteration: int = 0) -> tuple[list[Encoded], Experi
     generated = ppo._sample(iteration, chosen)
     made = [Encoded(ppo.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)]
     found = evaluate_rollout(ppo.shared, made, ppo.settings, seed=ppo.seed, iteration=iteration)
-    rewards, _ = shape_rewards(found, generated, ppo.settings, kl_coefficient=0.05)
+    rewards, _ = shape_rewards(
+        found,
+        torch.tensor([answer.finished for answer in generated]),
+        ppo.settings,
+        kl_coefficient=0.05,
+        scale=ScoreScale(),
+    )
     return made, found, advantages_of(rewards, found, ppo.settings)
 
 

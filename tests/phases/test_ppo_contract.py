@@ -20,9 +20,9 @@ from triphase.phases import rewards as rewards_module
 from triphase.phases.experience import evaluate_rollout
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import advantages_of, shape_rewards
+from triphase.phases.score_scale import ScoreScale
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.rollouts.types import Generated
 from triphase.settings.schema import AdapterSettings, ModelSettings, OptimizerSettings, PPOSettings
 from triphase.tokens.encoding import Encoded
 
@@ -158,7 +158,13 @@ def test_the_gradient_does_not_depend_on_the_microbatches() -> None:
             for number, answer in zip(ppo._prompts_of(0), generated, strict=True)
         ]
         found = evaluate_rollout(shared, samples, ppo.settings, seed=0, iteration=0)
-        rewards, _ = shape_rewards(found, generated, ppo.settings, kl_coefficient=0.05)
+        rewards, _ = shape_rewards(
+            found,
+            torch.tensor([answer.finished for answer in generated]),
+            ppo.settings,
+            kl_coefficient=0.05,
+            scale=ScoreScale(),
+        )
         advantages = advantages_of(rewards, found, ppo.settings)
         minibatch_module.accumulate_gradients(shared, found.minibatches[0], found, advantages, ppo.settings, first=True)
         gradients.append([value.grad.clone() for value in shared.adapters.parameters(POLICY).values()])
@@ -170,10 +176,10 @@ def test_the_gradient_does_not_depend_on_the_microbatches() -> None:
 def test_scores_stand_on_the_last_real_token_and_pay_for_a_missing_end() -> None:
     shared = shared_model()
     shared.adapters.add(POLICY)
-    chosen = settings(standardise_scores=False, missing_eos_penalty=1.0, score_limit=None)
+    chosen = settings(score_normalization="raw", missing_eos_penalty=1.0, score_limit=None)
     samples = [Encoded((3, 4), (5, 6, 1)), Encoded((3, 4, 5), (7,))]
     found = evaluate_rollout(shared, samples, chosen, seed=0, iteration=1)
-    rewards, _ = shape_rewards(found, [Generated((5, 6, 1), True), Generated((7,), False)], chosen, kl_coefficient=0.0)
+    rewards, _ = shape_rewards(found, torch.tensor([True, False]), chosen, kl_coefficient=0.0, scale=ScoreScale())
     scores = found.scores.tolist()
     expected = torch.tensor([[0.0, 0.0, scores[0]], [scores[1] - 1.0, 0.0, 0.0]])
     torch.testing.assert_close(rewards, expected)
@@ -232,7 +238,7 @@ def test_the_policy_learns_and_nothing_else_moves(tmp_path: Path) -> None:
     base = {name: value.clone() for name, value in shared.backbone.model.named_parameters() if "lora" not in name}
     lines = Lines()
     chosen = settings(
-        iterations=30, batch_size=64, minibatch_size=32, kl_coefficient=0.0, standardise_scores=False, epochs=3
+        iterations=30, batch_size=64, minibatch_size=32, kl_coefficient=0.0, score_normalization="raw", epochs=3
     )
     phase(shared, chosen).fit(tmp_path, emit=lines, keep=1)
     scores = [row["ppo/proxy_score"] for _, row in lines.rows]

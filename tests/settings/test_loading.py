@@ -69,7 +69,7 @@ def test_overrides_win_and_are_read_as_yaml() -> None:
     assert overridden("ppo.kl-coefficient", "0.02").ppo.kl_coefficient == 0.02
     assert overridden("ppo.kl_coefficient", "2e-2").ppo.kl_coefficient == 0.02
     assert overridden("ppo.kl-target", "null").ppo.kl_target is None
-    assert overridden("ppo.standardise-scores", "false").ppo.standardise_scores is False
+    assert overridden("ppo.standardise-advantages", "false").ppo.standardise_advantages is False
     assert overridden("adapters.targets", "[q_proj, v_proj]").adapters.targets == ("q_proj", "v_proj")
     assert overridden("data.demonstrations.0.weight", "3").data.demonstrations[0].weight == 3
     assert overridden("arms.free.clip-range", "0.1").ppo_of("free").clip_range == 0.1

@@ -104,7 +104,8 @@ _TABLE = (
     ),
     Metric(
         "ppo/proxy_score",
-        "reward model's score r_θ(x, y), calibrated, before penalty, clipping and standardising",
+        "reward model's score r_θ(x, y), calibrated (or a server's, as it gives it), before score_normalization, "
+        "clipping and penalty",
         "standard deviations of reference samples",
         _EPISODES,
         "rises from about 0",
@@ -125,10 +126,19 @@ _TABLE = (
     ),
     Metric(
         "ppo/kl_coefficient",
-        "weight of the KL penalty in the token rewards",
-        "score a nat",
+        "β, weight of the KL penalty in the token rewards",
+        "score as used per nat",
         "none: the iteration's value",
         "constant, or slowly moving where kl_target is set",
+    ),
+    Metric(
+        "ppo/effective_kl_coefficient",
+        "β · s, s = what the scores were divided by (score_normalization): 1 under raw; the run's scale under "
+        "calibrated (1 for a calibrated reward model) and running; the rollout's deviation under batch; absent where "
+        "all scores are equal",
+        "score as the scorer gives it, per nat",
+        "none: the iteration's value",
+        "constant; under batch it falls as the policy concentrates, and the penalty with it",
     ),
     Metric(
         "ppo/entropy",
@@ -207,7 +217,7 @@ _TABLE = (
     ),
     Metric(
         "ppo/clipped_scores",
-        "share of responses whose score was cut to ± score_limit",
+        "share of responses whose score was cut at score_limit",
         "share",
         _EPISODES,
         "near 0",
@@ -225,7 +235,7 @@ _TABLE = (
         "Â_t + V(s_t), what the critic is fitted to",
         "score as used",
         _RESPONSE_TOKENS,
-        "rises where scores are not standardised; else stays around −coefficient·KL",
+        "under raw it rises with the score; else it stays around −coefficient·KL, since scores are centered",
     ),
     Metric("ppo/seconds_generation", "time to write the responses", "seconds", "the iteration", "steady"),
     Metric("ppo/seconds_scoring", "time for scores, reference and values", "seconds", "the iteration", "steady"),

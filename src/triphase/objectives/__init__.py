@@ -6,6 +6,7 @@ loss returns itself, differentiable, and a frozen record of detached metrics.
 
 from triphase.objectives.advantages import (
     Advantages,
+    centre_scores,
     clip_scores,
     generalised_advantages,
     kl_penalty,
@@ -78,6 +79,7 @@ __all__ = [
     "SupervisedMetrics",
     "ValueMetrics",
     "bradley_terry_loss",
+    "centre_scores",
     "clip_scores",
     "clipped_policy_loss",
     "clipped_value_loss",

@@ -78,6 +78,31 @@ def clip_scores(scores: Tensor, limit: float) -> tuple[Tensor, int]:
     return scores.clamp(-limit, limit), int((scores.abs() > limit).sum())
 
 
+def centre_scores(scores: Tensor) -> Tensor:
+    """Subtract from each score the mean of the others of its rollout; a score alone stays as it is.
+
+        r'_b = r_b - (1/(B-1)) · Σ_{j≠b} r_j = (r_b - mean(r)) · B/(B-1)
+
+    What is subtracted does not depend on response b, so it is a baseline: the policy gradient keeps its expectation,
+    where subtracting the mean of all would weaken the score by (B-1)/B against the KL penalty. Equal scores become
+    exactly 0, and a constant added to all of them changes nothing.
+
+    Args:
+        scores: (B,).
+
+    Raises:
+        ValueError: scores are not (B,).
+
+    Source: the leave-one-out baseline of Ahmadian et al. (arXiv 2402.14740), over the rollout instead of one prompt.
+    """
+    require_shapes(scores=(scores, "B"))
+    count = len(scores)
+    if count == 1:
+        return scores
+    wide = scores.double() - scores.double()[0]  # so that equal scores are 0 without rounding
+    return ((wide - wide.mean()) * (count / (count - 1))).to(scores.dtype)
+
+
 def kl_penalty(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, *, kl_coefficient: float) -> Tensor:
     """What each token costs for leaving the reference.
 

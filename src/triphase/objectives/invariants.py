@@ -115,46 +115,62 @@ def require_zero_reference_kl(
 
 
 def require_scores_on_last_token(
-    token_rewards: Tensor, scores: Tensor, kl_penalty: Tensor, mask: Tensor, *, tolerance: float = 1e-5
+    token_rewards: Tensor, scores: Tensor, kl_penalty: Tensor, mask: Tensor, *, tolerance: float = 1e-6
 ) -> None:
     """Check that token rewards are minus the KL penalty, plus the score at the last real token and nowhere else.
 
-        |R_t + penalty_t - r·[t is the last token]| ≤ tolerance   everywhere, padding included
+        |R_t + penalty_t - r·[t is the last token]| ≤ tolerance · (1 + |penalty_t| + |r|·[t is the last token])
+
+    everywhere, padding included: the sum of a penalty of 5,000 and a score of 2 is rounded like 5,000.
 
     Args:
         token_rewards: (B, R).
         scores: (B,).
         kl_penalty: (B, R), positive where it costs; 0 at padding.
         mask: (B, R) bool.
-        tolerance: of the sums, in units of the score.
+        tolerance: of the sums, relative; a few roundings of float32.
 
     Raises:
         ValueError: shapes do not fit, or a response has no token.
-        InvariantError: giving the worst difference and its place.
+        InvariantError: a score or a penalty is not finite; or giving the worst difference and its place.
     """
     require_shapes(
         token_rewards=(token_rewards, "B R"), scores=(scores, "B"), kl_penalty=(kl_penalty, "B R"), mask=(mask, "B R")
     )
+    _require_representable(scores, kl_penalty)
     expected = torch.zeros_like(token_rewards)
     expected.scatter_(1, last_true_index(mask)[:, None], scores.to(expected.dtype)[:, None])
     _require_near(
         "the token reward without KL penalty and score",
         token_rewards + kl_penalty - expected,
         0.0,
-        tolerance,
+        tolerance * (1 + kl_penalty.detach().double().abs() + expected.double().abs()),
         "the score stands on padding or on another token than the last, the KL penalty was not taken on every token or "
         "has the wrong sign, or the token rewards were rescaled before",
     )
 
 
-def _require_near(quantity: str, actual: Tensor, wanted: float, tolerance: float, causes: str) -> None:
-    """Raise InvariantError unless every element is within the tolerance of what is wanted; NaN never is."""
+def _require_representable(scores: Tensor, kl_penalty: Tensor) -> None:
+    """Raise InvariantError where the terms of a reward are beyond what float32 holds: no sum of them means anything."""
+    terms = {"the score": (scores, "the scorer's scale"), "the KL penalty": (kl_penalty, "the KL coefficient")}
+    for name, (values, cause) in terms.items():
+        broken = ~torch.isfinite(values)
+        if bool(broken.any()):
+            place = tuple(broken.nonzero()[0].tolist())
+            raise InvariantError(
+                f"{name} is {float(values[place])} at {place}: {cause} is beyond what {values.dtype} holds; lower it"
+            )
+
+
+def _require_near(quantity: str, actual: Tensor, wanted: float, tolerance: float | Tensor, causes: str) -> None:
+    """Raise InvariantError unless every element is within its tolerance of what is wanted; NaN never is."""
     distance = (actual.detach().double() - wanted).abs()
-    if bool((distance <= tolerance).all()):
+    allowed = torch.as_tensor(tolerance, dtype=torch.float64, device=distance.device).expand_as(distance)
+    if bool((distance <= allowed).all()):
         return
-    worst = int(torch.nan_to_num(distance, nan=float("inf")).argmax())
+    worst = int(torch.nan_to_num(distance - allowed, nan=float("inf")).argmax())
     place = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), distance.shape))
     raise InvariantError(
-        f"{quantity} must be {wanted:g} within {tolerance:g}, but is {float(actual[place]):.6g} at {place}; "
-        f"likely causes: {causes}"
+        f"{quantity} must be {wanted:g} within {float(allowed[place]):g}, but is {float(actual[place]):.6g} at "
+        f"{place}; likely causes: {causes}"
     )

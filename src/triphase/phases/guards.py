@@ -25,7 +25,7 @@ def judge_by(loss: str) -> Judge:
 
 
 def judge_rollout(position: int, metrics: Mapping[str, float]) -> tuple[int, float] | None:
-    """Judges a PPO iteration by score − coefficient · KL, the mean of what PPO maximises.
+    """Judges a PPO iteration by score − effective coefficient · KL, the mean of what PPO maximises.
 
     It is measured on the rollout, so it judges the weights from before the iteration's updates. The gold score is not
     asked: nobody has one in earnest, and weights chosen by it would no longer be measured by it.
@@ -34,6 +34,7 @@ def judge_rollout(position: int, metrics: Mapping[str, float]) -> tuple[int, flo
     if any(name not in metrics for name in needed):
         return None
     score, coefficient, kl = (metrics[name] for name in needed)
+    coefficient = metrics.get("ppo/effective_kl_coefficient", coefficient)
     return position - 1, score - coefficient * kl
 
 

@@ -22,6 +22,7 @@ from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.measures import Clock, Gold, Means, Sample, figures_of, samples_of
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.rewards import advantages_of, shape_rewards
+from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.records.types import Prompt
 from triphase.rollouts.scorer import Answer, RemoteScorer
 from triphase.rollouts.types import Generated, Generator, Request
@@ -139,7 +140,9 @@ class PPOPhase:
             return self._refused(iteration, experience) | clock.laps
         # 3. rewards at every token, and advantages
         coefficient = float(self.state.values["kl_coefficient"])
-        rewards, shaped = shape_rewards(experience, generated, self.settings, kl_coefficient=coefficient)
+        finished = torch.tensor([answer.finished for answer in generated], device=experience.scores.device)
+        scale = self._scale_with(experience.scores)
+        rewards, shaped = shape_rewards(experience, finished, self.settings, kl_coefficient=coefficient, scale=scale)
         advantages = advantages_of(rewards, experience, self.settings)
         # 4. epochs of clipped updates
         updates = self._update(iteration, experience, advantages)
@@ -181,6 +184,13 @@ class PPOPhase:
                 for number, text, answer in zip(chosen, texts, generated, strict=True)
             ]
         )
+
+    def _scale_with(self, scores: Tensor) -> ScoreScale:
+        """The run's scale of scores, those of this rollout counted in; it is kept with the controllers' numbers."""
+        kept = self.state.values.get("score_scale")
+        scale = next_scale(kept, scores, self.settings, calibrated=self.scorer is None)
+        self.state.values["score_scale"] = scale.as_values()
+        return scale
 
     def _update(self, iteration: int, experience: Experience, advantages: Advantages) -> dict[str, float]:
         sums, steps, skipped, first, approximate = Means(), 0, 0, True, 0.0

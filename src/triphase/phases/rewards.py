@@ -1,12 +1,12 @@
 """From the scores of a rollout to rewards at every token, and to advantages."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from triphase.errors import TrainingError
 from triphase.objectives.advantages import (
     Advantages,
+    centre_scores,
     clip_scores,
     generalised_advantages,
     kl_penalty,
@@ -15,36 +15,72 @@ from triphase.objectives.advantages import (
     token_rewards,
 )
 from triphase.objectives.invariants import require_scores_on_last_token
-from triphase.objectives.masking import standardise
+from triphase.objectives.masking import moments, standardise
 from triphase.phases.experience import Experience
-from triphase.rollouts.types import Generated
+from triphase.phases.score_scale import ScoreScale, has_spread
 from triphase.settings.schema import PPOSettings
 
 
 def shape_rewards(
-    experience: Experience, generated: Sequence[Generated], settings: PPOSettings, *, kl_coefficient: float
+    experience: Experience,
+    finished: Tensor,
+    settings: PPOSettings,
+    *,
+    kl_coefficient: float,
+    scale: ScoreScale,
 ) -> tuple[Tensor, dict[str, float]]:
     """Rewards at every token from the scores of a rollout, and figures of what was done to them.
 
-    Scores are clipped, pay for a missing end, and are standardised over the rollout; then comes the KL penalty.
+    Scores are brought to the run's scale, clipped, pay for a missing end and are centered; then comes the KL penalty.
+    ``finished`` (B,) is True where the response has its end token.
+
+    Raises:
+        TrainingError: the KL penalty is beyond float32.
     """
     mask = experience.batch.response_mask
-    finished = torch.tensor([answer.finished for answer in generated], device=mask.device)
-    scores = experience.scores
-    shaped: dict[str, float] = {}
-    if settings.score_limit is not None:
-        scores, clipped = clip_scores(scores, settings.score_limit)
-        shaped["ppo/clipped_scores"] = float(clipped)
-    scores = penalise_unfinished(scores, finished, settings.missing_eos_penalty)
-    if settings.standardise_scores and float(scores.std(unbiased=False)) > 0:
-        scores = standardise(scores, torch.ones_like(scores, dtype=torch.bool))
-    shaped["ppo/kl_coefficient"] = kl_coefficient
+    scores, divisor, figures = shape_scores(experience.scores, finished, settings, scale)
+    figures["ppo/kl_coefficient"] = kl_coefficient
+    if divisor is not None:
+        figures["ppo/effective_kl_coefficient"] = kl_coefficient * divisor
     divergence = experience.logprobs, experience.reference_logprobs, mask
+    penalty = kl_penalty(*divergence, kl_coefficient=kl_coefficient)
+    if not bool(torch.isfinite(penalty).all()):
+        raise TrainingError(f"ppo.kl_coefficient: {kl_coefficient:g} times a log-ratio is beyond float32; lower it")
     rewards = token_rewards(scores, *divergence, kl_coefficient=kl_coefficient)
-    require_scores_on_last_token(rewards, scores, kl_penalty(*divergence, kl_coefficient=kl_coefficient), mask)
+    require_scores_on_last_token(rewards, scores, penalty, mask)
     if settings.rescale_token_rewards:
         rewards = rescale_token_rewards(rewards, mask)
-    return rewards, shaped
+    return rewards, figures
+
+
+def shape_scores(
+    scores: Tensor, finished: Tensor, settings: PPOSettings, scale: ScoreScale
+) -> tuple[Tensor, float | None, dict[str, float]]:
+    """(B,) scores as the KL penalty meets them, what they were divided by, and figures of what was done.
+
+        calibrated, running:  center(clip((r - m)/s, ± limit) - penalty·[no end])      m, s of the run
+        batch:                standardize(clip(r, ± limit) - penalty·[no end])
+        raw:                  clip(r, ± limit) - penalty·[no end]
+
+    The divisor is None where nothing was divided because the scores do not differ.
+    """
+    figures: dict[str, float] = {}
+    kind = settings.score_normalization
+    keeps_scale = kind in ("calibrated", "running")
+    if keeps_scale:
+        scores = scale.normalized(scores)
+    if settings.score_limit is not None:
+        scores, clipped = clip_scores(scores, settings.score_limit)
+        figures["ppo/clipped_scores"] = clipped / len(scores)
+    scores = penalise_unfinished(scores, finished, settings.missing_eos_penalty)
+    if keeps_scale:
+        return centre_scores(scores), scale.scale, figures
+    if kind == "raw":
+        return scores, 1.0, figures
+    everything = torch.ones_like(scores, dtype=torch.bool)
+    deviation = float(moments(scores, everything).variance.sqrt()) if has_spread(scores, 0.0) else None
+    whitened = torch.zeros_like(scores) if deviation is None else standardise(scores, everything)
+    return whitened, deviation, figures
 
 
 def advantages_of(rewards: Tensor, experience: Experience, settings: PPOSettings) -> Advantages:

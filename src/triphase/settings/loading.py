@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from triphase.errors import SettingsError
 from triphase.settings.base import Settings
 from triphase.settings.fields import allowed_values, as_text, element_of, section_of
+from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import PPOSettings, RunSettings
 from triphase.settings.source import KeyPath, SettingsSource, normalised, parse_source, parse_value, read_source
 
@@ -50,9 +51,11 @@ def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, b
     source = source.below("settings")
     values = copy.deepcopy(source.values)
     places = _Places(source, {})
+    _rename_old(values, places)
     _refuse_unknown(RunSettings, values, (), places)
     for name, text in (overrides or {}).items():
         _override(values, name, text, places)
+    _rename_old(values, places, over=True)
     _refuse_unknown(RunSettings, values, (), places)
     _refuse_odd_numbers(values, (), places)
     _anchor_paths(values, base)
@@ -127,6 +130,23 @@ def _inside(target: Any, key: str | int, flag: str) -> Any:
     if target.get(key) is None:
         target[key] = {}
     return target[key]
+
+
+def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False) -> None:
+    """Put settings under old names where their new names are; ``over`` those, once for the command line's."""
+    arms = values.get("arms")
+    sections = [((), "ppo"), *((("arms",), arm) for arm in (arms if isinstance(arms, dict) else ()))]
+    for above, name in sections:
+        home = values[above[0]] if above else values
+        section, path = home.get(name), (*above, name)
+        if not isinstance(section, dict) or not (old := old_names(section)):
+            continue
+        note_old_names(_dotted(path), section)
+        try:
+            kept = {key: value for key, value in section.items() if not over or key not in old.values()}
+            home[name] = with_new_names(kept)
+        except ValueError as error:
+            raise SettingsError(f"{places.of((*path, next(iter(old))))}{error}") from None
 
 
 def _refuse_unknown(model: type[Settings], values: Any, path: KeyPath, places: _Places) -> None:

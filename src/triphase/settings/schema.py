@@ -4,11 +4,13 @@ Defaults with their sources stand in docs/settings.md. ``description`` is the on
 the documentation and the command line read it from here.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
+from triphase.settings.renamed import with_new_names
 from triphase.settings.services import RolloutSettings, ScorerSettings
 
 
@@ -215,7 +217,8 @@ class PPOSettings(Settings):
     temperature: PositiveFloat = 1.0
     """Of sampling, and of every log-probability."""
     kl_coefficient: NonNegative = 0.05
-    """Weight of the KL penalty to the reference inside the reward, nats to score units."""
+    """Weight of the KL penalty to the reference inside the reward: what a nat costs, in standard deviations of the
+    scores of the SFT policy's samples (see score_normalization)."""
     kl_target: PositiveFloat | None = None
     """Reference KL (nats a response) that the adaptive controller steers to; none keeps the coefficient fixed."""
     kl_horizon: PositiveFloat = 10_000.0
@@ -234,16 +237,22 @@ class PPOSettings(Settings):
     """c1, weight of the value loss."""
     entropy_coefficient: NonNegative = 0.0
     """c2, weight of the entropy bonus."""
-    standardise_scores: bool = True
-    """Bring each rollout's scores to mean 0 and standard deviation 1 before the KL penalty is added."""
+    score_normalization: Literal["calibrated", "running", "batch", "raw"] = "calibrated"
+    """What the scores are divided by before the KL penalty is subtracted. `calibrated`: one scale for the whole run,
+    that of the SFT policy's samples (the reward model's calibration; for a server, its scores in the first rollout).
+    `running`: the same, but it grows to the deviation of all scores so far and never falls. `batch`: each rollout's own
+    deviation, so that the effective KL coefficient falls as the policy concentrates. `raw`: 1. All but `raw` subtract
+    the rollout's mean, so that an offset of the scores changes nothing."""
     rescale_token_rewards: bool = False
     """Divide token rewards by their standard deviation, keeping their mean. Off: it adds an incentive for length."""
     standardise_advantages: bool = True
     """Advantages of each rollout to mean 0 and standard deviation 1, over real tokens."""
     missing_eos_penalty: NonNegative = 1.0
-    """Subtracted from the score of a response without end-of-sequence token, in score units."""
+    """Subtracted from the score of a response without end-of-sequence token, in the unit of kl_coefficient (under
+    `batch` and `raw`, in the scorer's own unit)."""
     score_limit: PositiveFloat | None = 5.0
-    """Scores are clipped to ± this many standard deviations; none does not clip."""
+    """Scores are clipped to ± this many standard deviations from the mean of the first rollout, which is the SFT
+    policy's (under `batch` and `raw`, to ± this in the scorer's own unit); none does not clip."""
     max_approximate_kl: PositiveFloat | None = 0.1
     """The updates on a rollout end early once the KL to the rollout policy (nats a token) passes this."""
     optimizer: OptimizerSettings = OptimizerSettings(
@@ -252,6 +261,20 @@ class PPOSettings(Settings):
     """AdamW and its schedule."""
     scorer: ScorerSettings = ScorerSettings()
     """A server that scores in the reward model's place."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, values: Any) -> Any:
+        return with_new_names(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _a_batch_has_a_deviation(self) -> "PPOSettings":
+        if self.score_normalization == "batch" and self.batch_size == 1:
+            raise ValueError(
+                "score_normalization batch divides by the deviation of a rollout's scores, and a rollout of batch_size "
+                "1 has none; raise batch_size, or choose calibrated"
+            )
+        return self
 
     @model_validator(mode="after")
     def _minibatches_divide(self) -> "PPOSettings":
@@ -382,7 +405,7 @@ class RunSettings(Settings):
         if arm is None:
             return self.ppo
         values = self.ppo.model_dump()
-        for key, value in self.arms[arm].items():
+        for key, value in with_new_names(self.arms[arm]).items():
             if isinstance(value, dict) and isinstance(values.get(key), dict):
                 values[key] = {**values[key], **value}
             else:

@@ -61,8 +61,8 @@ class ScorerSettings(ServiceSettings):
     """A server that scores responses in the reward model's place (docs/servers.md)."""
 
     address: Address | None = None
-    """Where responses are scored, by POST; none takes the run's reward model. The scores are taken as they are:
-    `score_limit` and `missing_eos_penalty` count in their unit."""
+    """Where responses are scored, by POST; none takes the run's reward model. Scores of any scale and offset do: they
+    are brought to the unit of `kl_coefficient` by `score_normalization`."""
     batch_size: Positive = 64
     """Responses in one request."""
 

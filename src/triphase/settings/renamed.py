@@ -1,0 +1,47 @@
+"""Names that settings had before: still accepted, each with its new name and a note of exactly what it means there."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+# Of the section ``ppo`` and of each arm: old name → (new name, old value → new value, what to say).
+_PPO: dict[str, tuple[str, dict[Any, str], str]] = {
+    "standardise_scores": (
+        "score_normalization",
+        {True: "batch", False: "raw"},
+        "true means `batch` (each rollout's scores to standard deviation 1, so that the effective KL coefficient "
+        "follows their spread), false means `raw` (scores as they are); the default is now `calibrated`",
+    ),
+}
+
+
+def old_names(ppo: Mapping[str, Any]) -> dict[str, str]:
+    """The old names in one section of PPO settings, each with its new one."""
+    return {old: new for old, (new, _, _) in _PPO.items() if old in ppo}
+
+
+def with_new_names(ppo: Mapping[str, Any]) -> dict[str, Any]:
+    """One section of PPO settings under the names of the present schema.
+
+    Raises:
+        ValueError: an old name stands beside its new one, or has a value that it never allowed.
+    """
+    values = dict(ppo)
+    for old, (new, meanings, _) in _PPO.items():
+        if old not in values:
+            continue
+        value = values.pop(old)
+        if new in values:
+            raise ValueError(f"{old} is the old name of {new}; give {new} alone")
+        if not isinstance(value, bool):
+            raise ValueError(f"{old} is the old name of {new} and must be true or false; write {new} instead")
+        values[new] = meanings[value]
+    return values
+
+
+def note_old_names(name: str, ppo: Mapping[str, Any]) -> None:
+    """Say which old names stand in a section of PPO settings called ``name``, and what each means now."""
+    for old, new in old_names(ppo).items():
+        _log.warning("%s.%s is now %s.%s: %s", name, old, name, new, _PPO[old][2])

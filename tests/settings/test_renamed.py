@@ -1,0 +1,57 @@
+"""Old names of settings work on, and are told by their new ones."""
+
+from pathlib import Path
+
+import pytest
+
+from triphase.errors import SettingsError
+from triphase.settings.loading import load_settings, settings_from_text
+from triphase.settings.schema import PPOSettings
+
+BASE = "name: a\nmodel: {name: m}\ndata: {}\n"
+
+
+@pytest.mark.parametrize(("old", "new"), [("true", "batch"), ("false", "raw")])
+def test_standardise_scores_is_told_as_score_normalization(
+    old: str, new: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_from_text(f"{BASE}ppo: {{standardise-scores: {old}}}\narms: {{b: {{kl_coefficient: 0.1}}}}\n")
+    assert settings.ppo.score_normalization == settings.ppo_of("b").score_normalization == new
+    assert [record.getMessage() for record in caplog.records] == [
+        "ppo.standardise_scores is now ppo.score_normalization: true means `batch` (each rollout's scores to standard "
+        "deviation 1, so that the effective KL coefficient follows their spread), false means `raw` (scores as they "
+        "are); the default is now `calibrated`"
+    ]
+
+
+def test_an_arm_and_the_command_line_may_use_it_too() -> None:
+    text = f"{BASE}ppo: {{score_normalization: running}}\narms: {{b: {{standardise_scores: false}}}}\n"
+    settings = settings_from_text(text)
+    assert (settings.ppo.score_normalization, settings.ppo_of("b").score_normalization) == ("running", "raw")
+    assert settings_from_text(text, {"ppo.standardise-scores": "true"}).ppo.score_normalization == "batch"
+    assert settings_from_text(BASE, {"ppo.standardise_scores": "true"}).ppo.score_normalization == "batch"
+
+
+def test_a_run_directory_of_before_opens(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "settings:\n  name: a\n  model: {name: m}\n  data: {}\n  ppo: {standardise_scores: true}\n"
+    )
+    assert load_settings(tmp_path).ppo.score_normalization == "batch"
+    assert PPOSettings.model_validate({"standardise_scores": False}).score_normalization == "raw"
+
+
+@pytest.mark.parametrize(
+    ("ppo", "message"),
+    [
+        (
+            "{standardise_scores: true, score_normalization: raw}",
+            "settings:4: ppo.standardise_scores: standardise_scores is the old name of score_normalization; give",
+        ),
+        ("{standardise_scores: 3}", "settings:4: ppo.standardise_scores: .* must be true or false"),
+        ("{score_normalization: whitened}", "settings:4: ppo.score_normalization: whitened is not allowed"),
+        ("{score_normalization: batch, batch_size: 1, minibatch_size: 1}", "batch_size 1 has none; raise batch_size"),
+    ],
+)
+def test_what_means_nothing_is_refused(ppo: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_from_text(f"{BASE}ppo: {ppo}\n")
