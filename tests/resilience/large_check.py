@@ -32,10 +32,12 @@ def main() -> int:
     megabytes = parser.parse_args().megabytes
     with tempfile.TemporaryDirectory() as folder:
         records = write_comparisons(Path(folder, "large.jsonl"), megabytes)
+        shown = [{"prompt": f"say {number}", "completion": str(number)} for number in range(50)]
+        Path(folder, "shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
         config = Path(folder, "config.yaml")
         config.write_text(
             "name: c\nmodel: {name: 'embedded:smollm2'}\nlabelling: {source: none}\n"
-            "data: {preferences: [{path: large.jsonl}]}\n"
+            "data: {demonstrations: [{path: shown.jsonl}], preferences: [{path: large.jsonl}]}\n"
         )
         begin = time.monotonic()
         command = [sys.executable, "-m", "triphase", "check", str(config)]

@@ -67,8 +67,11 @@ def test_bad_records_stop_the_check_and_can_be_set_aside(tmp_path: Path, capsys:
     with path.open("ab") as file:
         file.write(b'{"prompt": \xff\n')
     config = tmp_path / "c.yaml"
+    written(tmp_path / "d.jsonl", [{"prompt": f"Say {word}.", "completion": word} for word in "abcdefgh"])
     config.write_text(
-        "name: c\nmodel: {name: nowhere/nothing}\nlabelling: {source: none}\ndata: {preferences: [{path: a.jsonl}]}"
+        "name: c\nmodel: {name: 'embedded:tiny'}\nlabelling: {source: none}\n"
+        "adapters: {layers: all}\nppo: {batch_size: 4, minibatch_size: 4}\n"
+        "data: {demonstrations: [{path: d.jsonl}], preferences: [{path: a.jsonl}]}"
     )
     assert main(["check", str(config)]) == 2
     assert "a.jsonl:13" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def sft(config: Config, /, *overrides: Overrides) -> None:
     settings = settings_of(config, overrides)
     from triphase.commands.pipeline import run_sft
 
-    _steps(settings, run_sft)
+    _steps(settings, run_sft, names=("sft",))
 
 
 def sample(config: Config, /, *overrides: Overrides) -> None:
@@ -69,7 +69,7 @@ def sample(config: Config, /, *overrides: Overrides) -> None:
     settings = settings_of(config, overrides)
     from triphase.commands.pipeline import run_sampling
 
-    _steps(settings, run_sampling)
+    _steps(settings, run_sampling, names=("sampling",))
 
 
 def reward(config: Config, /, *overrides: Overrides) -> None:
@@ -77,7 +77,7 @@ def reward(config: Config, /, *overrides: Overrides) -> None:
     settings = settings_of(config, overrides)
     from triphase.commands.pipeline import run_labelling, run_reward
 
-    _steps(settings, run_labelling, run_reward)
+    _steps(settings, run_labelling, run_reward, names=("labelling", "reward"))
 
 
 def ppo(
@@ -92,7 +92,7 @@ def ppo(
         raise SettingsError(f"--arm: there is no arm {arm!r}; known are {', '.join(settings.arms) or 'none'}")
     from triphase.commands.pipeline import run_ppo
 
-    _steps(settings, lambda run: run_ppo(run, arm))
+    _steps(settings, lambda run: run_ppo(run, arm), names=("ppo",))
 
 
 def evaluate(config: Config, /, *overrides: Overrides) -> None:
@@ -100,7 +100,7 @@ def evaluate(config: Config, /, *overrides: Overrides) -> None:
     settings = settings_of(config, overrides)
     from triphase.commands.pipeline import run_evaluation, run_report
 
-    _steps(settings, run_evaluation, run_report)
+    _steps(settings, run_evaluation, run_report, names=("evaluation",))
 
 
 def report(run: RunPath, /) -> None:
@@ -186,8 +186,12 @@ def _verify(path: Path) -> int:
     return 1
 
 
-def _steps(settings: RunSettings, *steps: Callable[["Run"], object]) -> None:
-    """Prepare the run, do its steps, and show what came of it. A stop is passed on as an interruption."""
+def _steps(settings: RunSettings, *steps: Callable[["Run"], object], names: tuple[str, ...] = ()) -> None:
+    """Prepare the run, do its steps, and show what came of it. A stop is passed on as an interruption.
+
+    ``names`` are the steps of the pipeline for which the data is looked at first; `run_all` does that itself.
+    """
+    from triphase.commands.preflight import examine_run
     from triphase.commands.run import prepare
     from triphase.training.state import Stopped
 
@@ -195,6 +199,8 @@ def _steps(settings: RunSettings, *steps: Callable[["Run"], object]) -> None:
     try:
         with prepare(settings) as run:
             path = run.path
+            if names:
+                examine_run(run, names)
             for step in steps:
                 step(run)
     except (Stopped, KeyboardInterrupt):

@@ -12,6 +12,9 @@ from rich.table import Table
 
 from triphase.commands.actions import Config, Overrides, settings_of
 from triphase.commands.hazards import hazards_of, token_count
+from triphase.commands.judgement import Judge
+from triphase.commands.preflight import STEPS, require_settings
+from triphase.commands.run_data import drops
 from triphase.commands.survey import SHOWN, DataSurvey, SourceSurvey, survey_data
 from triphase.commands.survey_parts import line_of
 from triphase.errors import DataError
@@ -32,28 +35,38 @@ def check(
 ) -> None:
     """Read the configuration and every record of its data, before any model is loaded."""
     settings = settings_of(config, overrides)
-    count = token_count(settings)
+    count, judge = token_count(settings), Judge(settings)
     if quarantine is None:
-        survey = survey_data(settings, count)
+        survey = survey_data(settings, count, examine=judge.problem)
     else:
         with atomic_file(quarantine) as file:
-            survey = survey_data(settings, count, _Quarantine(file).refuse)
+            survey = survey_data(settings, count, _Quarantine(file).refuse, judge.problem)
     console = Console(soft_wrap=True, highlight=False)
     console.print(_table(survey))
-    hazards = hazards_of(settings)
     console.print(_lengths(survey, "tokens" if count is not None else "tokens, taken as characters / 4"))
-    for note in [*_notes(settings, survey), *hazards]:
+    for note in [*_notes(settings, survey), *hazards_of(settings)]:
         console.print(f"note: {escape(note)}")
-    unread = [source for source in survey.sources if source.unread]
-    if survey.refused and (quarantine is None or unread):
-        for error in survey.errors[1:SHOWN]:
-            console.print(escape(error))
-        more = f" ({survey.refused} records cannot be used)" if survey.refused > 1 else ""
-        first = unread[0].errors[-1] if quarantine is not None else survey.errors[0]
-        raise DataError(f"{first}{more}")
+    require_settings(settings, STEPS)
+    _require_usable(survey, console, aside=quarantine is not None or drops(settings))
     if quarantine is not None:
         console.print(f"{survey.refused} records are set aside in {escape(str(quarantine))}")
-    console.print(f"{escape(str(config))}: settings and data are in order")
+    console.print(f"{escape(str(config))}: {judge.verdict(survey)}")
+
+
+def _require_usable(survey: DataSurvey, console: Console, *, aside: bool) -> None:
+    """Refuse records that cannot be used, unless they are set ``aside``: then only files without any other.
+
+    Raises:
+        DataError: there are some.
+    """
+    unread = [source for source in survey.sources if source.unread or (source.refused and not source.records)]
+    if not survey.refused or (aside and not unread):
+        return
+    for error in survey.errors[1:SHOWN]:
+        console.print(escape(error))
+    more = f" ({survey.refused} records cannot be used)" if survey.refused > 1 else ""
+    first = unread[0].errors[-1 if unread[0].unread else 0] if aside else survey.errors[0]
+    raise DataError(f"{first}{more}")
 
 
 class _Quarantine:
@@ -107,13 +120,6 @@ def _lengths(survey: DataSurvey, unit: str) -> Table:
 
 
 def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
-    roles = {source.role for source in survey.sources}
-    if "demonstrations" not in roles:
-        yield "data.demonstrations is empty: phase 1 cannot run"
-    if roles <= {"demonstrations"}:
-        yield "there are neither prompts nor preferences: nothing can be sampled, ranked or trained after phase 1"
-    if settings.labelling.source == "none" and "preferences" not in roles:
-        yield "labelling.source is none and data.preferences is empty: the reward model has nothing to learn from"
     if survey.leaked:
         yield f"{survey.leaked} records for training have a prompt that is held out elsewhere (see their `split`)"
     if survey.contradicted:

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from triphase.commands.lengths import TokenCount
 from triphase.errors import ModelError, TriphaseError
-from triphase.settings.schema import RunSettings
+from triphase.settings.schema import ModelSettings, RunSettings
+
+if TYPE_CHECKING:
+    from triphase.tokens.template import Template
 
 
 def token_count(settings: RunSettings) -> TokenCount | None:
@@ -15,10 +18,10 @@ def token_count(settings: RunSettings) -> TokenCount | None:
     A local `tokenizer.json` is read by the small library under transformers, which costs a tenth of the memory.
     """
     try:
-        place = _place(settings)
+        place = place_of(settings.model)
         if Path(place, "tokenizer.json").is_file():
             return _light_count(Path(place, "tokenizer.json"))
-        tokenizer = _opened(settings)
+        tokenizer = _opened(settings.model)
     except (ImportError, OSError, ValueError, KeyError, TriphaseError):
         return None  # `hazards_of` says why
 
@@ -31,7 +34,7 @@ def token_count(settings: RunSettings) -> TokenCount | None:
 def hazards_of(settings: RunSettings) -> list[str]:
     """Notes on padding, end of turn and chat template, or on why the tokenizer cannot be looked at."""
     try:
-        tokenizer = _opened(settings)
+        tokenizer = _opened(settings.model)
     except ImportError:
         return ["transformers is not installed here: lengths are estimated, the chat template is not looked at"]
     except (OSError, ValueError, KeyError, TriphaseError) as error:
@@ -40,10 +43,31 @@ def hazards_of(settings: RunSettings) -> list[str]:
     return list(_hazards(tokenizer))
 
 
-def _place(settings: RunSettings) -> str:
+def open_template(settings: ModelSettings) -> "Template":
+    """How the model's own template and tokenizer write conversations.
+
+    Raises:
+        ModelError: they cannot be opened, or do not work.
+    """
+    from triphase.tokens.template import Template
+
+    try:
+        tokenizer = _opened(settings)
+    except ImportError as error:
+        raise ModelError(f"model.name: {error.name} is not installed; run: pip install 'triphase[train]'") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"model.name: the tokenizer of {settings.name!r} cannot be opened ({_first(error)}); check the name; a hub "
+            "id needs the network once"
+        ) from None
+    return Template(tokenizer, settings.system_prompt)
+
+
+def place_of(settings: ModelSettings) -> str:
+    """The directory or hub id of a model."""
     from triphase.embedded.registry import PREFIX, model_directory
 
-    name = settings.model.name
+    name = settings.name
     return str(model_directory(name)) if name.startswith(PREFIX) else str(Path(name).expanduser())
 
 
@@ -59,12 +83,12 @@ def _light_count(path: Path) -> TokenCount:
     return lambda texts: [len(found.ids) for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
-def _opened(settings: RunSettings) -> Any:
+def _opened(settings: ModelSettings) -> Any:
     from transformers import AutoTokenizer
 
-    options = {} if settings.model.revision is None else {"revision": settings.model.revision}
+    options = {} if settings.revision is None else {"revision": settings.revision}
     tokenizer: Any = AutoTokenizer.from_pretrained(
-        _place(settings), trust_remote_code=bool(settings.model.trust_remote_code), **options
+        place_of(settings), trust_remote_code=bool(settings.trust_remote_code), **options
     )
     return tokenizer
 

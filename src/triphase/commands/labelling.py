@@ -4,13 +4,12 @@ import math
 from typing import Any
 
 from triphase.commands.label import PAGE
-from triphase.commands.run import HERE, Run
+from triphase.commands.run import Run
 from triphase.errors import RunError
 from triphase.labelling.agreement import pairwise_agreement, ranking_alpha
 from triphase.labelling.simulated import SimulatedLabelers, simulate_rankings
 from triphase.objectives.calibration import noise_ceiling_from_agreement
 from triphase.records.files import write_json
-from triphase.records.reading import read_preferences
 from triphase.store import Store
 
 
@@ -45,8 +44,7 @@ def label(run: Run) -> None:
 
 
 def _import_preferences(run: Run, store: Store) -> None:
-    data = run.settings.data
-    comparisons = [item for source in data.preferences for item in read_preferences(source, HERE, data.heldout_share)]
+    comparisons = run.data.comparisons()
     if comparisons:
         from triphase.labelling.importing import import_comparisons
 

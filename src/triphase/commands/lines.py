@@ -53,7 +53,7 @@ def sample_row(sample: Sample) -> dict[str, Any]:
 def mixture_figures(mixture: Mixture, order: Sequence[int], run: Run) -> dict[str, Any]:
     """What was seen of each kind; its weight is that of its sources, shared out by their records."""
     weights: defaultdict[str, float] = defaultdict(float)
-    sources = (as_split(source, "train") for source in run.demonstrations())
+    sources = (as_split(source, "train") for source in run.data.demonstrations())
     for records, settings in zip(sources, run.settings.data.demonstrations, strict=True):
         for kind, count in Counter(record.kind for record in records).items():
             weights[kind] += settings.weight * count / len(records)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from triphase.commands.empties import report_empty_samples, usable_groups
 from triphase.commands.lines import heldout_lines, mixture_figures, sample_row
+from triphase.commands.preflight import examine_run, needs_reward_model, require_demonstrations
 from triphase.commands.references import SFT_MODEL, reference_samples
 from triphase.commands.run import Run, as_split
 from triphase.errors import DataError, RunError
@@ -21,7 +22,6 @@ from triphase.monitoring.samples import SampleLog
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.mixture import Mixture
 from triphase.records.types import Prompt
-from triphase.settings.schema import RunSettings
 
 if TYPE_CHECKING:
     from triphase.phases.guards import AlarmGuard
@@ -31,7 +31,8 @@ _BATCHES_KEPT = 8
 
 
 def run_all(run: Run) -> None:
-    """Every step, in order."""
+    """Every step, in order, after everything that can be known has been looked at."""
+    examine_run(run)
     run_sft(run)
     run_sampling(run)
     run_labelling(run)
@@ -44,41 +45,29 @@ def run_all(run: Run) -> None:
     run_report(run)
 
 
-def needs_reward_model(settings: RunSettings) -> bool:
-    """Whether a reward model is trained: not where servers score every PPO run and nobody ranks."""
-    scorers = [settings.ppo_of(arm).scorer.address for arm in (None, *settings.arms)]
-    return None in scorers or settings.labelling.source != "none" or bool(settings.data.preferences)
-
-
 def run_sft(run: Run) -> None:
     """Phase 1: the reference policy, by supervised fine-tuning on the mixture of demonstrations."""
     from triphase.models.roles import REFERENCE
     from triphase.phases.sft import SupervisedPhase
-    from triphase.tokens.encoding import encode_demonstrations
     from triphase.training.finals import is_whole, save_policy, save_whole_model
 
     final, settings = run.part("sft", "final"), run.settings
     if is_whole(final):
         return
     with run.directory.timed("sft"):
-        sources = run.demonstrations()
+        require_demonstrations(settings, run.data)
+        sources = run.data.demonstrations()
         heldout = [item for source in sources for item in as_split(source, "heldout")]
-        for source, records in zip(settings.data.demonstrations, sources, strict=True):
-            if not as_split(records, "train"):
-                raise DataError(
-                    f"{source.path}: has no demonstration to train on; lower data.heldout_share, or add some"
-                )
         weights = [source.weight for source in settings.data.demonstrations]
         mixture = Mixture([as_split(source, "train") for source in sources], weights, seed=settings.seed)
         order = mixture.order(settings.sft.epochs)
         write_json(run.part("sft", "mixture.json"), mixture_figures(mixture, order, run))
         shared = run.fresh_model()
-        limit = settings.model.max_length
         phase = SupervisedPhase(
             shared,
-            encode_demonstrations(mixture.demonstrations, shared.template, max_length=limit),
+            run.data.encoded(mixture.demonstrations),
             order,
-            encode_demonstrations(heldout, shared.template, max_length=limit),
+            run.data.encoded(heldout),
             settings.sft,
         )
         phase.state.updater.most_skipped_in_a_row = settings.guards.skipped_in_a_row
@@ -97,6 +86,7 @@ def run_sft(run: Run) -> None:
             run.forget_model()
         else:
             save_policy(shared, REFERENCE, final, with_value_head=False)
+        run.data.forget_demonstrations()
 
 
 def run_sampling(run: Run) -> None:

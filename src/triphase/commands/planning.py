@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from triphase.commands.memory import available_gb, give_back, load_code, resident_bytes
 from triphase.commands.rates import Rates, measure_rates
-from triphase.commands.run import HERE
+from triphase.commands.run_data import RunData
 from triphase.embedded.registry import PREFIX, model_directory
 from triphase.errors import ModelError
-from triphase.records.reading import read_demonstrations, read_preferences, read_prompts
 from triphase.records.types import Comparison, Prompt
 from triphase.settings.schema import ModelSettings, RunSettings
 
@@ -119,12 +118,9 @@ def workload(settings: RunSettings, template: "Template") -> "Workload":
     """The lengths of the records that the settings name, of an even sample of each kind."""
     from triphase.phases.workload import Lengths, Workload
 
-    data, share = settings.data, settings.data.heldout_share
-    shown = [item for source in data.demonstrations for item in read_demonstrations(source, HERE, share)]
-    asked = [item for source in data.prompts for item in read_prompts(source, HERE, share)]
-    compared = [item for source in data.preferences for item in read_preferences(source, HERE, share)]
-    if not asked:
-        asked = list({item.prompt.id: item.prompt for item in compared}.values())
+    data = RunData(settings)
+    shown = [item for source in data.demonstrations() for item in source]
+    asked, compared = data.prompts(), data.comparisons()
 
     def demonstrated(split: str) -> Lengths:
         return _lengths(

@@ -7,14 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from triphase.commands.examination import Examiner
+from triphase.commands.hazards import open_template
 from triphase.commands.memory import load_code, resident_bytes
+from triphase.commands.preflight import needs_reward_model
+from triphase.commands.run_data import RunData
 from triphase.commands.rundir import RunDirectory
 from triphase.commands.scorer import CheckedScore
 from triphase.embedded.registry import PREFIX, gold_of, model_directory, public_name
 from triphase.errors import DataError, RunError, TriphaseError
 from triphase.monitoring.log import QUIET, run_log
 from triphase.monitoring.progress import Progress, progress_for
-from triphase.records.reading import read_demonstrations, read_preferences, read_prompts
 from triphase.records.types import Demonstration, Prompt
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.store import Store, open_store
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     from triphase.models.roles import SharedModel
     from triphase.training.state import StopRequest
 
-HERE = Path()
-
 
 class Run:
     """What the steps of the pipeline share.
@@ -32,6 +33,7 @@ class Run:
     Attributes:
         settings, directory, progress: as they were given.
         stop: set once the person asked to stop.
+        data: the records, each read and encoded once.
         gold: the gold score, where the settings name one.
     """
 
@@ -43,8 +45,8 @@ class Run:
         self.gold: Callable[[str, str, bool], float] | None = None
         if settings.evaluation.gold is not None:
             self.gold = CheckedScore(gold_of(settings.evaluation.gold), settings.evaluation.gold)
+        self.data = RunData(settings, lambda: Examiner(open_template(settings.model), settings))
         self._shared: SharedModel | None = None
-        self._prompts: list[Prompt] | None = None
 
     @property
     def path(self) -> Path:
@@ -62,6 +64,28 @@ class Run:
         """A place inside the run directory."""
         return self.path.joinpath(*names)
 
+    def is_done(self, step: str) -> bool:
+        """Whether a step of the pipeline is finished, with all that it was for."""
+        from triphase.training.finals import is_whole
+
+        finals = {name: self.part(name, "final") for name in ("sft", "reward", "ppo")}
+        arms = [self.part("arms", arm, "final") for arm in self.settings.arms]
+        match step:
+            case "sft":
+                return is_whole(finals["sft"])
+            case "sampling" | "labelling" | "reward":
+                return is_whole(finals["reward"]) or (self.is_done("ppo") and not needs_reward_model(self.settings))
+            case "ppo":
+                return all(is_whole(final) for final in (finals["ppo"], *arms))
+        return self.is_done("ppo") and self.part("evaluation", "samples.jsonl").is_file()
+
+    def count_rankings(self) -> int:
+        """Rankings of training prompts in the store; none where there is no store yet."""
+        if not self.part("labels.sqlite").is_file():
+            return 0
+        with self.store() as store:
+            return len(store.ranked_groups("train"))
+
     @contextmanager
     def store(self) -> Iterator[Store]:
         """The store of prompts, responses and rankings."""
@@ -71,47 +95,18 @@ class Run:
         finally:
             store.close()
 
-    def demonstrations(self) -> list[list[Demonstration]]:
-        """The demonstrations of each source.
-
-        Raises:
-            DataError: there are none.
-        """
-        data = self.settings.data
-        found = [read_demonstrations(source, HERE, data.heldout_share) for source in data.demonstrations]
-        if not any(found):
-            raise DataError("data.demonstrations is empty; name at least one file of prompt+completion records")
-        return found
-
     def prompts(self, split: str | None = None) -> list[Prompt]:
         """The prompts of a split (all by default): those given, else those of the preferences.
 
         Raises:
             DataError: there are none.
         """
-        if self._prompts is None:
-            self._prompts = self._read_prompts()
-        chosen = [prompt for prompt in self._prompts if split in (None, prompt.split)]
+        chosen = [prompt for prompt in self.data.prompts() if split in (None, prompt.split)]
         if not chosen:
             raise DataError(
                 f"there are no {split or ''} prompts; name some in data.prompts, or change data.heldout_share"
             )
         return chosen
-
-    def _read_prompts(self) -> list[Prompt]:
-        data = self.settings.data
-        found = [prompt for source in data.prompts for prompt in read_prompts(source, HERE, data.heldout_share)]
-        if not found:
-            comparisons = [
-                item for source in data.preferences for item in read_preferences(source, HERE, data.heldout_share)
-            ]
-            found = list({item.prompt.id: item.prompt for item in comparisons}.values())
-        ids: set[str] = set()
-        for prompt in found:
-            if prompt.id in ids:
-                raise DataError(f"the prompt id {prompt.id!r} occurs twice in data.prompts; make ids unique")
-            ids.add(prompt.id)
-        return found
 
     def fresh_model(self) -> "SharedModel":
         """The pretrained model, before any phase."""

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from triphase.commands.lengths import Lengths, TokenCount
 from triphase.errors import DataError
+from triphase.records.identity import prompt_id
 from triphase.records.lines import WHOLE, Part
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.types import Comparison, Demonstration, Prompt
@@ -22,6 +24,8 @@ NEAR_EMPTY = 3
 _HERE = Path()
 _WORD = (1 << 64) - 1
 Refused = Callable[["SourceSurvey", DataError], None]
+Examine = Callable[[str, Located[Any]], DataError | None]
+"""(role, record) → why the model cannot take it."""
 
 
 @dataclass(slots=True)
@@ -50,13 +54,14 @@ class SourceSurvey:
 class DataSurvey:
     """What all sources hold together.
 
-    ``leaked`` counts demonstrations and comparisons for training whose prompt is held out elsewhere;
-    ``contradicted`` the comparisons of which the opposite is there too.
+    ``leaked`` counts demonstrations and comparisons for training whose prompt is held out elsewhere; ``contradicted``
+    the comparisons of which the opposite is there too; ``collides`` says that the id of a prompt stands for two.
     """
 
     sources: list[SourceSurvey]
     leaked: int
     contradicted: int
+    collides: bool = False
 
     @property
     def errors(self) -> list[str]:
@@ -69,17 +74,21 @@ class DataSurvey:
 
 @dataclass(slots=True)
 class Seen:
-    """Hashes of what one source holds: prompts trained on and held out, comparisons, whole records, ids."""
+    """Hashes of what one source holds: prompts trained on and held out, comparisons, whole records, ids.
+
+    ``named`` holds two for each prompt with an id of its own: of the id, and of what is asked.
+    """
 
     trained: "array[int]" = field(default_factory=lambda: array("Q"))
     heldout: "array[int]" = field(default_factory=lambda: array("Q"))
     compared: "array[int]" = field(default_factory=lambda: array("Q"))
     wholes: "array[int]" = field(default_factory=lambda: array("Q"))
     ids: "array[int]" = field(default_factory=lambda: array("Q"))
+    named: "array[int]" = field(default_factory=lambda: array("Q"))
 
     def extend(self, other: "Seen") -> None:
         """Take over what another part of the source holds."""
-        for name in ("trained", "heldout", "compared", "wholes", "ids"):
+        for name in ("trained", "heldout", "compared", "wholes", "ids", "named"):
             getattr(self, name).extend(getattr(other, name))
 
 
@@ -92,18 +101,22 @@ STREAMS: dict[str, Stream] = {
 
 
 def survey_data(
-    settings: RunSettings, count: TokenCount | None = None, refused: Refused = SourceSurvey.refuse
+    settings: RunSettings,
+    count: TokenCount | None = None,
+    refused: Refused = SourceSurvey.refuse,
+    examine: Examine | None = None,
 ) -> DataSurvey:
     """Read every record that the settings name; those that cannot be used are counted, not raised.
 
     Args:
         count: the tokens of texts, where a tokenizer is at hand; characters are shown otherwise.
         refused: what is done with the error of a record that cannot be used.
+        examine: who says whether the model can take a record, where its tokenizer is at hand.
     """
     from triphase.commands.survey_parts import survey_in_parts
 
     share, limit = settings.data.heldout_share, settings.model.max_length
-    trained, heldout, compared = array("Q"), array("Q"), array("Q")
+    trained, heldout, compared, named = array("Q"), array("Q"), array("Q"), array("Q")
     sources = []
     for role in STREAMS:
         for source in getattr(settings.data, role):
@@ -111,24 +124,35 @@ def survey_data(
             def blank(role: str = role, path: str = source.path) -> SourceSurvey:
                 return SourceSurvey(role, path, Lengths(limit, count))
 
-            found = survey_in_parts(blank, source, share, refused)
-            survey, seen = found or survey_source(blank(), source, share, refused)
+            found = survey_in_parts(blank, source, share, refused, examine)
+            survey, seen = found or survey_source(blank(), source, share, refused, examine)
             survey.repeated = len(seen.wholes) - distinct(seen.wholes)
             trained.extend(seen.trained)
             heldout.extend(seen.heldout)
             compared.extend(seen.compared)
+            named.extend(seen.named)
             sources.append(survey)
-    return DataSurvey(sources, _leaked(trained, heldout), _contradicted(compared))
+    return DataSurvey(sources, _leaked(trained, heldout), _contradicted(compared), _collides(named))
 
 
 def survey_source(
-    survey: SourceSurvey, source: SourceSettings, heldout_share: float, refused: Refused, part: Part = WHOLE
+    survey: SourceSurvey,
+    source: SourceSettings,
+    heldout_share: float,
+    refused: Refused,
+    examine: Examine | None = None,
+    part: Part = WHOLE,
 ) -> tuple[SourceSurvey, Seen]:
     """Read one source, or one part of it, and count."""
     seen = Seen()
     try:
         for item in STREAMS[survey.role](source, _HERE, heldout_share, lambda error: refused(survey, error), part):
-            _count(survey, seen, item)
+            problem = examine(survey.role, item) if examine is not None else None
+            if problem is not None:
+                refused(survey, problem)
+                _measure(survey, item.record)
+            else:
+                _count(survey, seen, item)
     except DataError as error:  # the file itself: absent, damaged, or without a record
         survey.unread = True
         refused(survey, error)
@@ -156,13 +180,24 @@ def _count(
     seen.wholes.append(_hash(asked, *answers))
     if item.id:
         seen.ids.append(_hash(item.id))
+    if not isinstance(record, Demonstration) and not prompt.id.startswith(prompt_id(prompt.messages)):
+        seen.named.extend((_hash(prompt.id), key))
     survey.near_empty += any([len(answer.strip()) < NEAR_EMPTY for answer in answers])
-    survey.lengths.add(prompt.messages, answers)
+    _measure(survey, record)
     if prompt.split == "heldout":
         survey.heldout += 1
         seen.heldout.append(key)
     elif answers:
         seen.trained.append(key)
+
+
+def _measure(survey: SourceSurvey, record: Demonstration | Prompt | Comparison) -> None:
+    if isinstance(record, Prompt):
+        survey.lengths.add(record.messages, ())
+    elif isinstance(record, Comparison):
+        survey.lengths.add(record.prompt.messages, (record.chosen, record.rejected))
+    else:
+        survey.lengths.add(record.prompt.messages, (record.response,))
 
 
 def _hash(*parts: str) -> int:
@@ -190,6 +225,15 @@ def _leaked(trained: "array[int]", heldout: "array[int]") -> int:
         return 0
     prompts = numpy.unique(numpy.frombuffer(heldout, dtype=numpy.uint64))
     return int(numpy.isin(numpy.frombuffer(trained, dtype=numpy.uint64), prompts).sum())
+
+
+def _collides(named: "array[int]") -> bool:
+    import numpy
+
+    if not named:
+        return False
+    pairs = numpy.unique(numpy.frombuffer(named, dtype=numpy.uint64).reshape(-1, 2), axis=0)
+    return len(numpy.unique(pairs[:, 0])) < len(pairs)
 
 
 def _contradicted(compared: "array[int]") -> int:

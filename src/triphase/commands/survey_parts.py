@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from triphase.commands.survey import Refused, Seen, SourceSurvey, distinct, survey_source
+from triphase.commands.survey import Examine, Refused, Seen, SourceSurvey, distinct, survey_source
 from triphase.errors import DataError
 from triphase.records.lines import Part
 from triphase.settings.schema import SourceSettings
@@ -25,18 +25,18 @@ Blank = Callable[[], SourceSurvey]
 _Found = tuple[SourceSurvey, Seen, list[str]]
 
 # What a forked process is to do: it holds functions, which cannot be sent to it.
-_task: tuple[Blank, SourceSettings, float] | None = None
+_task: tuple[Blank, SourceSettings, float, Examine | None] | None = None
 
 
 def survey_in_parts(
-    blank: Blank, source: SourceSettings, heldout_share: float, refused: Refused
+    blank: Blank, source: SourceSettings, heldout_share: float, refused: Refused, examine: Examine | None = None
 ) -> tuple[SourceSurvey, Seen] | None:
     """The survey of one source by as many processes as there are cores; None where one process is to do it."""
     global _task
     processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
     if processes < 2 or not source.path.endswith(".jsonl") or not _is_large(Path(source.path).expanduser()):
         return None
-    _task = (blank, source, heldout_share)
+    _task = (blank, source, heldout_share, examine)
     try:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
             parts = list(pool.map(_survey_part, [Part(index, processes) for index in range(processes)]))
@@ -70,14 +70,14 @@ def _is_large(path: Path) -> bool:
 
 def _survey_part(part: Part) -> _Found:
     assert _task is not None  # noqa: S101 - set before the processes are forked
-    blank, source, heldout_share = _task
+    blank, source, heldout_share, examine = _task
     errors: list[str] = []
 
     def refuse(survey: SourceSurvey, error: DataError) -> None:
         if len(errors) <= _MOST_REFUSED:
             errors.append(str(error))
 
-    survey, seen = survey_source(blank(), source, heldout_share, refuse, part)
+    survey, seen = survey_source(blank(), source, heldout_share, refuse, examine, part)
     survey.lengths.count = None
     return survey, seen, errors
 
