@@ -22,7 +22,7 @@ def config(here: Path) -> Path:
     (here / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = here / "my.yaml"
     path.write_text(
-        "name: my\nmodel: {name: 'embedded:tiny'}\n"
+        "name: my\nmodel: {name: 'embedded:tiny'}\nadapters: {layers: all}\n"
         "data:\n  demonstrations: [{path: d.jsonl}]\n  prompts: [{path: d.jsonl}]\n"
     )
     return path
@@ -127,22 +127,23 @@ def test_check_counts_leaks_and_contradictions(config: Path, capsys: pytest.Capt
         "name: my\nmodel: {name: 'embedded:tiny'}\nlabelling: {source: none}\n"
         "data:\n  prompts: [{path: p.jsonl}]\n  preferences: [{path: c.jsonl}]\n"
     )
-    assert main(["check", str(config)]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    assert main(["check", str(config)]) == MISTAKEN
+    printed = capsys.readouterr()
+    shown = " ".join(printed.out.split())
     assert "3 records for training have a prompt that is held out elsewhere" in shown
     assert "3 comparisons stand beside their opposite" in shown
-    assert "phase 1 cannot run" in shown
+    assert "data.demonstrations is empty" in printed.err
 
 
 def test_the_example_for_ones_own_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "data").mkdir()
-    for name, row in (
-        ("instructions", {"prompt": "Why?", "completion": "So."}),
-        ("safety", {"messages": [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "No."}]}),
-        ("prompts", {"prompt": "Where?"}),
-        ("comparisons", {"prompt": "When?", "chosen": "Now.", "rejected": "Never."}),
+    for name, rows in (
+        ("instructions", [{"prompt": "Why?", "completion": "So."}]),
+        ("safety", [{"messages": [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "No."}]}]),
+        ("prompts", [{"prompt": "Where?"}, {"prompt": "Who?", "split": "heldout"}]),
+        ("comparisons", [{"prompt": "When?", "chosen": "Now.", "rejected": "Never."}]),
     ):
-        (here / "data" / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+        (here / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (here / "own-data.yaml").write_text((ROOT / "examples" / "own-data.yaml").read_text())
     assert main(["check", "own-data.yaml"]) == 0
     assert "safety 1" in capsys.readouterr().out

@@ -205,6 +205,6 @@ def test_counting_by_the_small_library_is_counting_by_transformers() -> None:
 
     settings = settings_from_text("name: x\nmodel: {name: 'embedded:tiny'}\ndata: {}\nlabelling: {source: none}")
     count, texts = hazards.token_count(settings), ["the cat", "", "a b c zzz", "ß\n\n日本"]
-    own = AutoTokenizer.from_pretrained(hazards._place(settings))
+    own = AutoTokenizer.from_pretrained(hazards.place_of(settings.model))
     assert count is not None
     assert count(texts) == [len(own(text, add_special_tokens=False).input_ids) for text in texts]
