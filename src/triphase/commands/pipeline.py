@@ -15,7 +15,7 @@ from triphase.commands.lines import heldout_lines, mixture_figures, sample_row
 from triphase.commands.preflight import examine_run, needs_reward_model, require_demonstrations
 from triphase.commands.references import SFT_MODEL, reference_samples
 from triphase.commands.run import Run, as_split
-from triphase.errors import DataError, RunError
+from triphase.errors import RunError
 from triphase.monitoring.alarms import Limits
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.samples import SampleLog
