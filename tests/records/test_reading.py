@@ -92,7 +92,7 @@ def test_prompts_and_their_ids(here: Path) -> None:
         {"messages": [USER]},
         {"instruction": "Why?", "id": 7},
         {"chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT]},
-    ) == [(hashed, "Why?"), ("given", "Why?"), (f"{hashed}-2", "Why?"), ("7", "Why?"), (f"{hashed}-3", "Why?")]
+    ) == [(hashed, "Why?"), ("given", "Why?"), ("7", "Why?")]
 
 
 def test_preferences_in_every_convention(here: Path) -> None:
@@ -241,12 +241,16 @@ GOOD = json.dumps(ROW) + "\n"
             "d.jsonl:2: missing column: completion (or response); "
             "found prompt, complteion; rename complteion to completion?",
         ),
-        ("{}", "d.jsonl:1: missing column: prompt and completion (or messages, or instruction and output); found none"),
+        (
+            "{}",
+            "d.jsonl:1: missing column: prompt and completion (or messages, or instruction and output, "
+            "or question and answer); found none",
+        ),
         ('{"prompt": "x", "completion": "  "}', "d.jsonl:1: completion is empty"),
         ('{"prompt": "", "completion": "y"}', "d.jsonl:1: prompt is empty"),
         (
             '{"prompt": "x", "completion": null}',
-            "d.jsonl:1: missing column: completion (or response); found prompt, completion",
+            "d.jsonl:1: missing column: completion (or response); found prompt, completion (null)",
         ),
         ('{"prompt": 3, "completion": "y"}', "d.jsonl:1: prompt must be text or a list of messages, not a number"),
         ('{"prompt": "x", "completion": 3}', "d.jsonl:1: completion must be text, not a number"),
@@ -266,7 +270,8 @@ GOOD = json.dumps(ROW) + "\n"
         ),
         (
             '{"prompt": [{"role": "tool", "content": "x"}], "completion": "y"}',
-            "d.jsonl:1: prompt[0] has the role 'tool'; known are system, user, human, assistant, gpt, model",
+            "d.jsonl:1: prompt[0] has the role 'tool'; known are system, developer, user, human, prompter, "
+            "assistant, gpt, chatgpt, model, bot",
         ),
         (
             '{"messages": [{"role": "user", "content": "x"}]}',
@@ -282,7 +287,8 @@ GOOD = json.dumps(ROW) + "\n"
         ),
         (
             GOOD.replace("}", ', "id": "a"}') * 2,
-            "d.jsonl:2: the id 'a' is already that of d.jsonl:1; give each record an id of its own, or none",
+            "d.jsonl:2: the id 'a' is already that of d.jsonl:1; give each record an id of its own, or none; "
+            "where it names the prompt, call the column prompt_id",
         ),
         (
             '{"prompt": "x", "completion": "y", "split": "test"}',
@@ -339,7 +345,7 @@ def test_damaged_preferences(here: Path, content: str, message: str) -> None:
             "d.json:2: not valid JSON: ']' expected, the end of the file found",
         ),
         ("[" + json.dumps(ROW) + "\n" + json.dumps(ROW) + "]", "d.json:2: not valid JSON: ']' expected, '{' found"),
-        ("[" + json.dumps(ROW) + ",\n]", "d.json:2: not valid JSON: Expecting value"),
+        ("[" + json.dumps(ROW) + ",\n]", "d.json:2: not valid JSON: a comma stands before the closing ]"),
         ("[1]", "d.json:1: a record must be an object like {…}, not a number"),
         ("[" + json.dumps(ROW) + "]\n]", "d.json:2: not valid JSON: text after the end of the list"),
         ("[]", "d.json: contains no records"),
@@ -359,7 +365,7 @@ def test_damaged_csv_and_gzip_and_names(here: Path) -> None:
     assert "unknown kind of file" in why(here, "x", "d.txt")
     for path, message in (
         ("gone.jsonl", "there is no such file"),
-        (".", "neither a file"),
+        (".", "is a directory"),
         ("a b/c", "neither a file"),
     ):
         with pytest.raises(DataError, match=message):

@@ -1,38 +1,40 @@
 """The ways in which data sets write a conversation, and the one in which it is kept: a tuple of messages.
 
-Text is one user message. Lists are of ``role``/``content`` or of ``from``/``value``. A text that begins with
-``\\n\\nHuman:`` is a transcript in the form of HH-RLHF, turns divided by ``\\n\\nHuman:`` and ``\\n\\nAssistant:``.
+Text is one user message. Lists are of ``role``/``content`` or of ``from``/``value``; they may stand in a cell as their
+text. A text that begins with ``\\n\\nHuman:`` is a transcript in the form of HH-RLHF, turns divided by
+``\\n\\nHuman:`` and ``\\n\\nAssistant:``.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from triphase.records.lines import Row, kind_of
+from triphase.records.lines import Row, is_blank, kind_of
+from triphase.records.texts import storable, written_out
+from triphase.records.texts import text_of as text_of
 from triphase.records.types import Message, Role
 
 _ROLES: Mapping[str, Role] = {
     "system": "system",
+    "developer": "system",
     "user": "user",
     "human": "user",
+    "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
+    "chatgpt": "assistant",
     "model": "assistant",
+    "bot": "assistant",
 }
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-
-
-def text_of(row: Row, column: str, value: Any) -> str:
-    """``value`` as text that can be stored and encoded; not empty."""
-    if not isinstance(value, str):
-        row.refuse(f"{column} must be text, not {kind_of(value)}")
-    if not value.strip():
-        row.refuse(f"{column} is empty")
-    return _storable(row, column, value)
+_CALLS = ("tool_calls", "function_call", "tool_call_id")
+_UNTRAINED = ("weight", "train", "trainable", "loss")
+"""Keys of a message by which data sets say that it is not learned from (0 or false)."""
 
 
 def messages_of(row: Row, column: str, value: Any) -> tuple[Message, ...]:
     """``value`` as messages: text, a transcript, or a list of turns."""
+    value = turns_of(row, column, value)
     if isinstance(value, str):
         text = text_of(row, column, value)
         return _transcript(text) if is_transcript(text) else (Message("user", text),)
@@ -43,8 +45,15 @@ def messages_of(row: Row, column: str, value: Any) -> tuple[Message, ...]:
     return tuple(_message(row, f"{column}[{index}]", turn) for index, turn in enumerate(value))
 
 
+def turns_of(row: Row, column: str, value: Any) -> Any:
+    """``value`` with a list of messages that stands in it as text taken out; one message becomes a list of it."""
+    found = written_out(row, column, value)
+    return value if found is None else [found] if isinstance(found, Mapping) else found
+
+
 def response_of(row: Row, column: str, value: Any) -> str:
     """The text of one assistant turn: plain text, one message, or a list of one message."""
+    value = turns_of(row, column, value)
     if isinstance(value, list):
         if len(value) != 1:
             row.refuse(f"{column} must be one assistant message, not {len(value)} messages")
@@ -58,8 +67,10 @@ def response_of(row: Row, column: str, value: Any) -> str:
 
 
 def is_transcript(value: Any) -> bool:
-    """Whether ``value`` is a transcript in the form of HH-RLHF."""
-    return isinstance(value, str) and value.startswith("\n\nHuman:")
+    """Whether ``value`` is a transcript in the form of HH-RLHF; the line breaks before it may have been stripped."""
+    if not isinstance(value, str):
+        return False
+    return value.startswith("\n\nHuman:") or (value.lstrip().startswith("Human:") and "\n\nAssistant:" in value)
 
 
 def divided(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:
@@ -69,6 +80,18 @@ def divided(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[tuple
     return checked_prompt(row, column, messages[:-1]), text_of(
         row, f"the last message of {column}", messages[-1].content
     )
+
+
+def require_learned(row: Row, column: str, value: Any) -> None:
+    """Refuse a conversation whose last message is marked as not to be learned from: nothing else in it is."""
+    value = turns_of(row, column, value)
+    last = value[-1] if isinstance(value, list) and value else value
+    for key in _UNTRAINED if isinstance(last, Mapping) else ():
+        if last.get(key) in (0, False, "0", "false", "False"):
+            row.refuse(
+                f"the last message of {column} has {key} {last[key]!r}, so nothing is to be learned from this record; "
+                "end the conversation before it, or leave the record out"
+            )
 
 
 def checked_prompt(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -92,30 +115,51 @@ def _message(row: Row, column: str, turn: Any) -> Message:
     if not isinstance(turn, Mapping):
         row.refuse(f"{column} must be an object with role and content, not {kind_of(turn)}")
     name_key, text_key = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
-    for key in (name_key, text_key):
-        if not isinstance(turn.get(key), str):
-            found = kind_of(turn[key]) if key in turn else f"keys {', '.join(map(str, turn)) or 'none'}"
-            row.refuse(f"{column} needs the text {key}; found {found}")
+    for key in _CALLS:
+        if not is_blank(turn.get(key)):
+            row.refuse(f"{column} calls a tool ({key}), which is not supported; leave such records out")
+    if not isinstance(turn.get(name_key), str):
+        _lacks(row, column, turn, name_key)
+    content = _text_parts(row, column, turn.get(text_key))
+    if not isinstance(content, str):
+        _lacks(row, column, turn, text_key)
     role = _ROLES.get(turn[name_key].lower())
     if role is None:
         row.refuse(f"{column} has the {name_key} {turn[name_key][:40]!r}; known are {', '.join(_ROLES)}")
-    return Message(role, _storable(row, column, turn[text_key]))
+    for key, value in turn.items():
+        if key not in (name_key, text_key, *_UNTRAINED) and not is_blank(value):
+            row.ignored.add(f"{column.partition('[')[0]}[].{key}")
+    return Message(role, storable(row, column, content))
+
+
+def _lacks(row: Row, column: str, turn: Mapping[Any, Any], key: str) -> None:
+    found = kind_of(turn[key]) if key in turn else f"keys {', '.join(map(str, turn)) or 'none'}"
+    row.refuse(f"{column} needs the text {key}; found {found}")
+
+
+def _text_parts(row: Row, column: str, content: Any) -> Any:
+    """The text of a content that is written as a list of parts, ``{"type": "text", "text": …}``."""
+    if not isinstance(content, list) or not content:
+        return content
+    texts = []
+    for part in content:
+        if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            found = repr(part.get("type"))[:40] if isinstance(part, Mapping) else kind_of(part)
+            row.refuse(
+                f"{column} has a part that is no text ({found}); text alone is supported: leave such records out"
+            )
+        texts.append(part["text"])
+    return "".join(texts)
 
 
 def _transcript(text: str) -> tuple[Message, ...]:
-    parts = _TURN.split(text)
-    turns = [
-        Message("user" if name == "Human" else "assistant", content.strip())
-        for name, content in zip(parts[1::2], parts[2::2], strict=True)
-    ]
-    return tuple(turns)
-
-
-def _storable(row: Row, column: str, text: str) -> str:
-    if "\0" in text:
-        row.refuse(f"{column} contains a NUL character")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        row.refuse(f"{column} contains half of a surrogate pair (\\ud800 to \\udfff), which is no character")
-    return text
+    """The turns of a transcript. Where the assistant already speaks, ``\\n\\nAssistant:`` is part of what it says."""
+    parts = _TURN.split(f"\n\n{text.lstrip()}")
+    turns: list[tuple[Role, str]] = []
+    for name, content in zip(parts[1::2], parts[2::2], strict=True):
+        role: Role = "user" if name == "Human" else "assistant"
+        if role == "assistant" and turns and turns[-1][0] == role:
+            before = turns.pop()[1]
+            content = f"{before}\n\nAssistant:{content}" if before.strip() else content
+        turns.append((role, content))
+    return tuple(Message(role, content.strip()) for role, content in turns)

@@ -1,156 +1,187 @@
 """Rows of JSON lines and of JSON lists, read in a stream."""
 
-import codecs
-import io
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from triphase.errors import DataError
-from triphase.records.lines import WHOLE, Part, RefuseRow, Row, decoded, kind_of, numbered_lines, opened, without_mark
+from triphase.records.json_text import JsonText
+from triphase.records.lines import (
+    WHOLE,
+    Part,
+    RecordError,
+    RefuseRow,
+    Row,
+    decoded,
+    kind_of,
+    numbered_lines,
+    opened,
+)
 
-_CHUNK = 1 << 20
+_LIST = re.compile(r"\s*\[\s*(\{|$)")
+_SEVERAL_LINES = (
+    "a record stands on several lines; write one record a line (`jq -c . FILE` does), or a list in a .json file"
+)
 
 
 def json_lines(path: Path, name: str, refused: RefuseRow, part: Part = WHOLE) -> Iterator[Row]:
     """One record a line; empty lines are passed over."""
+    decoder, first = StrictDecoder(), True
     for number, line in numbered_lines(path, name, part):
         if not line.strip():
             continue
         try:
-            row = Row(_object(_parsed(decoded(line, name, number), name, number), name, number), name, number)
-        except DataError as error:
+            text = decoded(line, name, number)
+            if first and part.count == 1:
+                _require_lines(text, name, number)
+            values = _parsed(decoder, text, name, number)
+            row = Row(_object(values, text, name, number), name, number, raw=text.rstrip("\r\n"))
+        except RecordError as error:
             refused(error)
             continue
+        finally:
+            first = False
         yield row
+
+
+def json_list_or_lines(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
+    """The records of a JSON list, one at a time; a ``.json`` file that holds JSON lines is read as such."""
+    with opened(path) as file:
+        text = JsonText(file, name, StrictDecoder())
+        start = text.peek()
+        if start == "[":
+            yield from _json_list(text, name, refused)
+            return
+        if start == "{":
+            _require_records(text, name)
+        elif start:
+            raise DataError(
+                f"{name}:{text.line}: the file must be a list of records, [{{…}}, {{…}}], or one record a line"
+            )
+    if start:
+        yield from json_lines(path, name, refused)
+
+
+class StrictDecoder(json.JSONDecoder):
+    """JSON as the standard has it: no NaN; ``twice`` is a key that stood twice in one object of the last value."""
+
+    def __init__(self) -> None:
+        super().__init__(parse_constant=_no_constant, object_pairs_hook=self._object)
+        self.twice: str | None = None
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            keys = [key for key, _ in pairs]
+            self.twice = next(key for key in keys if keys.count(key) > 1)
+        return values
+
+    def taken_twice(self) -> str | None:
+        """``twice``, forgotten for the next value."""
+        twice, self.twice = self.twice, None
+        return twice
 
 
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON value")
 
 
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+def _require_lines(text: str, name: str, number: int) -> None:
+    """Whether the first line can be that of JSON lines: what it is instead concerns the file, not the record."""
+    if _LIST.match(text):
+        raise DataError(f"{name}:{number}: the file is a JSON list, not JSON lines; let its name end in .json")
+    if text.strip() == "{":
+        raise DataError(f"{name}:{number}: {_SEVERAL_LINES}")
 
 
-def _parsed(text: str, name: str, number: int) -> Any:
+def _parsed(decoder: StrictDecoder, text: str, name: str, number: int) -> Any:
     try:
-        return _decode(text)
+        value = decoder.decode(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{name}:{number}: not valid JSON: {error.msg} (column {error.pos + 1})") from None
+        reason = f"not valid JSON: {error.msg} (column {error.pos + 1}){_cause(error, text)}"
     except RecursionError:
-        raise DataError(f"{name}:{number}: nested too deeply") from None
+        reason = "nested too deeply"
     except ValueError as error:
-        raise DataError(f"{name}:{number}: not valid JSON: {str(error).split(';')[0]}") from None
+        reason = f"not valid JSON: {str(error).split(';')[0]}"
+    else:
+        twice = decoder.taken_twice()
+        if twice is None:
+            return value
+        reason = f"the key {twice[:40]!r} stands twice in one object; keep one of them"
+    decoder.twice = None
+    raise RecordError(f"{name}:{number}: {reason}", number, text.rstrip("\r\n"))
 
 
-def _object(value: Any, name: str, number: int) -> Mapping[str, Any]:
+def _cause(error: json.JSONDecodeError, text: str) -> str:
+    """What is behind the place at which JSON ends to be JSON, where it can be told."""
+    if "\r" in text.rstrip("\r\n"):
+        return "; lines end with a carriage return alone: save the file with line feeds"
+    if error.msg.startswith("Invalid control character"):
+        return r"; in a text a tab is written \t and a line break \n"
+    if not text.endswith("\n") and (error.pos >= len(text) or error.msg.startswith("Unterminated")):
+        return "; the file ends in the middle of the record: was it cut off?"
+    return ""
+
+
+def _object(value: Any, text: str, name: str, number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise DataError(f"{name}:{number}: a record must be an object like {{…}}, not {kind_of(value)}")
+        raise RecordError(
+            f"{name}:{number}: a record must be an object like {{…}}, not {kind_of(value)}", number, text.rstrip("\r\n")
+        )
     return value
 
 
-def json_list_or_lines(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
-    """The records of a JSON list, one at a time; a ``.json`` file that holds JSON lines is read as such."""
-    with opened(path) as file:
-        text = _JsonText(file, name)
-        start = text.peek()
-        if start == "[":
-            yield from _json_list(text, name)
-            return
-    if start == "{":
-        yield from json_lines(path, name, refused)
-    elif start:
-        raise DataError(f"{name}:{text.line}: the file must be a list of records, [{{…}}, {{…}}], or one record a line")
-
-
-def _json_list(text: "_JsonText", name: str) -> Iterator[Row]:
+def _json_list(text: JsonText, name: str, refused: RefuseRow) -> Iterator[Row]:
     text.take("[")
     if text.peek() == "]":
         text.take("]")
     else:
         while True:
-            value, line = text.value()
-            yield Row(_object(value, name, line), name, line)
+            value, line, raw = text.value()
+            try:
+                if text.twice is not None:
+                    reason = f"the key {text.twice[:40]!r} stands twice in one object; keep one of them"
+                    raise RecordError(f"{name}:{line}: {reason}", line, raw)
+                row = Row(_object(value, raw, name, line), name, line, raw=raw)
+            except RecordError as error:
+                refused(error)
+            else:
+                yield row
             if text.peek() != ",":
                 break
             text.take(",")
+            if text.peek() == "]":
+                text.damaged("a comma stands before the closing ]")
         text.take("]")
     if text.peek():
         raise DataError(f"{name}:{text.line}: not valid JSON: text after the end of the list")
 
 
-class _JsonText:
-    """A JSON text that is decoded value by value, and counts its lines."""
+def _require_records(text: JsonText, name: str) -> None:
+    """That a ``.json`` file which begins with an object holds one record a line: else what it holds instead."""
+    try:
+        value, start, _ = text.value()
+        alone = not text.peek()
+    except DataError:
+        return  # told line by line
+    end = text.line
+    lists = {key: found for key, found in value.items() if isinstance(found, list) and found}
+    if alone and len(lists) == len(value) and lists and not any(isinstance(found[0], dict) for found in lists.values()):
+        raise DataError(f"{name}:{start}: the file is one object of columns; write a list of records, [{{…}}, {{…}}]")
+    inside = [key for key, found in lists.items() if all(isinstance(one, dict) for one in found)]
+    if alone and inside and (start < end or not _is_record(value)):
+        key = inside[0][:40]
+        raise DataError(
+            f"{name}:{start}: the file is one object with a list under {key!r}; write that list alone, [{{…}}, {{…}}]"
+        )
+    if alone and start < text.last_line:
+        raise DataError(f"{name}:{start}: the file is one object over several lines; write [ before it and ] behind it")
+    if start < text.last_line:
+        raise DataError(f"{name}:{start}: {_SEVERAL_LINES}")
 
-    def __init__(self, file: io.BufferedIOBase, name: str) -> None:
-        self._file = file
-        self._name = name
-        self._decode = codecs.getincrementaldecoder("utf-8")()
-        self._decoder = json.JSONDecoder(parse_constant=_no_constant)
-        self._buffer = ""
-        self._first = True
-        self._ended = False
-        self.line = 1
 
-    def peek(self) -> str:
-        """The next character that is no space; empty at the end."""
-        while True:
-            stripped = self._buffer.lstrip(" \t\n\r")
-            self.line += self._buffer.count("\n", 0, len(self._buffer) - len(stripped))
-            self._buffer = stripped
-            if stripped or not self._more():
-                return stripped[:1]
-
-    def take(self, sign: str) -> None:
-        found = self.peek()
-        if found != sign:
-            self._damaged(f"'{sign}' expected, {repr(found) if found else 'the end of the file'} found")
-        self._buffer = self._buffer[1:]
-
-    def value(self) -> tuple[Any, int]:
-        """The next value, and the line on which it starts."""
-        self.peek()
-        line = self.line
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._buffer)
-            except json.JSONDecodeError as error:
-                if not self._grown():
-                    self.line += self._buffer.count("\n", 0, error.pos)
-                    self._damaged(error.msg)
-                continue
-            except RecursionError:
-                raise DataError(f"{self._name}:{line}: nested too deeply") from None
-            except ValueError as error:
-                self._damaged(str(error).split(";")[0])
-            if end == len(self._buffer) and self._grown():
-                continue  # a number may go on behind the end of the buffer
-            self.line += self._buffer.count("\n", 0, end)
-            self._buffer = self._buffer[end:]
-            return value, line
-
-    def _grown(self) -> bool:
-        """Twice as much text, so that a long value is decoded a few times only; False at the end of the file."""
-        wanted = 2 * len(self._buffer)
-        grew = False
-        while len(self._buffer) < wanted and self._more():
-            grew = True
-        return grew
-
-    def _more(self) -> bool:
-        if self._ended:
-            return False
-        data = self._file.read(_CHUNK)
-        if self._first:
-            data, self._first = without_mark(data, self._name), False
-        self._ended = not data
-        try:
-            self._buffer += self._decode.decode(data, final=self._ended)
-        except UnicodeDecodeError as error:
-            line = self.line + self._buffer.count("\n") + data[: error.start].count(b"\n")
-            raise DataError(f"{self._name}:{line}: not UTF-8 text; save the file as UTF-8") from None
-        return not self._ended
-
-    def _damaged(self, reason: str) -> NoReturn:
-        raise DataError(f"{self._name}:{self.line}: not valid JSON: {reason}")
+def _is_record(value: dict[str, Any]) -> bool:
+    """Whether an object with a list of objects in it may be a record: it has a column of messages, or text."""
+    return bool({"messages", "conversations", "prompt", "chosen", "instruction"} & value.keys())

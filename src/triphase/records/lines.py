@@ -3,24 +3,59 @@
 import codecs
 import gzip
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from triphase.errors import DataError
 
-LONGEST_LINE = 1 << 28
+LONGEST_LINE = 1 << 26
+_START = 1 << 10
+_MOST_NAMED = 12
+
+
+class RecordError(DataError):
+    """A record that cannot be used: with its line (or row), and its text where the file has one.
+
+    Attributes:
+        number: the line, or the row where ``unit`` says so.
+        text: the record as it stands in the file; of Parquet and hub rows their JSON.
+    """
+
+    def __init__(self, message: str, number: int | None = None, text: str | None = None, unit: str = "line") -> None:
+        super().__init__(message)
+        self.number = number
+        self.text = text
+        self.unit = unit
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record as it stands in the file. ``number`` is its line (or its row) from 1."""
+    """One record as it stands in the file. ``number`` is its line (or its row) from 1.
+
+    ``raw`` is its text where the file has one. ``read`` gathers the columns that were read, ``ignored`` the parts of
+    columns that were not, so that nothing is passed over in silence.
+    """
 
     values: Mapping[str, Any]
     file: str
     number: int
     unit: str = "line"
+    raw: str = field(default="", compare=False)
+    read: set[str] = field(default_factory=set, compare=False)
+    ignored: set[str] = field(default_factory=set, compare=False)
+
+    def get(self, column: str) -> Any:
+        """The value of a column, which counts as read; None where it is absent."""
+        self.read.add(column)
+        return self.values.get(column)
+
+    def unread(self) -> tuple[str, ...]:
+        """The columns that hold something and were not read, in the file's order, then parts of columns."""
+        columns = [name for name, value in self.values.items() if name not in self.read and not is_blank(value)]
+        return (*columns, *sorted(self.ignored)) if self.ignored else tuple(columns)
 
     @property
     def where(self) -> str:
@@ -31,7 +66,17 @@ class Row:
         return f"{self.file}:{number}" if self.unit == "line" else f"{self.file}: {self.unit} {number}"
 
     def refuse(self, reason: str) -> NoReturn:
-        raise DataError(f"{self.where}: {reason}")
+        raise RecordError(f"{self.where}: {reason}", self.number, self.text, self.unit)
+
+    @property
+    def text(self) -> str:
+        """The record as it stands in the file; where the file has no text, as JSON."""
+        return self.raw or json.dumps(dict(self.values), ensure_ascii=False, default=str)
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing: null, empty text, an empty list or object."""
+    return value is None or (isinstance(value, str | list | Mapping) and not value)
 
 
 RefuseRow = Callable[[DataError], None]
@@ -76,6 +121,8 @@ def without_mark(start: bytes, name: str) -> bytes:
     """``start`` of a file without the mark of UTF-8; UTF-16 is refused."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{name}: is UTF-16 text; save the file as UTF-8")
+    if b"\0" in start[:_START] and start[:_START].count(b"\0") * 3 > len(start[:_START]):
+        raise DataError(f"{name}: looks like UTF-16 or UTF-32 text without its mark; save the file as UTF-8")
     return start.removeprefix(codecs.BOM_UTF8)
 
 
@@ -91,9 +138,11 @@ def decoded(line: bytes, name: str, number: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
+        raise RecordError(
             f"{name}:{number}: not UTF-8 text (byte {error.start + 1} of the line is 0x{line[error.start]:02x}); "
-            "save the file as UTF-8"
+            "save the file as UTF-8",
+            number,
+            line.decode("utf-8", "backslashreplace").rstrip("\r\n"),
         ) from None
 
 
@@ -113,3 +162,11 @@ def kind_of(value: Any) -> str:
         case Mapping():
             return "an object"
     return type(value).__name__
+
+
+def unread_columns(columns: Mapping[str, int]) -> str:
+    """The columns that are not read, those first that hold something in most records."""
+    ordered = sorted(columns.items(), key=lambda item: -item[1])
+    most = ", ".join(f"{name[:40]} ({count} record{'s' * (count > 1)})" for name, count in ordered[:_MOST_NAMED])
+    more = f" and {len(ordered) - _MOST_NAMED} more" if len(ordered) > _MOST_NAMED else ""
+    return f"columns that are not read: {most}{more}"

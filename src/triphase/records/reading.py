@@ -2,43 +2,49 @@
 
 Columns are named as the field's tools name them:
 
-    demonstrations   prompt + completion (or response) · messages · conversations (from/value)
-                     instruction [+ input] + output · instruction + instances of input/output
-    prompts          prompt · messages · conversations · instruction [+ input] · a conversation in chosen;
-                     an answer at the end is left out
-    preferences      prompt + chosen + rejected · conversations + chosen + rejected
+    demonstrations   messages · conversations (from/value) · prompt + completion (or response, output, answer)
+                     instruction [+ input or context] + output · instruction + instances of input/output
+                     question (or query) [+ context] + answer
+    prompts          any of these without the answer, or a conversation in chosen; an answer at the end is left out
+    preferences      prompt (or another of these) + chosen + rejected
                      chosen + rejected that begin with the same turns (lists of messages, or HH-RLHF transcripts)
 
-Optional everywhere: ``kind``, ``split`` (train or heldout), ``id`` (refused twice in one file), ``prompt_id``. In a
-file of prompts ``id`` is the prompt's id. Other columns are not read.
+``messages`` beside ``prompt`` win, since they hold the whole. ``system`` and ``history`` beside a prompt become its
+first turns. Optional everywhere: ``kind``, ``split`` (train or heldout), ``id`` (refused twice in one file),
+``prompt_id``. In a file of prompts ``id`` is the prompt's id. Other columns are not read; ``Located.unread`` has them.
 """
 
-import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
 from triphase.errors import DataError
-from triphase.records.conversations import checked_prompt, divided, is_transcript, messages_of, response_of, text_of
+from triphase.records.columns import answered, asked, compared
 from triphase.records.identity import prompt_id, split_of
-from triphase.records.lines import WHOLE, Part, RefuseRow, Row, kind_of, raise_refused
+from triphase.records.lines import WHOLE, Part, RefuseRow, Row, raise_refused
+from triphase.records.paths import shown
+from triphase.records.registry import PromptRegistry
 from triphase.records.rows import read_rows
+from triphase.records.texts import text_of
 from triphase.records.types import Comparison, Demonstration, Message, Prompt, Split
 from triphase.settings.schema import SourceSettings
 
-Record = TypeVar("Record")
-_PROMPT_COLUMNS = ("prompt", "messages", "conversations", "instruction")
+Record = TypeVar("Record", Demonstration, Prompt, Comparison)
+_LONGEST_ID = 200
+_LONGEST_WORD = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Located(Generic[Record]):
-    """A record, the file and line it came from, and the id that it has there (empty without one)."""
+    """A record, the file and line it came from, the id that it has there (empty without one), columns not read."""
 
     record: Record
     where: str
     id: str = ""
+    unread: tuple[str, ...] = ()
 
 
 def read_demonstrations(
@@ -51,8 +57,14 @@ def read_demonstrations(
 def read_prompts(
     source: SourceSettings, base: Path, heldout_share: float = 0.2, refused: RefuseRow = raise_refused
 ) -> list[Prompt]:
-    """The prompts of one source. Equal prompts without ids stay apart: the second is ``…-2``, and so on."""
-    return [item.record for item in stream_prompts(source, base, heldout_share, refused)]
+    """The prompts of one source, each once: equal prompts without ids are one prompt."""
+    registry = PromptRegistry()
+    for item in stream_prompts(source, base, heldout_share, refused):
+        try:
+            registry.add(item.record, item.where)
+        except DataError as error:
+            refused(error)
+    return registry.prompts
 
 
 def read_preferences(
@@ -73,7 +85,7 @@ def stream_demonstrations(
 
     def convert(row: Row) -> Iterator[Demonstration]:
         kind = _word(row, "kind", source.kind)
-        for messages, response in _answered(row):
+        for messages, response in answered(row):
             yield Demonstration(_prompt(row, messages, kind, heldout_share), response, kind)
 
     return _records(source, base, convert, refused, part)
@@ -87,16 +99,11 @@ def stream_prompts(
     part: Part = WHOLE,
 ) -> Iterator[Located[Prompt]]:
     """As ``read_prompts``, one record in memory at a time, each with its place; a part of the file, if asked."""
-    copies: dict[str, int] = {}
 
     def convert(row: Row) -> Iterator[Prompt]:
-        prompt = _prompt(row, _asked(row), _word(row, "kind", ""), heldout_share)
-        given = _word(row, "id", "") or _word(row, "prompt_id", "")
-        if given:
-            yield Prompt(given, prompt.messages, prompt.kind, prompt.split)
-            return
-        copy = copies[prompt.id] = copies.get(prompt.id, 0) + 1
-        yield prompt if copy == 1 else Prompt(f"{prompt.id}-{copy}", prompt.messages, prompt.kind, prompt.split)
+        prompt = _prompt(row, asked(row), _word(row, "kind", ""), heldout_share)
+        given = _word(row, "id", "", _LONGEST_ID)
+        yield Prompt(given, prompt.messages, prompt.kind, prompt.split) if given else prompt
 
     return _records(source, base, convert, refused, part)
 
@@ -111,7 +118,7 @@ def stream_preferences(
     """As ``read_preferences``, one record in memory at a time, each with its place; a part of the file, if asked."""
 
     def convert(row: Row) -> Iterator[Comparison]:
-        messages, chosen, rejected = _compared(row)
+        messages, chosen, rejected = compared(row)
         if chosen == rejected:
             row.refuse("chosen and rejected are the same text")
         prompt = _prompt(row, messages, _word(row, "kind", ""), heldout_share)
@@ -123,57 +130,54 @@ def stream_preferences(
 def _records(
     source: SourceSettings, base: Path, convert: Callable[[Row], Iterator[Record]], refused: RefuseRow, part: Part
 ) -> Iterator[Located[Record]]:
-    ids: dict[str, int] = {}
-    count = 0
+    ids: dict[str, tuple[int, tuple[Message, ...]]] = {}
+    count = bad = 0
     for row in read_rows(source, base, refused, part):
         try:
             records = list(convert(row))
-            given = _new_id(row, ids)
+            given = _new_id(row, records, ids)
         except DataError as error:
             refused(error)
+            bad += 1
             continue
         count += len(records)
-        where = row.where
+        where, unread = row.where, row.unread()
         for record in records:
-            yield Located(record, where, given)
+            yield Located(record, where, given, unread)
     if not count:
-        raise DataError(f"{source.path}: contains no records")
+        reason = "none of its records can be used" if bad else "contains no records"
+        raise DataError(f"{shown(source.path)}: {reason}")
 
 
-def _new_id(row: Row, ids: dict[str, int]) -> str:
+def _new_id(row: Row, records: list[Record], ids: dict[str, tuple[int, tuple[Message, ...]]]) -> str:
     """The id of a row, or nothing; no two rows of a file may have the same."""
-    given = _word(row, "id", "")
+    given = _word(row, "id", "", _LONGEST_ID)
     if given:
+        record = records[0]
+        messages = record.messages if isinstance(record, Prompt) else record.prompt.messages
         if given in ids:
-            first = row.at(ids[given])
-            row.refuse(f"the id {given!r} is already that of {first}; give each record an id of its own, or none")
-        ids[given] = row.number
+            number, before = ids[given]
+            remedy = "give each record an id of its own, or none"
+            if messages == before and not isinstance(record, Prompt):
+                remedy += "; where it names the prompt, call the column prompt_id"
+            row.refuse(f"the id {given!r} is already that of {row.at(number)}; {remedy}")
+        ids[given] = (row.number, messages)
     return given
 
 
-# --- Columns ------------------------------------------------------------------------------------------------------
-
-
-def _has(row: Row, column: str) -> bool:
-    return row.values.get(column) is not None
-
-
-def _missing(row: Row, wanted: str, *names: str) -> NoReturn:
-    found = [str(column) for column in row.values]
-    pairs = [(near, name) for name in names for near in difflib.get_close_matches(name, found, n=1)]
-    pairs = [(near, name) for near, name in pairs if near != name]
-    hint = f"; rename {pairs[0][0]} to {pairs[0][1]}?" if pairs else ""
-    row.refuse(f"missing column: {wanted}; found {', '.join(found)[:200] or 'none'}{hint}")
-
-
-def _word(row: Row, column: str, default: str) -> str:
+def _word(row: Row, column: str, default: str, longest: int = _LONGEST_WORD) -> str:
     """A short text column that may be absent; numbers are taken as their text."""
-    value = row.values.get(column)
+    value = row.get(column)
     if value is None or value == "":
         return default
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**longest:
         return str(value)
-    return text_of(row, column, value)
+    text = text_of(row, column, value)
+    if len(text) > longest:
+        row.refuse(f"{column} has {len(text):,} characters; it may have {longest}")
+    if any(unicodedata.category(sign) == "Cc" for sign in text):
+        row.refuse(f"{column} contains a control character or a line break")
+    return text
 
 
 def _split(row: Row, messages: tuple[Message, ...], heldout_share: float) -> Split:
@@ -189,12 +193,12 @@ def _split(row: Row, messages: tuple[Message, ...], heldout_share: float) -> Spl
 
 
 def _prompt(row: Row, messages: tuple[Message, ...], kind: str, heldout_share: float) -> Prompt:
-    name = _word(row, "prompt_id", "") or prompt_id(messages)
+    name = _word(row, "prompt_id", "", _LONGEST_ID) or prompt_id(messages)
     return Prompt(name, messages, kind, _split(row, messages, heldout_share))
 
 
 def _margin(row: Row) -> float | None:
-    value = row.values.get("margin")
+    value = row.get("margin")
     if value is None or value == "":
         return None
     try:
@@ -204,94 +208,3 @@ def _margin(row: Row) -> float | None:
     if not math.isfinite(number) or number < 0:
         row.refuse(f"margin must be a number of at least 0, not {str(value)[:40]!r}")
     return number
-
-
-# --- Prompts and responses ----------------------------------------------------------------------------------------
-
-
-def _instruction(row: Row, values: Mapping[str, Any]) -> tuple[Message, ...]:
-    text = text_of(row, "instruction", row.values["instruction"])
-    extra = values.get("input")
-    if extra is not None and extra != "" and not isinstance(extra, str):
-        row.refuse(f"input must be text, not {kind_of(extra)}")
-    return (Message("user", f"{text}\n\n{text_of(row, 'input', extra)}" if extra else text),)
-
-
-def _asked(row: Row) -> tuple[Message, ...]:
-    """The prompt of a record, without an answer that may follow it."""
-    for column in ("prompt", "messages", "conversations", "chosen"):
-        if _has(row, column) and (column != "chosen" or _is_conversation(row.values[column])):
-            messages = messages_of(row, column, row.values[column])
-            answered = messages[-1].role == "assistant"
-            return checked_prompt(row, column, messages[:-1] if answered else messages)
-    if _has(row, "instruction"):
-        return _instruction(row, row.values)
-    _missing(row, "prompt (or messages, conversations, instruction)", *_PROMPT_COLUMNS)
-
-
-def _answered(row: Row) -> list[tuple[tuple[Message, ...], str]]:
-    """The prompts and responses of one record: one, or as many as it has ``instances``."""
-    if _has(row, "prompt"):
-        column = "completion" if _has(row, "completion") else "response"
-        if not _has(row, column):
-            _missing(row, "completion (or response)", "completion", "response")
-        prompt = checked_prompt(row, "prompt", messages_of(row, "prompt", row.values["prompt"]))
-        return [(prompt, response_of(row, column, row.values[column]))]
-    for column in ("messages", "conversations"):
-        if _has(row, column):
-            return [divided(row, column, messages_of(row, column, row.values[column]))]
-    if _has(row, "instruction"):
-        return _instructed(row)
-    _missing(row, "prompt and completion (or messages, or instruction and output)", *_PROMPT_COLUMNS)
-
-
-def _instructed(row: Row) -> list[tuple[tuple[Message, ...], str]]:
-    if not _has(row, "instances"):
-        if not _has(row, "output"):
-            _missing(row, "output (or instances)", "output", "instances")
-        return [(_instruction(row, row.values), text_of(row, "output", row.values["output"]))]
-    instances = row.values["instances"]
-    if not isinstance(instances, list) or not instances:
-        row.refuse("instances must be a list of at least one object with input and output")
-    answered = []
-    for index, instance in enumerate(instances):
-        if not isinstance(instance, Mapping):
-            row.refuse(f"instances[{index}] must be an object with input and output, not {kind_of(instance)}")
-        response = text_of(row, f"instances[{index}].output", instance.get("output"))
-        answered.append((_instruction(row, instance), response))
-    return answered
-
-
-def _compared(row: Row) -> tuple[tuple[Message, ...], str, str]:
-    """Prompt, chosen and rejected of one record, the prompt explicit or shared by the two."""
-    for column in ("chosen", "rejected"):
-        if not _has(row, column):
-            _missing(row, column, column)
-    chosen, rejected = row.values["chosen"], row.values["rejected"]
-    if _is_conversation(chosen) and _is_conversation(rejected):
-        return _shared(row, messages_of(row, "chosen", chosen), messages_of(row, "rejected", rejected))
-    for column in ("prompt", "messages", "conversations"):
-        if _has(row, column):
-            prompt = checked_prompt(row, column, messages_of(row, column, row.values[column]))
-            return prompt, response_of(row, "chosen", chosen), response_of(row, "rejected", rejected)
-    if _has(row, "instruction"):
-        return _instruction(row, row.values), response_of(row, "chosen", chosen), response_of(row, "rejected", rejected)
-    _missing(row, "prompt (chosen and rejected are no conversations that contain it)", *_PROMPT_COLUMNS)
-
-
-def _is_conversation(value: Any) -> bool:
-    return is_transcript(value) or (isinstance(value, list) and len(value) > 1)
-
-
-def _shared(
-    row: Row, chosen: tuple[Message, ...], rejected: tuple[Message, ...]
-) -> tuple[tuple[Message, ...], str, str]:
-    prompt, answer = divided(row, "chosen", chosen)
-    other_prompt, other = divided(row, "rejected", rejected)
-    if prompt != other_prompt:
-        turn = next(i for i in range(len(chosen) + 1) if chosen[i : i + 1] != rejected[i : i + 1])
-        row.refuse(
-            f"chosen and rejected part at turn {turn + 1}, before the last answer; "
-            "they must be the same conversation up to one final assistant message"
-        )
-    return prompt, answer, other

@@ -88,6 +88,9 @@ class DataSettings(Settings):
     """Existing comparisons: `chosen`+`rejected` with an explicit or implicit prompt; optional `margin`."""
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the prompts kept for evaluation where records do not say their split; chosen by a hash of the prompt."""
+    on_bad_record: Literal["error", "drop"] = "error"
+    """A record that cannot be used stops the run with its file and line (`error`), or is left out and counted (`drop`);
+    `check` counts the same."""
 
 
 class OptimizerSettings(Settings):

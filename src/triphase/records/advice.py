@@ -1,0 +1,101 @@
+"""What to do with a row that lacks a column: rename one, or what data sets of a known shape need."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Literal, NoReturn
+
+from triphase.records.lines import Row, is_blank
+
+Purpose = Literal["demonstrations", "prompts", "preferences"]
+_SHOWN = 200
+_ALIKE = 0.6
+_READ = {"prompt", "messages", "conversations", "instruction", "question", "query", "input", "context", "completion",
+         "response", "output", "answer", "instances", "chosen", "rejected", "system", "history", "id", "prompt_id",
+         "kind", "split", "margin", "labeler"}  # fmt: skip
+_IMPORT = "import them with `triphase label import RUN FILE`, or write prompt, chosen and rejected"
+_COMPARED: Sequence[tuple[set[str], str]] = (
+    (
+        {"completion", "label"},
+        "single answers that were judged (KTO) are no comparisons: write prompt, chosen, rejected",
+    ),
+    ({"completions"}, f"rated or ranked answers: {_IMPORT}"),
+    ({"answers"}, f"rated or ranked answers: {_IMPORT}"),
+    ({"responses"}, f"rated or ranked answers: {_IMPORT}"),
+    ({"response_a", "response_b"}, f"votes: {_IMPORT}"),
+    ({"response_0", "response_1"}, f"votes: {_IMPORT}"),
+    ({"response_1", "response_2"}, f"votes: {_IMPORT}"),
+    ({"answer_0", "answer_1"}, f"votes: {_IMPORT}"),
+    ({"human_ref_A", "human_ref_B"}, f"votes: {_IMPORT}"),
+    ({"conversation_a", "conversation_b"}, f"votes: {_IMPORT}"),
+    ({"summaries", "choice"}, "two summaries and a choice: write the post as prompt, the chosen one and the rejected"),
+    ({"completion"}, "one answer a row is no comparison: such files belong under data.demonstrations"),
+    ({"response"}, "one answer a row is no comparison: such files belong under data.demonstrations"),
+)
+_SUMMARY = "a text and its summary: write the request (Summarize: …) as prompt, and the summary as completion"
+_SHOWN_TO: Sequence[tuple[set[str], str]] = (
+    ({"chosen", "rejected"}, "comparisons: such files belong under data.preferences"),
+    ({"summary"}, _SUMMARY),
+    ({"highlights"}, _SUMMARY),
+    ({"tldr"}, _SUMMARY),
+    ({"summaries"}, _SUMMARY),
+    ({"completions"}, "several answers a row: write the best one as completion, or rank them under data.preferences"),
+    ({"answers"}, "several answers a row: write the best one as completion, or rank them under data.preferences"),
+    ({"responses"}, "several answers a row: write the best one as completion, or rank them under data.preferences"),
+    ({"text"}, "text alone does not say which part is learned: write prompt and completion"),
+)
+_ASKED: Sequence[tuple[set[str], str]] = (
+    ({"text"}, "rename text to prompt"),
+    ({"post"}, "write the request, with the post in it, as prompt"),
+    ({"document"}, "write the request, with the document in it, as prompt"),
+    ({"article"}, "write the request, with the article in it, as prompt"),
+    ({"summary"}, "write the request, with the text in it, as prompt"),
+)
+_KNOWN = {"demonstrations": (*_SHOWN_TO, *_ASKED[1:]), "prompts": _ASKED, "preferences": _COMPARED}
+
+
+def missing(row: Row, purpose: Purpose, wanted: str, *names: str) -> NoReturn:
+    """Refuse a row that lacks ``wanted``: with the columns that it has, and what to do where that can be told."""
+    found = [f"{column} ({_emptiness(value)})" if is_blank(value) else str(column)
+             for column, value in row.values.items()]  # fmt: skip
+    hint = _shape(row, purpose) or _renaming(row, names)
+    row.refuse(f"missing column: {wanted}; found {', '.join(found)[:_SHOWN] or 'none'}{hint}")
+
+
+def _emptiness(value: object) -> str:
+    return "null" if value is None else "empty"
+
+
+def _renaming(row: Row, names: Sequence[str]) -> str:
+    plain = {str(column).strip().casefold(): str(column) for column, value in row.values.items() if not is_blank(value)}
+    likely = [
+        (difflib.SequenceMatcher(None, name, near).ratio(), column, name)
+        for near, column in plain.items()
+        if column not in _READ
+        for name in names
+    ]
+    likeness, column, name = max(likely, default=(0.0, "", ""))
+    if likeness < _ALIKE:
+        return ""
+    return f"; rename {column if column.isidentifier() else repr(column)[:60]} to {name}?"
+
+
+def _shape(row: Row, purpose: Purpose) -> str:
+    have = {str(column) for column, value in row.values.items() if not is_blank(value)}
+    if purpose == "preferences" and have & {"chosen", "rejected"}:
+        return ""
+    if purpose == "demonstrations" and isinstance(row.values.get("label"), str):
+        return "; label holds text: rename it to completion"
+    return next((f"; {words}" for columns, words in _KNOWN[purpose] if columns <= have), "")
+
+
+def require_wanted(row: Row) -> None:
+    """Refuse a demonstration that is marked as one that people did not want: ``label`` false, as KTO data has it."""
+    label = row.values.get("label")
+    truth = label.strip().casefold() if isinstance(label, str) else label
+    if truth is False or truth == "false":
+        row.refuse(
+            "label is false: this answer was not wanted, so it is no demonstration; leave such records out "
+            "(data.on_bad_record: drop)"
+        )
+    if truth is True or truth == "true":
+        row.read.add("label")

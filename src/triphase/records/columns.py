@@ -1,0 +1,163 @@
+"""What a row says, in the columns of the conventions: prompt and answer, prompt alone, or a comparison."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from triphase.records.advice import missing, require_wanted
+from triphase.records.conversations import (
+    checked_prompt,
+    divided,
+    is_transcript,
+    messages_of,
+    require_learned,
+    response_of,
+    turns_of,
+)
+from triphase.records.lines import Row, is_blank, kind_of
+from triphase.records.prompts import (
+    CONVERSATIONS,
+    QUESTIONS,
+    Messages,
+    conversation_in,
+    instruction_with,
+    is_conversation,
+    note_repeated,
+    question_in,
+    with_system,
+)
+from triphase.records.texts import parsed, plain_text_of
+
+_ANSWERS = ("completion", "response", "output", "answer")
+_PROMPT_COLUMNS = (*CONVERSATIONS, *QUESTIONS)
+_ANSWERED = (*_ANSWERS, "chosen", "rejected", "instances")
+
+
+def asked(row: Row) -> Messages:
+    """The prompt of a record, without an answer that may follow it."""
+    row.read.update(_ANSWERED)
+    found = conversation_in(row) or _in_chosen(row)
+    if found is not None:
+        column, messages = found
+        note_repeated(row, messages, QUESTIONS)
+        return checked_prompt(row, column, messages[:-1] if messages[-1].role == "assistant" else messages)
+    value = turns_of(row, "prompt", row.values.get("prompt"))
+    if is_conversation(value):  # a whole conversation in the column of the prompt
+        messages = with_system(row, "prompt", messages_of(row, "prompt", row.get("prompt")))
+        if messages[-1].role == "assistant":
+            return checked_prompt(row, "prompt", messages[:-1])
+    question = question_in(row)
+    if question is None:
+        missing(row, "prompts", "prompt (or messages, conversations, instruction, question)", *_PROMPT_COLUMNS)
+    return question[1]
+
+
+def answered(row: Row) -> list[tuple[Messages, str]]:
+    """The prompts and responses of one record: one, or as many as it has ``instances``."""
+    require_wanted(row)
+    conversation = conversation_in(row)
+    if conversation is not None:
+        return [_answered_conversation(row, *conversation)]
+    if row.values.get("instances") is not None and row.values.get("instruction") is not None:
+        return _instances(row)
+    question = question_in(row)
+    if question is None:
+        wanted = "prompt and completion (or messages, or instruction and output, or question and answer)"
+        missing(row, "demonstrations", wanted, *_PROMPT_COLUMNS)
+    column = _answer_column(row)
+    if column is None:
+        if question[0] == "instruction":
+            missing(row, "demonstrations", "output (or instances)", "output", "instances")
+        missing(row, "demonstrations", "completion (or response)", "completion", "response")
+    return [(question[1], _answer(row, column))]
+
+
+def compared(row: Row) -> tuple[Messages, str, str]:
+    """Prompt, chosen and rejected of one record, the prompt explicit or shared by the two."""
+    for column in ("chosen", "rejected"):
+        if row.values.get(column) is None:
+            missing(row, "preferences", column, column)
+    chosen, rejected = (turns_of(row, column, row.get(column)) for column in ("chosen", "rejected"))
+    if is_conversation(chosen) and is_conversation(rejected):
+        return _shared(row, chosen, rejected)
+    for column, value in (("chosen", chosen), ("rejected", rejected)):
+        if is_transcript(value):
+            row.refuse(f"{column} is a whole conversation, and the other answer is not; write both alike")
+    found = conversation_in(row) or question_in(row)
+    if found is None:
+        missing(row, "preferences", "prompt (chosen and rejected are no conversations that contain it)",
+                *_PROMPT_COLUMNS)  # fmt: skip
+    column, messages = found
+    note_repeated(row, messages, QUESTIONS)
+    prompt = checked_prompt(row, column, messages)
+    return prompt, response_of(row, "chosen", chosen), response_of(row, "rejected", rejected)
+
+
+def _answered_conversation(row: Row, column: str, messages: Messages) -> tuple[Messages, str]:
+    """A conversation that ends with its answer; or that is the prompt of an answer in a column of its own."""
+    answer = _answer_column(row)
+    note_repeated(row, messages, (*QUESTIONS, *_ANSWERS))
+    if messages[-1].role != "assistant" and answer is not None:
+        return checked_prompt(row, column, messages), _answer(row, answer)
+    require_learned(row, column, row.values[column])
+    return divided(row, column, messages)
+
+
+def _answer_column(row: Row) -> str | None:
+    """The first column of an answer that holds something; the first that is there at all, where none does."""
+    there = [column for column in _ANSWERS if row.values.get(column) is not None]
+    return next((column for column in there if not is_blank(row.values[column])), there[0] if there else None)
+
+
+def _answer(row: Row, column: str) -> str:
+    value = row.get(column)
+    require_learned(row, column, value)
+    return response_of(row, column, value)
+
+
+def _instances(row: Row) -> list[tuple[Messages, str]]:
+    instances = row.get("instances")
+    if isinstance(instances, str):
+        instances = parsed(instances)
+    if not isinstance(instances, list) or not instances:
+        row.refuse("instances must be a list of at least one object with input and output")
+    found = []
+    for index, instance in enumerate(instances):
+        if not isinstance(instance, Mapping):
+            row.refuse(f"instances[{index}] must be an object with input and output, not {kind_of(instance)}")
+        response = plain_text_of(row, f"instances[{index}].output", instance.get("output"))
+        given = {"input": instance.get("input")}
+        found.append((instruction_with(row, given), response))
+    return found
+
+
+def _in_chosen(row: Row) -> tuple[str, Messages] | None:
+    """The conversation in ``chosen``, where it holds the whole of it."""
+    value = turns_of(row, "chosen", row.values.get("chosen"))
+    if not is_conversation(value):
+        return None
+    messages = messages_of(row, "chosen", value)
+    if messages[0].role == "assistant":
+        return None  # it goes on from a prompt in a column of its own
+    return "chosen", with_system(row, "chosen", messages)
+
+
+def _shared(row: Row, chosen_value: Any, rejected_value: Any) -> tuple[Messages, str, str]:
+    """Two conversations that begin alike and part in the last answer; or go on from a prompt of their own."""
+    chosen, rejected = messages_of(row, "chosen", chosen_value), messages_of(row, "rejected", rejected_value)
+    if chosen[0].role == "assistant":
+        found = conversation_in(row) or question_in(row)
+        if found is None:
+            missing(row, "preferences", "prompt (chosen begins with an answer)", *_PROMPT_COLUMNS)
+        chosen, rejected = (*found[1], *chosen), (*found[1], *rejected)
+    else:
+        chosen, rejected = with_system(row, "chosen", chosen), with_system(row, "rejected", rejected)
+    prompt, answer = divided(row, "chosen", chosen)
+    other_prompt, other = divided(row, "rejected", rejected)
+    if prompt != other_prompt:
+        turn = next(i for i in range(len(chosen) + 1) if chosen[i : i + 1] != rejected[i : i + 1])
+        row.refuse(
+            f"chosen and rejected part at turn {turn + 1}, before the last answer; "
+            "they must be the same conversation up to one final assistant message"
+        )
+    note_repeated(row, chosen, _PROMPT_COLUMNS)
+    return prompt, answer, other

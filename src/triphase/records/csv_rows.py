@@ -1,0 +1,84 @@
+"""Rows of a CSV file, with a header, read in a stream."""
+
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from triphase.errors import DataError
+from triphase.records.lines import LONGEST_LINE, RecordError, RefuseRow, Row, decoded, numbered_lines
+from triphase.records.paths import shown
+
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def csv_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
+    """The rows under the header. A quoted cell may hold commas and line breaks."""
+    csv.field_size_limit(min(sys.maxsize, LONGEST_LINE))
+    lines = _Lines(path, name)
+    reader = csv.reader(lines, strict=True)
+    columns: list[str] | None = None
+    while True:
+        number = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"{name}:{number}: not valid CSV: {error}{_cause(lines.text)}") from None
+        text = lines.taken()
+        if fields is None:
+            return
+        if columns is None:
+            columns = _header(fields, name, number)
+        elif len(fields) != len(columns):
+            if fields:
+                reason = f"{len(fields)} fields, where there are {len(columns)} columns"
+                refused(RecordError(f"{name}:{number}: {reason}", number, text))
+        else:
+            yield Row(dict(zip(columns, fields, strict=True)), name, number, raw=text)
+
+
+class _Lines:
+    """The lines of a file as text, and the text of those that were taken since it was last asked for."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._lines = numbered_lines(path, name)
+        self._name = name
+        self._taken: list[str] = []
+        self._size = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in self._lines:
+            self._taken.append(decoded(line, self._name, number))
+            self._size += len(line)
+            if self._size > LONGEST_LINE:
+                raise DataError(f"{self._name}:{number}: a record of more than {LONGEST_LINE >> 20} MiB; is it one?")
+            yield self._taken[-1]
+
+    @property
+    def text(self) -> str:
+        return "".join(self._taken).rstrip("\r\n")
+
+    def taken(self) -> str:
+        text = self.text
+        self._taken.clear()
+        self._size = 0
+        return text
+
+
+def _header(columns: list[str], name: str, number: int) -> list[str]:
+    for separator, called in _SEPARATORS.items():
+        if len(columns) == 1 and separator in columns[0]:
+            raise DataError(f"{name}:{number}: the columns are divided by {called}; write commas between them")
+    for column in columns:
+        if columns.count(column) > 1:
+            raise DataError(f"{name}:{number}: the column {shown(column)!r} is there twice; rename or remove one")
+        if column != column.strip():
+            raise DataError(
+                f"{name}:{number}: the column {shown(column)!r} has spaces around its name; write {column.strip()!r}"
+            )
+    return columns
+
+
+def _cause(text: str) -> str:
+    lone = text.replace("\r\n", "\n").rstrip("\r\n")
+    return "; lines end with a carriage return alone: save the file with line feeds" if "\r" in lone else ""

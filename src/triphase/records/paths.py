@@ -1,0 +1,95 @@
+"""From the name of a data file to a regular file: what else the name may stand for is told apart before it is opened.
+
+Opening a pipe waits for ever, a device has no end, and a name that the system refuses is an error of its own kind. So
+the name is looked up first, and only a regular file is read.
+"""
+
+import errno
+import re
+import stat
+from pathlib import Path
+
+from triphase.errors import DataError
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_SHOWN = 100
+_KINDS = (
+    (stat.S_ISDIR, "is a directory; name the files in it one by one"),
+    (stat.S_ISFIFO, "is a pipe, which can be read once only; write what comes out of it to a file"),
+    (stat.S_ISSOCK, "is a socket, not a file"),
+    (stat.S_ISCHR, "is a device, not a file"),
+    (stat.S_ISBLK, "is a device, not a file"),
+)
+_REASONS = {
+    errno.ELOOP: "is a symbolic link that leads back to itself; name the file itself",
+    errno.ENAMETOOLONG: "the name is longer than the file system allows",
+    errno.EACCES: "cannot be read: no permission; change the permissions of the file or of a directory above it",
+    errno.ENOTDIR: "a part of this path is a file, not a directory",
+}
+
+
+def is_file_name(text: str, base: Path) -> bool:
+    """Whether ``text`` names a file rather than a hub data set.
+
+    A path that begins with `/`, `./`, `../` or `~`, or ends in a known suffix, does; so does whatever is there.
+    """
+    if "\0" in text:
+        raise DataError(f"{shown(text)}: the path of a data file contains a NUL character")
+    if text.startswith(("/", "./", "../", "~")) or text in (".", "..") or format_of(Path(text)) in SUFFIXES:
+        return True
+    try:
+        (base / text).lstat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def data_file(text: str, base: Path) -> Path:
+    """The regular file that ``text`` names, relative paths from ``base``.
+
+    Raises:
+        DataError: it is absent, cannot be reached, or is no regular file.
+    """
+    try:
+        path = base / Path(text).expanduser()
+    except RuntimeError:
+        raise DataError(f"{shown(text)}: there is no such user here ({shown(text.split('/')[0])})") from None
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise DataError(f"{shown(str(path.absolute()))}: {_absent(path)}") from None
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"cannot be read ({error.strerror or error})")
+        raise DataError(f"{shown(str(path.absolute()))}: {reason}") from None
+    except ValueError as error:  # half of a surrogate pair, for one
+        raise DataError(f"{shown(text)}: is no name of a file ({error})") from None
+    for is_kind, reason in _KINDS:
+        if is_kind(mode):
+            raise DataError(f"{path.absolute()}: {reason}")
+    return path.resolve()
+
+
+def format_of(path: Path) -> str:
+    """The suffix that tells the format: ``.jsonl`` of ``a.jsonl.gz``."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
+
+
+def display_name(given: str, path: Path) -> str:
+    """How errors name a file: from the working directory where it lies under it, else as it was given."""
+    try:
+        return shown(str(path.relative_to(Path.cwd())))
+    except ValueError:
+        return shown(given)
+
+
+def shown(text: str) -> str:
+    """A name on one line: without control characters, and not endless."""
+    clean = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", "�", text)
+    return clean if len(clean) <= 2 * _SHOWN else f"{clean[:_SHOWN]}…{clean[-_SHOWN:]}"
+
+
+def _absent(path: Path) -> str:
+    if path.is_symlink():
+        return "is a symbolic link to a file that is not there"
+    return "there is no such file; paths are relative to the settings file"

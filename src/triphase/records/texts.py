@@ -1,0 +1,85 @@
+"""Cells of text: what can be stored and encoded, and lists that stand in a cell as their text."""
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from triphase.records.lines import Row, kind_of
+
+LONGEST_TEXT = 1 << 22
+"""Characters of one text. A model with room for a million tokens reads no more, and counting tokens takes a second
+for each million of characters."""
+_LONGEST_NOTATION = 1 << 20
+_OBJECT = re.compile(r"\s*(\[\s*)?\{\s*(['\"])\w+\2\s*:")
+_TURN = re.compile(r"\s*(\[\s*)?\{\s*(['\"])(role|from|content|value)\2\s*:")
+
+
+def text_of(row: Row, column: str, value: Any) -> str:
+    """``value`` as text that can be stored and encoded; not empty."""
+    if not isinstance(value, str):
+        row.refuse(f"{column} must be text, not {kind_of(value)}")
+    if not value.strip():
+        row.refuse(f"{column} is empty")
+    return storable(row, column, value)
+
+
+def plain_text_of(row: Row, column: str, value: Any) -> str:
+    """As ``text_of``, of a column that holds text alone: the text of a list of messages is refused."""
+    text = text_of(row, column, value)
+    if written_out(row, column, text) is not None:
+        row.refuse(f"{column} holds the text of a list of messages; it is read in messages, prompt, chosen, rejected")
+    return text
+
+
+def storable(row: Row, column: str, text: str) -> str:
+    """``text``, which is not too long and holds characters only."""
+    if len(text) > LONGEST_TEXT:
+        row.refuse(f"{column} has {len(text):,} characters; no model reads more than {LONGEST_TEXT:,}")
+    if "\0" in text:
+        row.refuse(f"{column} contains a NUL character")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        row.refuse(f"{column} contains half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+    return text
+
+
+def written_out(row: Row, column: str, value: Any) -> Any:
+    """``value`` with messages that stand in it as text (JSON, or Python's notation, as tables write them) taken out.
+
+    None where ``value`` is text, or anything else, that holds no messages. A text that begins as messages do and
+    cannot be parsed is refused: it is never taken for what a person said.
+    """
+    if not isinstance(value, str) or not _OBJECT.match(value):
+        return None
+    found = parsed(value)
+    if _is_turn(found) or (isinstance(found, list) and found and _is_turn(found[0])):
+        return found
+    if found is None and _TURN.match(value):
+        row.refuse(
+            f"{column} begins as the text of a list of messages does, but is neither JSON nor Python's notation; "
+            "write the list itself"
+        )
+    return None
+
+
+def parsed(text: str) -> Any:
+    """The value that ``text`` writes as JSON or as Python literals; None where it writes none. Nothing is run."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    if len(text) > _LONGEST_NOTATION:
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, Mapping) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())
