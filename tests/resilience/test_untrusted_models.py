@@ -2,14 +2,16 @@
 
 import ast
 import json
+import multiprocessing
 import pickle
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from tests.small import random_model, tokenizer
+from tests.small import UNKNOWN, random_model, tokenizer
 
 from triphase.errors import ModelError, SettingsError
 from triphase.models.loading import load_model
@@ -17,6 +19,7 @@ from triphase.records.types import Message
 from triphase.settings.loading import settings_from_text
 from triphase.settings.schema import ModelSettings
 from triphase.tokens.rendering import render
+from triphase.tokens.screening import needs_no_guard
 from triphase.tokens.template import Template
 
 ROOT = Path(__file__).parent.parent.parent
@@ -180,6 +183,29 @@ FAILING = [
     ("{% import 'os' as os %}", "fails|refuses"),
     ("{{ undefined_thing.attribute }}", "undefined"),
 ]
+# Each is one operation, or a few, which no clock in the same process can end.
+OUTLASTING = {
+    "a power": "{{ 9 ** (9 ** 9) }}",
+    "a power of names": "{% set n = 9 %}{{ n ** (n ** n) }}",
+    "a format width": "{{ '%9999999999d' % 1 }}",
+    "a format method": "{{ '{:>9999999999}'.format(1) }}",
+    "a repeated text": "{{ 'ab' * 9999999999 }}",
+    "a repeated list": "{{ (messages * 9999999999) | length }}",
+    "a centred text": "{{ 'a'.center(9999999999) }}",
+    "an indented text": "{{ messages | tojson(indent=9999999999) }}",
+    "joined ranges": "{{ (range(99999) | join) * 99999 }}",
+    "tabs": "{{ '\t'.expandtabs(9999999999) }}",
+    "doubling in a loop": "{% set ns = namespace(a='ab') %}{% for i in range(60) %}{% set ns.a = ns.a ~ ns.a %}"
+    "{% endfor %}{{ ns.a }}",
+    "doubling in line": "{% set a = 'ab' %}" + "{% set a = a + a %}" * 60 + "{{ a }}",
+    "doubling of two": "{% set a = 'ab' %}{% set b = 'ab' %}"
+    + "{% set a = a + b %}{% set b = b + a %}" * 60
+    + "{{ a }}",
+    "doubling in a block": "{% macro m(x) %}{{ x }}{{ x }}{% endmacro %}{% set a = 'ab' %}" + "{% set a = m(a) %}" * 60,
+    "quotes in quotes": "{{ messages" + " | tojson" * 60 + " }}",
+    "loops in loops": "{% for a in messages %}" * 40 + "x" + "{% endfor %}" * 40,
+    "a macro that calls itself": "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
+}
 HELLO = [{"role": "user", "content": "oak"}]
 
 
@@ -205,6 +231,72 @@ def test_a_template_that_goes_round_in_circles_is_ended(template: str) -> None:
         render(tokenizer(template), HELLO, open_turn=True, seconds=0.3)
     assert time.monotonic() - begin < 10
     assert render(tokenizer(), HELLO, open_turn=True, seconds=0.3).startswith("<user> oak")
+
+
+@pytest.mark.parametrize("template", OUTLASTING.values(), ids=OUTLASTING.keys())
+def test_a_template_that_takes_for_ever_or_all_memory_in_one_operation_is_ended(template: str) -> None:
+    assert not needs_no_guard(template)
+    made = tokenizer(template)
+    render(tokenizer("{{ 2 ** 3 }}"), HELLO, open_turn=True)  # the process runs
+    begin = time.monotonic()
+    with pytest.raises(ModelError, match=r"did not end within 1 s|Memory|Overflow|Recursion|too large") as told:
+        render(made, [*HELLO, *HELLO], open_turn=True, seconds=1)
+    assert time.monotonic() - begin < 5 and "\n" not in str(told.value)
+    assert render(tokenizer("{{ 2 ** 3 }}"), HELLO, open_turn=True) == "8"  # and runs again
+
+
+ORDINARY = {
+    "ChatML": (
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+        "You are helpful.<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+        "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    "Llama 2": (
+        "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = "
+        "messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
+        "{% set system_message = false %}{% endif %}"
+        "{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('Roles must alternate') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}"
+        "{% set content = '<<SYS>>' + system_message + '<</SYS>>' + message['content'] %}{% else %}"
+        "{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}"
+        "{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
+        "{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+    ),
+    "Zephyr": (
+        "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + "
+        "eos_token }}\n{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + "
+        "eos_token }}\n{% endif %}\n"
+        "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
+    ),
+    "Gemma": (
+        "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
+        "{% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] "
+        "| trim "
+        "+ '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
+    ),
+}
+DIALOGUE = [*HELLO, {"role": "assistant", "content": "elm"}, *HELLO]
+
+
+@pytest.mark.parametrize("template", ORDINARY.values(), ids=ORDINARY.keys())
+def test_ordinary_templates_need_no_process_of_their_own(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert needs_no_guard(template)
+    made = tokenizer(template, bos_token=UNKNOWN)
+    here = render(made, DIALOGUE, open_turn=True)
+    monkeypatch.setattr("triphase.tokens.rendering.needs_no_guard", lambda template: False)
+    assert render(made, DIALOGUE, open_turn=True) == here == made.apply_chat_template(
+        DIALOGUE, tokenize=False, add_generation_prompt=True
+    )  # fmt: skip
+
+
+def test_a_forked_process_gets_answers_of_its_own() -> None:
+    made = tokenizer("{% for m in messages %}{{ m.content * 2 }}{% endfor %}")
+    assert render(made, HELLO, open_turn=True) == "oakoak"
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        texts = [f"t{number}" for number in range(20)]
+        asked = [pool.submit(render, made, [{"role": "user", "content": text}], open_turn=True) for text in texts]
+        assert [answer.result() for answer in asked] == [text * 2 for text in texts]
+    assert render(made, HELLO, open_turn=True) == "oakoak"
 
 
 def test_it_is_ended_in_any_thread_and_no_other_one_is_disturbed() -> None:

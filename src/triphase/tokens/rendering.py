@@ -1,90 +1,112 @@
 """A chat template comes with a model and is a program: it runs in the sandbox of transformers, for a bounded time.
 
-The sandbox keeps it from Python's inner parts, but not from going round in circles. A thread watches the clock, because
-a signal would reach the main thread alone.
+The sandbox keeps it from Python's inner parts. One that could take long, or much memory, runs in a process of its own
+that is killed at the deadline; one that cannot (`screening`) runs here, as fast as ever.
 """
 
-import ctypes
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from triphase.errors import ModelError
+from triphase.tokens.sandbox import Ended, sandbox
+from triphase.tokens.screening import needs_no_guard
 
 SECONDS = 10.0
 _LONGEST_TEXT = 50_000_000
 
 
-class _TooLong(BaseException):
-    """Raised by the watch inside a rendering; a template cannot catch it."""
-
-
-class _Watch:
-    """Ends a rendering at its deadline. One thread for all of them, begun with the first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._deadlines: dict[int, float] = {}
-        self._thread: threading.Thread | None = None
-
-    def begin(self, seconds: float) -> None:
-        """The rendering of this thread ends in ``seconds`` at the latest."""
-        with self._lock:
-            self._deadlines[threading.get_ident()] = time.monotonic() + seconds
-            if self._thread is None or not self._thread.is_alive():  # a forked process has none
-                self._thread = threading.Thread(target=self._run, daemon=True, name="templates")
-                self._thread.start()
-
-    def end(self) -> None:
-        """The rendering of this thread is over."""
-        with self._lock:
-            self._deadlines.pop(threading.get_ident(), None)
-
-    def _run(self) -> None:
-        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        while True:
-            time.sleep(0.1)
-            with self._lock:
-                for thread, deadline in list(self._deadlines.items()):
-                    if time.monotonic() > deadline:
-                        del self._deadlines[thread]
-                        raise_in(ctypes.c_ulong(thread), ctypes.py_object(_TooLong))
-
-
-_watch = _Watch()
-
-
-def render(tokenizer: Any, conversation: Sequence[dict[str, str]], *, open_turn: bool, seconds: float = SECONDS) -> str:
+def render(
+    tokenizer: Any,
+    conversation: Sequence[dict[str, str]],
+    *,
+    open_turn: bool,
+    seconds: float = SECONDS,
+    date: str | None = None,
+) -> str:
     """The text that the tokenizer's chat template makes of a conversation.
+
+    ``date`` (YYYY-MM-DD) is what a template that asks for the present day is told; None is today.
 
     Raises:
         ModelError: the template refuses the conversation, is wrong, reaches for what the sandbox forbids, or does not
-            end within ``seconds``.
+            end within ``seconds`` and a gigabyte of memory.
     """
-    from jinja2.exceptions import SecurityError, TemplateError
-
-    whose = f"the chat template of {tokenizer.name_or_path or 'this tokenizer'}"
-    try:
-        _watch.begin(seconds)
+    template = template_of(tokenizer)
+    if _has_code(tokenizer) or needs_no_guard(template):
+        answer = _rendered_here(tokenizer, conversation, open_turn)
+    else:
+        question = {
+            "template": template,
+            "conversation": list(conversation),
+            "open_turn": open_turn,
+            "date": date,
+            "special_tokens": dict(tokenizer.special_tokens_map),
+            "longest": _LONGEST_TEXT,
+        }
         try:
-            text = tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=open_turn)
-        finally:
-            _watch.end()
-    except _TooLong:
-        raise ModelError(f"{whose} did not end within {seconds:g} s; {_REMEDY}") from None
-    except SecurityError as error:
-        raise ModelError(f"{whose} reaches for what a template must not have ({error}); {_REMEDY}") from None
-    except TemplateError as error:
-        raise ModelError(f"{whose} refuses a conversation of {_roles(conversation)}: {error}; {_REMEDY}") from None
-    except (TypeError, ValueError, KeyError, OverflowError, MemoryError, RecursionError, ZeroDivisionError) as error:
-        raise ModelError(f"{whose} fails ({type(error).__name__}: {error}); {_REMEDY}") from None
-    if not isinstance(text, str) or len(text) > _LONGEST_TEXT:
-        raise ModelError(f"{whose} makes no text of a usable length; {_REMEDY}")
+            answer = sandbox.ask(question, seconds)
+        except Ended:
+            answer = {"ended": f"did not end within {seconds:g} s"}
+    text = answer.get("text")
+    if text is None or len(text) > _LONGEST_TEXT:
+        raise ModelError(f"{_whose(tokenizer)} {_problem(answer, conversation)}; {_REMEDY}")
     return text
 
 
+def template_of(tokenizer: Any) -> str:
+    """The chat template for conversations without tools.
+
+    Raises:
+        ModelError: there are several, and none of them is the default.
+    """
+    try:
+        return str(tokenizer.get_chat_template())
+    except ValueError as error:
+        raise ModelError(f"{_whose(tokenizer)} cannot be chosen: {error}") from None
+
+
+def _has_code(tokenizer: Any) -> bool:
+    """Whether the tokenizer renders by code of its own, which its owner has trusted."""
+    from transformers import PreTrainedTokenizerBase
+
+    return type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
+
+
+def _rendered_here(tokenizer: Any, conversation: Sequence[dict[str, str]], open_turn: bool) -> dict[str, str]:
+    from jinja2.exceptions import SecurityError, TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=open_turn)
+    except SecurityError as error:
+        return {"forbidden": str(error)}
+    except TemplateError as error:
+        return {"refused": str(error)}
+    except (TypeError, ValueError, KeyError, OverflowError, MemoryError, RecursionError, ZeroDivisionError) as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
+    return {"text": text} if isinstance(text, str) else {}
+
+
 _REMEDY = "change chat_template in the model's files, or choose another model"
+
+
+def _whose(tokenizer: Any) -> str:
+    return f"the chat template of {tokenizer.name_or_path or 'this tokenizer'}"
+
+
+def _problem(answer: dict[str, str], conversation: Sequence[dict[str, str]]) -> str:
+    if "ended" in answer:
+        return answer["ended"]
+    if "forbidden" in answer:
+        return f"reaches for what a template must not have ({_one_line(answer['forbidden'])})"
+    if "refused" in answer:
+        return f"refuses a conversation of {_roles(conversation)}: {_one_line(answer['refused'])}"
+    if "failed" in answer:
+        return f"fails ({_one_line(answer['failed'])})"
+    return "makes no text of a usable length"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:500]
 
 
 def _roles(conversation: Sequence[dict[str, str]]) -> str:
