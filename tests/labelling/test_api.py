@@ -217,7 +217,7 @@ def test_a_store_that_is_away_says_so(app: FastAPI, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_store_that_another_program_locks_says_so(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("triphase.store.database.BUSY_SECONDS", 0.05)
     with open_store(tmp_path) as store:
@@ -229,8 +229,8 @@ def test_a_store_that_another_program_locks_says_so(
             other.execute("BEGIN IMMEDIATE")
             answer = ann.post("/api/answers", json=body(item))
             assert answer.status_code == 503
-            assert "is locked by another program" in answer.json()["message"]
             assert "Nothing is lost: try again" in answer.json()["message"]
+            assert str(tmp_path) not in answer.text and "is locked by another program" in caplog.text
             other.execute("ROLLBACK")
             other.close()
             assert ann.post("/api/answers", json=body(item)).json()["status"] == "active"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.labelling.crowd import PASSWORD, days_of_work, people
 
-from triphase.labelling import accounts, plan
+from triphase.labelling import invitations, plan
 from triphase.labelling.application import create_application
 from triphase.labelling.serving import in_thread
 from triphase.records.types import Message, Prompt, Response
@@ -182,7 +182,7 @@ def rank_ten_by_drag(page: Any) -> None:
 
 def test_a_labeler_from_invitation_to_twenty_items(store: Store, address: str, chromium: Any) -> None:
     with store.transaction() as connection:
-        token = accounts.invite(connection, "labeler", now=time.time(), by="lea")
+        token = invitations.invite(connection, "labeler", now=time.time(), by="lea")
     page = new_page(chromium, address)
     page.goto(f"/invitation/{token}")
     page.fill("[name=name]", "ann")

@@ -9,8 +9,8 @@ import pytest
 
 from triphase.commands import label
 from triphase.errors import SettingsError, TriphaseError
-from triphase.labelling.accounts import AccountError
-from triphase.labelling.serving import check_safe, is_loopback, listener
+from triphase.labelling.people import AccountError
+from triphase.labelling.serving import check_safe, hosts, is_loopback, listener
 from triphase.store import open_store
 
 
@@ -112,6 +112,18 @@ def test_passwords_do_not_travel_in_clear_text() -> None:
         check_safe(host, None, behind_proxy=False)
     for host in ("0.0.0.0", "192.168.1.7", "label.example"):  # noqa: S104
         with pytest.raises(SettingsError, match="clear text; give --certificate"):
-            check_safe(host, None, behind_proxy=False)
-        check_safe(host, Path("cert.pem"), behind_proxy=False)
-        check_safe(host, None, behind_proxy=True)
+            check_safe(host, None, behind_proxy=False, address="https://label.example")
+        check_safe(host, Path("cert.pem"), behind_proxy=False, address="https://label.example")
+        check_safe(host, None, behind_proxy=True, address="https://label.example")
+
+
+def test_what_the_page_is_called_is_never_taken_from_a_request() -> None:
+    for host, proxy in (("127.0.0.1", True), ("0.0.0.0", False), ("::", False)):  # noqa: S104
+        with pytest.raises(SettingsError, match=r"needs --address, the address under which people reach the page"):
+            check_safe(host, Path("cert.pem"), behind_proxy=proxy)
+    for address in ("label.example", "ftp://label.example", "https://", "http://["):
+        with pytest.raises(SettingsError, match="is no http"):
+            check_safe("127.0.0.1", None, behind_proxy=True, address=address)
+    assert hosts("127.0.0.1", None) == ("127.0.0.1", "localhost", "::1", "127.0.0.1")
+    assert hosts("0.0.0.0", "https://Label.example:8443/") == ("0.0.0.0", "label.example")  # noqa: S104
+    assert "*" not in hosts("label.example", None)

@@ -1,20 +1,26 @@
 """The door: every route, the roles, CSRF, sessions, limits, and texts that would like to be more than text."""
 
+import asyncio
 import re
+import time
+from collections import Counter
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 from tests.labelling.crowd import PASSWORD, PLAIN, Clock, client, fill, people, served, signed_in
 
-from triphase.labelling import accounts, api, guard, lead, lead_prompts, pages, plan, standing
-from triphase.labelling.sessions import MOST_FAILURES_OF_NAME, WINDOW_SECONDS
+from triphase.labelling import accounts, api, guard, invitations, lead, lead_prompts, pages, plan, standing
+from triphase.labelling.application import create_application
+from triphase.labelling.context import ServerSettings
+from triphase.labelling.sessions import MOST_FAILURES_OF_ADDRESS, MOST_FAILURES_OF_NAME, WINDOW_SECONDS
 from triphase.labelling.texts import markdown
 from triphase.records.types import Message, Prompt, Response
 from triphase.records.visible import visible
-from triphase.store import Store
+from triphase.store import Store, schema
 
 NASTY = (
     "<script>document.title='owned'</script><img src=x onerror=alert(1)><svg onload=alert(1)>"
@@ -196,6 +202,43 @@ def test_signing_in_is_limited(app: FastAPI, clock: Clock) -> None:
     assert browser.post("/sign-in", data={"name": "ann", "password": PASSWORD}).status_code == 303
 
 
+def test_the_limit_holds_for_attempts_at_the_same_moment(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def slowly(_hash: str | None, password: str) -> bool:
+        compared.append(password)
+        time.sleep(0.05)
+        return False
+
+    monkeypatch.setattr("triphase.labelling.sessions.verify", slowly)
+
+    # One event loop, as a server has it: the semaphore of the passwords belongs to it.
+    async def all_at_once() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as browser:
+            forms = [{"name": "ann", "password": f"guess number {number}"} for number in range(24)]
+            answers = await asyncio.gather(*(browser.post("/sign-in", data=form) for form in forms))
+            return [answer.status_code for answer in answers]
+
+    statuses = Counter(asyncio.run(all_at_once()))
+    assert statuses == {403: MOST_FAILURES_OF_NAME, 429: 24 - MOST_FAILURES_OF_NAME}
+    assert len(compared) == MOST_FAILURES_OF_NAME
+
+
+def test_many_people_of_one_address_come_at_the_same_moment(app: FastAPI, store: Store) -> None:
+    names = [f"person{number}" for number in range(MOST_FAILURES_OF_ADDRESS + 24)]
+    people(store, *names)
+
+    async def all_at_once() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as browser:
+            forms = [{"name": name, "password": PASSWORD} for name in names]
+            answers = await asyncio.gather(*(browser.post("/sign-in", data=form) for form in forms))
+            return [answer.status_code for answer in answers]
+
+    assert Counter(asyncio.run(all_at_once())) == {303: len(names)}
+
+
 def test_unknown_names_answer_as_known_ones(app: FastAPI) -> None:
     known = client(app).post("/sign-in", data={"name": "ann", "password": "wrong password"})
     unknown = client(app).post("/sign-in", data={"name": "nobody", "password": "wrong password"})
@@ -223,11 +266,11 @@ def test_invitations_work_once(app: FastAPI, store: Store, clock: Clock) -> None
     assert browser.get("/rank").status_code == 200
     assert client(app).post(path, data={**form, "name": "dee"}).status_code == 410
     with store.transaction() as connection:
-        old = accounts.invite(connection, "labeler", now=clock.time - 8 * 86400, by="lea")
+        old = invitations.invite(connection, "labeler", now=clock.time - 8 * 86400, by="lea")
     assert client(app).get(f"/invitation/{old}").status_code == 410
     assert client(app).get("/invitation/unknown").status_code == 410
     with store.reading() as connection:
-        assert path.rpartition("/")[2] not in str(connection.execute(accounts.invitations.select()).all())
+        assert path.rpartition("/")[2] not in str(connection.execute(schema.invitations.select()).all())
 
 
 def test_a_link_for_a_new_password(app: FastAPI) -> None:
@@ -342,3 +385,61 @@ def test_markdown_is_clean() -> None:
     )
     assert "<h1>T</h1>" in html and "&lt;b onclick" in html and 'href="https://ok.example"' in html
     assert "javascript:x" not in re.sub(r">[^<]*<", "><", html) and "<table>" in html
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://["},
+        {"origin": "http://[::1"},
+        {"origin": "//]["},
+        {"host": "["},
+        {"host": "127.0.0.1:notaport"},
+        {"content-length": "9" * 5000},
+        {"content-length": "-1"},
+        {"cookie": "triphase_session=\xff.\xfe"},
+    ],
+)
+def test_headers_that_cannot_be_read_are_refused_by_a_page_with_all_headers(
+    store: Store, headers: dict[str, str]
+) -> None:
+    app = create_application(store, PLAIN, ServerSettings(allowed_hosts=("127.0.0.1",)))
+    browser = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False, follow_redirects=False)
+    raw = {name: value.encode("latin-1") for name, value in headers.items()}
+    for method, path in (("POST", "/sign-in"), ("POST", "/api/answers"), ("GET", "/rank")):
+        answer = browser.request(method, path, headers=raw)
+        assert answer.status_code < 500 and "content-security-policy" in answer.headers, (headers, answer.text)
+    app.state.context.close()
+
+
+def test_a_failure_of_the_program_has_all_headers_and_is_logged(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect at /some/place")
+
+    monkeypatch.setattr(pages.sessions, "attempt", broken)
+    answer = client(app).post("/sign-in", data={"name": "ann", "password": PASSWORD})
+    assert answer.status_code == 500 and "content-security-policy" in answer.headers
+    assert "defect" not in answer.text and "a defect at /some/place" in caplog.text
+
+
+def test_guidelines_are_as_long_as_their_form_promises(app: FastAPI) -> None:
+    lea = signed_in(app, "lea")
+    for text in ("指" * 60_000, "😀" * 60_000):
+        assert lea.post("/lead/guidelines", data={"text": text}).status_code == 303
+        assert text[:100] in lea.get("/lead/guidelines").text
+    assert lea.post("/lead/guidelines", data={"text": "a" * 60_001}).status_code == 422
+    answer = lea.post("/lead/guidelines", data={"text": "😀" * 70_000})
+    assert answer.status_code == 413 and answer.headers["content-type"].startswith("text/html")
+    assert lea.post("/lead/flags/1", data={"resolution": "x" * 100_000}).status_code == 413
+
+
+def test_links_begin_with_the_address_that_the_server_was_given(store: Store, clock: Clock) -> None:
+    people(store, "lea", role="lead")
+    server = ServerSettings(now=clock, address="https://label.example/", allowed_hosts=("label.example", "127.0.0.1"))
+    app = create_application(store, PLAIN, server)
+    assert client(app).get("/sign-in", headers={"host": "evil.example"}).status_code == 400
+    page = signed_in(app, "lea").post("/lead/invitations", data={"role": "labeler"})
+    assert 'value="https://label.example/invitation/' in page.text
+    app.state.context.close()

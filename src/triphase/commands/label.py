@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from triphase.errors import SettingsError, TriphaseError
-from triphase.labelling import accounts, plan, standing
+from triphase.labelling import accounts, invitations, plan, standing
 from triphase.labelling.context import ServerSettings
+from triphase.labelling.invitations import OPERATOR
 from triphase.labelling.simulated import Gold
 from triphase.labelling.statistics import collect
 from triphase.records.visible import visible
@@ -30,8 +31,6 @@ console = Console(highlight=False, soft_wrap=True, markup=False)
 """Names of people, files and columns are never markup; see also ``say``."""
 PAGE = "http://127.0.0.1:8400"
 """Where the page is served unless told otherwise."""
-OPERATOR = "command line"
-"""How the audit calls whoever uses these commands."""
 
 
 def say(message: str) -> None:
@@ -57,13 +56,13 @@ def serve(
         port: port to listen on.
         certificate: TLS certificate, with its key.
         key: the certificate's private key.
-        behind_proxy: a proxy with TLS on this machine stands before the page.
-        address: how people reach the page, where that differs (a proxy).
+        behind_proxy: a proxy with TLS on this machine stands before the page; give --address too.
+        address: how people reach the page, where that differs; a proxy needs it.
     """
     from triphase.labelling import serving
     from triphase.labelling.application import create_application
 
-    serving.check_safe(host, certificate, behind_proxy)
+    serving.check_safe(host, certificate, behind_proxy, address)
     serving.check_certificate(certificate, key)
     settings, seed = settings_of_store(run_or_store)
     local = serving.is_loopback(host)
@@ -77,19 +76,23 @@ def serve(
         say(f"The page: {here}   (Ctrl-C stops it; nothing is lost)")
         if link:
             say(f"There is no lead yet. Open this link once to become the lead:\n  {link}")
-        hosts = ("127.0.0.1", "localhost", host) if local and not behind_proxy else ("*",)
-        server = ServerSettings(secure=not local or behind_proxy, allowed_hosts=hosts, seed=seed)
+        server = ServerSettings(
+            secure=not local or behind_proxy,
+            allowed_hosts=serving.hosts(host, address),
+            address=address or "",
+            seed=seed,
+        )
         app = create_application(store, settings, server)
         serving.run(app, listening, certificate=certificate, key=key, proxy=behind_proxy)
 
 
 def first_lead_link(store: Store, address: str) -> str | None:
-    """An invitation for the first lead; None where there is one."""
+    """An invitation for the first lead, which voids the one before; None where there is a lead."""
     with store.transaction() as connection:
         people = accounts.accounts(connection)
         if any(one.role == "lead" and one.can_sign_in for one in people):
             return None
-        return f"{address}/invitation/{accounts.invite(connection, 'lead', now=time.time(), by=OPERATOR)}"
+        return f"{address}/invitation/{invitations.invite(connection, 'lead', now=time.time(), by=OPERATOR)}"
 
 
 def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float = 0.2) -> None:

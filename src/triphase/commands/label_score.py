@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from triphase.commands.label import OPERATOR, opened, say, settings_of_store
+from triphase.commands.label import opened, say, settings_of_store
 from triphase.errors import RunError
 from triphase.labelling import audit, plan
+from triphase.labelling.invitations import OPERATOR
 from triphase.records.types import Prompt, Response
 
 

@@ -1,5 +1,6 @@
 """The labelling page as an application: ``create_application(store, settings)`` puts its parts together."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,6 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -21,6 +21,8 @@ from triphase.labelling.rendering import HERE, page
 from triphase.labelling.submission import Answered, SeatGone
 from triphase.settings.schema import LabellingSettings
 from triphase.store import Store
+
+_log = logging.getLogger("triphase.labelling")
 
 
 def create_application(
@@ -38,8 +40,7 @@ def create_application(
     app = FastAPI(
         title="Triphase labelling", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan,
         middleware=[
-            Middleware(Hardened, most_body_bytes=server.most_body_bytes, secure=server.secure),
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(server.allowed_hosts), www_redirect=False),
+            Middleware(Hardened, server=server),
         ],
         redirect_slashes=False,
     )  # fmt: skip
@@ -62,7 +63,10 @@ def _say(request: Request, status: int, message: str) -> Response:
 
 async def _known_error(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
-        return _say(request, 503, f"{error}. Nothing is lost: try again in a moment")
+        _log.error("%s", error)  # the message names the store's place, which is for whoever runs the server
+        return _say(
+            request, 503, "The labels cannot be read or written at the moment. Nothing is lost: try again in a moment."
+        )
     if isinstance(error, SeatGone | Answered):
         return _say(request, 409, str(error))
     return _say(request, 403 if isinstance(error, NotNow) else 422, str(error))

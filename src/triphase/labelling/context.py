@@ -21,12 +21,18 @@ _SLOW_THREADS = 3
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How the page is served. ``secure``: cookies travel over TLS only (everywhere but on loopback)."""
+    """How the page is served.
+
+    ``secure``: cookies travel over TLS only (everywhere but on loopback). ``address``: what links to the page begin
+    with; where it is empty, the address of the request, whose host must then be one of ``allowed_hosts``.
+    """
 
     secure: bool = False
     allowed_hosts: tuple[str, ...] = ("*",)
+    address: str = ""
     seed: int = 0
     most_body_bytes: int = 128 * 1024
+    """Of any request but one with guidelines, whose length their form bounds."""
     now: Callable[[], float] = time.time
 
 
@@ -47,6 +53,9 @@ class Context:
         width = _POSTGRES_THREADS if self.store.is_postgresql else 1
         self._quick = ThreadPoolExecutor(width, thread_name_prefix="labels")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="pages")
+        # An attempt to sign in counts as a failure while its password is compared: few at a time, so that many people
+        # who come from one address at the same moment do not use up its limit.
+        self.comparing = asyncio.Semaphore(_SLOW_THREADS)
 
     def now(self) -> float:
         """The time, seconds since the epoch."""

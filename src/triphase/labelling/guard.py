@@ -4,6 +4,7 @@ Checked before a route reads anything of the request: the session, the role, and
 comes from our own page (a token that only it knows, and the browser's word on its origin).
 """
 
+import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -16,12 +17,18 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triphase.labelling import sessions
-from triphase.labelling.context import Context
+from triphase.labelling.context import Context, ServerSettings
 from triphase.labelling.sessions import Session
 
 COOKIE = "triphase_session"
 PUBLIC, LABELER, LEAD, ANYONE_SIGNED_IN = "public", "labeler", "lead", "signed in"
 _SAFE = ("GET", "HEAD")
+_GUIDELINES = "/lead/guidelines"
+MOST_GUIDELINES = 60_000
+"""Characters of the guidelines."""
+_LONGEST_GUIDELINES = 12 * MOST_GUIDELINES + 4096
+"""Bytes of the form with the guidelines: a character beyond the first plane takes twelve, %F0%9F%98%80."""
+_log = logging.getLogger("triphase.labelling")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -95,7 +102,12 @@ def _from_here(request: Request) -> bool:
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:  # no address at all, such as http://[
+        return False
 
 
 async def _has_token(request: Request, session: Session) -> bool:
@@ -115,37 +127,51 @@ def _say(request: Request, status: int, message: str) -> Response:
 
 
 class Hardened:
-    """Puts the security headers on every answer, and stops bodies that are too long before they are read whole."""
+    """The outermost layer: hosts, lengths of bodies, security headers on every answer, and an end for every failure."""
 
-    def __init__(self, app: ASGIApp, most_body_bytes: int, secure: bool) -> None:
+    def __init__(self, app: ASGIApp, server: ServerSettings) -> None:
         self.app = app
-        self.most_body_bytes = most_body_bytes
-        self.too_long = f"The request is longer than {most_body_bytes} bytes; shorten the notes."
-        self.headers = {**_HEADERS, **({"strict-transport-security": "max-age=31536000"} if secure else {})}
+        self.hosts = server.allowed_hosts
+        self.most_body_bytes = server.most_body_bytes
+        self.headers = {**_HEADERS, **({"strict-transport-security": "max-age=31536000"} if server.secure else {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self.most_body_bytes:
-            await JSONResponse({"message": self.too_long}, 413)(scope, receive, self._with_headers(scope, send))
-            return
-        await self.app(scope, self._limited(receive), self._with_headers(scope, send))
+        started = False
 
-    def _limited(self, receive: Receive) -> Receive:
-        seen = 0
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
 
-        async def limited() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.most_body_bytes:
-                raise HTTPException(413, self.too_long)
-            return message
+        hardened = self._with_headers(scope, noting)
+        request = Request(scope)
+        most = self.most_body_bytes if scope["path"] != _GUIDELINES else max(self.most_body_bytes, _LONGEST_GUIDELINES)
+        too_long = f"The request is longer than {most} bytes; shorten the text."
+        length = request.headers.get("content-length", "0")
+        if not self._is_ours(request.headers.get("host", "")):
+            await _say(request, 400, "This page is not served under that host.")(scope, receive, hardened)
+        elif not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= most):
+            await _say(request, 413, too_long)(scope, receive, hardened)
+        else:
+            try:
+                await self.app(scope, _limited(receive, most, too_long), hardened)
+            except Exception:
+                _log.exception("a request failed: %s %s", scope["method"], scope["path"][:200].encode("unicode_escape"))
+                if not started:
+                    message = "Something went wrong here. Nothing of this request was kept."
+                    await _say(request, 500, message)(scope, receive, hardened)
 
-        return limited
+    def _is_ours(self, host: str) -> bool:
+        if "*" in self.hosts:
+            return True
+        try:
+            return urlsplit(f"//{host}").hostname in self.hosts
+        except ValueError:
+            return False
 
     def _with_headers(self, scope: Scope, send: Send) -> Send:
         async def hardened(message: Message) -> None:
@@ -158,3 +184,17 @@ class Hardened:
             await send(message)
 
         return hardened
+
+
+def _limited(receive: Receive, most: int, too_long: str) -> Receive:
+    seen = 0
+
+    async def limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > most:
+            raise HTTPException(413, too_long)
+        return message
+
+    return limited

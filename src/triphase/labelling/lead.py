@@ -7,13 +7,14 @@ from fastapi import APIRouter, Form, Path, Query, Request
 from sqlalchemy import func, insert, select, update
 from starlette.responses import RedirectResponse, Response
 
-from triphase.labelling import accounts, audit, charts, plan, standing
+from triphase.labelling import accounts, audit, charts, invitations, plan, standing
 from triphase.labelling.context import Context
-from triphase.labelling.guard import LEAD, GuardedRoute, access
+from triphase.labelling.guard import LEAD, MOST_GUIDELINES, GuardedRoute, access
+from triphase.labelling.people import AccountError
 from triphase.labelling.rendering import page
 from triphase.labelling.statistics import Statistics, collect
 from triphase.store.rows import storable
-from triphase.store.schema import flags, guidelines, invitations
+from triphase.store.schema import flags, guidelines
 
 router = APIRouter(prefix="/lead", route_class=GuardedRoute)
 _KEPT_SECONDS = 10.0
@@ -60,9 +61,7 @@ async def _people(request: Request, link: str, status: int = 200, problem: str =
     everyone, waiting = await context.read(
         lambda connection: (
             accounts.accounts(connection),
-            connection.execute(
-                select(invitations).where(invitations.c.used_at.is_(None), invitations.c.expires_at > now)
-            ).all(),
+            invitations.open_ones(connection, now),
         )
     )
     records = {record.name: record for record in figures.labelers}
@@ -94,11 +93,25 @@ async def invite(
     by = request.state.session.name
     try:
         token = await context.write(
-            lambda connection: accounts.invite(connection, role, now=context.now(), by=by, name=name.strip() or None)
+            lambda connection: invitations.invite(connection, role, now=context.now(), by=by, name=name.strip() or None)
         )
-    except accounts.AccountError as error:
+    except AccountError as error:
         return await _people(request, "", 422, str(error))
-    return await _people(request, f"{str(request.base_url).rstrip('/')}/invitation/{token}")
+    address = context.server.address or str(request.base_url)
+    return await _people(request, f"{address.rstrip('/')}/invitation/{token}")
+
+
+@router.post("/invitations/{id}/revoke")
+@access(LEAD)
+async def revoke(request: Request, id: str) -> Response:
+    """Void an invitation that nobody used yet."""
+    context: Context = request.app.state.context
+    by = request.state.session.name
+    try:
+        await context.write(lambda connection: invitations.revoke(connection, id, now=context.now(), by=by))
+    except AccountError as error:
+        return await _people(request, "", 422, str(error))
+    return RedirectResponse("/lead/labelers", status_code=303)
 
 
 @router.post("/labelers/{name}/status")
@@ -109,7 +122,7 @@ async def set_status(request: Request, name: str, status: Annotated[str, Form(ma
     by = request.state.session.name
     try:
         await context.write(lambda connection: standing.set_status(connection, name, status, now=context.now(), by=by))
-    except accounts.AccountError as error:
+    except AccountError as error:
         return await _people(request, "", 422, str(error))
     context.kept_statistics = None
     return RedirectResponse("/lead/labelers", status_code=303)
@@ -161,7 +174,7 @@ async def guidelines_form(request: Request) -> Response:
 
 @router.post("/guidelines")
 @access(LEAD)
-async def save_guidelines(request: Request, text: Annotated[str, Form(max_length=60_000)]) -> Response:
+async def save_guidelines(request: Request, text: Annotated[str, Form(max_length=MOST_GUIDELINES)]) -> Response:
     """A new version; earlier ones stay."""
     context: Context = request.app.state.context
     by, now = request.state.session.name, context.now()

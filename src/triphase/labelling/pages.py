@@ -6,10 +6,10 @@ from fastapi import APIRouter, Form, Request
 from sqlalchemy import select
 from starlette.responses import RedirectResponse, Response
 
-from triphase.labelling import accounts, sessions
-from triphase.labelling.accounts import AccountError
+from triphase.labelling import accounts, invitations, sessions
 from triphase.labelling.context import Context
 from triphase.labelling.guard import ANYONE_SIGNED_IN, COOKIE, LABELER, PUBLIC, GuardedRoute, access
+from triphase.labelling.people import AccountError
 from triphase.labelling.rendering import page
 from triphase.labelling.sessions import TooManyAttempts
 from triphase.labelling.submission import FLAG_REASONS, SKIP_REASONS
@@ -47,13 +47,16 @@ async def sign_in(request: Request, name: Name, password: Password) -> Response:
     context: Context = request.app.state.context
     name = name.strip().lower()
     address = request.client.host if request.client else ""
-    try:
-        await context.read(lambda connection: sessions.check_rate(connection, name, address, context.now()))
-    except TooManyAttempts as error:
-        return page(request, "sign-in.html", {"problem": str(error), "name": name}, 429)
-    known = await context.read(lambda connection: sessions.password_hash(connection, name))
-    if not await context.slow(lambda: sessions.fits(known, password)):
-        await context.write(lambda connection: sessions.failed(connection, name, address, context.now()))
+    async with context.comparing:
+        try:
+            number = await context.write(lambda connection: sessions.attempt(connection, name, address, context.now()))
+        except TooManyAttempts as error:
+            return page(request, "sign-in.html", {"problem": str(error), "name": name}, 429)
+        known = await context.read(lambda connection: sessions.password_hash(connection, name))
+        right = await context.slow(lambda: sessions.fits(known, password))
+        if right:
+            await context.write(lambda connection: sessions.succeeded(connection, number))
+    if not right:
         problem = "Name and password do not belong together. Ask the lead for a new link if you forgot yours."
         return page(request, "sign-in.html", {"problem": problem, "name": name}, 403)
     return await _begin(request, context, name)
@@ -77,7 +80,7 @@ async def invitation_form(request: Request, token: str) -> Response:
     """Choose a name and a password; looking at the link does not use it up."""
     context: Context = request.app.state.context
     try:
-        role, name = await context.read(lambda connection: accounts.invitation_name(connection, token, context.now()))
+        role, name = await context.read(lambda connection: invitations.look_up(connection, token, context.now()))
     except AccountError as error:
         return page(request, "message.html", {"title": "Invitation", "message": str(error)}, 410)
     return page(request, "invitation.html", {"role": role, "fixed": name, "name": "", "problem": "", "token": token})
@@ -90,7 +93,7 @@ async def accept(request: Request, token: str, password: Password, again: Passwo
     context: Context = request.app.state.context
     name = name.strip().lower()
     try:
-        role, fixed = await context.read(lambda connection: accounts.invitation_name(connection, token, context.now()))
+        role, fixed = await context.read(lambda connection: invitations.look_up(connection, token, context.now()))
     except AccountError as error:
         return page(request, "message.html", {"title": "Invitation", "message": str(error)}, 410)
     try:

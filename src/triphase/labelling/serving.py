@@ -9,11 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
 
 from triphase.errors import SettingsError
+from triphase.labelling.connections import BoundedProtocol, places, quiet_logs
+
+_EVERY_HOST = ("0.0.0.0", "::")  # noqa: S104
 
 
 def is_loopback(host: str) -> bool:
@@ -26,13 +30,35 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_safe(host: str, certificate: Path | None, behind_proxy: bool) -> None:
-    """Refuse to send passwords over a network in clear text."""
+def check_safe(host: str, certificate: Path | None, behind_proxy: bool, address: str | None = None) -> None:
+    """Refuse to send passwords over a network in clear text, and to guess what the page is called."""
+    if (behind_proxy or host in _EVERY_HOST) and address is None:
+        raise SettingsError(
+            f"{'--behind-proxy' if behind_proxy else f'--host {host}'} needs --address, the address under which people "
+            "reach the page (https://label.example.org): links are made of it, and requests to other hosts are refused"
+        )
+    if address is not None and (not address.startswith(("http://", "https://")) or not host_of(address)):
+        raise SettingsError(f"--address {address} is no http(s) address; write for example https://label.example.org")
     if not is_loopback(host) and certificate is None and not behind_proxy:
         raise SettingsError(
             f"host {host} can be reached from other machines, and passwords would travel in clear text; give "
             "--certificate and --key, or --behind-proxy where a proxy with TLS stands before it"
         )
+
+
+def host_of(address: str) -> str:
+    """The host in an address, in small letters; empty where there is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+def hosts(host: str, address: str | None) -> tuple[str, ...]:
+    """The hosts under which the page may be asked for."""
+    named = (host_of(address),) if address else ()
+    here = ("127.0.0.1", "localhost", "::1") if is_loopback(host) else ()
+    return (*here, host.lower(), *named)
 
 
 def listener(host: str, port: int) -> socket.socket:
@@ -64,10 +90,13 @@ def run(
     proxy: bool = False,
 ) -> None:  # fmt: skip
     """Serve until interrupted; what was acknowledged is in the store."""
+    BoundedProtocol.most = places()
     config = uvicorn.Config(
-        app, log_level="warning", ssl_certfile=certificate, ssl_keyfile=key, server_header=False,
-        proxy_headers=proxy, forwarded_allow_ips="127.0.0.1" if proxy else "", timeout_graceful_shutdown=5,
+        app, log_level="warning", ssl_certfile=certificate, ssl_keyfile=key, server_header=False, ws="none",
+        http=BoundedProtocol, proxy_headers=proxy, forwarded_allow_ips="127.0.0.1" if proxy else "",
+        timeout_graceful_shutdown=5,
     )  # fmt: skip
+    quiet_logs()
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -76,7 +105,9 @@ def run(
 def in_thread(app: FastAPI, port: int = 0) -> Iterator[str]:
     """Serve on loopback while the block runs; gives the address."""
     with socket.create_server(("127.0.0.1", port)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", server_header=False, http=BoundedProtocol, ws="none")
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started and thread.is_alive():

@@ -4,16 +4,19 @@ import secrets
 from dataclasses import dataclass
 
 from itsdangerous import BadSignature, Signer
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from triphase.labelling import audit
-from triphase.labelling.accounts import AccountError, digest, verify
+from triphase.labelling.accounts import verify
+from triphase.labelling.people import AccountError, digest
 from triphase.store.schema import labelers, meta, sessions, sign_ins
 
 SESSION_HOURS = 14.0
 WINDOW_SECONDS = 900.0
 MOST_FAILURES_OF_NAME = 8
 MOST_FAILURES_OF_ADDRESS = 40
+_CLOCK_SECONDS = 60.0
+"""So much may the clocks of two servers over one store differ."""
 
 
 class TooManyAttempts(AccountError):
@@ -53,15 +56,32 @@ def unsealed(cookie: str, key: str) -> str | None:
         return None
 
 
-def check_rate(connection: Connection, name: str, address: str, now: float) -> None:
-    """Refuse to look at a password after too many failures for this name or from this address."""
+def attempt(connection: Connection, name: str, address: str, now: float) -> int:
+    """Count an attempt to sign in as a failure, before its password is looked at; return its number for ``succeeded``.
+
+    Counting and checking are one transaction, so attempts that come at the same moment see each other. Failures from
+    after ``now`` (the clock was set back) are those of another time, and do not count.
+
+    Raises:
+        TooManyAttempts: too many failures for this name or from this address.
+    """
+    name, address = name[:80], address[:80]
     for column, value, most in (
         (sign_ins.c.name, name, MOST_FAILURES_OF_NAME),
         (sign_ins.c.address, address, MOST_FAILURES_OF_ADDRESS),
     ):
-        recent = select(func.count()).where(column == value, sign_ins.c.at > now - WINDOW_SECONDS)
+        recent = select(func.count()).where(
+            column == value, sign_ins.c.at > now - WINDOW_SECONDS, sign_ins.c.at <= now + _CLOCK_SECONDS
+        )
         if connection.execute(recent).scalar_one() >= most:
             raise TooManyAttempts("too many attempts to sign in; wait a quarter of an hour and try again")
+    row = insert(sign_ins).values(name=name, address=address, at=now).returning(sign_ins.c.id)
+    return int(connection.execute(row).scalar_one())
+
+
+def succeeded(connection: Connection, number: int) -> None:
+    """Take back the failure that ``attempt`` counted: the password was right."""
+    connection.execute(delete(sign_ins).where(sign_ins.c.id == number))
 
 
 def password_hash(connection: Connection, name: str) -> str | None:
@@ -75,11 +95,6 @@ def password_hash(connection: Connection, name: str) -> str | None:
 def fits(password_hash_: str | None, password: str) -> bool:
     """Whether the password is right. Slow on purpose: call it outside a transaction."""
     return verify(password_hash_, password)
-
-
-def failed(connection: Connection, name: str, address: str, now: float) -> None:
-    """Remember a failure for the rate limit."""
-    connection.execute(insert(sign_ins), {"name": name[:80], "address": address[:80], "at": now})
 
 
 def start(connection: Connection, name: str, *, now: float, old_token: str | None = None) -> str:

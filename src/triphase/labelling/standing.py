@@ -2,8 +2,9 @@
 
 from sqlalchemy import Connection, func, select, update
 
-from triphase.labelling import audit
-from triphase.labelling.accounts import AccountError
+from triphase.labelling import audit, invitations
+from triphase.labelling.accounts import end_sessions
+from triphase.labelling.people import AccountError
 from triphase.store.schema import assignments, labelers, rankings
 
 
@@ -11,7 +12,8 @@ def set_status(connection: Connection, name: str, status: str, *, now: float, by
     """Pause, withdraw or reactivate someone; return how many of their rankings left or came back.
 
     A paused labeler gets no items. The rankings of a withdrawn one leave the comparisons and stay in the store; their
-    seats open for others. One who is taken back gets those rankings back whose seats are still open.
+    seats open for others. One who is taken back gets those rankings back whose seats are still open. Pausing and
+    withdrawing end the sessions; withdrawing also voids the links for and by this person.
     """
     before = connection.execute(select(labelers).where(labelers.c.name == name).with_for_update()).first()
     if before is None:
@@ -21,6 +23,10 @@ def set_status(connection: Connection, name: str, status: str, *, now: float, by
     connection.execute(update(labelers).where(labelers.c.name == name).values(status=status))
     if before.role == "lead" and status != "active" and not _active_leads(connection):
         raise AccountError(f"{name!r} is the only active lead; make another lead first")
+    if status != "active":
+        end_sessions(connection, name)
+    if status == "withdrawn":
+        invitations.void_of(connection, name, now=now, by=by)
     moved = 0
     if status == "withdrawn" and before.status != "withdrawn":
         moved = _withdraw(connection, name)
