@@ -7,7 +7,7 @@ cell is an absent one. What no column of the store can hold is refused here, so 
 import json
 import math
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -139,6 +139,12 @@ def by_response(row: Row, name: str, value: Any, most: int) -> dict[str, int]:
         word(row, f"an id in {name}", id_, LONGEST_ID): whole(row, f"{name}[{id_[:40]!r}]", each, 1, most)
         for id_, each in value.items()
     }
+
+
+def named(values: Iterable[Any], most: int = 120) -> str:
+    """Names in a row, for a message: in one line, shortened, and without characters that act."""
+    text = ", ".join(map(str, values))
+    return "".join(one if one.isprintable() else "\ufffd" for one in text[:most]) or "none"
 
 
 def _float(value: Any) -> float:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from triphase.labelling.cells import absent, parsed
+from triphase.labelling.cells import absent, named, parsed
 from triphase.records.lines import Row
 from triphase.records.types import Prompt, Response
 from triphase.store.answers import Answer
@@ -138,9 +138,9 @@ def _refuse_unread_answers(row: Row, have: set[str], kind: str) -> None:
             hint = f"; is it meant to be {near[0]!r}?" if near else ""
             row.refuse(
                 f"the column {name[:60]!r} would not be read, and looks like answers or judgements of them{hint} "
-                f"(columns: {_named(have)}). Write rankings as prompt + responses (a list, best first) or responses + "
-                "places, votes as response_a + response_b + winner, comparisons as chosen + rejected; or leave that "
-                "column out"
+                f"(columns: {named(sorted(have), 200)}). Write rankings as prompt + responses (a list, best first) or "
+                "responses + places, votes as response_a + response_b + winner, comparisons as chosen + rejected; or leave "
+                "that column out"
             )
 
 
@@ -161,11 +161,7 @@ def _refuse_unknown(row: Row, have: set[str]) -> NoReturn:
     near = [(name, found[0]) for name in sorted(have) if (found := difflib.get_close_matches(name, known, 1))]
     hint = f"; is {near[0][0]!r} meant to be {near[0][1]!r}?" if near else ""
     row.refuse(
-        f"the columns {_named(have)} are of no known format{hint} (known: prompt, with responses + places, or "
-        "response_a + response_b + winner, or chosen + rejected, or response; and those of other tools that docs/"
+        f"the columns {named(sorted(have), 200)} are of no known format{hint} (known: prompt, with responses + places, "
+        "or response_a + response_b + winner, or chosen + rejected, or response; and those of other tools that docs/"
         "labelling.md lists)"
     )
-
-
-def _named(have: set[str]) -> str:
-    return ", ".join(sorted(have))[:200] or "(none)"

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from triphase.labelling.cells import absent, parsed
+from triphase.labelling.cells import absent, named, parsed
 from triphase.labelling.foreign import derived, prompt_in
 from triphase.labelling.formats import columns_in
 from triphase.records.lines import Row
@@ -112,7 +112,7 @@ def _argilla(row: Row, fields: Mapping[str, Any], questions: Mapping[str, list[S
             yield _ranking(row, fields, names, [place for _, place in order], labeler=user)
     if not ranked and any(answers for answers in questions.values()):
         row.refuse(
-            f"no answer to {', '.join(questions)[:120]} ranks the fields {', '.join(map(str, fields))[:120]}; the "
+            f"no answer to {named(questions)} ranks the fields {named(fields)}; the "
             "options of a ranking question must be called like the fields that hold the responses"
         )
 
@@ -151,7 +151,7 @@ def _label_studio(row: Row, data: Mapping[str, Any], annotations: Sequence[Any])
         results = [each for each in _mappings(annotation.get("result")) if isinstance(each.get("value"), Mapping)]
         found = [one for each in results if (one := _result(row, data, each, values)) is not None]
         if not found:
-            types = ", ".join(sorted({str(each.get("type")) for each in results})) or "nothing"
+            types = named(sorted({str(each.get("type")) for each in results}))
             row.refuse(f"annotations[{n}] holds no ranking: wanted a result of type ranker or pairwise, found {types}")
         yield from found
 
@@ -171,8 +171,7 @@ def _ranker(row: Row, data: Mapping[str, Any], ranker: Mapping[str, Any], values
     lists = {name: order for name, order in ranker.items() if name != "_" and isinstance(order, list)}
     if len(lists) != 1:
         row.refuse(
-            f"a ranker with {len(lists)} buckets ({', '.join(map(str, lists))[:80]}) has no one order; export a ranker "
-            "with one"
+            f"a ranker with {len(lists)} buckets ({named(lists, 80)}) has no one order; export a ranker with one"
         )
     (order,) = lists.values()
     for name, items in data.items():
@@ -183,7 +182,7 @@ def _ranker(row: Row, data: Mapping[str, Any], ranker: Mapping[str, Any], values
                 "prompt": prompt_in(row, data, (name,)), "responses": list(texts.values()),
                 "places": [places.get(id_) for id_ in texts], **values,
             })  # fmt: skip
-    row.refuse(f"no column of data holds the ranked items {', '.join(map(str, order))[:80]} (objects with an id)")
+    row.refuse(f"no column of data holds the ranked items {named(order, 80)} (objects with an id)")
 
 
 def _body(item: Mapping[str, Any]) -> Any:
@@ -192,14 +191,14 @@ def _body(item: Mapping[str, Any]) -> Any:
 
 def _two_sides(row: Row, data: Mapping[str, Any], to_name: str) -> list[str]:
     """The columns of data that were compared: those that the control names, or the only two beside the prompt."""
-    named = [part.strip() for part in to_name.split(",")]
-    if len(named) == 2 and all(isinstance(data.get(part), str) for part in named):
-        return named
+    sides = [part.strip() for part in to_name.split(",")]
+    if len(sides) == 2 and all(isinstance(data.get(part), str) for part in sides):
+        return sides
     texts = [name for name, value in data.items() if isinstance(value, str) and _plain(name) not in _PROMPTS]
     if len(texts) != 2:
         row.refuse(
-            f"which columns of data were compared? Found {', '.join(texts)[:120]}; call them as the control does "
-            f"({to_name[:80]})"
+            f"which columns of data were compared? Found {named(texts)}; call them as the control does "
+            f"({named([to_name], 80)})"
         )
     return texts
 
