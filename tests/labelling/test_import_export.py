@@ -129,7 +129,7 @@ def test_repeated_votes_stay_apart(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         assert import_comparisons(store, [comparison, comparison]).rankings == 2
         assert import_comparisons(store, [comparison, comparison]).rankings == 0
-        assert store.comparisons("train") == [Comparison(comparison.prompt, "a", "b", None, "imported")] * 2
+        assert store.comparisons("train") == [Comparison(comparison.prompt, "a", "b", None, "imported", True, True)] * 2
 
 
 def test_exported_comparisons_carry_soft_labels_and_are_read_by_trl_columns(tmp_path: Path) -> None:

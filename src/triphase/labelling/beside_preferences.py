@@ -12,10 +12,9 @@ from triphase.store.answers import Purpose
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two responses, and the ranking that they come from. ``finished`` is None where nothing says it."""
+    """The model of one of the two responses, and the ranking that they come from."""
 
     model: str = IMPORTED
-    finished: bool | None = None
     purpose: Purpose = "label"
     strength: int | None = None
     submitted_at: float = 0.0
@@ -31,11 +30,10 @@ def side_of(row: Row) -> tuple[Side, Side]:
     strong = None if absent(strength) else cells.whole(row, "strength", strength, 1, 4)
     sides = []
     for name in ("chosen", "rejected"):
-        model, finished = values.get(f"{name}_model"), values.get(f"{name}_finished")
+        model = values.get(f"{name}_model")
         sides.append(
             Side(
                 IMPORTED if absent(model) else cells.word(row, f"{name}_model", model, cells.LONGEST_MODEL),
-                None if absent(finished) else cells.truth(row, f"{name}_finished", finished),
                 purpose, strong, moment,
             )
         )  # fmt: skip

@@ -14,11 +14,12 @@ Equal ratings are ties; a response without one is not ranked.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from triphase.labelling import cells
 from triphase.labelling.cells import absent, parsed
-from triphase.labelling.formats import columns_in
+from triphase.labelling.formats import ASKED, columns_in
 from triphase.records.lines import Row
 
 LISTS = ("responses", "completions", "answers", "generations", "candidates", "outputs")
@@ -26,7 +27,6 @@ _TEXTS = ("response", "answer", "text", "content", "completion", "output", "gene
 _BY_PLACE = ("rank", "place")
 _BY_RATING = ("fine-grained_score", "overall_score", "rating", "score", "overall_rating")
 _PLACES_BESIDE, _RATINGS_BESIDE = ("ranks", "rank", "ranking"), ("ratings", "rating", "scores", "score")
-_PROMPTS = ("prompt", "messages", "conversations", "instruction", "question", "query", "context")
 _KEPT = ("labeler", "submitted_at", "seconds", "note", "margin", "prompt_id", "kind", "gold")
 _SPLITS = {"validation": "heldout", "test": "heldout", "dev": "heldout"}
 Rows = Iterator[tuple[str, Row]]
@@ -54,10 +54,10 @@ def read_foreign(row: Row) -> list[tuple[str, Row]] | None:
 def unread_columns(row: Row) -> set[str]:
     """Columns of a row of another tool that no shape reads."""
     pairs = {name for needed, _ in _PAIRS for name in needed}
-    return columns_in(row) - {
-        *_PROMPTS, "input", *LISTS, *_KEPT, "split", *_PLACES_BESIDE, *_RATINGS_BESIDE, *pairs, "models",
+    return columns_in(row) - row.read - {
+        *LISTS, *_KEPT, "split", *_PLACES_BESIDE, *_RATINGS_BESIDE, *pairs, "models",
         "generation_models", "data", "annotations", "fields", "status",
-    }  # fmt: skip
+    } | row.ignored  # fmt: skip
 
 
 def derived(row: Row, values: Mapping[str, Any]) -> Row:
@@ -66,23 +66,25 @@ def derived(row: Row, values: Mapping[str, Any]) -> Row:
     split = row.values.get("split")
     if not absent(split):
         kept["split"] = _SPLITS.get(split, split) if isinstance(split, str) else split
-    return Row({**kept, **values}, row.file, row.number, row.unit)
+    return replace(row, values={**kept, **values})
 
 
-def prompt_in(row: Row, values: Mapping[str, Any], beside: Sequence[str] = ()) -> Any:
-    """What is asked: the first of the known columns, or the only text that is no response."""
-    for name in _PROMPTS:
-        if not absent(values.get(name)) and name not in beside:
-            if (
-                name == "instruction"
-                and isinstance(values[name], str)
-                and isinstance(extra := values.get("input"), str)
-            ):
-                return f"{values[name]}\n\n{extra}" if extra else values[name]
-            return _full_text(values[name])
+def prompt_in(row: Row, values: Mapping[str, Any], beside: Sequence[str] = ()) -> dict[str, Any]:
+    """The columns of what is asked, to be read as those of any prompt; or the only text that is no response."""
+    found = {
+        name: value for name, value in values.items() if name in ASKED and name not in beside and not absent(value)
+    }
+    question = parsed(found.get("question"))
+    if isinstance(question, Mapping):  # WebGPT
+        found["question"] = question.get("full_text")
+    if found.keys() - {"input", "context", "system", "system_prompt", "history"}:
+        return found
+    if "context" in found:  # HelpSteer3
+        context = found.pop("context")
+        return {**found, "prompt": context}
     others = [name for name, value in values.items() if isinstance(value, str) and value and name not in beside]
     if len(others) == 1:
-        return values[others[0]]
+        return {**found, "prompt": values[others[0]]}
     row.refuse(f"which column is the prompt? Found {cells.named(values)}; name it prompt")
 
 
@@ -90,12 +92,6 @@ def places_by(ratings: Sequence[float | None]) -> list[int | None]:
     """Places from ratings: the highest has place 1, equal ones share it, none has none."""
     order = sorted({rating for rating in ratings if rating is not None}, reverse=True)
     return [None if rating is None else order.index(rating) + 1 for rating in ratings]
-
-
-def _full_text(value: Any) -> Any:
-    """A prompt; of an object with ``full_text`` (WebGPT) that text."""
-    found = parsed(value)
-    return found.get("full_text") if isinstance(found, Mapping) else value
 
 
 def _text_key(item: Mapping[str, Any]) -> str | None:
@@ -112,8 +108,8 @@ def _objects(row: Row, column: str, items: Sequence[Mapping[str, Any]]) -> Rows:
         texts.append(item[key])
         models.append(item.get("model"))
     places = _places_of(row, column, items)
-    values = {"prompt": prompt_in(row, row.values, (column,)), "responses": texts, "models": models, "places": places}
-    yield "rankings", derived(row, values)
+    asked = prompt_in(row, row.values, (column,))
+    yield "rankings", derived(row, {**asked, "responses": texts, "models": models, "places": places})
 
 
 def _places_of(row: Row, column: str, items: Sequence[Mapping[str, Any]]) -> list[int | None]:
@@ -141,7 +137,7 @@ def _side_by_side(row: Row, column: str, texts: Sequence[Any], beside: str) -> R
         places = [None if absent(each) else each for each in given]
     else:
         places = places_by([_rating(row, f"{beside}[{n}]", each) for n, each in enumerate(given)])
-    values = {"prompt": prompt_in(row, row.values, (column, beside)), "responses": list(texts), "places": places}
+    values = {**prompt_in(row, row.values, (column, beside)), "responses": list(texts), "places": places}
     models = next((row.values[name] for name in ("models", "generation_models") if name in columns_in(row)), None)
     yield "rankings", derived(row, values if models is None else {**values, "models": models})
 
@@ -162,7 +158,7 @@ def _pair(row: Row, columns: tuple[str, str], first: float, *, margin: float | N
     """A vote for the first response (``first`` above 0), for the second (below), or for neither."""
     winner = "a" if first > 0 else "b" if first < 0 else "tie"
     values = {
-        "prompt": prompt_in(row, row.values, columns), "response_a": row.values[columns[0]],
+        **prompt_in(row, row.values, columns), "response_a": row.values[columns[0]],
         "response_b": row.values[columns[1]], "winner": winner, "margin": margin, "model_a": model, "model_b": model,
     }  # fmt: skip
     yield "votes", derived(row, values)
@@ -170,7 +166,8 @@ def _pair(row: Row, columns: tuple[str, str], first: float, *, margin: float | N
 
 def _shp(row: Row) -> Rows:
     first = cells.whole(row, "labels", row.values["labels"], 0, 1)
-    given = Row({**row.values, "prompt": row.values["history"]}, row.file, row.number, row.unit)
+    asked = {name: value for name, value in row.values.items() if name not in ASKED}
+    given = replace(row, values={**asked, "prompt": row.values["history"]})
     return _pair(given, ("human_ref_A", "human_ref_B"), 1 if first else -1, model="human")
 
 

@@ -25,8 +25,10 @@ from triphase.store.beside import TABLES
 
 IMPORTED = "imported"
 STORED = ("prompt", "response", "ranking", "gold", *TABLES)
-_ASKED = {"prompt", "messages", "conversations", "instruction", "input"}
-_OF_A_PROMPT = {*_ASKED, "prompt_id", "kind", "split"}
+_ASKED = {"prompt", "messages", "conversations", "instruction", "question", "query"}
+ASKED = {*_ASKED, "input", "context", "system", "system_prompt", "history"}
+"""The columns of a prompt; which of them are read, ``records.columns`` says."""
+_OF_A_PROMPT = {"prompt_id", "kind", "split"}
 _OF_A_RANKING = {
     "labeler", "submitted_at", "seconds", "note", "margin", "strength", "purpose", "guideline_version",
 }  # fmt: skip
@@ -92,7 +94,7 @@ def format_of(row: Row) -> str:
     if answer_column(row) is not None:
         _refuse_unread_answers(row, have, "responses")
         return "responses"
-    if have & _ASKED - {"input"}:
+    if have & _ASKED:
         _refuse_unread_answers(row, have, "prompts")
         return "prompts"
     _refuse_unknown(row, have)
@@ -119,17 +121,17 @@ def rating_column(row: Row) -> str | None:
 
 
 def ignored_columns(row: Row, kind: str) -> set[str]:
-    """Columns of a row that are not read."""
+    """Columns, and parts of columns, of a row that have not been read."""
     known = COLUMNS.get(kind)
     if known is None:
         return set()
     judged = {rating_column(row)} if kind == "responses" else set()
-    return columns_in(row) - known - judged
+    return columns_in(row) - known - judged - row.read | row.ignored
 
 
 def _refuse_unread_answers(row: Row, have: set[str], kind: str) -> None:
     """A column with several answers, or with a judgement, that nothing would read: no bare prompt or response."""
-    unread = have - COLUMNS[kind] - ({rating_column(row)} if kind == "responses" else set())
+    unread = have - COLUMNS[kind] - ASKED - ({rating_column(row)} if kind == "responses" else set())
     for name in sorted(unread):
         known = [] if _COUNTS.search(name) else ["responses", "chosen", "rejected", "winner", "places"]
         near = difflib.get_close_matches(name, known, 1, 0.8)
@@ -139,8 +141,8 @@ def _refuse_unread_answers(row: Row, have: set[str], kind: str) -> None:
             row.refuse(
                 f"the column {name[:60]!r} would not be read, and looks like answers or judgements of them{hint} "
                 f"(columns: {named(sorted(have), 200)}). Write rankings as prompt + responses (a list, best first) or "
-                "responses + places, votes as response_a + response_b + winner, comparisons as chosen + rejected; or leave "
-                "that column out"
+                "responses + places, votes as response_a + response_b + winner, comparisons as chosen + rejected; or "
+                "leave that column out"
             )
 
 

@@ -14,7 +14,8 @@ from triphase.labelling.beside_preferences import Side, side_of
 from triphase.labelling.formats import Records
 from triphase.labelling.stored import read_stored
 from triphase.records.lines import Row
-from triphase.records.reading import read_preferences, read_prompts
+from triphase.records.reading import stream_preferences, stream_prompts
+from triphase.records.registry import PromptRegistry
 from triphase.records.rows import read_rows
 from triphase.records.types import Comparison, Ranking, Response
 from triphase.settings.schema import SourceSettings
@@ -70,11 +71,7 @@ def import_file(
     if file.kinds & {"preferences", "prompts"}:
         if len(file.kinds) > 1:
             raise DataError(f"{path}: holds rows of several formats ({', '.join(sorted(file.kinds))}); split the file")
-        if file.kinds == {"prompts"}:
-            file.records.prompts = read_prompts(source, base, heldout_share)
-        else:
-            comparisons = read_preferences(source, base, heldout_share)
-            _extend(file.records, records_of_comparisons(comparisons, file.sides))
+        _read_again(file, source, base, heldout_share)
     notes = _rank_rated(file.records)
     if file.unranked:
         notes.append(f"{_count(file.unranked, 'record')} without a submitted ranking left out")
@@ -98,13 +95,14 @@ def records_of_comparisons(
     listed = list(comparisons)
     for comparison, (first, second) in zip(listed, sides or [(Side(), Side())] * len(listed), strict=True):
         prompt, labeler = comparison.prompt, comparison.labeler or formats.IMPORTED
+        ends = (comparison.chosen_finished, comparison.rejected_finished)
         pair = [
             # A text that was cut is another response than the same text with its end.
             Response(
-                response_id(prompt.id, side.model, int(side.finished is False), text), prompt.id, text, side.model,
-                side.finished is not False,
+                response_id(prompt.id, side.model, int(end is False), text), prompt.id, text, side.model,
+                end is not False,
             )
-            for text, side in ((comparison.chosen, first), (comparison.rejected, second))
+            for text, side, end in zip((comparison.chosen, comparison.rejected), (first, second), ends, strict=True)
         ]  # fmt: skip
         key = (prompt.id, labeler, pair[0].id, pair[1].id, comparison.margin)
         seen[key] = seen.get(key, -1) + 1
@@ -118,7 +116,7 @@ def records_of_comparisons(
         )
         records.prompts.append(prompt)
         records.responses += pair
-        records.assumed |= {one.id for one, side in zip(pair, (first, second), strict=True) if side.finished is None}
+        records.assumed |= {one.id for one, end in zip(pair, ends, strict=True) if end is None}
         records.answers.append(Answer(ranking, first.purpose, strength=first.strength, margin=comparison.margin))
     return records
 
@@ -129,12 +127,8 @@ def _read(file: _File, row: Row, heldout_share: float) -> None:
     if found is None:
         found = foreign.read_foreign(row)
     if found is None:
-        kind = formats.format_of(row)
-        file.ignored |= formats.ignored_columns(row, kind)
-        found = [(kind, row)]
-    else:
-        file.ignored |= foreign.unread_columns(row)
-        file.unranked += not found
+        found = [(formats.format_of(row), row)]
+    file.unranked += not found
     for kind, each in found:
         file.kinds.add(kind)
         if kind == "preferences":
@@ -144,6 +138,25 @@ def _read(file: _File, row: Row, heldout_share: float) -> None:
             ranked.check_names(each)
         else:
             _place(file, reader(each, heldout_share, file.seen), row.where)
+            file.ignored |= formats.ignored_columns(row, kind) if each is row else foreign.unread_columns(row)
+
+
+def _read_again(file: _File, source: SourceSettings, base: Path, heldout_share: float) -> None:
+    """Read a file of prompts or of preferences as the data files of a run are read."""
+    if file.kinds == {"prompts"}:
+        registry = PromptRegistry()
+        for item in stream_prompts(source, base, heldout_share):
+            registry.add(item.record, item.where)
+            file.ignored |= {*item.unread} - formats.COLUMNS["prompts"]
+            file.where["prompt", item.record.id] = item.where
+        file.records.prompts = registry.prompts
+        return
+    comparisons = []
+    for found in stream_preferences(source, base, heldout_share):
+        comparisons.append(found.record)
+        file.ignored |= {*found.unread} - formats.COLUMNS["preferences"]
+        file.where["prompt", found.record.prompt.id] = found.where
+    _extend(file.records, records_of_comparisons(comparisons, file.sides))
 
 
 def _place(file: _File, found: Records, where: str) -> None:

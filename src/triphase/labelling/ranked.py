@@ -5,10 +5,11 @@ from typing import Any
 from triphase.labelling import cells
 from triphase.labelling.cells import absent
 from triphase.labelling.formats import IMPORTED, Records, answer_column, rating_column
-from triphase.records.conversations import checked_prompt, messages_of, response_of, text_of
+from triphase.records import columns
+from triphase.records.conversations import response_of
 from triphase.records.identity import prompt_id, split_of
 from triphase.records.lines import Row
-from triphase.records.types import Message, Prompt, Ranking, Response
+from triphase.records.types import Prompt, Ranking, Response
 from triphase.store.answers import Answer, Purpose
 from triphase.store.identity import ranking_id, response_id
 
@@ -80,7 +81,7 @@ def check_names(row: Row) -> None:
 
 def asked(row: Row, heldout_share: float) -> Prompt:
     """The prompt of a row."""
-    messages = _messages(row)
+    messages = columns.asked(row)
     split = _word(row, "split", split_of(messages, heldout_share), 20)
     if split not in ("train", "heldout"):
         row.refuse(f"split is {split[:40]!r}; write train or heldout, or leave it out")
@@ -95,29 +96,17 @@ def occurrence(seen: dict[object, int], key: object) -> int:
     return seen[key]
 
 
-def _messages(row: Row) -> tuple[Message, ...]:
-    column = next(
-        (name for name in ("prompt", "messages", "conversations") if not absent(row.values.get(name))), "instruction"
-    )
-    value = row.values.get(column)
-    if absent(value):
-        row.refuse("missing column: prompt (text or messages)")
-    if column == "instruction" and not absent(row.values.get("input")):
-        value = f"{text_of(row, column, value)}\n\n{text_of(row, 'input', row.values['input'])}"
-    return checked_prompt(row, column, messages_of(row, column, value))
-
-
 def _responses(row: Row, prompt: Prompt, texts: list[Any]) -> tuple[list[Response], set[str]]:
     """The responses of a ranked list, and the ids of those whose ending is not told."""
     count = len(texts)
-    columns = {
+    given = {
         name: [None] * count if absent(row.values.get(name)) else cells.listed(row, name, row.values[name], count)
         for name in ("models", "response_ids", "finished", "seeds")
     }
     made: list[Response] = []
     assumed: set[str] = set()
     for n, text in enumerate(texts):
-        model, id_, finished, seed = (columns[name][n] for name in columns)
+        model, id_, finished, seed = (given[name][n] for name in given)
         called = IMPORTED if absent(model) else cells.word(row, f"models[{n}]", model, cells.LONGEST_MODEL)
         if absent(id_):
             said = response_of(row, f"responses[{n}]", text)

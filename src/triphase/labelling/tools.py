@@ -179,7 +179,7 @@ def _ranker(row: Row, data: Mapping[str, Any], ranker: Mapping[str, Any], values
         if texts and {str(id_) for id_ in order} <= texts.keys():
             places = {str(id_): place for place, id_ in enumerate(order, start=1)}
             return derived(row, {
-                "prompt": prompt_in(row, data, (name,)), "responses": list(texts.values()),
+                **prompt_in(row, data, (name,)), "responses": list(texts.values()),
                 "places": [places.get(id_) for id_ in texts], **values,
             })  # fmt: skip
     row.refuse(f"no column of data holds the ranked items {named(order, 80)} (objects with an id)")
@@ -209,7 +209,5 @@ _PROMPTS = ("prompt", "instruction", "question", "query", "context", "input", "i
 def _ranking(row: Row, texts: Mapping[str, Any], names: Sequence[str], places: Sequence[Any], **values: Any) -> Row:
     responses = [texts[name] for name in names]
     given = {name: value for name, value in values.items() if not absent(value)}
-    prompt = prompt_in(row, texts, names)
-    return derived(
-        row, {"prompt": prompt, "responses": responses, "places": list(places), "models": list(names), **given}
-    )
+    asked = prompt_in(row, texts, names)
+    return derived(row, {**asked, "responses": responses, "places": list(places), "models": list(names), **given})

@@ -10,7 +10,8 @@ Columns are named as the field's tools name them:
                      chosen + rejected that begin with the same turns (lists of messages, or HH-RLHF transcripts)
 
 ``messages`` beside ``prompt`` win, since they hold the whole. ``system`` and ``history`` beside a prompt become its
-first turns. Optional everywhere: ``kind``, ``split`` (train or heldout), ``id`` (refused twice in one file),
+first turns. Preferences may say in ``chosen_finished`` and ``rejected_finished`` whether a response was cut (false), as
+our exports do. Optional everywhere: ``kind``, ``split`` (train or heldout), ``id`` (refused twice in one file),
 ``prompt_id``. In a file of prompts ``id`` is the prompt's id. Other columns are not read; ``Located.unread`` has them.
 """
 
@@ -122,7 +123,8 @@ def stream_preferences(
         if chosen == rejected:
             row.refuse("chosen and rejected are the same text")
         prompt = _prompt(row, messages, _word(row, "kind", ""), heldout_share)
-        yield Comparison(prompt, chosen, rejected, _margin(row), _word(row, "labeler", ""))
+        ends = [_finished(row, f"{side}_finished") for side in ("chosen", "rejected")]
+        yield Comparison(prompt, chosen, rejected, _margin(row), _word(row, "labeler", ""), *ends)
 
     return _records(source, base, convert, refused, part)
 
@@ -195,6 +197,17 @@ def _split(row: Row, messages: tuple[Message, ...], heldout_share: float) -> Spl
 def _prompt(row: Row, messages: tuple[Message, ...], kind: str, heldout_share: float) -> Prompt:
     name = _word(row, "prompt_id", "", _LONGEST_ID) or prompt_id(messages)
     return Prompt(name, messages, kind, _split(row, messages, heldout_share))
+
+
+def _finished(row: Row, column: str) -> bool | None:
+    """Whether a response was finished, as our own exports say it; None where nothing does."""
+    value = row.get(column)
+    if value is None or value == "":
+        return None
+    said = str(value).lower()
+    if not isinstance(value, bool | str) or said not in ("true", "false"):
+        row.refuse(f"{column} must be true or false, not {str(value)[:40]!r}")
+    return said == "true"
 
 
 def _margin(row: Row) -> float | None:

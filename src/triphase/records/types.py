@@ -100,10 +100,15 @@ class RankedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One preference as data sets carry it: chosen over rejected, with an optional margin."""
+    """One preference as data sets carry it: chosen over rejected, with an optional margin.
+
+    ``chosen_finished`` and ``rejected_finished`` are False where generation was cut, None where nothing says it.
+    """
 
     prompt: Prompt
     chosen: str
     rejected: str
     margin: float | None = None
     labeler: str = ""
+    chosen_finished: bool | None = None
+    rejected_finished: bool | None = None

@@ -44,12 +44,19 @@ def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequenc
 
 def comparisons_of(prompt: Prompt, responses: Sequence[Response], answer: Answer) -> list[Comparison]:
     """The ordered pairs of one answer (ties are not comparisons), best chosen first."""
-    texts = {response.id: response.text for response in responses}
+    known = {response.id: response for response in responses}
     ranking = answer.ranking
-    return [
-        Comparison(prompt, texts[chosen], texts[rejected], answer.margin, ranking.labeler)
+    pairs = [
+        (known[chosen], known[rejected])
         for chosen, rejected, target in pairs_of_ranking(ranking.places)
-        if target != 0.5 and texts[chosen] != texts[rejected]
+        if target != 0.5
+    ]
+    return [
+        Comparison(
+            prompt, chosen.text, rejected.text, answer.margin, ranking.labeler, chosen.finished, rejected.finished
+        )
+        for chosen, rejected in pairs
+        if chosen.text != rejected.text
     ]
 
 
