@@ -9,7 +9,9 @@ from tests.small import random_model, shared_model, stir
 from triphase.models.backbone import Backbone
 from triphase.models.direct import DirectLayer, DirectStepper
 from triphase.models.roles import POLICY
-from triphase.models.stepping import OwnStepper, steps_directly
+from triphase.models.stepping import OwnStepper, WholeStepper, stepper_for, steps_directly, steps_rightly
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.types import Request
 
 PROMPTS = [(7, 8, 9), (10,), (11, 1, 12, 13, 14)]
 DIRECT = {
@@ -40,7 +42,7 @@ BOTH = DIRECT | OWN
 def forced(shared, tokens: list[int]) -> list[torch.Tensor]:
     """Hidden states of all rows while each is given the same tokens; the middle row leaves after the second."""
     with shared.role(POLICY):
-        stepper = (DirectStepper if shared.steps_directly else OwnStepper)(shared.backbone)
+        stepper = shared.stepper(POLICY)
         stepper.read(PROMPTS, pad_id=0, room=len(tokens))
         found = [stepper.hidden]
         for number, token in enumerate(tokens):
@@ -120,3 +122,82 @@ def test_rows_that_join_see_their_own_prompt_alone() -> None:
         joined.step(torch.tensor([12, 13]))
         alone.read([(7, 8, 9, 12), (13, 14, 9, 11, 13)], pad_id=0, room=0)
         assert torch.allclose(joined.hidden, alone.hidden, rtol=0, atol=2e-5)
+
+
+HYBRID = {
+    "linear attention in some layers": ("qwen3_next", OwnStepper),
+    "a cache of its own": ("minimax", WholeStepper),
+    "a state alone": ("mamba", WholeStepper),
+    "half of a head is turned": ("stablelm", OwnStepper),
+    "pads that the state does not leave out": ("rwkv", WholeStepper),
+}
+
+
+@pytest.mark.parametrize(("kind", "expected"), HYBRID.values(), ids=HYBRID.keys())
+def test_whatever_a_model_keeps_its_tokens_are_those_of_the_full_pass(kind: str, expected: type) -> None:
+    shared = shared_model(kind, adapted="all")
+    stir(shared, POLICY)
+    assert stepper_for(shared.backbone) is expected
+    prompts = [(7, 8, 9), (10,), (11, 1, 12, 13, 14)]
+    requests = [Request(prompt, seed) for seed, prompt in enumerate(prompts)]
+    found = LocalGenerator(shared, adapter=POLICY, batch_size=2).generate(
+        requests, temperature=1e-6, max_response_tokens=4
+    )
+    for prompt, generated in zip(prompts, found, strict=True):
+        ids = list(prompt)
+        for token in generated.ids:
+            with torch.no_grad(), shared.role(POLICY):
+                state = shared.backbone.upper(shared.backbone.trunk(torch.tensor([ids])))[0, -1]
+            assert int((shared.backbone.head_weight @ state).argmax()) == token
+            ids.append(token)
+
+
+def _forgets_the_newest(right: Any) -> Any:
+    def wrong(self: Any, tokens: torch.Tensor) -> None:
+        right(self, torch.zeros_like(tokens))
+
+    return wrong
+
+
+def _turns_too_far(right: Any) -> Any:
+    def wrong(self: Any, tokens: torch.Tensor) -> None:
+        if isinstance(self, OwnStepper):
+            self._positions = self._positions + 1
+        else:
+            self._places = self._places + 1
+        right(self, tokens)
+
+    return wrong
+
+
+def _keeps_the_wrong_rows(right: Any) -> Any:
+    return lambda self, rows: right(self, [0] * len(rows))
+
+
+@pytest.mark.parametrize("kind", [DirectStepper, OwnStepper])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [("step", _forgets_the_newest), ("step", _turns_too_far), ("keep", _keeps_the_wrong_rows)],
+    ids=["token", "position", "rows"],
+)
+def test_a_cache_that_goes_wrong_is_not_used(
+    kind: Any, part: str, fault: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = Backbone(random_model().to(dtype), adapted_layers=None)
+    assert steps_rightly(kind, backbone)
+    monkeypatch.setattr(kind, part, fault(getattr(kind, part)))
+    assert not steps_rightly(kind, backbone)
+    assert stepper_for(backbone) is not kind
+
+
+def test_rows_join_and_leave_where_everything_is_read_again() -> None:
+    shared = shared_model("llama")
+    whole = WholeStepper(shared.backbone)
+    whole.read([(9, 10, 11), (13, 14)], pad_id=0, room=5)
+    whole.step(torch.tensor([8, 9]))
+    whole.join([(7, 8)], pad_id=0, room=5)
+    whole.keep([2, 1])
+    direct = DirectStepper(shared.backbone)
+    direct.read([(7, 8), (13, 14, 9)], pad_id=0, room=0)
+    assert torch.allclose(whole.hidden, direct.hidden, rtol=0, atol=2e-5)

@@ -153,6 +153,7 @@ def test_progress_counts_every_response_once() -> None:
 
 def test_a_prompt_that_comes_again_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shared, asked = prepared(), requests(3)
+    shared.stepper(None)  # is compared with the full pass, which reads prompts too
     read = []
     right = DirectStepper._read_rows
     monkeypatch.setattr(DirectStepper, "_read_rows", lambda self, *rest: read.extend(rest[1]) or right(self, *rest))

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from triphase.commands.opening import place_of
 from triphase.commands.run import Run
 from triphase.commands.rundir import RunDirectory
-from triphase.embedded.registry import PREFIX, model_directory
 from triphase.errors import RunError
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REFERENCE, SharedModel
@@ -44,6 +44,5 @@ def open_any(model: str) -> tuple[SharedModel, str | None, int]:
     if (Path(model) / "config.yaml").is_file():
         shared, adapter, settings = open_policy(Path(model))
         return shared, adapter, settings.model.max_length
-    name = str(model_directory(model)) if model.startswith(PREFIX) else model
-    of_model = ModelSettings(name=name)
-    return SharedModel(load_model(of_model), AdapterSettings(layers="all"), seed=0), None, of_model.max_length
+    of_model = ModelSettings(name=model)
+    return SharedModel(load_model(of_model, place_of), AdapterSettings(layers="all"), seed=0), None, of_model.max_length

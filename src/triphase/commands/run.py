@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from triphase.commands.examination import Examiner
 from triphase.commands.hazards import open_template
 from triphase.commands.memory import load_code, resident_bytes
+from triphase.commands.opening import place_of
 from triphase.commands.preflight import needs_reward_model
 from triphase.commands.run_data import RunData
 from triphase.commands.rundir import RunDirectory
 from triphase.commands.scorer import CheckedScore
-from triphase.embedded.registry import PREFIX, gold_of, model_directory, public_name
+from triphase.embedded.registry import gold_of, public_name
 from triphase.errors import DataError, RunError, TriphaseError
 from triphase.monitoring.log import QUIET, run_log
 from triphase.monitoring.progress import Progress, progress_for
@@ -158,10 +159,9 @@ class Run:
         from triphase.models.roles import SharedModel
 
         base_name, note = public_name(settings.name)
-        if settings.name.startswith(PREFIX):
-            settings = settings.model_copy(update={"name": str(model_directory(settings.name))})
+        loaded = load_model(settings, place_of)
         shared = SharedModel(
-            load_model(settings), self.settings.adapters, seed=self.settings.seed, base_name=base_name, base_note=note
+            loaded, self.settings.adapters, seed=self.settings.seed, base_name=base_name, base_note=note
         )
         base = sum(value.nbytes for name, value in shared.backbone.model.named_parameters() if ".lora_" not in name)
         if self.directory.is_held:

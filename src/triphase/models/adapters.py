@@ -41,6 +41,20 @@ class LoraLinear(nn.Module):
         self.lora_a[name] = nn.Parameter(a.to(device), requires_grad=False)
         self.lora_b[name] = nn.Parameter(torch.zeros(self.base.out_features, self.rank, device=device), False)
 
+    @property
+    def weight(self) -> Tensor:
+        """(out, in) W with the active update added, for layers that read weights themselves (Mamba and its kin)."""
+        weight: Tensor = self.base.weight
+        if self.active is None:
+            return weight
+        update: Tensor = self.scale * (self.lora_b[self.active] @ self.lora_a[self.active])
+        return weight + update.to(weight.dtype)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(out,) the bias of the frozen map, for the same layers."""
+        return self.base.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
         y: Tensor = nn.functional.linear(x, self.base.weight, self.base.bias)

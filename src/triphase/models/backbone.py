@@ -7,6 +7,7 @@ runs its layers in order; `Backbone` compares the divided with the undivided mod
 """
 
 import copy
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -169,15 +170,34 @@ class Backbone:
         part._modules[self._list_name] = nn.ModuleList(getattr(self._decoder, self._list_name)[first:last])
         config = copy.copy(self._decoder.config)
         if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[first:last]
+            with suppress(AttributeError):  # computed from other numbers: whether the part is right is compared
+                config.layer_types = config.layer_types[first:last]
         config.num_hidden_layers = last - first
         part.config = config
         if last < self.layer_count:
             part._modules[_name_of_final_norm(self._decoder)] = nn.Identity()
         return part  # type: ignore[no-any-return]
 
-    @torch.no_grad()
     def _require_exact_division(self) -> None:
+        try:
+            self._compare_division()
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise ModelError(
+                f"{type(self.model).__name__} does not run when it is divided at layer {self.trunk_layers} "
+                f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}); use a model of the Llama, "
+                "Mistral or Qwen family"
+            ) from error
+
+    @torch.no_grad()
+    def _compare_division(self) -> None:
         vocabulary = self.head_weight.shape[0]
         ids = torch.arange(_PROBE_TOKENS, device=self.device)[None] * 7 % vocabulary
         whole = self.model(input_ids=ids, use_cache=False)

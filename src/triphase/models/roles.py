@@ -19,9 +19,10 @@ from triphase.batches.order import generator
 from triphase.batches.sharing import Batch
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
+from triphase.models.checking import require_rows
 from triphase.models.heads import ScoreHead, ValueHead
 from triphase.models.loading import LoadedModel
-from triphase.models.stepping import steps_directly
+from triphase.models.stepping import Stepper, stepper_for
 from triphase.objectives.logprobs import ResponseLogprobs, response_logprobs
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template
@@ -70,6 +71,8 @@ class SharedModel:
         )
         self.adapter_settings = settings
         self.template = Template(loaded.tokenizer, loaded.system_prompt)
+        self.template.rows = len(self.backbone.head_weight)
+        require_rows(self.template, self.template.rows, loaded.name)
         absent = self.template.rows_without_token(len(self.backbone.head_weight))
         self.absent = torch.tensor(absent, device=self.backbone.device) if absent else None
         # Whole models that are written say what pads: the plain class reads a score at the last token that does not.
@@ -78,7 +81,7 @@ class SharedModel:
         self.adapters = Adapters(
             self.backbone, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, seed=seed
         )
-        self.steps_directly = steps_directly(self.backbone)
+        self._stepper: type[Stepper] | None = None
         self.value_head = ValueHead(self.backbone.hidden_size).to(self.backbone.device)
         self.score_head = ScoreHead(self.backbone.hidden_size, generator(seed, "score-head")).to(self.backbone.device)
 
@@ -87,14 +90,23 @@ class SharedModel:
         """Where the base lives."""
         return self.backbone.device
 
+    def stepper(self, adapter: str | None) -> Stepper:
+        """How an adapter's responses are written, token by token. It is compared with the full pass once."""
+        if self._stepper is None:
+            with self.role(None):
+                self._stepper = stepper_for(self.backbone)
+        with self.role(adapter):
+            return self._stepper(self.backbone)
+
     @contextmanager
     def role(self, adapter: str | None) -> Iterator[None]:
-        """Put an adapter to work for a while; afterwards the bare base is back."""
+        """Put an adapter to work for a while; afterwards what worked before is back."""
+        before = self.adapters.active
         self.adapters.activate(adapter)
         try:
             yield
         finally:
-            self.adapters.activate(None)
+            self.adapters.activate(before)
 
     def trunk(self, batch: Batch) -> Tensor:
         """(B, L, d) hidden states at the boundary, the same for every role and epoch."""

@@ -2,21 +2,31 @@
 
 transformers' own forward builds masks, copies keys and values and walks through general code for each of the tokens
 of a response. Where `steps_directly` finds that `DirectStepper` gives the same, that one is used; a model of another
-shape is stepped by its own forward pass, which is right and slower.
+shape is stepped by its own forward pass, which is slower. Whichever it is, a few steps are compared with the full pass
+that trains (`stepper_for`): where a cache gives other states, tokens would be sampled from another distribution than
+the one that is learned from, so `WholeStepper` reads everything again for each token, which is slow and right.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from triphase.batches.order import microbatches
 from triphase.models.backbone import Backbone
-from triphase.models.direct import DirectLayer
+from triphase.models.direct import DirectLayer, DirectStepper
 from triphase.models.layers import is_common
 from triphase.models.products import product_dtype
 
 _PROBE_LENGTH = 6
+_PROMPTS = ((3, 5, 7, 11, 2), (4,), (6, 9))
+_TOKENS = (8, 1, 9)
+_READ_TOKENS = 2048  # that `WholeStepper` reads at once
+_FAILURES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+
+_log = logging.getLogger(__name__)
 
 
 class OwnStepper:
@@ -46,7 +56,8 @@ class OwnStepper:
         device = self._backbone.device
         ids, self._mask = ids.to(device), mask.to(device)
         positions = (self._mask[:, :longest].long().cumsum(1) - 1).clamp(min=0)
-        self._cache = DynamicCache()
+        # With the configuration, which says where a layer keeps a window or a state instead of keys and values.
+        self._cache = DynamicCache(config=self._backbone.model.config)
         self.hidden = self._backbone.decode(ids, self._mask[:, :longest].long(), positions, self._cache)
         self._positions = positions[:, -1]
         self._length = longest
@@ -67,11 +78,113 @@ class OwnStepper:
         """Go on with these rows alone."""
         index = torch.tensor(rows, device=self._mask.device)
         self.hidden, self._mask, self._positions = self.hidden[index], self._mask[index], self._positions[index]
-        self._cache.batch_select_indices(index)
+        self._cache.reorder_cache(index)  # of layers that keep a state, too
+
+
+class WholeStepper:
+    """Reads all tokens of a row again at each step, by the pass that trains; the attributes are `DirectStepper`'s."""
+
+    joins = True
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._rows: list[list[int]] = []
+        self.hidden = torch.empty(0)
+
+    def read(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
+        """Read the prompts."""
+        self._rows = [list(prompt) for prompt in prompts]
+        self.hidden = self._states(range(len(prompts)))
+
+    def join(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
+        """Read more prompts, whose rows stand after those that are there."""
+        count = len(self._rows)
+        self._rows += [list(prompt) for prompt in prompts]
+        self.hidden = torch.cat([self.hidden, self._states(range(count, len(self._rows)))])
+
+    def step(self, tokens: Tensor) -> None:
+        """Read (B,) one more token a row."""
+        for row, token in zip(self._rows, tokens.tolist(), strict=True):
+            row.append(token)
+        self.hidden = self._states(range(len(self._rows)))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone."""
+        self._rows = [self._rows[row] for row in rows]
+        self.hidden = self.hidden[torch.tensor(rows, device=self.hidden.device)]
+
+    @torch.no_grad()
+    def _states(self, numbers: Sequence[int]) -> Tensor:
+        """(N, d) the hidden state of each row's last token; pads stand on the right, where no token sees them."""
+        backbone, rows = self._backbone, [self._rows[number] for number in numbers]
+        found = torch.empty((len(rows), backbone.hidden_size), dtype=backbone.dtype, device=backbone.device)
+        for group in microbatches([len(row) for row in rows], max_tokens=_READ_TOKENS):
+            longest = max(len(rows[place]) for place in group)
+            padded = [rows[place] + [0] * (longest - len(rows[place])) for place in group]
+            last = torch.tensor([len(rows[place]) - 1 for place in group], device=backbone.device)
+            at = (torch.arange(len(group), device=backbone.device), last)
+            found[group] = backbone.upper(backbone.trunk(torch.tensor(padded, device=backbone.device)), at=at)
+        return found
+
+
+Stepper = DirectStepper | OwnStepper | WholeStepper
+
+
+def stepper_for(backbone: Backbone) -> type[Stepper]:
+    """The fastest stepper whose states are those of the full pass. The bare base must be at work."""
+    kinds = ([DirectStepper] if steps_directly(backbone) else []) + [OwnStepper]
+    for kind in kinds:
+        if steps_rightly(kind, backbone):
+            return kind
+    _log.warning(
+        "%s: its cached steps are not its full pass, so each token is sampled by a pass over all before it, which is "
+        "slow; a model of the Llama, Mistral or Qwen family is faster",
+        type(backbone.model).__name__,
+    )
+    return WholeStepper
 
 
 @torch.no_grad()
+def steps_rightly(kind: type[Stepper], backbone: Backbone) -> bool:
+    """Whether a stepper gives the states of the full pass: after prompts of several lengths, some steps, a row less."""
+    vocabulary = len(backbone.head_weight)
+    rows = [[token % vocabulary for token in prompt] for prompt in _PROMPTS]
+    try:
+        stepper = kind(backbone)
+        stepper.read(rows, pad_id=0, room=len(_TOKENS))
+        for number, token in enumerate(_TOKENS):
+            if not _are_states_of(stepper.hidden, rows, backbone):
+                return False
+            if number == len(_TOKENS) - 1:
+                stepper.keep([0, 2])
+                rows = [rows[0], rows[2]]
+            stepper.step(torch.full((len(rows),), token % vocabulary, device=backbone.device))
+            rows = [[*row, token % vocabulary] for row in rows]
+        return _are_states_of(stepper.hidden, rows, backbone)
+    except _FAILURES:
+        return False  # its cache is of another kind
+
+
+def _are_states_of(hidden: Tensor, rows: Sequence[Sequence[int]], backbone: Backbone) -> bool:
+    """(B, d) against the full pass over each row alone; bfloat16 rounds differently on the two ways."""
+    allowed = 1e-3 if backbone.dtype == torch.float32 else 0.1
+    for row, found in zip(rows, hidden.float(), strict=True):
+        own = backbone.upper(backbone.trunk(torch.tensor([row], device=backbone.device)))[0, -1].float()
+        if not float((found - own).norm()) <= allowed * float(own.norm()):
+            return False
+    return True
+
+
 def steps_directly(backbone: Backbone) -> bool:
+    """Whether `DirectStepper` computes what the layers compute; a layer that it cannot run is none of its kind."""
+    try:
+        return _computes_the_same(backbone)
+    except _FAILURES:
+        return False
+
+
+@torch.no_grad()
+def _computes_the_same(backbone: Backbone) -> bool:
     """Whether `DirectStepper` does what the model's own forward pass does.
 
     Compared are what the first layer is given, each layer by itself on what the model gives it, and the final norm:

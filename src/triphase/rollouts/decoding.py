@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from triphase.models.direct import DirectStepper
 from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
-from triphase.models.stepping import OwnStepper
 from triphase.rollouts.types import Generated, Request
 
 # Rows are dropped from the batch once this share of it is finished: dropping copies the cache.
@@ -56,8 +54,8 @@ class LocalGenerator:
         def is_done(row: int) -> bool:
             return len(responses[row]) == limit or (bool(responses[row]) and responses[row][-1] == end_id)
 
+        stepper = shared.stepper(self.adapter)
         with shared.role(self.adapter):
-            stepper = DirectStepper(shared.backbone) if shared.steps_directly else OwnStepper(shared.backbone)
             while rows or waiting:
                 # 1. prompts take the free places
                 if waiting and (not rows or (stepper.joins and _is_small(rows, self.batch_size))):

@@ -8,7 +8,7 @@ many tokenizers pad with it. A padding id that differs from the end is needed al
 from collections.abc import Sequence
 from typing import Any
 
-from triphase.errors import ModelError
+from triphase.errors import DataError, ModelError
 from triphase.records.types import Message
 from triphase.tokens.rendering import render
 
@@ -22,7 +22,12 @@ class Template:
     (a base model's) gets the plain text. A response is its text and, where it is finished, ``end_id``.
 
     ``system_prompt`` is put before conversations that have no system message; None leaves that to the chat template.
+
+    Attributes:
+        rows: rows of the model's embedding; None is not known. A text whose tokens have none is refused.
     """
+
+    rows: int | None = None
 
     def __init__(self, tokenizer: Any, system_prompt: str | None = None) -> None:
         self.tokenizer = tokenizer
@@ -37,9 +42,9 @@ class Template:
         """The ids of a prompt, up to where the response begins."""
         if not self.is_chat:
             text = "\n".join(message["content"] for message in self.conversation(messages))
-            return list(self.tokenizer(text).input_ids)
+            return self._embedded(list(self.tokenizer(text).input_ids))
         text = render(self.tokenizer, self.conversation(messages), open_turn=True)
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return self._embedded(list(self.tokenizer(text, add_special_tokens=False).input_ids))
 
     def conversation(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         """Messages as a chat template takes them; the settings' system prompt comes first where they have none."""
@@ -49,7 +54,7 @@ class Template:
 
     def response_ids(self, text: str, *, finished: bool = True) -> list[int]:
         """The ids of a response; ``end_id`` comes last where it is finished."""
-        ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        ids = self._embedded(list(self.tokenizer(text, add_special_tokens=False).input_ids))
         return [*ids, self.end_id] if finished else ids
 
     def text(self, response_ids: Sequence[int]) -> str:
@@ -60,6 +65,16 @@ class Template:
         """Which of the first ``rows`` ids are no token: embeddings are often padded to a round number."""
         known = set(self.tokenizer.get_vocab().values())
         return [row for row in range(rows) if row not in known]
+
+    def _embedded(self, ids: list[int]) -> list[int]:
+        if self.rows is not None and ids and max(ids) >= self.rows:
+            token = max(ids)
+            raise DataError(
+                f"a text has the token {self.tokenizer.convert_ids_to_tokens(token)!r} with the id {token}, but the "
+                f"model has {self.rows} rows for the {len(self.tokenizer)} tokens of its tokenizer; enlarge the model "
+                "(model.resize_token_embeddings) or leave that text out"
+            )
+        return ids
 
     def _find_end(self) -> int:
         eos = self.tokenizer.eos_token_id

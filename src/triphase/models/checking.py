@@ -1,0 +1,104 @@
+"""All that can be known of a model without reading its weights: what `run` would refuse later is refused here.
+
+The model is made on torch's meta device, whose tensors have shapes and no data, from the headers of the weights.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from triphase.errors import ModelError
+from triphase.models.adapters import Adapters
+from triphase.models.backbone import Backbone
+from triphase.models.loading import Chain
+from triphase.models.opening import open_config, open_tokenizer, open_weights
+from triphase.settings.schema import AdapterSettings
+from triphase.tokens.template import Template
+
+_HEAD_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> None:
+    """Refuse what cannot be opened, divided or adapted. Weights of a hub id are not asked for.
+
+    Raises:
+        ModelError: names the file, tensor or setting, and the remedy.
+    """
+    config = open_config(chain.base, chain.settings)
+    tokenizer = open_tokenizer(chain.tokenizer, chain.settings)
+    check_depth(config, adapters)
+    if chain.directory is None:
+        rows = getattr(config.get_text_config(), "vocab_size", None)
+        if isinstance(rows, int):
+            require_rows(Template(tokenizer), rows, chain.name)
+        return
+    model = open_weights(chain.base, chain.settings, device_map="meta")
+    check_head(model, config)
+    layers = None if adapters.layers == "all" else adapters.layers
+    backbone = Backbone(model, adapted_layers=layers, verified=False)
+    Adapters(backbone, rank=adapters.rank, alpha=adapters.alpha, targets=adapters.targets, seed=0)
+    require_positions(backbone, max_length)
+    if not chain.adapters:  # which may bring rows of their own
+        require_rows(Template(tokenizer), len(backbone.head_weight), chain.name)
+
+
+def check_depth(config: Any, adapters: AdapterSettings) -> None:
+    """Refuse more adapted layers than the configuration has.
+
+    Raises:
+        ModelError: names both numbers.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and adapters.layers != "all" and adapters.layers > layers:
+        raise ModelError(
+            f"adapters.layers = {adapters.layers}, but the model has {layers} layers; lower it or write `all`"
+        )
+
+
+def check_head(model: Any, config: Any) -> None:
+    """Refuse a language-model head that is more than one linear map, as far as it can be seen without numbers.
+
+    Raises:
+        ModelError: it has a bias, a scale or a soft cap.
+    """
+    head: Any = model.get_output_embeddings()
+    text = config.get_text_config()
+    scaled = any(getattr(text, name, None) not in (None, 1, 1.0) for name in _HEAD_SCALES)
+    if getattr(head, "bias", None) is not None or scaled:
+        raise ModelError(
+            f"the language-model head of {type(model).__name__} is not a plain linear map (a bias, a scale or a soft "
+            "cap), which the chunked log-probabilities need; use a model of the Llama, Mistral or Qwen family"
+        )
+
+
+def require_positions(backbone: Backbone, max_length: int) -> None:
+    """Refuse records longer than the positions that a model has learned.
+
+    Raises:
+        ModelError: names both lengths.
+    """
+    for name, module in backbone.model.get_decoder().named_modules():
+        learned = isinstance(module, nn.Embedding) and ("pos" in name or name.endswith("wpe"))
+        offset = int(getattr(module, "offset", 0))
+        if learned and module.num_embeddings - offset < max_length:
+            raise ModelError(
+                f"model.max_length = {max_length}, but the model has positions for {module.num_embeddings - offset} "
+                "tokens; lower it"
+            )
+
+
+def require_rows(template: Template, rows: int, name: str) -> None:
+    """Refuse a tokenizer whose end of turn or padding has no row in the embedding.
+
+    Raises:
+        ModelError: names the token and the two sizes.
+    """
+    size = len(template.tokenizer)
+    for what, token in (("end of turn", template.end_id), ("padding token", template.pad_id)):
+        if token >= rows:
+            text = template.tokenizer.convert_ids_to_tokens(token)
+            raise ModelError(
+                f"model.name: {name!r}: the {what} {text} has the id {token}, but the model has {rows} rows for the "
+                f"{size} tokens of its tokenizer; enlarge it (model.resize_token_embeddings({size})) and save both "
+                "with save_pretrained(…), or name a special token below that id in tokenizer_config.json"
+            )

@@ -1,0 +1,162 @@
+"""Configuration, tokenizer and weights through transformers, whose many errors become one line each."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from triphase.errors import ModelError, TriphaseError
+from triphase.models.files import named
+from triphase.settings.schema import ModelSettings
+
+_MEMORY = ("DefaultCPUAllocator", "out of memory", "can't allocate memory")
+_PREFIXES = ("_orig_mod.", "module.", "pretrained_model.", "model._orig_mod.", "_fsdp_wrapped_module.", "base_model.")
+
+
+@contextmanager
+def opening(what: str, name: str) -> Iterator[None]:
+    """Translate whatever a library raises over a stranger's files into a `ModelError`; a lack of memory stays."""
+    try:
+        with _quiet():
+            yield
+    except (TriphaseError, MemoryError):
+        raise
+    except ImportError as error:
+        raise ModelError(f"model.name: {what} of {name!r} needs a library: {first_line(error)}") from error
+    except Exception as error:
+        if any(text in str(error) for text in _MEMORY):
+            raise
+        raise ModelError(
+            f"model.name: cannot open {what} of {name!r}: {first_line(error)} — {_remedy(error)}"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, with its kind where the text alone says little (a KeyError's)."""
+    text = (str(error).strip().splitlines() or [""])[0][:240]
+    return text if isinstance(error, OSError | ValueError | ImportError) and text else f"{type(error).__name__}: {text}"
+
+
+def options_of(settings: ModelSettings) -> dict[str, Any]:
+    """What every call of ``from_pretrained`` is given."""
+    options: dict[str, Any] = {"trust_remote_code": bool(settings.trust_remote_code)}
+    if settings.revision is not None:
+        options["revision"] = settings.revision
+    return options
+
+
+def open_config(place: str, settings: ModelSettings) -> Any:
+    """The configuration of a decoder.
+
+    Raises:
+        ModelError: it cannot be opened, or is no decoder's.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
+
+    with opening("the configuration", settings.name):
+        config = AutoConfig.from_pretrained(place, **options_of(settings))
+        own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if config.model_type not in KNOWN and not own:
+        raise ModelError(
+            f"model.name: {settings.name!r} is of the kind {config.model_type}, which is no decoder that writes text; "
+            "name a model of the Llama, Mistral or Qwen family"
+        )
+    return config
+
+
+def open_tokenizer(place: str, settings: ModelSettings) -> Any:
+    """The tokenizer.
+
+    Raises:
+        ModelError: it cannot be opened.
+    """
+    from transformers import AutoTokenizer
+
+    with opening("the tokenizer", settings.name):
+        return AutoTokenizer.from_pretrained(place, **options_of(settings))
+
+
+def open_weights(place: str, settings: ModelSettings, **options: Any) -> Any:
+    """The model, each of whose tensors came from the files, and each tensor of the files into it.
+
+    Raises:
+        ModelError: tensors are missing, unexpected, or of another shape: none is drawn at random, none left out.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with opening("the weights", settings.name):
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            place,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, by name
+            **options_of(settings),
+            **options,
+        )
+    model, report = found
+    problem = _problem(report)
+    if problem is not None:
+        raise ModelError(f"model.name: {settings.name!r}: {problem}")
+    return model
+
+
+def _problem(report: dict[str, Any]) -> str | None:
+    """What is wrong between the files and the model, and what to do."""
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        name, found, wanted = mismatched[0]
+        more = f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
+        return (
+            f"{name} has the shape {tuple(found)} in the files, where config.json says {tuple(wanted)}{more}; "
+            "configuration and weights are of different models: copy both from one"
+        )
+    missing, unexpected = list(report["missing_keys"]), list(report["unexpected_keys"])
+    if report["error_msgs"]:
+        return f"the weights cannot be taken ({str(report['error_msgs'][0])[:200]}); download or copy the model again"
+    if not missing and not unexpected:
+        return None
+    parts = [f"the files lack {named(missing)}"] if missing else []
+    parts += [f"the model has no place for {named(unexpected)}"] if unexpected else []
+    return f"{' and '.join(parts)}; {_advice(missing, unexpected)}"
+
+
+def _advice(missing: list[str], unexpected: list[str]) -> str:
+    for prefix in _PREFIXES:
+        if unexpected and all(name.startswith(prefix) or "." not in name for name in unexpected):
+            return (
+                f"the names begin with {prefix!r}, which a wrapper has put there: save the model inside the wrapper "
+                f"with save_pretrained(…), or take {prefix!r} off the names"
+            )
+    if any(name.split(".")[0] in ("score", "classifier", "v_head", "value_head") for name in unexpected):
+        return "it is a reward or value model, no language model: name the model that it was made from"
+    if missing:
+        return "nothing is drawn at random in their place: save or download the model again, whole"
+    return "the configuration describes another (smaller) model: copy config.json and weights from one"
+
+
+def _remedy(error: Exception) -> str:
+    text = str(error)
+    if "trust_remote_code" in text:
+        return "set model.trust_remote_code and model.revision if you trust its authors"
+    if isinstance(error, OSError) and ("couldn't connect" in text or "offline" in text or "not a local folder" in text):
+        return "there is no directory of that name here, and a hub id needs the network once; check the spelling"
+    return "check the name and the files: a decoder with config.json, tokenizer and safetensors weights"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and tables of transformers: what they tell is told in one line."""
+    from transformers.utils import logging as theirs
+
+    logger = theirs.get_logger("transformers")
+    before = logger.level
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

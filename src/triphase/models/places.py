@@ -1,0 +1,70 @@
+"""Where a model's name leads: a directory on this machine, or a hub id. A misspelt path is told as one."""
+
+import difflib
+import re
+from pathlib import Path
+
+from triphase.errors import ModelError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_LONGEST_HUB_ID = 96
+_MODEL_FILES = ("config.json", "adapter_config.json", "config.yaml")
+_SHOWN = 5
+
+
+def directory_of(name: str) -> Path | None:
+    """The directory that ``name`` is; None is a hub id.
+
+    Raises:
+        ModelError: it is neither, with what stands nearby under a similar name.
+    """
+    try:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return path
+        if path.is_file():
+            raise ModelError(f"model.name: {name} is a file; name the directory that it stands in")
+        if path.is_symlink():
+            raise ModelError(f"model.name: {name} is a link that leads to nothing; write a directory or a hub id")
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, no such user, a NUL, a name too long
+        why = getattr(error, "strerror", None) or error
+        raise ModelError(
+            f"model.name: {name[:80]!r} cannot be looked at ({why}); write a directory or a hub id"
+        ) from None
+    if _looks_like_hub_id(name) and not _holds_models(path.parent):
+        return None
+    raise ModelError(f"model.name: there is no directory {name}{_nearby(path)}; write a directory or a hub id")
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    return len(name) <= _LONGEST_HUB_ID and bool(_HUB_ID.fullmatch(name)) and "--" not in name and ".." not in name
+
+
+def _holds_models(parent: Path) -> bool:
+    """Whether ``owner/name`` stands for a directory beside others that hold models or runs, not for a hub id."""
+    return parent != Path() and any(_is_model(child) for child in _children(parent))
+
+
+def _is_model(path: Path) -> bool:
+    return any((path / name).is_file() for name in _MODEL_FILES)
+
+
+def _children(path: Path) -> list[Path]:
+    try:
+        return sorted(child for child in path.iterdir() if child.is_dir())
+    except OSError:
+        return []
+
+
+def _nearby(path: Path) -> str:
+    """What to write instead: the first part that is not there, beside what is."""
+    missing = path
+    while not missing.parent.exists() and missing != missing.parent:
+        missing = missing.parent
+    found = [child.name for child in _children(missing.parent)]
+    close = difflib.get_close_matches(missing.name, found, n=1)
+    if close:
+        return f"; did you mean {missing.parent / close[0]}?"
+    where = "the working directory" if missing.parent == Path() else str(missing.parent)
+    shown = ", ".join(found[:_SHOWN]) + (" …" if len(found) > _SHOWN else "")
+    return f" ({where} holds {shown})" if found else f" ({where} holds no directory)"
