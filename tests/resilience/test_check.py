@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from triphase.commands import hazards, survey_parts
 from triphase.commands.lengths import Lengths
 from triphase.commands.main import main
+from triphase.commands.opening import place_of
 from triphase.commands.survey import DataSurvey, survey_data
 from triphase.records.types import Message
 from triphase.settings.loading import settings_from_text
@@ -205,6 +206,6 @@ def test_counting_by_the_small_library_is_counting_by_transformers() -> None:
 
     settings = settings_from_text("name: x\nmodel: {name: 'embedded:tiny'}\ndata: {}\nlabelling: {source: none}")
     count, texts = hazards.token_count(settings), ["the cat", "", "a b c zzz", "ß\n\n日本"]
-    own = AutoTokenizer.from_pretrained(hazards.place_of(settings.model))
+    own = AutoTokenizer.from_pretrained(place_of(settings.model.name))
     assert count is not None
     assert count(texts) == [len(own(text, add_special_tokens=False).input_ids) for text in texts]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triphase.commands.lengths import TokenCount
+from triphase.commands.opening import place_of
 from triphase.errors import ModelError, TriphaseError
 from triphase.settings.schema import ModelSettings, RunSettings
 
@@ -18,7 +19,7 @@ def token_count(settings: RunSettings) -> TokenCount | None:
     A local `tokenizer.json` is read by the small library under transformers, which costs a tenth of the memory.
     """
     try:
-        place = place_of(settings.model)
+        place = str(Path(place_of(settings.model.name)).expanduser())
         if Path(place, "tokenizer.json").is_file():
             return _light_count(Path(place, "tokenizer.json"))
         tokenizer = _opened(settings.model)
@@ -49,26 +50,19 @@ def open_template(settings: ModelSettings) -> "Template":
     Raises:
         ModelError: they cannot be opened, or do not work.
     """
-    from triphase.tokens.template import Template
-
     try:
-        tokenizer = _opened(settings)
+        from triphase.models.loading import chain_of
+        from triphase.models.opening import open_config, open_tokenizer
+        from triphase.tokens.template import Template
+
+        chain = chain_of(settings, place_of)
+        template = Template(open_tokenizer(chain.tokenizer, settings), settings.system_prompt)
+        rows = getattr(open_config(chain.base, chain.settings).get_text_config(), "vocab_size", None)
     except ImportError as error:
         raise ModelError(f"model.name: {error.name} is not installed; run: pip install 'triphase[train]'") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"model.name: the tokenizer of {settings.name!r} cannot be opened ({_first(error)}); check the name; a hub "
-            "id needs the network once"
-        ) from None
-    return Template(tokenizer, settings.system_prompt)
-
-
-def place_of(settings: ModelSettings) -> str:
-    """The directory or hub id of a model."""
-    from triphase.embedded.registry import PREFIX, model_directory
-
-    name = settings.name
-    return str(model_directory(name)) if name.startswith(PREFIX) else str(Path(name).expanduser())
+    if isinstance(rows, int) and not chain.adapters:  # which may bring rows of their own
+        template.rows = rows
+    return template
 
 
 def _light_count(path: Path) -> TokenCount:
@@ -84,13 +78,10 @@ def _light_count(path: Path) -> TokenCount:
 
 
 def _opened(settings: ModelSettings) -> Any:
-    from transformers import AutoTokenizer
+    from triphase.models.loading import chain_of
+    from triphase.models.opening import open_tokenizer
 
-    options = {} if settings.revision is None else {"revision": settings.revision}
-    tokenizer: Any = AutoTokenizer.from_pretrained(
-        place_of(settings), trust_remote_code=bool(settings.trust_remote_code), **options
-    )
-    return tokenizer
+    return open_tokenizer(chain_of(settings, place_of).tokenizer, settings)
 
 
 def _hazards(tokenizer: Any) -> list[str]:

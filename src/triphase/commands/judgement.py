@@ -6,7 +6,8 @@ from typing import Any
 
 from triphase.commands.examination import Examiner
 from triphase.commands.hazards import open_template
-from triphase.commands.preflight import STEPS, Holdings, demands, holdings_of, require_model
+from triphase.commands.opening import check_model
+from triphase.commands.preflight import STEPS, Holdings, demands, holdings_of
 from triphase.commands.run_data import RunData, drops
 from triphase.commands.survey import DataSurvey, SourceSurvey
 from triphase.errors import DataError, TriphaseError
@@ -49,7 +50,7 @@ class Judge:
             raise DataError(problem)
         if not self._can_look:
             return "settings and records can be read; the model was not looked at, since transformers is not installed"
-        require_model(settings)
+        check_model(settings)
         if survey.refused and not drops(settings):
             return "the other records are in order; with `data.on_bad_record: drop` a run leaves those out too"
         if not self.exact:

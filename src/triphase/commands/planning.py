@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triphase.commands.memory import available_gb, give_back, load_code, resident_bytes
+from triphase.commands.opening import place_of
 from triphase.commands.rates import Rates, measure_rates
 from triphase.commands.run_data import RunData
-from triphase.embedded.registry import PREFIX, model_directory
 from triphase.errors import ModelError
 from triphase.records.types import Comparison, Prompt
 from triphase.settings.schema import ModelSettings, RunSettings
@@ -169,22 +168,12 @@ def _prompt(prompt: Prompt, template: "Template") -> int:
 
 
 def _opened(settings: ModelSettings) -> tuple[Any, Any]:
-    """Configuration and tokenizer of a model, without its weights."""
-    from transformers import AutoConfig, AutoTokenizer
+    """Configuration and tokenizer of a model, without its weights, which need not be there."""
+    from triphase.models.loading import chain_of
+    from triphase.models.opening import open_config, open_tokenizer
 
-    name = settings.name
-    place = str(model_directory(name)) if name.startswith(PREFIX) else str(Path(name).expanduser())
-    options: dict[str, Any] = {"trust_remote_code": bool(settings.trust_remote_code)}
-    if settings.revision is not None:
-        options["revision"] = settings.revision
-    try:
-        return AutoConfig.from_pretrained(place, **options), AutoTokenizer.from_pretrained(place, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"model.name: cannot read configuration and tokenizer of {name!r}: {first_line} — check the name; a hub id "
-            "needs the network once, or name a directory that has config.json and the tokenizer's files"
-        ) from error
+    chain = chain_of(settings, place_of, weights=False)
+    return open_config(chain.base, chain.settings), open_tokenizer(chain.tokenizer, settings)
 
 
 def _warm_up(config: Any, dtype: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from triphase.commands.examination import response_limits
 from triphase.commands.run_data import RunData
 from triphase.embedded.registry import gold_of
-from triphase.errors import DataError, ModelError, SettingsError
+from triphase.errors import DataError, SettingsError
 from triphase.records.types import Split
 from triphase.settings.schema import RunSettings
 
@@ -89,25 +89,6 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...]) -> None:
                 f"evaluation.gold: {settings.evaluation.gold} needs the package {error.name}; run: pip install "
                 "'triphase[train]'"
             ) from None
-
-
-def require_model(settings: RunSettings) -> None:
-    """A model that opens and whose layers can be adapted as the settings say; no weight is read.
-
-    Raises:
-        ModelError: it cannot be.
-    """
-    from transformers import AutoConfig
-
-    from triphase.commands.hazards import place_of
-
-    try:
-        config = AutoConfig.from_pretrained(place_of(settings.model))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model.name: {settings.model.name!r} cannot be opened ({error})") from None
-    layers, adapted = config.num_hidden_layers, settings.adapters.layers
-    if adapted != "all" and adapted > layers:
-        raise ModelError(f"adapters.layers = {adapted}, but the model has {layers} layers; lower it or write `all`")
 
 
 def needs_reward_model(settings: RunSettings) -> bool:

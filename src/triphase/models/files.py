@@ -40,8 +40,8 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def check_files(directory: Path) -> None:
-    """Refuse a directory whose configuration or weights cannot be opened.
+def check_files(directory: Path, *, weights: bool = True) -> None:
+    """Refuse a directory whose configuration or weights cannot be opened; without ``weights`` they are not looked at.
 
     Raises:
         ModelError: names the file, what is wrong with it, and the remedy.
@@ -50,6 +50,8 @@ def check_files(directory: Path) -> None:
         raise ModelError(f"model.name: {_no_config(directory)}")
     config = read_object(directory / CONFIG)
     _check_kind(directory, config)
+    if not weights:
+        return
     numbers = [size for path in _weight_files(directory) for size in tensor_sizes(path).values()]
     _check_sizes(directory, config, numbers)
 

@@ -99,8 +99,10 @@ class Chain:
         return path if path.is_dir() else None
 
 
-def chain_of(settings: ModelSettings, place_of: PlaceOf = _as_named) -> Chain:
+def chain_of(settings: ModelSettings, place_of: PlaceOf = _as_named, *, weights: bool = True) -> Chain:
     """Follow adapters to their base, and look at every file on the way, without reading a weight.
+
+    Without ``weights`` the base need not have any.
 
     Raises:
         ModelError: something is missing, damaged, or no decoder.
@@ -121,7 +123,7 @@ def chain_of(settings: ModelSettings, place_of: PlaceOf = _as_named) -> Chain:
             ) from error
     place = str(directory) if directory is not None else base if adapters else name
     if directory is not None:
-        check_files(directory)
+        check_files(directory, weights=weights)
     if adapters:  # revision and trust are those of the model that was named
         settings = settings.model_copy(update={"revision": None, "trust_remote_code": False})
     with_tokenizer = [str(adapter) for adapter in reversed(adapters) if has_tokenizer(adapter)]
