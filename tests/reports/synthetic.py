@@ -113,7 +113,6 @@ def _sft(directory: Path, rng: random.Random) -> None:
                 "sft/learning_rate": 3e-4 * 0.5 * (1 + math.cos(math.pi * step / 30)),
                 "sft/gradient_norm": 1.4 + rng.gauss(0, 0.2),
                 "sft/tokens": 410 + rng.randrange(60),
-                "sft/tokens_per_second": 1010 + rng.gauss(0, 40),
             }
             if step % 6 == 0:
                 figures["sft/heldout_loss"] = loss + 0.09
@@ -133,7 +132,6 @@ def _reward(directory: Path, rng: random.Random) -> None:
             figures = {
                 "reward/loss": 0.71 - 0.2 * part + rng.gauss(0, 0.035),
                 "reward/preference_accuracy": 0.5 + 0.26 * part + rng.gauss(0, 0.05),
-                "reward/score_margin": 1.1 * part + rng.gauss(0, 0.1),
                 "reward/score_deviation": 0.3 + 0.9 * part,
                 "reward/pairs": 44.0,
             }

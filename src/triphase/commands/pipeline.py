@@ -16,12 +16,13 @@ from triphase.commands.preflight import examine_run, needs_reward_model, require
 from triphase.commands.references import SFT_MODEL, reference_samples
 from triphase.commands.run import Run, as_split
 from triphase.errors import RunError
-from triphase.monitoring.alarms import Limits
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
+from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import SampleLog
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.mixture import Mixture
 from triphase.records.types import Prompt
+from triphase.settings.schema import PPOSettings
 
 if TYPE_CHECKING:
     from triphase.phases.guards import AlarmGuard
@@ -227,7 +228,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
                 emit=emit,
                 keep=run.settings.checkpoints.keep,
                 keep_best=run.settings.checkpoints.keep_best,
-                guard=_guard(run, run.part(*names), settings.kl_budget),
+                guard=_guard(run, run.part(*names), settings),
                 stop=run.stop,
                 on_step=on_step,
             )
@@ -270,10 +271,10 @@ def _tracked(
             yield emit, on_step
 
 
-def _guard(run: Run, directory: Path, kl_budget: float | None) -> "AlarmGuard":
+def _guard(run: Run, directory: Path, settings: PPOSettings) -> "AlarmGuard":
     from triphase.phases.guards import AlarmGuard
 
-    limits = Limits() if kl_budget is None else Limits(reference_kl=kl_budget)
+    limits = limits_for(settings.kl_budget, calibrated=settings.scorer.address is None)
     metrics = directory / FILE_NAME
     return AlarmGuard(run.settings.guards, limits, lambda: read_metrics(metrics), directory / "checkpoints")
 

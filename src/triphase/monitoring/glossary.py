@@ -50,13 +50,6 @@ _TABLE = (
     Metric("sft/skipped_steps", "1 where loss or gradient was not finite", "steps", "none: the step's value", "0"),
     Metric("sft/tokens", "number of response tokens in the loss", "tokens", "sum over the step", "near constant"),
     Metric(
-        "sft/tokens_per_second",
-        "tokens of the step (prompt and response) / seconds of the step",
-        "tokens a second",
-        "the step",
-        "steady",
-    ),
-    Metric(
         "reward/loss",
         "−[t·log σ(Δ) + (1−t)·log σ(−Δ)], Δ = score(first) − score(second), t = probability that first is preferred",
         "nats a pair",
@@ -69,13 +62,6 @@ _TABLE = (
         "share",
         "pairs of the step",
         "rises from 0.5 towards the noise ceiling, not past it",
-    ),
-    Metric(
-        "reward/score_margin",
-        "score(chosen) − score(rejected); pairs with t = ½ are left out",
-        "score",
-        "pairs of the step",
-        "positive, and rises",
     ),
     Metric(
         "reward/score_deviation",
@@ -118,11 +104,25 @@ _TABLE = (
         "rises with the proxy; falling while the proxy rises is reward hacking",
     ),
     Metric(
+        "ppo/gold_deviation",
+        "standard deviation of the gold score, where one is known",
+        "gold score",
+        _EPISODES,
+        "near constant",
+    ),
+    Metric(
         "ppo/reference_kl",
         "Σ_t [log π(a_t) − log π_ref(a_t)] under the rollout policy (k1, sum over tokens)",
         "nats a response",
         _EPISODES,
         "0 at the first iteration, then rises slowly; short responses: under about 10",
+    ),
+    Metric(
+        "ppo/reference_kl_deviation",
+        "standard deviation of Σ_t [log π(a_t) − log π_ref(a_t)]",
+        "nats",
+        _EPISODES,
+        "0 at the first iteration, then grows with reference_kl",
     ),
     Metric(
         "ppo/kl_coefficient",
@@ -147,7 +147,21 @@ _TABLE = (
         _RESPONSE_TOKENS,
         "falls slowly; a fall to under a third of its start is collapse",
     ),
+    Metric(
+        "ppo/entropy_deviation",
+        "standard deviation of the responses' own mean entropies",
+        "nats a token",
+        _EPISODES,
+        "near constant",
+    ),
     Metric("ppo/mean_length", "response tokens, the end token included", "tokens", _EPISODES, "near the SFT policy's"),
+    Metric(
+        "ppo/length_deviation",
+        "standard deviation of the response tokens",
+        "tokens",
+        _EPISODES,
+        "near constant; near 0 where all responses reach the limit or end at once",
+    ),
     Metric("ppo/eos_rate", "share of responses that end by themselves", "share", _EPISODES, "near the start or rising"),
     Metric(
         "ppo/clip_fraction",
@@ -206,7 +220,14 @@ _TABLE = (
         "Pearson's correlation of response length and score; absent where either is constant",
         "−1 to 1",
         _EPISODES,
-        "within ± 0.4",
+        "within ± 0.4, or near ppo/length_gold_correlation",
+    ),
+    Metric(
+        "ppo/length_gold_correlation",
+        "Pearson's correlation of response length and gold score; absent where no gold is known or either is constant",
+        "−1 to 1",
+        _EPISODES,
+        "what the judge itself makes of length",
     ),
     Metric(
         "ppo/distinct_2",

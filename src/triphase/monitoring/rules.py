@@ -1,10 +1,9 @@
-"""The rules that look at one metric of PPO each, and the limits of all rules. alarms.py applies them."""
+"""The rules that look at one metric of PPO each, and the limits of all rules (alarms.py applies both)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-WINDOW = 3
-"""Iterations that a smoothed rule averages."""
+from triphase.monitoring.noise import WINDOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +24,53 @@ class Limits:
     """Mean length over its start, and start over mean length."""
     length_correlation: float = 0.4
     """Size of the correlation of length and score."""
+    length_moved: float = 1.25
+    """Growth or shrinkage of the length that makes a correlation of length and score a fault where no gold is known."""
     explained_variance: float = 0.05
-    """Mean over the second half of the run, of ``critic_iterations`` at least."""
-    critic_iterations: int = 8
-    """Iterations before the critic is judged."""
+    """Mean over the last ``critic_iterations``."""
+    critic_iterations: int = 10
+    """Iterations over which the critic is judged, from twice as many on: before, it has had no time to learn."""
+    score_spread: float = 0.02
+    """Deviation of the scores, as a share of that at the start."""
+    score_range: float = 5.0
+    """Distance of the mean score from that of the SFT policy's samples, in their standard deviations."""
     clip_fraction: float = 0.3
     """Share of tokens without gradient."""
     distinct_share: float = 0.5
     """Share of the starting distinct-2."""
-    gold_noise: float = 3.0
-    """Fall of the gold score under its peak, and rise of the proxy since then, in standard errors of the difference."""
+    certainty: float = 3.5
+    """Standard errors by which a figure must differ from the start (or gold from its peak) before a rule speaks."""
+    margin: float = 2.0
+    """Standard errors by which a figure must be beyond a fixed limit."""
     gold_share: float = 0.25
     """Fall of the gold score under its peak, as a share of its rise from the start to the peak."""
+
+    calibrated: bool = False
+    """Whether the scores are a reward model's, with mean 0 and deviation 1 on samples of the SFT policy."""
+
+
+def limits_for(kl_budget: float | None, *, calibrated: bool) -> Limits:
+    """The limits of a run with this ``ppo.kl_budget``, whose reward model (and no other scorer) gives the scores."""
+    return Limits(calibrated=calibrated) if kl_budget is None else Limits(kl_budget, calibrated=calibrated)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An iteration at which a rule held."""
+
+    step: int
+    numbers: Mapping[str, float]
+    message: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A figure on the wrong side of a limit, which may depend on the start; ``window`` 1 takes each iteration alone."""
+    """A figure on the wrong side of a limit, which may depend on the start; ``window`` 1 takes each iteration alone.
+
+    It must be there by more than noise: beyond a fixed limit by ``Limits.margin`` standard errors, or away from the
+    start by ``Limits.certainty`` of them.
+    """
 
     name: str
     metric: str
@@ -51,7 +80,11 @@ class Rule:
     remedy: str
     window: int = WINDOW
     relative: bool = False
-    of: Callable[[float], float] = lambda value: value
+    of: Callable[[float], float] | None = None
+    exact: bool = False
+    """A figure without noise, such as a maximum: the limit alone decides."""
+    unless_gold_rose: bool = False
+    """Silent while a known gold score is surely above its start: the judge likes what happens."""
 
 
 RULES = (
@@ -72,6 +105,7 @@ RULES = (
         "a token became {value:.1f} times as likely within one iteration (limit {limit:.0f}).",
         "lower ppo.optimizer.learning_rate or ppo.epochs, or set ppo.max_approximate_kl.",
         window=1,
+        exact=True,
     ),
     Rule(
         "ratio-bias",
@@ -117,15 +151,7 @@ RULES = (
         "responses shrank to {value:.1f} tokens, from {start:.1f} at the start.",
         "check the reward model for a preference for short answers; lower ppo.missing_eos_penalty.",
         relative=True,
-    ),
-    Rule(
-        "length-score-correlation",
-        "ppo/length_score_correlation",
-        True,
-        lambda limits, _: limits.length_correlation,
-        "length and score go together (size of the correlation {value:.2f}, limit {limit:.2f}).",
-        "collect comparisons of equal length, or train the reward model on more of them.",
-        of=abs,
+        unless_gold_rose=True,
     ),
     Rule(
         "clip-fraction",

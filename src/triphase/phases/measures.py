@@ -95,21 +95,34 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
     """What PPO reports of a rollout beside its losses; what is not defined is absent."""
     batch, mask = experience.batch, experience.batch.response_mask
     lengths = batch.response_lengths.tolist()
+    scores = experience.scores.tolist()
     golds = [sample.gold for sample in samples if sample.gold is not None]
     explained = explained_variance(experience.values, advantages.returns, mask)
+    surprises = ((experience.entropy * mask).sum(1) / mask.sum(1)).tolist()
     figures = {
         "ppo/proxy_score": float(experience.scores.mean()),
         "ppo/score_deviation": float(experience.scores.std(unbiased=False)),
+        "ppo/reference_kl_deviation": deviation([sample.reference_kl for sample in samples]),
         "ppo/entropy": float(masked_mean(experience.entropy, mask)),
+        "ppo/entropy_deviation": deviation(surprises),
         "ppo/mean_length": sum(lengths) / len(lengths),
+        "ppo/length_deviation": deviation(lengths),
         "ppo/eos_rate": sum(sample.finished for sample in samples) / len(samples),
         "ppo/mean_return": float(masked_mean(advantages.returns, mask)),
         "ppo/gold_score": sum(golds) / len(golds) if golds else None,
+        "ppo/gold_deviation": deviation(golds) if golds else None,
         "ppo/explained_variance": None if explained is None else float(explained),
-        "ppo/length_score_correlation": correlation(lengths, experience.scores.tolist()),
+        "ppo/length_score_correlation": correlation(lengths, scores),
+        "ppo/length_gold_correlation": correlation(lengths, golds) if len(golds) == len(lengths) else None,
         "ppo/distinct_2": distinct_bigrams([sample.response for sample in samples]),
     }
     return {name: value for name, value in figures.items() if value is not None}
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of values that are there: √(mean of squared distances from the mean)."""
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from triphase.monitoring.alarms import Alarm, Limits, find_alarms
 from triphase.monitoring.metrics import Row
+from triphase.monitoring.rules import limits_for
 from triphase.reports.contents import RunContents
 from triphase.reports.evaluation import (
     BestOfN,
@@ -156,7 +157,8 @@ def _scale(golds: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _limits(run: RunContents, name: str) -> Limits:
-    budget = (run.settings.get("ppo") or {}).get("kl_budget")
+    ppo = run.settings.get("ppo") or {}
     if name.startswith("arm:"):
-        budget = (run.settings.get("arms") or {}).get(name.removeprefix("arm:"), {}).get("kl_budget", budget)
-    return Limits() if budget is None else Limits(reference_kl=float(budget))
+        ppo = ppo | ((run.settings.get("arms") or {}).get(name.removeprefix("arm:")) or {})
+    scorer = ppo.get("scorer") or {}
+    return limits_for(ppo.get("kl_budget"), calibrated=bool(run.calibration) and not scorer.get("address"))

@@ -1,0 +1,201 @@
+"""The rules that look at more than one metric of PPO, or at more than a limit: hacking, the scorer, the critic."""
+
+from collections.abc import Callable, Mapping
+from math import copysign, sqrt
+
+from triphase.monitoring.noise import WINDOW, Measured, Moment, Rows, episodes_of, moments
+from triphase.monitoring.rules import Hit, Limits
+
+
+def proxy_without_gold(rows: Rows, limits: Limits) -> list[Hit]:
+    """Gold well under its peak while the proxy has risen since: the mark of reward hacking.
+
+    The peak of many noisy iterations is always a little too high, so the fall must also be a good part of what had
+    been gained, and the rise of the proxy more than noise.
+    """
+    both = [row for row in rows if "ppo/gold_score" in row and "ppo/proxy_score" in row]
+    golds, proxies = moments(both, "ppo/gold_score"), moments(both, "ppo/proxy_score")
+    hits, peak = [], 0
+    for at, gold in enumerate(golds):
+        if gold.now.value > golds[peak].now.value:
+            peak = at
+        best, proxy, proxy_then = golds[peak].now, proxies[at].now, proxies[peak].now
+        if at - peak < WINDOW or not has_fallen(gold, best, limits):
+            continue
+        if proxy.value > proxy_then.value and proxy.differs(proxy_then, limits.margin):
+            fall = limits.gold_share * max(0.0, best.value - gold.start.value)
+            numbers = {
+                "value": gold.now.value,
+                "peak": best.value,
+                "limit": best.value - fall,
+                "proxy": proxy.value,
+                "proxy_at_peak": proxy_then.value,
+            }
+            hits.append(Hit(gold.now.step, numbers, _HACKED, _HACKED_REMEDY.format(step=best.step)))
+    return hits
+
+
+_HACKED = (
+    "the reward model's score rose from {proxy_at_peak:.2f} to {proxy:.2f} while the gold score fell from {peak:.2f} "
+    "to {value:.2f}: reward hacking."
+)
+_HACKED_REMEDY = (
+    "stop near iteration {step}, raise ppo.kl_coefficient, or rank samples of this policy and train the reward model "
+    "again."
+)
+
+
+def has_fallen(gold: Moment, best: Measured, limits: Limits) -> bool:
+    """Whether gold is surely under its best by a good part of what had been gained since the start."""
+    fall = best.value - gold.now.value
+    gained = best.value - gold.start.value
+    return fall > limits.gold_share * gained and gold.now.differs(best, limits.certainty) and fall > 0
+
+
+def length_preference(rows: Rows, limits: Limits) -> list[Hit]:
+    """The score follows the length, by more than the judge does.
+
+    The judge is the gold score where one is known. Elsewhere the policy must have followed: a score that likes length
+    is a fault once the responses have grown, one that dislikes it once they have shrunk.
+    """
+    judged = {each.now.step: each.now for each in moments(rows, "ppo/length_gold_correlation")}
+    lengths = {each.now.step: each for each in moments(rows, "ppo/mean_length")}
+    hits = []
+    for each in moments(rows, "ppo/length_score_correlation"):
+        now = each.now
+        if now.error is None or abs(now.value) <= limits.length_correlation + limits.margin * now.error:
+            continue
+        judge = judged.get(now.step)
+        if judge is not None:
+            excess = abs(now.value) - copysign(1, now.value) * judge.value
+            error = sqrt(now.error**2 + (judge.error or 0.0) ** 2)
+            speaks = excess > limits.length_correlation + limits.margin * error
+        else:
+            speaks = now.step in lengths and _followed(lengths[now.step], now.value, limits)
+        if speaks:
+            numbers = {"value": now.value, "limit": limits.length_correlation}
+            hits.append(Hit(now.step, numbers | ({"judge": judge.value} if judge else {}), *_liking(judge is not None)))
+    return hits
+
+
+def _followed(length: Moment, correlation: float, limits: Limits) -> bool:
+    factor = length.now.value / length.start.value if length.start.value else 1.0
+    moved = factor > limits.length_moved if correlation > 0 else factor < 1 / limits.length_moved
+    return moved and length.now.differs(length.start, limits.certainty)
+
+
+def _liking(judge: bool) -> tuple[str, str]:
+    compared = ", against {judge:.2f} of length and gold" if judge else ", and the responses follow"
+    return (
+        f"length and score go together (correlation {{value:.2f}}{compared}; limit {{limit:.2f}}).",
+        "collect comparisons of equal length, or train the reward model on more of them.",
+    )
+
+
+def score_without_spread(rows: Rows, limits: Limits) -> list[Hit]:
+    """The scorer says the same of all responses, several iterations in a row: nothing can be learned from it."""
+    have = [row for row in rows if "ppo/score_deviation" in row and "ppo/proxy_score" in row]
+    flat = [_is_flat(row, have[0], limits) for row in have]
+    return [
+        Hit(
+            have[at]["step"],
+            {
+                "value": have[at]["ppo/score_deviation"],
+                "limit": limits.score_spread * have[0]["ppo/score_deviation"],
+                "start": have[0]["ppo/score_deviation"],
+                "score": have[at]["ppo/proxy_score"],
+            },
+            "all responses get nearly the same score, {score:.3g} ± {value:.1g} (± {start:.1g} at the start): PPO "
+            "learns nothing from it.",
+            "look at the samples and at what the scorer says of them; raise ppo.kl_coefficient where all responses "
+            "have become alike.",
+        )
+        for at in range(WINDOW - 1, len(have))
+        if all(flat[at - WINDOW + 1 : at + 1])
+    ]
+
+
+def _is_flat(row: Mapping[str, float], start: Mapping[str, float], limits: Limits) -> bool:
+    # Scores are float32: a constant one may show a deviation of its rounding.
+    rounding = 1e-6 * max(1.0, abs(row["ppo/proxy_score"]))
+    return row["ppo/score_deviation"] <= max(rounding, limits.score_spread * start["ppo/score_deviation"])
+
+
+def score_out_of_range(rows: Rows, limits: Limits) -> list[Hit]:
+    """The mean score is far from all that the scorer gives to the SFT policy's samples.
+
+    Where scores are calibrated (``Limits.calibrated``) those have mean 0 and deviation 1; else the first iteration's
+    own mean and deviation stand for them.
+    """
+    have = [row for row in rows if "ppo/score_deviation" in row]
+    if not have:
+        return []
+    middle, unit = (0.0, 1.0) if limits.calibrated else _scale(have[0])
+    hits = []
+    for each in moments(have, "ppo/proxy_score"):
+        distance = abs(each.now.value - middle)
+        if each.now.error is None or unit <= 0:
+            continue
+        if distance - limits.margin * each.now.error > limits.score_range * unit:
+            numbers = {"value": each.now.value, "limit": limits.score_range, "distance": distance / unit}
+            hits.append(Hit(each.now.step, numbers, _FAR, _FAR_REMEDY))
+    return hits
+
+
+_FAR = (
+    "the mean score {value:.3g} is {distance:.1f} standard deviations from that of the SFT policy's samples (limit "
+    "{limit:.0f}): the scorer has seen nothing like these responses."
+)
+_FAR_REMEDY = (
+    "raise ppo.kl_coefficient or set ppo.score_limit; rank samples of this policy and train the scorer on them."
+)
+
+
+def _scale(start: Mapping[str, float]) -> tuple[float, float]:
+    """Mean of the first scores, and a deviation that is surely not too small for so few of them."""
+    count = episodes_of(start) or 2.0
+    return start["ppo/proxy_score"], start["ppo/score_deviation"] * (1 + 2 / sqrt(2 * count))
+
+
+def idle_critic(rows: Rows, limits: Limits) -> list[Hit]:
+    """The critic has had time, and explains nothing of the returns."""
+    window = limits.critic_iterations
+    hits = []
+    for at, each in enumerate(moments(rows, "ppo/explained_variance", window=window)):
+        low = each.now.error is not None and each.now.value + limits.margin * each.now.error < limits.explained_variance
+        if at >= window and low:
+            numbers = {"value": each.now.value, "limit": limits.explained_variance, "window": float(window)}
+            hits.append(
+                Hit(
+                    each.now.step,
+                    numbers,
+                    "over the last {window:.0f} iterations the critic explains {value:.2f} of the variance of the "
+                    "returns.",
+                    "raise ppo.optimizer.head_learning_rate or ppo.value_coefficient; widen ppo.value_clip_range.",
+                )
+            )
+    return hits
+
+
+def not_finite(rows: Rows, limits: Limits) -> list[Hit]:
+    """A figure came out as NaN or infinite."""
+    hit = [row for row in rows if row.get("nonfinite")]
+    return [
+        Hit(
+            row["step"],
+            {"value": float(len(hit)), "limit": 0.0},
+            f"{', '.join(row['nonfinite'])} came out as NaN or infinite.",
+            "lower the learning rate, or set model.dtype: float32.",
+        )
+        for row in hit
+    ]
+
+
+SIGNS: dict[str, Callable[[Rows, Limits], list[Hit]]] = {
+    "proxy-without-gold": proxy_without_gold,
+    "length-score-correlation": length_preference,
+    "score-without-spread": score_without_spread,
+    "score-out-of-range": score_out_of_range,
+    "critic-not-learning": idle_critic,
+    "not-finite": not_finite,
+}
