@@ -3,11 +3,14 @@
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from triphase.monitoring.alarms import Alarm, Limits, find_alarms
+from triphase.monitoring.rules import RULES
+from triphase.monitoring.signs import SIGNS
+from triphase.settings.schema import AlarmName
 
 Row = dict[str, Any]
 DEVIATIONS = {
@@ -16,6 +19,7 @@ DEVIATIONS = {
     "ppo/reference_kl_deviation": 2.0,
     "ppo/entropy_deviation": 0.5,
     "ppo/length_deviation": 6.0,
+    "ppo/repeated_2_deviation": 0.08,
 }
 
 
@@ -45,6 +49,7 @@ def sound_run(iterations: int = 20, seed: int = 0, batch: int = 32) -> list[Row]
                 "ppo/explained_variance": 0.5 * part + noise(0, 0.1),
                 "ppo/length_score_correlation": noise(0, 0.18),
                 "ppo/distinct_2": 0.8 - 0.1 * part + noise(0, 0.03),
+                "ppo/repeated_2": max(0.0, 0.05 + noise(0, 0.015)),
                 "ppo/episodes": float(batch * iteration),
                 **{name: value * (1 + noise(0, 0.12)) for name, value in DEVIATIONS.items()},
             }
@@ -139,7 +144,7 @@ def test_a_score_that_follows_length_is_told_where_the_judge_does_not() -> None:
         alarm = the_alarm(rows(score, judge))
         assert (alarm.name, alarm.numbers["judge"]) == ("length-score-correlation", pytest.approx(judge))
     # Nobody judges: the responses must have followed.
-    for score, growth, followed in ((0.8, 1.0, False), (-0.8, 1.35, False), (0.8, 1.35, True), (-0.8, 0.6, True)):
+    for score, growth, followed in ((0.8, 1.0, False), (-0.8, 1.6, False), (0.8, 1.6, True), (-0.8, 0.4, True)):
         names = {alarm.name for alarm in find_alarms(rows(score, None, growth))}
         assert ("length-score-correlation" in names) == followed
 
@@ -170,14 +175,14 @@ def test_scores_that_lose_their_spread_are_told() -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_score_far_outside_the_calibration_is_told(sign: int) -> None:
     def shifted(_: int, value: float) -> float:
-        return value + 8.0 * sign
+        return value + 10.0 * sign
 
     far = next(alarm for alarm in find_alarms(spoiled("ppo/proxy_score", shifted)) if "range" in alarm.name)
     assert far.iteration in (12, 13, 14) and far.lasting  # in units of the first iteration's own deviation
     early = spoiled("ppo/proxy_score", shifted, since=1)
     assert "score-out-of-range" not in {alarm.name for alarm in find_alarms(early)}  # another scorer's own scale
     told = next(alarm for alarm in find_alarms(early, Limits(calibrated=True)) if "range" in alarm.name)
-    assert told.iteration == 3 and told.numbers["distance"] == pytest.approx(8, abs=0.7)
+    assert told.iteration == 3 and told.numbers["distance"] == pytest.approx(10, abs=0.7)
 
 
 def test_a_critic_is_not_judged_before_it_has_had_time() -> None:
@@ -198,6 +203,7 @@ def test_a_critic_is_not_judged_before_it_has_had_time() -> None:
         ("length-shrinkage", "ppo/mean_length", lambda _, __: 5.0, 12),
         ("clip-fraction", "ppo/clip_fraction", lambda _, __: 0.6, 12),
         ("repetition", "ppo/distinct_2", lambda _, __: 0.2, 12),
+        ("repetition", "ppo/repeated_2", lambda _, __: 0.5, 12),
         ("critic-not-learning", "ppo/explained_variance", lambda _, __: -0.3, 20),
         ("proxy-without-gold", "ppo/gold_score", lambda step, _: 0.4 - 0.3 * (step - 10), 14),
     ],
@@ -281,3 +287,8 @@ def test_figures_that_are_not_finite_are_named() -> None:
 def test_few_rows_or_absent_figures_raise_nothing(count: int) -> None:
     assert find_alarms(sound_run()[:count]) == []
     assert find_alarms([{"step": step, "time": 0.0} for step in range(20)]) == []
+
+
+def test_every_rule_can_be_named_in_the_settings() -> None:
+    names = {rule.name for rule in RULES} | set(SIGNS)
+    assert names == set(get_args(AlarmName))

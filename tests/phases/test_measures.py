@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from triphase.phases.measures import Means, correlation, distinct_bigrams
+from triphase.phases.measures import Means, correlation, deviation, distinct_bigrams, repeated_bigrams
 
 
 def test_means_leave_out_what_is_not_finite_and_keep_maxima() -> None:
@@ -24,3 +24,9 @@ def test_correlation_by_hand_and_absent_where_one_side_does_not_vary() -> None:
 def test_distinct_bigrams_by_hand() -> None:
     assert distinct_bigrams(["a b a b", "A B"]) == pytest.approx(2 / 4)
     assert distinct_bigrams(["word", ""]) is None
+
+
+def test_repeated_bigrams_and_deviations_by_hand() -> None:
+    assert repeated_bigrams("a b a b A b") == pytest.approx(3 / 5)  # ab ba | ab ba ab
+    assert repeated_bigrams("a b c") == repeated_bigrams("a") == repeated_bigrams("") == 0
+    assert deviation([1, 3]) == 1 and deviation([4]) == 0

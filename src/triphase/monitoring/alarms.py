@@ -6,6 +6,7 @@ during a run is in its report too, since nothing looks ahead. The spread of an e
 its members share data it falls while gold collapses.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,10 +42,13 @@ class Alarm:
 def find_alarms(rows: Rows, limits: Limits | None = None) -> list[Alarm]:
     """The alarms of the iterations in ``rows`` (as ``read_metrics`` gives them), by first iteration."""
     limits = limits or Limits()
-    hits = {rule.name: _threshold_hits(rule, rows, limits) for rule in RULES}
-    hits |= {name: sign(rows, limits) for name, sign in SIGNS.items()}
+    hits: defaultdict[str, list[Hit]] = defaultdict(list)
+    for rule in RULES:
+        hits[rule.name] += _threshold_hits(rule, rows, limits)
+    for name, sign in SIGNS.items():
+        hits[name] += sign(rows, limits)
     last = rows[-1]["step"] if rows else 0
-    found = [_alarm(name, each, last) for name, each in hits.items() if each]
+    found = [_alarm(name, sorted(each, key=lambda hit: hit.step), last) for name, each in hits.items() if each]
     return sorted(found, key=lambda alarm: (alarm.iteration, alarm.name))
 
 

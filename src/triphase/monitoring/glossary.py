@@ -237,6 +237,20 @@ _TABLE = (
         "near its start; a fall by half is repetition",
     ),
     Metric(
+        "ppo/repeated_2",
+        "pairs of neighbouring words that stood in the same response before / its pairs of neighbouring words",
+        "share",
+        _EPISODES,
+        "near its start; a rise by 0.2 is repetition",
+    ),
+    Metric(
+        "ppo/repeated_2_deviation",
+        "standard deviation of the responses' own shares",
+        "share",
+        _EPISODES,
+        "near constant",
+    ),
+    Metric(
         "ppo/clipped_scores",
         "share of responses whose score was cut at score_limit",
         "share",

@@ -32,6 +32,7 @@ _DEVIATIONS = {
     "ppo/reference_kl": "ppo/reference_kl_deviation",
     "ppo/entropy": "ppo/entropy_deviation",
     "ppo/mean_length": "ppo/length_deviation",
+    "ppo/repeated_2": "ppo/repeated_2_deviation",
 }
 _SHARES = ("ppo/eos_rate",)
 _CORRELATIONS = ("ppo/length_score_correlation", "ppo/length_gold_correlation")
@@ -46,10 +47,14 @@ class Measured:
     error: float | None
 
     def differs(self, other: "Measured", certainty: float) -> bool:
-        """Whether the two are more than ``certainty`` standard errors of their difference apart."""
-        if self.error is None or other.error is None:
+        """Whether the two are more than ``certainty`` standard errors of their difference apart.
+
+        Where the error of an early iteration is not known, that of the other stands for it.
+        """
+        known = [error for error in (self.error, other.error) if error is not None]
+        if not known:
             return False
-        return abs(self.value - other.value) > certainty * sqrt(self.error**2 + other.error**2)
+        return abs(self.value - other.value) > certainty * sqrt(known[0] ** 2 + known[-1] ** 2)
 
 
 @dataclass(frozen=True, slots=True)

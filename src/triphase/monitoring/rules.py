@@ -38,6 +38,8 @@ class Limits:
     """Share of tokens without gradient."""
     distinct_share: float = 0.5
     """Share of the starting distinct-2."""
+    repeated_rise: float = 0.2
+    """Rise of the share of repeated neighbouring words within a response."""
     certainty: float = 3.5
     """Standard errors by which a figure must differ from the start (or gold from its peak) before a rule speaks."""
     margin: float = 2.0
@@ -168,6 +170,16 @@ RULES = (
         lambda limits, start: limits.distinct_share * start,
         "distinct-2 fell to {value:.2f}, from {start:.2f} at the start: responses repeat one another.",
         "raise ppo.kl_coefficient; look at the samples for one opening that all share.",
+        relative=True,
+    ),
+    Rule(
+        "repetition",
+        "ppo/repeated_2",
+        True,
+        lambda limits, start: start + limits.repeated_rise,
+        "{value:.0%} of the neighbouring words stood in the same response before, against {start:.0%} at the start: "
+        "responses repeat themselves.",
+        "raise ppo.kl_coefficient; look at the samples for what is said again and again.",
         relative=True,
     ),
 )

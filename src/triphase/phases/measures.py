@@ -99,6 +99,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
     golds = [sample.gold for sample in samples if sample.gold is not None]
     explained = explained_variance(experience.values, advantages.returns, mask)
     surprises = ((experience.entropy * mask).sum(1) / mask.sum(1)).tolist()
+    repeated = [repeated_bigrams(sample.response) for sample in samples]
     figures = {
         "ppo/proxy_score": float(experience.scores.mean()),
         "ppo/score_deviation": float(experience.scores.std(unbiased=False)),
@@ -115,6 +116,8 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
         "ppo/length_score_correlation": correlation(lengths, scores),
         "ppo/length_gold_correlation": correlation(lengths, golds) if len(golds) == len(lengths) else None,
         "ppo/distinct_2": distinct_bigrams([sample.response for sample in samples]),
+        "ppo/repeated_2": sum(repeated) / len(repeated),
+        "ppo/repeated_2_deviation": deviation(repeated),
     }
     return {name: value for name, value in figures.items() if value is not None}
 
@@ -139,3 +142,9 @@ def distinct_bigrams(texts: Sequence[str]) -> float | None:
     words_of = (text.lower().split() for text in texts)
     bigrams = [pair for words in words_of for pair in pairwise(words)]
     return len(set(bigrams)) / len(bigrams) if bigrams else None
+
+
+def repeated_bigrams(text: str) -> float:
+    """The share of two-word sequences of a text that stood in it before; 0 where it has none."""
+    distinct = distinct_bigrams([text])
+    return 0.0 if distinct is None else 1 - distinct

@@ -334,6 +334,8 @@ AlarmName = Literal[
     "ratio-explosion",
     "reference-kl",
     "repetition",
+    "score-out-of-range",
+    "score-without-spread",
 ]
 
 
