@@ -51,10 +51,18 @@ def test_responses(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
-@pytest.mark.parametrize("places", ["[2, 1]", "[2.0, 1.0]", '["2", "1"]'])
+def test_an_answer_that_is_a_list_in_text_stays_text(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "two stones as JSON", "response": "[\\"mud\\", \\"river stone\\"]"}\n')
+    with open_store(tmp_path) as store:
+        assert import_file(store, file).responses == 1
+        assert store.responses()[0].text == '["mud", "river stone"]'
+
+
+@pytest.mark.parametrize("places", ["[2, 1]", "[2, '1']", "[2.0, 1.0]", '["2", "1"]'])
 def test_lists_are_written_as_json(tmp_path: Path, places: str) -> None:
     quoted = places.replace('"', '""')
-    file = csv(tmp_path, "prompt,responses,places,models,gold", f'a stone,"[""mud"", ""river""]","{quoted}",,FALSE')
+    file = csv(tmp_path, "prompt,responses,places,models,gold", f"""a stone,"['mud', ""river""]","{quoted}",,FALSE""")
     with open_store(tmp_path) as store:
         assert import_file(store, file).rankings == 1
         assert places_of(store) == [{"mud": 2, "river": 1}]

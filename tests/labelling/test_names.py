@@ -8,6 +8,7 @@ from sqlalchemy import insert
 
 from triphase.commands import label
 from triphase.commands.main import main
+from triphase.labelling.rendering import _moment
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.store import open_store
 from triphase.store.schema import labelers
@@ -53,6 +54,12 @@ def test_columns_and_files_are_shown_as_they_stand(tmp_path: Path, capsys: pytes
     said = capsys.readouterr().out
     assert "[red]rankings" in said and "[/odd]" in said and "[/out].jsonl" in said
     assert not any(sign in said for sign in ACTING)
+
+
+@pytest.mark.parametrize("seconds", [1e300, -1e300, float("inf"), float("nan"), 1.7e12 * 1000])
+def test_times_that_are_none_do_not_close_a_page(seconds: float) -> None:
+    """Stores of older versions may hold them."""
+    assert _moment(seconds).endswith(" s")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from triphase.commands import label
+from triphase.errors import StoreError
 from triphase.labelling.exporting import export_file
 from triphase.labelling.importing import import_comparisons, import_file
+from triphase.records.identity import prompt_id
 from triphase.records.reading import read_preferences
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.settings.schema import SourceSettings
@@ -125,6 +127,34 @@ def test_rankings_do_not_change_what_is_known_of_a_response(tmp_path: Path) -> N
         with open_store(tmp_path) as store:
             import_file(store, file)
             assert {one.text: (one.finished, one.seed) for one in store.responses()}["mud"] == (False, 4)
+
+
+ASKED = "name stone 0"
+BARE = [
+    {"prompt": ASKED, "responses": ["mud", "clay"]},
+    {"prompt": ASKED, "response_a": "mud", "response_b": "clay", "winner": "b"},
+    {"prompt": ASKED, "chosen": "mud", "rejected": "clay"},
+    {"prompt": ASKED, "response": "mud"},
+    {"prompt": ASKED},
+    {"prompt": ASKED, "answers": [{"answer": "mud", "rank": 1}, {"answer": "clay", "rank": 2}]},
+]
+
+
+@pytest.mark.parametrize("row", BARE)
+def test_rows_that_name_no_kind_and_no_split_leave_those_of_a_prompt(tmp_path: Path, row: dict) -> None:
+    """A run has split its prompts by a share of its own; what people send back does not know it."""
+    messages = (Message("user", ASKED),)
+    file = tmp_path / "rows.jsonl"
+    for number, split in enumerate(("train", "heldout")):
+        with open_store(tmp_path / f"{number}.sqlite") as store:
+            there = Prompt(prompt_id(messages), messages, "geology", split)
+            store.add_prompts([there])
+            file.write_text(json.dumps(row) + "\n")
+            import_file(store, file)
+            assert store.prompts() == [there]
+            file.write_text(json.dumps({**row, "kind": "botany"}) + "\n")
+            with pytest.raises(StoreError, match=r"rows\.jsonl:1: prompt .* with another kind"):
+                import_file(store, file)
 
 
 def test_gold_and_repeats_do_not_become_comparisons(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ Each function takes the row (which knows its file and line), the name to call th
 cell is an absent one. What no column of the store can hold is refused here, so that nothing fails later.
 """
 
-import json
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
@@ -12,6 +11,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+from triphase.records import texts
 from triphase.records.lines import Row, kind_of
 
 LONGEST_ID, LONGEST_NAME, LONGEST_MODEL, LONGEST_KIND = 200, 80, 400, 80
@@ -104,7 +104,7 @@ def moment(row: Row, name: str, value: Any) -> float:
 
 
 def listed(row: Row, name: str, value: Any, count: int | None = None) -> list[Any]:
-    """A list, also one that is written as JSON in a cell of text; with ``count`` of just so many entries."""
+    """A list, also one that is written in a cell of text; with ``count`` of just so many entries."""
     found = parsed(value)
     if not isinstance(found, list):
         row.refuse(f"{name} must be a list (in a cell of text, as JSON), not {kind_of(value)}")
@@ -114,13 +114,10 @@ def listed(row: Row, name: str, value: Any, count: int | None = None) -> list[An
 
 
 def parsed(value: Any) -> Any:
-    """The list or object that a text holds as JSON; anything else as it is."""
+    """The list or object that a text holds as JSON or as Python writes it; anything else as it is."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+    found = texts.parsed(value)
     return found if isinstance(found, list | dict) else value
 
 

@@ -72,6 +72,13 @@ class Records:
     rated: list[tuple[str, str, str, float]] = field(default_factory=list)
     """Prompt, labeler, response and its rating, higher is better: rankings once all rows are read."""
     assumed: set[str] = field(default_factory=set)
+    unsaid: dict[Prompt, frozenset[str]] = field(default_factory=dict)
+    """For prompts from rows that do not name a kind or a split: which of the two."""
+
+
+def unsaid(row: Row) -> frozenset[str]:
+    """Which of kind and split a row does not name."""
+    return frozenset(name for name in ("kind", "split") if absent(row.values.get(name)))
 
 
 def columns_in(row: Row) -> set[str]:
@@ -107,8 +114,7 @@ def answer_column(row: Row) -> str | None:
 
 
 def _is_one_answer(value: Any) -> bool:
-    found = parsed(value)
-    return isinstance(found, str | Mapping) or (isinstance(found, list) and len(found) == 1)
+    return isinstance(value, str | Mapping) or len(value) == 1
 
 
 def rating_column(row: Row) -> str | None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from triphase.errors import DataError, StoreError
 from triphase.labelling import audit, foreign, formats, plan, ranked, tools
 from triphase.labelling.beside_preferences import Side, side_of
 from triphase.labelling.formats import Records
+from triphase.labelling.settling import settled_prompts, settled_responses
 from triphase.labelling.stored import read_stored
 from triphase.records.lines import Row
 from triphase.records.reading import stream_preferences, stream_prompts
@@ -25,7 +26,6 @@ from triphase.store.beside import insert_beside
 from triphase.store.checks import RecordRefused
 from triphase.store.identity import ranking_id, response_id
 from triphase.store.labels import insert_answers, insert_prompts, insert_responses
-from triphase.store.schema import responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class _File:
     ignored: set[str] = field(default_factory=set)
     seen: dict[object, int] = field(default_factory=dict)
     sides: list[tuple[Side, Side]] = field(default_factory=list)
+    unsaid: list[frozenset[str]] = field(default_factory=list)
+    """Of each row of prompts or preferences: which of kind and split it does not name."""
     unranked: int = 0
 
 
@@ -136,8 +138,12 @@ def _read(file: _File, row: Row, heldout_share: float) -> None:
         reader = _READERS.get(kind)
         if reader is None:
             ranked.check_names(each)
+            file.unsaid.append(formats.unsaid(each))
         else:
-            _place(file, reader(each, heldout_share, file.seen), row.where)
+            found_there = reader(each, heldout_share, file.seen)
+            if kind != "store":
+                found_there.unsaid = dict.fromkeys(found_there.prompts, formats.unsaid(each))
+            _place(file, found_there, row.where)
             file.ignored |= formats.ignored_columns(row, kind) if each is row else foreign.unread_columns(row)
 
 
@@ -145,18 +151,25 @@ def _read_again(file: _File, source: SourceSettings, base: Path, heldout_share: 
     """Read a file of prompts or of preferences as the data files of a run are read."""
     if file.kinds == {"prompts"}:
         registry = PromptRegistry()
-        for item in stream_prompts(source, base, heldout_share):
+        unnamed: dict[str, frozenset[str]] = {}
+        for item, unsaid in zip(stream_prompts(source, base, heldout_share), file.unsaid, strict=True):
             registry.add(item.record, item.where)
+            unnamed[item.record.id] = unnamed.get(item.record.id, unsaid) & unsaid
             file.ignored |= {*item.unread} - formats.COLUMNS["prompts"]
             file.where["prompt", item.record.id] = item.where
         file.records.prompts = registry.prompts
+        file.records.unsaid = {prompt: unnamed[prompt.id] for prompt in registry.prompts}
         return
     comparisons = []
-    for found in stream_preferences(source, base, heldout_share):
-        comparisons.append(found.record)
-        file.ignored |= {*found.unread} - formats.COLUMNS["preferences"]
-        file.where["prompt", found.record.prompt.id] = found.where
-    _extend(file.records, records_of_comparisons(comparisons, file.sides))
+    for each in stream_preferences(source, base, heldout_share):
+        comparisons.append(each.record)
+        file.ignored |= {*each.unread} - formats.COLUMNS["preferences"]
+        file.where["prompt", each.record.prompt.id] = each.where
+    found = records_of_comparisons(comparisons, file.sides)
+    found.unsaid = {}
+    for comparison, unsaid in zip(comparisons, file.unsaid, strict=True):
+        found.unsaid[comparison.prompt] = found.unsaid.get(comparison.prompt, unsaid) & unsaid
+    _extend(file.records, found)
 
 
 def _place(file: _File, found: Records, where: str) -> None:
@@ -207,27 +220,12 @@ def _write(
 
 
 def _insert(connection: Connection, records: Records, *, now: float, by: str) -> Imported:
-    prompts = insert_prompts(connection, _unique(records.prompts))
-    new_responses = insert_responses(connection, _unique(_without_known(connection, records)))
+    new_prompts = insert_prompts(connection, _unique(settled_prompts(connection, records)))
+    new_responses = insert_responses(connection, _unique(settled_responses(connection, records)))
     rankings = insert_answers(connection, records.answers)
     gold = sum(plan.add_gold(connection, prompt_id, places, now=now, by=by) for prompt_id, places in records.gold)
     others = insert_beside(connection, records.beside)
-    return Imported(prompts, new_responses, rankings, gold=gold, others=others)
-
-
-def _without_known(connection: Connection, records: Records) -> list[Response]:
-    """The responses without those that are known better: from another row, or in the store, with how they ended."""
-    said = {one.id: one for one in records.responses if one.id not in records.assumed}
-    asked = sorted(records.assumed - said.keys())
-    for start in range(0, len(asked), _CHUNK):
-        query = select(responses).where(responses.c.id.in_(asked[start : start + _CHUNK]))
-        said |= {row.id: Response(row.id, row.prompt_id, row.text, row.model) for row in connection.execute(query)}
-    kept = []
-    for one in records.responses:
-        better = said.get(one.id) if one.id in records.assumed else None
-        if better is None or (better.prompt_id, better.text, better.model) != (one.prompt_id, one.text, one.model):
-            kept.append(one)
-    return kept
+    return Imported(new_prompts, new_responses, rankings, gold=gold, others=others)
 
 
 def _unique(records: list[Any]) -> list[Any]:
@@ -238,14 +236,18 @@ def _unique(records: list[Any]) -> list[Any]:
 def _extend(records: Records, more: Records) -> None:
     for part in fields(Records):
         there, new = getattr(records, part.name), getattr(more, part.name)
-        there.update(new) if isinstance(there, set) else there.extend(new)
+        if isinstance(there, dict):
+            there.update({prompt: there.get(prompt, names) & names for prompt, names in new.items()})
+        elif isinstance(there, set):
+            there.update(new)
+        else:
+            there.extend(new)
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-_CHUNK = 500
 _READERS: dict[str, Callable[[Row, float, dict[object, int]], Records]] = {
     "rankings": ranked.ranked_list,
     "votes": ranked.vote,

@@ -16,7 +16,12 @@ HERE = Path(__file__).parent
 
 
 def _moment(seconds: float | None) -> str:
-    return "–" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    if seconds is None:
+        return "–"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):  # a store of an older version may hold any number
+        return f"{seconds:g} s"
 
 
 def _percent(value: float | None) -> str:

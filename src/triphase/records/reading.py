@@ -36,6 +36,7 @@ from triphase.settings.schema import SourceSettings
 Record = TypeVar("Record", Demonstration, Prompt, Comparison)
 _LONGEST_ID = 200
 _LONGEST_WORD = 80
+_GREATEST_MARGIN = 1e11
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,6 @@ def _margin(row: Row) -> float | None:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number) or number < 0:
-        row.refuse(f"margin must be a number of at least 0, not {str(value)[:40]!r}")
+    if not 0 <= number < _GREATEST_MARGIN:
+        row.refuse(f"margin must be a number of at least 0 and below {_GREATEST_MARGIN:g}, not {str(value)[:40]!r}")
     return number
