@@ -82,3 +82,13 @@ def test_the_screen_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) < 24
     assert f"next    triphase sft {run}" in shown and "73 %" in shown
+
+
+def test_a_doubtful_reward_model_and_a_run_past_its_best_are_said() -> None:
+    reward = {**SUMMARY["reward_model"], "better_than_chance": False}  # type: ignore[dict-item]
+    ppo = {**SUMMARY["ppo"], "best_iteration": 12, "fell_from_its_best": True}  # type: ignore[dict-item]
+    lines = dict(outcome_lines({**SUMMARY, "reward_model": reward, "ppo": ppo}))
+    assert lines["reward model"].endswith("not shown to be better than chance and length")
+    assert lines["PPO"].endswith("past its best, iteration 12")
+    sound = dict(outcome_lines({**SUMMARY, "ppo": {**ppo, "fell_from_its_best": False}}))
+    assert "past its best" not in sound["PPO"]

@@ -80,7 +80,7 @@ def test_a_finished_run_shows_everything(run_directory: Path) -> None:
         "Reward hacking: none seen",
         "data_fingerprints.prompts.jsonl",
         "proxy-without-gold",
-        "On 240 held-out comparisons",
+        "On 240 held-out judgments",
         "simulated labelers",
         "All settings (",
         "ppo.kl_coefficient",
@@ -213,3 +213,27 @@ def test_the_report_needs_no_torch(run_directory: Path) -> None:
         f"write_summary(Path({str(run_directory)!r})); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=500)
+
+
+def test_a_reward_model_at_chance_is_said_first_and_in_red(run_directory: Path) -> None:
+    path = run_directory / "reward" / "heldout.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert "Warning" not in write_report(run_directory).read_text(encoding="utf-8")
+    for number, row in enumerate(rows):
+        row.update(score_first=float(number % 2), score_second=0.5, words_first=3, words_second=3)
+        row["target"] = float(number // 2 % 2)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    html = write_report(run_directory).read_text(encoding="utf-8")
+    warning, verdict = html.index("verdict bad warning"), html.index('aria-label="Verdict"')
+    assert warning < verdict and "The reward model is no better than chance" in html[warning:verdict]
+    assert "PPO has followed this reward model" in html[warning:verdict]
+    for number, row in enumerate(rows):
+        row.update(target=1.0, score_first=float(number % 4 > 0), words_first=9 if number % 4 else 3, words_second=6)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "no better than preferring the longer response" in write_report(run_directory).read_text(encoding="utf-8")
+
+
+def test_units_of_comparisons_are_told(run_directory: Path) -> None:
+    text = sections(page_of(run_directory))
+    assert "240 held-out judgments (one labeler on one pair of responses each)" in text
+    assert "1087; a pair that several labelers judged counts once" in text and "1087 pairs compared" in text

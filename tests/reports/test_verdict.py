@@ -1,5 +1,6 @@
 """The verdict says what the numbers say, and no more."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.evaluation import Sample
 from triphase.reports.findings import find
+from triphase.reports.reward_quality import ScoredPair
 from triphase.reports.verdict import Verdict, percent_interval, signed, verdict_of
 
 
@@ -61,14 +63,61 @@ def test_one_prompt_is_too_few(empty: RunContents) -> None:
     assert "too few" in verdict(empty, samples=samples({"sft": [0.0], "ppo": [1.0]}, {"sft": 0, "ppo": 1})).headline
 
 
-def test_a_good_end_with_hacking_on_the_way_is_open(empty: RunContents) -> None:
+def test_over_optimized_is_the_headline_whatever_the_sft_policy_is_beaten_by(empty: RunContents) -> None:
     rows = [
         {"step": step, "ppo/proxy_score": 0.1 * step, "ppo/gold_score": 1.0 if step < 8 else 1.5 - 0.1 * step}
         for step in range(1, 16)
     ]
     held_out = samples({"sft": [0.0] * 20, "ppo": [1.0] * 20}, {"sft": 0, "ppo": 1})
     found = verdict(empty, ppo=rows, samples=held_out)
-    assert found.tone == "open" and any("Reward hacking: yes. In training" in sentence for sentence in found.sentences)
+    assert found.tone == "bad" and found.headline == (
+        "Over-optimized: gold fell from 1.00 at iteration 3 to 0.10 at the end, while the reward model's score rose"
+    )
+    assert "earlier checkpoint" in found.sentences[0] and "PPO wins 100 %" in found.sentences[1]
+    assert any("Reward hacking: yes. In training" in sentence for sentence in found.sentences)
+
+
+def climbed_and_fell(end: float, *, proxy: float = 1.0) -> list[dict[str, float]]:
+    """Gold rises from 0 to 1 in 20 iterations and goes to ``end`` in 20 more, with the noise of 64 episodes."""
+    noise = random.Random(3).gauss
+    rows = []
+    for step in range(1, 41):
+        gold = step / 20 if step <= 20 else 1 + (end - 1) * (step - 20) / 20
+        rows.append(
+            {
+                "step": step,
+                "ppo/episodes": 64.0 * step,
+                "ppo/gold_score": gold + noise(0, 0.1),
+                "ppo/gold_deviation": 0.8,
+                "ppo/proxy_score": proxy * step / 20 + noise(0, 0.1),
+                "ppo/score_deviation": 0.8,
+                "ppo/reference_kl": 22 * step / 40,
+            }
+        )
+    return rows
+
+
+def test_the_verdict_compares_with_the_best_earlier_iteration(empty: RunContents) -> None:
+    held_out = samples({"sft": [0.0] * 40, "ppo": [1.0] * 30 + [-1.0] * 10}, {"sft": 0, "ppo": 1})
+    hacked = verdict(empty, ppo=climbed_and_fell(0.15), samples=held_out)
+    assert hacked.tone == "bad" and hacked.headline.startswith("Over-optimized: gold fell from 1.0")
+    assert "preferred" not in hacked.headline and any("PPO wins 75 %" in sentence for sentence in hacked.sentences)
+    assert "22.0 nats" in hacked.sentences[0] and "iteration 40" in hacked.sentences[0]
+    collapsed = verdict(empty, ppo=climbed_and_fell(0.15, proxy=0.0), samples=held_out)
+    assert collapsed.tone == "bad" and collapsed.headline.startswith("PPO went past its best: gold fell from 1.0")
+    for end in (0.95, 1.3):
+        fine = verdict(empty, ppo=climbed_and_fell(end), samples=held_out)
+        assert fine.tone == "good" and fine.headline.startswith("PPO's responses are preferred")
+    worse = samples({"sft": [0.0] * 40, "ppo": [-1.0] * 40}, {"sft": 0, "ppo": 1})
+    beaten = verdict(empty, ppo=climbed_and_fell(-1.0), samples=worse)
+    assert "worse" in beaten.headline and beaten.sentences[0].startswith("Over-optimized: gold fell from 1.0")
+
+
+def test_a_reward_model_at_chance_is_no_ground_for_a_good_verdict(empty: RunContents) -> None:
+    held_out = samples({"sft": [0.0] * 20, "ppo": [1.0] * 20}, {"sft": 0, "ppo": 1})
+    coin = [ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)]
+    assert verdict(empty, samples=held_out).tone == "good"
+    assert verdict(empty, samples=held_out, pairs=coin).tone == "open"
 
 
 def test_without_gold_nothing_is_claimed(empty: RunContents) -> None:

@@ -67,6 +67,7 @@ def outcome_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             accuracy + _interval(reward, "accuracy") if accuracy else "",
             _percent("noise ceiling {}", reward.get("noise_ceiling")),
             _percent('"longer wins" {}', reward.get("longer_wins")),
+            "not shown to be better than chance and length" if reward.get("better_than_chance") is False else "",
         ],
     )
     wins = _percent("preferred to SFT in {}", ppo.get("gold_win_rate"))
@@ -76,6 +77,9 @@ def outcome_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             wins + _interval(ppo, "gold_win_rate") if wins else "",
             _change("gold score {} → {}", sft.get("gold_mean"), ppo.get("gold_mean")),
             _number(ppo.get("proxy_gain"), "reward model's score {:+.2f}"),
+            _number(ppo.get("best_iteration"), "past its best, iteration {:.0f}")
+            if ppo.get("fell_from_its_best")
+            else "",
         ],
     )
     yield from _line(

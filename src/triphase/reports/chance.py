@@ -38,6 +38,17 @@ class ChanceVerdict:
     remedy: str
 
     @property
+    def headline(self) -> str:
+        """The finding without its figures."""
+        return {
+            "better": "The reward model is better than chance",
+            "too few": "Whether the reward model is better than chance cannot be told",
+            "worse than chance": "The reward model is worse than chance",
+            "chance": "The reward model is no better than chance",
+            "length": "The reward model is no better than preferring the longer response",
+        }[self.outcome]
+
+    @property
     def is_better(self) -> bool:
         """Whether the reward model is shown to be better than chance and than length alone."""
         return self.outcome == "better"

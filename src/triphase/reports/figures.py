@@ -143,10 +143,10 @@ def reward_accuracy(reward: RewardFindings) -> str | None:
         shown["“longer wins”"] = reward.longer_wins
     return _intervals(
         "reward-accuracy",
-        "Accuracy on held-out comparisons",
+        "Accuracy on held-out judgments",
         shown,
         even="chance, 50 %",
-        label="share of held-out comparisons ordered as the labelers did",
+        label="share of held-out judgments ordered as the labelers did",
         ceiling=reward.noise_ceiling,
     )
 

@@ -9,7 +9,9 @@ import numpy as np
 from triphase.monitoring.alarms import Alarm, Limits, find_alarms
 from triphase.monitoring.metrics import Row
 from triphase.monitoring.rules import limits_for
+from triphase.reports.chance import ChanceVerdict, chance_verdict
 from triphase.reports.contents import RunContents
+from triphase.reports.course import Course, course_of
 from triphase.reports.evaluation import (
     BestOfN,
     LengthStratified,
@@ -51,6 +53,8 @@ class RewardFindings:
     accuracy: Interval | None
     longer_wins: Interval | None
     noise_ceiling: float | None
+    chance: ChanceVerdict | None
+    """Whether it is better than a coin and than "longer wins"; None where nothing was compared."""
     reliability: Reliability | None
     length_correlation: Interval | None
 
@@ -75,6 +79,8 @@ class Findings:
     """By run: ``ppo``, then ``arm:NAME``."""
     paths: Mapping[str, list[Point]]
     """By run, as ``alarms``."""
+    course: Course | None
+    """Of the main run, by gold."""
     best_of_n: list[BestOfN]
     gold_scale: tuple[float, float] | None
     """Mean and standard deviation of gold among the SFT policy's held-out samples."""
@@ -89,6 +95,7 @@ def find(run: RunContents) -> Findings:
         policies={name: _policy_findings(run, name) for name in run.policies},
         alarms={name: find_alarms(found, _limits(run, name)) for name, found in rows.items() if found},
         paths={name: optimisation_path(found) for name, found in rows.items() if found},
+        course=course_of(run.ppo),
         best_of_n=best_of_n(scored),
         gold_scale=_scale([gold for samples in scored.values() for _, gold in samples]),
     )
@@ -110,6 +117,7 @@ def _reward_findings(run: RunContents) -> RewardFindings:
         accuracy=accuracy(run.pairs, seed=run.seed),
         longer_wins=longer_wins(run.pairs, seed=run.seed),
         noise_ceiling=None if ceiling is None else float(ceiling),
+        chance=chance_verdict(run.pairs, seed=run.seed),
         reliability=reliability(run.pairs, scale=float((run.calibration or {}).get("standard_deviation", 1.0))),
         length_correlation=length_correlation(run.pairs, seed=run.seed),
     )

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
-from triphase.reports import figures
+from triphase.reports import captions, figures
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.samples import side_by_side
@@ -59,6 +59,8 @@ def page_of(run: RunContents) -> str:
             verdict=verdict_of(run, found),
             pipeline=pipeline(run, found),
             figures=_figures(run, found),
+            captions=_captions(found),
+            watched=captions.watched,
             runs=["ppo", *(f"arm:{name}" for name in run.arms)] if run.arms else [],
             samples=side_by_side(run.samples, run.policies, shown),
             settings=flattened(run.settings),
@@ -107,6 +109,24 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
     }
 
 
+def _tight(text: str) -> str:
+    """No line ends between a number and its percent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _captions(found: Findings) -> dict[str, str]:
+    ppo = found.policies.get("ppo")
+    rates = {policy_name(name): each.gold_win_rate for name, each in found.policies.items() if each.gold_win_rate}
+    return {
+        "accuracy": captions.accuracy_caption(found.reward),
+        "reliability": captions.reliability_caption(found.reward.reliability),
+        "win_rates": captions.win_rate_caption(rates),
+        "length": captions.length_caption(ppo.length if ppo else None),
+        "course": captions.course_sentence(found.course),
+        "overoptimisation": captions.overoptimisation_caption(gold=found.course is not None, best=found.best_of_n),
+    }
+
+
 def _named(by_policy: Mapping[str, Any]) -> dict[str, Any]:
     return {visible(policy_name(policy)): value for policy, value in by_policy.items()}
 
@@ -134,5 +154,6 @@ def _environment() -> Environment:
         "percent_interval": percent_interval,
         "policy_name": policy_name,
         "signed": signed,
+        "tight": _tight,
     }
     return environment

@@ -103,7 +103,7 @@ def _labels(run: RunContents) -> Station:
     if not labels:
         return Station("People rank", False, ())
     names = {"simulated": "Simulated labelers rank", "imported": "Imported comparisons"}
-    facts = [f"{labels.get('rankings', 0)} rankings", f"{labels.get('comparisons', 0)} comparisons"]
+    facts = [f"{labels.get('rankings', 0)} rankings", f"{labels.get('comparisons', 0)} pairs compared"]
     if labels.get("agreement") is not None:
         facts.append(f"agreement {percent(labels['agreement'])}")
     return Station(names.get(str(labels.get("source")), "People rank"), True, tuple(facts))

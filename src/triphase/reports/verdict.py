@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from triphase.reports.contents import RunContents
+from triphase.reports.course import Course
 from triphase.reports.findings import Findings, PolicyFindings
 from triphase.reports.intervals import Interval
 
@@ -33,8 +34,11 @@ def verdict_of(run: RunContents, found: Findings) -> Verdict:
         )
     else:
         tone, headline, sentences = _preference(run, sft, ppo, ppo.gold_win_rate)
+    if found.course is not None and found.course.fallen:
+        tone, headline, sentences = _past_its_best(found.course, tone, headline, sentences)
     hacking = _hacking(run, found, ppo)
-    if tone == "good" and any(sentence.startswith("Reward hacking: yes") for sentence in hacking):
+    doubted = found.reward.chance is not None and not found.reward.chance.is_better
+    if tone == "good" and (doubted or any(sentence.startswith("Reward hacking: yes") for sentence in hacking)):
         tone = "open"
     return Verdict(tone, headline, (*sentences, *hacking))
 
@@ -93,6 +97,24 @@ def _preference(
         within = f"{ppo.length.within:+.2f}".replace("-", "−")
         sentences.append(f"Among responses of like length the gain is {within}.")
     return tone, headline, tuple(sentences)
+
+
+def _past_its_best(
+    course: Course, tone: Tone, headline: str, sentences: tuple[str, ...]
+) -> tuple[Tone, str, tuple[str, ...]]:
+    """An earlier iteration was better: that comes first, whatever the comparison with the SFT policy says."""
+    best, end = (f"{value:.2f}".replace("-", "−") for value in (course.best_gold, course.end_gold))
+    fell = f"gold fell from {best} at iteration {course.best} to {end} at the end"
+    told = "Over-optimized: " if course.proxy_rose else "PPO went past its best: "
+    rose = ", while the reward model's score rose" if course.proxy_rose else ""
+    far = "" if course.end_kl is None else f", {course.end_kl:.1f} nats from the reference"
+    advice = (
+        f"The policy of iteration {course.best} was better than the last one, of iteration {course.end}{far}: "
+        "take an earlier checkpoint, or train with a higher ppo.kl_coefficient."
+    )
+    if tone == "bad":
+        return tone, headline, (f"{told}{fell}{rose}.", advice, *sentences)
+    return "bad", f"{told}{fell}{rose}", (advice, *sentences)
 
 
 def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> tuple[str, ...]:

@@ -1,0 +1,134 @@
+"""What a caption says of its figure: each sentence follows from the figures that are drawn, none is fixed praise."""
+
+from collections.abc import Mapping, Sequence
+
+from triphase.monitoring.metrics import Row
+from triphase.reports.course import Course
+from triphase.reports.evaluation import BestOfN, LengthStratified
+from triphase.reports.findings import RewardFindings
+from triphase.reports.intervals import Interval
+from triphase.reports.reward_quality import Reliability
+from triphase.reports.tables import number
+from triphase.reports.verdict import percent, percent_interval
+
+_WATCHED = {
+    "reference KL": "ppo/reference_kl",
+    "ratios": "ppo/ratio_max",
+    "entropy": "ppo/entropy",
+    "EOS rate": "ppo/eos_rate",
+    "length": "ppo/mean_length",
+    "clip fraction": "ppo/clip_fraction",
+    "repetition": "ppo/distinct_2",
+    "length and score": "ppo/length_score_correlation",
+    "spread and range of the scores": "ppo/score_deviation",
+    "the critic": "ppo/explained_variance",
+    "gold against proxy": "ppo/gold_score",
+}
+
+
+def watched(rows: Sequence[Row]) -> str:
+    """What the alarms looked at in these iterations, as a sentence."""
+    names = [name for name, metric in _WATCHED.items() if any(metric in row for row in rows)]
+    if not names:
+        return "None; there was nothing to look at."
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"None. Looked at: {listed}."
+
+
+def accuracy_caption(reward: RewardFindings) -> str:
+    """Where the reward model stands beside "longer wins" and the noise ceiling."""
+    if reward.accuracy is None:
+        return ""
+    sentences = [f"The reward model is right in {percent_interval(reward.accuracy)} of the held-out judgments."]
+    if reward.chance is not None:
+        ahead = reward.chance.advantage
+        if ahead.low is not None and ahead.low > 0:
+            sentences.append("It is better than preferring the longer response.")
+        elif ahead.high is not None and ahead.high < 0:
+            sentences.append("It is worse than preferring the longer response.")
+        else:
+            sentences.append("That it is better than preferring the longer response is not shown.")
+    ceiling = reward.noise_ceiling
+    if ceiling is not None:
+        side = "under" if reward.accuracy.value < ceiling else "not under"
+        sentences.append(f"It is {side} the {percent(ceiling)} that the labelers' own noise allows.")
+    return " ".join([*sentences, "Even targets are left out, equal scores count ½."])
+
+
+def reliability_caption(found: Reliability | None) -> str:
+    """Whether the reward model is as right as it is sure."""
+    bins = [each for each in found.bins if each.low >= 0.5 - 1e-9] if found else []
+    count = sum(each.count for each in bins)
+    if not count:
+        return ""
+    claimed = sum(each.predicted * each.count for each in bins) / count
+    observed = sum(each.observed * each.count for each in bins) / count
+    if abs(claimed - observed) < 0.02:
+        judged = "about as sure as it is right"
+    else:
+        judged = "more sure than it is right" if claimed > observed else "less sure than it is right"
+    return (
+        f"On average it is {percent(claimed)} sure of the response that it prefers, and {percent(observed)} of the "
+        f"labels agree: {judged}. The figures under the points count judgments."
+    )
+
+
+def win_rate_caption(rates: Mapping[str, Interval]) -> str:
+    """Which policies are better than SFT, which worse, and of which nothing is shown."""
+    kinds: dict[str, list[str]] = {"better than SFT": [], "worse than SFT": [], "not shown to differ from SFT": []}
+    for name, rate in rates.items():
+        if rate.low is not None and rate.low > 0.5:
+            kinds["better than SFT"].append(name)
+        elif rate.high is not None and rate.high < 0.5:
+            kinds["worse than SFT"].append(name)
+        else:
+            kinds["not shown to differ from SFT"].append(name)
+    told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    return (
+        f"All pairs of samples of the same prompt, ties ½; the bar is the 95 % interval over prompts. {_capital(told)}."
+    )
+
+
+def length_caption(found: LengthStratified | None) -> str:
+    """In how many bins of like length PPO's gold is higher."""
+    gains = [each.gain for each in found.bins if each.gain is not None] if found else []
+    if not gains:
+        return "Gold among responses of like length. The two policies have no length in common: nothing is compared."
+    higher = sum(gain > 0 for gain in gains)
+    told = f"PPO's is higher in {higher} of the {len(gains)} bins that both policies reach"
+    if higher == len(gains):
+        told += ": the gain is not one of length alone"
+    elif not higher:
+        told += ": what was gained, if anything, came with the length"
+    return f"Mean gold among responses of like length. {told}."
+
+
+def course_sentence(course: Course | None) -> str:
+    """Where gold was best, and how the end compares; nothing where no gold is known."""
+    if course is None:
+        return ""
+    best, end = number(course.best_gold), number(course.end_gold)
+    if course.best == course.end:
+        return f"Gold is highest at the end, iteration {course.end} ({end}; means of 3 iterations)."
+    surely = "surely lower" if course.fallen else "not surely lower by a good part of the gain"
+    return (
+        f"Gold was highest at iteration {course.best} ({best}); at the end, iteration {course.end}, it is {end}: "
+        f"{surely} (means of 3 iterations)."
+    )
+
+
+def overoptimisation_caption(*, gold: bool, best: Sequence[BestOfN]) -> str:
+    """What is drawn over √KL."""
+    points = "Dashed lines are the reward model's score"
+    points += ", full lines gold: each point is one iteration, measured on its rollout" if gold else ""
+    points += "; lines are running means."
+    if len(best) > 1:
+        points += (
+            " Best-of-n needs no training and little KL; its KL is the upper bound log n − (n − 1)/n, so compare "
+            "curves by shape, not by KL."
+        )
+    return points
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

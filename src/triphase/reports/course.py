@@ -1,0 +1,51 @@
+"""The course of a PPO run by its gold score: its best iterations, its end, and whether the end is surely worse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from triphase.monitoring.metrics import Row
+from triphase.monitoring.noise import moments
+from triphase.monitoring.rules import Limits
+from triphase.monitoring.signs import has_fallen
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Means of three iterations in a row, each named by its last.
+
+    Attributes:
+        best: the iteration with the highest gold.
+        best_gold, end_gold: gold there and at the end.
+        end: the last iteration.
+        end_kl: reference KL of the last iteration, in nats; None where unknown.
+        fallen: whether gold is surely lower at the end, by a good part of what had been gained.
+        proxy_rose: whether the reward model's score is surely higher at the end than at the best iteration.
+    """
+
+    best: int
+    best_gold: float
+    end: int
+    end_gold: float
+    end_kl: float | None
+    fallen: bool
+    proxy_rose: bool
+
+
+def course_of(rows: Sequence[Row]) -> Course | None:
+    """The course of these iterations; None where no gold score is known of three of them."""
+    both = [row for row in rows if "ppo/gold_score" in row and "ppo/proxy_score" in row]
+    golds, proxies = moments(both, "ppo/gold_score"), moments(both, "ppo/proxy_score")
+    if not golds:
+        return None
+    limits = Limits()
+    at = max(range(len(golds)), key=lambda place: golds[place].now.value)
+    best, end, then, now = golds[at].now, golds[-1], proxies[at].now, proxies[-1].now
+    return Course(
+        best=best.step,
+        best_gold=best.value,
+        end=end.now.step,
+        end_gold=end.now.value,
+        end_kl=both[-1].get("ppo/reference_kl"),
+        fallen=has_fallen(end, best, limits),
+        proxy_rose=now.value > then.value and now.differs(then, limits.margin),
+    )

@@ -1,0 +1,94 @@
+"""A caption says what its figure shows: each is tried with figures that show the one thing and the contrary."""
+
+from triphase.reports.captions import (
+    accuracy_caption,
+    course_sentence,
+    length_caption,
+    overoptimisation_caption,
+    reliability_caption,
+    watched,
+    win_rate_caption,
+)
+from triphase.reports.chance import chance_verdict
+from triphase.reports.course import Course
+from triphase.reports.evaluation import best_of_n, length_stratified
+from triphase.reports.findings import RewardFindings
+from triphase.reports.intervals import Interval
+from triphase.reports.reward_quality import ScoredPair, accuracy, longer_wins, reliability
+
+
+def findings(right: int, longer: int, *, ceiling: float | None = 0.8) -> RewardFindings:
+    """Of 200 comparisons so many are right, and in so many the longer response is preferred."""
+    pairs = [
+        ScoredPair(str(number), float(number < right), 0.5, 1.0, 9 if number % 200 < longer else 3, 6)
+        for number in range(200)
+    ]
+    return RewardFindings(
+        200, accuracy(pairs), longer_wins(pairs), ceiling, chance_verdict(pairs), reliability(pairs), None
+    )
+
+
+def test_accuracy_above_and_below_its_neighbours() -> None:
+    above = accuracy_caption(findings(150, 100))
+    assert (
+        "right in 75 %" in above and "It is better than preferring the longer" in above and "is under the 80 %" in above
+    )
+    below = accuracy_caption(findings(100, 150))
+    assert "It is worse than preferring the longer" in below
+    level = accuracy_caption(findings(170, 168))
+    assert "is not shown" in level and "is not under the 80 %" in level
+    assert "noise allows" not in accuracy_caption(findings(150, 100, ceiling=None))
+
+
+def test_too_sure_and_not_sure_enough() -> None:
+    def caption(margin: float, right: int) -> str:
+        return reliability_caption(
+            reliability([ScoredPair(str(n), margin, 0.0, float(n < right), 3, 3) for n in range(100)])
+        )
+
+    assert "more sure than it is right" in caption(3.0, 70)
+    assert "less sure than it is right" in caption(0.2, 90)
+    assert "about as sure as it is right" in caption(1.0986, 75)
+    assert reliability_caption(None) == ""
+
+
+def test_win_rates_on_either_side_of_the_line() -> None:
+    told = win_rate_caption(
+        {
+            "PPO": Interval(0.7, 0.6, 0.8, 40),
+            "no-kl": Interval(0.2, 0.1, 0.3, 40),
+            "other": Interval(0.5, 0.4, 0.6, 40),
+            "one": Interval(0.9, None, None, 1),
+        }
+    )
+    assert "Better than SFT: PPO; worse than SFT: no-kl; not shown to differ from SFT: other, one." in told
+
+
+def test_gain_by_length_up_down_and_incomparable() -> None:
+    low, high = [(10, 0.0), (20, 0.0), (11, 0.0), (21, 0.0)], [(10, 1.0), (20, 1.0), (11, 1.0), (21, 1.0)]
+    assert "higher in 2 of the 2 bins" in length_caption(length_stratified(high, low, bins=2))
+    assert "higher in 0 of the 2 bins" in length_caption(length_stratified(low, high, bins=2))
+    assert "nothing is compared" in length_caption(length_stratified([(30, 1.0)] * 4, [(5, 0.0)] * 4, bins=2))
+
+
+def test_course_best_at_the_end_earlier_and_fallen() -> None:
+    assert "highest at the end, iteration 40" in course_sentence(Course(40, 1.0, 40, 1.0, 5.0, False, False))
+    assert "iteration 20 (1.00); at the end, iteration 40, it is 0.90: not surely" in course_sentence(
+        Course(20, 1.0, 40, 0.9, 5.0, False, True)
+    )
+    assert "it is −0.10: surely lower" in course_sentence(Course(20, 1.0, 40, -0.1, 5.0, True, True))
+    assert course_sentence(None) == ""
+
+
+def test_what_is_not_drawn_is_not_spoken_of() -> None:
+    curve = best_of_n({"a": [(3.0, 5.0), (1.0, 10.0), (4.0, 1.0), (2.0, 0.0)]})
+    both = overoptimisation_caption(gold=True, best=curve)
+    assert "gold" in both and "Best-of-n" in both
+    neither = overoptimisation_caption(gold=False, best=[])
+    assert "gold" not in neither and "Best-of-n" not in neither
+
+
+def test_only_what_was_measured_was_looked_at() -> None:
+    assert watched([{"step": 1, "ppo/entropy": 1.0}]) == "None. Looked at: entropy."
+    assert watched([{"step": 1, "ppo/entropy": 1.0, "ppo/gold_score": 1.0}]).endswith("entropy and gold against proxy.")
+    assert watched([{"step": 1}]) == "None; there was nothing to look at."
