@@ -13,6 +13,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tests.small import CHAT, END, WORDS, random_model, shared_model, stir, tokenizer
+from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 
 from triphase.batches.padding import pad_batch
@@ -195,13 +196,17 @@ def exports(tmp_path: Path, shared: SharedModel) -> list[Path]:
     return [tmp_path / "policy", tmp_path / "reward", tmp_path / "whole"]
 
 
-@pytest.mark.parametrize("kind", ["two ends", "one end", "plain text"])
+@pytest.mark.parametrize("kind", ["two ends", "one end", "plain text", "plain text that is ended"])
 def test_the_calls_of_each_readme_run_as_they_stand(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "two ends":
         shared = two_ends(tmp_path / "base")
     else:
         random_model().save_pretrained(tmp_path / "base")
-        shared = shared_model(name=str(tmp_path / "base"), made=tokenizer(CHAT if kind == "one end" else None))
+        made = tokenizer(CHAT if kind == "one end" else None)
+        if kind == "plain text that is ended":
+            ended = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
+            made.backend_tokenizer.post_processor = ended
+        shared = shared_model(name=str(tmp_path / "base"), made=made)
         for adapter in (REFERENCE, POLICY, REWARD):
             stir(shared, adapter)
     for directory in exports(tmp_path, shared):
@@ -210,7 +215,11 @@ def test_the_calls_of_each_readme_run_as_they_stand(tmp_path: Path, kind: str, m
         blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
         assert len(blocks) == 1 and card.startswith("---\nlibrary_name: ")
         with contextlib.redirect_stdout(io.StringIO()) as shown:
-            exec(blocks[0], {})  # noqa: S102 - the test's own export
+            exec(blocks[0], names := {})  # noqa: S102 - the test's own export
+        if kind.startswith("plain text") and directory.name != "reward":
+            assert names["inputs"]["input_ids"].tolist() == [
+                shared.template.prompt_ids([Message("user", "How are you?")])
+            ]
         assert "tensor([" in shown.getvalue() if directory.name == "reward" else True
 
 

@@ -41,7 +41,7 @@ def hazards_of(settings: RunSettings) -> list[str]:
     except (OSError, ValueError, KeyError, TriphaseError) as error:
         name = settings.model.name
         return [f"the tokenizer of {name} cannot be opened ({_first(error)}): lengths are estimated"]
-    return list(_hazards(tokenizer))
+    return list(_hazards(tokenizer, settings.model))
 
 
 def open_template(settings: ModelSettings) -> "Template":
@@ -56,7 +56,7 @@ def open_template(settings: ModelSettings) -> "Template":
         from triphase.tokens.template import Template
 
         chain = chain_of(settings, place_of)
-        template = Template(open_tokenizer(chain.tokenizer, settings), settings.system_prompt)
+        template = Template.of(open_tokenizer(chain.tokenizer, settings), settings)
         rows = getattr(open_config(chain.base, chain.settings).get_text_config(), "vocab_size", None)
     except ImportError as error:
         raise ModelError(f"model.name: {error.name} is not installed; run: pip install 'triphase[train]'") from None
@@ -84,7 +84,7 @@ def _opened(settings: ModelSettings) -> Any:
     return open_tokenizer(chain_of(settings, place_of).tokenizer, settings)
 
 
-def _hazards(tokenizer: Any) -> list[str]:
+def _hazards(tokenizer: Any, settings: ModelSettings) -> list[str]:
     from triphase.tokens.template import Template
 
     found = []
@@ -95,7 +95,7 @@ def _hazards(tokenizer: Any) -> list[str]:
     if not getattr(tokenizer, "chat_template", None):
         found.append("the tokenizer has no chat template: prompts are given as plain text")
     try:
-        template = Template(tokenizer)
+        template = Template.of(tokenizer, settings)
     except ModelError as error:
         return [*found, str(error)]
     except Exception as error:
@@ -103,7 +103,7 @@ def _hazards(tokenizer: Any) -> list[str]:
     if template.is_chat and template.end_id != tokenizer.eos_token_id:
         end = tokenizer.convert_ids_to_tokens(template.end_id)
         found.append(f"turns end with {end}, the tokenizer's end of sequence is another; turns are what is learned")
-    return found
+    return [*found, *template.notes]
 
 
 def _first(error: Exception) -> str:

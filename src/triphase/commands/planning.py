@@ -59,7 +59,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     from triphase.tokens.template import Template
 
     config, tokenizer = _opened(settings.model)
-    load = workload(settings, Template(tokenizer, settings.model.system_prompt))
+    load = workload(settings, Template.of(tokenizer, settings.model))
     device = choose_device(settings.model.device)
     whole = settings.sft.method == "full"
     dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)

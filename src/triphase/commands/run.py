@@ -39,6 +39,9 @@ class Run:
     """
 
     def __init__(self, settings: RunSettings, directory: RunDirectory, progress: Progress, stop: "StopRequest") -> None:
+        if settings.model.template_date is None:  # what is rendered today and tomorrow is the same
+            dated = settings.model.model_copy(update={"template_date": directory.begun})
+            settings = settings.model_copy(update={"model": dated})
         self.settings = settings
         self.directory = directory
         self.progress = progress
@@ -163,6 +166,9 @@ class Run:
         shared = SharedModel(
             loaded, self.settings.adapters, seed=self.settings.seed, base_name=base_name, base_note=note
         )
+        for note in shared.template.notes:
+            if self.directory.is_held:
+                logging.getLogger(__name__).warning("%s", note)
         base = sum(value.nbytes for name, value in shared.backbone.model.named_parameters() if ".lora_" not in name)
         if self.directory.is_held:
             load_code()

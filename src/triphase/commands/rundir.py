@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ class RunDirectory:
             "settings": self.settings.model_dump(mode="json"),
             "versions": versions(),
             "git_revision": _git_revision(),
+            "begun": self.begun,
             "machine": {
                 "system": platform.platform(),
                 "processor": platform.machine(),
@@ -163,6 +165,11 @@ class RunDirectory:
         """Whether this process works on it, and does not only read it."""
         return self._lock is not None
 
+    @property
+    def begun(self) -> str:
+        """The day (YYYY-MM-DD) on which the run was begun, which is today where it has not been."""
+        return day_begun(self.path)
+
     def restart_peak(self) -> None:
         """Count the peak of memory anew: what opening a model took is not what its phase takes."""
         self._peak = max(self._peak, restart_peak())
@@ -176,6 +183,16 @@ class RunDirectory:
         """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open."""
         path = self.path / "timings.json"
         return json.loads(path.read_text()) if path.exists() else {}
+
+
+def day_begun(run: Path) -> str:
+    """The day (YYYY-MM-DD) on which the run in a directory was begun; today where there is none."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return date.today().isoformat()
+    kept = read_config(path).get("begun")
+    # A run of an older version has the day of its configuration, which is written once.
+    return str(kept) if kept else date.fromtimestamp(path.stat().st_mtime).isoformat()
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from triphase.commands.rundir import read_config, versions
+from triphase.commands.rundir import RunDirectory, day_begun, read_config, versions
 from triphase.errors import RunError
 from triphase.monitoring.progress import SilentProgress, SilentTrack
 from triphase.settings.loading import load_settings
@@ -45,6 +45,8 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verdict]:
         RunError: the run has no phase with recorded sums.
     """
     settings = load_settings(path)
+    dated = settings.model.template_date or day_begun(path)
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"template_date": dated})})
     threads = read_config(path / "config.yaml").get("machine", {}).get("threads")
     phases: list[tuple[str, str | None]] = [("sft", None), ("reward", None), ("ppo", None)]
     phases += [(f"arms/{arm}", arm) for arm in settings.arms]
@@ -80,7 +82,6 @@ def _fingerprints(phase: Path) -> dict[str, str]:
 def _repeat(path: Path, settings: RunSettings, phase: str, arm: str | None, steps: int) -> dict[str, str]:
     from triphase.commands import pipeline
     from triphase.commands.run import Run
-    from triphase.commands.rundir import RunDirectory
 
     def again(run: Run) -> None:
         if phase == "sft":

@@ -32,6 +32,8 @@ class LoadedModel:
     name: str
     system_prompt: str | None = None
     recompute_activations: bool = False
+    texts_write_control_tokens: bool = False
+    template_date: str | None = None
 
 
 def choose_device(setting: str) -> torch.device:
@@ -72,7 +74,15 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = _as_named) -> Loaded
     model.to(device).eval().requires_grad_(False)
     require_finite(model, settings.name)
     _switch_dropout_off(model)
-    return LoadedModel(model, tokenizer, chain.name, settings.system_prompt, settings.recompute_activations)
+    return LoadedModel(
+        model,
+        tokenizer,
+        chain.name,
+        settings.system_prompt,
+        settings.recompute_activations,
+        settings.texts_write_control_tokens,
+        settings.template_date,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,12 @@ class SharedModel:
             loaded.model, adapted_layers=layers, recompute_activations=loaded.recompute_activations
         )
         self.adapter_settings = settings
-        self.template = Template(loaded.tokenizer, loaded.system_prompt)
+        self.template = Template(
+            loaded.tokenizer,
+            loaded.system_prompt,
+            texts_write_control_tokens=loaded.texts_write_control_tokens,
+            date=loaded.template_date,
+        )
         self.template.rows = len(self.backbone.head_weight)
         require_rows(self.template, self.template.rows, loaded.name)
         absent = self.template.rows_without_token(len(self.backbone.head_weight))

@@ -33,6 +33,12 @@ class ModelSettings(Settings):
     less memory, for about a third more time in the updates. Worth it where a microbatch does not fit."""
     system_prompt: str | None = None
     """A system message put before every conversation that has none; none leaves it to the chat template."""
+    texts_write_control_tokens: bool = False
+    """Let texts of the data write the tokenizer's special tokens, an end of turn inside a prompt say. By default their
+    names in texts are read as plain letters, and the first is logged."""
+    template_date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
+    """The date (YYYY-MM-DD) that a chat template which writes the date is told; none is the day on which the run was
+    begun, so that tokens do not change from day to day."""
     trust_remote_code: str | Literal[False] = False
     """The name of this model once more, to run Python code that comes with it; such code may do all that you may."""
 

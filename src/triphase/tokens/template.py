@@ -5,14 +5,15 @@ many tokenizers pad with it. A padding id that differs from the end is needed al
 ``AutoModelForSequenceClassification`` finds the last token of an exported reward model by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from triphase.errors import DataError, ModelError
 from triphase.records.types import Message
+from triphase.settings.schema import ModelSettings
+from triphase.tokens.controls import ControlTokens
+from triphase.tokens.probing import ANSWERED, PROBE, add_generation_prompt, affixes, differences, writes_date
 from triphase.tokens.rendering import render
-
-_PROBE = "triphase probe"
 
 
 class Template:
@@ -21,30 +22,74 @@ class Template:
     A prompt is rendered by the chat template with the assistant's turn opened; a tokenizer without a template
     (a base model's) gets the plain text. A response is its text and, where it is finished, ``end_id``.
 
-    ``system_prompt`` is put before conversations that have no system message; None leaves that to the chat template.
+    A chat template without a generation prompt gets one, and what the tokenizer puts behind every text (an end, most
+    often) is not put behind prompts.
 
     Attributes:
         rows: rows of the model's embedding; None is not known. A text whose tokens have none is refused.
+        date: what the chat template is told of the day.
+        appended: ids that the tokenizer puts behind every text by itself, and prompts go without.
+        writes_date: whether prompts depend on the date.
+        notes: what is odd about template and tokenizer, for people.
     """
 
     rows: int | None = None
 
-    def __init__(self, tokenizer: Any, system_prompt: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        system_prompt: str | None = None,
+        *,
+        texts_write_control_tokens: bool = False,
+        date: str | None = None,
+    ) -> None:
+        """See `ModelSettings` for what the arguments mean; `of` takes them from there.
+
+        Raises:
+            ModelError: the chat template fails, or nothing can end a response or pad.
+        """
         self.tokenizer = tokenizer
         self._system = None if system_prompt is None else Message("system", system_prompt)
+        self.date = date
+        self._controls = None if texts_write_control_tokens else ControlTokens(tokenizer)
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
+        opening = add_generation_prompt(tokenizer) if self.is_chat else None
+        self.appended = () if self.is_chat else affixes(tokenizer)[1]
+        self.writes_date = self.is_chat and writes_date(tokenizer)
         self.end_id: int = self._find_end()
         self.pad_id: int = self._find_padding()
         # Exported tokenizers say so too: the plain class reads a score at the last token that is not padding.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.pad_id)
+        self.notes = tuple(self._find_notes(opening))
+
+    @classmethod
+    def of(cls, tokenizer: Any, settings: ModelSettings) -> "Template":
+        """The template of a model with these settings."""
+        return cls(
+            tokenizer,
+            settings.system_prompt,
+            texts_write_control_tokens=settings.texts_write_control_tokens,
+            date=settings.template_date,
+        )
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a prompt, up to where the response begins."""
-        if not self.is_chat:
-            text = "\n".join(message["content"] for message in self.conversation(messages))
-            return self._embedded(list(self.tokenizer(text).input_ids))
-        text = render(self.tokenizer, self.conversation(messages), open_turn=True)
-        return self._embedded(list(self.tokenizer(text, add_special_tokens=False).input_ids))
+        conversation = self.conversation(messages)
+        marks = self._controls if self._written_in([message["content"] for message in conversation]) else None
+        if marks is not None:
+            conversation = [{**message, "content": marks.mark(message["content"])} for message in conversation]
+        if self.is_chat:
+            text = self.render(conversation, open_turn=True)
+            return self._embedded(self._ids(text) if marks is None else marks.ids(text))
+        text = "\n".join(message["content"] for message in conversation)
+        if marks is not None:
+            return self._embedded([*affixes(self.tokenizer)[0], *marks.ids(text)])
+        ids = list(self.tokenizer(text).input_ids)
+        return self._embedded(ids[: len(ids) - len(self.appended)])
+
+    def render(self, conversation: Sequence[dict[str, str]], *, open_turn: bool) -> str:
+        """What the chat template writes, on the date of these settings."""
+        return render(self.tokenizer, conversation, open_turn=open_turn, date=self.date)
 
     def conversation(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         """Messages as a chat template takes them; the settings' system prompt comes first where they have none."""
@@ -54,7 +99,11 @@ class Template:
 
     def response_ids(self, text: str, *, finished: bool = True) -> list[int]:
         """The ids of a response; ``end_id`` comes last where it is finished."""
-        ids = self._embedded(list(self.tokenizer(text, add_special_tokens=False).input_ids))
+        if self._controls is not None and self._written_in([text]):
+            ids = self._controls.ids(self._controls.mark(text))
+        else:
+            ids = self._ids(text)
+        ids = self._embedded(ids)
         return [*ids, self.end_id] if finished else ids
 
     def text(self, response_ids: Sequence[int]) -> str:
@@ -76,6 +125,26 @@ class Template:
             )
         return ids
 
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _written_in(self, texts: Sequence[str]) -> bool:
+        return self._controls is not None and self._controls.in_any(texts)
+
+    def _find_notes(self, opening: str | None) -> Iterator[str]:
+        if opening is not None:
+            yield f"the chat template has no generation prompt: {opening.strip()!r} is put behind prompts"
+        if self.appended:
+            tokens = " ".join(self.tokenizer.convert_ids_to_tokens(list(self.appended)))
+            yield f"the tokenizer puts {tokens} behind every text; prompts go without it"
+        if self.writes_date:
+            yield (
+                f"the chat template writes the date: {self.date or 'the day on which the run is begun'} is kept for "
+                "the run (model.template_date)"
+            )
+        if self.is_chat:
+            yield from differences(self)
+
     def _find_end(self) -> int:
         eos = self.tokenizer.eos_token_id
         if not self.is_chat:
@@ -94,9 +163,7 @@ class Template:
 
     def _closing_ids(self) -> list[int]:
         """What the template writes after the text of an assistant's turn."""
-        turn = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
-        closing = render(self.tokenizer, turn, open_turn=False).rpartition(_PROBE)[2]
-        return list(self.tokenizer(closing, add_special_tokens=False).input_ids)
+        return self._ids(self.render(ANSWERED, open_turn=False).rpartition(PROBE)[2])
 
     def _find_padding(self) -> int:
         candidates = [self.tokenizer.pad_token_id, self.tokenizer.unk_token_id, self.tokenizer.bos_token_id]

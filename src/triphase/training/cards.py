@@ -112,7 +112,12 @@ def _prompt(shared: SharedModel) -> str:
             "inputs = tokenizer.apply_chat_template(\n"
             '    conversation, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)'
         )
-    return 'inputs = tokenizer("How are you?", return_tensors="pt")\ninputs.pop("token_type_ids", None)'
+    cut = len(shared.template.appended)
+    return 'inputs = tokenizer("How are you?", return_tensors="pt")\nkept = ("input_ids", "attention_mask")\n' + (
+        f"inputs = {{name: inputs[name][:, :-{cut}] for name in kept}}  # the tokenizer ends every text\n"
+        if cut
+        else "inputs = {name: inputs[name] for name in kept}\n"
+    )
 
 
 def _question(shared: SharedModel) -> list[dict[str, str]]:
@@ -127,7 +132,8 @@ def _answers(shared: SharedModel, *, cuts: bool) -> str:
             "inputs = tokenizer.apply_chat_template(\n"
             '    conversations, padding=True, return_tensors="pt", return_dict=True\n)\n'
         )
-    prompt = 'tokenizer("How are you?").input_ids'
+    cut = len(shared.template.appended)
+    prompt = 'tokenizer("How are you?").input_ids' + (f"[:-{cut}]" if cut else "")
     if shared.template.is_chat:
         prompt = (
             f"tokenizer.apply_chat_template(\n    {_question(shared)!r}, "

@@ -144,8 +144,9 @@ def _scoring_tokenizer(shared: SharedModel) -> tuple[Any, bool]:
     asked, answer = [Message("user", _PROBE)], Message("assistant", _PROBE)
     whole = template.conversation([*asked, answer])
     end = str(tokenizer.convert_ids_to_tokens(template.end_id))
-    end_at_turn(tokenizer, end, closes=end in render(tokenizer, whole, open_turn=False).rpartition(_PROBE)[2])
-    ids = list(tokenizer(render(tokenizer, whole, open_turn=False), add_special_tokens=False).input_ids)
+    end_at_turn(tokenizer, end, closes=end in template.render(whole, open_turn=False).rpartition(_PROBE)[2])
+    written = render(tokenizer, whole, open_turn=False, date=template.date)
+    ids = list(tokenizer(written, add_special_tokens=False).input_ids)
     if ids == [*template.prompt_ids(asked), *template.response_ids(_PROBE)]:
         return tokenizer, True
     return shared.template.tokenizer, False

@@ -1,0 +1,86 @@
+"""Texts cannot write control tokens: what looks like one in a stranger's text is read as the letters it is made of."""
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from triphase.errors import DataError
+
+# Two characters that Unicode keeps for inner use; they are in no text.
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+_log = logging.getLogger(__name__)
+
+
+class ControlTokens:
+    """The special tokens of a tokenizer, and how texts that hold their names become ids without them.
+
+    Texts without such names take no part in this: their ids are those of the tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        names = {token for token in {*added, *map(str, tokenizer.all_special_tokens)} if token.strip()}
+        # Any word that a tokenizer does not know becomes the unknown token, so writing it out does no more.
+        names -= {str(tokenizer.unk_token)}
+        self._ids = {int(tokenizer.convert_tokens_to_ids(name)) for name in names}
+        longest_first = "|".join(re.escape(name) for name in sorted(names, key=lambda name: (-len(name), name)))
+        self._names = re.compile(longest_first or "(?!)")
+        self._marked = re.compile(f"{_OPEN}({self._names.pattern}){_CLOSE}|[{_OPEN}{_CLOSE}]")
+        self._newline = self._plain("\n")
+        self._told = False
+
+    def in_any(self, texts: Sequence[str]) -> bool:
+        """Whether one of the texts holds the name of a control token; the first time, that is logged."""
+        for text in texts:
+            found = self._names.search(text)
+            if found is not None:
+                if not self._told:
+                    self._told = True
+                    _log.warning(
+                        "texts hold %s, a control token of the tokenizer: here and in further texts such names are "
+                        "read as plain letters (model.texts_write_control_tokens: true lets them write it)",
+                        found[0],
+                    )
+                return True
+        return False
+
+    def mark(self, text: str) -> str:
+        """The text with each name of a control token marked, so that `ids` knows it from those of a template."""
+        bare = text.replace(_OPEN, "").replace(_CLOSE, "")
+        return self._names.sub(f"{_OPEN}\\g<0>{_CLOSE}", bare)
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a text in which strangers' names of control tokens are marked.
+
+        Raises:
+            DataError: the tokenizer has no other way to write one.
+        """
+        # Splitting on the marks gives [text, marked name, text, marked name, …]; a lone mark has None for its name.
+        found: list[int] = []
+        for place, piece in enumerate(self._marked.split(text)):
+            if piece:
+                found += self._letters(piece) if place % 2 else self._following(piece, first=not found)
+        return found
+
+    def _letters(self, name: str) -> list[int]:
+        for cut in range(1, len(name)):
+            ids = [*self._following(name[:cut], first=False), *self._following(name[cut:], first=False)]
+            if not self._ids & set(ids):
+                return ids
+        raise DataError(
+            f"a text holds {name!r}, a control token that this tokenizer cannot write as plain text; take it "
+            "out of the text, or set model.texts_write_control_tokens: true"
+        )
+
+    def _following(self, piece: str, *, first: bool) -> list[int]:
+        """Ids of a piece behind another one: some tokenizers put a space before what begins a text."""
+        if not first:
+            ids = self._plain("\n" + piece)
+            if self._newline and ids[: len(self._newline)] == self._newline:
+                return ids[len(self._newline) :]
+        return self._plain(piece)
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
