@@ -19,6 +19,8 @@ from triphase.embedded.registry import gold_of
 from triphase.errors import RunError, ServerError, SettingsError, TrainingError
 from triphase.models.roles import POLICY
 from triphase.monitoring.metrics import read_metrics
+from triphase.reports.contents import read_run
+from triphase.reports.findings import find
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
 from triphase.settings.loading import settings_from_text
@@ -72,6 +74,27 @@ def test_a_server_scores_in_the_reward_models_place(trained: Path) -> None:
     assert judged and all(row["score"] == pytest.approx(row["gold"]) for row in judged)
     assert (run.path / "report.html").stat().st_size > 10_000
     assert max(len(one.body["items"]) for one in server.asked) == 3
+
+
+def test_an_arm_with_a_scorer_of_its_own_is_judged_by_it(trained: Path) -> None:
+    def shifted(asked: Asked) -> Reply:
+        scores = graded(asked).body["scores"]  # type: ignore[index]
+        return Reply(body={"scores": [100.0 + 10.0 * score for score in scores]})
+
+    with FakeServer(graded).running() as server, FakeServer(shifted).running() as other:
+        ppo = scored_by(server.address)["ppo"]
+        arms = {"other": {"scorer": {"address": other.address, "retries": 0}}, "same": {"kl_coefficient": 0.0}}
+        run = small_run.do(settings(trained, "judges", ppo=ppo, arms=arms), pipeline.run_all)
+    rows = [json.loads(line) for line in (run.path / "evaluation" / "samples.jsonl").read_text().splitlines()]
+    for row in rows:
+        expected = 100.0 + 10.0 * row["gold"] if row["policy"] == "arm:other" else row["gold"]
+        assert row["score"] == pytest.approx(expected), row["policy"]
+    found = find(read_run(run.path)).policies
+    for name in ("ppo", "arm:other", "arm:same"):
+        factor = 10.0 if name == "arm:other" else 1.0
+        gains = found[name].proxy_gain, found[name].gold_gain
+        assert gains[0] is not None and gains[1] is not None
+        assert gains[0].value == pytest.approx(factor * gains[1].value)
 
 
 def test_a_rollout_without_scores_is_kept_skipped_and_counted(trained: Path) -> None:

@@ -14,16 +14,18 @@ from triphase.objectives.divergence import kl_k1
 from triphase.phases.reward import score_samples
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import read_json_lines, write_json_lines
-from triphase.rollouts.scorer import Answer, RemoteScorer
+from triphase.records.types import Response
+from triphase.rollouts.scorer import Answer
+from triphase.rollouts.types import Generated
+from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.finals import is_whole, load_policy, load_reward_model
 
 if TYPE_CHECKING:
     from triphase.models.roles import SharedModel
-    from triphase.records.types import Prompt, Response
-    from triphase.rollouts.types import Generated
+    from triphase.records.types import Prompt
 
-Sampled = tuple["Prompt", "Response", "Generated"]
+Sampled = tuple["Prompt", Response, Generated]
 
 
 def evaluate_policies(run: Run) -> None:
@@ -35,15 +37,11 @@ def evaluate_policies(run: Run) -> None:
     wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_whole(final)}
     if not wanted:
         return
-    with scorer_of(run, run.settings.ppo) as scorer:
-        _evaluate(run, wanted, rows, scorer)
+    _evaluate(run, wanted, rows)
 
 
-def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]], scorer: RemoteScorer | None) -> None:
+def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> None:
     shared = run.model()
-    scored = scorer is not None or is_whole(run.part("reward", "final"))
-    if scorer is None and scored:
-        load_reward_model(shared, run.part("reward", "final"))
     prompts = run.prompts("heldout")[: run.settings.evaluation.max_prompts]
     count = run.settings.evaluation.samples_per_prompt
     with run.progress.track("evaluation", len(wanted) * len(prompts) * count, unit="responses") as track:
@@ -66,21 +64,50 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]], sco
                 seed=run.settings.seed,
                 on_finished=track.advance,
             )
-            scores = _scores(run, shared, found, scorer) if scored else None
-            rows += _rows(run, shared, policy, adapter, found, scores)
+            judge = _judge_of(run, policy)
+            if judge.scorer.address != ppo.scorer.address:
+                _judge_baseline(run, shared, policy, rows, judge)
+            rows += _rows(run, shared, policy, adapter, found, _scores(run, shared, found, judge))
             write_json_lines(run.part("evaluation", "samples.jsonl"), rows)
             run.heed_stop()
 
 
-def _scores(
-    run: Run, shared: "SharedModel", found: Sequence[Sampled], scorer: RemoteScorer | None
-) -> list[float | None]:
-    """What PPO's scorer, the reward model or a server, says of each response; None where a server has no score."""
-    if scorer is None:
-        tokens = run.settings.ppo.microbatch_tokens
-        return list(score_samples(shared, _encoded(shared, found), max_tokens=tokens).tolist())
-    scores = scorer.score([Answer(prompt, response.text, response.finished) for prompt, response, _ in found])
-    return [score if math.isfinite(score) else None for score in scores]
+def _judge_of(run: Run, policy: str) -> PPOSettings:
+    """The settings whose scorer judges a policy: those that it was trained with; the main run's for the SFT policy."""
+    return run.settings.ppo_of(policy.removeprefix("arm:") if policy.startswith("arm:") else None)
+
+
+def _judge_baseline(
+    run: Run, shared: "SharedModel", policy: str, rows: Sequence[dict[str, Any]], judge: PPOSettings
+) -> None:
+    """Have the SFT policy's responses judged by an arm's own scorer too: a gain is within one scorer's unit."""
+    prompts = {prompt.id: prompt for prompt in run.prompts("heldout")}
+    started = [row for row in rows if row["policy"] == "sft"]
+    found: list[Sampled] = []
+    for row in started:
+        ids = tuple(shared.template.response_ids(row["response"], finished=row["finished"]))
+        response = Response("", row["prompt_id"], row["response"], "sft", row["finished"])
+        found.append((prompts[row["prompt_id"]], response, Generated(ids, row["finished"])))
+    path = run.part("evaluation", "judges.jsonl")
+    kept = [row for row in read_json_lines(path) if row["judge"] != policy]
+    for row, score in zip(started, _scores(run, shared, found, judge) or [], strict=False):
+        kept.append({"judge": policy, "prompt_id": row["prompt_id"], "sample": row["sample"], "score": score})
+    write_json_lines(path, kept)
+
+
+def _scores(run: Run, shared: "SharedModel", found: Sequence[Sampled], judge: PPOSettings) -> list[float | None] | None:
+    """What a PPO run's scorer, the reward model or a server, says of each response.
+
+    None for a response to which a server gives no score, and in place of all where there is no reward model.
+    """
+    with scorer_of(run, judge) as scorer:
+        if scorer is not None:
+            scores = scorer.score([Answer(prompt, response.text, response.finished) for prompt, response, _ in found])
+            return [score if math.isfinite(score) else None for score in scores]
+    if not is_whole(run.part("reward", "final")):
+        return None
+    load_reward_model(shared, run.part("reward", "final"))
+    return list(score_samples(shared, _encoded(shared, found), max_tokens=judge.microbatch_tokens).tolist())
 
 
 def _encoded(shared: "SharedModel", found: Sequence[Sampled]) -> list[Encoded]:

@@ -1,7 +1,7 @@
 """A run directory read into records: everything that is there, and None or nothing for what is not there yet."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ import yaml
 from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME, Row, read_metrics
 from triphase.records.files import read_json_lines
-from triphase.reports.evaluation import Sample
+from triphase.reports.evaluation import JudgedSample, Sample
 from triphase.reports.reward_quality import ScoredPair
 
 SETTINGS = "settings"
@@ -19,7 +19,7 @@ SETTINGS = "settings"
 PEAK = "peak_gb"
 """The key of timings.json that is no phase."""
 
-Record = TypeVar("Record", Sample, ScoredPair)
+Record = TypeVar("Record", Sample, JudgedSample, ScoredPair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class RunContents:
     learning_curve: list[Any] | None
     pairs: list[ScoredPair]
     samples: list[Sample]
+    baselines: Mapping[str, Mapping[str, Sequence[float]]]
+    """Policy with a scorer of its own → what that scorer says of the SFT policy's samples, by prompt."""
     seconds: Mapping[str, float]
     peak_gb: float | None
     peaks_gb: Mapping[str, float]
@@ -87,11 +89,20 @@ def read_run(directory: Path) -> RunContents:
         learning_curve=curve if isinstance(curve, list) else None,
         pairs=_records(directory / "reward" / "heldout.jsonl", ScoredPair),
         samples=_records(directory / "evaluation" / "samples.jsonl", Sample),
+        baselines=_baselines(_records(directory / "evaluation" / "judges.jsonl", JudgedSample)),
         seconds={key: float(value) for key, value in timings.items() if key != PEAK and _is_number(value)},
         peak_gb=float(timings[PEAK]) if _is_number(timings.get(PEAK)) else None,
         peaks_gb={key: float(value) for key, value in (timings.get("peaks_gb") or {}).items() if _is_number(value)},
         plan=_mapping(directory / "plan.json", json.loads),
     )
+
+
+def _baselines(judged: Sequence[JudgedSample]) -> dict[str, dict[str, list[float]]]:
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in judged:
+        if row.score is not None:
+            found.setdefault(row.judge, {}).setdefault(row.prompt_id, []).append(row.score)
+    return found
 
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:

@@ -33,6 +33,16 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedSample:
+    """What an arm's own scorer says of one response of the SFT policy: a line of evaluation/judges.jsonl."""
+
+    judge: str
+    prompt_id: str
+    sample: int
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class LengthBin:
     """Samples of ``low`` to ``high`` tokens: how many of each policy, and their mean gold (None without samples)."""
 

@@ -129,7 +129,7 @@ def _policy_findings(run: RunContents, name: str) -> PolicyFindings:
     proxy = by_prompt(run.samples, name, lambda sample: sample.score)
     other = "sft" if name != "sft" else ""
     other_gold = by_prompt(run.samples, other, lambda sample: sample.gold)
-    other_proxy = by_prompt(run.samples, other, lambda sample: sample.score)
+    other_proxy = run.baselines.get(name) or by_prompt(run.samples, other, lambda sample: sample.score)
     divergences = [sample.reference_kl for sample in own if sample.reference_kl is not None]
     return PolicyFindings(
         name=name,
