@@ -3,6 +3,7 @@
 import json
 import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from triphase.commands import hazards, survey_parts
 from triphase.commands.lengths import Lengths
 from triphase.commands.main import main
 from triphase.commands.opening import place_of
+from triphase.commands.run_data import RunData
 from triphase.commands.survey import DataSurvey, survey_data
 from triphase.records.types import Message
-from triphase.settings.loading import settings_from_text
+from triphase.settings.loading import load_settings, settings_from_text
 
 ROWS = [{"prompt": f"Say {word}.", "chosen": f"{word} it is", "rejected": f"no {word}"} for word in "abcdefghijkl"]
 
@@ -85,6 +87,129 @@ def test_bad_records_stop_the_check_and_can_be_set_aside(tmp_path: Path, capsys:
     assert "3 records are set aside" in capsys.readouterr().out
 
 
+CSV = 'prompt,chosen,rejected\nSay a.,yes,no\n"Say\nb.",yes,\nSay c.,yes\nSay d.,no,yes\n'
+DEMONSTRATIONS = [{"prompt": f"say {word}.", "completion": f"{word} it is"} for word in "abcdefgh"]
+
+
+def configured(here: Path, path: str, *more: str, **data: object) -> list[str]:
+    """The arguments of a command on a small configuration whose preferences stand in ``path``."""
+    written(here / "d.jsonl", [*DEMONSTRATIONS])
+    given = json.dumps({"demonstrations": [{"path": "d.jsonl"}], "preferences": [{"path": path}], **data})
+    (here / "c.yaml").write_text(
+        "name: c\nmodel: {name: 'embedded:tiny', dtype: float32}\nlabelling: {source: none}\n"
+        f"adapters: {{layers: all}}\nppo: {{batch_size: 4, minibatch_size: 4}}\ndata: {given}\n"
+    )
+    return [str(here / "c.yaml"), *more]
+
+
+def as_parquet(path: Path, rows: list[dict[str, str]]) -> None:
+    table = pytest.importorskip("pyarrow").Table.from_pylist(rows)
+    pytest.importorskip("pyarrow.parquet").write_table(table, path)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_records_are_set_aside_with_line_and_text_from_files_of_every_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, absolute: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, rows = Path(f"p.{kind}"), [*ROWS[:8], {**ROWS[8], "rejected": ""}, *ROWS[9:]]
+    expected = [(9, json.dumps(rows[8]))]
+    if kind == "jsonl":
+        written(path, [*rows])
+    elif kind == "json":
+        path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]")
+        expected = [(10, json.dumps(rows[8]))]
+    elif kind == "csv":
+        path.write_text(CSV + "".join(f"{row['prompt']},{row['chosen']},{row['rejected']}\n" for row in ROWS[4:]))
+        expected = [(3, '"Say\nb.",yes,'), (5, "Say c.,yes")]
+    else:
+        as_parquet(path, rows)
+    command = configured(tmp_path, str(path.absolute()) if absolute else path.name, "--quarantine", "q.jsonl")
+    assert main(["check", *command]) == 0
+    found = [json.loads(line) for line in Path("q.jsonl").read_text().splitlines()]
+    assert [(row["line"], row["text"]) for row in found] == expected
+    assert all(row["file"].endswith(path.name) and row["reason"].startswith(f"{path}:") for row in found)
+    assert f"{len(expected)} records are set aside in q.jsonl" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_read_counts_as_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(ROWS[:2])[:-1] + ",")
+    source = surveyed(path).sources[0]
+    assert (source.records, source.refused) == (2, 0)
+    assert "not valid JSON" in source.failure
+    assert surveyed(tmp_path / "gone.jsonl").refused == 0
+
+
+def test_check_and_run_leave_out_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = [{**ROWS[0], "rejected": ROWS[0]["chosen"]}, {"prompt": "x"}, {**ROWS[1], "chosen": ""}]
+    written(tmp_path / "p.jsonl", [*ROWS, *bad])
+    command = configured(tmp_path, "p.jsonl")
+    for verb in ("check", "run"):
+        assert main([verb, *command]) == 2
+        assert "p.jsonl:13: chosen and rejected are the same text (3 records" in capsys.readouterr().err
+    command = configured(tmp_path, "p.jsonl", on_bad_record="drop")
+    assert main(["check", *command]) == 0
+    assert "3 records cannot be used and are left out (data.on_bad_record: drop)" in capsys.readouterr().out
+    notes: list[str] = []
+    data = RunData(load_settings(tmp_path / "c.yaml"), note=notes.append)
+    assert len(data.comparisons()) == len(ROWS)
+    assert notes == [
+        "p.jsonl: 3 records are left out (data.on_bad_record); the first: p.jsonl:13: "
+        "chosen and rejected are the same text"
+    ]
+
+
+def test_columns_that_are_not_read_are_told_by_check_and_by_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "p.jsonl", [{**row, "tools": [1], "context": "" if row is ROWS[0] else "x"} for row in ROWS])
+    command = configured(tmp_path, "p.jsonl")
+    told = "p.jsonl: columns that are not read: tools (12 records), context (11 records)"
+    assert main(["check", *command]) == 0
+    assert told in capsys.readouterr().out
+    notes: list[str] = []
+    RunData(load_settings(tmp_path / "c.yaml"), note=notes.append).comparisons()
+    assert notes == [told]
+
+
+@pytest.mark.parametrize("width", [80, 50])
+def test_a_narrow_terminal_shows_every_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(width))
+    written(tmp_path / "preferences-of-a-long-name.jsonl", [*ROWS])
+    assert main(["check", *configured(tmp_path, "preferences-of-a-long-name.jsonl")]) == 0
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert "preferences: preferences-of-a-long-name.jsonl" in out
+    assert "records 12, held out 4, repeated 0, near-empty 0, too long 0, refused 0" in out
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["check", *configured(tmp_path, "preferences-of-a-long-name.jsonl")]) == 0
+    assert "│ preferences-of-a-long-name.jsonl │" in capsys.readouterr().out
+
+
+def test_a_long_text_is_counted_in_pieces() -> None:
+    asked: list[int] = []
+
+    def count(texts: Sequence[str]) -> list[int]:
+        asked.extend(map(len, texts))
+        return [len(text) for text in texts]
+
+    lengths = Lengths(100, count)
+    lengths.add((Message("user", "x" * 1_000_000),), ())
+    lengths.add((Message("user", "short"),), ())
+    lengths.finish()
+    assert lengths.sampled == [1_000_000, 5]
+    assert max(asked) <= 1 << 16
+
+
 def mutated(content: bytes, draw: random.Random) -> bytes:
     """``content`` with one to four mutations: bits, bytes, cuts, swaps, doublings, odd tokens."""
     odd = (b"\x00", b"\xff\xfe", b"\xed\xa0\x80", b"NaN", b"1e999", b"null", b"{" * 300, b"[" * 5000, b'"', b"\\u0000",
@@ -123,10 +248,10 @@ def fuzz(directory: Path, count: int, seed: int) -> dict[str, int]:
         content = mutated(sound, draw)
         path.write_bytes(content)
         source = surveyed(path, draw.choice(("preferences", "prompts"))).sources[0]
-        counted = source.records + source.refused - source.unread
-        if not source.unread:
+        counted = source.records + source.refused
+        if not source.failure:
             assert counted == lines_of(content), f"file {number}: {content!r}"
-        ends["unread" if source.unread else "refused" if source.refused else "used"] += 1
+        ends["unread" if source.failure else "refused" if source.refused else "used"] += 1
     return ends
 
 
@@ -161,7 +286,8 @@ def test_whatever_a_line_holds_is_used_or_refused(rows: list[object], kind: str)
     with tempfile.TemporaryDirectory() as folder:
         path = written(Path(folder, "a.jsonl"), rows)
         source = surveyed(path, kind).sources[0]
-        assert source.records + source.refused - source.unread == len(rows)
+        # A list on the first line is no JSON lines at all: the file is refused, not its records.
+        assert source.records + source.refused == len(rows) or "is a JSON list" in source.failure
 
 
 @pytest.mark.slow

@@ -64,7 +64,12 @@ class Judge:
         settings = self._settings
         if self.exact or survey.collides:
             examiner = self._examiner if survey.refused else None
-            data = RunData(settings, None if examiner is None else lambda: examiner, drop=bool(survey.refused))
+            data = RunData(
+                settings,
+                None if examiner is None else lambda: examiner,
+                drop=bool(survey.refused),
+                note=lambda text: None,
+            )  # the survey has told it already
             data.comparisons()
             return holdings_of(settings, data, STEPS)
         prompts = _splits(survey, "prompts") if settings.data.prompts else _splits(survey, "preferences")

@@ -18,6 +18,7 @@ EDGES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _TEMPLATE_TOKENS = 8
 """What a chat template may add to each turn; a bound for deciding which records are counted out."""
 _BATCH = 512
+_PIECE = 1 << 16
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class Lengths:
     def finish(self) -> None:
         """Count what is waiting."""
         texts = [text for text, _, _ in self._waiting]
-        found = self.count(texts) if self.count is not None else [math.ceil(len(text) / 4) for text in texts]
+        found = self._tokens(texts)
         for tokens, (_, extra, wanted) in zip(found, self._waiting, strict=True):
             self.too_long += tokens + extra > self.limit
             if wanted:
@@ -59,6 +60,17 @@ class Lengths:
         if len(self.sampled) >= MOST_SAMPLED:
             self.sampled = self.sampled[::2]
             self._every *= 2
+
+    def _tokens(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text. Long texts are counted in pieces, between which Ctrl-C is heard."""
+        if self.count is None:
+            return [math.ceil(len(text) / 4) for text in texts]
+        whole = self.count([text if len(text) <= _PIECE else "" for text in texts])
+        return [
+            found if len(text) <= _PIECE else sum(self.count([text[start : start + _PIECE]])[0]
+                                                  for start in range(0, len(text), _PIECE))
+            for text, found in zip(texts, whole, strict=True)
+        ]  # fmt: skip
 
     def histogram(self) -> list[tuple[str, int]]:
         """(range of tokens, records of the sample) for each range that has any."""

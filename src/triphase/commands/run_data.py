@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from triphase.commands.examination import Examiner
 from triphase.errors import DataError
-from triphase.records.identity import prompt_id, split_of
+from triphase.records.identity import split_of
+from triphase.records.lines import unread_columns
+from triphase.records.paths import display_name
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.types import Comparison, Demonstration, Prompt, Split
 from triphase.settings.schema import RunSettings, SourceSettings
@@ -33,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 def drops(settings: RunSettings) -> bool:
     """Whether records that cannot be used are left out."""
-    return getattr(settings.data, "on_bad_record", "error") == "drop"
+    return settings.data.on_bad_record == "drop"
 
 
 class RunData:
@@ -44,10 +46,16 @@ class RunData:
     """
 
     def __init__(
-        self, settings: RunSettings, examiner: Callable[[], Examiner] | None = None, *, drop: bool | None = None
+        self,
+        settings: RunSettings,
+        examiner: Callable[[], Examiner] | None = None,
+        *,
+        drop: bool | None = None,
+        note: Callable[[str], None] = _log.warning,
     ) -> None:
         """``examiner`` gives who encodes them; without one they are read alone. ``drop`` says whether records that
-        cannot be used are left out; the settings do by default."""
+        cannot be used are left out; the settings do by default. ``note`` is told what is left out."""
+        self._note = note
         self._settings = settings
         self._make_examiner = examiner
         self._drops = drops(settings) if drop is None else drop
@@ -119,8 +127,10 @@ class RunData:
         """The records of a source that can be used, with their ids; the others are refused together, or left out."""
         found: list[tuple[Located[Any], Any]] = []
         errors: list[DataError] = []
+        columns = Counter[str]()
         try:
             for item in _STREAMS[role](source, HERE, self._settings.data.heldout_share, errors.append):
+                columns.update(item.unread)
                 try:
                     ids = self._examined(role, item)
                     found.append((item if role == "demonstrations" else self._registered(item), ids))
@@ -128,8 +138,11 @@ class RunData:
                     errors.append(error)
         except DataError as error:  # the file itself; where every record was refused, the first of them says more
             raise (errors or [error])[0] from None
+        path = display_name(source.path, Path(source.path))
         if errors:
-            self._settle(source.path, errors, left=len(found))
+            self._settle(path, errors, left=len(found))
+        if columns:
+            self._note(f"{path}: {unread_columns(columns)}")
         return found
 
     def _settle(self, path: str, errors: list[DataError], *, left: int) -> None:
@@ -138,7 +151,7 @@ class RunData:
             more = f" ({count} records of this file cannot be used; `triphase check` lists them)"
             raise DataError(f"{errors[0]}{more if count > 1 else ''}")
         self.left_out[path] = count
-        _log.warning("%s: %d records are left out (data.on_bad_record); the first: %s", path, count, errors[0])
+        self._note(f"{path}: {count} records are left out (data.on_bad_record); the first: {errors[0]}")
 
     def _examined(self, role: str, item: Located[Any]) -> Any:
         if self._make_examiner is None:
@@ -151,9 +164,6 @@ class RunData:
         """The record with its prompt as the run knows it."""
         record = item.record
         prompt = record if isinstance(record, Prompt) else record.prompt
-        derived = prompt_id(prompt.messages)
-        if prompt.id.startswith(f"{derived}-"):  # a reader numbers equal prompts without ids
-            prompt = replace(prompt, id=derived)
         before = self._registry.get(prompt.id)
         if before is not None and before[0].messages != prompt.messages:
             raise DataError(

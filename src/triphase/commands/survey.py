@@ -14,6 +14,7 @@ from triphase.commands.lengths import Lengths, TokenCount
 from triphase.errors import DataError
 from triphase.records.identity import prompt_id
 from triphase.records.lines import WHOLE, Part
+from triphase.records.paths import display_name
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.types import Comparison, Demonstration, Prompt
 from triphase.settings.schema import RunSettings, SourceSettings
@@ -30,7 +31,11 @@ Examine = Callable[[str, Located[Any]], DataError | None]
 
 @dataclass(slots=True)
 class SourceSurvey:
-    """What one source holds. ``refused`` counts the records that cannot be used; ``errors`` are the first of them."""
+    """What one source holds.
+
+    ``refused`` counts the records that cannot be used, ``errors`` are the first of them; ``failure`` says why the file
+    could not be read to its end. ``columns`` counts the records in which a column that is not read holds something.
+    """
 
     role: str
     path: str
@@ -40,11 +45,23 @@ class SourceSurvey:
     repeated: int = 0
     near_empty: int = 0
     refused: int = 0
-    unread: bool = False
+    failure: str = ""
     kinds: Counter[str] = field(default_factory=Counter)
+    columns: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """How the source is named: from the working directory where it lies under it."""
+        return display_name(self.path, Path(self.path))
+
+    @property
+    def told(self) -> list[str]:
+        """The first errors of records, then that of the file."""
+        return [*self.errors, self.failure] if self.failure else self.errors
+
     def refuse(self, error: DataError) -> None:
+        """Count a record that cannot be used."""
         self.refused += 1
         if len(self.errors) < SHOWN:
             self.errors.append(str(error))
@@ -65,7 +82,7 @@ class DataSurvey:
 
     @property
     def errors(self) -> list[str]:
-        return [error for source in self.sources for error in source.errors]
+        return [error for source in self.sources for error in source.told]
 
     @property
     def refused(self) -> int:
@@ -149,13 +166,12 @@ def survey_source(
         for item in STREAMS[survey.role](source, _HERE, heldout_share, lambda error: refused(survey, error), part):
             problem = examine(survey.role, item) if examine is not None else None
             if problem is not None:
-                refused(survey, problem)
+                refused(survey, item.refused(problem))
                 _measure(survey, item.record)
             else:
                 _count(survey, seen, item)
     except DataError as error:  # the file itself: absent, damaged, or without a record
-        survey.unread = True
-        refused(survey, error)
+        survey.failure = str(error)
     survey.lengths.finish()
     return survey, seen
 
@@ -168,6 +184,7 @@ def _count(
     asked = "\x1e".join([f"{message.role}\x1f{message.content}" for message in prompt.messages])
     key = _hash(asked)
     survey.records += 1
+    survey.columns.update(item.unread)
     answers: tuple[str, ...] = ()
     if isinstance(record, Demonstration):
         answers = (record.response,)

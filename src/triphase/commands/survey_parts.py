@@ -6,7 +6,6 @@ refusals), nothing is put together and the caller reads the file in one piece.
 
 import multiprocessing
 import os
-import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from triphase.commands.survey import Examine, Refused, Seen, SourceSurvey, distinct, survey_source
 from triphase.errors import DataError
-from triphase.records.lines import Part
+from triphase.records.lines import Part, RecordError
 from triphase.settings.schema import SourceSettings
 
 LARGE = 32 << 20
@@ -22,7 +21,7 @@ LARGE = 32 << 20
 _MOST_PROCESSES = 8
 _MOST_REFUSED = 100_000
 Blank = Callable[[], SourceSurvey]
-_Found = tuple[SourceSurvey, Seen, list[str]]
+_Found = tuple[SourceSurvey, Seen, list[DataError]]
 
 # What a forked process is to do: it holds functions, which cannot be sent to it.
 _task: tuple[Blank, SourceSettings, float, Examine | None] | None = None
@@ -49,19 +48,13 @@ def survey_in_parts(
         seen.extend(part)
         _add(whole, survey)
     errors = [error for _, _, found in parts for error in found]
-    if any(survey.unread for survey, _, _ in parts) or len(errors) > _MOST_REFUSED:
+    if any(survey.failure for survey, _, _ in parts) or len(errors) > _MOST_REFUSED:
         return None
     if len(seen.ids) > distinct(seen.ids):
         return None
-    for error in sorted(errors, key=lambda error: line_of(source.path, error) or 0):
-        refused(whole, DataError(error))
+    for error in sorted(errors, key=lambda error: (isinstance(error, RecordError) and error.number) or 0):
+        refused(whole, error)
     return whole, seen
-
-
-def line_of(path: str, error: str) -> int | None:
-    """The line that an error of a data file names."""
-    found = re.match(re.escape(path) + r":(\d+): ", error)
-    return int(found[1]) if found else None
 
 
 def _is_large(path: Path) -> bool:
@@ -71,11 +64,11 @@ def _is_large(path: Path) -> bool:
 def _survey_part(part: Part) -> _Found:
     assert _task is not None  # noqa: S101 - set before the processes are forked
     blank, source, heldout_share, examine = _task
-    errors: list[str] = []
+    errors: list[DataError] = []
 
     def refuse(survey: SourceSurvey, error: DataError) -> None:
         if len(errors) <= _MOST_REFUSED:
-            errors.append(str(error))
+            errors.append(error)
 
     survey, seen = survey_source(blank(), source, heldout_share, refuse, examine, part)
     survey.lengths.count = None
@@ -87,5 +80,6 @@ def _add(whole: SourceSurvey, part: SourceSurvey) -> None:
     whole.heldout += part.heldout
     whole.near_empty += part.near_empty
     whole.kinds.update(part.kinds)
+    whole.columns.update(part.columns)
     whole.lengths.too_long += part.lengths.too_long
     whole.lengths.sampled += part.lengths.sampled

@@ -25,7 +25,7 @@ from typing import Generic, TypeVar
 from triphase.errors import DataError
 from triphase.records.columns import answered, asked, compared
 from triphase.records.identity import prompt_id, split_of
-from triphase.records.lines import WHOLE, Part, RefuseRow, Row, raise_refused
+from triphase.records.lines import WHOLE, Part, RecordError, RefuseRow, Row, raise_refused
 from triphase.records.paths import shown
 from triphase.records.registry import PromptRegistry
 from triphase.records.rows import read_rows
@@ -41,12 +41,20 @@ _GREATEST_MARGIN = 1e11
 
 @dataclass(frozen=True, slots=True)
 class Located(Generic[Record]):
-    """A record, the file and line it came from, the id that it has there (empty without one), columns not read."""
+    """A record, the file and line it came from, and the id that it has there (empty without one).
+
+    ``unread`` names the columns of its row that hold something and were not read.
+    """
 
     record: Record
     where: str
     id: str = ""
     unread: tuple[str, ...] = ()
+    row: Row | None = None
+
+    def refused(self, error: DataError) -> DataError:
+        """``error`` about this record, with the line and the text of its row."""
+        return error if self.row is None else RecordError(str(error), self.row.number, self.row.text, self.row.unit)
 
 
 def read_demonstrations(
@@ -146,7 +154,7 @@ def _records(
         count += len(records)
         where, unread = row.where, row.unread()
         for record in records:
-            yield Located(record, where, given, unread)
+            yield Located(record, where, given, unread, row)
     if not count:
         reason = "none of its records can be used" if bad else "contains no records"
         raise DataError(f"{shown(source.path)}: {reason}")
