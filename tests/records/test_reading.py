@@ -320,11 +320,11 @@ def test_damage_is_one_line_with_its_place(here: Path, content: str | bytes, mes
         ('{"prompt": "x", "chosen": "a", "rejected": ""}', "c.jsonl:1: rejected is empty"),
         (
             '{"prompt": "x", "chosen": "a", "rejected": "b", "margin": "much"}',
-            "c.jsonl:1: margin must be a number of at least 0, not 'much'",
+            "c.jsonl:1: margin must be a number of at least 0, and below 1e+11, not 'much'",
         ),
         (
             '{"prompt": "x", "chosen": "a", "rejected": "b", "margin": -1}',
-            "c.jsonl:1: margin must be a number of at least 0, not '-1'",
+            "c.jsonl:1: margin must be a number of at least 0, and below 1e+11, not '-1'",
         ),
         (
             '{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "\\n\\nHuman: c\\n\\nAssistant: b"}',

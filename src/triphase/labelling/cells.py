@@ -57,7 +57,7 @@ def number(row: Row, name: str, value: Any, *, least: float = 0.0, most: float =
     """A finite number from ``least`` to below ``most``."""
     found = _float(value)
     if not least <= found < most:
-        wanted = f"a number of at least {least:g} and below {most:g}" if least > -most else "a number"
+        wanted = f"a number of at least {least:g}, and below {most:g}" if least > -most else "a number"
         row.refuse(f"{name} must be {wanted}, not {_shown(value)}")
     return found
 

@@ -14,6 +14,7 @@ from triphase.store.answers import Answer
 Check = Callable[[Row, str, Any], Any]
 _STATUSES = ("active", "withdrawn", "skipped", "superseded", "late")
 _DECISIONS = ("ranked", "stands")
+_RESOLVED = ("resolution", "resolved_by", "resolved_at")
 
 
 def read_stored(row: Row) -> Records:
@@ -46,7 +47,20 @@ def _checked(row: Row, kind: str) -> dict[str, Any]:
     missing = sorted(wanted.keys() - given.keys() - optional.keys())
     if missing:
         row.refuse(f"not a {kind} of the store format: the column {missing[0]!r} is missing; export it again")
-    return {name: wanted[name](row, name, given[name]) if name in given else optional[name] for name in wanted}
+    values = {name: wanted[name](row, name, given[name]) if name in given else optional[name] for name in wanted}
+    _require_together(row, kind, values)
+    return values
+
+
+def _require_together(row: Row, kind: str, values: Mapping[str, Any]) -> None:
+    """Refuse a row that has one of two columns that need each other."""
+    resolved = [values[name] is not None for name in _RESOLVED] if kind == "flag" else []
+    if any(resolved) and not all(resolved):
+        row.refuse(f"{', '.join(_RESOLVED)} belong together: give all three, or null in each")
+    if kind == "decision" and (values["decision"] == "ranked") != (values["ranking_id"] is not None):
+        row.refuse("a decision is ranked and has a ranking_id, or stands and has none")
+    if kind == "ranking" and values["status"] == "skipped" and values["skip_reason"] is None:
+        row.refuse("a ranking whose status is skipped has a skip_reason; it is null")
 
 
 def _answer(row: Row, values: dict[str, Any]) -> Answer:

@@ -228,5 +228,5 @@ def _margin(row: Row) -> float | None:
     except (ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < _GREATEST_MARGIN:
-        row.refuse(f"margin must be a number of at least 0 and below {_GREATEST_MARGIN:g}, not {str(value)[:40]!r}")
+        row.refuse(f"margin must be a number of at least 0, and below {_GREATEST_MARGIN:g}, not {str(value)[:40]!r}")
     return number
