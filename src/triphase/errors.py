@@ -29,6 +29,10 @@ class RunError(TriphaseError):
     """A run directory that is damaged, held by another process, or belongs to another configuration."""
 
 
+class WaitingForPeople(RunError):
+    """No mistake: people have not ranked enough yet, and the same command continues when they have. Exit code 3."""
+
+
 class TrainingError(TriphaseError):
     """Training cannot go on: a tensor that is not finite, a broken invariant, a budget exceeded."""
 

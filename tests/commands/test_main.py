@@ -176,3 +176,32 @@ def test_a_closed_pipe_is_quiet() -> None:
     command = f"{sys.executable} -m triphase explain | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert "Traceback" not in result.stderr and "Broken" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--verison"], "--verison: unknown option; did you mean --version?"),
+        (["--hlep"], "--hlep: unknown option; did you mean --help?"),
+        (["trian", "x"], "trian: unknown command; did you mean run (every phase), sft, reward or ppo?"),
+        (["serve", "x"], "serve: unknown command; did you mean label serve?"),
+        (["evalute"], "evalute: unknown command; did you mean evaluate?"),
+        (["label", "serv"], "label serv: unknown command; did you mean serve?"),
+        (["label", "serve", "runs-typo"], "--create to begin one"),
+        (["label", "stats", "runs-typo"], "there is no store"),
+        (["label", "users", "add", "runs-typo", "ann", "--password", "long enough word"], "there is no store"),
+    ],
+)
+def test_a_word_that_was_meant_otherwise(mistake: Callable[..., str], here: Path, words: list[str], said: str) -> None:
+    assert said in mistake(*words)
+    assert not (here / "runs-typo").exists()
+
+
+def test_a_value_of_the_wrong_form_is_told_the_right_one(mistake: Callable[..., str], config: Path) -> None:
+    text = config.read_text()
+    config.write_text(text.replace("name: my\n", "name: my run\n"))
+    assert "it must be letters, digits, `.`, `_` and `-`, no spaces" in mistake("check", config)
+    config.write_text(text + "threads: 1000000000\n")
+    assert "a whole number from 1 to 1024" in mistake("check", config)
+    config.write_text(text.replace("embedded:tiny", "embedded:smolm2"))
+    assert "there is no embedded model 'embedded:smolm2'" in mistake("check", config)

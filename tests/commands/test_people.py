@@ -7,9 +7,8 @@ from tests.commands.small_run import do, settings, write_data
 
 from triphase.commands import label
 from triphase.commands.label_score import score
-from triphase.commands.labelling import WaitingForLabels
 from triphase.commands.pipeline import run_labelling, run_reward, run_sampling, run_sft
-from triphase.errors import RunError
+from triphase.errors import RunError, WaitingForPeople
 from triphase.store import open_store
 from triphase.store.schema import assignments, items
 
@@ -20,7 +19,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("people")
     write_data(folder)
     chosen = settings(folder, labelling={"source": "people", "overlap_share": 0.5, "required_share": 0.5})
-    with pytest.raises(WaitingForLabels) as stopped:
+    with pytest.raises(WaitingForPeople) as stopped:
         do(chosen, run_sft, run_sampling, run_labelling)
     said = str(stopped.value)
     assert "0 of 22 prompts have a ranking, 11 are needed, 11 are missing" in said

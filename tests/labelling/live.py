@@ -12,7 +12,7 @@ import httpx
 CODE = """
 import sys
 from triphase.commands import label
-label.serve(sys.argv[1], port=int(sys.argv[2]))
+label.serve(sys.argv[1], port=int(sys.argv[2]), create=True)
 """
 
 

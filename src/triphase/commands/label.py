@@ -47,6 +47,7 @@ def serve(
     key: Path | None = None,
     behind_proxy: bool = False,
     address: str | None = None,
+    create: bool = False,
 ) -> None:
     """Serve the labelling page until Ctrl-C.
 
@@ -58,6 +59,7 @@ def serve(
         key: the certificate's private key.
         behind_proxy: a proxy with TLS on this machine stands before the page; give --address too.
         address: how people reach the page, where that differs; a proxy needs it.
+        create: make the store where there is none.
     """
     from triphase.labelling import serving
     from triphase.labelling.application import create_application
@@ -68,6 +70,7 @@ def serve(
     local = serving.is_loopback(host)
     scheme = "https" if certificate else "http"
     here = (address or f"{scheme}://{host}:{port}").rstrip("/")
+    require_store(run_or_store, create)
     with serving.listener(host, port) as listening, opened(run_or_store) as store:
         made = plan.make_items(store, settings, seed=seed, now=time.time())
         if made:
@@ -106,7 +109,10 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
     from triphase.labelling import importing
 
     settings, seed = settings_of_store(run_or_store)
+    is_new = not has_store(run_or_store)
     with opened(run_or_store) as store:
+        if is_new:
+            say(f"{run_or_store}: a new store is made")
         for path in files:
             done = importing.import_file(store, path, heldout_share=heldout_share, now=time.time(), by=OPERATOR)
             more = f", {done.gold} known answers" if done.gold else ""
@@ -211,7 +217,7 @@ def users_add(
     """Make an account. The password is asked for, or read from standard input where that is no terminal."""
     given = password if password is not None else _ask_password()
     hashed = accounts.hashed(given)
-    with opened(run_or_store) as store, store.transaction() as connection:
+    with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
         accounts.add_account(connection, name, role, hashed, now=time.time(), by=OPERATOR)
     say(f"{name} can sign in as {role}.")
 
@@ -256,13 +262,32 @@ def users_reset(run_or_store: str, name: str, /, *, password: str | None = None)
 @contextmanager
 def opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
     """The store of a run, file or URL; with ``must_exist`` an error where a file is not there."""
-    path = Path(run_or_store)
-    if must_exist and "://" not in run_or_store:
-        file = path / "labels.sqlite" if path.is_dir() else path
-        if not file.is_file():
-            raise TriphaseError(f"{file}: there is no store; import something first, or check the path")
+    if must_exist:
+        require_store(run_or_store)
     with open_store(run_or_store) as store:
         yield store
+
+
+def has_store(run_or_store: str) -> bool:
+    """Whether there is a store; of a database elsewhere that is not known before it is asked."""
+    path = Path(run_or_store)
+    return "://" in run_or_store or (path / "labels.sqlite" if path.is_dir() else path).is_file()
+
+
+def require_store(run_or_store: str, create: bool | None = None) -> None:
+    """Refuse a path with no store at it; ``create`` is the option that makes one, where the command has it.
+
+    Raises:
+        TriphaseError: there is none.
+    """
+    if create or has_store(run_or_store):
+        return
+    path = Path(run_or_store)
+    file = path / "labels.sqlite" if path.is_dir() else path
+    remedy = "check the path, import something first (triphase label import)"
+    raise TriphaseError(
+        f"{file}: there is no store; {remedy}" + (", or give --create to begin one" if create is not None else "")
+    )
 
 
 def settings_of_store(run_or_store: str) -> tuple[LabellingSettings, int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from triphase.commands.label import PAGE
 from triphase.commands.run import Run
-from triphase.errors import RunError
+from triphase.errors import WaitingForPeople
 from triphase.labelling.agreement import pairwise_agreement, ranking_alpha
 from triphase.labelling.simulated import SimulatedLabelers, simulate_rankings
 from triphase.objectives.calibration import noise_ceiling_from_agreement
@@ -13,15 +13,11 @@ from triphase.records.files import write_json
 from triphase.store import Store
 
 
-class WaitingForLabels(RunError):
-    """People have not ranked enough yet; the same command continues when they have."""
-
-
 def label(run: Run) -> None:
     """Bring the rankings into the store, or say what is missing; then write `labelling.json`.
 
     Raises:
-        WaitingForLabels: people are to rank, and have not ranked enough.
+        WaitingForPeople: people are to rank, and have not ranked enough.
     """
     settings = run.settings.labelling
     with run.store() as store:
@@ -57,7 +53,7 @@ def _require_rankings(run: Run, store: Store) -> None:
     wanted = math.ceil(run.settings.labelling.required_share * len(ready))
     done = len(ready & ranked)
     if done < wanted:
-        raise WaitingForLabels(
+        raise WaitingForPeople(
             f"people are to rank: {done} of {len(ready)} prompts have a ranking, {wanted} are needed, "
             f"{wanted - done} are missing (labelling.required_share). Serve the page with "
             f"`triphase label serve {run.path}` and open {PAGE}, or import rankings with "

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from triphase import __version__
-from triphase.errors import TriphaseError
+from triphase.commands.extras import missing_package
+from triphase.commands.streams import lasting_streams
+from triphase.errors import TriphaseError, WaitingForPeople
 from triphase.monitoring.log import without_secrets
 from triphase.records.visible import visible
 
-DONE, FAILED, MISTAKEN, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("demo", "actions:demo", "The whole of RLHF on the embedded model and data."),
@@ -49,6 +51,20 @@ USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("pause", "label:users_pause", "Let a labeler rank no more, keeping what they did."),
     ("reset", "label:users_reset", "Give a labeler a new password."),
 )
+_OPTIONS = ("--help", "--version")
+_MEANT = {
+    "train": "run (every phase), sft, reward or ppo",
+    "finetune": "sft",
+    "generate": "sample",
+    "serve": "label serve",
+    "annotate": "label serve",
+    "import": "label import",
+    "users": "label users",
+    "eval": "evaluate",
+    "merge": "export",
+    "validate": "check",
+}
+"""Words of other tools, and the command here."""
 _HELP = """Reinforcement learning from human feedback in three phases: SFT, reward model, PPO.
 
 Start with `triphase demo`. Any setting can follow CONFIG: `--ppo.kl-coefficient 0.02` (docs/settings.md).
@@ -78,33 +94,51 @@ def application() -> App:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0 done, 1 done but what was looked for was not found, 2 a mistake that one line names, 130 interrupted. A defect of
-    the program keeps its traceback.
+    0 done, 1 done but what was looked for was not found or could not be printed, 2 a mistake that one line names, 3
+    waiting for people, 130 interrupted. A defect of the program keeps its traceback.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with lasting_streams() as output:
+        code = _run(given)
+        output.flush()
+        if output.failure is not None:
+            if not isinstance(output.failure, BrokenPipeError):
+                print(f"error: standard output cannot be written ({output.failure})", file=sys.stderr)
+            return code or FAILED
+        return code
+
+
+def _run(given: Sequence[str]) -> int:
     if unknown := _unknown_command(given):
         return _mistake(unknown)
     try:
         code = application()(given, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except CycloptsError as error:
         return _mistake(f"{str(error).rstrip('.')}; see triphase {_subcommand(given)}--help")
+    except WaitingForPeople as error:
+        print(_one_line(str(error)), file=sys.stderr)
+        return WAITING
     except TriphaseError as error:
         return _mistake(str(error))
+    except ImportError as error:
+        if line := missing_package(error, _subcommand(given).split()):
+            return _mistake(line)
+        raise
     except KeyboardInterrupt:
         command = shlex.join(["triphase", *given])
         print(f"stopped; what is finished is kept. To continue: {without_secrets(command)}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 def _mistake(message: str) -> int:
-    print(f"error: {visible(without_secrets(' '.join(message.split())))}", file=sys.stderr)
+    print(f"error: {_one_line(message)}", file=sys.stderr)
     return MISTAKEN
+
+
+def _one_line(message: str) -> str:
+    return visible(without_secrets(" ".join(message.split())))
 
 
 def _unknown_command(given: Sequence[str]) -> str | None:
@@ -114,10 +148,14 @@ def _unknown_command(given: Sequence[str]) -> str | None:
     before = ""
     for word in given:
         if word.startswith("-"):
+            near = difflib.get_close_matches(word, _OPTIONS, n=1)
+            if word == given[0] and word not in ("-h", *_OPTIONS) and near:
+                return f"{word}: unknown option; did you mean {near[0]}?"
             return None
         if word not in known:
-            near = difflib.get_close_matches(word, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            meant = {**_MEANT, **{name: name for name in known}} if not before else {name: name for name in known}
+            near = difflib.get_close_matches(word, meant, n=1)
+            hint = f"did you mean {meant[near[0]]}?" if near else f"known are {', '.join(known)}"
             return f"{before}{word}: unknown command; {hint}"
         if word not in below:
             return None

@@ -6,15 +6,28 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from triphase.errors import RunError
+
+
+def _unusable(place: Path, error: Exception) -> RunError:
+    cause = getattr(error, "strerror", None) or error
+    return RunError(f"{place} cannot be made or written ({cause}); set TRIPHASE_CACHE to a directory that can")
+
 
 def cached_directory(name: str, make: Callable[[Path], None]) -> Path:
     """The directory ``name`` of the cache; ``make`` fills a new one, which is renamed into place when it is whole."""
     root = Path(os.environ.get("TRIPHASE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "triphase")
-    target = root.expanduser() / name
+    try:
+        target = root.expanduser() / name
+    except RuntimeError as error:  # there is no home
+        raise _unusable(root, error) from error
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    except OSError as error:
+        raise _unusable(target.parent, error) from error
     try:
         make(aside)
         aside.chmod(0o755)

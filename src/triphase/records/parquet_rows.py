@@ -27,7 +27,7 @@ def parquet_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise DataError(f"{name}: Parquet needs pyarrow; run: pip install 'triphase[train]'") from None
+        raise DataError(f"{name}: Parquet needs pyarrow; run: pip install 'triphase[parquet]'") from None
     if format_of(path) != path.suffix.lower():
         raise DataError(f"{name}: Parquet is compressed inside; unpack the .gz")
     number = 0

@@ -132,7 +132,7 @@ def _words(schema: Mapping[str, Any]) -> str:
         case "boolean":
             return "`true` | `false`"
         case "string":
-            return "text"
+            return str(schema.get("words", "text"))
         case "null":
             return "`null`"
         case "array":

@@ -368,13 +368,21 @@ class GuardSettings(Settings):
 class RunSettings(Settings):
     """A whole run: the top of the configuration file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            json_schema_extra={
+                "words": "letters, digits, `.`, `_` and `-`, no spaces, beginning with a letter or digit"
+            },
+        ),
+    ]
     """Name of the run (letters, digits, dot, dash, underscore); its directory is output/name."""
     output: str = "runs"
     """Parent of the run directory."""
     seed: int = 0
     """Every random generator of the run derives from it."""
-    threads: Positive | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """CPU threads of torch; none takes all cores that this process may use."""
     model: ModelSettings
     """The pretrained language model."""

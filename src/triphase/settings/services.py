@@ -47,7 +47,15 @@ class ServiceSettings(Settings):
     double, and are drawn at random."""
     most_megabytes: PositiveFloat = 16.0
     """Largest answer that is read; a larger one ends the run."""
-    token_variable: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
+    token_variable: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[A-Z_][A-Z0-9_]*$", json_schema_extra={"words": "a name of capital letters, digits and `_`"}
+            ),
+        ]
+        | None
+    ) = None
     """Name of the environment variable with the bearer token meant for this server; none sends none."""
 
     def _require_private(self, addresses: tuple[str, ...]) -> None:

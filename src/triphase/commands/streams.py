@@ -1,0 +1,73 @@
+"""Standard output and error that never end the work: a closed pipe, a full disk, or a character that cannot be said.
+
+What cannot be written is dropped and remembered; the exit code tells of it. A run whose terminal went away goes on.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+
+class LastingStream:
+    """A text stream whose writes do not raise.
+
+    Attributes:
+        failure: why it cannot be written any more; None while it can.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.failure: Exception | None = None
+
+    def write(self, text: str) -> int:
+        """Write, or drop what can no longer be written."""
+        if self.failure is None:
+            try:
+                self._stream.write(text)
+            except (OSError, ValueError) as error:
+                self._give_up(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, where there is still somewhere to."""
+        if self.failure is None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._give_up(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _give_up(self, error: Exception) -> None:
+        self.failure = error
+        # What is still in the buffer would be tried again, and fail again, when the process ends.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextmanager
+def lasting_streams() -> Iterator[LastingStream]:
+    """Put such streams in the place of standard output and error while the block lasts; gives the output.
+
+    A character that the terminal's encoding lacks is written as an escape. A stream that was closed is one that drops.
+    """
+    before = sys.stdin, sys.stdout, sys.stderr
+    with open(os.devnull, "r+", encoding="utf-8") as nowhere:
+        output, errors = (LastingStream(stream or nowhere) for stream in before[1:])
+        if before[1] is None:
+            output.failure = OSError("it is closed")
+        for stream in before[1:]:
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        sys.stdin, sys.stdout, sys.stderr = before[0] or nowhere, output, errors
+        try:
+            yield output
+        finally:
+            output.flush()
+            errors.flush()
+            sys.stdin, sys.stdout, sys.stderr = before
