@@ -1,5 +1,6 @@
 """What `check` concludes: the questions that a run asks before its first step, of the same settings and records."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def _splits(survey: DataSurvey, role: str) -> Counter[str]:
 def _bytes_of(settings: RunSettings) -> int:
     data = settings.data
     paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
-    return sum(path.stat().st_size for path in paths if path.is_file())
+    return sum(path.stat().st_size for path in paths if os.path.isfile(path))
 
 
 def _has_transformers() -> bool:

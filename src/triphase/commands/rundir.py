@@ -34,6 +34,7 @@ from triphase.records.files import (
     write_atomically,
     write_json,
 )
+from triphase.settings.loading import expanded
 from triphase.settings.schema import RunSettings
 
 # What may differ between two starts of one run: it changes no result.
@@ -55,7 +56,7 @@ class RunDirectory:
 
     def __init__(self, settings: RunSettings) -> None:
         self.settings = settings
-        self.path = Path(settings.output).expanduser() / settings.name
+        self.path = expanded(settings.output) / settings.name
         self.process_bytes: float | None = None
         self.notes: list[str] = []
         self._lock: int | None = None
@@ -209,7 +210,9 @@ def versions() -> dict[str, str]:
 def _fingerprints(settings: RunSettings) -> dict[str, str]:
     data = settings.data
     paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
-    return {str(path): fingerprint(path) for path in paths if path.is_file()}
+    return {
+        str(path): fingerprint(path) for path in paths if os.path.isfile(path)
+    }  # isfile: False for a name that is too long
 
 
 def _differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -33,7 +33,7 @@ def survey_in_parts(
     """The survey of one source by as many processes as there are cores; None where one process is to do it."""
     global _task
     processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
-    if processes < 2 or not source.path.endswith(".jsonl") or not _is_large(Path(source.path).expanduser()):
+    if processes < 2 or not source.path.endswith(".jsonl") or not _is_large(Path(source.path)):
         return None
     _task = (blank, source, heldout_share, examine)
     try:
@@ -58,7 +58,7 @@ def survey_in_parts(
 
 
 def _is_large(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size >= LARGE
+    return os.path.isfile(path) and path.stat().st_size >= LARGE
 
 
 def _survey_part(part: Part) -> _Found:

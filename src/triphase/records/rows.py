@@ -19,6 +19,7 @@ from triphase.records.parquet_rows import parquet_rows
 from triphase.records.paths import SUFFIXES, data_file, display_name, format_of, is_file_name, shown
 from triphase.settings.schema import SourceSettings
 
+_LONGEST_HUB_ID = 200
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 
 
@@ -48,7 +49,7 @@ def read_rows(
 
 
 def _hub_rows(source: SourceSettings) -> Iterator[Row]:
-    if not _HUB_ID.match(source.path):
+    if not _HUB_ID.match(source.path) or len(source.path) > _LONGEST_HUB_ID:
         raise DataError(
             f"{shown(source.path)}: neither a file ({', '.join(SUFFIXES)}) nor a hub id like organisation/name"
         )

@@ -211,11 +211,24 @@ def _anchor_paths(values: dict[str, Any], base: Path) -> None:
 
 def _anchored(text: str, base: Path, file: bool) -> str:
     if text.startswith("~"):
-        return str(Path(text).expanduser())
+        return str(expanded(text))
     if ":" in text or not text or "\0" in text:
         return text
     explicit = text.startswith(("./", "../")) or (file and text.endswith(FILE_SUFFIXES))
-    return os.path.normpath(base / text) if explicit or (base / text).exists() else text
+    return os.path.normpath(base / text) if explicit or os.path.exists(base / text) else text
+
+
+def expanded(text: str) -> Path:
+    """``text`` as a path, with the home directory of its user in the place of ``~``.
+
+    Raises:
+        SettingsError: there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        name = text.split("/")[0][:40]
+        raise SettingsError(f"{text[:80]}: there is no home directory of {name} here; write the whole path") from None
 
 
 def _explain(error: ValidationError, arm: KeyPath, places: _Places) -> str:

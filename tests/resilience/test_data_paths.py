@@ -1,0 +1,52 @@
+"""Whatever a path of a data file may stand for ends `check` and `run` in one line, at once."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from triphase.commands.main import main
+
+ODD = {
+    "pipe.jsonl": "is a pipe",
+    "loop.jsonl": "leads back to itself",
+    "directory.jsonl": "is a directory",
+    "plain": "is a directory",
+    "away.jsonl": "is a symbolic link to a file that is not there",
+    "zero.jsonl": "is a device",
+    "/dev/null": "is a device",
+    "a" * 300 + ".jsonl": "the name is longer than the file system allows",
+    "a" * 300: "neither a file",
+    "~nosuchuser/a.jsonl": "there is no home directory of ~nosuchuser",
+    "a\0b.jsonl": "contains a NUL character",
+    "a\nb.jsonl": "there is no such file",
+}
+
+
+@pytest.mark.parametrize("role", ["demonstrations", "prompts", "preferences"])
+def test_an_odd_path_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], role: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    os.mkfifo("pipe.jsonl")
+    Path("directory.jsonl").mkdir()
+    Path("plain").mkdir()
+    Path("loop.jsonl").symlink_to("loop.jsonl")
+    Path("away.jsonl").symlink_to("gone")
+    Path("zero.jsonl").symlink_to("/dev/zero")
+    shown = [{"prompt": f"say {word}", "completion": word * 3} for word in "abcdefgh"]
+    Path("d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
+    for number, (path, message) in enumerate(ODD.items()):
+        data = {"demonstrations": [{"path": "d.jsonl"}], "prompts": [{"path": "d.jsonl"}], role: [{"path": path}]}
+        Path("c.yaml").write_text(
+            f"name: c{number}\nmodel: {{name: 'embedded:tiny'}}\nlabelling: {{source: people}}\n"
+            f"adapters: {{layers: all}}\nppo: {{batch_size: 4, minibatch_size: 4}}\ndata: {json.dumps(data)}\n"
+        )
+        for verb in ("check", "run"):
+            assert main([verb, "c.yaml"]) == 2, path
+            error = capsys.readouterr().err
+            [line] = [line for line in error.splitlines() if line.startswith("error: ")]
+            assert message in line
+            assert "Traceback" not in error
