@@ -173,5 +173,6 @@ class Template:
                 return int(candidate)
         raise ModelError(
             f"the tokenizer's only special token is its end ({self.end_id}), so padding could not be told from it; "
-            "add a padding token of its own (tokenizer.add_special_tokens({'pad_token': '[PAD]'}))"
+            "add a padding token of its own (tokenizer.add_special_tokens({'pad_token': '[PAD]'})) and a row for it "
+            "(model.resize_token_embeddings(len(tokenizer))), and save both"
         )
