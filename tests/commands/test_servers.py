@@ -114,8 +114,10 @@ def test_a_rollout_without_scores_is_kept_skipped_and_counted(trained: Path) -> 
 def test_scores_that_never_come_stop_the_run_at_its_last_checkpoint(trained: Path) -> None:
     with FakeServer(lambda asked: Reply(body={"scores": [math.nan] * len(asked.body["items"])})).running() as server:
         chosen = settings(trained, "nan", guards={"skipped_in_a_row": 2}, **scored_by(server.address))
-        with pytest.raises(TrainingError, match="scores: not finite 2 steps in a row"):
+        with pytest.raises(TrainingError, match="scores: not finite 2 steps in a row") as told:
             small_run.do(chosen, pipeline.run_ppo)
+    assert f"The scorer at {server.address} gave null, NaN or infinity for 8 of 8 responses" in str(told.value)
+    assert "learning_rate" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from triphase.batches.order import pass_after_pass, seed_of
 from triphase.models.roles import POLICY, REFERENCE, SharedModel
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
+from triphase.phases.causes import cause_of
 from triphase.phases.experience import Experience, evaluate_rollout, minibatches_of
 from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.measures import Clock, Gold, Means, Sample, figures_of, samples_of
@@ -223,7 +224,11 @@ class PPOPhase:
     def _refused(self, iteration: int, experience: Experience) -> dict[str, float]:
         """Nothing is learned from a rollout whose figures are not finite: it is kept for inspection and counted."""
         self._keep_bad(iteration, experience, experience.nonfinite)
-        self.state.updater.refuse(experience.nonfinite)
+        updater = self.state.updater
+        scorer = None if self.scorer is None else self.settings.scorer.address
+        # Steps that were skipped changed nothing.
+        updates = updater.step_count - updater.skipped_in_a_row
+        updater.refuse(experience.nonfinite, advice=cause_of(experience, scorer=scorer, updates=updates))
         return {_SHOWN_AS[name]: math.nan for name in experience.nonfinite} | {
             "ppo/skipped_steps": 1.0,
             "ppo/steps": 0.0,

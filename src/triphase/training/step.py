@@ -12,6 +12,9 @@ from triphase.settings.schema import OptimizerSettings
 
 MAX_SKIPPED_IN_A_ROW = 5
 _NAMED = 3
+_ADVICE = (
+    "Lower the phase's optimizer.learning_rate, set model.dtype: float32, or look for odd records in these batches"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,8 @@ class Updater:
         self.step_count += 1
         return StepResult(norm, rate, False)
 
-    def refuse(self, nonfinite: Sequence[str], norm: float = math.nan) -> StepResult:
-        """Count a step and change nothing, because of what was not finite.
+    def refuse(self, nonfinite: Sequence[str], norm: float = math.nan, *, advice: str = _ADVICE) -> StepResult:
+        """Count a step and change nothing, because of what was not finite; ``advice`` names the cause and the remedy.
 
         Raises:
             TrainingError: this happened several times in a row.
@@ -99,8 +102,7 @@ class Updater:
         if self.skipped_in_a_row >= self.most_skipped_in_a_row:
             raise TrainingError(
                 f"{', '.join(named)}: not finite {self.skipped_in_a_row} steps in a row. These steps changed nothing, "
-                "and the last checkpoint stays; the batches are in the directory `bad` beside it. Lower the phase's "
-                "optimizer.learning_rate, set model.dtype: float32, or look for odd records in these batches"
+                f"and the last checkpoint stays; the batches are in the directory `bad` beside it. {advice}"
             )
         return StepResult(norm, rate, True, named)
 

@@ -1,0 +1,33 @@
+"""Why the figures of a rollout are not finite, and what to do: the first of them, from which the others follow."""
+
+import torch
+
+from triphase.phases.experience import Experience
+
+
+def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str:
+    """One sentence: where the first NaN or infinity comes from, and the remedy.
+
+    Args:
+        scorer: address of the server that scored in the reward model's place; None is the reward model.
+        updates: optimizer steps before this rollout.
+    """
+    broken = experience.nonfinite
+    if "reference_logprobs" in broken or ("logprobs" in broken and not updates):
+        return (
+            "The frozen weights themselves give it: set model.dtype: float32, and look at sft/final (its phase can be "
+            "run again) or at records of odd text"
+        )
+    if broken == ("scores",):
+        wrong = ~torch.isfinite(experience.scores)
+        count, total = int(wrong.sum()), len(experience.scores)
+        if scorer is not None:
+            return (
+                f"The scorer at {scorer} gave null, NaN or infinity for {count} of {total} responses (the first is "
+                f"number {int(wrong.nonzero()[0])} of the batch): let it give a finite number for every response"
+            )
+        return (
+            f"The reward model gave it for {count} of {total} responses, and the policy did not: set model.dtype: "
+            "float32, or train the reward model again (remove reward/final)"
+        )
+    return "Lower ppo.optimizer.learning_rate, set model.dtype: float32, or look for odd records in these batches"
