@@ -7,6 +7,7 @@ transposed right one, and nothing has to be packed or kept twice (docs/performan
 """
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -17,6 +18,11 @@ from torch import Tensor, nn
 
 from triphase.models.adapters import LoraLinear
 
+# oneDNN keeps the code that it makes for each shape of a product in bfloat16, 0.7 MB each, up to 1024 of them, in two
+# caches. Lengths differ from batch to batch, so a run came to twice its planned memory. A step uses fewer than these.
+# Read at the first product; 0 would end the process.
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_cache, "64")
 # Rows of W that are widened together where bfloat16 is slow: they stay in the processor's cache.
 _WIDENED_ROWS = 2048
 _TIMED = (128, 576, 1536)  # rows, inputs and outputs of the products that are timed
