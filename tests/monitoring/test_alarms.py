@@ -289,6 +289,11 @@ def test_few_rows_or_absent_figures_raise_nothing(count: int) -> None:
     assert find_alarms([{"step": step, "time": 0.0} for step in range(20)]) == []
 
 
+@pytest.mark.parametrize(("value", "told"), [(-0.001, "explains 0.00 of"), (-0.04, "explains −0.04 of")])
+def test_no_minus_stands_before_a_zero(value: float, told: str) -> None:
+    assert told in the_alarm(spoiled("ppo/explained_variance", lambda _, __: value, since=1)).message
+
+
 def test_every_rule_can_be_named_in_the_settings() -> None:
     names = {rule.name for rule in RULES} | set(SIGNS)
     assert names == set(get_args(AlarmName))

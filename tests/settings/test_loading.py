@@ -83,7 +83,7 @@ def test_words_that_yaml_1_1_takes_for_booleans_stay_words() -> None:
 
 
 def test_the_resolved_settings_read_back_to_the_same(tmp_path: Path) -> None:
-    settings = settings_from_text(BASE)
+    settings = settings_from_text(BASE + "  no-kl: {kl-coefficient: 0.0}\n")
     assert settings_from_text(resolved_yaml(settings)) == settings
     run = tmp_path / "elsewhere" / "my"
     run.mkdir(parents=True)

@@ -6,6 +6,7 @@ during a run is in its report too, since nothing looks ahead. The spread of an e
 its members share data it falls while gold collapses.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,9 @@ def _alarm(name: str, hits: Sequence[Hit], last: int) -> Alarm:
 
 
 def _told(hit: Hit) -> str:
-    return hit.message.format(**hit.numbers).replace("%", " %").replace(" -", " −")
+    # Minus signs of the language's own, none before a zero.
+    told = re.sub(r"-(?=0(\.0+)?(?![\d.]))", "", hit.message.format(**hit.numbers))
+    return told.replace("%", " %").replace(" -", " −")
 
 
 def _threshold_hits(rule: Rule, rows: Rows, limits: Limits) -> list[Hit]:

@@ -150,8 +150,8 @@ def _environment() -> Environment:
     environment.filters |= {
         "clock": clock,
         "number": number,
-        "percent": percent,
-        "percent_interval": percent_interval,
+        "percent": lambda value: _tight(percent(value)),
+        "percent_interval": lambda value: _tight(percent_interval(value)),
         "policy_name": policy_name,
         "signed": signed,
         "tight": _tight,

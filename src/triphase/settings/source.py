@@ -102,11 +102,12 @@ def plain_key(key: str) -> str:
 
 
 def normalised(path: KeyPath) -> KeyPath:
-    """``path`` in the schema's spelling; the names of arms are names, and stay as they are."""
-    return tuple(
-        key if isinstance(key, int) or (index == 1 and path[0] == "arms") else plain_key(key)
-        for index, key in enumerate(path)
-    )
+    """``path`` in the schema's spelling; the names of arms are names, and stay as they are.
+
+    In the config.yaml of a run all settings stand under ``settings``.
+    """
+    name_at = 2 if path[:2] == ("settings", "arms") else 1 if path[:1] == ("arms",) else -1
+    return tuple(key if isinstance(key, int) or index == name_at else plain_key(key) for index, key in enumerate(path))
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
