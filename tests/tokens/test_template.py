@@ -126,7 +126,8 @@ def test_a_padding_token_of_its_own_is_kept() -> None:
 def test_where_the_end_is_the_only_special_token_the_remedy_is_named() -> None:
     made = tokenizer(None, pad_token=None, unk_token=None)
     made.add_special_tokens({"eos_token": END})
-    with pytest.raises(ModelError, match=rf"only special token is its end \({made.eos_token_id}\).*pad_token.*resize_token_embeddings"):
+    told = rf"only special token is its end \({made.eos_token_id}\).*pad_token.*resize_token_embeddings"
+    with pytest.raises(ModelError, match=told):
         Template(made)
 
 
