@@ -27,6 +27,7 @@ _ROLES: Mapping[str, Role] = {
     "bot": "assistant",
 }
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_MARGIN = 64
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
 _UNTRAINED = ("weight", "train", "trainable", "loss")
 """Keys of a message by which data sets say that it is not learned from (0 or false)."""
@@ -70,7 +71,9 @@ def is_transcript(value: Any) -> bool:
     """Whether ``value`` is a transcript in the form of HH-RLHF; the line breaks before it may have been stripped."""
     if not isinstance(value, str):
         return False
-    return value.startswith("\n\nHuman:") or (value.lstrip().startswith("Human:") and "\n\nAssistant:" in value)
+    return value.startswith("\n\nHuman:") or (
+        value[:_MARGIN].lstrip().startswith("Human:") and "\n\nAssistant:" in value
+    )
 
 
 def divided(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:

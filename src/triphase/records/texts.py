@@ -53,7 +53,7 @@ def written_out(row: Row, column: str, value: Any) -> Any:
     None where ``value`` is text, or anything else, that holds no messages. A text that begins as messages do and
     cannot be parsed is refused: it is never taken for what a person said.
     """
-    if not isinstance(value, str) or not _OBJECT.match(value):
+    if not isinstance(value, str) or value[:1] not in "[{ \t\r\n" or not _OBJECT.match(value):
         return None
     found = parsed(value)
     if _is_turn(found) or (isinstance(found, list) and found and _is_turn(found[0])):
