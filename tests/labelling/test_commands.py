@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.commands import label
+from triphase.commands import label, label_users
 from triphase.errors import SettingsError, TriphaseError
 from triphase.labelling.people import AccountError
 from triphase.labelling.serving import check_safe, hosts, is_loopback, listener
@@ -58,25 +58,25 @@ def test_the_whole_human_step_without_torch(run: str) -> None:
 
 
 def test_users(run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    label.users_add(run, "ann", password="long enough password")
-    label.users_add(run, "lea", role="lead", password="long enough password")
+    label_users.users_add(run, "ann", password="long enough password")
+    label_users.users_add(run, "lea", role="lead", password="long enough password")
     with pytest.raises(AccountError, match="'ann' is taken"):
-        label.users_add(run, "ann", password="long enough password")
+        label_users.users_add(run, "ann", password="long enough password")
     with pytest.raises(AccountError, match="cannot be a name"):
-        label.users_add(run, "Ann Other", password="long enough password")
+        label_users.users_add(run, "Ann Other", password="long enough password")
     with pytest.raises(AccountError, match="has 5 characters; use 10 to 200"):
-        label.users_add(run, "bob", password="short")
-    label.users_pause(run, "ann")
-    label.users_list(run)
+        label_users.users_add(run, "bob", password="short")
+    label_users.users_pause(run, "ann")
+    label_users.users_list(run)
     assert "paused" in capsys.readouterr().out
-    label.users_pause(run, "ann", resume=True)
-    label.users_reset(run, "ann", password="another good password")
+    label_users.users_pause(run, "ann", resume=True)
+    label_users.users_reset(run, "ann", password="another good password")
     with pytest.raises(AccountError, match="no account 'zoe'"):
-        label.users_reset(run, "zoe", password="another good password")
+        label_users.users_reset(run, "zoe", password="another good password")
     with pytest.raises(AccountError, match="the only active lead"):
-        label.users_pause(run, "lea")
+        label_users.users_pause(run, "lea")
     with pytest.raises(SettingsError, match="exclude each other"):
-        label.users_pause(run, "ann", withdraw=True, resume=True)
+        label_users.users_pause(run, "ann", withdraw=True, resume=True)
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_first_lead_gets_a_link(run: str) -> None:
     with open_store(run) as store:
         link = label.first_lead_link(store, "http://127.0.0.1:8400")
         assert link is not None and link.startswith("http://127.0.0.1:8400/invitation/")
-        label.users_add(run, "lea", role="lead", password="long enough password")
+        label_users.users_add(run, "lea", role="lead", password="long enough password")
         assert label.first_lead_link(store, "http://127.0.0.1:8400") is None
 
 

@@ -4,10 +4,8 @@
 """
 
 import asyncio
-import getpass
 import hashlib
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
 
 from triphase.errors import SettingsError, TriphaseError
-from triphase.labelling import accounts, invitations, plan, standing
+from triphase.labelling import accounts, invitations, plan
 from triphase.labelling.context import ServerSettings
 from triphase.labelling.invitations import OPERATOR
 from triphase.labelling.simulated import Gold
@@ -211,54 +208,6 @@ def simulated_accounts(store: Store, names: tuple[str, ...]) -> list[tuple[str, 
     return passwords
 
 
-def users_add(
-    run_or_store: str, name: str, /, *, role: Literal["labeler", "lead"] = "labeler", password: str | None = None
-) -> None:
-    """Make an account. The password is asked for, or read from standard input where that is no terminal."""
-    given = password if password is not None else _ask_password()
-    hashed = accounts.hashed(given)
-    with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
-        accounts.add_account(connection, name, role, hashed, now=time.time(), by=OPERATOR)
-    say(f"{name} can sign in as {role}.")
-
-
-def users_list(run_or_store: str, /) -> None:
-    """Print all accounts."""
-    table = Table()
-    for column in ("name", "role", "status", "signs in"):
-        table.add_column(column)
-    with opened(run_or_store, must_exist=True) as store, store.reading() as connection:
-        for one in accounts.accounts(connection):
-            table.add_row(visible(one.name), one.role, one.status, "yes" if one.can_sign_in else "no")
-    console.print(table)
-
-
-def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resume: bool = False) -> None:
-    """Pause someone: no more items.
-
-    Args:
-        run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        name: the account.
-        withdraw: their rankings leave the comparisons as well, and stay in the store.
-        resume: take them back.
-    """
-    if withdraw and resume:
-        raise SettingsError("withdraw and resume exclude each other; give one of them")
-    status = "withdrawn" if withdraw else "active" if resume else "paused"
-    with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
-        moved = standing.set_status(connection, name, status, now=time.time(), by=OPERATOR)
-    say(f"{name} is {status}." + (f" {moved} rankings moved." if moved else ""))
-
-
-def users_reset(run_or_store: str, name: str, /, *, password: str | None = None) -> None:
-    """Give someone a new password, and end their sessions."""
-    given = password if password is not None else _ask_password()
-    hashed = accounts.hashed(given)
-    with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
-        accounts.set_password(connection, name, hashed, now=time.time(), by=OPERATOR)
-    say(f"{name} has a new password.")
-
-
 @contextmanager
 def opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
     """The store of a run, file or URL; with ``must_exist`` an error where a file is not there."""
@@ -300,15 +249,6 @@ def settings_of_store(run_or_store: str) -> tuple[LabellingSettings, int]:
 
     settings = load_settings(config)
     return settings.labelling, settings.seed
-
-
-def _ask_password() -> str:
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\n")
-    first, again = getpass.getpass("Password: "), getpass.getpass("The same again: ")
-    if first != again:
-        raise SettingsError("the two passwords differ; type the same one twice")
-    return first
 
 
 def _gold(name: str) -> Gold:

@@ -46,10 +46,10 @@ LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("score", "label_score:score", "Score responses with reward models; what they are unsure of is ranked first."),
 )
 USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("add", "label:users_add", "Add a labeler."),
-    ("list", "label:users_list", "List the labelers."),
-    ("pause", "label:users_pause", "Let a labeler rank no more, keeping what they did."),
-    ("reset", "label:users_reset", "Give a labeler a new password."),
+    ("add", "label_users:users_add", "Add a labeler."),
+    ("list", "label_users:users_list", "List the labelers."),
+    ("pause", "label_users:users_pause", "Let a labeler rank no more, keeping what they did."),
+    ("reset", "label_users:users_reset", "Give a labeler a new password."),
 )
 _OPTIONS = ("--help", "--version")
 _MEANT = {
