@@ -20,14 +20,15 @@ def place_of(name: str, adapter: Path | None = None) -> str:
     if adapter is not None:
         for folder in adapter.resolve().parents[1:3]:  # of runs/NAME/sft/final, and of runs/NAME/arms/ARM/final
             own = _model_of_run(folder / RUN_CONFIG)
-            if own is not None and name == public_name(own)[0]:
+            # Adapters name a directory as it was seen from where the run was made.
+            if own is not None and (name == public_name(own)[0] or own.endswith(f"/{name}")):
                 name = own
     return str(model_directory(name)) if name.startswith(PREFIX) else name
 
 
 def _model_of_run(config: Path) -> str | None:
     try:
-        return load_settings(config).model.name if config.is_file() else None
+        return load_settings(config.parent).model.name if config.is_file() else None
     except TriphaseError:
         return None  # of another version, or no run's: the adapter's own word stands
 
