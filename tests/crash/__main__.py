@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,6 +36,8 @@ def main() -> int:
             print(outcome.line(), flush=True)
     kills = sum(len(outcome.kills) for outcome in found)
     same = sum(len(outcome.kills) for outcome in found if outcome.identical)
+    phases = Counter(kill.split(" in ")[1].split()[0] for outcome in found for kill in outcome.kills)
+    print("kills by phase: " + ", ".join(f"{name} {count}" for name, count in phases.items()))
     print(f"{same} of {kills} kills ended bit-identical, in {len(found)} runs and {time.monotonic() - begin:.0f} s")
     return 0 if same == kills else 1
 

@@ -5,17 +5,21 @@ Kinds: SIGKILL after a file operation, in the middle of one (``torn``), with all
 must end in a typed error.
 """
 
+import json
 import random
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 from tests.crash import pipeline, processes
 from tests.crash.file_operations import FileOperations, failing, killing
 
+from triphase.commands.rundir import RunDirectory
 from triphase.settings.schema import RunSettings
 
 KINDS = ("operation", "torn", "power", "moment", "SIGTERM", "SIGINT", "full")
@@ -45,11 +49,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Undisturbed:
-    """The run that was never stopped: its sums, and how long it is in seconds and in file operations."""
+    """The run that was never stopped: its sums, its seconds, its file operations, and which of them each phase did."""
 
     digests: dict[str, str]
     seconds: float
     operations: int
+    phases: dict[str, tuple[int, int]]
+
+    def draw(self, phase: int, draw: random.Random) -> tuple[str, int]:
+        """An operation of a phase, numbered on beyond the last one; the phases come in turn, whatever their lengths."""
+        name = list(self.phases)[phase % len(self.phases)]
+        first, last = self.phases[name]
+        return name, draw.randint(first, last)
 
 
 class Killer:
@@ -67,14 +78,17 @@ class Killer:
         operations = FileOperations()
 
         def work() -> None:
-            self._work(settings)
-            count.write_text(str(operations.count))
+            with _noting_phases(operations) as phases:
+                self._work(settings)
+            count.write_text(json.dumps([operations.count, phases]))
 
         begin = time.monotonic()
         code = processes.wait(processes.start(work, self.log, operations))
         if code:
             raise RuntimeError(f"the undisturbed run ended with {code}:\n{self.log.read_text()[-3000:]}")
-        return Undisturbed(pipeline.digests(self.run), time.monotonic() - begin, int(count.read_text()))
+        seconds, (total, phases) = time.monotonic() - begin, json.loads(count.read_text())
+        phases = {name: (first, last) for name, (first, last) in phases.items() if last > first}
+        return Undisturbed(pipeline.digests(self.run), seconds, total, phases)
 
     def attempt(self, number: int, method: str, calm: Undisturbed, draw: random.Random, kills: int = 1) -> Outcome:
         """One run, stopped ``kills`` times at random points and continued to its end."""
@@ -102,17 +116,17 @@ class Killer:
 
     def _stopped(self, settings: RunSettings, calm: Undisturbed, draw: random.Random, outcome: Outcome) -> int:
         kind = KINDS[outcome.number % len(KINDS)] if not outcome.kills else draw.choice(KINDS)
+        # One more after each round of kinds: every kind meets every phase.
+        phase, at = calm.draw(outcome.number + outcome.number // len(KINDS) + len(outcome.kills), draw)
         if kind in ("operation", "torn", "power"):
-            at = draw.randint(1, calm.operations)
-            outcome.kills.append(f"{kind} {at}")
+            outcome.kills.append(f"{kind} in {phase} {at}")
             operations = killing(at, torn=kind != "operation", power=kind == "power")
             return processes.wait(processes.start(lambda: self._work(settings), self.log, operations))
         if kind == "full":
-            at = draw.randint(1, calm.operations)
-            outcome.kills.append(f"full {at}")
+            outcome.kills.append(f"full in {phase} {at}")
             return processes.wait(processes.start(lambda: self._work(settings), self.log, failing(at)))
-        counter, at, seconds = processes.Counter(), draw.randint(1, calm.operations), draw.uniform(0, 0.1)
-        outcome.kills.append(f"{kind} {at}+{1000 * seconds:.0f} ms")
+        counter, seconds = processes.Counter(), draw.uniform(0, 0.1)
+        outcome.kills.append(f"{kind} in {phase} {at}+{1000 * seconds:.0f} ms")
         child = processes.start(lambda: self._work(settings), self.log, FileOperations(after=counter.take))
         number = signal.SIGKILL if kind == "moment" else signal.Signals[kind]
         return processes.send_after(child, counter, at, seconds, number)
@@ -124,6 +138,23 @@ class Killer:
         shutil.rmtree(self.run, ignore_errors=True)
         self.log.unlink(missing_ok=True)
         return pipeline.settings(self.directory, method)
+
+
+@contextmanager
+def _noting_phases(operations: FileOperations) -> Iterator[dict[str, tuple[int, int]]]:
+    """The first and last file operation of each phase that runs in the block."""
+    found: dict[str, tuple[int, int]] = {}
+    timed = RunDirectory.timed
+
+    @contextmanager
+    def noting(self: RunDirectory, phase: str) -> Iterator[None]:
+        first = operations.count + 1
+        with timed(self, phase):
+            yield
+        found[phase] = (first, operations.count)
+
+    with mock.patch.object(RunDirectory, "timed", noting):
+        yield found
 
 
 def outcomes(

@@ -17,6 +17,8 @@ def test_eight_kills_end_bit_identical(tmp_path: Path) -> None:
     found = list(outcomes(tmp_path, kills=8, seed=1))
     assert [outcome.line() for outcome in found if not outcome.identical] == []
     assert sum(len(outcome.kills) for outcome in found) == 8
+    phases = {kill.split(" in ")[1].split()[0] for outcome in found for kill in outcome.kills}
+    assert {"sft", "reward", "ppo"} <= phases, "kills come in every part of a run"
 
 
 def without_moments(settings: RunSettings) -> None:
