@@ -1,5 +1,6 @@
 """The commands that work on a run: each prepares the run and calls the steps of the pipeline."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,11 +107,15 @@ def evaluate(config: Config, /, *overrides: Overrides) -> None:
 def report(run: RunPath, /) -> None:
     """Write report.html and summary.json of a run again."""
     require_run(run)
+    from triphase.reports.contents import gaps_of
     from triphase.reports.page import write_report
     from triphase.reports.summary import write_summary
 
     write_summary(run)
-    print(write_report(run))
+    path = write_report(run)
+    for gap in gaps_of(run):
+        print(f"note: {gap}", file=sys.stderr)
+    print(path)
 
 
 def chat(model: Annotated[str, Parameter(help="The directory of a run, a model's directory, or a hub id.")], /) -> None:

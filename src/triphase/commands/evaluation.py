@@ -1,5 +1,6 @@
 """What each policy says to held-out prompts, sampled at the training temperature and scored."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +10,23 @@ import torch
 
 from triphase.commands.run import Run
 from triphase.commands.servers import scorer_of
+from triphase.errors import RunError
 from triphase.models.roles import POLICY
+from triphase.monitoring.sums import is_changed
 from triphase.objectives.divergence import kl_k1
 from triphase.phases.reward import score_samples
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import read_json_lines, write_json_lines
 from triphase.records.types import Response
+from triphase.reports.evaluation import Sample
+from triphase.reports.shapes import misfit
 from triphase.rollouts.scorer import Answer
 from triphase.rollouts.types import Generated
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.finals import is_whole, load_policy, load_reward_model
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from triphase.models.roles import SharedModel
@@ -30,7 +37,7 @@ Sampled = tuple["Prompt", Response, Generated]
 
 def evaluate_policies(run: Run) -> None:
     """Write `evaluation/samples.jsonl`: the SFT policy, the PPO policy, and each arm. What is there stays."""
-    rows = read_json_lines(run.part("evaluation", "samples.jsonl"))
+    rows = _kept_rows(run)
     done = {row["policy"] for row in rows}
     wanted = {"sft": run.part("sft", "final"), "ppo": run.part("ppo", "final")}
     wanted |= {f"arm:{arm}": run.part("arms", arm, "final") for arm in run.settings.arms}
@@ -38,6 +45,20 @@ def evaluate_policies(run: Run) -> None:
     if not wanted:
         return
     _evaluate(run, wanted, rows)
+
+
+def _kept_rows(run: Run) -> list[dict[str, Any]]:
+    """What earlier calls have left of policies that they finished; from a damaged file nothing, with a word."""
+    path = run.part("evaluation", "samples.jsonl")
+    try:
+        rows = read_json_lines(path)
+    except RunError as error:
+        _log.warning("%s; the policies are evaluated again", error)
+        return []
+    if is_changed(run.path, "evaluation/samples.jsonl") or any(misfit(Sample, row) for row in rows):
+        _log.warning("%s is not as it was left (damaged or edited); the policies are evaluated again", path)
+        return []
+    return rows
 
 
 def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> None:

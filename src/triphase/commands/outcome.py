@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from triphase.commands.preflight import needs_reward_model
 from triphase.settings.loading import load_settings
 
 REPORT, SUMMARY = "report.html", "summary.json"
@@ -20,13 +21,20 @@ def print_outcome(run: Path) -> None:
     summary = run / SUMMARY
     if summary.is_file():
         figures = Table.grid(padding=(0, 2))
-        for name, text in outcome_lines(json.loads(summary.read_text(encoding="utf-8"))):
+        for name, text in _lines_of(summary):
             figures.add_row(f"[bold]{name}[/bold]", escape(text))
         console.print(figures)
     console.print(f"[bold]run[/bold]     {escape(str(run))}")
     if (run / REPORT).is_file():
         console.print(f"[bold]report[/bold]  {escape(str(run / REPORT))}")
     console.print(f"[bold]next[/bold]    {escape(next_command(run))}")
+
+
+def _lines_of(summary: Path) -> list[tuple[str, str]]:
+    try:
+        return list(outcome_lines(json.loads(summary.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return [("summary", f"{summary} is damaged; `triphase report {summary.parent}` writes it again")]
 
 
 def print_place(run: Path | None) -> None:
@@ -40,8 +48,9 @@ def next_command(run: Path) -> str:
     """The command that carries the run on from where it stands; after the last step, the one to try it out."""
     if not (run / "sft" / "final").is_dir():
         return f"triphase sft {run}"
-    if not (run / "reward" / "final").is_dir():
-        people = load_settings(run).labelling.source == "people"
+    settings = load_settings(run)
+    if needs_reward_model(settings) and not (run / "reward" / "final").is_dir():
+        people = settings.labelling.source == "people"
         return f"triphase label serve {run}   (then: triphase reward {run})" if people else f"triphase reward {run}"
     if not (run / "ppo" / "final").is_dir():
         return f"triphase ppo {run}"

@@ -4,6 +4,7 @@ This file wires: it reads records, hands each phase its parts, and writes down w
 among the commands because the phases, the labelling and the reports know nothing of each other.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,10 +16,12 @@ from triphase.commands.lines import heldout_lines, mixture_figures, sample_row
 from triphase.commands.preflight import examine_run, needs_reward_model, require_demonstrations
 from triphase.commands.references import SFT_MODEL, reference_samples
 from triphase.commands.run import Run, as_split
+from triphase.commands.store_contents import note_sampled
 from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import SampleLog
+from triphase.monitoring.sums import seal
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.mixture import Mixture
 from triphase.records.types import Prompt
@@ -27,6 +30,7 @@ from triphase.settings.schema import PPOSettings
 if TYPE_CHECKING:
     from triphase.phases.guards import AlarmGuard
 
+_log = logging.getLogger(__name__)
 # Batches of responses that are sampled, and then kept in the store, together.
 _BATCHES_KEPT = 8
 
@@ -124,6 +128,7 @@ def run_sampling(run: Run) -> None:
                 store.add_responses(response for _, response, _ in found)
                 run.heed_stop()
         report_empty_samples(store, SFT_MODEL)
+        note_sampled(run.path, store)
 
 
 def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
@@ -247,12 +252,16 @@ def run_report(run: Run) -> Path:
     """`summary.json` and `report.html`, with the plan of the memory beside what was measured."""
     from triphase.commands.plan import write_plan
     from triphase.commands.planning import FILE_NAME as PLAN
+    from triphase.reports.contents import gaps_of
     from triphase.reports.page import write_report
     from triphase.reports.summary import write_summary
 
     if run.directory.process_bytes is not None and not run.part(PLAN).is_file():
         write_plan(run.settings, run.path, run.directory.process_bytes)
+        seal(run.path, [PLAN])
     write_summary(run.path)
+    for gap in gaps_of(run.path):
+        _log.warning("%s", gap)
     return write_report(run.path)
 
 

@@ -15,6 +15,7 @@ from triphase.commands.preflight import needs_reward_model
 from triphase.commands.run_data import RunData
 from triphase.commands.rundir import RunDirectory
 from triphase.commands.scorer import CheckedScore
+from triphase.commands.store_contents import require_contents
 from triphase.embedded.registry import gold_of, public_name
 from triphase.errors import DataError, RunError, TriphaseError
 from triphase.monitoring.log import QUIET, run_log
@@ -95,6 +96,7 @@ class Run:
         """The store of prompts, responses and rankings."""
         store = open_store(self.part("labels.sqlite"))
         try:
+            require_contents(self.path, store)
             yield store
         finally:
             store.close()

@@ -12,20 +12,17 @@ import json
 import logging
 import os
 import platform
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from triphase import __version__
+from triphase.commands.dependence import begun_phases, dependent
 from triphase.commands.memory import memory_errors, peak_gb, restart_peak
+from triphase.commands.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.errors import RunError
+from triphase.monitoring.sums import is_changed, seal, seal_phase
 from triphase.records.files import (
     clear_leftovers,
     disk_errors,
@@ -34,17 +31,18 @@ from triphase.records.files import (
     write_atomically,
     write_json,
 )
+from triphase.reports.shapes import problem_of
 from triphase.settings.loading import expanded
 from triphase.settings.schema import RunSettings
 
 # What may differ between two starts of one run: it changes no result.
-_FREE = ("output", "threads", "model.recompute_activations")
+_FREE = ("name", "output", "threads", "model.recompute_activations")
 # These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
 _BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
 # Where a server is and how it is asked may differ too; whether there is one may not.
 _SERVERS = ("rollouts", "scorer")
+TIMINGS = "timings.json"
 _log = logging.getLogger(__name__)
-_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pydantic", "sqlalchemy")
 
 
 class RunDirectory:
@@ -84,6 +82,7 @@ class RunDirectory:
                 ) from None
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+            _refuse_links(self.path)
             clear_leftovers(self.path)
             self._write_config()
             self._lock = descriptor
@@ -94,43 +93,73 @@ class RunDirectory:
 
     def _write_config(self) -> None:
         path = self.path / "config.yaml"
-        fingerprints = _fingerprints(self.settings)
-        if path.exists():
-            kept = read_config(path)
-            self._require_same(_completed(kept.get("settings") or {}), self.settings.model_dump(mode="json"), path)
-            self._require_same_data(kept.get("data_fingerprints") or {}, fingerprints)
+        fingerprints, settings = _fingerprints(self.settings), self.settings.model_dump(mode="json")
+        if not path.exists():
+            self._write(path, provenance(self.settings, settings, fingerprints, self.begun))
             return
-        config = {
-            "settings": self.settings.model_dump(mode="json"),
-            "versions": versions(),
-            "git_revision": _git_revision(),
-            "begun": self.begun,
-            "machine": {
-                "system": platform.platform(),
-                "processor": platform.machine(),
-                "cores": os.cpu_count(),
-                "threads": self.settings.threads or len(os.sched_getaffinity(0)),
-            },
-            "data_fingerprints": fingerprints,
-        }
-        write_atomically(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120))
+        kept = read_config(path)
+        if is_changed(self.path, path.name):
+            self.notes.append(f"{path} is not as this run wrote it (damaged or edited); look at the settings in it")
+        before = _completed(kept["settings"])
+        begun = begun_phases(self.path, {*(before.get("arms") or {}), *self.settings.arms})
+        changed = self._changed_settings(before, settings, path, begun)
+        changed |= self._changed_data(kept.get("data_fingerprints") or {}, fingerprints, before, begun)
+        if changed:
+            now = {**kept, "settings": settings, "begun": self.begun, "data_fingerprints": fingerprints}
+            self._write(path, now if begun else provenance(self.settings, settings, fingerprints, self.begun))
 
-    def _require_same(self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    def _write(self, path: Path, config: Mapping[str, Any]) -> None:
+        write_atomically(path, as_yaml(config))
+        seal(self.path, [path.name])
+
+    def _changed_settings(
+        self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, begun: Sequence[str]
+    ) -> bool:
+        """Whether settings have changed on which nothing that has begun depends; those are noted.
+
+        Raises:
+            RunError: a phase that has begun depends on one.
+        """
+        changed = False
         for key, old, new in _differences(kept, wanted):
+            if key in _FREE:
+                continue
             if key == "sampling.batch_size" or key.rpartition(".")[2] in _BOUNDS:
                 self.notes.append(f"{key} was {old!r} when this run was begun and is {new!r} now: rounding may differ")
-            elif key not in _FREE and not _is_of_a_server(key, old, new):
+                continue
+            phase = None if _is_of_a_server(key, old, new) else dependent(key, begun, kept)
+            if phase is not None:
                 raise RunError(
-                    f"{path} belongs to another configuration: {key} is {old!r} there and {new!r} here; choose "
-                    f"another name (--name), or set {key} back"
+                    f"{path} belongs to another configuration: {key} is {old!r} there and {new!r} here, and {phase} "
+                    f"has begun with it; choose another name (--name), or set {key} back"
                 )
+            if begun or not _is_of_a_server(key, old, new):
+                self.notes.append(f"{key} was {old!r} and is {new!r} now; nothing that has begun depends on it")
+            changed = True
+        return changed
 
-    def _require_same_data(self, kept: Mapping[str, str], found: Mapping[str, str]) -> None:
+    def _changed_data(
+        self, kept: Mapping[str, str], found: Mapping[str, str], settings: Mapping[str, Any], begun: Sequence[str]
+    ) -> bool:
+        """Whether files have changed that nothing that has begun has read; those are noted.
+
+        Raises:
+            RunError: a phase that has begun has read one.
+        """
+        changed = False
         for name, old in kept.items():
-            if name in found and found[name] != old:
-                raise RunError(
-                    f"{name} has changed since {self.path} was begun; restore the file, or choose another name (--name)"
-                )
+            if name not in found or found[name] == old:
+                continue
+            changed = True
+            for role in _roles_of(name, self.settings):
+                phase = dependent(f"data.{role}", begun, settings)
+                if phase is not None:
+                    raise RunError(
+                        f"{name} has changed since {self.path} was begun, and {phase} has read it; restore the file, "
+                        "or choose another name (--name)"
+                    )
+            self.notes.append(f"{name} has changed since this run was begun; nothing that has begun has read it")
+        return changed or bool(found.keys() - kept.keys())
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -151,6 +180,7 @@ class RunDirectory:
             raise
         seconds = time.perf_counter() - start
         self._add_seconds(phase, seconds)
+        seal_phase(self.path, phase)
         _log.info("%s ends after %.1f s", phase, seconds)
 
     def _add_seconds(self, phase: str, seconds: float) -> None:
@@ -159,7 +189,7 @@ class RunDirectory:
         peaks = timings.setdefault("peaks_gb", {})
         peaks[phase] = round(max(peak_gb(), peaks.get(phase, 0.0)), 3)
         timings["peak_gb"] = round(max(peak_gb(), self._peak, timings.get("peak_gb", 0.0)), 3)
-        write_json(self.path / "timings.json", timings)
+        write_json(self.path / TIMINGS, timings)
 
     @property
     def is_held(self) -> bool:
@@ -181,30 +211,38 @@ class RunDirectory:
         return shortage_of(self.settings, phase, self.process_bytes)
 
     def timings(self) -> dict[str, Any]:
-        """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open."""
-        path = self.path / "timings.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open.
 
-
-def day_begun(run: Path) -> str:
-    """The day (YYYY-MM-DD) on which the run in a directory was begun; today where there is none."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        return date.today().isoformat()
-    kept = read_config(path).get("begun")
-    # A run of an older version has the day of its configuration, which is written once.
-    return str(kept) if kept else date.fromtimestamp(path.stat().st_mtime).isoformat()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version(), "triphase": __version__}
-    for name in _PACKAGES:
+        Those that cannot be read are begun anew, with a word.
+        """
+        path = self.path / TIMINGS
         try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+            found = json.loads(path.read_text(encoding="utf-8"))
+            problem = problem_of("timings", found)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            problem = str(error)
+        if problem is None:
+            return dict(found)
+        _log.warning("%s is damaged (%s): the times of earlier phases are lost", path, problem)
+        return {}
+
+
+def _refuse_links(run: Path) -> None:
+    """A link inside a run would carry what is written to another place.
+
+    Raises:
+        RunError: there is one.
+    """
+    for folder, directories, files in os.walk(run):
+        for name in (*directories, *files):
+            path = Path(folder, name)
+            if path.is_symlink():
+                raise RunError(
+                    f"{path}: is a symbolic link, and nothing is written through one; put what it points to in its "
+                    "place, or remove it"
+                )
 
 
 def _fingerprints(settings: RunSettings) -> dict[str, str]:
@@ -213,6 +251,11 @@ def _fingerprints(settings: RunSettings) -> dict[str, str]:
     return {
         str(path): fingerprint(path) for path in paths if os.path.isfile(path)
     }  # isfile: False for a name that is too long
+
+
+def _roles_of(name: str, settings: RunSettings) -> list[str]:
+    roles = ("demonstrations", "prompts", "preferences")
+    return [role for role in roles if any(str(Path(s.path)) == name for s in getattr(settings.data, role))]
 
 
 def _differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -235,25 +278,3 @@ def _completed(kept: dict[str, Any]) -> dict[str, Any]:
         return RunSettings.model_validate(kept).model_dump(mode="json")
     except ValueError:
         return kept
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The `config.yaml` of a run directory.
-
-    Raises:
-        RunError: it cannot be read.
-    """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read ({error}); restore it, or choose another name (--name)") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _git_revision() -> str | None:
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
-        return found.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from triphase.commands.rundir import RunDirectory, day_begun, read_config, versions
+from triphase.commands.provenance import day_begun, read_config, versions
+from triphase.commands.rundir import RunDirectory
 from triphase.errors import RunError
 from triphase.monitoring.progress import SilentProgress, SilentTrack
 from triphase.settings.loading import load_settings

@@ -49,11 +49,23 @@ def read_metrics(path: Path) -> list[Row]:
 def _parsed(line: bytes, path: Path, number: int) -> Row:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}, line {number}: not JSON ({error}); remove the line") from None
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         raise RunError(f"{path}, line {number}: no whole-number step; remove the line")
+    for name, value in row.items():
+        sound = _are_names(value) if name == "nonfinite" else _is_figure(value)
+        if not sound:
+            raise RunError(f"{path}, line {number}: {name} is {str(value)[:40]!r}, no number; remove the line")
     return row
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 class MetricsWriter:

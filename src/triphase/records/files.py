@@ -183,7 +183,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         for number, line in enumerate(whole.split(b"\n") if whole else (), start=1):
             try:
                 records.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise RunError(f"{path}:{number}: damaged line; restore the file, or remove the line") from None
         return records
     return []

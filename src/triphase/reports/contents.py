@@ -1,7 +1,7 @@
 """A run directory read into records: everything that is there, and None or nothing for what is not there yet."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,9 +10,11 @@ import yaml
 
 from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME, Row, read_metrics
+from triphase.monitoring.sums import changes
 from triphase.records.files import read_json_lines
 from triphase.reports.evaluation import JudgedSample, Sample
 from triphase.reports.reward_quality import ScoredPair
+from triphase.reports.shapes import Shape, misfit, require_shape
 
 SETTINGS = "settings"
 """The key of config.yaml under which the settings stand; the others say where the numbers come from."""
@@ -24,7 +26,11 @@ Record = TypeVar("Record", Sample, JudgedSample, ScoredPair)
 
 @dataclass(frozen=True, slots=True)
 class RunContents:
-    """What a run directory holds."""
+    """What a run directory holds.
+
+    Attributes:
+        gaps: what is damaged or missing although its phase is finished, one line each.
+    """
 
     name: str
     settings: Mapping[str, Any]
@@ -45,6 +51,7 @@ class RunContents:
     peak_gb: float | None
     peaks_gb: Mapping[str, float]
     plan: Mapping[str, Any] | None
+    gaps: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -70,8 +77,8 @@ def read_run(directory: Path) -> RunContents:
     """Reads what is in ``directory``. Raises RunError where it is no directory, or a file in it is damaged."""
     if not directory.is_dir():
         raise RunError(f"{directory}: no such run directory; name one that `triphase run` made")
-    config = _mapping(directory / "config.yaml", _yaml) or {}
-    timings = _mapping(directory / "timings.json", json.loads) or {}
+    config = _mapping(directory / "config.yaml", _yaml, "config") or {}
+    timings = _mapping(directory / "timings.json", json.loads, "timings") or {}
     curve = _parsed(directory / "reward" / "learning_curve.json", json.loads)
     settings = config.get(SETTINGS)
     arms = sorted((directory / "arms").glob(f"*/{FILE_NAME}"))
@@ -83,9 +90,9 @@ def read_run(directory: Path) -> RunContents:
         reward=read_metrics(directory / "reward" / FILE_NAME),
         ppo=read_metrics(directory / "ppo" / FILE_NAME),
         arms={path.parent.name: read_metrics(path) for path in arms},
-        mixture=_mapping(directory / "sft" / "mixture.json", json.loads),
-        labelling=_mapping(directory / "labelling.json", json.loads),
-        calibration=_mapping(directory / "reward" / "calibration.json", json.loads),
+        mixture=_mapping(directory / "sft" / "mixture.json", json.loads, "mixture"),
+        labelling=_mapping(directory / "labelling.json", json.loads, "labelling"),
+        calibration=_mapping(directory / "reward" / "calibration.json", json.loads, "calibration"),
         learning_curve=curve if isinstance(curve, list) else None,
         pairs=_records(directory / "reward" / "heldout.jsonl", ScoredPair),
         samples=_records(directory / "evaluation" / "samples.jsonl", Sample),
@@ -93,7 +100,8 @@ def read_run(directory: Path) -> RunContents:
         seconds={key: float(value) for key, value in timings.items() if key != PEAK and _is_number(value)},
         peak_gb=float(timings[PEAK]) if _is_number(timings.get(PEAK)) else None,
         peaks_gb={key: float(value) for key, value in (timings.get("peaks_gb") or {}).items() if _is_number(value)},
-        plan=_mapping(directory / "plan.json", json.loads),
+        plan=_mapping(directory / "plan.json", json.loads, "plan"),
+        gaps=tuple(gaps_of(directory)),
     )
 
 
@@ -105,20 +113,36 @@ def _baselines(judged: Sequence[JudgedSample]) -> dict[str, dict[str, list[float
     return found
 
 
+def gaps_of(directory: Path) -> Iterator[str]:
+    """What is damaged or missing although its phase is finished."""
+    told = changes(directory)
+    yield from told
+    for phase in [directory / name for name in ("sft", "reward", "ppo")] + sorted((directory / "arms").glob("*")):
+        name = f"{phase.relative_to(directory)}/{FILE_NAME}"
+        if (phase / "final").is_dir() and not any(line.startswith(f"{name} ") for line in told):
+            steps = [int(each.name) for each in (phase / "checkpoints").glob("*") if each.name.isdecimal()]
+            held = len(read_metrics(phase / FILE_NAME))
+            if held < max(steps, default=1):
+                yield f"{name} holds {held} of {max(steps, default=1)} steps: its curves and figures are of these alone"
+
+
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     if not path.exists():
         return None
     try:
         return parse(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror or error}); restore the file, or remove it") from None
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged ({error}); restore the file, or remove it and run its phase again") from None
 
 
-def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any] | None:
+def _mapping(path: Path, parse: Callable[[str], Any], shape: Shape) -> dict[str, Any] | None:
     value = _parsed(path, parse)
-    if value is not None and not isinstance(value, dict):
-        raise RunError(f"{path}: a mapping is expected; restore the file, or remove it and run its phase again")
-    return value
+    if value is None:
+        return None
+    require_shape(path, shape, value)
+    return dict(value)
 
 
 def _yaml(text: str) -> Any:
@@ -129,13 +153,12 @@ def _yaml(text: str) -> Any:
 
 
 def _records(path: Path, kind: type[Record]) -> list[Record]:
-    names = [field.name for field in fields(kind)]
     found = []
     for number, line in enumerate(read_json_lines(path), start=1):
-        missing = [name for name in names if not isinstance(line, dict) or name not in line]
-        if missing:
-            raise RunError(f"{path}, line {number}: no {missing[0]}; restore the file, or run its phase again")
-        found.append(kind(**{name: line[name] for name in names}))
+        problem = misfit(kind, line)
+        if problem is not None:
+            raise RunError(f"{path}, line {number}: {problem}; restore the file, or run its phase again")
+        found.append(kind(**{field.name: line[field.name] for field in fields(kind)}))
     return found
 
 

@@ -8,6 +8,7 @@ import copy
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from triphase.errors import SettingsError
-from triphase.settings.base import Settings
+from triphase.settings.base import RUN_NAME, Settings
 from triphase.settings.fields import allowed_values, as_text, element_of, section_of
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import PPOSettings, RunSettings
@@ -33,11 +34,16 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
     """The settings in the file at ``path`` with ``overrides`` (dotted name → YAML text) laid over them.
 
     Relative paths of data files, and of a model directory, are taken from the directory of the file. ``path`` may be a
-    run directory: then its own settings are meant, and the place where it stands now.
+    run directory: then its own settings are meant, and the place and the name that it has now.
     """
     if (path / RUN_CONFIG).is_file():
         here = Path(os.path.abspath(path))
-        return load_settings(path / RUN_CONFIG, {"output": as_scalar(str(here.parent)), **(overrides or {})})
+        if not re.fullmatch(RUN_NAME, here.name):
+            raise SettingsError(
+                f"{path}: the name of a run's directory has letters, digits, dot, dash and underscore; rename it"
+            )
+        place = {"output": as_scalar(str(here.parent)), "name": as_scalar(here.name)}
+        return load_settings(path / RUN_CONFIG, {**place, **(overrides or {})})
     return settings_from(read_source(path), overrides, Path(os.path.abspath(path)).parent)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
+from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
 from triphase.settings.renamed import with_new_names
 from triphase.settings.services import RolloutSettings, ScorerSettings
 
@@ -371,7 +371,7 @@ class RunSettings(Settings):
     name: Annotated[
         str,
         Field(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            pattern=RUN_NAME,
             json_schema_extra={
                 "words": "letters, digits, `.`, `_` and `-`, no spaces, beginning with a letter or digit"
             },

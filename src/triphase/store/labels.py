@@ -105,6 +105,16 @@ class Labels:
         with self.reading() as connection:
             return [rows.answer_of(row) for row in connection.execute(query)]
 
+    def count_responses(self) -> int:
+        """How many responses the store holds."""
+        with self.reading() as connection:
+            return int(connection.execute(select(func.count()).select_from(responses)).scalar_one())
+
+    def count_rankings(self) -> int:
+        """How many answers the store holds, of whatever purpose and status."""
+        with self.reading() as connection:
+            return int(connection.execute(select(func.count()).select_from(rankings)).scalar_one())
+
     def ranked_groups(self, split: Split) -> list[RankedGroup]:
         """One group for each prompt of the split about which something was said: see ``groups.ranked_group``."""
         groups = (ranked_group(*each) for each in self._by_prompt(split))

@@ -1,0 +1,81 @@
+"""Which phases of a run have begun, and which settings and files each of them depends on.
+
+What no phase that has begun depends on may still be changed: a model that refused `adapters.layers`, a data file that
+was repaired before anything was trained on it.
+"""
+
+import sqlite3
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+SFT, SAMPLING, LABELLING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
+_ON_PROMPTS = (SAMPLING, LABELLING, REWARD, PPO, EVALUATION)
+_ALL = (SFT, *_ON_PROMPTS)
+
+# The first that fits holds; what is not here is read by every phase. An arm is a PPO run.
+_READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("data.demonstrations", (SFT,)),
+    ("data.prompts", _ON_PROMPTS),
+    ("data.preferences", (LABELLING, REWARD)),
+    ("sft", (SFT,)),
+    ("sampling", (SAMPLING,)),
+    ("labelling", (LABELLING,)),
+    ("reward", (REWARD,)),
+    ("ppo.temperature", (REWARD, PPO, EVALUATION)),
+    ("ppo.max_response_tokens", (REWARD, PPO, EVALUATION)),
+    ("ppo", (PPO,)),
+    ("rollouts", (PPO,)),
+    ("guards", (PPO,)),
+    ("evaluation.gold", (LABELLING, PPO, EVALUATION)),
+    ("evaluation.shown_samples", ()),
+    ("evaluation", (EVALUATION,)),
+    ("checkpoints", ()),
+)
+
+
+def begun_phases(run: Path, arms: Collection[str]) -> list[str]:
+    """The phases of a run that have left something to go on from, in their order; an arm is `arms/NAME`."""
+    trained = [phase for phase in (SFT, REWARD, PPO, *(f"arms/{arm}" for arm in arms)) if _has_trained(run / phase)]
+    found = {
+        SAMPLING: _holds_prompts(run / "labels.sqlite"),
+        LABELLING: (run / "labelling.json").exists(),
+        EVALUATION: (run / "evaluation" / "samples.jsonl").exists(),
+    }
+    begun = {*trained, *(phase for phase, is_begun in found.items() if is_begun)}
+    return [phase for phase in (*_ALL, *(f"arms/{arm}" for arm in arms)) if phase in begun]
+
+
+def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> str | None:
+    """The first phase of ``begun`` that depends on the setting ``key``; None where none does."""
+    parts = key.split(".")
+    if parts[0] == "arms":
+        arm = f"arms/{parts[1]}" if len(parts) > 1 else ""
+        return arm if arm in begun else None
+    readers = _readers(key, settings)
+    return next((phase for phase in begun if (PPO if phase.startswith("arms/") else phase) in readers), None)
+
+
+def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    if key == "data.preferences" and not (settings.get("data") or {}).get("prompts"):
+        return _ON_PROMPTS  # prompts are theirs
+    return next((phases for prefix, phases in _READ_BY if key == prefix or key.startswith(f"{prefix}.")), _ALL)
+
+
+def _has_trained(phase: Path) -> bool:
+    checkpoints = phase / "checkpoints"
+    return (phase / "final").exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
+
+
+def _holds_prompts(store: Path) -> bool:
+    """Whether prompts are in the store; a store that cannot be read counts as one that holds some."""
+    if not store.is_file() or not store.stat().st_size:
+        return False
+    try:
+        connection = sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            return connection.execute("SELECT 1 FROM prompts LIMIT 1").fetchone() is not None
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return "no such table" not in str(error)

@@ -1,0 +1,44 @@
+"""Whether the store of a run still holds what finished steps put there: an emptied one is not filled in silence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.records.files import write_json
+from triphase.store import Store
+
+SAMPLED, RANKED = "sampling.json", "labelling.json"
+"""What was sampled, and what was ranked, when the step ended."""
+
+
+def note_sampled(run: Path, store: Store) -> None:
+    """Note how many responses the store holds after sampling."""
+    write_json(run / SAMPLED, {"responses": len(store.responses())})
+
+
+def require_contents(run: Path, store: Store) -> None:
+    """At least as many responses and rankings as the finished steps noted; nothing is ever removed from a store.
+
+    Raises:
+        RunError: there are fewer.
+    """
+    for name, noun, held in (
+        (SAMPLED, "responses", store.count_responses),
+        (RANKED, "rankings", store.count_rankings),
+    ):
+        wanted = _noted(run / name, noun)
+        if wanted and (found := held()) < wanted:
+            raise RunError(
+                f"{run / 'labels.sqlite'}: holds {found} {noun}, where {wanted} were when {name} was written; restore "
+                f"the store from a copy, or remove {name} too to do the step again"
+            )
+
+
+def _noted(path: Path, noun: str) -> int:
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        count = found.get(noun, 0)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return 0  # the file is written anew by its step
+    return count if type(count) is int else 0

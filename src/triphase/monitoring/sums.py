@@ -1,0 +1,68 @@
+"""sums.json: what the files of a run were when their phase left them, so that no damage passes without a word.
+
+A file with a flipped digit reads well; its SHA-256 sum tells. Runs of older versions have no sums, and nothing is said
+of them.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from triphase.records.files import fingerprint, write_json
+
+FILE_NAME = "sums.json"
+_log = logging.getLogger(__name__)
+
+
+def seal(run: Path, names: Iterable[str]) -> None:
+    """Note the sums of files (paths inside the run) as they are now; absent ones are left out."""
+    kept = _read(run)
+    if kept is None:
+        _log.warning(
+            "%s is damaged and begun anew: damage of files that earlier phases left is not seen", run / FILE_NAME
+        )
+    found = {**(kept or {}), **{name: fingerprint(run / name) for name in names if (run / name).is_file()}}
+    if found != kept:
+        write_json(run / FILE_NAME, dict(sorted(found.items())))
+
+
+def seal_phase(run: Path, phase: str) -> None:
+    """Note the sums of what a phase has left."""
+    folder = run / phase
+    names = [f"{phase}/{path.name}" for path in sorted(folder.glob("*.json*"))] if folder.is_dir() else []
+    seal(run, [*names, f"{phase}.json"])
+
+
+def is_changed(run: Path, name: str) -> bool:
+    """Whether a file is there and not as it was left; False where its sum is not known."""
+    wanted = (_read(run) or {}).get(name)
+    return wanted is not None and (run / name).is_file() and fingerprint(run / name) != wanted
+
+
+def changes(run: Path) -> list[str]:
+    """What is not as it was left, one line each."""
+    kept = _read(run)
+    if kept is None:
+        return [f"{FILE_NAME} is damaged: whether other files are as their phase left them cannot be told"]
+    lines = []
+    for name, wanted in sorted(kept.items()):
+        if not (run / name).is_file():
+            lines.append(f"{name} is missing: what it tells is missing here")
+        elif fingerprint(run / name) != wanted:
+            lines.append(f"{name} is not as its phase left it (damaged or edited): figures from it may be wrong")
+    return lines
+
+
+def _read(run: Path) -> dict[str, str] | None:
+    """The sums by path; none where there is no file, None where it cannot be used."""
+    try:
+        found = json.loads((run / FILE_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        return None
+    sound = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+    if not sound or any(Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name for name in found):
+        return None
+    return dict(found)
