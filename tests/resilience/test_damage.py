@@ -1,0 +1,133 @@
+"""Any single damaged file of a run ends in one line, or is mended, and nothing that a figure depends on is silent."""
+
+import json
+import random
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.commands.small_run import do, settings, write_data
+
+from triphase.commands import pipeline
+from triphase.commands.main import main
+
+WRONG: tuple[Any, ...] = (None, True, -1, 1e308, "x", [], {}, [[]], {"a": None}, "1", float("nan"), 2**70)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, and the summary that it has."""
+    folder = tmp_path_factory.mktemp("damage")
+    write_data(folder)
+    do(settings(folder, method="lora", arms={"other": {"kl_coefficient": 0.0}}), pipeline.run_all)
+    return folder / "runs" / "small"
+
+
+def files_of(run: Path) -> list[Path]:
+    return sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file() and path.name != ".lock")
+
+
+def altered(value: Any, draw: random.Random) -> Any:
+    """``value`` with one value in it, at any depth, replaced, removed or doubled."""
+    if isinstance(value, dict) and value and draw.random() < 0.9:
+        key = draw.choice(sorted(value))
+        if draw.random() < 0.2:
+            return {name: each for name, each in value.items() if name != key}
+        return {**value, key: altered(value[key], draw)}
+    if isinstance(value, list) and value and draw.random() < 0.9:
+        place = draw.randrange(len(value))
+        return [*value[:place], altered(value[place], draw), *value[place + 1 :]]
+    return draw.choice(WRONG)
+
+
+def damaged(content: bytes, name: str, draw: random.Random) -> bytes | None:
+    """``content`` after one damage; None where the file is gone."""
+    at = draw.randrange(len(content) + 1)
+    if name.endswith((".json", ".jsonl")) and draw.random() < 0.5:
+        try:
+            if name.endswith(".json"):
+                return json.dumps(altered(json.loads(content), draw)).encode()
+            lines = content.splitlines()
+            place = draw.randrange(len(lines))
+            lines[place] = json.dumps(altered(json.loads(lines[place]), draw)).encode()
+            return b"\n".join(lines) + b"\n"
+        except (ValueError, IndexError):
+            pass
+    match draw.randrange(7):
+        case 0:
+            return None
+        case 1:
+            return b""
+        case 2:
+            return content[:at]
+        case 3:
+            return content[:at] + draw.randbytes(draw.randint(1, 64)) + content[at:]
+        case 4 if content:
+            place = draw.randrange(len(content))
+            return content[:place] + bytes([content[place] ^ (1 << draw.randrange(8))]) + content[place + 1 :]
+        case 5:
+            return content[: len(content) // 2 + 1]
+        case _:
+            return draw.choice((b"null", b"[]", b"{}", b"[" * 100_000, b"\xff\xfe\x00", b'"x"', b"1\n", b"{}\n"))
+
+
+def figures_of(run: Path) -> dict[str, Any]:
+    """The summary, without what a clock and this process decide."""
+    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return {name: value for name, value in found.items() if name not in ("seconds", "peak_gb")}
+
+
+def fuzz(
+    whole: Path, folder: Path, count: int, seed: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> Counter[tuple[str, str]]:
+    """Damage one file at a time, then report and run; drawings are made at every tenth damage alone."""
+    from triphase.reports import page
+
+    draw, ends, real = random.Random(seed), Counter[tuple[str, str]](), page._figures
+    names, expected = files_of(whole), figures_of(whole)
+    names = [name for name in names if name.suffix not in (".safetensors",)] * 3 + names
+    for number in range(count):
+        run = folder / "small"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(whole, run)
+        name = draw.choice(names)
+        content = damaged((run / name).read_bytes(), name.name, draw)
+        if content is None:
+            (run / name).unlink()
+        else:
+            (run / name).write_bytes(content)
+        monkeypatch.setattr(page, "_figures", real if number % 10 == 0 else lambda *_: defaultdict(lambda: None))
+        for command in ("report", "run"):
+            about = f"seed {seed}, damage {number} of {name} ({(content or b'')[:60]!r}), {command}"
+            try:
+                code = main([command, str(run)])
+            except Exception as error:
+                raise AssertionError(f"a traceback: {about}") from error
+            printed = capsys.readouterr()
+            if code == 2:
+                said = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+                assert len(said) == 1 and "Traceback" not in printed.err, about
+                ends[command, "one line"] += 1
+                continue
+            assert code == 0, about
+            told = any(word in printed.out + printed.err for word in ("note: ", "warning: ", "damaged"))
+            assert told or figures_of(run) == expected, f"silent: {about}"
+            ends[command, "with a word" if told else "as before"] += 1
+    return ends
+
+
+def test_a_damaged_file_is_told_or_mended(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = fuzz(whole, tmp_path, 60, 1, monkeypatch, capsys)
+    assert sum(ends.values()) == 120
+    assert {end for _, end in ends} == {"one line", "with a word", "as before"}
+
+
+@pytest.mark.slow
+def test_two_thousand_damaged_files_are_told_or_mended(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print(fuzz(whole, tmp_path, 2000, 2, monkeypatch, capsys))
