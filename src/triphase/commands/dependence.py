@@ -22,8 +22,8 @@ _READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sampling", (SAMPLING,)),
     ("labelling", (LABELLING,)),
     ("reward", (REWARD,)),
-    ("ppo.temperature", (REWARD, PPO, EVALUATION)),
-    ("ppo.max_response_tokens", (REWARD, PPO, EVALUATION)),
+    ("ppo.temperature", (PPO, EVALUATION)),
+    ("ppo.max_response_tokens", (PPO, EVALUATION)),
     ("ppo", (PPO,)),
     ("rollouts", (PPO,)),
     ("guards", (PPO,)),
@@ -59,6 +59,9 @@ def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> 
 def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if key == "data.preferences" and not (settings.get("data") or {}).get("prompts"):
         return _ON_PROMPTS  # prompts are theirs
+    unsampled = (settings.get("labelling") or {}).get("source") == "none"
+    if unsampled and key in ("ppo.temperature", "ppo.max_response_tokens"):
+        return (REWARD, PPO, EVALUATION)  # the responses on which scores are calibrated are sampled so
     return next((phases for prefix, phases in _READ_BY if key == prefix or key.startswith(f"{prefix}.")), _ALL)
 
 

@@ -134,6 +134,10 @@ def require_shape(path: Path, shape: Shape, value: Any) -> None:
 
 def problem_of(shape: Shape, value: Any) -> str | None:
     """What is wrong with the first value that is not of its type; None where nothing is."""
+    if shape == "timings" and isinstance(value, dict):
+        for phase, seconds in value.items():
+            if phase != "peaks_gb" and not _fits(seconds, float):
+                return f"{phase} is {str(seconds)[:40]!r}"
     try:
         _ADAPTERS[shape].validate_python(value)
     except ValidationError as error:
