@@ -66,7 +66,7 @@ def digests(run: Path) -> dict[str, str]:
         if (
             "/final/" not in name
             and "checkpoints/" not in name
-            and path.name not in ("timings.json", "log.jsonl", "plan.json")
+            and path.name not in ("timings.json", "log.jsonl", "plan.json", "sums.json")
         ):
             found[name] = _sum([_timeless(value) for value in _values(path)])
     for parent in sorted(run.glob("**/checkpoints")):

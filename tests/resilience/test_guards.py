@@ -11,7 +11,7 @@ from tests.small import Lines, samples, shared_model
 from torch import nn
 
 from triphase.errors import TrainingError
-from triphase.monitoring.alarms import Limits
+from triphase.monitoring.alarms import Limits, find_alarms
 from triphase.phases.guards import AlarmGuard, judge_by, judge_rollout
 from triphase.phases.sft import SupervisedPhase
 from triphase.settings.schema import GuardSettings, OptimizerSettings, SupervisedSettings
@@ -167,3 +167,25 @@ def test_rollback_goes_on_from_them_more_carefully_and_then_stops(tmp_path: Path
 def test_an_alarm_that_is_not_listed_is_not_heeded(tmp_path: Path) -> None:
     settings = GuardSettings(on_alarm="stop", alarms=("reference-kl",))
     assert Descent(tmp_path, settings, collapse=6).run(12) == 12
+
+
+def test_the_checkpoint_that_an_alarm_names_is_kept(tmp_path: Path) -> None:
+    """Gold rises to iteration 6 and falls: the iteration that `proxy-without-gold` names is there at the end."""
+    guard, rows = AlarmGuard(GuardSettings(), Limits(), lambda: [], tmp_path), []
+    state = TrainingState(updater())
+    for iteration in range(1, 21):
+        gold = 1.0 - 0.15 * abs(iteration - 6)
+        row = {"ppo/gold_score": gold, "ppo/proxy_score": 0.2 * iteration, "ppo/episodes": 64.0 * iteration}
+        guard.heed(state, iteration, row)
+        rows.append({"step": iteration, **row})
+        state.position = iteration
+        state.save(tmp_path, keep=2)
+    said = [alarm.remedy for alarm in find_alarms(rows) if alarm.name == "proxy-without-gold"]
+    assert len(said) == 1
+    named = int(said[0].split("--checkpoint ")[1].split(";")[0])
+    assert 5 <= named <= 9
+    assert kept_steps(tmp_path) == [named, 19, 20]
+    again = TrainingState(updater())
+    again.resume(tmp_path)
+    again.save(tmp_path, keep=2)
+    assert kept_steps(tmp_path) == [named, 19, 20], "forgotten by a resumed run"

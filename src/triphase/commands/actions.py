@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Config = Annotated[Path, Parameter(help="A settings file (YAML), or the directory of a run.")]
 RunPath = Annotated[Path, Parameter(help="The directory of a run, for example runs/demo.")]
+Checkpoint = Annotated[
+    int | None, Parameter(help="The policy after this iteration of PPO, of those that are kept; the last by default.")
+]
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
 
@@ -96,12 +99,12 @@ def ppo(
     _steps(settings, lambda run: run_ppo(run, arm), names=("ppo",))
 
 
-def evaluate(config: Config, /, *overrides: Overrides) -> None:
+def evaluate(config: Config, /, *overrides: Overrides, checkpoint: Checkpoint = None) -> None:
     """Compare the policies on held-out prompts."""
     settings = settings_of(config, overrides)
     from triphase.commands.pipeline import run_evaluation, run_report
 
-    _steps(settings, run_evaluation, run_report, names=("evaluation",))
+    _steps(settings, lambda run: run_evaluation(run, checkpoint), run_report, names=("evaluation",))
 
 
 def report(run: RunPath, /) -> None:
@@ -118,11 +121,16 @@ def report(run: RunPath, /) -> None:
     print(path)
 
 
-def chat(model: Annotated[str, Parameter(help="The directory of a run, a model's directory, or a hub id.")], /) -> None:
+def chat(
+    model: Annotated[str, Parameter(help="The directory of a run, a model's directory, or a hub id.")],
+    /,
+    *,
+    checkpoint: Checkpoint = None,
+) -> None:
     """Talk to a run's policy, or to any model."""
     from triphase.commands.chat import chat as talk
 
-    talk(model)
+    talk(model, checkpoint=checkpoint)
 
 
 def export(
@@ -130,6 +138,7 @@ def export(
     /,
     *,
     to: Annotated[Path, Parameter(help="The new directory of the checkpoint.")],
+    checkpoint: Checkpoint = None,
 ) -> None:
     """Merge a run's policy into an ordinary checkpoint."""
     require_run(run)
@@ -137,7 +146,7 @@ def export(
         raise RunError(f"{to}: exists already; name a new directory with --to")
     from triphase.commands.merge import merge_policy
 
-    merge_policy(run, to)
+    merge_policy(run, to, checkpoint)
     print(to)
 
 

@@ -42,10 +42,10 @@ class Conversation:
         self._turns.clear()
 
 
-def chat(model: str, read: Callable[[], str | None] | None = None) -> None:
+def chat(model: str, read: Callable[[], str | None] | None = None, *, checkpoint: int | None = None) -> None:
     """Talk to the PPO policy of a run directory, or to a model directory or hub id. An empty line or Ctrl-D ends."""
     console = Console()
-    conversation = _conversation(model)
+    conversation = _conversation(model, checkpoint)
     console.print("Write a message. /new begins a new conversation, an empty line ends.", style="dim")
     while line := (read or _read)():
         if line.strip() == "/new":
@@ -54,8 +54,8 @@ def chat(model: str, read: Callable[[], str | None] | None = None) -> None:
         console.print(Text(conversation.say(line), style="green"))
 
 
-def _conversation(model: str) -> Conversation:
-    shared, adapter, max_length = open_any(model)
+def _conversation(model: str, checkpoint: int | None) -> Conversation:
+    shared, adapter, max_length = open_any(model, checkpoint)
     return Conversation(shared, adapter, max_length=max_length)
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from triphase.commands.checkpoints import load_policy_at, require_checkpoint
 from triphase.commands.run import Run
 from triphase.commands.servers import scorer_of
 from triphase.errors import RunError
 from triphase.models.roles import POLICY
-from triphase.monitoring.sums import is_changed
+from triphase.monitoring.sums import is_changed, seal_phase
 from triphase.objectives.divergence import kl_k1
 from triphase.phases.reward import score_samples
 from triphase.phases.sampling import sample_responses
@@ -26,6 +27,8 @@ from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.finals import is_whole, load_policy, load_reward_model
 
+AT = "ppo@"
+"""How the policy of one iteration of PPO is called: `ppo@12`."""
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
@@ -35,12 +38,22 @@ if TYPE_CHECKING:
 Sampled = tuple["Prompt", Response, Generated]
 
 
-def evaluate_policies(run: Run) -> None:
-    """Write `evaluation/samples.jsonl`: the SFT policy, the PPO policy, and each arm. What is there stays."""
+def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
+    """Write `evaluation/samples.jsonl`: the SFT policy, the PPO policy, and each arm. What is there stays.
+
+    ``checkpoint`` names an iteration of PPO whose policy, `ppo@STEP`, is evaluated too.
+
+    Raises:
+        RunError: there is no such checkpoint.
+    """
+    if checkpoint is not None:
+        require_checkpoint(run.path, checkpoint)
     rows = _kept_rows(run)
     done = {row["policy"] for row in rows}
     wanted = {"sft": run.part("sft", "final"), "ppo": run.part("ppo", "final")}
     wanted |= {f"arm:{arm}": run.part("arms", arm, "final") for arm in run.settings.arms}
+    if checkpoint is not None:
+        wanted[f"{AT}{checkpoint}"] = run.part("ppo", "checkpoints", f"{checkpoint:06d}")
     wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_whole(final)}
     if not wanted:
         return
@@ -69,7 +82,10 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> 
         for policy, final in wanted.items():
             adapter = run.reference_adapter
             if policy != "sft":
-                load_policy(shared, POLICY, final)
+                if policy.startswith(AT):
+                    load_policy_at(shared, run.path, int(policy.removeprefix(AT)))
+                else:
+                    load_policy(shared, POLICY, final)
                 adapter = POLICY
             ppo = run.settings.ppo
             found = sample_responses(
@@ -90,6 +106,7 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> 
                 _judge_baseline(run, shared, policy, rows, judge)
             rows += _rows(run, shared, policy, adapter, found, _scores(run, shared, found, judge))
             write_json_lines(run.part("evaluation", "samples.jsonl"), rows)
+            seal_phase(run.path, "evaluation")
             run.heed_stop()
 
 

@@ -6,12 +6,12 @@ from triphase.commands.open_run import open_policy
 from triphase.training.finals import save_whole_model
 
 
-def merge_policy(run: Path, to: Path) -> None:
-    """Write the policy of a run to ``to`` as a Hugging Face checkpoint.
+def merge_policy(run: Path, to: Path, checkpoint: int | None = None) -> None:
+    """Write the policy of a run to ``to`` as a Hugging Face checkpoint; ``checkpoint`` names an iteration of PPO.
 
     The update B·A is added to each weight in float32 and rounded once to the base's number type.
     """
-    shared, adapter, _ = open_policy(run)
+    shared, adapter, _ = open_policy(run, checkpoint)
     if adapter is not None:
         shared.adapters.merge(adapter)
     save_whole_model(shared, to)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from triphase.commands.checkpoints import load_policy_at, require_checkpoint
 from triphase.commands.opening import place_of
 from triphase.commands.run import Run
 from triphase.commands.rundir import RunDirectory
@@ -22,27 +23,40 @@ def open_run(path: Path) -> Run:
     return Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
 
 
-def open_policy(path: Path) -> tuple[SharedModel, str | None, RunSettings]:
+def open_policy(path: Path, checkpoint: int | None = None) -> tuple[SharedModel, str | None, RunSettings]:
     """The model of a run with the adapter of its PPO policy (of its SFT policy where PPO has not been run).
 
+    ``checkpoint`` names an iteration of PPO, whose policy is taken instead of the last.
+
     Raises:
-        RunError: the run has no policy yet.
+        RunError: the run has no policy yet, or no such checkpoint.
     """
     run = open_run(path)
+    if checkpoint is not None:
+        require_checkpoint(path, checkpoint)
     settings = run.settings
     if not is_whole(path / "sft" / "final"):
         raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")
     shared = run.model()
+    if checkpoint is not None:
+        load_policy_at(shared, path, checkpoint)
+        return shared, POLICY, settings
     if is_whole(path / "ppo" / "final"):
         load_policy(shared, POLICY, path / "ppo" / "final")
         return shared, POLICY, settings
     return shared, REFERENCE if settings.sft.method == "lora" else None, settings
 
 
-def open_any(model: str) -> tuple[SharedModel, str | None, int]:
-    """The policy of a run, or a model by directory, hub id or embedded name; its adapter, and its longest length."""
+def open_any(model: str, checkpoint: int | None = None) -> tuple[SharedModel, str | None, int]:
+    """The policy of a run, or a model by directory, hub id or embedded name; its adapter, and its longest length.
+
+    Raises:
+        RunError: a checkpoint is named, and there is none or this is no run.
+    """
     if (Path(model) / "config.yaml").is_file():
-        shared, adapter, settings = open_policy(Path(model))
+        shared, adapter, settings = open_policy(Path(model), checkpoint)
         return shared, adapter, settings.model.max_length
+    if checkpoint is not None:
+        raise RunError(f"--checkpoint {checkpoint}: {model} is no run's directory; only a run has checkpoints")
     of_model = ModelSettings(name=model)
     return SharedModel(load_model(of_model, place_of), AdapterSettings(layers="all"), seed=0), None, of_model.max_length

@@ -240,12 +240,15 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
         save_policy(shared, POLICY, final, with_value_head=True)
 
 
-def run_evaluation(run: Run) -> None:
-    """Responses of the SFT policy and of each PPO policy to held-out prompts, with their scores."""
+def run_evaluation(run: Run, checkpoint: int | None = None) -> None:
+    """Responses of the SFT policy and of each PPO policy to held-out prompts, with their scores.
+
+    ``checkpoint`` names an iteration of PPO whose policy is evaluated beside them.
+    """
     from triphase.commands.evaluation import evaluate_policies
 
     with run.directory.timed("evaluation"):
-        evaluate_policies(run)
+        evaluate_policies(run, checkpoint)
 
 
 def run_report(run: Run) -> Path:

@@ -35,13 +35,19 @@ def proxy_without_gold(rows: Rows, limits: Limits) -> list[Hit]:
     return hits
 
 
+def gold_peak(rows: Rows) -> int | None:
+    """The iteration that `proxy_without_gold` names: where the gold score is at its best so far; None without gold."""
+    golds = moments([row for row in rows if "ppo/gold_score" in row and "ppo/proxy_score" in row], "ppo/gold_score")
+    return max(golds, key=lambda each: (each.now.value, -each.now.step)).now.step if golds else None
+
+
 _HACKED = (
     "the reward model's score rose from {proxy_at_peak:.2f} to {proxy:.2f} while the gold score fell from {peak:.2f} "
     "to {value:.2f}: reward hacking."
 )
 _HACKED_REMEDY = (
-    "stop near iteration {step}, raise ppo.kl_coefficient, or rank samples of this policy and train the reward model "
-    "again."
+    "take the policy of iteration {step} (chat, export and evaluate with --checkpoint {step}; it is kept), raise "
+    "ppo.kl_coefficient, or rank samples of this policy and train the reward model again."
 )
 
 

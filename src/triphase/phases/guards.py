@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms
+from triphase.monitoring.signs import gold_peak
 from triphase.settings.schema import GuardSettings
 from triphase.training.checkpoint import find_damage, kept_steps, load_checkpoint
-from triphase.training.state import Judge, TrainingState
+from triphase.training.state import NAMED, Judge, TrainingState
 
 _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]
@@ -60,6 +61,8 @@ class AlarmGuard:
         if self._rows is None:
             self._rows = [row for row in self._history() if row["step"] < iteration]
         self._rows.append({"step": iteration, **metrics})
+        if (peak := gold_peak(self._rows)) is not None:
+            state.values[NAMED] = [peak]
         rollbacks = list(state.values.get("rollbacks", []))
         rows = [row for row in self._rows if row["step"] <= WINDOW or row["step"] > max(rollbacks, default=0)]
         found = [alarm for alarm in find_alarms(rows, self._limits) if alarm.lasting]

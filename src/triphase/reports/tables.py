@@ -34,7 +34,9 @@ def clock(seconds: float | None) -> str:
 
 
 def policy_name(policy: str) -> str:
-    """SFT, PPO, or the name of the arm."""
+    """SFT, PPO, PPO after an iteration (`ppo@12`), or the name of the arm."""
+    if policy.startswith("ppo@"):
+        return f"PPO, iteration {policy.removeprefix('ppo@')}"
     return {"sft": "SFT", "ppo": "PPO"}.get(policy, policy.removeprefix("arm:"))
 
 

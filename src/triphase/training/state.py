@@ -20,6 +20,7 @@ import torch
 from triphase.training.checkpoint import kept_steps, load_latest, save_checkpoint
 from triphase.training.step import Updater
 
+NAMED = "named"
 FINGERPRINTED = 3
 """Steps at the start of a phase whose weights are summed."""
 
@@ -43,7 +44,8 @@ class TrainingState:
     Attributes:
         updater: the trained parameters with their optimizer.
         position: steps (SFT, reward) or iterations (PPO) that are done.
-        values: controllers and running figures, all of them plain numbers.
+        values: controllers and running figures, all of them plain numbers. Under ``NAMED`` stand the steps that a
+            message names or may name; their checkpoints stay.
         scores: how good the weights were after each judged step; higher is better.
         fingerprints: a sum of the trained weights after each of the first steps, to tell whether a run repeats.
     """
@@ -68,7 +70,9 @@ class TrainingState:
         there = {*kept_steps(parent), self.position}
         best = sorted((step for step in self.scores if step in there), key=lambda step: (-self.scores[step], -step))
         tensors = self.updater.tensors()
-        save_checkpoint(parent, self.position, tensors, values, keep=keep, spare=best[:keep_best])
+        save_checkpoint(
+            parent, self.position, tensors, values, keep=keep, spare={*best[:keep_best], *self.values.get(NAMED, ())}
+        )
 
     def resume(self, parent: Path) -> bool:
         """Continue from the newest whole checkpoint, where there is one."""
