@@ -192,7 +192,7 @@ def test_damaged_files_are_named_and_leave_the_old_page(run_directory: Path) -> 
     before = write_report(run_directory).read_bytes()
     for name, content, says in (
         ("timings.json", "{", "timings.json: damaged"),
-        ("timings.json", "[]", "timings.json: a mapping is expected"),
+        ("timings.json", "[]", "timings.json: damaged .Input should be a valid dictionary"),
         ("config.yaml", "a: [", "config.yaml: damaged"),
         ("evaluation/samples.jsonl", '{"prompt_id": "a"}\n', "line 1: no prompt"),
     ):

@@ -8,25 +8,24 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError, with_config
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveInt
-from typing_extensions import TypedDict
 
 from triphase.errors import RunError
 
-_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore", protected_namespaces=())
 
 
-@with_config(_STRICT)
-class Timings(TypedDict, total=False):
+class Timings(_Part):
     """timings.json; the other keys are seconds by phase."""
 
-    peak_gb: NonNegativeFloat
-    peaks_gb: dict[str, NonNegativeFloat]
+    peak_gb: NonNegativeFloat = 0.0
+    peaks_gb: dict[str, NonNegativeFloat] = {}
 
 
-@with_config(_STRICT)
-class Kind(TypedDict):
+class Kind(_Part):
     """One kind of demonstrations."""
 
     records: NonNegativeInt
@@ -35,89 +34,81 @@ class Kind(TypedDict):
     weight: NonNegativeFloat
 
 
-@with_config(_STRICT)
-class Mixture(TypedDict, total=False):
+class Mixture(_Part):
     """sft/mixture.json"""
 
-    kinds: dict[str, Kind]
+    kinds: dict[str, Kind] = {}
 
 
-@with_config(_STRICT)
-class Labeling(TypedDict, total=False):
+class Labeling(_Part):
     """labelling.json"""
 
-    source: str
-    rankings: NonNegativeInt
-    prompts: NonNegativeInt
-    comparisons: NonNegativeInt
-    labelers: NonNegativeInt
-    agreement: FiniteFloat | None
-    agreement_low: FiniteFloat | None
-    agreement_high: FiniteFloat | None
-    alpha: FiniteFloat | None
-    noise_ceiling: FiniteFloat | None
+    source: str = ""
+    rankings: NonNegativeInt = 0
+    prompts: NonNegativeInt = 0
+    comparisons: NonNegativeInt = 0
+    labelers: NonNegativeInt = 0
+    agreement: FiniteFloat | None = None
+    agreement_low: FiniteFloat | None = None
+    agreement_high: FiniteFloat | None = None
+    alpha: FiniteFloat | None = None
+    noise_ceiling: FiniteFloat | None = None
 
 
-@with_config(_STRICT)
-class Calibration(TypedDict, total=False):
+class Calibration(_Part):
     """reward/calibration.json"""
 
-    mean: FiniteFloat
-    standard_deviation: NonNegativeFloat
-    samples: NonNegativeInt
+    mean: FiniteFloat = 0.0
+    standard_deviation: NonNegativeFloat = 0.0
+    samples: NonNegativeInt = 0
 
 
-@with_config(_STRICT)
-class PlannedPhase(TypedDict):
+class PlannedPhase(_Part):
     """One phase of a plan."""
 
     peak_bytes: NonNegativeFloat
     parts: dict[str, NonNegativeFloat]
 
 
-@with_config(_STRICT)
-class Plan(TypedDict, total=False):
+class Plan(_Part):
     """plan.json"""
 
-    phases: dict[str, PlannedPhase]
+    phases: dict[str, PlannedPhase] = {}
 
 
-@with_config(_STRICT)
-class Shown(TypedDict, total=False):
+class Shown(_Part):
     """The section `evaluation` of the settings."""
 
-    shown_samples: PositiveInt
-    gold: str | None
+    shown_samples: PositiveInt = 1
+    gold: str | None = None
 
 
-@with_config(_STRICT)
-class Settings(TypedDict, total=False):
+class Settings(_Part):
     """The settings that the report reads."""
 
-    seed: int
-    evaluation: Shown
-    model: dict[str, Any]
-    labelling: dict[str, Any]
-    ppo: dict[str, Any]
-    arms: dict[str, dict[str, Any]]
+    seed: int = 0
+    evaluation: Shown = Shown()
+    model: dict[str, Any] = {}
+    labelling: dict[str, Any] = {}
+    ppo: dict[str, Any] = {}
+    arms: dict[str, dict[str, Any]] = {}
 
 
-@with_config(_STRICT)
-class Config(TypedDict, total=False):
+class Config(_Part):
     """config.yaml"""
 
-    settings: Settings
-    versions: dict[str, str]
+    settings: Settings = Settings()
+    versions: dict[str, str] = {}
 
 
 Shape = Literal["timings", "mixture", "labelling", "calibration", "plan", "config"]
-_ADAPTERS: dict[Shape, TypeAdapter[Any]] = {
-    "timings": TypeAdapter(Timings),
-    "mixture": TypeAdapter(Mixture),
-    "labelling": TypeAdapter(Labeling),
-    "calibration": TypeAdapter(Calibration),
-    "plan": TypeAdapter(Plan),
-    "config": TypeAdapter(Config),
+_SHAPES: dict[Shape, type[_Part]] = {
+    "timings": Timings,
+    "mixture": Mixture,
+    "labelling": Labeling,
+    "calibration": Calibration,
+    "plan": Plan,
+    "config": Config,
 }
 
 
@@ -139,7 +130,7 @@ def problem_of(shape: Shape, value: Any) -> str | None:
             if phase != "peaks_gb" and not _fits(seconds, float):
                 return f"{phase} is {str(seconds)[:40]!r}"
     try:
-        _ADAPTERS[shape].validate_python(value)
+        _SHAPES[shape].model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
