@@ -1,7 +1,6 @@
 """A settings file and the overrides of the command line become ``RunSettings``, or one line that says what is wrong.
 
-Laid over one another, the later over the earlier: the schema's defaults, the file, the overrides. Inside a section
-that has defaults of its own (``ppo.optimizer``), a key that is given replaces that key alone.
+Later over earlier: the schema's defaults, the file, the overrides; a key in a section replaces that key alone.
 """
 
 import copy
@@ -10,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,14 @@ FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> RunSettings:
     """The settings in the file at ``path`` with ``overrides`` (dotted name → YAML text) laid over them.
 
-    Relative paths of data files, and of a model directory, are taken from the directory of the file. ``path`` may be a
-    run directory: then its own settings are meant, and the place and the name that it has now.
+    Relative paths of data files, and of a model directory, are taken from the directory of the file. ``path`` may be
+    a run directory: then its own settings are meant, and the place and the name that it has now.
     """
     if (path / RUN_CONFIG).is_file():
-        here = Path(os.path.abspath(path))
-        if not re.fullmatch(RUN_NAME, here.name):
-            raise SettingsError(
-                f"{path}: the name of a run's directory has letters, digits, dot, dash and underscore; rename it"
-            )
-        place = {"output": as_scalar(str(here.parent)), "name": as_scalar(here.name)}
-        return load_settings(path / RUN_CONFIG, {**place, **(overrides or {})})
+        if not re.fullmatch(RUN_NAME, (here := Path(os.path.abspath(path))).name):
+            raise SettingsError(f"{path}: the name of a run's directory has letters, digits and . _ -; rename it")
+        overrides = {"output": as_scalar(str(here.parent)), "name": as_scalar(here.name), **(overrides or {})}
+        return settings_from(read_source(path / RUN_CONFIG), overrides, here)
     return settings_from(read_source(path), overrides, Path(os.path.abspath(path)).parent)
 
 
@@ -294,10 +291,9 @@ def _refuse_odd_numbers(values: Any, path: KeyPath, places: _Places) -> None:
 
 
 def _number(text: str) -> float:
-    try:
+    with suppress(ValueError):
         return float(text)
-    except ValueError:
-        return 0.0
+    return 0.0
 
 
 def _dotted(path: KeyPath) -> str:
