@@ -36,7 +36,12 @@ data:
 sft: {{method: {method}, epochs: 1, batch_size: 8, optimizer: {{learning_rate: 3e-3}}}}
 sampling: {{responses_per_prompt: 3, max_response_tokens: 6, batch_size: 64}}
 labelling: {{source: simulated, labelers: 3}}
-reward: {{epochs: 2, batch_size: 4, calibration_samples: 24, optimizer: {{learning_rate: 3e-3}}}}
+reward:
+  epochs: 2
+  batch_size: 4
+  calibration_samples: 24
+  require_better_than_chance: false
+  optimizer: {{learning_rate: 3e-3}}
 ppo:
   iterations: 3
   batch_size: 8

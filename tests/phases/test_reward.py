@@ -10,10 +10,12 @@ from tests.small import Encoded, Lines, samples, shared_model, stir
 
 from triphase.errors import TrainingError
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
+from triphase.monitoring.progress import SilentProgress
 from triphase.phases.reward import RewardPhase, calibrate, score_samples
 from triphase.records.types import Pair
 from triphase.settings.schema import OptimizerSettings, RewardSettings
 from triphase.tokens.encoding import EncodedGroup
+from triphase.training.state import Stopped, StopRequest
 
 GOOD = 6  # the planted preference: responses with more of this word are better
 
@@ -162,3 +164,68 @@ def test_scores_that_do_not_differ_are_refused_with_the_remedy() -> None:
         shared.score_head.linear.weight.zero_()
     with pytest.raises(TrainingError, match=r"same score \(standard deviation 0\).*triphase check"):
         calibrate(shared, samples(5), max_tokens=500)
+
+
+# The fit of the head
+
+
+def test_loss_and_heldout_loss_are_the_plain_likelihood() -> None:
+    """Centering, margins and smoothing are trained on; what is told is the likelihood of the labels."""
+    groups = groups_of(4, seed=3)
+    pairs = [[Pair(p.first, p.second, p.target, 0.7) for p in pairs_of(group)] for group in groups]
+    plain = {"centering": 0.0}
+    told = {"centering": 5.0, "label_smoothing": 0.2}
+    found = []
+    for values in (plain, told):
+        shared = shared_model()
+        subject = phase(shared, groups, pairs, heldout=groups_of(3, seed=4), **values)
+        with torch.no_grad():
+            shared.score_head.linear.bias.fill_(3.0)  # an offset, which only centering minds
+        found.append((subject.heldout_figures()["reward/heldout_loss"], subject._advance(0)))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6) and found[0][0] < 1.5
+    assert found[0][1]["reward/loss"] == pytest.approx(found[1][1]["reward/loss"], abs=1e-6)
+    assert found[1][1]["reward/objective"] > found[1][1]["reward/loss"] + 50
+
+
+def test_the_head_shows_its_own_progress_and_training_begins_its_own(tmp_path: Path) -> None:
+    progress = SilentProgress()
+    subject = phase(shared_model(), groups_of(12), heldout=groups_of(4, seed=9), head_penalty="auto")
+    subject.begin(tmp_path, progress)
+    features, fits = progress.tracks
+    assert (features.done, features.total, features.unit) == (12, 12, "rankings")
+    assert fits.done == fits.total == 105
+    head = subject.state.values["head"]
+    assert head["penalty"] in [penalty for penalty, _ in head["curve"]]
+    assert head["reward/heldout_loss"] == subject.heldout_figures()["reward/heldout_loss"]
+    before = subject.shared.score_head.linear.weight.clone()
+    lines = Lines()
+    subject.fit(tmp_path, emit=lines, keep=1, every=1)
+    assert len(progress.tracks) == 2 and lines.rows[1]["reward/head_penalty"] == head["penalty"]
+    assert not torch.equal(before, subject.shared.score_head.linear.weight)
+
+
+def test_a_resumed_phase_does_not_fit_the_head_again(tmp_path: Path) -> None:
+    whole = phase(shared_model(), groups_of(12), head_penalty="auto")
+    whole.fit(tmp_path / "whole", emit=Lines(), keep=9, every=1)
+    first = phase(shared_model(), groups_of(12), head_penalty="auto")
+    asked = StopRequest()
+    asked.asked = True
+    lines, progress = Lines(), SilentProgress()
+    with pytest.raises(Stopped):
+        first.fit(tmp_path / "parts", emit=lines, keep=9, every=1, stop=asked)
+    again = phase(shared_model(), groups_of(12), head_penalty="auto")
+    again.begin(tmp_path / "parts", progress)
+    again.fit(tmp_path / "parts", emit=lines, keep=9, every=1)
+    assert not progress.tracks and again.state.values == whole.state.values
+    assert all(torch.equal(a, b) for a, b in zip(_weights(whole), _weights(again), strict=True))
+
+
+def test_rankings_of_one_prompt_alone_are_said(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    subject = phase(shared_model(), groups_of(1), head_penalty="auto")
+    subject.begin(tmp_path, SilentProgress())
+    assert "reward.head_penalty cannot be chosen and is 1" in caplog.text
+    assert subject.state.values["head"]["curve"] == [] and "reward/head_loss" not in subject._advance(0)
+
+
+def _weights(subject: RewardPhase) -> list[torch.Tensor]:
+    return [value.detach() for value in subject.state.updater.parameters.values()]

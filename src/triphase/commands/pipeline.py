@@ -15,9 +15,9 @@ from triphase.commands.empties import report_empty_samples, usable_groups
 from triphase.commands.lines import heldout_lines, mixture_figures, sample_row
 from triphase.commands.preflight import examine_run, needs_reward_model, require_demonstrations
 from triphase.commands.references import SFT_MODEL, reference_samples
+from triphase.commands.reward_gate import require_reward_model, set_refused_aside
 from triphase.commands.run import Run, as_split
 from triphase.commands.store_contents import note_sampled
-from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import SampleLog
@@ -153,6 +153,7 @@ def run_reward(run: Run) -> None:
     from triphase.training.finals import is_whole, save_reward_model
 
     final, settings = run.part("reward", "final"), run.settings
+    set_refused_aside(run)
     if is_whole(final):
         return
     with run.directory.timed("reward"):
@@ -171,6 +172,7 @@ def run_reward(run: Run) -> None:
             seed=settings.seed,
         )
         phase.state.updater.most_skipped_in_a_row = settings.guards.skipped_in_a_row
+        phase.begin(run.part("reward"), run.progress)
         shown = ("reward/loss", "reward/preference_accuracy")
         with _tracked(run, "reward", "reward model", phase.total_steps, shown=shown) as (emit, on_step):
             phase.fit(
@@ -187,6 +189,7 @@ def run_reward(run: Run) -> None:
         scores = [found.tolist() for found in phase.scores_of(phase.heldout)]
         phase.close()
         write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
+        write_json(run.part("reward", "head.json"), phase.state.values.get("head") or {})
         write_json(run.part("reward", "calibration.json"), asdict(calibration))
         save_reward_model(shared, final, asdict(calibration))
 
@@ -206,7 +209,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
     with run.directory.timed("/".join(names)), scorer_of(run, settings) as scorer:
         shared, prompts = run.model(), run.prompts("train")
         if scorer is None:
-            _require_reward_model(run)
+            require_reward_model(run)
             load_reward_model(shared, run.part("reward", "final"))
         limit, room = run.settings.model.max_length, settings.max_response_tokens
         log = SampleLog(run.part(*names, "samples.jsonl"))
@@ -289,11 +292,3 @@ def _guard(run: Run, directory: Path, settings: PPOSettings) -> "AlarmGuard":
     limits = limits_for(settings.kl_budget, calibrated=settings.scorer.address is None)
     metrics = directory / FILE_NAME
     return AlarmGuard(run.settings.guards, limits, lambda: read_metrics(metrics), directory / "checkpoints")
-
-
-def _require_reward_model(run: Run) -> None:
-    from triphase.training.finals import is_whole
-
-    final = run.part("reward", "final")
-    if not is_whole(final):
-        raise RunError(f"{final} is not there yet; run `triphase reward` with this configuration first")

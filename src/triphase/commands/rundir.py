@@ -36,7 +36,7 @@ from triphase.settings.loading import expanded
 from triphase.settings.schema import RunSettings
 
 # What may differ between two starts of one run: it changes no result.
-_FREE = ("name", "output", "threads", "model.recompute_activations")
+_FREE = ("name", "output", "threads", "model.recompute_activations", "reward.require_better_than_chance")
 # These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
 _BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
 # Where a server is and how it is asked may differ too; whether there is one may not.

@@ -143,7 +143,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 class _Stopping(SilentProgress):
-    """Progress of which every track asks to stop after so many units."""
+    """Progress of which every track of steps asks to stop after so many."""
 
     def __init__(self, stop: StopRequest, steps: int) -> None:
         super().__init__()
@@ -151,7 +151,10 @@ class _Stopping(SilentProgress):
 
     @contextmanager
     def track(self, description: str, total: int, *, done: int = 0, unit: str = "steps") -> Iterator[SilentTrack]:
-        """See Progress."""
+        """See Progress. What comes before the steps of a phase is let through."""
+        if unit != "steps":
+            yield SilentTrack(description, total, done, unit)
+            return
         yield _StoppingTrack(self._stop, self._steps, SilentTrack(description, total, done, unit))
 
 

@@ -26,6 +26,8 @@ class Metric:
 _TOKENS = "response tokens of the step"
 _PAIRS = "pairs of each ranking, then rankings of the step"
 _HELDOUT = "pairs of each held-out ranking, then held-out rankings"
+_NATS = "nats a pair"
+_FIRST = "once, before the adapter is trained; in the first line"
 _EPISODES = "responses of the rollout"
 _RESPONSE_TOKENS = "response tokens of the rollout"
 _UPDATES = "response tokens of a minibatch, then the updates of the iteration"
@@ -80,6 +82,11 @@ _TABLE = (
     ),
     Metric("reward/skipped_steps", "1 where loss or gradient was not finite", "steps", "none: the step's value", "0"),
     Metric("reward/pairs", "number of pairs in the loss", "pairs", "sum over the step", "near constant"),
+    Metric("reward/objective", "reward/loss with margins, smoothing, centering; minimized", _NATS, _PAIRS, "falls"),
+    Metric("reward/head_penalty", "weight of the squared norm in the fit of the head alone", _NATS, _FIRST, "steady"),
+    Metric("reward/head_loss", "reward/loss of the head alone, cross-validated", _NATS, _FIRST, "under 0.693"),
+    Metric("reward/head_heldout_loss", "reward/heldout_loss of the head alone", _NATS, _FIRST, "under 0.693"),
+    Metric("reward/head_heldout_accuracy", "reward/heldout_accuracy of the head alone", "share", _FIRST, "above 0.5"),
     Metric("reward/heldout_loss", "as reward/loss, on held-out prompts", "nats a pair", _HELDOUT, "under 0.693"),
     Metric(
         "reward/heldout_accuracy",

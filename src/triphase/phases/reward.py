@@ -7,10 +7,12 @@ batches overfit (Ouyang et al. 2022). The head's scale and offset are free, so b
 reference samples. Left out on purpose: a language-model loss beside the ranking loss.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,16 +23,21 @@ from triphase.batches.sharing import GroupBatch, packed_length, pad_groups
 from triphase.errors import TrainingError
 from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
-from triphase.objectives.preference import bradley_terry_loss
+from triphase.monitoring.progress import Progress, SilentProgress
 from triphase.phases.guards import judge_by
 from triphase.phases.heldout import HELDOUT_LOOKS, is_looked_at
+from triphase.phases.pair_loss import PairLoss, pair_loss, stack_pairs
+from triphase.records.files import make_directory
 from triphase.records.types import Pair
 from triphase.settings.schema import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
+from triphase.training.checkpoint import kept_steps
 from triphase.training.inspection import keep_bad_batch, tensors_of
-from triphase.training.linear import StackedPairs, fit_linear_scores
+from triphase.training.linear import choose_penalty, fit_count, fit_linear_scores
 from triphase.training.state import Emit, StopRequest, TrainingState, drive
 from triphase.training.step import Updater
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,7 @@ class RewardPhase:
         self.groups, self.pairs = [*groups, *heldout], [*pairs, *heldout_pairs]
         self.trained, self.heldout = range(len(groups)), range(len(groups), len(self.groups))
         self.settings = settings
+        self.seed = seed
         self.order = _order(len(groups), settings.epochs, seed)
         self.total_steps = math.ceil(len(self.order) / settings.batch_size)
         shared.adapters.load(REWARD, shared.adapters.state(REFERENCE))
@@ -113,7 +121,7 @@ class RewardPhase:
             judge=judge_by("reward/heldout_loss"),
             stop=stop,
             on_step=on_step,
-            begin=self._fit_head,
+            begin=lambda: self.fit_head(SilentProgress()),
         )
         self.shared.adapters.train_only(None)
 
@@ -121,14 +129,46 @@ class RewardPhase:
         """Let go of the states that are kept for another visit."""
         self.boundaries.close()
 
-    def _fit_head(self) -> None:
-        """Fit the score head alone, on the features that the reward model starts with."""
-        if self.settings.head_penalty is None:
+    def begin(self, directory: Path, progress: Progress) -> None:
+        """Fit the head, showing it, unless ``directory`` holds a checkpoint that `fit` resumes."""
+        self.directory = self.boundaries.directory = directory
+        if not kept_steps(directory / "checkpoints"):
+            make_directory(directory)
+            self.fit_head(progress)
+
+    def fit_head(self, progress: Progress) -> None:
+        """Fit the score head alone, on the features that the reward model starts with; `fit` does it where nobody has.
+
+        What it found stands in ``state.values["head"]``: the penalty, the cross-validated curve that it was chosen
+        from where it is `auto`, and the held-out figures of the head alone.
+        """
+        penalty = self.settings.head_penalty
+        if penalty is None or "head" in self.state.values:
             return
-        features = self._of_each(self.trained, self.shared.features)
-        pairs = _stacked(*self._records(self.trained))
-        weight, bias = fit_linear_scores(torch.cat(features), pairs, penalty=self.settings.head_penalty)
-        self.shared.score_head.set(weight, bias)
+        with progress.track("reward model: features", len(self.trained), unit="rankings") as track:
+            features = torch.cat(self._of_each(self.trained, self.shared.features, on_part=track.advance))
+        pairs = stack_pairs(*self._records(self.trained))
+        found: dict[str, Any] = {}
+        if penalty == "auto":
+            prompts = [self.groups[member].prompt for member in self.trained]
+            with progress.track("reward model: score head", fit_count(prompts), unit="fits") as track:
+                choice = choose_penalty(features, pairs, prompts, seed=self.seed, on_fit=track.advance)
+            if choice.loss is None:
+                _log.warning(
+                    "rankings of one prompt alone: reward.head_penalty cannot be chosen and is %g", choice.penalty
+                )
+            penalty, found = choice.penalty, {"loss": choice.loss, "curve": [list(point) for point in choice.curve]}
+        self.shared.score_head.set(*fit_linear_scores(features, pairs, penalty=penalty))
+        self.state.values["head"] = {"penalty": penalty, **found, **(self.heldout_figures() if self.heldout else {})}
+
+    def _head_metrics(self) -> dict[str, float]:
+        """What the fit of the head found, for the metrics of the first step."""
+        found = self.state.values.get("head", {})
+        return {
+            f"reward/head_{name.rpartition('/')[2]}": value
+            for name, value in found.items()
+            if name != "curve" and value is not None
+        }
 
     def _parts(self, members: Sequence[int]) -> list[list[int]]:
         """The groups with these numbers, divided into microbatches."""
@@ -138,15 +178,19 @@ class RewardPhase:
 
     @torch.no_grad()
     def _of_each(
-        self, members: Sequence[int], figure: Callable[[TokenBatch | GroupBatch, Tensor], Tensor]
+        self,
+        members: Sequence[int],
+        figure: Callable[[TokenBatch | GroupBatch, Tensor], Tensor],
+        on_part: Callable[[int], None] = lambda count: None,
     ) -> list[Tensor]:
-        """What ``figure`` gives for the responses of each of these groups, on the CPU."""
+        """What ``figure`` gives for the responses of each of these groups, on the CPU; ``on_part`` counts them."""
         found: dict[int, Tensor] = {}
         for part in self._parts(members):
             batch = self._batch(part)
             rows = figure(batch, self.boundaries.of(part, batch)).cpu()
             sizes = [len(self.groups[member].responses) for member in part]
             found.update(zip(part, torch.split(rows, sizes), strict=True))
+            on_part(len(part))
         return [found[member] for member in members]
 
     def _records(self, members: Sequence[int]) -> tuple[list[EncodedGroup], list[Sequence[Pair]]]:
@@ -157,11 +201,12 @@ class RewardPhase:
         size = self.settings.batch_size
         members = self.order[step * size : (step + 1) * size]
         # 2. gradients; a microbatch holds whole rankings, each weighs the same in the step
-        loss, scores, accuracy, pairs = 0.0, [], 0.0, 0
+        loss, nll, scores, accuracy, pairs = 0.0, 0.0, [], 0.0, 0
         for part in self._parts(members):
             found = self._loss(part, len(members))
-            found.loss.backward()  # type: ignore[no-untyped-call]
-            loss += float(found.loss.detach())
+            found.objective.backward()  # type: ignore[no-untyped-call]
+            loss += float(found.objective.detach())
+            nll += found.nll
             scores.append(found.scores)
             accuracy += found.correct
             pairs += found.decided
@@ -174,7 +219,8 @@ class RewardPhase:
             facts = {"nonfinite": result.nonfinite, "loss": loss, "rankings": list(members)}
             keep_bad_batch(self.directory, step + 1, tensors_of(batch) | {"scores": every_score}, facts)
         metrics = {
-            "reward/loss": loss,
+            "reward/loss": nll,
+            "reward/objective": loss,
             "reward/skipped_steps": float(result.skipped),
             "reward/score_deviation": float(every_score.std(unbiased=False)),
             "reward/learning_rate": result.learning_rate,
@@ -186,12 +232,12 @@ class RewardPhase:
         # 4. held-out figures, a few times in a phase
         if self.heldout and is_looked_at(step, self.total_steps):
             metrics |= self.heldout_figures()
-        return metrics
+        return metrics | (self._head_metrics() if step == 0 else {})
 
-    def _loss(self, members: Sequence[int], group_count: int) -> "_PartialLoss":
+    def _loss(self, members: Sequence[int], group_count: int) -> PairLoss:
         batch = self._batch(members)
         scores = self.shared.scores(batch, self.boundaries.of(members, batch))
-        return _pair_loss(scores, *self._records(members), self.settings, group_count)
+        return pair_loss(scores, *self._records(members), self.settings, group_count)
 
     def _batch(self, members: Sequence[int]) -> TokenBatch | GroupBatch:
         """The groups' responses, in order: each prompt once, or (under sliding windows) a row for each response."""
@@ -208,8 +254,8 @@ class RewardPhase:
     def heldout_figures(self) -> dict[str, float]:
         """Loss and accuracy on held-out rankings."""
         scores = torch.cat(self.scores_of(self.heldout))
-        found = _pair_loss(scores, *self._records(self.heldout), self.settings, len(self.heldout))
-        figures = {"reward/heldout_loss": float(found.loss)}
+        found = pair_loss(scores, *self._records(self.heldout), self.settings, len(self.heldout))
+        figures = {"reward/heldout_loss": found.nll}
         if found.decided:
             figures["reward/heldout_accuracy"] = found.correct / found.decided
         return figures
@@ -240,48 +286,6 @@ def calibrate(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: in
         )
     shared.score_head.calibrate(mean, deviation)
     return Calibration(mean, deviation, len(samples))
-
-
-@dataclass(frozen=True, slots=True)
-class _PartialLoss:
-    loss: Tensor
-    scores: Tensor
-    correct: float
-    decided: int
-
-
-def _pair_loss(
-    scores: Tensor,
-    groups: Sequence[EncodedGroup],
-    pairs: Sequence[Sequence[Pair]],
-    settings: RewardSettings,
-    group_count: int,
-) -> _PartialLoss:
-    stacked = _stacked(groups, pairs).to(scores.device)
-    loss, metrics = bradley_terry_loss(
-        scores,
-        stacked.first,
-        stacked.second,
-        stacked.target,
-        group=stacked.group,
-        margin=stacked.margin,
-        label_smoothing=settings.label_smoothing,
-        centering=settings.centering,
-        group_count=group_count,
-    )
-    decided = int((stacked.target != 0.5).sum())
-    correct = 0.0 if metrics.preference_accuracy is None else float(metrics.preference_accuracy) * decided
-    return _PartialLoss(loss, scores.detach(), correct, decided)
-
-
-def _stacked(groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]]) -> StackedPairs:
-    """The pairs of several groups, by index into all of their responses."""
-    rows: list[tuple[int, int, float, float, int]] = []
-    start = 0
-    for number, (group, members) in enumerate(zip(groups, pairs, strict=True)):
-        rows += [(start + p.first, start + p.second, p.target, p.margin, number) for p in members]
-        start += len(group.responses)
-    return StackedPairs(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 
 
 def _order(count: int, epochs: float, seed: int) -> list[int]:

@@ -94,7 +94,7 @@ def read_run(directory: Path) -> RunContents:
         labelling=_mapping(directory / "labelling.json", json.loads, "labelling"),
         calibration=_mapping(directory / "reward" / "calibration.json", json.loads, "calibration"),
         learning_curve=curve if isinstance(curve, list) else None,
-        pairs=_records(directory / "reward" / "heldout.jsonl", ScoredPair),
+        pairs=read_pairs(directory / "reward" / "heldout.jsonl"),
         samples=_records(directory / "evaluation" / "samples.jsonl", Sample),
         baselines=_baselines(_records(directory / "evaluation" / "judges.jsonl", JudgedSample)),
         seconds={key: float(value) for key, value in timings.items() if key != PEAK and _is_number(value)},
@@ -124,6 +124,11 @@ def gaps_of(directory: Path) -> Iterator[str]:
             held = len(read_metrics(phase / FILE_NAME))
             if held < max(steps, default=1):
                 yield f"{name} holds {held} of {max(steps, default=1)} steps: its curves and figures are of these alone"
+
+
+def read_pairs(path: Path) -> list[ScoredPair]:
+    """The held-out comparisons of a `heldout.jsonl`. Raises RunError where a line is damaged."""
+    return _records(path, ScoredPair)
 
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:

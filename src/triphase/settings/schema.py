@@ -196,12 +196,17 @@ class RewardSettings(Settings):
     """Probability that a label is taken to be flipped."""
     centering: NonNegative = 0.01
     """Weight of (sum of a pair's scores)², which fixes the free offset (arXiv 2312.09244, equation 2)."""
-    head_penalty: PositiveFloat | None = 0.03
-    """Before the adapter is trained, the score head alone is fitted to the comparisons, with this weight of the
-    squared norm of its (standardised) weights; none starts from the random head (linear probing, arXiv 2202.10054)."""
+    head_penalty: PositiveFloat | Literal["auto"] | None = "auto"
+    """Before the adapter is trained, the score head alone is fitted to the comparisons (linear probing, arXiv
+    2202.10054), with this weight of the squared norm of its standardized weights. `auto` chooses it by 5-fold
+    cross-validation over the training prompts; none leaves the fit out and starts from a random head, which needs a
+    higher optimizer.head_learning_rate."""
+    require_better_than_chance: bool = True
+    """Stop before PPO where held-out comparisons do not show that the reward model is better than chance, and than
+    preferring the longer response. It may be changed in a run that has begun."""
     calibration_samples: Positive = 256
     """Reference responses on which the score is brought to mean 0 and standard deviation 1."""
-    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, head_learning_rate=1e-3, schedule="cosine")
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, head_learning_rate=1e-5, schedule="cosine")
     """AdamW and its schedule."""
 
 

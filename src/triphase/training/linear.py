@@ -1,15 +1,23 @@
 """Fitting a linear score to comparisons on features that do not change: a convex problem, solved whole."""
 
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from triphase.batches.order import permutation
 from triphase.objectives.preference import bradley_terry_loss
 
 _ITERATIONS = 100
 # Deviations under this share of their mean count as this share.
 _FLOOR = 0.1
+FOLDS = 5
+"""Parts of the prompts; each is judged by fits to the others."""
+PENALTIES = tuple(10 ** (exponent / 4) for exponent in range(8, -13, -1))
+"""The penalties that cross-validation tries: 100 to 0.001, four in a factor of ten, the strongest first."""
+UNCHOSEN = 1.0
+"""The penalty where nothing can be left out to judge by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,28 @@ class StackedPairs:
         """The same on another device."""
         return StackedPairs(*(getattr(self, name).to(device) for name in self.__slots__))
 
+    def where(self, kept: Tensor) -> "StackedPairs":
+        """The pairs for which ``kept``, (P,) bool, is true."""
+        return StackedPairs(*(getattr(self, name)[kept] for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class PenaltyChoice:
+    """The penalty with the lowest cross-validated loss, and the curve that it is the minimum of.
+
+    Attributes:
+        curve: (penalty, loss in nats per pair on the prompts that were left out) for each penalty that was tried; empty
+            where a single prompt leaves nothing to choose by.
+    """
+
+    penalty: float
+    curve: tuple[tuple[float, float], ...]
+
+    @property
+    def loss(self) -> float | None:
+        """The cross-validated loss of the chosen penalty; None without a curve."""
+        return dict(self.curve).get(self.penalty)
+
 
 def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) -> tuple[Tensor, float]:
     """The weight w of the score w·x + b that fits the comparisons best; b brings the mean score to 0.
@@ -49,29 +79,88 @@ def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) 
 
     Source: linear probing before fine-tuning, Kumar et al. (arXiv 2202.10054).
     """
+    x, mean, deviation = _standardized(features)
+    found = _solve(x, pairs, penalty, torch.zeros(x.shape[1], dtype=torch.float64)) / deviation
+    return found.float(), -float(found @ mean)
+
+
+def fit_count(prompts: Sequence[Hashable]) -> int:
+    """How many fits `choose_penalty` makes for rankings of these prompts."""
+    distinct = len(set(prompts))
+    return min(FOLDS, distinct) * len(PENALTIES) if distinct > 1 else 0
+
+
+def choose_penalty(
+    features: Tensor,
+    pairs: StackedPairs,
+    prompts: Sequence[Hashable],
+    *,
+    seed: int,
+    on_fit: Callable[[], None] = lambda: None,
+) -> PenaltyChoice:
+    """The penalty of `fit_linear_scores` by cross-validation over prompts.
+
+        argmin over PENALTIES of  (1/G) Σ_rankings  mean over its pairs of [ -t·log σ(Δ) - (1 - t)·log σ(-Δ) ]
+
+    where Δ comes from a fit to the other folds. All rankings of a prompt are in one of FOLDS folds (of fewer where
+    there are fewer prompts). The features are standardized over all rows, which shows the fits no label. Of equal
+    losses the stronger penalty is taken. From the strongest penalty on, each fit starts from the one before.
+
+    Args:
+        features: (N, d), without gradient.
+        prompts: what tells the prompt of each ranking, by the numbers in ``pairs.group``.
+        on_fit: called after each of the `fit_count` fits.
+    """
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    if len(numbers) < 2:
+        return PenaltyChoice(UNCHOSEN, ())
+    folds = min(FOLDS, len(numbers))
+    places = torch.tensor(permutation(len(numbers), seed, "reward", "folds"))
+    fold = places[torch.tensor([numbers[prompt] for prompt in prompts])[pairs.group]] % folds
+    x, _, _ = _standardized(features)
+    totals = dict.fromkeys(PENALTIES, 0.0)
+    for number in range(folds):
+        others, left_out = pairs.where(fold != number), pairs.where(fold == number)
+        weight = torch.zeros(x.shape[1], dtype=torch.float64)
+        for penalty in PENALTIES:
+            weight = _solve(x, others, penalty, weight)
+            totals[penalty] += float(_loss(x @ weight, left_out, margins=False)) * _rankings(left_out)
+            on_fit()
+    curve = tuple((penalty, total / _rankings(pairs)) for penalty, total in totals.items())
+    return PenaltyChoice(min(curve, key=lambda point: point[1])[0], curve)
+
+
+def _rankings(pairs: StackedPairs) -> int:
+    return len(set(pairs.group.tolist()))
+
+
+def _standardized(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The features at mean 0 and standard deviation 1 in float64, the means, and the deviations."""
     x = features.double()
     deviation = x.std(0, unbiased=False)
     # A feature that hardly varies would get a weight without measure, and wreck the score once it moves in training.
     deviation = deviation.clamp(min=float(deviation.mean()) * _FLOOR + 1e-12)
     mean = x.mean(0)
-    x = (x - mean) / deviation
-    weight = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
+    return (x - mean) / deviation, mean, deviation
+
+
+def _solve(x: Tensor, pairs: StackedPairs, penalty: float, start: Tensor) -> Tensor:
+    """The weight of the best fit, from a start that changes the way and not the end."""
+    weight = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weight], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss, _ = bradley_terry_loss(
-            x @ weight,
-            pairs.first,
-            pairs.second,
-            pairs.target.double(),
-            group=pairs.group,
-            margin=pairs.margin.double(),
-        )
-        objective = loss + penalty * weight.pow(2).sum()
+        objective = _loss(x @ weight, pairs, margins=True) + penalty * weight.pow(2).sum()
         objective.backward()  # type: ignore[no-untyped-call]
         return objective
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    found = weight.detach() / deviation
-    return found.float(), -float(found @ mean)
+    return weight.detach()
+
+
+def _loss(scores: Tensor, pairs: StackedPairs, *, margins: bool) -> Tensor:
+    margin = pairs.margin.double() if margins else None
+    target = pairs.target.double()
+    loss, _ = bradley_terry_loss(scores, pairs.first, pairs.second, target, group=pairs.group, margin=margin)
+    return loss

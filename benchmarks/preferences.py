@@ -1,0 +1,130 @@
+"""How good reward models are on people's preferences: ours, its head alone, and TRL 1.16, on the same comparisons.
+
+    python -m benchmarks.preferences DATA [--peer PATH_TO_PEER_PYTHON] [--trained 500] [--heldout 199]
+        [--longest 660] [--seeds 0,1,2] [--layers all,10] [--peer-rates 3e-4,1e-3]
+
+DATA is any file of comparisons that `data.preferences` reads. Rows that cannot be read are counted and left out; of the
+comparisons whose conversation has under ``--longest`` characters, the first ``--trained`` are trained on and the next
+``--heldout`` are judged, no prompt on both sides. One pass in batches of 8, LoRA of rank 16 on every linear map of the
+layers, the settings' defaults for all else; both sides read the same messages by the model's own template.
+`PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.16.0, peft and the same torch. Prints a table
+(accuracy and Bradley–Terry loss on the held-out comparisons, 95 % intervals by bootstrap over prompts) and a JSON line.
+"""
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sides import HERE, Row, run_side
+from triphase.embedded.registry import model_directory
+from triphase.errors import TriphaseError
+from triphase.models.products import prefers_bfloat16
+from triphase.records.reading import read_preferences
+from triphase.records.types import Comparison
+from triphase.reports.intervals import Interval, mean_over_prompts
+from triphase.settings.schema import SourceSettings
+
+
+def main() -> None:
+    """Run both sides in turn, print the table and the JSON line."""
+    options = _options()
+    refused: list[TriphaseError] = []
+    comparisons = read_preferences(SourceSettings(path=str(options.data)), Path(), refused=refused.append)
+    trained, heldout = _parts(comparisons, options)
+    print(f"{len(trained)} trained, {len(heldout)} held out, {len(refused)} rows cannot be read", file=sys.stderr)
+    longer = mean_over_prompts([_longer(each) for each in heldout])
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        files = [_write(Path(scratch) / name, part) for name, part in (("trained", trained), ("heldout", heldout))]
+        for command in _commands(options, files, scratch):
+            rows.append(run_side(command))
+    print(f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5} accuracy (95 %)         loss in nats per pair (95 %)")
+    print(f"{'longer wins':<45} {_shown(longer)}")
+    for row in rows:
+        for name, margins in row["margins"].items():
+            accuracy, loss = judged(margins)
+            rate = f"{row['learning_rate']:g}"
+            place = f"{row['what'] + ' ' + name:<22} {row['layers']:<7} {rate:<8} {row['seed']:<5}"
+            print(f"{place} {_shown(accuracy)}  {_shown(loss)}")
+            row[name] = {"accuracy": accuracy.value, "loss": loss.value}
+    kept = [{key: value for key, value in row.items() if key != "margins"} for row in rows]
+    print(json.dumps({"trained": len(trained), "heldout": len(heldout), "rows": kept}))
+
+
+def judged(margins: Sequence[float]) -> tuple[Interval, Interval]:
+    """Accuracy and Bradley–Terry loss of score differences chosen − rejected, one for each prompt."""
+    right = [1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margins]
+    losses = [max(0.0, -margin) + math.log1p(math.exp(-abs(margin))) for margin in margins]
+    accuracy, loss = mean_over_prompts(right), mean_over_prompts(losses)
+    assert accuracy is not None and loss is not None
+    return accuracy, loss
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--peer", help="the peer's Python; without it ours alone runs")
+    parser.add_argument("--trained", type=int, default=500)
+    parser.add_argument("--heldout", type=int, default=199)
+    parser.add_argument("--longest", type=int, default=660, help="characters of a conversation")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--layers", default="all,10", help="with commas: all, or how many from the top")
+    parser.add_argument("--peer-rates", default="3e-4,1e-3", help="learning rates of the peer, with commas")
+    dtype = "bfloat16" if prefers_bfloat16("cpu") else "float32"
+    parser.add_argument("--dtype", default=dtype, help="of the base, on both sides (default here: %(default)s)")
+    return parser.parse_args()
+
+
+def _commands(options: argparse.Namespace, files: Sequence[str], scratch: str) -> Iterator[list[str]]:
+    for seed in options.seeds.split(","):
+        for layers in options.layers.split(","):
+            yield [sys.executable, "-m", "benchmarks.ours_preferences", *files, layers, options.dtype, seed]
+            for rate in options.peer_rates.split(",") if options.peer else ():
+                model = str(model_directory("embedded:smollm2"))
+                place = [str(HERE / "peer_preferences.py"), model, *files, layers, options.dtype, rate, seed, scratch]
+                yield [options.peer, *place]
+
+
+def _parts(comparisons: Sequence[Comparison], options: argparse.Namespace) -> tuple[list[Comparison], list[Comparison]]:
+    first: dict[str, Comparison] = {}
+    for each in comparisons:
+        size = sum(len(message.content) for message in each.prompt.messages) + max(len(each.chosen), len(each.rejected))
+        if size < options.longest:
+            first.setdefault(each.prompt.id, each)
+    chosen = list(first.values())
+    trained, heldout = chosen[: options.trained], chosen[options.trained :][: options.heldout]
+    if len(heldout) < options.heldout:
+        sys.exit(f"{options.data}: {len(chosen)} prompts are short enough; lower --trained or --heldout")
+    return trained, heldout
+
+
+def _write(path: Path, comparisons: Sequence[Comparison]) -> str:
+    path = path.with_suffix(".jsonl")
+    with path.open("w", encoding="utf-8") as lines:
+        for each in comparisons:
+            row: dict[str, Any] = {
+                "prompt": [{"role": message.role, "content": message.content} for message in each.prompt.messages],
+                "chosen": [{"role": "assistant", "content": each.chosen}],
+                "rejected": [{"role": "assistant", "content": each.rejected}],
+            }
+            lines.write(json.dumps(row) + "\n")
+    return str(path)
+
+
+def _longer(each: Comparison) -> float:
+    chosen, rejected = len(each.chosen.split()), len(each.rejected.split())
+    return 1.0 if chosen > rejected else 0.5 if chosen == rejected else 0.0
+
+
+def _shown(interval: Interval | None) -> str:
+    assert interval is not None and interval.low is not None and interval.high is not None
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The loss of a microbatch of rankings, and what is told of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from triphase.objectives.preference import bradley_terry_loss
+from triphase.records.types import Pair
+from triphase.settings.schema import RewardSettings
+from triphase.tokens.encoding import EncodedGroup
+from triphase.training.linear import StackedPairs
+
+
+@dataclass(frozen=True, slots=True)
+class PairLoss:
+    """The part of a step's loss that comes from some of its rankings.
+
+    Attributes:
+        objective: () what is minimized: with margins, label smoothing and centering.
+        nll: the plain Bradley–Terry loss of the same pairs, in nats per pair.
+        scores: (N,) without gradient.
+        correct, decided: pairs in the labeled order (equal scores count ½), of those that are no ties.
+    """
+
+    objective: Tensor
+    nll: float
+    scores: Tensor
+    correct: float
+    decided: int
+
+
+def pair_loss(
+    scores: Tensor,
+    groups: Sequence[EncodedGroup],
+    pairs: Sequence[Sequence[Pair]],
+    settings: RewardSettings,
+    group_count: int,
+) -> PairLoss:
+    """The loss of the (N,) scores of all responses of these groups; ``group_count`` rankings make up the step."""
+    stacked = stack_pairs(groups, pairs).to(scores.device)
+    at = (stacked.first, stacked.second, stacked.target)
+    objective, metrics = bradley_terry_loss(
+        scores,
+        *at,
+        group=stacked.group,
+        margin=stacked.margin,
+        label_smoothing=settings.label_smoothing,
+        centering=settings.centering,
+        group_count=group_count,
+    )
+    nll, _ = bradley_terry_loss(scores.detach(), *at, group=stacked.group, group_count=group_count)
+    decided = metrics.decided_count
+    correct = 0.0 if metrics.preference_accuracy is None else float(metrics.preference_accuracy) * decided
+    return PairLoss(objective, float(nll), scores.detach(), correct, decided)
+
+
+def stack_pairs(groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]]) -> StackedPairs:
+    """The pairs of several groups, by index into all of their responses."""
+    rows: list[tuple[int, int, float, float, int]] = []
+    start = 0
+    for number, (group, members) in enumerate(zip(groups, pairs, strict=True)):
+        rows += [(start + p.first, start + p.second, p.target, p.margin, number) for p in members]
+        start += len(group.responses)
+    return StackedPairs(*(torch.tensor(column) for column in zip(*rows, strict=True)))
