@@ -122,7 +122,11 @@ def test_paths_are_relative_to_the_file_and_hub_ids_stay(tmp_path: Path) -> None
             BASE.replace("kl-coefficient: 1e-2", "kl-coefficient: 1\n  kl_coefficient: 2"),
             "my.yaml:11: kl_coefficient is given twice (first on line 10)",
         ),
-        (BASE.replace("name: my", "name: 1"), "my.yaml:1: name: 1 is not allowed; it must be text"),
+        (
+            BASE.replace("name: my", "name: 1"),
+            "my.yaml:1: name: 1 is not allowed; it must be letters, digits, `.`, `_` and `-`, no spaces, "
+            "beginning with a letter or digit",
+        ),
         (
             BASE.replace("weight: 2", "weight: -2"),
             "my.yaml:7: data.demonstrations.0.weight: -2 is not allowed; it must be a number above 0",
