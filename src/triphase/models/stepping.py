@@ -23,6 +23,8 @@ from triphase.models.products import product_dtype
 _PROBE_LENGTH = 6
 _PROMPTS = ((3, 5, 7, 11, 2), (4,), (6, 9))
 _TOKENS = (8, 1, 9)
+_PLACES = (0.5, 0.31, 0.77)
+"""Where in the vocabulary the probes stand: rarely used tokens at its start have states that rounding alone upsets."""
 _READ_TOKENS = 2048  # that `WholeStepper` reads at once
 _FAILURES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
@@ -144,11 +146,20 @@ def stepper_for(backbone: Backbone) -> type[Stepper]:
     return WholeStepper
 
 
-@torch.no_grad()
 def steps_rightly(kind: type[Stepper], backbone: Backbone) -> bool:
-    """Whether a stepper gives the states of the full pass: after prompts of several lengths, some steps, a row less."""
+    """Whether a stepper gives the states of the full pass: after prompts of several lengths, some steps, a row less.
+
+    A wrong cache is wrong for all tokens. In bfloat16 a few tokens have states that rounding alone throws far (a row
+    with SmolLM2's token 1 moved by 60 %, all others by under 0.01 %), so one of three probes that agrees will do.
+    """
+    return any(_steps_rightly(kind, backbone, int(place * len(backbone.head_weight))) for place in _PLACES)
+
+
+@torch.no_grad()
+def _steps_rightly(kind: type[Stepper], backbone: Backbone, first: int) -> bool:
+    """The same for the tokens behind ``first``."""
     vocabulary = len(backbone.head_weight)
-    rows = [[token % vocabulary for token in prompt] for prompt in _PROMPTS]
+    rows = [[(first + token) % vocabulary for token in prompt] for prompt in _PROMPTS]
     try:
         stepper = kind(backbone)
         stepper.read(rows, pad_id=0, room=len(_TOKENS))
@@ -158,8 +169,9 @@ def steps_rightly(kind: type[Stepper], backbone: Backbone) -> bool:
             if number == len(_TOKENS) - 1:
                 stepper.keep([0, 2])
                 rows = [rows[0], rows[2]]
-            stepper.step(torch.full((len(rows),), token % vocabulary, device=backbone.device))
-            rows = [[*row, token % vocabulary] for row in rows]
+            following = (first + token) % vocabulary
+            stepper.step(torch.full((len(rows),), following, device=backbone.device))
+            rows = [[*row, following] for row in rows]
         return _are_states_of(stepper.hidden, rows, backbone)
     except _FAILURES:
         return False  # its cache is of another kind
