@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.commands.small_run import do, settings, write_data
 
-from triphase.commands import label, pipeline
+from triphase.commands import label, pipeline, reward_gate
 from triphase.commands.main import main
 from triphase.commands.reward_gate import RewardModelRefused, require_reward_model
 from triphase.records.types import Ranking
@@ -115,3 +115,13 @@ def test_what_the_fit_of_the_head_found_is_kept(folder: Path) -> None:
     assert rows[0]["reward/head_penalty"] == head["penalty"] and rows[0]["reward/head_loss"] == head["loss"]
     assert rows[0]["reward/head_heldout_loss"] == head["reward/heldout_loss"]
     assert not any("reward/head_penalty" in row for row in rows[1:])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"1", b"[]", b"{}", b"\xff\xfe"])
+def test_a_damaged_verdict_is_told_and_judged_again(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "verdict.json"
+    path.write_bytes(content)
+    assert reward_gate._refused(path) is None
+    assert "verdict.json is damaged; the reward model is judged again" in caplog.text

@@ -91,11 +91,18 @@ def _refusal(run: Run, verdict: ChanceVerdict) -> str:
 
 
 def _refused(path: Path) -> str | None:
-    """The fingerprint of the rankings that the refused reward model was judged on; None where none was refused."""
+    """The fingerprint of the rankings that the refused reward model was judged on; None where none was refused.
+
+    A verdict that cannot be read counts as none, with a word: the reward model is judged again.
+    """
     if not path.is_file():
         return None
-    found: Any = json.loads(path.read_text(encoding="utf-8"))
-    return str(found.get("rankings"))
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        return str(found["rankings"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        _log.warning("%s is damaged; the reward model is judged again", path)
+        return None
 
 
 def _rankings(run: Run) -> str:
