@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from triphase.commands import pipeline
 from triphase.commands.open_run import open_policy
-from triphase.commands.rundir import day_begun
+from triphase.commands.provenance import day_begun
 from triphase.commands.verify import verify_run
 from triphase.embedded.tiny import tiny_directory
 from triphase.records.types import Message
@@ -57,7 +57,7 @@ def test_the_day_is_kept_and_a_repetition_on_another_day_is_the_same(
         def today(cls) -> date:
             return date(cls.year_now, 2, 3)
 
-    monkeypatch.setattr("triphase.commands.rundir.date", Day)
+    monkeypatch.setattr("triphase.commands.provenance.date", Day)
     chosen, run = dated_settings(tmp_path), tmp_path / "runs" / "small"
     do(chosen, pipeline.run_sft)
     assert yaml.safe_load((run / "config.yaml").read_text())["begun"] == "2001-02-03" == day_begun(run)
@@ -82,7 +82,7 @@ def test_a_run_of_an_older_version_has_the_day_of_its_configuration(tmp_path: Pa
     import os
 
     path = tmp_path / "config.yaml"
-    path.write_text(json.dumps({"settings": {}}))
+    path.write_text(json.dumps({"settings": {"name": "small"}}))
     os.utime(path, (981_200_000, 981_200_000))
     assert day_begun(tmp_path) == "2001-02-03"
     assert day_begun(tmp_path / "none") == date.today().isoformat()

@@ -31,8 +31,8 @@ def test_ids_that_look_like_paths_stay_ids(tmp_path: Path) -> None:
     small_run.write_data(folder)
     rows = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
     for index, row in enumerate(rows):
-        row["id"] = f"{CLIMBING[index]}" if index < len(CLIMBING) else f"../{index}"
-        row["kind"] = CLIMBING[index % len(CLIMBING)]
+        row["id"] = CLIMBING[index][:200] if index < len(CLIMBING) else f"../{index}"
+        row["kind"] = CLIMBING[index % len(CLIMBING)][:80]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = [json.loads(line) for line in (folder / "demonstrations.jsonl").read_text().splitlines()]
     for index, row in enumerate(lines):
@@ -45,7 +45,7 @@ def test_ids_that_look_like_paths_stay_ids(tmp_path: Path) -> None:
     assert made and {name for name in made if not name.startswith("deep/deeper/runs")} == set()
     assert not {name for name in set(os.listdir("/tmp")) - outside if "outside" in name}
     with run.store() as store:
-        assert {prompt.id for prompt in store.prompts()} >= set(CLIMBING)
+        assert {prompt.id for prompt in store.prompts()} >= {name[:200] for name in CLIMBING}
 
 
 @pytest.mark.parametrize("name", CLIMBING)
