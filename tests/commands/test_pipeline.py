@@ -7,6 +7,7 @@ import pytest
 from tests.commands.small_run import do, files_of, settings, write_data
 
 from triphase.commands import pipeline
+from triphase.commands.run import Run
 from triphase.errors import DataError, RunError
 from triphase.training.state import Stopped
 
@@ -74,6 +75,23 @@ def test_stopped_in_each_phase_and_continued_it_ends_with_the_same_weights(whole
             do(settings(tmp_path), step)
     assert stops >= 3  # the three that train
     assert weights(files_of(tmp_path)) == weights(files_of(whole))
+
+
+def test_a_stop_right_behind_the_last_sample_loses_no_note(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    chosen = settings(tmp_path, method="lora")
+    with pytest.raises(Stopped):
+        do(chosen, pipeline.run_sft, stop_in_sampling)
+    noted = tmp_path / "runs" / "small" / "sampling.json"
+    assert not noted.exists()
+    do(chosen, pipeline.run_sampling)
+    assert json.loads(noted.read_text())["responses"] > 0
+
+
+def stop_in_sampling(run: Run) -> None:
+    """Every response is sampled and kept, and the person asks to stop before the step ends."""
+    run.stop.asked = True
+    pipeline.run_sampling(run)
 
 
 def test_another_seed_gives_other_weights(whole: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from triphase.commands.preflight import examine_run, needs_reward_model, require
 from triphase.commands.references import SFT_MODEL, reference_samples
 from triphase.commands.reward_gate import require_reward_model, set_refused_aside
 from triphase.commands.run import Run, as_split
-from triphase.commands.store_contents import note_sampled
+from triphase.commands.store_contents import is_noted, note_sampled
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import SampleLog
@@ -106,6 +106,10 @@ def run_sampling(run: Run) -> None:
         done = {response.prompt_id for response in store.responses() if response.model == SFT_MODEL}
         missing = [prompt for prompt in run.prompts() if prompt.id not in done]
         if not missing:
+            # A run that was stopped behind its last samples has not noted them yet.
+            if not is_noted(run.path):
+                report_empty_samples(store, SFT_MODEL)
+                note_sampled(run.path, store)
             return
         count = settings.sampling.responses_per_prompt
         shared = run.model()

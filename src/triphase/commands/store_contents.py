@@ -17,6 +17,11 @@ def note_sampled(run: Path, store: Store) -> None:
     write_json(run / SAMPLED, {"responses": len(store.responses())})
 
 
+def is_noted(run: Path) -> bool:
+    """Whether what was sampled is noted."""
+    return (run / SAMPLED).is_file()
+
+
 def require_contents(run: Path, store: Store) -> None:
     """At least as many responses and rankings as the finished steps noted; nothing is ever removed from a store.
 
