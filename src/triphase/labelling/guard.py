@@ -162,7 +162,7 @@ class Hardened:
             except Exception:
                 _log.exception("a request failed: %s %s", scope["method"], scope["path"][:200].encode("unicode_escape"))
                 if not started:
-                    message = "Something went wrong here. Nothing of this request was kept."
+                    message = "Something went wrong here. Look whether your change is there before you send it again."
                     await _say(request, 500, message)(scope, receive, hardened)
 
     def _is_ours(self, host: str) -> bool:
