@@ -3,8 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from triphase.embedded.registry import PREFIX, model_directory, public_name
-from triphase.errors import ModelError, TriphaseError
+from triphase.embedded.registry import PREFIX, model_directory, public_name, require_embedded
+from triphase.errors import TriphaseError
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
 
@@ -66,10 +66,7 @@ def place_without_torch(name: str) -> None:
     from triphase.models.places import directory_of
 
     if name.startswith(PREFIX):
-        if name.removeprefix(PREFIX) not in ("smollm2", "tiny"):
-            raise ModelError(
-                f"model.name: there is no embedded model {name!r}; write embedded:smollm2 or embedded:tiny"
-            )
+        require_embedded(name)
         return
     directory = directory_of(name)
     if directory is not None and is_adapter(directory):

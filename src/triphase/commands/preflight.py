@@ -68,9 +68,8 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...]) -> None:
     """What can be said without a record or a weight.
 
     Raises:
-        SettingsError: no prompt can leave room for its response.
+        SettingsError: no prompt can leave room for its response, or the gold score's package is not installed.
         ServerError: a server's token is not set, or its client is not installed.
-        ModelError: the gold score's package is not installed.
     """
     for split in _SPLITS:
         for name, tokens in response_limits(settings, split):

@@ -6,6 +6,20 @@ from pathlib import Path
 from triphase.errors import SettingsError
 
 PREFIX = "embedded:"
+_MODELS = ("smollm2", "tiny")
+
+
+def require_embedded(name: str) -> str:
+    """The name of an embedded model behind ``embedded:``.
+
+    Raises:
+        SettingsError: there is no such embedded model.
+    """
+    found = name.removeprefix(PREFIX)
+    if found not in _MODELS:
+        known = " or ".join(f"{PREFIX}{model}" for model in _MODELS)
+        raise SettingsError(f"model.name: there is no embedded model {name!r}; write {known}")
+    return found
 
 
 def model_directory(name: str) -> Path:
@@ -17,12 +31,7 @@ def model_directory(name: str) -> Path:
     from triphase.embedded.smollm import smollm2_directory
     from triphase.embedded.tiny import tiny_directory
 
-    match name.removeprefix(PREFIX):
-        case "smollm2":
-            return smollm2_directory()
-        case "tiny":
-            return tiny_directory() / "model"
-    raise SettingsError(f"model.name: there is no embedded model {name!r}; write embedded:smollm2 or embedded:tiny")
+    return smollm2_directory() if require_embedded(name) == "smollm2" else tiny_directory() / "model"
 
 
 def public_name(name: str) -> tuple[str, str]:
