@@ -243,3 +243,12 @@ def test_bare_prompts_stay_prompts(tmp_path: Path, row: dict) -> None:
             "instruction",
             "input",
         }
+
+
+@pytest.mark.parametrize(("given", "strength"), [(-2, 2), (3, 3), (0, None)])
+def test_a_strength_is_no_margin_that_the_loss_would_ask_for(tmp_path: Path, given: int, strength: int | None) -> None:
+    row = {"prompt": PROMPT, "response_1": "river stone", "response_2": "mud", "preference_strength": given}
+    with open_store(tmp_path) as store:
+        imported(store, tmp_path, row)
+        (answer,) = store.answers()
+        assert (answer.strength, answer.margin) == (strength, None)

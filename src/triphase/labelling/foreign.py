@@ -154,12 +154,13 @@ def _rating(row: Row, name: str, value: Any) -> float | None:
 # --- Two responses ------------------------------------------------------------------------------------------------
 
 
-def _pair(row: Row, columns: tuple[str, str], first: float, *, margin: float | None = None, model: str = "") -> Rows:
+def _pair(row: Row, columns: tuple[str, str], first: float, *, strength: int | None = None, model: str = "") -> Rows:
     """A vote for the first response (``first`` above 0), for the second (below), or for neither."""
     winner = "a" if first > 0 else "b" if first < 0 else "tie"
     values = {
         **prompt_in(row, row.values, columns), "response_a": row.values[columns[0]],
-        "response_b": row.values[columns[1]], "winner": winner, "margin": margin, "model_a": model, "model_b": model,
+        "response_b": row.values[columns[1]], "winner": winner, "strength": strength,
+        "model_a": model, "model_b": model,
     }  # fmt: skip
     yield "votes", derived(row, values)
 
@@ -177,11 +178,11 @@ def _webgpt(row: Row) -> Rows:
 
 
 def _steered(columns: tuple[str, str], judge: str) -> Callable[[Row], Rows]:
-    """HelpSteer: below 0 the first is better, and by how much."""
+    """HelpSteer: below 0 the first is better, and how strongly, which is no margin of scores."""
 
     def convert(row: Row) -> Rows:
-        strength = cells.number(row, judge, row.values[judge], least=-1e11)
-        return _pair(row, columns, -strength, margin=abs(strength) or None)
+        strength = cells.whole(row, judge, row.values[judge], -4, 4)
+        return _pair(row, columns, -strength, strength=abs(strength) or None)
 
     return convert
 
