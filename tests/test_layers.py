@@ -1,4 +1,4 @@
-"""A folder imports only from the layers under it; records, store and labelling never bring torch in."""
+"""A folder imports only from the layers under it; records, store and labeling never bring torch in."""
 
 import ast
 import subprocess
@@ -15,14 +15,14 @@ LAYERS = (
     ("batches", "store"),
     ("models",),
     ("training", "monitoring", "rollouts"),
-    ("phases", "labelling", "reports"),
+    ("phases", "labeling", "reports"),
     ("embedded",),
     ("commands",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 # Inside the lowest layer: who may import whom.
 WITHIN = {("settings", "errors"), ("records", "errors"), ("records", "settings")}
-WITHOUT_TORCH = ("errors", "settings", "records", "store", "labelling")
+WITHOUT_TORCH = ("errors", "settings", "records", "store", "labeling")
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -88,7 +88,7 @@ def test_torch_is_not_imported(folder: str) -> None:
             assert heavy == [], path
 
 
-def test_the_labelling_side_starts_where_torch_cannot_be_imported() -> None:
+def test_the_labeling_side_starts_where_torch_cannot_be_imported() -> None:
     names = [
         ".".join(("triphase", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for path in modules()

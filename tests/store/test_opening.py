@@ -144,8 +144,9 @@ def test_a_closed_store_is_one_file(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_store_and_labelling_need_no_torch() -> None:
-    modules = "triphase.store, triphase.labelling.application, triphase.labelling.simulated, triphase.commands.label"
+def test_store_and_labeling_need_no_torch() -> None:
+    labeling = "triphase.labeling.web.application, triphase.labeling.simulation.simulated"
+    modules = f"triphase.store, {labeling}, triphase.commands.label"
     code = f"import {modules}, sys; print([m for m in ('torch', 'pandas', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -15,11 +15,11 @@ from typing import Literal
 from rich.console import Console
 
 from triphase.errors import SettingsError, TriphaseError
-from triphase.labelling import accounts, invitations, plan
-from triphase.labelling.context import ServerSettings
-from triphase.labelling.invitations import OPERATOR
-from triphase.labelling.simulated import Gold
-from triphase.labelling.statistics import collect
+from triphase.labeling.quality.statistics import collect
+from triphase.labeling.simulation.simulated import Gold
+from triphase.labeling.web.context import ServerSettings
+from triphase.labeling.work import accounts, invitations, plan
+from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.visible import visible
 from triphase.settings.schema import LabellingSettings
 from triphase.store import Store, open_store
@@ -58,8 +58,8 @@ def serve(
         address: how people reach the page, where that differs; a proxy needs it.
         create: make the store where there is none.
     """
-    from triphase.labelling import serving
-    from triphase.labelling.application import create_application
+    from triphase.labeling.web import serving
+    from triphase.labeling.web.application import create_application
 
     serving.check_safe(host, certificate, behind_proxy, address)
     serving.check_certificate(certificate, key)
@@ -103,7 +103,7 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
         files: what to import; the format follows from the columns. Importing again adds nothing.
         heldout_share: share of the prompts kept for evaluation where records do not say their split.
     """
-    from triphase.labelling import importing
+    from triphase.labeling.exchange import importing
 
     settings, seed = settings_of_store(run_or_store)
     is_new = not has_store(run_or_store)
@@ -132,7 +132,7 @@ def export_file(
         path: the file to write, .jsonl or .parquet.
         format: comparisons as TRL reads them; rankings, one line for each answer; store, everything (.jsonl).
     """
-    from triphase.labelling import exporting
+    from triphase.labeling.exchange import exporting
 
     with opened(run_or_store, must_exist=True) as store:
         done = exporting.export_file(store, path, format)
@@ -143,7 +143,7 @@ def export_file(
 
 def stats(run_or_store: str, /) -> None:
     """Print what the lead's page shows: progress, agreement, and each labeler's record."""
-    from triphase.labelling.telling import tell
+    from triphase.labeling.quality.telling import tell
 
     with opened(run_or_store, must_exist=True) as store:
         tell(collect(store, time.time()), console)
@@ -167,11 +167,11 @@ def simulate(
         seed: fixes their choices.
         think_seconds: pause between two answers of one labeler.
     """
-    from triphase.labelling import serving
-    from triphase.labelling.application import create_application
-    from triphase.labelling.simulate_http import simulate_over_http
-    from triphase.labelling.simulated import SimulatedLabelers
-    from triphase.labelling.telling import tell
+    from triphase.labeling.quality.telling import tell
+    from triphase.labeling.simulation.simulate_http import simulate_over_http
+    from triphase.labeling.simulation.simulated import SimulatedLabelers
+    from triphase.labeling.web import serving
+    from triphase.labeling.web.application import create_application
 
     if labelers < 1:
         raise SettingsError(f"--labelers {labelers}: at least one labeler is needed")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from triphase.commands.label import opened, say, settings_of_store
 from triphase.errors import TriphaseError
-from triphase.labelling import plan
+from triphase.labeling.work import plan
 from triphase.monitoring.progress import progress_for
 
 _AT_ONCE = 64

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from triphase.commands.label import opened, say, settings_of_store
 from triphase.errors import RunError
-from triphase.labelling import audit, plan
-from triphase.labelling.invitations import OPERATOR
+from triphase.labeling.work import audit, plan
+from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.types import Prompt, Response
 
 

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from triphase.commands.label import console, opened, say
 from triphase.errors import SettingsError
-from triphase.labelling import accounts, standing
-from triphase.labelling.invitations import OPERATOR
+from triphase.labeling.work import accounts, standing
+from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.visible import visible
 
 

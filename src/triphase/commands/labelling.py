@@ -6,8 +6,8 @@ from typing import Any
 from triphase.commands.label import PAGE
 from triphase.commands.run import Run
 from triphase.errors import WaitingForPeople
-from triphase.labelling.agreement import pairwise_agreement, ranking_alpha
-from triphase.labelling.simulated import SimulatedLabelers, simulate_rankings
+from triphase.labeling.quality.agreement import pairwise_agreement, ranking_alpha
+from triphase.labeling.simulation.simulated import SimulatedLabelers, simulate_rankings
 from triphase.objectives.calibration import noise_ceiling_from_agreement
 from triphase.records.files import write_json
 from triphase.store import Store
@@ -42,7 +42,7 @@ def label(run: Run) -> None:
 def _import_preferences(run: Run, store: Store) -> None:
     comparisons = run.data.comparisons()
     if comparisons:
-        from triphase.labelling.importing import import_comparisons
+        from triphase.labeling.exchange.importing import import_comparisons
 
         import_comparisons(store, comparisons)
 

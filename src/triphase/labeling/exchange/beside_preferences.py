@@ -1,0 +1,40 @@
+"""What a row of ``chosen`` and ``rejected`` says beside the two texts, as our own export of comparisons writes it."""
+
+from dataclasses import dataclass
+
+from triphase.labeling.exchange import cells
+from triphase.labeling.exchange.cells import absent
+from triphase.labeling.exchange.formats import IMPORTED
+from triphase.labeling.exchange.ranked import PURPOSES
+from triphase.records.lines import Row
+from triphase.store.answers import Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The model of one of the two responses, and the ranking that they come from."""
+
+    model: str = IMPORTED
+    purpose: Purpose = "label"
+    strength: int | None = None
+    submitted_at: float = 0.0
+
+
+def side_of(row: Row) -> tuple[Side, Side]:
+    """What a row says of chosen and of rejected."""
+    values = row.values
+    said = "label" if absent(values.get("purpose")) else cells.one_of(row, "purpose", values["purpose"], PURPOSES)
+    purpose = next(known for known in PURPOSES if known == said)
+    at, strength = values.get("submitted_at"), values.get("strength")
+    moment = 0.0 if absent(at) else cells.moment(row, "submitted_at", at)
+    strong = None if absent(strength) else cells.whole(row, "strength", strength, 1, 4)
+    sides = []
+    for name in ("chosen", "rejected"):
+        model = values.get(f"{name}_model")
+        sides.append(
+            Side(
+                IMPORTED if absent(model) else cells.word(row, f"{name}_model", model, cells.LONGEST_MODEL),
+                purpose, strong, moment,
+            )
+        )  # fmt: skip
+    return sides[0], sides[1]

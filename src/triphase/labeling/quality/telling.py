@@ -1,0 +1,90 @@
+"""The statistics as text: what ``label stats`` prints and the lead's page shows."""
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from triphase.labeling.quality.agreement import Estimate
+from triphase.labeling.quality.statistics import Statistics
+from triphase.records.visible import visible
+
+
+def tell(figures: Statistics, console: Console) -> None:
+    """Print progress, agreement and each labeler's record."""
+    console.print(Group(*_parts(figures)))
+
+
+def _parts(figures: Statistics) -> list[RenderableType]:
+    progress = figures.progress
+    pace = "" if progress.per_hour is None else f", {progress.per_hour:.0f} an hour"
+    left = "" if progress.seconds_left is None else f", about {progress.seconds_left / 3600:.1f} h of work left"
+    head = Table(show_header=False, box=None)
+    for name, value in (
+        ("answers", f"{progress.filled} of {progress.seats} seats over {progress.items} items{pace}{left}"),
+        ("rankings that count", str(figures.rankings)),
+        ("open flags", str(progress.open_flags)),
+        ("prompts ranked by several", str(figures.overlapping_prompts)),
+        ("agreement, ordered pairs", _estimate(figures.agreement.value)),
+        ("agreement with ties", _estimate(figures.agreement.with_ties)),
+        ("Krippendorff's alpha, places (ordinal)", _number(figures.alpha_places)),
+        ("Krippendorff's alpha, pairs (nominal)", _number(figures.alpha_pairs)),
+        ("earlier of two neighbours preferred", _estimate(figures.position)),
+        ("longer response preferred", _estimate(figures.length)),
+    ):
+        head.add_row(name, value)
+    parts: list[RenderableType] = [head]
+    if figures.labelers:
+        parts += [_labelers(figures)]
+    if figures.by_pair:
+        parts += [_pairs(figures)]
+    return parts
+
+
+def _labelers(figures: Statistics) -> Table:
+    """One block a labeler: ten columns side by side would not fit a screen of eighty characters."""
+    table = Table(title="Labelers", title_justify="left", show_header=False)
+    for one in figures.labelers:
+        table.add_section()
+        state = "" if one.status == "active" else f", {one.status}"
+        table.add_row(
+            _name(f"{one.name}{state}"),
+            f"{one.answers} answers, {one.skipped} skipped, {_number(one.median_seconds, 0)} s each (median)",
+        )
+        for name, value in (
+            ("agreement", one.agreement.value), ("gold accuracy", one.gold), ("self-consistency", one.consistency),
+            ("earlier preferred", one.position), ("longer preferred", one.length),
+        ):  # fmt: skip
+            if value is not None:
+                table.add_row(f"  {name}", _estimate(value))
+    return table
+
+
+def _pairs(figures: Statistics) -> Table:
+    table = Table(title="Each two labelers", title_justify="left")
+    for column in ("labelers", "ordered pairs", "agreement", "with ties", "kappa"):
+        table.add_column(column, justify="left" if column == "labelers" else "right")
+    for pair, found in figures.by_pair.items():
+        pairs = "0" if found.value is None else str(found.value.pairs)
+        table.add_row(
+            _name(" · ".join(pair)),
+            pairs,
+            _estimate(found.value),
+            _estimate(found.with_ties),
+            _number(figures.kappas[pair]),
+        )
+    return table
+
+
+def _name(text: str) -> Text:
+    """A name as it stands: nothing in it is markup or acts on the terminal."""
+    return Text(visible(text).replace("\n", " "))
+
+
+def _estimate(value: Estimate | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value.value:.1f} % ({100 * value.low:.0f}–{100 * value.high:.0f})"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

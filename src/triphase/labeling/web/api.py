@@ -1,0 +1,199 @@
+"""The labeler's page speaks to these routes in JSON. Responses are known by position only: the page is blind."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Request
+from itsdangerous import BadSignature, URLSafeSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
+
+from triphase.labeling.web import desk
+from triphase.labeling.web.context import Context
+from triphase.labeling.web.guard import LABELER, GuardedRoute, access
+from triphase.labeling.work import submission
+from triphase.labeling.work.assignment import next_assignment
+from triphase.labeling.work.submission import AnswerError, Given, SeatGone, Taken
+from triphase.store.rows import storable
+
+router = APIRouter(prefix="/api", route_class=GuardedRoute)
+Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Note = Annotated[str, Field(max_length=2000), AfterValidator(storable)]
+Place = Annotated[int, Field(ge=1, le=9)]
+Quality = Annotated[int, Field(ge=1, le=7)]
+Result = TypeVar("Result")
+
+
+class Body(BaseModel):
+    """What a route takes: nothing unknown in it, and nothing turned into another type (true is no number)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Draft(Body):
+    """A half-made answer, by position."""
+
+    places: list[Place | None] = Field(max_length=9)
+    strength: Annotated[int, Field(ge=1, le=4)] | None = None
+    quality: list[Quality | None] = Field(default=[], max_length=9)
+    note: Note = ""
+    seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
+
+
+class AnswerBody(Draft):
+    """An answer to a seat, or with ``corrects`` to an earlier answer of one's own."""
+
+    assignment: Id | None = None
+    corrects: str | None = Field(default=None, max_length=200)
+    receipt: str = Field(default="", max_length=2000)
+    next: bool = True
+
+    def given(self) -> Given:
+        """As the store takes it."""
+        return Given(self.places, self.seconds, self.strength, self.quality, self.note)
+
+
+class DraftBody(Draft):
+    """A draft of the answer to a seat."""
+
+    assignment: Id
+
+
+class SkipBody(Body):
+    """Why an item is given back."""
+
+    assignment: Id
+    reason: str = Field(max_length=80)
+    note: Note = ""
+
+
+class FlagBody(Body):
+    """What is wrong with the prompt, or with the response at ``position``."""
+
+    assignment: Id
+    position: Annotated[int, Field(ge=0, le=8)] | None = None
+    reason: str = Field(max_length=40)
+    note: Note = ""
+
+
+def _of(request: Request) -> tuple[Context, str]:
+    return request.app.state.context, request.state.session.name
+
+
+def _next(connection: Connection, context: Context, name: str) -> dict[str, Any] | None:
+    taken = next_assignment(connection, name, context.settings, seed=context.server.seed, now=context.now())
+    if taken is None:
+        return None
+    shown = desk.shown(connection, taken.prompt_id, taken.order_shown)
+    receipt = URLSafeSerializer(context.key, salt="seat").dumps([taken.id, name, list(taken.order_shown)])
+    return {
+        "assignment": taken.id, **shown, "expires_at": taken.expires_at, "draft": taken.draft, "receipt": receipt,
+    }  # fmt: skip
+
+
+@router.get("/next")
+@access(LABELER)
+async def next_item(request: Request) -> dict[str, Any]:
+    """The item that the labeler holds, or a new one; ``item`` is null where nothing is left."""
+    context, name = _of(request)
+    return {"item": await context.write(lambda connection: _next(connection, context, name))}
+
+
+@router.post("/answers")
+@access(LABELER)
+async def answer(request: Request, body: AnswerBody) -> dict[str, Any]:
+    """Take an answer, and by ``next`` return the next item with the receipt."""
+    context, name = _of(request)
+
+    def work(connection: Connection) -> dict[str, Any]:
+        taken = _take(connection, context, name, body)
+        found: dict[str, Any] = {"ranking": taken.ranking_id, "status": taken.status}
+        if body.next:
+            found["item"] = _next(connection, context, name)
+        return found
+
+    return await context.write(work)
+
+
+def _take(connection: Connection, context: Context, name: str, body: AnswerBody) -> Taken:
+    now = context.now()
+    if body.corrects is not None:
+        return submission.correct(connection, name, body.corrects, body.given(), now=now)
+    if body.assignment is None:
+        raise AnswerError("name the assignment, or the answer that this corrects")
+    try:
+        return submission.submit(connection, name, body.assignment, body.given(), now=now)
+    except SeatGone:
+        order = _receipt(context, name, body)
+        if order is None:
+            raise
+        return submission.submit_late(connection, name, body.assignment, order, body.given(), now=now)
+
+
+def _receipt(context: Context, name: str, body: AnswerBody) -> list[str] | None:
+    """The order in which this seat was once shown to this labeler, if the receipt is ours."""
+    try:
+        seat, labeler, order = URLSafeSerializer(context.key, salt="seat").loads(body.receipt)
+    except (BadSignature, ValueError, TypeError):
+        return None
+    return order if (seat, labeler) == (body.assignment, name) else None
+
+
+@router.put("/drafts")
+@access(LABELER)
+async def draft(request: Request, body: DraftBody) -> dict[str, bool]:
+    """Keep a half-made answer; ``kept`` is false where the seat has gone to someone else."""
+    context, name = _of(request)
+    content = body.model_dump(exclude={"assignment"})
+    return {
+        "kept": await context.write(
+            lambda connection: submission.save_draft(connection, name, body.assignment, content, now=context.now())
+        )
+    }
+
+
+@router.post("/skips")
+@access(LABELER)
+async def skip(request: Request, body: SkipBody) -> dict[str, Any]:
+    """Give an item back with a reason, and return the next."""
+    context, name = _of(request)
+
+    def work(connection: Connection) -> dict[str, Any]:
+        submission.skip(connection, name, body.assignment, body.reason, body.note, now=context.now())
+        return {"item": _next(connection, context, name)}
+
+    return await context.write(work)
+
+
+@router.post("/flags")
+@access(LABELER)
+async def flag(request: Request, body: FlagBody) -> dict[str, bool]:
+    """Tell the lead about something."""
+    context, name = _of(request)
+    await _write(
+        context,
+        lambda connection: submission.flag(
+            connection, name, body.assignment, body.position, body.reason, body.note, now=context.now()
+        ),
+    )
+    return {"kept": True}
+
+
+@router.get("/history")
+@access(LABELER)
+async def history(request: Request, back: Annotated[int, Field(ge=0, le=100_000)] = 0) -> dict[str, Any]:
+    """One's own answer, ``back`` answers ago, to be looked at and corrected; null beyond the first."""
+    context, name = _of(request)
+    return {"answer": await context.read(lambda connection: desk.past_answer(connection, name, back))}
+
+
+@router.get("/progress")
+@access(LABELER)
+async def progress(request: Request) -> dict[str, Any]:
+    """How far one is, how fast, and how much is left."""
+    context, name = _of(request)
+    return await context.read(lambda connection: desk.progress(connection, name, context.now()))
+
+
+async def _write(context: Context, work: Callable[[Connection], Result]) -> Result:
+    return await context.write(work)

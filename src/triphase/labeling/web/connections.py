@@ -1,0 +1,129 @@
+"""Connections of the page that end: no client can hold one by sending, or reading, without end.
+
+uvicorn closes idle connections between two requests only. A client that sends half a request keeps its connection for
+ever, and a few hundred of those use up the file descriptors, after which nobody gets in. Here a request must be whole
+within ``REQUEST_SECONDS`` and its answer taken within ``ANSWER_SECONDS``; where all places are taken, the oldest
+connection without a whole request makes room for the new one.
+"""
+
+import asyncio
+import logging
+import resource
+import time
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+REQUEST_SECONDS = 20.0
+ANSWER_SECONDS = 600.0
+MOST_CONNECTIONS = 2000
+KEPT_DESCRIPTORS = 64
+"""For the store, the log, and what else the process opens."""
+_MINUTE = 60.0
+_log = logging.getLogger("triphase.labeling")
+
+
+class OncePerMinute(logging.Filter):
+    """Lets one line of a kind through in a minute, and tells with the next how many were left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        kind, now = str(record.msg)[:80], time.monotonic()
+        if now - self._last.get(kind, -_MINUTE) < _MINUTE:
+            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            return False
+        self._last[kind] = now
+        left_out = self._left_out.pop(kind, 0)
+        if left_out:
+            record.msg = f"{record.msg} ({left_out} such lines left out)"
+        if "out of system resource" in kind:
+            record.exc_info = None
+        return True
+
+
+def places() -> int:
+    """How many connections may be open at the same time; the limit of descriptors is raised as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + KEPT_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if raised > soft:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(8, min(MOST_CONNECTIONS, soft - KEPT_DESCRIPTORS))
+
+
+def quiet_logs() -> None:
+    """A flood of connections writes a line a minute, not a traceback each."""
+    for name in ("asyncio", "uvicorn.error", "triphase.labeling"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, OncePerMinute) for one in logger.filters):
+            logger.addFilter(OncePerMinute())
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP/1.1 on one connection, with a time for each part of it."""
+
+    most = MOST_CONNECTIONS
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.since = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client came."""
+        super().connection_made(transport)
+        if len(self.connections) > self.most:
+            self._make_room()
+        self._begin(REQUEST_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client, or this side, closed the connection."""
+        self._end_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """A part of a request came."""
+        super().data_received(data)
+        if self.cycle is not None and not self.waits and not self.cycle.response_complete:
+            self._begin(ANSWER_SECONDS)
+
+    def on_response_complete(self) -> None:
+        """An answer is sent; the next request may come."""
+        self.since = time.monotonic()
+        self._begin(REQUEST_SECONDS)
+        super().on_response_complete()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a request, or the rest of one, is still to come."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
+    def give_up(self) -> None:
+        """Close the connection whatever is under way on it."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.abort()
+
+    def _make_room(self) -> None:
+        """Close the oldest connection without a whole request; this one where all others are at work."""
+        there = [one for one in self.connections if isinstance(one, BoundedProtocol) and not one.transport.is_closing()]
+        if len(there) > self.most:
+            _log.warning("more than %d connections; the oldest without a whole request are closed", self.most)
+            min((one for one in there if one.waits), key=lambda one: one.since).give_up()
+
+    def _begin(self, seconds: float) -> None:
+        self._end_timer()
+        self._timer = self.loop.call_later(seconds, self.give_up)
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,220 @@
+"""The lead's pages: progress and trust, labelers, flags, guidelines and the audit."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Path, Query, Request
+from sqlalchemy import func, insert, select, update
+from starlette.responses import RedirectResponse, Response
+
+from triphase.labeling.quality.statistics import Statistics, collect
+from triphase.labeling.web import charts
+from triphase.labeling.web.context import Context
+from triphase.labeling.web.guard import LEAD, MOST_GUIDELINES, GuardedRoute, access
+from triphase.labeling.web.rendering import page
+from triphase.labeling.work import accounts, audit, invitations, plan, standing
+from triphase.labeling.work.people import AccountError
+from triphase.store.rows import storable
+from triphase.store.schema import flags, guidelines
+
+router = APIRouter(prefix="/lead", route_class=GuardedRoute)
+_KEPT_SECONDS = 10.0
+
+
+async def statistics_of(context: Context) -> Statistics:
+    """All figures; kept for ten seconds, since they take long over many rankings."""
+    kept = context.kept_statistics
+    now = context.now()
+    if kept is None or not 0 <= now - kept[0] < _KEPT_SECONDS:
+        kept = (now, await context.slow(lambda: collect(context.store, now)))
+        context.kept_statistics = kept
+    return kept[1]
+
+
+@router.get("")
+@access(LEAD)
+async def overview(request: Request) -> Response:
+    """Progress with forecast, agreement, and each labeler at a glance."""
+    figures = await statistics_of(request.app.state.context)
+    days = [
+        (datetime.fromtimestamp(day * 86400, UTC).strftime("%d %b"), float(count))
+        for day, count in figures.progress.by_day
+    ]
+    values = {
+        "figures": figures,
+        "days": charts.bars(days, "Answers per day (UTC)"),
+        "matrix": charts.matrix(figures.by_pair, "Agreement of each two labelers, percent of ordered pairs"),
+    }
+    return page(request, "lead-overview.html", values)
+
+
+@router.get("/labelers")
+@access(LEAD)
+async def people(request: Request) -> Response:
+    """Every labeler's record, and invitations."""
+    return await _people(request, "")
+
+
+async def _people(request: Request, link: str, status: int = 200, problem: str = "") -> Response:
+    context: Context = request.app.state.context
+    figures = await statistics_of(context)
+    now = context.now()
+    everyone, waiting = await context.read(
+        lambda connection: (
+            accounts.accounts(connection),
+            invitations.open_ones(connection, now),
+        )
+    )
+    records = {record.name: record for record in figures.labelers}
+
+    def chart(part: str, title: str, mark: float | None = None) -> Any:
+        rows = [(record.name, getattr(record, part)) for record in figures.labelers]
+        return charts.intervals(rows, title, mark)
+
+    values = {
+        "people": everyone, "records": records, "waiting": waiting, "link": link, "problem": problem,
+        "agreement": charts.intervals(
+            [(record.name, record.agreement.value) for record in figures.labelers], "Agreement with the others, percent"
+        ),
+        "gold": chart("gold", "Gold accuracy, percent"),
+        "consistency": chart("consistency", "Self-consistency, percent"),
+        "position": chart("position", "Prefers the earlier of two neighbours, percent", 0.5),
+        "length": chart("length", "Prefers the longer response, percent", 0.5),
+    }  # fmt: skip
+    return page(request, "lead-labelers.html", values, status)
+
+
+@router.post("/invitations")
+@access(LEAD)
+async def invite(
+    request: Request, role: Annotated[str, Form(max_length=20)], name: Annotated[str, Form(max_length=80)] = ""
+) -> Response:
+    """Make an invitation link; it is shown once."""
+    context: Context = request.app.state.context
+    by = request.state.session.name
+    try:
+        token = await context.write(
+            lambda connection: invitations.invite(connection, role, now=context.now(), by=by, name=name.strip() or None)
+        )
+    except AccountError as error:
+        return await _people(request, "", 422, str(error))
+    address = context.server.address or str(request.base_url)
+    return await _people(request, f"{address.rstrip('/')}/invitation/{token}")
+
+
+@router.post("/invitations/{id}/revoke")
+@access(LEAD)
+async def revoke(request: Request, id: str) -> Response:
+    """Void an invitation that nobody used yet."""
+    context: Context = request.app.state.context
+    by = request.state.session.name
+    try:
+        await context.write(lambda connection: invitations.revoke(connection, id, now=context.now(), by=by))
+    except AccountError as error:
+        return await _people(request, "", 422, str(error))
+    return RedirectResponse("/lead/labelers", status_code=303)
+
+
+@router.post("/labelers/{name}/status")
+@access(LEAD)
+async def set_status(request: Request, name: str, status: Annotated[str, Form(max_length=20)]) -> Response:
+    """Pause, withdraw or reactivate someone."""
+    context: Context = request.app.state.context
+    by = request.state.session.name
+    try:
+        await context.write(lambda connection: standing.set_status(connection, name, status, now=context.now(), by=by))
+    except AccountError as error:
+        return await _people(request, "", 422, str(error))
+    context.kept_statistics = None
+    return RedirectResponse("/lead/labelers", status_code=303)
+
+
+@router.get("/flags")
+@access(LEAD)
+async def flag_queue(request: Request, state: Annotated[str, Query(max_length=10)] = "open") -> Response:
+    """What labelers flagged; open ones, or all."""
+    context: Context = request.app.state.context
+    query = select(flags).order_by(flags.c.resolved_at.is_not(None), flags.c.id.desc()).limit(500)
+    if state != "all":
+        query = query.where(flags.c.resolved_at.is_(None))
+    found = await context.read(lambda connection: connection.execute(query).all())
+    return page(request, "lead-flags.html", {"flags": found, "state": state})
+
+
+@router.post("/flags/{number}")
+@access(LEAD)
+async def resolve_flag(
+    request: Request,
+    number: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    resolution: Annotated[str, Form(max_length=2000)] = "",
+) -> Response:
+    """Say what was done about a flag."""
+    context: Context = request.app.state.context
+    by, now = request.state.session.name, context.now()
+    said = storable(resolution.strip() or "seen")
+
+    def work(connection: Any) -> None:
+        open_one = (flags.c.id == number, flags.c.resolved_at.is_(None))
+        values = {"resolution": said, "resolved_by": by, "resolved_at": now}
+        if connection.execute(update(flags).where(*open_one).values(values)).rowcount:
+            audit.note(connection, at=now, who=by, action="flag resolved", subject=str(number), after={"said": said})
+
+    await context.write(work)
+    return RedirectResponse("/lead/flags", status_code=303)
+
+
+@router.get("/guidelines")
+@access(LEAD)
+async def guidelines_form(request: Request) -> Response:
+    """The guidelines, with their earlier versions."""
+    context: Context = request.app.state.context
+    query = select(guidelines).order_by(guidelines.c.version.desc())
+    found = await context.read(lambda connection: connection.execute(query).all())
+    return page(request, "lead-guidelines.html", {"versions": found})
+
+
+@router.post("/guidelines")
+@access(LEAD)
+async def save_guidelines(request: Request, text: Annotated[str, Form(max_length=MOST_GUIDELINES)]) -> Response:
+    """A new version; earlier ones stay."""
+    context: Context = request.app.state.context
+    by, now = request.state.session.name, context.now()
+    kept = storable(text.replace("\r\n", "\n").strip())
+
+    def work(connection: Any) -> None:
+        latest = connection.execute(select(func.max(guidelines.c.version))).scalar() or 0
+        row = {"version": latest + 1, "text": kept, "created_by": by, "created_at": now}
+        connection.execute(insert(guidelines), row)
+        audit.note(connection, at=now, who=by, action="guidelines changed", subject=f"version {latest + 1}")
+
+    await context.write(work)
+    return RedirectResponse("/lead/guidelines", status_code=303)
+
+
+@router.post("/order")
+@access(LEAD)
+async def order_by_scores(request: Request) -> Response:
+    """Order the waiting items anew by the reward model's scores in the store."""
+    context: Context = request.app.state.context
+    by, now = request.state.session.name, context.now()
+
+    def work() -> None:
+        count = plan.reprioritise(context.store, context.settings, seed=context.server.seed)
+        with context.store.transaction() as connection:
+            audit.note(connection, at=now, who=by, action="items ordered", subject="store", after={"items": count})
+
+    await context.slow(work)
+    return RedirectResponse("/lead", status_code=303)
+
+
+@router.get("/audit")
+@access(LEAD)
+async def audit_page(
+    request: Request,
+    who: Annotated[str, Query(max_length=80)] = "",
+    before: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+) -> Response:
+    """The newest deeds first."""
+    context: Context = request.app.state.context
+    found = await context.read(lambda connection: audit.entries(connection, who=who, before_id=before))
+    return page(request, "lead-audit.html", {"entries": found, "who": who})

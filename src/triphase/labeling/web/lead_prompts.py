@@ -1,0 +1,112 @@
+"""The lead's pages about prompts: the samples browser, conflicts and their decision, gold answers, downloads."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from triphase.errors import StoreError
+from triphase.labeling.exchange.exporting import FORMATS, export_lines
+from triphase.labeling.web.context import Context
+from triphase.labeling.web.guard import LEAD, GuardedRoute, access
+from triphase.labeling.web.rendering import page
+from triphase.labeling.web.samples import PAGE_SIZE, Filters, choices, detail, samples
+from triphase.labeling.work import plan
+from triphase.labeling.work.conflicts import adjudicate, conflicts
+from triphase.store.rows import storable
+
+router = APIRouter(prefix="/lead", route_class=GuardedRoute)
+Word = Annotated[str, Query(max_length=200)]
+
+
+@router.get("/samples")
+@access(LEAD)
+async def browse(
+    request: Request,
+    text: Word = "",
+    split: Word = "",
+    kind: Word = "",
+    model: Annotated[str, Query(max_length=400)] = "",
+    labeler: Word = "",
+    state: Word = "",
+    number: Annotated[int, Query(alias="page", ge=0, le=100_000)] = 0,
+) -> Response:
+    """Prompts with filters."""
+    context: Context = request.app.state.context
+    filters = Filters(
+        storable(text), storable(split), storable(kind), storable(model), storable(labeler), state, number
+    )
+    (found, total), offered = await context.read(lambda connection: (samples(connection, filters), choices(connection)))
+    values = {"samples": found, "total": total, "filters": filters, "choices": offered, "page_size": PAGE_SIZE}
+    return page(request, "lead-samples.html", values)
+
+
+@router.get("/conflicts")
+@access(LEAD)
+async def conflict_list(request: Request) -> Response:
+    """Prompts on which labelers contradict each other."""
+    context: Context = request.app.state.context
+    found = await context.slow(lambda: conflicts(context.store))
+    return page(request, "lead-conflicts.html", {"conflicts": found[:300], "total": len(found)})
+
+
+@router.get("/prompt")
+@access(LEAD)
+async def prompt_page(request: Request, id: Word) -> Response:
+    """Everything about one prompt, and the forms to decide it."""
+    return await _prompt(request, id, "")
+
+
+@router.post("/prompt")
+@access(LEAD)
+async def decide(request: Request, id: Word) -> Response:
+    """Adjudicate, let the disagreement stand, or set a gold answer."""
+    context: Context = request.app.state.context
+    by, now = request.state.session.name, context.now()
+    form = await request.form(max_files=0, max_fields=60)
+    note = storable(str(form.get("note", ""))[:2000])
+    decision = str(form.get("decision", ""))
+
+    def work(connection: Any) -> None:
+        found = detail(connection, storable(id))
+        if found is None:
+            raise StoreError("there is no such prompt")
+        places = {}
+        for number, response in enumerate(found.responses):
+            given = str(form.get(f"place-{number}", ""))
+            if given.isascii() and given.isdigit() and 1 <= int(given[:4]) <= 99:
+                places[response.id] = int(given[:4])
+        if decision == "gold":
+            plan.add_gold(connection, found.prompt.id, places, now=now, by=by)
+        elif decision in ("rank", "stand"):
+            adjudicate(connection, found.prompt.id, places if decision == "rank" else None, note, by=by, now=now)
+        else:
+            raise StoreError(f"{decision!r} is not a decision; use the buttons of the page")
+
+    try:
+        await context.write(work)
+    except StoreError as error:
+        return await _prompt(request, id, str(error), 422)
+    return RedirectResponse(str(request.url_for("prompt_page").include_query_params(id=id)), status_code=303)
+
+
+@router.get("/export/{name}")
+@access(LEAD)
+async def download(request: Request, name: str) -> Response:
+    """Comparisons or rankings as JSON lines."""
+    context: Context = request.app.state.context
+    if name not in FORMATS:
+        message = f"There is no export {name!r}; there are: {', '.join(FORMATS)}."
+        return page(request, "message.html", {"title": "Export", "message": message}, 404)
+    text = await context.slow(lambda: "".join(export_lines(context.store, name)))
+    headers = {"content-disposition": f'attachment; filename="{name}.jsonl"'}
+    return Response(text, media_type="application/x-ndjson", headers=headers)
+
+
+async def _prompt(request: Request, id_: str, problem: str, status: int = 200) -> Response:
+    context: Context = request.app.state.context
+    found = await context.read(lambda connection: detail(connection, storable(id_)))
+    if found is None:
+        return page(request, "message.html", {"title": "Prompt", "message": "There is no such prompt."}, 404)
+    names = {response.id: number for number, response in enumerate(found.responses, start=1)}
+    return page(request, "lead-prompt.html", {"detail": found, "names": names, "problem": problem}, status)

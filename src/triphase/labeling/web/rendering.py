@@ -1,0 +1,53 @@
+"""Templates to pages. Everything is escaped; what comes from models and people goes through ``visible``."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse
+
+from triphase.labeling.web.texts import markdown
+from triphase.records.visible import visible
+
+HERE = Path(__file__).parent
+
+
+def _moment(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):  # a store of an older version may hold any number
+        return f"{seconds:g} s"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "visible": visible, "markdown": markdown, "moment": _moment, "percent": _percent, "number": _number,
+    }  # fmt: skip
+    return environment
+
+
+_templates = _environment()
+
+
+def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
+    """A page, with the person who is signed in and the token for its forms."""
+    session = getattr(request.state, "session", None)
+    known = {"session": session, "csrf": session.csrf if session else "", "path": request.url.path}
+    return HTMLResponse(_templates.get_template(template).render({**known, **values}), status)

@@ -1,0 +1,119 @@
+"""Running the application with uvicorn: in the foreground for people, in a thread for simulations and tests."""
+
+import contextlib
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import FastAPI
+
+from triphase.errors import SettingsError
+from triphase.labeling.web.connections import BoundedProtocol, places, quiet_logs
+
+_EVERY_HOST = ("0.0.0.0", "::")  # noqa: S104
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_safe(host: str, certificate: Path | None, behind_proxy: bool, address: str | None = None) -> None:
+    """Refuse to send passwords over a network in clear text, and to guess what the page is called."""
+    if (behind_proxy or host in _EVERY_HOST) and address is None:
+        raise SettingsError(
+            f"{'--behind-proxy' if behind_proxy else f'--host {host}'} needs --address, the address under which people "
+            "reach the page (https://label.example.org): links are made of it, and requests to other hosts are refused"
+        )
+    if address is not None and (not address.startswith(("http://", "https://")) or not host_of(address)):
+        raise SettingsError(f"--address {address} is no http(s) address; write for example https://label.example.org")
+    if not is_loopback(host) and certificate is None and not behind_proxy:
+        raise SettingsError(
+            f"host {host} can be reached from other machines, and passwords would travel in clear text; give "
+            "--certificate and --key, or --behind-proxy where a proxy with TLS stands before it"
+        )
+
+
+def host_of(address: str) -> str:
+    """The host in an address, in small letters; empty where there is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+def hosts(host: str, address: str | None) -> tuple[str, ...]:
+    """The hosts under which the page may be asked for."""
+    named = (host_of(address),) if address else ()
+    here = ("127.0.0.1", "localhost", "::1") if is_loopback(host) else ()
+    return (*here, host.lower(), *named)
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A socket at this address, so that what is in the way is known before anything else is done."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise SettingsError(
+            f"{host}:{port} cannot be served ({error.strerror or error}); give another --port, or end what serves there"
+        ) from error
+
+
+def check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Refuse a certificate that cannot be used."""
+    if certificate is None:
+        if key is not None:
+            raise SettingsError(f"--key {key} belongs to a certificate; give --certificate too")
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except OSError as error:  # what ssl itself finds wrong is an OSError too
+        raise SettingsError(
+            f"--certificate {certificate} with --key {key} cannot be used ({error.strerror or error}); give both as PEM"
+        ) from error
+
+
+def run(
+    app: FastAPI, listening: socket.socket, *, certificate: Path | None = None, key: Path | None = None,
+    proxy: bool = False,
+) -> None:  # fmt: skip
+    """Serve until interrupted; what was acknowledged is in the store."""
+    BoundedProtocol.most = places()
+    config = uvicorn.Config(
+        app, log_level="warning", ssl_certfile=certificate, ssl_keyfile=key, server_header=False, ws="none",
+        http=BoundedProtocol, proxy_headers=proxy, forwarded_allow_ips="127.0.0.1" if proxy else "",
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    quiet_logs()
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def in_thread(app: FastAPI, port: int = 0) -> Iterator[str]:
+    """Serve on loopback while the block runs; gives the address."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", server_header=False, http=BoundedProtocol, ws="none")
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,128 @@
+"""Signing in and out. The cookie carries a signed random token; the store keeps the token's hash only."""
+
+import secrets
+from dataclasses import dataclass
+
+from itsdangerous import BadSignature, Signer
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from triphase.labeling.work import audit
+from triphase.labeling.work.accounts import verify
+from triphase.labeling.work.people import AccountError, digest
+from triphase.store.schema import labelers, meta, sessions, sign_ins
+
+SESSION_HOURS = 14.0
+WINDOW_SECONDS = 900.0
+MOST_FAILURES_OF_NAME = 8
+MOST_FAILURES_OF_ADDRESS = 40
+_CLOCK_SECONDS = 60.0
+"""So much may the clocks of two servers over one store differ."""
+
+
+class TooManyAttempts(AccountError):
+    """The rate limit of signing in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Who is signed in, and the token that proves that a form came from our own page."""
+
+    name: str
+    role: str
+    status: str
+    csrf: str
+    token_hash: str
+
+
+def cookie_key(connection: Connection) -> str:
+    """The secret that signs cookies; made when first asked for."""
+    found: str | None = connection.execute(select(meta.c.value).where(meta.c.key == "cookie_key")).scalar()
+    if found is None:
+        found = secrets.token_urlsafe(32)
+        connection.execute(insert(meta), {"key": "cookie_key", "value": found})
+    return found
+
+
+def sealed(token: str, key: str) -> str:
+    """The cookie of a session token."""
+    return Signer(key, salt="triphase session").sign(token).decode()
+
+
+def unsealed(cookie: str, key: str) -> str | None:
+    """The token in a cookie that we signed, else None."""
+    try:
+        return Signer(key, salt="triphase session").unsign(cookie).decode()
+    except (BadSignature, UnicodeDecodeError):
+        return None
+
+
+def attempt(connection: Connection, name: str, address: str, now: float) -> int:
+    """Count an attempt to sign in as a failure, before its password is looked at; return its number for ``succeeded``.
+
+    Counting and checking are one transaction, so attempts that come at the same moment see each other. Failures from
+    after ``now`` (the clock was set back) are those of another time, and do not count.
+
+    Raises:
+        TooManyAttempts: too many failures for this name or from this address.
+    """
+    name, address = name[:80], address[:80]
+    for column, value, most in (
+        (sign_ins.c.name, name, MOST_FAILURES_OF_NAME),
+        (sign_ins.c.address, address, MOST_FAILURES_OF_ADDRESS),
+    ):
+        recent = select(func.count()).where(
+            column == value, sign_ins.c.at > now - WINDOW_SECONDS, sign_ins.c.at <= now + _CLOCK_SECONDS
+        )
+        if connection.execute(recent).scalar_one() >= most:
+            raise TooManyAttempts("too many attempts to sign in; wait a quarter of an hour and try again")
+    row = insert(sign_ins).values(name=name, address=address, at=now).returning(sign_ins.c.id)
+    return int(connection.execute(row).scalar_one())
+
+
+def succeeded(connection: Connection, number: int) -> None:
+    """Take back the failure that ``attempt`` counted: the password was right."""
+    connection.execute(delete(sign_ins).where(sign_ins.c.id == number))
+
+
+def password_hash(connection: Connection, name: str) -> str | None:
+    """What the password is compared with; None where nobody can sign in by this name."""
+    found: str | None = connection.execute(
+        select(labelers.c.password_hash).where(labelers.c.name == name, labelers.c.status != "withdrawn")
+    ).scalar()
+    return found
+
+
+def fits(password_hash_: str | None, password: str) -> bool:
+    """Whether the password is right. Slow on purpose: call it outside a transaction."""
+    return verify(password_hash_, password)
+
+
+def start(connection: Connection, name: str, *, now: float, old_token: str | None = None) -> str:
+    """Begin a session with a token of its own (an old one is ended, never taken over); return the token."""
+    if old_token is not None:
+        end(connection, digest(old_token))
+    token = secrets.token_urlsafe(32)
+    values = {
+        "token_hash": digest(token), "labeler": name, "csrf": secrets.token_urlsafe(24), "created_at": now,
+        "expires_at": now + SESSION_HOURS * 3600.0,
+    }  # fmt: skip
+    connection.execute(insert(sessions), values)
+    audit.note(connection, at=now, who=name, action="signed in", subject=name)
+    return token
+
+
+def find(connection: Connection, token: str, now: float) -> Session | None:
+    """The session of a token, if it has not ended and its person is not withdrawn."""
+    hashed = digest(token)
+    query = (
+        select(labelers.c.name, labelers.c.role, labelers.c.status, sessions.c.csrf)
+        .join(labelers, labelers.c.name == sessions.c.labeler)
+        .where(sessions.c.token_hash == hashed, sessions.c.expires_at > now, labelers.c.status != "withdrawn")
+    )
+    row = connection.execute(query).first()
+    return None if row is None else Session(row.name, row.role, row.status, row.csrf, hashed)
+
+
+def end(connection: Connection, token_hash: str) -> None:
+    """End one session, for good: a clock that goes back does not open it again."""
+    connection.execute(update(sessions).where(sessions.c.token_hash == token_hash).values(expires_at=0.0))

@@ -1,0 +1,92 @@
+"""Where labelers contradict each other, and what the lead decides."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from triphase.errors import StoreError
+from triphase.labeling.work import audit
+from triphase.records.types import Ranking
+from triphase.store import Store
+from triphase.store.answers import Answer
+from triphase.store.identity import ranking_id
+from triphase.store.labels import insert_answers
+from triphase.store.schema import adjudications, rankings
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A prompt whose labelers order pairs of responses in opposite ways."""
+
+    prompt_id: str
+    labelers: tuple[str, ...]
+    opposite: int
+    compared: int
+    best_differs: bool
+
+
+def conflicts(store: Store) -> list[Conflict]:
+    """Prompts with opposite orders and no decision yet: the most contradictory first."""
+    by_prompt: dict[str, list[Ranking]] = defaultdict(list)
+    for answer in store.answers():
+        if answer.purpose == "label":
+            by_prompt[answer.ranking.prompt_id].append(answer.ranking)
+    with store.reading() as connection:
+        decided = set(connection.execute(select(adjudications.c.prompt_id)).scalars())
+    found = [
+        _conflict(prompt, given) for prompt, given in by_prompt.items() if len(given) > 1 and prompt not in decided
+    ]
+    wanted = [conflict for conflict in found if conflict.opposite]
+    return sorted(wanted, key=lambda one: (-one.opposite / one.compared, not one.best_differs, one.prompt_id))
+
+
+def adjudicate(
+    connection: Connection, prompt_id: str, places: Mapping[str, int] | None, note: str, *, by: str, now: float
+) -> None:
+    """Decide a conflict: by a ranking of the lead's own, or (``places`` None) that the disagreement stands.
+
+    The lead's ranking overrules the others for the pairs that it orders; an earlier decision is superseded.
+    """
+    before = connection.execute(
+        select(rankings).where(
+            rankings.c.prompt_id == prompt_id, rankings.c.purpose == "adjudication", rankings.c.status == "active"
+        )
+    ).first()
+    if before is not None:
+        connection.execute(update(rankings).where(rankings.c.id == before.id).values(status="superseded"))
+    identity = None
+    if places is not None:
+        if len(places) < 2:
+            raise StoreError("a decision needs places for at least two responses; or let the disagreement stand")
+        rounds = connection.execute(select(func.count()).where(adjudications.c.prompt_id == prompt_id)).scalar_one()
+        identity = ranking_id(prompt_id, by, rounds, "adjudication")
+        ranking = Ranking(identity, prompt_id, by, dict(places), (), now, None, note)
+        insert_answers(connection, [Answer(ranking, "adjudication")])
+    row = {
+        "prompt_id": prompt_id, "ranking_id": identity, "decided_by": by, "decided_at": now,
+        "decision": "ranked" if places is not None else "stands", "note": note,
+    }  # fmt: skip
+    connection.execute(insert(adjudications), row)
+    audit.note(
+        connection, at=now, who=by, action="adjudicated", subject=prompt_id,
+        before=None if before is None else {"ranking": before.id, "places": before.places},
+        after={"ranking": identity, "places": None if places is None else dict(places)},
+    )  # fmt: skip
+
+
+def _conflict(prompt_id: str, given: list[Ranking]) -> Conflict:
+    opposite = compared = 0
+    for one, other in combinations(given, 2):
+        for first, second in combinations(sorted(one.places.keys() & other.places.keys()), 2):
+            a = one.places[first] - one.places[second]
+            b = other.places[first] - other.places[second]
+            if a and b:
+                compared += 1
+                opposite += (a > 0) != (b > 0)
+    best = {
+        tuple(sorted(id_ for id_, place in one.places.items() if place == min(one.places.values()))) for one in given
+    }
+    return Conflict(prompt_id, tuple(sorted(one.labeler for one in given)), opposite, max(compared, 1), len(best) > 1)

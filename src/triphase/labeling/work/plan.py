@@ -1,0 +1,198 @@
+"""Which prompts are put before labelers, how many labelers each gets, and in what order."""
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean, pstdev
+
+from sqlalchemy import Connection, insert, select, update
+
+from triphase.labeling.work import audit
+from triphase.settings.schema import LabellingSettings
+from triphase.store import Store
+from triphase.store.checks import RecordRefused
+from triphase.store.rows import as_json
+from triphase.store.schema import assignments, items, prompts, rankings, responses
+from triphase.store.schema import scores as scores_table
+
+MOST_RESPONSES = 9
+"""Places are given with the digits 1 to 9."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A prompt that becomes an item."""
+
+    prompt_id: str
+    response_ids: tuple[str, ...]
+    seats: int
+    chosen_by: str
+    priority: float
+
+
+def make_items(store: Store, settings: LabellingSettings, *, seed: int, now: float) -> int:
+    """Make items and seats for every prompt with 2 to 9 responses that has neither an item nor a ranking.
+
+    Return how many were made. Called when the server starts and after each import; running it again adds nothing.
+    """
+    with store.transaction() as connection:
+        candidates = _candidates(connection)
+        scores = _scores(connection)
+        planned = plan(candidates, scores, settings, seed=seed)
+        if planned:
+            _insert_items(connection, planned)
+            audit.note(
+                connection, at=now, who="triphase", action="items made", subject="store", after={"items": len(planned)}
+            )
+    if planned:
+        store.take_stock()
+    return len(planned)
+
+
+def plan(
+    candidates: Mapping[str, Sequence[str]],
+    scores: Mapping[str, Mapping[str, float]],
+    settings: LabellingSettings,
+    *,
+    seed: int,
+) -> list[Planned]:
+    """Order and overlap of the candidates (prompt → responses).
+
+    Without scores the order is random. With them, all but ``random_share`` come by the reward models' uncertainty;
+    the random ones are mixed in evenly, so that what is ranked first holds both at every moment.
+    """
+    draw = random.Random(f"items {seed} {len(candidates)}")  # noqa: S311 (an order, not a secret)
+    order = sorted(candidates)
+    draw.shuffle(order)
+    scored = (
+        [prompt for prompt in order if all(response in scores for response in candidates[prompt])] if scores else []
+    )
+    kept_random = round(settings.random_share * len(scored))
+    at_random = [prompt for prompt in order if prompt not in set(scored[kept_random:])]
+    active = sorted(scored[kept_random:], key=lambda prompt: uncertainty(candidates[prompt], scores))
+    chosen = [(index / max(len(at_random), 1), "random", prompt) for index, prompt in enumerate(at_random)]
+    chosen += [(index / max(len(active), 1), "active", prompt) for index, prompt in enumerate(active)]
+    made: list[Planned] = []
+    more = {prompt for prompt in order if draw.random() < settings.overlap_share}
+    for _, chosen_by, prompt in sorted(chosen):
+        seats = max(settings.overlap, settings.rankings_per_prompt) if prompt in more else settings.rankings_per_prompt
+        made.append(Planned(prompt, tuple(candidates[prompt]), seats, chosen_by, float(len(made))))
+    return made
+
+
+def uncertainty(response_ids: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> float:
+    """How sure the reward models are of the order of these responses; smaller is less sure.
+
+    The mean over pairs of |mean score difference| − standard deviation of that difference over the ensemble.
+    """
+    values = []
+    for one, other in combinations(response_ids, 2):
+        common = sorted(scores[one].keys() & scores[other].keys())
+        differences = [scores[one][scorer] - scores[other][scorer] for scorer in common]
+        if differences:
+            values.append(abs(fmean(differences)) - pstdev(differences))
+    return fmean(values) if values else float("inf")
+
+
+def reprioritise(store: Store, settings: LabellingSettings, *, seed: int) -> int:
+    """Order the items that nobody has begun anew by the scores now in the store; return how many."""
+    with store.transaction() as connection:
+        begun = select(assignments.c.item_id).where(assignments.c.state.in_(("leased", "done")))
+        query = select(items).where(items.c.kind == "label", items.c.id.not_in(begun)).with_for_update()
+        waiting = {row.prompt_id: row for row in connection.execute(query)}
+        candidates = {prompt: _ids(row.response_ids) for prompt, row in waiting.items()}
+        for each in plan(candidates, _scores(connection), settings, seed=seed):
+            item = waiting[each.prompt_id].id
+            values = {"priority": each.priority, "chosen_by": each.chosen_by}
+            connection.execute(update(items).where(items.c.id == item).values(values))
+            connection.execute(update(assignments).where(assignments.c.item_id == item).values(priority=each.priority))
+    return len(waiting)
+
+
+def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], *, now: float, by: str) -> bool:
+    """Make a prompt a gold item: its known answer measures labelers, and it is no comparison.
+
+    False where it is one already, with the same answer.
+    """
+    known = [row.id for row in connection.execute(select(responses.c.id).where(responses.c.prompt_id == prompt_id))]
+    unknown = sorted(set(places) - set(known))
+    if unknown or len(places) < 2:
+        raise RecordRefused(
+            "gold", prompt_id,
+            f"gold answer for prompt {prompt_id!r}: "
+            + (f"response {unknown[0]!r} does not belong to it" if unknown else "rank at least two responses"),
+        )  # fmt: skip
+    there = connection.execute(select(items).where(items.c.prompt_id == prompt_id, items.c.kind == "gold")).first()
+    values = {"response_ids": as_json([id_ for id_ in known if id_ in places]), "gold_places": as_json(dict(places))}
+    if there is not None and there.gold_places == values["gold_places"] and not there.closed:
+        return False
+    if there is None:
+        row = {
+            "prompt_id": prompt_id,
+            "kind": "gold",
+            "overlap": 0,
+            "chosen_by": "random",
+            "priority": 0.0,
+            "closed": False,
+        }
+        connection.execute(insert(items), {**row, **values})
+    else:
+        connection.execute(update(items).where(items.c.id == there.id).values(**values, closed=False))
+    seats = select(items.c.id).where(items.c.prompt_id == prompt_id, items.c.kind == "label")
+    waiting = (assignments.c.item_id.in_(seats), assignments.c.state == "open")
+    connection.execute(update(assignments).where(*waiting).values(state="closed"))
+    before = None if there is None else {"places": there.gold_places}
+    audit.note(
+        connection, at=now, who=by, action="gold answer set", subject=prompt_id, before=before, after=dict(places)
+    )
+    return True
+
+
+def _candidates(connection: Connection) -> dict[str, list[str]]:
+    taken = select(items.c.prompt_id).union(select(rankings.c.prompt_id).where(rankings.c.status == "active"))
+    query = (
+        select(responses.c.prompt_id, responses.c.id, responses.c.text)
+        .join(prompts)
+        .where(responses.c.prompt_id.not_in(taken))
+        .order_by(prompts.c.position, responses.c.position)
+    )
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in connection.execute(query):
+        found[row.prompt_id].setdefault(row.text, row.id)  # the same text twice is one response to rank
+    return {prompt: list(texts.values())[:MOST_RESPONSES] for prompt, texts in found.items() if len(texts) > 1}
+
+
+def _scores(connection: Connection) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in connection.execute(select(scores_table)):
+        found[row.response_id][row.scorer] = row.score
+    return dict(found)
+
+
+def _insert_items(connection: Connection, planned: Sequence[Planned]) -> None:
+    rows = [
+        {
+            "prompt_id": each.prompt_id, "kind": "label", "response_ids": as_json(list(each.response_ids)),
+            "overlap": each.seats, "chosen_by": each.chosen_by, "priority": each.priority, "closed": False,
+        }
+        for each in planned
+    ]  # fmt: skip
+    connection.execute(insert(items), rows)
+    made = {row.prompt_id: row.id for row in connection.execute(select(items).where(items.c.kind == "label"))}
+    seats = [
+        {
+            "item_id": made[each.prompt_id], "purpose": "label", "seat": str(number), "priority": each.priority,
+            "state": "open",
+        }
+        for each in planned
+        for number in range(each.seats)
+    ]  # fmt: skip
+    connection.execute(insert(assignments), seats)
+
+
+def _ids(text: str) -> list[str]:
+    found: list[str] = json.loads(text)
+    return found

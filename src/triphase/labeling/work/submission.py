@@ -1,0 +1,288 @@
+"""Taking an answer, a skip, a flag or a draft from a labeler: checked, idempotent, and nothing is lost.
+
+Handing in the same answer again (a retry after a lost reply) returns the first one; another answer to the same seat is
+refused, so that what is acknowledged is what is kept. An answer to a seat that went to another labeler after the lease
+had expired is kept as ``late``: it is no comparison, but it is not lost either.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, String, bindparam, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from triphase.errors import TriphaseError
+from triphase.labeling.work import audit
+from triphase.records.types import Ranking
+from triphase.store.answers import Answer, Purpose, Status
+from triphase.store.identity import ranking_id
+from triphase.store.rows import answer_of, answer_row, as_json
+from triphase.store.schema import assignments, drafts, flags, guidelines, items, labelers, rankings
+
+SKIP_REASONS = ("cannot decide", "all alike", "not my field", "unclear prompt", "other language", "other")
+FLAG_REASONS = ("unsafe", "wrong language", "broken", "personal data", "other")
+
+
+class AnswerError(TriphaseError):
+    """An answer that cannot be taken, and what to do."""
+
+
+class SeatGone(AnswerError):
+    """The seat is not the labeler's (any more)."""
+
+
+class Answered(AnswerError):
+    """The labeler has answered this seat before, and otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An answer as the page sends it: by position in the order shown, which is all that the page knows.
+
+    ``places``: for each position a place from 1, or None for not ranked. ``quality``: 1–7 or None for each position.
+    """
+
+    places: Sequence[int | None]
+    seconds: float | None = None
+    strength: int | None = None
+    quality: Sequence[int | None] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of an answer."""
+
+    ranking_id: str
+    status: Literal["active", "late"]
+
+
+def submit(connection: Connection, labeler: str, assignment_id: int, given: Given, *, now: float) -> Taken:
+    """Take an answer to a seat that the labeler holds."""
+    seat = _seat(connection, labeler, assignment_id)
+    before = connection.execute(_BEFORE, {"seat_id": assignment_id, "me": labeler}).all()
+    identity = ranking_id(seat.prompt_id, labeler, 0, assignment_id)
+    standing = [row for row in before if row.status != "withdrawn"]
+    if standing:
+        return _again(standing, given)
+    if before:
+        identity = ranking_id(seat.prompt_id, labeler, 0, [assignment_id, now])
+    if seat.labeler != labeler:
+        raise SeatGone("this item went to another labeler after your time for it had run out; take the next one")
+    if seat.state != "leased":
+        raise SeatGone("this item is closed; take the next one")
+    order: list[str] = json.loads(seat.order_shown)
+    answer = _answer(connection, seat, labeler, identity, order, given, now=now)
+    connection.execute(_DONE, {"seat_id": assignment_id})
+    connection.execute(insert(rankings), answer_row(answer))
+    return Taken(identity, "active")
+
+
+def submit_late(
+    connection: Connection, labeler: str, assignment_id: int, order: Sequence[str], given: Given, *, now: float
+) -> Taken:
+    """Keep an answer to a seat that has gone to someone else, outside the comparisons."""
+    seat = _seat(connection, labeler, assignment_id)
+    identity = ranking_id(seat.prompt_id, labeler, 0, assignment_id)
+    before = connection.execute(select(rankings).where(rankings.c.id == identity)).first()
+    if before is not None:
+        return _again([before], given)
+    answer = _answer(connection, seat, labeler, identity, list(order), given, now=now, status="late")
+    connection.execute(insert(rankings), answer_row(answer))
+    return Taken(identity, "late")
+
+
+def correct(connection: Connection, labeler: str, corrected: str, given: Given, *, now: float) -> Taken:
+    """Replace one's own earlier answer; the old one stays in the store as superseded."""
+    old = connection.execute(
+        select(rankings).where(rankings.c.id == corrected, rankings.c.labeler == labeler).with_for_update()
+    ).first()
+    if old is None:
+        raise AnswerError("this answer is not one of yours; reload the page")
+    rounds = select(func.count()).where(rankings.c.labeler == labeler, rankings.c.assignment_id == old.assignment_id)
+    done: int = connection.execute(rounds).scalar_one()
+    if old.status == "superseded":
+        return _same_correction(connection, old, given)
+    if old.status != "active":
+        raise AnswerError(f"this answer is {old.status} and cannot be changed")
+    before = answer_of(old)
+    identity = ranking_id(old.prompt_id, labeler, done, old.assignment_id)
+    answer = _answer(
+        connection, old, labeler, identity, list(before.ranking.order_shown), given, now=now,
+        assignment_id=old.assignment_id,
+    )  # fmt: skip
+    connection.execute(update(rankings).where(rankings.c.id == old.id).values(status="superseded"))
+    connection.execute(insert(rankings), answer_row(answer))
+    audit.note(
+        connection, at=now, who=labeler, action="answer corrected", subject=old.prompt_id,
+        before={"ranking": old.id, "places": before.ranking.places},
+        after={"ranking": identity, "places": answer.ranking.places},
+    )  # fmt: skip
+    return Taken(identity, "active")
+
+
+def skip(connection: Connection, labeler: str, assignment_id: int, reason: str, note: str, *, now: float) -> None:
+    """Give a seat back with a reason; it opens for others, and never comes back to this labeler."""
+    if reason not in SKIP_REASONS:
+        raise AnswerError(f"{reason!r} is not a reason; choose one of: {', '.join(SKIP_REASONS)}")
+    seat = _seat(connection, labeler, assignment_id)
+    identity = ranking_id(seat.prompt_id, labeler, 0, f"skip {assignment_id}")
+    before = connection.execute(select(rankings).where(rankings.c.id == identity)).first()
+    if before is not None:
+        if (before.skip_reason, before.note) != (reason, note):
+            raise Answered(f"you have skipped this item before ({before.skip_reason}), and that stands")
+        return
+    if seat.labeler != labeler or seat.state != "leased":
+        raise SeatGone("this item is not with you any more; take the next one")
+    ranking = Ranking(identity, seat.prompt_id, labeler, {}, tuple(json.loads(seat.order_shown)), now, None, note)
+    answer = Answer(ranking, seat.purpose, "skipped", assignment_id, latest_guideline(connection), skip_reason=reason)
+    connection.execute(insert(rankings), answer_row(answer))
+    opened: dict[str, Any] = {"state": "open", "labeler": None, "leased_at": None, "expires_at": None}
+    if seat.purpose != "label":
+        opened = {"state": "closed"}
+    connection.execute(update(assignments).where(assignments.c.id == assignment_id).values(**opened))
+
+
+def flag(
+    connection: Connection,
+    labeler: str,
+    assignment_id: int,
+    position: int | None,
+    reason: str,
+    note: str,
+    *,
+    now: float,
+) -> None:
+    """Tell the lead about a prompt, or about the response at a position."""
+    if reason not in FLAG_REASONS:
+        raise AnswerError(f"{reason!r} is not a reason; choose one of: {', '.join(FLAG_REASONS)}")
+    seat = _seat(connection, labeler, assignment_id)
+    order = json.loads(seat.order_shown or "[]")
+    if seat.labeler != labeler:
+        raise SeatGone("this item is not with you any more; take the next one")
+    if position is not None and not 0 <= position < len(order):
+        raise AnswerError(f"there is no response {position + 1}; this item has {len(order)}")
+    values = {
+        "prompt_id": seat.prompt_id, "response_id": None if position is None else order[position],
+        "labeler": labeler, "reason": reason, "note": note, "created_at": now,
+    }  # fmt: skip
+    connection.execute(insert(flags), values)
+
+
+def save_draft(
+    connection: Connection, labeler: str, assignment_id: int, content: Mapping[str, Any], *, now: float
+) -> bool:
+    """Keep a half-made answer; False where the seat is not the labeler's any more."""
+    holds = select(assignments.c.id).where(
+        assignments.c.id == assignment_id, assignments.c.labeler == labeler, assignments.c.state == "leased"
+    )
+    if connection.execute(holds).first() is None:
+        return False
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    row = {"assignment_id": assignment_id, "labeler": labeler, "content": as_json(dict(content)), "updated_at": now}
+    statement = dialect.insert(drafts).values(row)
+    changed = {"content": row["content"], "updated_at": now}
+    connection.execute(statement.on_conflict_do_update(index_elements=["assignment_id", "labeler"], set_=changed))
+    return True
+
+
+def latest_guideline(connection: Connection) -> int | None:
+    """The newest version of the guidelines; None where there are none."""
+    found: int | None = connection.execute(_GUIDELINE).scalar()
+    return found
+
+
+# Made once, since they are run for every answer.
+_SEAT = (
+    select(
+        assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.state, assignments.c.labeler,
+        assignments.c.leased_at, assignments.c.order_shown, items.c.prompt_id, items.c.response_ids, labelers.c.status,
+        select(func.max(guidelines.c.version)).scalar_subquery().label("guideline"),
+    )
+    .join(items, items.c.id == assignments.c.item_id)
+    .join(labelers, labelers.c.name == bindparam("me", type_=String))
+    .where(assignments.c.id == bindparam("seat_id"))
+    .with_for_update(of=assignments)
+)  # fmt: skip
+_BEFORE = select(rankings).where(
+    rankings.c.assignment_id == bindparam("seat_id"), rankings.c.labeler == bindparam("me", type_=String),
+    rankings.c.status != "skipped",
+)  # fmt: skip
+_DONE = update(assignments).where(assignments.c.id == bindparam("seat_id")).values(state="done")
+_GUIDELINE = select(func.max(guidelines.c.version))
+
+
+def _seat(connection: Connection, labeler: str, assignment_id: int) -> Row[*tuple[Any, ...]]:
+    seat = connection.execute(_SEAT, {"me": labeler, "seat_id": assignment_id}).first()
+    if seat is None:
+        raise SeatGone("there is no such item; reload the page")
+    if seat.status != "active":
+        raise AnswerError("you are paused: your work so far is kept; ask the lead")
+    return seat
+
+
+def _answer(
+    connection: Connection, seat: Row[*tuple[Any, ...]], labeler: str, identity: str, order: list[str], given: Given, *,
+    now: float, status: Status = "active", assignment_id: int | None = None,
+) -> Answer:  # fmt: skip
+    problem = _problem(given, len(order))
+    if problem:
+        raise AnswerError(problem)
+    places = {id_: place for id_, place in zip(order, given.places, strict=True) if place is not None}
+    quality = {id_: value for id_, value in zip(order, given.quality or [None] * len(order), strict=True) if value}
+    seconds = None if given.seconds is None else round(given.seconds, 2)
+    leased_at = getattr(seat, "leased_at", None)
+    if seconds is not None and leased_at is not None and now >= leased_at:  # the clock may have gone back
+        seconds = min(seconds, round(now - leased_at + 2.0, 2))
+    ranking = Ranking(identity, seat.prompt_id, labeler, places, tuple(order), now, seconds, given.note)
+    purpose: Purpose = seat.purpose
+    guideline = seat.guideline if hasattr(seat, "guideline") else latest_guideline(connection)
+    return Answer(ranking, purpose, status, assignment_id or seat.id, guideline, given.strength, None, quality)
+
+
+def _problem(given: Given, count: int) -> str | None:
+    if len(given.places) != count:
+        return f"{len(given.places)} places for {count} responses; reload the page"
+    if given.quality and len(given.quality) != count:
+        return f"{len(given.quality)} qualities for {count} responses; reload the page"
+    if all(place is None for place in given.places):
+        return "no response has a place yet; rank at least two, or skip"
+    if sum(place is not None for place in given.places) < 2:
+        return "only one response has a place; rank at least two, or skip"
+    if any(place is not None and not 1 <= place <= count for place in given.places):
+        return f"places go from 1 to {count}"
+    return None
+
+
+def _again(before: Sequence[Row[*tuple[Any, ...]]], given: Given) -> Taken:
+    """What became of an answer that is handed in again; another answer than those before is refused."""
+    for row in before:
+        if _is_same(row, given):
+            return Taken(row.id, "late" if row.status == "late" else "active")
+    raise Answered("you have answered this item before, and otherwise; press U to open that answer and change it")
+
+
+def _is_same(row: Row[*tuple[Any, ...]], given: Given) -> bool:
+    """Whether a stored answer says what ``given`` says; the time taken is no part of it."""
+    order = json.loads(row.order_shown)
+    places, quality = json.loads(row.places), json.loads(row.quality or "{}")
+    rated = list(given.quality or [None] * len(order))
+    return (
+        [places.get(id_) for id_ in order] == list(given.places)
+        and [quality.get(id_) for id_ in order] == rated
+        and (row.strength, row.note) == (given.strength, given.note)
+    )
+
+
+def _same_correction(connection: Connection, old: Row[*tuple[Any, ...]], given: Given) -> Taken:
+    newest = connection.execute(
+        select(rankings).where(
+            rankings.c.assignment_id == old.assignment_id, rankings.c.labeler == old.labeler,
+            rankings.c.status == "active",
+        )
+    ).first()  # fmt: skip
+    if newest is not None and _is_same(newest, given):
+        return Taken(newest.id, "active")
+    raise Answered("this answer was already corrected; open the newest one")

@@ -1,0 +1,169 @@
+"""What ``label export`` writes, ``label import`` and ``data.preferences`` take, with everything that was in it."""
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from triphase.commands import label
+from triphase.errors import StoreError
+from triphase.labeling.exchange.exporting import export_file
+from triphase.labeling.exchange.importing import import_comparisons, import_file
+from triphase.records.identity import prompt_id
+from triphase.records.reading import read_preferences
+from triphase.records.types import Message, Prompt, Ranking, Response
+from triphase.settings.schema import SourceSettings
+from triphase.store import Store, open_store
+from triphase.store.answers import Answer
+
+
+def fill(store: Store) -> None:
+    """24 responses, 9 of them finished, some empty and some alike, as a policy writes them; three people rank them."""
+    texts = ["a river stone", "mud", "", "mud", "clay and", " \n"]
+    for n in range(4):
+        store.add_prompts([Prompt(f"p{n}", (Message("user", f"name stone {n}"),), "geology", "train")])
+        store.add_responses(
+            Response(f"r{n}-{k}", f"p{n}", text, f"model-{k}", (6 * n + k) % 8 < 3, k or None)
+            for k, text in enumerate(texts)
+        )
+        shown = tuple(f"r{n}-{k}" for k in (5, 3, 1, 0, 2, 4))
+        common = {"prompt_id": f"p{n}", "submitted_at": 1.7e9 + n}
+        store.add_answers([
+            Answer(Ranking(f"k{n}a", labeler="ann", places={f"r{n}-{k}": k + 1 for k in range(6)}, order_shown=shown,
+                           seconds=12.5, note="so", **common), strength=3, guideline_version=2, quality={f"r{n}-0": 7}),
+            Answer(Ranking(f"k{n}b", labeler="bob", places={f"r{n}-4": 1, f"r{n}-0": 1, f"r{n}-1": 2}, order_shown=(),
+                           **common), margin=2.0),
+            Answer(Ranking(f"k{n}c", labeler="lea", places={f"r{n}-0": 1, f"r{n}-1": 2}, order_shown=(), **common),
+                   "adjudication"),
+            Answer(Ranking(f"k{n}d", labeler="bob", places={f"r{n}-1": 1}, order_shown=(), **common), "gold"),
+        ])  # fmt: skip
+
+
+def without_ids(answers: list[Answer]) -> list[Answer]:
+    plain = [dataclasses.replace(one, ranking=dataclasses.replace(one.ranking, id="")) for one in answers]
+    return sorted(plain, key=repr)
+
+
+def test_there_are_nine_finished_of_24(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        fill(store)
+        assert sum(one.finished for one in store.responses()) == 9 and len(store.responses()) == 24
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_rankings_come_back_whole(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "two").mkdir()
+    with open_store(tmp_path) as store, open_store(tmp_path / "two") as other:
+        fill(store)
+        done = export_file(store, tmp_path / f"r.{suffix}", "rankings")
+        assert (done.lines, done.left_out) == (16, {})
+        for new in (16, 0):
+            found = import_file(other, tmp_path / f"r.{suffix}")
+            assert (found.rankings, found.ignored) == (new, ())
+        assert sorted(other.responses(), key=repr) == sorted(store.responses(), key=repr)
+        assert other.prompts() == store.prompts()
+        assert without_ids(other.answers(counted=False)) == without_ids(store.answers(counted=False))
+        assert [Counter(group.pairs).total() for group in other.ranked_groups("train")] == [
+            Counter(group.pairs).total() for group in store.ranked_groups("train")
+        ]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_comparisons_keep_how_responses_ended(tmp_path: Path, suffix: str) -> None:
+    """In the label store and as preferences of a run; what no reader takes is left out, counted and said."""
+    for name in ("two", "three"):
+        (tmp_path / name).mkdir()
+    file = tmp_path / f"c.{suffix}"
+    with open_store(tmp_path) as store, open_store(tmp_path / "two") as other, open_store(tmp_path / "three") as third:
+        fill(store)
+        done = export_file(store, file, "comparisons")
+        # Ann's 15 pairs: 9 with one of the two empty sides, one of equal texts; of bob's three one is a tie.
+        assert done.left_out == {"pairs with an empty response": 36, "pairs of equal texts": 4}
+        assert done.lines == 4 * (5 + 2 + 1)
+        read = read_preferences(SourceSettings(path=str(file)), Path())
+        kept = [one for one in store.comparisons("train") if one.chosen.strip() and one.rejected.strip()]
+        assert sorted(read, key=repr) == sorted(kept, key=repr)
+        found = import_file(other, file)
+        assert found.rankings == done.lines and found.ignored == ("confidence",)
+        assert sorted(other.comparisons("train"), key=repr) == sorted(kept, key=repr)
+        known = {(one.prompt_id, one.model, one.text): one.finished for one in store.responses()}
+        assert all(one.finished == known[one.prompt_id, one.model, one.text] for one in other.responses())
+        assert {one.purpose for one in other.answers()} == {"label", "adjudication"}
+        assert {one.strength for one in other.answers()} == {3, None}
+        import_comparisons(third, read)
+        assert sorted(third.comparisons("train"), key=repr) == sorted(kept, key=repr)
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_store(tmp_path) as store:
+        fill(store)
+        store.add_prompts([Prompt("one", (Message("user", "Hi"),))])
+        store.add_responses([Response("only", "one", "Hello", "m")])
+        store.add_ranking(Ranking("k", "one", "ann", {"only": 1}, ("only",), 0.0))
+    label.export_file(str(tmp_path), tmp_path / "c.jsonl")
+    label.export_file(str(tmp_path), tmp_path / "r.jsonl", format="rankings")
+    said = capsys.readouterr().out
+    assert "left out: 36 pairs with an empty response" in said and "left out: 4 pairs of equal texts" in said
+    assert "left out: 1 rankings of a single response" in said
+
+
+def test_rankings_do_not_change_what_is_known_of_a_response(tmp_path: Path) -> None:
+    """A file that does not say how a response ended leaves it as it is in the store, in either order."""
+    cut = {"prompt": "stone", "response": "mud", "model": "m", "finished": False, "seed": 4}
+    votes = {
+        "prompt": "stone",
+        "response_a": "mud",
+        "response_b": "clay",
+        "winner": "b",
+        "model_a": "m",
+        "model_b": "m",
+    }
+    ranked = {"prompt": "stone", "responses": ["mud", "clay"], "models": ["m", "m"]}
+    file = tmp_path / "rows.jsonl"
+    for rows in ([cut], [votes], [ranked], [cut, votes], [ranked, cut]):
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with open_store(tmp_path) as store:
+            import_file(store, file)
+            assert {one.text: (one.finished, one.seed) for one in store.responses()}["mud"] == (False, 4)
+
+
+ASKED = "name stone 0"
+BARE = [
+    {"prompt": ASKED, "responses": ["mud", "clay"]},
+    {"prompt": ASKED, "response_a": "mud", "response_b": "clay", "winner": "b"},
+    {"prompt": ASKED, "chosen": "mud", "rejected": "clay"},
+    {"prompt": ASKED, "response": "mud"},
+    {"prompt": ASKED},
+    {"prompt": ASKED, "answers": [{"answer": "mud", "rank": 1}, {"answer": "clay", "rank": 2}]},
+]
+
+
+@pytest.mark.parametrize("row", BARE)
+def test_rows_that_name_no_kind_and_no_split_leave_those_of_a_prompt(tmp_path: Path, row: dict) -> None:
+    """A run has split its prompts by a share of its own; what people send back does not know it."""
+    messages = (Message("user", ASKED),)
+    file = tmp_path / "rows.jsonl"
+    for number, split in enumerate(("train", "heldout")):
+        with open_store(tmp_path / f"{number}.sqlite") as store:
+            there = Prompt(prompt_id(messages), messages, "geology", split)
+            store.add_prompts([there])
+            file.write_text(json.dumps(row) + "\n")
+            import_file(store, file)
+            assert store.prompts() == [there]
+            file.write_text(json.dumps({**row, "kind": "botany"}) + "\n")
+            with pytest.raises(StoreError, match=r"rows\.jsonl:1: prompt .* with another kind"):
+                import_file(store, file)
+
+
+def test_gold_and_repeats_do_not_become_comparisons(tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    with open_store(tmp_path) as store, open_store(tmp_path / "two") as other:
+        fill(store)
+        export_file(store, tmp_path / "r.jsonl", "rankings")
+        import_file(other, tmp_path / "r.jsonl")
+        assert Counter(one.purpose for one in other.answers(counted=False)) == {
+            "label": 8, "adjudication": 4, "gold": 4,
+        }  # fmt: skip
+        assert len(other.comparisons("train")) == len(store.comparisons("train"))

@@ -1,0 +1,231 @@
+"""What ends each invitation, session and counter: one row a way, each played through by test_lifetimes.py.
+
+python -m tests.labeling.web.lifetimes SECURITY.md     write the table into the document
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+from tests.labeling.crowd import PASSWORD, Clock, client, people, signed_in
+
+from triphase.commands.label import first_lead_link
+from triphase.labeling.web import guard
+from triphase.labeling.web.sessions import (
+    MOST_FAILURES_OF_ADDRESS,
+    MOST_FAILURES_OF_NAME,
+    SESSION_HOURS,
+    WINDOW_SECONDS,
+)
+from triphase.labeling.work import accounts, invitations, standing
+from triphase.store import Store
+
+BEGIN, END = "<!-- lifetimes: begin -->", "<!-- lifetimes: end -->"
+NEW = "a password that is new"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A store with the labelers ann and bob and the leads lea and lou, and the page over it."""
+
+    store: Store
+    app: FastAPI
+    clock: Clock
+
+    def invited(self, role: str = "labeler", by: str = "lea", name: str | None = None) -> str:
+        with self.store.transaction() as connection:
+            return invitations.invite(connection, role, now=self.clock(), by=by, name=name)
+
+    def status(self, name: str, status: str) -> None:
+        with self.store.transaction() as connection:
+            standing.set_status(connection, name, status, now=self.clock(), by="lou")
+
+    def new_password(self, name: str) -> None:
+        hashed = accounts.hashed(NEW)
+        with self.store.transaction() as connection:
+            accounts.set_password(connection, name, hashed, now=self.clock(), by="lou")
+
+    def opens(self, token: str) -> bool:
+        return client(self.app).get(f"/invitation/{token}").status_code == 200
+
+    def accepts(self, token: str, name: str = "new") -> bool:
+        form = {"name": name, "password": NEW, "again": NEW}
+        return client(self.app).post(f"/invitation/{token}", data=form).status_code == 303
+
+    def sign_in(self, name: str, password: str = PASSWORD) -> int:
+        return client(self.app).post("/sign-in", data={"name": name, "password": password}).status_code
+
+    def lead_link(self) -> str:
+        link = first_lead_link(self.store, "")
+        assert link is not None
+        return link.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """One way in which one thing ends. ``play`` shows that it holds before, brings its end about, and gives a probe."""
+
+    thing: str
+    ends: str
+    play: Callable[[World], Callable[[], bool]]
+    leads: bool = True
+
+
+def _link(bring: Callable[[World, str], object], **made: str) -> Callable[[World], Callable[[], bool]]:
+    def play(world: World) -> Callable[[], bool]:
+        token = world.invited(**made)
+        assert world.opens(token)
+        bring(world, token)
+        return lambda: world.opens(token) or world.accepts(token)
+
+    return play
+
+
+def _session(bring: Callable[[World, TestClient], object], name: str = "ann") -> Callable[[World], Callable[[], bool]]:
+    def play(world: World) -> Callable[[], bool]:
+        browser, home = signed_in(world.app, name), "/rank" if name == "ann" else "/lead"
+        assert browser.get(home).status_code == 200
+        cookie = browser.cookies[guard.COOKIE]
+        bring(world, browser)
+        again = client(world.app)
+        again.cookies.set(guard.COOKIE, cookie)
+        return lambda: again.get(home).status_code == 200
+
+    return play
+
+
+def _first_lead(bring: Callable[[World], object]) -> Callable[[World], Callable[[], bool]]:
+    def play(world: World) -> Callable[[], bool]:
+        token = world.lead_link()
+        assert world.opens(token)
+        bring(world)
+        return lambda: world.opens(token) or world.accepts(token)
+
+    return play
+
+
+def _later(seconds: float) -> Callable[..., None]:
+    def wait(world: World, *_: object) -> None:
+        world.clock.time += seconds
+
+    return wait
+
+
+def _revoked(world: World, _token: str) -> None:
+    lea = signed_in(world.app, "lea")
+    (found,) = re.findall(r"/lead/invitations/(\w+)/revoke", lea.get("/lead/labelers").text)
+    assert lea.post(f"/lead/invitations/{found}/revoke").status_code == 303
+
+
+def _refused(name: str, count: int) -> Callable[[World], None]:
+    def fail(world: World) -> None:
+        for number in range(count):
+            assert world.sign_in(name.format(number), "wrong password") == 403
+
+    return fail
+
+
+def _failures(name: str, count: int, tried: str) -> Callable[[World], Callable[[], bool]]:
+    def play(world: World) -> Callable[[], bool]:
+        _refused(name, count)(world)
+        assert world.sign_in(tried) == 429
+        world.clock.time += WINDOW_SECONDS + 1
+        return lambda: world.sign_in(tried) == 429
+
+    return play
+
+
+def _clock_set_back(world: World) -> Callable[[], bool]:
+    _refused("ann", MOST_FAILURES_OF_NAME)(world)
+    assert world.sign_in("ann") == 429
+    world.clock.time -= 86400.0
+    return lambda: world.sign_in("ann") == 429
+
+
+def _right_password(world: World) -> Callable[[], bool]:
+    for _ in range(MOST_FAILURES_OF_NAME + 4):
+        assert world.sign_in("ann") == 303
+    return lambda: world.sign_in("ann") == 429
+
+
+DAYS = invitations.INVITATION_DAYS
+LIFETIMES: tuple[Lifetime, ...] = (
+    Lifetime("invitation", "it is used", _link(lambda world, token: world.accepts(token, "cy"))),
+    Lifetime("invitation", f"{DAYS:.0f} days pass", _link(_later(DAYS * 86400 + 1))),
+    Lifetime("invitation", "a lead revokes it", _link(_revoked)),
+    Lifetime("invitation", "whoever made it is withdrawn", _link(lambda world, _: world.status("lea", "withdrawn"))),
+    Lifetime(
+        "link for a new password",
+        "the account gets a new password, by this link, another one or a command",
+        _link(lambda world, _: world.new_password("ann"), name="ann"),
+    ),
+    Lifetime(
+        "link for a new password",
+        "another link for the same account is used",
+        _link(lambda world, _: world.accepts(world.invited(name="ann")), name="ann"),
+    ),
+    Lifetime(
+        "link for a new password",
+        "the account is withdrawn",
+        _link(lambda world, _: world.status("ann", "withdrawn"), name="ann"),
+    ),
+    Lifetime("link for a new password", "a lead revokes it", _link(_revoked, name="ann")),
+    Lifetime(
+        "link for the first lead", "a newer one is printed", _first_lead(lambda world: world.lead_link()), leads=False
+    ),
+    Lifetime(
+        "link for the first lead",
+        "there is a lead, however made",
+        _first_lead(lambda world: people(world.store, "lux", role="lead")),
+        leads=False,
+    ),
+    Lifetime(
+        "link for the first lead",
+        "it is used",
+        _first_lead(lambda world: world.accepts(world.lead_link(), "lux")),
+        leads=False,
+    ),
+    Lifetime("session", "the person signs out", _session(lambda _, browser: browser.post("/sign-out"))),
+    Lifetime("session", f"{SESSION_HOURS:.0f} hours pass", _session(_later(SESSION_HOURS * 3600 + 1))),
+    Lifetime("session", "the account gets a new password", _session(lambda world, _: world.new_password("ann"))),
+    Lifetime("session", "the account is paused", _session(lambda world, _: world.status("ann", "paused"))),
+    Lifetime("session", "the account is withdrawn", _session(lambda world, _: world.status("ann", "withdrawn"))),
+    Lifetime("session", "the lead is paused", _session(lambda world, _: world.status("lea", "paused"), "lea")),
+    Lifetime(
+        "session",
+        "the same browser signs in again",
+        _session(lambda _, browser: browser.post("/sign-in", data={"name": "bob", "password": PASSWORD})),
+    ),
+    Lifetime(
+        "failures of a name",
+        f"{WINDOW_SECONDS / 60:.0f} minutes pass",
+        _failures("ann", MOST_FAILURES_OF_NAME, "ann"),
+    ),
+    Lifetime(
+        "failures of an address",
+        f"{WINDOW_SECONDS / 60:.0f} minutes pass",
+        _failures("nobody{}", MOST_FAILURES_OF_ADDRESS, "bob"),
+    ),
+    Lifetime("failures of a name", "the clock is set back", _clock_set_back),
+    Lifetime("attempt under way", "its password was right", _right_password),
+)
+
+
+def table() -> str:
+    """The table as it stands in SECURITY.md."""
+    lines = ["| what | ends when |", "|---|---|"]
+    return "\n".join(lines + [f"| {one.thing} | {one.ends} |" for one in LIFETIMES])
+
+
+def written(text: str) -> str:
+    """The document with the table as it is now."""
+    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table()}\n{END}", text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    document = Path(sys.argv[1])
+    document.write_text(written(document.read_text(encoding="utf-8")), encoding="utf-8")

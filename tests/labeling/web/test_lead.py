@@ -1,0 +1,171 @@
+"""The lead's pages and figures: statistics, conflicts and their decision, withdrawal, samples, the audit."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import select
+from tests.labeling.crowd import PLAIN, Clock, people, prepared, served, signed_in
+
+from triphase.labeling.quality.statistics import collect, pace
+from triphase.labeling.work import plan
+from triphase.labeling.work.conflicts import conflicts
+from triphase.records.types import Ranking
+from triphase.store import Store
+from triphase.store.answers import Answer
+from triphase.store.schema import adjudications, audit
+
+NOW = 1_760_000_000.0
+
+
+def add(store: Store, prompt: int, labeler: str, order: str, purpose: str = "label") -> None:
+    name = f"p{prompt:05d}"
+    places = {f"{name}-{response}": place for place, response in enumerate(order, start=1)}
+    ranking = Ranking(f"{name} {labeler} {purpose}", name, labeler, places, tuple(sorted(places)), NOW + prompt, 20.0)
+    store.add_answers([Answer(ranking, purpose)])
+
+
+@pytest.fixture
+def app(store: Store, clock: Clock) -> Iterator[FastAPI]:
+    prepared(store, PLAIN, 4, "ann", "bob")
+    people(store, "lea", role="lead")
+    add(store, 0, "ann", "0123")
+    add(store, 0, "bob", "3210")
+    add(store, 1, "ann", "0123")
+    add(store, 1, "bob", "0132")
+    add(store, 2, "ann", "01")
+    add(store, 2, "bob", "01")
+    with served(store, clock=clock) as made:
+        yield made
+
+
+def test_figures(app: FastAPI, store: Store) -> None:
+    figures = collect(store, NOW)
+    assert figures.rankings == 6 and figures.overlapping_prompts == 3
+    assert figures.agreement.value.value == pytest.approx((0 + 5 + 1) / 13)
+    assert figures.by_pair["ann", "bob"].value.pairs == 13
+    ann = next(one for one in figures.labelers if one.name == "ann")
+    assert ann.answers == 3 and ann.median_seconds == 20 and ann.gold is None and ann.consistency is None
+    assert figures.position.value == pytest.approx((3 + 3 + 1 + 0 + 2 + 1) / 14)
+
+
+def test_gold_and_consistency(app: FastAPI, store: Store) -> None:
+    with store.transaction() as connection:
+        plan.add_gold(connection, "p00003", {"p00003-0": 1, "p00003-1": 2}, now=0.0, by="lea")
+    add(store, 3, "ann", "01", "gold")
+    add(store, 3, "bob", "10", "gold")
+    add(store, 0, "ann", "0132", "repeat")
+    by_name = {one.name: one for one in collect(store, NOW).labelers}
+    assert by_name["ann"].gold.value == 1.0 and by_name["bob"].gold.value == 0.0
+    assert by_name["ann"].consistency.value == pytest.approx(5 / 6)
+
+
+def test_pace_leaves_pauses_out() -> None:
+    assert pace([0, 10, 20, 30, 40, 50, 60]) == pytest.approx(0.1)
+    assert pace([0, 10, 20, 30, 90_000, 90_010, 90_020]) == pytest.approx(6 / 50)
+    assert pace([1, 2, 3]) is None and pace([]) is None
+
+
+def test_conflicts_and_a_decision(app: FastAPI, store: Store) -> None:
+    assert [one.prompt_id for one in conflicts(store)] == ["p00000", "p00001"]
+    lea = signed_in(app, "lea")
+    assert "p00000" in lea.get("/lead/conflicts").text
+    form = {"decision": "rank", "note": "the shorter", "place-0": "2", "place-1": "1"}
+    assert lea.post("/lead/prompt?id=p00000", data=form).status_code == 303
+    assert lea.post("/lead/prompt?id=p00001", data={"decision": "stand"}).status_code == 303
+    assert conflicts(store) == []
+    group = store.ranked_groups("train")[0] if store.ranked_groups("train")[0].prompt.id == "p00000" else None
+    group = next(one for one in store.ranked_groups("train") if one.prompt.id == "p00000")
+    decided = {(pair.first, pair.second): pair.target for pair in group.pairs}
+    assert decided[1, 0] == 1.0 and decided[0, 2] == 0.5
+    assert lea.post("/lead/prompt?id=p00000", data={**form, "place-0": "1", "place-1": "2"}).status_code == 303
+    group = next(one for one in store.ranked_groups("train") if one.prompt.id == "p00000")
+    assert {(pair.first, pair.second): pair.target for pair in group.pairs}[0, 1] == 1.0
+    with store.reading() as connection:
+        assert len(connection.execute(select(adjudications)).all()) == 3
+    assert sum(one.status == "superseded" for one in store.answers(counted=False)) == 1
+    page = lea.get("/lead/prompt?id=p00000").text
+    assert "the shorter" in page and "adjudication" in page
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"decision": "rank", "place-0": "1"}, "at least two responses"),
+        ({"decision": "gold", "place-0": "1"}, "at least two responses"),
+        ({"decision": "gold"}, "at least two responses"),
+        ({"decision": "maybe"}, "is not a decision"),
+        ({}, "is not a decision"),
+    ],
+)
+def test_decisions_that_are_none(app: FastAPI, store: Store, form: dict[str, str], message: str) -> None:
+    before = store.answers(counted=False)
+    answer = signed_in(app, "lea").post("/lead/prompt?id=p00000", data=form)
+    assert answer.status_code == 422 and message in answer.text
+    assert store.answers(counted=False) == before
+    assert signed_in(app, "lea").get("/lead/prompt?id=nowhere").status_code == 404
+
+
+def test_a_gold_answer_by_the_lead(app: FastAPI, store: Store) -> None:
+    lea = signed_in(app, "lea")
+    form = {"decision": "gold", "place-0": "1", "place-1": "2"}
+    assert lea.post("/lead/prompt?id=p00003", data=form).status_code == 303
+    assert "gold" in lea.get("/lead/prompt?id=p00003").text
+    assert "p00003" in lea.get("/lead/samples?state=gold").text
+
+
+def test_withdrawing_takes_the_rankings_out_and_back(app: FastAPI, store: Store) -> None:
+    lea = signed_in(app, "lea")
+    assert lea.post("/lead/labelers/bob/status", data={"status": "withdrawn"}).status_code == 303
+    assert {one.labeler for one in store.rankings()} == {"ann"}
+    assert "withdrawn" in lea.get("/lead/labelers").text
+    assert len(store.answers(counted=False)) == 6
+    lea.post("/lead/labelers/bob/status", data={"status": "active"})
+    assert len(store.rankings()) == 6
+    for name, status in (("nobody", "paused"), ("bob", "banished"), ("lea", "paused")):
+        assert lea.post(f"/lead/labelers/{name}/status", data={"status": status}).status_code == 422
+    with store.reading() as connection:
+        actions = connection.execute(select(audit.c.action).where(audit.c.subject == "bob")).scalars().all()
+    assert actions.count("status changed") == 2
+
+
+def test_samples_filter(app: FastAPI, store: Store) -> None:
+    lea = signed_in(app, "lea")
+    for query, count in (("", 4), ("text=thing+2", 1), ("text=%25", 0), ("state=ranked", 3), ("state=not+ranked", 1),
+                         ("labeler=bob", 3), ("model=model-3", 4), ("split=heldout", 0), ("page=9", 4)):  # fmt: skip
+        said = "1 prompt" if count == 1 else f"{count} prompts"
+        assert f'<span class="hint">{said}</span>' in lea.get(f"/lead/samples?{query}").text, query
+    assert lea.get("/lead/samples?page=-1").status_code == 422
+
+
+def test_downloads(app: FastAPI) -> None:
+    lea = signed_in(app, "lea")
+    for name in ("comparisons", "rankings", "store"):
+        answer = lea.get(f"/lead/export/{name}")
+        assert answer.status_code == 200 and "attachment" in answer.headers["content-disposition"]
+        assert len(answer.text.splitlines()) > 5
+    assert lea.get("/lead/export/secrets").status_code == 404
+
+
+def test_flags_are_closed_with_a_word(app: FastAPI) -> None:
+    ann, lea = signed_in(app, "ann"), signed_in(app, "lea")
+    item = ann.get("/api/next").json()["item"]
+    ann.post("/api/flags", json={"assignment": item["assignment"], "reason": "broken", "note": "half a word"})
+    assert "half a word" in lea.get("/lead/flags").text
+    lea.post("/lead/flags/1", data={"resolution": "sampled anew"})
+    assert "half a word" not in lea.get("/lead/flags").text
+    assert "sampled anew" in lea.get("/lead/flags?state=all").text
+    assert "flag resolved" in lea.get("/lead/audit").text
+
+
+def test_ordering_by_scores_from_the_page(app: FastAPI, store: Store) -> None:
+    store.add_scores("rm", {one.id: 0.0 for one in store.responses()})
+    assert signed_in(app, "lea").post("/lead/order").status_code == 303
+
+
+def test_every_page_of_an_empty_store_opens(store: Store, clock: Clock) -> None:
+    people(store, "lea", role="lead")
+    with served(store, clock=clock) as app:
+        lea = signed_in(app, "lea")
+        for path in ("", "/labelers", "/conflicts", "/flags", "/samples", "/guidelines", "/audit"):
+            assert lea.get(f"/lead{path}").status_code == 200, path

@@ -1,0 +1,178 @@
+"""Many at once over HTTP, and a server that is killed among it: nothing lost, nothing doubled, no seat too many."""
+
+import asyncio
+import os
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from tests.labeling.crowd import fill
+from tests.labeling.light import simulate_lightly
+from tests.labeling.live import LiveServer, free_port
+from tests.postgres_server import PostgresServer
+
+from triphase.commands.label import simulated_accounts
+from triphase.labeling.simulation.simulate_http import Report, simulate_over_http
+from triphase.labeling.simulation.simulated import SimulatedLabelers
+from triphase.labeling.work import plan
+from triphase.settings.schema import LabellingSettings
+from triphase.store import Store, open_store
+from triphase.store.schema import assignments, items, rankings
+
+SETTINGS = LabellingSettings(overlap_share=0.5, overlap=3)
+
+
+def labelers(count: int) -> SimulatedLabelers:
+    return SimulatedLabelers(lambda _prompt, response, _finished: float(len(response) % 7), 5, count)
+
+
+def prepare(where: str | Path, prompts: int, people: int) -> list[tuple[str, str]]:
+    with open_store(where) as store:
+        fill(store, prompts)
+        plan.make_items(store, SETTINGS, seed=0, now=time.time())
+        return simulated_accounts(store, labelers(people).names)
+
+
+def check_nothing_lost_or_doubled(where: str | Path, report: Report) -> int:
+    with open_store(where) as store:
+        every = store.answers(counted=False)
+        ids = [answer.ranking.id for answer in every]
+        missing = set(report.submitted) - set(ids)
+        assert not missing, f"{len(missing)} acknowledged rankings are gone"
+        assert len(ids) == len(set(ids))
+        active = [answer for answer in every if answer.status == "active"]
+        assert len({answer.assignment_id for answer in active}) == len(active), "a seat was answered twice"
+        labels = [answer.ranking for answer in active if answer.purpose == "label"]
+        assert len({(one.prompt_id, one.labeler) for one in labels}) == len(labels), "a labeler had an item twice"
+        given = Counter(one.prompt_id for one in labels)
+        with store.reading() as connection:
+            seats = dict(connection.execute(select(items.c.prompt_id, items.c.overlap)).all())
+        assert all(given[prompt] <= seats[prompt] for prompt in seats), "more answers than seats"
+        return len(active)
+
+
+def run_load(where: str | Path, prompts: int, people: int, most: int | None, think: float) -> Report:
+    passwords = prepare(where, prompts, people)
+    server = LiveServer(where, free_port())
+    server.start()
+    begun = time.perf_counter()
+    try:
+        report = asyncio.run(simulate_lightly(server.port, labelers(people), passwords, most=most, think=think))
+    finally:
+        server.stop()
+    seconds = time.perf_counter() - begun
+    assert check_nothing_lost_or_doubled(where, report) == len(report.submitted)
+    done = len(report.submitted)
+    median, p95, p99 = (f"{1000 * report.percentile(share):.0f} ms" for share in (0.5, 0.95, 0.99))
+    sys.stderr.write(
+        f"\n{people} labelers, think {think} s: {done} answers in {seconds:.0f} s ({done / seconds:.0f}/s); next item "
+        f"median {median}, p95 {p95}, p99 {p99}; retries {report.retries}\n"
+    )
+    return report
+
+
+def run_kills(where: str | Path, prompts: int, people: int, kills: int, pause: float) -> None:
+    passwords = prepare(where, prompts, people)
+    server = LiveServer(where, free_port())
+    server.start()
+    ended = threading.Event()
+    killed: list[float] = []
+
+    def killer() -> None:
+        draw = random.Random(3)
+        for _ in range(kills):
+            if ended.wait(pause * draw.uniform(0.7, 1.3)):
+                return
+            server.kill()
+            killed.append(time.monotonic())
+            server.start()
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    try:
+        report = asyncio.run(simulate_lightly(server.port, labelers(people), passwords, most=None, think=0.0))
+    finally:
+        ended.set()
+        thread.join()
+        server.stop()
+    assert len(killed) == kills, "the load ended before the last kill"
+    assert report.retries > 0, "the kills came too late to matter"
+    sys.stderr.write(f"\n{kills} kills among {len(report.submitted)} acknowledged answers; retries {report.retries}\n")
+    check_nothing_lost_or_doubled(where, report)
+    with open_store(where) as store:
+        check_no_lease_is_stuck(store)
+
+
+def check_no_lease_is_stuck(store: Store) -> None:
+    """Whoever asks after the leases have run out gets what is left; and every seat was filled."""
+    with store.reading() as connection:
+        states = dict(connection.execute(select(assignments.c.state, func.count()).group_by(assignments.c.state)).all())
+        assert set(states) == {"done"}, states
+        assert connection.execute(select(func.count()).select_from(rankings)).scalar_one() == states["done"]
+
+
+def test_a_small_load(tmp_path: Path) -> None:
+    report = run_load(tmp_path, prompts=40, people=8, most=None, think=0.0)
+    assert len(report.submitted) >= 40
+
+
+def test_killed_twice_in_a_small_load(tmp_path: Path) -> None:
+    run_kills(tmp_path, prompts=150, people=6, kills=2, pause=0.6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("think", [0.5, 0.0])
+def test_sixty_four_labelers_submit_ten_thousand(tmp_path: Path, think: float) -> None:
+    report = run_load(tmp_path, prompts=5600, people=64, most=157, think=think)
+    assert len(report.submitted) >= 10_000
+    if think:
+        assert report.percentile(0.95) < float(os.environ.get("TRIPHASE_P95_SECONDS", "0.15"))
+
+
+@pytest.mark.slow
+def test_killed_ten_times_in_the_load(tmp_path: Path) -> None:
+    run_kills(tmp_path, prompts=5000, people=64, kills=10, pause=3.0)
+
+
+@pytest.mark.postgres
+def test_a_small_load_on_postgres(postgres: PostgresServer) -> None:
+    run_load(postgres.new_database(), prompts=40, people=8, most=None, think=0.0)
+
+
+@pytest.mark.postgres
+@pytest.mark.slow
+@pytest.mark.parametrize("think", [0.5, 0.0])
+def test_sixty_four_labelers_submit_ten_thousand_on_postgres(postgres: PostgresServer, think: float) -> None:
+    report = run_load(postgres.new_database(), prompts=5600, people=64, most=157, think=think)
+    assert len(report.submitted) >= 10_000
+    if think:
+        assert report.percentile(0.95) < float(os.environ.get("TRIPHASE_P95_SECONDS", "0.15"))
+
+
+@pytest.mark.postgres
+def test_a_database_that_goes_away_and_comes_back(postgres: PostgresServer) -> None:
+    where = postgres.new_database()
+    passwords = prepare(where, 60, 4)
+    server = LiveServer(where, free_port())
+    server.start()
+
+    def interrupt() -> None:
+        time.sleep(0.5)
+        postgres.stop("immediate")
+        time.sleep(1.0)
+        postgres.start()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        report = asyncio.run(simulate_over_http(server.address, labelers(4), passwords))
+    finally:
+        thread.join()
+        server.stop()
+    assert report.retries > 0
+    check_nothing_lost_or_doubled(where, report)
