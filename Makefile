@@ -2,6 +2,7 @@
 #   make demo        the whole of RLHF on the embedded model; opens nothing, prints where the report is
 #   make tiny        the same pipeline on a tiny model, in about a minute
 #   make test        all tests that need neither a GPU, a browser nor a PostgreSQL server
+#   make bench       what the benchmarks are, and a quick one (generation, on the embedded model)
 #   make check       formatting, lint (with security rules), types, layers, docs, known vulnerabilities
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv

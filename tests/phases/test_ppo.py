@@ -7,8 +7,9 @@ import pytest
 import torch
 from tests.small import Encoded, Lines, shared_model, stir
 
-from triphase.batches.padding import pad_batch
+from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.phases import experience as experience_module
 from triphase.phases.experience import Experience, evaluate_rollout, minibatches_of
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo import PPOPhase
@@ -127,17 +128,24 @@ def test_figures_do_not_depend_on_microbatches() -> None:
 
 
 def test_what_the_pads_hold_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = []
+    lines, pads = [], []
+    padded = experience_module.pad_batch
+
+    def watched(*arguments: object, **options: object) -> TokenBatch:
+        batch = padded(*arguments, **options)
+        pads.append(set(batch.input_ids[~batch.attention_mask.bool()].tolist()))
+        return batch
+
+    monkeypatch.setattr(experience_module, "pad_batch", watched)
     for pad_id in (0, 9):
         ppo = phase(settings())
         monkeypatch.setattr(ppo.shared.template, "pad_id", pad_id)
-        generator = ppo.generator
         rows = Lines()
         for step in (0, 1):
             rows.write(step + 1, ppo.iterate(step))
-        assert generator is ppo.generator
         lines.append(rows.plain())
     assert lines[0] == lines[1]
+    assert {0} in pads and {9} in pads, "there were no pads that differ"
 
 
 def test_each_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:
