@@ -8,12 +8,12 @@ from torch import Tensor
 
 from benchmarks.sides import Row
 from triphase.batches.padding import pad_batch
-from triphase.commands.evaluation import sequence_kl
-from triphase.commands.open_run import open_run
 from triphase.errors import RunError
 from triphase.models.roles import POLICY, REFERENCE
 from triphase.phases.reward import score_samples
 from triphase.phases.sampling import sample_responses
+from triphase.runs.evaluation import sequence_kl
+from triphase.runs.opening import open_run
 from triphase.tokens.encoding import Encoded
 from triphase.training.finals import load_reward_model
 

@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import triphase.embedded.demo
+import triphase.demo.configuration
 from benchmarks.sides import Found, Row, print_table
 
-SETTINGS = Path(triphase.embedded.demo.__file__).with_name("demo.yaml")
+SETTINGS = Path(triphase.demo.configuration.__file__).with_name("demo.yaml")
 TOP_THIRD, ALL = "10", "all"
 COLUMNS = {
     "iterations": "PPO iterations",

@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 
-from triphase.commands.memory import load_code, peak_gb, resident_bytes, restart_peak
-from triphase.commands.rates import measure_rates
-from triphase.embedded.registry import model_directory
+from triphase.demo.registry import model_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
-from triphase.phases.footprint import Planner
-from triphase.phases.microbatches import Work
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
-from triphase.phases.workload import Lengths, Workload
+from triphase.planning.footprint import Planner
+from triphase.planning.memory import load_code, peak_gb, resident_bytes, restart_peak
+from triphase.planning.microbatches import Work
+from triphase.planning.rates import measure_rates
+from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request

@@ -11,12 +11,12 @@ import time
 
 import torch
 
-from triphase.commands.rates import measure_rates
-from triphase.embedded.registry import model_directory
+from triphase.demo.registry import model_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.models.tracing import Meter
 from triphase.phases.ppo import PPOPhase
+from triphase.planning.rates import measure_rates
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.settings.schema import AdapterSettings, ModelSettings, PPOSettings

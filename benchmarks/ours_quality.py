@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from triphase.commands.open_run import open_run
 from triphase.models.roles import POLICY
 from triphase.phases.ppo import PPOPhase
 from triphase.rollouts.decoding import LocalGenerator
+from triphase.runs.opening import open_run
 from triphase.tokens.encoding import encode_prompt
 from triphase.training.finals import load_reward_model
 

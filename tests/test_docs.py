@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from triphase.commands.main import COMMANDS, LABEL_COMMANDS, USER_COMMANDS, main
+from triphase.cli.main import COMMANDS, LABEL_COMMANDS, USER_COMMANDS, main
 from triphase.settings.documentation import with_reference
 from triphase.settings.fields import settings_fields
 from triphase.settings.loading import load_settings, settings_from_text

@@ -16,8 +16,11 @@ LAYERS = (
     ("models",),
     ("training", "monitoring", "rollouts"),
     ("phases", "labeling", "reports"),
-    ("embedded",),
-    ("commands",),
+    ("demo",),
+    ("datacheck",),
+    ("planning",),
+    ("runs",),
+    ("cli",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 # Inside the lowest layer: who may import whom.
@@ -96,9 +99,7 @@ def test_the_labeling_side_starts_where_torch_cannot_be_imported() -> None:
         and "versions" not in path.parts
         and path.name != "env.py"
     ]
-    names += ["triphase.commands.main", "triphase.commands.actions", "triphase.commands.check"]
-    if (PACKAGE / "commands" / "label.py").exists():
-        names.append("triphase.commands.label")
+    names += ["triphase.cli.main", "triphase.cli.actions", "triphase.cli.check", "triphase.cli.label"]
     program = (
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'peft', 'datasets'): sys.modules[heavy] = None\n"

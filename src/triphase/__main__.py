@@ -2,6 +2,6 @@
 
 import sys
 
-from triphase.commands.main import main
+from triphase.cli.main import main
 
 sys.exit(main())

@@ -19,7 +19,7 @@ from unittest import mock
 from tests.crash import pipeline, processes
 from tests.crash.file_operations import FileOperations, failing, killing
 
-from triphase.commands.rundir import RunDirectory
+from triphase.runs.directory import RunDirectory
 from triphase.settings.schema import RunSettings
 
 KINDS = ("operation", "torn", "power", "moment", "SIGTERM", "SIGINT", "full")

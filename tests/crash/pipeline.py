@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from triphase.embedded.tiny import tiny_directory
+from triphase.demo.tiny import tiny_directory
 from triphase.settings.loading import settings_from_text
 from triphase.settings.schema import RunSettings
 

@@ -28,10 +28,10 @@ LIBRARIES = (
     "matplotlib.pyplot",
     "peft",
     "transformers",
-    "triphase.commands.evaluation",
-    "triphase.commands.labelling",
-    "triphase.commands.pipeline",
-    "triphase.embedded.tiny",
+    "triphase.runs.evaluation",
+    "triphase.runs.labeling",
+    "triphase.runs.pipeline",
+    "triphase.demo.tiny",
     "triphase.phases.ppo",
     "triphase.phases.reward",
     "triphase.phases.sft",
@@ -48,8 +48,8 @@ def load_libraries() -> None:
 
 def pipeline(settings: RunSettings, *, report: bool = False) -> None:
     """Every step of `triphase run`, with or without the page at the end, which changes nothing else."""
-    from triphase.commands import pipeline as steps
-    from triphase.commands.run import prepare
+    from triphase.runs import pipeline as steps
+    from triphase.runs.session import prepare
 
     last = steps.run_report if report else (lambda run: run.path)
     with prepare(settings, SilentProgress()) as run, mock.patch.object(steps, "run_report", last):

@@ -7,8 +7,8 @@ import pytest
 from tests.crash import processes
 from tests.crash.kills import Killer, outcomes
 
-from triphase.commands import pipeline as steps
 from triphase.records import files
+from triphase.runs import pipeline as steps
 from triphase.settings.schema import RunSettings
 from triphase.training.step import Updater
 

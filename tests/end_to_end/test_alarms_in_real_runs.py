@@ -9,24 +9,24 @@ import pytest
 import yaml
 from tests.small import Lines
 
-import triphase.embedded
-from triphase.commands import pipeline
-from triphase.commands.run import Run, prepare
-from triphase.commands.servers import generator_of
-from triphase.embedded.tiny import tiny_directory
+import triphase.demo
+from triphase.demo.tiny import tiny_directory
 from triphase.monitoring.alarms import Alarm, find_alarms
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.monitoring.progress import SilentProgress
 from triphase.monitoring.rules import limits_for
 from triphase.phases.ppo import PPOPhase
 from triphase.rollouts.scorer import Answer
+from triphase.runs import pipeline
+from triphase.runs.servers import generator_of
+from triphase.runs.session import Run, prepare
 from triphase.settings.schema import RunSettings
 from triphase.tokens.encoding import encode_prompt
 
 
 def settings(output: Path, *, seed: int = 0, **ppo: Any) -> RunSettings:
     """Those of `triphase demo --tiny`, without its arm."""
-    text = Path(triphase.embedded.__file__).with_name("tiny.yaml").read_text(encoding="utf-8")
+    text = Path(triphase.demo.__file__).with_name("tiny.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text) | {"seed": seed, "output": str(output), "arms": {}}
     for sources in (values["data"]["demonstrations"], values["data"]["prompts"]):
         sources[0]["path"] = str(tiny_directory() / sources[0]["path"])

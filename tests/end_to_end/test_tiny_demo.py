@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.commands.main import main
+from triphase.cli.main import main
 from triphase.training.checkpoint import find_damage
 
 FAST = ["--ppo.iterations", "25", "--evaluation.samples-per-prompt", "4"]
@@ -14,7 +14,7 @@ FAST = ["--ppo.iterations", "25", "--evaluation.samples-per-prompt", "4"]
 
 @pytest.fixture(scope="module")
 def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from triphase.embedded.demo import demo_settings
+    from triphase.demo.configuration import demo_settings
     from triphase.settings.loading import resolved_yaml
 
     folder = tmp_path_factory.mktemp("tiny")

@@ -119,7 +119,7 @@ def served(words: list[str], secrets: Path, output: Path) -> Iterator[subprocess
     """The entry point of the image with these arguments."""
     programs = output.parent / "bin"
     programs.mkdir()
-    (programs / "triphase").write_text(f'#!/bin/sh\nexec {sys.executable} -m triphase.commands.main "$@"\n')
+    (programs / "triphase").write_text(f'#!/bin/sh\nexec {sys.executable} -m triphase.cli.main "$@"\n')
     (programs / "triphase").chmod(0o755)
     environment = {
         **os.environ,

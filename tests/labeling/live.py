@@ -11,7 +11,7 @@ import httpx
 
 CODE = """
 import sys
-from triphase.commands import label
+from triphase.cli import label
 label.serve(sys.argv[1], port=int(sys.argv[2]), create=True)
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.commands import label, label_users
+from triphase.cli import label, label_users
 from triphase.errors import SettingsError, TriphaseError
 from triphase.labeling.web.serving import check_safe, hosts, is_loopback, listener
 from triphase.labeling.work.people import AccountError
@@ -47,7 +47,7 @@ def test_the_whole_human_step_without_torch(run: str) -> None:
     program = (
         "import sys\n"
         "for heavy in ('torch', 'transformers', 'peft', 'datasets', 'matplotlib'): sys.modules[heavy] = None\n"
-        "from triphase.commands.main import main\n"
+        "from triphase.cli.main import main\n"
         f"for line in (['simulate', {run!r}, '--labelers', '2'], ['stats', {run!r}],\n"
         f"             ['export', {run!r}, {run + '/c.parquet'!r}], ['users', 'list', {run!r}]):\n"
         "    assert main(['label', *line]) == 0, line\n"

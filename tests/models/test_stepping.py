@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.small import random_model, shared_model, stir
 
-from triphase.embedded.registry import model_directory
+from triphase.demo.registry import model_directory
 from triphase.models.backbone import Backbone
 from triphase.models.direct import DirectLayer, DirectStepper
 from triphase.models.loading import load_model

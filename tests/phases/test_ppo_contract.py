@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from triphase.embedded.tiny import grammar_gold, tiny_directory
+from triphase.demo.tiny import grammar_gold, tiny_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.objectives.invariants import InvariantError

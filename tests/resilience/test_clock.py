@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from tests.commands import small_run
 from tests.labeling.crowd import PLAIN, prepared
+from tests.runs import small_run
 
-from triphase.commands import pipeline
 from triphase.labeling.quality.statistics import collect
 from triphase.labeling.web import sessions
 from triphase.labeling.work import accounts
 from triphase.labeling.work.assignment import next_assignment
 from triphase.labeling.work.submission import Given, submit
 from triphase.monitoring.metrics import MetricsWriter, read_metrics
+from triphase.runs import pipeline
 from triphase.store import Store, open_store
 from triphase.store.schema import assignments
 

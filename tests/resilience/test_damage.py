@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.commands.small_run import do, settings, write_data
+from tests.runs.small_run import do, settings, write_data
 
-from triphase.commands import pipeline
-from triphase.commands.main import main
+from triphase.cli.main import main
+from triphase.runs import pipeline
 
 WRONG: tuple[Any, ...] = (None, True, -1, 1e308, "x", [], {}, [[]], {"a": None}, "1", float("nan"), 2**70)
 

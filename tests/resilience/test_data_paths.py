@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.commands.main import main
+from triphase.cli.main import main
 
 ODD = {
     "pipe.jsonl": "is a pipe",

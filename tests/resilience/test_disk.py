@@ -17,10 +17,10 @@ from tests.crash import pipeline as small
 from tests.crash import processes
 from tests.resilience.faulty_disk import FaultyDisk
 
-from triphase.commands import pipeline
-from triphase.commands.run import prepare
 from triphase.errors import RunError, StoreError
 from triphase.monitoring.progress import SilentProgress
+from triphase.runs import pipeline
+from triphase.runs.session import prepare
 from triphase.settings.schema import RunSettings
 from triphase.store import open_store
 from triphase.training.checkpoint import find_damage

@@ -5,14 +5,14 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.commands import small_run
+from tests.runs import small_run
 
-from triphase.commands import pipeline
 from triphase.errors import RunError, SettingsError, TriphaseError
 from triphase.monitoring.log import run_log
 from triphase.monitoring.metrics import MetricsWriter
 from triphase.monitoring.samples import SampleLog
 from triphase.records.files import append_json_lines, write_atomically
+from triphase.runs import pipeline
 from triphase.settings.loading import settings_from_text
 from triphase.training.checkpoint import find_damage, write_directory
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.commands import small_run
 from tests.crash import pipeline as small
 from tests.crash import processes
+from tests.runs import small_run
 
-from triphase.commands import pipeline, run
-from triphase.commands.memory import LOWER, memory_errors
-from triphase.commands.scorer import CheckedScore
 from triphase.errors import RunError, TrainingError
 from triphase.monitoring.metrics import read_metrics
+from triphase.planning.memory import LOWER, memory_errors
+from triphase.runs import pipeline
+from triphase.runs import session as run
+from triphase.runs.checked_score import CheckedScore
 from triphase.settings.fields import settings_fields
 
 

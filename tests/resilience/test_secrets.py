@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.commands import small_run
 from tests.rollouts.fake_server import Asked, FakeServer, Reply
+from tests.runs import small_run
 
-from triphase.commands import pipeline
-from triphase.commands.main import main
+from triphase.cli.main import main
 from triphase.errors import ServerError, TriphaseError
 from triphase.monitoring import log
 from triphase.monitoring.log import without_secrets
+from triphase.runs import pipeline
 
 SECRETS = {
     "HF_TOKEN": "hf_planted0123456789",
@@ -51,7 +51,7 @@ def test_a_whole_run_with_errors_leaves_no_secret_in_any_file(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_run.write_data(tmp_path)
-    logger = logging.getLogger("triphase.commands")
+    logger = logging.getLogger("triphase.cli")
 
     def reply(asked: Asked) -> Reply:
         """Once an echo of the token in a refusal, then scores."""
@@ -118,7 +118,7 @@ def test_a_stopped_command_does_not_repeat_a_password(monkeypatch: pytest.Monkey
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("triphase.commands.label.opened", stop)
+    monkeypatch.setattr("triphase.cli.label.opened", stop)
     assert main(["label", "stats", "postgresql://lead:url-planted-4567@h/labels"]) == 130
     shown = capsys.readouterr().err
     assert "postgresql://lead:***@h/labels" in shown
@@ -127,7 +127,7 @@ def test_a_stopped_command_does_not_repeat_a_password(monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("planted")
 def test_a_mistake_that_quotes_a_secret_is_blotted(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("triphase.commands.explain.explain", lambda: (_ for _ in ()).throw(TriphaseError(TALK)))
+        patch.setattr("triphase.cli.explain.explain", lambda: (_ for _ in ()).throw(TriphaseError(TALK)))
         assert main(["explain"]) == 2
     assert not [secret for secret in PLANTED if secret in capfd.readouterr().err]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from tests.commands import small_run
 from tests.postgres_server import PostgresServer, postgres_server
+from tests.runs import small_run
 
-from triphase.commands import pipeline
-from triphase.commands.main import main
+from triphase.cli.main import main
 from triphase.errors import StoreError
 from triphase.records.types import Message, Prompt
+from triphase.runs import pipeline
 from triphase.store import Store, database, open_store
 
 PROMPT = Prompt("p", (Message("user", "hello"),))

@@ -146,7 +146,7 @@ def test_a_closed_store_is_one_file(tmp_path: Path) -> None:
 
 def test_store_and_labeling_need_no_torch() -> None:
     labeling = "triphase.labeling.web.application, triphase.labeling.simulation.simulated"
-    modules = f"triphase.store, {labeling}, triphase.commands.label"
+    modules = f"triphase.store, {labeling}, triphase.cli.label"
     code = f"import {modules}, sys; print([m for m in ('torch', 'pandas', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

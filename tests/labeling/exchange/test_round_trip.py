@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.commands import label
+from triphase.cli import label
 from triphase.errors import StoreError
 from triphase.labeling.exchange.exporting import export_file
 from triphase.labeling.exchange.importing import import_comparisons, import_file

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from tests.labeling.crowd import PASSWORD, Clock, client, people, signed_in
 
-from triphase.commands.label import first_lead_link
+from triphase.cli.label import first_lead_link
 from triphase.labeling.web import guard
 from triphase.labeling.web.sessions import (
     MOST_FAILURES_OF_ADDRESS,

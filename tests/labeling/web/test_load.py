@@ -16,7 +16,7 @@ from tests.labeling.light import simulate_lightly
 from tests.labeling.live import LiveServer, free_port
 from tests.postgres_server import PostgresServer
 
-from triphase.commands.label import simulated_accounts
+from triphase.cli.label import simulated_accounts
 from triphase.labeling.simulation.simulate_http import Report, simulate_over_http
 from triphase.labeling.simulation.simulated import SimulatedLabelers
 from triphase.labeling.work import plan

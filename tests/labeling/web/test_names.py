@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from triphase.commands import label
-from triphase.commands.main import main
+from triphase.cli import label
+from triphase.cli.main import main
 from triphase.labeling.web.rendering import _moment
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.store import open_store

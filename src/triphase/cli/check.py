@@ -1,0 +1,86 @@
+"""Read the configuration and every record of its data, in a stream, before any model is loaded."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from triphase.cli.actions import Config, Overrides, settings_of
+from triphase.datacheck.demands import STEPS, require_settings
+from triphase.datacheck.judge import Judge
+from triphase.datacheck.quarantine import Quarantine
+from triphase.datacheck.run_data import drops
+from triphase.datacheck.survey import SHOWN, DataSurvey, survey_data
+from triphase.datacheck.survey_tables import print_survey
+from triphase.datacheck.tokenizer_checks import hazards_of, token_count
+from triphase.errors import DataError
+from triphase.records.files import atomic_file
+from triphase.records.lines import unread_columns
+from triphase.settings.schema import RunSettings
+
+
+def check(
+    config: Config,
+    /,
+    *overrides: Overrides,
+    quarantine: Annotated[
+        Path | None, Parameter(help="Set records that cannot be used aside in this file (JSON lines), and go on.")
+    ] = None,
+) -> None:
+    """Read the configuration and every record of its data, before any model is loaded."""
+    settings = settings_of(config, overrides)
+    count, judge = token_count(settings), Judge(settings)
+    if quarantine is None:
+        survey = survey_data(settings, count, examine=judge.problem)
+    else:
+        with atomic_file(quarantine) as file:
+            survey = survey_data(settings, count, Quarantine(file).refuse, judge.problem)
+    console = Console(soft_wrap=True, highlight=False)
+    print_survey(console, survey, "tokens" if count is not None else "tokens, taken as characters / 4")
+    for note in [*_notes(settings, survey), *hazards_of(settings)]:
+        console.print(f"note: {escape(note)}")
+    require_settings(settings, STEPS)
+    _require_usable(survey, console, aside=quarantine is not None or drops(settings))
+    if drops(settings) and survey.refused:
+        console.print(f"{survey.refused} records cannot be used and are left out (data.on_bad_record: drop)")
+    if quarantine is not None:
+        console.print(f"{survey.refused} records are set aside in {escape(str(quarantine))}")
+    console.print(f"{escape(str(config))}: {judge.verdict(survey)}")
+
+
+def _require_usable(survey: DataSurvey, console: Console, *, aside: bool) -> None:
+    """Refuse records that cannot be used, unless they are set ``aside``: then only files without any other.
+
+    Raises:
+        DataError: there are some.
+    """
+    failed = [source for source in survey.sources if source.failure]
+    if not (failed if aside else survey.errors):
+        return
+    errors = [source.told[0] for source in failed] if aside else survey.errors
+    for error in errors[1:SHOWN]:
+        console.print(escape(error))
+    more = f" ({survey.refused} records cannot be used)" if survey.refused > 1 else ""
+    raise DataError(f"{errors[0]}{more}")
+
+
+def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
+    if survey.leaked:
+        yield f"{survey.leaked} records for training have a prompt that is held out elsewhere (see their `split`)"
+    if survey.contradicted:
+        yield f"{survey.contradicted} comparisons stand beside their opposite (A over B, and B over A)"
+    for source in survey.sources:
+        if source.columns:
+            yield f"{source.name}: {unread_columns(source.columns)}"
+        if source.records and not 0 < source.heldout < source.records and source.role != "demonstrations":
+            yield f"{source.name}: {source.heldout} of {source.records} prompts are held out; some should be, not all"
+        if source.lengths.too_long:
+            yield (
+                f"{source.name}: {source.lengths.too_long} records pass model.max_length = {settings.model.max_length} "
+                "(template counted); training would refuse them, nothing is cut"
+            )
+        if source.near_empty:
+            yield f"{source.name}: {source.near_empty} records have a response of one or two characters"

@@ -1,0 +1,259 @@
+"""The ``label`` commands: each a function that can be called from Python as well.
+
+``RUN_OR_STORE`` is a run directory, an SQLite file, or ``postgresql+psycopg://user@host/name``.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from triphase.errors import SettingsError, TriphaseError
+from triphase.labeling.quality.statistics import collect
+from triphase.labeling.simulation.simulated import Gold
+from triphase.labeling.web.context import ServerSettings
+from triphase.labeling.work import accounts, invitations, plan
+from triphase.labeling.work.invitations import OPERATOR
+from triphase.records.visible import visible
+from triphase.settings.schema import LabellingSettings
+from triphase.store import Store, open_store
+
+console = Console(highlight=False, soft_wrap=True, markup=False)
+"""Names of people, files and columns are never markup; see also ``say``."""
+
+
+def say(message: str) -> None:
+    """Print a message; control characters in the names that it holds are written out."""
+    console.print(visible(message))
+
+
+def serve(
+    run_or_store: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8400,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    behind_proxy: bool = False,
+    address: str | None = None,
+    create: bool = False,
+) -> None:
+    """Serve the labelling page until Ctrl-C.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        host: address to listen on; anything but loopback needs TLS.
+        port: port to listen on.
+        certificate: TLS certificate, with its key.
+        key: the certificate's private key.
+        behind_proxy: a proxy with TLS on this machine stands before the page; give --address too.
+        address: how people reach the page, where that differs; a proxy needs it.
+        create: make the store where there is none.
+    """
+    from triphase.labeling.web import serving
+    from triphase.labeling.web.application import create_application
+
+    serving.check_safe(host, certificate, behind_proxy, address)
+    serving.check_certificate(certificate, key)
+    settings, seed = settings_of_store(run_or_store)
+    local = serving.is_loopback(host)
+    scheme = "https" if certificate else "http"
+    here = (address or f"{scheme}://{host}:{port}").rstrip("/")
+    require_store(run_or_store, create)
+    with serving.listener(host, port) as listening, opened(run_or_store) as store:
+        made = plan.make_items(store, settings, seed=seed, now=time.time())
+        if made:
+            say(f"{made} new items are ready to be ranked.")
+        link = first_lead_link(store, here)
+        say(f"The page: {here}   (Ctrl-C stops it; nothing is lost)")
+        if link:
+            say(f"There is no lead yet. Open this link once to become the lead:\n  {link}")
+        server = ServerSettings(
+            secure=not local or behind_proxy,
+            allowed_hosts=serving.hosts(host, address),
+            address=address or "",
+            seed=seed,
+        )
+        app = create_application(store, settings, server)
+        serving.run(app, listening, certificate=certificate, key=key, proxy=behind_proxy)
+
+
+def first_lead_link(store: Store, address: str) -> str | None:
+    """An invitation for the first lead, which voids the one before; None where there is a lead."""
+    with store.transaction() as connection:
+        people = accounts.accounts(connection)
+        if any(one.role == "lead" and one.can_sign_in for one in people):
+            return None
+        return f"{address}/invitation/{invitations.invite(connection, 'lead', now=time.time(), by=OPERATOR)}"
+
+
+def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float = 0.2) -> None:
+    """Import prompts, responses, preferences, ranked lists or votes (JSONL, JSON, CSV, Parquet) into the store.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        files: what to import; the format follows from the columns. Importing again adds nothing.
+        heldout_share: share of the prompts kept for evaluation where records do not say their split.
+    """
+    from triphase.labeling.exchange import importing
+
+    settings, seed = settings_of_store(run_or_store)
+    is_new = not has_store(run_or_store)
+    with opened(run_or_store) as store:
+        if is_new:
+            say(f"{run_or_store}: a new store is made")
+        for path in files:
+            done = importing.import_file(store, path, heldout_share=heldout_share, now=time.time(), by=OPERATOR)
+            more = f", {done.gold} known answers" if done.gold else ""
+            more += f", {done.others} guidelines, scores, flags and decisions" if done.others else ""
+            say(f"{path}: {done.prompts} prompts, {done.responses} responses, {done.rankings} rankings{more} new")
+            for note in done.notes:
+                say(f"  {note}")
+            if done.ignored:
+                say(f"  columns not read: {', '.join(done.ignored)}")
+        plan.make_items(store, settings, seed=seed, now=time.time())
+
+
+def export_file(
+    run_or_store: str, path: Path, /, *, format: Literal["comparisons", "rankings", "store"] = "comparisons"
+) -> None:
+    """Write comparisons, raw rankings, or the whole store to a .jsonl or .parquet file.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        path: the file to write, .jsonl or .parquet.
+        format: comparisons as TRL reads them; rankings, one line for each answer; store, everything (.jsonl).
+    """
+    from triphase.labeling.exchange import exporting
+
+    with opened(run_or_store, must_exist=True) as store:
+        done = exporting.export_file(store, path, format)
+    say(f"{path}: {done.lines} lines")
+    for reason, count in done.left_out.items():
+        say(f"  left out: {count} {reason}")
+
+
+def stats(run_or_store: str, /) -> None:
+    """Print what the lead's page shows: progress, agreement, and each labeler's record."""
+    from triphase.labeling.quality.telling import tell
+
+    with opened(run_or_store, must_exist=True) as store:
+        tell(collect(store, time.time()), console)
+
+
+def simulate(
+    run_or_store: str,
+    /,
+    *,
+    labelers: int = 4,
+    gold: Literal["warm", "grammar", "arbitrary"] = "arbitrary",
+    seed: int = 0,
+    think_seconds: float = 0.0,
+) -> None:
+    """Let simulated labelers rank what is waiting, as HTTP clients of the real server with accounts and leases.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        labelers: how many; the last one is careless.
+        gold: what they rank by: a gold score of the demos, or an arbitrary fixed one.
+        seed: fixes their choices.
+        think_seconds: pause between two answers of one labeler.
+    """
+    from triphase.labeling.quality.telling import tell
+    from triphase.labeling.simulation.simulate_http import simulate_over_http
+    from triphase.labeling.simulation.simulated import SimulatedLabelers
+    from triphase.labeling.web import serving
+    from triphase.labeling.web.application import create_application
+
+    if labelers < 1:
+        raise SettingsError(f"--labelers {labelers}: at least one labeler is needed")
+    settings, run_seed = settings_of_store(run_or_store)
+    with opened(run_or_store, must_exist=True) as store:
+        plan.make_items(store, settings, seed=run_seed, now=time.time())
+        crowd = SimulatedLabelers(_gold(gold), seed, labelers)
+        by_id = {prompt.id: prompt for prompt in store.prompts()}
+        crowd.standardise([(by_id[response.prompt_id], response) for response in store.responses()])
+        passwords = simulated_accounts(store, crowd.names)
+        app = create_application(store, settings, ServerSettings(seed=run_seed))
+        with serving.in_thread(app) as address:
+            report = asyncio.run(simulate_over_http(address, crowd, passwords, think_seconds=think_seconds))
+        median, slow = report.percentile(0.5), report.percentile(0.95)
+        if median is not None and slow is not None:
+            waits = f"; next item after {1000 * median:.0f} ms (median), {1000 * slow:.0f} ms (95 %)"
+        else:
+            waits = ""
+        say(f"{len(report.submitted)} answers by {labelers} labelers{waits}")
+        tell(collect(store, time.time()), console)
+
+
+def simulated_accounts(store: Store, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Accounts with fresh passwords for simulated labelers."""
+    passwords = [(name, secrets.token_urlsafe(12)) for name in names]
+    hashes = [accounts.hashed(password) for _, password in passwords]
+    with store.transaction() as connection:
+        for (name, _), hashed in zip(passwords, hashes, strict=True):
+            there = accounts.account(connection, name)
+            if there is not None and there.can_sign_in:
+                accounts.set_password(connection, name, hashed, now=time.time(), by=OPERATOR)
+            else:
+                accounts.add_account(connection, name, "labeler", hashed, now=time.time(), by=OPERATOR)
+    return passwords
+
+
+@contextmanager
+def opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
+    """The store of a run, file or URL; with ``must_exist`` an error where a file is not there."""
+    if must_exist:
+        require_store(run_or_store)
+    with open_store(run_or_store) as store:
+        yield store
+
+
+def has_store(run_or_store: str) -> bool:
+    """Whether there is a store; of a database elsewhere that is not known before it is asked."""
+    path = Path(run_or_store)
+    return "://" in run_or_store or (path / "labels.sqlite" if path.is_dir() else path).is_file()
+
+
+def require_store(run_or_store: str, create: bool | None = None) -> None:
+    """Refuse a path with no store at it; ``create`` is the option that makes one, where the command has it.
+
+    Raises:
+        TriphaseError: there is none.
+    """
+    if create or has_store(run_or_store):
+        return
+    path = Path(run_or_store)
+    file = path / "labels.sqlite" if path.is_dir() else path
+    remedy = "check the path, import something first (triphase label import)"
+    raise TriphaseError(
+        f"{file}: there is no store; {remedy}" + (", or give --create to begin one" if create is not None else "")
+    )
+
+
+def settings_of_store(run_or_store: str) -> tuple[LabellingSettings, int]:
+    """The labelling settings and the seed of a run; the defaults for a store that stands alone."""
+    config = Path(run_or_store)
+    config = config if config.is_dir() else config.parent
+    if "://" in run_or_store or not (config / "config.yaml").is_file():
+        return LabellingSettings(), 0
+    from triphase.settings.loading import load_settings
+
+    settings = load_settings(config)
+    return settings.labelling, settings.seed
+
+
+def _gold(name: str) -> Gold:
+    if name == "arbitrary":
+        return lambda _prompt, response, _finished: (
+            int.from_bytes(hashlib.sha256(response.encode()).digest()[:4], "big") / 2**31 - 1.0
+        )
+    from triphase.demo.registry import gold_of
+
+    return gold_of(name)

@@ -1,0 +1,73 @@
+"""``label sample``: responses of any model to the prompts in a store, for people to rank beside the others."""
+
+import time
+from pathlib import Path
+
+from triphase.cli.label import opened, say, settings_of_store
+from triphase.errors import TriphaseError
+from triphase.labeling.work import plan
+from triphase.monitoring.progress import progress_for
+
+_AT_ONCE = 64
+"""Responses that are generated side by side."""
+_KEPT = 8 * _AT_ONCE
+"""Responses after which what is done is kept."""
+
+
+def sample(
+    run_or_store: str,
+    model: str,
+    /,
+    *,
+    count: int = 1,
+    name: str | None = None,
+    temperature: float = 1.0,
+    max_response_tokens: int = 128,
+    seed: int = 0,
+) -> None:
+    """Sample responses of a model to every prompt in a store; those that are there already are not sampled again.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        model: the directory of a run (its newest policy), a model's directory, a hub id, or embedded:smollm2.
+        count: responses to each prompt.
+        name: what the model is called in the store, where labelers never see it; the last part of MODEL by default.
+        temperature: sampling temperature.
+        max_response_tokens: longest response.
+        seed: responses follow from it, the name and the prompt.
+    """
+    for option, value in (("count", count), ("temperature", temperature), ("max-response-tokens", max_response_tokens)):
+        if value <= 0:
+            raise TriphaseError(f"--{option} is {value}; it must be above 0")
+    called = name or Path(model).name.removeprefix("embedded:")
+    with opened(run_or_store, must_exist=True) as store:
+        prompts = store.prompts()
+        if not prompts:
+            raise TriphaseError(f"{run_or_store}: holds no prompts; import some with `triphase label import`")
+        have = {response.id for response in store.responses()}
+        missing = [prompt for prompt in prompts if any(f"{prompt.id}/{called}/{n}" not in have for n in range(count))]
+        if missing:
+            from triphase.phases.sampling import sample_responses
+            from triphase.runs.opening import open_any
+
+            shared, adapter, max_length = open_any(model)
+            step = max(1, _KEPT // count)
+            with progress_for().track(f"sampling from {called}", len(missing) * count, unit="responses") as track:
+                for start in range(0, len(missing), step):
+                    found = sample_responses(
+                        shared,
+                        missing[start : start + step],
+                        adapter=adapter,
+                        model=called,
+                        count=count,
+                        temperature=temperature,
+                        max_response_tokens=max_response_tokens,
+                        max_length=max_length,
+                        batch_size=_AT_ONCE,
+                        seed=seed,
+                        on_finished=track.advance,
+                    )
+                    store.add_responses(response for _, response, _ in found if response.id not in have)
+        settings, order = settings_of_store(run_or_store)
+        plan.make_items(store, settings, seed=order, now=time.time())
+    say(f"{called}: {count} responses to each of {len(prompts)} prompts, {len(missing)} of them new.")

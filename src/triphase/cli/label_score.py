@@ -1,0 +1,83 @@
+"""``label score``: what trained reward models think of the responses in a store, so that people rank the unsure first.
+
+The labelling application never imports torch; so the scores are computed here, kept in the store, and read from there.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from triphase.cli.label import opened, say, settings_of_store
+from triphase.errors import RunError
+from triphase.labeling.work import audit, plan
+from triphase.labeling.work.invitations import OPERATOR
+from triphase.records.types import Prompt, Response
+
+
+def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None:
+    """Score the responses in a store with trained reward models, and put what they are unsure of before people first.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        reward_runs: runs whose reward models score; several are an ensemble. Without one, the run itself.
+        again: score also what has a score by the same run.
+    """
+    from triphase.cli.actions import require_run
+
+    wanted = list(reward_runs) or [Path(run_or_store)]
+    for path in wanted:
+        if not (require_run(path) / "reward" / "final").is_dir():
+            raise RunError(f"{path}: has no reward model yet; run `triphase reward` with its configuration first")
+    names = [path.resolve().name for path in wanted]
+    if len(set(names)) < len(names):
+        raise RunError(f"two runs have the same name ({', '.join(names)}), and a scorer is known by it; rename one")
+    settings, seed = settings_of_store(run_or_store)
+    with opened(run_or_store, must_exist=True) as store:
+        prompts = {prompt.id: prompt for prompt in store.prompts()}
+        responses, known = store.responses(), {} if again else store.scores()
+        for path, name in zip(wanted, names, strict=True):
+            new = [one for one in responses if name not in known.get(one.id, ())]
+            found = scores_by(path, [(prompts[one.prompt_id], one) for one in new])
+            store.add_scores(name, found)
+            say(f"{len(found)} responses scored by {name}.")
+        plan.make_items(store, settings, seed=seed, now=time.time())
+        waiting = plan.reprioritise(store, settings, seed=seed)
+        with store.transaction() as connection:
+            audit.note(
+                connection, at=time.time(), who=OPERATOR, action="items ordered", subject="store",
+                after={"items": waiting, "scorers": names},
+            )  # fmt: skip
+    say(
+        f"{waiting} items that nobody has begun are ordered anew: the least certain first, "
+        f"{settings.random_share:.0%} of them at random (labelling.random_share)."
+    )
+
+
+def scores_by(path: Path, given: Sequence[tuple[Prompt, Response]]) -> dict[str, float]:
+    """The scores of a run's reward model by response id; its calibration makes those of several runs comparable.
+
+    A response without tokens gets no score.
+
+    Raises:
+        DataError: a prompt with its response passes the run's `model.max_length`.
+    """
+    from triphase.phases.reward import score_samples
+    from triphase.runs.opening import open_run
+    from triphase.tokens.encoding import Encoded, encode_prompt
+    from triphase.training.finals import load_reward_model
+
+    if not given:
+        return {}
+    run = open_run(path)
+    shared = run.model()
+    load_reward_model(shared, run.part("reward", "final"))
+    template, limit = shared.template, run.settings.model.max_length
+    ids: list[str] = []
+    samples: list[Encoded] = []
+    for prompt, response in given:
+        answer = tuple(template.response_ids(response.text, finished=response.finished))
+        if answer:
+            ids.append(response.id)
+            samples.append(Encoded(encode_prompt(prompt, template, room=len(answer), max_length=limit), answer))
+    found = score_samples(shared, samples, max_tokens=run.settings.reward.microbatch_tokens).tolist()
+    return dict(zip(ids, found, strict=True))

@@ -1,0 +1,173 @@
+"""The table of commands, and what becomes of a mistake: one line on stderr and exit code 2.
+
+Nothing heavy is imported here: a command's module is imported when the command is given.
+"""
+
+import difflib
+import itertools
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from triphase import __version__
+from triphase.cli.extras import missing_package
+from triphase.cli.streams import lasting_streams
+from triphase.errors import TriphaseError, WaitingForPeople
+from triphase.monitoring.log import without_secrets
+from triphase.records.visible import visible
+
+DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
+
+COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("demo", "actions:demo", "The whole of RLHF on the embedded model and data."),
+    ("run", "actions:run", "Every step of one configuration, from demonstrations to the report."),
+    ("check", "check:check", "Read the configuration and every record of its data, before any model is loaded."),
+    ("plan", "plan:plan", "What each phase will need, before anything runs: memory by part, time, and what to lower."),
+    ("sft", "actions:sft", "Phase 1: supervised fine-tuning."),
+    ("sample", "actions:sample", "Sample the responses that people rank."),
+    ("reward", "actions:reward", "Phase 2: the reward model, from the rankings."),
+    ("ppo", "actions:ppo", "Phase 3: PPO against the reward model."),
+    ("evaluate", "actions:evaluate", "Compare the policies on held-out prompts."),
+    ("report", "actions:report", "Write report.html and summary.json of a run again."),
+    ("chat", "actions:chat", "Talk to a run's policy, or to any model."),
+    ("export", "actions:export", "Merge a run's policy into an ordinary checkpoint."),
+    ("explain", "explain:explain", "One PPO update, number by number."),
+)
+LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("serve", "label:serve", "Serve the page on which people rank responses."),
+    ("import", "label:import_file", "Put prompts, responses or comparisons from a file into the store."),
+    ("export", "label:export_file", "Write rankings or comparisons from the store to a file."),
+    ("stats", "label:stats", "Progress, agreement and the figures of each labeler."),
+    ("simulate", "label:simulate", "Let simulated labelers rank what is waiting."),
+    ("sample", "label_sample:sample", "Sample responses of any model to the prompts in the store."),
+    ("score", "label_score:score", "Score responses with reward models; what they are unsure of is ranked first."),
+)
+USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("add", "label_users:users_add", "Add a labeler."),
+    ("list", "label_users:users_list", "List the labelers."),
+    ("pause", "label_users:users_pause", "Let a labeler rank no more, keeping what they did."),
+    ("reset", "label_users:users_reset", "Give a labeler a new password."),
+)
+_OPTIONS = ("--help", "--version")
+_MEANT = {
+    "train": "run (every phase), sft, reward or ppo",
+    "finetune": "sft",
+    "generate": "sample",
+    "serve": "label serve",
+    "annotate": "label serve",
+    "import": "label import",
+    "users": "label users",
+    "eval": "evaluate",
+    "merge": "export",
+    "validate": "check",
+}
+"""Words of other tools, and the command here."""
+_HELP = """Reinforcement learning from human feedback in three phases: SFT, reward model, PPO.
+
+Start with `triphase demo`. Any setting can follow CONFIG: `--ppo.kl-coefficient 0.02` (docs/settings.md).
+"""
+
+
+def application() -> App:
+    """The command line as cyclopts knows it."""
+    app = App(
+        name="triphase",
+        help=_HELP,
+        version=__version__,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative=()),
+    )
+    label = App(name="label", help="The human step: serve, import, export, stats, simulate, score, users.")
+    users = App(name="users", help="The labelers: add, list, pause, reset.")
+    for owner, table in ((app, COMMANDS), (label, LABEL_COMMANDS), (users, USER_COMMANDS)):
+        for place, (name, function, meaning) in enumerate(table):
+            owner.command(f"triphase.cli.{function}", name=name, help=meaning, sort_key=place)
+    label.command(users)
+    app.command(label)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    0 done, 1 done but what was looked for was not found or could not be printed, 2 a mistake that one line names, 3
+    waiting for people, 130 interrupted. A defect of the program keeps its traceback.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with lasting_streams() as output:
+        code = _run(given)
+        output.flush()
+        if output.failure is not None:
+            if not isinstance(output.failure, BrokenPipeError):
+                print(f"error: standard output cannot be written ({output.failure})", file=sys.stderr)
+            return code or FAILED
+        return code
+
+
+def _run(given: Sequence[str]) -> int:
+    if unknown := _unknown_command(given):
+        return _mistake(unknown)
+    try:
+        code = application()(given, exit_on_error=False, print_error=False, result_action="return_value")
+        return code if isinstance(code, int) else DONE
+    except CycloptsError as error:
+        return _mistake(f"{str(error).rstrip('.')}; see triphase {_subcommand(given)}--help")
+    except WaitingForPeople as error:
+        print(_one_line(str(error)), file=sys.stderr)
+        return WAITING
+    except TriphaseError as error:
+        return _mistake(str(error))
+    except ImportError as error:
+        if line := missing_package(error, _subcommand(given).split()):
+            return _mistake(line)
+        raise
+    except KeyboardInterrupt:
+        command = shlex.join(["triphase", *given])
+        print(f"stopped; what is finished is kept. To continue: {without_secrets(command)}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _mistake(message: str) -> int:
+    print(f"error: {_one_line(message)}", file=sys.stderr)
+    return MISTAKEN
+
+
+def _one_line(message: str) -> str:
+    return visible(without_secrets(" ".join(message.split())))
+
+
+def _unknown_command(given: Sequence[str]) -> str | None:
+    """What to say where a word that should be a command is none."""
+    known: list[str] = [name for name, _, _ in COMMANDS] + ["label"]
+    below = {"label": [name for name, _, _ in LABEL_COMMANDS] + ["users"], "users": [n for n, _, _ in USER_COMMANDS]}
+    before = ""
+    for word in given:
+        if word.startswith("-"):
+            near = difflib.get_close_matches(word, _OPTIONS, n=1)
+            if word == given[0] and word not in ("-h", *_OPTIONS) and near:
+                return f"{word}: unknown option; did you mean {near[0]}?"
+            return None
+        if word not in known:
+            meant = {**_MEANT, **{name: name for name in known}} if not before else {name: name for name in known}
+            near = difflib.get_close_matches(word, meant, n=1)
+            hint = f"did you mean {meant[near[0]]}?" if near else f"known are {', '.join(known)}"
+            return f"{before}{word}: unknown command; {hint}"
+        if word not in below:
+            return None
+        known, before = below[word], f"{before}{word} "
+    return None
+
+
+def _subcommand(given: Sequence[str]) -> str:
+    """The command that was given, for the hint at its help."""
+    names = {name for name, _, _ in (*COMMANDS, *LABEL_COMMANDS, *USER_COMMANDS)} | {"label", "users"}
+    return "".join(f"{word} " for word in itertools.takewhile(names.__contains__, given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

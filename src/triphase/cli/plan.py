@@ -1,0 +1,65 @@
+"""What each phase will need, before anything runs: memory by part, time, and what to lower where it does not fit."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from triphase.cli.actions import Config, Overrides, settings_of
+from triphase.errors import RunError
+from triphase.planning.plan import Plan, as_json, make_plan
+from triphase.planning.shortage import shortage, size_text
+from triphase.records.files import write_json
+
+
+def plan(
+    config: Config,
+    /,
+    *overrides: Overrides,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="Write the plan to this file too.")] = None,
+) -> None:
+    """What each phase will need, before anything runs: memory by part, time, and what to lower."""
+    settings = settings_of(config, overrides)
+    found = make_plan(settings)
+    if json_file is not None:
+        write_json(json_file, as_json(found))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(_weights(found))
+    console.print(_phases(found))
+    for phase in found.phases:
+        for setting, saved in phase.remedies[:2]:
+            console.print(f"{phase.phase}: {setting} saves about {size_text(saved)}")
+    too_large = [phase for phase in found.phases if phase.peak.total > found.allowed]
+    if too_large:
+        raise RunError("; ".join(shortage(as_json(found), phase.phase) for phase in too_large))
+    console.print(f"all phases fit: {size_text(found.allowed)} are allowed or there")
+
+
+def _weights(found: Plan) -> Table:
+    table = Table(title="what parameters take", title_justify="left")
+    for heading in ("part", "number type", "numbers", "bytes each", "in all"):
+        table.add_column(heading, justify="left" if heading in ("part", "number type") else "right")
+    for part, dtype, numbers, each, total in found.weights:
+        table.add_row(part, dtype, f"{numbers:,.0f}", f"{each:g}", size_text(total))
+    return table
+
+
+def _phases(found: Plan) -> Table:
+    from triphase.planning.footprint import PARTS
+
+    table = Table(title="at the peak of each phase", title_justify="left")
+    table.add_column("part")
+    for phase in found.phases:
+        table.add_column(phase.phase, justify="right")
+    for part in PARTS:
+        if any(phase.peak.parts.get(part) for phase in found.phases):
+            table.add_row(part, *(size_text(phase.peak.parts.get(part, 0.0)) for phase in found.phases))
+    table.add_section()
+    table.add_row("peak", *(size_text(phase.peak.total) for phase in found.phases), style="bold")
+    table.add_row("when", *(phase.peak.name for phase in found.phases))
+    table.add_row("its microbatch", *(f"{p.peak.shape.rows} × {p.peak.shape.length}" for p in found.phases))
+    table.add_row("allowed", *(size_text(found.allowed) for _ in found.phases))
+    table.add_row("seconds, roughly", *(f"{found.seconds(phase):.0f}" for phase in found.phases))
+    return table

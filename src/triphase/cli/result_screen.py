@@ -1,0 +1,131 @@
+"""The last screen of a command: what came of the run, where it is, and what comes next."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from triphase.datacheck.demands import needs_reward_model
+from triphase.settings.loading import load_settings
+
+REPORT, SUMMARY = "report.html", "summary.json"
+
+
+def print_outcome(run: Path) -> None:
+    """Print the figures of a finished run, or where an unfinished one stands, and the next command."""
+    console = Console(highlight=False, soft_wrap=True)
+    summary = run / SUMMARY
+    if summary.is_file():
+        figures = Table.grid(padding=(0, 2))
+        for name, text in _lines_of(summary):
+            figures.add_row(f"[bold]{name}[/bold]", escape(text))
+        console.print(figures)
+    console.print(f"[bold]run[/bold]     {escape(str(run))}")
+    if (run / REPORT).is_file():
+        console.print(f"[bold]report[/bold]  {escape(str(run / REPORT))}")
+    console.print(f"[bold]next[/bold]    {escape(next_command(run))}")
+
+
+def _lines_of(summary: Path) -> list[tuple[str, str]]:
+    try:
+        return list(outcome_lines(json.loads(summary.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return [("summary", f"{summary} is damaged; `triphase report {summary.parent}` writes it again")]
+
+
+def print_place(run: Path | None) -> None:
+    """Print where an unfinished run is and where its log is; nothing where no run was begun."""
+    if run is not None:
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(f"[bold]run[/bold]     {escape(str(run))}   (log: {escape(str(run / 'log.jsonl'))})")
+
+
+def next_command(run: Path) -> str:
+    """The command that carries the run on from where it stands; after the last step, the one to try it out."""
+    if not (run / "sft" / "final").is_dir():
+        return f"triphase sft {run}"
+    settings = load_settings(run)
+    if needs_reward_model(settings) and not (run / "reward" / "final").is_dir():
+        people = settings.labelling.source == "people"
+        return f"triphase label serve {run}   (then: triphase reward {run})" if people else f"triphase reward {run}"
+    if not (run / "ppo" / "final").is_dir():
+        return f"triphase ppo {run}"
+    if not (run / REPORT).is_file():
+        return f"triphase evaluate {run}"
+    return f"triphase chat {run}"
+
+
+def outcome_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What improved, in a few lines; a figure that is not known is left out."""
+    labelers, reward, sft, ppo = (summary.get(name) or {} for name in ("labelers", "reward_model", "sft", "ppo"))
+    time = [
+        text
+        for text in (_minutes(summary.get("seconds")), _number(summary.get("peak_gb"), "at most {:.1f} GB of memory"))
+        if text
+    ]
+    yield from _line("time", time)
+    yield from _line("labelers", [_percent("agree on {} of the pairs", labelers.get("agreement"))])
+    accuracy = _percent("right on {} of the held-out pairs", reward.get("accuracy"))
+    yield from _line(
+        "reward model",
+        [
+            accuracy + _interval(reward, "accuracy") if accuracy else "",
+            _percent("noise ceiling {}", reward.get("noise_ceiling")),
+            _percent('"longer wins" {}', reward.get("longer_wins")),
+            "not shown to be better than chance and length" if reward.get("better_than_chance") is False else "",
+        ],
+    )
+    wins = _percent("preferred to SFT in {}", ppo.get("gold_win_rate"))
+    yield from _line(
+        "PPO",
+        [
+            wins + _interval(ppo, "gold_win_rate") if wins else "",
+            _change("gold score {} → {}", sft.get("gold_mean"), ppo.get("gold_mean")),
+            _number(ppo.get("proxy_gain"), "reward model's score {:+.2f}"),
+            _number(ppo.get("best_iteration"), "past its best, iteration {:.0f}")
+            if ppo.get("fell_from_its_best")
+            else "",
+        ],
+    )
+    yield from _line(
+        "drift",
+        [
+            _number(ppo.get("reference_kl"), "{:.1f} nats from the reference"),
+            _number(ppo.get("mean_length"), "{:.0f} tokens a response"),
+            _percent("{} of them finished", ppo.get("eos_rate")),
+        ],
+    )
+
+
+def _line(name: str, parts: list[str]) -> Iterator[tuple[str, str]]:
+    text = "; ".join(part for part in parts if part)
+    if text:
+        yield name, text
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _percent(form: str, value: float | None) -> str:
+    return "" if value is None else form.format(f"{100 * value:.0f} %")
+
+
+def _interval(figures: Mapping[str, float | None], name: str) -> str:
+    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    return "" if low is None or high is None else f" ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def _change(form: str, before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else form.format(f"{before:.2f}", f"{after:.2f}")
+
+
+def _minutes(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,1 +1,0 @@
-"""The command line: parses, wires, calls, prints."""

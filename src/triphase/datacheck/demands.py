@@ -1,0 +1,171 @@
+"""What a run would refuse later is refused before its first step; `check` asks the same questions.
+
+Records are read, rendered and encoded by `run_data`; here stand the demands that phases make of them together, and
+what else can be known: that the model opens, that servers are set up, that a gold score has its package.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from triphase.datacheck.examiner import response_limits
+from triphase.datacheck.run_data import RunData
+from triphase.demo.registry import gold_of
+from triphase.errors import DataError, SettingsError
+from triphase.records.types import Split
+from triphase.settings.schema import RunSettings
+
+STEPS = ("sft", "sampling", "labelling", "reward", "ppo", "evaluation")
+_SPLITS: tuple[Split, ...] = ("train", "heldout")
+_SHARE = "set the `split` of some records, or change data.heldout_share"
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """How many records there are to work with.
+
+    Attributes:
+        demonstrations: those to train on, by the path of each source.
+        prompts, comparisons: by split; prompts are those of the preferences where no others are named.
+        rankings: rankings of training prompts that the store of the run holds.
+    """
+
+    demonstrations: tuple[tuple[str, int], ...]
+    prompts: Counter[str]
+    comparisons: Counter[str]
+    rankings: int = 0
+
+
+def require_settings(settings: RunSettings, steps: tuple[str, ...]) -> None:
+    """What can be said without a record or a weight.
+
+    Raises:
+        SettingsError: no prompt can leave room for its response, or the gold score's package is not installed.
+        ServerError: a server's token is not set, or its client is not installed.
+    """
+    for split in _SPLITS:
+        for name, tokens in response_limits(settings, split):
+            if tokens >= settings.model.max_length:
+                raise SettingsError(
+                    f"{name}: {tokens} tokens for the response leave none for a prompt in model.max_length = "
+                    f"{settings.model.max_length}; lower it, or raise model.max_length"
+                )
+    if "ppo" in steps or "evaluation" in steps:
+        _open_servers(settings)
+    if settings.evaluation.gold is not None:
+        try:
+            gold_of(settings.evaluation.gold)("word", "word", True)
+        except ImportError as error:
+            raise SettingsError(
+                f"evaluation.gold: {settings.evaluation.gold} needs the package {error.name}; run: pip install "
+                "'triphase[train]'"
+            ) from None
+
+
+def needs_reward_model(settings: RunSettings) -> bool:
+    """Whether a reward model is trained: not where servers score every PPO run and nobody ranks."""
+    scorers = [settings.ppo_of(arm).scorer.address for arm in (None, *settings.arms)]
+    return None in scorers or settings.labelling.source != "none" or bool(settings.data.preferences)
+
+
+def require_demonstrations(settings: RunSettings, data: RunData) -> None:
+    """Demonstrations to train on, from every source.
+
+    Raises:
+        DataError: there are none.
+    """
+    for problem in _sft(settings, Holdings(_demonstrated(settings, data), Counter(), Counter())):
+        raise DataError(problem)
+
+
+def holdings_of(settings: RunSettings, data: RunData, steps: tuple[str, ...], *, rankings: int = 0) -> Holdings:
+    """What the records hold for these steps."""
+    compared = data.comparisons() if "reward" in steps else []
+    return Holdings(
+        _demonstrated(settings, data) if "sft" in steps else (),
+        Counter(prompt.split for prompt in data.prompts()),
+        Counter(item.prompt.split for item in compared),
+        rankings,
+    )
+
+
+def demands(settings: RunSettings, steps: tuple[str, ...], holdings: Holdings) -> Iterator[str]:
+    """What the data lacks for these steps, one line each, in the order of the steps."""
+    for step in steps:
+        yield from _DEMANDS[step](settings, holdings)
+
+
+def _demonstrated(settings: RunSettings, data: RunData) -> tuple[tuple[str, int], ...]:
+    sources = zip(settings.data.demonstrations, data.demonstrations(), strict=True)
+    return tuple(
+        (source.path, sum(record.prompt.split == "train" for record in records)) for source, records in sources
+    )
+
+
+def _sft(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
+    if not holdings.demonstrations:
+        yield "data.demonstrations is empty; name at least one file of prompt+completion records"
+    for path, trained in holdings.demonstrations:
+        if not trained:
+            yield f"{path}: has no demonstration to train on: all its prompts are held out; {_SHARE}"
+
+
+def _prompts(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
+    if not holdings.prompts.total():
+        yield "there are no prompts: data.prompts and data.preferences are empty; name a file in one of them"
+
+
+def _sampling(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
+    if settings.labelling.source != "none":
+        yield from _prompts(settings, holdings)
+
+
+def _reward(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
+    if not needs_reward_model(settings) or holdings.rankings:
+        return
+    if settings.labelling.source != "none" and holdings.prompts["train"]:
+        return
+    if holdings.comparisons["train"]:
+        return
+    if settings.labelling.source != "none" or holdings.comparisons.total():
+        held = holdings.prompts.total()
+        yield f"all {held} prompts are held out, so the reward model has nothing to learn from; {_SHARE}"
+    else:
+        yield (
+            "labelling.source is none and data.preferences is empty: the reward model has nothing to learn from; name "
+            "preferences, or let labelling.source be people"
+        )
+
+
+def _ppo(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
+    yield from _prompts(settings, holdings)
+    if holdings.prompts.total() and not holdings.prompts["train"]:
+        yield f"all {holdings.prompts.total()} prompts are held out: PPO has none to train on; {_SHARE}"
+
+
+def _evaluation(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
+    yield from _prompts(settings, holdings)
+    if holdings.prompts.total() and not holdings.prompts["heldout"]:
+        yield f"none of the {holdings.prompts.total()} prompts is held out: nothing can be evaluated; {_SHARE}"
+
+
+_DEMANDS: dict[str, Callable[[RunSettings, Holdings], Iterator[str]]] = {
+    "sft": _sft,
+    "sampling": _sampling,
+    "labelling": _prompts,
+    "reward": _reward,
+    "ppo": _ppo,
+    "evaluation": _evaluation,
+}
+
+
+def _open_servers(settings: RunSettings) -> None:
+    from triphase.rollouts.client import JsonClient
+    from triphase.rollouts.scorer import RemoteScorer
+
+    for arm in (None, *settings.arms):
+        scorer = settings.ppo_of(arm).scorer
+        if scorer.address is not None:
+            RemoteScorer(scorer).close()
+    for address in settings.rollouts.addresses:
+        JsonClient(address, settings.rollouts, setting="rollouts.addresses").close()

@@ -1,0 +1,102 @@
+"""What `check` concludes: the questions that a run asks before its first step, of the same settings and records."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from triphase.datacheck.demands import STEPS, Holdings, demands, holdings_of
+from triphase.datacheck.examiner import Examiner
+from triphase.datacheck.opening import check_model
+from triphase.datacheck.run_data import RunData, drops
+from triphase.datacheck.survey import DataSurvey, SourceSurvey
+from triphase.datacheck.tokenizer_checks import open_template
+from triphase.errors import DataError, TriphaseError
+from triphase.records.reading import Located
+from triphase.settings.schema import RunSettings
+
+EXACT_BYTES = 8 << 20
+"""Files that are larger together are not encoded record by record: that would take longer than reading them."""
+
+
+class Judge:
+    """Says of each record whether the model can take it, and at the end whether a run would begin."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+        self.exact = _bytes_of(settings) <= EXACT_BYTES
+        self._refusal: TriphaseError | None = None
+        self._examiner: Examiner | None = None
+        self._can_look = _has_transformers()
+        if self._can_look:
+            try:
+                self._examiner = Examiner(open_template(settings.model), settings, exact=self.exact)
+            except TriphaseError as error:
+                self._refusal = error  # told at the end: what is wrong with records is told first
+
+    def problem(self, role: str, item: Located[Any]) -> DataError | None:
+        """Why a record cannot be used; None where it can, or where the tokenizer cannot be opened."""
+        return None if self._examiner is None else self._examiner.problem(role, item)
+
+    def verdict(self, survey: DataSurvey) -> str:
+        """What is in order.
+
+        Raises:
+            TriphaseError: what a run would refuse.
+        """
+        settings = self._settings
+        if self._refusal is not None:
+            raise self._refusal
+        for problem in demands(settings, STEPS, self._holdings(survey)):
+            raise DataError(problem)
+        if not self._can_look:
+            return "settings and records can be read; the model was not looked at, since transformers is not installed"
+        check_model(settings)
+        if survey.refused and not drops(settings):
+            return "the other records are in order; with `data.on_bad_record: drop` a run leaves those out too"
+        if not self.exact:
+            return (
+                "settings and data are in order as far as a survey of large files shows; `run` encodes every record "
+                "before its first step"
+            )
+        return "settings and data are in order"
+
+    def _holdings(self, survey: DataSurvey) -> Holdings:
+        settings = self._settings
+        if self.exact or survey.collides:
+            examiner = self._examiner if survey.refused else None
+            data = RunData(
+                settings,
+                None if examiner is None else lambda: examiner,
+                drop=bool(survey.refused),
+                note=lambda text: None,
+            )  # the survey has told it already
+            data.comparisons()
+            return holdings_of(settings, data, STEPS)
+        prompts = _splits(survey, "prompts") if settings.data.prompts else _splits(survey, "preferences")
+        shown = [source for source in survey.sources if source.role == "demonstrations"]
+        return Holdings(
+            tuple((source.path, source.records - source.heldout) for source in shown),
+            prompts,
+            _splits(survey, "preferences"),
+        )
+
+
+def _splits(survey: DataSurvey, role: str) -> Counter[str]:
+    sources: list[SourceSurvey] = [source for source in survey.sources if source.role == role]
+    heldout = sum(source.heldout for source in sources)
+    return Counter(train=sum(source.records for source in sources) - heldout, heldout=heldout)
+
+
+def _bytes_of(settings: RunSettings) -> int:
+    data = settings.data
+    paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
+    return sum(path.stat().st_size for path in paths if os.path.isfile(path))
+
+
+def _has_transformers() -> bool:
+    try:
+        import transformers  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,75 @@
+"""Models by the names that settings use, embedded ones included."""
+
+import importlib.util
+from pathlib import Path
+
+from triphase.demo.registry import PREFIX, model_directory, public_name, require_embedded
+from triphase.errors import TriphaseError
+from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.schema import RunSettings
+
+
+def place_of(name: str, adapter: Path | None = None) -> str:
+    """A model's name for `load_model`: an embedded model's directory, any other name as it is.
+
+    The adapters of a run say for others which model is like the embedded one (`public_name`); here it is that one.
+
+    Raises:
+        SettingsError: there is no embedded model of that name.
+    """
+    if adapter is not None:
+        for folder in adapter.resolve().parents[1:3]:  # of runs/NAME/sft/final, and of runs/NAME/arms/ARM/final
+            own = _model_of_run(folder / RUN_CONFIG)
+            # Adapters name a directory as it was seen from where the run was made.
+            if own is not None and (name == public_name(own)[0] or own.endswith(f"/{name}")):
+                name = own
+    return str(model_directory(name)) if name.startswith(PREFIX) else name
+
+
+def _model_of_run(config: Path) -> str | None:
+    try:
+        return load_settings(config.parent).model.name if config.is_file() else None
+    except TriphaseError:
+        return None  # of another version, or no run's: the adapter's own word stands
+
+
+def check_model(settings: RunSettings) -> None:
+    """Refuse a model that `run` would refuse, as far as that is known without reading its weights.
+
+    Looked at are: that it exists, its configuration and architecture, the tokenizer, `adapters.layers` and `targets`
+    against its layers, `model.max_length` against learned positions, and the names, shapes and sizes of all weights
+    by the headers of their files. Of a hub id that is not on this machine, configuration and tokenizer are fetched.
+    Without the libraries of `triphase[train]` only the files are looked at.
+
+    Raises:
+        ModelError, SettingsError: names the file, tensor or setting, and the remedy.
+    """
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+        place_without_torch(settings.model.name)
+        return
+    from triphase.models.checking import check_chain
+    from triphase.models.loading import chain_of, choose_device
+
+    choose_device(settings.model.device)
+    chain = chain_of(settings.model, place_of)
+    check_chain(chain, settings.adapters, max_length=settings.model.max_length)
+
+
+def place_without_torch(name: str) -> None:
+    """Refuse a directory that holds no model.
+
+    Raises:
+        ModelError, SettingsError: what is wrong with it.
+    """
+    from triphase.models.files import check_files
+    from triphase.models.merging import base_of, is_adapter
+    from triphase.models.places import directory_of
+
+    if name.startswith(PREFIX):
+        require_embedded(name)
+        return
+    directory = directory_of(name)
+    if directory is not None and is_adapter(directory):
+        base_of(directory)
+    elif directory is not None:
+        check_files(directory)

@@ -1,0 +1,186 @@
+"""The records of a run, each read, rendered and encoded once, before any model is loaded.
+
+Equal prompts without ids are one prompt, in whatever file they stand. Of two records of one prompt the first that
+names a kind says its kind; a split that a record names holds for all of them. An id that stands for two different
+prompts is refused with both places.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triphase.datacheck.examiner import Examiner
+from triphase.errors import DataError
+from triphase.records.identity import split_of
+from triphase.records.lines import unread_columns
+from triphase.records.paths import display_name
+from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
+from triphase.records.types import Comparison, Demonstration, Prompt, Split
+from triphase.settings.schema import RunSettings, SourceSettings
+
+if TYPE_CHECKING:
+    from triphase.tokens.encoding import Encoded
+
+HERE = Path()
+_STREAMS: dict[str, Callable[..., Iterator[Located[Any]]]] = {
+    "demonstrations": stream_demonstrations,
+    "prompts": stream_prompts,
+    "preferences": stream_preferences,
+}
+_log = logging.getLogger(__name__)
+
+
+def drops(settings: RunSettings) -> bool:
+    """Whether records that cannot be used are left out."""
+    return settings.data.on_bad_record == "drop"
+
+
+class RunData:
+    """The records that the settings name. Each role is read at the first call and kept.
+
+    Attributes:
+        left_out: records that ``data.on_bad_record`` left out, by file.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        examiner: Callable[[], Examiner] | None = None,
+        *,
+        drop: bool | None = None,
+        note: Callable[[str], None] = _log.warning,
+    ) -> None:
+        """``examiner`` gives who encodes them; without one they are read alone. ``drop`` says whether records that
+        cannot be used are left out; the settings do by default. ``note`` is told what is left out."""
+        self._note = note
+        self._settings = settings
+        self._make_examiner = examiner
+        self._drops = drops(settings) if drop is None else drop
+        self._examiner: Examiner | None = None
+        self._registry: dict[str, tuple[Prompt, str]] = {}
+        self._demonstrations: list[list[Demonstration]] | None = None
+        self._encoded: dict[int, Encoded] = {}
+        self._prompts: list[Prompt] | None = None
+        self._comparisons: list[Comparison] | None = None
+        self.left_out: Counter[str] = Counter()
+
+    def demonstrations(self) -> list[list[Demonstration]]:
+        """The demonstrations of each source.
+
+        Raises:
+            DataError: one cannot be used.
+        """
+        if self._demonstrations is None:
+            found: list[list[Demonstration]] = []
+            for source in self._settings.data.demonstrations:
+                records = self._read("demonstrations", source)
+                found.append([item.record for item, _ in records])
+                self._encoded |= {id(item.record): ids for item, ids in records}
+            self._demonstrations = found
+        return self._demonstrations
+
+    def encoded(self, demonstrations: Iterable[Demonstration]) -> "list[Encoded]":
+        """The ids of demonstrations that `demonstrations` gave."""
+        return [self._encoded[id(item)] for item in demonstrations]
+
+    def forget_demonstrations(self) -> None:
+        """Let go of what no later phase reads."""
+        self._demonstrations, self._encoded = None, {}
+
+    def prompts(self) -> list[Prompt]:
+        """The prompts, each once: those of `data.prompts`, or else those of the preferences.
+
+        Raises:
+            DataError: one cannot be used, or an id stands for two prompts.
+        """
+        if not self._settings.data.prompts:
+            return list({item.prompt.id: item.prompt for item in self.comparisons()}.values())
+        if self._prompts is None:
+            names: dict[str, None] = {}
+            for source in self._settings.data.prompts:
+                for item, _ in self._read("prompts", source):
+                    names[item.record.id] = None
+            self._prompts = [self._registry[name][0] for name in names]
+        return self._prompts
+
+    def comparisons(self) -> list[Comparison]:
+        """The comparisons of all sources.
+
+        Raises:
+            DataError: one cannot be used, or an id stands for two prompts.
+        """
+        if self._comparisons is None:
+            if self._settings.data.prompts:
+                self.prompts()  # they say kind and split
+            found = [
+                item.record
+                for source in self._settings.data.preferences
+                for item, _ in self._read("preferences", source)
+            ]
+            self._comparisons = [replace(item, prompt=self._registry[item.prompt.id][0]) for item in found]
+        return self._comparisons
+
+    def _read(self, role: str, source: SourceSettings) -> list[tuple[Located[Any], Any]]:
+        """The records of a source that can be used, with their ids; the others are refused together, or left out."""
+        found: list[tuple[Located[Any], Any]] = []
+        errors: list[DataError] = []
+        columns = Counter[str]()
+        try:
+            for item in _STREAMS[role](source, HERE, self._settings.data.heldout_share, errors.append):
+                columns.update(item.unread)
+                try:
+                    ids = self._examined(role, item)
+                    found.append((item if role == "demonstrations" else self._registered(item), ids))
+                except DataError as error:
+                    errors.append(error)
+        except DataError as error:  # the file itself; where every record was refused, the first of them says more
+            raise (errors or [error])[0] from None
+        path = display_name(source.path, Path(source.path))
+        if errors:
+            self._settle(path, errors, left=len(found))
+        if columns:
+            self._note(f"{path}: {unread_columns(columns)}")
+        return found
+
+    def _settle(self, path: str, errors: list[DataError], *, left: int) -> None:
+        count = len(errors)
+        if not self._drops or not left:
+            more = f" ({count} records of this file cannot be used; `triphase check` lists them)"
+            raise DataError(f"{errors[0]}{more if count > 1 else ''}")
+        self.left_out[path] = count
+        self._note(f"{path}: {count} records are left out (data.on_bad_record); the first: {errors[0]}")
+
+    def _examined(self, role: str, item: Located[Any]) -> Any:
+        if self._make_examiner is None:
+            return None
+        if self._examiner is None:
+            self._examiner = self._make_examiner()
+        return getattr(self._examiner, role)(item)
+
+    def _registered(self, item: Located[Any]) -> Located[Any]:
+        """The record with its prompt as the run knows it."""
+        record = item.record
+        prompt = record if isinstance(record, Prompt) else record.prompt
+        before = self._registry.get(prompt.id)
+        if before is not None and before[0].messages != prompt.messages:
+            raise DataError(
+                f"{item.where}: the id {prompt.id!r} is already that of another prompt ({before[1]}); ids must be "
+                "unique over all files of a run: change one of them, or leave the ids out"
+            )
+        place = item.where if before is None else before[1]
+        merged = prompt if before is None else self._merged(before[0], prompt)
+        self._registry[prompt.id] = (merged, place)
+        return Located(merged if isinstance(record, Prompt) else replace(record, prompt=merged), item.where, item.id)
+
+    def _merged(self, first: Prompt, second: Prompt) -> Prompt:
+        if first.kind == second.kind and first.split == second.split:
+            return first
+        return replace(first, kind=first.kind or second.kind, split=self._named_split(first, second))
+
+    def _named_split(self, first: Prompt, second: Prompt) -> Split:
+        """Of two splits one is that of the hash; the other must have been named."""
+        by_hash = split_of(first.messages, self._settings.data.heldout_share)
+        return second.split if first.split == by_hash else first.split

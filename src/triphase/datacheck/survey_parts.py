@@ -1,0 +1,85 @@
+"""Large files of lines are surveyed by several processes, each a share of the lines; what they find is put together.
+
+Wherever a part alone could judge differently from the whole (an id that is there twice, a damaged file, very many
+refusals), nothing is put together and the caller reads the file in one piece.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from triphase.datacheck.survey import Examine, Refused, Seen, SourceSurvey, distinct, survey_source
+from triphase.errors import DataError
+from triphase.records.lines import Part, RecordError
+from triphase.settings.schema import SourceSettings
+
+LARGE = 32 << 20
+"""Bytes from which a file is worth the processes."""
+_MOST_PROCESSES = 8
+_MOST_REFUSED = 100_000
+Blank = Callable[[], SourceSurvey]
+_Found = tuple[SourceSurvey, Seen, list[DataError]]
+
+# What a forked process is to do: it holds functions, which cannot be sent to it.
+_task: tuple[Blank, SourceSettings, float, Examine | None] | None = None
+
+
+def survey_in_parts(
+    blank: Blank, source: SourceSettings, heldout_share: float, refused: Refused, examine: Examine | None = None
+) -> tuple[SourceSurvey, Seen] | None:
+    """The survey of one source by as many processes as there are cores; None where one process is to do it."""
+    global _task
+    processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    if processes < 2 or not source.path.endswith(".jsonl") or not _is_large(Path(source.path)):
+        return None
+    _task = (blank, source, heldout_share, examine)
+    try:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
+            parts = list(pool.map(_survey_part, [Part(index, processes) for index in range(processes)]))
+    except BrokenProcessPool:  # one was killed, for want of memory most likely: one process needs less
+        return None
+    finally:
+        _task = None
+    whole, seen = blank(), Seen()
+    for survey, part, _ in parts:
+        seen.extend(part)
+        _add(whole, survey)
+    errors = [error for _, _, found in parts for error in found]
+    if any(survey.failure for survey, _, _ in parts) or len(errors) > _MOST_REFUSED:
+        return None
+    if len(seen.ids) > distinct(seen.ids):
+        return None
+    for error in sorted(errors, key=lambda error: (isinstance(error, RecordError) and error.number) or 0):
+        refused(whole, error)
+    return whole, seen
+
+
+def _is_large(path: Path) -> bool:
+    return os.path.isfile(path) and path.stat().st_size >= LARGE
+
+
+def _survey_part(part: Part) -> _Found:
+    assert _task is not None  # noqa: S101 - set before the processes are forked
+    blank, source, heldout_share, examine = _task
+    errors: list[DataError] = []
+
+    def refuse(survey: SourceSurvey, error: DataError) -> None:
+        if len(errors) <= _MOST_REFUSED:
+            errors.append(error)
+
+    survey, seen = survey_source(blank(), source, heldout_share, refuse, examine, part)
+    survey.lengths.count = None
+    return survey, seen, errors
+
+
+def _add(whole: SourceSurvey, part: SourceSurvey) -> None:
+    whole.records += part.records
+    whole.heldout += part.heldout
+    whole.near_empty += part.near_empty
+    whole.kinds.update(part.kinds)
+    whole.columns.update(part.columns)
+    whole.lengths.too_long += part.lengths.too_long
+    whole.lengths.sampled += part.lengths.sampled

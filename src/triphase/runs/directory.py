@@ -1,0 +1,280 @@
+"""The run directory: one configuration, one holder, timings, and what was found where.
+
+runs/NAME/
+  config.yaml      resolved settings, versions, seeds, git revision, data fingerprints
+  labels.sqlite    prompts, responses, rankings, audit
+  sft/ reward/ ppo/ arms/NAME/    checkpoints/STEP/, final/, metrics.jsonl, samples.jsonl
+  evaluation/ labelling.json timings.json summary.json report.html
+"""
+
+import fcntl
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.monitoring.sums import is_changed, seal, seal_phase
+from triphase.planning.memory import memory_errors, peak_gb, restart_peak
+from triphase.records.files import (
+    clear_leftovers,
+    disk_errors,
+    fingerprint,
+    make_directory,
+    write_atomically,
+    write_json,
+)
+from triphase.reports.shapes import problem_of
+from triphase.runs.dependence import begun_phases, dependent
+from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
+from triphase.settings.loading import expanded
+from triphase.settings.schema import RunSettings
+
+# What may differ between two starts of one run: it changes no result.
+_FREE = ("name", "output", "threads", "model.recompute_activations", "reward.require_better_than_chance")
+# These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
+_BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
+# Where a server is and how it is asked may differ too; whether there is one may not.
+_SERVERS = ("rollouts", "scorer")
+TIMINGS = "timings.json"
+_log = logging.getLogger(__name__)
+
+
+class RunDirectory:
+    """A run directory that this process holds.
+
+    Attributes:
+        notes: what differs from the run as it was begun and may, for the log.
+    """
+
+    def __init__(self, settings: RunSettings) -> None:
+        self.settings = settings
+        self.path = expanded(settings.output) / settings.name
+        self.process_bytes: float | None = None
+        self.notes: list[str] = []
+        self._lock: int | None = None
+        self._peak = 0.0
+
+    @contextmanager
+    def held(self) -> Iterator["RunDirectory"]:
+        """Hold the directory; a second process is refused, the lock of a dead one is void.
+
+        Raises:
+            RunError: another process holds it, or it belongs to another configuration.
+        """
+        make_directory(self.path)
+        lock = self.path / ".lock"
+        with disk_errors(lock):
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(descriptor, 200).decode(errors="replace").strip()
+                raise RunError(
+                    f"{self.path} is held by {holder or 'another process'}; wait for it, stop it, or choose another "
+                    "name (--name)"
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+            _refuse_links(self.path)
+            clear_leftovers(self.path)
+            self._write_config()
+            self._lock = descriptor
+            yield self
+        finally:
+            self._lock = None
+            os.close(descriptor)
+
+    def _write_config(self) -> None:
+        path = self.path / "config.yaml"
+        fingerprints, settings = _fingerprints(self.settings), self.settings.model_dump(mode="json")
+        if not path.exists():
+            self._write(path, provenance(self.settings, settings, fingerprints, self.begun))
+            return
+        kept = read_config(path)
+        if is_changed(self.path, path.name):
+            self.notes.append(f"{path} is not as this run wrote it (damaged or edited); look at the settings in it")
+        before = _completed(kept["settings"])
+        begun = begun_phases(self.path, {*(before.get("arms") or {}), *self.settings.arms})
+        changed = self._changed_settings(before, settings, path, begun)
+        changed |= self._changed_data(kept.get("data_fingerprints") or {}, fingerprints, before, begun)
+        if changed:
+            now = {**kept, "settings": settings, "begun": self.begun, "data_fingerprints": fingerprints}
+            self._write(path, now if begun else provenance(self.settings, settings, fingerprints, self.begun))
+
+    def _write(self, path: Path, config: Mapping[str, Any]) -> None:
+        write_atomically(path, as_yaml(config))
+        seal(self.path, [path.name])
+
+    def _changed_settings(
+        self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, begun: Sequence[str]
+    ) -> bool:
+        """Whether settings have changed on which nothing that has begun depends; those are noted.
+
+        Raises:
+            RunError: a phase that has begun depends on one.
+        """
+        changed = False
+        for key, old, new in _differences(kept, wanted):
+            if key in _FREE:
+                continue
+            if key == "sampling.batch_size" or key.rpartition(".")[2] in _BOUNDS:
+                self.notes.append(f"{key} was {old!r} when this run was begun and is {new!r} now: rounding may differ")
+                continue
+            phase = None if _is_of_a_server(key, old, new) else dependent(key, begun, kept)
+            if phase is not None:
+                raise RunError(
+                    f"{path} belongs to another configuration: {key} is {old!r} there and {new!r} here, and {phase} "
+                    f"has begun with it; choose another name (--name), or set {key} back"
+                )
+            if begun or not _is_of_a_server(key, old, new):
+                self.notes.append(f"{key} was {old!r} and is {new!r} now; nothing that has begun depends on it")
+            changed = True
+        return changed
+
+    def _changed_data(
+        self, kept: Mapping[str, str], found: Mapping[str, str], settings: Mapping[str, Any], begun: Sequence[str]
+    ) -> bool:
+        """Whether files have changed that nothing that has begun has read; those are noted.
+
+        Raises:
+            RunError: a phase that has begun has read one.
+        """
+        changed = False
+        for name, old in kept.items():
+            if name not in found or found[name] == old:
+                continue
+            changed = True
+            for role in _roles_of(name, self.settings):
+                phase = dependent(f"data.{role}", begun, settings)
+                if phase is not None:
+                    raise RunError(
+                        f"{name} has changed since {self.path} was begun, and {phase} has read it; restore the file, "
+                        "or choose another name (--name)"
+                    )
+            self.notes.append(f"{name} has changed since this run was begun; nothing that has begun has read it")
+        return changed or bool(found.keys() - kept.keys())
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """One phase: its seconds and the peak memory go to `timings.json`, its begin and end to the log.
+
+        Raises:
+            RunError: the block ran out of memory; the message says which setting to lower.
+        """
+        start = time.perf_counter()
+        self.restart_peak()
+        _log.info("%s begins", phase)
+        try:
+            with memory_errors(phase, lambda: self._planned(phase)):
+                yield
+        except BaseException:
+            with suppress(RunError):  # the error of the block is the one to be told
+                self._add_seconds(phase, time.perf_counter() - start)
+            raise
+        seconds = time.perf_counter() - start
+        self._add_seconds(phase, seconds)
+        seal_phase(self.path, phase)
+        _log.info("%s ends after %.1f s", phase, seconds)
+
+    def _add_seconds(self, phase: str, seconds: float) -> None:
+        timings = self.timings()
+        timings[phase] = timings.get(phase, 0.0) + seconds
+        peaks = timings.setdefault("peaks_gb", {})
+        peaks[phase] = round(max(peak_gb(), peaks.get(phase, 0.0)), 3)
+        timings["peak_gb"] = round(max(peak_gb(), self._peak, timings.get("peak_gb", 0.0)), 3)
+        write_json(self.path / TIMINGS, timings)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process works on it, and does not only read it."""
+        return self._lock is not None
+
+    @property
+    def begun(self) -> str:
+        """The day (YYYY-MM-DD) on which the run was begun, which is today where it has not been."""
+        return day_begun(self.path)
+
+    def restart_peak(self) -> None:
+        """Count the peak of memory anew: what opening a model took is not what its phase takes."""
+        self._peak = max(self._peak, restart_peak())
+
+    def _planned(self, phase: str) -> str | None:
+        from triphase.planning.shortage import shortage_of
+
+        return shortage_of(self.settings, phase, self.process_bytes)
+
+    def timings(self) -> dict[str, Any]:
+        """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open.
+
+        Those that cannot be read are begun anew, with a word.
+        """
+        path = self.path / TIMINGS
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            problem = problem_of("timings", found)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            problem = str(error)
+        if problem is None:
+            return dict(found)
+        _log.warning("%s is damaged (%s): the times of earlier phases are lost", path, problem)
+        return {}
+
+
+def _refuse_links(run: Path) -> None:
+    """A link inside a run would carry what is written to another place.
+
+    Raises:
+        RunError: there is one.
+    """
+    for folder, directories, files in os.walk(run):
+        for name in (*directories, *files):
+            path = Path(folder, name)
+            if path.is_symlink():
+                raise RunError(
+                    f"{path}: is a symbolic link, and nothing is written through one; put what it points to in its "
+                    "place, or remove it"
+                )
+
+
+def _fingerprints(settings: RunSettings) -> dict[str, str]:
+    data = settings.data
+    paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
+    return {
+        str(path): fingerprint(path) for path in paths if os.path.isfile(path)
+    }  # isfile: False for a name that is too long
+
+
+def _roles_of(name: str, settings: RunSettings) -> list[str]:
+    roles = ("demonstrations", "prompts", "preferences")
+    return [role for role in roles if any(str(Path(s.path)) == name for s in getattr(settings.data, role))]
+
+
+def _differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(kept, Mapping) and isinstance(wanted, Mapping):
+        for key in [*wanted, *(key for key in kept if key not in wanted)]:
+            yield from _differences(kept.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif kept != wanted:
+        yield prefix, kept, wanted
+
+
+def _is_of_a_server(key: str, old: Any, new: Any) -> bool:
+    section, _, name = key.rpartition(".")
+    moved = not name.startswith("address") or (bool(old) and bool(new))
+    return section.rpartition(".")[2] in _SERVERS and moved
+
+
+def _completed(kept: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run with the defaults of settings that its version did not have yet."""
+    try:
+        return RunSettings.model_validate(kept).model_dump(mode="json")
+    except ValueError:
+        return kept

@@ -1,0 +1,200 @@
+"""What each policy says to held-out prompts, sampled at the training temperature and scored."""
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from triphase.errors import RunError
+from triphase.models.roles import POLICY
+from triphase.monitoring.sums import is_changed, seal_phase
+from triphase.objectives.divergence import kl_k1
+from triphase.phases.reward import score_samples
+from triphase.phases.sampling import sample_responses
+from triphase.records.files import read_json_lines, write_json_lines
+from triphase.records.types import Response
+from triphase.reports.evaluation import Sample
+from triphase.reports.shapes import misfit
+from triphase.rollouts.scorer import Answer
+from triphase.rollouts.types import Generated
+from triphase.runs.checkpoints import load_policy_at, require_checkpoint
+from triphase.runs.servers import scorer_of
+from triphase.runs.session import Run
+from triphase.settings.schema import PPOSettings
+from triphase.tokens.encoding import Encoded
+from triphase.training.finals import is_whole, load_policy, load_reward_model
+
+AT = "ppo@"
+"""How the policy of one iteration of PPO is called: `ppo@12`."""
+_log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from triphase.models.roles import SharedModel
+    from triphase.records.types import Prompt
+
+Sampled = tuple["Prompt", Response, Generated]
+
+
+def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
+    """Write `evaluation/samples.jsonl`: the SFT policy, the PPO policy, and each arm. What is there stays.
+
+    ``checkpoint`` names an iteration of PPO whose policy, `ppo@STEP`, is evaluated too.
+
+    Raises:
+        RunError: there is no such checkpoint.
+    """
+    if checkpoint is not None:
+        require_checkpoint(run.path, checkpoint)
+    rows = _kept_rows(run)
+    done = {row["policy"] for row in rows}
+    wanted = {"sft": run.part("sft", "final"), "ppo": run.part("ppo", "final")}
+    wanted |= {f"arm:{arm}": run.part("arms", arm, "final") for arm in run.settings.arms}
+    if checkpoint is not None:
+        wanted[f"{AT}{checkpoint}"] = run.part("ppo", "checkpoints", f"{checkpoint:06d}")
+    wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_whole(final)}
+    if not wanted:
+        return
+    _evaluate(run, wanted, rows)
+
+
+def _kept_rows(run: Run) -> list[dict[str, Any]]:
+    """What earlier calls have left of policies that they finished; from a damaged file nothing, with a word."""
+    path = run.part("evaluation", "samples.jsonl")
+    try:
+        rows = read_json_lines(path)
+    except RunError as error:
+        _log.warning("%s; the policies are evaluated again", error)
+        return []
+    if is_changed(run.path, "evaluation/samples.jsonl") or any(misfit(Sample, row) for row in rows):
+        _log.warning("%s is not as it was left (damaged or edited); the policies are evaluated again", path)
+        return []
+    return rows
+
+
+def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> None:
+    shared = run.model()
+    prompts = run.prompts("heldout")[: run.settings.evaluation.max_prompts]
+    count = run.settings.evaluation.samples_per_prompt
+    with run.progress.track("evaluation", len(wanted) * len(prompts) * count, unit="responses") as track:
+        for policy, final in wanted.items():
+            adapter = run.reference_adapter
+            if policy != "sft":
+                if policy.startswith(AT):
+                    load_policy_at(shared, run.path, int(policy.removeprefix(AT)))
+                else:
+                    load_policy(shared, POLICY, final)
+                adapter = POLICY
+            ppo = run.settings.ppo
+            found = sample_responses(
+                shared,
+                prompts,
+                adapter=adapter,
+                model=policy,
+                count=count,
+                temperature=ppo.temperature,
+                max_response_tokens=ppo.max_response_tokens,
+                max_length=run.settings.model.max_length,
+                batch_size=run.settings.sampling.batch_size,
+                seed=run.settings.seed,
+                on_finished=track.advance,
+            )
+            judge = _judge_of(run, policy)
+            if judge.scorer.address != ppo.scorer.address:
+                _judge_baseline(run, shared, policy, rows, judge)
+            rows += _rows(run, shared, policy, adapter, found, _scores(run, shared, found, judge))
+            write_json_lines(run.part("evaluation", "samples.jsonl"), rows)
+            seal_phase(run.path, "evaluation")
+            run.heed_stop()
+
+
+def _judge_of(run: Run, policy: str) -> PPOSettings:
+    """The settings whose scorer judges a policy: those that it was trained with; the main run's for the SFT policy."""
+    return run.settings.ppo_of(policy.removeprefix("arm:") if policy.startswith("arm:") else None)
+
+
+def _judge_baseline(
+    run: Run, shared: "SharedModel", policy: str, rows: Sequence[dict[str, Any]], judge: PPOSettings
+) -> None:
+    """Have the SFT policy's responses judged by an arm's own scorer too: a gain is within one scorer's unit."""
+    prompts = {prompt.id: prompt for prompt in run.prompts("heldout")}
+    started = [row for row in rows if row["policy"] == "sft"]
+    found: list[Sampled] = []
+    for row in started:
+        ids = tuple(shared.template.response_ids(row["response"], finished=row["finished"]))
+        response = Response("", row["prompt_id"], row["response"], "sft", row["finished"])
+        found.append((prompts[row["prompt_id"]], response, Generated(ids, row["finished"])))
+    path = run.part("evaluation", "judges.jsonl")
+    kept = [row for row in read_json_lines(path) if row["judge"] != policy]
+    for row, score in zip(started, _scores(run, shared, found, judge) or [], strict=False):
+        kept.append({"judge": policy, "prompt_id": row["prompt_id"], "sample": row["sample"], "score": score})
+    write_json_lines(path, kept)
+
+
+def _scores(run: Run, shared: "SharedModel", found: Sequence[Sampled], judge: PPOSettings) -> list[float | None] | None:
+    """What a PPO run's scorer, the reward model or a server, says of each response.
+
+    None for a response to which a server gives no score, and in place of all where there is no reward model.
+    """
+    with scorer_of(run, judge) as scorer:
+        if scorer is not None:
+            scores = scorer.score([Answer(prompt, response.text, response.finished) for prompt, response, _ in found])
+            return [score if math.isfinite(score) else None for score in scores]
+    if not is_whole(run.part("reward", "final")):
+        return None
+    load_reward_model(shared, run.part("reward", "final"))
+    return list(score_samples(shared, _encoded(shared, found), max_tokens=judge.microbatch_tokens).tolist())
+
+
+def _encoded(shared: "SharedModel", found: Sequence[Sampled]) -> list[Encoded]:
+    return [
+        Encoded(tuple(shared.template.prompt_ids(prompt.messages)), generated.ids) for prompt, _, generated in found
+    ]
+
+
+def _rows(
+    run: Run,
+    shared: "SharedModel",
+    policy: str,
+    adapter: str | None,
+    found: Sequence[Sampled],
+    scores: Sequence[float | None] | None,
+) -> list[dict[str, Any]]:
+    samples = _encoded(shared, found)
+    moved = sequence_kl(run, shared, adapter, samples) if adapter == POLICY else [0.0] * len(samples)
+    count = run.settings.evaluation.samples_per_prompt
+    return [
+        {
+            "prompt_id": prompt.id,
+            "prompt": prompt.text,
+            "policy": policy,
+            "sample": index % count,
+            "response": response.text,
+            "finished": response.finished,
+            "tokens": len(generated.ids),
+            "gold": None if run.gold is None else run.gold(prompt.text, response.text, response.finished),
+            "score": None if scores is None else scores[index],
+            "reference_kl": moved[index],
+        }
+        for index, (prompt, response, generated) in enumerate(found)
+    ]
+
+
+@torch.no_grad()
+def sequence_kl(run: Run, shared: "SharedModel", adapter: str, samples: Sequence[Encoded]) -> list[float]:
+    """Σ_t log π(y_t) − log π_ref(y_t) of each response: its k1 estimate of the divergence from the reference."""
+    from triphase.batches.order import microbatches
+    from triphase.batches.padding import pad_batch
+
+    reference = run.reference_adapter
+    found = [0.0] * len(samples)
+    for indices in microbatches([sample.length for sample in samples], max_tokens=run.settings.ppo.microbatch_tokens):
+        batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)
+        boundary, temperature = shared.trunk(batch), run.settings.ppo.temperature
+        policy = shared.policy_output(batch, boundary, adapter=adapter, temperature=temperature)
+        frozen = shared.policy_output(batch, boundary, adapter=reference, temperature=temperature)
+        for index, value in zip(indices, kl_k1(policy.logprobs, frozen.logprobs).sum(1).tolist(), strict=True):
+            found[index] = value
+    return found

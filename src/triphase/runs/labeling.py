@@ -1,0 +1,85 @@
+"""The human step of a run: simulated labelers rank, or people have ranked enough, or preferences were imported."""
+
+import math
+from typing import Any
+
+from triphase.errors import WaitingForPeople
+from triphase.labeling.quality.agreement import pairwise_agreement, ranking_alpha
+from triphase.labeling.simulation.simulated import SimulatedLabelers, simulate_rankings
+from triphase.objectives.calibration import noise_ceiling_from_agreement
+from triphase.records.files import write_json
+from triphase.runs.session import Run
+from triphase.store import Store
+
+PAGE = "http://127.0.0.1:8400"
+"""Where the page is served unless told otherwise."""
+
+
+def label(run: Run) -> None:
+    """Bring the rankings into the store, or say what is missing; then write `labelling.json`.
+
+    Raises:
+        WaitingForPeople: people are to rank, and have not ranked enough.
+    """
+    settings = run.settings.labelling
+    with run.store() as store:
+        store.add_prompts(run.prompts())
+        _import_preferences(run, store)
+        if settings.source == "simulated" and run.gold is not None:
+            labelers = SimulatedLabelers(
+                run.gold, run.settings.seed, settings.labelers, noise_scale=settings.noise_scale
+            )
+            simulate_rankings(
+                store,
+                labelers,
+                overlap_share=settings.overlap_share,
+                seed=run.settings.seed,
+                rankings_per_prompt=settings.rankings_per_prompt,
+            )
+        elif settings.source == "people":
+            _require_rankings(run, store)
+        write_json(run.part("labelling.json"), _figures(settings.source, store))
+
+
+def _import_preferences(run: Run, store: Store) -> None:
+    comparisons = run.data.comparisons()
+    if comparisons:
+        from triphase.labeling.exchange.importing import import_comparisons
+
+        import_comparisons(store, comparisons)
+
+
+def _require_rankings(run: Run, store: Store) -> None:
+    ranked = {ranking.prompt_id for ranking in store.rankings()}
+    ready = {response.prompt_id for response in store.responses()}
+    wanted = math.ceil(run.settings.labelling.required_share * len(ready))
+    done = len(ready & ranked)
+    if done < wanted:
+        raise WaitingForPeople(
+            f"people are to rank: {done} of {len(ready)} prompts have a ranking, {wanted} are needed, "
+            f"{wanted - done} are missing (labelling.required_share). Serve the page with "
+            f"`triphase label serve {run.path}` and open {PAGE}, or import rankings with "
+            f"`triphase label import {run.path} FILE`; then give this command again"
+        )
+
+
+def _figures(source: str, store: Store) -> dict[str, Any]:
+    rankings = store.rankings()
+    agreement = pairwise_agreement(rankings).value
+    return {
+        "source": "imported" if source == "none" else source,
+        "rankings": len(rankings),
+        "prompts": len({ranking.prompt_id for ranking in rankings}),
+        "comparisons": sum(len(group.pairs) for split in ("train", "heldout") for group in store.ranked_groups(split)),
+        "labelers": len({ranking.labeler for ranking in rankings}),
+        "agreement": None if agreement is None else agreement.value,
+        "agreement_low": None if agreement is None else agreement.low,
+        "agreement_high": None if agreement is None else agreement.high,
+        "alpha": ranking_alpha(rankings),
+        "noise_ceiling": None if agreement is None else _ceiling(agreement.value),
+    }
+
+
+def _ceiling(agreement: float) -> float | None:
+    # Below one half the labelers agree less than by chance, and no ceiling follows from it.
+    return noise_ceiling_from_agreement(agreement) if agreement >= 0.5 else None

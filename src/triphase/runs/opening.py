@@ -1,0 +1,62 @@
+"""A finished run, opened for reading: its newest policy on its base."""
+
+from pathlib import Path
+
+from triphase.datacheck.opening import place_of
+from triphase.errors import RunError
+from triphase.models.loading import load_model
+from triphase.models.roles import POLICY, REFERENCE, SharedModel
+from triphase.monitoring.progress import SilentProgress
+from triphase.runs.checkpoints import load_policy_at, require_checkpoint
+from triphase.runs.directory import RunDirectory
+from triphase.runs.session import Run
+from triphase.settings.loading import load_settings
+from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
+from triphase.training.finals import is_whole, load_policy
+from triphase.training.state import StopRequest
+
+
+def open_run(path: Path) -> Run:
+    """A run as it stands now, which need not be where it was made."""
+    here = path.resolve()
+    settings = load_settings(path).model_copy(update={"output": str(here.parent), "name": here.name})
+    return Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
+
+
+def open_policy(path: Path, checkpoint: int | None = None) -> tuple[SharedModel, str | None, RunSettings]:
+    """The model of a run with the adapter of its PPO policy (of its SFT policy where PPO has not been run).
+
+    ``checkpoint`` names an iteration of PPO, whose policy is taken instead of the last.
+
+    Raises:
+        RunError: the run has no policy yet, or no such checkpoint.
+    """
+    run = open_run(path)
+    if checkpoint is not None:
+        require_checkpoint(path, checkpoint)
+    settings = run.settings
+    if not is_whole(path / "sft" / "final"):
+        raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")
+    shared = run.model()
+    if checkpoint is not None:
+        load_policy_at(shared, path, checkpoint)
+        return shared, POLICY, settings
+    if is_whole(path / "ppo" / "final"):
+        load_policy(shared, POLICY, path / "ppo" / "final")
+        return shared, POLICY, settings
+    return shared, REFERENCE if settings.sft.method == "lora" else None, settings
+
+
+def open_any(model: str, checkpoint: int | None = None) -> tuple[SharedModel, str | None, int]:
+    """The policy of a run, or a model by directory, hub id or embedded name; its adapter, and its longest length.
+
+    Raises:
+        RunError: a checkpoint is named, and there is none or this is no run.
+    """
+    if (Path(model) / "config.yaml").is_file():
+        shared, adapter, settings = open_policy(Path(model), checkpoint)
+        return shared, adapter, settings.model.max_length
+    if checkpoint is not None:
+        raise RunError(f"--checkpoint {checkpoint}: {model} is no run's directory; only a run has checkpoints")
+    of_model = ModelSettings(name=model)
+    return SharedModel(load_model(of_model, place_of), AdapterSettings(layers="all"), seed=0), None, of_model.max_length

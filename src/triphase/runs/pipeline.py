@@ -1,0 +1,299 @@
+"""The steps of a run, one function each: a step is skipped where its work is done, and resumed where it is not.
+
+This file wires: it reads records, hands each phase its parts, and writes down what the phase leaves behind. It stands
+among the commands because the phases, the labelling and the reports know nothing of each other.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triphase.datacheck.demands import needs_reward_model, require_demonstrations
+from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
+from triphase.monitoring.rules import limits_for
+from triphase.monitoring.samples import SampleLog
+from triphase.monitoring.sums import seal
+from triphase.records.files import write_json, write_json_lines
+from triphase.records.mixture import Mixture
+from triphase.records.types import Prompt
+from triphase.runs.empty_responses import report_empty_samples, usable_groups
+from triphase.runs.preflight import examine_run
+from triphase.runs.references import SFT_MODEL, reference_samples
+from triphase.runs.reward_gate import require_reward_model, set_refused_aside
+from triphase.runs.rows import heldout_lines, mixture_figures, sample_row
+from triphase.runs.session import Run, as_split
+from triphase.runs.store_contents import is_noted, note_sampled
+from triphase.settings.schema import PPOSettings
+
+if TYPE_CHECKING:
+    from triphase.phases.guards import AlarmGuard
+
+_log = logging.getLogger(__name__)
+# Batches of responses that are sampled, and then kept in the store, together.
+_BATCHES_KEPT = 8
+
+
+def run_all(run: Run) -> None:
+    """Every step, in order, after everything that can be known has been looked at."""
+    examine_run(run)
+    run_sft(run)
+    run_sampling(run)
+    run_labelling(run)
+    if needs_reward_model(run.settings):
+        run_reward(run)
+    run_ppo(run)
+    for arm in run.settings.arms:
+        run_ppo(run, arm)
+    run_evaluation(run)
+    run_report(run)
+
+
+def run_sft(run: Run) -> None:
+    """Phase 1: the reference policy, by supervised fine-tuning on the mixture of demonstrations."""
+    from triphase.models.roles import REFERENCE
+    from triphase.phases.sft import SupervisedPhase
+    from triphase.training.finals import is_whole, save_policy, save_whole_model
+
+    final, settings = run.part("sft", "final"), run.settings
+    if is_whole(final):
+        return
+    with run.directory.timed("sft"):
+        require_demonstrations(settings, run.data)
+        sources = run.data.demonstrations()
+        heldout = [item for source in sources for item in as_split(source, "heldout")]
+        weights = [source.weight for source in settings.data.demonstrations]
+        mixture = Mixture([as_split(source, "train") for source in sources], weights, seed=settings.seed)
+        order = mixture.order(settings.sft.epochs)
+        write_json(run.part("sft", "mixture.json"), mixture_figures(mixture, order, run))
+        shared = run.fresh_model()
+        phase = SupervisedPhase(
+            shared,
+            run.data.encoded(mixture.demonstrations),
+            order,
+            run.data.encoded(heldout),
+            settings.sft,
+        )
+        phase.state.updater.most_skipped_in_a_row = settings.guards.skipped_in_a_row
+        with _tracked(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as (emit, on_step):
+            phase.fit(
+                run.part("sft"),
+                emit=emit,
+                keep=settings.checkpoints.keep,
+                keep_best=settings.checkpoints.keep_best,
+                every=settings.checkpoints.every_steps,
+                stop=run.stop,
+                on_step=on_step,
+            )
+        if settings.sft.method == "full":
+            save_whole_model(shared, final)
+            run.forget_model()
+        else:
+            save_policy(shared, REFERENCE, final, with_value_head=False)
+        run.data.forget_demonstrations()
+
+
+def run_sampling(run: Run) -> None:
+    """K responses of the SFT policy to each prompt, into the store. Without labelling there is nothing to sample."""
+    from triphase.phases.sampling import sample_responses
+
+    settings = run.settings
+    if settings.labelling.source == "none":
+        return
+    with run.directory.timed("sampling"), run.store() as store:
+        store.add_prompts(run.prompts())
+        done = {response.prompt_id for response in store.responses() if response.model == SFT_MODEL}
+        missing = [prompt for prompt in run.prompts() if prompt.id not in done]
+        if not missing:
+            # A run that was stopped behind its last samples has not noted them yet.
+            if not is_noted(run.path):
+                report_empty_samples(store, SFT_MODEL)
+                note_sampled(run.path, store)
+            return
+        count = settings.sampling.responses_per_prompt
+        shared = run.model()
+        with run.progress.track("sampling", len(missing) * count, unit="responses") as track:
+            for part in _parts(run.prompts(), max(1, _BATCHES_KEPT * settings.sampling.batch_size // count)):
+                wanted = [prompt for prompt in part if prompt.id not in done]
+                found = sample_responses(
+                    shared,
+                    wanted,
+                    adapter=run.reference_adapter,
+                    model=SFT_MODEL,
+                    count=count,
+                    temperature=settings.sampling.temperature,
+                    max_response_tokens=settings.sampling.max_response_tokens,
+                    max_length=settings.model.max_length,
+                    batch_size=settings.sampling.batch_size,
+                    seed=settings.seed,
+                    on_finished=track.advance,
+                )
+                store.add_responses(response for _, response, _ in found)
+                run.heed_stop()
+        report_empty_samples(store, SFT_MODEL)
+        note_sampled(run.path, store)
+
+
+def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
+    """The same parts at each start: what is sampled side by side never depends on where a run was stopped."""
+    for start in range(0, len(prompts), size):
+        yield prompts[start : start + size]
+
+
+def run_labelling(run: Run) -> None:
+    """The human step: simulated labelers rank, people have ranked, or preferences are imported."""
+    from triphase.runs.labeling import label
+
+    run.heed_stop()
+    with run.directory.timed("labelling"):
+        label(run)
+
+
+def run_reward(run: Run) -> None:
+    """Phase 2: the reward model on the rankings of training prompts, measured on those of held-out prompts."""
+    from triphase.phases.reward import RewardPhase, calibrate
+    from triphase.tokens.encoding import encode_groups
+    from triphase.training.finals import is_whole, save_reward_model
+
+    final, settings = run.part("reward", "final"), run.settings
+    set_refused_aside(run)
+    if is_whole(final):
+        return
+    with run.directory.timed("reward"):
+        with run.store() as store:
+            groups, heldout = store.ranked_groups("train"), store.ranked_groups("heldout")
+            votes = store.comparisons("heldout")
+        shared, limit = run.model(), settings.model.max_length
+        groups, heldout = usable_groups(groups, heldout, shared.template)
+        phase = RewardPhase(
+            shared,
+            encode_groups(groups, shared.template, max_length=limit),
+            [group.pairs for group in groups],
+            encode_groups(heldout, shared.template, max_length=limit),
+            [group.pairs for group in heldout],
+            settings.reward,
+            seed=settings.seed,
+        )
+        phase.state.updater.most_skipped_in_a_row = settings.guards.skipped_in_a_row
+        phase.begin(run.part("reward"), run.progress)
+        shown = ("reward/loss", "reward/preference_accuracy")
+        with _tracked(run, "reward", "reward model", phase.total_steps, shown=shown) as (emit, on_step):
+            phase.fit(
+                run.part("reward"),
+                emit=emit,
+                keep=settings.checkpoints.keep,
+                keep_best=settings.checkpoints.keep_best,
+                every=settings.checkpoints.every_steps,
+                stop=run.stop,
+                on_step=on_step,
+            )
+        references = reference_samples(run, shared)
+        calibration = calibrate(shared, references, max_tokens=settings.reward.microbatch_tokens)
+        scores = [found.tolist() for found in phase.scores_of(phase.heldout)]
+        phase.close()
+        write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
+        write_json(run.part("reward", "head.json"), phase.state.values.get("head") or {})
+        write_json(run.part("reward", "calibration.json"), asdict(calibration))
+        save_reward_model(shared, final, asdict(calibration))
+
+
+def run_ppo(run: Run, arm: str | None = None) -> None:
+    """Phase 3: PPO from the reference policy against the reward model; an arm is a run of its own."""
+    from triphase.models.roles import POLICY
+    from triphase.phases.ppo import PPOPhase
+    from triphase.runs.servers import generator_of, scorer_of
+    from triphase.tokens.encoding import encode_prompt
+    from triphase.training.finals import is_whole, load_reward_model, save_policy
+
+    names = ("ppo",) if arm is None else ("arms", arm)
+    final, settings = run.part(*names, "final"), run.settings.ppo_of(arm)
+    if is_whole(final):
+        return
+    with run.directory.timed("/".join(names)), scorer_of(run, settings) as scorer:
+        shared, prompts = run.model(), run.prompts("train")
+        if scorer is None:
+            require_reward_model(run)
+            load_reward_model(shared, run.part("reward", "final"))
+        limit, room = run.settings.model.max_length, settings.max_response_tokens
+        log = SampleLog(run.part(*names, "samples.jsonl"))
+        title = "PPO" if arm is None else f"PPO ({arm})"
+        shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
+        with (
+            generator_of(run, shared, settings.batch_size, run.part(*names, "serving")) as generator,
+            _tracked(run, "/".join(names), title, settings.iterations, shown=shown) as (emit, on_step),
+        ):
+            phase = PPOPhase(
+                shared,
+                prompts,
+                [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
+                generator,
+                settings,
+                seed=run.settings.seed,
+                gold=run.gold,
+                scorer=scorer,
+                on_samples=lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found]),
+            )
+            phase.state.updater.most_skipped_in_a_row = run.settings.guards.skipped_in_a_row
+            phase.fit(
+                run.part(*names),
+                emit=emit,
+                keep=run.settings.checkpoints.keep,
+                keep_best=run.settings.checkpoints.keep_best,
+                guard=_guard(run, run.part(*names), settings),
+                stop=run.stop,
+                on_step=on_step,
+            )
+        save_policy(shared, POLICY, final, with_value_head=True)
+
+
+def run_evaluation(run: Run, checkpoint: int | None = None) -> None:
+    """Responses of the SFT policy and of each PPO policy to held-out prompts, with their scores.
+
+    ``checkpoint`` names an iteration of PPO whose policy is evaluated beside them.
+    """
+    from triphase.runs.evaluation import evaluate_policies
+
+    with run.directory.timed("evaluation"):
+        evaluate_policies(run, checkpoint)
+
+
+def run_report(run: Run) -> Path:
+    """`summary.json` and `report.html`, with the plan of the memory beside what was measured."""
+    from triphase.planning.plan import FILE_NAME as PLAN
+    from triphase.planning.shortage import write_plan
+    from triphase.reports.contents import gaps_of
+    from triphase.reports.page import write_report
+    from triphase.reports.summary import write_summary
+
+    if run.directory.process_bytes is not None and not run.part(PLAN).is_file():
+        write_plan(run.settings, run.path, run.directory.process_bytes)
+        seal(run.path, [PLAN])
+    write_summary(run.path)
+    for gap in gaps_of(run.path):
+        _log.warning("%s", gap)
+    return write_report(run.path)
+
+
+@contextmanager
+def _tracked(
+    run: Run, directory: str, title: str, total: int, *, shown: Sequence[str]
+) -> Iterator[tuple[MetricsWriter, Callable[[Mapping[str, float]], None]]]:
+    """A metrics file and a progress bar for one phase."""
+    with MetricsWriter(run.part(directory)) as emit:
+        done = min(emit.last_step or 0, total)
+        with run.progress.track(title, total, done=done) as track:
+
+            def on_step(metrics: Mapping[str, float]) -> None:
+                track.advance(1, **{name.split("/")[1]: metrics[name] for name in shown if name in metrics})
+
+            yield emit, on_step
+
+
+def _guard(run: Run, directory: Path, settings: PPOSettings) -> "AlarmGuard":
+    from triphase.phases.guards import AlarmGuard
+
+    limits = limits_for(settings.kl_budget, calibrated=settings.scorer.address is None)
+    metrics = directory / FILE_NAME
+    return AlarmGuard(run.settings.guards, limits, lambda: read_metrics(metrics), directory / "checkpoints")

@@ -1,0 +1,61 @@
+"""The reference samples on which the reward model's score is calibrated."""
+
+from collections.abc import Sequence
+
+from triphase.errors import DataError
+from triphase.models.roles import SharedModel
+from triphase.phases.sampling import sample_responses
+from triphase.records.types import Prompt, Response
+from triphase.runs.session import Run
+from triphase.tokens.encoding import Encoded, encode_prompt
+
+SFT_MODEL = "sft"
+"""The name under which the SFT policy's responses stand in the store."""
+
+
+def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
+    """Responses of the SFT policy to training prompts: from the store, or sampled now where it has none.
+
+    Raises:
+        DataError: none of them has a token.
+    """
+    settings = run.settings
+    prompts = {prompt.id: prompt for prompt in run.prompts("train")}
+    wanted = settings.reward.calibration_samples
+    with run.store() as store:
+        stored = [item for item in store.responses() if item.model == SFT_MODEL and item.prompt_id in prompts]
+    pairs: list[tuple[Prompt, Response]] = [(prompts[item.prompt_id], item) for item in _spread(stored, wanted)]
+    if not pairs:
+        chosen = list(prompts.values())[:wanted]
+        found = sample_responses(
+            shared,
+            chosen,
+            adapter=run.reference_adapter,
+            model=SFT_MODEL,
+            count=max(1, wanted // len(chosen)),
+            temperature=settings.ppo.temperature,
+            max_response_tokens=settings.ppo.max_response_tokens,
+            max_length=settings.model.max_length,
+            batch_size=settings.sampling.batch_size,
+            seed=settings.seed,
+        )
+        pairs = [(prompt, response) for prompt, response, _ in found]
+    limit = settings.model.max_length
+    encoded = []
+    for prompt, response in pairs:
+        ids = tuple(shared.template.response_ids(response.text, finished=response.finished))
+        if ids:
+            encoded.append(Encoded(encode_prompt(prompt, shared.template, room=len(ids), max_length=limit), ids))
+    if not encoded:
+        raise DataError(
+            f"none of {len(pairs)} responses of the SFT policy has a token, so the score cannot be calibrated; allow "
+            "longer responses (max_response_tokens), or train the SFT policy longer"
+        )
+    return encoded
+
+
+def _spread(items: Sequence[Response], count: int) -> list[Response]:
+    """``count`` of them at equal distances."""
+    if len(items) <= count:
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]

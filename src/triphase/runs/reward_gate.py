@@ -1,0 +1,115 @@
+"""Before PPO: is the reward model better than chance? Where it is not, the run stops until something has changed.
+
+The verdict is written to `reward/verdict.json` with a fingerprint of the rankings it rests on. Once there are other
+rankings, the refused reward model is set aside and the reward phase begins anew.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.records.files import write_json
+from triphase.reports.chance import ChanceVerdict, chance_verdict
+from triphase.reports.contents import read_pairs
+from triphase.runs.session import Run
+from triphase.training.checkpoint import kept_steps
+from triphase.training.finals import is_whole
+
+FILE_NAME = "verdict.json"
+_log = logging.getLogger(__name__)
+
+
+class RewardModelRefused(RunError):
+    """The reward model is not shown to be better than chance; the same command continues once something changed."""
+
+
+def require_reward_model(run: Run) -> None:
+    """Stop before PPO where there is no reward model, or one that is no better than chance.
+
+    PPO that has begun goes on. What cannot be judged is said, and is no reason to stop.
+
+    Raises:
+        RunError: the reward phase has not been run.
+        RewardModelRefused: held-out comparisons do not show that it is better, and the settings require it.
+    """
+    final = run.part("reward", "final")
+    if not is_whole(final):
+        raise RunError(f"{final} is not there yet; run `triphase reward` with this configuration first")
+    lines = run.part("reward", "heldout.jsonl")
+    if not lines.is_file() or _has_begun(run):
+        return
+    verdict = chance_verdict(read_pairs(lines), seed=run.settings.seed)
+    if verdict is None:
+        _log.warning(
+            "whether the reward model is better than chance cannot be judged: no held-out prompt has a comparison with "
+            "a preferred side; rank held-out prompts (data.heldout_share) to know"
+        )
+        return
+    if verdict.is_better:
+        return
+    if verdict.outcome == "too few":
+        _log.warning("%s To know: %s", verdict.finding, verdict.remedy)
+        return
+    write_json(run.part("reward", FILE_NAME), {**asdict(verdict), "rankings": _rankings(run)})
+    if not run.settings.reward.require_better_than_chance:
+        _log.warning("%s PPO goes on all the same (reward.require_better_than_chance: false)", verdict.finding)
+        return
+    raise RewardModelRefused(_refusal(run, verdict))
+
+
+def set_refused_aside(run: Run) -> None:
+    """Make room for a new reward model where the present one was refused and the rankings are others by now."""
+    refused = _refused(run.part("reward", FILE_NAME))
+    if not run.settings.reward.require_better_than_chance or refused is None or _has_begun(run):
+        return
+    if refused == _rankings(run):
+        return
+    number = 1
+    while (aside := run.part(f"reward-refused-{number}")).exists():
+        number += 1
+    run.part("reward").rename(aside)
+    _log.warning("the rankings have changed: the reward model is trained anew; the refused one is in %s", aside)
+
+
+def _has_begun(run: Run) -> bool:
+    """Whether PPO, or an arm of it, has a checkpoint."""
+    return any(kept_steps(path) for path in (run.part("ppo", "checkpoints"), *run.path.glob("arms/*/checkpoints")))
+
+
+def _refusal(run: Run, verdict: ChanceVerdict) -> str:
+    more = run.settings.labelling.source == "people"
+    then = f"then give this command again ({run.path} goes on)" if more else "begin again under another name (--name)"
+    return (
+        f"PPO is not begun. {verdict.finding} ({verdict.accuracy.prompts} held-out prompts; "
+        f'"longer wins": {100 * verdict.longer_wins.value:.0f} %.) What to do: {verdict.remedy.rstrip(".")}; {then}. '
+        "To go on all the same: reward.require_better_than_chance: false"
+    )
+
+
+def _refused(path: Path) -> str | None:
+    """The fingerprint of the rankings that the refused reward model was judged on; None where none was refused.
+
+    A verdict that cannot be read counts as none, with a word: the reward model is judged again.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        return str(found["rankings"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        _log.warning("%s is damaged; the reward model is judged again", path)
+        return None
+
+
+def _rankings(run: Run) -> str:
+    """What the comparisons of the store sum up to."""
+    digest = hashlib.sha256()
+    with run.store() as store:
+        for split in ("train", "heldout"):
+            for group in store.ranked_groups(split):
+                digest.update(repr((split, group.prompt.id, group.responses, group.pairs)).encode("utf-8", "replace"))
+    return digest.hexdigest()

@@ -1,0 +1,221 @@
+"""A run in this process: its directory, its records, and the model that its phases share."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triphase.datacheck.demands import needs_reward_model
+from triphase.datacheck.examiner import Examiner
+from triphase.datacheck.opening import place_of
+from triphase.datacheck.run_data import RunData
+from triphase.datacheck.tokenizer_checks import open_template
+from triphase.demo.registry import gold_of, public_name
+from triphase.errors import DataError, RunError, TriphaseError
+from triphase.monitoring.log import QUIET, run_log
+from triphase.monitoring.progress import Progress, progress_for
+from triphase.planning.memory import load_code, resident_bytes
+from triphase.records.types import Demonstration, Prompt
+from triphase.runs.checked_score import CheckedScore
+from triphase.runs.directory import RunDirectory
+from triphase.runs.store_contents import require_contents
+from triphase.settings.schema import ModelSettings, RunSettings
+from triphase.store import Store, open_store
+
+if TYPE_CHECKING:
+    from triphase.models.roles import SharedModel
+    from triphase.training.state import StopRequest
+
+
+class Run:
+    """What the steps of the pipeline share.
+
+    Attributes:
+        settings, directory, progress: as they were given.
+        stop: set once the person asked to stop.
+        data: the records, each read and encoded once.
+        gold: the gold score, where the settings name one.
+    """
+
+    def __init__(self, settings: RunSettings, directory: RunDirectory, progress: Progress, stop: "StopRequest") -> None:
+        if settings.model.template_date is None:  # what is rendered today and tomorrow is the same
+            dated = settings.model.model_copy(update={"template_date": directory.begun})
+            settings = settings.model_copy(update={"model": dated})
+        self.settings = settings
+        self.directory = directory
+        self.progress = progress
+        self.stop = stop
+        self.gold: Callable[[str, str, bool], float] | None = None
+        if settings.evaluation.gold is not None:
+            self.gold = CheckedScore(gold_of(settings.evaluation.gold), settings.evaluation.gold)
+        self.data = RunData(settings, lambda: Examiner(open_template(settings.model), settings))
+        self._shared: SharedModel | None = None
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.directory.path
+
+    @property
+    def reference_adapter(self) -> str | None:
+        """The adapter of the reference policy; None where every weight was trained and the base itself is it."""
+        from triphase.models.roles import REFERENCE
+
+        return REFERENCE if self.settings.sft.method == "lora" else None
+
+    def part(self, *names: str) -> Path:
+        """A place inside the run directory."""
+        return self.path.joinpath(*names)
+
+    def is_done(self, step: str) -> bool:
+        """Whether a step of the pipeline is finished, with all that it was for."""
+        from triphase.training.finals import is_whole
+
+        finals = {name: self.part(name, "final") for name in ("sft", "reward", "ppo")}
+        arms = [self.part("arms", arm, "final") for arm in self.settings.arms]
+        match step:
+            case "sft":
+                return is_whole(finals["sft"])
+            case "sampling" | "labelling" | "reward":
+                return is_whole(finals["reward"]) or (self.is_done("ppo") and not needs_reward_model(self.settings))
+            case "ppo":
+                return all(is_whole(final) for final in (finals["ppo"], *arms))
+        return self.is_done("ppo") and self.part("evaluation", "samples.jsonl").is_file()
+
+    def count_rankings(self) -> int:
+        """Rankings of training prompts in the store; none where there is no store yet."""
+        if not self.part("labels.sqlite").is_file():
+            return 0
+        with self.store() as store:
+            return len(store.ranked_groups("train"))
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """The store of prompts, responses and rankings."""
+        store = open_store(self.part("labels.sqlite"))
+        try:
+            require_contents(self.path, store)
+            yield store
+        finally:
+            store.close()
+
+    def prompts(self, split: str | None = None) -> list[Prompt]:
+        """The prompts of a split (all by default): those given, else those of the preferences.
+
+        Raises:
+            DataError: there are none.
+        """
+        chosen = [prompt for prompt in self.data.prompts() if split in (None, prompt.split)]
+        if not chosen:
+            raise DataError(
+                f"there are no {split or ''} prompts; name some in data.prompts, or change data.heldout_share"
+            )
+        return chosen
+
+    def fresh_model(self) -> "SharedModel":
+        """The pretrained model, before any phase."""
+        settings = self.settings.model
+        if self.settings.sft.method == "full" and settings.dtype == "auto":
+            # Every weight is trained: updates are smaller than bfloat16 can hold.
+            settings = settings.model_copy(update={"dtype": "float32"})
+        self._shared = self._load(settings)
+        return self._shared
+
+    def model(self) -> "SharedModel":
+        """The model as phase 1 left it, with the frozen reference adapter.
+
+        Raises:
+            RunError: phase 1 has not been run.
+        """
+        from triphase.models.roles import REFERENCE
+        from triphase.training.finals import is_whole, load_policy
+
+        final = self.part("sft", "final")
+        if not is_whole(final):
+            raise RunError(f"{final} is not there yet; run `triphase sft` with this configuration first")
+        if self._shared is None:
+            if self.settings.sft.method == "full":
+                self._shared = self._load(self.settings.model.model_copy(update={"name": str(final.resolve())}))
+                self._shared.adapters.add(REFERENCE)
+            else:
+                self._shared = self._load(self.settings.model)
+                load_policy(self._shared, REFERENCE, final)
+        return self._shared
+
+    def heed_stop(self) -> None:
+        """Stop here if the person asked to; for places where all that is done has been kept.
+
+        Raises:
+            Stopped: they did.
+        """
+        from triphase.training.state import Stopped
+
+        if self.stop.asked:
+            raise Stopped
+
+    def forget_model(self) -> None:
+        """Let the model go; the next phase loads it anew."""
+        self._shared = None
+
+    def _load(self, settings: ModelSettings) -> "SharedModel":
+        from triphase.models.loading import load_model
+        from triphase.models.roles import SharedModel
+
+        base_name, note = public_name(settings.name)
+        loaded = load_model(settings, place_of)
+        shared = SharedModel(
+            loaded, self.settings.adapters, seed=self.settings.seed, base_name=base_name, base_note=note
+        )
+        for note in shared.template.notes:
+            if self.directory.is_held:
+                logging.getLogger(__name__).warning("%s", note)
+        base = sum(value.nbytes for name, value in shared.backbone.model.named_parameters() if ".lora_" not in name)
+        if self.directory.is_held:
+            load_code()
+        self.directory.restart_peak()
+        self.directory.process_bytes = max(0.0, float(resident_bytes() - base))
+        return shared
+
+
+@contextmanager
+def prepare(settings: RunSettings, progress: Progress | None = None) -> Iterator[Run]:
+    """Hold the run directory, listen for Ctrl-C, and set torch up; the steps happen inside this block."""
+    import torch
+
+    from triphase.training.state import StopRequest
+
+    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    shown = progress or progress_for()
+    with (
+        RunDirectory(settings).held() as directory,
+        run_log(directory.path, shown.note) as log,
+        StopRequest().listening() as stop,
+    ):
+        log.info("process %d works on %s", os.getpid(), directory.path)
+        for note in directory.notes:
+            log.warning("%s", note)
+        try:
+            yield Run(settings, directory, shown, stop)
+        except BaseException as error:
+            _log_end(log, error)
+            raise
+        log.info("done")
+
+
+def _log_end(log: logging.Logger, error: BaseException) -> None:
+    """Why the work ended; what the person is told by the command line is not said twice."""
+    from triphase.training.state import Stopped
+
+    if isinstance(error, TriphaseError):
+        log.error("%s", error, extra=QUIET)
+    elif isinstance(error, Exception) and not isinstance(error, Stopped):
+        log.critical("%s: %s", type(error).__name__, error, exc_info=error, extra=QUIET)
+    else:
+        log.info("stopped on request")
+
+
+def as_split(demonstrations: list[Demonstration], split: str) -> list[Demonstration]:
+    """The demonstrations of one split, by their prompts'."""
+    return [item for item in demonstrations if item.prompt.split == split]

@@ -1,0 +1,168 @@
+"""Repeat the first steps of each phase of a run and compare the sums of the trained weights with those of the run.
+
+Each phase starts from what the run itself left before it (its `sft/final`, its labels, its `reward/final`), in a
+directory of its own that is removed afterwards. The run is only read.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.monitoring.progress import SilentProgress, SilentTrack
+from triphase.runs.directory import RunDirectory
+from triphase.runs.provenance import day_begun, read_config, versions
+from triphase.settings.loading import load_settings
+from triphase.settings.schema import RunSettings
+from triphase.training.checkpoint import load_latest
+from triphase.training.state import FINGERPRINTED, Stopped, StopRequest
+
+_COPIED = ("labels.sqlite",)
+_LINKED = ("sft/final", "reward/final")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one step of one phase came out as in the run."""
+
+    phase: str
+    step: int
+    recorded: str
+    repeated: str | None
+
+    @property
+    def same(self) -> bool:
+        return self.recorded == self.repeated
+
+
+def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verdict]:
+    """Repeat up to ``steps`` steps of each phase of a run.
+
+    Raises:
+        RunError: the run has no phase with recorded sums.
+    """
+    settings = load_settings(path)
+    dated = settings.model.template_date or day_begun(path)
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"template_date": dated})})
+    threads = read_config(path / "config.yaml").get("machine", {}).get("threads")
+    phases: list[tuple[str, str | None]] = [("sft", None), ("reward", None), ("ppo", None)]
+    phases += [(f"arms/{arm}", arm) for arm in settings.arms]
+    found: list[Verdict] = []
+    for phase, arm in phases:
+        recorded = _fingerprints(path / phase)
+        if recorded:
+            with tempfile.TemporaryDirectory() as folder:
+                copy = settings.model_copy(update={"output": folder, "threads": threads or settings.threads})
+                repeated = _repeat(path, copy, phase, arm, min(steps, len(recorded)))
+            wanted = sorted(recorded.items(), key=lambda item: int(item[0]))[:steps]
+            found += [Verdict(phase, int(step), value, repeated.get(step)) for step, value in wanted]
+    if not found:
+        raise RunError(f"{path}: no phase has sums of its first steps yet; run it first, or it is of an older version")
+    return found
+
+
+def differences(path: Path) -> list[str]:
+    """What is not as it was when the run was begun: versions of what the numbers depend on."""
+    kept: dict[str, Any] = read_config(path / "config.yaml").get("versions", {})
+    return [
+        f"{name} was {kept.get(name, 'absent')} and is {now}"
+        for name, now in versions().items()
+        if kept.get(name) != now
+    ]
+
+
+def _fingerprints(phase: Path) -> dict[str, str]:
+    checkpoint = load_latest(phase / "checkpoints")
+    return {} if checkpoint is None else dict(checkpoint.values.get("fingerprints", {}))
+
+
+def _repeat(path: Path, settings: RunSettings, phase: str, arm: str | None, steps: int) -> dict[str, str]:
+    from triphase.runs import pipeline
+    from triphase.runs.session import Run
+
+    def again(run: Run) -> None:
+        if phase == "sft":
+            pipeline.run_sft(run)
+        elif phase == "reward":
+            pipeline.run_reward(run)
+        else:
+            pipeline.run_ppo(run, arm)
+
+    directory = RunDirectory(settings)
+    _furnish(path, directory.path, phase)
+    stop = StopRequest()
+    run = Run(settings, directory, _Stopping(stop, steps), stop)
+    try:
+        with directory.held(), _threads(settings.threads):
+            again(run)
+    except Stopped:
+        pass
+    return _fingerprints(directory.path / phase)
+
+
+def _furnish(path: Path, copy: Path, phase: str) -> None:
+    """Give the copy what the run's phase started from."""
+    copy.mkdir(parents=True)
+    for name in _COPIED:
+        if (path / name).is_file():
+            _copy_database(path / name, copy / name)
+    for name in _LINKED:
+        if (path / name).is_dir() and not name.startswith(phase):
+            (copy / name).parent.mkdir(exist_ok=True)
+            shutil.copytree(path / name, copy / name, symlinks=False)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    import sqlite3
+
+    if not source.with_name(f"{source.name}-wal").exists():  # nobody has it open; opening it would leave files behind
+        shutil.copyfile(source, target)
+        return
+    kept, copy = sqlite3.connect(f"file:{source}?mode=ro", uri=True), sqlite3.connect(target)
+    try:
+        kept.backup(copy)
+    finally:
+        kept.close()
+        copy.close()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Stopping(SilentProgress):
+    """Progress of which every track of steps asks to stop after so many."""
+
+    def __init__(self, stop: StopRequest, steps: int) -> None:
+        super().__init__()
+        self._stop, self._steps = stop, steps
+
+    @contextmanager
+    def track(self, description: str, total: int, *, done: int = 0, unit: str = "steps") -> Iterator[SilentTrack]:
+        """See Progress. What comes before the steps of a phase is let through."""
+        if unit != "steps":
+            yield SilentTrack(description, total, done, unit)
+            return
+        yield _StoppingTrack(self._stop, self._steps, SilentTrack(description, total, done, unit))
+
+
+class _StoppingTrack(SilentTrack):
+    def __init__(self, stop: StopRequest, steps: int, like: SilentTrack) -> None:
+        super().__init__(like.description, like.total, like.done, like.unit)
+        self._stop, self._left = stop, steps
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        self._left -= n
+        self._stop.asked = self._stop.asked or self._left <= 0

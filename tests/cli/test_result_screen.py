@@ -1,0 +1,94 @@
+"""The last screen: what is known is shown, and the next command fits where the run stands."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from triphase.cli.result_screen import next_command, outcome_lines, print_outcome
+
+SUMMARY = {
+    "seconds": 431.6,
+    "peak_gb": 2.94,
+    "labelers": {"agreement": 0.73},
+    "reward_model": {
+        "accuracy": 0.71,
+        "accuracy_low": 0.66,
+        "accuracy_high": 0.76,
+        "noise_ceiling": 0.78,
+        "longer_wins": 0.55,
+        "ece": 0.04,
+    },
+    "sft": {"gold_mean": 0.3},
+    "ppo": {
+        "gold_mean": 0.9,
+        "gold_win_rate": 0.81,
+        "gold_win_rate_low": 0.76,
+        "gold_win_rate_high": 0.86,
+        "proxy_gain": 1.4,
+        "reference_kl": 7.9,
+        "mean_length": 21.4,
+        "eos_rate": 0.98,
+    },
+}
+
+
+def config(run: Path, source: str) -> None:
+    run.mkdir()
+    settings = {"name": run.name, "model": {"name": "m"}, "data": {}, "labelling": {"source": source}}
+    (run / "config.yaml").write_text(json.dumps({"settings": settings}))
+
+
+def test_what_is_known_is_shown() -> None:
+    assert dict(outcome_lines(SUMMARY)) == {
+        "time": "7 min 12 s; at most 2.9 GB of memory",
+        "labelers": "agree on 73 % of the pairs",
+        "reward model": 'right on 71 % of the held-out pairs (66–76); noise ceiling 78 %; "longer wins" 55 %',
+        "PPO": "preferred to SFT in 81 % (76–86); gold score 0.30 → 0.90; reward model's score +1.40",
+        "drift": "7.9 nats from the reference; 21 tokens a response; 98 % of them finished",
+    }
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    assert dict(outcome_lines({"seconds": 9.2, "ppo": {"reference_kl": None, "eos_rate": 1.0}, "sft": None})) == {
+        "time": "9 s",
+        "drift": "100 % of them finished",
+    }
+    assert dict(outcome_lines({})) == {}
+
+
+@pytest.mark.parametrize(("source", "then"), [("people", "triphase label serve"), ("none", "triphase reward")])
+def test_the_next_command(tmp_path: Path, source: str, then: str) -> None:
+    run = tmp_path / "my"
+    config(run, source)
+    for done, command in (
+        ("", "triphase sft"),
+        ("sft", then),
+        ("reward", "triphase ppo"),
+        ("ppo", "triphase evaluate"),
+    ):
+        if done:
+            (run / done / "final").mkdir(parents=True)
+        assert next_command(run).startswith(f"{command} {run}")
+    (run / "report.html").touch()
+    assert next_command(run) == f"triphase chat {run}"
+
+
+def test_the_screen_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "my"
+    config(run, "none")
+    (run / "summary.json").write_text(json.dumps(SUMMARY))
+    print_outcome(run)
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 24
+    assert f"next    triphase sft {run}" in shown and "73 %" in shown
+
+
+def test_a_doubtful_reward_model_and_a_run_past_its_best_are_said() -> None:
+    reward = {**SUMMARY["reward_model"], "better_than_chance": False}  # type: ignore[dict-item]
+    ppo = {**SUMMARY["ppo"], "best_iteration": 12, "fell_from_its_best": True}  # type: ignore[dict-item]
+    lines = dict(outcome_lines({**SUMMARY, "reward_model": reward, "ppo": ppo}))
+    assert lines["reward model"].endswith("not shown to be better than chance and length")
+    assert lines["PPO"].endswith("past its best, iteration 12")
+    sound = dict(outcome_lines({**SUMMARY, "ppo": {**ppo, "fell_from_its_best": False}}))
+    assert "past its best" not in sound["PPO"]

@@ -1,0 +1,77 @@
+"""Output that cannot be written ends no work and shows no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from triphase.cli.main import FAILED, WAITING, main
+
+EXPLAIN = f"{sys.executable} -m triphase explain"
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("command", ["explain", "--help", "label --help", "--version"])
+@pytest.mark.parametrize("target", [">/dev/full", ">&-", ">&- 2>&-", "</dev/null >/dev/full 2>/dev/full", "<&-"])
+def test_a_stream_that_is_closed_or_full(command: str, target: str) -> None:
+    done = shell(f"{sys.executable} -m triphase {command} {target}")
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    assert done.returncode == (0 if target == "<&-" else FAILED)
+    if target == ">/dev/full":
+        assert done.stderr == "error: standard output cannot be written ([Errno 28] No space left on device)\n"
+
+
+def test_a_reader_that_goes_away_is_no_mistake() -> None:
+    done = shell(f"{EXPLAIN} | head -1; echo ${{PIPESTATUS[0]}}")
+    assert "Traceback" not in done.stderr and not done.stderr
+
+
+def test_an_encoding_that_lacks_a_character() -> None:
+    done = shell(EXPLAIN, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "4.2" in done.stdout
+    wrong = shell(f"{sys.executable} -m triphase check 'Grüße.yaml'", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+
+
+def test_a_run_goes_on_when_its_terminal_goes_away(tmp_path: Path) -> None:
+    from tests.runs import small_run
+
+    small_run.write_data(tmp_path)
+    config = tmp_path / "c.yaml"
+    import yaml
+
+    config.write_text(yaml.safe_dump(small_run.settings(tmp_path, method="lora").model_dump(mode="json")))
+    done = shell(
+        f"{sys.executable} -m triphase sft {config} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}", OMP_NUM_THREADS="1"
+    )
+    assert (tmp_path / "runs" / "small" / "sft" / "final").is_dir(), done.stdout
+    assert done.returncode == FAILED and "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
+    done = shell(
+        f"{sys.executable} -m triphase demo --tiny --output {tmp_path}",
+        HOME="/proc/nowhere", XDG_CACHE_HOME="/proc/nowhere/cache", TRIPHASE_CACHE="", OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "set TRIPHASE_CACHE to a directory that can" in done.stderr
+
+
+def test_waiting_for_people_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from triphase.cli import main as module
+    from triphase.errors import WaitingForPeople
+
+    def waits(*_: object, **__: object) -> None:
+        raise WaitingForPeople("people are to rank: 0 of 3; serve the page with `triphase label serve runs/x`")
+
+    monkeypatch.setattr(module, "application", lambda: waits)
+    assert main(["run", "x.yaml"]) == WAITING == 3
+    said = capsys.readouterr().err
+    assert said.startswith("people are to rank") and "error" not in said

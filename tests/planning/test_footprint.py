@@ -1,0 +1,208 @@
+"""Footprints agree with what the phases allocate: the same phases run under a meter, on tensors with data."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from tests.small import shared_model
+
+from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.models.tracing import Meter
+from triphase.phases.ppo import PPOPhase
+from triphase.phases.reward import RewardPhase
+from triphase.phases.sft import SupervisedPhase
+from triphase.planning.footprint import (
+    ACTIVATIONS,
+    CACHE,
+    CHUNK,
+    TEMPORARY,
+    TRUNK,
+    Footprint,
+    Planner,
+)
+from triphase.planning.microbatches import Work
+from triphase.planning.remedies import remedies_of
+from triphase.planning.workload import Lengths, Workload
+from triphase.records.types import Message, Pair, Prompt
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.types import Request
+from triphase.settings.schema import RunSettings
+from triphase.tokens.encoding import Encoded, EncodedGroup
+
+LAYERS, SIZES = 6, {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
+PROMPT, RESPONSE, ANSWERS = 20, 12, 4
+OPTIMIZER = {"learning_rate": 1e-3}
+
+
+def run_settings(**changes: Any) -> RunSettings:
+    values = {
+        "name": "x",
+        "model": {"name": "small", "dtype": "float32"},
+        "adapters": {"layers": 3, "rank": 4, "trunk_file_gb": 0.0},
+        "data": {},
+        "sft": {"batch_size": 24, "microbatch_tokens": 512, "optimizer": OPTIMIZER},
+        "sampling": {"batch_size": 16, "max_response_tokens": RESPONSE},
+        "reward": {"batch_size": 8, "microbatch_tokens": 512, "epochs": 2, "optimizer": OPTIMIZER},
+        "ppo": {"batch_size": 32, "minibatch_size": 16, "max_response_tokens": RESPONSE, "microbatch_tokens": 512},
+    }
+    return RunSettings.model_validate({**values, **changes})
+
+
+def model(adapted: int | str = 3) -> SharedModel:
+    shared = shared_model("llama", adapted=adapted, layers=LAYERS, **SIZES)
+    shared.template.end_id = -1
+    return shared
+
+
+def planner(settings: RunSettings, shared: SharedModel) -> Planner:
+    recompute = settings.model.recompute_activations
+    config = shared.backbone.model.config
+    work = Work(config, torch.float32, settings.adapters, recompute=recompute, trusted=False)
+    prompts, none = Lengths([(PROMPT,)] * 64, 64), Lengths()
+    shown, groups = Lengths([(PROMPT, RESPONSE)] * 64, 64), Lengths([(PROMPT, *[RESPONSE] * ANSWERS)] * 24, 24)
+    return Planner(settings, work, Workload(shown, none, 128, prompts, prompts, groups), process_bytes=0.0)
+
+
+def planned(found: Footprint, name: str) -> float:
+    """Bytes at one moment that come and go, the trunk's included."""
+    parts = next(moment for moment in found.moments if moment.name == name).parts
+    return sum(parts.get(part, 0.0) for part in (ACTIVATIONS, CACHE, CHUNK, TEMPORARY, TRUNK))
+
+
+def tokens(count: int, seed: int) -> tuple[int, ...]:
+    return tuple(torch.randint(3, 26, (count,), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+def metered(work: Any) -> float:
+    work()
+    with Meter() as meter:
+        work()
+    return meter.peak
+
+
+@pytest.mark.parametrize("adapted", [3, "all"])
+def test_an_update_of_sft(adapted: int | str) -> None:
+    shared, settings = model(adapted), run_settings(adapters={"layers": adapted, "rank": 4})
+    made = [Encoded(tokens(PROMPT, n), tokens(RESPONSE, 99 + n)) for n in range(64)]
+    phase = SupervisedPhase(shared, made, [*range(64)] * 2, [], settings.sft)
+    found = planner(settings, shared).sft()
+    kept = found.moments[-3].parts.get(TRUNK, 0.0)
+    assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase._advance(0)), rel=0.15)
+
+
+def test_full_fine_tuning() -> None:
+    shared = model("all")
+    settings = run_settings(
+        adapters={"layers": "all", "rank": 4},
+        sft={"method": "full", "batch_size": 24, "microbatch_tokens": 512, "optimizer": OPTIMIZER},
+    )
+    made = [Encoded(tokens(PROMPT, n), tokens(RESPONSE, 99 + n)) for n in range(64)]
+    phase = SupervisedPhase(shared, made, [*range(64)] * 2, [], settings.sft)
+    found = planner(settings, shared).sft()
+    gradients = found.moments[0].parts["gradients"]
+    assert planned(found, "update") + gradients == pytest.approx(metered(lambda: phase._advance(0)), rel=0.15)
+
+
+def test_an_update_of_the_reward_model() -> None:
+    shared, settings = model(), run_settings()
+    shared.adapters.add(REFERENCE)
+    groups = [EncodedGroup(tokens(PROMPT, n), tuple(tokens(RESPONSE, k) for k in range(ANSWERS))) for n in range(24)]
+    pairs = [[Pair(0, 1, 1.0, 0.0)] for _ in groups]
+    phase = RewardPhase(shared, groups, pairs, [], [], settings.reward, seed=0)
+    found = planner(settings, shared).reward()
+    kept = found.peak.parts[TRUNK]
+    assert kept == 24 * (PROMPT + ANSWERS * RESPONSE) * 128 * 4
+    assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase._advance(0)), rel=0.15)
+
+
+@pytest.mark.parametrize(("recompute", "times"), [(False, 1), (True, 1), (False, 4)])
+def test_an_iteration_of_ppo(recompute: bool, times: int) -> None:
+    settings = run_settings(
+        model={"name": "small", "dtype": "float32", "recompute_activations": recompute},
+        ppo={**run_settings().ppo.model_dump(), "max_approximate_kl": None, "responses_per_prompt": times},
+    )
+    shared = model()
+    if recompute:
+        upper = shared.backbone._upper
+        upper._modules["layers"] = shared.backbone.recomputation.wrap(upper.layers)
+    for name in (REFERENCE, REWARD):
+        shared.adapters.add(name)
+    prompts = [Prompt(str(n), (Message("user", "x"),)) for n in range(64)]
+    generator = LocalGenerator(shared, adapter=POLICY, batch_size=32)
+    ids = [tokens(PROMPT, n) for n in range(64)]
+    number = itertools.count()
+    phase = PPOPhase(shared, prompts, ids, generator, settings.ppo, seed=0)
+    found = planner(settings, shared).ppo(None)
+    expected = max(planned(found, moment.name) for moment in found.moments)
+    assert expected == pytest.approx(metered(lambda: phase.iterate(next(number))), rel=0.15)
+
+
+@pytest.mark.parametrize(("window", "share"), [(None, (PROMPT + 4 * RESPONSE) / (4 * (PROMPT + RESPONSE))), (8, 1.0)])
+def test_a_shared_prompt_counts_once_where_the_model_packs(window: int | None, share: float) -> None:
+    shared = shared_model("mistral", adapted=3, layers=LAYERS, sliding_window=window, **SIZES)
+    settings = run_settings(arms={"four": {"responses_per_prompt": 4}})
+    one, four = (planner(settings, shared).ppo(arm) for arm in (None, "four"))
+    trunk = [next(moment.parts[TRUNK] for moment in found.moments if moment.name == "update") for found in (one, four)]
+    assert trunk[1] / trunk[0] == pytest.approx(share)
+    # What the last layer and the heads do for response tokens alone stays as it was.
+    assert share - 0.01 < four.flops["training"] / one.flops["training"] < share + 0.15
+    assert four.flops["decoding"] == one.flops["decoding"]
+
+
+def test_sampling() -> None:
+    shared, settings = model(), run_settings()
+    shared.adapters.add(REFERENCE)
+    generator = LocalGenerator(shared, adapter=REFERENCE, batch_size=16)
+    requests = [Request(tokens(PROMPT, n), n) for n in range(32)]
+    found = planner(settings, shared).sampling()
+    peak = metered(lambda: generator.generate(requests, temperature=1.0, max_response_tokens=RESPONSE))
+    assert max(planned(found, moment.name) for moment in found.moments) == pytest.approx(peak, rel=0.15)
+    cache = 2 * LAYERS * 16 * 2 * (PROMPT + RESPONSE) * 32 * 4
+    assert found.peak.parts[CACHE] == pytest.approx(cache, rel=0.15)  # and the hidden state, and masks
+
+
+def test_operations_follow_from_shapes() -> None:
+    shared, settings = model("all"), run_settings(adapters={"layers": "all", "rank": 4})
+    found = planner(settings, shared).sft()
+    numbers = LAYERS * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 256)
+    through = 4 * numbers * 128 * (PROMPT + RESPONSE)  # forward, and back to the inputs: the base has no gradient
+    assert through < found.flops["training"] < 1.35 * through
+
+
+@pytest.mark.parametrize("setting", ["recompute_activations", "microbatch_tokens"])
+def test_what_a_remedy_promises_is_what_it_saves(setting: str) -> None:
+    settings = run_settings(sft={"batch_size": 64, "microbatch_tokens": 2048, "optimizer": OPTIMIZER})
+    shared = model()
+    before = planner(settings, shared).sft()
+    promised = dict(
+        (text.split(":")[0], (text, saved)) for text, saved in remedies_of(before, settings, adapted_layers=3)
+    )
+    text, saved = next(value for name, value in promised.items() if name.endswith(setting))
+    value = text.split(": ")[1]
+    if setting == "microbatch_tokens":
+        changed = {"sft": {"batch_size": 64, "microbatch_tokens": int(value), "optimizer": OPTIMIZER}}
+    else:
+        changed = {"sft": settings.sft.model_dump(), "model": {"name": "small", "recompute_activations": True}}
+    after = planner(run_settings(**changed), shared).sft()
+    assert before.peak.total - after.peak.total == pytest.approx(saved, rel=0.35)
+
+
+def test_bfloat16_saves_what_its_base_is_smaller() -> None:
+    shared, settings = model(), run_settings()
+    saved = dict(remedies_of(planner(settings, shared).sampling(), settings, adapted_layers=3))["model.dtype: bfloat16"]
+    config, adapters = shared.backbone.model.config, settings.adapters
+    wide, narrow = (
+        Work(config, dtype, adapters, recompute=False, trusted=False).base_bytes
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert saved == wide - narrow > 0
+
+
+def test_kept_trunk_states_stay_within_their_budget() -> None:
+    shared = model()
+    budget = run_settings(adapters={"layers": 3, "rank": 4, "trunk_cache_gb": 1e-4, "trunk_file_gb": 0.0})
+    found = planner(budget, shared).sft()
+    assert found.peak.parts[TRUNK] == pytest.approx(1e5)
+    none = run_settings(adapters={"layers": 3, "rank": 4, "trunk_cache_gb": 0.0, "trunk_file_gb": 0.0})
+    assert planner(none, shared).sft().flops["forward"] > found.flops["forward"]

@@ -1,0 +1,65 @@
+"""`--checkpoint STEP`: the policy after an iteration of PPO, where it is kept; what an alarm names is kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.runs.small_run import do, settings, write_data
+
+from triphase.cli.chat import chat
+from triphase.cli.main import main
+from triphase.models.roles import POLICY
+from triphase.runs import pipeline
+from triphase.runs.opening import open_policy
+from triphase.training.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which iterations 2 and 3 of PPO are kept."""
+    folder = tmp_path_factory.mktemp("kept")
+    write_data(folder)
+    ppo = {"iterations": 3, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
+    kept = {"keep": 2, "keep_best": 0}
+    do(settings(folder, method="lora", ppo=ppo, checkpoints=kept), pipeline.run_all)
+    return folder / "runs" / "small"
+
+
+def test_the_policy_has_the_weights_of_the_checkpoint(run: Path) -> None:
+    for step in (2, 3):
+        shared, adapter, _ = open_policy(run, step)
+        tensors = load_checkpoint(run / "ppo" / "checkpoints", step).tensors
+        assert adapter == POLICY
+        for name, value in shared.adapters.state(POLICY).items():
+            assert (value == tensors[f"parameter.{name}"]).all()
+    last, _, _ = open_policy(run)
+    assert all(
+        (last.adapters.state(POLICY)[name] == value).all() for name, value in shared.adapters.state(POLICY).items()
+    )
+
+
+@pytest.mark.parametrize("command", [["chat"], ["export", "--to", "gone"], ["evaluate"]])
+def test_a_checkpoint_that_is_not_kept_is_one_line_with_those_that_are(
+    run: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command[0], str(run), *command[1:], "--checkpoint", "1"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: --checkpoint 1: ") and "there are 2, 3" in said
+
+
+def test_evaluation_chat_and_export_take_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "evaluation" / "samples.jsonl").read_text()
+    assert main(["evaluate", str(run), "--checkpoint", "2"]) == 0
+    rows = [json.loads(line) for line in (run / "evaluation" / "samples.jsonl").read_text().splitlines()]
+    assert [row["policy"] for row in rows].count("ppo@2") == [row["policy"] for row in rows].count("ppo") > 0
+    assert (run / "evaluation" / "samples.jsonl").read_text().startswith(before)
+    assert "PPO, iteration 2" in (run / "report.html").read_text()
+    assert main(["export", str(run), "--to", str(tmp_path / "out"), "--checkpoint", "2"]) == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    answers = iter(["sun song", None])
+    chat(str(run), lambda: next(answers), checkpoint=2)
+
+
+def test_a_model_has_no_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "embedded:tiny", "--checkpoint", "2"]) == 2
+    assert "only a run has checkpoints" in capsys.readouterr().err

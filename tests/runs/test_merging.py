@@ -1,0 +1,41 @@
+"""The merged policy of a run is an ordinary checkpoint that says what the policy says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.runs.small_run import do, settings, write_data
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from triphase.runs import pipeline
+from triphase.runs.merging import merge_policy
+from triphase.runs.opening import open_policy
+from triphase.training.checkpoint import find_damage
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_plain_transformers_gives_the_logits_of_the_policy(method: str, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    do(
+        settings(tmp_path, method=method),
+        pipeline.run_sft,
+        pipeline.run_sampling,
+        pipeline.run_labelling,
+        pipeline.run_reward,
+        pipeline.run_ppo,
+    )
+    run = tmp_path / "runs" / "small"
+    merge_policy(run, tmp_path / "merged")
+    assert find_damage(tmp_path / "merged") is None
+    shared, adapter, _ = open_policy(run)
+    assert adapter == "policy"
+    ids = torch.tensor([[3, 4, 5, 6, 7, 8]])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    with torch.no_grad():
+        merged = model(input_ids=ids).logits
+        bare = shared.backbone.model(input_ids=ids).logits
+        with shared.role(adapter):
+            policy = shared.backbone.model(input_ids=ids).logits
+    assert torch.allclose(merged, policy, rtol=0, atol=1e-5)
+    assert not torch.allclose(merged, bare, atol=1e-4)
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").pad_token_id == shared.template.pad_id

@@ -1,0 +1,63 @@
+"""`run --verify` repeats the first steps of each phase, and tells when they do not come out as they were."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.runs.small_run import do, files_of, settings, write_data
+
+from triphase.cli.main import main
+from triphase.records.files import fingerprint
+from triphase.runs import pipeline
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verified")
+    write_data(folder)
+    arms = {"free": {"kl_coefficient": 0.0}}
+    chosen = settings(folder, method="lora", arms=arms)
+    do(chosen, pipeline.run_all)
+    return folder / "runs" / "small"
+
+
+def test_a_run_repeats_and_is_only_read(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files_of(whole, "**/*")
+    assert main(["run", "--verify", str(whole)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    steps = {"sft": 3, "reward": 3, "ppo": 2, "arms/free": 2}
+    expected = [f"{phase} step {step}" for phase, count in steps.items() for step in range(1, count + 1)]
+    assert [line.split(":")[0] for line in lines[:-1]] == expected
+    assert all(": same" in line for line in lines[:-1])
+    assert "all 10 steps" in lines[-1]
+    assert files_of(whole, "**/*") == before
+
+
+def test_another_start_is_told(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recorded sum of the second step is another, as another machine or version would have made it."""
+    checkpoint = max((whole / "sft" / "checkpoints").iterdir())
+    values, manifest = checkpoint / "values.json", checkpoint / "manifest.json"
+    kept = values.read_bytes(), manifest.read_bytes()
+    try:
+        changed = json.loads(kept[0])
+        changed["fingerprints"]["2"] = "0" * 64
+        values.write_text(json.dumps(changed))
+        sums = json.loads(kept[1])
+        sums["sha256"]["values.json"] = fingerprint(values)
+        manifest.write_text(json.dumps(sums))
+        assert main(["run", "--verify", str(whole)]) == 1
+    finally:
+        values.write_bytes(kept[0])
+        manifest.write_bytes(kept[1])
+    out = capsys.readouterr().out
+    assert "sft step 2: DIFFERENT" in out and "sft step 1: same" in out and "note: versions are the same" in out
+
+
+def test_what_cannot_be_verified_is_told_in_a_line(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ([str(tmp_path)], [str(tmp_path / "nothing")]):
+        assert main(["run", "--verify", *arguments]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert main(["run", str(whole), "--verify", str(whole)]) == 2
+    assert main(["run"]) == 2
