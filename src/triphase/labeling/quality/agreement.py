@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+import krippendorff
 import numpy as np
 from numpy.typing import NDArray
 
@@ -127,8 +128,6 @@ def krippendorff_alpha(
     Returns:
         Alpha: 1 perfect, 0 as by chance; None where no unit has two values or all values are the same.
     """
-    import krippendorff
-
     data = np.array([[np.nan if value is None else float(value) for value in row] for row in table], dtype=float)
     if data.size == 0:
         return None
