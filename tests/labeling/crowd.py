@@ -1,4 +1,4 @@
-"""Stores, accounts and clients for the tests of the labelling page."""
+"""Stores, accounts and clients for the tests of the labeling page."""
 
 import random
 import re
@@ -11,13 +11,13 @@ from starlette.testclient import TestClient
 from triphase.labeling.simulation.simulated import SimulatedLabelers
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
-from triphase.labeling.work import accounts, assignment, plan, submission
+from triphase.labeling.work import accounts, assignment, item_plan, submission
 from triphase.records.types import Message, Prompt, Response
-from triphase.settings.schema import LabellingSettings
+from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 
 PASSWORD = "a long enough password"
-PLAIN = LabellingSettings(overlap_share=0.0, gold_share=0.0, repeat_share=0.0)
+PLAIN = LabelingSettings(overlap_share=0.0, gold_share=0.0, repeat_share=0.0)
 
 
 class Clock:
@@ -50,18 +50,18 @@ def people(store: Store, *names: str, role: str = "labeler") -> None:
             accounts.add_account(connection, name, role, hashed, now=0.0, by="test")
 
 
-def prepared(store: Store, settings: LabellingSettings, count: int, *names: str, responses: int = 4) -> None:
+def prepared(store: Store, settings: LabelingSettings, count: int, *names: str, responses: int = 4) -> None:
     fill(store, count, responses)
-    plan.make_items(store, settings, seed=0, now=0.0)
+    item_plan.make_items(store, settings, seed=0, now=0.0)
     people(store, *names)
 
 
-def days_of_work(store: Store, settings: LabellingSettings, *, names: list[str], days: int, now: float) -> None:
+def days_of_work(store: Store, settings: LabelingSettings, *, names: list[str], days: int, now: float) -> None:
     """Simulated labelers rank a few items on each of the last days, through the same functions as the page."""
     crowd = SimulatedLabelers(lambda _prompt, text, _finished: -abs(len(text) - 90) / 30, 3, len(names))
     prompts = {one.id: one for one in store.prompts()}
     texts = {one.id: one for one in store.responses()}
-    crowd.standardise([(prompts[one.prompt_id], one) for one in texts.values()])
+    crowd.standardize([(prompts[one.prompt_id], one) for one in texts.values()])
     for day in range(days):
         for name, alias in zip(names, crowd.names, strict=True):
             clock = now - (days - day) * 86400.0 + 60.0 * len(name)
@@ -74,11 +74,13 @@ def days_of_work(store: Store, settings: LabellingSettings, *, names: list[str],
                     choice = crowd.choose(prompts[taken.prompt_id], shown, alias, round_)
                     clock += choice.seconds
                     places = [choice.places[one.id] for one in shown]
-                    submission.submit(connection, name, taken.id, submission.Given(places, choice.seconds), now=clock)
+                    submission.submit(
+                        connection, name, taken.id, submission.Submission(places, choice.seconds), now=clock
+                    )
 
 
 @contextmanager
-def served(store: Store, settings: LabellingSettings = PLAIN, clock: Clock | None = None) -> Iterator[FastAPI]:
+def served(store: Store, settings: LabelingSettings = PLAIN, clock: Clock | None = None) -> Iterator[FastAPI]:
     server = ServerSettings(now=clock or Clock(), most_body_bytes=64 * 1024)
     app = create_application(store, settings, server)
     try:

@@ -27,7 +27,7 @@ class Answer:
 
 
 class LightClient:
-    """One connection that is kept, one cookie, and as much of HTTP/1.1 as the labelling server speaks."""
+    """One connection that is kept, one cookie, and as much of HTTP/1.1 as the labeling server speaks."""
 
     def __init__(self, port: int) -> None:
         self.port, self.cookie = port, ""

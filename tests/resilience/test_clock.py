@@ -1,4 +1,4 @@
-"""The clock of the machine goes back: a run, its figures, and the labelling page go on as if it had not."""
+"""The clock of the machine goes back: a run, its figures, and the labeling page go on as if it had not."""
 
 import itertools
 import json
@@ -12,11 +12,11 @@ from sqlalchemy import select
 from tests.labeling.crowd import PLAIN, prepared
 from tests.runs import small_run
 
-from triphase.labeling.quality.statistics import collect
+from triphase.labeling.quality.labeling_statistics import collect
 from triphase.labeling.web import sessions
 from triphase.labeling.work import accounts
 from triphase.labeling.work.assignment import next_assignment
-from triphase.labeling.work.submission import Given, submit
+from triphase.labeling.work.submission import Submission, submit
 from triphase.monitoring.metrics import MetricsWriter, read_metrics
 from triphase.runs import pipeline
 from triphase.store import Store, open_store
@@ -103,7 +103,7 @@ def test_no_answer_takes_less_than_no_time(store: Store) -> None:
     for now, back in ((NOW, HOUR), (NOW, 0.0)):
         taken = take(store, "ann", now)
         with store.transaction() as connection:
-            submit(connection, "ann", taken.id, Given([1, 2, 3, 4], seconds=12.5), now=now - back)
+            submit(connection, "ann", taken.id, Submission([1, 2, 3, 4], seconds=12.5), now=now - back)
             leased = connection.execute(select(assignments.c.leased_at).where(assignments.c.id == taken.id)).scalar()
         assert leased is not None
     assert sorted(ranking.seconds for ranking in store.rankings()) == [2.0, 12.5]
@@ -115,7 +115,7 @@ def test_forecast_and_pace_are_never_negative(store: Store) -> None:
     for now in times:
         taken = take(store, "ann", now)
         with store.transaction() as connection:
-            submit(connection, "ann", taken.id, Given([1, 2, 3, 4], seconds=5.0), now=now)
+            submit(connection, "ann", taken.id, Submission([1, 2, 3, 4], seconds=5.0), now=now)
     progress = collect(store, NOW - 3 * HOUR).progress
     assert progress.filled == len(times)
     assert progress.per_hour is None or progress.per_hour > 0

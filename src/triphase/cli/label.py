@@ -15,13 +15,13 @@ from typing import Literal
 from rich.console import Console
 
 from triphase.errors import SettingsError, TriphaseError
-from triphase.labeling.quality.statistics import collect
+from triphase.labeling.quality.labeling_statistics import collect
 from triphase.labeling.simulation.simulated import Gold
 from triphase.labeling.web.context import ServerSettings
-from triphase.labeling.work import accounts, invitations, plan
+from triphase.labeling.work import accounts, invitations, item_plan
 from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.visible import visible
-from triphase.settings.schema import LabellingSettings
+from triphase.settings.schema import LabelingSettings
 from triphase.store import Store, open_store
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -44,7 +44,7 @@ def serve(
     address: str | None = None,
     create: bool = False,
 ) -> None:
-    """Serve the labelling page until Ctrl-C.
+    """Serve the labeling page until Ctrl-C.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
@@ -67,7 +67,7 @@ def serve(
     here = (address or f"{scheme}://{host}:{port}").rstrip("/")
     require_store(run_or_store, create)
     with serving.listener(host, port) as listening, opened(run_or_store) as store:
-        made = plan.make_items(store, settings, seed=seed, now=time.time())
+        made = item_plan.make_items(store, settings, seed=seed, now=time.time())
         if made:
             say(f"{made} new items are ready to be ranked.")
         link = first_lead_link(store, here)
@@ -117,7 +117,7 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
                 say(f"  {note}")
             if done.ignored:
                 say(f"  columns not read: {', '.join(done.ignored)}")
-        plan.make_items(store, settings, seed=seed, now=time.time())
+        item_plan.make_items(store, settings, seed=seed, now=time.time())
 
 
 def export_file(
@@ -141,10 +141,10 @@ def export_file(
 
 def stats(run_or_store: str, /) -> None:
     """Print what the lead's page shows: progress, agreement, and each labeler's record."""
-    from triphase.labeling.quality.telling import tell
+    from triphase.labeling.quality.stats_text import print_statistics
 
     with opened(run_or_store, must_exist=True) as store:
-        tell(collect(store, time.time()), console)
+        print_statistics(collect(store, time.time()), console)
 
 
 def simulate(
@@ -165,7 +165,7 @@ def simulate(
         seed: fixes their choices.
         think_seconds: pause between two answers of one labeler.
     """
-    from triphase.labeling.quality.telling import tell
+    from triphase.labeling.quality.stats_text import print_statistics
     from triphase.labeling.simulation.simulate_http import simulate_over_http
     from triphase.labeling.simulation.simulated import SimulatedLabelers
     from triphase.labeling.web import serving
@@ -175,10 +175,10 @@ def simulate(
         raise SettingsError(f"--labelers {labelers}: at least one labeler is needed")
     settings, run_seed = settings_of_store(run_or_store)
     with opened(run_or_store, must_exist=True) as store:
-        plan.make_items(store, settings, seed=run_seed, now=time.time())
+        item_plan.make_items(store, settings, seed=run_seed, now=time.time())
         crowd = SimulatedLabelers(_gold(gold), seed, labelers)
         by_id = {prompt.id: prompt for prompt in store.prompts()}
-        crowd.standardise([(by_id[response.prompt_id], response) for response in store.responses()])
+        crowd.standardize([(by_id[response.prompt_id], response) for response in store.responses()])
         passwords = simulated_accounts(store, crowd.names)
         app = create_application(store, settings, ServerSettings(seed=run_seed))
         with serving.in_thread(app) as address:
@@ -189,7 +189,7 @@ def simulate(
         else:
             waits = ""
         say(f"{len(report.submitted)} answers by {labelers} labelers{waits}")
-        tell(collect(store, time.time()), console)
+        print_statistics(collect(store, time.time()), console)
 
 
 def simulated_accounts(store: Store, names: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -237,12 +237,12 @@ def require_store(run_or_store: str, create: bool | None = None) -> None:
     )
 
 
-def settings_of_store(run_or_store: str) -> tuple[LabellingSettings, int]:
+def settings_of_store(run_or_store: str) -> tuple[LabelingSettings, int]:
     """The labelling settings and the seed of a run; the defaults for a store that stands alone."""
     config = Path(run_or_store)
     config = config if config.is_dir() else config.parent
     if "://" in run_or_store or not (config / "config.yaml").is_file():
-        return LabellingSettings(), 0
+        return LabelingSettings(), 0
     from triphase.settings.loading import load_settings
 
     settings = load_settings(config)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import TriphaseError
-from triphase.labeling.work import plan
+from triphase.labeling.work import item_plan
 from triphase.monitoring.progress import progress_for
 
 _AT_ONCE = 64
@@ -69,5 +69,5 @@ def sample(
                     )
                     store.add_responses(response for _, response, _ in found if response.id not in have)
         settings, order = settings_of_store(run_or_store)
-        plan.make_items(store, settings, seed=order, now=time.time())
+        item_plan.make_items(store, settings, seed=order, now=time.time())
     say(f"{called}: {count} responses to each of {len(prompts)} prompts, {len(missing)} of them new.")

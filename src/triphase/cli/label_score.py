@@ -1,6 +1,6 @@
 """``label score``: what trained reward models think of the responses in a store, so that people rank the unsure first.
 
-The labelling application never imports torch; so the scores are computed here, kept in the store, and read from there.
+The labeling application never imports torch; so the scores are computed here, kept in the store, and read from there.
 """
 
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import RunError
-from triphase.labeling.work import audit, plan
+from triphase.labeling.work import audit, item_plan
 from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.types import Prompt, Response
 
@@ -40,8 +40,8 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
             found = scores_by(path, [(prompts[one.prompt_id], one) for one in new])
             store.add_scores(name, found)
             say(f"{len(found)} responses scored by {name}.")
-        plan.make_items(store, settings, seed=seed, now=time.time())
-        waiting = plan.reprioritise(store, settings, seed=seed)
+        item_plan.make_items(store, settings, seed=seed, now=time.time())
+        waiting = item_plan.reprioritize(store, settings, seed=seed)
         with store.transaction() as connection:
             audit.note(
                 connection, at=time.time(), who=OPERATOR, action="items ordered", subject="store",

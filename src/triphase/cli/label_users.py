@@ -9,7 +9,7 @@ from rich.table import Table
 
 from triphase.cli.label import console, opened, say
 from triphase.errors import SettingsError
-from triphase.labeling.work import accounts, standing
+from triphase.labeling.work import accounts, labeler_status
 from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.visible import visible
 
@@ -49,7 +49,7 @@ def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resu
         raise SettingsError("withdraw and resume exclude each other; give one of them")
     status = "withdrawn" if withdraw else "active" if resume else "paused"
     with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
-        moved = standing.set_status(connection, name, status, now=time.time(), by=OPERATOR)
+        moved = labeler_status.set_status(connection, name, status, now=time.time(), by=OPERATOR)
     say(f"{name} is {status}." + (f" {moved} rankings moved." if moved else ""))
 
 

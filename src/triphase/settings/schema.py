@@ -149,7 +149,7 @@ class SamplingSettings(Settings):
     """Responses that are generated side by side."""
 
 
-class LabellingSettings(Settings):
+class LabelingSettings(Settings):
     """The human step."""
 
     source: Literal["simulated", "people", "none"] = "people"
@@ -399,7 +399,7 @@ class RunSettings(Settings):
     """Phase 1."""
     sampling: SamplingSettings = SamplingSettings()
     """Responses for people to rank."""
-    labelling: LabellingSettings = LabellingSettings()
+    labelling: LabelingSettings = LabelingSettings()
     """The human step."""
     reward: RewardSettings = RewardSettings()
     """Phase 2."""

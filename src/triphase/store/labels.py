@@ -1,4 +1,4 @@
-"""What the phases and the labelling application do with the store, in terms of records.
+"""What the phases and the labeling application do with the store, in terms of records.
 
 Adding is idempotent: the same id with the same content changes nothing, the same id with other content is an error,
 and then nothing of the call is kept. Everything that is returned has a fixed order: prompts as they arrived, responses

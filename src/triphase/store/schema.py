@@ -31,7 +31,7 @@ meta = Table(
     Column("key", String(80), primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""Facts about the store itself: the cookie key, the labelling plan."""
+"""Facts about the store itself: the cookie key, the labeling plan."""
 
 prompts = Table(
     "prompts",

@@ -12,13 +12,13 @@ from tests.labeling.crowd import PLAIN, fill
 from triphase.errors import DataError, StoreError
 from triphase.labeling.exchange.exporting import export_file, export_rows
 from triphase.labeling.exchange.importing import import_comparisons, import_file
-from triphase.labeling.work import plan
+from triphase.labeling.work import item_plan
 from triphase.records.reading import read_preferences
 from triphase.records.types import Comparison, Message, Prompt, Ranking, Response
 from triphase.settings.schema import SourceSettings
 from triphase.store import Store, open_store
 from triphase.store.answers import Answer
-from triphase.store.beside import insert_beside
+from triphase.store.side_tables import insert_side_rows
 
 
 def written(path: Path, *rows: object) -> Path:
@@ -265,8 +265,8 @@ def test_import_after_export_gives_the_same_store(tmp_path_factory: pytest.TempP
         store.add_answers(answers)
         with store.transaction() as connection:
             for prompt_id, places in gold:
-                plan.add_gold(connection, prompt_id, places, now=0.0, by="t")
-            insert_beside(connection, companions(prompts, responses, answers))
+                item_plan.add_gold(connection, prompt_id, places, now=0.0, by="t")
+            insert_side_rows(connection, companions(prompts, responses, answers))
         export_file(store, one / "all.jsonl", "store")
         import_file(other, one / "all.jsonl")
         assert other.prompts() == store.prompts() and other.responses() == store.responses()
@@ -295,4 +295,4 @@ def test_items_follow_an_import(tmp_path: Path) -> None:
     answers = [{"prompt": "Hi", "response": text, "model": "m"} for text in ("a", "b", "a")]
     with open_store(tmp_path) as store:
         import_file(store, written(tmp_path / "r.jsonl", *answers, {"prompt": "Ho", "response": "only one"}))
-        assert plan.make_items(store, PLAIN, seed=0, now=0.0) == 1, "two different texts to one prompt"
+        assert item_plan.make_items(store, PLAIN, seed=0, now=0.0) == 1, "two different texts to one prompt"

@@ -162,7 +162,7 @@ def test_single_ratings_become_a_ranking(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("column", "good", "bad"), [("rank", 1, 2), ("rating", 5, 1), ("label", True, False)])
-def test_other_single_judgements(tmp_path: Path, column: str, good: object, bad: object) -> None:
+def test_other_single_judgments(tmp_path: Path, column: str, good: object, bad: object) -> None:
     rows = [
         {"prompt": PROMPT, "completion": text, column: value} for text, value in (("mud", bad), ("river stone", good))
     ]
@@ -173,14 +173,14 @@ def test_other_single_judgements(tmp_path: Path, column: str, good: object, bad:
 
 def test_what_nobody_submitted_is_counted(tmp_path: Path) -> None:
     order = [{"rank": 1, "value": "response-1"}, {"rank": 2, "value": "response-2"}]
-    cancelled = label_studio(ranker({"rank": ["i2", "i1"]}), was_cancelled=True)
+    canceled = label_studio(ranker({"rank": ["i2", "i1"]}), was_cancelled=True)
     with open_store(tmp_path) as store:
-        done = imported(store, tmp_path, argilla_1(order, "draft"), cancelled, argilla_1(order))
+        done = imported(store, tmp_path, argilla_1(order, "draft"), canceled, argilla_1(order))
         assert done.rankings == 1 and done.notes == ("2 records without a submitted ranking left out",)
 
 
 REFUSED = {
-    "misspelt": ({"prompt": PROMPT, "respones": ["river stone", "mud"]}, "'respones' would not be read.*'responses'"),
+    "misspelled": ({"prompt": PROMPT, "respones": ["river stone", "mud"]}, "'respones' would not be read.*'responses'"),
     "an unknown list": ({"prompt": PROMPT, "variants": ["a river stone", "some mud"]}, "'variants' would not be read"),
     "an unknown list as text": ({"prompt": PROMPT, "variants": '["a river stone", "some mud"]'}, "'variants'"),
     "an unknown list of objects": ({"prompt": PROMPT, "x": [{"t": "a"}, {"t": "b"}]}, "'x' would not be read"),

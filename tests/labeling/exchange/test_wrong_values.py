@@ -17,9 +17,9 @@ from tests.labeling.exchange.wrong import FILES, variations, write
 from triphase.errors import DataError, StoreError
 from triphase.labeling.exchange.exporting import FORMATS, export_file, export_lines
 from triphase.labeling.exchange.importing import import_file
-from triphase.labeling.quality.statistics import collect
-from triphase.labeling.quality.telling import tell
-from triphase.labeling.work import plan
+from triphase.labeling.quality.labeling_statistics import collect
+from triphase.labeling.quality.stats_text import print_statistics
+from triphase.labeling.work import item_plan
 from triphase.store import Store, open_store
 
 PAGES = ("", "/labelers", "/conflicts", "/flags?state=all", "/guidelines", "/samples", "/samples?state=gold", "/audit")
@@ -74,8 +74,8 @@ class Trial:
         content = "".join(export_lines(self.store, "store"))
         if content in self.seen:  # a value that is not read: what the store holds was looked at before
             return
-        plan.make_items(self.store, PLAIN, seed=0, now=0.0)
-        tell(collect(self.store, 1.8e9), Console(file=StringIO()))
+        item_plan.make_items(self.store, PLAIN, seed=0, now=0.0)
+        print_statistics(collect(self.store, 1.8e9), Console(file=StringIO()))
         self.store.ranked_groups("train")
         self.app.state.context.kept_statistics = None
         for page in PAGES:

@@ -13,7 +13,13 @@ from triphase.labeling.quality.agreement import (
     ranking_alpha,
     share_by_prompt,
 )
-from triphase.labeling.quality.trust import gold_accuracy, length_bias, median_seconds, position_bias, self_consistency
+from triphase.labeling.quality.labeler_quality import (
+    gold_accuracy,
+    length_bias,
+    median_seconds,
+    position_bias,
+    self_consistency,
+)
 from triphase.records.types import Ranking
 
 

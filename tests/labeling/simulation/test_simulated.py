@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from triphase.labeling.quality.agreement import agreement_by_pair, pairwise_agreement
-from triphase.labeling.quality.trust import length_bias, position_bias
+from triphase.labeling.quality.labeler_quality import length_bias, position_bias
 from triphase.labeling.simulation.simulated import EPOCH, SimulatedLabelers, simulate_rankings
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.store import Store, open_store

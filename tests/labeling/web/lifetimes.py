@@ -21,7 +21,7 @@ from triphase.labeling.web.sessions import (
     SESSION_HOURS,
     WINDOW_SECONDS,
 )
-from triphase.labeling.work import accounts, invitations, standing
+from triphase.labeling.work import accounts, invitations, labeler_status
 from triphase.store import Store
 
 BEGIN, END = "<!-- lifetimes: begin -->", "<!-- lifetimes: end -->"
@@ -42,7 +42,7 @@ class World:
 
     def status(self, name: str, status: str) -> None:
         with self.store.transaction() as connection:
-            standing.set_status(connection, name, status, now=self.clock(), by="lou")
+            labeler_status.set_status(connection, name, status, now=self.clock(), by="lou")
 
     def new_password(self, name: str) -> None:
         hashed = accounts.hashed(NEW)

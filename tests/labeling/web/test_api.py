@@ -109,7 +109,7 @@ def test_an_expired_lease_that_nobody_took_is_still_good(app: FastAPI, clock: Cl
     assert ann.post("/api/answers", json=body(item)).json()["status"] == "active"
 
 
-def test_a_strangers_seat_is_refused(app: FastAPI, store: Store) -> None:
+def test_a_strangers_slot_is_refused(app: FastAPI, store: Store) -> None:
     ann, bob = signed_in(app, "ann"), signed_in(app, "bob")
     item = ann.get("/api/next").json()["item"]
     for sent in (body(item), {**body(item), "receipt": ""}, {**body(item), "receipt": item["receipt"][:-2] + "xx"}):

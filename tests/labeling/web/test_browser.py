@@ -13,13 +13,13 @@ from tests.labeling.crowd import PASSWORD, days_of_work, people
 
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.serving import in_thread
-from triphase.labeling.work import invitations, plan
+from triphase.labeling.work import invitations, item_plan
 from triphase.records.types import Message, Prompt, Response
-from triphase.settings.schema import LabellingSettings
+from triphase.settings.schema import LabelingSettings
 from triphase.store import Store, open_store
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
-SETTINGS = LabellingSettings(overlap_share=0.4, gold_share=0.0, repeat_share=0.0, ask_quality=True)
+SETTINGS = LabelingSettings(overlap_share=0.4, gold_share=0.0, repeat_share=0.0, ask_quality=True)
 SCREENSHOTS = os.environ.get("TRIPHASE_SCREENSHOTS")
 PATIENCE = float(os.environ.get("TRIPHASE_BROWSER_SECONDS", "60")) * 1000
 SUBJECTS = ("the new library", "a walk in the rain", "the old harbour", "your first bicycle", "a good breakfast")
@@ -42,7 +42,7 @@ Do not reward flattery. If you cannot tell, tie them.
 """
 
 
-def filled(directory: Path, prompts: int, responses: int, settings: LabellingSettings) -> Store:
+def filled(directory: Path, prompts: int, responses: int, settings: LabelingSettings) -> Store:
     """An open store with items that read like people's, and a lead."""
     draw = random.Random(4)
     opened = open_store(directory)
@@ -56,7 +56,7 @@ def filled(directory: Path, prompts: int, responses: int, settings: LabellingSet
         for prompt in added
         for k, text in enumerate(draw.sample(ANSWERS, responses))
     )
-    plan.make_items(opened, settings, seed=0, now=0.0)
+    item_plan.make_items(opened, settings, seed=0, now=0.0)
     people(opened, "lea", role="lead")
     return opened
 
@@ -76,8 +76,8 @@ def address(store: Store) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]:
     with (
-        filled(tmp_path_factory.mktemp("pairs"), 8, 2, LabellingSettings()) as opened,
-        in_thread(create_application(opened, LabellingSettings())) as served,
+        filled(tmp_path_factory.mktemp("pairs"), 8, 2, LabelingSettings()) as opened,
+        in_thread(create_application(opened, LabelingSettings())) as served,
     ):
         yield opened, served
 
@@ -85,7 +85,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a store that five people have worked on for nine days."""
-    settings = LabellingSettings(overlap=3, overlap_share=0.5, gold_share=0.12, repeat_share=0.12)
+    settings = LabelingSettings(overlap=3, overlap_share=0.5, gold_share=0.12, repeat_share=0.12)
     names = ["ann", "bob", "carla", "deniz", "emil"]
     with filled(tmp_path_factory.mktemp("judged"), 220, 4, settings) as opened:
         people(opened, *names)
@@ -94,7 +94,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 text = {one.id: len(one.text) for one in opened.responses(f"p{n:03d}")}
                 order = sorted(text, key=lambda id_: abs(text[id_] - 90))
                 places = {id_: place for place, id_ in enumerate(order, start=1)}
-                plan.add_gold(connection, f"p{n:03d}", places, now=0.0, by="lea")
+                item_plan.add_gold(connection, f"p{n:03d}", places, now=0.0, by="lea")
         days_of_work(opened, settings, names=names, days=9, now=time.time())
         with in_thread(create_application(opened, settings)) as served:
             yield served
@@ -350,7 +350,7 @@ def test_on_a_phone(store: Store, address: str, chromium: Any, scheme: str) -> N
     assert width <= 390, "the page is wider than the phone"
     for position in range(4):
         page.tap(f"[data-card='{position}'] [data-place='{position + 1}']")
-    page.wait_for_timeout(300)  # the colours of the last tap fade
+    page.wait_for_timeout(300)  # the colors of the last tap fade
     picture(page, f"phone-{scheme}")
     page.tap("#submit")
     next_after(page, shown)

@@ -21,7 +21,7 @@ from triphase.labeling.web import connections, serving
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.connections import BoundedProtocol, OncePerMinute
 from triphase.labeling.web.context import ServerSettings
-from triphase.labeling.work import plan
+from triphase.labeling.work import item_plan
 from triphase.store import Store, open_store
 
 HALF = b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\nname=an"
@@ -30,7 +30,7 @@ HALF = b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\n
 @pytest.fixture
 def address(store: Store, clock: Clock) -> Iterator[str]:
     fill(store, 3)
-    plan.make_items(store, PLAIN, seed=0, now=0.0)
+    item_plan.make_items(store, PLAIN, seed=0, now=0.0)
     people(store, "ann")
     with serving.in_thread(create_application(store, PLAIN, ServerSettings(now=clock))) as here:
         yield here

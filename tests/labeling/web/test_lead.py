@@ -1,4 +1,4 @@
-"""The lead's pages and figures: statistics, conflicts and their decision, withdrawal, samples, the audit."""
+"""The lead's pages: statistics, conflicts and their decision, withdrawal, samples, the audit."""
 
 from collections.abc import Iterator
 
@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from sqlalchemy import select
 from tests.labeling.crowd import PLAIN, Clock, people, prepared, served, signed_in
 
-from triphase.labeling.quality.statistics import collect, pace
-from triphase.labeling.work import plan
+from triphase.labeling.quality.labeling_statistics import collect, pace
+from triphase.labeling.work import item_plan
 from triphase.labeling.work.conflicts import conflicts
 from triphase.records.types import Ranking
 from triphase.store import Store
@@ -39,19 +39,19 @@ def app(store: Store, clock: Clock) -> Iterator[FastAPI]:
         yield made
 
 
-def test_figures(app: FastAPI, store: Store) -> None:
-    figures = collect(store, NOW)
-    assert figures.rankings == 6 and figures.overlapping_prompts == 3
-    assert figures.agreement.value.value == pytest.approx((0 + 5 + 1) / 13)
-    assert figures.by_pair["ann", "bob"].value.pairs == 13
-    ann = next(one for one in figures.labelers if one.name == "ann")
+def test_statistics(app: FastAPI, store: Store) -> None:
+    statistics = collect(store, NOW)
+    assert statistics.rankings == 6 and statistics.overlapping_prompts == 3
+    assert statistics.agreement.value.value == pytest.approx((0 + 5 + 1) / 13)
+    assert statistics.by_pair["ann", "bob"].value.pairs == 13
+    ann = next(one for one in statistics.labelers if one.name == "ann")
     assert ann.answers == 3 and ann.median_seconds == 20 and ann.gold is None and ann.consistency is None
-    assert figures.position.value == pytest.approx((3 + 3 + 1 + 0 + 2 + 1) / 14)
+    assert statistics.position.value == pytest.approx((3 + 3 + 1 + 0 + 2 + 1) / 14)
 
 
 def test_gold_and_consistency(app: FastAPI, store: Store) -> None:
     with store.transaction() as connection:
-        plan.add_gold(connection, "p00003", {"p00003-0": 1, "p00003-1": 2}, now=0.0, by="lea")
+        item_plan.add_gold(connection, "p00003", {"p00003-0": 1, "p00003-1": 2}, now=0.0, by="lea")
     add(store, 3, "ann", "01", "gold")
     add(store, 3, "bob", "10", "gold")
     add(store, 0, "ann", "0132", "repeat")

@@ -1,4 +1,4 @@
-"""Many at once over HTTP, and a server that is killed among it: nothing lost, nothing doubled, no seat too many."""
+"""Many at once over HTTP, and a server that is killed among it: nothing lost, nothing doubled, no slot too many."""
 
 import asyncio
 import os
@@ -19,12 +19,12 @@ from tests.postgres_server import PostgresServer
 from triphase.cli.label import simulated_accounts
 from triphase.labeling.simulation.simulate_http import Report, simulate_over_http
 from triphase.labeling.simulation.simulated import SimulatedLabelers
-from triphase.labeling.work import plan
-from triphase.settings.schema import LabellingSettings
+from triphase.labeling.work import item_plan
+from triphase.settings.schema import LabelingSettings
 from triphase.store import Store, open_store
 from triphase.store.schema import assignments, items, rankings
 
-SETTINGS = LabellingSettings(overlap_share=0.5, overlap=3)
+SETTINGS = LabelingSettings(overlap_share=0.5, overlap=3)
 
 
 def labelers(count: int) -> SimulatedLabelers:
@@ -34,7 +34,7 @@ def labelers(count: int) -> SimulatedLabelers:
 def prepare(where: str | Path, prompts: int, people: int) -> list[tuple[str, str]]:
     with open_store(where) as store:
         fill(store, prompts)
-        plan.make_items(store, SETTINGS, seed=0, now=time.time())
+        item_plan.make_items(store, SETTINGS, seed=0, now=time.time())
         return simulated_accounts(store, labelers(people).names)
 
 
@@ -46,13 +46,13 @@ def check_nothing_lost_or_doubled(where: str | Path, report: Report) -> int:
         assert not missing, f"{len(missing)} acknowledged rankings are gone"
         assert len(ids) == len(set(ids))
         active = [answer for answer in every if answer.status == "active"]
-        assert len({answer.assignment_id for answer in active}) == len(active), "a seat was answered twice"
+        assert len({answer.assignment_id for answer in active}) == len(active), "a slot was answered twice"
         labels = [answer.ranking for answer in active if answer.purpose == "label"]
         assert len({(one.prompt_id, one.labeler) for one in labels}) == len(labels), "a labeler had an item twice"
         given = Counter(one.prompt_id for one in labels)
         with store.reading() as connection:
-            seats = dict(connection.execute(select(items.c.prompt_id, items.c.overlap)).all())
-        assert all(given[prompt] <= seats[prompt] for prompt in seats), "more answers than seats"
+            slots = dict(connection.execute(select(items.c.prompt_id, items.c.overlap)).all())
+        assert all(given[prompt] <= slots[prompt] for prompt in slots), "more answers than slots"
         return len(active)
 
 
@@ -109,7 +109,7 @@ def run_kills(where: str | Path, prompts: int, people: int, kills: int, pause: f
 
 
 def check_no_lease_is_stuck(store: Store) -> None:
-    """Whoever asks after the leases have run out gets what is left; and every seat was filled."""
+    """Whoever asks after the leases have run out gets what is left; and every slot was filled."""
     with store.reading() as connection:
         states = dict(connection.execute(select(assignments.c.state, func.count()).group_by(assignments.c.state)).all())
         assert set(states) == {"done"}, states

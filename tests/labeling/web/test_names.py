@@ -8,7 +8,7 @@ from sqlalchemy import insert
 
 from triphase.cli import label
 from triphase.cli.main import main
-from triphase.labeling.web.rendering import _moment
+from triphase.labeling.web.templating import _moment
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.store import open_store
 from triphase.store.schema import labelers

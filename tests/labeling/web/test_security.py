@@ -16,9 +16,9 @@ from tests.labeling.crowd import PASSWORD, PLAIN, Clock, client, fill, people, s
 from triphase.labeling.web import api, guard, lead, lead_prompts, pages
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
+from triphase.labeling.web.markdown import markdown
 from triphase.labeling.web.sessions import MOST_FAILURES_OF_ADDRESS, MOST_FAILURES_OF_NAME, WINDOW_SECONDS
-from triphase.labeling.web.texts import markdown
-from triphase.labeling.work import accounts, invitations, plan, standing
+from triphase.labeling.work import accounts, invitations, item_plan, labeler_status
 from triphase.records.types import Message, Prompt, Response
 from triphase.records.visible import visible
 from triphase.store import Store, schema
@@ -51,7 +51,7 @@ def app(store: Store, clock: Clock) -> Iterator[FastAPI]:
     fill(store, 3)
     store.add_prompts([Prompt("nasty", (Message("user", NASTY),))])
     store.add_responses([Response(f"n{k}", "nasty", f"{k} {NASTY}", f"model {NASTY}") for k in range(2)])
-    plan.make_items(store, PLAIN, seed=0, now=0.0)
+    item_plan.make_items(store, PLAIN, seed=0, now=0.0)
     people(store, "ann", "bob")
     people(store, "lea", role="lead")
     with served(store, clock=clock) as made:
@@ -186,7 +186,7 @@ def test_a_new_password_and_a_withdrawal_end_sessions(app: FastAPI, store: Store
         accounts.set_password(
             connection, "ann", accounts.hashed("another password"), now=app.state.context.now(), by="t"
         )
-        standing.set_status(connection, "bob", "withdrawn", now=1.0, by="t")
+        labeler_status.set_status(connection, "bob", "withdrawn", now=1.0, by="t")
     assert ann.get("/rank").status_code == 303
     assert bob.get("/rank").status_code == 303
     assert client(app).post("/sign-in", data={"name": "bob", "password": PASSWORD}).status_code == 403

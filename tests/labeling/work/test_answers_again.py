@@ -1,4 +1,4 @@
-"""A second answer to one seat, and JSON of another type: what is acknowledged is what is kept."""
+"""A second answer to one slot, and JSON of another type: what is acknowledged is what is kept."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI
 from tests.labeling.crowd import PLAIN, Clock, prepared, served, signed_in
 
-from triphase.labeling.work import standing
+from triphase.labeling.work import labeler_status
 from triphase.store import Store
 
 
@@ -31,7 +31,7 @@ OTHERWISE = [
 
 
 @pytest.mark.parametrize("other", OTHERWISE)
-def test_another_answer_to_one_seat_is_refused(app: FastAPI, store: Store, clock: Clock, other: dict) -> None:
+def test_another_answer_to_one_slot_is_refused(app: FastAPI, store: Store, clock: Clock, other: dict) -> None:
     ann = signed_in(app, "ann")
     item = ann.get("/api/next").json()["item"]
     first = ann.post("/api/answers", json=body(item, seconds=3)).json()
@@ -74,7 +74,7 @@ def test_a_retry_after_one_was_taken_back_is_taken_once(app: FastAPI, store: Sto
     ann.post("/api/answers", json=body(item))
     for status in ("withdrawn", "active"):
         with store.transaction() as connection:
-            standing.set_status(connection, "ann", status, now=clock.time, by="lead")
+            labeler_status.set_status(connection, "ann", status, now=clock.time, by="lead")
     ann = signed_in(app, "ann")
     before = len(store.answers(counted=False))
     for _ in range(2):

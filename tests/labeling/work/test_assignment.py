@@ -1,4 +1,4 @@
-"""Seats and leases: never two people on one seat, never more answers than seats, gold items and repeats mixed in."""
+"""Slots and leases: never two people on one slot, never more answers than slots, gold items and repeats mixed in."""
 
 import threading
 from collections import Counter
@@ -8,11 +8,11 @@ from sqlalchemy import func, select, update
 from tests.labeling.crowd import PLAIN, fill, people, prepared
 
 from triphase.errors import StoreError
-from triphase.labeling.work import plan, standing
+from triphase.labeling.work import item_plan, labeler_status
 from triphase.labeling.work.assignment import Assignment, NotNow, next_assignment, order_for
-from triphase.labeling.work.plan import uncertainty
-from triphase.labeling.work.submission import Given, skip, submit
-from triphase.settings.schema import LabellingSettings
+from triphase.labeling.work.item_plan import uncertainty
+from triphase.labeling.work.submission import Submission, skip, submit
+from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 from triphase.store.schema import assignments, items, rankings
 
@@ -20,17 +20,17 @@ NOW = 1000.0
 MINUTE = 60.0
 
 
-def take(store: Store, name: str, settings: LabellingSettings = PLAIN, now: float = NOW) -> Assignment | None:
+def take(store: Store, name: str, settings: LabelingSettings = PLAIN, now: float = NOW) -> Assignment | None:
     with store.transaction() as connection:
         return next_assignment(connection, name, settings, seed=0, now=now)
 
 
 def give(store: Store, name: str, taken: Assignment, places: list[int] | None = None, now: float = NOW) -> str:
     with store.transaction() as connection:
-        return submit(connection, name, taken.id, Given(places or [1, 2, 3, 4]), now=now).ranking_id
+        return submit(connection, name, taken.id, Submission(places or [1, 2, 3, 4]), now=now).ranking_id
 
 
-def rank_all(store: Store, name: str, settings: LabellingSettings = PLAIN) -> list[Assignment]:
+def rank_all(store: Store, name: str, settings: LabelingSettings = PLAIN) -> list[Assignment]:
     done = []
     while (taken := take(store, name, settings, NOW + len(done))) is not None:
         give(store, name, taken, now=NOW + len(done))
@@ -46,7 +46,7 @@ def test_a_labeler_keeps_the_item_at_hand(store: Store) -> None:
     assert take(store, "ann").id != first.id
 
 
-def test_no_two_labelers_hold_a_seat(store: Store) -> None:
+def test_no_two_labelers_hold_a_slot(store: Store) -> None:
     prepared(store, PLAIN, 4, "ann", "bob", "cy")
     held = [take(store, name) for name in ("ann", "bob", "cy")]
     assert len({one.id for one in held}) == 3
@@ -64,12 +64,12 @@ def test_overlap_is_kept_and_by_different_people(store: Store) -> None:
 
 
 def test_overlap_share() -> None:
-    settings = LabellingSettings(overlap_share=0.3, overlap=3)
-    planned = plan.plan({f"p{n}": ("a", "b") for n in range(1000)}, {}, settings, seed=1)
-    assert 0.25 < sum(one.seats == 3 for one in planned) / 1000 < 0.35
-    assert {one.seats for one in planned} == {1, 3}
+    settings = LabelingSettings(overlap_share=0.3, overlap=3)
+    planned = item_plan.plan({f"p{n}": ("a", "b") for n in range(1000)}, {}, settings, seed=1)
+    assert 0.25 < sum(one.slots == 3 for one in planned) / 1000 < 0.35
+    assert {one.slots for one in planned} == {1, 3}
     assert [one.prompt_id for one in planned] != sorted(one.prompt_id for one in planned)
-    assert planned == plan.plan({f"p{n}": ("a", "b") for n in range(1000)}, {}, settings, seed=1)
+    assert planned == item_plan.plan({f"p{n}": ("a", "b") for n in range(1000)}, {}, settings, seed=1)
 
 
 def test_an_expired_lease_goes_to_another(store: Store) -> None:
@@ -102,22 +102,22 @@ def test_a_skipped_item_goes_to_others_only(store: Store) -> None:
 def test_paused_labelers_get_nothing(store: Store) -> None:
     prepared(store, PLAIN, 2, "ann")
     with store.transaction() as connection:
-        standing.set_status(connection, "ann", "paused", now=NOW, by="lead")
+        labeler_status.set_status(connection, "ann", "paused", now=NOW, by="lead")
     with pytest.raises(NotNow, match="you are paused"):
         take(store, "ann")
 
 
-def test_withdrawal_opens_the_seats_and_taking_back_fills_what_is_free(store: Store) -> None:
+def test_withdrawal_opens_the_slots_and_taking_back_fills_what_is_free(store: Store) -> None:
     prepared(store, PLAIN, 3, "ann", "bob")
     rank_all(store, "ann")
     with store.transaction() as connection:
-        assert standing.set_status(connection, "ann", "withdrawn", now=NOW, by="lead") == 3
+        assert labeler_status.set_status(connection, "ann", "withdrawn", now=NOW, by="lead") == 3
     assert store.rankings() == [] and len(store.answers(counted=False)) == 3
     give(store, "bob", take(store, "bob"))
     with store.transaction() as connection:
-        assert standing.set_status(connection, "ann", "active", now=NOW, by="lead") == 2
+        assert labeler_status.set_status(connection, "ann", "active", now=NOW, by="lead") == 2
     assert Counter(one.labeler for one in store.rankings()) == {"ann": 2, "bob": 1}
-    assert take(store, "bob") is None, "every seat is filled once"
+    assert take(store, "bob") is None, "every slot is filled once"
 
 
 def test_order_is_seeded_stored_and_differs(store: Store) -> None:
@@ -141,15 +141,15 @@ def test_gold_items_come_to_everyone_once_and_look_like_others(store: Store) -> 
     fill(store, 40)
     with store.transaction() as connection:
         for n in range(3):
-            plan.add_gold(connection, f"p{n:05d}", {f"p{n:05d}-0": 1, f"p{n:05d}-1": 2}, now=0.0, by="lead")
-    plan.make_items(store, settings, seed=0, now=0.0)
+            item_plan.add_gold(connection, f"p{n:05d}", {f"p{n:05d}-0": 1, f"p{n:05d}-1": 2}, now=0.0, by="lead")
+    item_plan.make_items(store, settings, seed=0, now=0.0)
     people(store, "ann", "bob")
     for name in ("ann", "bob"):
         done = []
         while len(done) < 15:
             taken = take(store, name, settings)
             with store.transaction() as connection:
-                submit(connection, name, taken.id, Given([1, 2, 3, 4][: len(taken.order_shown)]), now=NOW)
+                submit(connection, name, taken.id, Submission([1, 2, 3, 4][: len(taken.order_shown)]), now=NOW)
             done.append(taken)
         gold = [one.prompt_id for one in done if one.purpose == "gold"]
         assert sorted(gold) == ["p00000", "p00001", "p00002"]
@@ -160,9 +160,9 @@ def test_gold_answers_must_name_responses(store: Store) -> None:
     fill(store, 1)
     with store.transaction() as connection:
         with pytest.raises(StoreError, match="response 'zz' does not belong"):
-            plan.add_gold(connection, "p00000", {"zz": 1, "p00000-1": 2}, now=0.0, by="lead")
+            item_plan.add_gold(connection, "p00000", {"zz": 1, "p00000-1": 2}, now=0.0, by="lead")
         with pytest.raises(StoreError, match="at least two"):
-            plan.add_gold(connection, "p00000", {"p00000-1": 2}, now=0.0, by="lead")
+            item_plan.add_gold(connection, "p00000", {"p00000-1": 2}, now=0.0, by="lead")
 
 
 def test_repeats_come_later_in_another_order_and_are_no_comparisons(store: Store) -> None:
@@ -180,7 +180,7 @@ def test_repeats_come_later_in_another_order_and_are_no_comparisons(store: Store
 def test_scores_choose_and_a_share_stays_random() -> None:
     candidates = {f"p{n:03d}": (f"a{n:03d}", f"b{n:03d}") for n in range(100)}
     scores = {f"a{n:03d}": {"rm": 0.0} for n in range(100)} | {f"b{n:03d}": {"rm": float(n)} for n in range(100)}
-    planned = plan.plan(candidates, scores, LabellingSettings(random_share=0.25), seed=3)
+    planned = item_plan.plan(candidates, scores, LabelingSettings(random_share=0.25), seed=3)
     assert Counter(one.chosen_by for one in planned) == {"random": 25, "active": 75}
     active = [one.prompt_id for one in planned if one.chosen_by == "active"]
     assert active == sorted(active), "the smallest difference first"
@@ -201,7 +201,7 @@ def test_new_scores_reorder_what_nobody_has_begun(store: Store) -> None:
     begun = take(store, "ann")
     store.add_scores("rm", {one.id: float(one.id[-1]) * int(one.prompt_id[1:]) for one in store.responses()})
     settings = PLAIN.model_copy(update={"random_share": 0.0})
-    assert plan.reprioritise(store, settings, seed=0) == 19
+    assert item_plan.reprioritize(store, settings, seed=0) == 19
     give(store, "ann", begun)
     waiting = sorted({f"p{n:05d}" for n in range(20)} - {begun.prompt_id})
     assert take(store, "ann").prompt_id == waiting[0]
@@ -209,13 +209,13 @@ def test_new_scores_reorder_what_nobody_has_begun(store: Store) -> None:
 
 def test_items_are_made_once(store: Store) -> None:
     fill(store, 3)
-    assert plan.make_items(store, PLAIN, seed=0, now=0.0) == 3
-    assert plan.make_items(store, PLAIN, seed=0, now=0.0) == 0
+    assert item_plan.make_items(store, PLAIN, seed=0, now=0.0) == 3
+    assert item_plan.make_items(store, PLAIN, seed=0, now=0.0) == 0
     with store.reading() as connection:
         assert connection.execute(select(func.count()).select_from(items)).scalar() == 3
 
 
-def test_many_at_once_fill_each_seat_once(store: Store) -> None:
+def test_many_at_once_fill_each_slot_once(store: Store) -> None:
     names = [f"person-{n}" for n in range(8)]
     settings = PLAIN.model_copy(update={"overlap_share": 0.5, "overlap": 3})
     prepared(store, settings, 40, *names)

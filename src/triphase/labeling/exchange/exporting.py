@@ -26,8 +26,8 @@ from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Prompt, Response
 from triphase.store import Store
 from triphase.store.answers import Answer
-from triphase.store.beside import rows_beside
 from triphase.store.schema import items
+from triphase.store.side_tables import side_rows
 
 FORMATS = ("comparisons", "rankings", "store")
 
@@ -175,7 +175,7 @@ def _everything(store: Store) -> Iterator[dict[str, Any]]:
         query = select(items).where(items.c.kind == "gold").order_by(items.c.id)
         for row in connection.execute(query).all():
             yield {"type": "gold", "prompt_id": row.prompt_id, "places": json.loads(row.gold_places)}
-        for kind, beside in list(rows_beside(connection)):
+        for kind, beside in list(side_rows(connection)):
             yield {"type": kind, **beside}
 
 

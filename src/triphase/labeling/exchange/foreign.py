@@ -9,7 +9,7 @@
     HelpSteer2, 3      response_1, response_2, preference_strength; context, response1, response2, overall_preference
     PKU-SafeRLHF       prompt, response_0, response_1, better_response_id
 
-The exports of labelling tools are in ``tools``.
+The exports of labeling tools are in ``tools``.
 Equal ratings are ties; a response without one is not ranked.
 """
 

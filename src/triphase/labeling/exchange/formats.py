@@ -7,7 +7,7 @@
     responses    prompt + response, by the model in ``model``; with helpfulness, rating, score or rank they are ranked
     prompts      prompt or messages alone
 
-Rows of other tools (see ``foreign``) become rows of these formats. A row that carries answers or judgements in columns
+Rows of other tools (see ``foreign``) become rows of these formats. A row that carries answers or judgments in columns
 that are not read is refused: it is no bare prompt.
 """
 
@@ -21,7 +21,7 @@ from triphase.labeling.exchange.cells import absent, named, parsed
 from triphase.records.lines import Row
 from triphase.records.types import Prompt, Response
 from triphase.store.answers import Answer
-from triphase.store.beside import TABLES
+from triphase.store.side_tables import TABLES
 
 IMPORTED = "imported"
 STORED = ("prompt", "response", "ranking", "gold", *TABLES)
@@ -136,7 +136,7 @@ def ignored_columns(row: Row, kind: str) -> set[str]:
 
 
 def _refuse_unread_answers(row: Row, have: set[str], kind: str) -> None:
-    """A column with several answers, or with a judgement, that nothing would read: no bare prompt or response."""
+    """A column with several answers, or with a judgment, that nothing would read: no bare prompt or response."""
     unread = have - COLUMNS[kind] - ASKED - ({rating_column(row)} if kind == "responses" else set())
     for name in sorted(unread):
         known = [] if _COUNTS.search(name) else ["responses", "chosen", "rejected", "winner", "places"]
@@ -145,7 +145,7 @@ def _refuse_unread_answers(row: Row, have: set[str], kind: str) -> None:
         if near or judges or _carries_answers(row.values[name]):
             hint = f"; is it meant to be {near[0]!r}?" if near else ""
             row.refuse(
-                f"the column {name[:60]!r} would not be read, and looks like answers or judgements of them{hint} "
+                f"the column {name[:60]!r} would not be read, and looks like answers or judgments of them{hint} "
                 f"(columns: {named(sorted(have), 200)}). Write rankings as prompt + responses (a list, best first) or "
                 "responses + places, votes as response_a + response_b + winner, comparisons as chosen + rejected; or "
                 "leave that column out"
@@ -171,5 +171,5 @@ def _refuse_unknown(row: Row, have: set[str]) -> NoReturn:
     row.refuse(
         f"the columns {named(sorted(have), 200)} are of no known format{hint} (known: prompt, with responses + places, "
         "or response_a + response_b + winner, or chosen + rejected, or response; and those of other tools that docs/"
-        "labelling.md lists)"
+        "labeling.md lists)"
     )

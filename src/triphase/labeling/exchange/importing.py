@@ -10,11 +10,11 @@ from sqlalchemy import Connection
 
 from triphase.errors import DataError, StoreError
 from triphase.labeling.exchange import foreign, formats, ranked, tools
-from triphase.labeling.exchange.beside_preferences import Side, side_of
 from triphase.labeling.exchange.formats import Records
 from triphase.labeling.exchange.settling import settled_prompts, settled_responses
+from triphase.labeling.exchange.side_columns import Side, side_of
 from triphase.labeling.exchange.stored import read_stored
-from triphase.labeling.work import audit, plan
+from triphase.labeling.work import audit, item_plan
 from triphase.records.lines import Row
 from triphase.records.reading import stream_preferences, stream_prompts
 from triphase.records.registry import PromptRegistry
@@ -23,10 +23,10 @@ from triphase.records.types import Comparison, Ranking, Response
 from triphase.settings.schema import SourceSettings
 from triphase.store import Store
 from triphase.store.answers import Answer
-from triphase.store.beside import insert_beside
 from triphase.store.checks import RecordRefused
 from triphase.store.identity import ranking_id, response_id
 from triphase.store.labels import insert_answers, insert_prompts, insert_responses
+from triphase.store.side_tables import insert_side_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +224,8 @@ def _insert(connection: Connection, records: Records, *, now: float, by: str) ->
     new_prompts = insert_prompts(connection, _unique(settled_prompts(connection, records)))
     new_responses = insert_responses(connection, _unique(settled_responses(connection, records)))
     rankings = insert_answers(connection, records.answers)
-    gold = sum(plan.add_gold(connection, prompt_id, places, now=now, by=by) for prompt_id, places in records.gold)
-    others = insert_beside(connection, records.beside)
+    gold = sum(item_plan.add_gold(connection, prompt_id, places, now=now, by=by) for prompt_id, places in records.gold)
+    others = insert_side_rows(connection, records.beside)
     return Imported(new_prompts, new_responses, rankings, gold=gold, others=others)
 
 

@@ -5,7 +5,7 @@
                   and value
     Label Studio  tasks with data and annotations (JSON, not JSON-MIN); results of type ranker or pairwise
 
-Drafts, discarded and cancelled answers are left out. Which field is the prompt follows from its name, or from its
+Drafts, discarded and canceled answers are left out. Which field is the prompt follows from its name, or from its
 being the only one that is not ranked.
 """
 

@@ -1,7 +1,7 @@
 """Labelers that behave like people: they rank by a gold score, with noise, biases, lapses and ties.
 
-The utility of a response is its standardised gold score, plus 0.15 for every 10 words (length bias), plus 0.1 where
-it is shown first (position bias), plus Gumbel noise: ranking by it is Plackett–Luce. Neighbours closer than 0.2 are
+The utility of a response is its standardized gold score, plus 0.15 for every 10 words (length bias), plus 0.1 where
+it is shown first (position bias), plus Gumbel noise: ranking by it is Plackett–Luce. Neighbors closer than 0.2 are
 tied. Every tenth ranking is a lapse (random); half of the last labeler's are. Left out: learning, fatigue, and
 opinions of one's own; real labelers also disagree for reasons, these only by chance.
 
@@ -28,7 +28,7 @@ NOISE_SCALE = 0.4
 
 Derived by simulation with gold ~ N(0, 1) and equal lengths (repeated in tests/labeling/simulation/test_simulated.py):
 pairs that both of two labelers order agree in 73 % with four labelers, one of them careless; careful labelers among
-themselves in about 80 %. People reach 70–77 % (InstructGPT 72.6 and 77.3, summarisation 73–77).
+themselves in about 80 %. People reach 70–77 % (InstructGPT 72.6 and 77.3, summarization 73–77).
 """
 LENGTH_BIAS = 0.15
 POSITION_BIAS = 0.1
@@ -36,7 +36,7 @@ TIE_WIDTH = 0.2
 LAPSE_SHARE = 0.1
 CARELESS_SHARE = 0.5
 EPOCH = 1_750_000_000.0
-"""When the simulated labelling begins (2025-06-15), so that equal seeds give equal times."""
+"""When the simulated labeling begins (2025-06-15), so that equal seeds give equal times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class SimulatedLabelers:
         self._mean, self._deviation = 0.0, 1.0
         self._known: dict[tuple[str, str, bool], float] = {}
 
-    def standardise(self, shown: Sequence[tuple[Prompt, Response]]) -> None:
+    def standardize(self, shown: Sequence[tuple[Prompt, Response]]) -> None:
         """Take mean and standard deviation of the gold score from these responses (else 0 and 1)."""
         values = [self._gold_of(prompt, response) for prompt, response in shown]
         if len(values) > 1:
@@ -150,7 +150,7 @@ def simulate_rankings(
         by_prompt.setdefault(response.prompt_id, []).append(response)
     taken = {ranking.prompt_id for ranking in store.rankings() if ranking.labeler not in labelers.names}
     wanted = [prompt for prompt in store.prompts() if prompt.id not in taken and len(by_prompt.get(prompt.id, ())) > 1]
-    labelers.standardise([(prompt, response) for prompt in wanted for response in by_prompt[prompt.id]])
+    labelers.standardize([(prompt, response) for prompt in wanted for response in by_prompt[prompt.id]])
     made: list[Ranking] = []
     clock = dict.fromkeys(labelers.names, EPOCH)
     for prompt, names in _plan(wanted, labelers.names, overlap_share, rankings_per_prompt, seed):

@@ -8,12 +8,12 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from triphase.labeling.web import desk
+from triphase.labeling.web import labeler_views
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.guard import LABELER, GuardedRoute, access
 from triphase.labeling.work import submission
 from triphase.labeling.work.assignment import next_assignment
-from triphase.labeling.work.submission import AnswerError, Given, SeatGone, Taken
+from triphase.labeling.work.submission import AnswerError, SlotGone, Stored, Submission
 from triphase.store.rows import storable
 
 router = APIRouter(prefix="/api", route_class=GuardedRoute)
@@ -41,20 +41,20 @@ class Draft(Body):
 
 
 class AnswerBody(Draft):
-    """An answer to a seat, or with ``corrects`` to an earlier answer of one's own."""
+    """An answer to a slot, or with ``corrects`` to an earlier answer of one's own."""
 
     assignment: Id | None = None
     corrects: str | None = Field(default=None, max_length=200)
     receipt: str = Field(default="", max_length=2000)
     next: bool = True
 
-    def given(self) -> Given:
+    def to_submission(self) -> Submission:
         """As the store takes it."""
-        return Given(self.places, self.seconds, self.strength, self.quality, self.note)
+        return Submission(self.places, self.seconds, self.strength, self.quality, self.note)
 
 
 class DraftBody(Draft):
-    """A draft of the answer to a seat."""
+    """A draft of the answer to a slot."""
 
     assignment: Id
 
@@ -81,13 +81,14 @@ def _of(request: Request) -> tuple[Context, str]:
 
 
 def _next(connection: Connection, context: Context, name: str) -> dict[str, Any] | None:
-    taken = next_assignment(connection, name, context.settings, seed=context.server.seed, now=context.now())
-    if taken is None:
+    assigned = next_assignment(connection, name, context.settings, seed=context.server.seed, now=context.now())
+    if assigned is None:
         return None
-    shown = desk.shown(connection, taken.prompt_id, taken.order_shown)
-    receipt = URLSafeSerializer(context.key, salt="seat").dumps([taken.id, name, list(taken.order_shown)])
+    shown = labeler_views.shown(connection, assigned.prompt_id, assigned.order_shown)
+    receipt = URLSafeSerializer(context.key, salt="seat").dumps([assigned.id, name, list(assigned.order_shown)])
     return {
-        "assignment": taken.id, **shown, "expires_at": taken.expires_at, "draft": taken.draft, "receipt": receipt,
+        "assignment": assigned.id, **shown, "expires_at": assigned.expires_at, "draft": assigned.draft,
+        "receipt": receipt,
     }  # fmt: skip
 
 
@@ -106,8 +107,8 @@ async def answer(request: Request, body: AnswerBody) -> dict[str, Any]:
     context, name = _of(request)
 
     def work(connection: Connection) -> dict[str, Any]:
-        taken = _take(connection, context, name, body)
-        found: dict[str, Any] = {"ranking": taken.ranking_id, "status": taken.status}
+        stored = _take(connection, context, name, body)
+        found: dict[str, Any] = {"ranking": stored.ranking_id, "status": stored.status}
         if body.next:
             found["item"] = _next(connection, context, name)
         return found
@@ -115,34 +116,34 @@ async def answer(request: Request, body: AnswerBody) -> dict[str, Any]:
     return await context.write(work)
 
 
-def _take(connection: Connection, context: Context, name: str, body: AnswerBody) -> Taken:
+def _take(connection: Connection, context: Context, name: str, body: AnswerBody) -> Stored:
     now = context.now()
     if body.corrects is not None:
-        return submission.correct(connection, name, body.corrects, body.given(), now=now)
+        return submission.correct(connection, name, body.corrects, body.to_submission(), now=now)
     if body.assignment is None:
         raise AnswerError("name the assignment, or the answer that this corrects")
     try:
-        return submission.submit(connection, name, body.assignment, body.given(), now=now)
-    except SeatGone:
+        return submission.submit(connection, name, body.assignment, body.to_submission(), now=now)
+    except SlotGone:
         order = _receipt(context, name, body)
         if order is None:
             raise
-        return submission.submit_late(connection, name, body.assignment, order, body.given(), now=now)
+        return submission.submit_late(connection, name, body.assignment, order, body.to_submission(), now=now)
 
 
 def _receipt(context: Context, name: str, body: AnswerBody) -> list[str] | None:
-    """The order in which this seat was once shown to this labeler, if the receipt is ours."""
+    """The order in which this slot was once shown to this labeler, if the receipt is ours."""
     try:
-        seat, labeler, order = URLSafeSerializer(context.key, salt="seat").loads(body.receipt)
+        slot, labeler, order = URLSafeSerializer(context.key, salt="seat").loads(body.receipt)
     except (BadSignature, ValueError, TypeError):
         return None
-    return order if (seat, labeler) == (body.assignment, name) else None
+    return order if (slot, labeler) == (body.assignment, name) else None
 
 
 @router.put("/drafts")
 @access(LABELER)
 async def draft(request: Request, body: DraftBody) -> dict[str, bool]:
-    """Keep a half-made answer; ``kept`` is false where the seat has gone to someone else."""
+    """Keep a half-made answer; ``kept`` is false where the slot has gone to someone else."""
     context, name = _of(request)
     content = body.model_dump(exclude={"assignment"})
     return {
@@ -184,7 +185,7 @@ async def flag(request: Request, body: FlagBody) -> dict[str, bool]:
 async def history(request: Request, back: Annotated[int, Field(ge=0, le=100_000)] = 0) -> dict[str, Any]:
     """One's own answer, ``back`` answers ago, to be looked at and corrected; null beyond the first."""
     context, name = _of(request)
-    return {"answer": await context.read(lambda connection: desk.past_answer(connection, name, back))}
+    return {"answer": await context.read(lambda connection: labeler_views.past_answer(connection, name, back))}
 
 
 @router.get("/progress")
@@ -192,7 +193,7 @@ async def history(request: Request, back: Annotated[int, Field(ge=0, le=100_000)
 async def progress(request: Request) -> dict[str, Any]:
     """How far one is, how fast, and how much is left."""
     context, name = _of(request)
-    return await context.read(lambda connection: desk.progress(connection, name, context.now()))
+    return await context.read(lambda connection: labeler_views.progress(connection, name, context.now()))
 
 
 async def _write(context: Context, work: Callable[[Connection], Result]) -> Result:

@@ -1,4 +1,4 @@
-"""The labelling page as an application: ``create_application(store, settings)`` puts its parts together."""
+"""The labeling page as an application: ``create_application(store, settings)`` puts its parts together."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -16,21 +16,21 @@ from triphase.errors import StoreError, TriphaseError
 from triphase.labeling.web import api, lead, lead_prompts, pages
 from triphase.labeling.web.context import Context, ServerSettings
 from triphase.labeling.web.guard import Hardened
-from triphase.labeling.web.rendering import HERE, page
+from triphase.labeling.web.templating import HERE, page
 from triphase.labeling.work.assignment import NotNow
-from triphase.labeling.work.submission import Answered, SeatGone
-from triphase.settings.schema import LabellingSettings
+from triphase.labeling.work.submission import Answered, SlotGone
+from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 
 _log = logging.getLogger("triphase.labeling")
 
 
 def create_application(
-    store: Store, settings: LabellingSettings | None = None, server: ServerSettings | None = None
+    store: Store, settings: LabelingSettings | None = None, server: ServerSettings | None = None
 ) -> FastAPI:
     """The application over an open store, which stays the caller's to close."""
     server = server or ServerSettings()
-    context = Context(store, settings or LabellingSettings(), server)
+    context = Context(store, settings or LabelingSettings(), server)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -38,7 +38,7 @@ def create_application(
         context.close()
 
     app = FastAPI(
-        title="Triphase labelling", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan,
+        title="Triphase labeling", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan,
         middleware=[
             Middleware(Hardened, server=server),
         ],
@@ -67,7 +67,7 @@ async def _known_error(request: Request, error: Exception) -> Response:
         return _say(
             request, 503, "The labels cannot be read or written at the moment. Nothing is lost: try again in a moment."
         )
-    if isinstance(error, SeatGone | Answered):
+    if isinstance(error, SlotGone | Answered):
         return _say(request, 409, str(error))
     return _say(request, 403 if isinstance(error, NotNow) else 422, str(error))
 

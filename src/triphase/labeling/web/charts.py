@@ -1,4 +1,4 @@
-"""Small charts as SVG inside the page; their colours come from the style sheet, their words from ``title``."""
+"""Small charts as SVG inside the page; their colors come from the style sheet, their words from ``title``."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from triphase.labeling.quality.statistics import Statistics
+from triphase.labeling.quality.labeling_statistics import Statistics
 from triphase.labeling.web.sessions import cookie_key
-from triphase.settings.schema import LabellingSettings
+from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 
 Result = TypeVar("Result")
@@ -41,7 +41,7 @@ class Context:
     """The parts of a running application."""
 
     store: Store
-    settings: LabellingSettings
+    settings: LabelingSettings
     server: ServerSettings
     key: str = field(init=False, repr=False)
     kept_statistics: tuple[float, Statistics] | None = field(init=False, default=None, repr=False)

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triphase.labeling.web import sessions
 from triphase.labeling.web.context import Context, ServerSettings
-from triphase.labeling.web.rendering import page
 from triphase.labeling.web.sessions import Session
+from triphase.labeling.web.templating import page
 
 COOKIE = "triphase_session"
 PUBLIC, LABELER, LEAD, ANYONE_SIGNED_IN = "public", "labeler", "lead", "signed in"

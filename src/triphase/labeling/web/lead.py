@@ -1,4 +1,4 @@
-"""The lead's pages: progress and trust, labelers, flags, guidelines and the audit."""
+"""The lead's pages: progress and label quality, labelers, flags, guidelines and the audit."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -7,12 +7,12 @@ from fastapi import APIRouter, Form, Path, Query, Request
 from sqlalchemy import func, insert, select, update
 from starlette.responses import RedirectResponse, Response
 
-from triphase.labeling.quality.statistics import Statistics, collect
+from triphase.labeling.quality.labeling_statistics import Statistics, collect
 from triphase.labeling.web import charts
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.guard import LEAD, MOST_GUIDELINES, GuardedRoute, access
-from triphase.labeling.web.rendering import page
-from triphase.labeling.work import accounts, audit, invitations, plan, standing
+from triphase.labeling.web.templating import page
+from triphase.labeling.work import accounts, audit, invitations, item_plan, labeler_status
 from triphase.labeling.work.people import AccountError
 from triphase.store.rows import storable
 from triphase.store.schema import flags, guidelines
@@ -22,7 +22,7 @@ _KEPT_SECONDS = 10.0
 
 
 async def statistics_of(context: Context) -> Statistics:
-    """All figures; kept for ten seconds, since they take long over many rankings."""
+    """All statistics; kept for ten seconds, since they take long over many rankings."""
     kept = context.kept_statistics
     now = context.now()
     if kept is None or not 0 <= now - kept[0] < _KEPT_SECONDS:
@@ -35,15 +35,15 @@ async def statistics_of(context: Context) -> Statistics:
 @access(LEAD)
 async def overview(request: Request) -> Response:
     """Progress with forecast, agreement, and each labeler at a glance."""
-    figures = await statistics_of(request.app.state.context)
+    statistics = await statistics_of(request.app.state.context)
     days = [
         (datetime.fromtimestamp(day * 86400, UTC).strftime("%d %b"), float(count))
-        for day, count in figures.progress.by_day
+        for day, count in statistics.progress.by_day
     ]
     values = {
-        "figures": figures,
+        "statistics": statistics,
         "days": charts.bars(days, "Answers per day (UTC)"),
-        "matrix": charts.matrix(figures.by_pair, "Agreement of each two labelers, percent of ordered pairs"),
+        "matrix": charts.matrix(statistics.by_pair, "Agreement of each two labelers, percent of ordered pairs"),
     }
     return page(request, "lead-overview.html", values)
 
@@ -57,7 +57,7 @@ async def people(request: Request) -> Response:
 
 async def _people(request: Request, link: str, status: int = 200, problem: str = "") -> Response:
     context: Context = request.app.state.context
-    figures = await statistics_of(context)
+    statistics = await statistics_of(context)
     now = context.now()
     everyone, waiting = await context.read(
         lambda connection: (
@@ -65,20 +65,21 @@ async def _people(request: Request, link: str, status: int = 200, problem: str =
             invitations.open_ones(connection, now),
         )
     )
-    records = {record.name: record for record in figures.labelers}
+    records = {record.name: record for record in statistics.labelers}
 
     def chart(part: str, title: str, mark: float | None = None) -> Any:
-        rows = [(record.name, getattr(record, part)) for record in figures.labelers]
+        rows = [(record.name, getattr(record, part)) for record in statistics.labelers]
         return charts.intervals(rows, title, mark)
 
     values = {
         "people": everyone, "records": records, "waiting": waiting, "link": link, "problem": problem,
         "agreement": charts.intervals(
-            [(record.name, record.agreement.value) for record in figures.labelers], "Agreement with the others, percent"
+            [(record.name, record.agreement.value) for record in statistics.labelers],
+            "Agreement with the others, percent",
         ),
         "gold": chart("gold", "Gold accuracy, percent"),
         "consistency": chart("consistency", "Self-consistency, percent"),
-        "position": chart("position", "Prefers the earlier of two neighbours, percent", 0.5),
+        "position": chart("position", "Prefers the earlier of two neighbors, percent", 0.5),
         "length": chart("length", "Prefers the longer response, percent", 0.5),
     }  # fmt: skip
     return page(request, "lead-labelers.html", values, status)
@@ -122,7 +123,9 @@ async def set_status(request: Request, name: str, status: Annotated[str, Form(ma
     context: Context = request.app.state.context
     by = request.state.session.name
     try:
-        await context.write(lambda connection: standing.set_status(connection, name, status, now=context.now(), by=by))
+        await context.write(
+            lambda connection: labeler_status.set_status(connection, name, status, now=context.now(), by=by)
+        )
     except AccountError as error:
         return await _people(request, "", 422, str(error))
     context.kept_statistics = None
@@ -199,7 +202,7 @@ async def order_by_scores(request: Request) -> Response:
     by, now = request.state.session.name, context.now()
 
     def work() -> None:
-        count = plan.reprioritise(context.store, context.settings, seed=context.server.seed)
+        count = item_plan.reprioritize(context.store, context.settings, seed=context.server.seed)
         with context.store.transaction() as connection:
             audit.note(connection, at=now, who=by, action="items ordered", subject="store", after={"items": count})
 
@@ -214,7 +217,7 @@ async def audit_page(
     who: Annotated[str, Query(max_length=80)] = "",
     before: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> Response:
-    """The newest deeds first."""
+    """The newest actions first."""
     context: Context = request.app.state.context
     found = await context.read(lambda connection: audit.entries(connection, who=who, before_id=before))
     return page(request, "lead-audit.html", {"entries": found, "who": who})

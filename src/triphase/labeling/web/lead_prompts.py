@@ -9,9 +9,9 @@ from triphase.errors import StoreError
 from triphase.labeling.exchange.exporting import FORMATS, export_lines
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.guard import LEAD, GuardedRoute, access
-from triphase.labeling.web.rendering import page
-from triphase.labeling.web.samples import PAGE_SIZE, Filters, choices, detail, samples
-from triphase.labeling.work import plan
+from triphase.labeling.web.prompt_browser import PAGE_SIZE, Filters, choices, detail, samples
+from triphase.labeling.web.templating import page
+from triphase.labeling.work import item_plan
 from triphase.labeling.work.conflicts import adjudicate, conflicts
 from triphase.store.rows import storable
 
@@ -77,7 +77,7 @@ async def decide(request: Request, id: Word) -> Response:
             if given.isascii() and given.isdigit() and 1 <= int(given[:4]) <= 99:
                 places[response.id] = int(given[:4])
         if decision == "gold":
-            plan.add_gold(connection, found.prompt.id, places, now=now, by=by)
+            item_plan.add_gold(connection, found.prompt.id, places, now=now, by=by)
         elif decision in ("rank", "stand"):
             adjudicate(connection, found.prompt.id, places if decision == "rank" else None, note, by=by, now=now)
         else:

@@ -9,8 +9,8 @@ from starlette.responses import RedirectResponse, Response
 from triphase.labeling.web import sessions
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.guard import ANYONE_SIGNED_IN, COOKIE, LABELER, PUBLIC, GuardedRoute, access
-from triphase.labeling.web.rendering import page
 from triphase.labeling.web.sessions import TooManyAttempts
+from triphase.labeling.web.templating import page
 from triphase.labeling.work import accounts, invitations
 from triphase.labeling.work.people import AccountError
 from triphase.labeling.work.submission import FLAG_REASONS, SKIP_REASONS

@@ -1,7 +1,7 @@
-"""Who ranks what next: seats, leases, gold items and repeats.
+"""Who ranks what next: slots, leases, gold items and repeats.
 
-A seat is one wanted answer. Taking one is a change of its row that succeeds for one labeler only, so no two people
-hold the same seat, and an item never gets more answers than it has seats. A lease that has expired can be taken by
+A slot is one wanted answer. Taking one is a change of its row that succeeds for one labeler only, so no two people
+hold the same slot, and an item never gets more answers than it has slots. A lease that has expired can be taken by
 anyone; until then its holder may still hand in.
 """
 
@@ -31,11 +31,11 @@ from sqlalchemy import (
 )
 
 from triphase.errors import TriphaseError
-from triphase.settings.schema import LabellingSettings
+from triphase.settings.schema import LabelingSettings
 from triphase.store.rows import as_json
 from triphase.store.schema import assignments, drafts, items, labelers, rankings
 
-_Seat = Row[*tuple[Any, ...]]
+_Slot = Row[*tuple[Any, ...]]
 _TRIES = 20
 CLOCK_SLACK_SECONDS = 60.0
 """So far may the clocks of two servers of one store differ."""
@@ -63,7 +63,7 @@ class Assignment:
 
 
 def next_assignment(
-    connection: Connection, labeler: str, settings: LabellingSettings, *, seed: int, now: float
+    connection: Connection, labeler: str, settings: LabelingSettings, *, seed: int, now: float
 ) -> Assignment | None:
     """The item that the labeler holds, else a new one; None where nothing is left for them."""
     expires = now + settings.lease_minutes * 60.0
@@ -125,13 +125,13 @@ _RENEW = (
     .where(assignments.c.id == bindparam("renewed"), assignments.c.labeler == _ME, assignments.c.state == "leased")
     .values(expires_at=bindparam("until"))
 )
-_SEAT = select(
+_SLOT = select(
     assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.order_shown,
     items.c.prompt_id, items.c.response_ids,
     select(drafts.c.content).where(drafts.c.assignment_id == assignments.c.id, drafts.c.labeler == _ME)
     .scalar_subquery().label("draft"),
 ).join(items)  # fmt: skip
-_HELD = _SEAT.where(assignments.c.labeler == _ME, assignments.c.state == "leased")
+_HELD = _SLOT.where(assignments.c.labeler == _ME, assignments.c.state == "leased")
 _mine = assignments.alias("mine")
 _HAD = exists().where(_mine.c.labeler == _ME, _mine.c.item_id == assignments.c.item_id)
 _LEFT = (
@@ -141,11 +141,11 @@ _LEFT = (
 )
 _MAY = (assignments.c.purpose == "label", ~_HAD, assignments.c.item_id.not_in(_LEFT))
 _EXPIRED = (
-    _SEAT.where(*_MAY, assignments.c.state == "leased", _VOID)
+    _SLOT.where(*_MAY, assignments.c.state == "leased", _VOID)
     .order_by(assignments.c.expires_at).limit(1).with_for_update(skip_locked=True, of=assignments)
 )  # fmt: skip
 _OPEN = (
-    _SEAT.where(*_MAY, assignments.c.state == "open")
+    _SLOT.where(*_MAY, assignments.c.state == "open")
     .order_by(assignments.c.priority, assignments.c.id).limit(1).with_for_update(skip_locked=True, of=assignments)
 )  # fmt: skip
 _LEASE = (
@@ -170,15 +170,15 @@ _RECENT = (
 )
 
 
-def _held(connection: Connection, labeler: str) -> _Seat | None:
-    # Sorted here: asked for the first by id, PostgreSQL walks through all seats by id.
-    return min(connection.execute(_HELD, {"me": labeler}).all(), key=lambda seat: int(seat.id), default=None)
+def _held(connection: Connection, labeler: str) -> _Slot | None:
+    # Sorted here: asked for the first by id, PostgreSQL walks through all slots by id.
+    return min(connection.execute(_HELD, {"me": labeler}).all(), key=lambda slot: int(slot.id), default=None)
 
 
 def _take(
-    connection: Connection, labeler: str, settings: LabellingSettings, seed: int, now: float, state: _Seat
-) -> _Seat | None:
-    """Take a gold item, a repeat or a seat; which of them is drawn by labeler and count, so it cannot be foreseen."""
+    connection: Connection, labeler: str, settings: LabelingSettings, seed: int, now: float, state: _Slot
+) -> _Slot | None:
+    """Take a gold item, a repeat or a slot; which of them is drawn by labeler and count, so it cannot be foreseen."""
     draw = random.Random(f"purpose {seed} {labeler} {state.answered}").random()  # noqa: S311
     expires = now + settings.lease_minutes * 60.0
     if draw < settings.gold_share:
@@ -190,26 +190,26 @@ def _take(
     if taken is not None:
         return taken
     queries = (_EXPIRED, _OPEN) if (state.ended or state.unreal) is not None else (_OPEN,)
-    return _take_seat(connection, labeler, queries, seed, now, expires)
+    return _take_slot(connection, labeler, queries, seed, now, expires)
 
 
-def _take_seat(
+def _take_slot(
     connection: Connection, labeler: str, queries: Sequence[Select[*tuple[Any, ...]]], seed: int, now: float,
     expires: float,
-) -> _Seat | None:  # fmt: skip
+) -> _Slot | None:  # fmt: skip
     for query in queries:
         for _ in range(_TRIES):
-            seat = connection.execute(query, {"me": labeler, "now": now, "until": expires}).first()
-            if seat is None:
+            slot = connection.execute(query, {"me": labeler, "now": now, "until": expires}).first()
+            if slot is None:
                 break
-            order = as_json(order_for(seed, seat.item_id, labeler, json.loads(seat.response_ids)))
-            values = {"taken": seat.id, "me": labeler, "now": now, "until": expires, "order": order}
+            order = as_json(order_for(seed, slot.item_id, labeler, json.loads(slot.response_ids)))
+            values = {"taken": slot.id, "me": labeler, "now": now, "until": expires, "order": order}
             if connection.execute(_LEASE, values).rowcount:
                 return _held(connection, labeler)
     return None
 
 
-def _take_gold(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Seat | None:
+def _take_gold(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Slot | None:
     had = select(assignments.c.item_id).where(assignments.c.labeler == labeler, assignments.c.purpose == "gold")
     query = select(items).where(items.c.kind == "gold", ~items.c.closed, items.c.id.not_in(had))
     found = connection.execute(query.order_by(items.c.id)).all()
@@ -217,22 +217,22 @@ def _take_gold(connection: Connection, labeler: str, seed: int, now: float, expi
         return None
     item = found[random.Random(f"gold {seed} {labeler} {len(found)}").randrange(len(found))]  # noqa: S311
     order = order_for(seed, item.id, labeler, json.loads(item.response_ids))
-    return _own_seat(connection, item.id, "gold", labeler, order, now, expires)
+    return _own_slot(connection, item.id, "gold", labeler, order, now, expires)
 
 
-def _take_repeat(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Seat | None:
+def _take_repeat(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Slot | None:
     had = set(connection.execute(_REPEATED, {"me": labeler}).scalars())
     recent = connection.execute(_RECENT, {"me": labeler}).all()[REPEAT_GAP:]
     found = next((row for row in recent if row.item_id not in had), None)
     if found is None:
         return None
     order = order_for(seed, found.item_id, labeler, json.loads(found.order_shown), not_like=found.order_shown)
-    return _own_seat(connection, found.item_id, "repeat", labeler, order, now, expires)
+    return _own_slot(connection, found.item_id, "repeat", labeler, order, now, expires)
 
 
-def _own_seat(
+def _own_slot(
     connection: Connection, item_id: int, purpose: str, labeler: str, order: list[str], now: float, expires: float
-) -> _Seat | None:
+) -> _Slot | None:
     values = {
         "item_id": item_id, "purpose": purpose, "seat": labeler, "priority": 0.0, "state": "leased",
         "labeler": labeler, "leased_at": now, "expires_at": expires, "order_shown": as_json(order),

@@ -1,4 +1,4 @@
-"""Who did what: written in the same transaction as the deed, and never changed (the database refuses it)."""
+"""Who did what: written in the same transaction as the action, and never changed (the database refuses it)."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def note(
     before: Mapping[str, object] | None = None,
     after: Mapping[str, object] | None = None,
 ) -> None:
-    """Write down a deed within its transaction."""
+    """Record an action within its transaction."""
     values = {"at": at, "who": who, "action": action, "subject": subject[:240]}
     values["before"] = None if before is None else as_json(dict(before))
     values["after"] = None if after is None else as_json(dict(after))

@@ -1,7 +1,7 @@
 """Taking an answer, a skip, a flag or a draft from a labeler: checked, idempotent, and nothing is lost.
 
-Handing in the same answer again (a retry after a lost reply) returns the first one; another answer to the same seat is
-refused, so that what is acknowledged is what is kept. An answer to a seat that went to another labeler after the lease
+Handing in the same answer again (a retry after a lost reply) returns the first one; another answer to the same slot is
+refused, so that what is acknowledged is what is kept. An answer to a slot that went to another labeler after the lease
 had expired is kept as ``late``: it is no comparison, but it is not lost either.
 """
 
@@ -29,16 +29,16 @@ class AnswerError(TriphaseError):
     """An answer that cannot be taken, and what to do."""
 
 
-class SeatGone(AnswerError):
-    """The seat is not the labeler's (any more)."""
+class SlotGone(AnswerError):
+    """The slot is not the labeler's (any more)."""
 
 
 class Answered(AnswerError):
-    """The labeler has answered this seat before, and otherwise."""
+    """The labeler has answered this slot before, and otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Submission:
     """An answer as the page sends it: by position in the order shown, which is all that the page knows.
 
     ``places``: for each position a place from 1, or None for not ranked. ``quality``: 1–7 or None for each position.
@@ -52,49 +52,55 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Stored:
     """What became of an answer."""
 
     ranking_id: str
     status: Literal["active", "late"]
 
 
-def submit(connection: Connection, labeler: str, assignment_id: int, given: Given, *, now: float) -> Taken:
-    """Take an answer to a seat that the labeler holds."""
-    seat = _seat(connection, labeler, assignment_id)
-    before = connection.execute(_BEFORE, {"seat_id": assignment_id, "me": labeler}).all()
-    identity = ranking_id(seat.prompt_id, labeler, 0, assignment_id)
+def submit(connection: Connection, labeler: str, assignment_id: int, submission: Submission, *, now: float) -> Stored:
+    """Take an answer to a slot that the labeler holds."""
+    slot = _slot(connection, labeler, assignment_id)
+    before = connection.execute(_BEFORE, {"slot_id": assignment_id, "me": labeler}).all()
+    identity = ranking_id(slot.prompt_id, labeler, 0, assignment_id)
     standing = [row for row in before if row.status != "withdrawn"]
     if standing:
-        return _again(standing, given)
+        return _again(standing, submission)
     if before:
-        identity = ranking_id(seat.prompt_id, labeler, 0, [assignment_id, now])
-    if seat.labeler != labeler:
-        raise SeatGone("this item went to another labeler after your time for it had run out; take the next one")
-    if seat.state != "leased":
-        raise SeatGone("this item is closed; take the next one")
-    order: list[str] = json.loads(seat.order_shown)
-    answer = _answer(connection, seat, labeler, identity, order, given, now=now)
-    connection.execute(_DONE, {"seat_id": assignment_id})
+        identity = ranking_id(slot.prompt_id, labeler, 0, [assignment_id, now])
+    if slot.labeler != labeler:
+        raise SlotGone("this item went to another labeler after your time for it had run out; take the next one")
+    if slot.state != "leased":
+        raise SlotGone("this item is closed; take the next one")
+    order: list[str] = json.loads(slot.order_shown)
+    answer = _answer(connection, slot, labeler, identity, order, submission, now=now)
+    connection.execute(_DONE, {"slot_id": assignment_id})
     connection.execute(insert(rankings), answer_row(answer))
-    return Taken(identity, "active")
+    return Stored(identity, "active")
 
 
 def submit_late(
-    connection: Connection, labeler: str, assignment_id: int, order: Sequence[str], given: Given, *, now: float
-) -> Taken:
-    """Keep an answer to a seat that has gone to someone else, outside the comparisons."""
-    seat = _seat(connection, labeler, assignment_id)
-    identity = ranking_id(seat.prompt_id, labeler, 0, assignment_id)
+    connection: Connection,
+    labeler: str,
+    assignment_id: int,
+    order: Sequence[str],
+    submission: Submission,
+    *,
+    now: float,
+) -> Stored:
+    """Keep an answer to a slot that has gone to someone else, outside the comparisons."""
+    slot = _slot(connection, labeler, assignment_id)
+    identity = ranking_id(slot.prompt_id, labeler, 0, assignment_id)
     before = connection.execute(select(rankings).where(rankings.c.id == identity)).first()
     if before is not None:
-        return _again([before], given)
-    answer = _answer(connection, seat, labeler, identity, list(order), given, now=now, status="late")
+        return _again([before], submission)
+    answer = _answer(connection, slot, labeler, identity, list(order), submission, now=now, status="late")
     connection.execute(insert(rankings), answer_row(answer))
-    return Taken(identity, "late")
+    return Stored(identity, "late")
 
 
-def correct(connection: Connection, labeler: str, corrected: str, given: Given, *, now: float) -> Taken:
+def correct(connection: Connection, labeler: str, corrected: str, submission: Submission, *, now: float) -> Stored:
     """Replace one's own earlier answer; the old one stays in the store as superseded."""
     old = connection.execute(
         select(rankings).where(rankings.c.id == corrected, rankings.c.labeler == labeler).with_for_update()
@@ -104,13 +110,13 @@ def correct(connection: Connection, labeler: str, corrected: str, given: Given, 
     rounds = select(func.count()).where(rankings.c.labeler == labeler, rankings.c.assignment_id == old.assignment_id)
     done: int = connection.execute(rounds).scalar_one()
     if old.status == "superseded":
-        return _same_correction(connection, old, given)
+        return _same_correction(connection, old, submission)
     if old.status != "active":
         raise AnswerError(f"this answer is {old.status} and cannot be changed")
     before = answer_of(old)
     identity = ranking_id(old.prompt_id, labeler, done, old.assignment_id)
     answer = _answer(
-        connection, old, labeler, identity, list(before.ranking.order_shown), given, now=now,
+        connection, old, labeler, identity, list(before.ranking.order_shown), submission, now=now,
         assignment_id=old.assignment_id,
     )  # fmt: skip
     connection.execute(update(rankings).where(rankings.c.id == old.id).values(status="superseded"))
@@ -120,27 +126,27 @@ def correct(connection: Connection, labeler: str, corrected: str, given: Given, 
         before={"ranking": old.id, "places": before.ranking.places},
         after={"ranking": identity, "places": answer.ranking.places},
     )  # fmt: skip
-    return Taken(identity, "active")
+    return Stored(identity, "active")
 
 
 def skip(connection: Connection, labeler: str, assignment_id: int, reason: str, note: str, *, now: float) -> None:
-    """Give a seat back with a reason; it opens for others, and never comes back to this labeler."""
+    """Give a slot back with a reason; it opens for others, and never comes back to this labeler."""
     if reason not in SKIP_REASONS:
         raise AnswerError(f"{reason!r} is not a reason; choose one of: {', '.join(SKIP_REASONS)}")
-    seat = _seat(connection, labeler, assignment_id)
-    identity = ranking_id(seat.prompt_id, labeler, 0, f"skip {assignment_id}")
+    slot = _slot(connection, labeler, assignment_id)
+    identity = ranking_id(slot.prompt_id, labeler, 0, f"skip {assignment_id}")
     before = connection.execute(select(rankings).where(rankings.c.id == identity)).first()
     if before is not None:
         if (before.skip_reason, before.note) != (reason, note):
             raise Answered(f"you have skipped this item before ({before.skip_reason}), and that stands")
         return
-    if seat.labeler != labeler or seat.state != "leased":
-        raise SeatGone("this item is not with you any more; take the next one")
-    ranking = Ranking(identity, seat.prompt_id, labeler, {}, tuple(json.loads(seat.order_shown)), now, None, note)
-    answer = Answer(ranking, seat.purpose, "skipped", assignment_id, latest_guideline(connection), skip_reason=reason)
+    if slot.labeler != labeler or slot.state != "leased":
+        raise SlotGone("this item is not with you any more; take the next one")
+    ranking = Ranking(identity, slot.prompt_id, labeler, {}, tuple(json.loads(slot.order_shown)), now, None, note)
+    answer = Answer(ranking, slot.purpose, "skipped", assignment_id, latest_guideline(connection), skip_reason=reason)
     connection.execute(insert(rankings), answer_row(answer))
     opened: dict[str, Any] = {"state": "open", "labeler": None, "leased_at": None, "expires_at": None}
-    if seat.purpose != "label":
+    if slot.purpose != "label":
         opened = {"state": "closed"}
     connection.execute(update(assignments).where(assignments.c.id == assignment_id).values(**opened))
 
@@ -158,14 +164,14 @@ def flag(
     """Tell the lead about a prompt, or about the response at a position."""
     if reason not in FLAG_REASONS:
         raise AnswerError(f"{reason!r} is not a reason; choose one of: {', '.join(FLAG_REASONS)}")
-    seat = _seat(connection, labeler, assignment_id)
-    order = json.loads(seat.order_shown or "[]")
-    if seat.labeler != labeler:
-        raise SeatGone("this item is not with you any more; take the next one")
+    slot = _slot(connection, labeler, assignment_id)
+    order = json.loads(slot.order_shown or "[]")
+    if slot.labeler != labeler:
+        raise SlotGone("this item is not with you any more; take the next one")
     if position is not None and not 0 <= position < len(order):
         raise AnswerError(f"there is no response {position + 1}; this item has {len(order)}")
     values = {
-        "prompt_id": seat.prompt_id, "response_id": None if position is None else order[position],
+        "prompt_id": slot.prompt_id, "response_id": None if position is None else order[position],
         "labeler": labeler, "reason": reason, "note": note, "created_at": now,
     }  # fmt: skip
     connection.execute(insert(flags), values)
@@ -174,7 +180,7 @@ def flag(
 def save_draft(
     connection: Connection, labeler: str, assignment_id: int, content: Mapping[str, Any], *, now: float
 ) -> bool:
-    """Keep a half-made answer; False where the seat is not the labeler's any more."""
+    """Keep a half-made answer; False where the slot is not the labeler's any more."""
     holds = select(assignments.c.id).where(
         assignments.c.id == assignment_id, assignments.c.labeler == labeler, assignments.c.state == "leased"
     )
@@ -195,7 +201,7 @@ def latest_guideline(connection: Connection) -> int | None:
 
 
 # Made once, since they are run for every answer.
-_SEAT = (
+_SLOT = (
     select(
         assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.state, assignments.c.labeler,
         assignments.c.leased_at, assignments.c.order_shown, items.c.prompt_id, items.c.response_ids, labelers.c.status,
@@ -203,86 +209,86 @@ _SEAT = (
     )
     .join(items, items.c.id == assignments.c.item_id)
     .join(labelers, labelers.c.name == bindparam("me", type_=String))
-    .where(assignments.c.id == bindparam("seat_id"))
+    .where(assignments.c.id == bindparam("slot_id"))
     .with_for_update(of=assignments)
 )  # fmt: skip
 _BEFORE = select(rankings).where(
-    rankings.c.assignment_id == bindparam("seat_id"), rankings.c.labeler == bindparam("me", type_=String),
+    rankings.c.assignment_id == bindparam("slot_id"), rankings.c.labeler == bindparam("me", type_=String),
     rankings.c.status != "skipped",
 )  # fmt: skip
-_DONE = update(assignments).where(assignments.c.id == bindparam("seat_id")).values(state="done")
+_DONE = update(assignments).where(assignments.c.id == bindparam("slot_id")).values(state="done")
 _GUIDELINE = select(func.max(guidelines.c.version))
 
 
-def _seat(connection: Connection, labeler: str, assignment_id: int) -> Row[*tuple[Any, ...]]:
-    seat = connection.execute(_SEAT, {"me": labeler, "seat_id": assignment_id}).first()
-    if seat is None:
-        raise SeatGone("there is no such item; reload the page")
-    if seat.status != "active":
+def _slot(connection: Connection, labeler: str, assignment_id: int) -> Row[*tuple[Any, ...]]:
+    slot = connection.execute(_SLOT, {"me": labeler, "slot_id": assignment_id}).first()
+    if slot is None:
+        raise SlotGone("there is no such item; reload the page")
+    if slot.status != "active":
         raise AnswerError("you are paused: your work so far is kept; ask the lead")
-    return seat
+    return slot
 
 
 def _answer(
-    connection: Connection, seat: Row[*tuple[Any, ...]], labeler: str, identity: str, order: list[str], given: Given, *,
-    now: float, status: Status = "active", assignment_id: int | None = None,
+    connection: Connection, slot: Row[*tuple[Any, ...]], labeler: str, identity: str, order: list[str],
+    submission: Submission, *, now: float, status: Status = "active", assignment_id: int | None = None,
 ) -> Answer:  # fmt: skip
-    problem = _problem(given, len(order))
+    problem = _problem(submission, len(order))
     if problem:
         raise AnswerError(problem)
-    places = {id_: place for id_, place in zip(order, given.places, strict=True) if place is not None}
-    quality = {id_: value for id_, value in zip(order, given.quality or [None] * len(order), strict=True) if value}
-    seconds = None if given.seconds is None else round(given.seconds, 2)
-    leased_at = getattr(seat, "leased_at", None)
+    places = {id_: place for id_, place in zip(order, submission.places, strict=True) if place is not None}
+    quality = {id_: value for id_, value in zip(order, submission.quality or [None] * len(order), strict=True) if value}
+    seconds = None if submission.seconds is None else round(submission.seconds, 2)
+    leased_at = getattr(slot, "leased_at", None)
     if seconds is not None and leased_at is not None and now >= leased_at:  # the clock may have gone back
         seconds = min(seconds, round(now - leased_at + 2.0, 2))
-    ranking = Ranking(identity, seat.prompt_id, labeler, places, tuple(order), now, seconds, given.note)
-    purpose: Purpose = seat.purpose
-    guideline = seat.guideline if hasattr(seat, "guideline") else latest_guideline(connection)
-    return Answer(ranking, purpose, status, assignment_id or seat.id, guideline, given.strength, None, quality)
+    ranking = Ranking(identity, slot.prompt_id, labeler, places, tuple(order), now, seconds, submission.note)
+    purpose: Purpose = slot.purpose
+    guideline = slot.guideline if hasattr(slot, "guideline") else latest_guideline(connection)
+    return Answer(ranking, purpose, status, assignment_id or slot.id, guideline, submission.strength, None, quality)
 
 
-def _problem(given: Given, count: int) -> str | None:
-    if len(given.places) != count:
-        return f"{len(given.places)} places for {count} responses; reload the page"
-    if given.quality and len(given.quality) != count:
-        return f"{len(given.quality)} qualities for {count} responses; reload the page"
-    if all(place is None for place in given.places):
+def _problem(submission: Submission, count: int) -> str | None:
+    if len(submission.places) != count:
+        return f"{len(submission.places)} places for {count} responses; reload the page"
+    if submission.quality and len(submission.quality) != count:
+        return f"{len(submission.quality)} qualities for {count} responses; reload the page"
+    if all(place is None for place in submission.places):
         return "no response has a place yet; rank at least two, or skip"
-    if sum(place is not None for place in given.places) < 2:
+    if sum(place is not None for place in submission.places) < 2:
         return "only one response has a place; rank at least two, or skip"
-    if any(place is not None and not 1 <= place <= count for place in given.places):
+    if any(place is not None and not 1 <= place <= count for place in submission.places):
         return f"places go from 1 to {count}"
     return None
 
 
-def _again(before: Sequence[Row[*tuple[Any, ...]]], given: Given) -> Taken:
+def _again(before: Sequence[Row[*tuple[Any, ...]]], submission: Submission) -> Stored:
     """What became of an answer that is handed in again; another answer than those before is refused."""
     for row in before:
-        if _is_same(row, given):
-            return Taken(row.id, "late" if row.status == "late" else "active")
+        if _is_same(row, submission):
+            return Stored(row.id, "late" if row.status == "late" else "active")
     raise Answered("you have answered this item before, and otherwise; press U to open that answer and change it")
 
 
-def _is_same(row: Row[*tuple[Any, ...]], given: Given) -> bool:
-    """Whether a stored answer says what ``given`` says; the time taken is no part of it."""
+def _is_same(row: Row[*tuple[Any, ...]], submission: Submission) -> bool:
+    """Whether a stored answer says what ``submission`` says; the time taken is no part of it."""
     order = json.loads(row.order_shown)
     places, quality = json.loads(row.places), json.loads(row.quality or "{}")
-    rated = list(given.quality or [None] * len(order))
+    rated = list(submission.quality or [None] * len(order))
     return (
-        [places.get(id_) for id_ in order] == list(given.places)
+        [places.get(id_) for id_ in order] == list(submission.places)
         and [quality.get(id_) for id_ in order] == rated
-        and (row.strength, row.note) == (given.strength, given.note)
+        and (row.strength, row.note) == (submission.strength, submission.note)
     )
 
 
-def _same_correction(connection: Connection, old: Row[*tuple[Any, ...]], given: Given) -> Taken:
+def _same_correction(connection: Connection, old: Row[*tuple[Any, ...]], submission: Submission) -> Stored:
     newest = connection.execute(
         select(rankings).where(
             rankings.c.assignment_id == old.assignment_id, rankings.c.labeler == old.labeler,
             rankings.c.status == "active",
         )
     ).first()  # fmt: skip
-    if newest is not None and _is_same(newest, given):
-        return Taken(newest.id, "active")
+    if newest is not None and _is_same(newest, submission):
+        return Stored(newest.id, "active")
     raise Answered("this answer was already corrected; open the newest one")

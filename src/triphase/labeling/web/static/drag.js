@@ -35,7 +35,7 @@ export function makeDraggable(root, onDrop) {
     mark(slotAt(event.clientX, event.clientY));
   });
 
-  function finish(event, cancelled) {
+  function finish(event, canceled) {
     if (!held) return;
     const { position, ghost } = held;
     held = null;
@@ -43,7 +43,7 @@ export function makeDraggable(root, onDrop) {
     document.body.classList.remove("dragging");
     if (!ghost) return;
     ghost.remove();
-    const slot = cancelled ? null : slotAt(event.clientX, event.clientY);
+    const slot = canceled ? null : slotAt(event.clientX, event.clientY);
     if (slot) onDrop(position, slot.dataset.slot === "none" ? null : Number(slot.dataset.slot));
   }
 

@@ -33,7 +33,7 @@ export function canonical(places) {
   return next;
 }
 
-// Moves a response one step up (-1) or down (1): out of its tie first, then past its neighbour.
+// Moves a response one step up (-1) or down (1): out of its tie first, then past its neighbor.
 export function move(places, position, step) {
   if (places[position] === null) {
     const used = new Set(places);

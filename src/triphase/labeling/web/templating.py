@@ -9,7 +9,7 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-from triphase.labeling.web.texts import markdown
+from triphase.labeling.web.markdown import markdown
 from triphase.records.visible import visible
 
 HERE = Path(__file__).parent

@@ -29,9 +29,9 @@ def self_consistency(first: Iterable[Ranking], repeated: Iterable[Ranking]) -> E
 
 
 def position_bias(rankings: Iterable[Ranking]) -> Estimate | None:
-    """Share of ordered pairs of neighbours on the page in which the one shown earlier is preferred; 0.5 is none.
+    """Share of ordered pairs of neighbors on the page in which the one shown earlier is preferred; 0.5 is none.
 
-    Neighbours only, since all pairs of a ranking hang together.
+    Neighbors only, since all pairs of a ranking hang together.
     """
     values = []
     for ranking in rankings:

@@ -11,7 +11,7 @@ from statistics import fmean, pstdev
 from sqlalchemy import Connection, insert, select, update
 
 from triphase.labeling.work import audit
-from triphase.settings.schema import LabellingSettings
+from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 from triphase.store.checks import RecordRefused
 from triphase.store.rows import as_json
@@ -28,13 +28,13 @@ class Planned:
 
     prompt_id: str
     response_ids: tuple[str, ...]
-    seats: int
+    slots: int
     chosen_by: str
     priority: float
 
 
-def make_items(store: Store, settings: LabellingSettings, *, seed: int, now: float) -> int:
-    """Make items and seats for every prompt with 2 to 9 responses that has neither an item nor a ranking.
+def make_items(store: Store, settings: LabelingSettings, *, seed: int, now: float) -> int:
+    """Make items and slots for every prompt with 2 to 9 responses that has neither an item nor a ranking.
 
     Return how many were made. Called when the server starts and after each import; running it again adds nothing.
     """
@@ -55,7 +55,7 @@ def make_items(store: Store, settings: LabellingSettings, *, seed: int, now: flo
 def plan(
     candidates: Mapping[str, Sequence[str]],
     scores: Mapping[str, Mapping[str, float]],
-    settings: LabellingSettings,
+    settings: LabelingSettings,
     *,
     seed: int,
 ) -> list[Planned]:
@@ -78,8 +78,8 @@ def plan(
     made: list[Planned] = []
     more = {prompt for prompt in order if draw.random() < settings.overlap_share}
     for _, chosen_by, prompt in sorted(chosen):
-        seats = max(settings.overlap, settings.rankings_per_prompt) if prompt in more else settings.rankings_per_prompt
-        made.append(Planned(prompt, tuple(candidates[prompt]), seats, chosen_by, float(len(made))))
+        slots = max(settings.overlap, settings.rankings_per_prompt) if prompt in more else settings.rankings_per_prompt
+        made.append(Planned(prompt, tuple(candidates[prompt]), slots, chosen_by, float(len(made))))
     return made
 
 
@@ -97,7 +97,7 @@ def uncertainty(response_ids: Sequence[str], scores: Mapping[str, Mapping[str, f
     return fmean(values) if values else float("inf")
 
 
-def reprioritise(store: Store, settings: LabellingSettings, *, seed: int) -> int:
+def reprioritize(store: Store, settings: LabelingSettings, *, seed: int) -> int:
     """Order the items that nobody has begun anew by the scores now in the store; return how many."""
     with store.transaction() as connection:
         begun = select(assignments.c.item_id).where(assignments.c.state.in_(("leased", "done")))
@@ -141,8 +141,8 @@ def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], 
         connection.execute(insert(items), {**row, **values})
     else:
         connection.execute(update(items).where(items.c.id == there.id).values(**values, closed=False))
-    seats = select(items.c.id).where(items.c.prompt_id == prompt_id, items.c.kind == "label")
-    waiting = (assignments.c.item_id.in_(seats), assignments.c.state == "open")
+    slots = select(items.c.id).where(items.c.prompt_id == prompt_id, items.c.kind == "label")
+    waiting = (assignments.c.item_id.in_(slots), assignments.c.state == "open")
     connection.execute(update(assignments).where(*waiting).values(state="closed"))
     before = None if there is None else {"places": there.gold_places}
     audit.note(
@@ -176,21 +176,21 @@ def _insert_items(connection: Connection, planned: Sequence[Planned]) -> None:
     rows = [
         {
             "prompt_id": each.prompt_id, "kind": "label", "response_ids": as_json(list(each.response_ids)),
-            "overlap": each.seats, "chosen_by": each.chosen_by, "priority": each.priority, "closed": False,
+            "overlap": each.slots, "chosen_by": each.chosen_by, "priority": each.priority, "closed": False,
         }
         for each in planned
     ]  # fmt: skip
     connection.execute(insert(items), rows)
     made = {row.prompt_id: row.id for row in connection.execute(select(items).where(items.c.kind == "label"))}
-    seats = [
+    slots = [
         {
             "item_id": made[each.prompt_id], "purpose": "label", "seat": str(number), "priority": each.priority,
             "state": "open",
         }
         for each in planned
-        for number in range(each.seats)
+        for number in range(each.slots)
     ]  # fmt: skip
-    connection.execute(insert(assignments), seats)
+    connection.execute(insert(assignments), slots)
 
 
 def _ids(text: str) -> list[str]:

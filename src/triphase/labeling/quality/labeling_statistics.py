@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from sqlalchemy import Connection, func, select
 
-from triphase.labeling.quality import trust
+from triphase.labeling.quality import labeler_quality
 from triphase.labeling.quality.agreement import (
     Agreement,
     Estimate,
@@ -30,10 +30,10 @@ _SITTING_GAP = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Seats and answers. ``seconds_left``: forecast of the time until every seat is filled, at the recent pace."""
+    """Slots and answers. ``seconds_left``: forecast of the time until every slot is filled, at the recent pace."""
 
     items: int
-    seats: int
+    slots: int
     filled: int
     leased: int
     open_flags: int
@@ -63,7 +63,7 @@ class LabelerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """All figures of a store at one moment."""
+    """All statistics of a store at one moment."""
 
     progress: Progress
     rankings: int
@@ -107,8 +107,8 @@ def collect(store: Store, now: float) -> Statistics:
         agreement=pairwise_agreement(overlapping),
         alpha_places=ranking_alpha(overlapping),
         alpha_pairs=pair_alpha(overlapping),
-        position=trust.position_bias(counted),
-        length=trust.length_bias(counted, words),
+        position=labeler_quality.position_bias(counted),
+        length=labeler_quality.length_bias(counted, words),
         by_pair=by_pair,
         kappas={pair: pair_kappa(overlapping, *pair) for pair in by_pair},
         labelers=tuple(record for record in records if record.role == "labeler" or record.answers),
@@ -137,12 +137,12 @@ def _record(
         skipped=sum(answer.status == "skipped" for answer in mine),
         flagged=flagged.get(name, 0),
         corrected=sum(answer.status == "superseded" for answer in mine),
-        median_seconds=trust.median_seconds(answer.ranking for answer in standing),
+        median_seconds=labeler_quality.median_seconds(answer.ranking for answer in standing),
         agreement=_with_others(name, overlapping),
-        gold=trust.gold_accuracy(of["gold"], known),
-        consistency=trust.self_consistency(of["label"], of["repeat"]),
-        position=trust.position_bias(of["label"]),
-        length=trust.length_bias(of["label"], words),
+        gold=labeler_quality.gold_accuracy(of["gold"], known),
+        consistency=labeler_quality.self_consistency(of["label"], of["repeat"]),
+        position=labeler_quality.position_bias(of["label"]),
+        length=labeler_quality.length_bias(of["label"], words),
     )
 
 
@@ -158,7 +158,7 @@ def _gold(connection: Connection) -> dict[str, dict[str, int]]:
 
 
 def _progress(connection: Connection, every: Sequence[Answer], now: float) -> Progress:
-    seats: dict[str, int] = dict(
+    slots: dict[str, int] = dict(
         connection.execute(
             select(assignments.c.state, func.count())
             .where(assignments.c.purpose == "label")
@@ -171,14 +171,14 @@ def _progress(connection: Connection, every: Sequence[Answer], now: float) -> Pr
         answer.ranking.submitted_at for answer in every
         if answer.status == "active" and answer.purpose == "label" and answer.assignment_id is not None
     ]  # fmt: skip
-    wanted = sum(seats.get(state, 0) for state in ("open", "leased"))
+    wanted = sum(slots.get(state, 0) for state in ("open", "leased"))
     rate = pace(times)
     days = Counter(int(time // _DAY) for time in times)
     return Progress(
         items=item_count,
-        seats=wanted + seats.get("done", 0),
-        filled=seats.get("done", 0),
-        leased=seats.get("leased", 0),
+        slots=wanted + slots.get("done", 0),
+        filled=slots.get("done", 0),
+        leased=slots.get("leased", 0),
         open_flags=open_flags,
         per_hour=None if rate is None else 3600.0 * rate,
         seconds_left=None if rate is None else wanted / rate,

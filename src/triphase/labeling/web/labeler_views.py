@@ -53,7 +53,7 @@ def past_answer(connection: Connection, labeler: str, back: int) -> dict[str, An
 
 
 def progress(connection: Connection, labeler: str, now: float) -> dict[str, Any]:
-    """Own counts and speed, and how many seats are open to this labeler."""
+    """Own counts and speed, and how many slots are open to this labeler."""
     mine = (rankings.c.labeler == labeler, rankings.c.status == "active")
     done = connection.execute(select(func.count()).where(*mine)).scalar_one()
     today = connection.execute(

@@ -5,45 +5,45 @@ from rich.table import Table
 from rich.text import Text
 
 from triphase.labeling.quality.agreement import Estimate
-from triphase.labeling.quality.statistics import Statistics
+from triphase.labeling.quality.labeling_statistics import Statistics
 from triphase.records.visible import visible
 
 
-def tell(figures: Statistics, console: Console) -> None:
+def print_statistics(statistics: Statistics, console: Console) -> None:
     """Print progress, agreement and each labeler's record."""
-    console.print(Group(*_parts(figures)))
+    console.print(Group(*_parts(statistics)))
 
 
-def _parts(figures: Statistics) -> list[RenderableType]:
-    progress = figures.progress
+def _parts(statistics: Statistics) -> list[RenderableType]:
+    progress = statistics.progress
     pace = "" if progress.per_hour is None else f", {progress.per_hour:.0f} an hour"
     left = "" if progress.seconds_left is None else f", about {progress.seconds_left / 3600:.1f} h of work left"
     head = Table(show_header=False, box=None)
     for name, value in (
-        ("answers", f"{progress.filled} of {progress.seats} seats over {progress.items} items{pace}{left}"),
-        ("rankings that count", str(figures.rankings)),
+        ("answers", f"{progress.filled} of {progress.slots} slots over {progress.items} items{pace}{left}"),
+        ("rankings that count", str(statistics.rankings)),
         ("open flags", str(progress.open_flags)),
-        ("prompts ranked by several", str(figures.overlapping_prompts)),
-        ("agreement, ordered pairs", _estimate(figures.agreement.value)),
-        ("agreement with ties", _estimate(figures.agreement.with_ties)),
-        ("Krippendorff's alpha, places (ordinal)", _number(figures.alpha_places)),
-        ("Krippendorff's alpha, pairs (nominal)", _number(figures.alpha_pairs)),
-        ("earlier of two neighbours preferred", _estimate(figures.position)),
-        ("longer response preferred", _estimate(figures.length)),
+        ("prompts ranked by several", str(statistics.overlapping_prompts)),
+        ("agreement, ordered pairs", _estimate(statistics.agreement.value)),
+        ("agreement with ties", _estimate(statistics.agreement.with_ties)),
+        ("Krippendorff's alpha, places (ordinal)", _number(statistics.alpha_places)),
+        ("Krippendorff's alpha, pairs (nominal)", _number(statistics.alpha_pairs)),
+        ("earlier of two neighbors preferred", _estimate(statistics.position)),
+        ("longer response preferred", _estimate(statistics.length)),
     ):
         head.add_row(name, value)
     parts: list[RenderableType] = [head]
-    if figures.labelers:
-        parts += [_labelers(figures)]
-    if figures.by_pair:
-        parts += [_pairs(figures)]
+    if statistics.labelers:
+        parts += [_labelers(statistics)]
+    if statistics.by_pair:
+        parts += [_pairs(statistics)]
     return parts
 
 
-def _labelers(figures: Statistics) -> Table:
+def _labelers(statistics: Statistics) -> Table:
     """One block a labeler: ten columns side by side would not fit a screen of eighty characters."""
     table = Table(title="Labelers", title_justify="left", show_header=False)
-    for one in figures.labelers:
+    for one in statistics.labelers:
         table.add_section()
         state = "" if one.status == "active" else f", {one.status}"
         table.add_row(
@@ -59,18 +59,18 @@ def _labelers(figures: Statistics) -> Table:
     return table
 
 
-def _pairs(figures: Statistics) -> Table:
+def _pairs(statistics: Statistics) -> Table:
     table = Table(title="Each two labelers", title_justify="left")
     for column in ("labelers", "ordered pairs", "agreement", "with ties", "kappa"):
         table.add_column(column, justify="left" if column == "labelers" else "right")
-    for pair, found in figures.by_pair.items():
+    for pair, found in statistics.by_pair.items():
         pairs = "0" if found.value is None else str(found.value.pairs)
         table.add_row(
             _name(" · ".join(pair)),
             pairs,
             _estimate(found.value),
             _estimate(found.with_ties),
-            _number(figures.kappas[pair]),
+            _number(statistics.kappas[pair]),
         )
     return table
 

@@ -12,7 +12,7 @@ def set_status(connection: Connection, name: str, status: str, *, now: float, by
     """Pause, withdraw or reactivate someone; return how many of their rankings left or came back.
 
     A paused labeler gets no items. The rankings of a withdrawn one leave the comparisons and stay in the store; their
-    seats open for others. One who is taken back gets those rankings back whose seats are still open. Pausing and
+    slots open for others. One who is taken back gets those rankings back whose slots are still open. Pausing and
     withdrawing end the sessions; withdrawing also voids the links for and by this person.
     """
     before = connection.execute(select(labelers).where(labelers.c.name == name).with_for_update()).first()
@@ -49,9 +49,9 @@ def _active_leads(connection: Connection) -> int:
 def _withdraw(connection: Connection, name: str) -> int:
     mine = (rankings.c.labeler == name, rankings.c.status == "active")
     moved = connection.execute(update(rankings).where(*mine).values(status="withdrawn")).rowcount
-    seats = (assignments.c.labeler == name, assignments.c.state.in_(("done", "leased")))
+    slots = (assignments.c.labeler == name, assignments.c.state.in_(("done", "leased")))
     connection.execute(
-        update(assignments).where(*seats, assignments.c.purpose == "label").values(
+        update(assignments).where(*slots, assignments.c.purpose == "label").values(
             state="open", labeler=None, leased_at=None, expires_at=None, order_shown=None
         )
     )  # fmt: skip
@@ -64,9 +64,9 @@ def _take_back(connection: Connection, name: str) -> int:
         update(rankings).where(*mine, rankings.c.assignment_id.is_(None)).values(status="active")
     ).rowcount
     for row in connection.execute(select(rankings.c.id, rankings.c.assignment_id).where(*mine)).all():
-        seat = update(assignments).where(assignments.c.id == row.assignment_id)
-        taken = seat.where(assignments.c.state == "open").values(state="done", labeler=name)
-        kept = seat.where(assignments.c.state == "done", assignments.c.labeler == name).values(state="done")
+        slot = update(assignments).where(assignments.c.id == row.assignment_id)
+        taken = slot.where(assignments.c.state == "open").values(state="done", labeler=name)
+        kept = slot.where(assignments.c.state == "done", assignments.c.labeler == name).values(state="done")
         if connection.execute(taken).rowcount or connection.execute(kept).rowcount:
             connection.execute(update(rankings).where(rankings.c.id == row.id).values(status="active"))
             moved += 1

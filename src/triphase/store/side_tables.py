@@ -23,7 +23,7 @@ def columns_of(kind: str) -> list[Column[Any]]:
     return [column for column in TABLES[kind].columns if column.autoincrement is not True]
 
 
-def rows_beside(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+def side_rows(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every such row with its kind, in the order of their keys."""
     for kind, table in TABLES.items():
         query = select(*columns_of(kind)).order_by(*table.primary_key.columns)
@@ -31,7 +31,7 @@ def rows_beside(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
             yield kind, dict(row)
 
 
-def insert_beside(connection: Connection, added: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
+def insert_side_rows(connection: Connection, added: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
     """Add rows that are not there yet, making known who is named in them; return how many were new.
 
     Raises:
