@@ -1,4 +1,4 @@
-# The labeling server: no torch, no compiler, not root. docs/labelling.md says how to run it.
+# The labeling server: no torch, no compiler, not root. docs/labeling.md says how to run it.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 COPY pyproject.toml constraints.txt README.md LICENSE ./
