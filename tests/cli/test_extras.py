@@ -36,7 +36,7 @@ def modules_of(*extras: str) -> set[str]:
     """The modules that extras bring."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     names = {line.split(">")[0].split("=")[0].split("[")[0] for extra in extras for line in project[extra]}
-    return {_MODULES.get(name, name) for name in names} - {"psutil"}
+    return {_MODULES.get(name, name) for name in names}
 
 
 def without(blocked: set[str], commands: list[list[str]], folder: Path) -> list[tuple[list[str], int, str, str]]:
