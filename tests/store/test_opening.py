@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import insert, inspect, text
 from sqlalchemy.exc import DBAPIError
@@ -22,7 +23,7 @@ PROMPT = Prompt("p", (Message("user", "hello"),))
 
 def test_the_steps_lead_to_the_tables(store: Store) -> None:
     with store.reading() as connection:
-        assert compare_metadata(upgrade.current_context(connection), metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         assert set(inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
         assert upgrade.revision_of(connection) == REVISION
 

@@ -42,7 +42,6 @@ class RunContents:
     mixture: Mapping[str, Any] | None
     labelling: Mapping[str, Any] | None
     calibration: Mapping[str, Any] | None
-    learning_curve: list[Any] | None
     pairs: list[ScoredPair]
     samples: list[Sample]
     baselines: Mapping[str, Mapping[str, Sequence[float]]]
@@ -79,7 +78,6 @@ def read_run(directory: Path) -> RunContents:
         raise RunError(f"{directory}: no such run directory; name one that `triphase run` made")
     config = _mapping(directory / "config.yaml", _yaml, "config") or {}
     timings = _mapping(directory / "timings.json", json.loads, "timings") or {}
-    curve = _parsed(directory / "reward" / "learning_curve.json", json.loads)
     settings = config.get(SETTINGS)
     arms = sorted((directory / "arms").glob(f"*/{FILE_NAME}"))
     return RunContents(
@@ -93,7 +91,6 @@ def read_run(directory: Path) -> RunContents:
         mixture=_mapping(directory / "sft" / "mixture.json", json.loads, "mixture"),
         labelling=_mapping(directory / "labelling.json", json.loads, "labelling"),
         calibration=_mapping(directory / "reward" / "calibration.json", json.loads, "calibration"),
-        learning_curve=curve if isinstance(curve, list) else None,
         pairs=read_pairs(directory / "reward" / "heldout.jsonl"),
         samples=_records(directory / "evaluation" / "samples.jsonl", Sample),
         baselines=_baselines(_records(directory / "evaluation" / "judges.jsonl", JudgedSample)),

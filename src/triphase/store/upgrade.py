@@ -3,7 +3,6 @@
 import sqlite3
 from pathlib import Path
 
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
@@ -60,8 +59,3 @@ def _copy(database: Path, revision: str) -> None:
         source.backup(copy)
     copy.close()
     source.close()
-
-
-def current_context(connection: Connection) -> MigrationContext:
-    """Alembic's view of a connection, for the test that compares the steps with the tables."""
-    return MigrationContext.configure(connection)
