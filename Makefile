@@ -3,6 +3,7 @@
 #   make tiny        the same pipeline on a tiny model, in about a minute
 #   make test        all tests that need neither a GPU, a browser nor a PostgreSQL server
 #   make bench       what the benchmarks are, and a quick one (generation, on the embedded model)
+#   make mutants     which of 150 small faults in objectives and phases no test notices
 #   make check       formatting, lint (with security rules), types, layers, docs, known vulnerabilities
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -16,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-postgres test-browser bench clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-postgres test-browser bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -81,6 +82,9 @@ test-browser: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+mutants: $(INSTALLED)
+	$(BIN)/python -m tests.mutants --workers $(WORKERS)
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,145 @@
+"""`make mutants`: a seeded sample of small faults in the objectives and the phases, and which of them no test notices.
+
+    python -m tests.mutants [--sample 150] [--seed 0] [--workers 2] [--only objectives/advantages] [--least 0.9]
+
+Each worker has a copy of `src` with one fault in it, and runs the test files that touch the faulty module, nearest
+first, until one fails. Prints each survivor, and fails where fewer than `--least` of the mutants were killed.
+"""
+
+import argparse
+import compileall
+import os
+import queue
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import cache_from_source
+from pathlib import Path
+
+from tests.mutants.mutations import Mutant, mutants
+from tests.mutants.touching import ROOT, name_of, tests_of
+
+FOLDERS = ("objectives", "phases")
+LONGEST_SECONDS = 240
+"""A mutant that has not ended by then hangs, and counts as killed."""
+
+
+def every_mutant(only: str = "") -> list[tuple[Path, Mutant]]:
+    """All mutants of the folders, in a fixed order; the list of names of a package has none."""
+    paths = [path for folder in FOLDERS for path in sorted((ROOT / "src/triphase" / folder).glob("*.py"))]
+    return [
+        (path, mutant)
+        for path in paths if path.name != "__init__.py" and only in str(path)
+        for mutant in mutants(path.read_text(encoding="utf-8"))
+    ]  # fmt: skip
+
+
+class Copy:
+    """A copy of `src` of one's own, in which one module at a time is faulty."""
+
+    def __init__(self, folder: Path) -> None:
+        self.src = folder / "src"
+        shutil.copytree(ROOT / "src", self.src, ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(self.src, quiet=2)
+
+    def run(self, tests: Sequence[Path]) -> int | None:
+        """pytest's exit code; None where it did not end in time."""
+        environment = os.environ | {
+            "PYTHONPATH": f"{self.src}{os.pathsep}{ROOT}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
+        try:
+            return subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, timeout=LONGEST_SECONDS,
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return None
+
+    def survives(self, path: Path, mutant: Mutant) -> bool:
+        """Whether no test notices the fault. Bytecode of the sound module would hide it, so that goes first."""
+        tests = tests_of(name_of(path))
+        if not tests:
+            return True
+        target = self.src / path.relative_to(ROOT / "src")
+        Path(cache_from_source(str(target))).unlink(missing_ok=True)
+        sound = target.read_text(encoding="utf-8")
+        target.write_text(mutant.source, encoding="utf-8")
+        try:
+            return self.run(tests) == 0
+        finally:
+            target.write_text(sound, encoding="utf-8")
+
+
+def survivors(sample: Sequence[tuple[Path, Mutant]], workers: int) -> list[tuple[Path, Mutant]]:
+    """The mutants that no test notices, in the order of the sample."""
+    with tempfile.TemporaryDirectory(prefix="triphase-mutants-") as folder:
+        copies: queue.Queue[Copy] = queue.Queue()
+        for number in range(workers):
+            copies.put(Copy(Path(folder) / str(number)))
+        first = copies.get()
+        tests = sorted({test for path, _ in sample for test in tests_of(name_of(path))})
+        if first.run(tests) != 0:
+            sys.exit("the tests fail, or take too long, without any fault; mend that first")
+        copies.put(first)
+
+        def survives(one: tuple[Path, Mutant]) -> bool:
+            copy = copies.get()
+            start = time.monotonic()
+            try:
+                alive = copy.survives(*one)
+            finally:
+                copies.put(copy)
+            print(f"{'SURVIVED' if alive else 'killed  '} {time.monotonic() - start:5.1f} s  {shown(*one)}", flush=True)
+            return alive
+
+        with ThreadPoolExecutor(workers) as pool:
+            return [one for one, alive in zip(sample, pool.map(survives, sample), strict=True) if alive]
+
+
+def shown(path: Path, mutant: Mutant) -> str:
+    """A mutant as one line."""
+    return f"{path.relative_to(ROOT)}:{mutant.line}: {_short(mutant.before)} → {_short(mutant.after)}"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 70 else f"{line[:69]}…"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the sample, print the survivors, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=150, help="how many mutants (default: 150)")
+    parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
+    parser.add_argument("--workers", type=int, default=2, help="how many at once (default: 2)")
+    parser.add_argument("--only", default="", help="only modules whose path holds this")
+    parser.add_argument("--least", type=float, default=0.9, help="share that must be killed (default: 0.9)")
+    options = parser.parse_args(arguments)
+    possible = every_mutant(options.only)
+    if not possible:
+        parser.error(f"--only {options.only}: no module of {' and '.join(FOLDERS)} has this in its path")
+    draw = random.Random(options.seed)
+    sample = draw.sample(possible, min(options.sample, len(possible)))
+    start = time.monotonic()
+    alive = survivors(sample, options.workers)
+    killed, minutes = len(sample) - len(alive), (time.monotonic() - start) / 60
+    print(
+        f"\n{killed} of {len(sample)} mutants killed ({killed / len(sample):.0%}), of {len(possible)} that are possible"
+    )
+    print(f"{minutes:.1f} minutes. Survivors:{'' if alive else ' none'}")
+    for one in alive:
+        print(f"  {shown(*one)}")
+    return int(killed < options.least * len(sample))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
