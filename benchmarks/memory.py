@@ -22,9 +22,10 @@ from triphase.phases.ppo import PPOPhase
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
 from triphase.planning.footprint import Planner
-from triphase.planning.memory import load_code, peak_gb, resident_bytes, restart_peak
+from triphase.planning.memory import peak_gb, resident_bytes, restart_peak
 from triphase.planning.microbatches import Work
 from triphase.planning.rates import measure_rates
+from triphase.planning.warm_up import load_code
 from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import torch
-from triphase.records.grouping import groups_of_preferences
 
 from benchmarks.sides import Row
 from benchmarks.training_sides import timed
@@ -15,6 +14,7 @@ from triphase.models.loading import load_model
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.progress import SilentProgress
 from triphase.phases.reward import RewardPhase
+from triphase.records.grouping import groups_of_preferences
 from triphase.records.reading import read_preferences
 from triphase.records.types import RankedGroup
 from triphase.settings.schema import AdapterSettings, ModelSettings, RewardSettings, SourceSettings

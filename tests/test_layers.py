@@ -1,12 +1,13 @@
-"""A folder imports only from the layers under it; records, store and labeling never bring torch in."""
+"""A folder imports only from the layers under it, no modules import one another in a circle, torch comes in late."""
 
-import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.imports import cycles_of, graph_of, imported_at_start, imports_of, sources_of
 
 PACKAGE = Path(__file__).parent.parent / "src" / "triphase"
 LAYERS = (
@@ -27,20 +28,40 @@ HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 WITHIN = {("settings", "errors"), ("records", "errors"), ("records", "settings")}
 # Inside a folder with rooms, lowest first: a room imports only from itself and from the rooms under it.
 ROOMS = {"labeling": (("quality",), ("work",), ("exchange",), ("web", "simulation"))}
-# Without cycles between modules, and without imports inside functions.
+# Without imports inside functions of any package but those of extras that a user may leave out.
 STRAIGHT = ("labeling",)
-OPTIONAL = ("pyarrow",)  # in extras that a user may leave out, so imported where it is used
+OPTIONAL = ("pyarrow",)
+DEFERRED = "triphase.cli.deferred"
+MIXED = ("cli", "runs", "planning", "datacheck", "demo")
+"""Folders that start without torch but for the modules of `WITH_TORCH`."""
+WITH_TORCH = {
+    "datacheck.model_check",
+    "planning.footprint",
+    "planning.microbatches",
+    "planning.plan",
+    "planning.remedies",
+    "planning.shortage",
+    "planning.warm_up",
+    "planning.workload",
+    "runs.checkpoints",
+    "runs.conversation",
+    "runs.evaluation",
+    "runs.labeling",
+    "runs.merging",
+    "runs.opening",
+    "runs.performing",
+    "runs.pipeline",
+    "runs.preflight",
+    "runs.references",
+    "runs.reward_gate",
+    "runs.rows",
+    "runs.servers",
+    "runs.session",
+    "runs.store_samples",
+    "runs.store_scores",
+    "runs.verification",
+}
 WITHOUT_TORCH = ("errors", "settings", "records", "store", "labeling")
-
-
-def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and full name of each import, at whatever depth it stands."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: relative import"
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
 def folder_of(name: str) -> str | None:
@@ -62,10 +83,10 @@ def violations(path: Path, source: str) -> list[str]:
     if top in ("__init__", "__main__"):
         return []
     found = []
-    for line, name in imported(ast.parse(source)):
-        other = folder_of(name)
+    for each in imports_of(source):
+        other = folder_of(each.name)
         if other is not None and not is_allowed(top, other):
-            found.append(f"{path.relative_to(PACKAGE)}:{line} imports {name}")
+            found.append(f"{path.relative_to(PACKAGE)}:{each.line} imports {each.name}")
     return found
 
 
@@ -95,11 +116,11 @@ def room_violations(path: Path, source: str) -> list[str]:
     if room not in height:
         return []
     found = []
-    for line, name in imported(ast.parse(source)):
-        parts = name.split(".")
+    for each in imports_of(source):
+        parts = each.name.split(".")
         other = parts[2] if parts[:2] == ["triphase", folder] and len(parts) > 2 else room
         if other != room and height.get(other, len(height)) >= height[room]:
-            found.append(f"{path.relative_to(PACKAGE)}:{line} imports {name}")
+            found.append(f"{path.relative_to(PACKAGE)}:{each.line} imports {each.name}")
     return found
 
 
@@ -119,70 +140,25 @@ def test_a_planted_import_from_a_higher_room_is_found() -> None:
     assert room_violations(PACKAGE / "labeling" / "web" / "x.py", planted) == []
 
 
-def module_name(path: Path) -> str:
-    return ".".join(("triphase", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-
-
-def cycles(sources: Mapping[str, str]) -> list[str]:
-    """Modules on an import cycle; imports for type checkers alone count too."""
-    reached = {
-        module: {other for _, name in imported(ast.parse(source)) for other in (name, name.rpartition(".")[0])}
-        & set(sources) - {module}
-        for module, source in sources.items()
-    }
-    for _ in sources:
-        further = {module: others.union(*(reached[other] for other in others)) for module, others in reached.items()}
-        if further == reached:
-            break
-        reached = further
-    return sorted(module for module, others in reached.items() if module in others)
-
-
-def inner_imports(source: str) -> list[int]:
-    """Lines of imports inside functions, those of optional packages aside."""
-    functions = [
-        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    return sorted(
-        {line for function in functions for line, name in imported(function) if name.split(".")[0] not in OPTIONAL}
-    )
-
-
-@pytest.mark.parametrize("folder", STRAIGHT)
-def test_no_module_is_on_an_import_cycle_and_no_function_imports(folder: str) -> None:
-    sources = {module_name(path): path.read_text() for path in (PACKAGE / folder).rglob("*.py")}
-    assert cycles(sources) == []
-    assert {module: lines for module, source in sources.items() if (lines := inner_imports(source))} == {}
-
-
-def test_a_planted_cycle_and_a_planted_inner_import_are_found() -> None:
-    planted = {"triphase.a": "from triphase import b", "triphase.b": "from triphase.c import x", "triphase.d": ""}
-    assert cycles({**planted, "triphase.c": "def f():\n    import triphase.a"}) == [
-        "triphase.a",
-        "triphase.b",
-        "triphase.c",
-    ]
-    assert cycles({**planted, "triphase.c": "import triphase.d"}) == []
-    assert inner_imports("import a\nasync def f():\n    from b import c") == [3]
-
-
 @pytest.mark.parametrize("folder", WITHOUT_TORCH)
 def test_torch_is_not_imported(folder: str) -> None:
     for path in modules():
         if path.relative_to(PACKAGE).parts[0].removesuffix(".py") == folder:
-            heavy = [name for _, name in imported(ast.parse(path.read_text())) if name.split(".")[0] == "torch"]
+            heavy = [each.name for each in imports_of(path.read_text()) if each.name.split(".")[0] == "torch"]
             assert heavy == [], path
 
 
-def test_the_labeling_side_starts_where_torch_cannot_be_imported() -> None:
+def test_what_is_torch_free_starts_where_torch_cannot_be_imported() -> None:
     names = [
-        ".".join(("triphase", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-        for path in modules()
-        if path.relative_to(PACKAGE).parts[0].removesuffix(".py") in WITHOUT_TORCH
-        and "versions" not in path.parts
-        and path.name != "env.py"
+        name
+        for name in sources_of(PACKAGE)
+        if ".versions" not in name
+        and not name.endswith((".env", ".__main__"))
+        and name.split(".")[1:2] != []
+        and name.split(".")[1] in (*WITHOUT_TORCH, *MIXED)
+        and name.removeprefix("triphase.") not in WITH_TORCH
     ]
-    names += ["triphase.cli.main", "triphase.cli.actions", "triphase.cli.check", "triphase.cli.label"]
+    assert {"triphase.cli.main", "triphase.cli.phases", "triphase.runs.directory"} <= set(names)
     program = (
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'peft', 'datasets'): sys.modules[heavy] = None\n"
@@ -190,3 +166,72 @@ def test_the_labeling_side_starts_where_torch_cannot_be_imported() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_modules_that_bring_torch_in_are_known() -> None:
+    bound = imported_at_start(sources_of(PACKAGE), frozenset({"torch"}))
+    names = {name.removeprefix("triphase.") for name in bound}
+    assert {name for name in names if name.split(".")[0] in (*WITHOUT_TORCH, *MIXED)} == WITH_TORCH
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    assert cycles_of(graph_of(sources_of(PACKAGE))) == []
+
+
+def test_a_planted_circle_is_found() -> None:
+    planted = {
+        "p.a": "from p import b\n",
+        "p.b": "def f():\n    import p.c\n",
+        "p.c": "from p.a import thing\n",
+        "p.d": "from p.a import thing\n",
+        "p.typed": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.user import x\n",
+        "p.user": "import p.typed\n",
+    }
+    assert cycles_of(graph_of(planted)) == [["p.a", "p.b", "p.c"]]
+    sources = sources_of(PACKAGE)
+    low, high = "triphase.runs.directory", "triphase.runs.pipeline"
+    with_plant = {**sources, low: sources[low] + f"\n\ndef planted():\n    import {high}\n"}
+    (circle,) = cycles_of(graph_of(with_plant))
+    assert {low, high} <= set(circle)
+
+
+def is_refused(name: str, folder: str) -> bool:
+    top = name.split(".")[0]
+    return top == "triphase" or (folder in STRAIGHT and top not in OPTIONAL)
+
+
+def inner_imports(sources: Mapping[str, str]) -> list[str]:
+    """The imports of own modules inside functions, but for the one file that may have them.
+
+    In a folder of `STRAIGHT` those of other packages too, but for optional ones.
+    """
+    return [
+        f"{name}:{each.line} imports {each.name}"
+        for name, source in sources.items()
+        if name not in ("triphase", DEFERRED) and ".versions" not in name
+        for each in imports_of(source)
+        if each.inside and is_refused(each.name, name.split(".")[1])
+    ]
+
+
+def test_own_modules_are_imported_at_the_top() -> None:
+    assert inner_imports(sources_of(PACKAGE)) == []
+
+
+def test_a_planted_import_inside_a_function_is_found() -> None:
+    planted = {"triphase.runs.x": "class A:\n    async def f(self):\n        from triphase.errors import RunError\n"}
+    assert inner_imports(planted) == ["triphase.runs.x:3 imports triphase.errors.RunError"]
+    assert inner_imports({DEFERRED: "def f():\n    import triphase.store\n"}) == []
+    assert inner_imports({"triphase.runs.x": "def f():\n    import torch\n"}) == []
+    assert inner_imports({"triphase.labeling.x": "def f():\n    import uvicorn\n"}) != []
+    assert inner_imports({"triphase.labeling.x": "def f():\n    import pyarrow\n"}) == []
+
+
+def test_the_picture_of_the_layers_is_the_tree() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    picture = page.partition("## Layers")[2].split("```")[1]
+    shown = re.findall(r"^(\d+) +([a-z·, ]+?)  ", picture, re.M)
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} | {"errors"}
+    drawn = {name: int(height) for height, names in shown for name in names.split(" · ")}
+    assert drawn == HEIGHT
+    assert set(drawn) == folders

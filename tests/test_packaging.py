@@ -1,12 +1,11 @@
 """What is imported is declared, what is declared is pinned, and the version is one."""
 
-import ast
 import re
 import sys
 import tomllib
 from pathlib import Path
 
-from tests.test_layers import imported
+from tests.imports import imports_of
 
 import triphase
 
@@ -38,7 +37,7 @@ def declared() -> set[str]:
 
 def test_every_import_is_declared() -> None:
     found = {
-        name.split(".")[0] for path in (ROOT / "src").rglob("*.py") for _, name in imported(ast.parse(path.read_text()))
+        each.name.split(".")[0] for path in (ROOT / "src").rglob("*.py") for each in imports_of(path.read_text())
     } - set(sys.stdlib_module_names)
     found -= {"triphase", "__future__"} | INSTALLED_APART
     missing = {name for name in found if DISTRIBUTION.get(name, name).lower().replace("_", "-") not in declared()}

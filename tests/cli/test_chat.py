@@ -6,10 +6,11 @@ import pytest
 from tests.runs.small_run import do, settings, write_data
 from tests.small import shared_model, stir
 
-from triphase.cli.chat import Conversation, chat
+from triphase.cli.chat import talk
 from triphase.errors import DataError, RunError
 from triphase.models.roles import POLICY, REFERENCE
 from triphase.runs import pipeline
+from triphase.runs.conversation import Conversation
 from triphase.runs.opening import open_policy
 
 
@@ -41,7 +42,7 @@ def test_a_turn_that_is_too_long_is_refused_and_not_remembered() -> None:
 
 def test_talking_ends_with_an_empty_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = iter(["sun road", "/new", "rain", ""])
-    chat("embedded:tiny", lambda: next(lines))
+    talk("embedded:tiny", lambda: next(lines))
     assert next(lines, "all read") == "all read"
     assert "Write a message" in capsys.readouterr().out
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triphase.cli.explain import worked_step
 from triphase.cli.main import main
+from triphase.objectives.worked_step import worked_step
 
 EXAMPLE = {
     "reward": 5.0,

@@ -38,7 +38,7 @@ def test_a_model_answers_every_prompt_once(store: str, capsys: pytest.CaptureFix
 
 def test_what_was_stopped_continues_with_the_same_responses(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["label", "sample", store, "embedded:tiny", "--count", "2", "--max-response-tokens", "5"]
-    monkeypatch.setattr("triphase.cli.label_sample._KEPT", 2)
+    monkeypatch.setattr("triphase.runs.store_samples._KEPT", 2)
     whole, calls = sampling.sample_responses, iter(range(9))
 
     def stopped(*given, **options):  # type: ignore[no-untyped-def]
@@ -46,7 +46,7 @@ def test_what_was_stopped_continues_with_the_same_responses(store: str, monkeypa
             raise KeyboardInterrupt
         return whole(*given, **options)
 
-    monkeypatch.setattr(sampling, "sample_responses", stopped)
+    monkeypatch.setattr("triphase.runs.store_samples.sample_responses", stopped)
     assert main(command) == 130
     part = ids(store)
     assert len(part) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from triphase.cli import main as main_module
-from triphase.cli.actions import parse_overrides
+from triphase.cli.arguments import parse_overrides
 from triphase.cli.main import COMMANDS, INTERRUPTED, LABEL_COMMANDS, MISTAKEN, main
 from triphase.errors import SettingsError, TrainingError
 

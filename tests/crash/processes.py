@@ -74,7 +74,7 @@ def start(work: Callable[[], None], log: Path, operations: FileOperations | None
 
 
 def _guarded(work: Callable[[], None], operations: FileOperations | None) -> int:
-    from triphase.training.state import Stopped
+    from triphase.training.stopping import Stopped
 
     try:
         if operations is None:

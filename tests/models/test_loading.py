@@ -13,8 +13,9 @@ from tests.small import random_model, shared_model, stir, tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from triphase.errors import ModelError
+from triphase.models.chain import chain_of
 from triphase.models.checking import check_chain
-from triphase.models.loading import chain_of, load_model
+from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REFERENCE, SharedModel
 from triphase.settings.schema import AdapterSettings, ModelSettings
 from triphase.training.finals import save_policy, save_reward_model

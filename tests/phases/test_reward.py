@@ -15,7 +15,7 @@ from triphase.phases.reward import RewardPhase, calibrate, score_samples
 from triphase.records.types import Pair
 from triphase.settings.schema import OptimizerSettings, RewardSettings
 from triphase.tokens.encoding import EncodedGroup
-from triphase.training.state import Stopped, StopRequest
+from triphase.training.stopping import Stopped, StopRequest
 
 GOOD = 6  # the planted preference: responses with more of this word are better
 

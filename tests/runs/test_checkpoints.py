@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.runs.small_run import do, settings, write_data
 
-from triphase.cli.chat import chat
+from triphase.cli.chat import talk
 from triphase.cli.main import main
 from triphase.models.roles import POLICY
 from triphase.runs import pipeline
@@ -57,7 +57,7 @@ def test_evaluation_chat_and_export_take_it(run: Path, tmp_path: Path, capsys: p
     assert main(["export", str(run), "--to", str(tmp_path / "out"), "--checkpoint", "2"]) == 0
     assert (tmp_path / "out" / "model.safetensors").is_file()
     answers = iter(["sun song", None])
-    chat(str(run), lambda: next(answers), checkpoint=2)
+    talk(str(run), lambda: next(answers), checkpoint=2)
 
 
 def test_a_model_has_no_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:

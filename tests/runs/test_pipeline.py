@@ -9,7 +9,7 @@ from tests.runs.small_run import do, files_of, settings, write_data
 from triphase.errors import DataError, RunError
 from triphase.runs import pipeline
 from triphase.runs.session import Run
-from triphase.training.state import Stopped
+from triphase.training.stopping import Stopped
 
 STEPS = (
     pipeline.run_sft,

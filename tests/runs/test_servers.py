@@ -27,7 +27,7 @@ from triphase.runs.session import Run
 from triphase.settings.loading import settings_from_text
 from triphase.settings.schema import RunSettings
 from triphase.training.finals import load_policy
-from triphase.training.state import Stopped
+from triphase.training.stopping import Stopped
 
 NOBODY = {"labelling": {"source": "none"}}
 PPO = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}

@@ -13,8 +13,9 @@ from torch import nn
 from triphase.errors import RunError
 from triphase.settings.schema import OptimizerSettings
 from triphase.training.checkpoint import kept_steps
-from triphase.training.state import Stopped, StopRequest, TrainingState, drive
+from triphase.training.state import TrainingState, drive
 from triphase.training.step import Updater
+from triphase.training.stopping import Stopped, StopRequest
 
 TOTAL = 12
 

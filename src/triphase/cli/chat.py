@@ -1,62 +1,36 @@
-"""Talking to a run's policy, or to any model: one turn after another, on the terminal."""
+"""Talking to a run's policy, or to any model, on the terminal."""
 
 from collections.abc import Callable
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from triphase.batches.order import seed_of
-from triphase.models.roles import SharedModel
-from triphase.records.types import Message, Prompt
-from triphase.rollouts.decoding import LocalGenerator
-from triphase.rollouts.types import Request
-from triphase.runs.opening import open_any
-from triphase.tokens.encoding import encode_prompt
-
-MAX_RESPONSE_TOKENS = 256
-TEMPERATURE = 0.7
+from triphase.cli import deferred
+from triphase.cli.arguments import Checkpoint
 
 
-class Conversation:
-    """A dialogue with one policy; it remembers all turns."""
-
-    def __init__(self, shared: SharedModel, adapter: str | None, *, max_length: int) -> None:
-        self._shared = shared
-        self._generator = LocalGenerator(shared, adapter=adapter, batch_size=1)
-        self._max_length = max_length
-        self._turns: list[Message] = []
-
-    def say(self, text: str) -> str:
-        """The policy's answer to the next turn."""
-        turns = [*self._turns, Message("user", text)]
-        ids = encode_prompt(Prompt("chat", tuple(turns)), self._shared.template, room=1, max_length=self._max_length)
-        room = min(MAX_RESPONSE_TOKENS, self._max_length - len(ids))
-        request = Request(ids, seed_of(0, "chat", len(turns)))
-        generated = self._generator.generate([request], temperature=TEMPERATURE, max_response_tokens=room)
-        answer = self._shared.template.text(generated[0].ids)
-        self._turns = [*turns, Message("assistant", answer)]  # a turn that was refused is not remembered
-        return answer
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self._turns.clear()
+def chat(
+    model: Annotated[str, Parameter(help="The directory of a run, a model's directory, or a hub id.")],
+    /,
+    *,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Talk to a run's policy, or to any model."""
+    talk(model, checkpoint=checkpoint)
 
 
-def chat(model: str, read: Callable[[], str | None] | None = None, *, checkpoint: int | None = None) -> None:
+def talk(model: str, read: Callable[[], str | None] | None = None, *, checkpoint: int | None = None) -> None:
     """Talk to the PPO policy of a run directory, or to a model directory or hub id. An empty line or Ctrl-D ends."""
     console = Console()
-    conversation = _conversation(model, checkpoint)
+    conversation = deferred.conversation(model, checkpoint)
     console.print("Write a message. /new begins a new conversation, an empty line ends.", style="dim")
     while line := (read or _read)():
         if line.strip() == "/new":
             conversation.forget()
             continue
         console.print(Text(conversation.say(line), style="green"))
-
-
-def _conversation(model: str, checkpoint: int | None) -> Conversation:
-    shared, adapter, max_length = open_any(model, checkpoint)
-    return Conversation(shared, adapter, max_length=max_length)
 
 
 def _read() -> str | None:

@@ -8,12 +8,14 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from triphase.cli.actions import Config, Overrides, settings_of
+from triphase.cli import deferred
+from triphase.cli.arguments import Config, Overrides, settings_of
 from triphase.datacheck.demands import STEPS, require_settings
 from triphase.datacheck.judge import Judge
 from triphase.datacheck.quarantine import Quarantine
 from triphase.datacheck.run_data import drops
-from triphase.datacheck.survey import SHOWN, DataSurvey, survey_data
+from triphase.datacheck.source_survey import SHOWN
+from triphase.datacheck.survey import DataSurvey, survey_data
 from triphase.datacheck.survey_tables import print_survey
 from triphase.datacheck.tokenizer_checks import hazards_of, token_count
 from triphase.errors import DataError
@@ -32,7 +34,7 @@ def check(
 ) -> None:
     """Read the configuration and every record of its data, before any model is loaded."""
     settings = settings_of(config, overrides)
-    count, judge = token_count(settings), Judge(settings)
+    count, judge = token_count(settings), Judge(settings, deferred.check_model)
     if quarantine is None:
         survey = survey_data(settings, count, examine=judge.problem)
     else:

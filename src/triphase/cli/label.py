@@ -14,13 +14,20 @@ from typing import Literal
 
 from rich.console import Console
 
+from triphase.demo.registry import gold_of
 from triphase.errors import SettingsError, TriphaseError
+from triphase.labeling.exchange import exporting, importing
 from triphase.labeling.quality.labeling_statistics import collect
-from triphase.labeling.simulation.simulated import Gold
+from triphase.labeling.quality.stats_text import print_statistics
+from triphase.labeling.simulation.simulate_http import simulate_over_http
+from triphase.labeling.simulation.simulated import Gold, SimulatedLabelers
+from triphase.labeling.web import serving
+from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
 from triphase.labeling.work import accounts, invitations, item_plan
 from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.visible import visible
+from triphase.settings.loading import load_settings
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store, open_store
 
@@ -56,8 +63,6 @@ def serve(
         address: how people reach the page, where that differs; a proxy needs it.
         create: make the store where there is none.
     """
-    from triphase.labeling.web import serving
-    from triphase.labeling.web.application import create_application
 
     serving.check_safe(host, certificate, behind_proxy, address)
     serving.check_certificate(certificate, key)
@@ -101,7 +106,6 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
         files: what to import; the format follows from the columns. Importing again adds nothing.
         heldout_share: share of the prompts kept for evaluation where records do not say their split.
     """
-    from triphase.labeling.exchange import importing
 
     settings, seed = settings_of_store(run_or_store)
     is_new = not has_store(run_or_store)
@@ -130,7 +134,6 @@ def export_file(
         path: the file to write, .jsonl or .parquet.
         format: comparisons as TRL reads them; rankings, one line for each answer; store, everything (.jsonl).
     """
-    from triphase.labeling.exchange import exporting
 
     with opened(run_or_store, must_exist=True) as store:
         done = exporting.export_file(store, path, format)
@@ -141,7 +144,6 @@ def export_file(
 
 def stats(run_or_store: str, /) -> None:
     """Print what the lead's page shows: progress, agreement, and each labeler's record."""
-    from triphase.labeling.quality.stats_text import print_statistics
 
     with opened(run_or_store, must_exist=True) as store:
         print_statistics(collect(store, time.time()), console)
@@ -165,11 +167,6 @@ def simulate(
         seed: fixes their choices.
         think_seconds: pause between two answers of one labeler.
     """
-    from triphase.labeling.quality.stats_text import print_statistics
-    from triphase.labeling.simulation.simulate_http import simulate_over_http
-    from triphase.labeling.simulation.simulated import SimulatedLabelers
-    from triphase.labeling.web import serving
-    from triphase.labeling.web.application import create_application
 
     if labelers < 1:
         raise SettingsError(f"--labelers {labelers}: at least one labeler is needed")
@@ -243,7 +240,6 @@ def settings_of_store(run_or_store: str) -> tuple[LabelingSettings, int]:
     config = config if config.is_dir() else config.parent
     if "://" in run_or_store or not (config / "config.yaml").is_file():
         return LabelingSettings(), 0
-    from triphase.settings.loading import load_settings
 
     settings = load_settings(config)
     return settings.labelling, settings.seed
@@ -254,6 +250,5 @@ def _gold(name: str) -> Gold:
         return lambda _prompt, response, _finished: (
             int.from_bytes(hashlib.sha256(response.encode()).digest()[:4], "big") / 2**31 - 1.0
         )
-    from triphase.demo.registry import gold_of
 
     return gold_of(name)

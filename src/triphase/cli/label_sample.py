@@ -3,15 +3,10 @@
 import time
 from pathlib import Path
 
+from triphase.cli import deferred
 from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import TriphaseError
 from triphase.labeling.work import item_plan
-from triphase.monitoring.progress import progress_for
-
-_AT_ONCE = 64
-"""Responses that are generated side by side."""
-_KEPT = 8 * _AT_ONCE
-"""Responses after which what is done is kept."""
 
 
 def sample(
@@ -47,27 +42,16 @@ def sample(
         have = {response.id for response in store.responses()}
         missing = [prompt for prompt in prompts if any(f"{prompt.id}/{called}/{n}" not in have for n in range(count))]
         if missing:
-            from triphase.phases.sampling import sample_responses
-            from triphase.runs.opening import open_any
-
-            shared, adapter, max_length = open_any(model)
-            step = max(1, _KEPT // count)
-            with progress_for().track(f"sampling from {called}", len(missing) * count, unit="responses") as track:
-                for start in range(0, len(missing), step):
-                    found = sample_responses(
-                        shared,
-                        missing[start : start + step],
-                        adapter=adapter,
-                        model=called,
-                        count=count,
-                        temperature=temperature,
-                        max_response_tokens=max_response_tokens,
-                        max_length=max_length,
-                        batch_size=_AT_ONCE,
-                        seed=seed,
-                        on_finished=track.advance,
-                    )
-                    store.add_responses(response for _, response, _ in found if response.id not in have)
+            deferred.sample_into(
+                store,
+                model,
+                missing,
+                called=called,
+                count=count,
+                temperature=temperature,
+                max_response_tokens=max_response_tokens,
+                seed=seed,
+            )
         settings, order = settings_of_store(run_or_store)
         item_plan.make_items(store, settings, seed=order, now=time.time())
     say(f"{called}: {count} responses to each of {len(prompts)} prompts, {len(missing)} of them new.")

@@ -4,14 +4,14 @@ The labeling application never imports torch; so the scores are computed here, k
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
+from triphase.cli import deferred
+from triphase.cli.arguments import require_run
 from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import RunError
 from triphase.labeling.work import audit, item_plan
 from triphase.labeling.work.invitations import OPERATOR
-from triphase.records.types import Prompt, Response
 
 
 def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None:
@@ -22,8 +22,6 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
         reward_runs: runs whose reward models score; several are an ensemble. Without one, the run itself.
         again: score also what has a score by the same run.
     """
-    from triphase.cli.actions import require_run
-
     wanted = list(reward_runs) or [Path(run_or_store)]
     for path in wanted:
         if not (require_run(path) / "reward" / "final").is_dir():
@@ -37,7 +35,7 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
         responses, known = store.responses(), {} if again else store.scores()
         for path, name in zip(wanted, names, strict=True):
             new = [one for one in responses if name not in known.get(one.id, ())]
-            found = scores_by(path, [(prompts[one.prompt_id], one) for one in new])
+            found = deferred.scores_by(path, [(prompts[one.prompt_id], one) for one in new])
             store.add_scores(name, found)
             say(f"{len(found)} responses scored by {name}.")
         item_plan.make_items(store, settings, seed=seed, now=time.time())
@@ -51,33 +49,3 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
         f"{waiting} items that nobody has begun are ordered anew: the least certain first, "
         f"{settings.random_share:.0%} of them at random (labelling.random_share)."
     )
-
-
-def scores_by(path: Path, given: Sequence[tuple[Prompt, Response]]) -> dict[str, float]:
-    """The scores of a run's reward model by response id; its calibration makes those of several runs comparable.
-
-    A response without tokens gets no score.
-
-    Raises:
-        DataError: a prompt with its response passes the run's `model.max_length`.
-    """
-    from triphase.phases.reward import score_samples
-    from triphase.runs.opening import open_run
-    from triphase.tokens.encoding import Encoded, encode_prompt
-    from triphase.training.finals import load_reward_model
-
-    if not given:
-        return {}
-    run = open_run(path)
-    shared = run.model()
-    load_reward_model(shared, run.part("reward", "final"))
-    template, limit = shared.template, run.settings.model.max_length
-    ids: list[str] = []
-    samples: list[Encoded] = []
-    for prompt, response in given:
-        answer = tuple(template.response_ids(response.text, finished=response.finished))
-        if answer:
-            ids.append(response.id)
-            samples.append(Encoded(encode_prompt(prompt, template, room=len(answer), max_length=limit), answer))
-    found = score_samples(shared, samples, max_tokens=run.settings.reward.microbatch_tokens).tolist()
-    return dict(zip(ids, found, strict=True))

@@ -22,18 +22,18 @@ from triphase.records.visible import visible
 DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("demo", "actions:demo", "The whole of RLHF on the embedded model and data."),
-    ("run", "actions:run", "Every step of one configuration, from demonstrations to the report."),
+    ("demo", "demo:demo", "The whole of RLHF on the embedded model and data."),
+    ("run", "run:run", "Every step of one configuration, from demonstrations to the report."),
     ("check", "check:check", "Read the configuration and every record of its data, before any model is loaded."),
     ("plan", "plan:plan", "What each phase will need, before anything runs: memory by part, time, and what to lower."),
-    ("sft", "actions:sft", "Phase 1: supervised fine-tuning."),
-    ("sample", "actions:sample", "Sample the responses that people rank."),
-    ("reward", "actions:reward", "Phase 2: the reward model, from the rankings."),
-    ("ppo", "actions:ppo", "Phase 3: PPO against the reward model."),
-    ("evaluate", "actions:evaluate", "Compare the policies on held-out prompts."),
-    ("report", "actions:report", "Write report.html and summary.json of a run again."),
-    ("chat", "actions:chat", "Talk to a run's policy, or to any model."),
-    ("export", "actions:export", "Merge a run's policy into an ordinary checkpoint."),
+    ("sft", "phases:sft", "Phase 1: supervised fine-tuning."),
+    ("sample", "phases:sample", "Sample the responses that people rank."),
+    ("reward", "phases:reward", "Phase 2: the reward model, from the rankings."),
+    ("ppo", "phases:ppo", "Phase 3: PPO against the reward model."),
+    ("evaluate", "phases:evaluate", "Compare the policies on held-out prompts."),
+    ("report", "report:report", "Write report.html and summary.json of a run again."),
+    ("chat", "chat:chat", "Talk to a run's policy, or to any model."),
+    ("export", "export:export", "Merge a run's policy into an ordinary checkpoint."),
     ("explain", "explain:explain", "One PPO update, number by number."),
 )
 LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (

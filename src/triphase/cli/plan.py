@@ -1,17 +1,20 @@
 """What each phase will need, before anything runs: memory by part, time, and what to lower where it does not fit."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from triphase.cli.actions import Config, Overrides, settings_of
+from triphase.cli import deferred
+from triphase.cli.arguments import Config, Overrides, settings_of
 from triphase.errors import RunError
-from triphase.planning.plan import Plan, as_json, make_plan
-from triphase.planning.shortage import shortage, size_text
+from triphase.planning.wording import shortage, size_text
 from triphase.records.files import write_json
+
+if TYPE_CHECKING:
+    from triphase.planning.plan import Plan
 
 
 def plan(
@@ -22,9 +25,9 @@ def plan(
 ) -> None:
     """What each phase will need, before anything runs: memory by part, time, and what to lower."""
     settings = settings_of(config, overrides)
-    found = make_plan(settings)
+    found = deferred.make_plan(settings)
     if json_file is not None:
-        write_json(json_file, as_json(found))
+        write_json(json_file, found.as_json())
     console = Console(soft_wrap=True, highlight=False)
     console.print(_weights(found))
     console.print(_phases(found))
@@ -33,11 +36,11 @@ def plan(
             console.print(f"{phase.phase}: {setting} saves about {size_text(saved)}")
     too_large = [phase for phase in found.phases if phase.peak.total > found.allowed]
     if too_large:
-        raise RunError("; ".join(shortage(as_json(found), phase.phase) for phase in too_large))
+        raise RunError("; ".join(shortage(found.as_json(), phase.phase) for phase in too_large))
     console.print(f"all phases fit: {size_text(found.allowed)} are allowed or there")
 
 
-def _weights(found: Plan) -> Table:
+def _weights(found: "Plan") -> Table:
     table = Table(title="what parameters take", title_justify="left")
     for heading in ("part", "number type", "numbers", "bytes each", "in all"):
         table.add_column(heading, justify="left" if heading in ("part", "number type") else "right")
@@ -46,16 +49,13 @@ def _weights(found: Plan) -> Table:
     return table
 
 
-def _phases(found: Plan) -> Table:
-    from triphase.planning.footprint import PARTS
-
+def _phases(found: "Plan") -> Table:
     table = Table(title="at the peak of each phase", title_justify="left")
     table.add_column("part")
     for phase in found.phases:
         table.add_column(phase.phase, justify="right")
-    for part in PARTS:
-        if any(phase.peak.parts.get(part) for phase in found.phases):
-            table.add_row(part, *(size_text(phase.peak.parts.get(part, 0.0)) for phase in found.phases))
+    for part in found.parts:
+        table.add_row(part, *(size_text(phase.peak.parts.get(part, 0.0)) for phase in found.phases))
     table.add_section()
     table.add_row("peak", *(size_text(phase.peak.total) for phase in found.phases), style="bold")
     table.add_row("when", *(phase.peak.name for phase in found.phases))

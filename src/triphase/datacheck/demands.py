@@ -13,6 +13,8 @@ from triphase.datacheck.run_data import RunData
 from triphase.demo.registry import gold_of
 from triphase.errors import DataError, SettingsError
 from triphase.records.types import Split
+from triphase.rollouts.client import JsonClient
+from triphase.rollouts.scorer import RemoteScorer
 from triphase.settings.schema import RunSettings
 
 STEPS = ("sft", "sampling", "labelling", "reward", "ppo", "evaluation")
@@ -160,8 +162,6 @@ _DEMANDS: dict[str, Callable[[RunSettings, Holdings], Iterator[str]]] = {
 
 
 def _open_servers(settings: RunSettings) -> None:
-    from triphase.rollouts.client import JsonClient
-    from triphase.rollouts.scorer import RemoteScorer
 
     for arm in (None, *settings.arms):
         scorer = settings.ppo_of(arm).scorer

@@ -10,6 +10,7 @@ from triphase.errors import DataError, ModelError
 from triphase.records.reading import Located
 from triphase.records.types import Comparison, Demonstration, Message, Prompt, RankedGroup, Split
 from triphase.settings.schema import RunSettings
+from triphase.tokens.encoding import encode_demonstrations, encode_groups, encode_prompt
 
 if TYPE_CHECKING:
     from triphase.tokens.encoding import Encoded
@@ -53,7 +54,6 @@ class Examiner:
         Raises:
             DataError: the template refuses it, it has no tokens, or it is too long.
         """
-        from triphase.tokens.encoding import encode_demonstrations
 
         try:
             return encode_demonstrations([item.record], self.template, max_length=self._limit)[0]
@@ -66,7 +66,6 @@ class Examiner:
         Raises:
             DataError: the template refuses it, it has no tokens, or it is too long.
         """
-        from triphase.tokens.encoding import encode_prompt
 
         prompt = item.record
         try:
@@ -80,7 +79,6 @@ class Examiner:
         Raises:
             DataError: the template refuses its prompt, an answer has no tokens, or it is too long.
         """
-        from triphase.tokens.encoding import encode_groups
 
         record = item.record
         group = RankedGroup(record.prompt, (record.chosen, record.rejected), (True, True), ())

@@ -2,14 +2,15 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from triphase.datacheck.demands import STEPS, Holdings, demands, holdings_of
 from triphase.datacheck.examiner import Examiner
-from triphase.datacheck.opening import check_model
 from triphase.datacheck.run_data import RunData, drops
-from triphase.datacheck.survey import DataSurvey, SourceSurvey
+from triphase.datacheck.source_survey import SourceSurvey
+from triphase.datacheck.survey import DataSurvey
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.errors import DataError, TriphaseError
 from triphase.records.reading import Located
@@ -22,8 +23,10 @@ EXACT_BYTES = 8 << 20
 class Judge:
     """Says of each record whether the model can take it, and at the end whether a run would begin."""
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, check_model: Callable[[RunSettings], None]) -> None:
+        """``check_model`` refuses a model that a run would refuse, as far as can be known here."""
         self._settings = settings
+        self._check_model = check_model
         self.exact = _bytes_of(settings) <= EXACT_BYTES
         self._refusal: TriphaseError | None = None
         self._examiner: Examiner | None = None
@@ -51,7 +54,7 @@ class Judge:
             raise DataError(problem)
         if not self._can_look:
             return "settings and records can be read; the model was not looked at, since transformers is not installed"
-        check_model(settings)
+        self._check_model(settings)
         if survey.refused and not drops(settings):
             return "the other records are in order; with `data.on_bad_record: drop` a run leaves those out too"
         if not self.exact:

@@ -1,12 +1,13 @@
 """Models by the names that settings use, embedded ones included."""
 
-import importlib.util
 from pathlib import Path
 
 from triphase.demo.registry import PREFIX, model_directory, public_name, require_embedded
 from triphase.errors import TriphaseError
+from triphase.models.chain import base_of, is_adapter
+from triphase.models.files import check_files
+from triphase.models.places import directory_of
 from triphase.settings.loading import RUN_CONFIG, load_settings
-from triphase.settings.schema import RunSettings
 
 
 def place_of(name: str, adapter: Path | None = None) -> str:
@@ -33,37 +34,12 @@ def _model_of_run(config: Path) -> str | None:
         return None  # of another version, or no run's: the adapter's own word stands
 
 
-def check_model(settings: RunSettings) -> None:
-    """Refuse a model that `run` would refuse, as far as that is known without reading its weights.
-
-    Looked at are: that it exists, its configuration and architecture, the tokenizer, `adapters.layers` and `targets`
-    against its layers, `model.max_length` against learned positions, and the names, shapes and sizes of all weights
-    by the headers of their files. Of a hub id that is not on this machine, configuration and tokenizer are fetched.
-    Without the libraries of `triphase[train]` only the files are looked at.
-
-    Raises:
-        ModelError, SettingsError: names the file, tensor or setting, and the remedy.
-    """
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
-        place_without_torch(settings.model.name)
-        return
-    from triphase.models.checking import check_chain
-    from triphase.models.loading import chain_of, choose_device
-
-    choose_device(settings.model.device)
-    chain = chain_of(settings.model, place_of)
-    check_chain(chain, settings.adapters, max_length=settings.model.max_length)
-
-
 def place_without_torch(name: str) -> None:
     """Refuse a directory that holds no model.
 
     Raises:
         ModelError, SettingsError: what is wrong with it.
     """
-    from triphase.models.files import check_files
-    from triphase.models.merging import base_of, is_adapter
-    from triphase.models.places import directory_of
 
     if name.startswith(PREFIX):
         require_embedded(name)

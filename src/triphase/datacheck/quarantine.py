@@ -3,7 +3,7 @@
 import json
 from typing import IO
 
-from triphase.datacheck.survey import SourceSurvey
+from triphase.datacheck.source_survey import SourceSurvey
 from triphase.errors import DataError
 from triphase.records.lines import RecordError
 

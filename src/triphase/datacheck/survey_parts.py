@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from triphase.datacheck.survey import Examine, Refused, Seen, SourceSurvey, distinct, survey_source
+from triphase.datacheck.source_survey import Examine, Refused, Seen, SourceSurvey, distinct, survey_source
 from triphase.errors import DataError
 from triphase.records.lines import Part, RecordError
 from triphase.settings.schema import SourceSettings

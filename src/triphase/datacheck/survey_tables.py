@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from triphase.datacheck.survey import DataSurvey, SourceSurvey
+from triphase.datacheck.source_survey import SourceSurvey
+from triphase.datacheck.survey import DataSurvey
 
 _COUNTS = ("records", "held out", "repeated", "near-empty", "too long", "refused")
 _KINDS_SHOWN = 6

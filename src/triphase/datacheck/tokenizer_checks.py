@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from triphase.datacheck.lengths import TokenCount
 from triphase.datacheck.opening import place_of
 from triphase.errors import ModelError, TriphaseError
+from triphase.models.chain import chain_of
+from triphase.models.opening import open_config, open_tokenizer
 from triphase.settings.schema import ModelSettings, RunSettings
-
-if TYPE_CHECKING:
-    from triphase.tokens.template import Template
+from triphase.tokens.template import Template
 
 
 def token_count(settings: RunSettings) -> TokenCount | None:
@@ -44,17 +44,13 @@ def hazards_of(settings: RunSettings) -> list[str]:
     return list(_hazards(tokenizer, settings.model))
 
 
-def open_template(settings: ModelSettings) -> "Template":
+def open_template(settings: ModelSettings) -> Template:
     """How the model's own template and tokenizer write conversations.
 
     Raises:
         ModelError: they cannot be opened, or do not work.
     """
     try:
-        from triphase.models.loading import chain_of
-        from triphase.models.opening import open_config, open_tokenizer
-        from triphase.tokens.template import Template
-
         chain = chain_of(settings, place_of)
         template = Template.of(open_tokenizer(chain.tokenizer, settings), settings)
         rows = getattr(open_config(chain.base, chain.settings).get_text_config(), "vocab_size", None)
@@ -78,14 +74,11 @@ def _light_count(path: Path) -> TokenCount:
 
 
 def _opened(settings: ModelSettings) -> Any:
-    from triphase.models.loading import chain_of
-    from triphase.models.opening import open_tokenizer
 
     return open_tokenizer(chain_of(settings, place_of).tokenizer, settings)
 
 
 def _hazards(tokenizer: Any, settings: ModelSettings) -> list[str]:
-    from triphase.tokens.template import Template
 
     found = []
     if tokenizer.pad_token_id is None:

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from triphase.demo.gold import warm_gold
+from triphase.demo.smollm import smollm2_directory
+from triphase.demo.tiny import grammar_gold, tiny_directory
 from triphase.errors import SettingsError
 
 PREFIX = "embedded:"
@@ -28,8 +31,6 @@ def model_directory(name: str) -> Path:
     Raises:
         SettingsError: there is no such embedded model.
     """
-    from triphase.demo.smollm import smollm2_directory
-    from triphase.demo.tiny import tiny_directory
 
     return smollm2_directory() if require_embedded(name) == "smollm2" else tiny_directory() / "model"
 
@@ -53,9 +54,6 @@ def public_name(name: str) -> tuple[str, str]:
 def gold_of(name: str) -> Callable[[str, str, bool], float]:
     """The gold score ``warm`` or ``grammar``: (prompt, response, finished) → number."""
     if name == "grammar":
-        from triphase.demo.tiny import grammar_gold
-
         return grammar_gold
-    from triphase.demo.gold import warm_gold
 
     return warm_gold

@@ -10,7 +10,7 @@ from torch import nn
 from triphase.errors import ModelError
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
-from triphase.models.loading import Chain
+from triphase.models.chain import Chain
 from triphase.models.opening import open_config, open_tokenizer, open_weights
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template

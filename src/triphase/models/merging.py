@@ -12,47 +12,9 @@ from typing import Any
 import torch
 
 from triphase.errors import ModelError
-from triphase.models.files import ADAPTER_CONFIG, named, read_object, tensor_sizes
+from triphase.models.chain import ADAPTER_WEIGHTS
+from triphase.models.files import ADAPTER_CONFIG, named
 from triphase.models.opening import opening
-
-_WEIGHTS = "adapter_model.safetensors"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-
-
-def is_adapter(directory: Path | None) -> bool:
-    """Whether a directory holds an adapter and no whole model."""
-    return directory is not None and (directory / ADAPTER_CONFIG).is_file()
-
-
-def has_tokenizer(directory: Path) -> bool:
-    """Whether an adapter's directory has a tokenizer of its own."""
-    return any((directory / name).is_file() for name in _TOKENIZER_FILES)
-
-
-def base_of(directory: Path) -> str:
-    """The base that an adapter names, after a look at its files.
-
-    Raises:
-        ModelError: it is no low-rank adapter of a language model, it names no base, or its file is damaged.
-    """
-    path = directory / ADAPTER_CONFIG
-    config = read_object(path)
-    if config.get("task_type") == "SEQ_CLS":
-        raise ModelError(
-            f"model.name: {directory} is the adapter of a reward model, which writes no text; name a policy's"
-        )
-    if config.get("peft_type") != "LORA":
-        raise ModelError(
-            f"model.name: {path}: peft_type {str(config.get('peft_type'))[:40]} cannot be merged; only LORA"
-        )
-    base = config.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise ModelError(f"model.name: {path}: names no base_model_name_or_path; write there which model it belongs to")
-    if not (directory / _WEIGHTS).is_file():
-        pickled = " (adapter_model.bin is a pickle, which is never opened)" if _has_pickle(directory) else ""
-        raise ModelError(f"model.name: {directory} has no {_WEIGHTS}{pickled}; save the adapter again with peft")
-    tensor_sizes(directory / _WEIGHTS)
-    return base
 
 
 @torch.no_grad()
@@ -66,7 +28,7 @@ def merged(model: Any, directory: Path) -> Any:
     from safetensors.torch import load_file
 
     with opening("the adapter", str(directory)):
-        held = load_file(directory / _WEIGHTS)
+        held = load_file(directory / ADAPTER_WEIGHTS)
     broken = [name for name, value in held.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise ModelError(f"model.name: {directory}: {named(broken)}: not finite; use an earlier checkpoint")
@@ -83,7 +45,3 @@ def merged(model: Any, directory: Path) -> Any:
         )
     with opening("the adapter", str(directory)):
         return wrapped.merge_and_unload(safe_merge=True)
-
-
-def _has_pickle(directory: Path) -> bool:
-    return (directory / "adapter_model.bin").is_file()

@@ -30,8 +30,9 @@ from triphase.rollouts.types import Generated, Generator, Request
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.inspection import keep_bad_batch, tensors_of
-from triphase.training.state import Emit, StopRequest, TrainingState, drive
+from triphase.training.state import Emit, TrainingState, drive
 from triphase.training.step import Updater
+from triphase.training.stopping import StopRequest
 
 # The metric under which a tensor that is not finite is reported.
 _SHOWN_AS = {

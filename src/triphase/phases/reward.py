@@ -34,8 +34,9 @@ from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.checkpoint import kept_steps
 from triphase.training.inspection import keep_bad_batch, tensors_of
 from triphase.training.linear import choose_penalty, fit_count, fit_linear_scores
-from triphase.training.state import Emit, StopRequest, TrainingState, drive
+from triphase.training.state import Emit, TrainingState, drive
 from triphase.training.step import Updater
+from triphase.training.stopping import StopRequest
 
 _log = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from triphase.phases.heldout import HELDOUT_LOOKS, is_looked_at
 from triphase.settings.schema import SupervisedSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.inspection import keep_bad_batch, tensors_of
-from triphase.training.state import Emit, StopRequest, TrainingState, drive
+from triphase.training.state import Emit, TrainingState, drive
 from triphase.training.step import Updater
+from triphase.training.stopping import StopRequest
 
 
 class SupervisedPhase:

@@ -69,21 +69,6 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def load_code() -> None:
-    """Load the code that phases load on their way (80 MB with the optimizer alone): it counts as the process's own."""
-    import torch
-
-    import triphase.phases.ppo
-    import triphase.phases.reward
-    import triphase.phases.sft
-    import triphase.store  # noqa: F401 - loaded, not used
-
-    a = torch.nn.Parameter(torch.ones(256, 256))
-    optimizer = torch.optim.AdamW([a])
-    (a @ a).sum().backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-
-
 def restart_peak() -> float:
     """The peak of this process so far, in GB; freed memory is given back, and the peak is counted anew from there.
 

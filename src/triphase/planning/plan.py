@@ -2,21 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from triphase.batches.order import permutation
 from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData
 from triphase.errors import ModelError
-from triphase.planning.memory import available_gb, give_back, load_code, resident_bytes
+from triphase.models.chain import chain_of
+from triphase.models.loading import choose_device, choose_dtype
+from triphase.models.opening import open_config, open_tokenizer
+from triphase.planning.footprint import PARTS, Footprint, Planner
+from triphase.planning.memory import available_gb, give_back, resident_bytes
+from triphase.planning.microbatches import Work
 from triphase.planning.rates import Rates, measure_rates
+from triphase.planning.remedies import remedies_of
+from triphase.planning.warm_up import load_code
+from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Comparison, Prompt
 from triphase.settings.schema import ModelSettings, RunSettings
-
-if TYPE_CHECKING:
-    from triphase.planning.footprint import Footprint
-    from triphase.planning.microbatches import Work
-    from triphase.planning.workload import Lengths, Workload
-    from triphase.tokens.template import Template
+from triphase.tokens.template import Template
 
 FILE_NAME = "plan.json"
 _SAMPLED = 2000
@@ -33,14 +37,40 @@ class Plan:
         rates: of this machine.
     """
 
-    phases: "list[Footprint]"
+    phases: list[Footprint]
     weights: list[tuple[str, str, float, float, float]]
     allowed: float
     rates: Rates
 
-    def seconds(self, phase: "Footprint") -> float:
+    def seconds(self, phase: Footprint) -> float:
         """The time of a phase, roughly."""
         return self.rates.seconds(phase.flops)
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of which some phase has any at its peak."""
+        return [part for part in PARTS if any(phase.peak.parts.get(part) for phase in self.phases)]
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain values: the peak of each phase by part, what to lower, and the parameters."""
+        return {
+            "allowed_bytes": self.allowed,
+            "phases": {
+                found.phase: {
+                    "peak_bytes": found.peak.total,
+                    "moment": found.peak.name,
+                    "parts": {part: found.peak.parts.get(part, 0.0) for part in PARTS},
+                    "remedies": [[setting, saved] for setting, saved in found.remedies],
+                    "flops": found.flops,
+                    "seconds": self.seconds(found),
+                }
+                for found in self.phases
+            },
+            "parameters": [
+                {"part": part, "dtype": dtype, "numbers": numbers, "bytes_each": each, "bytes": total}
+                for part, dtype, numbers, each, total in self.weights
+            ],
+        }
 
 
 def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan:
@@ -51,12 +81,6 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
         DataError: a record cannot be read, or is too long.
     """
     import torch
-
-    from triphase.models.loading import choose_device, choose_dtype
-    from triphase.planning.footprint import Planner
-    from triphase.planning.microbatches import Work
-    from triphase.planning.remedies import remedies_of
-    from triphase.tokens.template import Template
 
     config, tokenizer = _opened(settings.model)
     load = workload(settings, Template.of(tokenizer, settings.model))
@@ -89,33 +113,8 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     return Plan(phases, _weights(settings, work), allowed, rates)
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values: the peak of each phase by part, what to lower, and the parameters."""
-    from triphase.planning.footprint import PARTS
-
-    return {
-        "allowed_bytes": plan.allowed,
-        "phases": {
-            found.phase: {
-                "peak_bytes": found.peak.total,
-                "moment": found.peak.name,
-                "parts": {part: found.peak.parts.get(part, 0.0) for part in PARTS},
-                "remedies": [[setting, saved] for setting, saved in found.remedies],
-                "flops": found.flops,
-                "seconds": plan.seconds(found),
-            }
-            for found in plan.phases
-        },
-        "parameters": [
-            {"part": part, "dtype": dtype, "numbers": numbers, "bytes_each": each, "bytes": total}
-            for part, dtype, numbers, each, total in plan.weights
-        ],
-    }
-
-
-def workload(settings: RunSettings, template: "Template") -> "Workload":
+def workload(settings: RunSettings, template: Template) -> Workload:
     """The lengths of the records that the settings name, of an even sample of each kind."""
-    from triphase.planning.workload import Lengths, Workload
 
     data = RunData(settings)
     shown = [item for source in data.demonstrations() for item in source]
@@ -145,32 +144,28 @@ def workload(settings: RunSettings, template: "Template") -> "Workload":
     )
 
 
-def _expected(demonstrations: "Lengths", limit: int) -> list[int]:
+def _expected(demonstrations: Lengths, limit: int) -> list[int]:
     """How long sampled responses will be: as the demonstrations that the policy has learned from, up to the limit.
 
     Without demonstrations they are as long as they may be.
     """
-    from triphase.batches.order import permutation
 
     shown = [min(record[1], limit) for record in demonstrations.sampled]
     return [shown[index] for index in permutation(len(shown), 0, "plan", "responses")] or [limit]
 
 
-def _lengths(items: Sequence[Any], measure: Any) -> "Lengths":
-    from triphase.planning.workload import Lengths
+def _lengths(items: Sequence[Any], measure: Any) -> Lengths:
 
     every = max(1, len(items) // _SAMPLED)
     return Lengths([measure(item) for item in items[::every]], len(items))
 
 
-def _prompt(prompt: Prompt, template: "Template") -> int:
+def _prompt(prompt: Prompt, template: Template) -> int:
     return len(template.prompt_ids(prompt.messages))
 
 
 def _opened(settings: ModelSettings) -> tuple[Any, Any]:
     """Configuration and tokenizer of a model, without its weights, which need not be there."""
-    from triphase.models.loading import chain_of
-    from triphase.models.opening import open_config, open_tokenizer
 
     chain = chain_of(settings, place_of, weights=False)
     return open_config(chain.base, chain.settings), open_tokenizer(chain.tokenizer, settings)
@@ -186,7 +181,7 @@ def _warm_up(config: Any, dtype: Any) -> None:
         AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
 
 
-def _weights(settings: RunSettings, work: "Work") -> list[tuple[str, str, float, float, float]]:
+def _weights(settings: RunSettings, work: Work) -> list[tuple[str, str, float, float, float]]:
     kind, each = str(work.dtype).removeprefix("torch."), float(work.dtype.itemsize)
     adapter, heads = float(work.adapter_numbers), 2.0 * (work.hidden_size + 1)
     trained = float(work.base_numbers) if settings.sft.method == "full" else adapter

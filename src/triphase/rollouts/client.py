@@ -9,17 +9,21 @@ import json
 import os
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from triphase import __version__
 from triphase.errors import ServerError
 from triphase.rollouts.redaction import shown
 from triphase.settings.services import ServiceSettings
 
-if TYPE_CHECKING:
+try:
     import httpcore
 
-    from triphase.rollouts.network import Exchanges
+    from triphase.rollouts.network import DeadlineBackend, Exchanges
+except ImportError:  # told where a client is made; settings and messages need none
+    _HAS_HTTPCORE = False
+else:
+    _HAS_HTTPCORE = True
 
 _REMEDY = "then give the same command again; what is finished is kept"
 _READ_OF = 4096
@@ -186,14 +190,10 @@ class JsonClient:
         return headers if self._token is None else headers | {"Authorization": f"Bearer {self._token}"}
 
     def _open(self, check: Callable[[], None]) -> "tuple[Exchanges, httpcore.ConnectionPool]":
-        try:
-            import httpcore
-
-            from triphase.rollouts.network import DeadlineBackend, Exchanges
-        except ImportError:
+        if not _HAS_HTTPCORE:
             raise ServerError(
                 f"{self._setting} needs the package httpcore; install it with: pip install 'triphase[vllm]'"
-            ) from None
+            )
         exchanges = Exchanges(check)
         pool = httpcore.ConnectionPool(
             max_connections=None,

@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,13 @@ class RunDirectory:
 
     Attributes:
         notes: what differs from the run as it was begun and may, for the log.
+        shortage_of: what a phase that ran out of memory needs, and what to lower, as far as whoever runs it can tell.
     """
 
     def __init__(self, settings: RunSettings) -> None:
         self.settings = settings
         self.path = expanded(settings.output) / settings.name
-        self.process_bytes: float | None = None
+        self.shortage_of: Callable[[str], str | None] = lambda phase: None
         self.notes: list[str] = []
         self._lock: int | None = None
         self._peak = 0.0
@@ -172,7 +173,7 @@ class RunDirectory:
         self.restart_peak()
         _log.info("%s begins", phase)
         try:
-            with memory_errors(phase, lambda: self._planned(phase)):
+            with memory_errors(phase, lambda: self.shortage_of(phase)):
                 yield
         except BaseException:
             with suppress(RunError):  # the error of the block is the one to be told
@@ -204,11 +205,6 @@ class RunDirectory:
     def restart_peak(self) -> None:
         """Count the peak of memory anew: what opening a model took is not what its phase takes."""
         self._peak = max(self._peak, restart_peak())
-
-    def _planned(self, phase: str) -> str | None:
-        from triphase.planning.shortage import shortage_of
-
-        return shortage_of(self.settings, phase, self.process_bytes)
 
     def timings(self) -> dict[str, Any]:
         """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from triphase.errors import DataError
 from triphase.records.types import RankedGroup
 from triphase.store import Store
+from triphase.tokens.encoding import without_empty
 
 if TYPE_CHECKING:
     from triphase.tokens.template import Template
@@ -35,7 +36,6 @@ def usable_groups(
     Raises:
         DataError: none is left to train on.
     """
-    from triphase.tokens.encoding import without_empty
 
     (trained, lost), (kept, more) = without_empty(groups, template), without_empty(heldout, template)
     if lost + more:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from triphase.batches.order import microbatches
+from triphase.batches.padding import pad_batch
 from triphase.errors import RunError
 from triphase.models.roles import POLICY
 from triphase.monitoring.sums import is_changed, seal_phase
@@ -185,8 +187,6 @@ def _rows(
 @torch.no_grad()
 def sequence_kl(run: Run, shared: "SharedModel", adapter: str, samples: Sequence[Encoded]) -> list[float]:
     """Σ_t log π(y_t) − log π_ref(y_t) of each response: its k1 estimate of the divergence from the reference."""
-    from triphase.batches.order import microbatches
-    from triphase.batches.padding import pad_batch
 
     reference = run.reference_adapter
     found = [0.0] * len(samples)

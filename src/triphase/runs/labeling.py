@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from triphase.errors import WaitingForPeople
+from triphase.labeling.exchange.importing import import_comparisons
 from triphase.labeling.quality.agreement import pairwise_agreement, ranking_alpha
 from triphase.labeling.simulation.simulated import SimulatedLabelers, simulate_rankings
 from triphase.objectives.calibration import noise_ceiling_from_agreement
@@ -44,8 +45,6 @@ def label(run: Run) -> None:
 def _import_preferences(run: Run, store: Store) -> None:
     comparisons = run.data.comparisons()
     if comparisons:
-        from triphase.labeling.exchange.importing import import_comparisons
-
         import_comparisons(store, comparisons)
 
 

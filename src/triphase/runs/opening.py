@@ -13,7 +13,7 @@ from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
 from triphase.training.finals import is_whole, load_policy
-from triphase.training.state import StopRequest
+from triphase.training.stopping import StopRequest
 
 
 def open_run(path: Path) -> Run:

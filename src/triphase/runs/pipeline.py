@@ -9,27 +9,39 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from triphase.datacheck.demands import needs_reward_model, require_demonstrations
+from triphase.models.roles import POLICY, REFERENCE
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import SampleLog
 from triphase.monitoring.sums import seal
+from triphase.phases.guards import AlarmGuard
+from triphase.phases.ppo import PPOPhase
+from triphase.phases.reward import RewardPhase, calibrate
+from triphase.phases.sampling import sample_responses
+from triphase.phases.sft import SupervisedPhase
+from triphase.planning.plan import FILE_NAME as PLAN
+from triphase.planning.shortage import write_plan
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.mixture import Mixture
 from triphase.records.types import Prompt
+from triphase.reports.contents import gaps_of
+from triphase.reports.page import write_report
+from triphase.reports.summary import write_summary
 from triphase.runs.empty_responses import report_empty_samples, usable_groups
+from triphase.runs.evaluation import evaluate_policies
+from triphase.runs.labeling import label
 from triphase.runs.preflight import examine_run
 from triphase.runs.references import SFT_MODEL, reference_samples
 from triphase.runs.reward_gate import require_reward_model, set_refused_aside
 from triphase.runs.rows import heldout_lines, mixture_figures, sample_row
+from triphase.runs.servers import generator_of, scorer_of
 from triphase.runs.session import Run, as_split
 from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.schema import PPOSettings
-
-if TYPE_CHECKING:
-    from triphase.phases.guards import AlarmGuard
+from triphase.tokens.encoding import encode_groups, encode_prompt
+from triphase.training.finals import is_whole, load_reward_model, save_policy, save_reward_model, save_whole_model
 
 _log = logging.getLogger(__name__)
 # Batches of responses that are sampled, and then kept in the store, together.
@@ -53,9 +65,6 @@ def run_all(run: Run) -> None:
 
 def run_sft(run: Run) -> None:
     """Phase 1: the reference policy, by supervised fine-tuning on the mixture of demonstrations."""
-    from triphase.models.roles import REFERENCE
-    from triphase.phases.sft import SupervisedPhase
-    from triphase.training.finals import is_whole, save_policy, save_whole_model
 
     final, settings = run.part("sft", "final"), run.settings
     if is_whole(final):
@@ -97,7 +106,6 @@ def run_sft(run: Run) -> None:
 
 def run_sampling(run: Run) -> None:
     """K responses of the SFT policy to each prompt, into the store. Without labelling there is nothing to sample."""
-    from triphase.phases.sampling import sample_responses
 
     settings = run.settings
     if settings.labelling.source == "none":
@@ -144,7 +152,6 @@ def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
 
 def run_labelling(run: Run) -> None:
     """The human step: simulated labelers rank, people have ranked, or preferences are imported."""
-    from triphase.runs.labeling import label
 
     run.heed_stop()
     with run.directory.timed("labelling"):
@@ -153,9 +160,6 @@ def run_labelling(run: Run) -> None:
 
 def run_reward(run: Run) -> None:
     """Phase 2: the reward model on the rankings of training prompts, measured on those of held-out prompts."""
-    from triphase.phases.reward import RewardPhase, calibrate
-    from triphase.tokens.encoding import encode_groups
-    from triphase.training.finals import is_whole, save_reward_model
 
     final, settings = run.part("reward", "final"), run.settings
     set_refused_aside(run)
@@ -201,11 +205,6 @@ def run_reward(run: Run) -> None:
 
 def run_ppo(run: Run, arm: str | None = None) -> None:
     """Phase 3: PPO from the reference policy against the reward model; an arm is a run of its own."""
-    from triphase.models.roles import POLICY
-    from triphase.phases.ppo import PPOPhase
-    from triphase.runs.servers import generator_of, scorer_of
-    from triphase.tokens.encoding import encode_prompt
-    from triphase.training.finals import is_whole, load_reward_model, save_policy
 
     names = ("ppo",) if arm is None else ("arms", arm)
     final, settings = run.part(*names, "final"), run.settings.ppo_of(arm)
@@ -253,7 +252,6 @@ def run_evaluation(run: Run, checkpoint: int | None = None) -> None:
 
     ``checkpoint`` names an iteration of PPO whose policy is evaluated beside them.
     """
-    from triphase.runs.evaluation import evaluate_policies
 
     with run.directory.timed("evaluation"):
         evaluate_policies(run, checkpoint)
@@ -261,14 +259,9 @@ def run_evaluation(run: Run, checkpoint: int | None = None) -> None:
 
 def run_report(run: Run) -> Path:
     """`summary.json` and `report.html`, with the plan of the memory beside what was measured."""
-    from triphase.planning.plan import FILE_NAME as PLAN
-    from triphase.planning.shortage import write_plan
-    from triphase.reports.contents import gaps_of
-    from triphase.reports.page import write_report
-    from triphase.reports.summary import write_summary
 
-    if run.directory.process_bytes is not None and not run.part(PLAN).is_file():
-        write_plan(run.settings, run.path, run.directory.process_bytes)
+    if run.process_bytes is not None and not run.part(PLAN).is_file():
+        write_plan(run.settings, run.path, run.process_bytes)
         seal(run.path, [PLAN])
     write_summary(run.path)
     for gap in gaps_of(run.path):
@@ -291,8 +284,7 @@ def _tracked(
             yield emit, on_step
 
 
-def _guard(run: Run, directory: Path, settings: PPOSettings) -> "AlarmGuard":
-    from triphase.phases.guards import AlarmGuard
+def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
 
     limits = limits_for(settings.kl_budget, calibrated=settings.scorer.address is None)
     metrics = directory / FILE_NAME

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from triphase.datacheck.demands import needs_reward_model
 from triphase.datacheck.examiner import Examiner
@@ -14,19 +13,21 @@ from triphase.datacheck.run_data import RunData
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.demo.registry import gold_of, public_name
 from triphase.errors import DataError, RunError, TriphaseError
+from triphase.models.loading import load_model
+from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.log import QUIET, run_log
 from triphase.monitoring.progress import Progress, progress_for
-from triphase.planning.memory import load_code, resident_bytes
+from triphase.planning.memory import resident_bytes
+from triphase.planning.shortage import shortage_of
+from triphase.planning.warm_up import load_code
 from triphase.records.types import Demonstration, Prompt
 from triphase.runs.checked_score import CheckedScore
 from triphase.runs.directory import RunDirectory
 from triphase.runs.store_contents import require_contents
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.store import Store, open_store
-
-if TYPE_CHECKING:
-    from triphase.models.roles import SharedModel
-    from triphase.training.state import StopRequest
+from triphase.training.finals import is_whole, load_policy
+from triphase.training.stopping import Stopped, StopRequest
 
 
 class Run:
@@ -37,9 +38,10 @@ class Run:
         stop: set once the person asked to stop.
         data: the records, each read and encoded once.
         gold: the gold score, where the settings name one.
+        process_bytes: what the process took before a phase; None until a model is open.
     """
 
-    def __init__(self, settings: RunSettings, directory: RunDirectory, progress: Progress, stop: "StopRequest") -> None:
+    def __init__(self, settings: RunSettings, directory: RunDirectory, progress: Progress, stop: StopRequest) -> None:
         if settings.model.template_date is None:  # what is rendered today and tomorrow is the same
             dated = settings.model.model_copy(update={"template_date": directory.begun})
             settings = settings.model_copy(update={"model": dated})
@@ -52,6 +54,8 @@ class Run:
             self.gold = CheckedScore(gold_of(settings.evaluation.gold), settings.evaluation.gold)
         self.data = RunData(settings, lambda: Examiner(open_template(settings.model), settings))
         self._shared: SharedModel | None = None
+        self.process_bytes: float | None = None
+        directory.shortage_of = lambda phase: shortage_of(directory.settings, phase, self.process_bytes)
 
     @property
     def path(self) -> Path:
@@ -61,7 +65,6 @@ class Run:
     @property
     def reference_adapter(self) -> str | None:
         """The adapter of the reference policy; None where every weight was trained and the base itself is it."""
-        from triphase.models.roles import REFERENCE
 
         return REFERENCE if self.settings.sft.method == "lora" else None
 
@@ -71,7 +74,6 @@ class Run:
 
     def is_done(self, step: str) -> bool:
         """Whether a step of the pipeline is finished, with all that it was for."""
-        from triphase.training.finals import is_whole
 
         finals = {name: self.part(name, "final") for name in ("sft", "reward", "ppo")}
         arms = [self.part("arms", arm, "final") for arm in self.settings.arms]
@@ -114,7 +116,7 @@ class Run:
             )
         return chosen
 
-    def fresh_model(self) -> "SharedModel":
+    def fresh_model(self) -> SharedModel:
         """The pretrained model, before any phase."""
         settings = self.settings.model
         if self.settings.sft.method == "full" and settings.dtype == "auto":
@@ -123,14 +125,12 @@ class Run:
         self._shared = self._load(settings)
         return self._shared
 
-    def model(self) -> "SharedModel":
+    def model(self) -> SharedModel:
         """The model as phase 1 left it, with the frozen reference adapter.
 
         Raises:
             RunError: phase 1 has not been run.
         """
-        from triphase.models.roles import REFERENCE
-        from triphase.training.finals import is_whole, load_policy
 
         final = self.part("sft", "final")
         if not is_whole(final):
@@ -150,7 +150,6 @@ class Run:
         Raises:
             Stopped: they did.
         """
-        from triphase.training.state import Stopped
 
         if self.stop.asked:
             raise Stopped
@@ -159,9 +158,7 @@ class Run:
         """Let the model go; the next phase loads it anew."""
         self._shared = None
 
-    def _load(self, settings: ModelSettings) -> "SharedModel":
-        from triphase.models.loading import load_model
-        from triphase.models.roles import SharedModel
+    def _load(self, settings: ModelSettings) -> SharedModel:
 
         base_name, note = public_name(settings.name)
         loaded = load_model(settings, place_of)
@@ -175,7 +172,7 @@ class Run:
         if self.directory.is_held:
             load_code()
         self.directory.restart_peak()
-        self.directory.process_bytes = max(0.0, float(resident_bytes() - base))
+        self.process_bytes = max(0.0, float(resident_bytes() - base))
         return shared
 
 
@@ -183,8 +180,6 @@ class Run:
 def prepare(settings: RunSettings, progress: Progress | None = None) -> Iterator[Run]:
     """Hold the run directory, listen for Ctrl-C, and set torch up; the steps happen inside this block."""
     import torch
-
-    from triphase.training.state import StopRequest
 
     torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
     shown = progress or progress_for()
@@ -206,7 +201,6 @@ def prepare(settings: RunSettings, progress: Progress | None = None) -> Iterator
 
 def _log_end(log: logging.Logger, error: BaseException) -> None:
     """Why the work ended; what the person is told by the command line is not said twice."""
-    from triphase.training.state import Stopped
 
     if isinstance(error, TriphaseError):
         log.error("%s", error, extra=QUIET)

@@ -14,12 +14,15 @@ from typing import Any
 
 from triphase.errors import RunError
 from triphase.monitoring.progress import SilentProgress, SilentTrack
+from triphase.runs import pipeline
 from triphase.runs.directory import RunDirectory
 from triphase.runs.provenance import day_begun, read_config, versions
+from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.checkpoint import load_latest
-from triphase.training.state import FINGERPRINTED, Stopped, StopRequest
+from triphase.training.state import FINGERPRINTED
+from triphase.training.stopping import Stopped, StopRequest
 
 _COPIED = ("labels.sqlite",)
 _LINKED = ("sft/final", "reward/final")
@@ -81,8 +84,6 @@ def _fingerprints(phase: Path) -> dict[str, str]:
 
 
 def _repeat(path: Path, settings: RunSettings, phase: str, arm: str | None, steps: int) -> dict[str, str]:
-    from triphase.runs import pipeline
-    from triphase.runs.session import Run
 
     def again(run: Run) -> None:
         if phase == "sft":

@@ -7,18 +7,16 @@ continues with the very same bytes.
 
 import hashlib
 import math
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
 
 from triphase.training.checkpoint import kept_steps, load_latest, save_checkpoint
 from triphase.training.step import Updater
+from triphase.training.stopping import Stopped, StopRequest
 
 NAMED = "named"
 FINGERPRINTED = 3
@@ -97,32 +95,6 @@ class TrainingState:
                 digest.update(name.encode())
                 digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
             self.fingerprints[str(self.position)] = digest.hexdigest()
-
-
-class Stopped(Exception):
-    """The person asked to stop; the state is saved and the same command continues."""
-
-
-class StopRequest:
-    """Remembers one Ctrl-C or SIGTERM, so that a step can end; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    @contextmanager
-    def listening(self) -> Iterator["StopRequest"]:
-        """Listen for signals inside the block."""
-        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
 
 
 Judge = Callable[[int, Mapping[str, float]], tuple[int, float] | None]

@@ -1,0 +1,50 @@
+"""Arguments that several verbs take: a configuration, settings laid over it, a run, a checkpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from triphase.errors import RunError, SettingsError
+from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.schema import RunSettings
+
+Config = Annotated[Path, Parameter(help="A settings file (YAML), or the directory of a run.")]
+RunPath = Annotated[Path, Parameter(help="The directory of a run, for example runs/demo.")]
+Checkpoint = Annotated[
+    int | None, Parameter(help="The policy after this iteration of PPO, of those that are kept; the last by default.")
+]
+Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+
+
+def settings_of(config: Path, overrides: tuple[str, ...]) -> RunSettings:
+    """The settings of a file or run directory, with ``--name value`` or ``--name=value`` laid over them."""
+    return load_settings(config, parse_overrides(overrides))
+
+
+def parse_overrides(words: tuple[str, ...]) -> dict[str, str]:
+    """``--ppo.kl-coefficient 0.02`` and ``--ppo.kl-coefficient=0.02`` as name → text."""
+    found: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--") or word == "--":
+            raise SettingsError(f"{word}: unexpected; settings are given as --ppo.kl-coefficient 0.02")
+        name, equals, text = word[2:].partition("=")
+        value = text if equals else next(rest, None)
+        if value is None:
+            raise SettingsError(f"--{name}: needs a value, for example --{name} 1")
+        if name in found:
+            raise SettingsError(f"--{name}: is given twice")
+        found[name] = value
+    return found
+
+
+def require_run(path: Path) -> Path:
+    """``path``, which must be the directory of a run.
+
+    Raises:
+        RunError: it is none.
+    """
+    if not (path / RUN_CONFIG).is_file():
+        raise RunError(f"{path}: is not the directory of a run (no {RUN_CONFIG} in it); runs stand in runs/NAME")
+    return path

@@ -1,0 +1,25 @@
+"""A run's policy as an ordinary checkpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from triphase.cli import deferred
+from triphase.cli.arguments import Checkpoint, RunPath, require_run
+from triphase.errors import RunError
+
+
+def export(
+    run: RunPath,
+    /,
+    *,
+    to: Annotated[Path, Parameter(help="The new directory of the checkpoint.")],
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Merge a run's policy into an ordinary checkpoint."""
+    require_run(run)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise RunError(f"{to}: exists already; name a new directory with --to")
+    deferred.merge_policy(run, to, checkpoint)
+    print(to)

@@ -1,0 +1,46 @@
+"""The steps of a run, one verb each."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from triphase.cli.arguments import Checkpoint, Config, Overrides, settings_of
+from triphase.cli.steps import do_steps
+from triphase.errors import SettingsError
+
+
+def sft(config: Config, /, *overrides: Overrides) -> None:
+    """Phase 1: supervised fine-tuning."""
+    settings = settings_of(config, overrides)
+    do_steps(settings, "sft", examined=("sft",))
+
+
+def sample(config: Config, /, *overrides: Overrides) -> None:
+    """Sample the responses that people rank."""
+    settings = settings_of(config, overrides)
+    do_steps(settings, "sampling", examined=("sampling",))
+
+
+def reward(config: Config, /, *overrides: Overrides) -> None:
+    """Phase 2: the reward model, from the rankings."""
+    settings = settings_of(config, overrides)
+    do_steps(settings, "labeling", "reward", examined=("labelling", "reward"))
+
+
+def ppo(
+    config: Config,
+    /,
+    *overrides: Overrides,
+    arm: Annotated[str | None, Parameter(help="One of the `arms` of the settings; the main run by default.")] = None,
+) -> None:
+    """Phase 3: PPO against the reward model."""
+    settings = settings_of(config, overrides)
+    if arm is not None and arm not in settings.arms:
+        raise SettingsError(f"--arm: there is no arm {arm!r}; known are {', '.join(settings.arms) or 'none'}")
+    do_steps(settings, "ppo", examined=("ppo",), arm=arm)
+
+
+def evaluate(config: Config, /, *overrides: Overrides, checkpoint: Checkpoint = None) -> None:
+    """Compare the policies on held-out prompts."""
+    settings = settings_of(config, overrides)
+    do_steps(settings, "evaluation", "report", examined=("evaluation",), checkpoint=checkpoint)

@@ -1,0 +1,32 @@
+"""Steps of a run from the command line: whatever comes of them, the last lines say where the run is."""
+
+from pathlib import Path
+
+from triphase.cli import deferred
+from triphase.cli.result_screen import print_outcome, print_place
+from triphase.errors import TriphaseError
+from triphase.settings.schema import RunSettings
+from triphase.training.stopping import Stopped
+
+
+def do_steps(
+    settings: RunSettings,
+    *steps: str,
+    examined: tuple[str, ...] = (),
+    arm: str | None = None,
+    checkpoint: int | None = None,
+) -> None:
+    """Prepare the run, do its steps, and show what came of it. A stop is passed on as an interruption.
+
+    ``examined`` are the steps of the pipeline for which the data is looked at first; the step "all" does that itself.
+    """
+    begun: list[Path] = []
+    try:
+        deferred.perform(settings, steps, begun.append, examined=examined, arm=arm, checkpoint=checkpoint)
+    except (Stopped, KeyboardInterrupt):
+        print_place(begun[0] if begun else None)
+        raise KeyboardInterrupt from None
+    except TriphaseError:
+        print_place(begun[0] if begun else None)
+        raise
+    print_outcome(begun[0])

@@ -1,0 +1,178 @@
+"""What one source of data holds, or one part of it, counted in a stream.
+
+In memory stay eight bytes for each record and prompt (its hash), so that files larger than memory can be surveyed.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from triphase.datacheck.lengths import Lengths
+from triphase.errors import DataError
+from triphase.records.identity import prompt_id
+from triphase.records.lines import WHOLE, Part
+from triphase.records.paths import display_name
+from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
+from triphase.records.types import Comparison, Demonstration, Prompt
+from triphase.settings.schema import SourceSettings
+
+SHOWN = 10
+NEAR_EMPTY = 3
+"""A response of fewer characters is near-empty: worth a look, no error."""
+_HERE = Path()
+_WORD = (1 << 64) - 1
+Refused = Callable[["SourceSurvey", DataError], None]
+Examine = Callable[[str, Located[Any]], DataError | None]
+"""(role, record) → why the model cannot take it."""
+
+
+@dataclass(slots=True)
+class SourceSurvey:
+    """What one source holds.
+
+    ``refused`` counts the records that cannot be used, ``errors`` are the first of them; ``failure`` says why the file
+    could not be read to its end. ``columns`` counts the records in which a column that is not read holds something.
+    """
+
+    role: str
+    path: str
+    lengths: Lengths
+    records: int = 0
+    heldout: int = 0
+    repeated: int = 0
+    near_empty: int = 0
+    refused: int = 0
+    failure: str = ""
+    kinds: Counter[str] = field(default_factory=Counter)
+    columns: Counter[str] = field(default_factory=Counter)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """How the source is named: from the working directory where it lies under it."""
+        return display_name(self.path, Path(self.path))
+
+    @property
+    def told(self) -> list[str]:
+        """The first errors of records, then that of the file."""
+        return [*self.errors, self.failure] if self.failure else self.errors
+
+    def refuse(self, error: DataError) -> None:
+        """Count a record that cannot be used."""
+        self.refused += 1
+        if len(self.errors) < SHOWN:
+            self.errors.append(str(error))
+
+
+@dataclass(slots=True)
+class Seen:
+    """Hashes of what one source holds: prompts trained on and held out, comparisons, whole records, ids.
+
+    ``named`` holds two for each prompt with an id of its own: of the id, and of what is asked.
+    """
+
+    trained: "array[int]" = field(default_factory=lambda: array("Q"))
+    heldout: "array[int]" = field(default_factory=lambda: array("Q"))
+    compared: "array[int]" = field(default_factory=lambda: array("Q"))
+    wholes: "array[int]" = field(default_factory=lambda: array("Q"))
+    ids: "array[int]" = field(default_factory=lambda: array("Q"))
+    named: "array[int]" = field(default_factory=lambda: array("Q"))
+
+    def extend(self, other: "Seen") -> None:
+        """Take over what another part of the source holds."""
+        for name in ("trained", "heldout", "compared", "wholes", "ids", "named"):
+            getattr(self, name).extend(getattr(other, name))
+
+
+Stream = Callable[..., Iterator[Located[Demonstration] | Located[Prompt] | Located[Comparison]]]
+STREAMS: dict[str, Stream] = {
+    "demonstrations": stream_demonstrations,
+    "prompts": stream_prompts,
+    "preferences": stream_preferences,
+}
+
+
+def survey_source(
+    survey: SourceSurvey,
+    source: SourceSettings,
+    heldout_share: float,
+    refused: Refused,
+    examine: Examine | None = None,
+    part: Part = WHOLE,
+) -> tuple[SourceSurvey, Seen]:
+    """Read one source, or one part of it, and count."""
+    seen = Seen()
+    try:
+        for item in STREAMS[survey.role](source, _HERE, heldout_share, lambda error: refused(survey, error), part):
+            problem = examine(survey.role, item) if examine is not None else None
+            if problem is not None:
+                refused(survey, item.refused(problem))
+                _measure(survey, item.record)
+            else:
+                _count(survey, seen, item)
+    except DataError as error:  # the file itself: absent, damaged, or without a record
+        survey.failure = str(error)
+    survey.lengths.finish()
+    return survey, seen
+
+
+def _count(
+    survey: SourceSurvey, seen: Seen, item: Located[Demonstration] | Located[Prompt] | Located[Comparison]
+) -> None:
+    record = item.record
+    prompt = record if isinstance(record, Prompt) else record.prompt
+    asked = "\x1e".join([f"{message.role}\x1f{message.content}" for message in prompt.messages])
+    key = _hash(asked)
+    survey.records += 1
+    survey.columns.update(item.unread)
+    answers: tuple[str, ...] = ()
+    if isinstance(record, Demonstration):
+        answers = (record.response,)
+        survey.kinds[record.kind] += 1
+    else:
+        survey.kinds[prompt.kind] += 1
+    if isinstance(record, Comparison):
+        answers = (record.chosen, record.rejected)
+        seen.compared.append(_ordered_hash(asked, *answers))
+    seen.wholes.append(_hash(asked, *answers))
+    if item.id:
+        seen.ids.append(_hash(item.id))
+    if not isinstance(record, Demonstration) and not prompt.id.startswith(prompt_id(prompt.messages)):
+        seen.named.extend((_hash(prompt.id), key))
+    survey.near_empty += any([len(answer.strip()) < NEAR_EMPTY for answer in answers])
+    _measure(survey, record)
+    if prompt.split == "heldout":
+        survey.heldout += 1
+        seen.heldout.append(key)
+    elif answers:
+        seen.trained.append(key)
+
+
+def _measure(survey: SourceSurvey, record: Demonstration | Prompt | Comparison) -> None:
+    if isinstance(record, Prompt):
+        survey.lengths.add(record.messages, ())
+    elif isinstance(record, Comparison):
+        survey.lengths.add(record.prompt.messages, (record.chosen, record.rejected))
+    else:
+        survey.lengths.add(record.prompt.messages, (record.response,))
+
+
+def _hash(*parts: str) -> int:
+    """64 bits that are equal for equal texts, in this process alone."""
+    return hash(parts) & _WORD
+
+
+def _ordered_hash(asked: str, chosen: str, rejected: str) -> int:
+    """The same for both orders of two answers but for the last bit, which tells the orders apart."""
+    first, second = sorted((chosen, rejected))
+    return (_hash(asked, first, second) & ~1) | (first == chosen)
+
+
+def distinct(hashes: "array[int]") -> int:
+    """How many different ones there are."""
+    import numpy
+
+    return len(numpy.unique(numpy.frombuffer(hashes, dtype=numpy.uint64))) if hashes else 0

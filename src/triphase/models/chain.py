@@ -1,0 +1,119 @@
+"""Where the parts of a model stand: adapters are followed to their base, and every file is looked at on the way.
+
+No weight is read, and torch is not needed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from triphase.errors import ModelError
+from triphase.models.files import ADAPTER_CONFIG, check_files, read_object, tensor_sizes
+from triphase.models.places import directory_of
+from triphase.settings.schema import ModelSettings
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_LONGEST_CHAIN = 8
+PlaceOf = Callable[[str, Path | None], str]
+
+
+def as_named(name: str, adapter: Path | None) -> str:
+    """The name itself: the default of ``place_of``."""
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Where the parts of a model stand.
+
+    Attributes:
+        name: of the whole, as exported adapters are to name it.
+        base: the directory or hub id of the base; ``settings`` are those that it is opened with.
+        adapters: directories of adapters, in the order in which they are merged.
+        tokenizer: where the tokenizer is.
+    """
+
+    name: str
+    base: str
+    settings: ModelSettings
+    adapters: tuple[Path, ...]
+    tokenizer: str
+
+    @property
+    def directory(self) -> Path | None:
+        """The base's directory; None is a hub id."""
+        path = Path(self.base)
+        return path if path.is_dir() else None
+
+
+def chain_of(settings: ModelSettings, place_of: PlaceOf = as_named, *, weights: bool = True) -> Chain:
+    """Follow adapters to their base, and look at every file on the way, without reading a weight.
+
+    Without ``weights`` the base need not have any.
+
+    Raises:
+        ModelError: something is missing, damaged, or no decoder.
+    """
+    name = place_of(settings.name, None)
+    adapters: list[Path] = []
+    directory = directory_of(name)
+    while directory is not None and is_adapter(directory):
+        if directory in adapters or len(adapters) == _LONGEST_CHAIN:
+            raise ModelError(f"model.name: {directory}: its adapters name one another as base, and no model")
+        adapters.insert(0, directory)
+        adapter, base = directory, place_of(base_of(directory), directory)
+        try:
+            directory = directory_of(base)
+        except ModelError as error:
+            raise ModelError(
+                f"{error}; {adapter / ADAPTER_CONFIG} names it as base_model_name_or_path: correct it there"
+            ) from error
+    place = str(directory) if directory is not None else base if adapters else name
+    if directory is not None:
+        check_files(directory, weights=weights)
+    if adapters:  # revision and trust are those of the model that was named
+        settings = settings.model_copy(update={"revision": None, "trust_remote_code": False})
+    with_tokenizer = [str(adapter) for adapter in reversed(adapters) if has_tokenizer(adapter)]
+    opened = str(Path(name).expanduser()) if adapters or directory is not None else name
+    return Chain(opened, place, settings, tuple(adapters), (with_tokenizer or [place])[0])
+
+
+def is_adapter(directory: Path | None) -> bool:
+    """Whether a directory holds an adapter and no whole model."""
+    return directory is not None and (directory / ADAPTER_CONFIG).is_file()
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether an adapter's directory has a tokenizer of its own."""
+    return any((directory / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def base_of(directory: Path) -> str:
+    """The base that an adapter names, after a look at its files.
+
+    Raises:
+        ModelError: it is no low-rank adapter of a language model, it names no base, or its file is damaged.
+    """
+    path = directory / ADAPTER_CONFIG
+    config = read_object(path)
+    if config.get("task_type") == "SEQ_CLS":
+        raise ModelError(
+            f"model.name: {directory} is the adapter of a reward model, which writes no text; name a policy's"
+        )
+    if config.get("peft_type") != "LORA":
+        raise ModelError(
+            f"model.name: {path}: peft_type {str(config.get('peft_type'))[:40]} cannot be merged; only LORA"
+        )
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"model.name: {path}: names no base_model_name_or_path; write there which model it belongs to")
+    if not (directory / ADAPTER_WEIGHTS).is_file():
+        pickled = " (adapter_model.bin is a pickle, which is never opened)" if _has_pickle(directory) else ""
+        raise ModelError(f"model.name: {directory} has no {ADAPTER_WEIGHTS}{pickled}; save the adapter again with peft")
+    tensor_sizes(directory / ADAPTER_WEIGHTS)
+    return base
+
+
+def _has_pickle(directory: Path) -> bool:
+    return (directory / "adapter_model.bin").is_file()

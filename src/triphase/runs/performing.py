@@ -1,0 +1,44 @@
+"""Steps of a run by their names, in a run that is prepared for them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from triphase.runs import pipeline
+from triphase.runs.preflight import examine_run
+from triphase.runs.session import Run, prepare
+from triphase.settings.schema import RunSettings
+
+
+def perform(
+    settings: RunSettings,
+    steps: Sequence[str],
+    begun: Callable[[Path], None],
+    *,
+    examined: tuple[str, ...] = (),
+    arm: str | None = None,
+    checkpoint: int | None = None,
+) -> None:
+    """Hold the run directory and do the steps; ``begun`` is told the directory before the first of them.
+
+    Args:
+        steps: of all, sft, sampling, labeling, reward, ppo, evaluation, report.
+        examined: steps for which the data is looked at first; "all" does that itself.
+        arm: whose PPO is meant.
+        checkpoint: an iteration of PPO that is evaluated too.
+    """
+    by_name: Mapping[str, Callable[[Run], object]] = {
+        "all": pipeline.run_all,
+        "sft": pipeline.run_sft,
+        "sampling": pipeline.run_sampling,
+        "labeling": pipeline.run_labelling,
+        "reward": pipeline.run_reward,
+        "ppo": lambda run: pipeline.run_ppo(run, arm),
+        "evaluation": lambda run: pipeline.run_evaluation(run, checkpoint),
+        "report": pipeline.run_report,
+    }
+    with prepare(settings) as run:
+        begun(run.path)
+        if examined:
+            examine_run(run, examined)
+        for step in steps:
+            by_name[step](run)

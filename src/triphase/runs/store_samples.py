@@ -1,0 +1,47 @@
+"""Responses of any model to prompts of a store, for people to rank beside the others."""
+
+from collections.abc import Sequence
+
+from triphase.monitoring.progress import progress_for
+from triphase.phases.sampling import sample_responses
+from triphase.records.types import Prompt
+from triphase.runs.opening import open_any
+from triphase.store import Store
+
+_AT_ONCE = 64
+"""Responses that are generated side by side."""
+_KEPT = 8 * _AT_ONCE
+"""Responses after which what is done is kept."""
+
+
+def sample_into(
+    store: Store,
+    model: str,
+    prompts: Sequence[Prompt],
+    *,
+    called: str,
+    count: int,
+    temperature: float,
+    max_response_tokens: int,
+    seed: int,
+) -> None:
+    """Sample ``count`` responses to each prompt; those that the store has already stay as they are."""
+    have = {response.id for response in store.responses()}
+    shared, adapter, max_length = open_any(model)
+    step = max(1, _KEPT // count)
+    with progress_for().track(f"sampling from {called}", len(prompts) * count, unit="responses") as track:
+        for start in range(0, len(prompts), step):
+            found = sample_responses(
+                shared,
+                prompts[start : start + step],
+                adapter=adapter,
+                model=called,
+                count=count,
+                temperature=temperature,
+                max_response_tokens=max_response_tokens,
+                max_length=max_length,
+                batch_size=_AT_ONCE,
+                seed=seed,
+                on_finished=track.advance,
+            )
+            store.add_responses(response for _, response, _ in found if response.id not in have)

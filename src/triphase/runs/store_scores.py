@@ -1,0 +1,35 @@
+"""What the reward model of a run thinks of responses of any store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from triphase.phases.reward import score_samples
+from triphase.records.types import Prompt, Response
+from triphase.runs.opening import open_run
+from triphase.tokens.encoding import Encoded, encode_prompt
+from triphase.training.finals import load_reward_model
+
+
+def scores_by(path: Path, given: Sequence[tuple[Prompt, Response]]) -> dict[str, float]:
+    """The scores of a run's reward model by response id; its calibration makes those of several runs comparable.
+
+    A response without tokens gets no score.
+
+    Raises:
+        DataError: a prompt with its response passes the run's `model.max_length`.
+    """
+    if not given:
+        return {}
+    run = open_run(path)
+    shared = run.model()
+    load_reward_model(shared, run.part("reward", "final"))
+    template, limit = shared.template, run.settings.model.max_length
+    ids: list[str] = []
+    samples: list[Encoded] = []
+    for prompt, response in given:
+        answer = tuple(template.response_ids(response.text, finished=response.finished))
+        if answer:
+            ids.append(response.id)
+            samples.append(Encoded(encode_prompt(prompt, template, room=len(answer), max_length=limit), answer))
+    found = score_samples(shared, samples, max_tokens=run.settings.reward.microbatch_tokens).tolist()
+    return dict(zip(ids, found, strict=True))
