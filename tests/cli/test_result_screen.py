@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.cli.result_screen import next_command, outcome_lines, print_outcome
+from triphase.cli.result_screen import next_command, print_result, result_lines
 
 SUMMARY = {
     "seconds": 431.6,
@@ -40,7 +40,7 @@ def config(run: Path, source: str) -> None:
 
 
 def test_what_is_known_is_shown() -> None:
-    assert dict(outcome_lines(SUMMARY)) == {
+    assert dict(result_lines(SUMMARY)) == {
         "time": "7 min 12 s; at most 2.9 GB of memory",
         "labelers": "agree on 73 % of the pairs",
         "reward model": 'right on 71 % of the held-out pairs (66–76); noise ceiling 78 %; "longer wins" 55 %',
@@ -50,11 +50,11 @@ def test_what_is_known_is_shown() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    assert dict(outcome_lines({"seconds": 9.2, "ppo": {"reference_kl": None, "eos_rate": 1.0}, "sft": None})) == {
+    assert dict(result_lines({"seconds": 9.2, "ppo": {"reference_kl": None, "eos_rate": 1.0}, "sft": None})) == {
         "time": "9 s",
         "drift": "100 % of them finished",
     }
-    assert dict(outcome_lines({})) == {}
+    assert dict(result_lines({})) == {}
 
 
 @pytest.mark.parametrize(("source", "then"), [("people", "triphase label serve"), ("none", "triphase reward")])
@@ -78,7 +78,7 @@ def test_the_screen_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     run = tmp_path / "my"
     config(run, "none")
     (run / "summary.json").write_text(json.dumps(SUMMARY))
-    print_outcome(run)
+    print_result(run)
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) < 24
     assert f"next    triphase sft {run}" in shown and "73 %" in shown
@@ -87,8 +87,8 @@ def test_the_screen_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_doubtful_reward_model_and_a_run_past_its_best_are_said() -> None:
     reward = {**SUMMARY["reward_model"], "better_than_chance": False}  # type: ignore[dict-item]
     ppo = {**SUMMARY["ppo"], "best_iteration": 12, "fell_from_its_best": True}  # type: ignore[dict-item]
-    lines = dict(outcome_lines({**SUMMARY, "reward_model": reward, "ppo": ppo}))
+    lines = dict(result_lines({**SUMMARY, "reward_model": reward, "ppo": ppo}))
     assert lines["reward model"].endswith("not shown to be better than chance and length")
     assert lines["PPO"].endswith("past its best, iteration 12")
-    sound = dict(outcome_lines({**SUMMARY, "ppo": {**ppo, "fell_from_its_best": False}}))
+    sound = dict(result_lines({**SUMMARY, "ppo": {**ppo, "fell_from_its_best": False}}))
     assert "past its best" not in sound["PPO"]

@@ -111,7 +111,7 @@ def test_a_sound_run_raises_no_alarm(tmp_path: Path, seed: int) -> None:
         for step in (
             pipeline.run_sft,
             pipeline.run_sampling,
-            pipeline.run_labelling,
+            pipeline.run_labeling,
             pipeline.run_reward,
             pipeline.run_ppo,
         ):

@@ -11,7 +11,7 @@ from triphase.rollouts import decoding
 from triphase.rollouts.types import Generated
 from triphase.runs import pipeline
 
-STEPS = (pipeline.run_sft, pipeline.run_sampling, pipeline.run_labelling, pipeline.run_reward)
+STEPS = (pipeline.run_sft, pipeline.run_sampling, pipeline.run_labeling, pipeline.run_reward)
 PAD = 0
 
 

@@ -20,7 +20,7 @@ def test_plain_transformers_gives_the_logits_of_the_policy(method: str, tmp_path
         settings(tmp_path, method=method),
         pipeline.run_sft,
         pipeline.run_sampling,
-        pipeline.run_labelling,
+        pipeline.run_labeling,
         pipeline.run_reward,
         pipeline.run_ppo,
     )

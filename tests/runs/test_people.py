@@ -8,7 +8,7 @@ from tests.runs.small_run import do, settings, write_data
 from triphase.cli import label
 from triphase.cli.label_score import score
 from triphase.errors import RunError, WaitingForPeople
-from triphase.runs.pipeline import run_labelling, run_reward, run_sampling, run_sft
+from triphase.runs.pipeline import run_labeling, run_reward, run_sampling, run_sft
 from triphase.store import open_store
 from triphase.store.schema import assignments, items
 
@@ -20,14 +20,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_data(folder)
     chosen = settings(folder, labelling={"source": "people", "overlap_share": 0.5, "required_share": 0.5})
     with pytest.raises(WaitingForPeople) as stopped:
-        do(chosen, run_sft, run_sampling, run_labelling)
+        do(chosen, run_sft, run_sampling, run_labeling)
     said = str(stopped.value)
     assert "0 of 22 prompts have a ranking, 11 are needed, 11 are missing" in said
     assert f"`triphase label serve {folder / 'runs' / 'small'}` and open http://127.0.0.1:8400" in said
     with pytest.raises(RunError, match="has no reward model yet; run `triphase reward`"):
         score(str(folder / "runs" / "small"))
     label.simulate(str(folder / "runs" / "small"), labelers=2, gold="grammar")
-    do(chosen, run_labelling, run_reward)
+    do(chosen, run_labeling, run_reward)
     return folder / "runs" / "small"
 
 

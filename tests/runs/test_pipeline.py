@@ -14,7 +14,7 @@ from triphase.training.stopping import Stopped
 STEPS = (
     pipeline.run_sft,
     pipeline.run_sampling,
-    pipeline.run_labelling,
+    pipeline.run_labeling,
     pipeline.run_reward,
     pipeline.run_ppo,
     pipeline.run_evaluation,

@@ -15,7 +15,7 @@ from triphase.settings.schema import RunSettings
 from triphase.store import open_store
 
 PEOPLE = {"source": "people", "overlap_share": 0.5, "required_share": 0.5}
-BEFORE = (pipeline.run_sft, pipeline.run_sampling, pipeline.run_labelling, pipeline.run_reward)
+BEFORE = (pipeline.run_sft, pipeline.run_sampling, pipeline.run_labeling, pipeline.run_reward)
 
 
 def chosen(folder: Path, required: bool = True) -> RunSettings:

@@ -17,7 +17,7 @@ from triphase.datacheck.run_data import drops
 from triphase.datacheck.source_survey import SHOWN
 from triphase.datacheck.survey import DataSurvey, survey_data
 from triphase.datacheck.survey_tables import print_survey
-from triphase.datacheck.tokenizer_checks import hazards_of, token_count
+from triphase.datacheck.tokenizer_checks import token_count, tokenizer_notes
 from triphase.errors import DataError
 from triphase.records.files import atomic_file
 from triphase.records.lines import unread_columns
@@ -42,7 +42,7 @@ def check(
             survey = survey_data(settings, count, Quarantine(file).refuse, judge.problem)
     console = Console(soft_wrap=True, highlight=False)
     print_survey(console, survey, "tokens" if count is not None else "tokens, taken as characters / 4")
-    for note in [*_notes(settings, survey), *hazards_of(settings)]:
+    for note in [*_notes(settings, survey), *tokenizer_notes(settings)]:
         console.print(f"note: {escape(note)}")
     require_settings(settings, STEPS)
     _require_usable(survey, console, aside=quarantine is not None or drops(settings))

@@ -15,7 +15,7 @@ from triphase.settings.loading import load_settings
 REPORT, SUMMARY = "report.html", "summary.json"
 
 
-def print_outcome(run: Path) -> None:
+def print_result(run: Path) -> None:
     """Print the figures of a finished run, or where an unfinished one stands, and the next command."""
     console = Console(highlight=False, soft_wrap=True)
     summary = run / SUMMARY
@@ -32,7 +32,7 @@ def print_outcome(run: Path) -> None:
 
 def _lines_of(summary: Path) -> list[tuple[str, str]]:
     try:
-        return list(outcome_lines(json.loads(summary.read_text(encoding="utf-8"))))
+        return list(result_lines(json.loads(summary.read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return [("summary", f"{summary} is damaged; `triphase report {summary.parent}` writes it again")]
 
@@ -59,7 +59,7 @@ def next_command(run: Path) -> str:
     return f"triphase chat {run}"
 
 
-def outcome_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What improved, in a few lines; a figure that is not known is left out."""
     labelers, reward, sft, ppo = (summary.get(name) or {} for name in ("labelers", "reward_model", "sft", "ppo"))
     time = [

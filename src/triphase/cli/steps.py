@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from triphase.cli import deferred
-from triphase.cli.result_screen import print_outcome, print_place
+from triphase.cli.result_screen import print_place, print_result
 from triphase.errors import TriphaseError
 from triphase.settings.schema import RunSettings
 from triphase.training.stopping import Stopped
@@ -29,4 +29,4 @@ def do_steps(
     except TriphaseError:
         print_place(begun[0] if begun else None)
         raise
-    print_outcome(begun[0])
+    print_result(begun[0])

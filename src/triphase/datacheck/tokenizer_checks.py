@@ -24,7 +24,7 @@ def token_count(settings: RunSettings) -> TokenCount | None:
             return _light_count(Path(place, "tokenizer.json"))
         tokenizer = _opened(settings.model)
     except (ImportError, OSError, ValueError, KeyError, TriphaseError):
-        return None  # `hazards_of` says why
+        return None  # `tokenizer_notes` says why
 
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids] if texts else []
@@ -32,7 +32,7 @@ def token_count(settings: RunSettings) -> TokenCount | None:
     return count
 
 
-def hazards_of(settings: RunSettings) -> list[str]:
+def tokenizer_notes(settings: RunSettings) -> list[str]:
     """Notes on padding, end of turn and chat template, or on why the tokenizer cannot be looked at."""
     try:
         tokenizer = _opened(settings.model)
@@ -41,7 +41,7 @@ def hazards_of(settings: RunSettings) -> list[str]:
     except (OSError, ValueError, KeyError, TriphaseError) as error:
         name = settings.model.name
         return [f"the tokenizer of {name} cannot be opened ({_first(error)}): lengths are estimated"]
-    return list(_hazards(tokenizer, settings.model))
+    return list(_notes_on(tokenizer, settings.model))
 
 
 def open_template(settings: ModelSettings) -> Template:
@@ -78,7 +78,7 @@ def _opened(settings: ModelSettings) -> Any:
     return open_tokenizer(chain_of(settings, place_of).tokenizer, settings)
 
 
-def _hazards(tokenizer: Any, settings: ModelSettings) -> list[str]:
+def _notes_on(tokenizer: Any, settings: ModelSettings) -> list[str]:
 
     found = []
     if tokenizer.pad_token_id is None:

@@ -1,8 +1,8 @@
 """When a phase looks at its held-out records: at the end of each fifth."""
 
-HELDOUT_LOOKS = 5
+EVALUATIONS_PER_PHASE = 5
 
 
 def is_looked_at(step: int, total_steps: int) -> bool:
     """Whether a fifth of the phase ends with this step, counted from 0."""
-    return (step + 1) * HELDOUT_LOOKS // total_steps > step * HELDOUT_LOOKS // total_steps
+    return (step + 1) * EVALUATIONS_PER_PHASE // total_steps > step * EVALUATIONS_PER_PHASE // total_steps

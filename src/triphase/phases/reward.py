@@ -25,7 +25,7 @@ from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.monitoring.progress import Progress, SilentProgress
 from triphase.phases.guards import judge_by
-from triphase.phases.heldout import HELDOUT_LOOKS, is_looked_at
+from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.phases.pair_loss import PairLoss, pair_loss, stack_pairs
 from triphase.records.files import make_directory
 from triphase.records.types import Pair
@@ -95,7 +95,7 @@ class RewardPhase:
     def _visits(self) -> list[float]:
         """How often each group's states at the boundary are needed: the fit of the head alone is a visit too."""
         visits = self.settings.epochs + (self.settings.head_penalty is not None)
-        return [visits] * len(self.trained) + [HELDOUT_LOOKS] * len(self.heldout)
+        return [visits] * len(self.trained) + [EVALUATIONS_PER_PHASE] * len(self.heldout)
 
     def fit(
         self,

@@ -18,7 +18,7 @@ from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.supervised import response_nll
 from triphase.phases.guards import judge_by
-from triphase.phases.heldout import HELDOUT_LOOKS, is_looked_at
+from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.settings.schema import SupervisedSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.inspection import keep_bad_batch, tensors_of
@@ -68,7 +68,7 @@ class SupervisedPhase:
         """How often each sample's states at the boundary are needed; with every weight trained they change."""
         if self.adapter is None:
             return [0] * len(self.samples)
-        return [len(self.order) / max(1, trained)] * trained + [HELDOUT_LOOKS] * len(self.heldout)
+        return [len(self.order) / max(1, trained)] * trained + [EVALUATIONS_PER_PHASE] * len(self.heldout)
 
     def fit(
         self,

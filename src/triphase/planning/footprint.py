@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from triphase.models.tracing import Traced
-from triphase.phases.heldout import HELDOUT_LOOKS
+from triphase.phases.heldout import EVALUATIONS_PER_PHASE
 from triphase.planning.microbatches import Shape, Work
 from triphase.planning.workload import Lengths, Workload, largest, shapes_of
 from triphase.settings.schema import PPOSettings, RunSettings
@@ -100,10 +100,12 @@ class Planner:
         if held.count:
             wide = largest(shapes_of(held, batch_size=held.count, max_tokens=tokens_at_once))
             if not whole:
-                static = self._with_trunk(found, static, held, HELDOUT_LOOKS, wide, tokens_at_once, packed=False)
+                static = self._with_trunk(
+                    found, static, held, EVALUATIONS_PER_PHASE, wide, tokens_at_once, packed=False
+                )
             looked = work.policy(wide, train=False, whole=whole)
             found.moments.append(self._looked("held-out loss", static, looked, Traced(0.0), wide))
-            found.compute("forward", looked, wide, HELDOUT_LOOKS * _tokens(held))
+            found.compute("forward", looked, wide, EVALUATIONS_PER_PHASE * _tokens(held))
         # With one microbatch a step, the gradients come into being while the activations go.
         before = static if several else {**static, GRADIENTS: 0.0}
         found.moments.append(self._trained("update", before, traced, shape))

@@ -30,7 +30,7 @@ def perform(
         "all": pipeline.run_all,
         "sft": pipeline.run_sft,
         "sampling": pipeline.run_sampling,
-        "labeling": pipeline.run_labelling,
+        "labeling": pipeline.run_labeling,
         "reward": pipeline.run_reward,
         "ppo": lambda run: pipeline.run_ppo(run, arm),
         "evaluation": lambda run: pipeline.run_evaluation(run, checkpoint),

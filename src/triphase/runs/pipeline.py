@@ -53,7 +53,7 @@ def run_all(run: Run) -> None:
     examine_run(run)
     run_sft(run)
     run_sampling(run)
-    run_labelling(run)
+    run_labeling(run)
     if needs_reward_model(run.settings):
         run_reward(run)
     run_ppo(run)
@@ -150,7 +150,7 @@ def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
         yield prompts[start : start + size]
 
 
-def run_labelling(run: Run) -> None:
+def run_labeling(run: Run) -> None:
     """The human step: simulated labelers rank, people have ranked, or preferences are imported."""
 
     run.heed_stop()
