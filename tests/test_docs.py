@@ -132,7 +132,7 @@ def test_the_examples_are_configurations(path: Path) -> None:
 def test_the_readme_shows_the_pipeline_in_twelve_lines() -> None:
     blocks = [text for language, text in FENCE.findall(page("README.md")) if language == "yaml"]
     assert len(blocks[0].splitlines()) == 12
-    assert set(yaml.safe_load(blocks[0])) > {"name", "model", "data", "sft", "sampling", "labelling", "reward", "ppo"}
+    assert set(yaml.safe_load(blocks[0])) > {"name", "model", "data", "sft", "sampling", "labeling", "reward", "ppo"}
 
 
 def test_every_page_is_linked_from_the_readme() -> None:

@@ -124,7 +124,7 @@ def test_check_counts_leaks_and_contradictions(config: Path, capsys: pytest.Capt
     (here / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (here / "p.jsonl").write_text(json.dumps({"prompt": "Why?", "split": "heldout"}) + "\n")
     config.write_text(
-        "name: my\nmodel: {name: 'embedded:tiny'}\nlabelling: {source: none}\n"
+        "name: my\nmodel: {name: 'embedded:tiny'}\nlabeling: {source: none}\n"
         "data:\n  prompts: [{path: p.jsonl}]\n  preferences: [{path: c.jsonl}]\n"
     )
     assert main(["check", str(config)]) == MISTAKEN

@@ -35,7 +35,7 @@ SUMMARY = {
 
 def config(run: Path, source: str) -> None:
     run.mkdir()
-    settings = {"name": run.name, "model": {"name": "m"}, "data": {}, "labelling": {"source": source}}
+    settings = {"name": run.name, "model": {"name": "m"}, "data": {}, "labeling": {"source": source}}
     (run / "config.yaml").write_text(json.dumps({"settings": settings}))
 
 

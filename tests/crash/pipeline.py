@@ -35,7 +35,7 @@ data:
   prompts: [{{path: {data}/prompts.jsonl}}]
 sft: {{method: {method}, epochs: 1, batch_size: 8, optimizer: {{learning_rate: 3e-3}}}}
 sampling: {{responses_per_prompt: 3, max_response_tokens: 6, batch_size: 64}}
-labelling: {{source: simulated, labelers: 3}}
+labeling: {{source: simulated, labelers: 3}}
 reward:
   epochs: 2
   batch_size: 4

@@ -30,7 +30,7 @@ def written(path: Path, rows: list[object]) -> Path:
 
 def surveyed(path: Path, kind: str = "preferences", **model: object) -> DataSurvey:
     options = json.dumps({"name": "embedded:tiny", **model})
-    text = f"name: x\nmodel: {options}\nlabelling: {{source: none}}\ndata: {{{kind}: [{{path: {path}}}]}}"
+    text = f"name: x\nmodel: {options}\nlabeling: {{source: none}}\ndata: {{{kind}: [{{path: {path}}}]}}"
     return survey_data(settings_from_text(text))
 
 
@@ -47,7 +47,7 @@ def test_leaks_between_training_and_held_out_are_counted(tmp_path: Path) -> None
     prompts = written(tmp_path / "p.jsonl", [{"prompt": "Say a.", "split": "heldout"}, {"prompt": "Say z."}])
     shown = written(tmp_path / "d.jsonl", [{"prompt": "Say a.", "completion": "aa aa", "split": "train"}] * 2)
     data = f"{{demonstrations: [{{path: {shown}}}], prompts: [{{path: {prompts}}}]}}"
-    found = survey_data(settings_from_text(f"name: x\nmodel: {{name: m}}\ndata: {data}\nlabelling: {{source: none}}"))
+    found = survey_data(settings_from_text(f"name: x\nmodel: {{name: m}}\ndata: {data}\nlabeling: {{source: none}}"))
     assert found.leaked == 2
 
 
@@ -73,7 +73,7 @@ def test_bad_records_stop_the_check_and_can_be_set_aside(tmp_path: Path, capsys:
     config = tmp_path / "c.yaml"
     written(tmp_path / "d.jsonl", [{"prompt": f"Say {word}.", "completion": word} for word in "abcdefgh"])
     config.write_text(
-        "name: c\nmodel: {name: 'embedded:tiny'}\nlabelling: {source: none}\n"
+        "name: c\nmodel: {name: 'embedded:tiny'}\nlabeling: {source: none}\n"
         "adapters: {layers: all}\nppo: {batch_size: 4, minibatch_size: 4}\n"
         "data: {demonstrations: [{path: d.jsonl}], preferences: [{path: a.jsonl}]}"
     )
@@ -97,7 +97,7 @@ def configured(here: Path, path: str, *more: str, **data: object) -> list[str]:
     written(here / "d.jsonl", [*DEMONSTRATIONS])
     given = json.dumps({"demonstrations": [{"path": "d.jsonl"}], "preferences": [{"path": path}], **data})
     (here / "c.yaml").write_text(
-        "name: c\nmodel: {name: 'embedded:tiny', dtype: float32}\nlabelling: {source: none}\n"
+        "name: c\nmodel: {name: 'embedded:tiny', dtype: float32}\nlabeling: {source: none}\n"
         f"adapters: {{layers: all}}\nppo: {{batch_size: 4, minibatch_size: 4}}\ndata: {given}\n"
     )
     return [str(here / "c.yaml"), *more]
@@ -331,7 +331,7 @@ def test_parts_of_a_large_file_are_counted_as_the_whole(
 def test_counting_by_the_small_library_is_counting_by_transformers() -> None:
     from transformers import AutoTokenizer
 
-    settings = settings_from_text("name: x\nmodel: {name: 'embedded:tiny'}\ndata: {}\nlabelling: {source: none}")
+    settings = settings_from_text("name: x\nmodel: {name: 'embedded:tiny'}\ndata: {}\nlabeling: {source: none}")
     count, texts = hazards.token_count(settings), ["the cat", "", "a b c zzz", "ß\n\n日本"]
     own = AutoTokenizer.from_pretrained(place_of(settings.model.name))
     assert count is not None

@@ -36,7 +36,7 @@ def main() -> int:
         Path(folder, "shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
         config = Path(folder, "config.yaml")
         config.write_text(
-            "name: c\nmodel: {name: 'embedded:smollm2'}\nlabelling: {source: none}\n"
+            "name: c\nmodel: {name: 'embedded:smollm2'}\nlabeling: {source: none}\n"
             "data: {demonstrations: [{path: shown.jsonl}], preferences: [{path: large.jsonl}]}\n"
         )
         begin = time.monotonic()

@@ -41,7 +41,7 @@ def test_an_odd_path_is_one_line(
     for number, (path, message) in enumerate(ODD.items()):
         data = {"demonstrations": [{"path": "d.jsonl"}], "prompts": [{"path": "d.jsonl"}], role: [{"path": path}]}
         Path("c.yaml").write_text(
-            f"name: c{number}\nmodel: {{name: 'embedded:tiny'}}\nlabelling: {{source: people}}\n"
+            f"name: c{number}\nmodel: {{name: 'embedded:tiny'}}\nlabeling: {{source: people}}\n"
             f"adapters: {{layers: all}}\nppo: {{batch_size: 4, minibatch_size: 4}}\ndata: {json.dumps(data)}\n"
         )
         for verb in ("check", "run"):

@@ -36,7 +36,7 @@ def settings(folder: Path, *, method: str = "full", output: str = "runs", **chan
         },
         "sft": {"method": method, "epochs": 2, "batch_size": 32, "optimizer": optimizer},
         "sampling": {"responses_per_prompt": 3, "max_response_tokens": 10, "batch_size": 32},
-        "labelling": {"source": "simulated", "overlap_share": 0.5},
+        "labeling": {"source": "simulated", "overlap_share": 0.5},
         # Six held-out prompts show nothing of a reward model; what stops a run has tests of its own.
         "reward": {"epochs": 2, "batch_size": 8, "optimizer": optimizer, "require_better_than_chance": False},
         "ppo": {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10},

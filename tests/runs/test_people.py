@@ -18,7 +18,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has stopped for people."""
     folder = tmp_path_factory.mktemp("people")
     write_data(folder)
-    chosen = settings(folder, labelling={"source": "people", "overlap_share": 0.5, "required_share": 0.5})
+    chosen = settings(folder, labeling={"source": "people", "overlap_share": 0.5, "required_share": 0.5})
     with pytest.raises(WaitingForPeople) as stopped:
         do(chosen, run_sft, run_sampling, run_labeling)
     said = str(stopped.value)

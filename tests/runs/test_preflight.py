@@ -104,7 +104,7 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
                  for role, paths in roles.items()}  # fmt: skip
         return {**plain, "data": {**plain["data"], **named}}
 
-    imported = {"labelling": {"source": "none"}}
+    imported = {"labeling": {"source": "none"}}
     match name:
         case "template refuses a demonstration":
             lines(d, [*GOOD, {"messages": turns("user", "sun", "user", "mud", "assistant", "song")}])
@@ -157,7 +157,7 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
         case "no prompts":
             return data(prompts=[]), "there are no prompts"
         case "no preferences":
-            return plain | imported, "labelling.source is none and data.preferences is empty"
+            return plain | imported, "labeling.source is none and data.preferences is empty"
         case "no such file":
             return data(prompts=folder / "none.jsonl"), "none.jsonl: there is no such file"
         case "no such model":

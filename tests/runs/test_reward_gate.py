@@ -19,7 +19,7 @@ BEFORE = (pipeline.run_sft, pipeline.run_sampling, pipeline.run_labeling, pipeli
 
 
 def chosen(folder: Path, required: bool = True) -> RunSettings:
-    made = settings(folder, labelling=PEOPLE)
+    made = settings(folder, labeling=PEOPLE)
     reward = made.reward.model_copy(update={"require_better_than_chance": required})
     return made.model_copy(update={"reward": reward})
 

@@ -29,7 +29,7 @@ from triphase.settings.schema import RunSettings
 from triphase.training.finals import load_policy
 from triphase.training.stopping import Stopped
 
-NOBODY = {"labelling": {"source": "none"}}
+NOBODY = {"labeling": {"source": "none"}}
 PPO = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
 
 

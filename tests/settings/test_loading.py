@@ -73,7 +73,7 @@ def test_overrides_win_and_are_read_as_yaml() -> None:
     assert overridden("adapters.targets", "[q_proj, v_proj]").adapters.targets == ("q_proj", "v_proj")
     assert overridden("data.demonstrations.0.weight", "3").data.demonstrations[0].weight == 3
     assert overridden("arms.free.clip-range", "0.1").ppo_of("free").clip_range == 0.1
-    assert overridden("labelling.source", "none").labelling.source == "none"
+    assert overridden("labeling.source", "none").labeling.source == "none"
     assert overridden("checkpoints.keep", "1").checkpoints.keep == 1
 
 
@@ -194,9 +194,9 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
         ("model.name", "", "--model.name: null is not allowed; it must be text"),
         ("", "1", "--: not the name of a setting; write for example --ppo.kl-coefficient"),
         (
-            "labelling.source",
+            "labeling.source",
             "simulated",
-            "my.yaml: labelling.source is simulated, but evaluation.gold is not set; name the gold score",
+            "my.yaml: labeling.source is simulated, but evaluation.gold is not set; name the gold score",
         ),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from triphase.errors import SettingsError
 from triphase.settings.loading import load_settings, settings_from_text
-from triphase.settings.schema import PPOSettings
+from triphase.settings.schema import PPOSettings, RunSettings
 
 BASE = "name: a\nmodel: {name: m}\ndata: {}\n"
 
@@ -55,3 +55,42 @@ def test_a_run_directory_of_before_opens(tmp_path: Path) -> None:
 def test_what_means_nothing_is_refused(ppo: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         settings_from_text(f"{BASE}ppo: {ppo}\n")
+
+
+def test_the_section_labelling_is_told_as_labeling(caplog: pytest.LogCaptureFixture) -> None:
+    note = "the settings section labelling is now labeling; the old name works for one more release"
+    assert settings_from_text(f"{BASE}labelling: {{source: none}}\n").labeling.source == "none"
+    assert [record.getMessage() for record in caplog.records] == [note]
+    caplog.clear()
+    assert settings_from_text(BASE, {"labelling.source": "none"}).labeling.source == "none"
+    text = f"{BASE}labeling: {{source: people, overlap: 3}}\n"
+    laid_over = settings_from_text(text, {"labelling.source": "none"}).labeling
+    assert (laid_over.source, laid_over.overlap) == ("none", 3)
+    assert {record.getMessage() for record in caplog.records} == {note}
+
+
+def test_errors_in_the_section_labelling_name_the_line_and_the_new_name() -> None:
+    for section, message in (
+        ("labelling: {source: nobody}\nlabeling: {}", "settings:5: labeling is given twice .first on line 4"),
+        ("labelling:\n  sauce: none", r"settings:5: labeling\.sauce: unknown setting"),
+        ("labelling:\n  source: nobody", r"settings:5: labeling\.source: "),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            settings_from_text(f"{BASE}{section}\n")
+    with pytest.raises(SettingsError, match=r"^--labelling\.source: "):
+        settings_from_text(BASE, {"labelling.source": "nobody"})
+
+
+def test_a_run_directory_with_the_section_labelling_opens_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "settings:\n  name: a\n  model: {name: m}\n  data: {}\n  labelling: {source: none}\n"
+    )
+    settings = load_settings(tmp_path)
+    assert settings.labeling.source == "none" and caplog.records == []
+    before = settings.model_dump(mode="json")
+    before["labelling"] = before.pop("labeling")
+    assert RunSettings.model_validate(before) == settings
+    with pytest.raises(ValueError, match="labelling is the old name of labeling; give labeling alone"):
+        RunSettings.model_validate({**before, "labeling": {}})

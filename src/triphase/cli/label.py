@@ -235,14 +235,14 @@ def require_store(run_or_store: str, create: bool | None = None) -> None:
 
 
 def settings_of_store(run_or_store: str) -> tuple[LabelingSettings, int]:
-    """The labelling settings and the seed of a run; the defaults for a store that stands alone."""
+    """The labeling settings and the seed of a run; the defaults for a store that stands alone."""
     config = Path(run_or_store)
     config = config if config.is_dir() else config.parent
     if "://" in run_or_store or not (config / "config.yaml").is_file():
         return LabelingSettings(), 0
 
     settings = load_settings(config)
-    return settings.labelling, settings.seed
+    return settings.labeling, settings.seed
 
 
 def _gold(name: str) -> Gold:

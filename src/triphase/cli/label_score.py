@@ -47,5 +47,5 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
             )  # fmt: skip
     say(
         f"{waiting} items that nobody has begun are ordered anew: the least certain first, "
-        f"{settings.random_share:.0%} of them at random (labelling.random_share)."
+        f"{settings.random_share:.0%} of them at random (labeling.random_share)."
     )

@@ -50,7 +50,7 @@ def next_command(run: Path) -> str:
         return f"triphase sft {run}"
     settings = load_settings(run)
     if needs_reward_model(settings) and not (run / "reward" / "final").is_dir():
-        people = settings.labelling.source == "people"
+        people = settings.labeling.source == "people"
         return f"triphase label serve {run}   (then: triphase reward {run})" if people else f"triphase reward {run}"
     if not (run / "ppo" / "final").is_dir():
         return f"triphase ppo {run}"

@@ -67,7 +67,7 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...]) -> None:
 def needs_reward_model(settings: RunSettings) -> bool:
     """Whether a reward model is trained: not where servers score every PPO run and nobody ranks."""
     scorers = [settings.ppo_of(arm).scorer.address for arm in (None, *settings.arms)]
-    return None in scorers or settings.labelling.source != "none" or bool(settings.data.preferences)
+    return None in scorers or settings.labeling.source != "none" or bool(settings.data.preferences)
 
 
 def require_demonstrations(settings: RunSettings, data: RunData) -> None:
@@ -118,24 +118,24 @@ def _prompts(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
 
 
 def _sampling(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
-    if settings.labelling.source != "none":
+    if settings.labeling.source != "none":
         yield from _prompts(settings, holdings)
 
 
 def _reward(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
     if not needs_reward_model(settings) or holdings.rankings:
         return
-    if settings.labelling.source != "none" and holdings.prompts["train"]:
+    if settings.labeling.source != "none" and holdings.prompts["train"]:
         return
     if holdings.comparisons["train"]:
         return
-    if settings.labelling.source != "none" or holdings.comparisons.total():
+    if settings.labeling.source != "none" or holdings.comparisons.total():
         held = holdings.prompts.total()
         yield f"all {held} prompts are held out, so the reward model has nothing to learn from; {_SHARE}"
     else:
         yield (
-            "labelling.source is none and data.preferences is empty: the reward model has nothing to learn from; name "
-            "preferences, or let labelling.source be people"
+            "labeling.source is none and data.preferences is empty: the reward model has nothing to learn from; name "
+            "preferences, or let labeling.source be people"
         )
 
 

@@ -122,7 +122,7 @@ def response_limits(settings: RunSettings, split: Split) -> list[tuple[str, int]
         limits += [
             (f"arms.{arm}.max_response_tokens", settings.ppo_of(arm).max_response_tokens) for arm in settings.arms
         ]
-    if settings.labelling.source != "none":
+    if settings.labeling.source != "none":
         limits.append(("sampling.max_response_tokens", settings.sampling.max_response_tokens))
     return limits
 

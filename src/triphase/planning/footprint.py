@@ -72,7 +72,7 @@ class Planner:
         load, found = self.load, []
         if load.demonstrations.count:
             found.append(self.sft())
-        if load.prompts.count and self.settings.labelling.source != "none":
+        if load.prompts.count and self.settings.labeling.source != "none":
             found.append(self.sampling())
         if load.groups.count:
             found.append(self.reward())

@@ -134,7 +134,7 @@ def workload(settings: RunSettings, template: Template) -> Workload:
         return (_prompt(item.prompt, template), *answers)
 
     train, prompts = demonstrated("train"), prompted("train")
-    if settings.labelling.source == "none":
+    if settings.labeling.source == "none":
         groups = _lengths([item for item in compared if item.prompt.split == "train"], both)
     else:
         sampling = settings.sampling

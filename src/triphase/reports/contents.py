@@ -40,7 +40,7 @@ class RunContents:
     ppo: list[Row]
     arms: Mapping[str, list[Row]]
     mixture: Mapping[str, Any] | None
-    labelling: Mapping[str, Any] | None
+    labeling: Mapping[str, Any] | None
     calibration: Mapping[str, Any] | None
     pairs: list[ScoredPair]
     samples: list[Sample]
@@ -89,7 +89,7 @@ def read_run(directory: Path) -> RunContents:
         ppo=read_metrics(directory / "ppo" / FILE_NAME),
         arms={path.parent.name: read_metrics(path) for path in arms},
         mixture=_mapping(directory / "sft" / "mixture.json", json.loads, "mixture"),
-        labelling=_mapping(directory / "labelling.json", json.loads, "labelling"),
+        labeling=_mapping(directory / "labelling.json", json.loads, "labeling"),
         calibration=_mapping(directory / "reward" / "calibration.json", json.loads, "calibration"),
         pairs=read_pairs(directory / "reward" / "heldout.jsonl"),
         samples=_records(directory / "evaluation" / "samples.jsonl", Sample),

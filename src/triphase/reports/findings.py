@@ -111,7 +111,7 @@ def optimisation_path(rows: Sequence[Row]) -> list[Point]:
 
 
 def _reward_findings(run: RunContents) -> RewardFindings:
-    ceiling = (run.labelling or {}).get("noise_ceiling")
+    ceiling = (run.labeling or {}).get("noise_ceiling")
     return RewardFindings(
         pairs=len(run.pairs),
         accuracy=accuracy(run.pairs, seed=run.seed),

@@ -89,7 +89,7 @@ class Settings(_Part):
     seed: int = 0
     evaluation: Shown = Shown()
     model: dict[str, Any] = {}
-    labelling: dict[str, Any] = {}
+    labeling: dict[str, Any] = {}
     ppo: dict[str, Any] = {}
     arms: dict[str, dict[str, Any]] = {}
 
@@ -101,11 +101,11 @@ class Config(_Part):
     versions: dict[str, str] = {}
 
 
-Shape = Literal["timings", "mixture", "labelling", "calibration", "plan", "config"]
+Shape = Literal["timings", "mixture", "labeling", "calibration", "plan", "config"]
 _SHAPES: dict[Shape, type[_Part]] = {
     "timings": Timings,
     "mixture": Mixture,
-    "labelling": Labeling,
+    "labeling": Labeling,
     "calibration": Calibration,
     "plan": Plan,
     "config": Config,

@@ -26,7 +26,7 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
     return {
         "seconds": total_seconds(run),
         "peak_gb": run.peak_gb,
-        "labelers": {"agreement": (run.labelling or {}).get("agreement")},
+        "labelers": {"agreement": (run.labeling or {}).get("agreement")},
         "reward_model": {
             "accuracy": _value(reward.accuracy),
             "accuracy_low": reward.accuracy.low if reward.accuracy else None,

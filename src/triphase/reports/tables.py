@@ -101,7 +101,7 @@ def _sft(run: RunContents) -> Station:
 
 
 def _labels(run: RunContents) -> Station:
-    labels = run.labelling
+    labels = run.labeling
     if not labels:
         return Station("People rank", False, ())
     names = {"simulated": "Simulated labelers rank", "imported": "Imported comparisons"}

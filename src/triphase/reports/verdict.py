@@ -67,7 +67,7 @@ def signed(interval: Interval | None) -> str:
 
 def judges(run: RunContents) -> str:
     """Whose preference gold stands for."""
-    if (run.labelling or {}).get("source") == "simulated":
+    if (run.labeling or {}).get("source") == "simulated":
         return "the gold score that the simulated labelers rank by"
     return "the gold score"
 

@@ -9,25 +9,25 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-SFT, SAMPLING, LABELLING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
-_ON_PROMPTS = (SAMPLING, LABELLING, REWARD, PPO, EVALUATION)
+SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
+_ON_PROMPTS = (SAMPLING, LABELING, REWARD, PPO, EVALUATION)
 _ALL = (SFT, *_ON_PROMPTS)
 
 # The first that fits holds; what is not here is read by every phase. An arm is a PPO run.
 _READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("data.demonstrations", (SFT,)),
     ("data.prompts", _ON_PROMPTS),
-    ("data.preferences", (LABELLING, REWARD)),
+    ("data.preferences", (LABELING, REWARD)),
     ("sft", (SFT,)),
     ("sampling", (SAMPLING,)),
-    ("labelling", (LABELLING,)),
+    ("labeling", (LABELING,)),
     ("reward", (REWARD,)),
     ("ppo.temperature", (PPO, EVALUATION)),
     ("ppo.max_response_tokens", (PPO, EVALUATION)),
     ("ppo", (PPO,)),
     ("rollouts", (PPO,)),
     ("guards", (PPO,)),
-    ("evaluation.gold", (LABELLING, PPO, EVALUATION)),
+    ("evaluation.gold", (LABELING, PPO, EVALUATION)),
     ("evaluation.shown_samples", ()),
     ("evaluation", (EVALUATION,)),
     ("checkpoints", ()),
@@ -39,7 +39,7 @@ def begun_phases(run: Path, arms: Collection[str]) -> list[str]:
     trained = [phase for phase in (SFT, REWARD, PPO, *(f"arms/{arm}" for arm in arms)) if _has_trained(run / phase)]
     found = {
         SAMPLING: _holds_prompts(run / "labels.sqlite"),
-        LABELLING: (run / "labelling.json").exists(),
+        LABELING: (run / "labelling.json").exists(),
         EVALUATION: (run / "evaluation" / "samples.jsonl").exists(),
     }
     begun = {*trained, *(phase for phase, is_begun in found.items() if is_begun)}
@@ -59,7 +59,7 @@ def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> 
 def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if key == "data.preferences" and not (settings.get("data") or {}).get("prompts"):
         return _ON_PROMPTS  # prompts are theirs
-    unsampled = (settings.get("labelling") or {}).get("source") == "none"
+    unsampled = (settings.get("labeling") or {}).get("source") == "none"
     if unsampled and key in ("ppo.temperature", "ppo.max_response_tokens"):
         return (REWARD, PPO, EVALUATION)  # the responses on which scores are calibrated are sampled so
     return next((phases for prefix, phases in _READ_BY if key == prefix or key.startswith(f"{prefix}.")), _ALL)

@@ -22,7 +22,7 @@ def label(run: Run) -> None:
     Raises:
         WaitingForPeople: people are to rank, and have not ranked enough.
     """
-    settings = run.settings.labelling
+    settings = run.settings.labeling
     with run.store() as store:
         store.add_prompts(run.prompts())
         _import_preferences(run, store)
@@ -51,12 +51,12 @@ def _import_preferences(run: Run, store: Store) -> None:
 def _require_rankings(run: Run, store: Store) -> None:
     ranked = {ranking.prompt_id for ranking in store.rankings()}
     ready = {response.prompt_id for response in store.responses()}
-    wanted = math.ceil(run.settings.labelling.required_share * len(ready))
+    wanted = math.ceil(run.settings.labeling.required_share * len(ready))
     done = len(ready & ranked)
     if done < wanted:
         raise WaitingForPeople(
             f"people are to rank: {done} of {len(ready)} prompts have a ranking, {wanted} are needed, "
-            f"{wanted - done} are missing (labelling.required_share). Serve the page with "
+            f"{wanted - done} are missing (labeling.required_share). Serve the page with "
             f"`triphase label serve {run.path}` and open {PAGE}, or import rankings with "
             f"`triphase label import {run.path} FILE`; then give this command again"
         )

@@ -1,7 +1,7 @@
 """The steps of a run, one function each: a step is skipped where its work is done, and resumed where it is not.
 
 This file wires: it reads records, hands each phase its parts, and writes down what the phase leaves behind. It stands
-among the commands because the phases, the labelling and the reports know nothing of each other.
+among the commands because the phases, the labeling and the reports know nothing of each other.
 """
 
 import logging
@@ -105,10 +105,10 @@ def run_sft(run: Run) -> None:
 
 
 def run_sampling(run: Run) -> None:
-    """K responses of the SFT policy to each prompt, into the store. Without labelling there is nothing to sample."""
+    """K responses of the SFT policy to each prompt, into the store. Without labeling there is nothing to sample."""
 
     settings = run.settings
-    if settings.labelling.source == "none":
+    if settings.labeling.source == "none":
         return
     with run.directory.timed("sampling"), run.store() as store:
         store.add_prompts(run.prompts())

@@ -81,7 +81,7 @@ def _has_begun(run: Run) -> bool:
 
 
 def _refusal(run: Run, verdict: ChanceVerdict) -> str:
-    more = run.settings.labelling.source == "people"
+    more = run.settings.labeling.source == "people"
     then = f"then give this command again ({run.path} goes on)" if more else "begin again under another name (--name)"
     return (
         f"PPO is not begun. {verdict.finding} ({verdict.accuracy.prompts} held-out prompts; "

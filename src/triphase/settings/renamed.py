@@ -6,6 +6,9 @@ from typing import Any
 
 _log = logging.getLogger(__name__)
 
+SECTIONS = {"labelling": "labeling"}
+"""Old name of a section of the settings → its new name."""
+
 # Of the section ``ppo`` and of each arm: old name → (new name, old value → new value, what to say).
 _PPO: dict[str, tuple[str, dict[Any, str], str]] = {
     "standardise_scores": (
@@ -15,6 +18,24 @@ _PPO: dict[str, tuple[str, dict[Any, str], str]] = {
         "follows their spread), false means `raw` (scores as they are); the default is now `calibrated`",
     ),
 }
+
+
+def with_new_sections(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run with every section under its present name.
+
+    Raises:
+        ValueError: a section stands under both names.
+    """
+    for old, new in SECTIONS.items():
+        if old in values and new in values:
+            raise ValueError(f"{old} is the old name of {new}; give {new} alone")
+    return {SECTIONS.get(name, name): value for name, value in values.items()}
+
+
+def note_old_section(name: str) -> None:
+    """Say what a section is called now, where ``name`` is its old name."""
+    if name in SECTIONS:
+        _log.warning("the settings section %s is now %s; the old name works for one more release", name, SECTIONS[name])
 
 
 def old_names(ppo: Mapping[str, Any]) -> dict[str, str]:

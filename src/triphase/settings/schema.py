@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
-from triphase.settings.renamed import with_new_names
+from triphase.settings.renamed import with_new_names, with_new_sections
 from triphase.settings.services import RolloutSettings, ScorerSettings
 
 
@@ -399,7 +399,7 @@ class RunSettings(Settings):
     """Phase 1."""
     sampling: SamplingSettings = SamplingSettings()
     """Responses for people to rank."""
-    labelling: LabelingSettings = LabelingSettings()
+    labeling: LabelingSettings = LabelingSettings()
     """The human step."""
     reward: RewardSettings = RewardSettings()
     """Phase 2."""
@@ -416,10 +416,15 @@ class RunSettings(Settings):
     guards: GuardSettings = GuardSettings()
     """What a run does when its numbers go wrong."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _old_sections(cls, values: Any) -> Any:
+        return with_new_sections(values) if isinstance(values, Mapping) else values
+
     @model_validator(mode="after")
     def _consistent(self) -> "RunSettings":
-        if self.labelling.source == "simulated" and self.evaluation.gold is None:
-            raise ValueError("labelling.source is simulated, but evaluation.gold is not set; name the gold score")
+        if self.labeling.source == "simulated" and self.evaluation.gold is None:
+            raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
         for arm in self.arms:
             self.ppo_of(arm)
         return self

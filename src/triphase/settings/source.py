@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from triphase.errors import SettingsError
+from triphase.settings.renamed import SECTIONS, note_old_section
 
 KeyPath = tuple[str | int, ...]
 
@@ -102,12 +103,18 @@ def plain_key(key: str) -> str:
 
 
 def normalised(path: KeyPath) -> KeyPath:
-    """``path`` in the schema's spelling; the names of arms are names, and stay as they are.
+    """``path`` in the schema's spelling, under the present name of its section; the names of arms stay as they are.
 
     In the config.yaml of a run all settings stand under ``settings``.
     """
     name_at = 2 if path[:2] == ("settings", "arms") else 1 if path[:1] == ("arms",) else -1
-    return tuple(key if isinstance(key, int) or index == name_at else plain_key(key) for index, key in enumerate(path))
+    section_at = 1 if path[:1] == ("settings",) else 0
+    spelled = [key if isinstance(key, int) or index == name_at else plain_key(key) for index, key in enumerate(path)]
+    if section_at < len(spelled) and isinstance(section := spelled[section_at], str):
+        if not section_at:  # a run directory of before is read as it is: nobody edits it
+            note_old_section(section)
+        spelled[section_at] = SECTIONS.get(section, section)
+    return tuple(spelled)
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
