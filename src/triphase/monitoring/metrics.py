@@ -138,7 +138,7 @@ class MetricsWriter:
         for name in figures:
             if name not in METRICS:
                 nearest = difflib.get_close_matches(name, METRICS, n=1)
-                hint = f"; did you mean {nearest[0]}?" if nearest else "; add it to triphase.monitoring.glossary"
+                hint = f"; did you mean {nearest[0]}?" if nearest else "; declare it in triphase.monitoring"
                 raise ValueError(f"metric {name!r} is not registered{hint}")
         if self.last_step is None or step > self.last_step:
             return

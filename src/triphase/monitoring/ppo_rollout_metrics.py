@@ -1,0 +1,168 @@
+"""The metrics of PPO that are measured on a rollout, declared."""
+
+from triphase.monitoring.declaration import Condition, Metric
+from triphase.settings.schema import RunSettings
+
+
+def _has_gold(run: RunSettings) -> bool:
+    return run.evaluation.gold is not None
+
+
+_EPISODES = "responses of the rollout"
+_ITERATION = "none: the iteration's value"
+_RESPONSE_TOKENS = "response tokens of the rollout"
+_GOLD = Condition("where evaluation.gold is set", _has_gold)
+_DIVIDED = Condition("unless all scores are equal, so that there is nothing to divide by", certain=False)
+_VARIES = Condition("where neither length nor score is constant", certain=False)
+_GOLD_VARIES = Condition(
+    "where evaluation.gold is set and neither length nor gold score is constant", _has_gold, certain=False
+)
+_WORDS = Condition("where a response has two words", certain=False)
+_LIMITED = Condition("where ppo.score_limit is set", lambda run: run.ppo.score_limit is not None)
+
+PPO_ROLLOUT_METRICS = (
+    Metric(
+        "ppo/proxy_score",
+        "standard deviations of reference samples",
+        "reward model's score r_θ(x, y), calibrated (or a server's, as it gives it), before score_normalization, "
+        "clipping and penalty",
+        _EPISODES,
+        "rises from about 0",
+        better="higher",
+    ),
+    Metric(
+        "ppo/gold_score",
+        "gold score",
+        "gold score; never used in training",
+        _EPISODES,
+        "rises with the proxy; falling while the proxy rises is reward hacking",
+        better="higher",
+        when=_GOLD,
+    ),
+    Metric(
+        "ppo/gold_deviation",
+        "gold score",
+        "standard deviation of the gold score",
+        _EPISODES,
+        "near constant",
+        when=_GOLD,
+    ),
+    Metric(
+        "ppo/reference_kl",
+        "nats per response",
+        "Σ_t [log π(a_t) − log π_ref(a_t)] under the rollout policy (k1, sum over tokens)",
+        _EPISODES,
+        "0 at the first iteration, then rises slowly; short responses: under about 10",
+        better="lower",
+    ),
+    Metric(
+        "ppo/reference_kl_deviation",
+        "nats per response",
+        "standard deviation of Σ_t [log π(a_t) − log π_ref(a_t)]",
+        _EPISODES,
+        "0 at the first iteration, then grows with reference_kl",
+    ),
+    Metric(
+        "ppo/kl_coefficient",
+        "score as used per nat",
+        "β, weight of the KL penalty in the token rewards",
+        _ITERATION,
+        "constant, or slowly moving where kl_target is set",
+    ),
+    Metric(
+        "ppo/effective_kl_coefficient",
+        "score as the scorer gives it, per nat",
+        "β · s, s = what the scores were divided by (score_normalization): 1 under raw; the run's scale under "
+        "calibrated (1 for a calibrated reward model) and running; the rollout's deviation under batch",
+        _ITERATION,
+        "constant; under batch it falls as the policy concentrates, and the penalty with it",
+        when=_DIVIDED,
+    ),
+    Metric(
+        "ppo/entropy",
+        "nats per token",
+        "logsumexp(z) − Σ_v p_v·z_v over the full vocabulary, z = logits / temperature",
+        _RESPONSE_TOKENS,
+        "falls slowly; a fall to under a third of its start is collapse",
+    ),
+    Metric(
+        "ppo/entropy_deviation",
+        "nats per token",
+        "standard deviation of the responses' own mean entropies",
+        _EPISODES,
+        "near constant",
+    ),
+    Metric("ppo/mean_length", "tokens", "response tokens, the end token included", _EPISODES, "near the SFT policy's"),
+    Metric(
+        "ppo/length_deviation",
+        "tokens",
+        "standard deviation of the response tokens",
+        _EPISODES,
+        "near constant; near 0 where all responses reach the limit or end at once",
+    ),
+    Metric(
+        "ppo/eos_rate",
+        "share",
+        "share of responses that end by themselves",
+        _EPISODES,
+        "near the start or rising",
+        better="higher",
+    ),
+    Metric(
+        "ppo/score_deviation",
+        "standard deviations of reference samples",
+        "standard deviation of the reward model's scores",
+        _EPISODES,
+        "above 0; near 0 there is nothing left to tell apart",
+    ),
+    Metric(
+        "ppo/length_score_correlation",
+        "−1 to 1",
+        "Pearson's correlation of response length and score",
+        _EPISODES,
+        "within ± 0.4, or near ppo/length_gold_correlation",
+        when=_VARIES,
+    ),
+    Metric(
+        "ppo/length_gold_correlation",
+        "−1 to 1",
+        "Pearson's correlation of response length and gold score",
+        _EPISODES,
+        "what the judge itself makes of length",
+        when=_GOLD_VARIES,
+    ),
+    Metric(
+        "ppo/distinct_2",
+        "share",
+        "distinct pairs of neighboring words / all pairs of neighboring words",
+        "all responses of the rollout together",
+        "near its start; a fall by half is repetition",
+        better="higher",
+        when=_WORDS,
+    ),
+    Metric(
+        "ppo/repeated_2",
+        "share",
+        "pairs of neighboring words that stood in the same response before / its pairs of neighboring words",
+        _EPISODES,
+        "near its start; a rise by 0.2 is repetition",
+        better="lower",
+    ),
+    Metric(
+        "ppo/repeated_2_deviation",
+        "share",
+        "standard deviation of the responses' own shares",
+        _EPISODES,
+        "near constant",
+    ),
+    Metric(
+        "ppo/clipped_scores",
+        "share",
+        "share of responses whose score was cut at score_limit",
+        _EPISODES,
+        "near 0",
+        better="lower",
+        when=_LIMITED,
+    ),
+    Metric("ppo/episodes", "responses", "responses so far", "sum since the start", "rises by batch_size"),
+)

@@ -1,0 +1,109 @@
+"""The metrics of PPO's updates, declared."""
+
+from triphase.monitoring.declaration import Condition, Metric
+
+_UPDATES = "response tokens of a minibatch, then the updates of the iteration"
+_RESPONSE_TOKENS = "response tokens of the rollout"
+_RETURNS_VARY = Condition("where Var(returns) > 0", certain=False)
+_GUARDED = Condition("where guards.on_alarm is stop or rollback", lambda run: run.guards.on_alarm != "continue")
+
+PPO_UPDATE_METRICS = (
+    Metric(
+        "ppo/clip_fraction",
+        "share",
+        "share of tokens with the ratio outside 1 ± clip_range and the clipped branch chosen: they give no gradient",
+        _UPDATES,
+        "0.01 to 0.2",
+    ),
+    Metric(
+        "ppo/approximate_kl",
+        "nats per token",
+        "(r − 1) − log r, r = π/π_rollout (k3 to the rollout policy)",
+        _UPDATES,
+        "0 at the first update; under max_approximate_kl",
+    ),
+    Metric("ppo/ratio_mean", "1", "π(a_t) / π_rollout(a_t)", _UPDATES, "0.99 to 1.01; exactly 1 at the first update"),
+    Metric(
+        "ppo/ratio_max",
+        "1",
+        "largest π(a_t) / π_rollout(a_t)",
+        "maximum over response tokens and updates",
+        "under about 5",
+        better="lower",
+    ),
+    Metric(
+        "ppo/explained_variance",
+        "share, at most 1",
+        "1 − Var(returns − values) / Var(returns), values as in the rollout",
+        _RESPONSE_TOKENS,
+        "rises from about 0 towards 0.3 to 0.9",
+        better="higher",
+        when=_RETURNS_VARY,
+    ),
+    Metric(
+        "ppo/policy_loss",
+        "advantage",
+        "−min(r·Â, clip(r, 1 − ε, 1 + ε)·Â)",
+        _UPDATES,
+        "small, around 0; not to be read as progress",
+    ),
+    Metric(
+        "ppo/value_loss",
+        "score²",
+        "½·max of squared errors, clipped and not",
+        _UPDATES,
+        "falls, then levels off",
+        better="lower",
+    ),
+    Metric(
+        "ppo/gradient_norm",
+        "loss per unit of weight",
+        "√Σ g² over trained weights, before clipping",
+        "the updates of the iteration",
+        "steady",
+    ),
+    Metric("ppo/learning_rate", "1", "peak × schedule", "the updates of the iteration", "follows the schedule"),
+    Metric(
+        "ppo/steps",
+        "steps",
+        "optimizer steps; fewer than epochs × minibatches where approximate KL passed max_approximate_kl",
+        "sum over the iteration",
+        "epochs × minibatches, mostly",
+    ),
+    Metric(
+        "ppo/mean_return",
+        "score as used",
+        "Â_t + V(s_t), what the critic is fitted to",
+        _RESPONSE_TOKENS,
+        "under raw it rises with the score; else it stays around −coefficient·KL, since scores are centered",
+    ),
+    Metric(
+        "ppo/seconds_generation", "seconds", "time to write the responses", "the iteration", "steady", better="lower"
+    ),
+    Metric(
+        "ppo/seconds_scoring",
+        "seconds",
+        "time for scores, reference and values",
+        "the iteration",
+        "steady",
+        better="lower",
+    ),
+    Metric("ppo/seconds_update", "seconds", "time of the updates", "the iteration", "steady", better="lower"),
+    Metric(
+        "ppo/skipped_steps",
+        "steps",
+        "updates left out because a gradient was not finite; 1 where the rollout's own numbers were not",
+        "sum over the iteration",
+        "0",
+        better="lower",
+    ),
+    Metric(
+        "ppo/rollbacks",
+        "times",
+        "times that an alarm sent PPO back to earlier weights (guards.on_alarm)",
+        "sum since the start",
+        "0",
+        better="lower",
+        when=_GUARDED,
+    ),
+)
