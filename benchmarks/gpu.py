@@ -1,0 +1,313 @@
+"""Speed and memory on one CUDA device, on random weights of the shapes of Llama 1B, 3B and 8B in bfloat16.
+
+    python -m benchmarks.gpu [--shapes 1b,3b,8b] [--layers third,all] [--seconds 400] [--json FILE]
+    python -m benchmarks.gpu --tiny          the same on a tiny shape, on any device
+
+Measured are the card's rate of products and its memory bandwidth; tokens a second of supervised fine-tuning, pairs a
+second of the reward model, new tokens a second of generation at batches of 8, 64 and 256, and an iteration of PPO
+(64 episodes of 128 + 128 tokens, two epochs). Each stands beside its floor: the operations that it must do, counted in
+the same run, at the measured rate, or for generation the bytes that each step must read at the measured bandwidth.
+Prints one table and, last, one JSON line. What does not fit into ``--seconds`` is left out, and named.
+"""
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from triphase.models.loading import LoadedModel
+from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.models.tracing import Meter
+from triphase.phases.ppo import PPOPhase
+from triphase.phases.reward import RewardPhase
+from triphase.phases.sft import SupervisedPhase
+from triphase.records.types import Message, Pair, Prompt
+from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.types import Request
+from triphase.settings.schema import AdapterSettings, PPOSettings, RewardSettings, SupervisedSettings
+from triphase.tokens.encoding import Encoded, EncodedGroup
+
+# hidden size, inner size, layers, heads, key heads, vocabulary, tied embeddings
+SHAPES = {
+    "tiny": (64, 128, 4, 4, 2, 512, True),
+    "1b": (2048, 8192, 16, 32, 8, 128256, True),
+    "3b": (3072, 8192, 28, 24, 8, 128256, True),
+    "8b": (4096, 14336, 32, 32, 8, 128256, False),
+}
+NEVER = -1
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure, print the table and the JSON line."""
+    options = _options()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    start = time.perf_counter()
+    card = {"name": torch.cuda.get_device_name() if device.type == "cuda" else "cpu", "torch": torch.__version__}
+    card |= {"tflops": round(_rate(device) / 1e12, 1), "gb_per_second": round(_bandwidth(device) / 1e9)}
+    rows: list[Row] = []
+    left_out: list[str] = []
+    for shape in options.shapes.split(","):
+        for layers in options.layers.split(","):
+            parts = {"ppo": _ppo} if layers == "all" else {"generation": _generation, "ppo": _ppo}
+            parts |= {"sft": _sft, "reward": _reward}
+            shared = None
+            for name, part in parts.items():
+                if time.perf_counter() - start > options.seconds:
+                    left_out.append(f"{shape} {layers} {name}")
+                    continue
+                if shared is None:
+                    shared = _shared(shape, layers, device)
+                for row in _guarded(part, shared, card, options):
+                    rows.append({"shape": shape, "layers": layers, "what": name, **row})
+                    print(_shown(rows[-1]), file=sys.stderr, flush=True)
+            del shared
+            _empty(device)
+    print(f"{card['name']}: {card['tflops']} TFLOP/s in bfloat16, {card['gb_per_second']} GB/s")
+    for row in rows:
+        print(_shown(row))
+    if left_out:
+        print(f"left out after {options.seconds} s: {', '.join(left_out)}")
+    line = json.dumps({"card": card, "commit": _commit(), "rows": rows, "left_out": left_out})
+    if options.json:
+        options.json.write_text(line + "\n")
+    print(line)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default="1b,3b,8b")
+    parser.add_argument("--layers", default="third,all", help="adapted layers: the top third, or all")
+    parser.add_argument("--batches", default="8,64,256", help="of generation")
+    parser.add_argument("--seconds", type=float, default=400, help="what has not begun by then is left out")
+    parser.add_argument("--tiny", action="store_true", help="a tiny shape, for a try on any device")
+    parser.add_argument("--json", type=Path, help="where the JSON line is written too")
+    options = parser.parse_args()
+    if options.tiny:
+        options.shapes, options.batches = "tiny", "4"
+    return options
+
+
+def _shown(row: Row) -> str:
+    place = f"{row['shape']:5} {row['layers']:6} {row['what']:11}"
+    if "error" in row:
+        return f"{place} {row['error']}"
+    parts = " ".join(f"{name} {value:.2f} s" for name, value in row.get("parts", {}).items())
+    return (
+        f"{place} {row['value']:10.1f} {row['unit']:24} {row['floor_share']:5.0%} of the floor"
+        f"  peak {row['peak_gb']:6.1f} GB  {parts}"
+    )
+
+
+def _guarded(part: Callable[..., list[Row]], shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
+    try:
+        return part(shared, card, options)
+    except torch.OutOfMemoryError as error:
+        _empty(shared.device)
+        return [{"error": str(error).splitlines()[0][:160]}]
+
+
+def _empty(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
+
+
+def _timed(device: torch.device, work: Callable[[], object], times: int = 1) -> float:
+    """Seconds of ``work``, the best of several."""
+    best = float("inf")
+    for _ in range(times):
+        _wait(device)
+        start = time.perf_counter()
+        work()
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _rate(device: torch.device) -> float:
+    size = 8192 if device.type == "cuda" else 512
+    a, b = (torch.ones(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    _timed(device, lambda: a @ b, 3)
+    return 2.0 * size**3 * 10 / _timed(device, lambda: [a @ b for _ in range(10)], 3)
+
+
+def _bandwidth(device: torch.device) -> float:
+    """Bytes a second that are read."""
+    source = torch.ones(1 << (30 if device.type == "cuda" else 24), dtype=torch.float32, device=device)
+    _timed(device, source.sum, 3)
+    return source.nbytes / _timed(device, source.sum, 3)
+
+
+def _shared(shape: str, layers: str, device: torch.device) -> SharedModel:
+    hidden, inner, depth, heads, key_heads, vocabulary, tied = SHAPES[shape]
+    config = AutoConfig.for_model(
+        "llama",
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        vocab_size=vocabulary,
+        tie_word_embeddings=tied,
+        max_position_embeddings=4096,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.eval().requires_grad_(False)
+    words = {"<pad>": 0, "<end>": 1, **{f"w{number}": number for number in range(2, vocabulary)}}
+    plain = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="<end>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }} <end> {% endfor %}"
+    adapted = "all" if layers == "all" else max(1, depth // 3)
+    shared = SharedModel(
+        LoadedModel(model, tokenizer, shape), AdapterSettings.model_validate({"layers": adapted, "rank": 16}), seed=0
+    )
+    for name in (REFERENCE, REWARD):
+        shared.adapters.add(name)
+    shared.template.end_id = NEVER  # responses as long as they may be
+    return shared
+
+
+def _ids(count: int, seed: int, shared: SharedModel) -> tuple[int, ...]:
+    draw = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(2, len(shared.backbone.head_weight), (count,), generator=draw).tolist())
+
+
+def _sizes(shared: SharedModel) -> tuple[int, int, int]:
+    """Episodes, prompt and response tokens."""
+    return (64, 128, 128) if shared.device.type == "cuda" else (4, 16, 16)
+
+
+def _against_floor(work: Callable[[], object], seconds: float, card: Row) -> float:
+    """The share of ``seconds`` that the operations of ``work`` take at the card's rate of large products."""
+    with Meter() as meter:
+        work()
+    return meter.flops / (card["tflops"] * 1e12) / seconds
+
+
+def _sft(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
+    episodes, prompt, response = _sizes(shared)
+    samples = [Encoded(_ids(prompt, n, shared), _ids(response, n + 999, shared)) for n in range(episodes)]
+    settings = SupervisedSettings(batch_size=episodes, epochs=4)
+    _empty(shared.device)
+    phase = SupervisedPhase(shared, samples, [*range(episodes)] * 4, [], settings)
+    phase._advance(0)
+    seconds = _timed(shared.device, lambda: phase._advance(1))
+    peak = _peak(shared.device)
+    tokens = episodes * (prompt + response)
+    share = _against_floor(lambda: phase._advance(2), seconds, card)
+    shared.adapters.train_only(None)
+    return [{"value": tokens / seconds, "unit": "tokens/s", "floor_share": share, "peak_gb": peak}]
+
+
+def _reward(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
+    episodes, prompt, response = _sizes(shared)
+    groups = [
+        EncodedGroup(_ids(prompt, n, shared), (_ids(response, n + 99, shared), _ids(response, n + 999, shared)))
+        for n in range(episodes)
+    ]
+    pairs = [[Pair(0, 1, 1.0)] for _ in groups]
+    _empty(shared.device)
+    phase = RewardPhase(shared, groups, pairs, [], [], RewardSettings(batch_size=episodes, epochs=4), seed=0)
+    phase._advance(0)
+    seconds = _timed(shared.device, lambda: phase._advance(1))
+    peak = _peak(shared.device)
+    share = _against_floor(lambda: phase._advance(2), seconds, card)
+    shared.adapters.train_only(None)
+    return [{"value": episodes / seconds, "unit": "pairs/s", "floor_share": share, "peak_gb": peak}]
+
+
+def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
+    _, prompt, response = _sizes(shared)
+    rows: list[Row] = []
+    backbone = shared.backbone
+    weights = sum(value.nbytes for name, value in backbone.model.named_parameters() if ".lora_" not in name)
+    config = backbone.model.config
+    if not config.tie_word_embeddings:  # of the embedding a step reads the rows of its tokens alone
+        weights -= backbone.model.get_input_embeddings().weight.nbytes
+    for batch in [int(each) for each in options.batches.split(",")]:
+        _empty(shared.device)
+        generator = LocalGenerator(shared, adapter=REFERENCE, batch_size=batch)
+
+        def write(count: int, generator: LocalGenerator = generator, batch: int = batch) -> None:
+            requests = [Request(_ids(prompt, n, shared), n) for n in range(batch)]
+            generator.generate(requests, temperature=1.0, max_response_tokens=count)
+
+        write(response)
+        seconds = _timed(shared.device, lambda: write(response))
+        cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2
+        read = response * (weights + batch * cache * (prompt + response / 2))
+        floor = read / (card["gb_per_second"] * 1e9)
+        rows.append(
+            {
+                "value": batch * response / seconds,
+                "unit": f"new tokens/s, batch {batch}",
+                "floor_share": floor / seconds,
+                "peak_gb": _peak(shared.device),
+            }
+        )
+    return rows
+
+
+def _ppo(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
+    episodes, prompt, response = _sizes(shared)
+    settings = PPOSettings(
+        iterations=4,
+        batch_size=episodes,
+        minibatch_size=episodes // 2,
+        epochs=2,
+        max_response_tokens=response,
+        max_approximate_kl=None,
+    )
+    _empty(shared.device)
+    phase = PPOPhase(
+        shared,
+        [Prompt(str(number), (Message("user", "w5"),)) for number in range(episodes)],
+        [_ids(prompt, number, shared) for number in range(episodes)],
+        LocalGenerator(shared, adapter=POLICY, batch_size=episodes),
+        settings,
+        seed=0,
+    )
+    phase.iterate(0)
+    found: dict[str, float] = {}
+    seconds = _timed(shared.device, lambda: found.update(phase.iterate(1)))
+    peak = _peak(shared.device)
+    share = _against_floor(lambda: phase.iterate(2), seconds, card)
+    shared.adapters.train_only(None)
+    parts = {name: found[f"ppo/seconds_{name}"] for name in ("generation", "scoring", "update")}
+    return [
+        {"value": seconds, "unit": "s an iteration", "floor_share": share, "peak_gb": peak, "parts": parts},
+    ]
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Every phase on a CUDA device: it computes what the processor computes, resumes exactly, and learns.
+
+Each test needs a CUDA device: `make test-gpu`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.devices.steps import STEPS, ppo_phase, shared_on
+from tests.small import Lines
+
+from triphase.cli.main import main
+from triphase.errors import RunError
+from triphase.planning.memory import memory_errors
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def _exact_products() -> Any:
+    """Products in float32 as they are, not in the 10 bits of TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def steady(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if "seconds" not in name}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_card_computes_what_the_processor_computes(name: str) -> None:
+    there, here = steady(STEPS[name](shared_on("cuda"))), steady(STEPS[name](shared_on("cpu")))
+    assert there.keys() == here.keys()
+    assert there == pytest.approx(here, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3", "gpt_neox"])
+def test_logprobs_and_gradients_agree_in_float32(kind: str) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        phase = ppo_phase(shared_on(device, kind))
+        phase.state.updater.step = _keep(phase, gradients := {})
+        metrics = phase.iterate(0)
+        found.append((steady(metrics), {name: value.cpu() for name, value in gradients.items()}))
+    (here, ours), (there, theirs) = found
+    assert there == pytest.approx(here, rel=1e-4, abs=1e-4)
+    assert ours
+    for name, value in ours.items():
+        assert torch.allclose(value, theirs[name], atol=1e-4 * float(value.abs().max() + 1e-3)), name
+
+
+def _keep(phase: Any, gradients: dict[str, torch.Tensor]) -> Any:
+    from triphase.training.step import StepResult
+
+    def step() -> StepResult:
+        if not gradients:
+            gradients.update({name: p.grad.clone() for name, p in phase.state.updater.parameters.items()})
+        return StepResult(0.0, 0.0, False)
+
+    return step
+
+
+@pytest.mark.parametrize("changes", [{}, {"responses_per_prompt": 4}], ids=["rows", "groups"])
+def test_the_invariants_hold_in_bfloat16(changes: dict[str, Any]) -> None:
+    phase = ppo_phase(shared_on("cuda", dtype=torch.bfloat16), **changes)
+    for iteration in range(3):
+        metrics = phase.iterate(iteration)
+        assert metrics["ppo/skipped_steps"] == 0.0
+
+
+def state_of(phase: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in phase.state.updater.parameters.items()}
+
+
+def fitted(device: str, directory: Path, iterations: int) -> Any:
+    phase = ppo_phase(shared_on(device), iterations=iterations)
+    phase.fit(directory, emit=Lines(), keep=1)
+    return phase
+
+
+def test_a_resumed_run_on_the_card_ends_the_same_to_the_bit(tmp_path: Path) -> None:
+    """No kernel that the updates use adds in an order that differs from run to run."""
+    whole, lines = state_of(fitted("cuda", tmp_path / "whole", 3)), Lines()
+    cut = ppo_phase(shared_on("cuda"), iterations=3)
+    iterate = cut.iterate
+
+    def stopped(iteration: int) -> dict[str, float]:
+        if iteration == 2:
+            raise KeyboardInterrupt
+        return iterate(iteration)
+
+    cut.iterate = stopped  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit(tmp_path / "cut", emit=lines, keep=1)
+    resumed = ppo_phase(shared_on("cuda"), iterations=3)
+    resumed.fit(tmp_path / "cut", emit=lines, keep=1)
+    ended = state_of(resumed)
+    assert all(torch.equal(value, ended[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_checkpoint_of_one_device_resumes_on_the_other(first: str, second: str, tmp_path: Path) -> None:
+    expected = state_of(fitted("cpu", tmp_path / "whole", 3))
+    lines = Lines()
+    begun = ppo_phase(shared_on(first), iterations=3)
+    iterate = begun.iterate
+
+    def stopped(iteration: int) -> dict[str, float]:
+        if iteration == 1:
+            raise KeyboardInterrupt
+        return iterate(iteration)
+
+    begun.iterate = stopped  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        begun.fit(tmp_path / "cut", emit=lines, keep=1)
+    resumed = ppo_phase(shared_on(second), iterations=3)
+    resumed.fit(tmp_path / "cut", emit=lines, keep=1)
+    for name, value in state_of(resumed).items():
+        # Adam divides by the root of the second moment: where a gradient is near 0, its rounding shows.
+        assert torch.allclose(value, expected[name], atol=2e-3), name
+
+
+def test_a_card_without_room_gives_the_line_of_the_plan() -> None:
+    with pytest.raises(RunError, match="^ppo: not enough memory .* lower ppo.microbatch_tokens"):
+        with memory_errors("ppo"):
+            torch.empty(1 << 42, dtype=torch.uint8, device="cuda")
+
+
+def test_the_tiny_pipeline_learns_on_the_card(tmp_path: Path) -> None:
+    from triphase.demo.configuration import demo_settings
+    from triphase.settings.loading import resolved_yaml
+
+    configuration = tmp_path / "tiny.yaml"
+    configuration.write_text(resolved_yaml(demo_settings(tiny=True, output=str(tmp_path))))
+    few = ["--ppo.iterations", "25", "--evaluation.samples-per-prompt", "4"]
+    assert main(["run", str(configuration), "--model.device", "cuda", *few]) == 0
+    summary = json.loads((tmp_path / "tiny" / "summary.json").read_text())
+    reward, ppo = summary["reward_model"], summary["ppo"]
+    assert reward["accuracy"] >= 0.85 * reward["noise_ceiling"]
+    assert ppo["gold_win_rate_low"] > 0.5
+    assert ppo["gold_mean"] > summary["sft"]["gold_mean"]
