@@ -94,13 +94,57 @@ class DirectStepper:
                 cache[number] = states.index_select(0, index)
 
     @torch.no_grad()
+    def reserve(self, rows: int, capacity: int) -> None:
+        """Room for ``rows`` rows of ``capacity`` tokens, whose tensors stay where they are: `take`, `step_in_place`."""
+        device = self._backbone.device
+        shapes = [(rows, layer.key_heads, capacity, layer.width) for layer in self._layers]
+        self._keys = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
+        self._values = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
+        self.hidden = torch.zeros((rows, self._backbone.hidden_size), dtype=self._dtype, device=device)
+        # An empty row sees its first place: attention over nothing is not a number.
+        self._bias = torch.full((rows, capacity), float("-inf"), dtype=self._dtype, device=device)
+        self._bias[:, 0] = 0.0
+        self._places = torch.zeros(rows, dtype=torch.long, device=device)
+        self._length = capacity
+
+    @torch.no_grad()
+    def take(self, rows: Sequence[int], other: "DirectStepper", others: Sequence[int]) -> None:
+        """Put the rows ``others`` of another stepper into the reserved ``rows``."""
+        here, there = (torch.tensor(each, device=self.hidden.device) for each in (rows, others))
+        length = min(other._capacity, self._capacity)
+        for mine, its in ((self._keys, other._keys), (self._values, other._values)):
+            for number, states in enumerate(its):
+                mine[number][here, :, :length] = states[there, :, :length]
+        self._bias[here] = float("-inf")
+        self._bias[here, :length] = other._bias[there, :length]
+        self._places[here], self.hidden[here] = other._places[there], other.hidden[there]
+
+    def moving(self) -> list[Tensor]:
+        """What `step_in_place` overwrites of reserved rows: where they stand, what they see, their hidden states.
+
+        The keys and values that it writes stand behind those that were there, where nobody looks until they are
+        written again.
+        """
+        return [self._places, self._bias, self.hidden]
+
+    @torch.no_grad()
+    def step_in_place(self, tokens: Tensor) -> None:
+        """`step` for reserved rows: no shape changes and no tensor moves, so that it can be captured once."""
+        self._places.add_(1).clamp_(max=self._capacity - 1)
+        self.hidden.copy_(self._read_tokens(tokens))
+
+    @torch.no_grad()
     def step(self, tokens: Tensor) -> None:
         """Read (B,) one more token a row. A row without room reads it in the place of its last one."""
-        backbone = self._backbone
         self._places = (self._places + 1).clamp(max=self._capacity - 1)
         self._length = min(self._length + 1, self._capacity)
+        self.hidden = self._read_tokens(tokens)
+
+    def _read_tokens(self, tokens: Tensor) -> Tensor:
+        """Read a token at each row's place → (B, d) hidden state after it."""
+        backbone = self._backbone
         rows, places, length = torch.arange(len(tokens), device=tokens.device), self._places, self._length
-        self._bias[rows, places] = 0.0
+        self._bias.scatter_(1, places[:, None], 0.0)
         x = backbone.embed(tokens).to(self._dtype)
         rotation = backbone.rotary(x[:, None], places[:, None])
         bias = self._bias[:, None, None, :length]
@@ -115,7 +159,8 @@ class DirectStepper:
                 scale=layer.scaling,
             )
             x = layer.finish(x, mixed.reshape(len(tokens), -1))
-        self.hidden = backbone.norm(x)
+        hidden: Tensor = backbone.norm(x)
+        return hidden
 
     def _read_rows(self, rows: list[int], prompts: Sequence[tuple[int, ...]], pad_id: int) -> Tensor:
         """Read prompts into the cache's ``rows`` → (B, d) hidden state of each last token."""

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from triphase.models.direct import DirectStepper
 from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
+from triphase.rollouts.captured import write_captured
 from triphase.rollouts.types import Generated, Request
 
 # Rows are dropped from the batch once this share of it is finished: dropping copies the cache.
@@ -45,6 +47,20 @@ class LocalGenerator:
     ) -> list[Generated]:
         """One response for each request, in order. ``on_finished`` is told how many more are done."""
         shared, limit = self._shared, max_response_tokens
+        stepper = shared.stepper(self.adapter)
+        if requests and shared.device.type == "cuda" and isinstance(stepper, DirectStepper):
+            with shared.role(self.adapter):
+                written = write_captured(
+                    shared,
+                    requests,
+                    _draws,
+                    batch_size=self.batch_size,
+                    temperature=temperature,
+                    limit=limit,
+                    choose=sample,
+                    on_finished=on_finished,
+                )
+            return [Generated(tuple(ids), ids[-1] == shared.template.end_id) for ids in written]
         end_id, pad_id, head = shared.template.end_id, shared.template.pad_id, shared.backbone.head_weight
         waiting = deque(sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt), index)))
         responses: list[list[int]] = [[] for _ in requests]
@@ -54,7 +70,6 @@ class LocalGenerator:
         def is_done(row: int) -> bool:
             return len(responses[row]) == limit or (bool(responses[row]) and responses[row][-1] == end_id)
 
-        stepper = shared.stepper(self.adapter)
         with shared.role(self.adapter):
             while rows or waiting:
                 # 1. prompts take the free places
@@ -132,6 +147,11 @@ def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
     return (cumulative <= bounded).sum(dim=0)
 
 
+def _draws(seed: int, count: int) -> Tensor:
+    """(count,) uniform numbers of one seed, the same on every device."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def _uniforms(seed: int, count: int) -> list[float]:
-    drawn: list[float] = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+    drawn: list[float] = _draws(seed, count).tolist()
     return drawn
