@@ -30,10 +30,13 @@ from triphase.models.tracing import Meter
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
+from triphase.planning.footprint import Planner
+from triphase.planning.microbatches import Work
+from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
-from triphase.settings.schema import AdapterSettings, PPOSettings, RewardSettings, SupervisedSettings
+from triphase.settings.schema import AdapterSettings, PPOSettings, RewardSettings, RunSettings, SupervisedSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 
 # hidden size, inner size, layers, heads, key heads, vocabulary, tied embeddings
@@ -88,12 +91,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shapes", default="1b,3b,8b")
     parser.add_argument("--layers", default="third,all", help="adapted layers: the top third, or all")
     parser.add_argument("--batches", default="8,64,256", help="of generation")
+    parser.add_argument("--microbatch-tokens", default="4096,16384", help="of PPO, with commas")
     parser.add_argument("--seconds", type=float, default=400, help="what has not begun by then is left out")
     parser.add_argument("--tiny", action="store_true", help="a tiny shape, for a try on any device")
     parser.add_argument("--json", type=Path, help="where the JSON line is written too")
     options = parser.parse_args()
     if options.tiny:
-        options.shapes, options.batches = "tiny", "4"
+        options.shapes, options.batches, options.microbatch_tokens = "tiny", "4", "64"
     return options
 
 
@@ -102,9 +106,10 @@ def _shown(row: Row) -> str:
     if "error" in row:
         return f"{place} {row['error']}"
     parts = " ".join(f"{name} {value:.2f} s" for name, value in row.get("parts", {}).items())
+    planned = f" (planned {row['planned_gb']:.1f})" if "planned_gb" in row else ""
     return (
         f"{place} {row['value']:10.1f} {row['unit']:24} {row['floor_share']:5.0%} of the floor"
-        f"  peak {row['peak_gb']:6.1f} GB  {parts}"
+        f"  peak {row['peak_gb']:6.1f} GB{planned}  {parts}"
     )
 
 
@@ -274,6 +279,10 @@ def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> 
 
 
 def _ppo(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
+    return [_ppo_at(shared, card, int(most)) for most in options.microbatch_tokens.split(",")]
+
+
+def _ppo_at(shared: SharedModel, card: Row, most: int) -> Row:
     episodes, prompt, response = _sizes(shared)
     settings = PPOSettings(
         iterations=4,
@@ -282,6 +291,7 @@ def _ppo(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Ro
         epochs=2,
         max_response_tokens=response,
         max_approximate_kl=None,
+        microbatch_tokens=most,
     )
     _empty(shared.device)
     phase = PPOPhase(
@@ -298,10 +308,27 @@ def _ppo(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Ro
     peak = _peak(shared.device)
     share = _against_floor(lambda: phase.iterate(2), seconds, card)
     shared.adapters.train_only(None)
-    parts = {name: found[f"ppo/seconds_{name}"] for name in ("generation", "scoring", "update")}
-    return [
-        {"value": seconds, "unit": "s an iteration", "floor_share": share, "peak_gb": peak, "parts": parts},
-    ]
+    return {
+        "value": seconds,
+        "unit": f"s an iteration, {most}",
+        "floor_share": share,
+        "peak_gb": peak,
+        "planned_gb": _planned_gb(shared, settings),
+        "parts": {name: found[f"ppo/seconds_{name}"] for name in ("generation", "scoring", "update")},
+    }
+
+
+def _planned_gb(shared: SharedModel, ppo: PPOSettings) -> float:
+    """What `triphase plan` says of the same iteration, on a process that itself holds nothing on the card."""
+    episodes, prompt, _ = _sizes(shared)
+    settings = RunSettings.model_validate({"name": "gpu", "model": {"name": "x"}, "data": {}}).model_copy(
+        update={"ppo": ppo, "adapters": shared.adapter_settings}
+    )
+    backbone = shared.backbone
+    work = Work(backbone.model.config, backbone.dtype, shared.adapter_settings, recompute=False, trusted=False)
+    prompts, none = Lengths([(prompt,)] * episodes, episodes), Lengths()
+    planner = Planner(settings, work, Workload(none, none, 0, prompts, none, none), process_bytes=0.0)
+    return planner.ppo(None).peak.total / 1e9
 
 
 def _commit() -> str:
