@@ -183,9 +183,10 @@ def _shared(shape: str, layers: str, device: torch.device) -> SharedModel:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.eval().requires_grad_(False)
     words = {"<pad>": 0, "<end>": 1, **{f"w{number}": number for number in range(2, vocabulary)}}
-    plain = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    plain = Tokenizer(models.WordLevel(words, unk_token=next(iter(words))))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="<end>")
+    special = {"pad_token": "<pad>", "eos_token": "<end>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, **special)
     tokenizer.chat_template = "{% for message in messages %}{{ message.content }} <end> {% endfor %}"
     adapted = "all" if layers == "all" else max(1, depth // 3)
     shared = SharedModel(

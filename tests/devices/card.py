@@ -106,9 +106,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     made = func(*tree_map(_held, args), **tree_map(_held, kwargs))
     if func is _aten._to_copy.default and to_processor:
         return made
-    if func in (_aten.copy_.default, _aten.copy.default) and not isinstance(args[0], OnCard):
-        args[0].copy_(made if made is not args[0] else made)
-        return args[0]
+    if func is _aten.copy_.default and not isinstance(args[0], OnCard):
+        return args[0]  # what ran in place ran on it
     made = tree_map(lambda each: OnCard(each) if type(each) is Tensor else each, made)
     return return_and_correct_aliasing(func, args, kwargs, made)
 

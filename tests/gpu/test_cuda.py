@@ -126,7 +126,7 @@ def test_a_checkpoint_of_one_device_resumes_on_the_other(first: str, second: str
 
 
 def test_a_card_without_room_gives_the_line_of_the_plan() -> None:
-    with pytest.raises(RunError, match="^ppo: not enough memory .* lower ppo.microbatch_tokens"):
+    with pytest.raises(RunError, match=r"^ppo: not enough memory .* lower ppo\.microbatch_tokens"):
         with memory_errors("ppo"):
             torch.empty(1 << 42, dtype=torch.uint8, device="cuda")
 

@@ -1,4 +1,4 @@
-"""The step that a card captures, run on the processor: the same tokens as the plain decode loop, whoever stands beside."""
+"""The step that a card captures, run on the processor: the tokens are those of the plain decode loop."""
 
 import random
 from typing import Any

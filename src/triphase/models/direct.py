@@ -43,6 +43,11 @@ class DirectStepper:
         self._length = 0  # no row has read more
 
     @property
+    def device(self) -> torch.device:
+        """Where the base lives."""
+        return self._backbone.device
+
+    @property
     def _capacity(self) -> int:
         return self._bias.shape[1]
 

@@ -116,7 +116,7 @@ class CapturedRows:
         ended = self.ended.clone()
         saved = [each.clone() for each in self._stepper.moving()]
         self.ended.fill_(True)
-        side = torch.cuda.Stream()
+        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
@@ -127,7 +127,9 @@ class CapturedRows:
             with torch.cuda.graph(graph):
                 self._tick()
         except RuntimeError as error:  # a layer asks for something that only the processor can answer
-            _log.warning("tokens are written one kernel at a time: the step cannot be captured (%s)", _first_line(error))
+            _log.warning(
+                "tokens are written one kernel at a time: the step cannot be captured (%s)", _first_line(error)
+            )
             self._failed, graph = True, None
         for each, before in zip(self._stepper.moving(), saved, strict=True):
             each.copy_(before)

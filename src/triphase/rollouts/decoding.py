@@ -16,6 +16,7 @@ from torch import Tensor
 from triphase.models.direct import DirectStepper
 from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
+from triphase.models.stepping import Stepper
 from triphase.rollouts.captured import write_captured
 from triphase.rollouts.types import Generated, Request
 
@@ -48,19 +49,8 @@ class LocalGenerator:
         """One response for each request, in order. ``on_finished`` is told how many more are done."""
         shared, limit = self._shared, max_response_tokens
         stepper = shared.stepper(self.adapter)
-        if requests and shared.device.type == "cuda" and isinstance(stepper, DirectStepper):
-            with shared.role(self.adapter):
-                written = write_captured(
-                    shared,
-                    requests,
-                    _draws,
-                    batch_size=self.batch_size,
-                    temperature=temperature,
-                    limit=limit,
-                    choose=sample,
-                    on_finished=on_finished,
-                )
-            return [Generated(tuple(ids), ids[-1] == shared.template.end_id) for ids in written]
+        if _can_be_captured(stepper, requests):
+            return self._captured(requests, temperature, limit, on_finished)
         end_id, pad_id, head = shared.template.end_id, shared.template.pad_id, shared.backbone.head_weight
         waiting = deque(sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt), index)))
         responses: list[list[int]] = [[] for _ in requests]
@@ -104,6 +94,27 @@ class LocalGenerator:
                     rows = [rows[place] for place in alive]
                 stepper.step(tokens)
         return [Generated(tuple(ids), ids[-1] == end_id) for ids in responses]
+
+    def _captured(
+        self, requests: Sequence[Request], temperature: float, limit: int, on_finished: Callable[[int], None] | None
+    ) -> list[Generated]:
+        shared = self._shared
+        with shared.role(self.adapter):
+            written = write_captured(
+                shared,
+                requests,
+                _draws,
+                batch_size=self.batch_size,
+                temperature=temperature,
+                limit=limit,
+                choose=sample,
+                on_finished=on_finished,
+            )
+        return [Generated(tuple(ids), ids[-1] == shared.template.end_id) for ids in written]
+
+
+def _can_be_captured(stepper: Stepper, requests: Sequence[Request]) -> bool:
+    return bool(requests) and isinstance(stepper, DirectStepper) and stepper.device.type == "cuda"
 
 
 def _is_small(rows: Sequence[int], places: int) -> bool:
