@@ -47,10 +47,32 @@ class LocalGenerator:
         on_finished: Callable[[int], None] | None = None,
     ) -> list[Generated]:
         """One response for each request, in order. ``on_finished`` is told how many more are done."""
-        shared, limit = self._shared, max_response_tokens
-        stepper = shared.stepper(self.adapter)
-        if _can_be_captured(stepper, requests):
-            return self._captured(requests, temperature, limit, on_finished)
+        stepper = self._shared.stepper(self.adapter)
+        with self._shared.role(self.adapter):
+            if _can_be_captured(stepper, requests):
+                written = write_captured(
+                    self._shared,
+                    requests,
+                    _draws,
+                    batch_size=self.batch_size,
+                    temperature=temperature,
+                    limit=max_response_tokens,
+                    choose=sample,
+                    on_finished=on_finished,
+                )
+            else:
+                written = self._write(stepper, requests, temperature, max_response_tokens, on_finished)
+        return [Generated(tuple(ids), ids[-1] == self._shared.template.end_id) for ids in written]
+
+    def _write(
+        self,
+        stepper: Stepper,
+        requests: Sequence[Request],
+        temperature: float,
+        limit: int,
+        on_finished: Callable[[int], None] | None,
+    ) -> list[list[int]]:
+        shared = self._shared
         end_id, pad_id, head = shared.template.end_id, shared.template.pad_id, shared.backbone.head_weight
         waiting = deque(sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt), index)))
         responses: list[list[int]] = [[] for _ in requests]
@@ -60,57 +82,39 @@ class LocalGenerator:
         def is_done(row: int) -> bool:
             return len(responses[row]) == limit or (bool(responses[row]) and responses[row][-1] == end_id)
 
-        with shared.role(self.adapter):
-            while rows or waiting:
-                # 1. prompts take the free places
-                if waiting and (not rows or (stepper.joins and _is_small(rows, self.batch_size))):
-                    new = [waiting.popleft() for _ in range(min(len(waiting), self.batch_size - len(rows)))]
-                    read = stepper.join if rows else stepper.read
-                    read([requests[row].prompt for row in new], pad_id=pad_id, room=limit)
-                    uniforms |= {row: _uniforms(requests[row].seed, limit) for row in new}
-                    rows += new
-                # 2. one token for each row that goes on
-                drawn = [0.0 if is_done(row) else uniforms[row][len(responses[row])] for row in rows]
-                logits = multiply(head, stepper.hidden.t()).t()
-                if shared.absent is not None:
-                    logits.index_fill_(1, shared.absent, -math.inf)
-                uniform = torch.tensor(drawn, dtype=torch.float64).to(logits.device)
-                tokens = sample(logits, temperature, uniform)
-                finished = 0
-                for row, token in zip(rows, tokens.tolist(), strict=True):
-                    if not is_done(row):
-                        responses[row].append(token)
-                        finished += is_done(row)
-                if finished and on_finished is not None:
-                    on_finished(finished)
-                # 3. rows that are finished leave, the others read their token
-                alive = [place for place, row in enumerate(rows) if not is_done(row)]
-                if not alive:
-                    rows = []
-                    continue
-                if _is_small(alive, len(rows)):
-                    stepper.keep(alive)
-                    tokens = tokens[alive]
-                    rows = [rows[place] for place in alive]
-                stepper.step(tokens)
-        return [Generated(tuple(ids), ids[-1] == end_id) for ids in responses]
-
-    def _captured(
-        self, requests: Sequence[Request], temperature: float, limit: int, on_finished: Callable[[int], None] | None
-    ) -> list[Generated]:
-        shared = self._shared
-        with shared.role(self.adapter):
-            written = write_captured(
-                shared,
-                requests,
-                _draws,
-                batch_size=self.batch_size,
-                temperature=temperature,
-                limit=limit,
-                choose=sample,
-                on_finished=on_finished,
-            )
-        return [Generated(tuple(ids), ids[-1] == shared.template.end_id) for ids in written]
+        while rows or waiting:
+            # 1. prompts take the free places
+            if waiting and (not rows or (stepper.joins and _is_small(rows, self.batch_size))):
+                new = [waiting.popleft() for _ in range(min(len(waiting), self.batch_size - len(rows)))]
+                read = stepper.join if rows else stepper.read
+                read([requests[row].prompt for row in new], pad_id=pad_id, room=limit)
+                uniforms |= {row: _uniforms(requests[row].seed, limit) for row in new}
+                rows += new
+            # 2. one token for each row that goes on
+            drawn = [0.0 if is_done(row) else uniforms[row][len(responses[row])] for row in rows]
+            logits = multiply(head, stepper.hidden.t()).t()
+            if shared.absent is not None:
+                logits.index_fill_(1, shared.absent, -math.inf)
+            uniform = torch.tensor(drawn, dtype=torch.float64).to(logits.device)
+            tokens = sample(logits, temperature, uniform)
+            finished = 0
+            for row, token in zip(rows, tokens.tolist(), strict=True):
+                if not is_done(row):
+                    responses[row].append(token)
+                    finished += is_done(row)
+            if finished and on_finished is not None:
+                on_finished(finished)
+            # 3. rows that are finished leave, the others read their token
+            alive = [place for place, row in enumerate(rows) if not is_done(row)]
+            if not alive:
+                rows = []
+                continue
+            if _is_small(alive, len(rows)):
+                stepper.keep(alive)
+                tokens = tokens[alive]
+                rows = [rows[place] for place in alive]
+            stepper.step(tokens)
+        return responses
 
 
 def _can_be_captured(stepper: Stepper, requests: Sequence[Request]) -> bool:
