@@ -116,11 +116,19 @@ def test_an_update_of_the_reward_model() -> None:
     assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase._advance(0)), rel=0.15)
 
 
-@pytest.mark.parametrize(("recompute", "times"), [(False, 1), (True, 1), (False, 4)])
-def test_an_iteration_of_ppo(recompute: bool, times: int) -> None:
+@pytest.mark.parametrize(
+    ("recompute", "times", "critic"),
+    [(False, 1, "value-head"), (True, 1, "value-head"), (False, 4, "value-head"), (False, 1, "adapter")],
+)
+def test_an_iteration_of_ppo(recompute: bool, times: int, critic: str) -> None:
     settings = run_settings(
         model={"name": "small", "dtype": "float32", "recompute_activations": recompute},
-        ppo={**run_settings().ppo.model_dump(), "max_approximate_kl": None, "responses_per_prompt": times},
+        ppo={
+            **run_settings().ppo.model_dump(),
+            "max_approximate_kl": None,
+            "responses_per_prompt": times,
+            "critic": critic,
+        },
     )
     shared = model()
     if recompute:

@@ -124,10 +124,11 @@ class Adapters:
 
     def as_now(self) -> AbstractContextManager[None]:
         """A context in which the adapter works that works now."""
-        return self._at_work(self.active)
+        return self.at_work(self.active)
 
     @contextmanager
-    def _at_work(self, name: str | None) -> Iterator[None]:
+    def at_work(self, name: str | None) -> Iterator[None]:
+        """Put one adapter to work for a while; afterwards what worked before is back."""
         before = self.active
         self.activate(name)
         try:
@@ -154,7 +155,7 @@ class Adapters:
         Raises:
             ModelError: the tensors belong to other layers, targets or another rank.
         """
-        if name not in next(iter(self._modules.values())).lora_a:
+        if not self.has(name):
             self.add(name)
         parameters = self.parameters(name)
         if set(parameters) != set(state) or any(parameters[key].shape != state[key].shape for key in parameters):
@@ -165,12 +166,23 @@ class Adapters:
         for key, parameter in parameters.items():
             parameter.copy_(state[key])
 
-    def train_only(self, name: str | None) -> None:
-        """Let gradients flow to one adapter (or none)."""
+    def has(self, name: str) -> bool:
+        """Whether there is an adapter of that name."""
+        return name in next(iter(self._modules.values())).lora_a
+
+    def remove(self, name: str) -> None:
+        """Let an adapter go, where there is one of that name."""
+        for module in self._modules.values():
+            for part in (module.lora_a, module.lora_b):
+                if name in part:
+                    del part[name]
+
+    def train_only(self, *names: str | None) -> None:
+        """Let gradients flow to these adapters and no other; None stands for none."""
         for module in self._modules.values():
             for adapter in module.lora_a:
-                module.lora_a[adapter].requires_grad_(adapter == name)
-                module.lora_b[adapter].requires_grad_(adapter == name)
+                module.lora_a[adapter].requires_grad_(adapter in names)
+                module.lora_b[adapter].requires_grad_(adapter in names)
 
     @torch.no_grad()
     def merge(self, name: str) -> None:

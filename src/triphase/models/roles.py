@@ -4,12 +4,11 @@
 |--------------|-------------|------------------------------|------------|
 | reference    | `reference` | language model               | SFT (then frozen; the SFT policy) |
 | policy       | `policy`    | language model               | PPO; starts as a copy of the reference |
-| critic       | `policy`    | value head                   | PPO        |
+| critic       | `policy`, or `critic` of its own | value head | PPO (`models/critics.py`) |
 | reward model | `reward`    | score head on the last token | reward phase; starts as a copy of the reference |
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,7 @@ from triphase.batches.sharing import Batch
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
 from triphase.models.checking import require_rows
+from triphase.models.critics import Critic, ValueHeadCritic
 from triphase.models.heads import ScoreHead, ValueHead
 from triphase.models.loading import LoadedModel
 from triphase.models.stepping import Stepper, stepper_for
@@ -53,6 +53,7 @@ class SharedModel:
     Attributes:
         absent: rows of the embedding that are no token (a padded vocabulary), or None where each is one. They are
             never sampled and have no probability, in sampling and training alike.
+        critic: whose hidden states the value head reads.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class SharedModel:
         self.adapters = Adapters(
             self.backbone, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, seed=seed
         )
+        self.critic: Critic = ValueHeadCritic()
         self._stepper: type[Stepper] | None = None
         self.value_head = ValueHead(self.backbone.hidden_size).to(self.backbone.device)
         self.score_head = ScoreHead(self.backbone.hidden_size, generator(seed, "score-head")).to(self.backbone.device)
@@ -103,15 +105,9 @@ class SharedModel:
         with self.role(adapter):
             return self._stepper(self.backbone)
 
-    @contextmanager
-    def role(self, adapter: str | None) -> Iterator[None]:
-        """Put an adapter to work for a while; afterwards what worked before is back."""
-        before = self.adapters.active
-        self.adapters.activate(adapter)
-        try:
-            yield
-        finally:
-            self.adapters.activate(before)
+    def role(self, adapter: str | None) -> AbstractContextManager[None]:
+        """A context in which an adapter works; afterwards what worked before is back."""
+        return self.adapters.at_work(adapter)
 
     def trunk(self, batch: Batch) -> Tensor:
         """(B, L, d) hidden states at the boundary, the same for every role and epoch."""
@@ -130,7 +126,7 @@ class SharedModel:
         """Log-probabilities (and entropy, values) of the responses under one adapter.
 
         The language-model head runs on response positions alone: token t of the response is predicted from the
-        position before it, and the critic judges that same state. Without ``boundary`` the whole model runs, with
+        position before it, and the critic judges the state at that same place. Without ``boundary`` the whole model runs, with
         every weight in the graph (full fine-tuning).
         """
         with self.role(adapter):
@@ -145,7 +141,7 @@ class SharedModel:
         entropy = None if found.entropy is None else empty.masked_scatter(mask, found.entropy)
         values = None
         if with_values:
-            values = empty.masked_scatter(mask, self.value_head(hidden))
+            values = empty.masked_scatter(mask, self.value_head(self.critic.states(batch, boundary, hidden)))
         return PolicyOutput(empty.masked_scatter(mask, found.logprobs), entropy, values)
 
     def scores(self, batch: Batch, boundary: Tensor) -> Tensor:

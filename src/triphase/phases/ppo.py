@@ -1,9 +1,8 @@
 """Phase 3: proximal policy optimisation of the policy and its critic against the frozen reward model.
 
 One iteration: sample → score → reward → advantages → a few epochs of clipped updates. Its steps are numbered alike in
-`PPOPhase.iterate`. Left out on purpose: a second network for the critic (a value head on the policy costs a fraction),
-samples of older policies (each rollout is used for its own updates alone), and the k3 estimator inside the reward
-(docs/objectives.md has why).
+`PPOPhase.iterate`. Left out on purpose: samples of older policies (each rollout is used for its own updates alone), and
+the k3 estimator inside the reward (docs/objectives.md has why).
 """
 
 import math
@@ -18,7 +17,9 @@ from triphase.models.roles import POLICY, REFERENCE, SharedModel
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
 from triphase.phases.causes import cause_of
+from triphase.phases.critic import start_critic, train_roles
 from triphase.phases.experience import Experience, evaluate_rollout, minibatches_of
+from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.measures import Clock, Gold, Means, Sample, figures_of, samples_of
 from triphase.phases.minibatch import accumulate_gradients
@@ -72,10 +73,7 @@ class PPOPhase:
         self.directory: Path | None = None
         self.guard: AlarmGuard | None = None
         shared.adapters.load(POLICY, shared.adapters.state(REFERENCE))
-        shared.adapters.train_only(POLICY)
-        with torch.no_grad():
-            for parameter in shared.value_head.parameters():
-                parameter.zero_()
+        start_critic(shared, settings)
         heads = {f"value_head.{name}": value for name, value in shared.value_head.named_parameters()}
         minibatches = settings.batch_size // settings.minibatch_size
         updater = Updater(
@@ -83,6 +81,8 @@ class PPOPhase:
             heads,
             settings.optimizer,
             total_steps=settings.iterations * settings.epochs * minibatches,
+            critic=shared.critic.parameters(),
+            critic_learning_rate=settings.critic_learning_rate,
         )
         self.state = TrainingState(updater, values={"kl_coefficient": settings.kl_coefficient})
         self.controller = (
@@ -102,6 +102,7 @@ class PPOPhase:
     ) -> None:
         """Iterate to the end, resuming where ``directory`` holds a checkpoint. One is kept after each iteration."""
         self.directory, self.guard = directory, guard
+        frozen = FrozenWeights(self.shared)
         drive(
             self.state,
             self.settings.iterations,
@@ -117,10 +118,12 @@ class PPOPhase:
             on_step=on_step,
         )
         self.shared.adapters.train_only(None)
+        frozen.require_unchanged()
 
     def iterate(self, iteration: int) -> dict[str, float]:
         """One rollout and its updates."""
         clock = Clock()
+        train_roles(self.shared, self.settings, iteration)
         # 1. sample the responses to each prompt of this iteration
         chosen = self._prompts_of(iteration)
         generated = self._sample(iteration, chosen)
@@ -158,7 +161,8 @@ class PPOPhase:
             self.on_samples(iteration, shown)
         metrics = figures_of(experience, advantages, shown) | updates | clock.laps | shaped
         metrics |= {"ppo/reference_kl": observed, "ppo/episodes": float((iteration + 1) * len(chosen))}
-        self._control(observed, len(chosen))
+        if iteration >= self.settings.critic_warmup:
+            self._control(observed, len(chosen))
         self._heed(iteration, metrics)
         return metrics
 

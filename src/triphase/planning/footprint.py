@@ -158,7 +158,9 @@ class Planner:
         """Phase 3, or an arm of it."""
         settings, work = self.settings.ppo_of(arm), self.work
         found = Footprint("ppo" if arm is None else f"arms/{arm}")
-        static = self._static(adapters=3, trained=work.adapter_numbers)
+        critics = int(settings.critic == "adapter")
+        trained = work.adapter_numbers * (1 + critics)
+        static = self._static(adapters=3 + critics, trained=trained)
         prompts, limit = self.load.prompts, settings.max_response_tokens
         episodes = settings.batch_size * settings.iterations
         self._sampled(found, static, prompts, episodes, settings.batch_size, limit)
@@ -173,12 +175,16 @@ class Planner:
         trunk = work.trunk(shape)
         scored = work.policy(shape, train=False, with_entropy=True, with_values=True)
         found.moments.append(self._looked("scoring", static, scored, trunk, shape))
-        found.compute("forward", trunk + scored * 3, shape, tokens)
+        found.compute("forward", trunk + scored * (3 + critics), shape, tokens)
         entropy = settings.entropy_coefficient > 0
         traced = work.policy(shape, train=True, with_values=True, with_entropy=entropy)
+        if critics:  # both passes are kept for one backward pass
+            second = work.reward(shape, train=True)
+            peak = max(traced.peak, traced.kept + second.peak)
+            traced = Traced(peak, traced.kept + second.kept, traced.flops + second.flops)
         found.moments.append(self._trained("update", static, traced, shape))
         found.compute("training", traced, shape, tokens * settings.epochs)
-        self._stepped(found, static, work.adapter_numbers, 0)
+        self._stepped(found, static, trained, 0)
         return found
 
     def evaluation(self) -> Footprint:

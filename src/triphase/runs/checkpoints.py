@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from triphase.errors import RunError
+from triphase.models.critics import CRITIC
 from triphase.models.roles import POLICY, SharedModel
 from triphase.training.checkpoint import find_damage, kept_steps, load_checkpoint
 
-_PREFIX, _HEAD = "parameter.", "parameter.value_head."
+_PREFIX, _HEAD, _CRITIC = "parameter.", "parameter.value_head.", f"parameter.{CRITIC}."
 
 
 def require_checkpoint(run: Path, step: int) -> None:
@@ -30,7 +31,9 @@ def load_policy_at(shared: SharedModel, run: Path, step: int) -> None:
     """
     require_checkpoint(run, step)
     tensors = load_checkpoint(run / "ppo" / "checkpoints", step).tensors
-    adapter = {name: value for name, value in tensors.items() if name.startswith(_PREFIX)}
+    adapter = {
+        name: value for name, value in tensors.items() if name.startswith(_PREFIX) and not name.startswith(_CRITIC)
+    }
     heads = {name.removeprefix(_HEAD): adapter.pop(name) for name in list(adapter) if name.startswith(_HEAD)}
     shared.adapters.load(POLICY, {name.removeprefix(_PREFIX): value for name, value in adapter.items()})
     shared.value_head.load_state_dict(heads)

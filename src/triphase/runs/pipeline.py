@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from triphase.datacheck.demands import needs_reward_model, require_demonstrations
+from triphase.models.critics import CRITIC
 from triphase.models.roles import POLICY, REFERENCE
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.rules import limits_for
@@ -245,6 +246,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
                 on_step=on_step,
             )
         save_policy(shared, POLICY, final, with_value_head=True)
+        shared.adapters.remove(CRITIC)
 
 
 def run_evaluation(run: Run, checkpoint: int | None = None) -> None:

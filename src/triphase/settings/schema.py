@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
+from triphase.settings.conflicts import critic_conflict
 from triphase.settings.renamed import with_new_names, with_new_sections
 from triphase.settings.services import RolloutSettings, ScorerSettings
 
@@ -249,6 +250,17 @@ class PPOSettings(Settings):
     """Range in which the new value may move from the rollout's; none does not clip."""
     value_coefficient: NonNegative = 0.1
     """c1, weight of the value loss."""
+    critic: Literal["value-head", "adapter"] = "value-head"
+    """What predicts the return. `value-head`: a linear head on the policy's own hidden states. `adapter`: an adapter of
+    its own under that head, so that value and policy share no trained weight; one forward and backward pass more."""
+    critic_start: Literal["policy", "reward"] = "policy"
+    """What the critic's adapter starts as: a copy of the `policy`'s (the SFT policy; the head at 0), or of the `reward`
+    model's, its score head included."""
+    critic_learning_rate: PositiveFloat | None = None
+    """Peak learning rate of the critic's adapter; none is optimizer.learning_rate. The head has its own
+    (optimizer.head_learning_rate)."""
+    critic_warmup: Annotated[int, Field(ge=0)] = 0
+    """Iterations at the start in which the critic alone learns and the policy stays as it is."""
     entropy_coefficient: NonNegative = 0.0
     """c2, weight of the entropy bonus."""
     score_normalization: Literal["calibrated", "running", "batch", "raw"] = "calibrated"
@@ -288,6 +300,12 @@ class PPOSettings(Settings):
                 "score_normalization batch divides by the deviation of a rollout's scores, and a rollout of batch_size "
                 "1 has none; raise batch_size, or choose calibrated"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _critic_fits(self) -> "PPOSettings":
+        if problem := critic_conflict(self):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from triphase.tokens.rendering import render
 from triphase.training.cards import end_at_turn, policy_card, reward_card, whole_card
 from triphase.training.checkpoint import find_damage, sealed_directory, write_directory
 
+CRITIC_FILE = "critic.safetensors"
 ADAPTER_FILE = "adapter_model.safetensors"
 _PROBE = "triphase probe"
 _SCORE_KEY = "base_model.model.score.weight"
@@ -37,13 +38,15 @@ def is_whole(directory: Path) -> bool:
 
 
 def save_policy(shared: SharedModel, adapter: str, directory: Path, *, with_value_head: bool) -> None:
-    """Write an adapter as peft reads it; the critic's head lies beside it, where peft does not look."""
+    """Write an adapter as peft reads it; beside it, where peft does not look, the critic: head, and adapter if any."""
     base = portable_name(shared.base_name)
     files = _adapter_files(shared, shared.adapters.state(adapter), base, shared.template.tokenizer, task="CAUSAL_LM")
     files["generation_config.json"] = generation_config(shared).to_json_string().encode()
     files["README.md"] = policy_card(shared, base).encode()
     if with_value_head:
         files["value_head.safetensors"] = _bytes(dict(shared.value_head.linear.state_dict()))
+        if critic := shared.critic.parameters():
+            files[CRITIC_FILE] = _bytes({name: value.data for name, value in critic.items()})
     write_directory(directory, files)
 
 

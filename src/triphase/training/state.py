@@ -5,16 +5,14 @@ generator has a state, and data order follows from the step. A phase that is sto
 continues with the very same bytes.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from triphase.training.checkpoint import kept_steps, load_latest, save_checkpoint
+from triphase.training.digests import digest_of
 from triphase.training.step import Updater
 from triphase.training.stopping import Stopped, StopRequest
 
@@ -90,11 +88,7 @@ class TrainingState:
     def note_fingerprint(self) -> None:
         """Keep the sum of the trained weights, while the phase is at its first steps."""
         if self.position <= FINGERPRINTED:
-            digest = hashlib.sha256()
-            for name, parameter in self.updater.parameters.items():
-                digest.update(name.encode())
-                digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-            self.fingerprints[str(self.position)] = digest.hexdigest()
+            self.fingerprints[str(self.position)] = digest_of(self.updater.parameters)
 
 
 Judge = Callable[[int, Mapping[str, float]], tuple[int, float] | None]

@@ -51,8 +51,12 @@ class Updater:
         settings: OptimizerSettings,
         *,
         total_steps: int,
+        critic: Mapping[str, nn.Parameter] | None = None,
+        critic_learning_rate: float | None = None,
     ) -> None:
-        self.parameters = {**adapters, **heads}
+        """``critic`` is a second network (its head is in ``heads``): with a rate and a gradient norm of its own."""
+        critic = critic or {}
+        self.parameters = {**adapters, **critic, **heads}
         self.step_count = 0
         self.skipped_in_a_row = 0
         self.most_skipped_in_a_row = MAX_SKIPPED_IN_A_ROW
@@ -61,6 +65,13 @@ class Updater:
         self._total_steps = total_steps
         self._rates = [settings.learning_rate, settings.head_learning_rate or settings.learning_rate]
         groups = [{"params": list(group.values())} for group in (adapters, heads)]
+        together = [self.parameters]
+        if critic:
+            self._rates.append(critic_learning_rate or settings.learning_rate)
+            groups.append({"params": list(critic.values())})
+            together = [dict(adapters), {**critic, **heads}]
+        # What is scaled down together: a large gradient of one network must not slow another.
+        self._networks = [list(network.values()) for network in together]
         self._optimizer = torch.optim.AdamW(
             groups,
             lr=settings.learning_rate,
@@ -76,12 +87,13 @@ class Updater:
             TrainingError: the gradient was not finite several times in a row.
         """
         rate = self._set_rates()
-        trained = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
-        total = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
-        norm = float(total)
+        networks = [[parameter for parameter in each if parameter.grad is not None] for each in self._networks]
+        totals = [nn.utils.get_total_norm([each.grad for each in one if each.grad is not None]) for one in networks]
+        norm = math.hypot(*(float(total) for total in totals))
         if not math.isfinite(norm):
             return self.refuse([f"the gradient of {name}" for name in self._broken_gradients()], norm)
-        nn.utils.clip_grads_with_norm_(trained, self._settings.max_gradient_norm, total)
+        for trained, total in zip(networks, totals, strict=True):
+            nn.utils.clip_grads_with_norm_(trained, self._settings.max_gradient_norm, total)
         self._optimizer.step()
         self.skipped_in_a_row = 0
         self.discard()

@@ -1,0 +1,28 @@
+"""How the critic of PPO starts, and who learns in which iteration."""
+
+import torch
+
+from triphase.models.critics import CRITIC, AdapterCritic, ValueHeadCritic
+from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.settings.schema import PPOSettings
+
+
+@torch.no_grad()
+def start_critic(shared: SharedModel, settings: PPOSettings) -> None:
+    """Give the model the critic of the settings: the value head at 0, or (of a reward model's copy) its score head."""
+    value, score = shared.value_head.linear, shared.score_head.linear
+    for parameter in value.parameters():
+        parameter.zero_()
+    shared.critic = ValueHeadCritic()
+    if settings.critic == "adapter":
+        from_reward = settings.critic_start == "reward"
+        shared.critic = AdapterCritic(shared.adapters, REWARD if from_reward else REFERENCE)
+        if from_reward:
+            value.load_state_dict(score.state_dict())
+    train_roles(shared, settings, 0)
+
+
+def train_roles(shared: SharedModel, settings: PPOSettings, iteration: int) -> None:
+    """Let gradients flow to policy and critic; in the first ``critic_warmup`` iterations to the critic alone."""
+    critic = CRITIC if settings.critic == "adapter" else None
+    shared.adapters.train_only(critic, None if iteration < settings.critic_warmup else POLICY)

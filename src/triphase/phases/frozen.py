@@ -1,0 +1,35 @@
+"""What must not move while PPO trains: the base, the reference and the reward model, byte for byte."""
+
+from triphase.models.roles import REFERENCE, REWARD, SharedModel
+from triphase.objectives.invariants import InvariantError
+from triphase.training.digests import digest_of
+
+_NAMES = {"base": "the frozen base", REFERENCE: "the reference", REWARD: "the reward model"}
+
+
+class FrozenWeights:
+    """The sums of the frozen roles at the start of a phase."""
+
+    def __init__(self, shared: SharedModel) -> None:
+        self._shared = shared
+        self._before = self._digests()
+
+    def require_unchanged(self) -> None:
+        """Check that each is as it was.
+
+        Raises:
+            InvariantError: naming the role whose weights have moved.
+        """
+        now = self._digests()
+        for role, before in self._before.items():
+            if now.get(role) != before:
+                raise InvariantError(
+                    f"{_NAMES[role]} is not as it was when the phase began, and nothing may train it; likely causes: "
+                    "an optimizer was given its weights, or an operation wrote into them in place"
+                )
+
+    def _digests(self) -> dict[str, str]:
+        adapters, model = self._shared.adapters, self._shared.backbone.model
+        found = {name: digest_of(adapters.parameters(name)) for name in (REFERENCE, REWARD) if adapters.has(name)}
+        base = {name: value for name, value in model.named_parameters() if ".lora_" not in name}
+        return {"base": digest_of(base), **found}

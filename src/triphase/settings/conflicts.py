@@ -1,0 +1,27 @@
+"""Settings of PPO's roles that contradict each other: one sentence each, with the remedy."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triphase.settings.schema import PPOSettings
+
+
+def critic_conflict(settings: "PPOSettings") -> str | None:
+    """What the settings of the critic contradict; None where they go together."""
+    if settings.critic == "value-head":
+        for name, idle in (("critic_start", "policy"), ("critic_learning_rate", None)):
+            if getattr(settings, name) != idle:
+                return (
+                    f"{name} {getattr(settings, name)} is of a critic with an adapter of its own, and critic is "
+                    f"value-head; set critic: adapter, or leave {name} out"
+                )
+    if settings.critic_start == "reward" and settings.scorer.address is not None:
+        return (
+            "critic_start reward needs a reward model, and scorer.address scores in its place; set critic_start: policy"
+        )
+    if settings.critic_warmup >= settings.iterations:
+        return (
+            f"critic_warmup {settings.critic_warmup} leaves the policy none of the {settings.iterations} iterations; "
+            "lower it, or raise iterations"
+        )
+    return None
