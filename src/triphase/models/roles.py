@@ -126,8 +126,8 @@ class SharedModel:
         """Log-probabilities (and entropy, values) of the responses under one adapter.
 
         The language-model head runs on response positions alone: token t of the response is predicted from the
-        position before it, and the critic judges the state at that same place. Without ``boundary`` the whole model runs, with
-        every weight in the graph (full fine-tuning).
+        position before it, and the critic judges the state at that same place. Without ``boundary`` the whole model
+        runs, with every weight in the graph (full fine-tuning).
         """
         with self.role(adapter):
             at = batch.predicting_tokens
