@@ -10,8 +10,8 @@ from benchmarks.sides import Row
 from triphase.batches.padding import pad_batch
 from triphase.errors import RunError
 from triphase.models.roles import POLICY, REFERENCE
-from triphase.phases.reward import score_samples
 from triphase.phases.sampling import sample_responses
+from triphase.rewards.model import score_samples
 from triphase.runs.evaluation import sequence_kl
 from triphase.runs.opening import open_run
 from triphase.tokens.encoding import Encoded

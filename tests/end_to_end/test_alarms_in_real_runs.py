@@ -16,7 +16,7 @@ from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.monitoring.progress import SilentProgress
 from triphase.monitoring.rules import limits_for
 from triphase.phases.ppo import PPOPhase
-from triphase.rollouts.scorer import Answer
+from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.runs import pipeline
 from triphase.runs.servers import generator_of
 from triphase.runs.session import Run, prepare
@@ -44,14 +44,14 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         yield run
 
 
-class Planted:
+class Planted(Scorer):
     """A scorer with a flaw."""
 
     def __init__(self, score: Callable[[list[str], bool], float]) -> None:
         self._score = score
 
-    def score(self, answers: Sequence[Answer]) -> list[float]:
-        return [self._score(answer.response.split(), answer.finished) for answer in answers]
+    def score(self, answers: Sequence[Answer]) -> Scores:
+        return Scores(tuple(self._score(answer.response.split(), answer.finished) for answer in answers))
 
 
 def alarms(run: Run, folder: Path, score: Callable[[list[str], bool], float], *, judged: bool = True) -> list[Alarm]:
@@ -67,7 +67,7 @@ def alarms(run: Run, folder: Path, score: Callable[[list[str], bool], float], *,
             chosen,
             seed=0,
             gold=run.gold if judged else None,
-            scorer=Planted(score),  # type: ignore[arg-type]
+            scorer=Planted(score),
         )
         phase.fit(folder / "ppo", emit=lines, keep=1)
     rows = [{"step": step, **row} for step, row in lines.rows.items()]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases.ppo import PPOPhase
-from triphase.phases.reward import score_samples
 from triphase.records.types import Message, Prompt
+from triphase.rewards.model import score_samples
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.settings.schema import OptimizerSettings, PPOSettings
 

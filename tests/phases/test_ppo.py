@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.phases.rollouts import evaluated
 from tests.small import Encoded, Lines, shared_model, stir
 
 from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases import experience as experience_module
-from triphase.phases.experience import Experience, evaluate_rollout, minibatches_of
+from triphase.phases.experience import Experience, minibatches_of
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import advantages_of, shape_rewards
@@ -50,7 +51,7 @@ def rolled_out(ppo: PPOPhase, iteration: int = 0) -> tuple[list[Encoded], Experi
     chosen = ppo._prompts_of(iteration)
     generated = ppo._sample(iteration, chosen)
     made = [Encoded(ppo.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)]
-    found = evaluate_rollout(ppo.shared, made, ppo.settings, seed=ppo.seed, iteration=iteration)
+    found = evaluated(ppo.shared, made, ppo.settings, seed=ppo.seed, iteration=iteration)
     rewards, _ = shape_rewards(
         found,
         torch.tensor([answer.finished for answer in generated]),

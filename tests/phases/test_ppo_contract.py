@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.phases.rollouts import evaluated
 
 from triphase.demo.tiny import grammar_gold, tiny_directory
 from triphase.models.loading import load_model
@@ -17,7 +18,6 @@ from triphase.objectives.invariants import InvariantError
 from triphase.phases import experience as experience_module
 from triphase.phases import minibatch as minibatch_module
 from triphase.phases import rewards as rewards_module
-from triphase.phases.experience import evaluate_rollout
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.score_scale import ScoreScale
@@ -157,7 +157,7 @@ def test_the_gradient_does_not_depend_on_the_microbatches() -> None:
             Encoded(ppo.prompt_ids[number], answer.ids)
             for number, answer in zip(ppo._prompts_of(0), generated, strict=True)
         ]
-        found = evaluate_rollout(shared, samples, ppo.settings, seed=0, iteration=0)
+        found = evaluated(shared, samples, ppo.settings, seed=0, iteration=0)
         rewards, _ = shape_rewards(
             found,
             torch.tensor([answer.finished for answer in generated]),
@@ -178,7 +178,7 @@ def test_scores_stand_on_the_last_real_token_and_pay_for_a_missing_end() -> None
     shared.adapters.add(POLICY)
     chosen = settings(score_normalization="raw", missing_eos_penalty=1.0, score_limit=None)
     samples = [Encoded((3, 4), (5, 6, 1)), Encoded((3, 4, 5), (7,))]
-    found = evaluate_rollout(shared, samples, chosen, seed=0, iteration=1)
+    found = evaluated(shared, samples, chosen, seed=0, iteration=1)
     rewards, _ = shape_rewards(found, torch.tensor([True, False]), chosen, kl_coefficient=0.0, scale=ScoreScale())
     scores = found.scores.tolist()
     expected = torch.tensor([[0.0, 0.0, scores[0]], [scores[1] - 1.0, 0.0, 0.0]])
@@ -189,7 +189,7 @@ def test_the_temperature_is_in_every_log_probability() -> None:
     shared = shared_model()
     shared.adapters.add(POLICY)
     sample = Encoded((3, 4), (5, 6, 1))
-    found = evaluate_rollout(shared, [sample], settings(temperature=0.5), seed=0, iteration=1)
+    found = evaluated(shared, [sample], settings(temperature=0.5), seed=0, iteration=1)
     ids = torch.tensor([[*sample.prompt, *sample.response]])
     with torch.no_grad():
         logits = shared.backbone.model(input_ids=ids).logits[0, 1:4] / 0.5

@@ -11,8 +11,9 @@ from tests.small import Encoded, Lines, samples, shared_model, stir
 from triphase.errors import TrainingError
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.monitoring.progress import SilentProgress
-from triphase.phases.reward import RewardPhase, calibrate, score_samples
+from triphase.phases.reward import RewardPhase, calibrate
 from triphase.records.types import Pair
+from triphase.rewards.model import score_samples
 from triphase.settings.schema import OptimizerSettings, RewardSettings
 from triphase.tokens.encoding import EncodedGroup
 from triphase.training.stopping import Stopped, StopRequest

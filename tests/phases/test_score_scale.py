@@ -1,6 +1,7 @@
 """Scores of a run keep one unit and no offset: what they become before the KL penalty, and what PPO makes of them."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from triphase.phases.guards import judge_rollout
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import shape_scores
 from triphase.phases.score_scale import ScoreScale, next_scale
+from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.settings.schema import PPOSettings
 
 FIRST = torch.tensor([-1.5, -0.5, 0.0, 1.0, 1.5, 2.5])
@@ -24,14 +26,14 @@ LATER = torch.tensor([2.0, 2.2, 1.9, 2.1, 9.0, 2.0])
 ENDED = torch.ones(6, dtype=torch.bool)
 
 
-class Scorer:
-    """Stands in for a server: any number for a response."""
+class Planted(Scorer):
+    """Any number for a response."""
 
     def __init__(self, score: Any) -> None:
         self._score = score
 
-    def score(self, answers: list[Any]) -> list[float]:
-        return [float(self._score(answer.response)) for answer in answers]
+    def score(self, answers: Sequence[Answer]) -> Scores:
+        return Scores(tuple(float(self._score(answer.response)) for answer in answers))
 
 
 def shaped(
@@ -47,7 +49,7 @@ def shaped(
 
 def scored(score: Any, **changes: Any) -> PPOPhase:
     ppo = phase(settings(**changes))
-    ppo.scorer = Scorer(score)  # type: ignore[assignment]
+    ppo.scorer = Planted(score)
     return ppo
 
 

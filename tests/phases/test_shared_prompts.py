@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.phases.rollouts import evaluated
 from tests.phases.test_ppo import gradients, moved, phase, rolled_out, settings, whole_state
 from tests.small import Lines, samples, shared_model, stir
 
 from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.batches.sharing import GroupBatch
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
-from triphase.phases.experience import Experience, Minibatch, evaluate_rollout, minibatches_of, rows_of
+from triphase.phases.experience import Experience, Minibatch, minibatches_of, rows_of
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo import PPOPhase
 from triphase.tokens.encoding import Encoded
@@ -36,7 +37,7 @@ def answers(times: int, prompts: int = 4) -> list[Encoded]:
 
 
 def said(shared: SharedModel, made: list[Encoded], **changes: object) -> Experience:
-    return evaluate_rollout(shared, made, settings(**(SMALL | changes)), seed=0, iteration=1)
+    return evaluated(shared, made, settings(**(SMALL | changes)), seed=0, iteration=1)
 
 
 def members(minibatches: list[Minibatch]) -> list[list[int]]:

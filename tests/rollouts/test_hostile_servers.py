@@ -14,9 +14,10 @@ from tests.rollouts.hostile_server import BEHAVIORS, hostile
 
 from triphase.errors import ServerError
 from triphase.records.types import Message, Prompt
+from triphase.rewards.remote import RemoteScorer
+from triphase.rewards.types import Answer
 from triphase.rollouts.client import JsonClient
 from triphase.rollouts.redaction import shown
-from triphase.rollouts.scorer import Answer, RemoteScorer
 from triphase.rollouts.servers import ServerGenerator
 from triphase.rollouts.types import Request
 from triphase.settings.services import RolloutSettings, ScorerSettings, ServiceSettings
@@ -32,7 +33,7 @@ def _scores(address: str, text: str = "text", check: Callable[[], None] = lambda
     settings = ScorerSettings(address=address, timeout_seconds=SECONDS, connect_seconds=SECONDS, retries=0)
     scorer = RemoteScorer(settings, check=check)
     try:
-        return scorer.score([Answer(ANSWERS[0].prompt, text, True)])
+        return list(scorer.score([Answer(ANSWERS[0].prompt, text, True)]).total)
     finally:
         scorer.close()
 

@@ -117,7 +117,7 @@ def test_scores_that_never_come_stop_the_run_at_its_last_checkpoint(trained: Pat
         chosen = settings(trained, "nan", guards={"skipped_in_a_row": 2}, **scored_by(server.address))
         with pytest.raises(TrainingError, match="scores: not finite 2 steps in a row") as told:
             small_run.do(chosen, pipeline.run_ppo)
-    assert f"The scorer at {server.address} gave null, NaN or infinity for 8 of 8 responses" in str(told.value)
+    assert f"The scorer {server.address} gave null, NaN or infinity for 8 of 8 responses" in str(told.value)
     assert "learning_rate" not in str(told.value)
 
 

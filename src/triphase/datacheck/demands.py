@@ -13,8 +13,8 @@ from triphase.datacheck.run_data import RunData
 from triphase.demo.registry import gold_of
 from triphase.errors import DataError, SettingsError
 from triphase.records.types import Split
+from triphase.rewards.registry import examine, kind_of
 from triphase.rollouts.client import JsonClient
-from triphase.rollouts.scorer import RemoteScorer
 from triphase.settings.schema import RunSettings
 
 STEPS = ("sft", "sampling", "labelling", "reward", "ppo", "evaluation")
@@ -53,7 +53,7 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...]) -> None:
                     f"{settings.model.max_length}; lower it, or raise model.max_length"
                 )
     if "ppo" in steps or "evaluation" in steps:
-        _open_servers(settings)
+        _examine_services(settings)
     if settings.evaluation.gold is not None:
         try:
             gold_of(settings.evaluation.gold)("word", "word", True)
@@ -65,9 +65,9 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...]) -> None:
 
 
 def needs_reward_model(settings: RunSettings) -> bool:
-    """Whether a reward model is trained: not where servers score every PPO run and nobody ranks."""
-    scorers = [settings.ppo_of(arm).scorer.address for arm in (None, *settings.arms)]
-    return None in scorers or settings.labeling.source != "none" or bool(settings.data.preferences)
+    """Whether a reward model is trained: not where others score every PPO run and nobody ranks."""
+    scored = any(kind_of(settings.ppo_of(arm).scorer).needs_reward_model for arm in (None, *settings.arms))
+    return scored or settings.labeling.source != "none" or bool(settings.data.preferences)
 
 
 def require_demonstrations(settings: RunSettings, data: RunData) -> None:
@@ -161,11 +161,10 @@ _DEMANDS: dict[str, Callable[[RunSettings, Holdings], Iterator[str]]] = {
 }
 
 
-def _open_servers(settings: RunSettings) -> None:
-
-    for arm in (None, *settings.arms):
-        scorer = settings.ppo_of(arm).scorer
-        if scorer.address is not None:
-            RemoteScorer(scorer).close()
+def _examine_services(settings: RunSettings) -> None:
+    scorers = [settings.ppo_of(arm).scorer for arm in (None, *settings.arms)]
+    for number, scorer in enumerate(scorers):
+        if scorer not in scorers[:number]:
+            examine(scorer)
     for address in settings.rollouts.addresses:
         JsonClient(address, settings.rollouts, setting="rollouts.addresses").close()

@@ -35,7 +35,8 @@ and the same numbers to TensorBoard event files beside it (`tensorboard --logdir
 `step` counts optimizer steps for `sft` and `reward`, and iterations (a rollout and its updates) for `ppo`. `time` is
 seconds since 1970, UTC. A metric that is not defined is absent, never 0; one that came out as NaN or infinite is absent
 too, and its name stands in the line's `nonfinite` list. Such a line may lack the others: nothing is learned from it.
-Means are over real tokens only: padding counts nowhere.
+Means are over real tokens only: padding counts nowhere. Where a scorer tells what its scores are made of, the mean of
+each part over the rollout is `ppo/score_part/NAME`, in the scorer's unit ([Extending](extending.md)).
 
 *Better* names the direction of an improvement, all else equal; — where there is none. *Emitted* says in which lines the
 metric is.

@@ -18,6 +18,7 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.events import EventFile
 from triphase.monitoring.glossary import METRICS
+from triphase.monitoring.score_parts import is_score_part
 from triphase.records.files import disk_errors, make_directory, write_atomically
 
 FILE_NAME = "metrics.jsonl"
@@ -136,7 +137,7 @@ class MetricsWriter:
 
     def _check(self, step: int, figures: Mapping[str, float]) -> None:
         for name in figures:
-            if name not in METRICS:
+            if name not in METRICS and not is_score_part(name):
                 nearest = difflib.get_close_matches(name, METRICS, n=1)
                 hint = f"; did you mean {nearest[0]}?" if nearest else "; declare it in triphase.monitoring"
                 raise ValueError(f"metric {name!r} is not registered{hint}")

@@ -9,7 +9,7 @@ def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str
     """One sentence: where the first NaN or infinity comes from, and the remedy.
 
     Args:
-        scorer: address of the server that scored in the reward model's place; None is the reward model.
+        scorer: who scored in the reward model's place; None is the reward model.
         updates: optimizer steps before this rollout.
     """
     broken = experience.nonfinite
@@ -23,7 +23,7 @@ def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str
         count, total = int(wrong.sum()), len(experience.scores)
         if scorer is not None:
             return (
-                f"The scorer at {scorer} gave null, NaN or infinity for {count} of {total} responses (the first is "
+                f"The scorer {scorer} gave null, NaN or infinity for {count} of {total} responses (the first is "
                 f"number {int(wrong.nonzero()[0])} of the batch): let it give a finite number for every response"
             )
         return (

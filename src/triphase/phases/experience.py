@@ -1,7 +1,7 @@
 """A rollout with all that its updates need: log-probabilities, values and scores of the sampled responses."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,11 +11,34 @@ from triphase.batches.padding import pad_batch
 from triphase.batches.sharing import Batch, pad_groups
 from triphase.models.roles import POLICY, REFERENCE, SharedModel
 from triphase.objectives.invariants import require_lengths, require_zero_reference_kl
+from triphase.rewards.types import Scores
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 
 Minibatch = list[list[int]]
 """The episodes of one optimizer step, divided into microbatches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Sampled responses as one batch, with the states of the frozen trunk. B episodes, R response tokens.
+
+    Attributes:
+        batch: token ids; the responses to one prompt stand in one row, or in rows of their own.
+        boundary: (rows, L, d) trunk states.
+        minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
+        starts: whether the policy is still the reference.
+    """
+
+    batch: Batch
+    boundary: Tensor
+    minibatches: list[Minibatch]
+    starts: bool
+
+    def parts(self) -> Iterator[tuple[list[int], Batch, Tensor]]:
+        """The microbatches of the first epoch: equal shapes give equal bits, so the first ratio is exactly 1."""
+        for rows in (rows for minibatch in self.minibatches for rows in minibatch):
+            yield rows, *rows_of(self.batch, self.boundary, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +51,9 @@ class Experience:
         minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
         logprobs: (B, R) of the rollout policy, by the trainer's own forward pass.
         reference_logprobs, values, entropy: (B, R).
-        scores: (B,) of the reward model, calibrated (or of another scorer, as they are), before any shaping.
+        scores: (B,) of the scorer, before any shaping.
         nonfinite: names of the tensors among these that hold a NaN or an infinity.
+        scored: the scores as the scorer gave them, with their parts.
     """
 
     batch: Batch
@@ -41,37 +65,36 @@ class Experience:
     entropy: Tensor
     scores: Tensor
     nonfinite: tuple[str, ...] = ()
+    scored: Scores = field(default_factory=lambda: Scores(()))
 
 
-def evaluate_rollout(
-    shared: SharedModel,
-    samples: Sequence[Encoded],
-    settings: PPOSettings,
-    *,
-    seed: int,
-    iteration: int,
-    scores: Sequence[float] | None = None,
-) -> Experience:
-    """What policy, critic, reference and reward model say of a rollout, by the forward pass that the updates use.
-
-    ``scores`` are those of another scorer; the reward model is not asked then.
+def open_rollout(
+    shared: SharedModel, samples: Sequence[Encoded], settings: PPOSettings, *, seed: int, iteration: int
+) -> Rollout:
+    """Sampled responses as a batch, with the trunk states that every role reads.
 
     Raises:
-        InvariantError: a mask does not fit its lengths, or the policy does not start as the reference.
+        InvariantError: a mask does not fit its lengths.
     """
     with torch.no_grad():
         batch = _padded(shared, samples, settings)
         require_lengths(batch.response_mask, batch.response_lengths)
         boundary = _trunk(shared, batch, settings)
-        # The microbatches are those of the first epoch: equal shapes give equal bits, so the first ratio is exactly 1.
-        minibatches = minibatches_of(batch, settings, seed=seed, iteration=iteration, epoch=0)
+    minibatches = minibatches_of(batch, settings, seed=seed, iteration=iteration, epoch=0)
+    return Rollout(batch, boundary, minibatches, starts=iteration == 0)
+
+
+def evaluate_rollout(shared: SharedModel, rollout: Rollout, scored: Scores, settings: PPOSettings) -> Experience:
+    """What policy, critic and reference say of a rollout, by the forward pass that the updates use.
+
+    Raises:
+        InvariantError: the policy does not start as the reference.
+    """
+    batch = rollout.batch
+    with torch.no_grad():
         shape = batch.response_mask.shape
         logprobs, reference, values, entropy = (torch.zeros(shape, device=shared.device) for _ in range(4))
-        scored = torch.zeros(shape[0], device=shared.device)
-        if scores is not None:
-            scored = torch.tensor(scores, dtype=torch.float32, device=shared.device)
-        for rows in (rows for minibatch in minibatches for rows in minibatch):
-            part, states = rows_of(batch, boundary, rows)
+        for rows, part, states in rollout.parts():
             temperature, width = settings.temperature, int(part.response_lengths.max())
             policy = shared.policy_output(
                 part, states, adapter=POLICY, temperature=temperature, with_entropy=True, with_values=True
@@ -80,13 +103,14 @@ def evaluate_rollout(
             assert policy.values is not None and policy.entropy is not None  # noqa: S101 - asked for above
             logprobs[rows, :width], reference[rows, :width] = policy.logprobs, frozen.logprobs
             values[rows, :width], entropy[rows, :width] = policy.values, policy.entropy
-            if scores is None:
-                scored[rows] = shared.scores(part, states)
-    figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scored}
+    scores = torch.tensor(scored.total, dtype=torch.float32, device=shared.device)
+    figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}
     nonfinite = tuple(name for name, tensor in figures.items() if not bool(torch.isfinite(tensor).all()))
-    if iteration == 0 and not nonfinite:
+    if rollout.starts and not nonfinite:
         require_zero_reference_kl(logprobs, reference, batch.response_mask)
-    return Experience(batch, boundary, minibatches, logprobs, reference, values, entropy, scored, nonfinite)
+    return Experience(
+        batch, rollout.boundary, rollout.minibatches, logprobs, reference, values, entropy, scores, nonfinite, scored
+    )
 
 
 def minibatches_of(batch: Batch, settings: PPOSettings, *, seed: int, iteration: int, epoch: int) -> list[Minibatch]:

@@ -3,10 +3,11 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from triphase.models.roles import SharedModel
+from triphase.monitoring.score_parts import PREFIX
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.masking import masked_mean
 from triphase.objectives.proximal import explained_variance
@@ -29,6 +30,7 @@ class Sample:
     gold: float | None
     reference_kl: float
     tokens: int
+    score_parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Clock:
@@ -86,6 +88,7 @@ def samples_of(
                 None if gold is None else gold(prompt.text, text, answer.finished),
                 moved[row],
                 len(answer.ids),
+                experience.scored.parts_of(row),
             )
         )
     return found
@@ -119,6 +122,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
         "ppo/repeated_2": sum(repeated) / len(repeated),
         "ppo/repeated_2_deviation": deviation(repeated),
     }
+    figures |= {f"{PREFIX}{name}": mean for name, mean in experience.scored.part_means().items()}
     return {name: value for name, value in figures.items() if value is not None}
 
 

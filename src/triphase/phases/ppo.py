@@ -18,7 +18,7 @@ from triphase.objectives.advantages import Advantages
 from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
 from triphase.phases.causes import cause_of
 from triphase.phases.critic import start_critic, train_roles
-from triphase.phases.experience import Experience, evaluate_rollout, minibatches_of
+from triphase.phases.experience import Experience, Rollout, evaluate_rollout, minibatches_of, open_rollout
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.measures import Clock, Gold, Means, Sample, figures_of, samples_of
@@ -26,7 +26,8 @@ from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.records.types import Prompt
-from triphase.rollouts.scorer import Answer, RemoteScorer
+from triphase.rewards.model import ModelScorer
+from triphase.rewards.types import Answer, Answers, Scorer, Scores
 from triphase.rollouts.types import Generated, Generator, Request
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
@@ -57,10 +58,10 @@ class PPOPhase:
         *,
         seed: int,
         gold: Gold | None = None,
-        scorer: RemoteScorer | None = None,
+        scorer: Scorer | None = None,
         on_samples: Callable[[int, list[Sample]], None] | None = None,
     ) -> None:
-        """``scorer`` scores in the reward model's place."""
+        """``scorer`` scores the responses; by default the reward model of ``shared``."""
         self.shared = shared
         self.prompts = prompts
         self.prompt_ids = prompt_ids
@@ -68,7 +69,7 @@ class PPOPhase:
         self.settings = settings
         self.seed = seed
         self.gold = gold
-        self.scorer = scorer
+        self.scorer: Scorer = ModelScorer(shared) if scorer is None else scorer
         self.on_samples = on_samples
         self.directory: Path | None = None
         self.guard: AlarmGuard | None = None
@@ -128,18 +129,13 @@ class PPOPhase:
         chosen = self._prompts_of(iteration)
         generated = self._sample(iteration, chosen)
         clock.lap("ppo/seconds_generation")
-        # 2. log-probabilities, values and scores, by the forward pass that the updates use
+        # 2. scores; log-probabilities and values, by the forward pass that the updates use
         samples = [
             Encoded(self.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)
         ]
-        experience = evaluate_rollout(
-            self.shared,
-            samples,
-            self.settings,
-            seed=self.seed,
-            iteration=iteration,
-            scores=self._remote_scores(chosen, generated),
-        )
+        rollout = open_rollout(self.shared, samples, self.settings, seed=self.seed, iteration=iteration)
+        scored = self._score(rollout, chosen, generated)
+        experience = evaluate_rollout(self.shared, rollout, scored, self.settings)
         clock.lap("ppo/seconds_scoring")
         if experience.nonfinite:
             return self._refused(iteration, experience) | clock.laps
@@ -180,21 +176,22 @@ class PPOPhase:
             max_response_tokens=self.settings.max_response_tokens,
         )
 
-    def _remote_scores(self, chosen: Sequence[int], generated: Sequence[Generated]) -> list[float] | None:
-        if self.scorer is None:
-            return None
-        texts = [self.shared.template.text(answer.ids) for answer in generated]
-        return self.scorer.score(
-            [
-                Answer(self.prompts[number], text, answer.finished)
-                for number, text, answer in zip(chosen, texts, generated, strict=True)
-            ]
+    def _score(self, rollout: Rollout, chosen: Sequence[int], generated: Sequence[Generated]) -> Scores:
+        answers = tuple(
+            Answer(
+                self.prompts[number],
+                self.shared.template.text(answer.ids),
+                answer.finished,
+                Encoded(self.prompt_ids[number], answer.ids),
+            )
+            for number, answer in zip(chosen, generated, strict=True)
         )
+        return self.scorer.score(Answers(answers, rollout.parts))
 
     def _scale_with(self, scores: Tensor) -> ScoreScale:
         """The run's scale of scores, those of this rollout counted in; it is kept with the controllers' numbers."""
         kept = self.state.values.get("score_scale")
-        scale = next_scale(kept, scores, self.settings, calibrated=self.scorer is None)
+        scale = next_scale(kept, scores, self.settings, calibrated=self.scorer.calibrated)
         self.state.values["score_scale"] = scale.as_values()
         return scale
 
@@ -230,7 +227,7 @@ class PPOPhase:
         """Nothing is learned from a rollout whose figures are not finite: it is kept for inspection and counted."""
         self._keep_bad(iteration, experience, experience.nonfinite)
         updater = self.state.updater
-        scorer = None if self.scorer is None else self.settings.scorer.address
+        scorer = None if self.scorer.calibrated else self.scorer.name
         # Steps that were skipped changed nothing.
         updates = updater.step_count - updater.skipped_in_a_row
         updater.refuse(experience.nonfinite, advice=cause_of(experience, scorer=scorer, updates=updates))

@@ -29,6 +29,7 @@ from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.phases.pair_loss import PairLoss, pair_loss, stack_pairs
 from triphase.records.files import make_directory
 from triphase.records.types import Pair
+from triphase.rewards.model import score_samples
 from triphase.settings.schema import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.checkpoint import kept_steps
@@ -260,16 +261,6 @@ class RewardPhase:
         if found.decided:
             figures["reward/heldout_accuracy"] = found.correct / found.decided
         return figures
-
-
-@torch.no_grad()
-def score_samples(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None) -> Tensor:
-    """(N,) scores of encoded samples, on the CPU, in order."""
-    scores = torch.zeros(len(samples))
-    for indices in microbatches([sample.length for sample in samples], max_tokens=max_tokens):
-        batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)
-        scores[indices] = shared.scores(batch, shared.trunk(batch)).cpu()
-    return scores
 
 
 def calibrate(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None) -> Calibration:

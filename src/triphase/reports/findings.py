@@ -25,6 +25,8 @@ from triphase.reports.evaluation import (
 )
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import Reliability, accuracy, length_correlation, longer_wins, reliability
+from triphase.rewards.registry import KINDS
+from triphase.settings.services import chosen_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,4 +171,6 @@ def _limits(run: RunContents, name: str) -> Limits:
     if name.startswith("arm:"):
         ppo = ppo | ((run.settings.get("arms") or {}).get(name.removeprefix("arm:")) or {})
     scorer = ppo.get("scorer") or {}
-    return limits_for(ppo.get("kl_budget"), calibrated=bool(run.calibration) and not scorer.get("address"))
+    kind = KINDS.get(chosen_kind(scorer.get("kind"), scorer.get("address"), scorer.get("function")))
+    by_model = kind is not None and kind.needs_reward_model
+    return limits_for(ppo.get("kl_budget"), calibrated=bool(run.calibration) and by_model)

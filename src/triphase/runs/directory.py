@@ -39,8 +39,9 @@ from triphase.settings.schema import RunSettings
 _FREE = ("name", "output", "threads", "model.recompute_activations", "reward.require_better_than_chance")
 # These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
 _BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
-# Where a server is and how it is asked may differ too; whether there is one may not.
+# Where a server is and how it is asked may differ too; whether there is one may not, nor what else scores.
 _SERVERS = ("rollouts", "scorer")
+_SCORER = ("kind", "function", "options")
 TIMINGS = "timings.json"
 _log = logging.getLogger(__name__)
 
@@ -265,7 +266,7 @@ def _differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str
 def _is_of_a_server(key: str, old: Any, new: Any) -> bool:
     section, _, name = key.rpartition(".")
     moved = not name.startswith("address") or (bool(old) and bool(new))
-    return section.rpartition(".")[2] in _SERVERS and moved
+    return section.rpartition(".")[2] in _SERVERS and name not in _SCORER and moved
 
 
 def _completed(kept: dict[str, Any]) -> dict[str, Any]:

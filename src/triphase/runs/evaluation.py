@@ -14,20 +14,20 @@ from triphase.errors import RunError
 from triphase.models.roles import POLICY
 from triphase.monitoring.sums import is_changed, seal_phase
 from triphase.objectives.divergence import kl_k1
-from triphase.phases.reward import score_samples
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import read_json_lines, write_json_lines
 from triphase.records.types import Response
 from triphase.reports.evaluation import Sample
 from triphase.reports.shapes import misfit
-from triphase.rollouts.scorer import Answer
+from triphase.rewards.registry import kind_of
+from triphase.rewards.types import Answer
 from triphase.rollouts.types import Generated
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
-from triphase.runs.servers import scorer_of
+from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
-from triphase.training.finals import is_whole, load_policy, load_reward_model
+from triphase.training.finals import is_whole, load_policy
 
 AT = "ppo@"
 """How the policy of one iteration of PPO is called: `ppo@12`."""
@@ -104,7 +104,7 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> 
                 on_finished=track.advance,
             )
             judge = _judge_of(run, policy)
-            if judge.scorer.address != ppo.scorer.address:
+            if judge.scorer.identity != ppo.scorer.identity:
                 _judge_baseline(run, shared, policy, rows, judge)
             rows += _rows(run, shared, policy, adapter, found, _scores(run, shared, found, judge))
             write_json_lines(run.part("evaluation", "samples.jsonl"), rows)
@@ -136,18 +136,18 @@ def _judge_baseline(
 
 
 def _scores(run: Run, shared: "SharedModel", found: Sequence[Sampled], judge: PPOSettings) -> list[float | None] | None:
-    """What a PPO run's scorer, the reward model or a server, says of each response.
+    """What a PPO run's scorer says of each response.
 
-    None for a response to which a server gives no score, and in place of all where there is no reward model.
+    None for a response to which it gives no score, and in place of all where the reward model that it needs is absent.
     """
-    with scorer_of(run, judge) as scorer:
-        if scorer is not None:
-            scores = scorer.score([Answer(prompt, response.text, response.finished) for prompt, response, _ in found])
-            return [score if math.isfinite(score) else None for score in scores]
-    if not is_whole(run.part("reward", "final")):
+    if kind_of(judge.scorer).needs_reward_model and not is_whole(run.part("reward", "final")):
         return None
-    load_reward_model(shared, run.part("reward", "final"))
-    return list(score_samples(shared, _encoded(shared, found), max_tokens=judge.microbatch_tokens).tolist())
+    answers = [
+        Answer(prompt, response.text, response.finished, sample)
+        for (prompt, response, _), sample in zip(found, _encoded(shared, found), strict=True)
+    ]
+    with scorer_of(run, judge) as scorer:
+        return [score if math.isfinite(score) else None for score in scorer.score(answers).total]
 
 
 def _encoded(shared: "SharedModel", found: Sequence[Sampled]) -> list[Encoded]:

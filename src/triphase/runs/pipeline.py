@@ -30,6 +30,7 @@ from triphase.records.types import Prompt
 from triphase.reports.contents import gaps_of
 from triphase.reports.page import write_report
 from triphase.reports.summary import write_summary
+from triphase.rewards.registry import kind_of
 from triphase.runs.empty_responses import report_empty_samples, usable_groups
 from triphase.runs.evaluation import evaluate_policies
 from triphase.runs.labeling import label
@@ -37,12 +38,13 @@ from triphase.runs.preflight import examine_run
 from triphase.runs.references import SFT_MODEL, reference_samples
 from triphase.runs.reward_gate import require_reward_model, set_refused_aside
 from triphase.runs.rows import heldout_lines, mixture_figures, sample_row
-from triphase.runs.servers import generator_of, scorer_of
+from triphase.runs.scoring import scorer_of
+from triphase.runs.servers import generator_of
 from triphase.runs.session import Run, as_split
 from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import encode_groups, encode_prompt
-from triphase.training.finals import is_whole, load_reward_model, save_policy, save_reward_model, save_whole_model
+from triphase.training.finals import is_whole, save_policy, save_reward_model, save_whole_model
 
 _log = logging.getLogger(__name__)
 # Batches of responses that are sampled, and then kept in the store, together.
@@ -211,16 +213,16 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
     final, settings = run.part(*names, "final"), run.settings.ppo_of(arm)
     if is_whole(final):
         return
-    with run.directory.timed("/".join(names)), scorer_of(run, settings) as scorer:
+    with run.directory.timed("/".join(names)):
         shared, prompts = run.model(), run.prompts("train")
-        if scorer is None:
+        if kind_of(settings.scorer).needs_reward_model:
             require_reward_model(run)
-            load_reward_model(shared, run.part("reward", "final"))
         limit, room = run.settings.model.max_length, settings.max_response_tokens
         log = SampleLog(run.part(*names, "samples.jsonl"))
         title = "PPO" if arm is None else f"PPO ({arm})"
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
         with (
+            scorer_of(run, settings) as scorer,
             generator_of(run, shared, settings.batch_size, run.part(*names, "serving")) as generator,
             _tracked(run, "/".join(names), title, settings.iterations, shown=shown) as (emit, on_step),
         ):
@@ -288,6 +290,6 @@ def _tracked(
 
 def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
 
-    limits = limits_for(settings.kl_budget, calibrated=settings.scorer.address is None)
+    limits = limits_for(settings.kl_budget, calibrated=kind_of(settings.scorer).needs_reward_model)
     metrics = directory / FILE_NAME
     return AlarmGuard(run.settings.guards, limits, lambda: read_metrics(metrics), directory / "checkpoints")

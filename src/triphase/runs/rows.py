@@ -47,6 +47,7 @@ def sample_row(sample: Sample) -> dict[str, Any]:
         "gold": sample.gold,
         "reference_kl": sample.reference_kl,
         "tokens": sample.tokens,
+        **({"score_parts": dict(sample.score_parts)} if sample.score_parts else {}),
     }
 
 

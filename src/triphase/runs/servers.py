@@ -1,4 +1,4 @@
-"""The servers of a run, where its settings name any: who writes the rollouts, who scores them."""
+"""Who writes the rollouts of a run: this process, or servers where its settings name any."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -6,22 +6,10 @@ from pathlib import Path
 
 from triphase.models.roles import POLICY, SharedModel
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.rollouts.scorer import RemoteScorer
 from triphase.rollouts.servers import ServerGenerator
 from triphase.rollouts.types import Generator
 from triphase.runs.session import Run
-from triphase.settings.schema import PPOSettings
 from triphase.training.finals import save_policy
-
-
-@contextmanager
-def scorer_of(run: Run, settings: PPOSettings) -> Iterator[RemoteScorer | None]:
-    """The server that scores in the reward model's place, where there is one; Ctrl-C ends the wait for it."""
-    if settings.scorer.address is None:
-        yield None
-    else:
-        with closing(RemoteScorer(settings.scorer, check=run.heed_stop)) as scorer:
-            yield scorer
 
 
 @contextmanager

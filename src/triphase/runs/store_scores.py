@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from triphase.phases.reward import score_samples
 from triphase.records.types import Prompt, Response
+from triphase.rewards.model import score_samples
 from triphase.runs.opening import open_run
 from triphase.tokens.encoding import Encoded, encode_prompt
 from triphase.training.finals import load_reward_model

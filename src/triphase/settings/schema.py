@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
 from triphase.settings.conflicts import critic_conflict
 from triphase.settings.renamed import with_new_names, with_new_sections
-from triphase.settings.services import RolloutSettings, ScorerSettings
+from triphase.settings.services import RolloutSettings, ScorerSettings, laid_over
 
 
 class ModelSettings(Settings):
@@ -286,7 +286,7 @@ class PPOSettings(Settings):
     )
     """AdamW and its schedule."""
     scorer: ScorerSettings = ScorerSettings()
-    """A server that scores in the reward model's place."""
+    """Who scores: the reward model, or another in its place."""
 
     @model_validator(mode="before")
     @classmethod
@@ -454,7 +454,7 @@ class RunSettings(Settings):
         values = self.ppo.model_dump()
         for key, value in with_new_names(self.arms[arm]).items():
             if isinstance(value, dict) and isinstance(values.get(key), dict):
-                values[key] = {**values[key], **value}
+                values[key] = laid_over(values[key], value) if key == "scorer" else {**values[key], **value}
             else:
                 values[key] = value
         return PPOSettings.model_validate(values)

@@ -1,31 +1,23 @@
 """A server that scores responses in the reward model's place.
 
     POST {"items": [{"prompt": [{"role": …, "content": …}, …], "response": …, "finished": …}, …]}
-    → {"scores": [number, …]}
+    → {"scores": [number, …], "parts": {"NAME": [number, …], …}}
 
 one score for each item, in order. ``null`` and NaN are no scores: they go to the guard that keeps a batch and skips it.
+``parts`` may be left out: what the scores are made of, for people to read.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from triphase.records.types import Prompt
+from triphase.rewards.parts import joined, problem_of_names
+from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores
 from triphase.rollouts.client import JsonClient
 from triphase.settings.services import ScorerSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is scored: a response to a prompt, and whether its end was sampled."""
-
-    prompt: Prompt
-    response: str
-    finished: bool
-
-
-class RemoteScorer:
+class RemoteScorer(Scorer):
     """Scores by asking the server at ``settings.address``."""
 
     def __init__(
@@ -38,37 +30,54 @@ class RemoteScorer:
         """``check`` is called a few times a second while the server is waited for, and may raise to end the wait."""
         if settings.address is None:
             raise ValueError("a remote scorer needs an address")
+        self.name = settings.address
         self._size = settings.batch_size
         self._client = JsonClient(settings.address, settings, setting=setting, check=check)
 
-    def score(self, answers: Sequence[Answer]) -> list[float]:
+    def score(self, answers: Sequence[Answer]) -> Scores:
         """One score for each answer; NaN where the server has none.
 
         Raises:
             ServerError: the server is away, or its answer is not so many numbers.
         """
-        found: list[float] = []
+        found = []
         for start in range(0, len(answers), self._size):
             part = answers[start : start + self._size]
-            found += self._scores(self._client.post("", {"items": [_item(answer) for answer in part]}), len(part))
-        return found
+            found.append(self._scores(self._client.post("", {"items": [_item(answer) for answer in part]}), len(part)))
+        return joined(found)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _scores(self, answer: Any, count: int) -> list[float]:
+    def _scores(self, answer: Any, count: int) -> Scores:
         scores = answer.get("scores") if isinstance(answer, dict) else None
         if not isinstance(scores, list):
             raise self._client.error("", 'answers without a list "scores"')
-        if len(scores) != count:
-            raise self._client.error("", f"gives {len(scores)} scores for {count} responses")
-        for score in scores:
-            if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
+        parts = answer.get("parts") or {}
+        problem = problem_of_names(parts)
+        if problem is not None:
+            raise self._client.error("", f"gives parts that cannot be used: {self._client.shown(problem)}")
+        return Scores(
+            self._numbers(scores, count, "score"),
+            {name: self._numbers(values, count, f"part {name}") for name, values in parts.items()},
+        )
+
+    def _numbers(self, values: Any, count: int, noun: str) -> tuple[float, ...]:
+        if not isinstance(values, list) or len(values) != count:
+            given = f"{len(values)} {noun}s" if isinstance(values, list) else f"a {noun} that is no list"
+            raise self._client.error("", f"gives {given} for {count} responses")
+        for value in values:
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise self._client.error(
-                    "", f"gives {self._client.shown(str(score), 40)} as a score, which is no number"
+                    "", f"gives {self._client.shown(str(value), 40)} as a {noun}, which is no number"
                 )
-        return [math.nan if score is None else _number(score) for score in scores]
+        return tuple(math.nan if value is None else _number(value) for value in values)
+
+
+def open_scorer(context: ScorerContext) -> RemoteScorer:
+    """The scorer at the address in the settings; Ctrl-C ends the wait for it."""
+    return RemoteScorer(context.settings, check=context.check)
 
 
 def _item(answer: Answer) -> dict[str, Any]:

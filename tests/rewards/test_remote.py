@@ -8,7 +8,8 @@ from tests.rollouts.fake_server import Asked, FakeServer, Reply
 
 from triphase.errors import ServerError
 from triphase.records.types import Message, Prompt
-from triphase.rollouts.scorer import Answer, RemoteScorer
+from triphase.rewards.remote import RemoteScorer
+from triphase.rewards.types import Answer
 from triphase.settings.services import ScorerSettings
 
 
@@ -23,7 +24,7 @@ def scores(reply: Any, count: int = 3, **changes: Any) -> tuple[list[float], lis
         settings = ScorerSettings.model_validate({"address": server.address + "/score", "retries": 0, **changes})
         made = RemoteScorer(settings)
         try:
-            return made.score(answers(count)), server.asked
+            return list(made.score(answers(count)).total), server.asked
         finally:
             made.close()
 

@@ -1,0 +1,13 @@
+"""The metrics of the parts of a score: a family whose names a scorer gives."""
+
+import re
+
+PREFIX = "ppo/score_part/"
+"""The part's name follows."""
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+"""What a part may be called."""
+
+
+def is_score_part(metric: str) -> bool:
+    """Whether a metric is the mean of a part of the score."""
+    return metric.startswith(PREFIX) and NAME.fullmatch(metric.removeprefix(PREFIX)) is not None

@@ -1,0 +1,70 @@
+"""The kinds of scorers. A new kind is a module with a function `open_scorer`, and one line here.
+
+    def open_scorer(context: ScorerContext) -> Scorer
+
+Modules are named, not imported: the command line reads this table without torch.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from triphase.errors import SettingsError
+from triphase.rewards.types import Scorer, ScorerContext
+from triphase.settings.services import ScorerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where a kind of scorer is defined, and whether it needs the run's reward model."""
+
+    module: str
+    needs_reward_model: bool = False
+
+
+KINDS = {
+    "model": Kind("triphase.rewards.model", needs_reward_model=True),
+    "remote": Kind("triphase.rewards.remote"),
+    "function": Kind("triphase.rewards.function"),
+}
+
+
+def kind_of(settings: ScorerSettings) -> Kind:
+    """The kind that the settings choose.
+
+    Raises:
+        SettingsError: there is no such kind.
+    """
+    name = settings.chosen
+    if name not in KINDS:
+        near = get_close_matches(name, KINDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
+        raise SettingsError(f"ppo.scorer.kind: {name!r} is no kind of scorer; {hint}")
+    return KINDS[name]
+
+
+@contextmanager
+def opened(context: ScorerContext) -> Iterator[Scorer]:
+    """The scorer that the settings choose, closed afterwards.
+
+    Raises:
+        TriphaseError: it cannot be opened.
+    """
+    open_scorer: Callable[[ScorerContext], Scorer] = importlib.import_module(
+        kind_of(context.settings).module
+    ).open_scorer
+    with closing(open_scorer(context)) as scorer:
+        yield scorer
+
+
+def examine(settings: ScorerSettings) -> None:
+    """Look at a scorer before the first step, as far as that needs no model.
+
+    Raises:
+        TriphaseError: it cannot score.
+    """
+    if not kind_of(settings).needs_reward_model:
+        with opened(ScorerContext(settings)) as scorer:
+            scorer.examine()

@@ -1,0 +1,131 @@
+"""What a scorer takes and gives. Plain numbers, so that a scorer needs no torch."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, overload
+
+from triphase.records.types import Prompt
+from triphase.settings.services import ScorerSettings
+from triphase.tokens.encoding import Encoded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from triphase.batches.sharing import Batch
+    from triphase.models.roles import SharedModel
+
+    Part = tuple[list[int], Batch, Tensor]
+    """Numbers of some answers, their batch, and the states of the shared trunk for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is scored: a response to a prompt, and whether its end was sampled.
+
+    ``sample`` has the token ids of both where they are known; a scorer of text does not need them.
+    """
+
+    prompt: Prompt
+    response: str
+    finished: bool
+    sample: Encoded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Sequence[Answer]):
+    """Answers in order, with the trunk states that the caller has computed for them.
+
+    Attributes:
+        items: the answers.
+        parts: the microbatches with their states, in a fresh iteration at each call. Only a scorer on the same base
+            can use them; it then need not compute the trunk again.
+    """
+
+    items: tuple[Answer, ...]
+    parts: "Callable[[], Iterator[Part]]"
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Answer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Answer, ...]: ...
+    def __getitem__(self, index: int | slice) -> Answer | tuple[Answer, ...]:
+        return self.items[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of N answers, in order.
+
+    Attributes:
+        total: (N,) what is optimized. NaN where the scorer has no score; such a rollout is refused, never learned from.
+        parts: (N,) each, by name: what the total is made of, for people to read. NaN where a part is not known.
+    """
+
+    total: tuple[float, ...]
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def part_means(self) -> dict[str, float]:
+        """The mean of each part, over the answers that have it."""
+        known = {name: [value for value in values if math.isfinite(value)] for name, values in self.parts.items()}
+        return {name: sum(values) / len(values) for name, values in known.items() if values}
+
+    def parts_of(self, row: int) -> dict[str, float]:
+        """The parts of one answer's score."""
+        return {name: values[row] for name, values in self.parts.items() if math.isfinite(values[row])}
+
+
+class Scorer(Protocol):
+    """Anything that scores responses. A class of its own inherits from this one and writes `score`.
+
+    Attributes:
+        name: how messages call it.
+        calibrated: whether scores of the SFT policy's samples have mean 0 and standard deviation 1, as those of a
+            reward model have; the scale of any other is that of the first rollout.
+    """
+
+    name: str = "scorer"
+    calibrated: bool = False
+
+    def score(self, answers: Sequence[Answer]) -> Scores:
+        """One score for each answer, in order, whatever else is in the batch.
+
+        Raises:
+            TriphaseError: there is none; one line that says where and what to do.
+        """
+        ...
+
+    def examine(self) -> None:
+        """What can be known before the first step of a run.
+
+        Raises:
+            TriphaseError: it cannot score.
+        """
+        return
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerContext:
+    """What a run lends to its scorer.
+
+    Attributes:
+        settings: the section `ppo.scorer`.
+        check: called a few times a second while a scorer waits; may raise to end the wait.
+        reward_model: the shared base with the adapter and head of the run's reward model; None where no run is open.
+        directory: the run; None where none is open.
+        max_tokens: most tokens in one forward pass.
+    """
+
+    settings: ScorerSettings
+    check: Callable[[], None] = lambda: None
+    reward_model: "Callable[[], SharedModel] | None" = None
+    directory: Path | None = None
+    max_tokens: int | None = None

@@ -1,0 +1,72 @@
+"""Calls into code of others, in a thread of its own: a bounded wait, which a request to stop ends."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+_POLL_SECONDS = 0.1
+
+
+Answered = tuple[Any, BaseException | None]
+"""What a call returned, and what it raised."""
+_Asked = tuple[tuple[Any, ...], dict[str, Any], "queue.SimpleQueue[Answered]"]
+
+
+class NoAnswer(Exception):
+    """The call did not return in time."""
+
+
+class Worker:
+    """Calls ``function`` in one thread, always the same."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        seconds: float,
+        check: Callable[[], None] = lambda: None,
+        name: str = "worker",
+    ) -> None:
+        """``check`` is called a few times a second during a call, and may raise to end the wait."""
+        self._function = function
+        self._seconds = seconds
+        self._check = check
+        self._name = name
+        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def call(self, *values: Any, **named: Any) -> Answered:
+        """What the function returned, or what it raised.
+
+        Raises:
+            NoAnswer: it did not return in time; its thread is left behind.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, daemon=True, name=self._name)
+            self._thread.start()
+        answers: queue.SimpleQueue[Answered] = (
+            queue.SimpleQueue()
+        )  # a late answer is not taken for that of a later call
+        self._asked.put((values, named, answers))
+        end = time.monotonic() + self._seconds
+        while True:
+            self._check()
+            try:
+                return answers.get(timeout=min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
+            except queue.Empty:
+                if time.monotonic() >= end:
+                    raise NoAnswer(f"did not return within {self._seconds:g} s") from None
+
+    def close(self) -> None:
+        """Let the thread end once it is idle."""
+        self._asked.put(None)
+
+    def _serve(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            values, named, answers = asked
+            try:
+                answers.put((self._function(*values, **named), None))
+            except BaseException as error:  # sys.exit in it ends neither the thread nor the run
+                answers.put((None, error))

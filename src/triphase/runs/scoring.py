@@ -1,0 +1,33 @@
+"""Who scores the responses of a run: what its settings choose, with what the run lends to it."""
+
+from contextlib import AbstractContextManager
+
+from triphase.models.roles import SharedModel
+from triphase.rewards.registry import opened
+from triphase.rewards.types import Scorer, ScorerContext
+from triphase.runs.session import Run
+from triphase.settings.schema import PPOSettings
+from triphase.training.finals import load_reward_model
+
+
+def scorer_of(run: Run, settings: PPOSettings) -> AbstractContextManager[Scorer]:
+    """The scorer of a PPO run; Ctrl-C ends the wait for it.
+
+    Raises:
+        TriphaseError: it cannot be opened.
+    """
+
+    def reward_model() -> SharedModel:
+        shared = run.model()
+        load_reward_model(shared, run.part("reward", "final"))
+        return shared
+
+    return opened(
+        ScorerContext(
+            settings.scorer,
+            check=run.heed_stop,
+            reward_model=reward_model,
+            directory=run.path,
+            max_tokens=settings.microbatch_tokens,
+        )
+    )

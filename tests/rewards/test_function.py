@@ -1,0 +1,131 @@
+"""A function as a scorer: what it is called with, what it may give, and each of its faults in one line."""
+
+import re
+import time
+from typing import Any
+
+import pytest
+from tests.rewards import functions
+
+from triphase.errors import SettingsError, TrainingError
+from triphase.records.types import Message, Prompt
+from triphase.rewards.function import FunctionScorer
+from triphase.rewards.registry import examine
+from triphase.rewards.types import Answer, ScorerContext, Scores
+from triphase.settings.services import ScorerSettings
+
+TEXTS = ("a b", "bad", "c d e", "f")
+
+
+def answers(texts: tuple[str, ...] = TEXTS) -> list[Answer]:
+    messages = (Message("system", "be brief"), Message("user", "who?"))
+    return [Answer(Prompt(f"p{index}", messages), text, True) for index, text in enumerate(texts)]
+
+
+def settings(function: str, **changes: Any) -> ScorerSettings:
+    name = function if ":" in function else f"tests.rewards.functions:{function}"
+    return ScorerSettings.model_validate({"function": name, **changes})
+
+
+def score(function: str, texts: tuple[str, ...] = TEXTS, **changes: Any) -> Scores:
+    scorer = FunctionScorer(ScorerContext(settings(function, **changes)))
+    try:
+        return scorer.score(answers(texts))
+    finally:
+        scorer.close()
+
+
+def test_it_is_called_with_lists_in_batches_and_its_options() -> None:
+    functions.CALLS.clear()
+    assert score("lengths", batch_size=3, options={"factor": 2.0}).total == (6.0, 6.0, 10.0, 2.0)
+    asked = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who?"}]
+    assert functions.CALLS == [([asked] * 3, list(TEXTS[:3])), ([asked], list(TEXTS[3:]))]
+
+
+@pytest.mark.parametrize("function", ["lengths", "array", "tensor"])
+def test_lists_arrays_and_tensors_do(function: str) -> None:
+    assert score(function).total == (3.0, 3.0, 5.0, 1.0)
+
+
+def test_further_names_are_parts() -> None:
+    found = score("parts", batch_size=2)
+    assert found.total == (4.0, 2.0, 6.0, 2.0)
+    assert found.parts == {"words": (2.0, 1.0, 3.0, 1.0), "one": (1.0,) * 4}
+    assert found.part_means() == {"words": 1.75, "one": 1.0} and found.parts_of(2) == {"words": 3.0, "one": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        ("raises", "raised ValueError: no such word (answer 1: 'bad')"),
+        ("raises_on_many", "raised ValueError on a batch of 4 answers, and on none of them alone"),
+        ("exits", "raised SystemExit: 3 (answer 0: 'a b')"),
+        ("short", "gives 3 numbers for a score of 4 answers"),
+        ("words", "gives 'high' (str) as a score, which is no number (answer 1: 'bad')"),
+        ("truths", "gives True (bool) as a score, which is no number (answer 0: 'a b')"),
+        ("single", "gives float for a score, where a list of numbers is expected"),
+        ("nothing", "gives NoneType for a score, where a list"),
+        ("no_total", "gives a mapping without 'total'"),
+        ("odd_part", "gives parts that cannot be used: 'ppo/loss' as a name"),
+        ("bad_part", "gives None (NoneType) as the part words, which is no number (answer 0: 'a b')"),
+        ("one_argument", "raised TypeError: one_argument() takes 1 positional argument but 2 were given (answer 0: "),
+    ],
+)
+def test_a_fault_is_one_line_with_function_row_and_remedy(function: str, problem: str) -> None:
+    with pytest.raises(TrainingError) as told:
+        score(function)
+    line = str(told.value)
+    assert line.startswith(f"ppo.scorer.function: tests.rewards.functions:{function} {problem}"), line
+    assert line.endswith("; mend the function, then give the same command again; what is finished is kept")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(("text", "shown"), [("a nan", "nan"), ("a -inf", "-inf"), ("a 1e999", "inf")])
+def test_what_is_not_finite_is_refused_with_its_row(text: str, shown: str) -> None:
+    with pytest.raises(TrainingError, match=rf"gives {shown} as a score; .*finite number \(answer 3: '{text}'\)"):
+        score("by_text", ("a 1", "a 2", "a 3", text), batch_size=2)
+    with pytest.raises(TrainingError, match="gives inf as a score"):
+        score("infinite", ("a", "b"))
+
+
+def test_one_that_does_not_return_is_waited_for_so_long_and_can_be_interrupted() -> None:
+    start = time.monotonic()
+    with pytest.raises(TrainingError, match=r"slow did not return within 0\.2 s; mend"):
+        score("slow", timeout_seconds=0.2)
+
+    def check() -> None:
+        if time.monotonic() - start > 0.5:
+            raise KeyboardInterrupt
+
+    scorer = FunctionScorer(ScorerContext(settings("slow"), check=check))
+    with pytest.raises(KeyboardInterrupt):
+        scorer.score(answers())
+    assert time.monotonic() - start < 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("no_such_package.rewards:score", "module no_such_package cannot be found; install its package, or name"),
+        ("tests.rewards.functions:absent", "absent is not in it; name a function of tests.rewards.functions"),
+        ("tests.rewards.functions:number", "number is no function"),
+        ("tests.rewards.broken:score", "importing tests.rewards.broken raised RuntimeError: half written; mend"),
+    ],
+)
+def test_what_cannot_be_imported_is_told(name: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^ppo\.scorer\.function: {re.escape(name)}: {re.escape(problem)}"):
+        examine(settings(name))
+
+
+def test_it_is_tried_on_two_answers_before_the_first_step() -> None:
+    functions.CALLS.clear()
+    examine(settings("lengths"))
+    assert [len(responses) for _, responses in functions.CALLS] == [2]
+    with pytest.raises(SettingsError, match=r"gives 1 numbers for a score of 2 answers.*a first call, on two answers"):
+        examine(settings("short"))
+
+
+@pytest.mark.parametrize("name", ["score", "a.b", "a:b:c", "a-b:c", "a:b()", "__import__('os'):x", ":f", "a:", "a b:c"])
+def test_a_name_is_a_module_and_a_function_and_nothing_else(name: str) -> None:
+    with pytest.raises(ValueError, match="function"):
+        ScorerSettings(function=name)
