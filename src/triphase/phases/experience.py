@@ -27,18 +27,21 @@ class Rollout:
         batch: token ids; the responses to one prompt stand in one row, or in rows of their own.
         boundary: (rows, L, d) trunk states.
         minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
+        microbatches: the batches of these, in order.
         starts: whether the policy is still the reference.
     """
 
     batch: Batch
     boundary: Tensor
     minibatches: list[Minibatch]
+    microbatches: list[Batch]
     starts: bool
 
     def parts(self) -> Iterator[tuple[list[int], Batch, Tensor]]:
         """The microbatches of the first epoch: equal shapes give equal bits, so the first ratio is exactly 1."""
-        for rows in (rows for minibatch in self.minibatches for rows in minibatch):
-            yield rows, *rows_of(self.batch, self.boundary, rows)
+        episodes = [episodes for minibatch in self.minibatches for episodes in minibatch]
+        for numbers, part in zip(episodes, self.microbatches, strict=True):
+            yield numbers, part, _states(self.batch, self.boundary, numbers, part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ def open_rollout(
         require_lengths(batch.response_mask, batch.response_lengths)
         boundary = _trunk(shared, batch, settings)
     minibatches = minibatches_of(batch, settings, seed=seed, iteration=iteration, epoch=0)
-    return Rollout(batch, boundary, minibatches, starts=iteration == 0)
+    parts = [_part(batch, episodes) for minibatch in minibatches for episodes in minibatch]
+    return Rollout(batch, boundary, minibatches, parts, starts=iteration == 0)
 
 
 def evaluate_rollout(shared: SharedModel, rollout: Rollout, scored: Scores, settings: PPOSettings) -> Experience:
@@ -131,10 +135,21 @@ def minibatches_of(batch: Batch, settings: PPOSettings, *, seed: int, iteration:
 
 def rows_of(batch: Batch, boundary: Tensor, episodes: list[int]) -> tuple[Batch, Tensor]:
     """Some episodes, all those of their rows, with the boundary; the rows are cut to their own longest."""
+    part = _part(batch, episodes)
+    return part, _states(batch, boundary, episodes, part)
+
+
+def _part(batch: Batch, episodes: list[int]) -> Batch:
+    return batch.rows(torch.tensor(_rows(batch, episodes), device=batch.input_ids.device))
+
+
+def _states(batch: Batch, boundary: Tensor, episodes: list[int], part: Batch) -> Tensor:
+    return boundary[_rows(batch, episodes), : part.input_ids.shape[1]]
+
+
+def _rows(batch: Batch, episodes: list[int]) -> list[int]:
     share = len(batch.response_lengths) // len(batch.input_ids)
-    rows = [episode // share for episode in episodes[::share]]
-    part = batch.rows(torch.tensor(rows, device=batch.input_ids.device))
-    return part, boundary[rows, : part.input_ids.shape[1]]
+    return [episode // share for episode in episodes[::share]]
 
 
 def _padded(shared: SharedModel, samples: Sequence[Encoded], settings: PPOSettings) -> Batch:

@@ -76,6 +76,7 @@ def samples_of(
     """The episodes of a rollout, for people to read."""
     mask = experience.batch.response_mask
     moved = ((experience.logprobs - experience.reference_logprobs) * mask).sum(1).tolist()
+    scores = experience.scores.tolist()
     found = []
     for row, (prompt, answer) in enumerate(zip(prompts, generated, strict=True)):
         text = shared.template.text(answer.ids)
@@ -84,7 +85,7 @@ def samples_of(
                 prompt,
                 text,
                 answer.finished,
-                float(experience.scores[row]),
+                scores[row],
                 None if gold is None else gold(prompt.text, text, answer.finished),
                 moved[row],
                 len(answer.ids),

@@ -28,11 +28,10 @@ class ModelScorer(Scorer):
         if not isinstance(answers, Answers):
             samples = [answer.sample or self._encoded(answer) for answer in answers]
             return Scores(tuple(score_samples(self._shared, samples, max_tokens=self._max_tokens).tolist()))
-        found = [0.0] * len(answers)
+        found = torch.zeros(len(answers), device=self._shared.device)
         for numbers, batch, states in answers.parts():
-            for number, score in zip(numbers, self._shared.scores(batch, states).tolist(), strict=True):
-                found[number] = score
-        return Scores(tuple(found))
+            found[numbers] = self._shared.scores(batch, states)
+        return Scores(tuple(found.tolist()))
 
     def _encoded(self, answer: Answer) -> Encoded:
         template = self._shared.template
