@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from triphase.cli.label_sample import name_of
 from triphase.cli.main import main
 from triphase.phases import sampling
 from triphase.store import open_store
@@ -34,6 +35,30 @@ def test_a_model_answers_every_prompt_once(store: str, capsys: pytest.CaptureFix
     assert "0 of them new" in capsys.readouterr().out
     assert main([*command, "--name", "other", "--seed", "1"]) == 0
     assert len(ids(store)) == 12
+
+
+def test_what_was_sampled_can_be_exported_and_imported(store: str, tmp_path: Path) -> None:
+    assert main(["label", "sample", store, "embedded:tiny", "--count", "2", "--max-response-tokens", "5"]) == 0
+    assert main(["label", "export", store, str(tmp_path / "all.jsonl"), "--format", "store"]) == 0
+    assert main(["label", "import", str(tmp_path / "other.sqlite"), str(tmp_path / "all.jsonl")]) == 0
+    assert ids(str(tmp_path / "other.sqlite")) == ids(store)
+
+
+def test_policies_of_runs_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("runs/one/sft/final", "runs/one/ppo/final", "runs/one/arms/no-kl/final", "models/llama"):
+        (tmp_path / place).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "runs" / "one")
+    given = (
+        "sft/final",
+        "ppo/final/",
+        "arms/no-kl/final",
+        "../one",
+        "../../models/llama",
+        "who/llama",
+        "embedded:tiny",
+    )
+    names = ["one-sft", "one-ppo", "one-no-kl", "one", "llama", "llama", "tiny"]
+    assert [name_of(model) for model in given] == names
 
 
 def test_what_was_stopped_continues_with_the_same_responses(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

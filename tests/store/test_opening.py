@@ -14,7 +14,7 @@ from sqlalchemy import insert, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from triphase.errors import StoreError
-from triphase.records.types import Message, Prompt
+from triphase.records.types import Message, Prompt, Response
 from triphase.store import Store, open_store, upgrade
 from triphase.store.schema import REVISION, audit, metadata
 
@@ -55,14 +55,29 @@ def test_a_newer_store_is_refused_and_untouched(tmp_path: Path) -> None:
 def test_a_copy_is_kept_before_an_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(tmp_path) as store:
         store.add_prompts([PROMPT])
-    monkeypatch.setattr(upgrade, "REVISION", "0002")
+    monkeypatch.setattr(upgrade, "REVISION", "9998")
     monkeypatch.setattr(upgrade, "_run", lambda connection: connection.execute(text("UPDATE prompts SET kind = 'new'")))
     with open_store(tmp_path) as store:
         assert store.prompts()[0].kind == "new"
-    copy = tmp_path / f"labels.sqlite.before-0002-was-{REVISION}"
+    copy = tmp_path / f"labels.sqlite.before-9998-was-{REVISION}"
     monkeypatch.undo()
     with open_store(copy) as store:
         assert store.prompts() == [PROMPT]
+
+
+def test_a_store_of_the_first_schema_takes_long_seeds(store: Store) -> None:
+    """What samples gives each response a seed of 63 bits, which an integer column of PostgreSQL does not hold."""
+    store.add_prompts([PROMPT])
+    with store.transaction() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("ALTER TABLE responses ALTER COLUMN seed TYPE INTEGER"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    upgrade.upgrade(store.engine, "store")
+    response = Response("r", "p", "hi", "policy", True, 2**63 - 1)
+    store.add_responses([response])
+    assert store.responses() == [response] and store.prompts() == [PROMPT]
+    with store.reading() as connection:
+        assert upgrade.revision_of(connection) == REVISION
 
 
 def test_a_step_that_fails_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +88,7 @@ def test_a_step_that_fails_leaves_the_store_as_it_was(tmp_path: Path, monkeypatc
         connection.execute(text("DELETE FROM prompts"))
         raise RuntimeError("step failed")
 
-    monkeypatch.setattr(upgrade, "REVISION", "0002")
+    monkeypatch.setattr(upgrade, "REVISION", "9998")
     monkeypatch.setattr(upgrade, "_run", fail)
     with pytest.raises(RuntimeError, match="step failed"):
         open_store(tmp_path)

@@ -26,7 +26,8 @@ def sample(
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
         model: the directory of a run (its newest policy), a model's directory, a hub id, or embedded:smollm2.
         count: responses to each prompt.
-        name: what the model is called in the store, where labelers never see it; the last part of MODEL by default.
+        name: what the model is called in the store, where labelers never see it; the last part of MODEL by default
+            (of RUN/ppo/final: the run and the phase).
         temperature: sampling temperature.
         max_response_tokens: longest response.
         seed: responses follow from it, the name and the prompt.
@@ -34,7 +35,7 @@ def sample(
     for option, value in (("count", count), ("temperature", temperature), ("max-response-tokens", max_response_tokens)):
         if value <= 0:
             raise TriphaseError(f"--{option} is {value}; it must be above 0")
-    called = name or Path(model).name.removeprefix("embedded:")
+    called = name or name_of(model)
     with opened(run_or_store, must_exist=True) as store:
         prompts = store.prompts()
         if not prompts:
@@ -54,4 +55,15 @@ def sample(
             )
         settings, order = settings_of_store(run_or_store)
         item_plan.make_items(store, settings, seed=order, now=time.time())
-    say(f"{called}: {count} responses to each of {len(prompts)} prompts, {len(missing)} of them new.")
+    responses = f"{count} {'response' if count == 1 else 'responses'}"
+    hint = "" if missing else "; what is there is called so too: for another model give --name"
+    say(f"{called}: {responses} to each of {len(prompts)} prompts, {len(missing)} of them new{hint}.")
+
+
+def name_of(model: str) -> str:
+    """What distinguishes a model: two policies of one run are both called `final` by their directories."""
+    place = Path(model).resolve() if Path(model).is_dir() else Path(model)
+    if place.name != "final":
+        return place.name.removeprefix("embedded:")
+    run = place.parents[2 if place.parent.parent.name == "arms" else 1]
+    return "-".join(part for part in (run.name, place.parent.name) if part)

@@ -23,6 +23,8 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
         again: score also what has a score by the same run.
     """
     wanted = list(reward_runs) or [Path(run_or_store)]
+    if not reward_runs and not Path(run_or_store).is_dir():
+        raise RunError(f"{run_or_store}: is no run; name those whose reward models score: label score STORE RUN")
     for path in wanted:
         if not (require_run(path) / "reward" / "final").is_dir():
             raise RunError(f"{path}: has no reward model yet; run `triphase reward` with its configuration first")

@@ -81,7 +81,7 @@ def application() -> App:
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=()),
     )
-    label = App(name="label", help="The human step: serve, import, export, stats, simulate, score, users.")
+    label = App(name="label", help="The human step: serve, import, export, stats, simulate, sample, score, users.")
     users = App(name="users", help="The labelers: add, list, pause, reset.")
     for owner, table in ((app, COMMANDS), (label, LABEL_COMMANDS), (users, USER_COMMANDS)):
         for place, (name, function, meaning) in enumerate(table):

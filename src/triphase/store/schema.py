@@ -5,6 +5,7 @@ bytes.
 """
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -20,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The revision that this program reads and writes: the newest of ``migrations/versions``."""
 
 metadata = MetaData()
@@ -54,7 +55,7 @@ responses = Table(
     Column("text", Text, nullable=False),
     Column("model", String(400), nullable=False),
     Column("finished", Boolean, nullable=False),
-    Column("seed", Integer),
+    Column("seed", BigInteger().with_variant(Integer, "sqlite")),
     UniqueConstraint("prompt_id", "position", name="responses_position"),
 )
 """Answers, in the order of their arrival at each prompt."""

@@ -25,7 +25,7 @@ def fill(store: Store) -> None:
     for n in range(4):
         store.add_prompts([Prompt(f"p{n}", (Message("user", f"name stone {n}"),), "geology", "train")])
         store.add_responses(
-            Response(f"r{n}-{k}", f"p{n}", text, f"model-{k}", (6 * n + k) % 8 < 3, k or None)
+            Response(f"r{n}-{k}", f"p{n}", text, f"model-{k}", (6 * n + k) % 8 < 3, 2**62 + k if k else None)
             for k, text in enumerate(texts)
         )
         shown = tuple(f"r{n}-{k}" for k in (5, 3, 1, 0, 2, 4))

@@ -5,6 +5,7 @@ cell is an absent one. What no column of the store can hold is refused here, so 
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
@@ -17,8 +18,11 @@ from triphase.records.lines import Row, kind_of
 LONGEST_ID, LONGEST_NAME, LONGEST_MODEL, LONGEST_KIND = 200, 80, 400, 80
 MOST = 2**31 - 1
 """The greatest whole number that every database keeps."""
+MOST_SEED = 2**63 - 1
+"""The greatest seed: what samples has seeds of 63 bits."""
 MOST_PLACE = 9_999
 _LAST_MOMENT = 1e11
+_DIGITS = re.compile(r"[+-]?[0-9]{1,30}")
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -66,6 +70,8 @@ def whole(row: Row, name: str, value: Any, least: int, most: int) -> int:
     """A whole number in a range; 2.0 is 2."""
     if isinstance(value, int) and not isinstance(value, bool):
         found = value
+    elif isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        found = int(value)  # a float would round the long ones
     else:
         approximate = _float(value)
         if not math.isfinite(approximate) or approximate != int(approximate):

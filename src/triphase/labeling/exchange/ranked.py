@@ -58,7 +58,7 @@ def answered(row: Row, heldout_share: float, seen: dict[object, int]) -> Records
     response = Response(
         response_id(prompt.id, model, index, text), prompt.id, text, model,
         True if absent(finished) else cells.truth(row, "finished", finished),
-        None if absent(seed) else cells.whole(row, "seed", seed, -cells.MOST, cells.MOST),
+        None if absent(seed) else cells.whole(row, "seed", seed, -cells.MOST_SEED, cells.MOST_SEED),
     )  # fmt: skip
     records = Records([prompt], [response], assumed={response.id} if absent(finished) else set())
     judge = rating_column(row)
@@ -115,7 +115,7 @@ def _responses(row: Row, prompt: Prompt, texts: list[Any]) -> tuple[list[Respons
             said = cells.free_text(row, f"responses[{n}]", text)
             identity = cells.word(row, f"response_ids[{n}]", id_, cells.LONGEST_ID)
         ended = True if absent(finished) else cells.truth(row, f"finished[{n}]", finished)
-        number = None if absent(seed) else cells.whole(row, f"seeds[{n}]", seed, -cells.MOST, cells.MOST)
+        number = None if absent(seed) else cells.whole(row, f"seeds[{n}]", seed, -cells.MOST_SEED, cells.MOST_SEED)
         made.append(Response(identity, prompt.id, said, called, ended, number))
         if absent(finished):
             assumed.add(identity)

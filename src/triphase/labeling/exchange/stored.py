@@ -126,7 +126,7 @@ _COLUMNS: Mapping[str, Mapping[str, Check]] = {
     },
     "response": {
         "id": _ID, "prompt_id": _ID, "text": cells.free_text, "model": _or_empty(cells.LONGEST_MODEL),
-        "finished": _truth, "seed": _maybe(_whole(-cells.MOST, cells.MOST)),
+        "finished": _truth, "seed": _maybe(_whole(-cells.MOST_SEED, cells.MOST_SEED)),
     },
     "ranking": {
         "id": _ID, "prompt_id": _ID, "labeler": _PERSON, "places": _by_response(cells.MOST_PLACE), "order_shown": _ids,
