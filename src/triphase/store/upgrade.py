@@ -7,10 +7,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
 from triphase.errors import StoreError
+from triphase.store.locking import Lock, one_at_a_time
 from triphase.store.schema import REVISION
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
-_ADVISORY_LOCK = 7421993
 
 
 def upgrade(engine: Engine, name: str) -> None:
@@ -28,8 +28,7 @@ def upgrade(engine: Engine, name: str) -> None:
     if found is not None and engine.dialect.name == "sqlite" and engine.url.database:
         _copy(Path(engine.url.database), found)
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        one_at_a_time(connection, Lock.UPGRADE)
         if revision_of(connection) != REVISION:
             _run(connection)
 

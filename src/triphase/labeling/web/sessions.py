@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from triphase.labeling.work import audit
 from triphase.labeling.work.accounts import verify
 from triphase.labeling.work.people import AccountError, digest
+from triphase.store.locking import Lock, one_at_a_time
 from triphase.store.schema import labelers, meta, sessions, sign_ins
 
 SESSION_HOURS = 14.0
@@ -65,6 +66,7 @@ def attempt(connection: Connection, name: str, address: str, now: float) -> int:
     Raises:
         TooManyAttempts: too many failures for this name or from this address.
     """
+    one_at_a_time(connection, Lock.SIGN_IN)
     name, address = name[:80], address[:80]
     for column, value, most in (
         (sign_ins.c.name, name, MOST_FAILURES_OF_NAME),

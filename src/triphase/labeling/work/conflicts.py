@@ -14,6 +14,7 @@ from triphase.store import Store
 from triphase.store.answers import Answer
 from triphase.store.identity import ranking_id
 from triphase.store.labels import insert_answers
+from triphase.store.locking import Lock, one_at_a_time
 from triphase.store.schema import adjudications, rankings
 
 
@@ -50,6 +51,7 @@ def adjudicate(
 
     The lead's ranking overrules the others for the pairs that it orders; an earlier decision is superseded.
     """
+    one_at_a_time(connection, Lock.DECISIONS)  # of two leads at the same moment the later one supersedes
     before = connection.execute(
         select(rankings).where(
             rankings.c.prompt_id == prompt_id, rankings.c.purpose == "adjudication", rankings.c.status == "active"

@@ -5,6 +5,7 @@ from sqlalchemy import Connection, func, select, update
 from triphase.labeling.work import audit, invitations
 from triphase.labeling.work.accounts import end_sessions
 from triphase.labeling.work.people import AccountError
+from triphase.store.locking import Lock, one_at_a_time
 from triphase.store.schema import assignments, labelers, rankings
 
 
@@ -15,6 +16,7 @@ def set_status(connection: Connection, name: str, status: str, *, now: float, by
     slots open for others. One who is taken back gets those rankings back whose slots are still open. Pausing and
     withdrawing end the sessions; withdrawing also voids the links for and by this person.
     """
+    one_at_a_time(connection, Lock.LEADS)  # two leads who pause each other would leave none
     before = connection.execute(select(labelers).where(labelers.c.name == name).with_for_update()).first()
     if before is None:
         raise AccountError(f"there is no account {name!r}; see: triphase label users list")
