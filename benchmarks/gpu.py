@@ -221,11 +221,11 @@ def _sft(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Ro
     settings = SupervisedSettings(batch_size=episodes, epochs=4)
     _empty(shared.device)
     phase = SupervisedPhase(shared, samples, [*range(episodes)] * 4, [], settings)
-    phase._advance(0)
-    seconds = _timed(shared.device, lambda: phase._advance(1))
+    phase.advance(0)
+    seconds = _timed(shared.device, lambda: phase.advance(1))
     peak = _peak(shared.device)
     tokens = episodes * (prompt + response)
-    share = _against_floor(lambda: phase._advance(2), seconds, card)
+    share = _against_floor(lambda: phase.advance(2), seconds, card)
     shared.adapters.train_only(None)
     return [{"value": tokens / seconds, "unit": "tokens/s", "floor_share": share, "peak_gb": peak}]
 
@@ -239,10 +239,10 @@ def _reward(shared: SharedModel, card: Row, options: argparse.Namespace) -> list
     pairs = [[Pair(0, 1, 1.0)] for _ in groups]
     _empty(shared.device)
     phase = RewardPhase(shared, groups, pairs, [], [], RewardSettings(batch_size=episodes, epochs=4), seed=0)
-    phase._advance(0)
-    seconds = _timed(shared.device, lambda: phase._advance(1))
+    phase.advance(0)
+    seconds = _timed(shared.device, lambda: phase.advance(1))
     peak = _peak(shared.device)
-    share = _against_floor(lambda: phase._advance(2), seconds, card)
+    share = _against_floor(lambda: phase.advance(2), seconds, card)
     shared.adapters.train_only(None)
     return [{"value": episodes / seconds, "unit": "pairs/s", "floor_share": share, "peak_gb": peak}]
 
@@ -303,11 +303,11 @@ def _ppo_at(shared: SharedModel, card: Row, most: int) -> Row:
         settings,
         seed=0,
     )
-    phase.iterate(0)
+    phase.advance(0)
     found: dict[str, float] = {}
-    seconds = _timed(shared.device, lambda: found.update(phase.iterate(1)))
+    seconds = _timed(shared.device, lambda: found.update(phase.advance(1)))
     peak = _peak(shared.device)
-    share = _against_floor(lambda: phase.iterate(2), seconds, card)
+    share = _against_floor(lambda: phase.advance(2), seconds, card)
     shared.adapters.train_only(None)
     return {
         "value": seconds,

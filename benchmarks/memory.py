@@ -145,7 +145,7 @@ def _sft(shared: SharedModel, settings: RunSettings) -> None:
     samples = [Encoded(_ids(PROMPT, n), _ids(RESPONSE, n + 1000)) for n in range(RECORDS)]
     phase = SupervisedPhase(shared, samples, [*range(RECORDS)], [], settings.sft)
     for step in range(STEPS):
-        phase._advance(step)
+        phase.advance(step)
 
 
 def _sampling(shared: SharedModel, settings: RunSettings) -> None:
@@ -162,7 +162,7 @@ def _reward(shared: SharedModel, settings: RunSettings) -> None:
     phase = RewardPhase(shared, groups, pairs, [], [], settings.reward, seed=0)
     phase._fit_head()
     for step in range(STEPS):
-        phase._advance(step)
+        phase.advance(step)
 
 
 def _ppo(shared: SharedModel, settings: RunSettings) -> None:
@@ -172,7 +172,7 @@ def _ppo(shared: SharedModel, settings: RunSettings) -> None:
     generator = LocalGenerator(shared, adapter=POLICY, batch_size=settings.ppo.batch_size)
     phase = PPOPhase(shared, prompts, [_ids(PROMPT, n) for n in range(RECORDS)], generator, settings.ppo, seed=0)
     for iteration in range(STEPS):
-        phase.iterate(iteration)
+        phase.advance(iteration)
 
 
 if __name__ == "__main__":

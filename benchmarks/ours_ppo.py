@@ -42,14 +42,14 @@ def main() -> None:
     rows = []
     for iteration in range(options.iterations):
         start = time.perf_counter()
-        metrics = phase.iterate(iteration)
+        metrics = phase.advance(iteration)
         rows.append({"seconds": time.perf_counter() - start, **{key: metrics[f"ppo/seconds_{key}"] for key in PARTS}})
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     backbone = shared.backbone
     rate = measure_rates(backbone.model.config, backbone.dtype, backbone.device, rows=EPISODES).wide
     # One more iteration, not timed, whose operations are counted.
     with Meter() as meter:
-        phase.iterate(options.iterations)
+        phase.advance(options.iterations)
     print(
         json.dumps(
             {

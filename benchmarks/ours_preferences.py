@@ -43,14 +43,14 @@ def main() -> None:
     start = time.perf_counter()
     phase.fit_head(SilentProgress())
     head = _margins(phase, judged)
-    timed(phase.total_steps, phase._advance)
+    timed(phase.total_steps, phase.advance)
     row: Row = {
         "what": "triphase",
         "layers": layers,
         "dtype": dtype,
         "learning_rate": phase.settings.optimizer.learning_rate,
         "seed": int(seed),
-        "penalty": phase.state.values["head"]["penalty"],
+        "penalty": phase.state.values.head.penalty,
         "seconds": round(time.perf_counter() - start, 1),
         "margins": {"head": head, "adapter": _margins(phase, judged)},
     }

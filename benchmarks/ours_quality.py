@@ -34,7 +34,7 @@ def main() -> None:
     seconds = 0.0
     for iteration in range(job["stop_after"]):
         start = time.perf_counter()
-        metrics = phase.iterate(iteration)
+        metrics = phase.advance(iteration)
         seconds += time.perf_counter() - start
         save_file(phase.shared.adapters.state(POLICY), directory / f"policy-{iteration + 1:04}.safetensors")
         # As the peer reports it: what is taken off for a missing end counts.

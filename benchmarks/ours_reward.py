@@ -31,7 +31,7 @@ def main() -> None:
 
     def work() -> Row:
         phase = RewardPhase(shared, encoded, [group.pairs for group in groups], [], [], settings, seed=0)
-        timed(phase.total_steps, phase._advance)
+        timed(phase.total_steps, phase.advance)
         return {
             "dtype": dtype,
             "adapted_layers": layers,

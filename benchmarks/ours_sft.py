@@ -28,7 +28,7 @@ def main() -> None:
 
     def work() -> Row:
         phase = SupervisedPhase(shared, samples, range(len(samples)), [], SupervisedSettings(batch_size=BATCH))
-        timed(phase.total_steps, phase._advance)
+        timed(phase.total_steps, phase.advance)
         return {
             "dtype": dtype,
             "adapted_layers": layers,

@@ -27,6 +27,7 @@ from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.phases import experience, minibatch, rewards
 from triphase.phases.guards import AlarmGuard
 from triphase.settings.schema import GuardSettings
+from triphase.training.loop import LoopOptions, run_loop
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater
 
@@ -34,7 +35,7 @@ from triphase.training.step import Updater
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "checkpoint": ((TrainingState, "save"),),
     "sums for --verify": ((TrainingState, "note_fingerprint"),),
-    "alarms": ((AlarmGuard, "heed"),),
+    "alarms": ((AlarmGuard, "check_alarms"),),
     "metrics": ((MetricsWriter, "write"),),
     "invariants": (
         (experience, "require_lengths"),
@@ -94,7 +95,9 @@ def main() -> None:
             ]
             for patch in patches:
                 patch.start()
-            phase.fit(directory, emit=emit, keep=2, keep_best=1, guard=guard, on_step=on_step)
+            phase.guard = guard
+            keep = max(2, guard.keep)
+            run_loop(phase, LoopOptions(directory, emit, keep, keep_best=1, save_start=True, on_step=on_step))
             for patch in patches:
                 patch.stop()
         newest = max((directory / "checkpoints").iterdir())

@@ -88,7 +88,7 @@ def measure(point: dict[str, int], rounds: int) -> dict[str, Any]:
     rows = []
     for iteration in range(rounds + 1):
         start = time.perf_counter()
-        metrics = phase.iterate(iteration)
+        metrics = phase.advance(iteration)
         parts = {name: metrics[f"ppo/seconds_{name}"] for name in ("generation", "scoring", "update")}
         rows.append({"seconds": time.perf_counter() - start, **parts})
     best = min(rows[1:], key=lambda row: row["seconds"])

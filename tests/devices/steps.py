@@ -60,7 +60,7 @@ def sft(shared: SharedModel, method: str = "lora") -> Metrics:
     """One step on demonstrations."""
     made = encoded_of(shared)
     settings = SupervisedSettings(batch_size=10, epochs=1, optimizer=_OPTIMIZER, method=method, microbatch_tokens=60)
-    return SupervisedPhase(shared, made, list(range(len(made))), made, settings)._advance(0)
+    return SupervisedPhase(shared, made, list(range(len(made))), made, settings).advance(0)
 
 
 def sft_full(shared: SharedModel) -> Metrics:
@@ -78,7 +78,7 @@ def reward(shared: SharedModel) -> Metrics:
         groups.append(EncodedGroup(prompt, tuple((*body, 1) for body in bodies)))
     pairs = [[Pair(0, 1, 1.0), Pair(0, 2, 1.0), Pair(1, 2, 0.5)] for _ in groups]
     settings = RewardSettings(batch_size=4, optimizer=_OPTIMIZER, microbatch_tokens=60)
-    return RewardPhase(shared, groups[:4], pairs[:4], groups[4:], pairs[4:], settings, seed=0)._advance(0)
+    return RewardPhase(shared, groups[:4], pairs[:4], groups[4:], pairs[4:], settings, seed=0).advance(0)
 
 
 def prompts_of(shared: SharedModel) -> tuple[list[Prompt], list[tuple[int, ...]]]:
@@ -106,12 +106,12 @@ def ppo_phase(shared: SharedModel, **changes: Any) -> PPOPhase:
 
 def ppo(shared: SharedModel) -> Metrics:
     """One iteration: rollout, scores, advantages, update."""
-    return ppo_phase(shared).iterate(0)
+    return ppo_phase(shared).advance(0)
 
 
 def ppo_groups(shared: SharedModel) -> Metrics:
     """One iteration with four responses to a prompt, whose prompt is read once."""
-    return ppo_phase(shared, responses_per_prompt=4, entropy_coefficient=0.01).iterate(0)
+    return ppo_phase(shared, responses_per_prompt=4, entropy_coefficient=0.01).advance(0)
 
 
 def sampling(shared: SharedModel) -> Metrics:

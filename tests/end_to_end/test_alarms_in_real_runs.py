@@ -22,6 +22,7 @@ from triphase.runs.servers import generator_of
 from triphase.runs.session import Run, prepare
 from triphase.settings.schema import RunSettings
 from triphase.tokens.encoding import encode_prompt
+from triphase.training.loop import LoopOptions, run_loop
 
 
 def settings(output: Path, *, seed: int = 0, **ppo: Any) -> RunSettings:
@@ -69,7 +70,7 @@ def alarms(run: Run, folder: Path, score: Callable[[list[str], bool], float], *,
             gold=run.gold if judged else None,
             scorer=Planted(score),
         )
-        phase.fit(folder / "ppo", emit=lines, keep=1)
+        run_loop(phase, LoopOptions(folder / "ppo", lines, keep=1))
     rows = [{"step": step, **row} for step, row in lines.rows.items()]
     return find_alarms(rows, limits_for(None, calibrated=False))
 

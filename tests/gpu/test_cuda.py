@@ -15,6 +15,7 @@ from tests.small import Lines
 from triphase.cli.main import main
 from triphase.errors import RunError
 from triphase.planning.memory import memory_errors
+from triphase.training.loop import LoopOptions, run_loop
 
 pytestmark = pytest.mark.gpu
 
@@ -45,7 +46,7 @@ def test_logprobs_and_gradients_agree_in_float32(kind: str) -> None:
     for device in ("cpu", "cuda"):
         phase = ppo_phase(shared_on(device, kind))
         phase.state.updater.step = _keep(phase, gradients := {})
-        metrics = phase.iterate(0)
+        metrics = phase.advance(0)
         found.append((steady(metrics), {name: value.cpu() for name, value in gradients.items()}))
     (here, ours), (there, theirs) = found
     assert there == pytest.approx(here, rel=1e-4, abs=1e-4)
@@ -69,7 +70,7 @@ def _keep(phase: Any, gradients: dict[str, torch.Tensor]) -> Any:
 def test_the_invariants_hold_in_bfloat16(changes: dict[str, Any]) -> None:
     phase = ppo_phase(shared_on("cuda", dtype=torch.bfloat16), **changes)
     for iteration in range(3):
-        metrics = phase.iterate(iteration)
+        metrics = phase.advance(iteration)
         assert metrics["ppo/skipped_steps"] == 0.0
 
 
@@ -79,7 +80,7 @@ def state_of(phase: Any) -> dict[str, torch.Tensor]:
 
 def fitted(device: str, directory: Path, iterations: int) -> Any:
     phase = ppo_phase(shared_on(device), iterations=iterations)
-    phase.fit(directory, emit=Lines(), keep=1)
+    run_loop(phase, LoopOptions(directory, Lines(), keep=1))
     return phase
 
 
@@ -96,9 +97,9 @@ def test_a_resumed_run_on_the_card_ends_the_same_to_the_bit(tmp_path: Path) -> N
 
     cut.iterate = stopped  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        cut.fit(tmp_path / "cut", emit=lines, keep=1)
+        run_loop(cut, LoopOptions(tmp_path / "cut", lines, keep=1))
     resumed = ppo_phase(shared_on("cuda"), iterations=3)
-    resumed.fit(tmp_path / "cut", emit=lines, keep=1)
+    run_loop(resumed, LoopOptions(tmp_path / "cut", lines, keep=1))
     ended = state_of(resumed)
     assert all(torch.equal(value, ended[name]) for name, value in whole.items())
 
@@ -117,9 +118,9 @@ def test_a_checkpoint_of_one_device_resumes_on_the_other(first: str, second: str
 
     begun.iterate = stopped  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        begun.fit(tmp_path / "cut", emit=lines, keep=1)
+        run_loop(begun, LoopOptions(tmp_path / "cut", lines, keep=1))
     resumed = ppo_phase(shared_on(second), iterations=3)
-    resumed.fit(tmp_path / "cut", emit=lines, keep=1)
+    run_loop(resumed, LoopOptions(tmp_path / "cut", lines, keep=1))
     for name, value in state_of(resumed).items():
         # Adam divides by the root of the second moment: where a gradient is near 0, its rounding shows.
         assert torch.allclose(value, expected[name], atol=2e-3), name

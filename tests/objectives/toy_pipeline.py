@@ -8,7 +8,7 @@ from torch import Tensor
 
 from triphase import objectives
 from triphase.phases.rewards import advantages_of, shape_rewards
-from triphase.phases.score_scale import next_scale
+from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.settings.schema import PPOSettings
 
 
@@ -24,13 +24,13 @@ class Pipeline:
         self._settings = PPOSettings.model_validate(changes)
         self._calibrated = calibrated
         self._offset, self._factor = offset, factor
-        self._kept: dict[str, Any] | None = None
+        self._kept: ScoreScale | None = None
         self.figures: dict[str, float] = {}
 
     def token_rewards(self, rollout: Rollout, kl_coefficient: float) -> Tensor:
         experience = self._experience(rollout)
         scale = next_scale(self._kept, experience.scores, self._settings, calibrated=self._calibrated)
-        self._kept = scale.as_values()
+        self._kept = scale
         rewards, self.figures = shape_rewards(
             experience, rollout.finished, self._settings, kl_coefficient=kl_coefficient, scale=scale
         )

@@ -18,6 +18,7 @@ from triphase.phases import minibatch
 from triphase.phases.ppo import PPOPhase
 from triphase.settings.schema import PPOSettings
 from triphase.training.finals import CRITIC_FILE, load_policy, save_policy
+from triphase.training.loop import LoopOptions, run_loop
 
 
 def bytes_of(ppo: PPOPhase, adapter: str) -> list[bytes]:
@@ -66,18 +67,18 @@ def test_in_the_warm_up_the_critic_alone_learns(critic: str) -> None:
     ppo = phase(settings(critic=critic, critic_warmup=2, kl_target=0.1, kl_horizon=20.0))
     start, head = bytes_of(ppo, POLICY), ppo.shared.value_head.linear.weight.clone()
     for iteration in range(2):
-        metrics = ppo.iterate(iteration)
+        metrics = ppo.advance(iteration)
         assert bytes_of(ppo, POLICY) == start
         assert metrics["ppo/reference_kl"] == 0.0 and abs(metrics["ppo/approximate_kl"]) < 1e-9
         assert metrics["ppo/ratio_max"] == pytest.approx(1.0, abs=1e-6) and metrics["ppo/gradient_norm"] > 0
     assert not torch.equal(head, ppo.shared.value_head.linear.weight)
-    assert ppo.state.values["kl_coefficient"] == 0.05  # nothing moved, so there is nothing to steer
+    assert ppo.state.values.kl_coefficient == 0.05  # nothing moved, so there is nothing to steer
     if critic == "adapter":
         assert bytes_of(ppo, CRITIC) != start
-    ppo.iterate(2)
+    ppo.advance(2)
     assert bytes_of(ppo, POLICY) != start
-    ppo.iterate(3)
-    assert ppo.state.values["kl_coefficient"] != 0.05
+    ppo.advance(3)
+    assert ppo.state.values.kl_coefficient != 0.05
 
 
 @pytest.mark.parametrize(("start", "adapter"), [("policy", REFERENCE), ("reward", REWARD)])
@@ -90,14 +91,14 @@ def test_it_starts_as_a_copy(start: str, adapter: str) -> None:
         assert torch.equal(head.weight, shared.score_head.linear.weight)
     else:
         assert not head.weight.any() and not head.bias.any()
-    ppo.iterate(0)
+    ppo.advance(0)
     assert bytes_of(ppo, CRITIC) != bytes_of(ppo, adapter)
 
 
 def test_its_rate_is_its_own() -> None:
     still = phase(settings(critic="adapter", critic_learning_rate=1e-30))
     before = bytes_of(still, CRITIC)
-    still.iterate(0)
+    still.advance(0)
     assert bytes_of(still, CRITIC) == before and bytes_of(still, POLICY) != before
 
 
@@ -106,7 +107,7 @@ def test_each_network_is_clipped_by_its_own_norm() -> None:
     steps = []
     for coefficient in (0.1, 1e4):
         ppo = phase(settings(critic="adapter", value_coefficient=coefficient, minibatch_size=8, epochs=1))
-        ppo.iterate(0)
+        ppo.advance(0)
         steps.append(bytes_of(ppo, POLICY))
     assert steps[0] == steps[1]
 
@@ -114,7 +115,7 @@ def test_each_network_is_clipped_by_its_own_norm() -> None:
 def test_after_a_cut_the_end_is_the_same_to_the_bit(tmp_path: Path) -> None:
     chosen = settings(critic="adapter", critic_start="reward", critic_warmup=1, iterations=3)
     expected = phase(chosen)
-    expected.fit(tmp_path / "whole", emit=Lines(), keep=1)
+    run_loop(expected, LoopOptions(tmp_path / "whole", Lines(), keep=1))
     assert any(name.startswith(f"exp_avg.{CRITIC}.") for name in whole_state(expected))
     for cut in (1, 2):  # inside the warm-up, and after it
         kept = Lines()
@@ -124,9 +125,9 @@ def test_after_a_cut_the_end_is_the_same_to_the_bit(tmp_path: Path) -> None:
                 raise RuntimeError("power cut")
 
         with pytest.raises(RuntimeError, match="power cut"):
-            phase(chosen).fit(tmp_path / f"{cut}", emit=kept, keep=1, on_step=fail)
+            run_loop(phase(chosen), LoopOptions(tmp_path / f"{cut}", kept, keep=1, on_step=fail))
         resumed = phase(chosen)
-        resumed.fit(tmp_path / f"{cut}", emit=kept, keep=1)
+        run_loop(resumed, LoopOptions(tmp_path / f"{cut}", kept, keep=1))
         assert whole_state(resumed) == whole_state(expected)
 
 
@@ -138,12 +139,12 @@ def test_what_is_frozen_is_compared_at_the_end(tmp_path: Path) -> None:
     ):
         ppo = phase(settings(iterations=1, epochs=1))
         with pytest.raises(InvariantError, match=name):
-            ppo.fit(tmp_path / name, emit=Lines(), keep=1, on_step=lambda _: touch(ppo.shared))  # noqa: B023
+            run_loop(ppo, LoopOptions(tmp_path / name, Lines(), keep=1, on_step=lambda _: touch(ppo.shared)))  # noqa: B023
 
 
 def test_it_is_written_beside_the_policy_and_can_be_let_go(tmp_path: Path) -> None:
     ppo = tiny_phase(tiny_model(), tiny_settings(iterations=1, critic="adapter"))
-    ppo.fit(tmp_path, emit=Lines(), keep=1)
+    run_loop(ppo, LoopOptions(tmp_path, Lines(), keep=1))
     save_policy(ppo.shared, POLICY, tmp_path / "final", with_value_head=True)
     kept = load_file(tmp_path / "final" / CRITIC_FILE)
     assert all(torch.equal(kept[name], value) for name, value in ppo.shared.critic.parameters().items()) and kept
@@ -164,7 +165,7 @@ def test_it_learns_on_the_tiny_task(tmp_path: Path) -> None:
         critic="adapter",
         critic_warmup=2,
     )
-    tiny_phase(tiny_model(layers=1), chosen).fit(tmp_path, emit=lines, keep=1)
+    run_loop(tiny_phase(tiny_model(layers=1), chosen), LoopOptions(tmp_path, lines, keep=1))
     rows = list(lines.rows.values())
     scores, explained = ([row[name] for row in rows] for name in ("ppo/proxy_score", "ppo/explained_variance"))
     assert sum(scores[-4:]) / 4 > scores[0] + 0.5 * rows[0]["ppo/score_deviation"]

@@ -65,7 +65,7 @@ def fitted(**changes: object) -> float:
     generator = LocalGenerator(shared, adapter=POLICY, batch_size=256)
     ppo = PPOPhase(shared, [PROMPT], [prompt], generator, settings, seed=0)
     for iteration in range(settings.iterations):
-        ppo.iterate(iteration)
+        ppo.advance(iteration)
     return best_fitting(probabilities(shared, prompt, POLICY), probabilities(shared, prompt, REFERENCE), scores)
 
 

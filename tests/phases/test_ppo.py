@@ -19,6 +19,7 @@ from triphase.phases.score_scale import ScoreScale
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.settings.schema import OptimizerSettings, PPOSettings
+from triphase.training.loop import LoopOptions, run_loop
 
 TEXTS = ("oak", "red pine", "elm fir two", "ash", "one grey larch", "maple", "three")
 
@@ -143,7 +144,7 @@ def test_what_the_pads_hold_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(ppo.shared.template, "pad_id", pad_id)
         rows = Lines()
         for step in (0, 1):
-            rows.write(step + 1, ppo.iterate(step))
+            rows.write(step + 1, ppo.advance(step))
         lines.append(rows.plain())
     assert lines[0] == lines[1]
     assert {0} in pads and {9} in pads, "there were no pads that differ"
@@ -173,17 +174,17 @@ def test_the_adaptive_coefficient_moves_towards_its_target_and_is_the_next_itera
     ppo = phase(settings(kl_target=target, kl_horizon=100.0, kl_coefficient=0.1))
     used = []
     for iteration in range(3):
-        metrics = ppo.iterate(iteration)
+        metrics = ppo.advance(iteration)
         used.append(metrics["ppo/kl_coefficient"])
         error = min(max(metrics["ppo/reference_kl"] / target - 1, -0.2), 0.2)
-        assert ppo.state.values["kl_coefficient"] == pytest.approx(used[-1] * (1 + error * 8 / 100))
+        assert ppo.state.values.kl_coefficient == pytest.approx(used[-1] * (1 + error * 8 / 100))
     assert used[0] == 0.1
     assert (used[2] > used[1]) is rises  # the first rollout is the reference's own: its KL is 0
 
 
 def test_a_fixed_coefficient_stays() -> None:
     ppo = phase(settings(kl_coefficient=0.1))
-    assert [ppo.iterate(iteration)["ppo/kl_coefficient"] for iteration in range(2)] == [0.1, 0.1]
+    assert [ppo.advance(iteration)["ppo/kl_coefficient"] for iteration in range(2)] == [0.1, 0.1]
 
 
 # Interruptions
@@ -196,7 +197,7 @@ def whole_state(ppo: PPOPhase) -> dict[str, bytes]:
 def test_after_a_cut_at_any_iteration_the_end_is_the_same_to_the_bit(tmp_path: Path) -> None:
     chosen = settings(iterations=4, kl_target=0.5, kl_horizon=50.0)
     expected, lines = phase(chosen), Lines()
-    expected.fit(tmp_path / "whole", emit=lines, keep=1)
+    run_loop(expected, LoopOptions(tmp_path / "whole", lines, keep=1))
     assert any(name.startswith("exp_avg_sq.") for name in whole_state(expected))
     for cut in range(1, 4):
         kept = Lines()
@@ -206,9 +207,9 @@ def test_after_a_cut_at_any_iteration_the_end_is_the_same_to_the_bit(tmp_path: P
                 raise RuntimeError("power cut")
 
         with pytest.raises(RuntimeError, match="power cut"):  # metrics are written, the checkpoint is not
-            phase(chosen).fit(tmp_path / f"{cut}", emit=kept, keep=1, on_step=fail)
+            run_loop(phase(chosen), LoopOptions(tmp_path / f"{cut}", kept, keep=1, on_step=fail))
         resumed = phase(chosen)
-        resumed.fit(tmp_path / f"{cut}", emit=kept, keep=1)
+        run_loop(resumed, LoopOptions(tmp_path / f"{cut}", kept, keep=1))
         assert whole_state(resumed) == whole_state(expected)
         assert resumed.state.values == expected.state.values
         assert kept.plain() == lines.plain()
@@ -224,12 +225,12 @@ def test_a_rollout_with_a_nan_teaches_nothing_and_is_kept(head: str, tmp_path: P
     with torch.no_grad():
         getattr(ppo.shared, head).linear.bias.fill_(math.nan)
     before = ppo.shared.adapters.state(POLICY)
-    metrics = ppo.iterate(0)
+    metrics = ppo.advance(0)
     assert metrics["ppo/skipped_steps"] == 1 and metrics["ppo/steps"] == 0
     assert all(torch.equal(value, before[name]) for name, value in ppo.shared.adapters.state(POLICY).items())
     assert (tmp_path / "bad" / "000001.safetensors").exists()
 
 
 def test_one_episode_alone_is_a_batch() -> None:
-    metrics = phase(settings(batch_size=1, minibatch_size=1, epochs=1)).iterate(0)
+    metrics = phase(settings(batch_size=1, minibatch_size=1, epochs=1)).advance(0)
     assert metrics["ppo/steps"] == 1 and all(math.isfinite(value) for value in metrics.values())

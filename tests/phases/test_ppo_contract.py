@@ -25,6 +25,7 @@ from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.settings.schema import AdapterSettings, ModelSettings, OptimizerSettings, PPOSettings
 from triphase.tokens.encoding import Encoded
+from triphase.training.loop import LoopOptions, run_loop
 
 WORDS = ("sun road tree", "mud song rain", "wind field sun", "stone river road", "rust friend song", "rain mud tree")
 
@@ -80,9 +81,9 @@ def test_every_minibatch_is_one_optimizer_step(monkeypatch: pytest.MonkeyPatch) 
     steps = []
     real = ppo.state.updater.step
     monkeypatch.setattr(ppo.state.updater, "step", lambda: (steps.append(1), real())[1])
-    metrics = ppo.iterate(0)
+    metrics = ppo.advance(0)
     assert len(steps) == 3 * (8 // 4) == metrics["ppo/steps"]
-    ppo.iterate(1)  # the second rollout is no different from the first
+    ppo.advance(1)  # the second rollout is no different from the first
     assert len(steps) == 12
 
 
@@ -94,7 +95,7 @@ def test_a_data_set_smaller_than_the_batch_is_asked_again_in_new_orders() -> Non
 
 
 def test_the_first_iteration_starts_at_ratio_one_and_no_divergence() -> None:
-    metrics = phase(shared_model(), settings(epochs=1, minibatch_size=8)).iterate(0)
+    metrics = phase(shared_model(), settings(epochs=1, minibatch_size=8)).advance(0)
     assert metrics["ppo/reference_kl"] == 0.0
     assert metrics["ppo/clip_fraction"] == 0.0
     assert metrics["ppo/ratio_mean"] == pytest.approx(1.0, abs=1e-6)
@@ -107,7 +108,7 @@ def test_a_policy_that_does_not_start_as_the_reference_is_refused() -> None:
     with torch.no_grad():
         next(value for name, value in shared.adapters.parameters(POLICY).items() if "lora_B" in name).add_(0.5)
     with pytest.raises(InvariantError, match="reference at iteration 0"):
-        ppo.iterate(0)
+        ppo.advance(0)
 
 
 def test_rollout_logprobs_of_another_temperature_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ def test_rollout_logprobs_of_another_temperature_are_refused(monkeypatch: pytest
 
     monkeypatch.setattr("triphase.phases.ppo.evaluate_rollout", shifted)
     with pytest.raises(InvariantError, match="first minibatch"):
-        ppo.iterate(0)
+        ppo.advance(0)
 
 
 def test_a_score_on_another_token_than_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +129,7 @@ def test_a_score_on_another_token_than_the_last_is_refused(monkeypatch: pytest.M
     real = rewards_module.token_rewards
     monkeypatch.setattr(rewards_module, "token_rewards", lambda *a, **o: real(*a, **o).roll(1, dims=1))
     with pytest.raises(InvariantError, match="the score stands on padding or on another token than the last"):
-        ppo.iterate(0)
+        ppo.advance(0)
 
 
 def test_a_mask_that_does_not_fit_its_lengths_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +145,7 @@ def test_a_mask_that_does_not_fit_its_lengths_is_refused(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(experience_module, "pad_batch", longer)
     with pytest.raises(InvariantError, match="row 0 counts 6 tokens, but the response has 7"):
-        ppo.iterate(0)
+        ppo.advance(0)
 
 
 def test_the_gradient_does_not_depend_on_the_microbatches() -> None:
@@ -199,24 +200,24 @@ def test_the_temperature_is_in_every_log_probability() -> None:
 
 
 def test_updates_end_early_and_runs_end_at_their_budget(tmp_path: Path) -> None:
-    early = phase(shared_model(), settings(epochs=4, max_approximate_kl=1e-9)).iterate(0)
+    early = phase(shared_model(), settings(epochs=4, max_approximate_kl=1e-9)).advance(0)
     assert 1 <= early["ppo/steps"] < 8
     lines = Lines()
     ppo = phase(shared_model(), settings(iterations=6, kl_budget=1e-6))
-    ppo.fit(tmp_path, emit=lines, keep=1)
+    run_loop(ppo, LoopOptions(tmp_path, lines, keep=1))
     assert ppo.state.position == 2  # the first rollout is still the reference's
-    assert "kl_budget" in ppo.state.values["finished"]
+    assert "kl_budget" in ppo.state.values.finished
 
 
 def test_a_stopped_run_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
     whole, lines = shared_model(), Lines()
-    phase(whole, settings(iterations=3)).fit(tmp_path / "whole", emit=lines, keep=1)
+    run_loop(phase(whole, settings(iterations=3)), LoopOptions(tmp_path / "whole", lines, keep=1))
     first = shared_model()
     halted = phase(first, settings(iterations=3))
     with pytest.raises(RuntimeError, match="power"):
-        halted.fit(tmp_path / "parts", emit=Lines(), keep=1, on_step=_fails_at(2))
+        run_loop(halted, LoopOptions(tmp_path / "parts", Lines(), keep=1, on_step=_fails_at(2)))
     resumed, rest = shared_model(), Lines()
-    phase(resumed, settings(iterations=3)).fit(tmp_path / "parts", emit=rest, keep=1)
+    run_loop(phase(resumed, settings(iterations=3)), LoopOptions(tmp_path / "parts", rest, keep=1))
     assert policy_bytes(resumed) == policy_bytes(whole)
     assert [step for step, _ in rest.rows] == [2, 3]
     names = [name for name in lines.rows[-1][1] if "seconds" not in name]
@@ -227,7 +228,7 @@ def test_the_seed_decides_the_bytes(tmp_path: Path) -> None:
     found = []
     for number, seed in enumerate((0, 0, 1)):
         shared = shared_model()
-        phase(shared, settings(), seed=seed).fit(tmp_path / str(number), emit=Lines(), keep=1)
+        run_loop(phase(shared, settings(), seed=seed), LoopOptions(tmp_path / str(number), Lines(), keep=1))
         found.append(policy_bytes(shared))
     assert found[0] == found[1] != found[2]
 
@@ -240,7 +241,7 @@ def test_the_policy_learns_and_nothing_else_moves(tmp_path: Path) -> None:
     chosen = settings(
         iterations=30, batch_size=64, minibatch_size=32, kl_coefficient=0.0, score_normalization="raw", epochs=3
     )
-    phase(shared, chosen).fit(tmp_path, emit=lines, keep=1)
+    run_loop(phase(shared, chosen), LoopOptions(tmp_path, lines, keep=1))
     scores = [row["ppo/proxy_score"] for _, row in lines.rows]
     assert sum(scores[-5:]) / 5 > scores[0] + 0.5 * lines.rows[0][1]["ppo/score_deviation"]
     for before, name in ((reward, REWARD), (reference, REFERENCE)):

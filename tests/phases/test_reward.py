@@ -16,6 +16,7 @@ from triphase.records.types import Pair
 from triphase.rewards.model import score_samples
 from triphase.settings.schema import OptimizerSettings, RewardSettings
 from triphase.tokens.encoding import EncodedGroup
+from triphase.training.loop import LoopOptions, run_loop
 from triphase.training.stopping import Stopped, StopRequest
 
 GOOD = 6  # the planted preference: responses with more of this word are better
@@ -68,7 +69,7 @@ def gradients(most: int, window: int | None) -> tuple[float, dict[str, torch.Ten
         return StepResult(0.0, 0.0, False)
 
     subject.state.updater.step = keep
-    return subject._advance(0)["reward/loss"], found
+    return subject.advance(0)["reward/loss"], found
 
 
 @pytest.mark.parametrize("window", [None, 64])  # prompts shared in a row, and a row for each response
@@ -90,7 +91,7 @@ def test_the_loss_is_the_mean_over_rankings_of_the_mean_over_pairs() -> None:
             for p in pairs_of(group)
         ]
         expected += sum(found) / len(found) / 2
-    assert subject._advance(0)["reward/loss"] == pytest.approx(expected, abs=1e-5)
+    assert subject.advance(0)["reward/loss"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_scores_of_groups_are_those_of_their_samples() -> None:
@@ -106,7 +107,7 @@ def test_a_tie_pulls_scores_together_and_a_soft_label_to_its_odds(tmp_path: Path
     group = groups_of(1, responses=3)[0]
     targets = [Pair(0, 1, 0.5), Pair(1, 2, 0.8)]
     subject = phase(shared_model(), [group], [targets], epochs=300, batch_size=1, centering=0.0)
-    subject.fit(tmp_path, emit=Lines(), keep=1, every=1000)
+    run_loop(subject, LoopOptions(tmp_path, Lines(), keep=1, every=1000))
     scores = subject.scores_of([0])[0]
     assert float(scores[0] - scores[1]) == pytest.approx(0, abs=0.05)
     assert float(scores[1] - scores[2]) == pytest.approx(math.log(4), abs=0.05)
@@ -118,7 +119,7 @@ def test_a_planted_preference_is_found_again_on_other_prompts(penalty: float | N
     heldout = groups_of(40, seed=99)
     subject = phase(shared, groups_of(300), heldout=heldout, epochs=4, batch_size=10, head_penalty=penalty)
     before = {name: shared.adapters.state(name) for name in (REFERENCE,)}
-    subject.fit(tmp_path, emit=lines, keep=1, every=1000)
+    run_loop(subject, LoopOptions(tmp_path, lines, keep=1, every=1000))
     last = lines.rows[len(lines.rows)]
     assert last["reward/heldout_accuracy"] > 0.95
     assert last["reward/heldout_loss"] < 0.3
@@ -129,7 +130,7 @@ def test_a_planted_preference_is_found_again_on_other_prompts(penalty: float | N
 
 def test_where_all_pairs_are_ties_there_is_no_accuracy() -> None:
     group = groups_of(1)[0]
-    metrics = phase(shared_model(), [group], [[Pair(0, 1, 0.5)]], batch_size=1)._advance(0)
+    metrics = phase(shared_model(), [group], [[Pair(0, 1, 0.5)]], batch_size=1).advance(0)
     assert "reward/preference_accuracy" not in metrics
 
 
@@ -182,7 +183,7 @@ def test_loss_and_heldout_loss_are_the_plain_likelihood() -> None:
         subject = phase(shared, groups, pairs, heldout=groups_of(3, seed=4), **values)
         with torch.no_grad():
             shared.score_head.linear.bias.fill_(3.0)  # an offset, which only centering minds
-        found.append((subject.heldout_figures()["reward/heldout_loss"], subject._advance(0)))
+        found.append((subject.heldout_figures()["reward/heldout_loss"], subject.advance(0)))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-6) and found[0][0] < 1.5
     assert found[0][1]["reward/loss"] == pytest.approx(found[1][1]["reward/loss"], abs=1e-6)
     assert found[1][1]["reward/objective"] > found[1][1]["reward/loss"] + 50
@@ -195,28 +196,28 @@ def test_the_head_shows_its_own_progress_and_training_begins_its_own(tmp_path: P
     features, fits = progress.tracks
     assert (features.done, features.total, features.unit) == (12, 12, "rankings")
     assert fits.done == fits.total == 105
-    head = subject.state.values["head"]
-    assert head["penalty"] in [penalty for penalty, _ in head["curve"]]
-    assert head["reward/heldout_loss"] == subject.heldout_figures()["reward/heldout_loss"]
+    head = subject.state.values.head
+    assert head.penalty in [penalty for penalty, _ in head.curve]
+    assert head.heldout["reward/heldout_loss"] == subject.heldout_figures()["reward/heldout_loss"]
     before = subject.shared.score_head.linear.weight.clone()
     lines = Lines()
-    subject.fit(tmp_path, emit=lines, keep=1, every=1)
-    assert len(progress.tracks) == 2 and lines.rows[1]["reward/head_penalty"] == head["penalty"]
+    run_loop(subject, LoopOptions(tmp_path, lines, keep=1, every=1))
+    assert len(progress.tracks) == 2 and lines.rows[1]["reward/head_penalty"] == head.penalty
     assert not torch.equal(before, subject.shared.score_head.linear.weight)
 
 
 def test_a_resumed_phase_does_not_fit_the_head_again(tmp_path: Path) -> None:
     whole = phase(shared_model(), groups_of(12), head_penalty="auto")
-    whole.fit(tmp_path / "whole", emit=Lines(), keep=9, every=1)
+    run_loop(whole, LoopOptions(tmp_path / "whole", Lines(), keep=9, every=1))
     first = phase(shared_model(), groups_of(12), head_penalty="auto")
     asked = StopRequest()
     asked.asked = True
     lines, progress = Lines(), SilentProgress()
     with pytest.raises(Stopped):
-        first.fit(tmp_path / "parts", emit=lines, keep=9, every=1, stop=asked)
+        run_loop(first, LoopOptions(tmp_path / "parts", lines, keep=9, every=1, stop=asked))
     again = phase(shared_model(), groups_of(12), head_penalty="auto")
     again.begin(tmp_path / "parts", progress)
-    again.fit(tmp_path / "parts", emit=lines, keep=9, every=1)
+    run_loop(again, LoopOptions(tmp_path / "parts", lines, keep=9, every=1))
     assert not progress.tracks and again.state.values == whole.state.values
     assert all(torch.equal(a, b) for a, b in zip(_weights(whole), _weights(again), strict=True))
 
@@ -225,7 +226,7 @@ def test_rankings_of_one_prompt_alone_are_said(caplog: pytest.LogCaptureFixture,
     subject = phase(shared_model(), groups_of(1), head_penalty="auto")
     subject.begin(tmp_path, SilentProgress())
     assert "reward.head_penalty cannot be chosen and is 1" in caplog.text
-    assert subject.state.values["head"]["curve"] == [] and "reward/head_loss" not in subject._advance(0)
+    assert subject.state.values.head.curve == [] and "reward/head_loss" not in subject.advance(0)
 
 
 def _weights(subject: RewardPhase) -> list[torch.Tensor]:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from triphase.phases.rewards import shape_scores
 from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.settings.schema import PPOSettings
+from triphase.training.loop import LoopOptions, run_loop
 
 FIRST = torch.tensor([-1.5, -0.5, 0.0, 1.0, 1.5, 2.5])
 LATER = torch.tensor([2.0, 2.2, 1.9, 2.1, 9.0, 2.0])
@@ -42,7 +42,7 @@ def shaped(
     """What becomes of the last of these rollouts."""
     chosen, kept = PPOSettings.model_validate(changes), None
     for scores in rollouts:
-        kept = next_scale(kept, scores, chosen, calibrated=calibrated).as_values()
+        kept = next_scale(kept, scores, chosen, calibrated=calibrated)
     assert kept is not None
     return shape_scores(rollouts[-1], finished, chosen, ScoreScale(**kept))
 
@@ -146,7 +146,7 @@ def test_a_deviation_far_below_the_usual_is_rounding() -> None:
 def test_a_constant_scorer_leaves_the_policy_where_it_is(constant: float) -> None:
     ppo = scored(lambda response: constant, missing_eos_penalty=0.0, iterations=4)
     for iteration in range(4):
-        metrics = ppo.iterate(iteration)
+        metrics = ppo.advance(iteration)
         assert metrics["ppo/reference_kl"] == 0.0
         assert "ppo/effective_kl_coefficient" not in metrics
     start = ppo.shared.adapters.state(REFERENCE)
@@ -168,7 +168,7 @@ def test_an_offset_gives_the_same_curve() -> None:
         ppo = phase(settings(iterations=4))
         with torch.no_grad():
             ppo.shared.score_head.linear.bias.add_(offset)
-        rows = [ppo.iterate(iteration) for iteration in range(4)]
+        rows = [ppo.advance(iteration) for iteration in range(4)]
         curves.append(
             [(row["ppo/proxy_score"] - offset, row["ppo/reference_kl"], row["ppo/mean_length"]) for row in rows]
         )
@@ -192,7 +192,7 @@ def test_an_offset_gives_the_same_curve() -> None:
 def test_large_coefficients_and_scores_end_in_no_error(changes: dict[str, Any]) -> None:
     ppo = scored(lambda response: 1000.0 * (len(response) % 7) / 6, iterations=3, **changes)
     for iteration in range(3):
-        metrics = ppo.iterate(iteration)
+        metrics = ppo.advance(iteration)
         assert metrics["ppo/steps"] > 0 and all(math.isfinite(value) for value in metrics.values())
     assert metrics["ppo/reference_kl"] != 0
 
@@ -201,7 +201,7 @@ def test_a_coefficient_beyond_float32_is_named() -> None:
     ppo = scored(len, kl_coefficient=1e39, iterations=3)
     with pytest.raises(Exception, match=r"ppo\.kl_coefficient: 1e\+39 .* float32; lower it"):
         for iteration in range(3):
-            ppo.iterate(iteration)
+            ppo.advance(iteration)
 
 
 def test_the_best_checkpoint_is_judged_in_the_scorers_unit() -> None:
@@ -213,7 +213,7 @@ def test_the_best_checkpoint_is_judged_in_the_scorers_unit() -> None:
 def test_the_scale_is_resumed(kind: str, tmp_path: Path) -> None:
     changes = {"iterations": 4, "score_normalization": kind}
     expected = scored(len, **changes)
-    expected.fit(tmp_path / "whole", emit=Lines(), keep=1)
+    run_loop(expected, LoopOptions(tmp_path / "whole", Lines(), keep=1))
     kept = Lines()
 
     def fail(_: object) -> None:
@@ -221,22 +221,22 @@ def test_the_scale_is_resumed(kind: str, tmp_path: Path) -> None:
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        scored(len, **changes).fit(tmp_path / "cut", emit=kept, keep=1, on_step=fail)
+        run_loop(scored(len, **changes), LoopOptions(tmp_path / "cut", kept, keep=1, on_step=fail))
     resumed = scored(len, **changes)
-    resumed.fit(tmp_path / "cut", emit=kept, keep=1)
+    run_loop(resumed, LoopOptions(tmp_path / "cut", kept, keep=1))
     assert resumed.state.values == expected.state.values
-    assert resumed.state.values["score_scale"]["count"] == 4 * 8
+    assert resumed.state.values.score_scale.count == 4 * 8
     assert whole_state(resumed) == whole_state(expected)
 
 
 def test_the_metric_of_the_effective_coefficient() -> None:
-    def effective(kind: str) -> tuple[float, SimpleNamespace]:
+    def effective(kind: str) -> tuple[float, ScoreScale | None]:
         ppo = scored(lambda response: 100.0 * len(response), score_normalization=kind, kl_coefficient=0.1)
-        metrics = ppo.iterate(0)
-        return metrics["ppo/effective_kl_coefficient"], SimpleNamespace(**ppo.state.values["score_scale"])
+        metrics = ppo.advance(0)
+        return metrics["ppo/effective_kl_coefficient"], ppo.state.values.score_scale
 
     value, scale = effective("calibrated")
     assert value == pytest.approx(0.1 * scale.scale) and value > 1
     assert effective("running")[0] == pytest.approx(value)
     assert effective("raw")[0] == pytest.approx(0.1)
-    assert phase(settings(kl_coefficient=0.1)).iterate(0)["ppo/effective_kl_coefficient"] == 0.1
+    assert phase(settings(kl_coefficient=0.1)).advance(0)["ppo/effective_kl_coefficient"] == 0.1

@@ -10,6 +10,7 @@ from tests.small import Encoded, Lines, samples, shared_model
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.phases.sft import SupervisedPhase
 from triphase.settings.schema import AdapterSettings, OptimizerSettings, SupervisedSettings
+from triphase.training.loop import LoopOptions, run_loop
 
 MADE = samples(10, response=(1, 9))
 
@@ -40,7 +41,7 @@ def test_the_loss_is_the_mean_over_response_tokens_of_the_whole_step(method: str
     expected = plain_loss(shared, MADE)
     subject = phase(shared, heldout=MADE, method=method)
     assert subject.heldout_loss() == pytest.approx(expected, abs=1e-6)
-    metrics = subject._advance(0)
+    metrics = subject.advance(0)
     assert metrics["sft/loss"] == pytest.approx(expected, abs=1e-6)
     assert metrics["sft/tokens"] == sum(len(sample.response) for sample in MADE)
 
@@ -54,7 +55,7 @@ def gradients(made: list[Encoded], method: str, most: int) -> dict[str, torch.Te
             if "lora_B" in name:
                 parameter.fill_(0.05)
     subject.state.updater.step = lambda: _keep(subject, found)
-    subject._advance(0)
+    subject.advance(0)
     return found
 
 
@@ -91,7 +92,7 @@ def test_what_the_prompt_asks_to_be_predicted_is_no_target() -> None:
 def test_lora_trains_the_adapter_alone(tmp_path: Path) -> None:
     shared = shared_model()
     before = {name: value.clone() for name, value in shared.backbone.model.named_parameters()}
-    phase(shared, order=[*range(10)] * 3).fit(tmp_path, emit=Lines(), keep=1, every=10)
+    run_loop(phase(shared, order=[*range(10)] * 3), LoopOptions(tmp_path, Lines(), keep=1, every=10))
     after = dict(shared.backbone.model.named_parameters())
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(bool(value.any()) for name, value in shared.adapters.state(REFERENCE).items() if "lora_B" in name)
@@ -101,7 +102,7 @@ def test_lora_trains_the_adapter_alone(tmp_path: Path) -> None:
 def test_full_fine_tuning_trains_everything(tmp_path: Path) -> None:
     shared = shared_model()
     before = {name: value.clone() for name, value in shared.backbone.model.named_parameters()}
-    phase(shared, method="full").fit(tmp_path, emit=Lines(), keep=1, every=10)
+    run_loop(phase(shared, method="full"), LoopOptions(tmp_path, Lines(), keep=1, every=10))
     after = dict(shared.backbone.model.named_parameters())
     assert [name for name, value in before.items() if torch.equal(after[name], value)] == []
     assert not any(value.requires_grad for value in after.values())
@@ -121,7 +122,7 @@ def test_a_mapping_is_learned(method: str, stated: float, tmp_path: Path) -> Non
         batch_size=14,
         optimizer=OptimizerSettings(learning_rate=1e-2, schedule="linear"),
     )
-    subject.fit(tmp_path, emit=lines, keep=1, every=100)
+    run_loop(subject, LoopOptions(tmp_path, lines, keep=1, every=100))
     assert lines.rows[1]["sft/loss"] > 1.5
     assert lines.rows[100]["sft/loss"] < stated
 
@@ -129,7 +130,8 @@ def test_a_mapping_is_learned(method: str, stated: float, tmp_path: Path) -> Non
 def test_steps_follow_the_order_and_the_last_may_be_small(tmp_path: Path) -> None:
     lines = Lines()
     order = [3, 3, 1, 0, 9, 2, 4]
-    phase(shared_model(), order=order, batch_size=3, heldout=MADE[:2]).fit(tmp_path, emit=lines, keep=1, every=100)
+    subject = phase(shared_model(), order=order, batch_size=3, heldout=MADE[:2])
+    run_loop(subject, LoopOptions(tmp_path, lines, keep=1, every=100))
     tokens = [sum(len(MADE[index].response) for index in order[start : start + 3]) for start in (0, 3, 6)]
     assert [row["sft/tokens"] for row in lines.rows.values()] == tokens
     assert "sft/heldout_loss" in lines.rows[3]
@@ -141,7 +143,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_kept_for_inspection(tm
     subject.directory = tmp_path
     subject._loss = lambda indices, tokens: torch.tensor(math.nan, requires_grad=True) * 1
     before = shared.adapters.state(REFERENCE)
-    assert subject._advance(0)["sft/skipped_steps"] == 1
+    assert subject.advance(0)["sft/skipped_steps"] == 1
     assert all(torch.equal(value, before[name]) for name, value in shared.adapters.state(REFERENCE).items())
     assert (tmp_path / "bad" / "000001.safetensors").exists()
 
@@ -158,7 +160,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
         shared.adapter_settings = AdapterSettings(layers=2, **budgets)
         subject = phase(shared, order=order, batch_size=4, microbatch_tokens=24)
         subject.total_steps = steps
-        subject.fit(tmp_path / folder, emit=lines[folder], keep=1, every=1)
+        run_loop(subject, LoopOptions(tmp_path / folder, lines[folder], keep=1, every=1))
         assert [path.name for path in (tmp_path / folder).iterdir()] == ["checkpoints"]
         return shared.adapters.state(REFERENCE)
 
@@ -177,7 +179,7 @@ def test_the_trunk_reads_held_out_samples_once_and_the_loss_is_the_same_after_tr
     monkeypatch.setattr(shared, "trunk", lambda batch: read.append(len(batch.input_ids)) or trunk(batch))
     assert subject.heldout_loss() == pytest.approx(plain_loss(shared, MADE[6:]), abs=1e-6)
     assert sum(read) == 4
-    subject._advance(0)
+    subject.advance(0)
     assert sum(read) == 4 + 6  # one epoch: those that are trained on are visited once, and not kept
     read.clear()
     again = subject.heldout_loss()

@@ -17,6 +17,7 @@ from triphase.phases.experience import Experience, Minibatch, minibatches_of, ro
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo import PPOPhase
 from triphase.tokens.encoding import Encoded
+from triphase.training.loop import LoopOptions, run_loop
 
 FIGURES = ("logprobs", "reference_logprobs", "values", "entropy", "scores")
 SMALL = {"responses_per_prompt": 2, "microbatch_tokens": 60, "entropy_coefficient": 0.02}
@@ -124,12 +125,12 @@ def test_an_iteration_asks_fewer_prompts_several_times() -> None:
     assert len(set(asked)) == 6  # of 7: no prompt again before each had its turn
     generated = ppo._sample(0, chosen)
     assert len({answer.ids for answer in generated[:4]}) > 1
-    metrics = ppo.iterate(0)
+    metrics = ppo.advance(0)
     assert metrics["ppo/episodes"] == 8 and metrics["ppo/steps"] == 4
 
 
 def test_the_first_ratio_and_divergence_are_exact() -> None:
-    metrics = phase(settings(epochs=1, minibatch_size=8, **SMALL)).iterate(0)
+    metrics = phase(settings(epochs=1, minibatch_size=8, **SMALL)).advance(0)
     assert metrics["ppo/reference_kl"] == 0.0
     assert metrics["ppo/ratio_max"] == metrics["ppo/ratio_mean"] == 1.0
     assert all(math.isfinite(value) for value in metrics.values())
@@ -138,16 +139,16 @@ def test_the_first_ratio_and_divergence_are_exact() -> None:
 def test_after_a_cut_the_end_is_the_same_to_the_bit(tmp_path: Path) -> None:
     chosen = settings(**SMALL)
     expected, lines, kept = phase(chosen), Lines(), Lines()
-    expected.fit(tmp_path / "whole", emit=lines, keep=1)
+    run_loop(expected, LoopOptions(tmp_path / "whole", lines, keep=1))
 
     def fail(_: object) -> None:
         if len(kept.rows) == 2:
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        phase(chosen).fit(tmp_path / "cut", emit=kept, keep=1, on_step=fail)
+        run_loop(phase(chosen), LoopOptions(tmp_path / "cut", kept, keep=1, on_step=fail))
     resumed = phase(chosen)
-    resumed.fit(tmp_path / "cut", emit=kept, keep=1)
+    run_loop(resumed, LoopOptions(tmp_path / "cut", kept, keep=1))
     assert whole_state(resumed) == whole_state(expected)
     assert kept.plain() == lines.plain()
 
@@ -157,5 +158,5 @@ def test_a_rollout_with_a_nan_is_kept_with_its_rows(tmp_path: Path) -> None:
     ppo.directory = tmp_path
     with torch.no_grad():
         ppo.shared.score_head.linear.bias.fill_(math.nan)
-    assert ppo.iterate(0)["ppo/skipped_steps"] == 1
+    assert ppo.advance(0)["ppo/skipped_steps"] == 1
     assert (tmp_path / "bad" / "000001.safetensors").exists()

@@ -88,7 +88,7 @@ def test_an_update_of_sft(adapted: int | str) -> None:
     phase = SupervisedPhase(shared, made, [*range(64)] * 2, [], settings.sft)
     found = planner(settings, shared).sft()
     kept = found.moments[-3].parts.get(TRUNK, 0.0)
-    assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase._advance(0)), rel=0.15)
+    assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase.advance(0)), rel=0.15)
 
 
 def test_full_fine_tuning() -> None:
@@ -101,7 +101,7 @@ def test_full_fine_tuning() -> None:
     phase = SupervisedPhase(shared, made, [*range(64)] * 2, [], settings.sft)
     found = planner(settings, shared).sft()
     gradients = found.moments[0].parts["gradients"]
-    assert planned(found, "update") + gradients == pytest.approx(metered(lambda: phase._advance(0)), rel=0.15)
+    assert planned(found, "update") + gradients == pytest.approx(metered(lambda: phase.advance(0)), rel=0.15)
 
 
 def test_an_update_of_the_reward_model() -> None:
@@ -113,7 +113,7 @@ def test_an_update_of_the_reward_model() -> None:
     found = planner(settings, shared).reward()
     kept = found.peak.parts[TRUNK]
     assert kept == 24 * (PROMPT + ANSWERS * RESPONSE) * 128 * 4
-    assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase._advance(0)), rel=0.15)
+    assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase.advance(0)), rel=0.15)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_iteration_of_ppo(recompute: bool, times: int, critic: str) -> None:
     phase = PPOPhase(shared, prompts, ids, generator, settings.ppo, seed=0)
     found = planner(settings, shared).ppo(None)
     expected = max(planned(found, moment.name) for moment in found.moments)
-    assert expected == pytest.approx(metered(lambda: phase.iterate(next(number))), rel=0.15)
+    assert expected == pytest.approx(metered(lambda: phase.advance(next(number))), rel=0.15)
 
 
 @pytest.mark.parametrize(("window", "share"), [(None, (PROMPT + 4 * RESPONSE) / (4 * (PROMPT + RESPONSE))), (8, 1.0)])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from torch import nn
 from triphase.errors import TrainingError
 from triphase.monitoring.alarms import Limits, find_alarms
 from triphase.phases.guards import AlarmGuard, judge_by, judge_rollout
+from triphase.phases.ppo_state import PPOState
 from triphase.phases.sft import SupervisedPhase
 from triphase.settings.schema import GuardSettings, OptimizerSettings, SupervisedSettings
 from triphase.training.checkpoint import kept_steps
-from triphase.training.state import TrainingState, drive
+from triphase.training.loop import CHECKPOINTS, Judged, LoopOptions, Phase, run_loop
+from triphase.training.state import PhaseState, TrainingState
 from triphase.training.step import Updater
 
 
@@ -69,7 +72,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept_for_inspection(
     monkeypatch.setattr(
         phase, "_loss", lambda indices, tokens: whole(indices, tokens) * (math.nan if 4 in indices else 1.0)
     )
-    phase.fit(tmp_path, emit=lines, keep=9, every=1)
+    run_loop(phase, LoopOptions(tmp_path, lines, keep=9, every=1))
     assert [row["sft/skipped_steps"] for row in lines.rows.values()] == [0.0, 1.0, 0.0, 0.0]
     kept = sorted(path.name for path in (tmp_path / "bad").iterdir())
     assert kept == ["000002.json", "000002.safetensors"]
@@ -82,24 +85,26 @@ def test_losses_that_stay_broken_stop_at_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phase, lines = supervised(tmp_path)
-    phase.state.updater.most_skipped_in_a_row = 2
     whole, calls = phase._loss, iter(range(99))
     monkeypatch.setattr(phase, "_loss", lambda *given: whole(*given) * (1.0 if next(calls) < 1 else math.nan))
     with pytest.raises(TrainingError, match=r"loss.*2 steps in a row"):
-        phase.fit(tmp_path, emit=lines, keep=9, every=1)
+        run_loop(phase, LoopOptions(tmp_path, lines, keep=9, every=1, skipped_in_a_row=2))
     assert max(kept_steps(tmp_path / "checkpoints")) >= 1
 
 
 def scored(directory: Path, losses: list[float | None], *, keep: int, keep_best: int) -> list[int]:
-    def advance(step: int) -> dict[str, float]:
-        loss = losses[step]
-        return {} if loss is None else {"sft/heldout_loss": loss}
+    class Scored(Phase):
+        state, total_steps = TrainingState(updater(), PhaseState()), len(losses)
 
-    state = TrainingState(updater())
-    judge = judge_by("sft/heldout_loss")
-    drive(state, len(losses), advance, checkpoints=directory, keep=keep, every=1, emit=Lines(),
-          keep_best=keep_best, judge=judge)  # fmt: skip
-    return kept_steps(directory)
+        def advance(self, step: int) -> dict[str, float]:
+            loss = losses[step]
+            return {} if loss is None else {"sft/heldout_loss": loss}
+
+        def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
+            return judge_by("sft/heldout_loss", position, metrics)
+
+    run_loop(Scored(), LoopOptions(directory, Lines(), keep=keep, keep_best=keep_best))
+    return kept_steps(directory / CHECKPOINTS)
 
 
 def test_the_newest_stay_and_the_best(tmp_path: Path) -> None:
@@ -116,27 +121,28 @@ def test_a_rollout_judges_the_weights_from_before_its_updates() -> None:
     assert judge_rollout(7, {"ppo/skipped_steps": 1.0}) is None
 
 
-class Descent:
+class Descent(Phase):
     """A run whose weights count its steps and whose entropy collapses from an iteration on."""
 
     def __init__(self, directory: Path, settings: GuardSettings, collapse: int, until: int = 99) -> None:
-        self.state = TrainingState(updater(0.0), values={"kl_coefficient": 0.1})
+        self.state = TrainingState(updater(0.0), PPOState(kl_coefficient=0.1))
         self.directory, self.collapse, self.until = directory, collapse, until
         self.rows: dict[int, dict[str, float]] = {}
-        self.guard = AlarmGuard(settings, Limits(), lambda: [], directory)
+        self.guard = AlarmGuard(settings, Limits(), lambda: [], directory / CHECKPOINTS)
 
     def advance(self, step: int) -> dict[str, float]:
         with torch.no_grad():
             for parameter in self.state.updater.parameters.values():
                 parameter += 1
         metrics = {"ppo/entropy": 0.1 if self.collapse <= step + 1 < self.until else 2.0}
-        self.guard.heed(self.state, step + 1, metrics)
+        self.guard.check_alarms(self.state, step + 1, metrics)
         return metrics
 
     def run(self, total: int) -> float:
         """The weight at the end: how many steps its weights have seen."""
-        drive(self.state, total, self.advance, checkpoints=self.directory, keep=max(1, self.guard.keep), every=1,
-              emit=Lines(), save_start=self.guard.keep > 0)  # fmt: skip
+        self.total_steps = total
+        keep = max(1, self.guard.keep)
+        run_loop(self, LoopOptions(self.directory, Lines(), keep=keep, save_start=self.guard.keep > 0))
         return float(self.state.updater.parameters["a"].detach()[0])
 
 
@@ -147,7 +153,7 @@ def test_by_default_an_alarm_changes_nothing(tmp_path: Path) -> None:
 def test_stop_ends_with_the_weights_from_before_the_alarm(tmp_path: Path) -> None:
     made = Descent(tmp_path, GuardSettings(on_alarm="stop"), collapse=6)
     weight = made.run(20)
-    assert "entropy-collapse" in made.state.values["finished"]
+    assert "entropy-collapse" in made.state.values.finished
     stopped = made.state.position
     assert stopped in (7, 8)
     assert weight == stopped - 3 < 6
@@ -157,11 +163,11 @@ def test_rollback_goes_on_from_them_more_carefully_and_then_stops(tmp_path: Path
     settings = GuardSettings(on_alarm="rollback", rollbacks=1)
     made = Descent(tmp_path / "a", settings, collapse=6, until=9)
     assert made.run(14) < 14
-    assert len(made.state.values["rollbacks"]) == 1 and not made.state.values.get("finished")
-    assert made.state.updater.rate_scale == 0.5 and made.state.values["kl_coefficient"] == 0.2
+    assert len(made.state.values.rollbacks) == 1 and made.state.values.finished is None
+    assert made.state.updater.rate_scale == 0.5 and made.state.values.kl_coefficient == 0.2
     lasting = Descent(tmp_path / "b", settings, collapse=6)
     lasting.run(30)
-    assert len(lasting.state.values["rollbacks"]) == 1 and "finished" in lasting.state.values
+    assert len(lasting.state.values.rollbacks) == 1 and "entropy-collapse" in lasting.state.values.finished
 
 
 def test_an_alarm_that_is_not_listed_is_not_heeded(tmp_path: Path) -> None:
@@ -172,11 +178,11 @@ def test_an_alarm_that_is_not_listed_is_not_heeded(tmp_path: Path) -> None:
 def test_the_checkpoint_that_an_alarm_names_is_kept(tmp_path: Path) -> None:
     """Gold rises to iteration 6 and falls: the iteration that `proxy-without-gold` names is there at the end."""
     guard, rows = AlarmGuard(GuardSettings(), Limits(), lambda: [], tmp_path), []
-    state = TrainingState(updater())
+    state = TrainingState(updater(), PPOState())
     for iteration in range(1, 21):
         gold = 1.0 - 0.15 * abs(iteration - 6)
         row = {"ppo/gold_score": gold, "ppo/proxy_score": 0.2 * iteration, "ppo/episodes": 64.0 * iteration}
-        guard.heed(state, iteration, row)
+        guard.check_alarms(state, iteration, row)
         rows.append({"step": iteration, **row})
         state.position = iteration
         state.save(tmp_path, keep=2)
@@ -185,7 +191,7 @@ def test_the_checkpoint_that_an_alarm_names_is_kept(tmp_path: Path) -> None:
     named = int(said[0].split("--checkpoint ")[1].split(";")[0])
     assert 5 <= named <= 9
     assert kept_steps(tmp_path) == [named, 19, 20]
-    again = TrainingState(updater())
+    again = TrainingState(updater(), PPOState())
     again.resume(tmp_path)
     again.save(tmp_path, keep=2)
     assert kept_steps(tmp_path) == [named, 19, 20], "forgotten by a resumed run"

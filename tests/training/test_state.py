@@ -1,178 +1,66 @@
-"""The loop that carries a state forward: no gap, no double, whatever interrupts it."""
+"""What a checkpoint keeps of a phase: under the names that earlier versions wrote, and nothing unknown."""
 
-import os
-import signal
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from tests.small import Lines
 from torch import nn
 
 from triphase.errors import RunError
+from triphase.phases.ppo_state import PPOState
+from triphase.phases.reward_state import HeadFit, RewardState
+from triphase.phases.score_scale import ScoreScale
 from triphase.settings.schema import OptimizerSettings
-from triphase.training.checkpoint import kept_steps
-from triphase.training.state import TrainingState, drive
+from triphase.training.checkpoint import load_latest, save_checkpoint
+from triphase.training.state import PhaseState, TrainingState
 from triphase.training.step import Updater
-from triphase.training.stopping import Stopped, StopRequest
 
-TOTAL = 12
-
-
-class Toy:
-    """Learns w by a gradient that depends on the step; keeps a running figure in ``values``."""
-
-    def __init__(self) -> None:
-        self.w = nn.Parameter(torch.tensor([1.0, 2.0]))
-        head = nn.Parameter(torch.tensor([0.5]))
-        settings = OptimizerSettings(learning_rate=0.1, head_learning_rate=0.3, schedule="linear")
-        self.state = TrainingState(
-            Updater({"w": self.w}, {"h": head}, settings, total_steps=TOTAL), values={"sum": 0.0}
-        )
-        self.done: list[int] = []
-        self.fail_at: int | None = None
-
-    def advance(self, position: int) -> dict[str, float]:
-        if position == self.fail_at:
-            raise RuntimeError("power cut")
-        self.done.append(position)
-        for parameter in self.state.updater.parameters.values():
-            parameter.grad = torch.sin(parameter.detach() + position)
-        self.state.values["sum"] += float(self.w.detach().sum())
-        return {"norm": self.state.updater.step().gradient_norm, "sum": self.state.values["sum"]}
-
-    def run(self, directory: Path, lines: Lines, **options: object) -> "Toy":
-        chosen = {"keep": 2, "every": 5, **options}
-        drive(self.state, TOTAL, self.advance, checkpoints=directory, emit=lines, **chosen)
-        return self
+SCALE = {"center": 1.5, "scale": None, "count": 8.0, "mean": 1.5, "variance": 0.0}
+HEAD = {"penalty": 0.1, "loss": None, "curve": [[0.1, 0.6]], "reward/heldout_loss": 0.5, "reward/heldout_accuracy": 1.0}
+# (the values as version 0.1 wrote them, the same typed)
+WRITTEN = [
+    ({}, PhaseState()),
+    ({"finished": "budget", "named": [4]}, PhaseState("budget", [4])),
+    ({"kl_coefficient": 0.0}, PPOState(kl_coefficient=0.0)),
+    (
+        {"kl_coefficient": 0.2, "rollbacks": [7], "named": [3], "score_scale": SCALE},
+        PPOState(None, [3], 0.2, [7], ScoreScale(1.5, None, 8.0, 1.5, 0.0)),
+    ),
+    ({}, RewardState()),
+    ({"head": {"penalty": 1.0}}, RewardState(head=HeadFit(1.0))),
+    (
+        {"head": HEAD},
+        RewardState(
+            head=HeadFit(0.1, None, [[0.1, 0.6]], {"reward/heldout_loss": 0.5, "reward/heldout_accuracy": 1.0})
+        ),
+    ),
+]
 
 
-def same(first: Toy, second: Toy) -> bool:
-    tensors = [toy.state.updater.tensors() for toy in (first, second)]
-    return (
-        tensors[0].keys() == tensors[1].keys()
-        and all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
-        and first.state.values == second.state.values
-        and first.state.position == second.state.position
-        and first.state.updater.step_count == second.state.updater.step_count
+def state_with(values: PhaseState) -> TrainingState[PhaseState]:
+    weight = nn.Parameter(torch.tensor([1.0]))
+    return TrainingState(Updater({"w": weight}, {}, OptimizerSettings(), total_steps=9), values)
+
+
+@pytest.mark.parametrize(("written", "typed"), WRITTEN)
+def test_values_are_written_under_the_old_names_and_read_from_them(
+    written: dict[str, object], typed: PhaseState, tmp_path: Path
+) -> None:
+    state_with(typed).save(tmp_path, keep=1)
+    found = load_latest(tmp_path)
+    assert found is not None and found.values["values"] == written
+    again = state_with(type(typed)())
+    assert again.resume(tmp_path) and again.values == typed
+
+
+def test_a_value_of_a_later_version_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
+    state_with(PPOState()).save(tmp_path, keep=1)
+    found = load_latest(tmp_path)
+    assert found is not None
+    save_checkpoint(
+        tmp_path, 3, found.tensors, {**found.values, "values": {"kl_coefficient": 0.1, "temper": 2}}, keep=1
     )
-
-
-@pytest.fixture
-def whole(tmp_path: Path) -> tuple[Toy, Lines]:
-    lines = Lines()
-    return Toy().run(tmp_path / "whole", lines), lines
-
-
-def test_steps_are_done_once_in_order_and_kept_as_asked(whole: tuple[Toy, Lines], tmp_path: Path) -> None:
-    toy, lines = whole
-    assert toy.done == list(range(TOTAL))
-    assert list(lines.rows) == list(range(1, TOTAL + 1))
-    assert kept_steps(tmp_path / "whole") == [10, 12]
-
-
-@pytest.mark.parametrize("fail_at", range(TOTAL))
-def test_after_a_crash_anywhere_the_end_is_the_same_to_the_bit(
-    whole: tuple[Toy, Lines], tmp_path: Path, fail_at: int
-) -> None:
-    lines, first = Lines(), Toy()
-    first.fail_at = fail_at
-    with pytest.raises(RuntimeError, match="power cut"):
-        first.run(tmp_path / "cut", lines)
-    second = Toy().run(tmp_path / "cut", lines)
-    assert second.done == list(range(fail_at - fail_at % 5, TOTAL))
-    assert same(second, whole[0])
-    assert lines.rows == whole[1].rows
-
-
-@pytest.mark.parametrize("stop_at", range(1, TOTAL + 1))
-def test_a_stop_ends_after_its_step_and_the_next_call_goes_on(
-    whole: tuple[Toy, Lines], tmp_path: Path, stop_at: int
-) -> None:
-    stop, lines, first = StopRequest(), Lines(), Toy()
-
-    def ask(metrics: Mapping[str, float]) -> None:
-        stop.asked = len(first.done) == stop_at
-
-    with pytest.raises(Stopped):
-        first.run(tmp_path / "cut", lines, stop=stop, on_step=ask)
-    assert first.done == list(range(stop_at))
-    second = Toy().run(tmp_path / "cut", lines)
-    assert second.done == list(range(stop_at, TOTAL))
-    assert same(second, whole[0]) and lines.rows == whole[1].rows
-
-
-def test_a_finished_phase_does_nothing_again(whole: tuple[Toy, Lines], tmp_path: Path) -> None:
-    again = Toy().run(tmp_path / "whole", whole[1])
-    assert again.done == [] and same(again, whole[0])
-
-
-def test_a_phase_that_says_it_is_finished_ends_there_and_stays_ended(tmp_path: Path) -> None:
-    class Ends(Toy):
-        def advance(self, position: int) -> dict[str, float]:
-            metrics = super().advance(position)
-            if position == 6:
-                self.state.values["finished"] = "budget"
-            return metrics
-
-    lines = Lines()
-    assert Ends().run(tmp_path, lines).done == list(range(7))
-    assert kept_steps(tmp_path)[-1] == 7
-    assert Ends().run(tmp_path, lines).done == []
-    assert len(lines.rows) == 7
-
-
-def test_metrics_are_written_before_the_checkpoint_that_contains_them(tmp_path: Path) -> None:
-    class Cut(Lines):
-        def write(self, step: int, values: Mapping[str, float]) -> None:
-            super().write(step, values)
-            assert step not in kept_steps(tmp_path)
-            if step == 5:
-                raise RunError("the disk is full")
-
-    lines = Cut()
-    with pytest.raises(RunError):
-        Toy().run(tmp_path, lines)
-    assert kept_steps(tmp_path) == []
-    second = Toy()
-    again = Lines()
-    again.rows = lines.rows
-    second.run(tmp_path, again)
-    assert second.done == list(range(TOTAL)) and list(again.rows) == list(range(1, TOTAL + 1))
-
-
-def test_the_best_are_kept_beside_the_newest(tmp_path: Path) -> None:
-    goodness = {1: 0.0, 2: 5.0, 3: 1.0, 4: 4.0, 5: float("nan"), 6: 2.0}
-
-    def judge(position: int, metrics: Mapping[str, float]) -> tuple[int, float] | None:
-        return (position, goodness[position]) if position in goodness else None
-
-    toy = Toy().run(tmp_path, Lines(), keep=1, keep_best=2, judge=judge)
-    assert kept_steps(tmp_path) == [2, 4, 12]
-    assert toy.state.scores == {1: 0.0, 2: 5.0, 3: 1.0, 4: 4.0, 6: 2.0}
-    assert Toy().run(tmp_path, Lines()).state.scores == toy.state.scores
-
-
-def test_the_beginning_is_done_once(tmp_path: Path) -> None:
-    begun = []
-    lines, toy = Lines(), Toy()
-    toy.fail_at = 7
-    with pytest.raises(RuntimeError):
-        toy.run(tmp_path, lines, begin=lambda: begun.append(1), save_start=True)
-    assert kept_steps(tmp_path) == [0, 5]
-    Toy().run(tmp_path, lines, begin=lambda: begun.append(2), save_start=True)
-    assert begun == [1]
-
-
-# Signals
-
-
-def test_the_first_signal_asks_and_the_second_interrupts() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with StopRequest().listening() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) is before
+    again = state_with(PPOState(kl_coefficient=0.5))
+    with pytest.raises(RunError, match=r"000003: temper: not known to this version; continue with the version"):
+        again.resume(tmp_path)
+    assert again.values == PPOState(kl_coefficient=0.5) and again.position == 0

@@ -11,22 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms
+from triphase.monitoring.glossary import METRICS
 from triphase.monitoring.signs import gold_peak
+from triphase.phases.ppo_state import PPOState
 from triphase.settings.schema import GuardSettings
 from triphase.training.checkpoint import find_damage, kept_steps, load_checkpoint
-from triphase.training.state import NAMED, Judge, TrainingState
+from triphase.training.loop import Judged
+from triphase.training.state import TrainingState
 
 _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]
 
 
-def judge_by(loss: str) -> Judge:
-    """Judges a step by a held-out loss, where its metrics hold one: the lower, the better."""
-    return lambda position, metrics: (position, -metrics[loss]) if loss in metrics else None
+def judge_by(name: str, position: int, metrics: Mapping[str, float]) -> Judged:
+    """Judges a step by one of its metrics, where they hold it, in the direction that is declared as better."""
+    if name not in metrics:
+        return None
+    return position, metrics[name] if METRICS[name].better == "higher" else -metrics[name]
 
 
-def judge_rollout(position: int, metrics: Mapping[str, float]) -> tuple[int, float] | None:
-    """Judges a PPO iteration by score − effective coefficient · KL, the mean of what PPO maximises.
+def judge_rollout(position: int, metrics: Mapping[str, float]) -> Judged:
+    """Judges a PPO iteration by score − effective coefficient · KL, the mean of what PPO maximizes.
 
     It is measured on the rollout, so it judges the weights from before the iteration's updates. The gold score is not
     asked: nobody has one in earnest, and weights chosen by it would no longer be measured by it.
@@ -40,7 +45,7 @@ def judge_rollout(position: int, metrics: Mapping[str, float]) -> tuple[int, flo
 
 
 class AlarmGuard:
-    """Heeds the alarms of a PPO run.
+    """Checks the alarms of a PPO run, and acts on them.
 
     Attributes:
         keep: checkpoints that must be kept so that there is something to go back to; 0 where the guard is idle.
@@ -56,47 +61,49 @@ class AlarmGuard:
         self._noted: set[str] = set()
         self.keep = 0 if settings.on_alarm == "continue" else settings.back + 1
 
-    def heed(self, state: TrainingState, iteration: int, metrics: Mapping[str, float]) -> Alarm | None:
+    def check_alarms(
+        self, state: TrainingState[PPOState], iteration: int, metrics: Mapping[str, float]
+    ) -> Alarm | None:
         """Judge the iteration (from 1) that is being finished, and act on the state; returns the alarm, if any."""
         if self._rows is None:
             self._rows = [row for row in self._history() if row["step"] < iteration]
         self._rows.append({"step": iteration, **metrics})
         if (peak := gold_peak(self._rows)) is not None:
-            state.values[NAMED] = [peak]
-        rollbacks = list(state.values.get("rollbacks", []))
+            state.values.named = [peak]
+        rollbacks = list(state.values.rollbacks)
         rows = [row for row in self._rows if row["step"] <= WINDOW or row["step"] > max(rollbacks, default=0)]
         found = [alarm for alarm in find_alarms(rows, self._limits) if alarm.lasting]
         for alarm in found:
             if alarm.name not in self._noted:
                 self._noted.add(alarm.name)
                 _log.warning("%s", alarm.line())
-        heeded = [alarm for alarm in found if alarm.name in self._settings.alarms]
+        listed = [alarm for alarm in found if alarm.name in self._settings.alarms]
         # A start that was left stays in the rows as the measure of "at the start"; it raises no alarm by itself.
-        heeded = [alarm for alarm in heeded if iteration > max(rollbacks, default=0)]
-        if not heeded or self._settings.on_alarm == "continue":
+        listed = [alarm for alarm in listed if iteration > max(rollbacks, default=0)]
+        if not listed or self._settings.on_alarm == "continue":
             return None
-        self._act(state, iteration, heeded[0], rollbacks)
-        return heeded[0]
+        self._act(state, iteration, listed[0], rollbacks)
+        return listed[0]
 
-    def _act(self, state: TrainingState, iteration: int, alarm: Alarm, rollbacks: list[int]) -> None:
+    def _act(self, state: TrainingState[PPOState], iteration: int, alarm: Alarm, rollbacks: list[int]) -> None:
         step = self._sound_step(iteration)
         if step is None:
-            state.values["finished"] = f"alarm {alarm.name} at iteration {iteration}, and no checkpoint to go back to"
+            state.values.finished = f"alarm {alarm.name} at iteration {iteration}, and no checkpoint to go back to"
             return
         state.updater.load_tensors(load_checkpoint(self._checkpoints, step).tensors)
         if self._settings.on_alarm == "stop" or len(rollbacks) >= self._settings.rollbacks:
-            state.values["finished"] = (
+            state.values.finished = (
                 f"alarm {alarm.name} at iteration {iteration}: {alarm.message} "
                 f"The weights are those after iteration {step}"
             )
-            _log.warning("PPO stops: %s", state.values["finished"])
+            _log.warning("PPO stops: %s", state.values.finished)
             return
-        state.values["rollbacks"] = [*rollbacks, iteration]
-        state.values["kl_coefficient"] = self._settings.kl_coefficient_factor * float(state.values["kl_coefficient"])
+        state.values.rollbacks = [*rollbacks, iteration]
+        state.values.kl_coefficient = self._settings.kl_coefficient_factor * state.values.kl_coefficient
         state.updater.rate_scale *= self._settings.learning_rate_factor
         _log.warning(
             "PPO goes back to the weights after iteration %d (alarm %s at %d); learning rates × %g, KL coefficient %g",
-            *(step, alarm.name, iteration, state.updater.rate_scale, state.values["kl_coefficient"]),
+            *(step, alarm.name, iteration, state.updater.rate_scale, state.values.kl_coefficient),
         )
 
     def _sound_step(self, iteration: int) -> int | None:

@@ -10,7 +10,7 @@ from triphase.objectives.preference import bradley_terry_loss
 from triphase.records.types import Pair
 from triphase.settings.schema import RewardSettings
 from triphase.tokens.encoding import EncodedGroup
-from triphase.training.linear import StackedPairs
+from triphase.training.head_fit import StackedPairs
 
 
 @dataclass(frozen=True, slots=True)

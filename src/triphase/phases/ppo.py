@@ -1,7 +1,7 @@
 """Phase 3: proximal policy optimisation of the policy and its critic against the frozen reward model.
 
 One iteration: sample → score → reward → advantages → a few epochs of clipped updates. Its steps are numbered alike in
-`PPOPhase.iterate`. Left out on purpose: samples of older policies (each rollout is used for its own updates alone), and
+`PPOPhase.advance`. Left out on purpose: samples of older policies (each rollout is used for its own updates alone), and
 the k3 estimator inside the reward (docs/objectives.md has why).
 """
 
@@ -23,6 +23,7 @@ from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.measures import Clock, Gold, Means, Sample, figures_of, samples_of
 from triphase.phases.minibatch import accumulate_gradients
+from triphase.phases.ppo_state import PPOState
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.records.types import Prompt
@@ -31,10 +32,10 @@ from triphase.rewards.types import Answer, Answers, Scorer, Scores
 from triphase.rollouts.types import Generated, Generator, Request
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
-from triphase.training.inspection import keep_bad_batch, tensors_of
-from triphase.training.state import Emit, TrainingState, drive
+from triphase.training.bad_batches import keep_bad_batch, tensors_of
+from triphase.training.loop import Judged, Phase
+from triphase.training.state import TrainingState
 from triphase.training.step import Updater
-from triphase.training.stopping import StopRequest
 
 # The metric under which a tensor that is not finite is reported.
 _SHOWN_AS = {
@@ -45,7 +46,7 @@ _SHOWN_AS = {
 }
 
 
-class PPOPhase:
+class PPOPhase(Phase):
     """The policy adapter and the value head, trained by PPO."""
 
     def __init__(
@@ -60,6 +61,7 @@ class PPOPhase:
         gold: Gold | None = None,
         scorer: Scorer | None = None,
         on_samples: Callable[[int, list[Sample]], None] | None = None,
+        guard: AlarmGuard | None = None,
     ) -> None:
         """``scorer`` scores the responses; by default the reward model of ``shared``."""
         self.shared = shared
@@ -72,7 +74,8 @@ class PPOPhase:
         self.scorer: Scorer = ModelScorer(shared) if scorer is None else scorer
         self.on_samples = on_samples
         self.directory: Path | None = None
-        self.guard: AlarmGuard | None = None
+        self.guard = guard
+        self._frozen: FrozenWeights | None = None
         shared.adapters.load(POLICY, shared.adapters.state(REFERENCE))
         start_critic(shared, settings)
         heads = {f"value_head.{name}": value for name, value in shared.value_head.named_parameters()}
@@ -85,43 +88,28 @@ class PPOPhase:
             critic=shared.critic.parameters(),
             critic_learning_rate=settings.critic_learning_rate,
         )
-        self.state = TrainingState(updater, values={"kl_coefficient": settings.kl_coefficient})
+        self.state = TrainingState(updater, PPOState(kl_coefficient=settings.kl_coefficient))
+        self.total_steps = settings.iterations
         self.controller = (
             FixedKL() if settings.kl_target is None else AdaptiveKL(settings.kl_target, settings.kl_horizon)
         )
 
-    def fit(
-        self,
-        directory: Path,
-        *,
-        emit: Emit,
-        keep: int,
-        keep_best: int = 0,
-        guard: AlarmGuard | None = None,
-        stop: StopRequest | None = None,
-        on_step: Callable[[Mapping[str, float]], None] | None = None,
-    ) -> None:
-        """Iterate to the end, resuming where ``directory`` holds a checkpoint. One is kept after each iteration."""
-        self.directory, self.guard = directory, guard
-        frozen = FrozenWeights(self.shared)
-        drive(
-            self.state,
-            self.settings.iterations,
-            self.iterate,
-            checkpoints=directory / "checkpoints",
-            keep=max(keep, 0 if guard is None else guard.keep),
-            every=1,
-            emit=emit,
-            keep_best=keep_best,
-            judge=judge_rollout,
-            save_start=guard is not None and guard.keep > 0,
-            stop=stop,
-            on_step=on_step,
-        )
-        self.shared.adapters.train_only(None)
-        frozen.require_unchanged()
+    def open(self, directory: Path) -> None:
+        """Keep batches that are not finite in ``directory``; note what must not change."""
+        self.directory = directory
+        self._frozen = FrozenWeights(self.shared)
 
-    def iterate(self, iteration: int) -> dict[str, float]:
+    def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
+        """By score minus KL penalty."""
+        return judge_rollout(position, metrics)
+
+    def finish(self) -> None:
+        """Nothing is trained any more, and what is frozen has not moved."""
+        self.shared.adapters.train_only(None)
+        if self._frozen is not None:
+            self._frozen.require_unchanged()
+
+    def advance(self, iteration: int) -> dict[str, float]:
         """One rollout and its updates."""
         clock = Clock()
         train_roles(self.shared, self.settings, iteration)
@@ -140,7 +128,7 @@ class PPOPhase:
         if experience.nonfinite:
             return self._refused(iteration, experience) | clock.laps
         # 3. rewards at every token, and advantages
-        coefficient = float(self.state.values["kl_coefficient"])
+        coefficient = self.state.values.kl_coefficient
         finished = torch.tensor([answer.finished for answer in generated], device=experience.scores.device)
         scale = self._scale_with(experience.scores)
         rewards, shaped = shape_rewards(experience, finished, self.settings, kl_coefficient=coefficient, scale=scale)
@@ -159,7 +147,7 @@ class PPOPhase:
         metrics |= {"ppo/reference_kl": observed, "ppo/episodes": float((iteration + 1) * len(chosen))}
         if iteration >= self.settings.critic_warmup:
             self._control(observed, len(chosen))
-        self._heed(iteration, metrics)
+        self._check_alarms(iteration, metrics)
         return metrics
 
     def _prompts_of(self, iteration: int) -> list[int]:
@@ -190,9 +178,9 @@ class PPOPhase:
 
     def _scale_with(self, scores: Tensor) -> ScoreScale:
         """The run's scale of scores, those of this rollout counted in; it is kept with the controllers' numbers."""
-        kept = self.state.values.get("score_scale")
-        scale = next_scale(kept, scores, self.settings, calibrated=self.scorer.calibrated)
-        self.state.values["score_scale"] = scale.as_values()
+        calibrated = self.scorer.calibrated
+        scale = next_scale(self.state.values.score_scale, scores, self.settings, calibrated=calibrated)
+        self.state.values.score_scale = scale
         return scale
 
     def _update(self, iteration: int, experience: Experience, advantages: Advantages) -> dict[str, float]:
@@ -230,11 +218,11 @@ class PPOPhase:
         scorer = None if self.scorer.calibrated else self.scorer.name
         # Steps that were skipped changed nothing.
         updates = updater.step_count - updater.skipped_in_a_row
-        updater.refuse(experience.nonfinite, advice=cause_of(experience, scorer=scorer, updates=updates))
+        updater.skip_step(experience.nonfinite, advice=cause_of(experience, scorer=scorer, updates=updates))
         return {_SHOWN_AS[name]: math.nan for name in experience.nonfinite} | {
             "ppo/skipped_steps": 1.0,
             "ppo/steps": 0.0,
-            "ppo/kl_coefficient": float(self.state.values["kl_coefficient"]),
+            "ppo/kl_coefficient": self.state.values.kl_coefficient,
             "ppo/episodes": float((iteration + 1) * self.settings.batch_size),
         }
 
@@ -250,18 +238,18 @@ class PPOPhase:
             tensors.pop("boundary")  # large, and it follows from the tokens
             keep_bad_batch(self.directory, iteration + 1, tensors, {"nonfinite": nonfinite})
 
-    def _heed(self, iteration: int, metrics: dict[str, float]) -> None:
-        if self.guard is not None and not self.state.values.get("finished"):
-            self.guard.heed(self.state, iteration + 1, metrics)
+    def _check_alarms(self, iteration: int, metrics: dict[str, float]) -> None:
+        if self.guard is not None and not self.state.values.finished:
+            self.guard.check_alarms(self.state, iteration + 1, metrics)
             if self.guard.keep:
-                metrics["ppo/rollbacks"] = float(len(self.state.values.get("rollbacks", [])))
+                metrics["ppo/rollbacks"] = float(len(self.state.values.rollbacks))
 
     def _control(self, observed: float, episodes: int) -> None:
-        coefficient = float(self.state.values["kl_coefficient"])
-        self.state.values["kl_coefficient"] = self.controller.next_coefficient(coefficient, observed, episodes)
+        coefficient = self.state.values.kl_coefficient
+        self.state.values.kl_coefficient = self.controller.next_coefficient(coefficient, observed, episodes)
         budget = self.settings.kl_budget
         if budget is not None and observed > budget:
-            self.state.values["finished"] = f"reference KL {observed:.2f} passed ppo.kl_budget {budget:g}"
+            self.state.values.finished = f"reference KL {observed:.2f} passed ppo.kl_budget {budget:g}"
 
 
 def prompts_of(count: int, settings: PPOSettings, *, seed: int, iteration: int) -> list[int]:

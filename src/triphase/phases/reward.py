@@ -27,17 +27,18 @@ from triphase.monitoring.progress import Progress, SilentProgress
 from triphase.phases.guards import judge_by
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.phases.pair_loss import PairLoss, pair_loss, stack_pairs
+from triphase.phases.reward_state import HeadFit, RewardState
 from triphase.records.files import make_directory
 from triphase.records.types import Pair
 from triphase.rewards.model import score_samples
 from triphase.settings.schema import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
+from triphase.training.bad_batches import keep_bad_batch, tensors_of
 from triphase.training.checkpoint import kept_steps
-from triphase.training.inspection import keep_bad_batch, tensors_of
-from triphase.training.linear import choose_penalty, fit_count, fit_linear_scores
-from triphase.training.state import Emit, TrainingState, drive
+from triphase.training.head_fit import choose_penalty, fit_count, fit_linear_scores
+from triphase.training.loop import CHECKPOINTS, Judged, Phase
+from triphase.training.state import TrainingState
 from triphase.training.step import Updater
-from triphase.training.stopping import StopRequest
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Calibration:
     samples: int
 
 
-class RewardPhase:
+class RewardPhase(Phase):
     """Trains the reward adapter and the score head on ranked groups."""
 
     def __init__(
@@ -79,9 +80,9 @@ class RewardPhase:
         shared.adapters.load(REWARD, shared.adapters.state(REFERENCE))
         shared.adapters.train_only(REWARD)
         heads = {f"score_head.{name}": value for name, value in shared.score_head.named_parameters()}
-        self.state = TrainingState(
-            Updater(shared.adapters.parameters(REWARD), heads, settings.optimizer, total_steps=self.total_steps)
-        )
+        trained = shared.adapters.parameters(REWARD)
+        updater = Updater(trained, heads, settings.optimizer, total_steps=self.total_steps)
+        self.state = TrainingState(updater, RewardState())
         self.directory: Path | None = None
         self._packs = shared.backbone.packs
         self.boundaries = Boundaries(
@@ -98,59 +99,47 @@ class RewardPhase:
         visits = self.settings.epochs + (self.settings.head_penalty is not None)
         return [visits] * len(self.trained) + [EVALUATIONS_PER_PHASE] * len(self.heldout)
 
-    def fit(
-        self,
-        directory: Path,
-        *,
-        emit: Emit,
-        keep: int,
-        every: int,
-        keep_best: int = 0,
-        stop: StopRequest | None = None,
-        on_step: Callable[[Mapping[str, float]], None] | None = None,
-    ) -> None:
-        """Train to the end, resuming where ``directory`` holds a checkpoint."""
+    def open(self, directory: Path) -> None:
+        """Keep states at the boundary, and batches that are not finite, in ``directory``."""
         self.directory = self.boundaries.directory = directory
-        drive(
-            self.state,
-            self.total_steps,
-            self._advance,
-            checkpoints=directory / "checkpoints",
-            keep=keep,
-            every=every,
-            emit=emit,
-            keep_best=keep_best,
-            judge=judge_by("reward/heldout_loss"),
-            stop=stop,
-            on_step=on_step,
-            begin=lambda: self.fit_head(SilentProgress()),
-        )
+
+    def start(self) -> None:
+        """Fit the head, where nobody has."""
+        self.fit_head(SilentProgress())
+
+    def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
+        """By the held-out loss."""
+        return judge_by("reward/heldout_loss", position, metrics)
+
+    def finish(self) -> None:
+        """Nothing is trained any more; the kept states still serve `scores_of`."""
         self.shared.adapters.train_only(None)
+
+    def head_summary(self) -> dict[str, Any]:
+        """What the fit of the head alone found, for a file; empty where it was not fitted alone."""
+        head = self.state.values.head
+        return {} if head is None else head.as_json()
 
     def close(self) -> None:
         """Let go of the states that are kept for another visit."""
         self.boundaries.close()
 
     def begin(self, directory: Path, progress: Progress) -> None:
-        """Fit the head, showing it, unless ``directory`` holds a checkpoint that `fit` resumes."""
-        self.directory = self.boundaries.directory = directory
-        if not kept_steps(directory / "checkpoints"):
+        """Fit the head, showing it, unless ``directory`` holds a checkpoint that is resumed."""
+        self.open(directory)
+        if not kept_steps(directory / CHECKPOINTS):
             make_directory(directory)
             self.fit_head(progress)
 
     def fit_head(self, progress: Progress) -> None:
-        """Fit the score head alone, on the features that the reward model starts with; `fit` does it where nobody has.
-
-        What it found stands in ``state.values["head"]``: the penalty, the cross-validated curve that it was chosen
-        from where it is `auto`, and the held-out figures of the head alone.
-        """
+        """Fit the score head alone, on the features that the reward model starts with, unless it is fitted already."""
         penalty = self.settings.head_penalty
-        if penalty is None or "head" in self.state.values:
+        if penalty is None or self.state.values.head is not None:
             return
         with progress.track("reward model: features", len(self.trained), unit="rankings") as track:
             features = torch.cat(self._of_each(self.trained, self.shared.features, on_part=track.advance))
         pairs = stack_pairs(*self._records(self.trained))
-        found: dict[str, Any] = {}
+        loss, curve = None, None
         if penalty == "auto":
             prompts = [self.groups[member].prompt for member in self.trained]
             with progress.track("reward model: score head", fit_count(prompts), unit="fits") as track:
@@ -159,18 +148,9 @@ class RewardPhase:
                 _log.warning(
                     "rankings of one prompt alone: reward.head_penalty cannot be chosen and is %g", choice.penalty
                 )
-            penalty, found = choice.penalty, {"loss": choice.loss, "curve": [list(point) for point in choice.curve]}
+            penalty, loss, curve = choice.penalty, choice.loss, [list(point) for point in choice.curve]
         self.shared.score_head.set(*fit_linear_scores(features, pairs, penalty=penalty))
-        self.state.values["head"] = {"penalty": penalty, **found, **(self.heldout_figures() if self.heldout else {})}
-
-    def _head_metrics(self) -> dict[str, float]:
-        """What the fit of the head found, for the metrics of the first step."""
-        found = self.state.values.get("head", {})
-        return {
-            f"reward/head_{name.rpartition('/')[2]}": value
-            for name, value in found.items()
-            if name != "curve" and value is not None
-        }
+        self.state.values.head = HeadFit(penalty, loss, curve, self.heldout_figures() if self.heldout else {})
 
     def _parts(self, members: Sequence[int]) -> list[list[int]]:
         """The groups with these numbers, divided into microbatches."""
@@ -198,7 +178,8 @@ class RewardPhase:
     def _records(self, members: Sequence[int]) -> tuple[list[EncodedGroup], list[Sequence[Pair]]]:
         return [self.groups[member] for member in members], [self.pairs[member] for member in members]
 
-    def _advance(self, step: int) -> dict[str, float]:
+    def advance(self, step: int) -> dict[str, float]:
+        """One optimizer step."""
         # 1. the rankings of this step
         size = self.settings.batch_size
         members = self.order[step * size : (step + 1) * size]
@@ -214,7 +195,7 @@ class RewardPhase:
             pairs += found.decided
         # 3. one optimizer step
         updater = self.state.updater
-        result = updater.step() if math.isfinite(loss) else updater.refuse(["the loss"])
+        result = updater.step() if math.isfinite(loss) else updater.skip_step(["the loss"])
         every_score = torch.cat(scores)
         if result.skipped and self.directory is not None:
             batch = self._batch(members)
@@ -234,7 +215,8 @@ class RewardPhase:
         # 4. held-out figures, a few times in a phase
         if self.heldout and is_looked_at(step, self.total_steps):
             metrics |= self.heldout_figures()
-        return metrics | (self._head_metrics() if step == 0 else {})
+        head = self.state.values.head
+        return metrics | (head.metrics() if head is not None and step == 0 else {})
 
     def _loss(self, members: Sequence[int], group_count: int) -> PairLoss:
         batch = self._batch(members)

@@ -5,9 +5,7 @@ means one thing for a whole run only where the scores keep one scale: `batch`, w
 deviation, amplifies the scores of a policy that has concentrated.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,18 +57,12 @@ class ScoreScale:
             start, scale=scale, count=float(seen.count), mean=float(seen.mean), variance=float(seen.variance)
         )
 
-    def as_values(self) -> dict[str, float | None]:
-        """Plain numbers, for the checkpoint."""
-        return asdict(self)
 
-
-def next_scale(
-    kept: Mapping[str, Any] | None, scores: Tensor, settings: PPOSettings, *, calibrated: bool
-) -> ScoreScale:
+def next_scale(kept: ScoreScale | None, scores: Tensor, settings: PPOSettings, *, calibrated: bool) -> ScoreScale:
     """The scale for a rollout with these scores, those of the rollouts before included.
 
     Args:
-        kept: what ``as_values`` gave at the rollout before; None at the first.
+        kept: the scale at the rollout before; None at the first.
         scores: (B,), as the reward model or another scorer gives them.
         settings: ``score_normalization`` decides.
         calibrated: whether they come from the run's reward model, whose reference deviation is 1.
@@ -80,7 +72,7 @@ def next_scale(
     if kept is None:
         start = ScoreScale(center=float(scores.double().mean()), scale=1.0 if calibrated else None)
     else:
-        start = ScoreScale(**kept)
+        start = kept
     return start.after(scores, grows=settings.score_normalization == "running")
 
 

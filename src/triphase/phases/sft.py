@@ -7,7 +7,7 @@ loss on prompts. The mixture's order is given from outside, so this file knows n
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,13 +21,13 @@ from triphase.phases.guards import judge_by
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.settings.schema import SupervisedSettings
 from triphase.tokens.encoding import Encoded
-from triphase.training.inspection import keep_bad_batch, tensors_of
-from triphase.training.state import Emit, TrainingState, drive
+from triphase.training.bad_batches import keep_bad_batch, tensors_of
+from triphase.training.loop import Judged, Phase
+from triphase.training.state import PhaseState, TrainingState
 from triphase.training.step import Updater
-from triphase.training.stopping import StopRequest
 
 
-class SupervisedPhase:
+class SupervisedPhase(Phase):
     """Trains the reference adapter, or every weight, on demonstrations."""
 
     def __init__(
@@ -54,7 +54,8 @@ class SupervisedPhase:
         else:
             shared.backbone.model.requires_grad_(True)
             trained = dict(shared.backbone.model.named_parameters())
-        self.state = TrainingState(Updater(trained, {}, settings.optimizer, total_steps=self.total_steps))
+        updater = Updater(trained, {}, settings.optimizer, total_steps=self.total_steps)
+        self.state = TrainingState(updater, PhaseState())
         self.boundaries = Boundaries(
             shared,
             [sample.length for sample in self.samples],
@@ -70,37 +71,22 @@ class SupervisedPhase:
             return [0] * len(self.samples)
         return [len(self.order) / max(1, trained)] * trained + [EVALUATIONS_PER_PHASE] * len(self.heldout)
 
-    def fit(
-        self,
-        directory: Path,
-        *,
-        emit: Emit,
-        keep: int,
-        every: int,
-        keep_best: int = 0,
-        stop: StopRequest | None = None,
-        on_step: Callable[[Mapping[str, float]], None] | None = None,
-    ) -> None:
-        """Train to the end, resuming where ``directory`` holds a checkpoint."""
+    def open(self, directory: Path) -> None:
+        """Keep states at the boundary, and batches that are not finite, in ``directory``."""
         self.directory = self.boundaries.directory = directory
-        drive(
-            self.state,
-            self.total_steps,
-            self._advance,
-            checkpoints=directory / "checkpoints",
-            keep=keep,
-            every=every,
-            emit=emit,
-            keep_best=keep_best,
-            judge=judge_by("sft/heldout_loss"),
-            stop=stop,
-            on_step=on_step,
-        )
+
+    def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
+        """By the held-out loss."""
+        return judge_by("sft/heldout_loss", position, metrics)
+
+    def finish(self) -> None:
+        """Let go of the kept states, and of all gradients."""
         self.boundaries.close()
         self.shared.adapters.train_only(None)
         self.shared.backbone.model.requires_grad_(False)
 
-    def _advance(self, step: int) -> dict[str, float]:
+    def advance(self, step: int) -> dict[str, float]:
+        """One optimizer step."""
         # 1. the samples of this step, and how many response tokens they have in all
         size = self.settings.batch_size
         indices = self.order[step * size : (step + 1) * size]
@@ -115,7 +101,7 @@ class SupervisedPhase:
             loss += float(part.detach())
         # 3. one optimizer step
         updater = self.state.updater
-        result = updater.step() if math.isfinite(loss) else updater.refuse(["the loss"])
+        result = updater.step() if math.isfinite(loss) else updater.skip_step(["the loss"])
         if result.skipped and self.directory is not None:
             facts = {"nonfinite": result.nonfinite, "loss": loss, "samples": list(indices)}
             keep_bad_batch(self.directory, step + 1, tensors_of(self._batch(indices)), facts)

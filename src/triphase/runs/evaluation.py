@@ -109,7 +109,7 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> 
             rows += _rows(run, shared, policy, adapter, found, _scores(run, shared, found, judge))
             write_json_lines(run.part("evaluation", "samples.jsonl"), rows)
             seal_phase(run.path, "evaluation")
-            run.heed_stop()
+            run.raise_if_stop_requested()
 
 
 def _judge_of(run: Run, policy: str) -> PPOSettings:

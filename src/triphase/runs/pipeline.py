@@ -5,9 +5,9 @@ among the commands because the phases, the labeling and the reports know nothing
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from triphase.datacheck.demands import needs_reward_model, require_demonstrations
@@ -45,6 +45,7 @@ from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import encode_groups, encode_prompt
 from triphase.training.finals import is_whole, save_policy, save_reward_model, save_whole_model
+from triphase.training.loop import CHECKPOINTS, LoopOptions, run_loop
 
 _log = logging.getLogger(__name__)
 # Batches of responses that are sampled, and then kept in the store, together.
@@ -88,17 +89,8 @@ def run_sft(run: Run) -> None:
             run.data.encoded(heldout),
             settings.sft,
         )
-        phase.state.updater.most_skipped_in_a_row = settings.guards.skipped_in_a_row
-        with _tracked(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as (emit, on_step):
-            phase.fit(
-                run.part("sft"),
-                emit=emit,
-                keep=settings.checkpoints.keep,
-                keep_best=settings.checkpoints.keep_best,
-                every=settings.checkpoints.every_steps,
-                stop=run.stop,
-                on_step=on_step,
-            )
+        with _kept(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as options:
+            run_loop(phase, options)
         if settings.sft.method == "full":
             save_whole_model(shared, final)
             run.forget_model()
@@ -142,7 +134,7 @@ def run_sampling(run: Run) -> None:
                     on_finished=track.advance,
                 )
                 store.add_responses(response for _, response, _ in found)
-                run.heed_stop()
+                run.raise_if_stop_requested()
         report_empty_samples(store, SFT_MODEL)
         note_sampled(run.path, store)
 
@@ -156,7 +148,7 @@ def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
 def run_labeling(run: Run) -> None:
     """The human step: simulated labelers rank, people have ranked, or preferences are imported."""
 
-    run.heed_stop()
+    run.raise_if_stop_requested()
     with run.directory.timed("labelling"):
         label(run)
 
@@ -183,25 +175,16 @@ def run_reward(run: Run) -> None:
             settings.reward,
             seed=settings.seed,
         )
-        phase.state.updater.most_skipped_in_a_row = settings.guards.skipped_in_a_row
         phase.begin(run.part("reward"), run.progress)
         shown = ("reward/loss", "reward/preference_accuracy")
-        with _tracked(run, "reward", "reward model", phase.total_steps, shown=shown) as (emit, on_step):
-            phase.fit(
-                run.part("reward"),
-                emit=emit,
-                keep=settings.checkpoints.keep,
-                keep_best=settings.checkpoints.keep_best,
-                every=settings.checkpoints.every_steps,
-                stop=run.stop,
-                on_step=on_step,
-            )
+        with _kept(run, "reward", "reward model", phase.total_steps, shown=shown) as options:
+            run_loop(phase, options)
         references = reference_samples(run, shared)
         calibration = calibrate(shared, references, max_tokens=settings.reward.microbatch_tokens)
         scores = [found.tolist() for found in phase.scores_of(phase.heldout)]
         phase.close()
         write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
-        write_json(run.part("reward", "head.json"), phase.state.values.get("head") or {})
+        write_json(run.part("reward", "head.json"), phase.head_summary())
         write_json(run.part("reward", "calibration.json"), asdict(calibration))
         save_reward_model(shared, final, asdict(calibration))
 
@@ -221,10 +204,11 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
         log = SampleLog(run.part(*names, "samples.jsonl"))
         title = "PPO" if arm is None else f"PPO ({arm})"
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
+        guard = _guard(run, run.part(*names), settings)
         with (
             scorer_of(run, settings) as scorer,
             generator_of(run, shared, settings.batch_size, run.part(*names, "serving")) as generator,
-            _tracked(run, "/".join(names), title, settings.iterations, shown=shown) as (emit, on_step),
+            _kept(run, "/".join(names), title, settings.iterations, shown=shown) as options,
         ):
             phase = PPOPhase(
                 shared,
@@ -235,18 +219,12 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
                 seed=run.settings.seed,
                 gold=run.gold,
                 scorer=scorer,
+                guard=guard,
                 on_samples=lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found]),
             )
-            phase.state.updater.most_skipped_in_a_row = run.settings.guards.skipped_in_a_row
-            phase.fit(
-                run.part(*names),
-                emit=emit,
-                keep=run.settings.checkpoints.keep,
-                keep_best=run.settings.checkpoints.keep_best,
-                guard=_guard(run, run.part(*names), settings),
-                stop=run.stop,
-                on_step=on_step,
-            )
+            # An iteration is long: one checkpoint each, and as many as the guard may go back to.
+            keep = max(options.keep, guard.keep)
+            run_loop(phase, replace(options, every=1, keep=keep, save_start=guard.keep > 0))
         save_policy(shared, POLICY, final, with_value_head=True)
         shared.adapters.remove(CRITIC)
 
@@ -274,22 +252,30 @@ def run_report(run: Run) -> Path:
 
 
 @contextmanager
-def _tracked(
-    run: Run, directory: str, title: str, total: int, *, shown: Sequence[str]
-) -> Iterator[tuple[MetricsWriter, Callable[[Mapping[str, float]], None]]]:
-    """A metrics file and a progress bar for one phase."""
-    with MetricsWriter(run.part(directory)) as emit:
-        done = min(emit.last_step or 0, total)
+def _kept(run: Run, directory: str, title: str, total: int, *, shown: Sequence[str]) -> Iterator[LoopOptions]:
+    """How the loop keeps one phase: a metrics file, a progress bar, and checkpoints as the settings say."""
+    checkpoints = run.settings.checkpoints
+    with MetricsWriter(run.part(directory)) as metrics:
+        done = min(metrics.last_step or 0, total)
         with run.progress.track(title, total, done=done) as track:
 
-            def on_step(metrics: Mapping[str, float]) -> None:
-                track.advance(1, **{name.split("/")[1]: metrics[name] for name in shown if name in metrics})
+            def on_step(found: Mapping[str, float]) -> None:
+                track.advance(1, **{name.split("/")[1]: found[name] for name in shown if name in found})
 
-            yield emit, on_step
+            yield LoopOptions(
+                run.part(directory),
+                metrics,
+                keep=checkpoints.keep,
+                every=checkpoints.every_steps,
+                keep_best=checkpoints.keep_best,
+                skipped_in_a_row=run.settings.guards.skipped_in_a_row,
+                stop=run.stop,
+                on_step=on_step,
+            )
 
 
 def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
 
     limits = limits_for(settings.kl_budget, calibrated=kind_of(settings.scorer).needs_reward_model)
     metrics = directory / FILE_NAME
-    return AlarmGuard(run.settings.guards, limits, lambda: read_metrics(metrics), directory / "checkpoints")
+    return AlarmGuard(run.settings.guards, limits, lambda: read_metrics(metrics), directory / CHECKPOINTS)

@@ -29,7 +29,7 @@ def generator_of(run: Run, shared: SharedModel, batch_size: int, serving: Path) 
         end_id=shared.template.end_id,
         vocabulary_size=int(shared.backbone.head_weight.shape[0]),
         absent=[] if shared.absent is None else shared.absent.tolist(),
-        check=run.heed_stop,
+        check=run.raise_if_stop_requested,
     )
     with closing(generator) as servers:
         yield servers

@@ -144,7 +144,7 @@ class Run:
                 load_policy(self._shared, REFERENCE, final)
         return self._shared
 
-    def heed_stop(self) -> None:
+    def raise_if_stop_requested(self) -> None:
         """Stop here if the person asked to; for places where all that is done has been kept.
 
         Raises:

@@ -1,4 +1,4 @@
-"""One optimizer step: clip the gradient, refuse what is not finite, step, follow the schedule."""
+"""One optimizer step: clip the gradient, skip what is not finite, step, follow the schedule."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ class Updater:
         totals = [nn.utils.get_total_norm([each.grad for each in one if each.grad is not None]) for one in networks]
         norm = math.hypot(*(float(total) for total in totals))
         if not math.isfinite(norm):
-            return self.refuse([f"the gradient of {name}" for name in self._broken_gradients()], norm)
+            return self.skip_step([f"the gradient of {name}" for name in self._broken_gradients()], norm)
         for trained, total in zip(networks, totals, strict=True):
             nn.utils.clip_grads_with_norm_(trained, self._settings.max_gradient_norm, total)
         self._optimizer.step()
@@ -100,7 +100,7 @@ class Updater:
         self.step_count += 1
         return StepResult(norm, rate, False)
 
-    def refuse(self, nonfinite: Sequence[str], norm: float = math.nan, *, advice: str = _ADVICE) -> StepResult:
+    def skip_step(self, nonfinite: Sequence[str], norm: float = math.nan, *, advice: str = _ADVICE) -> StepResult:
         """Count a step and change nothing, because of what was not finite; ``advice`` names the cause and the remedy.
 
         Raises:

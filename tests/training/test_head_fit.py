@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from triphase.training import linear
-from triphase.training.linear import PENALTIES, StackedPairs, choose_penalty, fit_count, fit_linear_scores
+from triphase.training import head_fit
+from triphase.training.head_fit import PENALTIES, StackedPairs, choose_penalty, fit_count, fit_linear_scores
 
 
 def comparisons(prompts: int, *, signal: float, width: int = 40, seed: int = 0) -> tuple[torch.Tensor, StackedPairs]:
@@ -75,7 +75,7 @@ def test_rankings_of_one_prompt_are_never_on_both_sides(monkeypatch: pytest.Monk
         seen.append({prompts[group] for group in fitted.group.tolist()})
         return start
 
-    monkeypatch.setattr(linear, "_solve", solve)
+    monkeypatch.setattr(head_fit, "_solve", solve)
     choose_penalty(features, pairs, prompts, seed=0)
     assert all(len(prompt_set) == 8 for prompt_set in seen)  # 2 of 10 prompts are left out, with all their rankings
 
@@ -83,5 +83,5 @@ def test_rankings_of_one_prompt_are_never_on_both_sides(monkeypatch: pytest.Monk
 def test_one_prompt_leaves_nothing_to_choose_by() -> None:
     features, pairs = comparisons(4, signal=1.0)
     found = choose_penalty(features, pairs, ["same"] * 4, seed=0)
-    assert (found.penalty, found.curve, found.loss) == (linear.UNCHOSEN, (), None)
+    assert (found.penalty, found.curve, found.loss) == (head_fit.UNCHOSEN, (), None)
     assert fit_count(["same"] * 4) == 0

@@ -1,0 +1,31 @@
+"""What PPO carries from one iteration to the next beside its weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from triphase.phases.score_scale import ScoreScale
+from triphase.training.state import PhaseState
+
+
+@dataclass
+class PPOState(PhaseState):
+    """Controllers and running values of PPO.
+
+    Attributes:
+        kl_coefficient: the coefficient of the next iteration.
+        rollbacks: the iterations at which an alarm sent PPO back.
+        score_scale: the unit of the run's scores; None before the first rollout.
+    """
+
+    kl_coefficient: float = 0.0
+    rollbacks: list[int] = field(default_factory=list)
+    score_scale: ScoreScale | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What ``as_json`` gave."""
+        scale = values.get("score_scale")
+        read = super().from_json(values)
+        read.score_scale = None if scale is None else ScoreScale(**scale)
+        return read

@@ -1,0 +1,135 @@
+"""The loop of every phase: steps, metrics, checkpoints, and going on from the newest of them."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from triphase.training.state import TrainingState
+from triphase.training.step import MAX_SKIPPED_IN_A_ROW
+from triphase.training.stopping import Stopped, StopRequest
+
+CHECKPOINTS = "checkpoints"
+
+Judged = tuple[int, float] | None
+"""The step whose weights some metrics judge, and how good they are; None where they judge none."""
+
+
+class MetricsSink(Protocol):
+    """Where metrics go: a writer that can forget what came after a checkpoint."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Keep one line of metrics."""
+        ...
+
+    def truncate_after(self, step: int) -> None:
+        """Forget the lines of later steps; they will be made again."""
+        ...
+
+
+class Phase(Protocol):
+    """What a phase does; when it does so is the loop's. Only `advance` must be written, the others do nothing here.
+
+    Attributes:
+        state: counters, typed values and the trained tensors: all that a checkpoint keeps.
+        total_steps: steps (iterations of PPO) to the end.
+    """
+
+    state: TrainingState[Any]
+    total_steps: int
+
+    def open(self, directory: Path) -> None:
+        """Before anything else, resumed or not: the phase may keep files of its own in ``directory``."""
+        return
+
+    def start(self) -> None:
+        """What precedes the first step; not done again where a checkpoint is resumed."""
+        return
+
+    def advance(self, step: int) -> Mapping[str, float]:
+        """Do one step (from 0) and return its metrics."""
+        ...
+
+    def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
+        """Which weights the metrics of step ``position`` (from 1) judge, and how good they are; higher is better."""
+        return None
+
+    def finish(self) -> None:
+        """After the last step: nothing is trained any more."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOptions:
+    """How the loop keeps what a phase does.
+
+    Attributes:
+        directory: the phase's own; its checkpoints are below.
+        metrics: takes the metrics of each step.
+        keep: the newest checkpoints that stay.
+        every: steps from one checkpoint to the next.
+        keep_best: judged checkpoints that stay too, those of the highest score.
+        save_start: whether the weights from before the first step are kept.
+        skipped_in_a_row: steps in a row that may be skipped; then the phase fails.
+        stop: a person's wish to stop, asked after each step.
+        on_step: told the metrics of each step.
+    """
+
+    directory: Path
+    metrics: MetricsSink
+    keep: int
+    every: int = 1
+    keep_best: int = 0
+    save_start: bool = False
+    skipped_in_a_row: int = MAX_SKIPPED_IN_A_ROW
+    stop: StopRequest | None = None
+    on_step: Callable[[Mapping[str, float]], None] | None = None
+
+    def save(self, state: TrainingState[Any]) -> None:
+        """Write a checkpoint of ``state``."""
+        state.save(self.directory / CHECKPOINTS, keep=self.keep, keep_best=self.keep_best)
+
+
+def run_loop(phase: Phase, options: LoopOptions) -> None:
+    """Carry ``phase`` to its end, resuming where the directory holds a checkpoint.
+
+    A step that is judged is kept too. Metrics are written before the checkpoint that contains them, and those after the
+    checkpoint are forgotten on resuming: no gap and no double.
+
+    Raises:
+        Stopped: the person asked for it; the state is saved.
+    """
+    state = phase.state
+    state.updater.most_skipped_in_a_row = options.skipped_in_a_row
+    phase.open(options.directory)
+    if not state.resume(options.directory / CHECKPOINTS):
+        phase.start()
+        if options.save_start:
+            options.save(state)
+    options.metrics.truncate_after(state.position)
+    while not _has_ended(phase):
+        _step(phase, options)
+        asked = options.stop is not None and options.stop.asked
+        if asked or _has_ended(phase) or state.position % options.every == 0 or state.position in state.scores:
+            options.save(state)
+        if asked:
+            raise Stopped
+    phase.finish()
+
+
+def _step(phase: Phase, options: LoopOptions) -> None:
+    state = phase.state
+    metrics = phase.advance(state.position)
+    state.position += 1
+    state.note_fingerprint()
+    judged = phase.judge(state.position, metrics)
+    if judged is not None and math.isfinite(judged[1]):
+        state.scores[judged[0]] = judged[1]
+    options.metrics.write(state.position, metrics)
+    if options.on_step is not None:
+        options.on_step(metrics)
+
+
+def _has_ended(phase: Phase) -> bool:
+    return phase.state.position >= phase.total_steps or bool(phase.state.values.finished)
