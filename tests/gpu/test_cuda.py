@@ -88,14 +88,14 @@ def test_a_resumed_run_on_the_card_ends_the_same_to_the_bit(tmp_path: Path) -> N
     """No kernel that the updates use adds in an order that differs from run to run."""
     whole, lines = state_of(fitted("cuda", tmp_path / "whole", 3)), Lines()
     cut = ppo_phase(shared_on("cuda"), iterations=3)
-    iterate = cut.iterate
+    iterate = cut.advance
 
     def stopped(iteration: int) -> dict[str, float]:
         if iteration == 2:
             raise KeyboardInterrupt
         return iterate(iteration)
 
-    cut.iterate = stopped  # type: ignore[method-assign]
+    cut.advance = stopped  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         run_loop(cut, LoopOptions(tmp_path / "cut", lines, keep=1))
     resumed = ppo_phase(shared_on("cuda"), iterations=3)
@@ -109,14 +109,14 @@ def test_a_checkpoint_of_one_device_resumes_on_the_other(first: str, second: str
     expected = state_of(fitted("cpu", tmp_path / "whole", 3))
     lines = Lines()
     begun = ppo_phase(shared_on(first), iterations=3)
-    iterate = begun.iterate
+    iterate = begun.advance
 
     def stopped(iteration: int) -> dict[str, float]:
         if iteration == 1:
             raise KeyboardInterrupt
         return iterate(iteration)
 
-    begun.iterate = stopped  # type: ignore[method-assign]
+    begun.advance = stopped  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         run_loop(begun, LoopOptions(tmp_path / "cut", lines, keep=1))
     resumed = ppo_phase(shared_on(second), iterations=3)

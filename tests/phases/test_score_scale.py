@@ -44,7 +44,7 @@ def shaped(
     for scores in rollouts:
         kept = next_scale(kept, scores, chosen, calibrated=calibrated)
     assert kept is not None
-    return shape_scores(rollouts[-1], finished, chosen, ScoreScale(**kept))
+    return shape_scores(rollouts[-1], finished, chosen, kept)
 
 
 def scored(score: Any, **changes: Any) -> PPOPhase:

@@ -124,7 +124,7 @@ def test_a_run_that_truly_gets_no_memory_says_so_and_goes_on_with_more(tmp_path:
 
         from triphase.phases.ppo import PPOPhase
 
-        whole = PPOPhase.iterate
+        whole = PPOPhase.advance
 
         def iterate(self: PPOPhase, iteration: int) -> dict[str, float]:
             if iteration == 1:
@@ -133,7 +133,7 @@ def test_a_run_that_truly_gets_no_memory_says_so_and_goes_on_with_more(tmp_path:
                 torch.zeros(1 << 30)
             return whole(self, iteration)
 
-        PPOPhase.iterate = iterate  # type: ignore[method-assign] # in this process alone, which ends with it
+        PPOPhase.advance = iterate  # type: ignore[method-assign] # in this process alone, which ends with it
         processes.pipeline(settings)
 
     assert processes.wait(processes.start(starved, log)) == processes.MISTAKEN

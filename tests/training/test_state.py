@@ -39,7 +39,7 @@ WRITTEN = [
 
 def state_with(values: PhaseState) -> TrainingState[PhaseState]:
     weight = nn.Parameter(torch.tensor([1.0]))
-    return TrainingState(Updater({"w": weight}, {}, OptimizerSettings(), total_steps=9), values)
+    return TrainingState(Updater({"w": weight}, {}, OptimizerSettings(learning_rate=0.1), total_steps=9), values)
 
 
 @pytest.mark.parametrize(("written", "typed"), WRITTEN)
