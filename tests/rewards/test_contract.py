@@ -116,7 +116,7 @@ def test_ppo_learns_nothing_from_a_rollout_with_nan() -> None:
     ppo = phase(ppo_settings())
     ppo.scorer = Holed()
     before = {name: value.clone() for name, value in ppo.state.updater.parameters.items()}
-    metrics = ppo.iterate(0)
+    metrics = ppo.advance(0)
     assert metrics["ppo/skipped_steps"] == 1.0 and metrics["ppo/steps"] == 0.0
     assert all(torch.equal(value, before[name]) for name, value in ppo.state.updater.parameters.items())
 
@@ -126,7 +126,7 @@ def test_parts_land_in_metrics_and_samples() -> None:
     with opened(ScorerContext(ScorerSettings(function="tests.rewards.functions:parts"))) as made:
         ppo = phase(ppo_settings())
         ppo.scorer, ppo.on_samples = made, lambda iteration, samples: seen.extend(samples)
-        metrics = ppo.iterate(0)
+        metrics = ppo.advance(0)
     words = [len(sample.response.split()) for sample in seen]  # type: ignore[attr-defined]
     assert metrics["ppo/score_part/words"] == pytest.approx(sum(words) / len(words))
     assert metrics["ppo/proxy_score"] == pytest.approx(2 * metrics["ppo/score_part/words"])

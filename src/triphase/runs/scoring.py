@@ -25,7 +25,7 @@ def scorer_of(run: Run, settings: PPOSettings) -> AbstractContextManager[Scorer]
     return opened(
         ScorerContext(
             settings.scorer,
-            check=run.heed_stop,
+            check=run.raise_if_stop_requested,
             reward_model=reward_model,
             directory=run.path,
             max_tokens=settings.microbatch_tokens,
