@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 MOST_LINES = 300
 # A longer file needs its reason here.
 LONGER = {
-    "src/triphase/settings/schema.py": 460,  # one table: every setting with its meaning
+    "src/triphase/settings/schema.py": 500,  # one table: every setting with its meaning
 }
 
 

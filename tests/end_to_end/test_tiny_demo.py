@@ -14,8 +14,9 @@ FAST = ["--ppo.iterations", "25", "--evaluation.samples-per-prompt", "4"]
 
 @pytest.fixture(scope="module")
 def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.resolved import resolved_yaml
+
     from triphase.demo.configuration import demo_settings
-    from triphase.settings.loading import resolved_yaml
 
     folder = tmp_path_factory.mktemp("tiny")
     configuration = folder / "tiny.yaml"

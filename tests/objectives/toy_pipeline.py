@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from tests.objectives.toy import Method, Rollout, no_whitening
 from torch import Tensor
 
@@ -38,7 +39,9 @@ class Pipeline:
 
     def advantages(self, rollout: Rollout, token_rewards: Tensor, gae_lambda: float) -> objectives.Advantages:
         assert gae_lambda == self._settings.gae_lambda
-        return advantages_of(token_rewards, self._experience(rollout), self._settings)
+        # The responses to one prompt stand side by side, as in a rollout of PPOPhase.
+        groups = torch.arange(len(token_rewards)) // self._settings.responses_per_prompt
+        return advantages_of(token_rewards, self._experience(rollout), self._settings, groups)
 
     def method(self) -> Method:
         """The advantages come whitened."""
@@ -49,6 +52,6 @@ class Pipeline:
             batch=SimpleNamespace(response_mask=rollout.mask),
             logprobs=rollout.rollout_logprobs,
             reference_logprobs=rollout.reference_logprobs,
-            values=rollout.values,
+            values=rollout.values if self._settings.has_critic else None,
             scores=self._factor * rollout.scores + self._offset,
         )

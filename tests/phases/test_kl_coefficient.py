@@ -73,5 +73,10 @@ def test_under_the_defaults_ppo_ends_at_the_optimum_of_the_coefficient_in_the_se
     assert fitted() == pytest.approx(COEFFICIENT, abs=0.04)
 
 
+@pytest.mark.parametrize("kind", ["rloo", "grpo", "reinforce"])
+def test_so_it_does_without_a_critic(kind: str) -> None:
+    assert fitted(advantage_estimator=kind, responses_per_prompt=4) == pytest.approx(COEFFICIENT, abs=0.04)
+
+
 def test_batch_whitening_ends_at_that_of_a_much_smaller_one() -> None:
     assert fitted(score_normalization="batch") < 0.4

@@ -60,7 +60,7 @@ def rolled_out(ppo: PPOPhase, iteration: int = 0) -> tuple[list[Encoded], Experi
         kl_coefficient=0.05,
         scale=ScoreScale(),
     )
-    return made, found, advantages_of(rewards, found, ppo.settings)
+    return made, found, advantages_of(rewards, found, ppo.settings, torch.tensor(chosen))
 
 
 def moved(ppo: PPOPhase) -> None:

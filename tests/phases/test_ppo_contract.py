@@ -166,7 +166,7 @@ def test_the_gradient_does_not_depend_on_the_microbatches() -> None:
             kl_coefficient=0.05,
             scale=ScoreScale(),
         )
-        advantages = advantages_of(rewards, found, ppo.settings)
+        advantages = advantages_of(rewards, found, ppo.settings, torch.arange(len(samples)))
         minibatch_module.accumulate_gradients(shared, found.minibatches[0], found, advantages, ppo.settings, first=True)
         gradients.append([value.grad.clone() for value in shared.adapters.parameters(POLICY).values()])
     assert len(gradients[0]) > 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.resolved import resolved_yaml
 from tests.runs.small_run import do, settings, write_data
 
 from triphase.cli.main import main
@@ -16,7 +17,6 @@ from triphase.planning.shortage import shortage_of
 from triphase.reports.contents import read_run
 from triphase.reports.page import page_of
 from triphase.runs.pipeline import run_all
-from triphase.settings.loading import resolved_yaml
 from triphase.tokens.template import Template
 
 

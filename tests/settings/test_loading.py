@@ -6,9 +6,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.resolved import resolved_yaml
 
 from triphase.errors import SettingsError
-from triphase.settings.loading import as_scalar, load_settings, resolved_yaml, settings_from_text
+from triphase.settings.loading import as_scalar, load_settings, settings_from_text
 from triphase.settings.schema import RunSettings
 
 BASE = """\

@@ -10,6 +10,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -89,8 +90,12 @@ class SharedModel:
         )
         self.critic: Critic = ValueHeadCritic()
         self._stepper: type[Stepper] | None = None
-        self.value_head = ValueHead(self.backbone.hidden_size).to(self.backbone.device)
         self.score_head = ScoreHead(self.backbone.hidden_size, generator(seed, "score-head")).to(self.backbone.device)
+
+    @cached_property
+    def value_head(self) -> ValueHead:
+        """The critic's head; it is built when it is first asked for, so that PPO without a critic has none."""
+        return ValueHead(self.backbone.hidden_size).to(self.backbone.device)
 
     @property
     def device(self) -> torch.device:

@@ -15,6 +15,11 @@ from triphase.objectives.advantages import (
     rescale_token_rewards,
     token_rewards,
 )
+from triphase.objectives.baselines import (
+    batch_mean_advantages,
+    group_standardized_advantages,
+    leave_one_out_advantages,
+)
 from triphase.objectives.calibration import (
     ReliabilityBin,
     expected_calibration_error,
@@ -78,6 +83,7 @@ __all__ = [
     "ResponseLogprobs",
     "SupervisedMetrics",
     "ValueMetrics",
+    "batch_mean_advantages",
     "bradley_terry_loss",
     "centre_scores",
     "clip_scores",
@@ -90,11 +96,13 @@ __all__ = [
     "explained_variance",
     "full_kl",
     "generalised_advantages",
+    "group_standardized_advantages",
     "kl_k1",
     "kl_k2",
     "kl_k3",
     "kl_penalty",
     "last_true_index",
+    "leave_one_out_advantages",
     "masked_mean",
     "masked_sum",
     "masked_variance",

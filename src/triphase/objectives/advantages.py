@@ -184,7 +184,8 @@ class Advantages:
 
     Attributes:
         advantages: (B, R) Â_t, not whitened; 0 at padding.
-        returns: (B, R) Â_t + V(s_t), the target of the values; 0 at padding.
+        returns: (B, R) what they measure: Â_t + V(s_t), the target of the values, or without a critic the response's
+            whole return; 0 at padding.
     """
 
     advantages: Tensor

@@ -1,6 +1,7 @@
 """How the critic of PPO starts, and who learns in which iteration."""
 
 import torch
+from torch import nn
 
 from triphase.models.critics import CRITIC, AdapterCritic, ValueHeadCritic
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
@@ -8,18 +9,23 @@ from triphase.settings.schema import PPOSettings
 
 
 @torch.no_grad()
-def start_critic(shared: SharedModel, settings: PPOSettings) -> None:
-    """Give the model the critic of the settings: the value head at 0, or (of a reward model's copy) its score head."""
+def start_critic(shared: SharedModel, settings: PPOSettings) -> dict[str, nn.Parameter]:
+    """Give the model the critic of the settings, if any: the value head at 0, or (of a reward model's copy) its score
+    head. Returns what is trained of the head, by the names of checkpoints."""
+    shared.critic = ValueHeadCritic()
+    if not settings.has_critic:
+        train_roles(shared, settings, 0)
+        return {}
     value, score = shared.value_head.linear, shared.score_head.linear
     for parameter in value.parameters():
         parameter.zero_()
-    shared.critic = ValueHeadCritic()
     if settings.critic == "adapter":
         from_reward = settings.critic_start == "reward"
         shared.critic = AdapterCritic(shared.adapters, REWARD if from_reward else REFERENCE)
         if from_reward:
             value.load_state_dict(score.state_dict())
     train_roles(shared, settings, 0)
+    return {f"value_head.{name}": parameter for name, parameter in shared.value_head.named_parameters()}
 
 
 def train_roles(shared: SharedModel, settings: PPOSettings, iteration: int) -> None:

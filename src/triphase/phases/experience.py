@@ -53,7 +53,8 @@ class Experience:
         boundary: (rows, L, d) trunk states.
         minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
         logprobs: (B, R) of the rollout policy, by the trainer's own forward pass.
-        reference_logprobs, values, entropy: (B, R).
+        reference_logprobs, entropy: (B, R).
+        values: (B, R) of the critic; None where there is none.
         scores: (B,) of the scorer, before any shaping.
         nonfinite: names of the tensors among these that hold a NaN or an infinity.
         scored: the scores as the scorer gave them, with their parts.
@@ -64,7 +65,7 @@ class Experience:
     minibatches: list[Minibatch]
     logprobs: Tensor
     reference_logprobs: Tensor
-    values: Tensor
+    values: Tensor | None
     entropy: Tensor
     scores: Tensor
     nonfinite: tuple[str, ...] = ()
@@ -97,19 +98,29 @@ def evaluate_rollout(shared: SharedModel, rollout: Rollout, scored: Scores, sett
     batch = rollout.batch
     with torch.no_grad():
         shape = batch.response_mask.shape
-        logprobs, reference, values, entropy = (torch.zeros(shape, device=shared.device) for _ in range(4))
+        logprobs, reference, entropy = (torch.zeros(shape, device=shared.device) for _ in range(3))
+        values = torch.zeros(shape, device=shared.device) if settings.has_critic else None
         for rows, part, states in rollout.parts():
             temperature, width = settings.temperature, int(part.response_lengths.max())
             policy = shared.policy_output(
-                part, states, adapter=POLICY, temperature=temperature, with_entropy=True, with_values=True
+                part,
+                states,
+                adapter=POLICY,
+                temperature=temperature,
+                with_entropy=True,
+                with_values=values is not None,
             )
             frozen = shared.policy_output(part, states, adapter=REFERENCE, temperature=temperature)
-            assert policy.values is not None and policy.entropy is not None  # noqa: S101 - asked for above
+            assert policy.entropy is not None  # noqa: S101 - asked for above
             logprobs[rows, :width], reference[rows, :width] = policy.logprobs, frozen.logprobs
-            values[rows, :width], entropy[rows, :width] = policy.values, policy.entropy
+            entropy[rows, :width] = policy.entropy
+            if values is not None and policy.values is not None:
+                values[rows, :width] = policy.values
     scores = torch.tensor(scored.total, dtype=torch.float32, device=shared.device)
     figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}
-    nonfinite = tuple(name for name, tensor in figures.items() if not bool(torch.isfinite(tensor).all()))
+    nonfinite = tuple(
+        name for name, tensor in figures.items() if tensor is not None and not bool(torch.isfinite(tensor).all())
+    )
     if rollout.starts and not nonfinite:
         require_zero_reference_kl(logprobs, reference, batch.response_mask)
     return Experience(

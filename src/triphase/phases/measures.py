@@ -101,7 +101,8 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
     lengths = batch.response_lengths.tolist()
     scores = experience.scores.tolist()
     golds = [sample.gold for sample in samples if sample.gold is not None]
-    explained = explained_variance(experience.values, advantages.returns, mask)
+    values = experience.values
+    explained = None if values is None else explained_variance(values, advantages.returns, mask)
     surprises = ((experience.entropy * mask).sum(1) / mask.sum(1)).tolist()
     repeated = [repeated_bigrams(sample.response) for sample in samples]
     figures = {

@@ -35,16 +35,15 @@ def accumulate_gradients(
     for rows in minibatch:
         batch, states = rows_of(experience.batch, experience.boundary, rows)
         mask, width = batch.response_mask, int(batch.response_lengths.max())
-        old, old_values = experience.logprobs[rows, :width], experience.values[rows, :width]
+        old = experience.logprobs[rows, :width]
         output = shared.policy_output(
             batch,
             states,
             adapter=POLICY,
             temperature=settings.temperature,
             with_entropy=settings.entropy_coefficient > 0,
-            with_values=True,
+            with_values=experience.values is not None,
         )
-        assert output.values is not None  # noqa: S101 - asked for above
         if first:
             require_first_minibatch(output.logprobs.detach(), old, mask, tolerance=1e-4)
         policy_loss, moved = clipped_policy_loss(
@@ -55,14 +54,16 @@ def accumulate_gradients(
             clip_range=settings.clip_range,
             token_count=tokens,
         )
-        value_loss, _ = clipped_value_loss(
-            output.values,
-            old_values,
-            advantages.returns[rows, :width],
-            mask,
-            clip_range=settings.value_clip_range,
-            token_count=tokens,
-        )
+        value_loss = torch.zeros((), device=mask.device)
+        if experience.values is not None and output.values is not None:
+            value_loss, _ = clipped_value_loss(
+                output.values,
+                experience.values[rows, :width],
+                advantages.returns[rows, :width],
+                mask,
+                clip_range=settings.value_clip_range,
+                token_count=tokens,
+            )
         entropy = torch.zeros((), device=mask.device)
         if output.entropy is not None:
             entropy = entropy_bonus(output.entropy, mask, token_count=tokens)
@@ -80,8 +81,9 @@ def accumulate_gradients(
             "ppo/approximate_kl": float(moved.approximate_kl) * share,
             "ppo/ratio_mean": float(moved.ratio_mean) * share,
             "ppo/policy_loss": float(policy_loss.detach()),
-            "ppo/value_loss": float(value_loss.detach()),
         }
+        if experience.values is not None:
+            part["ppo/value_loss"] = float(value_loss.detach())
         for name, value in part.items():
             totals[name] = totals.get(name, 0.0) + value
         totals["ppo/ratio_max"] = max(totals.get("ppo/ratio_max", 0.0), float(moved.ratio_max))

@@ -1,4 +1,4 @@
-"""Phase 3: proximal policy optimisation of the policy and its critic against the frozen reward model.
+"""Phase 3: proximal policy optimisation of the policy and its critic (if any) against the frozen reward model.
 
 One iteration: sample → score → reward → advantages → a few epochs of clipped updates. Its steps are numbered alike in
 `PPOPhase.advance`. Left out on purpose: samples of older policies (each rollout is used for its own updates alone), and
@@ -18,6 +18,7 @@ from triphase.objectives.advantages import Advantages
 from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
 from triphase.phases.causes import cause_of
 from triphase.phases.critic import start_critic, train_roles
+from triphase.phases.estimators import kept_as, require_same_estimator
 from triphase.phases.experience import Experience, Rollout, evaluate_rollout, minibatches_of, open_rollout
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
@@ -33,7 +34,7 @@ from triphase.rollouts.types import Generated, Generator, Request
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
-from triphase.training.loop import Judged, Phase
+from triphase.training.loop import CHECKPOINTS, Judged, Phase
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater
 
@@ -77,8 +78,7 @@ class PPOPhase(Phase):
         self.guard = guard
         self._frozen: FrozenWeights | None = None
         shared.adapters.load(POLICY, shared.adapters.state(REFERENCE))
-        start_critic(shared, settings)
-        heads = {f"value_head.{name}": value for name, value in shared.value_head.named_parameters()}
+        heads = start_critic(shared, settings)
         minibatches = settings.batch_size // settings.minibatch_size
         updater = Updater(
             shared.adapters.parameters(POLICY),
@@ -88,14 +88,20 @@ class PPOPhase(Phase):
             critic=shared.critic.parameters(),
             critic_learning_rate=settings.critic_learning_rate,
         )
-        self.state = TrainingState(updater, PPOState(kl_coefficient=settings.kl_coefficient))
+        values = PPOState(kl_coefficient=settings.kl_coefficient, advantage_estimator=kept_as(settings))
+        self.state = TrainingState(updater, values)
         self.total_steps = settings.iterations
         self.controller = (
             FixedKL() if settings.kl_target is None else AdaptiveKL(settings.kl_target, settings.kl_horizon)
         )
 
     def open(self, directory: Path) -> None:
-        """Keep batches that are not finite in ``directory``; note what must not change."""
+        """Keep batches that are not finite in ``directory``; note what must not change.
+
+        Raises:
+            RunError: the checkpoint there is of another advantage estimator.
+        """
+        require_same_estimator(directory / CHECKPOINTS, self.settings)
         self.directory = directory
         self._frozen = FrozenWeights(self.shared)
 
@@ -132,7 +138,8 @@ class PPOPhase(Phase):
         finished = torch.tensor([answer.finished for answer in generated], device=experience.scores.device)
         scale = self._scale_with(experience.scores)
         rewards, shaped = shape_rewards(experience, finished, self.settings, kl_coefficient=coefficient, scale=scale)
-        advantages = advantages_of(rewards, experience, self.settings)
+        groups = torch.tensor(chosen, device=rewards.device)
+        advantages = advantages_of(rewards, experience, self.settings, groups)
         # 4. epochs of clipped updates
         updates = self._update(iteration, experience, advantages)
         clock.lap("ppo/seconds_update")

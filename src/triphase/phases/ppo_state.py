@@ -16,11 +16,13 @@ class PPOState(PhaseState):
         kl_coefficient: the coefficient of the next iteration.
         rollbacks: the iterations at which an alarm sent PPO back.
         score_scale: the unit of the run's scores; None before the first rollout.
+        advantage_estimator: whose checkpoint this is; None for the default, as in checkpoints from before there was one.
     """
 
     kl_coefficient: float = 0.0
     rollbacks: list[int] = field(default_factory=list)
     score_scale: ScoreScale | None = None
+    advantage_estimator: str | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -8,7 +8,6 @@ from triphase.objectives.advantages import (
     Advantages,
     centre_scores,
     clip_scores,
-    generalised_advantages,
     kl_penalty,
     penalise_unfinished,
     rescale_token_rewards,
@@ -16,6 +15,7 @@ from triphase.objectives.advantages import (
 )
 from triphase.objectives.invariants import require_scores_on_last_token
 from triphase.objectives.masking import moments, standardise
+from triphase.phases.estimators import estimator_of
 from triphase.phases.experience import Experience
 from triphase.phases.score_scale import ScoreScale, has_spread
 from triphase.settings.schema import PPOSettings
@@ -58,7 +58,8 @@ def shape_scores(
 ) -> tuple[Tensor, float | None, dict[str, float]]:
     """(B,) scores as the KL penalty meets them, what they were divided by, and figures of what was done.
 
-        calibrated, running:  center(clip((r - m)/s, ± limit) - penalty·[no end])      m, s of the run
+        calibrated, running:  center(clip((r - m)/s, ± limit) - penalty·[no end])      m, s of the run; with a critic
+                              clip((r - m)/s, ± limit) - penalty·[no end]              without one
         batch:                standardize(clip(r, ± limit) - penalty·[no end])
         raw:                  clip(r, ± limit) - penalty·[no end]
 
@@ -74,7 +75,8 @@ def shape_scores(
         figures["ppo/clipped_scores"] = clipped / len(scores)
     scores = penalise_unfinished(scores, finished, settings.missing_eos_penalty)
     if keeps_scale:
-        return centre_scores(scores), scale.scale, figures
+        # A baseline of whole returns takes an offset off by itself, and centering before it would count scores twice.
+        return (centre_scores(scores) if settings.has_critic else scores), scale.scale, figures
     if kind == "raw":
         return scores, 1.0, figures
     everything = torch.ones_like(scores, dtype=torch.bool)
@@ -83,12 +85,14 @@ def shape_scores(
     return whitened, deviation, figures
 
 
-def advantages_of(rewards: Tensor, experience: Experience, settings: PPOSettings) -> Advantages:
-    """Advantages and returns of a rollout; the advantages standardised over its real tokens, by default."""
+def advantages_of(rewards: Tensor, experience: Experience, settings: PPOSettings, groups: Tensor) -> Advantages:
+    """Advantages and returns of a rollout; those of a critic standardised over its real tokens, by default.
+
+    ``groups`` (B,) is the number of each response's prompt. Without a critic nothing is standardised here: there the
+    advantages shrink to 0 as the policy nears the optimum, and dividing by their deviation would leave noise.
+    """
     mask = experience.batch.response_mask
-    found = generalised_advantages(
-        rewards, experience.values, mask, discount=settings.discount, gae_lambda=settings.gae_lambda
-    )
-    if not settings.standardise_advantages:
+    found = estimator_of(settings)(rewards, experience.values, mask, groups)
+    if not (settings.has_critic and settings.standardise_advantages):
         return found
     return Advantages(standardise(found.advantages, mask), found.returns)

@@ -173,11 +173,11 @@ class Planner:
         static = {**static, TRUNK: work.boundary_bytes(settings.batch_size // share * longest)}
         tokens = _tokens(rollout) / rollout.count * episodes / share
         trunk = work.trunk(shape)
-        scored = work.policy(shape, train=False, with_entropy=True, with_values=True)
+        scored = work.policy(shape, train=False, with_entropy=True, with_values=settings.has_critic)
         found.moments.append(self._looked("scoring", static, scored, trunk, shape))
         found.compute("forward", trunk + scored * (3 + critics), shape, tokens)
         entropy = settings.entropy_coefficient > 0
-        traced = work.policy(shape, train=True, with_values=True, with_entropy=entropy)
+        traced = work.policy(shape, train=True, with_values=settings.has_critic, with_entropy=entropy)
         if critics:  # both passes are kept for one backward pass
             second = work.reward(shape, train=True)
             peak = max(traced.peak, traced.kept + second.peak)
@@ -209,7 +209,7 @@ class Planner:
             PROCESS: self.process_bytes,
             BASE: self.work.base_bytes,
             ADAPTERS: _FLOAT32 * adapters * self.work.adapter_numbers,
-            HEADS: _FLOAT32 * 2 * (self.work.hidden_size + 1),
+            HEADS: _FLOAT32 * (1 + self.settings.has_critic) * (self.work.hidden_size + 1),
             GRADIENTS: _FLOAT32 * trained,
             MOMENTS: 2 * _FLOAT32 * trained,
         }

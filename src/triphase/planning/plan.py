@@ -183,12 +183,14 @@ def _warm_up(config: Any, dtype: Any) -> None:
 
 def _weights(settings: RunSettings, work: Work) -> list[tuple[str, str, float, float, float]]:
     kind, each = str(work.dtype).removeprefix("torch."), float(work.dtype.itemsize)
-    adapter, heads = float(work.adapter_numbers), 2.0 * (work.hidden_size + 1)
+    adapter, head = float(work.adapter_numbers), work.hidden_size + 1.0
     trained = float(work.base_numbers) if settings.sft.method == "full" else adapter
     rows = [
         ("base weights, frozen, one for all roles", kind, float(work.base_numbers), each),
         ("each adapter (reference, policy, reward model)", "float32", adapter, 4.0),
-        ("value head and score head", "float32", heads, 4.0),
+        ("value head and score head", "float32", 2 * head, 4.0)
+        if settings.has_critic
+        else ("score head", "float32", head, 4.0),
         ("gradients of what SFT trains", "float32", trained, 4.0),
         ("Adam's two moments of what SFT trains", "float32", trained, 8.0),
         ("gradients of an adapter in the later phases", "float32", adapter, 4.0),

@@ -36,4 +36,5 @@ def load_policy_at(shared: SharedModel, run: Path, step: int) -> None:
     }
     heads = {name.removeprefix(_HEAD): adapter.pop(name) for name in list(adapter) if name.startswith(_HEAD)}
     shared.adapters.load(POLICY, {name.removeprefix(_PREFIX): value for name, value in adapter.items()})
-    shared.value_head.load_state_dict(heads)
+    if heads:  # there are none without a critic
+        shared.value_head.load_state_dict(heads)

@@ -225,7 +225,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
             # An iteration is long: one checkpoint each, and as many as the guard may go back to.
             keep = max(options.keep, guard.keep)
             run_loop(phase, replace(options, every=1, keep=keep, save_start=guard.keep > 0))
-        save_policy(shared, POLICY, final, with_value_head=True)
+        save_policy(shared, POLICY, final, with_value_head=settings.has_critic)
         shared.adapters.remove(CRITIC)
 
 

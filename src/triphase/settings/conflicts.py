@@ -8,6 +8,11 @@ if TYPE_CHECKING:
 
 def critic_conflict(settings: "PPOSettings") -> str | None:
     """What the settings of the critic contradict; None where they go together."""
+    if not settings.has_critic and (settings.critic != "value-head" or settings.critic_warmup):
+        return (
+            f"advantage_estimator {settings.advantage_estimator} has no critic; leave critic and critic_warmup out (in "
+            "an arm: critic: value-head, critic_warmup: 0), or choose gae"
+        )
     if settings.critic == "value-head":
         for name, idle in (("critic_start", "policy"), ("critic_learning_rate", None)):
             if getattr(settings, name) != idle:

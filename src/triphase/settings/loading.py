@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -24,6 +23,7 @@ from triphase.settings.fields import allowed_values, as_text, element_of, sectio
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import PPOSettings, RunSettings
 from triphase.settings.source import KeyPath, SettingsSource, normalised, parse_source, parse_value, read_source
+from triphase.settings.without_critic import note_idle_settings
 
 RUN_CONFIG = "config.yaml"
 """What a run directory calls its settings. There they stand under ``settings``, beside versions and fingerprints."""
@@ -33,8 +33,8 @@ FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> RunSettings:
     """The settings in the file at ``path`` with ``overrides`` (dotted name → YAML text) laid over them.
 
-    Relative paths of data files, and of a model directory, are taken from the directory of the file. ``path`` may be
-    a run directory: then its own settings are meant, and the place and the name that it has now.
+    Relative paths of data files, and of a model directory, are taken from the directory of the file. ``path`` may be a
+    run directory: then its own settings are meant, with its present place and name.
     """
     if (path / RUN_CONFIG).is_file():
         if not re.fullmatch(RUN_NAME, (here := Path(os.path.abspath(path))).name):
@@ -51,7 +51,7 @@ def settings_from_text(text: str, overrides: Mapping[str, str] | None = None, na
 
 def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, base: Path) -> RunSettings:
     """Settings from a source: overrides laid on, unknown keys refused, values checked, paths made absolute."""
-    source = source.below("settings")
+    source, whole = source.below("settings"), source
     values = copy.deepcopy(source.values)
     places = _Places(source, {})
     _rename_old(values, places)
@@ -62,17 +62,15 @@ def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, b
     _refuse_unknown(RunSettings, values, (), places)
     _refuse_odd_numbers(values, (), places)
     _anchor_paths(values, base)
-    values = _over_defaults(RunSettings, values)
+    given, values = values, _over_defaults(RunSettings, values)
     arms = values.pop("arms", {})
     _validated(values, (), places)
     for arm in arms if isinstance(arms, Mapping) else ():
         _validated({**values, "arms": {arm: arms[arm]}}, ("arms", arm), places)
-    return _validated({**values, "arms": arms}, (), places)
-
-
-def resolved_yaml(settings: RunSettings) -> str:
-    """All settings, defaults included, as a file that ``load_settings`` reads back to the same settings."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    settings = _validated({**values, "arms": arms}, (), places)
+    if source is whole:  # the settings of a run stand below a key, and there every one is given
+        note_idle_settings(given)
+    return settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloa
 from triphase.settings.conflicts import critic_conflict
 from triphase.settings.renamed import with_new_names, with_new_sections
 from triphase.settings.services import RolloutSettings, ScorerSettings, laid_over
+from triphase.settings.without_critic import WITH_CRITIC, estimator_problem
 
 
 class ModelSettings(Settings):
@@ -240,6 +241,11 @@ class PPOSettings(Settings):
     """Episodes over which the adaptive controller acts."""
     kl_budget: PositiveFloat | None = None
     """Reference KL (nats a response) at which PPO stops; none means no budget."""
+    advantage_estimator: Literal["gae", "rloo", "grpo", "reinforce"] = "gae"
+    """How rewards become advantages. `gae`: generalized advantage estimation, with a critic. The others have no critic;
+    every token of a response gets its whole return (score minus KL penalty) less a baseline: `rloo` the mean return of
+    the other responses to the prompt; `grpo` that of all responses to the prompt, divided by their standard deviation;
+    `reinforce` the mean return of the rollout. `rloo` and `grpo` need responses_per_prompt of at least 2."""
     discount: Share = 1.0
     """γ."""
     gae_lambda: Share = 0.95
@@ -272,7 +278,7 @@ class PPOSettings(Settings):
     rescale_token_rewards: bool = False
     """Divide token rewards by their standard deviation, keeping their mean. Off: it adds an incentive for length."""
     standardise_advantages: bool = True
-    """Advantages of each rollout to mean 0 and standard deviation 1, over real tokens."""
+    """Advantages of each rollout to mean 0 and standard deviation 1, over real tokens; with a critic only."""
     missing_eos_penalty: NonNegative = 1.0
     """Subtracted from the score of a response without end-of-sequence token, in the unit of kl_coefficient (under
     `batch` and `raw`, in the scorer's own unit)."""
@@ -287,6 +293,11 @@ class PPOSettings(Settings):
     """AdamW and its schedule."""
     scorer: ScorerSettings = ScorerSettings()
     """Who scores: the reward model, or another in its place."""
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic is trained."""
+        return self.advantage_estimator in WITH_CRITIC
 
     @model_validator(mode="before")
     @classmethod
@@ -303,8 +314,9 @@ class PPOSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _critic_fits(self) -> "PPOSettings":
-        if problem := critic_conflict(self):
+    def _estimator_and_critic_fit(self) -> "PPOSettings":
+        sizes = {"responses_per_prompt": self.responses_per_prompt, "batch_size": self.batch_size}
+        if problem := estimator_problem(self.advantage_estimator, **sizes) or critic_conflict(self):
             raise ValueError(problem)
         return self
 
@@ -446,6 +458,11 @@ class RunSettings(Settings):
         for arm in self.arms:
             self.ppo_of(arm)
         return self
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic is trained, in the main run or in an arm."""
+        return any(self.ppo_of(arm).has_critic for arm in (None, *self.arms))
 
     def ppo_of(self, arm: str | None) -> PPOSettings:
         """The PPO settings of an arm (None for the main run): its differences laid over ``ppo``."""
