@@ -4,7 +4,8 @@ from triphase.monitoring.declaration import Condition, Metric
 
 _UPDATES = "response tokens of a minibatch, then the updates of the iteration"
 _RESPONSE_TOKENS = "response tokens of the rollout"
-_RETURNS_VARY = Condition("where Var(returns) > 0", certain=False)
+_CRITIC = Condition("where ppo.advantage_estimator is gae", lambda run: run.ppo.has_critic)
+_RETURNS_VARY = Condition(f"{_CRITIC.words} and Var(returns) > 0", _CRITIC.allows, certain=False)
 _GUARDED = Condition("where guards.on_alarm is stop or rollback", lambda run: run.guards.on_alarm != "continue")
 
 PPO_UPDATE_METRICS = (
@@ -54,6 +55,7 @@ PPO_UPDATE_METRICS = (
         _UPDATES,
         "falls, then levels off",
         better="lower",
+        when=_CRITIC,
     ),
     Metric(
         "ppo/gradient_norm",
@@ -73,7 +75,7 @@ PPO_UPDATE_METRICS = (
     Metric(
         "ppo/mean_return",
         "score as used",
-        "Â_t + V(s_t), what the critic is fitted to",
+        "Â_t + V(s_t), what the critic is fitted to; without a critic the whole return of the response",
         _RESPONSE_TOKENS,
         "under raw it rises with the score; else it stays around −coefficient·KL, since scores are centered",
     ),
