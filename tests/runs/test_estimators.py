@@ -46,8 +46,10 @@ def rloo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_kind_has_its_line_in_the_results(four: Path) -> None:
     run = four / "runs" / "small"
-    summary, page = (run / "summary.json").read_text(), (run / "report.html").read_text()
-    assert [kind for kind in ARMS if f'"{kind}"' not in summary or kind not in page] == []
+    samples, page = (run / "evaluation" / "samples.jsonl").read_text(), (run / "report.html").read_text()
+    rows = [json.loads(line) for line in samples.splitlines()]
+    assert {f"arm:{kind}" for kind in ARMS} < {row["policy"] for row in rows}
+    assert [kind for kind in ARMS if kind not in page] == []
     finals = {str(file) for kind in ARMS for file in files_of(run / "arms" / kind / "final", "*.safetensors")}
     assert finals == {"adapter_model.safetensors"}
     assert "value_head.safetensors" in files_of(run / "ppo" / "final", "*")
