@@ -20,6 +20,7 @@ from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import advantages_of
 from triphase.settings.loading import settings_from_text
 from triphase.settings.schema import PPOSettings
+from triphase.training.loop import LoopOptions, run_loop
 
 every_kind = pytest.mark.parametrize("kind", ESTIMATORS)
 without_critic = pytest.mark.parametrize("kind", [kind for kind in ESTIMATORS if kind != "gae"])
@@ -81,7 +82,7 @@ def one_iteration(kind: str, monkeypatch: pytest.MonkeyPatch) -> tuple[PPOPhase,
 
     monkeypatch.setattr(ppo_module, "advantages_of", watched)
     ppo = phase(chosen(kind))
-    return ppo, ppo.iterate(0), calls
+    return ppo, ppo.advance(0), calls
 
 
 @every_kind
@@ -125,16 +126,16 @@ def test_with_gae_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def fitted(folder: Path, kind: str, lines: Lines, *, until: int = 3) -> PPOPhase:
     """A phase of three iterations, killed before the iteration ``until``."""
     ppo = phase(chosen(kind))
-    whole = ppo.iterate
+    whole = ppo.advance
 
     def killed(iteration: int) -> dict[str, float]:
         if iteration >= until:
             raise KeyboardInterrupt
         return whole(iteration)
 
-    ppo.iterate = killed  # type: ignore[method-assign]
+    ppo.advance = killed  # type: ignore[method-assign]
     with suppress(KeyboardInterrupt):
-        ppo.fit(folder, emit=lines, keep=2)
+        run_loop(ppo, LoopOptions(folder, lines, keep=2))
     return ppo
 
 

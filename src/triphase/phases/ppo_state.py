@@ -16,7 +16,7 @@ class PPOState(PhaseState):
         kl_coefficient: the coefficient of the next iteration.
         rollbacks: the iterations at which an alarm sent PPO back.
         score_scale: the unit of the run's scores; None before the first rollout.
-        advantage_estimator: whose checkpoint this is; None for the default, as in checkpoints from before there was one.
+        advantage_estimator: whose checkpoint this is; None for the default, as in old checkpoints.
     """
 
     kl_coefficient: float = 0.0
