@@ -40,7 +40,7 @@ class HeldOut:
             raise RunError(f"{path}: needs evaluation.gold and sft.method: lora; use the run of `triphase demo`")
         self.count = count
         self.shared = self.run.model()
-        load_reward_model(self.shared, self.run.part("reward", "final"))
+        load_reward_model(self.shared, self.run.artifact("reward"))
         self.prompts = self.run.prompts("heldout")[: self.run.settings.evaluation.max_prompts]
 
     def judge(self, state: dict[str, Tensor] | None) -> Row:

@@ -59,7 +59,7 @@ def phase_of(job: dict[str, Any]) -> PPOPhase:
     torch.set_num_threads(run.settings.threads or len(os.sched_getaffinity(0)))
     settings = run.settings.ppo.model_copy(update={"iterations": job["iterations"]})
     shared, prompts = run.model(), run.prompts("train")
-    load_reward_model(shared, run.part("reward", "final"))
+    load_reward_model(shared, run.artifact("reward"))
     limit, room = model.max_length, settings.max_response_tokens
     return PPOPhase(
         shared,

@@ -134,8 +134,8 @@ def peer_job(options: argparse.Namespace, judge: HeldOut, seed: int, dtype: str)
     samples = checked_samples(judge)
     return {
         "base": str(model_directory(base)) if base.startswith(PREFIX) else base,
-        "sft": str(run.part("sft", "final").resolve()),
-        "reward": str(run.part("reward", "final").resolve()),
+        "sft": str(run.artifact("sft").resolve()),
+        "reward": str(run.artifact("reward").resolve()),
         "score_bias": judge.shared.score_head.linear.bias.detach().item(),
         "end_id": template.end_id,
         "pad_id": template.pad_id,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from triphase.cli.main import main
-from triphase.training.checkpoint import find_damage
+from triphase.training.sealed import find_damage
 
 FAST = ["--ppo.iterations", "25", "--evaluation.samples-per-prompt", "4"]
 

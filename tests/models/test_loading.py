@@ -269,7 +269,7 @@ def test_a_damaged_directory_ends_in_one_line(damaged: Path, damage: Callable[[P
         ("loop", "is a link that leads to nothing"),
         ("a\0b", "there is no directory"),
         ("organization/model", "there is no directory of that name here, and a hub id needs the network once"),
-        ("nopes/run", "is the directory of a run; name its `sft/final`"),
+        ("nopes/run", "is the directory of a run; name the `final` directory"),
     ],
 )
 def test_the_cause_of_a_wrong_name_is_told(here: Path, name: str, told: str) -> None:

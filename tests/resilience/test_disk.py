@@ -23,7 +23,7 @@ from triphase.runs import pipeline
 from triphase.runs.session import prepare
 from triphase.settings.schema import RunSettings
 from triphase.store import open_store
-from triphase.training.checkpoint import find_damage
+from triphase.training.sealed import find_damage
 
 FULL = "the disk is full; free some space, then give the same command again"
 # What a run writes, in its order, and the name that the error must say.

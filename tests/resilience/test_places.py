@@ -14,7 +14,7 @@ from triphase.monitoring.samples import SampleLog
 from triphase.records.files import append_json_lines, write_atomically
 from triphase.runs import pipeline
 from triphase.settings.loading import settings_from_text
-from triphase.training.checkpoint import find_damage, write_directory
+from triphase.training.sealed import find_damage, write_directory
 
 CLIMBING = ["../../../outside", "/tmp/outside-of-the-run", "..", ".", "~/x", "a/../../../../outside", "c:\\x",
             "%2e%2e%2foutside", "name\u202eeman", "CON", "-rf", "$(touch outside)",

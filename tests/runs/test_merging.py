@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from triphase.runs import pipeline
 from triphase.runs.merging import merge_policy
 from triphase.runs.opening import open_policy
-from triphase.training.checkpoint import find_damage
+from triphase.training.sealed import find_damage
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from triphase.batches.padding import pad_batch
 from triphase.errors import ModelError, RunError
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.training.artifacts import is_whole
 from triphase.training.finals import (
-    is_whole,
     load_policy,
     load_reward_model,
     save_policy,

@@ -12,6 +12,7 @@ from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import RunError
 from triphase.labeling.work import audit, item_plan
 from triphase.labeling.work.invitations import OPERATOR
+from triphase.training.artifacts import REWARD, has_left
 
 
 def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None:
@@ -26,7 +27,7 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
     if not reward_runs and not Path(run_or_store).is_dir():
         raise RunError(f"{run_or_store}: is no run; name those whose reward models score: label score STORE RUN")
     for path in wanted:
-        if not (require_run(path) / "reward" / "final").is_dir():
+        if not has_left(require_run(path), REWARD):
             raise RunError(f"{path}: has no reward model yet; run `triphase reward` with its configuration first")
     names = [path.resolve().name for path in wanted]
     if len(set(names)) < len(names):

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from triphase.datacheck.demands import needs_reward_model
 from triphase.settings.loading import load_settings
+from triphase.training.artifacts import PPO, REWARD, SFT, has_left
 
 REPORT, SUMMARY = "report.html", "summary.json"
 
@@ -46,13 +47,13 @@ def print_place(run: Path | None) -> None:
 
 def next_command(run: Path) -> str:
     """The command that carries the run on from where it stands; after the last step, the one to try it out."""
-    if not (run / "sft" / "final").is_dir():
+    if not has_left(run, SFT):
         return f"triphase sft {run}"
     settings = load_settings(run)
-    if needs_reward_model(settings) and not (run / "reward" / "final").is_dir():
+    if needs_reward_model(settings) and not has_left(run, REWARD):
         people = settings.labeling.source == "people"
         return f"triphase label serve {run}   (then: triphase reward {run})" if people else f"triphase reward {run}"
-    if not (run / "ppo" / "final").is_dir():
+    if not has_left(run, PPO):
         return f"triphase ppo {run}"
     if not (run / REPORT).is_file():
         return f"triphase evaluate {run}"

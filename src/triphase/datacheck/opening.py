@@ -8,6 +8,7 @@ from triphase.models.chain import base_of, is_adapter
 from triphase.models.files import check_files
 from triphase.models.places import directory_of
 from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.training.artifacts import runs_around
 
 
 def place_of(name: str, adapter: Path | None = None) -> str:
@@ -19,7 +20,7 @@ def place_of(name: str, adapter: Path | None = None) -> str:
         SettingsError: there is no embedded model of that name.
     """
     if adapter is not None:
-        for folder in adapter.resolve().parents[1:3]:  # of runs/NAME/sft/final, and of runs/NAME/arms/ARM/final
+        for folder in runs_around(adapter):
             own = _model_of_run(folder / RUN_CONFIG)
             # Adapters name a directory as it was seen from where the run was made.
             if own is not None and (name == public_name(own)[0] or own.endswith(f"/{name}")):

@@ -158,8 +158,8 @@ def _check_sizes(directory: Path, config: dict[str, Any], numbers: list[int]) ->
 def _no_config(directory: Path) -> str:
     if (directory / "config.yaml").is_file():
         return (
-            f"{directory} is the directory of a run; name its `sft/final` or `ppo/final`, or what `triphase export` "
-            "made of it"
+            f"{directory} is the directory of a run; name the `final` directory of one of its phases, or what "
+            "`triphase export` made of it"
         )
     inside = sorted(str(path.parent) for name in (CONFIG, ADAPTER_CONFIG) for path in directory.glob(f"*/{name}"))
     hint = f"; did you mean {inside[0]}?" if inside else "; name the directory that the model was saved to"

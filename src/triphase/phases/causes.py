@@ -3,6 +3,7 @@
 import torch
 
 from triphase.phases.experience import Experience
+from triphase.training.artifacts import REWARD, SFT, name_of
 
 
 def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str:
@@ -15,8 +16,8 @@ def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str
     broken = experience.nonfinite
     if "reference_logprobs" in broken or ("logprobs" in broken and not updates):
         return (
-            "The frozen weights themselves give it: set model.dtype: float32, and look at sft/final (its phase can be "
-            "run again) or at records of odd text"
+            f"The frozen weights themselves give it: set model.dtype: float32, and look at {name_of(SFT)} (its phase "
+            "can be run again) or at records of odd text"
         )
     if broken == ("scores",):
         wrong = ~torch.isfinite(experience.scores)
@@ -28,6 +29,6 @@ def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str
             )
         return (
             f"The reward model gave it for {count} of {total} responses, and the policy did not: set model.dtype: "
-            "float32, or train the reward model again (remove reward/final)"
+            f"float32, or train the reward model again (remove {name_of(REWARD)})"
         )
     return "Lower ppo.optimizer.learning_rate, set model.dtype: float32, or look for odd records in these batches"

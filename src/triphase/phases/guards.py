@@ -15,8 +15,9 @@ from triphase.monitoring.glossary import METRICS
 from triphase.monitoring.signs import gold_peak
 from triphase.phases.ppo_state import PPOState
 from triphase.settings.schema import GuardSettings
-from triphase.training.checkpoint import find_damage, kept_steps, load_checkpoint
+from triphase.training.checkpoint import kept_steps, load_checkpoint
 from triphase.training.loop import Judged
+from triphase.training.sealed import find_damage
 from triphase.training.state import TrainingState
 
 _log = logging.getLogger(__name__)

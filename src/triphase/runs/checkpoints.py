@@ -5,7 +5,8 @@ from pathlib import Path
 from triphase.errors import RunError
 from triphase.models.critics import CRITIC
 from triphase.models.roles import POLICY, SharedModel
-from triphase.training.checkpoint import find_damage, kept_steps, load_checkpoint
+from triphase.training.checkpoint import kept_steps, load_checkpoint
+from triphase.training.sealed import find_damage
 
 _PREFIX, _HEAD, _CRITIC = "parameter.", "parameter.value_head.", f"parameter.{CRITIC}."
 

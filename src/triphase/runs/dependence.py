@@ -5,11 +5,20 @@ was repaired before anything was trained on it.
 """
 
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from triphase.training.artifacts import place_of
+
 SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
+# What may differ between two starts of one run: it changes no result.
+FREE = ("name", "output", "threads", "model.recompute_activations", "reward.require_better_than_chance")
+# These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
+BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
+# Where a server is and how it is asked may differ too; whether there is one may not, nor what else scores.
+_SERVERS = ("rollouts", "scorer")
+_SCORER = ("kind", "function", "options")
 _ON_PROMPTS = (SAMPLING, LABELING, REWARD, PPO, EVALUATION)
 _ALL = (SFT, *_ON_PROMPTS)
 
@@ -36,7 +45,7 @@ _READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def begun_phases(run: Path, arms: Collection[str]) -> list[str]:
     """The phases of a run that have left something to go on from, in their order; an arm is `arms/NAME`."""
-    trained = [phase for phase in (SFT, REWARD, PPO, *(f"arms/{arm}" for arm in arms)) if _has_trained(run / phase)]
+    trained = [phase for phase in (SFT, REWARD, PPO, *(f"arms/{arm}" for arm in arms)) if _has_trained(run, phase)]
     found = {
         SAMPLING: _holds_prompts(run / "labels.sqlite"),
         LABELING: (run / "labelling.json").exists(),
@@ -65,9 +74,36 @@ def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     return next((phases for prefix, phases in _READ_BY if key == prefix or key.startswith(f"{prefix}.")), _ALL)
 
 
-def _has_trained(phase: Path) -> bool:
-    checkpoints = phase / "checkpoints"
-    return (phase / "final").exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
+def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by dotted name that a phase reads, as far as they decide what it leaves; an arm reads its own."""
+    flat = dict(_flat(settings))
+    return {
+        key: value
+        for key, value in flat.items()
+        if key not in FREE
+        and key.rpartition(".")[2] not in BOUNDS
+        and not is_way_to_server(key)
+        and dependent(key, (phase,), settings) is not None
+    }
+
+
+def is_way_to_server(key: str) -> bool:
+    """Whether a setting says where a server is or how it is asked."""
+    section, _, name = key.rpartition(".")
+    return section.rpartition(".")[2] in _SERVERS and name not in _SCORER
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _has_trained(run: Path, phase: str) -> bool:
+    checkpoints = run / phase / "checkpoints"
+    return place_of(run, phase).exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
 
 
 def _holds_prompts(store: Path) -> bool:

@@ -30,18 +30,11 @@ from triphase.records.files import (
     write_json,
 )
 from triphase.reports.shapes import problem_of
-from triphase.runs.dependence import begun_phases, dependent
+from triphase.runs.dependence import BOUNDS, FREE, begun_phases, dependent, is_way_to_server
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.settings.loading import expanded
 from triphase.settings.schema import RunSettings
 
-# What may differ between two starts of one run: it changes no result.
-_FREE = ("name", "output", "threads", "model.recompute_activations", "reward.require_better_than_chance")
-# These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
-_BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
-# Where a server is and how it is asked may differ too; whether there is one may not, nor what else scores.
-_SERVERS = ("rollouts", "scorer")
-_SCORER = ("kind", "function", "options")
 TIMINGS = "timings.json"
 _log = logging.getLogger(__name__)
 
@@ -124,9 +117,9 @@ class RunDirectory:
         """
         changed = False
         for key, old, new in _differences(kept, wanted):
-            if key in _FREE:
+            if key in FREE:
                 continue
-            if key == "sampling.batch_size" or key.rpartition(".")[2] in _BOUNDS:
+            if key == "sampling.batch_size" or key.rpartition(".")[2] in BOUNDS:
                 self.notes.append(f"{key} was {old!r} when this run was begun and is {new!r} now: rounding may differ")
                 continue
             phase = None if _is_of_a_server(key, old, new) else dependent(key, begun, kept)
@@ -264,9 +257,8 @@ def _differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str
 
 
 def _is_of_a_server(key: str, old: Any, new: Any) -> bool:
-    section, _, name = key.rpartition(".")
-    moved = not name.startswith("address") or (bool(old) and bool(new))
-    return section.rpartition(".")[2] in _SERVERS and name not in _SCORER and moved
+    moved = not key.rpartition(".")[2].startswith("address") or (bool(old) and bool(new))
+    return is_way_to_server(key) and moved
 
 
 def _completed(kept: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import Encoded
-from triphase.training.finals import is_whole, load_policy
+from triphase.training.artifacts import PPO, REWARD, SFT, is_whole, ppo_phase
+from triphase.training.finals import load_policy
 
 AT = "ppo@"
 """How the policy of one iteration of PPO is called: `ppo@12`."""
@@ -52,8 +53,8 @@ def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
         require_checkpoint(run.path, checkpoint)
     rows = _kept_rows(run)
     done = {row["policy"] for row in rows}
-    wanted = {"sft": run.part("sft", "final"), "ppo": run.part("ppo", "final")}
-    wanted |= {f"arm:{arm}": run.part("arms", arm, "final") for arm in run.settings.arms}
+    wanted = {phase: run.artifact(phase) for phase in (SFT, PPO)}
+    wanted |= {f"arm:{arm}": run.artifact(ppo_phase(arm)) for arm in run.settings.arms}
     if checkpoint is not None:
         wanted[f"{AT}{checkpoint}"] = run.part("ppo", "checkpoints", f"{checkpoint:06d}")
     wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_whole(final)}
@@ -140,7 +141,7 @@ def _scores(run: Run, shared: "SharedModel", found: Sequence[Sampled], judge: PP
 
     None for a response to which it gives no score, and in place of all where the reward model that it needs is absent.
     """
-    if kind_of(judge.scorer).needs_reward_model and not is_whole(run.part("reward", "final")):
+    if kind_of(judge.scorer).needs_reward_model and not is_whole(run.artifact(REWARD)):
         return None
     answers = [
         Answer(prompt, response.text, response.finished, sample)

@@ -12,7 +12,8 @@ from triphase.runs.directory import RunDirectory
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
-from triphase.training.finals import is_whole, load_policy
+from triphase.training.artifacts import PPO, SFT, is_whole
+from triphase.training.finals import load_policy
 from triphase.training.stopping import StopRequest
 
 
@@ -35,14 +36,14 @@ def open_policy(path: Path, checkpoint: int | None = None) -> tuple[SharedModel,
     if checkpoint is not None:
         require_checkpoint(path, checkpoint)
     settings = run.settings
-    if not is_whole(path / "sft" / "final"):
+    if not is_whole(run.artifact(SFT)):
         raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")
     shared = run.model()
     if checkpoint is not None:
         load_policy_at(shared, path, checkpoint)
         return shared, POLICY, settings
-    if is_whole(path / "ppo" / "final"):
-        load_policy(shared, POLICY, path / "ppo" / "final")
+    if is_whole(run.artifact(PPO)):
+        load_policy(shared, POLICY, run.artifact(PPO))
         return shared, POLICY, settings
     return shared, REFERENCE if settings.sft.method == "lora" else None, settings
 

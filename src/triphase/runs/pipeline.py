@@ -44,7 +44,8 @@ from triphase.runs.session import Run, as_split
 from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.schema import PPOSettings
 from triphase.tokens.encoding import encode_groups, encode_prompt
-from triphase.training.finals import is_whole, save_policy, save_reward_model, save_whole_model
+from triphase.training.artifacts import REWARD, SFT, is_whole, ppo_phase
+from triphase.training.finals import save_policy, save_reward_model, save_whole_model
 from triphase.training.loop import CHECKPOINTS, LoopOptions, run_loop
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def run_all(run: Run) -> None:
 def run_sft(run: Run) -> None:
     """Phase 1: the reference policy, by supervised fine-tuning on the mixture of demonstrations."""
 
-    final, settings = run.part("sft", "final"), run.settings
+    final, settings = run.artifact(SFT), run.settings
     if is_whole(final):
         return
     with run.directory.timed("sft"):
@@ -92,10 +93,10 @@ def run_sft(run: Run) -> None:
         with _kept(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as options:
             run_loop(phase, options)
         if settings.sft.method == "full":
-            save_whole_model(shared, final)
+            save_whole_model(shared, final, run.made_by(SFT))
             run.forget_model()
         else:
-            save_policy(shared, REFERENCE, final, with_value_head=False)
+            save_policy(shared, REFERENCE, final, with_value_head=False, made_by=run.made_by(SFT))
         run.data.forget_demonstrations()
 
 
@@ -156,7 +157,7 @@ def run_labeling(run: Run) -> None:
 def run_reward(run: Run) -> None:
     """Phase 2: the reward model on the rankings of training prompts, measured on those of held-out prompts."""
 
-    final, settings = run.part("reward", "final"), run.settings
+    final, settings = run.artifact(REWARD), run.settings
     set_refused_aside(run)
     if is_whole(final):
         return
@@ -186,29 +187,29 @@ def run_reward(run: Run) -> None:
         write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
         write_json(run.part("reward", "head.json"), phase.head_summary())
         write_json(run.part("reward", "calibration.json"), asdict(calibration))
-        save_reward_model(shared, final, asdict(calibration))
+        save_reward_model(shared, final, asdict(calibration), run.made_by(REWARD))
 
 
 def run_ppo(run: Run, arm: str | None = None) -> None:
     """Phase 3: PPO from the reference policy against the reward model; an arm is a run of its own."""
 
-    names = ("ppo",) if arm is None else ("arms", arm)
-    final, settings = run.part(*names, "final"), run.settings.ppo_of(arm)
+    phase_name = ppo_phase(arm)
+    final, settings = run.artifact(phase_name), run.settings.ppo_of(arm)
     if is_whole(final):
         return
-    with run.directory.timed("/".join(names)):
+    with run.directory.timed(phase_name):
         shared, prompts = run.model(), run.prompts("train")
         if kind_of(settings.scorer).needs_reward_model:
             require_reward_model(run)
         limit, room = run.settings.model.max_length, settings.max_response_tokens
-        log = SampleLog(run.part(*names, "samples.jsonl"))
+        log = SampleLog(run.part(phase_name, "samples.jsonl"))
         title = "PPO" if arm is None else f"PPO ({arm})"
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
-        guard = _guard(run, run.part(*names), settings)
+        guard = _guard(run, run.part(phase_name), settings)
         with (
             scorer_of(run, settings) as scorer,
-            generator_of(run, shared, settings.batch_size, run.part(*names, "serving")) as generator,
-            _kept(run, "/".join(names), title, settings.iterations, shown=shown) as options,
+            generator_of(run, shared, settings.batch_size, run.part(phase_name, "serving")) as generator,
+            _kept(run, phase_name, title, settings.iterations, shown=shown) as options,
         ):
             phase = PPOPhase(
                 shared,
@@ -225,7 +226,9 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
             # An iteration is long: one checkpoint each, and as many as the guard may go back to.
             keep = max(options.keep, guard.keep)
             run_loop(phase, replace(options, every=1, keep=keep, save_start=guard.keep > 0))
-        save_policy(shared, POLICY, final, with_value_head=settings.has_critic)
+        save_policy(
+            shared, POLICY, final, with_value_head=settings.has_critic, made_by=run.made_by(phase_name)
+        )
         shared.adapters.remove(CRITIC)
 
 

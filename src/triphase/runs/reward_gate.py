@@ -16,8 +16,8 @@ from triphase.records.files import write_json
 from triphase.reports.chance import ChanceVerdict, chance_verdict
 from triphase.reports.contents import read_pairs
 from triphase.runs.session import Run
+from triphase.training.artifacts import REWARD, is_whole
 from triphase.training.checkpoint import kept_steps
-from triphase.training.finals import is_whole
 
 FILE_NAME = "verdict.json"
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def require_reward_model(run: Run) -> None:
         RunError: the reward phase has not been run.
         RewardModelRefused: held-out comparisons do not show that it is better, and the settings require it.
     """
-    final = run.part("reward", "final")
+    final = run.artifact(REWARD)
     if not is_whole(final):
         raise RunError(f"{final} is not there yet; run `triphase reward` with this configuration first")
     lines = run.part("reward", "heldout.jsonl")

@@ -7,6 +7,7 @@ from triphase.rewards.registry import opened
 from triphase.rewards.types import Scorer, ScorerContext
 from triphase.runs.session import Run
 from triphase.settings.schema import PPOSettings
+from triphase.training.artifacts import REWARD
 from triphase.training.finals import load_reward_model
 
 
@@ -19,7 +20,7 @@ def scorer_of(run: Run, settings: PPOSettings) -> AbstractContextManager[Scorer]
 
     def reward_model() -> SharedModel:
         shared = run.model()
-        load_reward_model(shared, run.part("reward", "final"))
+        load_reward_model(shared, run.artifact(REWARD))
         return shared
 
     return opened(

@@ -22,11 +22,14 @@ from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
 from triphase.records.types import Demonstration, Prompt
 from triphase.runs.checked_score import CheckedScore
+from triphase.runs.dependence import settings_of
 from triphase.runs.directory import RunDirectory
 from triphase.runs.store_contents import require_contents
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.store import Store, open_store
-from triphase.training.finals import is_whole, load_policy
+from triphase.training.artifacts import REWARD, SFT, fingerprint_of, is_whole, ppo_phase
+from triphase.training.artifacts import place_of as place_of_artifact
+from triphase.training.finals import load_policy
 from triphase.training.stopping import Stopped, StopRequest
 
 
@@ -72,18 +75,27 @@ class Run:
         """A place inside the run directory."""
         return self.path.joinpath(*names)
 
+    def artifact(self, phase: str) -> Path:
+        """The directory of what a phase leaves."""
+        return place_of_artifact(self.path, phase)
+
+    def made_by(self, phase: str) -> str:
+        """The fingerprint of the settings that a phase of this run reads."""
+        return fingerprint_of(settings_of(phase, self.directory.settings.model_dump(mode="json")))
+
     def is_done(self, step: str) -> bool:
         """Whether a step of the pipeline is finished, with all that it was for."""
 
-        finals = {name: self.part(name, "final") for name in ("sft", "reward", "ppo")}
-        arms = [self.part("arms", arm, "final") for arm in self.settings.arms]
+        ppo = [ppo_phase(arm) for arm in (None, *self.settings.arms)]
         match step:
             case "sft":
-                return is_whole(finals["sft"])
+                return is_whole(self.artifact(SFT))
             case "sampling" | "labelling" | "reward":
-                return is_whole(finals["reward"]) or (self.is_done("ppo") and not needs_reward_model(self.settings))
+                return is_whole(self.artifact(REWARD)) or (
+                    self.is_done("ppo") and not needs_reward_model(self.settings)
+                )
             case "ppo":
-                return all(is_whole(final) for final in (finals["ppo"], *arms))
+                return all(is_whole(self.artifact(phase)) for phase in ppo)
         return self.is_done("ppo") and self.part("evaluation", "samples.jsonl").is_file()
 
     def count_rankings(self) -> int:
@@ -132,7 +144,7 @@ class Run:
             RunError: phase 1 has not been run.
         """
 
-        final = self.part("sft", "final")
+        final = self.artifact(SFT)
         if not is_whole(final):
             raise RunError(f"{final} is not there yet; run `triphase sft` with this configuration first")
         if self._shared is None:

@@ -7,6 +7,7 @@ from triphase.records.types import Prompt, Response
 from triphase.rewards.model import score_samples
 from triphase.runs.opening import open_run
 from triphase.tokens.encoding import Encoded, encode_prompt
+from triphase.training.artifacts import REWARD
 from triphase.training.finals import load_reward_model
 
 
@@ -22,7 +23,7 @@ def scores_by(path: Path, given: Sequence[tuple[Prompt, Response]]) -> dict[str,
         return {}
     run = open_run(path)
     shared = run.model()
-    load_reward_model(shared, run.part("reward", "final"))
+    load_reward_model(shared, run.artifact(REWARD))
     template, limit = shared.template, run.settings.model.max_length
     ids: list[str] = []
     samples: list[Encoded] = []

@@ -20,12 +20,13 @@ from triphase.runs.provenance import day_begun, read_config, versions
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import REWARD, SFT, name_of
 from triphase.training.checkpoint import load_latest
 from triphase.training.state import FINGERPRINTED
 from triphase.training.stopping import Stopped, StopRequest
 
 _COPIED = ("labels.sqlite",)
-_LINKED = ("sft/final", "reward/final")
+_LINKED = (name_of(SFT), name_of(REWARD))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ and the one before it is used.
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from triphase.errors import RunError
-from triphase.records.files import atomic_directory, fingerprint, remove_directory
+from triphase.records.files import remove_directory
+from triphase.training.sealed import find_damage, read_manifest, write_directory
 
 FORMAT = 1
-_MANIFEST = "manifest.json"
 _log = logging.getLogger(__name__)
 
 
@@ -89,7 +88,7 @@ def load_checkpoint(parent: Path, step: int) -> Checkpoint:
     problem = find_damage(path)
     if problem is not None:
         raise RunError(f"checkpoint {path} is damaged ({problem}); remove it, and an earlier one is used")
-    written = json.loads((path / _MANIFEST).read_text()).get("format")
+    written = read_manifest(path).get("format")
     if written != FORMAT:
         raise RunError(
             f"{path} was written in format {written}, this version reads format {FORMAT}; continue with the version "
@@ -104,49 +103,3 @@ def kept_steps(parent: Path) -> list[int]:
     if not parent.is_dir():
         return []
     return sorted(int(path.name) for path in parent.iterdir() if path.name.isdigit())
-
-
-@contextmanager
-def sealed_directory(target: Path, **facts: Any) -> Iterator[Path]:
-    """A directory to fill that takes the place of ``target`` at the end, all or nothing, with a manifest of its sums.
-
-    Raises:
-        RunError: the disk is full or cannot be written; what was there before stays.
-    """
-    with atomic_directory(target) as aside:
-        yield aside
-        paths = sorted(path for path in aside.rglob("*") if path.is_file())
-        sums = {str(path.relative_to(aside)): fingerprint(path) for path in paths}
-        manifest = json.dumps({**facts, "sha256": sums}, indent=1, sort_keys=True)
-        (aside / _MANIFEST).write_text(manifest, encoding="utf-8")
-        mode = (
-            (aside / _MANIFEST).stat().st_mode
-        )  # the umask's; some libraries write files that are for the owner alone
-        for path in paths:
-            path.chmod(mode)
-
-
-def write_directory(target: Path, files: Mapping[str, bytes], **facts: Any) -> None:
-    """Write files into a `sealed_directory`."""
-    with sealed_directory(target, **facts) as aside:
-        for name, content in files.items():
-            (aside / name).parent.mkdir(exist_ok=True)
-            (aside / name).write_bytes(content)
-
-
-def find_damage(path: Path) -> str | None:
-    """What is wrong with a directory that `write_directory` wrote; None where it is whole."""
-    try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-        for name, expected in manifest["sha256"].items():
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                return f"{_MANIFEST} names {name}, which is outside"
-            if not (path / name).is_file():
-                return f"{name} is missing"
-            if fingerprint(path / name) != expected:
-                return f"the sum of {name} differs"
-    except FileNotFoundError:
-        return f"{_MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{_MANIFEST} cannot be read: {error}"
-    return None

@@ -15,16 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from triphase.errors import RunError
 from triphase.models.roles import REWARD, SharedModel
 from triphase.records.files import disk_errors
 from triphase.records.types import Message
 from triphase.tokens.rendering import render
+from triphase.training.artifacts import read, write, written
 from triphase.training.cards import end_at_turn, policy_card, reward_card, whole_card
-from triphase.training.checkpoint import find_damage, sealed_directory, write_directory
 
 CRITIC_FILE = "critic.safetensors"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -32,13 +30,13 @@ _PROBE = "triphase probe"
 _SCORE_KEY = "base_model.model.score.weight"
 
 
-def is_whole(directory: Path) -> bool:
-    """Whether a final directory is there and undamaged."""
-    return directory.is_dir() and find_damage(directory) is None
+def save_policy(
+    shared: SharedModel, adapter: str, directory: Path, *, with_value_head: bool, made_by: str | None = None
+) -> None:
+    """Write an adapter as peft reads it; beside it, where peft does not look, the critic: head, and adapter if any.
 
-
-def save_policy(shared: SharedModel, adapter: str, directory: Path, *, with_value_head: bool) -> None:
-    """Write an adapter as peft reads it; beside it, where peft does not look, the critic: head, and adapter if any."""
+    ``made_by`` is the fingerprint of the settings of its phase.
+    """
     base = portable_name(shared.base_name)
     files = _adapter_files(shared, shared.adapters.state(adapter), base, shared.template.tokenizer, task="CAUSAL_LM")
     files["generation_config.json"] = generation_config(shared).to_json_string().encode()
@@ -47,7 +45,7 @@ def save_policy(shared: SharedModel, adapter: str, directory: Path, *, with_valu
         files["value_head.safetensors"] = _bytes(dict(shared.value_head.linear.state_dict()))
         if critic := shared.critic.parameters():
             files[CRITIC_FILE] = _bytes({name: value.data for name, value in critic.items()})
-    write_directory(directory, files)
+    write(directory, files, made_by)
 
 
 def load_policy(shared: SharedModel, adapter: str, directory: Path) -> None:
@@ -61,7 +59,9 @@ def load_policy(shared: SharedModel, adapter: str, directory: Path) -> None:
         shared.value_head.linear.load_state_dict(_tensors(directory, "value_head.safetensors"))
 
 
-def save_reward_model(shared: SharedModel, directory: Path, calibration: Mapping[str, Any]) -> None:
+def save_reward_model(
+    shared: SharedModel, directory: Path, calibration: Mapping[str, Any], made_by: str | None = None
+) -> None:
     """Write the reward adapter with its score head, and how it was calibrated."""
     state = shared.adapters.state(REWARD)
     state[_SCORE_KEY] = shared.score_head.linear.weight.detach().cpu().clone()
@@ -75,7 +75,7 @@ def save_reward_model(shared: SharedModel, directory: Path, calibration: Mapping
     }
     files["calibration.json"] = json.dumps(told, indent=1, sort_keys=True).encode()
     files["README.md"] = reward_card(shared, base, cuts=cuts).encode()
-    write_directory(directory, files)
+    write(directory, files, made_by)
 
 
 def load_reward_model(shared: SharedModel, directory: Path) -> None:
@@ -90,7 +90,7 @@ def load_reward_model(shared: SharedModel, directory: Path) -> None:
     shared.score_head.linear.load_state_dict(_tensors(directory, "score_head.safetensors"))
 
 
-def save_whole_model(shared: SharedModel, directory: Path) -> None:
+def save_whole_model(shared: SharedModel, directory: Path, made_by: str | None = None) -> None:
     """Write every weight as an ordinary checkpoint (after full fine-tuning or merging).
 
     Raises:
@@ -99,7 +99,7 @@ def save_whole_model(shared: SharedModel, directory: Path) -> None:
     from safetensors import SafetensorError
 
     shared.backbone.model.generation_config = generation_config(shared)
-    with sealed_directory(directory) as folder:
+    with written(directory, made_by) as folder:
         try:
             with shared.adapters.removed():
                 shared.backbone.model.save_pretrained(folder)
@@ -184,8 +184,5 @@ def _bytes(tensors: dict[str, Tensor]) -> bytes:
 def _tensors(directory: Path, name: str) -> dict[str, Tensor]:
     from safetensors.torch import load
 
-    problem = find_damage(directory)
-    if problem is not None:
-        raise RunError(f"{directory} cannot be used: {problem}; remove it and run its phase again")
-    found: dict[str, torch.Tensor] = load((directory / name).read_bytes())
+    found: dict[str, Tensor] = load(read(directory, name))
     return found

@@ -1,0 +1,95 @@
+"""What the phases of a run leave for others: where it is, whole or damaged, and which settings made it.
+
+The one file that knows these places, and through which such a directory is written and read. Its manifest has the sum
+of each file and the fingerprint of the settings that its phase read; one of an older version has no fingerprint, and
+opens all the same. Starts without torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.training.sealed import find_damage, read_manifest, sealed_directory
+
+SFT, REWARD, PPO, ARMS = "sft", "reward", "ppo", "arms"
+_NAME = "final"
+_MADE_BY = "settings_sha256"
+
+
+def ppo_phase(arm: str | None) -> str:
+    """The phase of a PPO run: the main one, or an arm."""
+    return PPO if arm is None else f"{ARMS}/{arm}"
+
+
+def name_of(phase: str) -> str:
+    """The place of what a phase leaves, from the run directory."""
+    return f"{phase}/{_NAME}"
+
+
+def place_of(run: Path, phase: str) -> Path:
+    """The directory of what a phase leaves."""
+    return run / name_of(phase)
+
+
+def has_left(run: Path, phase: str) -> bool:
+    """Whether a phase is finished; what it left may be damaged."""
+    return place_of(run, phase).is_dir()
+
+
+def runs_around(directory: Path) -> tuple[Path, ...]:
+    """The directories that could be the run in which a phase, or an arm, left ``directory``."""
+    return tuple(directory.resolve().parents[1:3])
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether what a phase leaves is there and undamaged."""
+    return directory.is_dir() and find_damage(directory) is None
+
+
+@contextmanager
+def written(directory: Path, made_by: str | None) -> Iterator[Path]:
+    """A directory to fill that takes the place of ``directory`` at the end, all or nothing, with the sum of each file.
+
+    ``made_by`` is the fingerprint of the settings; None for what no phase of a run leaves.
+
+    Raises:
+        RunError: the disk is full or cannot be written; what was there before stays.
+    """
+    with sealed_directory(directory, **({} if made_by is None else {_MADE_BY: made_by})) as folder:
+        yield folder
+
+
+def write(directory: Path, files: Mapping[str, bytes], made_by: str | None) -> None:
+    """Write files into a directory by `written`."""
+    with written(directory, made_by) as folder:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+
+
+def read(directory: Path, name: str) -> bytes:
+    """A file of what a phase left.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    problem = find_damage(directory)
+    if problem is not None:
+        raise RunError(f"{directory} cannot be used: {problem}; remove it and run its phase again")
+    return (directory / name).read_bytes()
+
+
+def made_by(directory: Path) -> str | None:
+    """The fingerprint of the settings that made it; None where it is of a version that kept none."""
+    found = read_manifest(directory).get(_MADE_BY)
+    return found if isinstance(found, str) else None
+
+
+def fingerprint_of(settings: Mapping[str, Any]) -> str:
+    """The fingerprint of settings by their dotted names: the same for the same values, in whatever order."""
+    plain = json.dumps(dict(settings), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(plain.encode()).hexdigest()

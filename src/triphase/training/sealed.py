@@ -1,0 +1,60 @@
+"""Directories that are there whole or not at all, with a manifest of the SHA-256 sum of each file."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from triphase.records.files import atomic_directory, fingerprint
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def sealed_directory(target: Path, **facts: Any) -> Iterator[Path]:
+    """A directory to fill that takes the place of ``target`` at the end, all or nothing, with a manifest of its sums.
+
+    Raises:
+        RunError: the disk is full or cannot be written; what was there before stays.
+    """
+    with atomic_directory(target) as aside:
+        yield aside
+        paths = sorted(path for path in aside.rglob("*") if path.is_file())
+        sums = {str(path.relative_to(aside)): fingerprint(path) for path in paths}
+        manifest = json.dumps({**facts, "sha256": sums}, indent=1, sort_keys=True)
+        (aside / MANIFEST).write_text(manifest, encoding="utf-8")
+        mode = (aside / MANIFEST).stat().st_mode  # the umask's; some libraries write files that are for the owner alone
+        for path in paths:
+            path.chmod(mode)
+
+
+def write_directory(target: Path, files: Mapping[str, bytes], **facts: Any) -> None:
+    """Write files into a `sealed_directory`."""
+    with sealed_directory(target, **facts) as aside:
+        for name, content in files.items():
+            (aside / name).parent.mkdir(exist_ok=True)
+            (aside / name).write_bytes(content)
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with a directory that `write_directory` wrote; None where it is whole."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        for name, expected in manifest["sha256"].items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                return f"{MANIFEST} names {name}, which is outside"
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if fingerprint(path / name) != expected:
+                return f"the sum of {name} differs"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+    return None
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a directory that is whole."""
+    return dict(json.loads((path / MANIFEST).read_text(encoding="utf-8")))
