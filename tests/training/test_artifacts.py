@@ -60,7 +60,7 @@ def test_the_places_are_spelled_in_one_file() -> None:
 
 def test_a_planted_place_is_found() -> None:
     planted = '"""Of sft/final."""\nx = run / "ppo" / "final"\ny = f"look at {run}/sft/final"\nz = "reward/final"\n'
-    assert spelled(planted) == [2, 3, 4]
+    assert sorted(spelled(planted)) == [2, 3, 4]
     assert spelled('"""Of sft/final."""\ndef f():\n    """Of ppo/final."""\n    return "the final norm"\n') == []
 
 
