@@ -32,6 +32,15 @@ def test_an_arm_and_the_command_line_may_use_it_too() -> None:
     assert settings_from_text(BASE, {"ppo.standardise_scores": "true"}).ppo.score_normalization == "batch"
 
 
+@pytest.mark.parametrize("value", [True, False])
+def test_advantages_are_standardized_by_the_old_spelling_too(value: bool, caplog: pytest.LogCaptureFixture) -> None:
+    settings = settings_from_text(f"{BASE}ppo: {{standardise_advantages: {str(value).lower()}}}\n")
+    assert settings.ppo.standardize_advantages is value
+    assert [record.getMessage() for record in caplog.records] == [
+        "ppo.standardise_advantages is now ppo.standardize_advantages: only the spelling changed"
+    ]
+
+
 def test_a_run_directory_of_before_opens(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "settings:\n  name: a\n  model: {name: m}\n  data: {}\n  ppo: {standardise_scores: true}\n"

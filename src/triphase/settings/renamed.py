@@ -10,7 +10,8 @@ SECTIONS = {"labelling": "labeling"}
 """Old name of a section of the settings → its new name."""
 
 # Of the section ``ppo`` and of each arm: old name → (new name, old value → new value, what to say).
-_PPO: dict[str, tuple[str, dict[Any, str], str]] = {
+_PPO: dict[str, tuple[str, dict[Any, Any], str]] = {
+    "standardise_advantages": ("standardize_advantages", {True: True, False: False}, "only the spelling changed"),
     "standardise_scores": (
         "score_normalization",
         {True: "batch", False: "raw"},
