@@ -1,9 +1,9 @@
-"""Generation beside `model.generate` of transformers: the same model, number type, prompts and lengths, in one run.
+"""Generation beside `model.generate` of transformers: the same model, dtype, prompts and lengths, in one run.
 
     python -m benchmarks.generate [--dtype float32,bfloat16] [--batch 32] [--rounds 3]
 
 32 prompts of 32 random tokens, 32 new tokens each, sampled at temperature 1. Prints a table and, last, one JSON line:
-`ratio` is our new tokens a second over theirs in the number type that is fast on this machine, `ratios` all of them.
+`ratio` is our new tokens per second over theirs in the dtype that is fast on this machine, `ratios` all of them.
 """
 
 import argparse

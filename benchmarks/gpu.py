@@ -3,8 +3,8 @@
     python -m benchmarks.gpu [--shapes 1b,3b,8b] [--layers third,all] [--seconds 400] [--json FILE]
     python -m benchmarks.gpu --tiny          the same on a tiny shape, on any device
 
-Measured are the card's rate of products and its memory bandwidth; tokens a second of supervised fine-tuning, pairs a
-second of the reward model, new tokens a second of generation at batches of 8, 64 and 256, and an iteration of PPO
+Measured are the card's rate of products and its memory bandwidth; tokens per second of supervised fine-tuning, pairs a
+second of the reward model, new tokens per second of generation at batches of 8, 64 and 256, and an iteration of PPO
 (64 episodes of 128 + 128 tokens, two epochs). Each stands beside its floor: the operations that it must do, counted in
 the same run, at the measured rate, or for generation the bytes that each step must read at the measured bandwidth.
 Prints one table and, last, one JSON line. What does not fit into ``--seconds`` is left out, and named.
@@ -311,7 +311,7 @@ def _ppo_at(shared: SharedModel, card: Row, most: int) -> Row:
     shared.adapters.train_only(None)
     return {
         "value": seconds,
-        "unit": f"s an iteration, {most}",
+        "unit": f"s per iteration, {most}",
         "floor_share": share,
         "peak_gb": peak,
         "planned_gb": _planned_gb(shared, settings),

@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def phase_of(job: dict[str, Any]) -> PPOPhase:
-    """The run's PPO phase as `triphase ppo` makes it, with the job's seed, number type and iterations."""
+    """The run's PPO phase as `triphase ppo` makes it, with the job's seed, dtype and iterations."""
     run = open_run(Path(job["run"]))
     model = run.settings.model.model_copy(update={"dtype": job["dtype"]})
     run.settings = run.settings.model_copy(update={"model": model})

@@ -62,7 +62,7 @@ def tokenizer_of(job):
 
 
 def reward_model(job):
-    """The base with the reward adapter merged in float32, then rounded to the job's number type."""
+    """The base with the reward adapter merged in float32, then rounded to the job's dtype."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification

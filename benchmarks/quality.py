@@ -104,7 +104,7 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _dtypes(options: argparse.Namespace, settings: RunSettings) -> list[str]:
-    """Our number type, then those of the peer."""
+    """Our dtype, then those of the peer."""
     ours = options.dtype or str(choose_dtype(settings.model.dtype, choose_device("cpu"))).removeprefix("torch.")
     theirs = options.peer_dtypes or ("float32,bfloat16" if has_bfloat16("cpu") else "float32")
     return [ours, *theirs.split(",")]

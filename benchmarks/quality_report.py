@@ -20,7 +20,7 @@ COLUMNS = {
 }
 NAMES = {"triphase": "triphase", "trl": "trl 1.12"}
 Case = tuple[str, str]
-"""(side, number type)."""
+"""(side, dtype)."""
 
 
 def report(out: Path, seeds: list[int], *, target: float | None, plot: Path | None) -> Row:
@@ -47,7 +47,7 @@ def report(out: Path, seeds: list[int], *, target: float | None, plot: Path | No
 
 
 def read(out: Path, seeds: list[int]) -> dict[Case, list[Row]]:
-    """What was judged, of each side and number type, in the order of the seeds."""
+    """What was judged, of each side and dtype, in the order of the seeds."""
     names = sorted({path.parent.name.rpartition("-")[0] for path in out.glob("*-seed*/judged.json")})
     found: dict[Case, list[Row]] = {}
     for name in names:
@@ -68,7 +68,7 @@ def curve_of(start: float, run: Row) -> list[Point]:
 
 
 def table_of(judged: dict[Case, list[Row]], curves: dict[Case, list[list[Point]]]) -> Found:
-    """The end of each run, by side and number type."""
+    """The end of each run, by side and dtype."""
     return {
         (NAMES[case[0]], case[1]): [
             {
@@ -108,7 +108,7 @@ def _tell(case: Case, rows: list[Row]) -> None:
 
 
 def _figures(judged: dict[Case, list[Row]], start: float, found: dict[Case, list[Row]], ratios: dict[Case, Any]) -> Row:
-    """The peer is judged by its better number type, the one with the lower ratio."""
+    """The peer is judged by its better dtype, the one with the lower ratio."""
     known = [(ratio.value, case) for case, ratio in ratios.items() if ratio is not None]
     best = min(known)[1] if known else None
     ratio: Ratio | None = None if best is None else ratios[best]
@@ -135,7 +135,7 @@ def _figures(judged: dict[Case, list[Row]], start: float, found: dict[Case, list
 
 def draw(curves: dict[Case, list[list[Point]]], found: dict[Case, list[Row]], path: Path) -> None:
     """Smoothed gold against minutes, one line a seed, and a dot where a seed's target was reached."""
-    colours = {case: colour for case, (colour, _) in zip(curves, SERIES, strict=False)}
+    colors = {case: color for case, (color, _) in zip(curves, SERIES, strict=False)}
     ours = next(case for case in curves if case[0] == "triphase")
     described = "Held-out gold against minutes of training, one line a seed, ours and the peer's"
     with drawing("quality", described, width=620, height=340) as canvas:
@@ -144,14 +144,14 @@ def draw(curves: dict[Case, list[list[Point]]], found: dict[Case, list[Row]], pa
             for number, points in enumerate(seeds):
                 x, y = zip(*smoothed(points), strict=True)
                 label = None if number else f"{NAMES[case[0]]}, {case[1]}"
-                axes.plot(x, y, color=colours[case], linewidth=1.4, label=label)
+                axes.plot(x, y, color=colors[case], linewidth=1.4, label=label)
         for case, rows in found.items():
             dots = [
-                (row[side], row["target"], colours[of]) for row in rows for side, of in (("ours", ours), ("peer", case))
+                (row[side], row["target"], colors[of]) for row in rows for side, of in (("ours", ours), ("peer", case))
             ]
-            for minutes, target, colour in dots:
+            for minutes, target, color in dots:
                 if minutes is not None:
-                    axes.plot(minutes, target, "o", color=colour, markersize=6)
+                    axes.plot(minutes, target, "o", color=color, markersize=6)
         axes.axhline(curves[ours][0][0][1], color=MUTED, linewidth=0.8, linestyle=":", label="SFT policy")
         axes.set(xlabel="minutes of training", ylabel="held-out gold, mean of the last three")
         axes.set_xlim(left=0)

@@ -5,7 +5,7 @@
 `PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.16.0, peft and the same torch. The data are
 conversations as HH-RLHF writes them (`chosen`, `rejected`), those of under 700 characters. One pass in batches of 8
 pairs, LoRA of rank 16 on every linear map, no fit of the head beforehand. Prints a table and, last, one JSON line:
-`ratio` is ours with the top third of the layers over TRL with all layers in its better number type, in pairs a second;
+`ratio` is ours with the top third of the layers over TRL with all layers in its better dtype, in pairs per second;
 `ratio_all_layers` has all layers on both sides.
 """
 

@@ -5,7 +5,7 @@
 `PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.16.0, peft and the same torch. The data are those of
 Self-Instruct (`instruction`, `instances`). One pass in batches of 8, LoRA of rank 16 on every linear map; records of up
 to 700 characters, so that neither side cuts or refuses one. Prints a table and, last, one JSON line: `ratio` is ours
-with the top third of the layers over TRL with all layers in its better number type, in real tokens a second (prompt
+with the top third of the layers over TRL with all layers in its better dtype, in real tokens per second (prompt
 and response, no padding); `ratio_all_layers` has all layers on both sides.
 """
 

@@ -65,7 +65,7 @@ def median(rows: Sequence[Row], key: str) -> float:
 
 
 def best(found: Found, key: str, *, of: Callable[[tuple[str, ...]], bool]) -> list[Row]:
-    """The rows of the case with the highest median, among those chosen: a side may pick its better number type."""
+    """The rows of the case with the highest median, among those chosen: a side may pick its better dtype."""
     return max((rows for case, rows in found.items() if of(case)), key=lambda rows: median(rows, key))
 
 

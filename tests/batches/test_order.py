@@ -78,7 +78,7 @@ def test_no_microbatch_is_larger_than_allowed_but_a_long_sample_alone(sizes: lis
 
 
 @given(lengths, st.integers(1, 120))
-def test_neighbours_are_of_similar_length(sizes: list[int], most: int) -> None:
+def test_neighbors_are_of_similar_length(sizes: list[int], most: int) -> None:
     flat = [sizes[index] for group in microbatches(sizes, max_tokens=most) for index in group]
     assert flat == sorted(flat)
 

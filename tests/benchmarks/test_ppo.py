@@ -1,4 +1,4 @@
-"""The ratios of `benchmarks.ppo`: which side is divided by which, of which layers and number type."""
+"""The ratios of `benchmarks.ppo`: which side is divided by which, of which layers and dtype."""
 
 from benchmarks.ppo import OURS, PEER, _ratios
 from benchmarks.sides import Row

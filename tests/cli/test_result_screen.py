@@ -45,7 +45,7 @@ def test_what_is_known_is_shown() -> None:
         "labelers": "agree on 73 % of the pairs",
         "reward model": 'right on 71 % of the held-out pairs (66–76); noise ceiling 78 %; "longer wins" 55 %',
         "PPO": "preferred to SFT in 81 % (76–86); gold score 0.30 → 0.90; reward model's score +1.40",
-        "drift": "7.9 nats from the reference; 21 tokens a response; 98 % of them finished",
+        "drift": "7.9 nats from the reference; 21 tokens per response; 98 % of them finished",
     }
 
 

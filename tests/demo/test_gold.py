@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from triphase.demo import gold
 from triphase.demo.gold import warm_gold
 
-GARDEN = "What would you say to a neighbour about his garden?"
+GARDEN = "What would you say to a neighbor about his garden?"
 BEST = 1.5 * math.tanh(1.6) + 1.2
 
 
@@ -140,7 +140,7 @@ def test_length_is_free_from_five_to_twenty_two_words() -> None:
     [
         ("Tell a colleague about the new coffee machine.", {"coffe", "machin"}),
         ("My flatmate baked bread for everyone. What do I say?", {"bak", "bread"}),
-        ("Thank your neighbour's children for the parties.", {"party"}),
+        ("Thank your neighbor's children for the parties.", {"party"}),
         ("Say something kind to your teacher.", set()),
     ],
 )
@@ -152,7 +152,7 @@ def test_the_subject_is_neither_grammar_nor_the_request_nor_the_reader(prompt: s
     ("prompt", "response", "expected"),
     [
         (GARDEN, "Gardens need rain.", 0),
-        (GARDEN, "The neighbour's wall is long.", 1),
+        (GARDEN, "The neighbor's wall is long.", 1),
         ("My flatmate baked bread. What do I say?", "Thanks for baking.", 0),
         ("Say something kind to your teacher.", "The sea is far away.", 0),
     ],

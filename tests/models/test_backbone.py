@@ -106,7 +106,7 @@ def test_what_stands_at_padding_changes_nothing_at_all(pad_id: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "config"), FAMILIES.values(), ids=FAMILIES.keys())
-def test_padding_and_neighbours_change_nothing_but_rounding(kind: str, config: dict[str, Any]) -> None:
+def test_padding_and_neighbors_change_nothing_but_rounding(kind: str, config: dict[str, Any]) -> None:
     backbone = Backbone(random_model(kind, **config), adapted_layers=2)
     made = samples(6)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Which number type products are fast in is measured, and threads are as before afterwards."""
+"""Which dtype products are fast in is measured, and threads are as before afterwards."""
 
 import os
 import subprocess

@@ -97,7 +97,7 @@ def test_what_the_pads_hold_changes_nothing(pad_id: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_neighbours_change_nothing_but_rounding(kind: str) -> None:
+def test_neighbors_change_nothing_but_rounding(kind: str) -> None:
     shared = prepared(kind)
     batch = pad_batch(MADE, pad_id=0)
     together = output(shared, batch, with_values=True)

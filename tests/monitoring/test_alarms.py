@@ -226,7 +226,7 @@ def test_numbers_are_those_that_triggered_it() -> None:
     # start 3, limit 1; means of three: (3+3+.6)/3 = 2.2, (3+.6+.6)/3 = 1.4, .6
     assert (alarm.iteration, alarm.lasting) == (6, True)
     assert alarm.numbers == pytest.approx({"value": 0.6, "limit": 1.0, "start": 3.0})
-    assert alarm.message == "entropy fell to 0.60 nats a token, from 3.00 at the start."
+    assert alarm.message == "entropy fell to 0.60 nats per token, from 3.00 at the start."
 
 
 def test_one_odd_iteration_raises_no_smoothed_alarm() -> None:

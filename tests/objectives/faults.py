@@ -41,12 +41,12 @@ def _advantages_with_padding_slot(rollout: Rollout, token_rewards: Tensor, gae_l
     last = objectives.last_true_index(rollout.mask)[:, None]
     longer = rollout.mask.scatter(1, last + 1, True)
     values = rollout.values * rollout.mask
-    estimate = objectives.generalised_advantages(token_rewards, values, longer, discount=1.0, gae_lambda=gae_lambda)
+    estimate = objectives.generalized_advantages(token_rewards, values, longer, discount=1.0, gae_lambda=gae_lambda)
     return objectives.Advantages(estimate.advantages * rollout.mask, estimate.returns * rollout.mask)
 
 
 def _whiten_shifting_mean(rollout: Rollout, kl_coefficient: float) -> Tensor:
-    return objectives.standardise(sound_token_rewards(rollout, kl_coefficient), rollout.mask)
+    return objectives.standardize(sound_token_rewards(rollout, kl_coefficient), rollout.mask)
 
 
 def _whiten_keeping_mean(rollout: Rollout, kl_coefficient: float) -> Tensor:
@@ -61,7 +61,7 @@ def _bootstrap_at_cut(rollout: Rollout, token_rewards: Tensor, gae_lambda: float
 
 
 def _pads_in_whitening(advantages: Tensor, mask: Tensor) -> Tensor:
-    return objectives.standardise(advantages, torch.ones_like(mask)) * mask
+    return objectives.standardize(advantages, torch.ones_like(mask)) * mask
 
 
 FAULTS = {

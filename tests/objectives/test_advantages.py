@@ -18,7 +18,7 @@ def row(*values: float) -> Tensor:
 
 def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor | None = None, **options: Any) -> objectives.Advantages:
     mask = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
-    return objectives.generalised_advantages(rewards, values, mask, **{"discount": 1.0, "gae_lambda": 0.95, **options})
+    return objectives.generalized_advantages(rewards, values, mask, **{"discount": 1.0, "gae_lambda": 0.95, **options})
 
 
 # Token rewards
@@ -108,8 +108,8 @@ def test_rescaled_token_rewards_pay_for_length() -> None:
 def test_unfinished_responses() -> None:
     scores, finished = torch.tensor([0.5, 2.0, -3.0]), torch.tensor([True, False, False])
     assert objectives.replace_unfinished(scores, finished, -1.0).tolist() == [0.5, -1, -1]
-    assert objectives.penalise_unfinished(scores, finished, 1.0).tolist() == [0.5, 1, -4]
-    assert objectives.penalise_unfinished(scores, finished, 0.0).tolist() == scores.tolist()
+    assert objectives.penalize_unfinished(scores, finished, 1.0).tolist() == [0.5, 1, -4]
+    assert objectives.penalize_unfinished(scores, finished, 0.0).tolist() == scores.tolist()
     assert scores.tolist() == [0.5, 2, -3]
 
 
@@ -119,7 +119,7 @@ def test_clipped_scores_are_counted() -> None:
     assert count == 2
 
 
-# Generalised advantages: hand-derived and published values
+# Generalized advantages: hand-derived and published values
 
 
 @pytest.mark.parametrize(
@@ -278,6 +278,6 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="finished must be bool"):
         objectives.replace_unfinished(scores, scores, -1.0)
     with pytest.raises(ValueError, match="penalty must not be negative"):
-        objectives.penalise_unfinished(scores, scores > 0, -1.0)
+        objectives.penalize_unfinished(scores, scores > 0, -1.0)
     with pytest.raises(ValueError, match="limit must be above 0"):
         objectives.clip_scores(scores, 0.0)

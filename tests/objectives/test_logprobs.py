@@ -46,7 +46,7 @@ def test_the_definition_agrees_with_torch() -> None:
     assert torch.allclose(objectives.entropy(logits, 0.7), distribution.entropy(), atol=1e-12)
 
 
-def test_half_precision_logits_are_normalised_in_float32() -> None:
+def test_half_precision_logits_are_normalized_in_float32() -> None:
     logits = noise(3, 1000).to(torch.bfloat16)
     found = objectives.token_logprobs(logits, torch.tensor([1, 2, 3]), 1.0)
     assert found.dtype == torch.float32
@@ -165,7 +165,7 @@ def test_rollout_and_training_pass_agree_to_the_bit(with_entropy: bool) -> None:
         assert torch.equal(rollout.entropy, training.entropy.detach())
 
 
-def test_a_position_does_not_depend_on_its_neighbours() -> None:
+def test_a_position_does_not_depend_on_its_neighbors() -> None:
     hidden, weight = head()
     options: dict[str, Any] = {"temperature": 0.7, "chunk_size": 4, "with_entropy": True}
     whole = objectives.response_logprobs(hidden, weight, TARGETS, **options)

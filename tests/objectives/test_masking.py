@@ -15,7 +15,7 @@ from triphase.objectives.masking import token_divisor
 NINE = torch.tensor([[1.2, 1.3, 1.4], [1.5, 1.6, 1.7], [1.8, 1.9, 2.0]])
 ALL = torch.ones(3, 3, dtype=torch.bool)
 STATISTICS = [objectives.masked_sum, objectives.masked_mean, objectives.masked_variance]
-SCALINGS = [objectives.standardise, objectives.rescale_keep_mean]
+SCALINGS = [objectives.standardize, objectives.rescale_keep_mean]
 
 
 # Hand-derived values
@@ -23,7 +23,7 @@ SCALINGS = [objectives.standardise, objectives.rescale_keep_mean]
 
 def test_whitening_numbers() -> None:
     assert objectives.masked_variance(NINE, ALL).item() == pytest.approx(0.2**2 * 5 / 3, abs=1e-6)  # .066667
-    assert objectives.standardise(NINE, ALL)[0].tolist() == pytest.approx([-1.5492, -1.1619, -0.7746], abs=1e-4)
+    assert objectives.standardize(NINE, ALL)[0].tolist() == pytest.approx([-1.5492, -1.1619, -0.7746], abs=1e-4)
     assert objectives.rescale_keep_mean(NINE, ALL)[0].tolist() == pytest.approx([0.0508, 0.4381, 0.8254], abs=1e-4)
 
 
@@ -34,7 +34,7 @@ def test_only_counted_elements_enter() -> None:
     assert objectives.masked_mean(x, mask).item() == 3
     assert objectives.masked_variance(x, mask).item() == pytest.approx(8 / 3)
     expected = [-2 / (8 / 3) ** 0.5, 0, 0, 2 / (8 / 3) ** 0.5, 0, 0]
-    assert objectives.standardise(x, mask).flatten().tolist() == pytest.approx(expected, abs=1e-6)
+    assert objectives.standardize(x, mask).flatten().tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_keeping_the_mean_adds_it_to_what_a_pure_scaling_gives() -> None:
@@ -66,7 +66,7 @@ def test_statistics_agree_with_the_standard_library(pairs: list[tuple[float, boo
 def test_whitened_numbers_have_mean_0_and_variance_1() -> None:
     mask = response_mask([7, 2, 5, 1], 9)
     x = 3 + 10 * noise(4, 9)
-    white = objectives.standardise(x, mask)
+    white = objectives.standardize(x, mask)
     assert objectives.masked_mean(white, mask).item() == pytest.approx(0, abs=1e-12)
     assert objectives.masked_variance(white, mask).item() == pytest.approx(1, abs=1e-12)
     kept = objectives.rescale_keep_mean(x, mask)
@@ -78,9 +78,9 @@ def test_padding_in_whitening_changes_the_result() -> None:
     """Regression: a mean over pads pulls the mean of the real tokens off 0."""
     mask = response_mask([7, 2, 5, 1], 9)
     x = spoiled(3 + noise(4, 9), mask, 0.0)
-    faulty = objectives.standardise(x, torch.ones_like(mask))
+    faulty = objectives.standardize(x, torch.ones_like(mask))
     assert abs(objectives.masked_mean(faulty, mask).item()) > 0.3
-    assert abs(objectives.masked_mean(objectives.standardise(x, mask), mask).item()) < 1e-12
+    assert abs(objectives.masked_mean(objectives.standardize(x, mask), mask).item()) < 1e-12
 
 
 # Padding
@@ -121,13 +121,13 @@ def test_padding_comes_out_as_zero(function: object) -> None:
 def test_equal_numbers_have_no_spread(value: float, count: int, dtype: torch.dtype) -> None:
     x = torch.full((count,), value, dtype=dtype)
     mask = torch.ones(count, dtype=torch.bool)
-    assert not objectives.standardise(x, mask).any()
+    assert not objectives.standardize(x, mask).any()
     assert torch.equal(objectives.rescale_keep_mean(x, mask), x)
 
 
 def test_a_spread_that_the_dtype_can_tell_is_kept() -> None:
     x = torch.tensor([1.0, 1.0 + 1e-6])
-    assert objectives.standardise(x, torch.ones(2, dtype=torch.bool)).tolist() == pytest.approx([-1, 1], abs=1e-6)
+    assert objectives.standardize(x, torch.ones(2, dtype=torch.bool)).tolist() == pytest.approx([-1, 1], abs=1e-6)
 
 
 def test_half_precision_is_summed_in_float32() -> None:
@@ -158,13 +158,13 @@ def test_whitening_in_parts_equals_whitening_at_once() -> None:
     halves = [(x[:2], mask[:2]), (x[2:], mask[2:])]
     merged = reduce(Moments.merge, (objectives.moments(*half) for half in halves))
     for whole, part in [
-        (objectives.standardise(x, mask), objectives.standardise_with),
+        (objectives.standardize(x, mask), objectives.standardize_with),
         (objectives.rescale_keep_mean(x, mask), objectives.rescale_keep_mean_with),
     ]:
         together = torch.cat([part(*half, merged) for half in halves])
         assert torch.allclose(together, whole, atol=1e-12)
-    apart = torch.cat([objectives.standardise(*half) for half in halves])
-    assert not torch.allclose(apart, objectives.standardise(x, mask), atol=1e-2)
+    apart = torch.cat([objectives.standardize(*half) for half in halves])
+    assert not torch.allclose(apart, objectives.standardize(x, mask), atol=1e-2)
 
 
 # Positions and divisors
@@ -209,6 +209,6 @@ def test_nothing_to_average_is_an_error(function: object) -> None:
 def test_the_given_tensors_stay_as_they_are() -> None:
     x: Tensor = noise(2, 3)
     before, mask = x.clone(), response_mask([3, 1])
-    objectives.standardise(x, mask)
+    objectives.standardize(x, mask)
     objectives.rescale_keep_mean(x, mask)
     assert torch.equal(x, before)

@@ -169,14 +169,14 @@ def test_the_formula_and_the_symmetry_of_a_pair(
     assert loss(1, 0, 1 - target) == pytest.approx(expected, abs=1e-9)
 
 
-def test_an_offset_of_a_prompt_changes_nothing_but_the_centring() -> None:
+def test_an_offset_of_a_prompt_changes_nothing_but_the_centering() -> None:
     batch = ranked([2, 1, 0], [1, 0])
     moved = {**batch, "scores": batch["scores"] + numbers(5, 5, 5, -3, -3)}
     assert objectives.bradley_terry_loss(**moved)[0].item() == pytest.approx(
         objectives.bradley_terry_loss(**batch)[0].item(), abs=1e-12
     )
-    centred, _ = objectives.bradley_terry_loss(**batch, centering=0.01)
-    assert centred.item() == pytest.approx(
+    centered, _ = objectives.bradley_terry_loss(**batch, centering=0.01)
+    assert centered.item() == pytest.approx(
         objectives.bradley_terry_loss(**batch)[0].item() + 0.01 * ((9 + 4 + 1) / 3 + 1) / 2, abs=1e-12
     )
 

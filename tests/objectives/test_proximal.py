@@ -304,7 +304,7 @@ def test_explained_variance_of_equal_returns_is_absent(value: float) -> None:
         ({"clip_range": 1.0}, "clip_range must lie between"),
         ({"mask": torch.zeros(3, 5, dtype=torch.bool)}, "counts no element"),
         ({"mask": MASK.float()}, "must be bool"),
-        ({"token_count": 3}, "whole optimiser step"),
+        ({"token_count": 3}, "whole optimizer step"),
         ({"advantages": noise(3, 4)}, "advantages must have the shape"),
         ({"advantages": noise(3, 5).requires_grad_()}, "advantages must be a constant"),
         ({"rollout_logprobs": noise(3, 5).requires_grad_()}, "rollout_logprobs must be a constant"),

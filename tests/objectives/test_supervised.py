@@ -65,7 +65,7 @@ def test_padding_changes_neither_loss_nor_gradient(junk: float) -> None:
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="counts no element"):
         objectives.response_nll(LOGPROBS, torch.zeros_like(MASK))
-    with pytest.raises(ValueError, match="whole optimiser step"):
+    with pytest.raises(ValueError, match="whole optimizer step"):
         objectives.response_nll(LOGPROBS, MASK, token_count=1)
     with pytest.raises(ValueError, match="shape"):
         objectives.response_nll(LOGPROBS, MASK[:, :3])

@@ -9,7 +9,7 @@ MASK = torch.ones(1, 1, dtype=torch.bool)
 
 
 def test_the_worked_example() -> None:
-    advantages = objectives.generalised_advantages(
+    advantages = objectives.generalized_advantages(
         torch.tensor([[5.0]]), torch.tensor([[1.5]]), MASK, discount=0.9, gae_lambda=0.95
     ).advantages
     assert advantages.item() == pytest.approx(3.5)

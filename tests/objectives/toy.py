@@ -64,7 +64,7 @@ def sound_token_rewards(rollout: Rollout, kl_coefficient: float) -> Tensor:
 
 
 def sound_advantages(rollout: Rollout, token_rewards: Tensor, gae_lambda: float) -> objectives.Advantages:
-    return objectives.generalised_advantages(
+    return objectives.generalized_advantages(
         token_rewards, rollout.values, rollout.mask, discount=1.0, gae_lambda=gae_lambda
     )
 
@@ -81,7 +81,7 @@ class Method:
     training_temperature: float = 1.0
     token_rewards: Callable[[Rollout, float], Tensor] = sound_token_rewards
     advantages: Callable[[Rollout, Tensor, float], objectives.Advantages] = sound_advantages
-    whiten: Callable[[Tensor, Tensor], Tensor] = objectives.standardise
+    whiten: Callable[[Tensor, Tensor], Tensor] = objectives.standardize
 
 
 SOUND = Method()
@@ -219,7 +219,7 @@ def evaluate(
 def update_loss(
     policy: Tensor, values: Tensor, rollout: Rollout, advantages: Tensor, returns: Tensor, temperature: float
 ) -> Tensor:
-    """What one epoch minimises."""
+    """What one epoch minimizes."""
     logprobs = objectives.token_logprobs(policy[rollout.states], rollout.actions, temperature)
     policy_loss, _ = objectives.clipped_policy_loss(
         logprobs, rollout.rollout_logprobs, advantages, rollout.mask, clip_range=CLIP_RANGE

@@ -199,10 +199,10 @@ def test_what_has_no_effect_is_noted(caplog: pytest.LogCaptureFixture) -> None:
         + "ppo: {value_coefficient: 0.5, responses_per_prompt: 2}\n"
         + "arms:\n"
         + "  one: {advantage_estimator: rloo, gae_lambda: 0.9, optimizer: {head_learning_rate: 1e-3}}\n"
-        + "  two: {advantage_estimator: grpo, standardise_advantages: true}\n"
+        + "  two: {advantage_estimator: grpo, standardize_advantages: true}\n"
         + "  three: {advantage_estimator: reinforce}\n"
     )
     assert [record.getMessage() for record in caplog.records] == [
         "arms.one: gae_lambda, optimizer.head_learning_rate: no effect with advantage_estimator rloo",
-        "arms.two: standardise_advantages: no effect with advantage_estimator grpo",
+        "arms.two: standardize_advantages: no effect with advantage_estimator grpo",
     ]

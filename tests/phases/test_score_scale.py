@@ -12,7 +12,7 @@ from tests.small import Lines
 from torch import Tensor
 
 from triphase.models.roles import POLICY, REFERENCE
-from triphase.objectives.advantages import centre_scores
+from triphase.objectives.advantages import center_scores
 from triphase.phases.guards import judge_rollout
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import shape_scores
@@ -57,10 +57,10 @@ def scored(score: Any, **changes: Any) -> PPOPhase:
 
 
 def test_each_score_is_measured_by_the_others() -> None:
-    found = centre_scores(torch.tensor([1.0, 2.0, 6.0]))
+    found = center_scores(torch.tensor([1.0, 2.0, 6.0]))
     assert found.tolist() == [1.0 - 4.0, 2.0 - 3.5, 6.0 - 1.5]
-    assert centre_scores(torch.full((5,), 0.3)).tolist() == [0.0] * 5
-    assert centre_scores(torch.tensor([0.7])).tolist() == [pytest.approx(0.7)]
+    assert center_scores(torch.full((5,), 0.3)).tolist() == [0.0] * 5
+    assert center_scores(torch.tensor([0.7])).tolist() == [pytest.approx(0.7)]
 
 
 # One scale for the run
@@ -70,7 +70,7 @@ def test_a_calibrated_score_is_never_rescaled() -> None:
     for rollouts in ([FIRST], [FIRST, LATER], [FIRST, 0.1 * FIRST]):
         scores, divisor, _ = shaped(rollouts, missing_eos_penalty=0.0, score_limit=None)
         assert divisor == 1.0
-        assert torch.allclose(scores, centre_scores(rollouts[-1]), atol=1e-6)
+        assert torch.allclose(scores, center_scores(rollouts[-1]), atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1000.0])
@@ -113,7 +113,7 @@ def test_the_limit_is_around_the_first_rollouts_mean_and_the_penalty_comes_after
             [FIRST + offset, LATER + offset], calibrated=calibrated, finished=finished, score_limit=3.0
         )
         in_units = ((LATER - FIRST.mean()) / unit).clamp(-3.0, 3.0)
-        expected = centre_scores(in_units - torch.tensor([0.0] * 5 + [1.0]))
+        expected = center_scores(in_units - torch.tensor([0.0] * 5 + [1.0]))
         assert torch.allclose(scores, expected, atol=1e-4)
         assert figures["ppo/clipped_scores"] == pytest.approx(1 / 6)
 

@@ -301,7 +301,7 @@ def test_answers_that_were_not_wanted_are_no_demonstrations(here: Path, label: A
         (read_demonstrations, {"content": "a", "summary": "b"}, "a text and its summary"),
         (read_demonstrations, {"prompt": "a", "label": "b"}, "label holds text: rename it to completion"),
         (read_demonstrations, {"text": "a"}, "text alone does not say which part is learned"),
-        (read_demonstrations, {"prompt": "a", "responses": ["b", "c"]}, "several answers a row"),
+        (read_demonstrations, {"prompt": "a", "responses": ["b", "c"]}, "several answers per row"),
         (read_demonstrations, {"Prompt": "a", "Completion": "b"}, "rename Prompt to prompt?"),
         (read_demonstrations, {" prompt": "a", "completion": "b"}, "rename ' prompt' to prompt?"),
         (read_demonstrations, {"prompt": "a", "completion": None}, "found prompt, completion (null)"),

@@ -4,7 +4,7 @@ from triphase.reports.captions import (
     accuracy_caption,
     course_sentence,
     length_caption,
-    overoptimisation_caption,
+    overoptimization_caption,
     reliability_caption,
     watched,
     win_rate_caption,
@@ -28,7 +28,7 @@ def findings(right: int, longer: int, *, ceiling: float | None = 0.8) -> RewardF
     )
 
 
-def test_accuracy_above_and_below_its_neighbours() -> None:
+def test_accuracy_above_and_below_its_neighbors() -> None:
     above = accuracy_caption(findings(150, 100))
     assert (
         "right in 75 %" in above and "It is better than preferring the longer" in above and "is under the 80 %" in above
@@ -82,9 +82,9 @@ def test_course_best_at_the_end_earlier_and_fallen() -> None:
 
 def test_what_is_not_drawn_is_not_spoken_of() -> None:
     curve = best_of_n({"a": [(3.0, 5.0), (1.0, 10.0), (4.0, 1.0), (2.0, 0.0)]})
-    both = overoptimisation_caption(gold=True, best=curve)
+    both = overoptimization_caption(gold=True, best=curve)
     assert "gold" in both and "Best-of-n" in both
-    neither = overoptimisation_caption(gold=False, best=[])
+    neither = overoptimization_caption(gold=False, best=[])
     assert "gold" not in neither and "Best-of-n" not in neither
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from triphase.reports.contents import read_run
-from triphase.reports.findings import Point, find, optimisation_path
+from triphase.reports.findings import Point, find, optimization_path
 from triphase.reports.reward_quality import reliability
 
 
@@ -17,7 +17,7 @@ def test_path_of_ppo() -> None:
         {"step": 2, "ppo/reference_kl": 9.0, "ppo/proxy_score": 1.5},
         {"step": 3, "ppo/proxy_score": 1.5},
     ]
-    assert optimisation_path(rows) == [Point(1, 0.0, 0.5, 0.25), Point(2, 3.0, 1.5, None)]
+    assert optimization_path(rows) == [Point(1, 0.0, 0.5, 0.25), Point(2, 3.0, 1.5, None)]
 
 
 def test_arms_have_their_own_kl_budget(finished_run: Path) -> None:

@@ -191,7 +191,7 @@ OUTLASTING = {
     "a format method": "{{ '{:>9999999999}'.format(1) }}",
     "a repeated text": "{{ 'ab' * 9999999999 }}",
     "a repeated list": "{{ (messages * 9999999999) | length }}",
-    "a centred text": "{{ 'a'.center(9999999999) }}",
+    "a centered text": "{{ 'a'.center(9999999999) }}",
     "an indented text": "{{ messages | tojson(indent=9999999999) }}",
     "joined ranges": "{{ (range(99999) | join) * 99999 }}",
     "tabs": "{{ '\t'.expandtabs(9999999999) }}",

@@ -68,7 +68,7 @@ def test_the_loop_is_the_naive_loop(kind: str, config: dict[str, object], temper
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral"])  # stepped directly, and by the model's own forward pass
-def test_neighbours_batch_size_and_order_change_no_token(kind: str) -> None:
+def test_neighbors_batch_size_and_order_change_no_token(kind: str) -> None:
     shared, asked = prepared(kind, **({"sliding_window": 4} if kind == "mistral" else {})), requests(11)
     expected = generate(shared, asked, batch_size=11)
     for batch_size in (1, 3, 64):

@@ -15,7 +15,7 @@ from triphase.settings.schema import RunSettings
 BASE = """\
 name: my
 model:
-  name: organisation/model
+  name: organization/model
 data:
   demonstrations:
     - path: a.jsonl
@@ -70,7 +70,7 @@ def test_overrides_win_and_are_read_as_yaml() -> None:
     assert overridden("ppo.kl-coefficient", "0.02").ppo.kl_coefficient == 0.02
     assert overridden("ppo.kl_coefficient", "2e-2").ppo.kl_coefficient == 0.02
     assert overridden("ppo.kl-target", "null").ppo.kl_target is None
-    assert overridden("ppo.standardise-advantages", "false").ppo.standardise_advantages is False
+    assert overridden("ppo.standardize-advantages", "false").ppo.standardize_advantages is False
     assert overridden("adapters.targets", "[q_proj, v_proj]").adapters.targets == ("q_proj", "v_proj")
     assert overridden("data.demonstrations.0.weight", "3").data.demonstrations[0].weight == 3
     assert overridden("arms.free.clip-range", "0.1").ppo_of("free").clip_range == 0.1
@@ -96,12 +96,12 @@ def test_the_resolved_settings_read_back_to_the_same(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_file_and_hub_ids_stay(tmp_path: Path) -> None:
     (tmp_path / "models" / "mine").mkdir(parents=True)
     file = tmp_path / "my.yaml"
-    file.write_text(BASE.replace("organisation/model", "models/mine"))
+    file.write_text(BASE.replace("organization/model", "models/mine"))
     settings = load_settings(file)
     assert settings.data.demonstrations[0].path == str(tmp_path / "a.jsonl")
     assert settings.data.prompts[0].path == "org/prompts"
     assert settings.model.name == str(tmp_path / "models" / "mine")
-    file.write_text(BASE.replace("organisation/model", "embedded:tiny"))
+    file.write_text(BASE.replace("organization/model", "embedded:tiny"))
     assert load_settings(file).model.name == "embedded:tiny"
 
 

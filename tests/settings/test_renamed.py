@@ -41,11 +41,12 @@ def test_advantages_are_standardized_by_the_old_spelling_too(value: bool, caplog
     ]
 
 
-def test_a_run_directory_of_before_opens(tmp_path: Path) -> None:
+def test_a_run_directory_of_before_opens(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "config.yaml").write_text(
         "settings:\n  name: a\n  model: {name: m}\n  data: {}\n  ppo: {standardise_scores: true}\n"
     )
     assert load_settings(tmp_path).ppo.score_normalization == "batch"
+    assert caplog.records == []
     assert PPOSettings.model_validate({"standardise_scores": False}).score_normalization == "raw"
 
 

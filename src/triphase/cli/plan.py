@@ -42,8 +42,8 @@ def plan(
 
 def _weights(found: "Plan") -> Table:
     table = Table(title="what parameters take", title_justify="left")
-    for heading in ("part", "number type", "numbers", "bytes each", "in all"):
-        table.add_column(heading, justify="left" if heading in ("part", "number type") else "right")
+    for heading in ("part", "dtype", "numbers", "bytes each", "in all"):
+        table.add_column(heading, justify="left" if heading in ("part", "dtype") else "right")
     for part, dtype, numbers, each, total in found.weights:
         table.add_row(part, dtype, f"{numbers:,.0f}", f"{each:g}", size_text(total))
     return table

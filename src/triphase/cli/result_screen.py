@@ -96,7 +96,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "drift",
         [
             _number(ppo.get("reference_kl"), "{:.1f} nats from the reference"),
-            _number(ppo.get("mean_length"), "{:.0f} tokens a response"),
+            _number(ppo.get("mean_length"), "{:.0f} tokens per response"),
             _percent("{} of them finished", ppo.get("eos_rate")),
         ],
     )

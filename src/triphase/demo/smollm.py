@@ -39,13 +39,13 @@ def _convert(directory: Path) -> None:
         )
     folder = found.submodule_search_locations[0]
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=_FILE)
-    quantised: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=_FILE, dtype=torch.float32)
-    config = quantised.config
+    quantized: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=_FILE, dtype=torch.float32)
+    config = quantized.config
     del config.quantization_config
     config.pad_token_id = 0
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-    model.load_state_dict(quantised.state_dict())
-    model.generation_config = quantised.generation_config
+    model.load_state_dict(quantized.state_dict())
+    model.generation_config = quantized.generation_config
     model.generation_config.pad_token_id = 0
     tokenizer.pad_token = "<|endoftext|>"  # noqa: S105 - a token of the vocabulary
     model.save_pretrained(directory)

@@ -2,7 +2,7 @@
 
     y = x·Wᵀ + (alpha / rank) · (x·Aᵀ)·Bᵀ        W frozen, A (r, in), B (out, r) trained; B starts at 0
 
-Source: arXiv 2106.09685. Departure from the peft library: the update is added in the base's number type with one
+Source: arXiv 2106.09685. Departure from the peft library: the update is added in the base's dtype with one
 fused multiply-add, where peft casts each activation to float32 and back (docs/performance.md has the difference). The
 weights themselves, their gradients and the optimizer are float32. Files are peft's: `PeftModel.from_pretrained` opens
 them.

@@ -123,7 +123,7 @@ class Backbone:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number type of the base."""
+        """Dtype of the base."""
         return self.head_weight.dtype
 
     @torch.no_grad()

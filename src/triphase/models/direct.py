@@ -19,7 +19,7 @@ _READ_TOKENS = 2048
 
 
 class DirectStepper:
-    """Keys and values of a batch of rows, and the step that reads one more token a row.
+    """Keys and values of a batch of rows, and the step that reads one more token per row.
 
     The adapter that is at work when this is made is the one that is used.
 
@@ -140,7 +140,7 @@ class DirectStepper:
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> None:
-        """Read (B,) one more token a row. A row without room reads it in the place of its last one."""
+        """Read (B,) one more token per row. A row without room reads it in the place of its last one."""
         self._places = (self._places + 1).clamp(max=self._capacity - 1)
         self._length = min(self._length + 1, self._capacity)
         self.hidden = self._read_tokens(tokens)

@@ -41,7 +41,7 @@ def choose_device(setting: str) -> torch.device:
 
 
 def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
-    """The number type of the base; ``auto`` is bfloat16 where its products are faster."""
+    """The dtype of the base; ``auto`` is bfloat16 where its products are faster."""
     if setting == "auto":
         return torch.bfloat16 if prefers_bfloat16(device.type) else torch.float32
     return torch.bfloat16 if setting == "bfloat16" else torch.float32

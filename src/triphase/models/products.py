@@ -73,7 +73,7 @@ def _bfloat16_rate() -> float:
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:
-    """The number type in which products with ``weight`` are fast: its own, or float32 where bfloat16 is slower."""
+    """The dtype in which products with ``weight`` are fast: its own, or float32 where bfloat16 is slower."""
     if weight.dtype == torch.bfloat16 and not prefers_bfloat16(weight.device.type):
         return torch.float32
     return weight.dtype

@@ -70,7 +70,7 @@ class OwnStepper:
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> None:
-        """Read (B,) one more token a row."""
+        """Read (B,) one more token per row."""
         self._positions = self._positions + 1
         self._length += 1
         mask = self._mask[:, : self._length].long()
@@ -105,7 +105,7 @@ class WholeStepper:
         self.hidden = torch.cat([self.hidden, self._states(range(count, len(self._rows)))])
 
     def step(self, tokens: Tensor) -> None:
-        """Read (B,) one more token a row."""
+        """Read (B,) one more token per row."""
         for row, token in zip(self._rows, tokens.tolist(), strict=True):
             row.append(token)
         self.hidden = self._states(range(len(self._rows)))

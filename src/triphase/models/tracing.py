@@ -1,6 +1,6 @@
 """What a piece of work allocates and computes, found without doing it: its operations run on tensors without data.
 
-The model is built from its configuration alone with torch's fake tensors, which know shape and number type and hold
+The model is built from its configuration alone with torch's fake tensors, which know shape and dtype and hold
 nothing. The very modules that train run on them, under a meter that counts the bytes of each storage while it lives
 and the multiplications of each product. Layers are alike, so two and three of them are traced and the rest follows.
 """

@@ -39,7 +39,7 @@ class Limits:
     distinct_share: float = 0.5
     """Share of the starting distinct-2."""
     repeated_rise: float = 0.2
-    """Rise of the share of repeated neighbouring words within a response."""
+    """Rise of the share of repeated neighboring words within a response."""
     certainty: float = 3.5
     """Standard errors by which a figure must differ from the start (or gold from its peak) before a rule speaks."""
     margin: float = 2.0
@@ -123,7 +123,7 @@ RULES = (
         "ppo/entropy",
         False,
         lambda limits, start: limits.entropy_share * start,
-        "entropy fell to {value:.2f} nats a token, from {start:.2f} at the start.",
+        "entropy fell to {value:.2f} nats per token, from {start:.2f} at the start.",
         "raise ppo.kl_coefficient, lower the learning rate, or add a small ppo.entropy_coefficient (0.001).",
         relative=True,
     ),
@@ -177,7 +177,7 @@ RULES = (
         "ppo/repeated_2",
         True,
         lambda limits, start: start + limits.repeated_rise,
-        "{value:.0%} of the neighbouring words stood in the same response before, against {start:.0%} at the start: "
+        "{value:.0%} of the neighboring words stood in the same response before, against {start:.0%} at the start: "
         "responses repeat themselves.",
         "raise ppo.kl_coefficient; look at the samples for what is said again and again.",
         relative=True,

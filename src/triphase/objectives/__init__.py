@@ -6,11 +6,11 @@ loss returns itself, differentiable, and a frozen record of detached metrics.
 
 from triphase.objectives.advantages import (
     Advantages,
-    centre_scores,
+    center_scores,
     clip_scores,
-    generalised_advantages,
+    generalized_advantages,
     kl_penalty,
-    penalise_unfinished,
+    penalize_unfinished,
     replace_unfinished,
     rescale_token_rewards,
     token_rewards,
@@ -54,8 +54,8 @@ from triphase.objectives.masking import (
     moments,
     rescale_keep_mean,
     rescale_keep_mean_with,
-    standardise,
-    standardise_with,
+    standardize,
+    standardize_with,
 )
 from triphase.objectives.preference import PreferenceMetrics, bradley_terry_loss, plackett_luce_nll
 from triphase.objectives.proximal import (
@@ -85,7 +85,7 @@ __all__ = [
     "ValueMetrics",
     "batch_mean_advantages",
     "bradley_terry_loss",
-    "centre_scores",
+    "center_scores",
     "clip_scores",
     "clipped_policy_loss",
     "clipped_value_loss",
@@ -95,7 +95,7 @@ __all__ = [
     "expected_calibration_error",
     "explained_variance",
     "full_kl",
-    "generalised_advantages",
+    "generalized_advantages",
     "group_standardized_advantages",
     "kl_k1",
     "kl_k2",
@@ -108,7 +108,7 @@ __all__ = [
     "masked_variance",
     "moments",
     "noise_ceiling_from_agreement",
-    "penalise_unfinished",
+    "penalize_unfinished",
     "plackett_luce_nll",
     "reference_kl",
     "reliability",
@@ -124,8 +124,8 @@ __all__ = [
     "rescale_token_rewards",
     "response_logprobs",
     "response_nll",
-    "standardise",
-    "standardise_with",
+    "standardize",
+    "standardize_with",
     "token_logprobs",
     "token_rewards",
 ]

@@ -1,4 +1,4 @@
-"""From scores to advantages: shaping of scores, token rewards, generalised advantage estimation."""
+"""From scores to advantages: shaping of scores, token rewards, generalized advantage estimation."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ def replace_unfinished(scores: Tensor, finished: Tensor, value: float) -> Tensor
 
         r'_b = r_b if finished_b else value
 
-    The score must be centred, else a fixed value such as -1 is not low.
+    The score must be centered, else a fixed value such as -1 is not low.
 
     Args:
         scores: (B,).
@@ -37,7 +37,7 @@ def replace_unfinished(scores: Tensor, finished: Tensor, value: float) -> Tensor
     return torch.where(finished, scores, value)
 
 
-def penalise_unfinished(scores: Tensor, finished: Tensor, penalty: float) -> Tensor:
+def penalize_unfinished(scores: Tensor, finished: Tensor, penalty: float) -> Tensor:
     """Take a penalty off the score of every response without an end token, keeping their order.
 
         r'_b = r_b if finished_b else r_b - penalty
@@ -78,7 +78,7 @@ def clip_scores(scores: Tensor, limit: float) -> tuple[Tensor, int]:
     return scores.clamp(-limit, limit), int((scores.abs() > limit).sum())
 
 
-def centre_scores(scores: Tensor) -> Tensor:
+def center_scores(scores: Tensor) -> Tensor:
     """Subtract from each score the mean of the others of its rollout; a score alone stays as it is.
 
         r'_b = r_b - (1/(B-1)) · Σ_{j≠b} r_j = (r_b - mean(r)) · B/(B-1)
@@ -163,7 +163,7 @@ def rescale_token_rewards(token_rewards: Tensor, mask: Tensor) -> Tensor:
 
     It is no pure scaling: it adds mean·(1 - 1/std) to every token, so longer or shorter responses are paid for their
     length, and the optimum moves (0.009 of total variation on the test's toy, 0.019 if the mean is taken off). To
-    bring rewards to one scale, standardise the scores.
+    bring rewards to one scale, standardize the scores.
 
     Args:
         token_rewards: (B, R).
@@ -192,10 +192,10 @@ class Advantages:
     returns: Tensor
 
 
-def generalised_advantages(
+def generalized_advantages(
     token_rewards: Tensor, values: Tensor, mask: Tensor, *, discount: float, gae_lambda: float
 ) -> Advantages:
-    """Generalised advantage estimation over response tokens.
+    """Generalized advantage estimation over response tokens.
 
         δ_t = R_t + γ·V(s_{t+1}) - V(s_t),   Â_t = Σ_{l ≥ 0} (γλ)^l · δ_{t+l},   return_t = Â_t + V(s_t)
 

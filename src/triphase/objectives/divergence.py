@@ -153,7 +153,7 @@ class AdaptiveKL:
             raise ValueError(f"observed_kl is {observed_kl}: the KL coefficient cannot follow it")
         if self.error_clip * episodes >= self.horizon:
             raise ValueError(
-                f"{episodes} episodes an iteration with a horizon of {self.horizon} could take the KL coefficient to "
+                f"{episodes} episodes per iteration with a horizon of {self.horizon} could take the KL coefficient to "
                 f"0 in one step: the horizon must be above {self.error_clip * episodes:g}"
             )
         error = min(max(observed_kl / self.target - 1, -self.error_clip), self.error_clip)

@@ -58,7 +58,7 @@ def require_lengths(mask: Tensor, lengths: Tensor) -> None:
 
 
 def require_first_minibatch(logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, *, tolerance: float) -> None:
-    """Check that before the first optimiser step the policy is the rollout policy, token by token.
+    """Check that before the first optimizer step the policy is the rollout policy, token by token.
 
         |exp(log π(y_t) - log π_rollout(y_t)) - 1| ≤ tolerance   at every real token
 

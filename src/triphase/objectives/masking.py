@@ -111,7 +111,7 @@ def moments(x: Tensor, mask: Tensor) -> Moments:
     return Moments(mask.sum().double(), pivot + masked_mean(shifted, mask), masked_variance(shifted, mask))
 
 
-def standardise_with(x: Tensor, mask: Tensor, moments: Moments) -> Tensor:
+def standardize_with(x: Tensor, mask: Tensor, moments: Moments) -> Tensor:
     """Subtract a given mean and divide by a given standard deviation; the elements that do not count become 0.
 
         y_i = (x_i - mean) / √variance
@@ -135,22 +135,22 @@ def standardise_with(x: Tensor, mask: Tensor, moments: Moments) -> Tensor:
     """
     require_same_shape(x=x, mask=mask)
     require_mask(mask)
-    centred = x.double() - moments.mean
-    return torch.where(mask, centred * _scale(x, moments), 0).to(x.dtype)
+    centered = x.double() - moments.mean
+    return torch.where(mask, centered * _scale(x, moments), 0).to(x.dtype)
 
 
-def standardise(x: Tensor, mask: Tensor) -> Tensor:
+def standardize(x: Tensor, mask: Tensor) -> Tensor:
     """Shift and scale to mean 0 and variance 1; the elements that do not count become 0.
 
         y_i = (x_i - mean(x)) / std(x)
 
     For a batch of scores (B,) the mask is all True.
 
-    Args, returns, errors and departure as in :func:`standardise_with`.
+    Args, returns, errors and departure as in :func:`standardize_with`.
 
     Source: Huang et al., "The N implementation details of RLHF with PPO" (arXiv 2403.17031), advantage whitening.
     """
-    return standardise_with(x, mask, moments(x, mask))
+    return standardize_with(x, mask, moments(x, mask))
 
 
 def rescale_keep_mean_with(x: Tensor, mask: Tensor, moments: Moments) -> Tensor:
@@ -158,12 +158,12 @@ def rescale_keep_mean_with(x: Tensor, mask: Tensor, moments: Moments) -> Tensor:
 
         y_i = (x_i - mean) / √variance + mean
 
-    Args, returns, errors and departure as in :func:`standardise_with`.
+    Args, returns, errors and departure as in :func:`standardize_with`.
     """
     require_same_shape(x=x, mask=mask)
     require_mask(mask)
-    centred = x.double() - moments.mean
-    return torch.where(mask, centred * _scale(x, moments) + moments.mean, 0).to(x.dtype)
+    centered = x.double() - moments.mean
+    return torch.where(mask, centered * _scale(x, moments) + moments.mean, 0).to(x.dtype)
 
 
 def rescale_keep_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def rescale_keep_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     This is no pure scaling: against x/std(x) it adds mean·(1 - 1/std) to every element.
 
-    Args, returns, errors and departure as in :func:`standardise_with`.
+    Args, returns, errors and departure as in :func:`standardize_with`.
 
     Source: Ziegler et al. (arXiv 1909.08593), code ``whiten(shift_mean=False)``.
     """
@@ -198,7 +198,7 @@ def last_true_index(mask: Tensor) -> Tensor:
 
 
 def token_divisor(mask: Tensor, token_count: int | Tensor | None) -> int:
-    """What a token loss is divided by: the tokens counted here, or those of the whole optimiser step.
+    """What a token loss is divided by: the tokens counted here, or those of the whole optimizer step.
 
     Args:
         mask: any shape, bool.
@@ -213,7 +213,7 @@ def token_divisor(mask: Tensor, token_count: int | Tensor | None) -> int:
     if int(token_count) < counted:
         raise ValueError(
             f"token_count is {int(token_count)}, but {counted} tokens count here: "
-            "it must be the number of tokens of the whole optimiser step"
+            "it must be the number of tokens of the whole optimizer step"
         )
     return int(token_count)
 

@@ -1,4 +1,4 @@
-"""The loss of the reward model: rankings as pairs, with ties, soft labels, margins, smoothing and centring."""
+"""The loss of the reward model: rankings as pairs, with ties, soft labels, margins, smoothing and centering."""
 
 from dataclasses import dataclass
 
@@ -60,17 +60,17 @@ def bradley_terry_loss(
         first: (P,) int64 index into scores.
         second: (P,) int64 index into scores, of another response.
         target: (P,) t, the probability that the first is preferred: 1, 0, 0.5 for a tie, or any soft label.
-        group: (P,) int64, the ranking a pair belongs to; any numbers. All pairs of a ranking must be in one call.
+        group: (P,) int64, the ranking per pair belongs to; any numbers. All pairs of a ranking must be in one call.
         margin: (P,) m, not negative; None is 0.
         label_smoothing: ε in [0, 0.5).
         centering: η, not negative; pulls scores towards 0, which the differences leave free.
-        group_count: G, the rankings of the whole optimiser step; None when they are all here.
+        group_count: G, the rankings of the whole optimizer step; None when they are all here.
 
     Raises:
         ValueError: shapes do not fit, no pair, a response paired with itself, or a number outside its range.
 
     Source: Ouyang et al. (arXiv 2203.02155), Eq. 1, all pairs of a ranking as one batch element; margin Touvron et
-    al. (arXiv 2307.09288), Eq. 2; centring Eisenstein et al. (arXiv 2312.09244), Eq. 2.
+    al. (arXiv 2307.09288), Eq. 2; centering Eisenstein et al. (arXiv 2312.09244), Eq. 2.
     Departures: ties count with target 0.5, where the first source drops them; the margin of ties and soft labels.
     """
     _require_pairs(scores, first, second, target, group, margin)
@@ -92,7 +92,7 @@ def bradley_terry_loss(
     if group_count is not None and group_count < groups_here:
         raise ValueError(
             f"group_count is {group_count}, but {groups_here} rankings are here: "
-            "it must be the number of rankings of the whole optimiser step"
+            "it must be the number of rankings of the whole optimizer step"
         )
     loss = (losses / sizes[position]).sum() / (group_count or groups_here)
     return loss, _preference_metrics(scores.detach(), difference.detach(), target)

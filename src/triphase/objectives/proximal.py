@@ -1,4 +1,4 @@
-"""Proximal policy optimisation: clipped policy loss, clipped value loss, entropy bonus and their sum."""
+"""Proximal policy optimization: clipped policy loss, clipped value loss, entropy bonus and their sum."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ def clipped_policy_loss(
     clip_range: float,
     token_count: int | Tensor | None = None,
 ) -> tuple[Tensor, PolicyMetrics]:
-    """The clipped surrogate of PPO, negated to be minimised.
+    """The clipped surrogate of PPO, negated to be minimized.
 
         r_t = exp(log π(y_t) - log π_rollout(y_t))
         L = -(1/n) · Σ_{mask} min( r_t·Â_t , clip(r_t, 1 - ε, 1 + ε)·Â_t )
@@ -55,7 +55,7 @@ def clipped_policy_loss(
         advantages: the same shape; constant.
         mask: the same shape, bool.
         clip_range: ε in (0, 1).
-        token_count: n, the tokens of the whole optimiser step; None when they are all here.
+        token_count: n, the tokens of the whole optimizer step; None when they are all here.
 
     Raises:
         ValueError: shapes differ, the mask is not bool or counts nothing, a constant requires a gradient, clip_range
@@ -122,7 +122,7 @@ def clipped_value_loss(
         returns: the same shape; constant.
         mask: the same shape, bool.
         clip_range: ε above 0, in units of the value; None does not clip.
-        token_count: n, the tokens of the whole optimiser step; None when they are all here.
+        token_count: n, the tokens of the whole optimizer step; None when they are all here.
 
     Raises:
         ValueError: shapes differ, the mask is not bool or counts nothing, a constant requires a gradient, clip_range
@@ -138,8 +138,8 @@ def clipped_value_loss(
     worse = error
     if clip_range is not None:
         require_positive(clip_range=clip_range)
-        centre = torch.where(mask, at_least_float32(rollout_values), 0)
-        limited = torch.clamp(values, centre - clip_range, centre + clip_range)
+        center = torch.where(mask, at_least_float32(rollout_values), 0)
+        limited = torch.clamp(values, center - clip_range, center + clip_range)
         worse = torch.maximum(error, (limited - returns).square())
     loss = 0.5 * masked_sum(worse, mask) / divisor
     metrics = ValueMetrics(
@@ -151,14 +151,14 @@ def clipped_value_loss(
 
 
 def entropy_bonus(entropy: Tensor, mask: Tensor, *, token_count: int | Tensor | None = None) -> Tensor:
-    """Entropy per response token, to be multiplied by its coefficient and maximised.
+    """Entropy per response token, to be multiplied by its coefficient and maximized.
 
         S = (1/n) · Σ_{mask} H_t
 
     Args:
         entropy: (B, R) or (N,), over the full vocabulary at each position.
         mask: the same shape, bool.
-        token_count: n, the tokens of the whole optimiser step; None when they are all here.
+        token_count: n, the tokens of the whole optimizer step; None when they are all here.
 
     Raises:
         ValueError: shapes differ, the mask is not bool or counts nothing, or token_count is below the tokens here.
@@ -172,7 +172,7 @@ def entropy_bonus(entropy: Tensor, mask: Tensor, *, token_count: int | Tensor | 
 def composite_objective(
     policy_loss: Tensor, value_loss: Tensor, entropy: Tensor, *, value_coefficient: float, entropy_coefficient: float
 ) -> Tensor:
-    """The objective of PPO, negated to be minimised.
+    """The objective of PPO, negated to be minimized.
 
         L = L_policy + c1·L_value - c2·S
 
@@ -186,7 +186,7 @@ def composite_objective(
     Raises:
         ValueError: an input is not a scalar, or a coefficient is negative.
 
-    Source: Schulman et al. (arXiv 1707.06347), Eq. 9, with the sign of minimisation.
+    Source: Schulman et al. (arXiv 1707.06347), Eq. 9, with the sign of minimization.
     """
     for name, part in (("policy_loss", policy_loss), ("value_loss", value_loss), ("entropy", entropy)):
         if part.dim() != 0:

@@ -29,7 +29,7 @@ def response_nll(
 
         L = -(1/n) · Σ_{b,t: mask} log π(y_{b,t} | x_b, y_{b,<t})
 
-    n is the token count of the whole optimiser step: losses of microbatches then add up to the loss of the step, and
+    n is the token count of the whole optimizer step: losses of microbatches then add up to the loss of the step, and
     every token weighs the same however the step is cut. A mean of microbatch means weighs tokens of short microbatches
     more.
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from triphase.objectives.advantages import generalised_advantages
+from triphase.objectives.advantages import generalized_advantages
 from triphase.objectives.proximal import clipped_policy_loss, clipped_value_loss
 
 
@@ -46,7 +46,7 @@ def worked_step(
 
     mask = torch.tensor([[True]])
     # The next state stands as a second token without reward; with λ = 0 the advantage is δ = R + γ·V' − V alone.
-    estimate = generalised_advantages(
+    estimate = generalized_advantages(
         row(reward, 0.0), row(value, next_value), mask.expand(1, 2), discount=discount, gae_lambda=0.0
     )
     advantages, returns = estimate.advantages[:, :1], estimate.returns[:, :1]

@@ -11,14 +11,15 @@ from typing import Protocol
 from torch import Tensor
 
 from triphase.errors import RunError
-from triphase.objectives.advantages import Advantages, generalised_advantages
+from triphase.objectives.advantages import Advantages, generalized_advantages
 from triphase.objectives.baselines import (
     batch_mean_advantages,
     group_standardized_advantages,
     leave_one_out_advantages,
 )
 from triphase.settings.schema import PPOSettings
-from triphase.training.checkpoint import find_damage, kept_steps, load_checkpoint
+from triphase.training.checkpoint import kept_steps, load_checkpoint
+from triphase.training.sealed import find_damage
 
 
 class AdvantageEstimator(Protocol):
@@ -47,7 +48,7 @@ class GeneralizedAdvantage:
         """As in :class:`AdvantageEstimator`; groups do not matter."""
         if values is None:
             raise ValueError("generalized advantage estimation needs the values of a critic; values is None")
-        return generalised_advantages(token_rewards, values, mask, discount=self.discount, gae_lambda=self.gae_lambda)
+        return generalized_advantages(token_rewards, values, mask, discount=self.discount, gae_lambda=self.gae_lambda)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def accumulate_gradients(
     *,
     first: bool,
 ) -> dict[str, float]:
-    """Accumulate the gradient of one minibatch, normalised by all of its tokens, and return its figures.
+    """Accumulate the gradient of one minibatch, normalized by all of its tokens, and return its figures.
 
     Raises:
         InvariantError: this is the ``first`` minibatch of a rollout, and the policy is not the rollout policy.

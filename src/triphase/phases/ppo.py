@@ -1,4 +1,4 @@
-"""Phase 3: proximal policy optimisation of the policy and its critic (if any) against the frozen reward model.
+"""Phase 3: proximal policy optimization of the policy and its critic (if any) against the frozen reward model.
 
 One iteration: sample → score → reward → advantages → a few epochs of clipped updates. Its steps are numbered alike in
 `PPOPhase.advance`. Left out on purpose: samples of older policies (each rollout is used for its own updates alone), and

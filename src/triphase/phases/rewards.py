@@ -6,15 +6,15 @@ from torch import Tensor
 from triphase.errors import TrainingError
 from triphase.objectives.advantages import (
     Advantages,
-    centre_scores,
+    center_scores,
     clip_scores,
     kl_penalty,
-    penalise_unfinished,
+    penalize_unfinished,
     rescale_token_rewards,
     token_rewards,
 )
 from triphase.objectives.invariants import require_scores_on_last_token
-from triphase.objectives.masking import moments, standardise
+from triphase.objectives.masking import moments, standardize
 from triphase.phases.estimators import estimator_of
 from triphase.phases.experience import Experience
 from triphase.phases.score_scale import ScoreScale, has_spread
@@ -73,26 +73,26 @@ def shape_scores(
     if settings.score_limit is not None:
         scores, clipped = clip_scores(scores, settings.score_limit)
         figures["ppo/clipped_scores"] = clipped / len(scores)
-    scores = penalise_unfinished(scores, finished, settings.missing_eos_penalty)
+    scores = penalize_unfinished(scores, finished, settings.missing_eos_penalty)
     if keeps_scale:
         # A baseline of whole returns takes an offset off by itself, and centering before it would count scores twice.
-        return (centre_scores(scores) if settings.has_critic else scores), scale.scale, figures
+        return (center_scores(scores) if settings.has_critic else scores), scale.scale, figures
     if kind == "raw":
         return scores, 1.0, figures
     everything = torch.ones_like(scores, dtype=torch.bool)
     deviation = float(moments(scores, everything).variance.sqrt()) if has_spread(scores, 0.0) else None
-    whitened = torch.zeros_like(scores) if deviation is None else standardise(scores, everything)
+    whitened = torch.zeros_like(scores) if deviation is None else standardize(scores, everything)
     return whitened, deviation, figures
 
 
 def advantages_of(rewards: Tensor, experience: Experience, settings: PPOSettings, groups: Tensor) -> Advantages:
-    """Advantages and returns of a rollout; those of a critic standardised over its real tokens, by default.
+    """Advantages and returns of a rollout; those of a critic standardized over its real tokens, by default.
 
-    ``groups`` (B,) is the number of each response's prompt. Without a critic nothing is standardised here: there the
+    ``groups`` (B,) is the number of each response's prompt. Without a critic nothing is standardized here: there the
     advantages shrink to 0 as the policy nears the optimum, and dividing by their deviation would leave noise.
     """
     mask = experience.batch.response_mask
     found = estimator_of(settings)(rewards, experience.values, mask, groups)
-    if not (settings.has_critic and settings.standardise_advantages):
+    if not (settings.has_critic and settings.standardize_advantages):
         return found
-    return Advantages(standardise(found.advantages, mask), found.returns)
+    return Advantages(standardize(found.advantages, mask), found.returns)

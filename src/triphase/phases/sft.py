@@ -91,7 +91,7 @@ class SupervisedPhase(Phase):
         size = self.settings.batch_size
         indices = self.order[step * size : (step + 1) * size]
         tokens = sum(len(self.samples[index].response) for index in indices)
-        # 2. gradients, microbatch by microbatch; each is normalised by the tokens of the whole step
+        # 2. gradients, microbatch by microbatch; each is normalized by the tokens of the whole step
         loss = 0.0
         for group in microbatches(
             [self.samples[index].length for index in indices], max_tokens=self.settings.microbatch_tokens

@@ -32,7 +32,7 @@ class Plan:
 
     Attributes:
         phases: footprints in the order of the run.
-        weights: (part, number type, numbers, bytes a number, bytes) of what is held for parameters.
+        weights: (part, dtype, numbers, bytes a number, bytes) of what is held for parameters.
         allowed: bytes that this process may use.
         rates: of this machine.
     """

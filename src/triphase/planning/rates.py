@@ -19,7 +19,7 @@ _WIDE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Floating-point operations a second of products with many rows, and with those of a batch that is decoded."""
+    """Floating-point operations per second of products with many rows, and with those of a batch that is decoded."""
 
     wide: float
     narrow: float

@@ -28,8 +28,8 @@ _COMPARED: Sequence[tuple[set[str], str]] = (
     ({"human_ref_A", "human_ref_B"}, f"votes: {_IMPORT}"),
     ({"conversation_a", "conversation_b"}, f"votes: {_IMPORT}"),
     ({"summaries", "choice"}, "two summaries and a choice: write the post as prompt, the chosen one and the rejected"),
-    ({"completion"}, "one answer a row is no comparison: such files belong under data.demonstrations"),
-    ({"response"}, "one answer a row is no comparison: such files belong under data.demonstrations"),
+    ({"completion"}, "one answer per row is no comparison: such files belong under data.demonstrations"),
+    ({"response"}, "one answer per row is no comparison: such files belong under data.demonstrations"),
 )
 _SUMMARY = "a text and its summary: write the request (Summarize: …) as prompt, and the summary as completion"
 _SHOWN_TO: Sequence[tuple[set[str], str]] = (
@@ -38,9 +38,9 @@ _SHOWN_TO: Sequence[tuple[set[str], str]] = (
     ({"highlights"}, _SUMMARY),
     ({"tldr"}, _SUMMARY),
     ({"summaries"}, _SUMMARY),
-    ({"completions"}, "several answers a row: write the best one as completion, or rank them under data.preferences"),
-    ({"answers"}, "several answers a row: write the best one as completion, or rank them under data.preferences"),
-    ({"responses"}, "several answers a row: write the best one as completion, or rank them under data.preferences"),
+    ({"completions"}, "several answers per row: write the best one as completion, or rank them under data.preferences"),
+    ({"answers"}, "several answers per row: write the best one as completion, or rank them under data.preferences"),
+    ({"responses"}, "several answers per row: write the best one as completion, or rank them under data.preferences"),
     ({"text"}, "text alone does not say which part is learned: write prompt and completion"),
 )
 _ASKED: Sequence[tuple[set[str], str]] = (

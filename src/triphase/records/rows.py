@@ -51,7 +51,7 @@ def read_rows(
 def _hub_rows(source: SourceSettings) -> Iterator[Row]:
     if not _HUB_ID.match(source.path) or len(source.path) > _LONGEST_HUB_ID:
         raise DataError(
-            f"{shown(source.path)}: neither a file ({', '.join(SUFFIXES)}) nor a hub id like organisation/name"
+            f"{shown(source.path)}: neither a file ({', '.join(SUFFIXES)}) nor a hub id like organization/name"
         )
     name = f"{source.path} ({source.split})"
     for number, values in enumerate(_hub_data_set(source, name), start=1):

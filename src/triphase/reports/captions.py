@@ -117,7 +117,7 @@ def course_sentence(course: Course | None) -> str:
     )
 
 
-def overoptimisation_caption(*, gold: bool, best: Sequence[BestOfN]) -> str:
+def overoptimization_caption(*, gold: bool, best: Sequence[BestOfN]) -> str:
     """What is drawn over √KL."""
     points = "Dashed lines are the reward model's score"
     points += ", full lines gold: each point is one iteration, measured on its rollout" if gold else ""

@@ -1,4 +1,4 @@
-"""How figures look: one style, colours that follow the page's light or dark theme, SVG that is the same each time."""
+"""How figures look: one style, colors that follow the page's light or dark theme, SVG that is the same each time."""
 
 import io
 import re
@@ -12,8 +12,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Each colour stands for a variable of the page's style sheet, which has a light and a dark value for it. The pairs of
-# series colours can be told apart with all common kinds of colour blindness; shapes and dashes differ as well.
+# Each color stands for a variable of the page's style sheet, which has a light and a dark value for it. The pairs of
+# series colors can be told apart with all common kinds of color blindness; shapes and dashes differ as well.
 INK, MUTED, GRID, PAPER = "#1a1b1c", "#5f6163", "#dfe1e3", "#fdfdfe"
 BLUE, ORANGE, GREEN, PURPLE, AMBER = "#0b62a8", "#c44a17", "#117a5b", "#87479b", "#a87900"
 _VARIABLES = {
@@ -28,7 +28,7 @@ _VARIABLES = {
     AMBER: "amber",
 }
 SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (AMBER, "v"))
-"""Colour and marker of the first, second … run."""
+"""Color and marker of the first, second … run."""
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -106,14 +106,14 @@ def marker_size(points: Sequence[object]) -> float:
 
 
 def _inline(svg: str, name: str, description: str) -> str:
-    """The svg element alone, its ids unique on the page, its colours and font those of the page."""
+    """The svg element alone, its ids unique on the page, its colors and font those of the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = svg.replace("xlink:href=", "href=")
     svg = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
     head, rest = svg.split(">", 1)
     head = re.sub(r' (width|height|version|xmlns|xmlns:xlink)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{description}">{rest.strip()}'

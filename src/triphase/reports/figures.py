@@ -72,9 +72,9 @@ def iteration_panel(name: str, runs: Runs, metric: str, title: str, *, share: bo
         return None
     with drawing(name, f"{title} over iterations", width=258, height=190) as canvas:
         axes = canvas.axes
-        for (colour, marker), rows in zip(_styles(len(runs)), runs.values(), strict=True):
+        for (color, marker), rows in zip(_styles(len(runs)), runs.values(), strict=True):
             steps, values = curve(rows, metric)
-            axes.plot(steps, values, color=colour, marker=marker, markersize=marker_size(steps) * 0.7, linewidth=1.5)
+            axes.plot(steps, values, color=color, marker=marker, markersize=marker_size(steps) * 0.7, linewidth=1.5)
         axes.set_title(title)
         if share:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -84,7 +84,7 @@ def iteration_panel(name: str, runs: Runs, metric: str, title: str, *, share: bo
     return canvas.svg
 
 
-def overoptimisation(
+def overoptimization(
     paths: Mapping[str, list[Point]], best: Sequence[BestOfN], gold_scale: tuple[float, float] | None
 ) -> str | None:
     """Proxy and gold against √KL. Gold is brought to the proxy's unit where its spread on SFT samples is known."""
@@ -93,19 +93,19 @@ def overoptimisation(
     mean, deviation = gold_scale or (0.0, 1.0)
     unit = "standard deviations of SFT samples" if gold_scale else "score (proxy) and gold, each in its own unit"
     with drawing(
-        "overoptimisation", "Gold and proxy score against the root of the KL divergence", width=1080, height=420
+        "overoptimization", "Gold and proxy score against the root of the KL divergence", width=1080, height=420
     ) as canvas:
         axes = canvas.axes
         axes.axhline(0, color=MUTED, linewidth=0.8)
-        for (colour, marker), (name, points) in zip(_styles(len(paths)), paths.items(), strict=True):
+        for (color, marker), (name, points) in zip(_styles(len(paths)), paths.items(), strict=True):
             points = sorted(points, key=lambda point: point.iteration)
             proxy = [(point.root_kl, point.proxy) for point in points]
             gold = [(point.root_kl, (point.gold - mean) / deviation) for point in points if point.gold is not None]
-            _path(axes, proxy, color=colour, linestyle="--", linewidth=1.3, label=f"{name}: proxy")
+            _path(axes, proxy, color=color, linestyle="--", linewidth=1.3, label=f"{name}: proxy")
             if gold:
-                _path(axes, gold, color=colour, label=f"{name}: gold")
+                _path(axes, gold, color=color, label=f"{name}: gold")
                 axes.plot(
-                    *zip(*gold, strict=True), color=colour, marker=marker, markersize=3.5, linestyle="none", alpha=0.45
+                    *zip(*gold, strict=True), color=color, marker=marker, markersize=3.5, linestyle="none", alpha=0.45
                 )
         if len(best) > 1:
             roots = [point.root_kl for point in best]
@@ -114,7 +114,7 @@ def overoptimisation(
             axes.plot(
                 roots, scaled, color=MUTED, marker="*", markersize=7, label=f"best of 1 … {best[-1].n} by the proxy"
             )
-        axes.set_xlabel("√KL to the reference, √nats a response")
+        axes.set_xlabel("√KL to the reference, √nats per response")
         axes.set_ylabel(unit)
         axes.legend()
     return canvas.svg
@@ -187,9 +187,9 @@ def gain_by_length(found: LengthStratified) -> str:
             ("SFT", MUTED, "s", [each.second_mean for each in found.bins]),
             ("PPO", BLUE, "o", [each.first_mean for each in found.bins]),
         )
-        for label, colour, marker, values in sides:
+        for label, color, marker, values in sides:
             numbers = [np.nan if value is None else value for value in values]
-            axes.plot(places, numbers, color=colour, marker=marker, markersize=6, label=label)
+            axes.plot(places, numbers, color=color, marker=marker, markersize=6, label=label)
         axes.set_xticks(places, [_bin_label(each.low, each.high) for each in found.bins])
         for place, each in zip(places, found.bins, strict=True):
             axes.annotate(
@@ -228,12 +228,12 @@ def _intervals(
     return canvas.svg
 
 
-def _draw_interval(axes: Axes, row: int, interval: Interval, colour: str) -> None:
+def _draw_interval(axes: Axes, row: int, interval: Interval, color: str) -> None:
     if interval.low is not None and interval.high is not None:
         axes.plot(
-            [interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="round", alpha=0.5
+            [interval.low, interval.high], [row, row], color=color, linewidth=3, solid_capstyle="round", alpha=0.5
         )
-    axes.plot([interval.value], [row], marker="o", markersize=8, color=colour, markeredgecolor=PAPER)
+    axes.plot([interval.value], [row], marker="o", markersize=8, color=color, markeredgecolor=PAPER)
     text, at = f"{100 * interval.value:.0f} %", (interval.value, row)
     axes.annotate(
         text,
@@ -242,7 +242,7 @@ def _draw_interval(axes: Axes, row: int, interval: Interval, colour: str) -> Non
         textcoords="offset points",
         ha="center",
         fontsize=11,
-        color=colour,
+        color=color,
         weight="bold",
         bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
     )
@@ -261,7 +261,7 @@ def _styles(count: int) -> list[tuple[str, str]]:
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """The mean of each value with its neighbours, more of them the longer the run; narrower at both ends."""
+    """The mean of each value with its neighbors, more of them the longer the run; narrower at both ends."""
     reach = round(sqrt(len(values)) / 2)
     return [
         float(np.mean(values[at - span : at + span + 1]))

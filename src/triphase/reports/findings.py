@@ -96,14 +96,14 @@ def find(run: RunContents) -> Findings:
         reward=_reward_findings(run),
         policies={name: _policy_findings(run, name) for name in run.policies},
         alarms={name: find_alarms(found, _limits(run, name)) for name, found in rows.items() if found},
-        paths={name: optimisation_path(found) for name, found in rows.items() if found},
+        paths={name: optimization_path(found) for name, found in rows.items() if found},
         course=course_of(run.ppo),
         best_of_n=best_of_n(scored),
         gold_scale=_scale([gold for samples in scored.values() for _, gold in samples]),
     )
 
 
-def optimisation_path(rows: Sequence[Row]) -> list[Point]:
+def optimization_path(rows: Sequence[Row]) -> list[Point]:
     """√KL, proxy and gold of each iteration. A KL estimate under 0 (possible near the reference) counts as 0."""
     return [
         Point(row["step"], sqrt(max(0.0, row["ppo/reference_kl"])), row["ppo/proxy_score"], row.get("ppo/gold_score"))

@@ -28,8 +28,8 @@ SHOWN_SAMPLES = 12
 PANELS = (
     ("ppo/proxy_score", "Proxy score (reward model)", False),
     ("ppo/gold_score", "Gold score", False),
-    ("ppo/reference_kl", "Reference KL, nats a response", False),
-    ("ppo/entropy", "Entropy, nats a token", False),
+    ("ppo/reference_kl", "Reference KL, nats per response", False),
+    ("ppo/entropy", "Entropy, nats per token", False),
     ("ppo/mean_length", "Mean length, tokens", False),
     ("ppo/eos_rate", "EOS rate", True),
     ("ppo/clip_fraction", "Clip fraction", True),
@@ -74,7 +74,7 @@ def page_of(run: RunContents) -> str:
 
 def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Markup] | None]:
     reward, lines = found.reward, {"log 2, chance": 0.6931}
-    loss, share = ("loss, nats a token", "loss, nats a pair"), "preference accuracy"
+    loss, share = ("loss, nats per token", "loss, nats per pair"), "preference accuracy"
     runs = _named({"ppo": run.ppo, **{f"arm:{name}": rows for name, rows in run.arms.items()}})
     panels = [
         figures.iteration_panel(metric.replace("/", "-"), runs, metric, title, share=is_share)
@@ -99,7 +99,7 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
         ),
         "reward_accuracy": figures.reward_accuracy(reward),
         "reliability": figures.reliability_diagram(reward.reliability) if reward.reliability else None,
-        "overoptimisation": figures.overoptimisation(_named(found.paths), found.best_of_n, found.gold_scale),
+        "overoptimization": figures.overoptimization(_named(found.paths), found.best_of_n, found.gold_scale),
         "win_rates": figures.win_rates(_named(rates)),
         "gain_by_length": figures.gain_by_length(ppo.length) if ppo and ppo.length else None,
     }
@@ -123,7 +123,7 @@ def _captions(found: Findings) -> dict[str, str]:
         "win_rates": captions.win_rate_caption(rates),
         "length": captions.length_caption(ppo.length if ppo else None),
         "course": captions.course_sentence(found.course),
-        "overoptimisation": captions.overoptimisation_caption(gold=found.course is not None, best=found.best_of_n),
+        "overoptimization": captions.overoptimization_caption(gold=found.course is not None, best=found.best_of_n),
     }
 
 

@@ -113,9 +113,9 @@ def length_correlation(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interva
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Spearman's ρ: Pearson's correlation of ranks, ties with their mean rank. None where one side is constant."""
     ranks = [_ranks(np.asarray(side, dtype=np.float64)) for side in (first, second)]
-    centred = [side - side.mean() for side in ranks]
-    scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
-    return float((centred[0] * centred[1]).sum()) / scale if scale > 0 else None
+    centered = [side - side.mean() for side in ranks]
+    scale = float(np.sqrt((centered[0] ** 2).sum() * (centered[1] ** 2).sum()))
+    return float((centered[0] * centered[1]).sum()) / scale if scale > 0 else None
 
 
 def is_right(difference: float, target: float) -> float:

@@ -13,7 +13,7 @@ Tone = Literal["good", "bad", "open"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A headline and the sentences under it. ``tone`` is for its colour only: the words say it all."""
+    """A headline and the sentences under it. ``tone`` is for its color only: the words say it all."""
 
     tone: Tone
     headline: str
@@ -129,7 +129,7 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> t
                 "Reward hacking: none seen at the end; gold has not fallen while the reward model's score rose."
             )
     elif run.ppo:
-        sentences.append("Reward hacking: cannot be told without a gold score or people's judgement of these samples.")
+        sentences.append("Reward hacking: cannot be told without a gold score or people's judgment of these samples.")
     others = [alarm for alarm in alarms if alarm.name != "proxy-without-gold" or not alarm.lasting]
     if others:
         names = ", ".join(alarm.name for alarm in others)

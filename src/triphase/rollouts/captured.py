@@ -1,7 +1,7 @@
 """Sampling on a CUDA device: the whole step of all rows is captured once, and replayed for each token.
 
-Choosing a token, reading it through every layer and noting what has ended are some hundred small kernels a layer: from
-Python each waits for the next to be asked for. Captured as one CUDA graph the card runs them back to back, and the
+Choosing a token, reading it through every layer and noting what has ended are dozens of small kernels in each layer:
+from Python each waits for the next to be asked for. Captured as one CUDA graph the card runs them back to back, and the
 processor looks only every few tokens at which rows have ended. Rows keep their places; where one has ended, the next
 prompt takes its place. Once few are left they move to a smaller batch, which is captured anew.
 """

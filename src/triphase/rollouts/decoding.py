@@ -126,7 +126,7 @@ def _is_small(rows: Sequence[int], places: int) -> bool:
 
 
 def sample(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
-    """Draw one token a row by inversion: the first index whose cumulative probability exceeds ``uniform``.
+    """Draw one token per row by inversion: the first index whose cumulative probability exceeds ``uniform``.
 
     The distribution is summed in blocks of the vocabulary: a block is drawn, then a token of it. That is one pass of
     sums where a cumulative sum over the whole would be a chain of as many additions as there are tokens.

@@ -9,7 +9,7 @@ from triphase.training.finals import save_whole_model
 def merge_policy(run: Path, to: Path, checkpoint: int | None = None) -> None:
     """Write the policy of a run to ``to`` as a Hugging Face checkpoint; ``checkpoint`` names an iteration of PPO.
 
-    The update B·A is added to each weight in float32 and rounded once to the base's number type.
+    The update B·A is added to each weight in float32 and rounded once to the base's dtype.
     """
     shared, adapter, _ = open_policy(run, checkpoint)
     if adapter is not None:

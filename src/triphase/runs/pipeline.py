@@ -226,9 +226,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
             # An iteration is long: one checkpoint each, and as many as the guard may go back to.
             keep = max(options.keep, guard.keep)
             run_loop(phase, replace(options, every=1, keep=keep, save_start=guard.keep > 0))
-        save_policy(
-            shared, POLICY, final, with_value_head=settings.has_critic, made_by=run.made_by(phase_name)
-        )
+        save_policy(shared, POLICY, final, with_value_head=settings.has_critic, made_by=run.made_by(phase_name))
         shared.adapters.remove(CRITIC)
 
 

@@ -22,7 +22,7 @@ from triphase.settings.base import RUN_NAME, Settings
 from triphase.settings.fields import allowed_values, as_text, element_of, section_of
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import PPOSettings, RunSettings
-from triphase.settings.source import KeyPath, SettingsSource, normalised, parse_source, parse_value, read_source
+from triphase.settings.source import KeyPath, SettingsSource, normalized, parse_source, parse_value, read_source
 from triphase.settings.without_critic import note_idle_settings
 
 RUN_CONFIG = "config.yaml"
@@ -54,7 +54,7 @@ def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, b
     source, whole = source.below("settings"), source
     values = copy.deepcopy(source.values)
     places = _Places(source, {})
-    _rename_old(values, places)
+    _rename_old(values, places, quiet=source is not whole)
     _refuse_unknown(RunSettings, values, (), places)
     for name, text in (overrides or {}).items():
         _override(values, name, text, places)
@@ -106,7 +106,7 @@ def as_scalar(text: str) -> str:
 
 def _override(values: dict[str, Any], name: str, text: str, places: _Places) -> None:
     flag = f"--{name}"
-    path = normalised(tuple(int(key) if key.isdecimal() else key for key in name.split(".")))
+    path = normalized(tuple(int(key) if key.isdecimal() else key for key in name.split(".")))
     if "" in path:
         raise SettingsError(f"{flag}: not the name of a setting; write for example --ppo.kl-coefficient")
     target: Any = values
@@ -133,8 +133,11 @@ def _inside(target: Any, key: str | int, flag: str) -> Any:
     return target[key]
 
 
-def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False) -> None:
-    """Put settings under old names where their new names are; ``over`` those, once for the command line's."""
+def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, quiet: bool = False) -> None:
+    """Put settings under old names where their new names are; ``over`` those, once for the command line's.
+
+    ``quiet`` where nobody wrote them: the settings of a run directory of before, which nobody edits.
+    """
     arms = values.get("arms")
     sections = [((), "ppo"), *((("arms",), arm) for arm in (arms if isinstance(arms, dict) else ()))]
     for above, name in sections:
@@ -142,7 +145,8 @@ def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False) 
         section, path = home.get(name), (*above, name)
         if not isinstance(section, dict) or not (old := old_names(section)):
             continue
-        note_old_names(_dotted(path), section)
+        if not quiet:
+            note_old_names(_dotted(path), section)
         try:
             kept = {key: value for key, value in section.items() if not over or key not in old.values()}
             home[name] = with_new_names(kept)

@@ -20,11 +20,11 @@ class ModelSettings(Settings):
     """The pretrained language model."""
 
     name: str
-    """A local directory, a hub id (`organisation/model`), or `embedded:smollm2` / `embedded:tiny`."""
+    """A local directory, a hub id (`organization/model`), or `embedded:smollm2` / `embedded:tiny`."""
     revision: str | None = None
     """The hub revision (branch, tag or commit); none is the default branch."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type of the frozen base; `auto` is bfloat16 where its products are faster (on a processor they are timed),
+    """Dtype of the frozen base; `auto` is bfloat16 where its products are faster (on a processor they are timed),
     else float32. Adapters, heads and optimizer states are always float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where tensors live; `auto` takes CUDA where there is one."""
@@ -213,7 +213,7 @@ class RewardSettings(Settings):
 
 
 class PPOSettings(Settings):
-    """Phase 3: proximal policy optimisation against the reward model."""
+    """Phase 3: proximal policy optimization against the reward model."""
 
     iterations: Positive = 20
     """Rollouts, each followed by its updates."""
@@ -236,11 +236,11 @@ class PPOSettings(Settings):
     """Weight of the KL penalty to the reference inside the reward: what a nat costs, in standard deviations of the
     scores of the SFT policy's samples (see score_normalization)."""
     kl_target: PositiveFloat | None = None
-    """Reference KL (nats a response) that the adaptive controller steers to; none keeps the coefficient fixed."""
+    """Reference KL (nats per response) that the adaptive controller steers to; none keeps the coefficient fixed."""
     kl_horizon: PositiveFloat = 10_000.0
     """Episodes over which the adaptive controller acts."""
     kl_budget: PositiveFloat | None = None
-    """Reference KL (nats a response) at which PPO stops; none means no budget."""
+    """Reference KL (nats per response) at which PPO stops; none means no budget."""
     advantage_estimator: Literal["gae", "rloo", "grpo", "reinforce"] = "gae"
     """How rewards become advantages. `gae`: generalized advantage estimation, with a critic. The others have no critic;
     every token of a response gets its whole return (score minus KL penalty) less a baseline: `rloo` the mean return of
@@ -249,7 +249,7 @@ class PPOSettings(Settings):
     discount: Share = 1.0
     """γ."""
     gae_lambda: Share = 0.95
-    """λ of generalised advantage estimation."""
+    """λ of generalized advantage estimation."""
     clip_range: PositiveFloat = 0.2
     """ε of the clipped surrogate."""
     value_clip_range: PositiveFloat | None = 0.2
@@ -277,7 +277,7 @@ class PPOSettings(Settings):
     the rollout's mean, so that an offset of the scores changes nothing."""
     rescale_token_rewards: bool = False
     """Divide token rewards by their standard deviation, keeping their mean. Off: it adds an incentive for length."""
-    standardise_advantages: bool = True
+    standardize_advantages: bool = True
     """Advantages of each rollout to mean 0 and standard deviation 1, over real tokens; with a critic only."""
     missing_eos_penalty: NonNegative = 1.0
     """Subtracted from the score of a response without end-of-sequence token, in the unit of kl_coefficient (under
@@ -286,7 +286,7 @@ class PPOSettings(Settings):
     """Scores are clipped to ± this many standard deviations from the mean of the first rollout, which is the SFT
     policy's (under `batch` and `raw`, to ± this in the scorer's own unit); none does not clip."""
     max_approximate_kl: PositiveFloat | None = 0.1
-    """The updates on a rollout end early once the KL to the rollout policy (nats a token) passes this."""
+    """The updates on a rollout end early once the KL to the rollout policy (nats per token) passes this."""
     optimizer: OptimizerSettings = OptimizerSettings(
         learning_rate=3e-4, head_learning_rate=1e-3, schedule="linear", adam_epsilon=1e-5
     )

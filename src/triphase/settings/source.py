@@ -102,7 +102,7 @@ def plain_key(key: str) -> str:
     return key.replace("-", "_")
 
 
-def normalised(path: KeyPath) -> KeyPath:
+def normalized(path: KeyPath) -> KeyPath:
     """``path`` in the schema's spelling, under the present name of its section; the names of arms stay as they are.
 
     In the config.yaml of a run all settings stand under ``settings``.
@@ -159,7 +159,7 @@ def _mapping(node: yaml.MappingNode, path: KeyPath, lines: dict[KeyPath, int], n
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
             raise SettingsError(f"{name}:{line}: a key must be plain text")
-        inner = normalised((*path, str(key_node.value)))
+        inner = normalized((*path, str(key_node.value)))
         key = str(inner[-1])
         if inner in lines:
             raise SettingsError(f"{name}:{line}: {key_node.value} is given twice (first on line {lines[inner]})")

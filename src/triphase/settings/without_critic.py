@@ -17,7 +17,7 @@ _WITH_CRITIC_ALONE = (
     "value_clip_range",
     "value_coefficient",
     "optimizer.head_learning_rate",
-    "standardise_advantages",
+    "standardize_advantages",
 )
 
 

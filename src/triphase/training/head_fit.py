@@ -67,7 +67,7 @@ def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) 
 
         min_w  Bradley-Terry loss of the scores w·x  +  penalty·|w·std(x)|²
 
-    Features are standardised for the fit, so the penalty treats them alike, and the answer is given for them as they
+    Features are standardized for the fit, so the penalty treats them alike, and the answer is given for them as they
     came. Solved by L-BFGS in float64 from w = 0: the same answer whatever the start.
 
     Args:

@@ -125,9 +125,9 @@ def test_formats_of_preferences_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
-    row = {"prompt": "Hi", "responses": ["a", "b"], "colour": "red"}
+    row = {"prompt": "Hi", "responses": ["a", "b"], "color": "red"}
     with open_store(tmp_path) as store:
-        assert import_file(store, written(tmp_path / "f.jsonl", row)).ignored == ("colour",)
+        assert import_file(store, written(tmp_path / "f.jsonl", row)).ignored == ("color",)
 
 
 def test_repeated_votes_stay_apart(tmp_path: Path) -> None:
@@ -285,8 +285,8 @@ def test_a_store_row_that_contradicts_is_refused(tmp_path: Path) -> None:
         import_file(store, written(tmp_path / "a.jsonl", rule))
         with pytest.raises(StoreError, match=r"b\.jsonl:1: the guideline 1 is already in the store with other content"):
             import_file(store, written(tmp_path / "b.jsonl", {**rule, "text": "Be short"}))
-        with pytest.raises(DataError, match=r"c\.jsonl:1: not a guideline .* the column 'colour' is unknown"):
-            import_file(store, written(tmp_path / "c.jsonl", {**rule, "colour": "red"}))
+        with pytest.raises(DataError, match=r"c\.jsonl:1: not a guideline .* the column 'color' is unknown"):
+            import_file(store, written(tmp_path / "c.jsonl", {**rule, "color": "red"}))
         with pytest.raises(DataError, match=r"d\.jsonl:1: not a guideline .* the column 'text' is missing"):
             import_file(store, written(tmp_path / "d.jsonl", {k: v for k, v in rule.items() if k != "text"}))
 

@@ -61,7 +61,7 @@ def places() -> int:
 
 
 def quiet_logs() -> None:
-    """A flood of connections writes a line a minute, not a traceback each."""
+    """A flood of connections writes a line per minute, not a traceback each."""
     for name in ("asyncio", "uvicorn.error", "triphase.labeling"):
         logger = logging.getLogger(name)
         if not any(isinstance(one, OncePerMinute) for one in logger.filters):
