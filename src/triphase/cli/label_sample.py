@@ -7,6 +7,7 @@ from triphase.cli import deferred
 from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import TriphaseError
 from triphase.labeling.work import item_plan
+from triphase.training.artifacts import is_place
 
 
 def sample(
@@ -63,7 +64,7 @@ def sample(
 def name_of(model: str) -> str:
     """What distinguishes a model: two policies of one run are both called `final` by their directories."""
     place = Path(model).resolve() if Path(model).is_dir() else Path(model)
-    if place.name != "final":
+    if not is_place(place):
         return place.name.removeprefix("embedded:")
     run = place.parents[2 if place.parent.parent.name == "arms" else 1]
     return "-".join(part for part in (run.name, place.parent.name) if part)

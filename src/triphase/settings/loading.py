@@ -134,10 +134,7 @@ def _inside(target: Any, key: str | int, flag: str) -> Any:
 
 
 def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, quiet: bool = False) -> None:
-    """Put settings under old names where their new names are; ``over`` those, once for the command line's.
-
-    ``quiet`` where nobody wrote them: the settings of a run directory of before, which nobody edits.
-    """
+    """Put settings under their new names; ``over`` those for the command line's, ``quiet`` for a run directory's."""
     arms = values.get("arms")
     sections = [((), "ppo"), *((("arms",), arm) for arm in (arms if isinstance(arms, dict) else ()))]
     for above, name in sections:

@@ -35,6 +35,11 @@ def place_of(run: Path, phase: str) -> Path:
     return run / name_of(phase)
 
 
+def is_place(directory: Path) -> bool:
+    """Whether a directory is called as what a phase leaves."""
+    return directory.name == _NAME
+
+
 def has_left(run: Path, phase: str) -> bool:
     """Whether a phase is finished; what it left may be damaged."""
     return place_of(run, phase).is_dir()
