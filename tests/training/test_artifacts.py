@@ -126,3 +126,9 @@ def test_a_run_leaves_it_with_each_phase(tmp_path: Path) -> None:
     run = small_run.do(small_run.settings(tmp_path, method="lora"), pipeline.run_sft)
     kept = made_by(run.artifact(SFT))
     assert kept == run.made_by(SFT) == fingerprint_of(settings_of(SFT, run.directory.settings.model_dump(mode="json")))
+
+
+def test_the_fingerprint_is_the_same_in_another_place() -> None:
+    here, there = ({"data.preferences": [{"path": f"{folder}/rows.jsonl"}]} for folder in ("/a", "/b/c"))
+    assert fingerprint_of(here) == fingerprint_of(there)
+    assert fingerprint_of(here) != fingerprint_of({"data.preferences": [{"path": "/a/other.jsonl"}]})

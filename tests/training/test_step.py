@@ -169,7 +169,7 @@ def test_a_refused_step_counts_and_changes_nothing() -> None:
     adapter = parameter(1.0)
     subject = updater(adapter)
     adapter.grad = torch.tensor([1.0])
-    result = subject.refuse(["the loss"])
+    result = subject.skip_step(["the loss"])
     assert result.skipped and result.nonfinite == ("the loss",) and math.isnan(result.gradient_norm)
     assert adapter.grad is None and float(adapter.detach()) == 1
     assert (subject.step_count, subject.skipped_in_a_row) == (1, 1)

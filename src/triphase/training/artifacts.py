@@ -95,6 +95,17 @@ def made_by(directory: Path) -> str | None:
 
 
 def fingerprint_of(settings: Mapping[str, Any]) -> str:
-    """The fingerprint of settings by their dotted names: the same for the same values, in whatever order."""
-    plain = json.dumps(dict(settings), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    """The fingerprint of settings by their dotted names: the same for the same values, in whatever order.
+
+    Of an absolute path its last name counts: a copied or moved run directory has the fingerprint that it had.
+    """
+    plain = json.dumps(_without_places(settings), sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_places(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_places(each) for each in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
