@@ -120,6 +120,14 @@ def test_metrics_agree_with_a_slow_loop_over_real_tokens() -> None:
     assert metrics.approximate_kl.item() == pytest.approx(sum(math.exp(r) - 1 - r for r, _ in pairs) / 8)
 
 
+def test_the_largest_ratio_is_of_real_tokens_also_where_all_are_below_1() -> None:
+    """The ratio of padding is 1; it must not be the largest."""
+    given = batch()
+    lower = torch.where(MASK, given["rollout_logprobs"] - 0.5, given["rollout_logprobs"])
+    _, metrics = objectives.clipped_policy_loss(**{**given, "logprobs": lower})
+    assert metrics.ratio_max.item() == pytest.approx(math.exp(-0.5))
+
+
 def test_at_ratio_1_it_is_the_policy_gradient() -> None:
     given = batch()
     logprobs = given["rollout_logprobs"].clone().requires_grad_()

@@ -10,11 +10,14 @@ from tests.phases.test_ppo import Lines, gradients, moved, phase, rolled_out, se
 from tests.phases.test_ppo_contract import phase as tiny_phase
 from tests.phases.test_ppo_contract import settings as tiny_settings
 from tests.phases.test_ppo_contract import shared_model as tiny_model
+from tests.small import shared_model, stir
 
+from triphase.errors import TrainingError
 from triphase.models.critics import CRITIC
 from triphase.models.roles import POLICY, REFERENCE, REWARD
 from triphase.objectives.invariants import InvariantError
 from triphase.phases import minibatch
+from triphase.phases.critic import start_critic
 from triphase.phases.ppo import PPOPhase
 from triphase.settings.schema import PPOSettings
 from triphase.training.finals import CRITIC_FILE, load_policy, save_policy
@@ -181,9 +184,21 @@ def test_it_learns_on_the_tiny_task(tmp_path: Path) -> None:
             {"critic": "adapter", "critic_start": "reward", "scorer": {"address": "http://127.0.0.1:1"}},
             "set critic_start: policy",
         ),
+        (
+            {"critic": "adapter", "critic_start": "reward", "scorer": {"function": "own.scores:score"}},
+            "a scorer of kind function scores in its place; set critic_start: policy",
+        ),
         ({"critic_warmup": 20}, "leaves the policy none of the 20 iterations"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         PPOSettings.model_validate(changes)
+
+
+def test_a_critic_cannot_start_from_a_reward_model_that_is_not_there() -> None:
+    """A kind of scorer that was added may need none, which the settings alone do not tell."""
+    shared = shared_model()
+    stir(shared, REFERENCE)
+    with pytest.raises(TrainingError, match=r"this run has no reward model; set ppo\.critic_start: policy"):
+        start_critic(shared, settings(critic="adapter", critic_start="reward"))

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from triphase.errors import TrainingError
 from triphase.models.critics import CRITIC, AdapterCritic, ValueHeadCritic
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.settings.schema import PPOSettings
@@ -11,7 +12,11 @@ from triphase.settings.schema import PPOSettings
 @torch.no_grad()
 def start_critic(shared: SharedModel, settings: PPOSettings) -> dict[str, nn.Parameter]:
     """Give the model the critic of the settings, if any: the value head at 0, or (of a reward model's copy) its score
-    head. Returns what is trained of the head, by the names of checkpoints."""
+    head. Returns what is trained of the head, by the names of checkpoints.
+
+    Raises:
+        TrainingError: it is to start from a reward model, and there is none (a scorer of a kind that was added).
+    """
     shared.critic = ValueHeadCritic()
     if not settings.has_critic:
         train_roles(shared, settings, 0)
@@ -21,6 +26,10 @@ def start_critic(shared: SharedModel, settings: PPOSettings) -> dict[str, nn.Par
         parameter.zero_()
     if settings.critic == "adapter":
         from_reward = settings.critic_start == "reward"
+        if from_reward and not shared.adapters.has(REWARD):
+            raise TrainingError(
+                "ppo.critic_start is reward, and this run has no reward model; set ppo.critic_start: policy"
+            )
         shared.critic = AdapterCritic(shared.adapters, REWARD if from_reward else REFERENCE)
         if from_reward:
             value.load_state_dict(score.state_dict())

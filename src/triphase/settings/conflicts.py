@@ -20,9 +20,10 @@ def critic_conflict(settings: "PPOSettings") -> str | None:
                     f"{name} {getattr(settings, name)} is of a critic with an adapter of its own, and critic is "
                     f"value-head; set critic: adapter, or leave {name} out"
                 )
-    if settings.critic_start == "reward" and settings.scorer.address is not None:
+    if settings.critic_start == "reward" and settings.scorer.chosen in ("remote", "function"):
         return (
-            "critic_start reward needs a reward model, and scorer.address scores in its place; set critic_start: policy"
+            f"critic_start reward needs a reward model, and a scorer of kind {settings.scorer.chosen} scores in its "
+            "place; set critic_start: policy"
         )
     if settings.critic_warmup >= settings.iterations:
         return (
