@@ -36,7 +36,9 @@ from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
-from triphase.settings.schema import AdapterSettings, PPOSettings, RewardSettings, RunSettings, SupervisedSettings
+from triphase.settings.phases import RewardSettings, SupervisedSettings
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import AdapterSettings, RunSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 
 # hidden size, inner size, layers, heads, key heads, vocabulary, tied embeddings

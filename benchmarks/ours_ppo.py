@@ -19,7 +19,8 @@ from triphase.phases.ppo import PPOPhase
 from triphase.planning.rates import measure_rates
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.settings.schema import AdapterSettings, ModelSettings, PPOSettings
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import AdapterSettings, ModelSettings
 
 EPISODES, PROMPT_TOKENS, RESPONSE_TOKENS, EPOCHS, RANK = 32, 32, 32, 4, 16
 NEVER = -1

@@ -11,7 +11,8 @@ from triphase.models.roles import REFERENCE, SharedModel
 from triphase.phases.reward import RewardPhase
 from triphase.records.grouping import groups_of_preferences
 from triphase.records.reading import read_preferences
-from triphase.settings.schema import AdapterSettings, ModelSettings, RewardSettings, SourceSettings
+from triphase.settings.phases import RewardSettings
+from triphase.settings.schema import AdapterSettings, ModelSettings, SourceSettings
 from triphase.tokens.encoding import encode_groups
 
 BATCH, RANK = 8, 16

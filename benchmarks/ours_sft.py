@@ -10,7 +10,8 @@ from triphase.models.loading import load_model
 from triphase.models.roles import SharedModel
 from triphase.phases.sft import SupervisedPhase
 from triphase.records.reading import read_demonstrations
-from triphase.settings.schema import AdapterSettings, ModelSettings, SourceSettings, SupervisedSettings
+from triphase.settings.phases import SupervisedSettings
+from triphase.settings.schema import AdapterSettings, ModelSettings, SourceSettings
 from triphase.tokens.encoding import encode_demonstrations
 
 BATCH, RANK = 8, 16

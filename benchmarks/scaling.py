@@ -23,7 +23,8 @@ from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases.ppo import PPOPhase
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.settings.schema import AdapterSettings, PPOSettings
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import AdapterSettings
 
 VOCABULARY = 2048
 POINT = {"batch": 8, "length": 24, "layers": 4, "width": 256}

@@ -38,6 +38,7 @@ MIXED = ("cli", "runs", "planning", "datacheck", "demo")
 WITH_TORCH = {
     "datacheck.model_check",
     "planning.footprint",
+    "planning.moments",
     "planning.microbatches",
     "planning.plan",
     "planning.remedies",

@@ -21,13 +21,9 @@ from triphase.phases.sampling import sample_responses
 from triphase.phases.sft import SupervisedPhase
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.settings.schema import (
-    AdapterSettings,
-    OptimizerSettings,
-    PPOSettings,
-    RewardSettings,
-    SupervisedSettings,
-)
+from triphase.settings.phases import OptimizerSettings, RewardSettings, SupervisedSettings
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import AdapterSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 
 Metrics = dict[str, float]

@@ -29,7 +29,7 @@ from tests.objectives.toy_pipeline import Pipeline
 from torch import Tensor
 
 from triphase import objectives
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 
 GATE = 0.005
 UNSEEN_BY_THE_GATE = "padding in advantage whitening"

@@ -25,7 +25,7 @@ from tests.objectives.toy_pipeline import Pipeline
 from torch import Tensor
 
 from triphase.phases.estimators import ESTIMATORS
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 
 KINDS = ("rloo", "grpo", "reinforce")
 every_kind = pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,7 @@ from torch import Tensor
 from triphase import objectives
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.score_scale import ScoreScale, next_scale
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 
 
 class Pipeline:

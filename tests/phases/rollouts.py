@@ -7,7 +7,7 @@ from triphase.phases.experience import Experience, evaluate_rollout, open_rollou
 from triphase.records.types import Message, Prompt
 from triphase.rewards.model import ModelScorer
 from triphase.rewards.types import Answer, Answers
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 
 PROMPT = Prompt("p", (Message("user", "oak"),))

@@ -19,7 +19,7 @@ from triphase.objectives.invariants import InvariantError
 from triphase.phases import minibatch
 from triphase.phases.critic import start_critic
 from triphase.phases.ppo import PPOPhase
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.training.finals import CRITIC_FILE, load_policy, save_policy
 from triphase.training.loop import LoopOptions, run_loop
 

@@ -19,7 +19,7 @@ from triphase.phases.experience import Experience
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import advantages_of
 from triphase.settings.loading import settings_from_text
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.training.loop import LoopOptions, run_loop
 
 every_kind = pytest.mark.parametrize("kind", ESTIMATORS)

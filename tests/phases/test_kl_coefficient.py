@@ -10,7 +10,8 @@ from triphase.phases.ppo import PPOPhase
 from triphase.records.types import Message, Prompt
 from triphase.rewards.model import score_samples
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.settings.schema import OptimizerSettings, PPOSettings
+from triphase.settings.phases import OptimizerSettings
+from triphase.settings.ppo import PPOSettings
 
 PROMPT = Prompt("oak", (Message("user", "oak"),))
 COEFFICIENT = 0.5

@@ -18,7 +18,8 @@ from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.score_scale import ScoreScale
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.settings.schema import OptimizerSettings, PPOSettings
+from triphase.settings.phases import OptimizerSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.training.loop import LoopOptions, run_loop
 
 TEXTS = ("oak", "red pine", "elm fir two", "ash", "one grey larch", "maple", "three")

@@ -23,7 +23,9 @@ from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.score_scale import ScoreScale
 from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.settings.schema import AdapterSettings, ModelSettings, OptimizerSettings, PPOSettings
+from triphase.settings.phases import OptimizerSettings
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import AdapterSettings, ModelSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.loop import LoopOptions, run_loop
 

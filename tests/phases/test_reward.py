@@ -14,7 +14,7 @@ from triphase.monitoring.progress import SilentProgress
 from triphase.phases.reward import RewardPhase, calibrate
 from triphase.records.types import Pair
 from triphase.rewards.model import score_samples
-from triphase.settings.schema import OptimizerSettings, RewardSettings
+from triphase.settings.phases import OptimizerSettings, RewardSettings
 from triphase.tokens.encoding import EncodedGroup
 from triphase.training.loop import LoopOptions, run_loop
 from triphase.training.stopping import Stopped, StopRequest

@@ -18,7 +18,7 @@ from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import shape_scores
 from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.rewards.types import Answer, Scorer, Scores
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.training.loop import LoopOptions, run_loop
 
 FIRST = torch.tensor([-1.5, -0.5, 0.0, 1.0, 1.5, 2.5])

@@ -9,7 +9,8 @@ from tests.small import Encoded, Lines, samples, shared_model
 
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.phases.sft import SupervisedPhase
-from triphase.settings.schema import AdapterSettings, OptimizerSettings, SupervisedSettings
+from triphase.settings.phases import OptimizerSettings, SupervisedSettings
+from triphase.settings.schema import AdapterSettings
 from triphase.training.loop import LoopOptions, run_loop
 
 MADE = samples(10, response=(1, 9))

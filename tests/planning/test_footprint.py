@@ -12,16 +12,9 @@ from triphase.models.tracing import Meter
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
-from triphase.planning.footprint import (
-    ACTIVATIONS,
-    CACHE,
-    CHUNK,
-    TEMPORARY,
-    TRUNK,
-    Footprint,
-    Planner,
-)
+from triphase.planning.footprint import Planner
 from triphase.planning.microbatches import Work
+from triphase.planning.moments import ACTIVATIONS, CACHE, CHUNK, TEMPORARY, TRUNK, Footprint
 from triphase.planning.remedies import remedies_of
 from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Message, Pair, Prompt

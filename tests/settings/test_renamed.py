@@ -6,7 +6,8 @@ import pytest
 
 from triphase.errors import SettingsError
 from triphase.settings.loading import load_settings, settings_from_text
-from triphase.settings.schema import PPOSettings, RunSettings
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import RunSettings
 
 BASE = "name: a\nmodel: {name: m}\ndata: {}\n"
 

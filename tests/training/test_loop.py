@@ -12,7 +12,7 @@ from tests.small import Lines
 from torch import nn
 
 from triphase.errors import RunError
-from triphase.settings.schema import OptimizerSettings
+from triphase.settings.phases import OptimizerSettings
 from triphase.training.checkpoint import kept_steps
 from triphase.training.loop import CHECKPOINTS, Judged, LoopOptions, Phase, run_loop
 from triphase.training.state import PhaseState, TrainingState

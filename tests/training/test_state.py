@@ -10,7 +10,7 @@ from triphase.errors import RunError
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.reward_state import HeadFit, RewardState
 from triphase.phases.score_scale import ScoreScale
-from triphase.settings.schema import OptimizerSettings
+from triphase.settings.phases import OptimizerSettings
 from triphase.training.checkpoint import load_latest, save_checkpoint
 from triphase.training.state import PhaseState, TrainingState
 from triphase.training.step import Updater

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from triphase.errors import TrainingError
-from triphase.settings.schema import OptimizerSettings
+from triphase.settings.phases import OptimizerSettings
 from triphase.training.step import Updater, schedule_factor
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from triphase.errors import TrainingError
 from triphase.models.critics import CRITIC, AdapterCritic, ValueHeadCritic
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 
 
 @torch.no_grad()

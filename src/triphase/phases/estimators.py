@@ -17,7 +17,7 @@ from triphase.objectives.baselines import (
     group_standardized_advantages,
     leave_one_out_advantages,
 )
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.training.checkpoint import kept_steps, load_checkpoint
 from triphase.training.sealed import find_damage
 

@@ -12,7 +12,7 @@ from triphase.batches.sharing import Batch, pad_groups
 from triphase.models.roles import POLICY, REFERENCE, SharedModel
 from triphase.objectives.invariants import require_lengths, require_zero_reference_kl
 from triphase.rewards.types import Scores
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 
 Minibatch = list[list[int]]

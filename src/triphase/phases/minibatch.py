@@ -12,7 +12,7 @@ from triphase.objectives.proximal import (
     entropy_bonus,
 )
 from triphase.phases.experience import Experience, Minibatch, rows_of
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 
 
 def accumulate_gradients(

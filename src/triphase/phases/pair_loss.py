@@ -8,7 +8,7 @@ from torch import Tensor
 
 from triphase.objectives.preference import bradley_terry_loss
 from triphase.records.types import Pair
-from triphase.settings.schema import RewardSettings
+from triphase.settings.phases import RewardSettings
 from triphase.tokens.encoding import EncodedGroup
 from triphase.training.head_fit import StackedPairs
 

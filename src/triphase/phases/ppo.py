@@ -31,7 +31,7 @@ from triphase.records.types import Prompt
 from triphase.rewards.model import ModelScorer
 from triphase.rewards.types import Answer, Answers, Scorer, Scores
 from triphase.rollouts.types import Generated, Generator, Request
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
 from triphase.training.loop import CHECKPOINTS, Judged, Phase

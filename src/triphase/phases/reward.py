@@ -31,7 +31,7 @@ from triphase.phases.reward_state import HeadFit, RewardState
 from triphase.records.files import make_directory
 from triphase.records.types import Pair
 from triphase.rewards.model import score_samples
-from triphase.settings.schema import RewardSettings
+from triphase.settings.phases import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
 from triphase.training.checkpoint import kept_steps

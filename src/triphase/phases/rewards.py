@@ -18,7 +18,7 @@ from triphase.objectives.masking import moments, standardize
 from triphase.phases.estimators import estimator_of
 from triphase.phases.experience import Experience
 from triphase.phases.score_scale import ScoreScale, has_spread
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 
 
 def shape_rewards(

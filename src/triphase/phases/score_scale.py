@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from triphase.objectives.masking import Moments, moments
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 _NO_SPREAD = 1e-5

@@ -19,7 +19,7 @@ from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.supervised import response_nll
 from triphase.phases.guards import judge_by
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
-from triphase.settings.schema import SupervisedSettings
+from triphase.settings.phases import SupervisedSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
 from triphase.training.loop import Judged, Phase

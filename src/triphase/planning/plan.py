@@ -11,9 +11,10 @@ from triphase.errors import ModelError
 from triphase.models.chain import chain_of
 from triphase.models.loading import choose_device, choose_dtype
 from triphase.models.opening import open_config, open_tokenizer
-from triphase.planning.footprint import PARTS, Footprint, Planner
+from triphase.planning.footprint import Planner
 from triphase.planning.memory import available_gb, give_back, resident_bytes
 from triphase.planning.microbatches import Work
+from triphase.planning.moments import PARTS, Footprint
 from triphase.planning.rates import Rates, measure_rates
 from triphase.planning.remedies import remedies_of
 from triphase.planning.warm_up import load_code

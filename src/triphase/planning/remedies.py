@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from triphase.planning.footprint import (
+from triphase.planning.moments import (
     ACTIVATIONS,
     ALLOCATOR,
     BASE,

@@ -25,7 +25,7 @@ from triphase.rollouts.types import Generated
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.artifacts import PPO, REWARD, SFT, is_whole, ppo_phase
 from triphase.training.finals import load_policy

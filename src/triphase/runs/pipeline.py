@@ -42,7 +42,7 @@ from triphase.runs.scoring import scorer_of
 from triphase.runs.servers import generator_of
 from triphase.runs.session import Run, as_split
 from triphase.runs.store_contents import is_noted, note_sampled
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import encode_groups, encode_prompt
 from triphase.training.artifacts import REWARD, SFT, is_whole, ppo_phase
 from triphase.training.finals import save_policy, save_reward_model, save_whole_model

@@ -6,7 +6,7 @@ from triphase.models.roles import SharedModel
 from triphase.rewards.registry import opened
 from triphase.rewards.types import Scorer, ScorerContext
 from triphase.runs.session import Run
-from triphase.settings.schema import PPOSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.training.artifacts import REWARD
 from triphase.training.finals import load_reward_model
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from triphase.settings.schema import PPOSettings
+    from triphase.settings.ppo import PPOSettings
 
 
 def critic_conflict(settings: "PPOSettings") -> str | None:

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from triphase.settings.base import Settings
-from triphase.settings.schema import PPOSettings, RunSettings
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import RunSettings
 from triphase.settings.source import KeyPath
 
 

@@ -20,8 +20,9 @@ from pydantic_core import ErrorDetails
 from triphase.errors import SettingsError
 from triphase.settings.base import RUN_NAME, Settings
 from triphase.settings.fields import allowed_values, as_text, element_of, section_of
+from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
-from triphase.settings.schema import PPOSettings, RunSettings
+from triphase.settings.schema import RunSettings
 from triphase.settings.source import KeyPath, SettingsSource, normalized, parse_source, parse_value, read_source
 from triphase.settings.without_critic import note_idle_settings
 

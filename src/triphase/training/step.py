@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from triphase.errors import TrainingError
-from triphase.settings.schema import OptimizerSettings
+from triphase.settings.phases import OptimizerSettings
 
 MAX_SKIPPED_IN_A_ROW = 5
 _NAMED = 3

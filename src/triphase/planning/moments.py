@@ -1,0 +1,46 @@
+"""What a phase needs at each of its moments, by part, and what it computes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from triphase.models.tracing import Traced
+from triphase.planning.microbatches import Shape
+
+PROCESS, BASE, ADAPTERS, HEADS = "process", "base weights", "adapters", "heads"
+GRADIENTS, MOMENTS, TRUNK = "gradients", "optimizer moments", "kept trunk states"
+ACTIVATIONS, CACHE, CHUNK, TEMPORARY = "activations", "KV cache", "logits chunk", "temporaries"
+ALLOCATOR = "held by the allocator"
+PARTS = (PROCESS, BASE, ADAPTERS, HEADS, GRADIENTS, MOMENTS, TRUNK, ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Bytes by part at one moment of a phase. ``shape`` is its microbatch, or the batch that is sampled."""
+
+    name: str
+    parts: Mapping[str, float]
+    shape: Shape
+
+    @property
+    def total(self) -> float:
+        """All parts."""
+        return sum(self.parts.values())
+
+
+@dataclass(slots=True)
+class Footprint:
+    """One phase: its moments, and its floating-point operations by kind (``training``, ``forward``, ``decoding``)."""
+
+    phase: str
+    moments: list[Moment] = field(default_factory=list)
+    flops: dict[str, float] = field(default_factory=dict)
+    remedies: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def peak(self) -> Moment:
+        """The moment that needs the most."""
+        return max(self.moments, key=lambda moment: moment.total)
+
+    def compute(self, kind: str, traced: Traced, shape: Shape, tokens: float) -> None:
+        """Add the operations of ``tokens`` tokens, of which ``traced`` took those of ``shape``."""
+        self.flops[kind] = self.flops.get(kind, 0.0) + traced.flops / shape.tokens * tokens

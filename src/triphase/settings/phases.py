@@ -1,0 +1,85 @@
+"""The settings of what is trained and sampled before PPO."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
+
+
+class OptimizerSettings(Settings):
+    """AdamW and its schedule."""
+
+    learning_rate: PositiveFloat
+    """Peak learning rate of adapters (or of all weights)."""
+    head_learning_rate: PositiveFloat | None = None
+    """Peak learning rate of the scalar head; none is the same as the adapters'."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the rate falls to 0 over the phase, after warm-up."""
+    warmup_share: Share = 0.0
+    """Share of the steps over which the rate rises from 0."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of Adam's moments."""
+    adam_epsilon: PositiveFloat = 1e-5
+    """Adam's epsilon; 1e-5 as in the original RLHF code."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay."""
+    max_gradient_norm: PositiveFloat = 1.0
+    """Gradients are scaled down to this global norm."""
+
+
+class SupervisedSettings(Settings):
+    """Phase 1: supervised fine-tuning."""
+
+    method: Literal["lora", "full"] = "lora"
+    """`lora` trains adapters; `full` trains every weight and becomes the base of the later phases."""
+    epochs: PositiveFloat = 2.0
+    """Passes over the mixture."""
+    batch_size: Positive = 16
+    """Demonstrations for each optimizer step."""
+    microbatch_tokens: Positive | None = None
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
+    processor, where more are no faster, and 4096 on a GPU."""
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_share=0.05)
+    """AdamW and its schedule."""
+
+
+class SamplingSettings(Settings):
+    """Responses for people to rank."""
+
+    responses_per_prompt: Annotated[int, Field(ge=2, le=9)] = 4
+    """K: how many responses of the SFT policy are shown for each prompt."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature."""
+    max_response_tokens: Positive = 32
+    """Longest response."""
+    batch_size: Positive = 64
+    """Responses that are generated side by side."""
+
+
+class RewardSettings(Settings):
+    """Phase 2: the reward model."""
+
+    epochs: PositiveFloat = 1.0
+    """Passes over the comparisons; more than one overfits quickly (InstructGPT)."""
+    batch_size: Positive = 8
+    """Rankings (prompts with all their responses) for each optimizer step."""
+    microbatch_tokens: Positive | None = None
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
+    processor, where more are no faster, and 4096 on a GPU."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Probability that a label is taken to be flipped."""
+    centering: NonNegative = 0.01
+    """Weight of (sum of a pair's scores)², which fixes the free offset (arXiv 2312.09244, equation 2)."""
+    head_penalty: PositiveFloat | Literal["auto"] | None = "auto"
+    """Before the adapter is trained, the score head alone is fitted to the comparisons (linear probing, arXiv
+    2202.10054), with this weight of the squared norm of its standardized weights. `auto` chooses it by 5-fold
+    cross-validation over the training prompts; none leaves the fit out and starts from a random head, which needs a
+    higher optimizer.head_learning_rate."""
+    require_better_than_chance: bool = True
+    """Stop before PPO where held-out comparisons do not show that the reward model is better than chance, and than
+    preferring the longer response. It may be changed in a run that has begun."""
+    calibration_samples: Positive = 256
+    """Reference responses on which the score is brought to mean 0 and standard deviation 1."""
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, head_learning_rate=1e-5, schedule="cosine")
+    """AdamW and its schedule."""

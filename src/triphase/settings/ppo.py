@@ -1,0 +1,137 @@
+"""The settings of PPO."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
+from triphase.settings.conflicts import critic_conflict
+from triphase.settings.phases import OptimizerSettings
+from triphase.settings.renamed import with_new_names
+from triphase.settings.services import ScorerSettings
+from triphase.settings.without_critic import WITH_CRITIC, estimator_problem
+
+
+class PPOSettings(Settings):
+    """Phase 3: proximal policy optimization against the reward model."""
+
+    iterations: Positive = 20
+    """Rollouts, each followed by its updates."""
+    batch_size: Positive = 32
+    """Episodes in a rollout."""
+    minibatch_size: Positive = 16
+    """Episodes for each optimizer step; divides batch_size."""
+    responses_per_prompt: Annotated[int, Field(ge=1, le=9)] = 1
+    """K: how many episodes of a rollout answer the same prompt, which is computed once for them; divides both sizes."""
+    microbatch_tokens: Positive | None = None
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
+    processor, where more are no faster, and 4096 on a GPU."""
+    epochs: Positive = 4
+    """Passes over each rollout."""
+    max_response_tokens: Positive = 32
+    """Longest response; one that is cut there counts as terminal and unfinished."""
+    temperature: PositiveFloat = 1.0
+    """Of sampling, and of every log-probability."""
+    kl_coefficient: NonNegative = 0.05
+    """Weight of the KL penalty to the reference inside the reward: what a nat costs, in standard deviations of the
+    scores of the SFT policy's samples (see score_normalization)."""
+    kl_target: PositiveFloat | None = None
+    """Reference KL (nats per response) that the adaptive controller steers to; none keeps the coefficient fixed."""
+    kl_horizon: PositiveFloat = 10_000.0
+    """Episodes over which the adaptive controller acts."""
+    kl_budget: PositiveFloat | None = None
+    """Reference KL (nats per response) at which PPO stops; none means no budget."""
+    advantage_estimator: Literal["gae", "rloo", "grpo", "reinforce"] = "gae"
+    """How rewards become advantages. `gae`: generalized advantage estimation, with a critic. The others have no critic;
+    every token of a response gets its whole return (score minus KL penalty) less a baseline: `rloo` the mean return of
+    the other responses to the prompt; `grpo` that of all responses to the prompt, divided by their standard deviation;
+    `reinforce` the mean return of the rollout. `rloo` and `grpo` need responses_per_prompt of at least 2."""
+    discount: Share = 1.0
+    """γ."""
+    gae_lambda: Share = 0.95
+    """λ of generalized advantage estimation."""
+    clip_range: PositiveFloat = 0.2
+    """ε of the clipped surrogate."""
+    value_clip_range: PositiveFloat | None = 0.2
+    """Range in which the new value may move from the rollout's; none does not clip."""
+    value_coefficient: NonNegative = 0.1
+    """c1, weight of the value loss."""
+    critic: Literal["value-head", "adapter"] = "value-head"
+    """What predicts the return. `value-head`: a linear head on the policy's own hidden states. `adapter`: an adapter of
+    its own under that head, so that value and policy share no trained weight; one forward and backward pass more."""
+    critic_start: Literal["policy", "reward"] = "policy"
+    """What the critic's adapter starts as: a copy of the `policy`'s (the SFT policy; the head at 0), or of the `reward`
+    model's, its score head included."""
+    critic_learning_rate: PositiveFloat | None = None
+    """Peak learning rate of the critic's adapter; none is optimizer.learning_rate. The head has its own
+    (optimizer.head_learning_rate)."""
+    critic_warmup: Annotated[int, Field(ge=0)] = 0
+    """Iterations at the start in which the critic alone learns and the policy stays as it is."""
+    entropy_coefficient: NonNegative = 0.0
+    """c2, weight of the entropy bonus."""
+    score_normalization: Literal["calibrated", "running", "batch", "raw"] = "calibrated"
+    """What the scores are divided by before the KL penalty is subtracted. `calibrated`: one scale for the whole run,
+    that of the SFT policy's samples (the reward model's calibration; for a server, its scores in the first rollout).
+    `running`: the same, but it grows to the deviation of all scores so far and never falls. `batch`: each rollout's own
+    deviation, so that the effective KL coefficient falls as the policy concentrates. `raw`: 1. All but `raw` subtract
+    the rollout's mean, so that an offset of the scores changes nothing."""
+    rescale_token_rewards: bool = False
+    """Divide token rewards by their standard deviation, keeping their mean. Off: it adds an incentive for length."""
+    standardize_advantages: bool = True
+    """Advantages of each rollout to mean 0 and standard deviation 1, over real tokens; with a critic only."""
+    missing_eos_penalty: NonNegative = 1.0
+    """Subtracted from the score of a response without end-of-sequence token, in the unit of kl_coefficient (under
+    `batch` and `raw`, in the scorer's own unit)."""
+    score_limit: PositiveFloat | None = 5.0
+    """Scores are clipped to ± this many standard deviations from the mean of the first rollout, which is the SFT
+    policy's (under `batch` and `raw`, to ± this in the scorer's own unit); none does not clip."""
+    max_approximate_kl: PositiveFloat | None = 0.1
+    """The updates on a rollout end early once the KL to the rollout policy (nats per token) passes this."""
+    optimizer: OptimizerSettings = OptimizerSettings(
+        learning_rate=3e-4, head_learning_rate=1e-3, schedule="linear", adam_epsilon=1e-5
+    )
+    """AdamW and its schedule."""
+    scorer: ScorerSettings = ScorerSettings()
+    """Who scores: the reward model, or another in its place."""
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic is trained."""
+        return self.advantage_estimator in WITH_CRITIC
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, values: Any) -> Any:
+        return with_new_names(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _a_batch_has_a_deviation(self) -> "PPOSettings":
+        if self.score_normalization == "batch" and self.batch_size == 1:
+            raise ValueError(
+                "score_normalization batch divides by the deviation of a rollout's scores, and a rollout of batch_size "
+                "1 has none; raise batch_size, or choose calibrated"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _estimator_and_critic_fit(self) -> "PPOSettings":
+        sizes = {"responses_per_prompt": self.responses_per_prompt, "batch_size": self.batch_size}
+        if problem := estimator_problem(self.advantage_estimator, **sizes) or critic_conflict(self):
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _minibatches_divide(self) -> "PPOSettings":
+        if self.batch_size % self.minibatch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of minibatch_size {self.minibatch_size}; "
+                "choose a minibatch_size that divides it"
+            )
+        for name in ("batch_size", "minibatch_size"):
+            if getattr(self, name) % self.responses_per_prompt:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is not a multiple of responses_per_prompt "
+                    f"{self.responses_per_prompt}; choose a responses_per_prompt that divides it"
+                )
+        return self
