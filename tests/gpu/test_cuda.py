@@ -84,44 +84,35 @@ def fitted(device: str, directory: Path, iterations: int) -> Any:
     return phase
 
 
-def test_a_resumed_run_on_the_card_ends_the_same_to_the_bit(tmp_path: Path) -> None:
-    """No kernel that the updates use adds in an order that differs from run to run."""
-    whole, lines = state_of(fitted("cuda", tmp_path / "whole", 3)), Lines()
-    cut = ppo_phase(shared_on("cuda"), iterations=3)
-    iterate = cut.advance
+def resumed(first: str, second: str, directory: Path, *, cut: int) -> dict[str, torch.Tensor]:
+    """What a run ends with that was cut in an iteration on one device, and went on on another."""
+    begun, lines = ppo_phase(shared_on(first), iterations=3), Lines()
+    advance = begun.advance
 
     def stopped(iteration: int) -> dict[str, float]:
-        if iteration == 2:
+        if iteration == cut:
             raise KeyboardInterrupt
-        return iterate(iteration)
+        return advance(iteration)
 
-    cut.advance = stopped  # type: ignore[method-assign]
+    begun.advance = stopped  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        run_loop(cut, LoopOptions(tmp_path / "cut", lines, keep=1))
-    resumed = ppo_phase(shared_on("cuda"), iterations=3)
-    run_loop(resumed, LoopOptions(tmp_path / "cut", lines, keep=1))
-    ended = state_of(resumed)
+        run_loop(begun, LoopOptions(directory, lines, keep=1))
+    again = ppo_phase(shared_on(second), iterations=3)
+    run_loop(again, LoopOptions(directory, lines, keep=1))
+    return state_of(again)
+
+
+def test_a_resumed_run_on_the_card_ends_the_same_to_the_bit(tmp_path: Path) -> None:
+    """No kernel that the updates use adds in an order that differs from run to run."""
+    whole = state_of(fitted("cuda", tmp_path / "whole", 3))
+    ended = resumed("cuda", "cuda", tmp_path / "cut", cut=2)
     assert all(torch.equal(value, ended[name]) for name, value in whole.items())
 
 
 @pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu")])
 def test_a_checkpoint_of_one_device_resumes_on_the_other(first: str, second: str, tmp_path: Path) -> None:
     expected = state_of(fitted("cpu", tmp_path / "whole", 3))
-    lines = Lines()
-    begun = ppo_phase(shared_on(first), iterations=3)
-    iterate = begun.advance
-
-    def stopped(iteration: int) -> dict[str, float]:
-        if iteration == 1:
-            raise KeyboardInterrupt
-        return iterate(iteration)
-
-    begun.advance = stopped  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        run_loop(begun, LoopOptions(tmp_path / "cut", lines, keep=1))
-    resumed = ppo_phase(shared_on(second), iterations=3)
-    run_loop(resumed, LoopOptions(tmp_path / "cut", lines, keep=1))
-    for name, value in state_of(resumed).items():
+    for name, value in resumed(first, second, tmp_path / "cut", cut=1).items():
         # Adam divides by the root of the second moment: where a gradient is near 0, its rounding shows.
         assert torch.allclose(value, expected[name], atol=2e-3), name
 
