@@ -1,4 +1,4 @@
-"""The errors that a person can cause and a person can mend: one line, and exit code 2.
+"""The errors that users can cause and fix: one line, and exit code 2.
 
 Each names the file, line or key, the value found, and the remedy. Anything else that is raised is a defect of the
 program and keeps its traceback.

@@ -1,1 +1,1 @@
-"""What runs with nothing at hand: a real small model, a tiny one, their tasks, and the gold scores."""
+"""What runs without any data of your own: a real small model, a tiny one, their tasks, and the gold scores."""

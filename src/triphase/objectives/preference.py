@@ -15,7 +15,7 @@ class PreferenceMetrics:
     """Of the pairs given, every pair weighing the same.
 
     Attributes:
-        preference_accuracy: () share of decided pairs whose scores are in the labelled order, equal scores as 0.5;
+        preference_accuracy: () share of decided pairs whose scores are in the labeled order, equal scores as 0.5;
             None where every pair is a tie.
         margin_mean: () mean score of the preferred minus score of the other, over decided pairs; None likewise.
         score_deviation: () population standard deviation of all scores: near 0 the scorer says nothing, whatever

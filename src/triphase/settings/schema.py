@@ -187,7 +187,7 @@ class GuardSettings(Settings):
     """What PPO does at an alarm: `continue` notes it; `stop` ends with the weights from before it; `rollback` goes on
     from those with a lower learning rate and a higher KL coefficient."""
     alarms: tuple[AlarmName, ...] = ("reference-kl", "ratio-explosion", "entropy-collapse", "eos-collapse")
-    """The alarms that `stop` and `rollback` heed."""
+    """The alarms that `stop` and `rollback` act on."""
     back: Positive = 3
     """How many iterations before the alarm the weights are taken from; alarms look at three iterations at a time."""
     rollbacks: Positive = 2
