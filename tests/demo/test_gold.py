@@ -287,3 +287,12 @@ def test_two_thousand_scores_take_less_than_a_second() -> None:
 )
 def test_address_is_a_word_to_the_reader(response: str, expected: float) -> None:
     assert gold.address(response) == expected
+
+
+def test_a_person_is_no_subject_in_either_spelling() -> None:
+    """The demo's prompts have both: a word list is data, whose spelling no rule of style may change."""
+    found = [
+        gold.subject_words(f"Help me thank my {word} for feeding the rabbits.") for word in ("neighbors", "neighbours")
+    ]
+    assert found[0] == found[1]
+    assert not any("neighb" in word for word in found[1])

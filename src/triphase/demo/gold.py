@@ -95,7 +95,7 @@ _PERSON = frozenset(
     aunt baker band barber beekeeper beginner boss boy brother camper caretaker carpenter cashier chef child
     classmate cleaner client coach colleague cousin coworker customer daughter dear dentist doctor driver elderly
     family farmer father fellow firefighter flatmate florist friend gardener girl grandfather grandmother guest
-    hiker landlady landlord man mechanic mother musician neighbor neighbor nephew newcomer niece nurse parent
+    hiker landlady landlord man mechanic mother musician neighbor neighbour nephew newcomer niece nurse parent
     partner passenger person player porter postman pupil referee roommate sister somebody son stranger student
     tailor teacher team teammate tenant toddler tourist tuner uncle visitor volunteer waiter wife woman young
     """.split()
