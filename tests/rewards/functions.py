@@ -30,6 +30,10 @@ def array(prompts: Prompts, responses: list[str]) -> Any:
     return np.array([len(response) for response in responses])
 
 
+def listed(prompts: Prompts, responses: list[str]) -> Any:
+    return list(np.array([len(response) for response in responses], dtype=np.float32))
+
+
 def tensor(prompts: Prompts, responses: list[str]) -> Any:
     return torch.tensor([float(len(response)) for response in responses], requires_grad=True)
 

@@ -2,6 +2,7 @@
 
 import re
 import time
+from datetime import date
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ def test_it_is_called_with_lists_in_batches_and_its_options() -> None:
     assert functions.CALLS == [([asked] * 3, list(TEXTS[:3])), ([asked], list(TEXTS[3:]))]
 
 
-@pytest.mark.parametrize("function", ["lengths", "array", "tensor"])
+@pytest.mark.parametrize("function", ["lengths", "array", "listed", "tensor"])
 def test_lists_arrays_and_tensors_do(function: str) -> None:
     assert score(function).total == (3.0, 3.0, 5.0, 1.0)
 
@@ -110,11 +111,19 @@ def test_one_that_does_not_return_is_waited_for_so_long_and_can_be_interrupted()
         ("tests.rewards.functions:absent", "absent is not in it; name a function of tests.rewards.functions"),
         ("tests.rewards.functions:number", "number is no function"),
         ("tests.rewards.broken:score", "importing tests.rewards.broken raised RuntimeError: half written; mend"),
+        ("tests.rewards.leaving:score", "importing tests.rewards.leaving raised SystemExit: 3; mend"),
     ],
 )
 def test_what_cannot_be_imported_is_told(name: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=rf"^ppo\.scorer\.function: {re.escape(name)}: {re.escape(problem)}"):
         examine(settings(name))
+
+
+def test_options_are_what_a_configuration_file_gives_back() -> None:
+    assert settings("lengths", options={"words": ("a", {1: 2})}).options == {"words": ["a", {"1": 2}]}
+    for odd in (float("nan"), float("inf"), date(2024, 1, 1), {1, 2}, b"\xff"):
+        with pytest.raises(ValueError, match=r"options are finite numbers, texts"):
+            settings("lengths", options={"odd": [odd]})
 
 
 def test_it_is_tried_on_two_answers_before_the_first_step() -> None:

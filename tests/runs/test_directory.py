@@ -140,6 +140,44 @@ def test_a_repaired_file_that_nothing_has_read_is_taken_and_noted(folder: Path) 
     assert changed == {str(folder / "prompts.jsonl")}
 
 
+def scored_by(folder: Path, function: str, **scorer: object):
+    ppo = settings(folder).ppo.model_dump()
+    return settings(folder, ppo={**ppo, "scorer": {"function": function, **scorer}})
+
+
+@pytest.mark.parametrize(
+    ("begun", "note"),
+    [("ppo", "ppo began with scores of the function as it was"), ("sft", "nothing that has begun has read it")],
+)
+def test_a_changed_function_is_taken_and_noted(
+    folder: Path, begun: str, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not be refused: who mends a function that failed gives the same command again."""
+    monkeypatch.syspath_prepend(str(folder))
+    module = folder / f"scores_of_{begun}.py"
+    module.write_text("def score(prompts, responses): return [1.0] * len(responses)\n")
+    chosen = scored_by(folder, f"{module.stem}:score")
+    hold(chosen)
+    begin(folder / "runs" / "small", begun)
+    with RunDirectory(chosen).held() as directory:
+        assert directory.notes == []
+    module.write_text("def score(prompts, responses): return [2.0] * len(responses)\n")
+    with RunDirectory(chosen).held() as directory:
+        assert any(note in each and module.name in each for each in directory.notes)
+    with RunDirectory(chosen).held() as directory:
+        assert directory.notes == []
+
+
+@pytest.mark.parametrize("options", [{"microbatch_tokens": 2}, {"scorer": {"weight": 2}}])
+def test_options_of_a_scorer_are_nothing_else_whatever_they_are_called(folder: Path, options: dict) -> None:
+    function = "tests.rewards.functions:lengths"
+    hold(scored_by(folder, function, options={"microbatch_tokens": 1, "scorer": {"weight": 1}}))
+    begin(folder / "runs" / "small", "ppo")
+    kept = {"microbatch_tokens": 1, "scorer": {"weight": 1}}
+    with pytest.raises(RunError, match=r"ppo\.scorer\.options\..* is 1 there and 2 here, and ppo has begun with it"):
+        hold(scored_by(folder, function, options={**kept, **options}))
+
+
 def test_prompts_in_the_store_count_as_read(folder: Path) -> None:
     do(settings(folder, method="lora"), lambda run: _add_prompts(run))
     append_prompt(folder)

@@ -98,6 +98,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a manifest of zeros": (lambda path: (path / "manifest.json").write_bytes(bytes(60)), "manifest.json cannot be"),
     "a manifest without sums": (lambda path: (path / "manifest.json").write_text("{}"), "manifest.json cannot be read"),
     "a manifest that is a list": (lambda path: (path / "manifest.json").write_text("[]"), "manifest.json cannot be"),
+    "a manifest of no file": (
+        lambda path: (path / "manifest.json").write_text('{"sha256": {}}'),
+        "manifest.json names no file",
+    ),
+    "a manifest of brackets": (
+        lambda path: (path / "manifest.json").write_text("[" * 200_000),
+        "manifest.json cannot be read",
+    ),
     "an empty directory": (lambda path: [child.unlink() for child in path.iterdir()], "manifest.json is missing"),
 }
 

@@ -9,6 +9,7 @@ and from nowhere else; nothing is evaluated.
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from triphase.errors import SettingsError, TrainingError
@@ -110,7 +111,7 @@ class FunctionScorer(Scorer):
         )
 
     def _number(self, value: Any, noun: str, row: int, answer: Answer) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are, of whatever width
             shown = repr(value)[:_SHOWN]
             raise self._error(f"gives {shown} ({type(value).__name__}) as {noun}, which is no number", row, answer)
         try:

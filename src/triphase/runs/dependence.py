@@ -81,7 +81,7 @@ def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         key: value
         for key, value in flat.items()
         if key not in FREE
-        and key.rpartition(".")[2] not in BOUNDS
+        and not is_bound(key)
         and not is_way_to_server(key)
         and dependent(key, (phase,), settings) is not None
     }
@@ -90,7 +90,17 @@ def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 def is_way_to_server(key: str) -> bool:
     """Whether a setting says where a server is or how it is asked."""
     section, _, name = key.rpartition(".")
-    return section.rpartition(".")[2] in _SERVERS and name not in _SCORER
+    return section.rpartition(".")[2] in _SERVERS and name not in _SCORER and not _is_option(key)
+
+
+def is_bound(key: str) -> bool:
+    """Whether a setting bounds memory, and changes rounding at most."""
+    return key.rpartition(".")[2] in BOUNDS and not _is_option(key)
+
+
+def _is_option(key: str) -> bool:
+    """Whether it is an option of a scorer: its name is its author's choice and says nothing."""
+    return ".scorer.options." in key
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

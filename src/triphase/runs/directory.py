@@ -30,10 +30,12 @@ from triphase.records.files import (
     write_json,
 )
 from triphase.reports.shapes import problem_of
-from triphase.runs.dependence import BOUNDS, FREE, begun_phases, dependent, is_way_to_server
+from triphase.rewards.importing import source_of
+from triphase.runs.dependence import FREE, begun_phases, dependent, is_bound, is_way_to_server
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.settings.loading import expanded
 from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import ppo_phase
 
 TIMINGS = "timings.json"
 _log = logging.getLogger(__name__)
@@ -119,7 +121,7 @@ class RunDirectory:
         for key, old, new in _differences(kept, wanted):
             if key in FREE:
                 continue
-            if key == "sampling.batch_size" or key.rpartition(".")[2] in BOUNDS:
+            if key == "sampling.batch_size" or is_bound(key):
                 self.notes.append(f"{key} was {old!r} when this run was begun and is {new!r} now: rounding may differ")
                 continue
             phase = None if _is_of_a_server(key, old, new) else dependent(key, begun, kept)
@@ -141,11 +143,18 @@ class RunDirectory:
         Raises:
             RunError: a phase that has begun has read one.
         """
-        changed = False
+        changed, scorers = False, _scorer_files(self.settings)
         for name, old in kept.items():
             if name not in found or found[name] == old:
                 continue
             changed = True
+            scored = [phase for phase in scorers.get(name, ()) if phase in begun]
+            if scored:  # allowed: a function that fails is mended, and its run goes on
+                self.notes.append(
+                    f"{name} has changed since this run was begun: {', '.join(scored)} began with scores of the "
+                    "function as it was, and goes on with those of the function as it is"
+                )
+                continue
             for role in _roles_of(name, self.settings):
                 phase = dependent(f"data.{role}", begun, settings)
                 if phase is not None:
@@ -238,9 +247,21 @@ def _refuse_links(run: Path) -> None:
 def _fingerprints(settings: RunSettings) -> dict[str, str]:
     data = settings.data
     paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
+    paths += [Path(name) for name in _scorer_files(settings)]
     return {
         str(path): fingerprint(path) for path in paths if os.path.isfile(path)
     }  # isfile: False for a name that is too long
+
+
+def _scorer_files(settings: RunSettings) -> dict[str, list[str]]:
+    """The file of each function that scores, with the PPO runs that it scores."""
+    found: dict[str, list[str]] = {}
+    for arm in (None, *settings.arms):
+        function = settings.ppo_of(arm).scorer.function
+        path = None if function is None else source_of(function)
+        if path is not None:
+            found.setdefault(str(path), []).append(ppo_phase(arm))
+    return found
 
 
 def _roles_of(name: str, settings: RunSettings) -> list[str]:

@@ -1,10 +1,11 @@
 """The settings of who scores responses, and of the servers that a run asks."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from triphase.settings.base import Positive, PositiveFloat, Settings
 
@@ -99,6 +100,18 @@ class ScorerSettings(ServiceSettings):
     """Options by name: of the function, or of a kind that you added."""
     batch_size: Positive = 64
     """Responses in one request, or one call."""
+
+    @field_validator("options")
+    @classmethod
+    def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """The options as the run's config.yaml gives them back, so that every start of a run has the same ones."""
+        try:
+            plain: dict[str, Any] = json.loads(json.dumps(options, allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                "options are finite numbers, texts, yes and no, and lists and mappings of these; write a date in quotes"
+            ) from None
+        return plain
 
     @property
     def chosen(self) -> str:

@@ -40,7 +40,9 @@ def write_directory(target: Path, files: Mapping[str, bytes], **facts: Any) -> N
 def find_damage(path: Path) -> str | None:
     """What is wrong with a directory that `write_directory` wrote; None where it is whole."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = read_manifest(path)
+        if not manifest["sha256"]:
+            return f"{MANIFEST} names no file"
         for name, expected in manifest["sha256"].items():
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 return f"{MANIFEST} names {name}, which is outside"
@@ -50,7 +52,7 @@ def find_damage(path: Path) -> str | None:
                 return f"the sum of {name} differs"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST} cannot be read: {error}"
     return None
 
