@@ -82,9 +82,9 @@ def test_course_best_at_the_end_earlier_and_fallen() -> None:
 
 def test_what_is_not_drawn_is_not_spoken_of() -> None:
     curve = best_of_n({"a": [(3.0, 5.0), (1.0, 10.0), (4.0, 1.0), (2.0, 0.0)]})
-    both = overoptimization_caption(gold=True, best=curve)
+    both = overoptimization_caption(gold=True, best=curve, score="the reward model's score")
     assert "gold" in both and "Best-of-n" in both
-    neither = overoptimization_caption(gold=False, best=[])
+    neither = overoptimization_caption(gold=False, best=[], score="the score of the function a:b")
     assert "gold" not in neither and "Best-of-n" not in neither
 
 

@@ -32,6 +32,7 @@ KEYS = {
         "gold_win_rate_low",
         "gold_win_rate_high",
         "proxy_gain",
+        "scored_by",
         "reference_kl",
         "mean_length",
         "eos_rate",

@@ -86,7 +86,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         [
             wins + _interval(ppo, "gold_win_rate") if wins else "",
             _change("gold score {} → {}", sft.get("gold_mean"), ppo.get("gold_mean")),
-            _number(ppo.get("proxy_gain"), "reward model's score {:+.2f}"),
+            _number(ppo.get("proxy_gain"), _scored(ppo.get("scored_by")) + " {:+.2f}"),
             _number(ppo.get("best_iteration"), "past its best, iteration {:.0f}")
             if ppo.get("fell_from_its_best")
             else "",
@@ -110,6 +110,13 @@ def _line(name: str, parts: list[str]) -> Iterator[tuple[str, str]]:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
+
+
+def _scored(by: str | None) -> str:
+    """What the proxy is; of a summary of an older version, the reward model's score."""
+    if by in (None, "the reward model"):
+        return "reward model's score"
+    return f"score of {by}".replace("{", "{{").replace("}", "}}")  # an address may hold braces
 
 
 def _percent(form: str, value: float | None) -> str:

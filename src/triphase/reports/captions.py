@@ -9,7 +9,7 @@ from triphase.reports.findings import RewardFindings
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import Reliability
 from triphase.reports.tables import number
-from triphase.reports.verdict import percent, percent_interval
+from triphase.reports.verdict import capital, percent, percent_interval
 
 _WATCHED = {
     "reference KL": "ppo/reference_kl",
@@ -85,7 +85,7 @@ def win_rate_caption(rates: Mapping[str, Interval]) -> str:
             kinds["not shown to differ from SFT"].append(name)
     told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
     return (
-        f"All pairs of samples of the same prompt, ties ½; the bar is the 95 % interval over prompts. {_capital(told)}."
+        f"All pairs of samples of the same prompt, ties ½; the bar is the 95 % interval over prompts. {capital(told)}."
     )
 
 
@@ -117,9 +117,9 @@ def course_sentence(course: Course | None) -> str:
     )
 
 
-def overoptimization_caption(*, gold: bool, best: Sequence[BestOfN]) -> str:
+def overoptimization_caption(*, gold: bool, best: Sequence[BestOfN], score: str) -> str:
     """What is drawn over √KL."""
-    points = "Dashed lines are the reward model's score"
+    points = f"Dashed lines are {score}"
     points += ", full lines gold: each point is one iteration, measured on its rollout" if gold else ""
     points += "; lines are running means."
     if len(best) > 1:
@@ -128,7 +128,3 @@ def overoptimization_caption(*, gold: bool, best: Sequence[BestOfN]) -> str:
             "curves by shape, not by KL."
         )
     return points
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

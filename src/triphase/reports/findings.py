@@ -25,8 +25,7 @@ from triphase.reports.evaluation import (
 )
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import Reliability, accuracy, length_correlation, longer_wins, reliability
-from triphase.rewards.registry import KINDS
-from triphase.settings.services import chosen_kind
+from triphase.reports.scored_by import uses_reward_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +167,8 @@ def _scale(golds: Sequence[float]) -> tuple[float, float] | None:
 
 def _limits(run: RunContents, name: str) -> Limits:
     ppo = run.settings.get("ppo") or {}
-    if name.startswith("arm:"):
-        ppo = ppo | ((run.settings.get("arms") or {}).get(name.removeprefix("arm:")) or {})
-    scorer = ppo.get("scorer") or {}
-    kind = KINDS.get(chosen_kind(scorer.get("kind"), scorer.get("address"), scorer.get("function")))
-    by_model = kind is not None and kind.needs_reward_model
+    arm = name.removeprefix("arm:") if name.startswith("arm:") else None
+    if arm is not None:
+        ppo = ppo | ((run.settings.get("arms") or {}).get(arm) or {})
+    by_model = uses_reward_model(run.settings, arm)
     return limits_for(ppo.get("kl_budget"), calibrated=bool(run.calibration) and by_model)

@@ -17,6 +17,7 @@ from triphase.reports import captions, figures
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.samples import side_by_side
+from triphase.reports.scored_by import score_of, scorer_of, uses_reward_model
 from triphase.reports.summary import total_seconds
 from triphase.reports.tables import clock, flattened, memory_table, number, pipeline, policy_name
 from triphase.reports.verdict import percent, percent_interval, signed, verdict_of
@@ -26,7 +27,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_SAMPLES = 12
 
 PANELS = (
-    ("ppo/proxy_score", "Proxy score (reward model)", False),
+    ("ppo/proxy_score", "Proxy score", False),
     ("ppo/gold_score", "Gold score", False),
     ("ppo/reference_kl", "Reference KL, nats per response", False),
     ("ppo/entropy", "Entropy, nats per token", False),
@@ -59,7 +60,7 @@ def page_of(run: RunContents) -> str:
             verdict=verdict_of(run, found),
             pipeline=pipeline(run, found),
             figures=_figures(run, found),
-            captions=_captions(found),
+            captions=_captions(run, found),
             watched=captions.watched,
             runs=["ppo", *(f"arm:{name}" for name in run.arms)] if run.arms else [],
             samples=side_by_side(run.samples, run.policies, shown),
@@ -68,6 +69,8 @@ def page_of(run: RunContents) -> str:
             provenance=flattened({key: value for key, value in run.provenance.items() if key != "versions"}),
             seconds=total_seconds(run),
             memory=memory_table(run),
+            scorer=scorer_of(run.settings),
+            by_reward_model=uses_reward_model(run.settings),
         )
     )
 
@@ -114,7 +117,7 @@ def _tight(text: str) -> str:
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def _captions(found: Findings) -> dict[str, str]:
+def _captions(run: RunContents, found: Findings) -> dict[str, str]:
     ppo = found.policies.get("ppo")
     rates = {policy_name(name): each.gold_win_rate for name, each in found.policies.items() if each.gold_win_rate}
     return {
@@ -123,7 +126,9 @@ def _captions(found: Findings) -> dict[str, str]:
         "win_rates": captions.win_rate_caption(rates),
         "length": captions.length_caption(ppo.length if ppo else None),
         "course": captions.course_sentence(found.course),
-        "overoptimization": captions.overoptimization_caption(gold=found.course is not None, best=found.best_of_n),
+        "overoptimization": captions.overoptimization_caption(
+            gold=found.course is not None, best=found.best_of_n, score=score_of(run.settings)
+        ),
     }
 
 

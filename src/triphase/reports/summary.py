@@ -7,6 +7,7 @@ from triphase.records.files import write_json
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.intervals import Interval
+from triphase.reports.scored_by import scorer_of
 
 FILE_NAME = "summary.json"
 
@@ -46,6 +47,7 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
             "best_iteration": found.course.best if found.course else None,
             "best_iteration_gold": found.course.best_gold if found.course else None,
             "fell_from_its_best": found.course.fallen if found.course else None,
+            "scored_by": scorer_of(run.settings) if ppo else None,
             "proxy_gain": _value(ppo.proxy_gain) if ppo else None,
             "reference_kl": ppo.reference_kl if ppo else None,
             "mean_length": ppo.mean_length if ppo else None,

@@ -6,6 +6,7 @@ from typing import Any
 
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings
+from triphase.reports.scored_by import uses_reward_model
 from triphase.reports.verdict import percent
 
 
@@ -102,6 +103,8 @@ def _sft(run: RunContents) -> Station:
 
 def _labels(run: RunContents) -> Station:
     labels = run.labeling
+    if _needs_none(run) and not (labels or {}).get("rankings"):
+        return Station("People rank", True, ("not needed",))
     if not labels:
         return Station("People rank", False, ())
     names = {"simulated": "Simulated labelers rank", "imported": "Imported comparisons"}
@@ -117,7 +120,14 @@ def _reward(run: RunContents, found: Findings) -> Station:
         facts.append(f"accuracy {percent(found.reward.accuracy.value)}")
     if found.reward.noise_ceiling is not None:
         facts.append(f"ceiling {percent(found.reward.noise_ceiling)}")
+    if _needs_none(run):
+        return Station("2 · Reward model", True, ("not needed",))
     return Station("2 · Reward model", bool(run.reward), tuple(facts))
+
+
+def _needs_none(run: RunContents) -> bool:
+    """Whether PPO came about without a reward model."""
+    return bool(run.ppo) and not run.reward and not uses_reward_model(run.settings)
 
 
 def _ppo(run: RunContents) -> Station:

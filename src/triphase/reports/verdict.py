@@ -7,6 +7,7 @@ from triphase.reports.contents import RunContents
 from triphase.reports.course import Course
 from triphase.reports.findings import Findings, PolicyFindings
 from triphase.reports.intervals import Interval
+from triphase.reports.scored_by import score_of, uses_reward_model
 
 Tone = Literal["good", "bad", "open"]
 
@@ -29,18 +30,24 @@ def verdict_of(run: RunContents, found: Findings) -> Verdict:
     if ppo.gold_win_rate is None:
         headline = "No verdict: no gold score is known"
         sentences: tuple[str, ...] = (
-            f"The reward model's score moved by {signed(ppo.proxy_gain)} against the SFT policy, but PPO was trained "
-            "to raise it: that says nothing certain about people. Let people rank responses of both policies.",
+            f"{capital(score_of(run.settings))} moved by {signed(ppo.proxy_gain)} against the SFT policy, but PPO was "
+            "trained to raise it: that says nothing certain about people. Let people rank responses of both policies.",
         )
     else:
         tone, headline, sentences = _preference(run, sft, ppo, ppo.gold_win_rate)
     if found.course is not None and found.course.fallen:
-        tone, headline, sentences = _past_its_best(found.course, tone, headline, sentences)
+        tone, headline, sentences = _past_its_best(found.course, score_of(run.settings), tone, headline, sentences)
     hacking = _hacking(run, found, ppo)
-    doubted = found.reward.chance is not None and not found.reward.chance.is_better
+    followed = found.reward.chance if uses_reward_model(run.settings) else None
+    doubted = followed is not None and not followed.is_better
     if tone == "good" and (doubted or any(sentence.startswith("Reward hacking: yes") for sentence in hacking)):
         tone = "open"
     return Verdict(tone, headline, (*sentences, *hacking))
+
+
+def capital(text: str) -> str:
+    """With a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
 
 
 def percent(value: float | None) -> str:
@@ -100,13 +107,13 @@ def _preference(
 
 
 def _past_its_best(
-    course: Course, tone: Tone, headline: str, sentences: tuple[str, ...]
+    course: Course, score: str, tone: Tone, headline: str, sentences: tuple[str, ...]
 ) -> tuple[Tone, str, tuple[str, ...]]:
     """An earlier iteration was better: that comes first, whatever the comparison with the SFT policy says."""
     best, end = (f"{value:.2f}".replace("-", "−") for value in (course.best_gold, course.end_gold))
     fell = f"gold fell from {best} at iteration {course.best} to {end} at the end"
     told = "Over-optimized: " if course.proxy_rose else "PPO went past its best: "
-    rose = ", while the reward model's score rose" if course.proxy_rose else ""
+    rose = f", while {score} rose" if course.proxy_rose else ""
     far = "" if course.end_kl is None else f", {course.end_kl:.1f} nats from the reference"
     advice = (
         f"The policy of iteration {course.best} was better than the last one, of iteration {course.end}{far}: "
@@ -123,10 +130,10 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> t
     if run.has_gold and (run.ppo or ppo):
         fooled = [alarm for alarm in alarms if alarm.name == "proxy-without-gold" and alarm.lasting]
         if fooled or _parted(ppo):
-            sentences.append("Reward hacking: yes. " + _evidence(fooled[0].message if fooled else None, ppo))
+            sentences.append("Reward hacking: yes. " + _evidence(run, fooled[0].message if fooled else None, ppo))
         else:
             sentences.append(
-                "Reward hacking: none seen at the end; gold has not fallen while the reward model's score rose."
+                f"Reward hacking: none seen at the end; gold has not fallen while {score_of(run.settings)} rose."
             )
     elif run.ppo:
         sentences.append("Reward hacking: cannot be told without a gold score or people's judgment of these samples.")
@@ -145,16 +152,17 @@ def _parted(ppo: PolicyFindings | None) -> bool:
     return fell and ppo.proxy_gain.low is not None and ppo.proxy_gain.low > 0
 
 
-def _evidence(message: str | None, ppo: PolicyFindings | None) -> str:
+def _evidence(run: RunContents, message: str | None, ppo: PolicyFindings | None) -> str:
     if message is not None:
         return f"In training, {message}"
     assert ppo is not None  # noqa: S101 - _parted was true
     proxy, gold = signed(ppo.proxy_gain), signed(ppo.gold_gain)
-    return f"On held-out prompts the reward model's score moved by {proxy}, gold by {gold}."
+    return f"On held-out prompts {score_of(run.settings)} moved by {proxy}, gold by {gold}."
 
 
 def _what_is_missing(run: RunContents) -> str:
-    phases = (("supervised fine-tuning", run.sft), ("the reward model", run.reward), ("PPO", run.ppo))
+    reward = (("the reward model", run.reward),) if uses_reward_model(run.settings) else ()
+    phases = (("supervised fine-tuning", run.sft), *reward, ("PPO", run.ppo))
     missing = [name for name, rows in phases if not rows]
     if missing:
         return f"Not run yet: {', '.join(missing)}."

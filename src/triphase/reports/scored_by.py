@@ -1,0 +1,44 @@
+"""By what the responses of a PPO run were scored, in words: the run's reward model, or another in its place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from triphase.rewards.registry import KINDS
+from triphase.settings.services import chosen_kind, laid_over
+
+_OTHERS = {"function": "the function", "remote": "the server"}
+
+
+def uses_reward_model(settings: Mapping[str, Any], arm: str | None = None) -> bool:
+    """Whether the run's reward model scores the main PPO run, or an arm."""
+    kind = KINDS.get(_kind(_section(settings, arm)))
+    return kind is not None and kind.needs_reward_model
+
+
+def scorer_of(settings: Mapping[str, Any]) -> str:
+    """What scores the main PPO run: the reward model, the function lengths:brevity."""
+    if uses_reward_model(settings):
+        return "the reward model"
+    section = _section(settings, None)
+    kind = _kind(section)
+    name = section.get("function") if kind == "function" else section.get("address") if kind == "remote" else kind
+    return f"{_OTHERS.get(kind, 'the scorer')} {name}"
+
+
+def score_of(settings: Mapping[str, Any]) -> str:
+    """Its score: the reward model's score, the score of the function lengths:brevity."""
+    return "the reward model's score" if uses_reward_model(settings) else f"the score of {scorer_of(settings)}"
+
+
+def _section(settings: Mapping[str, Any], arm: str | None) -> Mapping[str, Any]:
+    main = _inner(_inner(settings, "ppo"), "scorer")
+    return main if arm is None else laid_over(main, _inner(_inner(_inner(settings, "arms"), arm), "scorer"))
+
+
+def _inner(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _kind(section: Mapping[str, Any]) -> str:
+    return chosen_kind(section.get("kind"), section.get("address"), section.get("function"))
