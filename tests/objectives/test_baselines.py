@@ -117,6 +117,37 @@ def test_a_group_that_differs_by_rounding_alone_is_not_blown_up() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("returns", "expected"),
+    [
+        ([1.0, 1.0 + 4e-6, 0.0, 3.0], [0, 0, -1, 1]),  # 2e-6 apart from their mean: no spread beside that of the batch
+        ([1.0, 1.0 + 2e-4, 0.0, 3.0], [-1, 1, -1, 1]),  # 1e-4: little, and a spread all the same
+        ([1e3, 1e3 + 1e-4, 1e3 + 2e-4, 1e3 + 3e-4], [0, 0, 0, 0]),  # the rounding of float32 at a thousand
+        ([1e3, 1e3 + 1e-2, 1e3 + 2e-2, 1e3 + 3e-2], [-1, 1, -1, 1]),
+    ],
+)
+def test_from_which_spread_on_a_group_is_standardized(returns: list[float], expected: list[float]) -> None:
+    rewards = torch.tensor(returns, dtype=torch.float64)[:, None]
+    mask, groups = torch.ones(4, 1, dtype=torch.bool), torch.tensor([0, 0, 1, 1])
+    found = objectives.group_standardized_advantages(rewards, mask, groups).advantages.flatten().tolist()
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@every_kind
+def test_equal_returns_whose_sum_rounds_have_no_advantage_either(kind: str) -> None:
+    values = [0.1] * 10 if kind == "reinforce" else [0.1] * 10 + [12345.678] * 10
+    rewards = torch.tensor(values, dtype=torch.float64)[:, None]
+    mask, groups = torch.ones(len(values), 1, dtype=torch.bool), torch.arange(len(values)) // 10
+    assert KINDS[kind](rewards, mask, groups).advantages.flatten().tolist() == [0.0] * len(values)
+
+
+@every_kind
+def test_rewards_of_tokens_are_added_in_double_precision(kind: str) -> None:
+    rewards = torch.tensor([[2.0**25, 1.0, -(2.0**25)], [0.0, 0.0, 0.0]])
+    found = KINDS[kind](rewards, torch.ones(2, 3, dtype=torch.bool), torch.tensor([0, 0]))
+    assert found.returns[:, 0].tolist() == [1.0, 0.0] and float(found.advantages[0, 0]) > 0
+
+
 def test_one_group_is_the_batch_mean_but_for_the_step_length() -> None:
     everyone = torch.zeros(5, dtype=torch.int64)
     one = objectives.leave_one_out_advantages(REWARDS, MASK, everyone).advantages
