@@ -10,7 +10,7 @@ from triphase.cli.result_screen import result_lines
 from triphase.reports.contents import read_run
 from triphase.reports.findings import find
 from triphase.reports.page import page_of
-from triphase.reports.scored_by import score_of, scorer_of, uses_reward_model
+from triphase.reports.scored_by import has_own_scorer, score_of, scorer_of, uses_reward_model
 from triphase.reports.summary import summary_of
 from triphase.reports.verdict import verdict_of
 
@@ -65,3 +65,13 @@ def test_a_weak_reward_model_that_ppo_did_not_follow_casts_no_doubt_on_it(run_di
     assert "PPO has followed this reward model" in page_of(weak)
     other = {**run.settings, "ppo": {**run.settings.get("ppo", {}), "scorer": FUNCTION}}
     assert "PPO has followed this reward model" not in page_of(replace(weak, settings=other))
+
+
+def test_scores_of_another_unit_are_no_baseline(run_directory: Path) -> None:
+    run = read_run(run_directory)
+    name = next(policy for policy in run.policies if policy.startswith("arm:"))
+    assert find(run).policies[name].proxy_gain is not None and not has_own_scorer(run.settings, name)
+    other = {**run.settings, "arms": {name.removeprefix("arm:"): {"scorer": FUNCTION}}}
+    lost = replace(run, settings=other, baselines={})
+    assert has_own_scorer(other, name) and find(lost).policies[name].proxy_gain is None
+    assert not has_own_scorer({"ppo": {"scorer": FUNCTION}, "arms": {"a": {"scorer": {"options": {}}}}}, "sft")

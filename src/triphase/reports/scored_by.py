@@ -6,6 +6,7 @@ from typing import Any
 from triphase.rewards.registry import KINDS
 from triphase.settings.services import chosen_kind, laid_over
 
+_IDENTITY = ("address", "function", "options")
 _OTHERS = {"function": "the function", "remote": "the server"}
 
 
@@ -13,6 +14,14 @@ def uses_reward_model(settings: Mapping[str, Any], arm: str | None = None) -> bo
     """Whether the run's reward model scores the main PPO run, or an arm."""
     kind = KINDS.get(_kind(_section(settings, arm)))
     return kind is not None and kind.needs_reward_model
+
+
+def has_own_scorer(settings: Mapping[str, Any], policy: str) -> bool:
+    """Whether a policy is of an arm whose scores are of another unit than those of the main run."""
+    if not policy.startswith("arm:"):
+        return False
+    main, own = _section(settings, None), _section(settings, policy.removeprefix("arm:"))
+    return _kind(main) != _kind(own) or any(main.get(name) != own.get(name) for name in _IDENTITY)
 
 
 def scorer_of(settings: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from triphase.objectives.divergence import kl_k1
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import read_json_lines, write_json_lines
 from triphase.records.types import Response
-from triphase.reports.evaluation import Sample
+from triphase.reports.evaluation import JudgedSample, Sample
 from triphase.reports.shapes import misfit
 from triphase.rewards.registry import kind_of
 from triphase.rewards.types import Answer
@@ -32,6 +32,7 @@ from triphase.training.finals import load_policy
 
 AT = "ppo@"
 """How the policy of one iteration of PPO is called: `ppo@12`."""
+SAMPLES, JUDGES = "evaluation/samples.jsonl", "evaluation/judges.jsonl"
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
@@ -65,15 +66,23 @@ def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
 
 def _kept_rows(run: Run) -> list[dict[str, Any]]:
     """What earlier calls have left of policies that they finished; from a damaged file nothing, with a word."""
-    path = run.part("evaluation", "samples.jsonl")
+    samples, judged = _rows_of(run, SAMPLES, Sample), _rows_of(run, JUDGES, JudgedSample)
+    if samples is not None and judged is not None:
+        return samples
+    run.part(JUDGES).unlink(missing_ok=True)  # written again with the samples of the arms that have such a scorer
+    return []
+
+
+def _rows_of(run: Run, name: str, record: type[Sample] | type[JudgedSample]) -> list[dict[str, Any]] | None:
+    path = run.part(name)
     try:
         rows = read_json_lines(path)
     except RunError as error:
         _log.warning("%s; the policies are evaluated again", error)
-        return []
-    if is_changed(run.path, "evaluation/samples.jsonl") or any(misfit(Sample, row) for row in rows):
+        return None
+    if is_changed(run.path, name) or any(misfit(record, row) for row in rows):
         _log.warning("%s is not as it was left (damaged or edited); the policies are evaluated again", path)
-        return []
+        return None
     return rows
 
 
@@ -108,7 +117,7 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> 
             if judge.scorer.identity != ppo.scorer.identity:
                 _judge_baseline(run, shared, policy, rows, judge)
             rows += _rows(run, shared, policy, adapter, found, _scores(run, shared, found, judge))
-            write_json_lines(run.part("evaluation", "samples.jsonl"), rows)
+            write_json_lines(run.part(SAMPLES), rows)
             seal_phase(run.path, "evaluation")
             run.raise_if_stop_requested()
 
@@ -129,7 +138,7 @@ def _judge_baseline(
         ids = tuple(shared.template.response_ids(row["response"], finished=row["finished"]))
         response = Response("", row["prompt_id"], row["response"], "sft", row["finished"])
         found.append((prompts[row["prompt_id"]], response, Generated(ids, row["finished"])))
-    path = run.part("evaluation", "judges.jsonl")
+    path = run.part(JUDGES)
     kept = [row for row in read_json_lines(path) if row["judge"] != policy]
     for row, score in zip(started, _scores(run, shared, found, judge) or [], strict=False):
         kept.append({"judge": policy, "prompt_id": row["prompt_id"], "sample": row["sample"], "score": score})
