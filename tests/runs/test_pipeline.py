@@ -110,6 +110,10 @@ def test_a_damaged_final_is_made_again_with_the_same_bytes(whole: Path, phase: s
     victim.write_bytes(b"damaged")
     do(settings(whole), *STEPS[:5])
     assert files_of(final, "*") == before
+    log = (whole / "runs" / "small" / "log.jsonl").read_text()
+    assert (
+        f"{final} is damaged (the sum of {victim.name} differs) and is not used; `triphase run` makes it again" in log
+    )
 
 
 @pytest.mark.parametrize(

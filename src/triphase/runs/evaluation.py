@@ -27,7 +27,7 @@ from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
-from triphase.training.artifacts import PPO, REWARD, SFT, is_whole, ppo_phase
+from triphase.training.artifacts import PPO, REWARD, SFT, is_usable, is_whole, ppo_phase
 from triphase.training.finals import load_policy
 
 AT = "ppo@"
@@ -58,7 +58,7 @@ def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
     wanted |= {f"arm:{arm}": run.artifact(ppo_phase(arm)) for arm in run.settings.arms}
     if checkpoint is not None:
         wanted[f"{AT}{checkpoint}"] = run.part("ppo", "checkpoints", f"{checkpoint:06d}")
-    wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_whole(final)}
+    wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_usable(final)}
     if not wanted:
         return
     _evaluate(run, wanted, rows)

@@ -44,7 +44,7 @@ from triphase.runs.session import Run, as_split
 from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import encode_groups, encode_prompt
-from triphase.training.artifacts import REWARD, SFT, is_whole, ppo_phase
+from triphase.training.artifacts import REWARD, SFT, is_usable, ppo_phase
 from triphase.training.finals import save_policy, save_reward_model, save_whole_model
 from triphase.training.loop import CHECKPOINTS, LoopOptions, run_loop
 
@@ -72,7 +72,7 @@ def run_sft(run: Run) -> None:
     """Phase 1: the reference policy, by supervised fine-tuning on the mixture of demonstrations."""
 
     final, settings = run.artifact(SFT), run.settings
-    if is_whole(final):
+    if is_usable(final):
         return
     with run.directory.timed("sft"):
         require_demonstrations(settings, run.data)
@@ -159,7 +159,7 @@ def run_reward(run: Run) -> None:
 
     final, settings = run.artifact(REWARD), run.settings
     set_refused_aside(run)
-    if is_whole(final):
+    if is_usable(final):
         return
     with run.directory.timed("reward"):
         with run.store() as store:
@@ -195,7 +195,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
 
     phase_name = ppo_phase(arm)
     final, settings = run.artifact(phase_name), run.settings.ppo_of(arm)
-    if is_whole(final):
+    if is_usable(final):
         return
     with run.directory.timed(phase_name):
         shared, prompts = run.model(), run.prompts("train")

@@ -7,6 +7,7 @@ opens all the same. Starts without torch.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from triphase.training.sealed import find_damage, read_manifest, sealed_director
 SFT, REWARD, PPO, ARMS = "sft", "reward", "ppo", "arms"
 _NAME = "final"
 _MADE_BY = "settings_sha256"
+_log = logging.getLogger(__name__)
 
 
 def ppo_phase(arm: str | None) -> str:
@@ -53,6 +55,16 @@ def runs_around(directory: Path) -> tuple[Path, ...]:
 def is_whole(directory: Path) -> bool:
     """Whether what a phase leaves is there and undamaged."""
     return directory.is_dir() and find_damage(directory) is None
+
+
+def is_usable(directory: Path) -> bool:
+    """`is_whole`, with a word where something is there and is damaged: its phase will make it again."""
+    if not directory.is_dir():
+        return False
+    problem = find_damage(directory)
+    if problem is not None:
+        _log.warning("%s is damaged (%s) and is not used; `triphase run` makes it again", directory, problem)
+    return problem is None
 
 
 @contextmanager
