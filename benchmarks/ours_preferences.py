@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.grouping import groups_of_preferences
 from benchmarks.sides import Row
 from benchmarks.training_sides import timed
 from triphase.demo.registry import model_directory
@@ -14,7 +15,6 @@ from triphase.models.loading import load_model
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.progress import SilentProgress
 from triphase.phases.reward import RewardPhase
-from triphase.records.grouping import groups_of_preferences
 from triphase.records.reading import read_preferences
 from triphase.records.types import RankedGroup
 from triphase.settings.phases import RewardSettings

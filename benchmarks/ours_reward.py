@@ -3,13 +3,13 @@
 import sys
 from pathlib import Path
 
+from benchmarks.grouping import groups_of_preferences
 from benchmarks.sides import Row, print_side
 from benchmarks.training_sides import timed
 from triphase.demo.registry import model_directory
 from triphase.models.loading import load_model
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.phases.reward import RewardPhase
-from triphase.records.grouping import groups_of_preferences
 from triphase.records.reading import read_preferences
 from triphase.settings.phases import RewardSettings
 from triphase.settings.schema import AdapterSettings, ModelSettings, SourceSettings

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.settings_text import settings_from_text
 
 from triphase.cli.main import COMMANDS, LABEL_COMMANDS, USER_COMMANDS, main
 from triphase.settings.documentation import with_reference
 from triphase.settings.fields import settings_fields
-from triphase.settings.loading import load_settings, settings_from_text
+from triphase.settings.loading import load_settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

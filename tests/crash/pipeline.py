@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.settings_text import settings_from_text
+
 from triphase.demo.tiny import tiny_directory
-from triphase.settings.loading import settings_from_text
 from triphase.settings.schema import RunSettings
 
 METHODS = ("lora", "full")

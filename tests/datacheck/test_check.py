@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.settings_text import settings_from_text
 
 from triphase.cli.main import main
 from triphase.datacheck import survey_parts
@@ -18,7 +19,7 @@ from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData
 from triphase.datacheck.survey import DataSurvey, survey_data
 from triphase.records.types import Message
-from triphase.settings.loading import load_settings, settings_from_text
+from triphase.settings.loading import load_settings
 
 ROWS = [{"prompt": f"Say {word}.", "chosen": f"{word} it is", "rejected": f"no {word}"} for word in "abcdefghijkl"]
 

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 import torch
 from tests.phases.test_ppo import phase, settings
+from tests.settings_text import settings_from_text
 from tests.small import Lines
 from torch import Tensor
 
@@ -18,7 +19,6 @@ from triphase.phases.estimators import ESTIMATORS, GeneralizedAdvantage, estimat
 from triphase.phases.experience import Experience
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import advantages_of
-from triphase.settings.loading import settings_from_text
 from triphase.settings.ppo import PPOSettings
 from triphase.training.loop import LoopOptions, run_loop
 

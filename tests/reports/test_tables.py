@@ -1,6 +1,7 @@
 """Numbers and names as people read them."""
 
-from triphase.reports.tables import clock, flattened, number, policy_name
+from triphase.monitoring.wording import number
+from triphase.reports.tables import clock, flattened, policy_name
 
 
 def test_numbers() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.runs import small_run
+from tests.settings_text import settings_from_text
 
 from triphase.errors import RunError, SettingsError, TriphaseError
 from triphase.monitoring.log import run_log
@@ -13,7 +14,6 @@ from triphase.monitoring.metrics import MetricsWriter
 from triphase.monitoring.samples import SampleLog
 from triphase.records.files import append_json_lines, write_atomically
 from triphase.runs import pipeline
-from triphase.settings.loading import settings_from_text
 from triphase.training.sealed import find_damage, write_directory
 
 CLIMBING = ["../../../outside", "/tmp/outside-of-the-run", "..", ".", "~/x", "a/../../../../outside", "c:\\x",

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.settings_text import settings_from_text
 from tests.small import UNKNOWN, random_model, tokenizer
 
 from triphase.errors import ModelError, SettingsError
 from triphase.models.loading import load_model
 from triphase.records.types import Message
-from triphase.settings.loading import settings_from_text
 from triphase.settings.schema import ModelSettings
 from triphase.tokens.rendering import render
 from triphase.tokens.screening import needs_no_guard

@@ -23,7 +23,7 @@ import triphase
 from triphase.records.types import Message, Prompt
 from triphase.rewards.registry import examine, opened
 from triphase.rewards.types import Answer, ScorerContext
-from triphase.settings.loading import settings_from_text
+from tests.settings_text import settings_from_text
 
 text = "name: x\\nmodel: {name: m}\\ndata: {}\\nlabeling: {source: none}\\n"
 settings = settings_from_text(text + "ppo: {scorer: {kind: words, options: {words: [yes, no]}}}").ppo.scorer

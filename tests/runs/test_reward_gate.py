@@ -55,7 +55,7 @@ def rank_once_more(run: Path) -> None:
     with open_store(run) as store:
         answers = [response for response in store.responses() if response.prompt_id == store.responses()[0].prompt_id]
         places = {response.id: place for place, response in enumerate(answers, start=1)}
-        store.add_ranking(Ranking("r-new", answers[0].prompt_id, "somebody", places, tuple(places), 1e9))
+        store.add_rankings([Ranking("r-new", answers[0].prompt_id, "somebody", places, tuple(places), 1e9)])
 
 
 def ppo_has_begun(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.rollouts.fake_server import Asked, FakeServer, Reply
 from tests.runs import small_run
+from tests.settings_text import settings_from_text
 
 from triphase.demo.registry import gold_of
 from triphase.errors import RunError, ServerError, SettingsError, TrainingError
@@ -24,7 +25,6 @@ from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
 from triphase.runs import pipeline
 from triphase.runs.session import Run
-from triphase.settings.loading import settings_from_text
 from triphase.settings.schema import RunSettings
 from triphase.training.finals import load_policy
 from triphase.training.stopping import Stopped

@@ -7,9 +7,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.resolved import resolved_yaml
+from tests.settings_text import settings_from_text
 
 from triphase.errors import SettingsError
-from triphase.settings.loading import as_scalar, load_settings, settings_from_text
+from triphase.settings.loading import as_scalar, load_settings
 from triphase.settings.schema import RunSettings
 
 BASE = """\

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from tests.settings_text import settings_from_text
 
 from triphase.errors import SettingsError
-from triphase.settings.loading import load_settings, settings_from_text
+from triphase.settings.loading import load_settings
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
 

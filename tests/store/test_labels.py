@@ -29,7 +29,7 @@ def test_adding_again_changes_nothing(store: Store) -> None:
         assert (
             store.add_responses([Response("r", "p", "text", "m", False, 3), Response("s", "p", "more", "m")]) == 2 * new
         )
-        assert store.add_ranking(ranking("k", {"r": 1, "s": 2})) == new
+        assert store.add_rankings([ranking("k", {"r": 1, "s": 2})]) == new
     assert store.prompts() == [prompt("p")]
     assert store.responses() == [Response("r", "p", "text", "m", False, 3), Response("s", "p", "more", "m")]
     assert store.rankings() == [ranking("k", {"r": 1, "s": 2})]
@@ -42,9 +42,9 @@ def test_the_same_id_with_other_content_is_refused(store: Store) -> None:
     assert [one.id for one in store.prompts()] == ["p"], "nothing of a refused call is kept"
     with pytest.raises(StoreError, match="response 'r0' is already in the store with another text"):
         store.add_responses([Response("r0", "p", "changed", "m")])
-    store.add_ranking(ranking("k", {"r0": 1, "r1": 2}))
+    store.add_rankings([ranking("k", {"r0": 1, "r1": 2})])
     with pytest.raises(StoreError, match="ranking 'k' is already in the store with another places"):
-        store.add_ranking(ranking("k", {"r0": 2, "r1": 1}))
+        store.add_rankings([ranking("k", {"r0": 2, "r1": 1})])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_one_group_for_each_prompt_with_votes_combined(store: Store) -> None:
 
 def test_equal_texts_are_one_response(store: Store) -> None:
     filled(store, ("same", "same", "other"))
-    store.add_ranking(ranking("k", {"r0": 1, "r1": 3, "r2": 2}))
+    store.add_rankings([ranking("k", {"r0": 1, "r1": 3, "r2": 2})])
     (group,) = store.ranked_groups("train")
     assert group.responses == ("same", "other")
     assert group.pairs == (Pair(0, 1, 0.5),), "the copies stand on both sides of the other"
@@ -114,14 +114,14 @@ def test_equal_texts_are_one_response(store: Store) -> None:
 def test_equal_texts_of_which_one_was_cut_stay_apart(store: Store) -> None:
     store.add_prompts([prompt("p")])
     store.add_responses([Response("r0", "p", "same", "m"), Response("r1", "p", "same", "m", finished=False)])
-    store.add_ranking(ranking("k", {"r0": 1, "r1": 2}))
+    store.add_rankings([ranking("k", {"r0": 1, "r1": 2})])
     (group,) = store.ranked_groups("train")
     assert group.finished == (True, False) and group.pairs == (Pair(0, 1, 1.0),)
 
 
 def test_an_adjudication_overrules_the_pairs_it_orders(store: Store) -> None:
     filled(store)
-    store.add_ranking(ranking("k1", {"r0": 1, "r1": 2, "r2": 3}))
+    store.add_rankings([ranking("k1", {"r0": 1, "r1": 2, "r2": 3})])
     store.add_answers([Answer(Ranking("k2", "p", "lead", {"r1": 1, "r0": 2}, (), 9.0), "adjudication")])
     (group,) = store.ranked_groups("train")
     assert group.pairs == (Pair(1, 0, 1.0), Pair(0, 2, 1.0), Pair(1, 2, 1.0))
@@ -151,7 +151,7 @@ def test_margins_of_the_minority_count_against(store: Store) -> None:
 
 def test_comparisons_leave_ties_out(store: Store) -> None:
     filled(store)
-    store.add_ranking(ranking("k", {"r0": 2, "r1": 1, "r2": 2}))
+    store.add_rankings([ranking("k", {"r0": 2, "r1": 1, "r2": 2})])
     found = [(one.chosen, one.rejected, one.labeler) for one in store.comparisons("train")]
     assert found == [("two", "one", "ann"), ("two", "three", "ann")]
 

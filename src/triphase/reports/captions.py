@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from triphase.monitoring.metrics import Row
+from triphase.monitoring.wording import number, percent
 from triphase.reports.course import Course
 from triphase.reports.evaluation import BestOfN, LengthStratified
 from triphase.reports.findings import RewardFindings
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import Reliability
-from triphase.reports.tables import number
-from triphase.reports.verdict import capital, percent, percent_interval
+from triphase.reports.verdict import capital, percent_interval
 
 _WATCHED = {
     "reference KL": "ppo/reference_kl",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from triphase.monitoring.wording import percent
 from triphase.reports.intervals import Interval, ratio_over_prompts
 from triphase.reports.reward_quality import ScoredPair, accuracy, is_right, longer_wins
 
@@ -99,7 +100,7 @@ def _advantage(pairs: Sequence[ScoredPair], seed: int) -> Interval | None:
 
 def _shown(interval: Interval) -> str:
     """62 % (95 % interval 55 to 69 %)."""
-    value = f"{100 * interval.value:.0f} %"
+    value = percent(interval.value)
     if interval.low is None or interval.high is None:
         return value
     return f"{value} (95 % interval {100 * interval.low:.0f} to {100 * interval.high:.0f} %)"

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from triphase.monitoring.metrics import Row
+from triphase.monitoring.wording import percent
 from triphase.reports.drawing import (
     AMBER,
     BLUE,
@@ -214,7 +215,7 @@ def _intervals(
                       ha="center", color=MUTED, fontsize=11)  # fmt: skip
         if ceiling is not None:
             axes.axvline(ceiling, color=AMBER, linewidth=1.6)
-            axes.annotate(f"noise ceiling, {100 * ceiling:.0f} %", (ceiling, 1), xycoords=("data", "axes fraction"),
+            axes.annotate(f"noise ceiling, {percent(ceiling)}", (ceiling, 1), xycoords=("data", "axes fraction"),
                           xytext=(0, 4), textcoords="offset points", ha="center", color=AMBER, fontsize=11)  # fmt: skip
         for row, interval in enumerate(shown.values()):
             _draw_interval(axes, row, interval, SERIES[row % len(SERIES)][0])
@@ -234,7 +235,7 @@ def _draw_interval(axes: Axes, row: int, interval: Interval, color: str) -> None
             [interval.low, interval.high], [row, row], color=color, linewidth=3, solid_capstyle="round", alpha=0.5
         )
     axes.plot([interval.value], [row], marker="o", markersize=8, color=color, markeredgecolor=PAPER)
-    text, at = f"{100 * interval.value:.0f} %", (interval.value, row)
+    text, at = percent(interval.value), (interval.value, row)
     axes.annotate(
         text,
         at,

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from triphase.monitoring.wording import number, percent
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
 from triphase.reports import captions, figures
@@ -19,8 +20,8 @@ from triphase.reports.findings import Findings, find
 from triphase.reports.samples import side_by_side
 from triphase.reports.scored_by import score_of, scorer_of, uses_reward_model
 from triphase.reports.summary import total_seconds
-from triphase.reports.tables import clock, flattened, memory_table, number, pipeline, policy_name
-from triphase.reports.verdict import percent, percent_interval, signed, verdict_of
+from triphase.reports.tables import clock, flattened, memory_table, pipeline, policy_name
+from triphase.reports.verdict import percent_interval, signed, verdict_of
 
 FILE_NAME = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from triphase.monitoring.wording import number, percent
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings
 from triphase.reports.scored_by import uses_reward_model
-from triphase.reports.verdict import percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,6 @@ class Station:
     title: str
     done: bool
     facts: tuple[str, ...]
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with ``digits`` after the point and a true minus sign; an en dash where it is unknown."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def clock(seconds: float | None) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from triphase.monitoring.wording import percent
 from triphase.reports.contents import RunContents
 from triphase.reports.course import Course
 from triphase.reports.findings import Findings, PolicyFindings
@@ -48,11 +49,6 @@ def verdict_of(run: RunContents, found: Findings) -> Verdict:
 def capital(text: str) -> str:
     """With a capital letter at its beginning."""
     return text[:1].upper() + text[1:]
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage without digits after the point; an en dash where it is unknown."""
-    return "–" if value is None else f"{100 * value:.0f} %"
 
 
 def percent_interval(interval: Interval | None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
+from triphase.monitoring.wording import percent
 from triphase.records.files import write_json
 from triphase.reports.chance import ChanceVerdict, chance_verdict
 from triphase.reports.contents import read_pairs
@@ -85,7 +86,7 @@ def _refusal(run: Run, verdict: ChanceVerdict) -> str:
     then = f"then give this command again ({run.path} goes on)" if more else "begin again under another name (--name)"
     return (
         f"PPO is not begun. {verdict.finding} ({verdict.accuracy.prompts} held-out prompts; "
-        f'"longer wins": {100 * verdict.longer_wins.value:.0f} %.) What to do: {verdict.remedy.rstrip(".")}; {then}. '
+        f'"longer wins": {percent(verdict.longer_wins.value)}.) What to do: {verdict.remedy.rstrip(".")}; {then}. '
         "To go on all the same: reward.require_better_than_chance: false"
     )
 

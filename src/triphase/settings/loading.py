@@ -23,7 +23,7 @@ from triphase.settings.fields import allowed_values, as_text, element_of, sectio
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import RunSettings
-from triphase.settings.source import KeyPath, SettingsSource, normalized, parse_source, parse_value, read_source
+from triphase.settings.source import KeyPath, SettingsSource, normalized, parse_value, read_source
 from triphase.settings.without_critic import note_idle_settings
 
 RUN_CONFIG = "config.yaml"
@@ -43,11 +43,6 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
         overrides = {"output": as_scalar(str(here.parent)), "name": as_scalar(here.name), **(overrides or {})}
         return settings_from(read_source(path / RUN_CONFIG), overrides, here)
     return settings_from(read_source(path), overrides, Path(os.path.abspath(path)).parent)
-
-
-def settings_from_text(text: str, overrides: Mapping[str, str] | None = None, name: str = "settings") -> RunSettings:
-    """As ``load_settings``, from text; relative paths are taken from the working directory."""
-    return settings_from(parse_source(text, name), overrides, Path.cwd())
 
 
 def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, base: Path) -> RunSettings:

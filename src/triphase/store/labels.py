@@ -46,10 +46,6 @@ class Labels:
         with self.transaction() as connection:
             return insert_responses(connection, list(added))
 
-    def add_ranking(self, ranking: Ranking) -> int:
-        """Add one labeler's ranking of responses that are there; return 1 if it was new, else 0."""
-        return self.add_answers([Answer(ranking)])
-
     def add_rankings(self, added: Iterable[Ranking]) -> int:
         """Add rankings, all or none; return how many were new."""
         return self.add_answers(Answer(ranking) for ranking in added)

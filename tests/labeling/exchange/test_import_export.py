@@ -143,7 +143,7 @@ def test_exported_comparisons_carry_soft_labels_and_are_read_by_trl_columns(tmp_
         fill(store, 1, 2)
         for name, first in (("ann", 1), ("bob", 1), ("cy", 2)):
             places = {"p00000-0": first, "p00000-1": 3 - first}
-            store.add_ranking(Ranking(name, "p00000", name, places, (), 0.0))
+            store.add_rankings([Ranking(name, "p00000", name, places, (), 0.0)])
         assert export_file(store, tmp_path / "c.jsonl", "comparisons").lines == 3
         assert export_file(store, tmp_path / "c.parquet", "comparisons").lines == 3
         rows = pyarrow.parquet.read_table(tmp_path / "c.parquet").to_pylist()
@@ -164,8 +164,8 @@ def test_exported_rankings_can_be_imported(tmp_path: Path) -> None:
         fill(store, 2, 3)
         for n in range(2):
             places = {f"p0000{n}-0": 2, f"p0000{n}-1": 1}
-            store.add_ranking(
-                Ranking(f"k{n}", f"p0000{n}", "ann", places, tuple(f"p0000{n}-{k}" for k in (2, 1, 0)), 9.0, 5.0)
+            store.add_rankings(
+                [Ranking(f"k{n}", f"p0000{n}", "ann", places, tuple(f"p0000{n}-{k}" for k in (2, 1, 0)), 9.0, 5.0)]
             )
         for suffix in ("jsonl", "parquet"):
             export_file(store, tmp_path / f"r.{suffix}", "rankings")

@@ -101,7 +101,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
         fill(store)
         store.add_prompts([Prompt("one", (Message("user", "Hi"),))])
         store.add_responses([Response("only", "one", "Hello", "m")])
-        store.add_ranking(Ranking("k", "one", "ann", {"only": 1}, ("only",), 0.0))
+        store.add_rankings([Ranking("k", "one", "ann", {"only": 1}, ("only",), 0.0)])
     label.export_file(str(tmp_path), tmp_path / "c.jsonl")
     label.export_file(str(tmp_path), tmp_path / "r.jsonl", format="rankings")
     said = capsys.readouterr().out

@@ -98,7 +98,7 @@ def test_same_seed_same_rankings_and_resumable(tmp_path: Path) -> None:
 
 def test_prompts_ranked_by_people_are_left_alone(tmp_path: Path) -> None:
     with filled(tmp_path / "store.sqlite", 10) as store:
-        store.add_ranking(Ranking("mine", "p3", "ann", {"p3-0": 1, "p3-1": 2}, ("p3-0", "p3-1"), 1.0))
+        store.add_rankings([Ranking("mine", "p3", "ann", {"p3-0": 1, "p3-1": 2}, ("p3-0", "p3-1"), 1.0)])
         assert simulate_rankings(store, SimulatedLabelers(gold, 3), overlap_share=0.0, seed=3) == 9
         assert [ranking.labeler for ranking in store.rankings("p3")] == ["ann"]
 

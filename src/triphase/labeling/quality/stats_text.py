@@ -6,6 +6,7 @@ from rich.text import Text
 
 from triphase.labeling.quality.agreement import Estimate
 from triphase.labeling.quality.labeling_statistics import Statistics
+from triphase.monitoring.wording import number
 from triphase.records.visible import visible
 
 
@@ -26,8 +27,8 @@ def _parts(statistics: Statistics) -> list[RenderableType]:
         ("prompts ranked by several", str(statistics.overlapping_prompts)),
         ("agreement, ordered pairs", _estimate(statistics.agreement.value)),
         ("agreement with ties", _estimate(statistics.agreement.with_ties)),
-        ("Krippendorff's alpha, places (ordinal)", _number(statistics.alpha_places)),
-        ("Krippendorff's alpha, pairs (nominal)", _number(statistics.alpha_pairs)),
+        ("Krippendorff's alpha, places (ordinal)", number(statistics.alpha_places)),
+        ("Krippendorff's alpha, pairs (nominal)", number(statistics.alpha_pairs)),
         ("earlier of two neighbors preferred", _estimate(statistics.position)),
         ("longer response preferred", _estimate(statistics.length)),
     ):
@@ -48,7 +49,7 @@ def _labelers(statistics: Statistics) -> Table:
         state = "" if one.status == "active" else f", {one.status}"
         table.add_row(
             _name(f"{one.name}{state}"),
-            f"{one.answers} answers, {one.skipped} skipped, {_number(one.median_seconds, 0)} s each (median)",
+            f"{one.answers} answers, {one.skipped} skipped, {number(one.median_seconds, 0)} s each (median)",
         )
         for name, value in (
             ("agreement", one.agreement.value), ("gold accuracy", one.gold), ("self-consistency", one.consistency),
@@ -70,7 +71,7 @@ def _pairs(statistics: Statistics) -> Table:
             pairs,
             _estimate(found.value),
             _estimate(found.with_ties),
-            _number(statistics.kappas[pair]),
+            number(statistics.kappas[pair]),
         )
     return table
 
@@ -84,7 +85,3 @@ def _estimate(value: Estimate | None) -> str:
     if value is None:
         return "–"
     return f"{100 * value.value:.1f} % ({100 * value.low:.0f}–{100 * value.high:.0f})"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

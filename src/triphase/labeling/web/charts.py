@@ -6,6 +6,7 @@ from math import ceil
 from markupsafe import Markup, escape
 
 from triphase.labeling.quality.agreement import Agreement, Estimate
+from triphase.monitoring.wording import percent
 
 _WIDTH, _ROW = 560, 26
 _WORD, _LETTER, _MOST_GUTTER = 46, 8, 190
@@ -60,7 +61,7 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], title: str, mark: flo
             f'<text class="label" x="{left - 10}" y="{y + 4}">{escape(label)}</text>'
             f'<line class="whisker" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}"/>'
             f'<circle class="dot" cx="{value:.1f}" cy="{y}" r="5"/>'
-            f'<text class="value end" x="{_WIDTH - 4}" y="{y + 4}">{100 * estimate.value:.0f} %</text>'
+            f'<text class="value end" x="{_WIDTH - 4}" y="{y + 4}">{percent(estimate.value)}</text>'
         )
     return _svg(height, title, "".join(parts))
 
@@ -86,7 +87,7 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
             side = f"{cell - 2:.1f}"
             parts.append(
                 f'<rect class="cell heat{level}" x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}">'
-                f"<title>{escape(name)} and {escape(other)}: {100 * share:.0f} % of {found.value.pairs} pairs</title>"
+                f"<title>{escape(name)} and {escape(other)}: {percent(share)} of {found.value.pairs} pairs</title>"
                 f'</rect><text class="incell heat{level}" x="{x + cell / 2 - 1:.1f}" y="{y + cell / 2 + 4:.1f}">'
                 f"{100 * share:.0f}</text>"
             )

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from triphase.labeling.web.markdown import markdown
+from triphase.monitoring.wording import number, percent
 from triphase.records.visible import visible
 
 HERE = Path(__file__).parent
@@ -24,21 +25,13 @@ def _moment(seconds: float | None) -> str:
         return f"{seconds:g} s"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "visible": visible, "markdown": markdown, "moment": _moment, "percent": _percent, "number": _number,
+        "visible": visible, "markdown": markdown, "moment": _moment, "percent": percent, "number": number,
     }  # fmt: skip
     return environment
 

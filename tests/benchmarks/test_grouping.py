@@ -2,10 +2,10 @@
 
 from itertools import permutations
 
+from benchmarks.grouping import groups_of_preferences
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triphase.records.grouping import groups_of_preferences
 from triphase.records.types import Comparison, Message, Pair, Prompt
 
 

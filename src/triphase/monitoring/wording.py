@@ -1,0 +1,11 @@
+"""Numbers as people read them, in reports, on pages and in the terminal."""
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with ``digits`` after the point and a true minus sign; an en dash where it is unknown."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """A share as a percentage, 74 %; an en dash where it is unknown."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
