@@ -35,7 +35,8 @@ SUMMARY = {
 
 def config(run: Path, source: str) -> None:
     run.mkdir()
-    settings = {"name": run.name, "model": {"name": "m"}, "data": {}, "labeling": {"source": source}}
+    data = {name: [{"path": f"{name}.jsonl"}] for name in ("demonstrations", "prompts", "preferences")}
+    settings = {"name": run.name, "model": {"name": "m"}, "data": data, "labeling": {"source": source}}
     (run / "config.yaml").write_text(json.dumps({"settings": settings}))
 
 
@@ -63,11 +64,14 @@ def test_the_next_command(tmp_path: Path, source: str, then: str) -> None:
     config(run, source)
     for done, command in (
         ("", "triphase sft"),
-        ("sft", then),
+        ("sft", "triphase sample" if source == "people" else then),
+        ("labels.sqlite", then),
         ("reward", "triphase ppo"),
         ("ppo", "triphase evaluate"),
     ):
-        if done:
+        if "." in done:
+            (run / done).touch()
+        elif done:
             (run / done / "final").mkdir(parents=True)
         assert next_command(run).startswith(f"{command} {run}")
     (run / "report.html").touch()

@@ -152,8 +152,11 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
         case "all demonstrations held out":
             lines(d, [{**row, "split": "heldout"} for row in GOOD])
             return plain, "d.jsonl: has no demonstration to train on"
-        case "no demonstrations":
-            return data(demonstrations=[]), "data.demonstrations is empty"
+        case "no data at all":
+            return data(demonstrations=[], prompts=[]) | {"labeling": {"source": "auto"}}, "there are no prompts"
+        case "a scorer and no prompts":
+            scorer = {"ppo.scorer": {"function": "tests.rewards.functions:lengths"}, "labeling": {"source": "auto"}}
+            return data(prompts=[]) | scorer, "there are no prompts"
         case "no prompts":
             return data(prompts=[]), "there are no prompts"
         case "no preferences":
@@ -194,7 +197,8 @@ CASES = [
     "no comparison held out",
     "all comparisons held out",
     "all demonstrations held out",
-    "no demonstrations",
+    "no data at all",
+    "a scorer and no prompts",
     "no prompts",
     "no preferences",
     "no such file",
@@ -216,6 +220,28 @@ def test_check_and_run_refuse_alike_before_the_first_step(
     for line in (checked, ran):
         assert line.startswith("error: ")
         assert re.search(wanted, line), line
+
+
+@pytest.mark.parametrize("method", ["lora", "none"])
+def test_without_demonstrations_check_and_run_agree(
+    method: str, tmp_path: Path, strict_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes, _ = case("no prompt held out", tmp_path, strict_model)
+    lines(tmp_path / "p.jsonl", ASKED)
+    if method == "lora":
+        changes = {**changes, "data": {**changes["data"], "demonstrations": []}}
+    config = written(tmp_path, {**changes, "sft.method": method})
+    assert main(["check", str(config)]) == 0
+    checked = capsys.readouterr().out
+    why = "sft.method is none" if method == "none" else "data.demonstrations is empty"
+    assert f"left out: supervised fine-tuning: {why}" in checked and "in order" in checked
+    assert main(["plan", str(config)]) == 0
+    assert " sft " not in capsys.readouterr().out
+    assert main(["run", str(config)]) == 0
+    run = tmp_path / "runs" / "small"
+    assert not (run / "sft").exists() and (run / "reward" / "final").is_dir() and (run / "ppo" / "final").is_dir()
+    assert main(["ppo", str(run), "--sft.method", "full", f"--data.demonstrations=[{{path: {tmp_path}/d.jsonl}}]"]) == 2
+    assert "sampling has begun with it" in capsys.readouterr().err  # from the model as it was
 
 
 def test_what_is_sound_is_in_order(tmp_path: Path, strict_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,7 +185,7 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
         ("ppo.kl-coefficient", "nan", "--ppo.kl-coefficient: nan is not allowed; it must be a number at least 0"),
         ("ppo.kl-coefficient", "inf", "--ppo.kl-coefficient: inf is not allowed; it must be a number at least 0"),
         ("seed", "1.5", "--seed: 1.5 is not allowed; it must be a whole number"),
-        ("sft.method", "lorra", "--sft.method: lorra is not allowed; it must be `lora` | `full`"),
+        ("sft.method", "lorra", "--sft.method: lorra is not allowed; it must be `lora` | `full` | `none`"),
         (
             "adapters.layers",
             "[1]",

@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from triphase.cli import deferred
 from triphase.cli.arguments import Config, Overrides, settings_of
-from triphase.datacheck.demands import STEPS, require_settings
+from triphase.datacheck.agenda import todo, what_is_left_out
+from triphase.datacheck.demands import require_settings
 from triphase.datacheck.judge import Judge
 from triphase.datacheck.quarantine import Quarantine
 from triphase.datacheck.run_data import drops
@@ -44,13 +45,16 @@ def check(
     print_survey(console, survey, "tokens" if count is not None else "tokens, taken as characters / 4")
     for note in [*_notes(settings, survey), *tokenizer_notes(settings)]:
         console.print(f"note: {escape(note)}")
-    require_settings(settings, STEPS)
+    require_settings(settings, todo(settings))
     _require_usable(survey, console, aside=quarantine is not None or drops(settings))
     if drops(settings) and survey.refused:
         console.print(f"{survey.refused} records cannot be used and are left out (data.on_bad_record: drop)")
     if quarantine is not None:
         console.print(f"{survey.refused} records are set aside in {escape(str(quarantine))}")
-    console.print(f"{escape(str(config))}: {judge.verdict(survey)}")
+    verdict = judge.verdict(survey)
+    for line in what_is_left_out(settings):
+        console.print(escape(line))
+    console.print(f"{escape(str(config))}: {verdict}")
 
 
 def _require_usable(survey: DataSurvey, console: Console, *, aside: bool) -> None:

@@ -6,24 +6,28 @@ from cyclopts import Parameter
 
 from triphase.cli.arguments import Checkpoint, Config, Overrides, settings_of
 from triphase.cli.steps import do_steps
+from triphase.datacheck.agenda import require_step
 from triphase.errors import SettingsError
 
 
 def sft(config: Config, /, *overrides: Overrides) -> None:
     """Phase 1: supervised fine-tuning."""
     settings = settings_of(config, overrides)
+    require_step(settings, "sft")
     do_steps(settings, "sft", examined=("sft",))
 
 
 def sample(config: Config, /, *overrides: Overrides) -> None:
     """Sample the responses that people rank."""
     settings = settings_of(config, overrides)
+    require_step(settings, "sampling")
     do_steps(settings, "sampling", examined=("sampling",))
 
 
 def reward(config: Config, /, *overrides: Overrides) -> None:
     """Phase 2: the reward model, from the rankings."""
     settings = settings_of(config, overrides)
+    require_step(settings, "reward")
     do_steps(settings, "labeling", "reward", examined=("labelling", "reward"))
 
 

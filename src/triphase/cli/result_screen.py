@@ -9,11 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from triphase.datacheck.demands import needs_reward_model
+from triphase.datacheck.agenda import left_out
+from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.loading import load_settings
+from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import PPO, REWARD, SFT, has_left
 
 REPORT, SUMMARY = "report.html", "summary.json"
+SAMPLES, STORE = "evaluation/samples.jsonl", "labels.sqlite"
 
 
 def print_result(run: Path) -> None:
@@ -47,17 +50,26 @@ def print_place(run: Path | None) -> None:
 
 def next_command(run: Path) -> str:
     """The command that carries the run on from where it stands; after the last step, the one to try it out."""
-    if not has_left(run, SFT):
-        return f"triphase sft {run}"
     settings = load_settings(run)
-    if needs_reward_model(settings) and not has_left(run, REWARD):
-        people = settings.labeling.source == "people"
-        return f"triphase label serve {run}   (then: triphase reward {run})" if people else f"triphase reward {run}"
+    absent = left_out(settings)
+    if "sft" not in absent and not has_left(run, SFT):
+        return f"triphase sft {run}"
+    if "reward" not in absent and not has_left(run, REWARD):
+        return _next_of_reward(run, settings, samples="sampling" not in absent)
+    if has_demonstrations_alone(settings):
+        return f"triphase chat {run}"
     if not has_left(run, PPO):
-        return f"triphase ppo {run}"
-    if not (run / REPORT).is_file():
+        return f"triphase ppo {run}" + ("   (on the prompts of the preferences)" if "ppo" in absent else "")
+    if not (run / (SAMPLES if "evaluation" in absent else REPORT)).is_file():
         return f"triphase evaluate {run}"
     return f"triphase chat {run}"
+
+
+def _next_of_reward(run: Path, settings: RunSettings, *, samples: bool) -> str:
+    if samples and not (run / STORE).is_file():
+        return f"triphase sample {run}"
+    people = settings.labeling.source == "people"
+    return f"triphase label serve {run}   (then: triphase reward {run})" if people else f"triphase reward {run}"
 
 
 def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -80,7 +92,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "not shown to be better than chance and length" if reward.get("better_than_chance") is False else "",
         ],
     )
-    wins = _percent("preferred to SFT in {}", ppo.get("gold_win_rate"))
+    wins = _percent(f"preferred to {summary.get('start', 'SFT')} in {{}}", ppo.get("gold_win_rate"))
     yield from _line(
         "PPO",
         [

@@ -8,16 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import response_limits
 from triphase.datacheck.run_data import RunData
 from triphase.demo.registry import gold_of
 from triphase.errors import DataError, SettingsError
 from triphase.records.types import Split
-from triphase.rewards.registry import examine, kind_of
+from triphase.rewards.registry import examine
 from triphase.rollouts.client import JsonClient
 from triphase.settings.schema import RunSettings
 
-STEPS = ("sft", "sampling", "labelling", "reward", "ppo", "evaluation")
 _SPLITS: tuple[Split, ...] = ("train", "heldout")
 _SHARE = "set the `split` of some records, or change data.heldout_share"
 
@@ -62,12 +62,6 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...]) -> None:
                 f"evaluation.gold: {settings.evaluation.gold} needs the package {error.name}; run: pip install "
                 "'triphase[train]'"
             ) from None
-
-
-def needs_reward_model(settings: RunSettings) -> bool:
-    """Whether a reward model is trained: not where others score every PPO run and nobody ranks."""
-    scored = any(kind_of(settings.ppo_of(arm).scorer).needs_reward_model for arm in (None, *settings.arms))
-    return scored or settings.labeling.source != "none" or bool(settings.data.preferences)
 
 
 def require_demonstrations(settings: RunSettings, data: RunData) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from triphase.datacheck.demands import STEPS, Holdings, demands, holdings_of
+from triphase.datacheck.agenda import todo
+from triphase.datacheck.demands import Holdings, demands, holdings_of
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.run_data import RunData, drops
 from triphase.datacheck.source_survey import SourceSurvey
@@ -50,7 +51,7 @@ class Judge:
         settings = self._settings
         if self._refusal is not None:
             raise self._refusal
-        for problem in demands(settings, STEPS, self._holdings(survey)):
+        for problem in demands(settings, todo(settings), self._holdings(survey)):
             raise DataError(problem)
         if not self._can_look:
             return "settings and records can be read; the model was not looked at, since transformers is not installed"
@@ -75,7 +76,7 @@ class Judge:
                 note=lambda text: None,
             )  # the survey has told it already
             data.comparisons()
-            return holdings_of(settings, data, STEPS)
+            return holdings_of(settings, data, todo(settings))
         prompts = _splits(survey, "prompts") if settings.data.prompts else _splits(survey, "preferences")
         shown = [source for source in survey.sources if source.role == "demonstrations"]
         return Holdings(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from triphase.batches.order import permutation
+from triphase.datacheck.agenda import todo
 from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData
 from triphase.errors import ModelError
@@ -86,7 +87,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     config, tokenizer = _opened(settings.model)
     load = workload(settings, Template.of(tokenizer, settings.model))
     device = choose_device(settings.model.device)
-    whole = settings.sft.method == "full"
+    whole = settings.sft_method == "full"
     dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)
     if process_bytes is None:
         _warm_up(config, dtype)
@@ -103,7 +104,9 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
             recompute=settings.model.recompute_activations,
             trusted=bool(settings.model.trust_remote_code),
         )
-        phases = Planner(settings, work, load, process_bytes=process).footprints()
+        planned = Planner(settings, work, load, process_bytes=process).footprints()
+        wanted = todo(settings)
+        phases = [each for each in planned if ("ppo" if each.phase.startswith("arms/") else each.phase) in wanted]
     except (RuntimeError, NotImplementedError, AttributeError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
@@ -185,7 +188,7 @@ def _warm_up(config: Any, dtype: Any) -> None:
 def _weights(settings: RunSettings, work: Work) -> list[tuple[str, str, float, float, float]]:
     kind, each = str(work.dtype).removeprefix("torch."), float(work.dtype.itemsize)
     adapter, head = float(work.adapter_numbers), work.hidden_size + 1.0
-    trained = float(work.base_numbers) if settings.sft.method == "full" else adapter
+    trained = float(work.base_numbers) if settings.sft_method == "full" else adapter
     rows = [
         ("base weights, frozen, one for all roles", kind, float(work.base_numbers), each),
         ("each adapter (reference, policy, reward model)", "float32", adapter, 4.0),

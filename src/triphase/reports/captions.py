@@ -73,17 +73,17 @@ def reliability_caption(found: Reliability | None) -> str:
     )
 
 
-def win_rate_caption(rates: Mapping[str, Interval]) -> str:
-    """Which policies are better than SFT, which worse, and of which nothing is shown."""
-    kinds: dict[str, list[str]] = {"better than SFT": [], "worse than SFT": [], "not shown to differ from SFT": []}
+def win_rate_caption(rates: Mapping[str, Interval], start: str = "SFT") -> str:
+    """Which policies are better than ``start``, which worse, and of which nothing is shown."""
+    kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not shown to differ from": []}
     for name, rate in rates.items():
         if rate.low is not None and rate.low > 0.5:
-            kinds["better than SFT"].append(name)
+            kinds["better than"].append(name)
         elif rate.high is not None and rate.high < 0.5:
-            kinds["worse than SFT"].append(name)
+            kinds["worse than"].append(name)
         else:
-            kinds["not shown to differ from SFT"].append(name)
-    told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+            kinds["not shown to differ from"].append(name)
+    told = "; ".join(f"{kind} {start}: {', '.join(names)}" for kind, names in kinds.items() if names)
     return (
         f"All pairs of samples of the same prompt, ties ½; the bar is the 95 % interval over prompts. {capital(told)}."
     )

@@ -86,13 +86,16 @@ def iteration_panel(name: str, runs: Runs, metric: str, title: str, *, share: bo
 
 
 def overoptimization(
-    paths: Mapping[str, list[Point]], best: Sequence[BestOfN], gold_scale: tuple[float, float] | None
+    paths: Mapping[str, list[Point]],
+    best: Sequence[BestOfN],
+    gold_scale: tuple[float, float] | None,
+    start: str = "SFT",
 ) -> str | None:
-    """Proxy and gold against √KL. Gold is brought to the proxy's unit where its spread on SFT samples is known."""
+    """Proxy and gold against √KL. Gold is brought to the proxy's unit where its spread at the start is known."""
     if not any(paths.values()):
         return None
     mean, deviation = gold_scale or (0.0, 1.0)
-    unit = "standard deviations of SFT samples" if gold_scale else "score (proxy) and gold, each in its own unit"
+    unit = f"standard deviations of {start} samples" if gold_scale else "score (proxy) and gold, each in its own unit"
     with drawing(
         "overoptimization", "Gold and proxy score against the root of the KL divergence", width=1080, height=420
     ) as canvas:
@@ -126,10 +129,10 @@ def _path(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> No
     axes.plot(*(_running_mean(side) for side in zip(*points, strict=True)), **style)
 
 
-def win_rates(rates: Mapping[str, Interval]) -> str | None:
-    """Win rate of each policy against the SFT policy, with its interval, about the line of no difference."""
+def win_rates(rates: Mapping[str, Interval], start: str = "the SFT policy") -> str | None:
+    """Win rate of each policy against ``start``, with its interval, about the line of no difference."""
     return (
-        _intervals("win-rates", "Win rate against the SFT policy", rates, even="even, 50 %", label="win rate")
+        _intervals("win-rates", f"Win rate against {start}", rates, even="even, 50 %", label="win rate")
         if rates
         else None
     )
@@ -179,13 +182,13 @@ def reliability_diagram(found: Reliability) -> str:
     return canvas.svg
 
 
-def gain_by_length(found: LengthStratified) -> str:
+def gain_by_length(found: LengthStratified, start: str = "SFT") -> str:
     """Mean gold of both policies in bins of equal length."""
     with drawing("gain-by-length", "Mean gold by length of the response", height=290) as canvas:
         axes = canvas.axes
         places = np.arange(len(found.bins))
         sides = (
-            ("SFT", MUTED, "s", [each.second_mean for each in found.bins]),
+            (start, MUTED, "s", [each.second_mean for each in found.bins]),
             ("PPO", BLUE, "o", [each.first_mean for each in found.bins]),
         )
         for label, color, marker, values in sides:
@@ -199,7 +202,7 @@ def gain_by_length(found: LengthStratified) -> str:
             )  # fmt: skip
         axes.margins(x=0.15, y=0.25)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-        axes.set_xlabel("tokens of the response (samples of SFT / PPO above the axis)")
+        axes.set_xlabel(f"tokens of the response (samples of {start} / PPO above the axis)")
         axes.set_ylabel("mean gold")
         axes.legend()
     return canvas.svg

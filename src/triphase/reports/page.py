@@ -5,6 +5,7 @@ text passes through ``visible`` and is escaped by the template engine.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.samples import side_by_side
 from triphase.reports.scored_by import score_of, scorer_of, uses_reward_model
+from triphase.reports.start import left_out_of, start_of
 from triphase.reports.summary import total_seconds
 from triphase.reports.tables import clock, flattened, memory_table, pipeline, policy_name
 from triphase.reports.verdict import percent_interval, signed, verdict_of
@@ -51,8 +53,9 @@ def page_of(run: RunContents) -> str:
     """The page as HTML."""
     found = find(run)
     shown = (run.settings.get("evaluation") or {}).get("shown_samples", SHOWN_SAMPLES)
+    start = start_of(run.settings)
     return (
-        _environment()
+        _environment(start.name)
         .get_template("report.html.j2")
         .render(
             run=run,
@@ -72,12 +75,14 @@ def page_of(run: RunContents) -> str:
             memory=memory_table(run),
             scorer=scorer_of(run.settings),
             by_reward_model=uses_reward_model(run.settings),
+            start=start,
+            absent=left_out_of(run.settings),
         )
     )
 
 
 def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Markup] | None]:
-    reward, lines = found.reward, {"log 2, chance": 0.6931}
+    reward, lines, start = found.reward, {"log 2, chance": 0.6931}, start_of(run.settings)
     loss, share = ("loss, nats per token", "loss, nats per pair"), "preference accuracy"
     runs = _named({"ppo": run.ppo, **{f"arm:{name}": rows for name, rows in run.arms.items()}})
     panels = [
@@ -103,9 +108,11 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
         ),
         "reward_accuracy": figures.reward_accuracy(reward),
         "reliability": figures.reliability_diagram(reward.reliability) if reward.reliability else None,
-        "overoptimization": figures.overoptimization(_named(found.paths), found.best_of_n, found.gold_scale),
-        "win_rates": figures.win_rates(_named(rates)),
-        "gain_by_length": figures.gain_by_length(ppo.length) if ppo and ppo.length else None,
+        "overoptimization": figures.overoptimization(
+            _named(found.paths), found.best_of_n, found.gold_scale, start=start.name
+        ),
+        "win_rates": figures.win_rates(_named(rates), start=start.noun),
+        "gain_by_length": figures.gain_by_length(ppo.length, start=start.name) if ppo and ppo.length else None,
     }
     return {
         **{name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704 - text in it is escaped
@@ -124,7 +131,7 @@ def _captions(run: RunContents, found: Findings) -> dict[str, str]:
     return {
         "accuracy": captions.accuracy_caption(found.reward),
         "reliability": captions.reliability_caption(found.reward.reliability),
-        "win_rates": captions.win_rate_caption(rates),
+        "win_rates": captions.win_rate_caption(rates, start_of(run.settings).name),
         "length": captions.length_caption(ppo.length if ppo else None),
         "course": captions.course_sentence(found.course),
         "overoptimization": captions.overoptimization_caption(
@@ -141,7 +148,7 @@ def _of(interval: Any) -> float | None:
     return interval.value if interval else None
 
 
-def _environment() -> Environment:
+def _environment(start: str) -> Environment:
     def finish(value: object) -> object:
         return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
@@ -158,7 +165,7 @@ def _environment() -> Environment:
         "number": number,
         "percent": lambda value: _tight(percent(value)),
         "percent_interval": lambda value: _tight(percent_interval(value)),
-        "policy_name": policy_name,
+        "policy_name": partial(policy_name, start=start),
         "signed": signed,
         "tight": _tight,
     }

@@ -8,6 +8,7 @@ from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.intervals import Interval
 from triphase.reports.scored_by import scorer_of
+from triphase.reports.start import start_of
 
 FILE_NAME = "summary.json"
 
@@ -23,7 +24,7 @@ def write_summary(run_directory: Path) -> Path:
 def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
     """The summary as plain values."""
     sft, ppo, reward = found.policies.get("sft"), found.policies.get("ppo"), found.reward
-    wins = ppo.gold_win_rate if ppo else None
+    wins, start = ppo.gold_win_rate if ppo else None, start_of(run.settings)
     return {
         "seconds": total_seconds(run),
         "peak_gb": run.peak_gb,
@@ -53,6 +54,7 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
             "mean_length": ppo.mean_length if ppo else None,
             "eos_rate": ppo.eos_rate if ppo else None,
         },
+        **({} if start.tuned else {"start": start.noun}),
         "versions": run.provenance.get("versions", {}),
         "seed": run.settings.get("seed"),
     }

@@ -1,13 +1,14 @@
 """Numbers and names as the page writes them, and the facts under each station of the pipeline."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from triphase.monitoring.wording import number, percent
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings
 from triphase.reports.scored_by import uses_reward_model
+from triphase.reports.start import left_out_of, start_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,11 @@ def clock(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def policy_name(policy: str) -> str:
-    """SFT, PPO, PPO after an iteration (`ppo@12`), or the name of the arm."""
+def policy_name(policy: str, start: str = "SFT") -> str:
+    """SFT (or what the run started from), PPO, PPO after an iteration (`ppo@12`), or the name of the arm."""
     if policy.startswith("ppo@"):
         return f"PPO, iteration {policy.removeprefix('ppo@')}"
-    return {"sft": "SFT", "ppo": "PPO"}.get(policy, policy.removeprefix("arm:"))
+    return {"sft": start, "ppo": "PPO"}.get(policy, policy.removeprefix("arm:"))
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -81,11 +82,18 @@ def _megabytes(size: float | None) -> str:
 
 
 def pipeline(run: RunContents, found: Findings) -> list[Station]:
-    """The stations of the run, each with what came out of it."""
-    return [_sft(run), _labels(run), _reward(run, found), _ppo(run), _evaluation(run, found)]
+    """The stations of the run, each with what came out of it, or that it is left out."""
+    absent = left_out_of(run.settings)
+    stations = [_sft(run), _labels(run), _reward(run, found), _ppo(run), _evaluation(run, found)]
+    return [
+        replace(station, done=True, facts=("left out",)) if step in absent and not station.done else station
+        for step, station in zip(("sft", "labelling", "reward", "ppo", "evaluation"), stations, strict=True)
+    ]
 
 
 def _sft(run: RunContents) -> Station:
+    if not start_of(run.settings).tuned:
+        return Station("1 · Supervised fine-tuning", True, ("left out", "starts from the model as it was"))
     kinds = (run.mixture or {}).get("kinds", {}).values()
     records = sum(kind["records"] for kind in kinds)
     facts = [f"{records} demonstrations"] if records else []

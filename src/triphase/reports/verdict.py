@@ -9,6 +9,7 @@ from triphase.reports.course import Course
 from triphase.reports.findings import Findings, PolicyFindings
 from triphase.reports.intervals import Interval
 from triphase.reports.scored_by import score_of, uses_reward_model
+from triphase.reports.start import left_out_of, start_of
 
 Tone = Literal["good", "bad", "open"]
 
@@ -30,9 +31,10 @@ def verdict_of(run: RunContents, found: Findings) -> Verdict:
     tone: Tone = "open"
     if ppo.gold_win_rate is None:
         headline = "No verdict: no gold score is known"
+        moved = f"{capital(score_of(run.settings))} moved by {signed(ppo.proxy_gain)}"
         sentences: tuple[str, ...] = (
-            f"{capital(score_of(run.settings))} moved by {signed(ppo.proxy_gain)} against the SFT policy, but PPO was "
-            "trained to raise it: that says nothing certain about people. Let people rank responses of both policies.",
+            f"{moved} against {start_of(run.settings).noun}, but PPO was trained to raise it: that says nothing "
+            "certain about people. Let people rank responses of both policies.",
         )
     else:
         tone, headline, sentences = _preference(run, sft, ppo, ppo.gold_win_rate)
@@ -78,7 +80,7 @@ def judges(run: RunContents) -> str:
 def _preference(
     run: RunContents, sft: PolicyFindings, ppo: PolicyFindings, wins: Interval
 ) -> tuple[Tone, str, tuple[str, ...]]:
-    low, high = wins.low, wins.high
+    low, high, start = wins.low, wins.high, start_of(run.settings).noun
     tone: Tone = "open"
     if low is None or high is None:
         headline = "One prompt is too few for a verdict"
@@ -87,11 +89,11 @@ def _preference(
     elif high < 0.5:
         tone, headline = "bad", f"PPO made the responses worse: they win only {percent(wins.value)} of the comparisons"
     else:
-        headline = "No difference shown between PPO and the SFT policy"
+        headline = f"No difference shown between PPO and {start}"
     bounds = "" if low is None or high is None else f" (95 % interval {100 * low:.0f} to {percent(high)}; even is 50 %)"
     sentences = [
         f"Judged by {judges(run)}, on {wins.prompts} held-out prompts with every response of PPO against every "
-        f"response of the SFT policy, PPO wins {percent(wins.value)}{bounds}."
+        f"response of {start}, PPO wins {percent(wins.value)}{bounds}."
     ]
     if sft.gold and ppo.gold:
         before, after = (f"{value:.2f}".replace("-", "−") for value in (sft.gold.value, ppo.gold.value))
@@ -158,7 +160,11 @@ def _evidence(run: RunContents, message: str | None, ppo: PolicyFindings | None)
 
 def _what_is_missing(run: RunContents) -> str:
     reward = (("the reward model", run.reward),) if uses_reward_model(run.settings) else ()
-    phases = (("supervised fine-tuning", run.sft), *reward, ("PPO", run.ppo))
+    sft = (("supervised fine-tuning", run.sft),) if start_of(run.settings).tuned else ()
+    absent = left_out_of(run.settings)
+    if "ppo" in absent and not run.ppo:
+        return f"PPO is left out: {absent['ppo']}."
+    phases = (*sft, *reward, ("PPO", run.ppo))
     missing = [name for name, rows in phases if not rows]
     if missing:
         return f"Not run yet: {', '.join(missing)}."

@@ -66,12 +66,20 @@ def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> 
 
 
 def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    if key in ("sft.method", "data.demonstrations") and not _is_tuned(settings):
+        return _ALL  # what has begun started from the model as it was
     if key == "data.preferences" and not (settings.get("data") or {}).get("prompts"):
         return _ON_PROMPTS  # prompts are theirs
     unsampled = (settings.get("labeling") or {}).get("source") == "none"
     if unsampled and key in ("ppo.temperature", "ppo.max_response_tokens"):
         return (REWARD, PPO, EVALUATION)  # the responses on which scores are calibrated are sampled so
     return next((phases for prefix, phases in _READ_BY if key == prefix or key.startswith(f"{prefix}.")), _ALL)
+
+
+def _is_tuned(settings: Mapping[str, Any]) -> bool:
+    """Whether phase 1 makes the reference."""
+    method = (settings.get("sft") or {}).get("method")
+    return method != "none" and bool((settings.get("data") or {}).get("demonstrations"))
 
 
 def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:

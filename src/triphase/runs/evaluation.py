@@ -58,7 +58,12 @@ def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
     wanted |= {f"arm:{arm}": run.artifact(ppo_phase(arm)) for arm in run.settings.arms}
     if checkpoint is not None:
         wanted[f"{AT}{checkpoint}"] = run.part("ppo", "checkpoints", f"{checkpoint:06d}")
-    wanted = {policy: final for policy, final in wanted.items() if policy not in done and is_usable(final)}
+    started = run.settings.sft_method == "none"  # the model as it is needs no file
+    wanted = {
+        policy: final
+        for policy, final in wanted.items()
+        if policy not in done and (is_usable(final) or (started and policy == SFT))
+    }
     if not wanted:
         return
     _evaluate(run, wanted, rows)

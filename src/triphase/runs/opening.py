@@ -5,14 +5,14 @@ from pathlib import Path
 from triphase.datacheck.opening import place_of
 from triphase.errors import RunError
 from triphase.models.loading import load_model
-from triphase.models.roles import POLICY, REFERENCE, SharedModel
+from triphase.models.roles import POLICY, SharedModel
 from triphase.monitoring.progress import SilentProgress
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
 from triphase.runs.directory import RunDirectory
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
-from triphase.training.artifacts import PPO, SFT, is_whole
+from triphase.training.artifacts import PPO, is_whole
 from triphase.training.finals import load_policy
 from triphase.training.stopping import StopRequest
 
@@ -36,7 +36,7 @@ def open_policy(path: Path, checkpoint: int | None = None) -> tuple[SharedModel,
     if checkpoint is not None:
         require_checkpoint(path, checkpoint)
     settings = run.settings
-    if not is_whole(run.artifact(SFT)):
+    if not run.is_done("sft"):
         raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")
     shared = run.model()
     if checkpoint is not None:
@@ -45,7 +45,7 @@ def open_policy(path: Path, checkpoint: int | None = None) -> tuple[SharedModel,
     if is_whole(run.artifact(PPO)):
         load_policy(shared, POLICY, run.artifact(PPO))
         return shared, POLICY, settings
-    return shared, REFERENCE if settings.sft.method == "lora" else None, settings
+    return shared, run.reference_adapter, settings
 
 
 def open_any(model: str, checkpoint: int | None = None) -> tuple[SharedModel, str | None, int]:

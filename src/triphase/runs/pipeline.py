@@ -5,12 +5,13 @@ among the commands because the phases, the labeling and the reports know nothing
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from triphase.datacheck.demands import needs_reward_model, require_demonstrations
+from triphase.datacheck.agenda import todo, what_is_left_out
+from triphase.datacheck.demands import require_demonstrations
 from triphase.models.critics import CRITIC
 from triphase.models.roles import POLICY, REFERENCE
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
@@ -54,18 +55,27 @@ _BATCHES_KEPT = 8
 
 
 def run_all(run: Run) -> None:
-    """Every step, in order, after everything that can be known has been looked at."""
+    """Every step for which there is something to do, in order, after all that can be known has been looked at."""
     examine_run(run)
-    run_sft(run)
-    run_sampling(run)
-    run_labeling(run)
-    if needs_reward_model(run.settings):
-        run_reward(run)
-    run_ppo(run)
-    for arm in run.settings.arms:
-        run_ppo(run, arm)
-    run_evaluation(run)
+    for line in what_is_left_out(run.settings):
+        run.progress.note(line)
+        _log.info("%s", line)
+    steps: dict[str, Callable[[Run], None]] = {
+        "sft": run_sft,
+        "sampling": run_sampling,
+        "labelling": run_labeling,
+        "reward": run_reward,
+        "ppo": _run_every_ppo,
+        "evaluation": run_evaluation,
+    }
+    for step in todo(run.settings):
+        steps[step](run)
     run_report(run)
+
+
+def _run_every_ppo(run: Run) -> None:
+    for arm in (None, *run.settings.arms):
+        run_ppo(run, arm)
 
 
 def run_sft(run: Run) -> None:

@@ -1,22 +1,24 @@
 """Everything that the rest of a run depends on, looked at before its first step."""
 
-from triphase.datacheck.demands import STEPS, demands, holdings_of, require_settings
+from triphase.datacheck.agenda import todo
+from triphase.datacheck.demands import demands, holdings_of, require_settings
 from triphase.errors import DataError
 from triphase.runs.session import Run
 
 
-def examine_run(run: Run, steps: tuple[str, ...] = STEPS) -> None:
-    """Look at everything that the rest of the run depends on, before its first step.
+def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
+    """Look at everything that the rest of the run depends on, before its first step; all that is to do by default.
 
     Raises:
         DataError: a record cannot be used, or a step has no data.
         TriphaseError: a setting, a server or the model cannot be used.
     """
     settings, data = run.settings, run.data
-    pending = tuple(step for step in steps if not run.is_done(step))
+    wanted = todo(settings)
+    pending = tuple(step for step in (wanted if steps is None else steps) if not run.is_done(step))
     require_settings(settings, pending)
     # Records of steps that were not asked for are read too: what is wrong with them is known before hours have passed.
-    later = [step for step in STEPS if not run.is_done(step)]
+    later = [step for step in wanted if not run.is_done(step)]
     if "sft" in later:
         data.demonstrations()
     if later:

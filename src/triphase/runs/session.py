@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from triphase.datacheck.demands import needs_reward_model
+from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData
@@ -67,9 +67,9 @@ class Run:
 
     @property
     def reference_adapter(self) -> str | None:
-        """The adapter of the reference policy; None where every weight was trained and the base itself is it."""
+        """The adapter of the reference policy; None where the base itself is it: every weight was trained, or none."""
 
-        return REFERENCE if self.settings.sft.method == "lora" else None
+        return REFERENCE if self.settings.sft_method == "lora" else None
 
     def part(self, *names: str) -> Path:
         """A place inside the run directory."""
@@ -89,7 +89,7 @@ class Run:
         ppo = [ppo_phase(arm) for arm in (None, *self.settings.arms)]
         match step:
             case "sft":
-                return is_whole(self.artifact(SFT))
+                return self.settings.sft_method == "none" or is_whole(self.artifact(SFT))
             case "sampling" | "labelling" | "reward":
                 return is_whole(self.artifact(REWARD)) or (
                     self.is_done("ppo") and not needs_reward_model(self.settings)
@@ -138,17 +138,20 @@ class Run:
         return self._shared
 
     def model(self) -> SharedModel:
-        """The model as phase 1 left it, with the frozen reference adapter.
+        """The model as phase 1 left it (as it is, where there is no phase 1), with the frozen reference adapter.
 
         Raises:
             RunError: phase 1 has not been run.
         """
 
-        final = self.artifact(SFT)
-        if not is_whole(final):
+        final, method = self.artifact(SFT), self.settings.sft_method
+        if not self.is_done("sft"):
             raise RunError(f"{final} is not there yet; run `triphase sft` with this configuration first")
         if self._shared is None:
-            if self.settings.sft.method == "full":
+            if method == "none":
+                self._shared = self._load(self.settings.model)
+                self._shared.adapters.add(REFERENCE)
+            elif method == "full":
                 self._shared = self._load(self.settings.model.model_copy(update={"name": str(final.resolve())}))
                 self._shared.adapters.add(REFERENCE)
             else:

@@ -31,8 +31,10 @@ class OptimizerSettings(Settings):
 class SupervisedSettings(Settings):
     """Phase 1: supervised fine-tuning."""
 
-    method: Literal["lora", "full"] = "lora"
-    """`lora` trains adapters; `full` trains every weight and becomes the base of the later phases."""
+    method: Literal["lora", "full", "none"] = "lora"
+    """`lora` trains adapters; `full` trains every weight and becomes the base of the later phases; `none` leaves the
+    phase out: the model as it is, is the reference that reward model and PPO start from (an instruct model, say). So it
+    is where data.demonstrations names nothing."""
     epochs: PositiveFloat = 2.0
     """Passes over the mixture."""
     batch_size: Positive = 16

@@ -104,9 +104,10 @@ class DataSettings(Settings):
 class LabelingSettings(Settings):
     """The human step."""
 
-    source: Literal["simulated", "people", "none"] = "people"
+    source: Literal["auto", "simulated", "people", "none"] = "auto"
     """`simulated` labelers rank by the gold score with human-like noise; `people` rank on the web page; `none` where
-    all comparisons are imported."""
+    all comparisons are imported, or none are needed. `auto`: people, but none where there is nothing for them to rank:
+    each PPO run has another scorer than the reward model, or the data is demonstrations alone, or preferences alone."""
     noise_scale: PositiveFloat = 0.4
     """Simulated labelers: scale of the Gumbel noise on what they see, in standard deviations of the gold score."""
     labelers: Positive = 4
@@ -251,11 +252,24 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunSettings":
+        if self.labeling.source == "auto":  # what is kept in config.yaml is what was decided
+            self.__dict__["labeling"] = self.labeling.model_copy(update={"source": self._who_ranks()})
         if self.labeling.source == "simulated" and self.evaluation.gold is None:
             raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
         for arm in self.arms:
             self.ppo_of(arm)
         return self
+
+    def _who_ranks(self) -> str:
+        data = self.data
+        alone = not data.prompts and not (data.demonstrations and data.preferences)
+        scored = any(self.ppo_of(arm).scorer.chosen == "model" for arm in (None, *self.arms))
+        return "none" if alone or not scored else "people"
+
+    @property
+    def sft_method(self) -> str:
+        """How phase 1 trains: `none` where there is no demonstration either."""
+        return self.sft.method if self.data.demonstrations else "none"
 
     @property
     def has_critic(self) -> bool:

@@ -1,0 +1,49 @@
+"""Which steps of a run have nothing to do, and why: from its settings alone."""
+
+from triphase.settings.schema import RunSettings
+
+STEPS = ("sft", "sampling", "labelling", "reward", "ppo", "evaluation")
+
+
+def reasons_to_leave_out(settings: RunSettings, *, by_reward_model: bool) -> dict[str, str]:
+    """The steps that `triphase run` does not do, each with why not.
+
+    ``by_reward_model``: whether a reward model scores the main PPO run or an arm of it.
+    """
+    found: dict[str, str] = {}
+    if settings.sft_method == "none":
+        why = "sft.method is none" if settings.sft.method == "none" else "data.demonstrations is empty"
+        found["sft"] = f"{why}; {settings.model.name} as it is, is the reference"
+    if has_demonstrations_alone(settings):
+        return found | dict.fromkeys(STEPS[1:], "the data is demonstrations alone; data.prompts names none")
+    if settings.labeling.source == "none":
+        found["sampling"] = "labeling.source is none"
+    if not reward_model_is_wanted(settings, by_reward_model=by_reward_model):
+        found["labelling"] = found["reward"] = "PPO is scored by another scorer (ppo.scorer), and nobody ranks"
+    if _has_preferences_alone(settings):
+        why = "the data is preferences alone; name data.prompts, or give `triphase ppo` to take their prompts"
+        found |= {"ppo": why, "evaluation": "no policy is trained"}
+    return found
+
+
+def reward_model_is_wanted(settings: RunSettings, *, by_reward_model: bool) -> bool:
+    """Whether a reward model is trained: not where others score every PPO run and nobody ranks."""
+    return by_reward_model or settings.labeling.source != "none" or bool(settings.data.preferences)
+
+
+def has_demonstrations_alone(settings: RunSettings) -> bool:
+    """Whether there is nothing to rank or to prompt a policy with, and nothing says that somebody should."""
+    data = settings.data
+    return settings.sft_method != "none" and not data.prompts and not data.preferences and not _says_more(settings)
+
+
+def _has_preferences_alone(settings: RunSettings) -> bool:
+    """Whether a reward model is all that can be meant: nothing says where a policy starts or what it is asked."""
+    data = settings.data
+    said = settings.sft.method == "none" or _says_more(settings)
+    return bool(data.preferences) and not data.prompts and not data.demonstrations and not said
+
+
+def _says_more(settings: RunSettings) -> bool:
+    """Whether the settings speak of labelers, arms, or a scorer of PPO."""
+    return settings.labeling.source != "none" or bool(settings.arms) or settings.ppo.scorer.chosen != "model"
