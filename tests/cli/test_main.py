@@ -132,7 +132,7 @@ def test_check_counts_leaks_and_contradictions(config: Path, capsys: pytest.Capt
     shown = " ".join(printed.out.split())
     assert "3 records for training have a prompt that is held out elsewhere" in shown
     assert "3 comparisons stand beside their opposite" in shown
-    assert "data.demonstrations is empty" in printed.err
+    assert "the reward model has nothing to learn from" in printed.err
 
 
 def test_the_example_for_ones_own_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
