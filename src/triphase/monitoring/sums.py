@@ -34,6 +34,13 @@ def seal_phase(run: Path, phase: str) -> None:
     seal(run, [*names, f"{phase}.json"])
 
 
+def forget(run: Path, names: Iterable[str]) -> None:
+    """Let go of the sums of files that are gone for good reason."""
+    kept, gone = _read(run), set(names)
+    if kept and gone & kept.keys():
+        write_json(run / FILE_NAME, {name: value for name, value in sorted(kept.items()) if name not in gone})
+
+
 def is_changed(run: Path, name: str) -> bool:
     """Whether a file is there and not as it was left; False where its sum is not known."""
     wanted = (_read(run) or {}).get(name)

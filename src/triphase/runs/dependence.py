@@ -56,13 +56,17 @@ def begun_phases(run: Path, arms: Collection[str]) -> list[str]:
 
 
 def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> str | None:
-    """The first phase of ``begun`` that depends on the setting ``key``; None where none does."""
+    """The first phase of ``begun`` that depends on the setting ``key``; None where none does.
+
+    It is the evaluation only where that is the only one: an evaluation can be made again.
+    """
     parts = key.split(".")
     if parts[0] == "arms":
         arm = f"arms/{parts[1]}" if len(parts) > 1 else ""
         return arm if arm in begun else None
     readers = _readers(key, settings)
-    return next((phase for phase in begun if (PPO if phase.startswith("arms/") else phase) in readers), None)
+    found = [phase for phase in begun if (PPO if phase.startswith("arms/") else phase) in readers]
+    return next((phase for phase in found if phase != EVALUATION), found[0] if found else None)
 
 
 def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:

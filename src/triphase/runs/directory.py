@@ -31,8 +31,10 @@ from triphase.records.files import (
 )
 from triphase.reports.shapes import problem_of
 from triphase.rewards.importing import source_of
-from triphase.runs.dependence import FREE, begun_phases, dependent, is_bound, is_way_to_server
+from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound
+from triphase.runs.differences import completed, differences, is_of_a_server, shown
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
+from triphase.runs.stale import set_evaluation_aside
 from triphase.settings.loading import expanded
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import ppo_phase
@@ -97,7 +99,7 @@ class RunDirectory:
         kept = read_config(path)
         if is_changed(self.path, path.name):
             self.notes.append(f"{path} is not as this run wrote it (damaged or edited); look at the settings in it")
-        before = _completed(kept["settings"])
+        before = completed(kept["settings"])
         begun = begun_phases(self.path, {*(before.get("arms") or {}), *self.settings.arms})
         changed = self._changed_settings(before, settings, path, begun)
         changed |= self._changed_data(kept.get("data_fingerprints") or {}, fingerprints, before, begun)
@@ -117,23 +119,29 @@ class RunDirectory:
         Raises:
             RunError: a phase that has begun depends on one.
         """
-        changed = False
-        for key, old, new in _differences(kept, wanted):
+        changed, stale = False, list[str]()
+        for key, old, new in differences(kept, wanted):
             if key in FREE:
                 continue
             if key == "sampling.batch_size" or is_bound(key):
                 self.notes.append(f"{key} was {old!r} when this run was begun and is {new!r} now: rounding may differ")
                 continue
-            phase = None if _is_of_a_server(key, old, new) else dependent(key, begun, kept)
+            phase = None if is_of_a_server(key, old, new) else dependent(key, begun, kept)
+            if phase == EVALUATION:
+                stale.append(f"{key} was {shown(old)} and is {shown(new)} now")
+                continue
             if phase is not None:
                 raise RunError(
-                    f"{path} belongs to another configuration: {key} is {old!r} there and {new!r} here, and {phase} "
-                    f"has begun with it; choose another name (--name), or set {key} back"
+                    f"{path} belongs to another configuration: {key} is {shown(old)} there and {shown(new)} here, "
+                    f"and {phase} has begun with it; choose another name (--name), or set {key} back"
                 )
-            if begun or not _is_of_a_server(key, old, new):
+            if begun or not is_of_a_server(key, old, new):
                 self.notes.append(f"{key} was {old!r} and is {new!r} now; nothing that has begun depends on it")
             changed = True
-        return changed
+        if stale:  # once nothing is refused any more
+            aside = set_evaluation_aside(self.path)
+            self.notes.append(f"{'; '.join(stale)}: the policies are evaluated again; the old evaluation is in {aside}")
+        return changed or bool(stale)
 
     def _changed_data(
         self, kept: Mapping[str, str], found: Mapping[str, str], settings: Mapping[str, Any], begun: Sequence[str]
@@ -267,24 +275,3 @@ def _scorer_files(settings: RunSettings) -> dict[str, list[str]]:
 def _roles_of(name: str, settings: RunSettings) -> list[str]:
     roles = ("demonstrations", "prompts", "preferences")
     return [role for role in roles if any(str(Path(s.path)) == name for s in getattr(settings.data, role))]
-
-
-def _differences(kept: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(kept, Mapping) and isinstance(wanted, Mapping):
-        for key in [*wanted, *(key for key in kept if key not in wanted)]:
-            yield from _differences(kept.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else str(key))
-    elif kept != wanted:
-        yield prefix, kept, wanted
-
-
-def _is_of_a_server(key: str, old: Any, new: Any) -> bool:
-    moved = not key.rpartition(".")[2].startswith("address") or (bool(old) and bool(new))
-    return is_way_to_server(key) and moved
-
-
-def _completed(kept: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run with the defaults of settings that its version did not have yet."""
-    try:
-        return RunSettings.model_validate(kept).model_dump(mode="json")
-    except ValueError:
-        return kept

@@ -42,6 +42,7 @@ from triphase.runs.rows import heldout_lines, mixture_figures, sample_row
 from triphase.runs.scoring import scorer_of
 from triphase.runs.servers import generator_of
 from triphase.runs.session import Run, as_split
+from triphase.runs.stale import remove_results
 from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import encode_groups, encode_prompt
@@ -266,6 +267,7 @@ def run_report(run: Run) -> Path:
 def _kept(run: Run, directory: str, title: str, total: int, *, shown: Sequence[str]) -> Iterator[LoopOptions]:
     """How the loop keeps one phase: a metrics file, a progress bar, and checkpoints as the settings say."""
     checkpoints = run.settings.checkpoints
+    remove_results(run.path)  # they were those of before this phase
     with MetricsWriter(run.part(directory)) as metrics:
         done = min(metrics.last_step or 0, total)
         with run.progress.track(title, total, done=done) as track:

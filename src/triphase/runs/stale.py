@@ -1,0 +1,29 @@
+"""Results that a change has made stale: they are set aside, so that none is shown beside what is new."""
+
+from pathlib import Path
+
+from triphase.monitoring.sums import forget
+
+_RESULTS = ("summary.json", "report.html")
+_EVALUATION = "evaluation"
+
+
+def remove_results(run: Path) -> None:
+    """Remove the summary and the report, which the next evaluation, or `triphase report`, writes again."""
+    for name in _RESULTS:
+        (run / name).unlink(missing_ok=True)
+
+
+def set_evaluation_aside(run: Path) -> Path | None:
+    """Make room for a new evaluation. Returns where the old one is now; None where there was none."""
+    remove_results(run)
+    folder = run / _EVALUATION
+    if not folder.is_dir():
+        return None
+    number = 1
+    while (aside := run / f"{_EVALUATION}-before-{number}").exists():
+        number += 1
+    names = [f"{_EVALUATION}/{path.name}" for path in folder.iterdir()]
+    folder.rename(aside)
+    forget(run, names)
+    return aside
