@@ -76,3 +76,44 @@ def test_a_run_begins_from_a_policy(
     plain = json.loads((finished / "sft" / "metrics.jsonl").read_text().splitlines()[0])["sft/loss"]
     assert first < plain - 0.05  # it goes on from what the policy learned
     assert said(["chat", str(run / "ppo" / "final")], "sun road\n\n", monkeypatch).count("›") == 2
+
+
+def begun_from(folder: Path, model: dict[str, object], capsys: pytest.CaptureFixture[str]) -> str:
+    """What `check` and `run` say of PPO alone from a model, and that both succeed."""
+    write_data(folder)
+    ppo = {**settings(folder).ppo.model_dump(mode="json"), "scorer": {"function": "tests.rewards.functions:lengths"}}
+    fixed = {"sft": {"method": "none"}, "labeling": {"source": "none"}, "ppo": ppo}
+    chosen = settings(folder, model={"dtype": "float32", "max_length": 64, **model}, **fixed)
+    config = folder / "next.yaml"
+    config.write_text(json.dumps(chosen.model_dump(mode="json", exclude_defaults=True)))
+    heard = ""
+    for verb in ("check", "run"):
+        assert main([verb, str(config)]) == 0
+        printed = capsys.readouterr()
+        heard += printed.out + printed.err
+    return heard
+
+
+def test_ppo_begins_from_an_adapter_on_its_base(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = finished / "sft" / "final"
+    heard = begun_from(tmp_path, {"name": "embedded:tiny", "adapter": str(adapter)}, capsys)
+    assert heard.count(f"model.adapter: {adapter} is merged into embedded:tiny") >= 2
+    begun_from(tmp_path / "again", {"name": str(adapter)}, capsys)
+    ours, theirs = (
+        files_of(place / "runs" / "small", "ppo/final/*.safetensors") for place in (tmp_path, tmp_path / "again")
+    )
+    assert ours == theirs != {}  # one model by two names
+    answers = [
+        said(["chat", str(tmp_path / "runs" / "small" / place)], "sun road\n\n", monkeypatch)
+        for place in ("ppo/final", "")
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_a_run_is_a_model(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun_from(tmp_path / "run", {"name": str(finished)}, capsys)
+    begun_from(tmp_path / "final", {"name": str(finished / "ppo" / "final")}, capsys)
+    both = [files_of(tmp_path / name / "runs" / "small", "ppo/final/*.safetensors") for name in ("run", "final")]
+    assert both[0] == both[1] != {}

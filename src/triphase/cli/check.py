@@ -13,6 +13,7 @@ from triphase.cli.arguments import Config, Overrides, settings_of
 from triphase.datacheck.agenda import todo, what_is_left_out
 from triphase.datacheck.demands import require_settings
 from triphase.datacheck.judge import Judge
+from triphase.datacheck.opening import adapter_note
 from triphase.datacheck.quarantine import Quarantine
 from triphase.datacheck.run_data import drops
 from triphase.datacheck.source_survey import SHOWN
@@ -74,6 +75,8 @@ def _require_usable(survey: DataSurvey, console: Console, *, aside: bool) -> Non
 
 
 def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
+    if settings.model.adapter is not None:
+        yield adapter_note(settings.model)
     if survey.leaked:
         yield f"{survey.leaked} records for training have a prompt that is held out elsewhere (see their `split`)"
     if survey.contradicted:

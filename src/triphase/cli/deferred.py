@@ -60,7 +60,7 @@ def make_plan(settings: RunSettings) -> "Plan":
 def check_model(settings: RunSettings) -> None:
     """See `datacheck.model_check`; without the libraries of `triphase[train]` only the files are looked at."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
-        place_without_torch(settings.model.name)
+        place_without_torch(settings.model)
         return
     from triphase.datacheck.model_check import check_model as defined
 

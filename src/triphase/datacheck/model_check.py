@@ -12,7 +12,8 @@ def check_model(settings: RunSettings) -> None:
 
     Looked at are: that it exists, its configuration and architecture, the tokenizer, `adapters.layers` and `targets`
     against its layers, `model.max_length` against learned positions, and the names, shapes and sizes of all weights
-    by the headers of their files. Of a hub id that is not on this machine, configuration and tokenizer are fetched.
+    by the headers of their files; adapters are read, since they are small. Of a hub id that is not on this machine,
+    configuration and tokenizer are fetched.
 
     Raises:
         ModelError, SettingsError: names the file, tensor or setting, and the remedy.

@@ -4,48 +4,62 @@ from pathlib import Path
 
 from triphase.demo.registry import PREFIX, model_directory, public_name, require_embedded
 from triphase.errors import TriphaseError
-from triphase.models.chain import base_of, is_adapter
+from triphase.models.chain import base_of, is_adapter, own_adapter
 from triphase.models.files import check_files
 from triphase.models.places import directory_of
 from triphase.settings.loading import RUN_CONFIG, load_settings
-from triphase.training.artifacts import runs_around
+from triphase.settings.schema import ModelSettings
+from triphase.training.artifacts import PPO, SFT, has_left, runs_around
+from triphase.training.artifacts import place_of as place_of_artifact
 
 
 def place_of(name: str, adapter: Path | None = None) -> str:
     """A model's name for `load_model`: an embedded model's directory, any other name as it is.
 
-    The adapters of a run say for others which model is like the embedded one (`public_name`); here it is that one.
+    The adapters of a run say for others which model is like the embedded one (`public_name`); here it is that one. A
+    run is its newest policy.
 
     Raises:
         SettingsError: there is no embedded model of that name.
     """
     if adapter is not None:
         for folder in runs_around(adapter):
-            own = _model_of_run(folder / RUN_CONFIG)
-            # Adapters name a directory as it was seen from where the run was made.
-            if own is not None and (name == public_name(own)[0] or own.endswith(f"/{name}")):
-                name = own
+            for own in _models_of_run(folder / RUN_CONFIG):
+                # Adapters name a directory as it was seen from where the run was made.
+                if name == public_name(own)[0] or own.endswith(f"/{name}"):
+                    name = own
+    elif (Path(name) / RUN_CONFIG).is_file():
+        left = [phase for phase in (PPO, SFT) if has_left(Path(name), phase)]
+        name = str(place_of_artifact(Path(name), left[0])) if left else name
     return str(model_directory(name)) if name.startswith(PREFIX) else name
 
 
-def _model_of_run(config: Path) -> str | None:
+def _models_of_run(config: Path) -> list[str]:
     try:
-        return load_settings(config.parent).model.name if config.is_file() else None
+        model = load_settings(config.parent).model if config.is_file() else None
     except TriphaseError:
-        return None  # of another version, or no run's: the adapter's own word stands
+        return []  # of another version, or no run's: the adapter's own word stands
+    return [] if model is None else [model.name, *([] if model.adapter is None else [model.adapter])]
 
 
-def place_without_torch(name: str) -> None:
-    """Refuse a directory that holds no model.
+def adapter_note(model: ModelSettings) -> str:
+    """What becomes of `model.adapter`, in one line."""
+    return f"model.adapter: {model.adapter} is merged into {model.name}; every role starts from the sum"
+
+
+def place_without_torch(model: ModelSettings) -> None:
+    """Refuse a directory that holds no model, or no adapter.
 
     Raises:
         ModelError, SettingsError: what is wrong with it.
     """
-
+    if model.adapter is not None and Path(model.adapter).expanduser().is_dir():
+        own_adapter(model.adapter, model.name, place_of(model.name), place_of)
+    name = model.name
     if name.startswith(PREFIX):
         require_embedded(name)
         return
-    directory = directory_of(name)
+    directory = directory_of(place_of(name))
     if directory is not None and is_adapter(directory):
         base_of(directory)
     elif directory is not None:

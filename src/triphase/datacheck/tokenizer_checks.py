@@ -20,7 +20,7 @@ def token_count(settings: RunSettings) -> TokenCount | None:
     """
     try:
         place = str(Path(place_of(settings.model.name)).expanduser())
-        if Path(place, "tokenizer.json").is_file():
+        if settings.model.adapter is None and Path(place, "tokenizer.json").is_file():
             return _light_count(Path(place, "tokenizer.json"))
         tokenizer = _opened(settings.model)
     except (ImportError, OSError, ValueError, KeyError, TriphaseError):

@@ -3,15 +3,17 @@
 No weight is read, and torch is not needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from triphase.errors import ModelError
 from triphase.models.files import ADAPTER_CONFIG, check_files, read_object, tensor_sizes
-from triphase.models.places import directory_of
+from triphase.models.places import directory_of, fetched_adapter
 from triphase.settings.schema import ModelSettings
 
+OWN = "model.adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _LONGEST_CHAIN = 8
@@ -32,6 +34,7 @@ class Chain:
         base: the directory or hub id of the base; ``settings`` are those that it is opened with.
         adapters: directories of adapters, in the order in which they are merged.
         tokenizer: where the tokenizer is.
+        own: the adapter of `model.adapter`, the last of ``adapters``.
     """
 
     name: str
@@ -39,6 +42,11 @@ class Chain:
     settings: ModelSettings
     adapters: tuple[Path, ...]
     tokenizer: str
+    own: Path | None = None
+
+    def setting_of(self, adapter: Path) -> str:
+        """The setting that names one of the adapters."""
+        return OWN if adapter == self.own else "model.name"
 
     @property
     def directory(self) -> Path | None:
@@ -58,6 +66,7 @@ def chain_of(settings: ModelSettings, place_of: PlaceOf = as_named, *, weights: 
     name = place_of(settings.name, None)
     adapters: list[Path] = []
     directory = directory_of(name)
+    own = None if settings.adapter is None else own_adapter(settings.adapter, settings.name, name, place_of)
     while directory is not None and is_adapter(directory):
         if directory in adapters or len(adapters) == _LONGEST_CHAIN:
             raise ModelError(f"model.name: {directory}: its adapters name one another as base, and no model")
@@ -74,9 +83,49 @@ def chain_of(settings: ModelSettings, place_of: PlaceOf = as_named, *, weights: 
         check_files(directory, weights=weights)
     if adapters:  # revision and trust are those of the model that was named
         settings = settings.model_copy(update={"revision": None, "trust_remote_code": False})
+    if own is not None:
+        adapters.append(own)
     with_tokenizer = [str(adapter) for adapter in reversed(adapters) if has_tokenizer(adapter)]
-    opened = str(Path(name).expanduser()) if adapters or directory is not None else name
-    return Chain(opened, place, settings, tuple(adapters), (with_tokenizer or [place])[0])
+    opened = str(own or Path(name).expanduser()) if adapters or directory is not None else name
+    return Chain(opened, place, settings, tuple(adapters), (with_tokenizer or [place])[0], own)
+
+
+def own_adapter(named: str, model: str, place: str, place_of: PlaceOf) -> Path:
+    """The directory of the adapter that `model.adapter` names, which must be one of the model at ``place``.
+
+    Raises:
+        ModelError: it is no adapter, is damaged, or belongs to another base.
+    """
+    with told_of(OWN):
+        directory = directory_of(named) or fetched_adapter(named)
+        if not is_adapter(directory):
+            raise ModelError(
+                f"model.name: {directory} has no {ADAPTER_CONFIG}; name the directory that peft saved an adapter to"
+            )
+        base = base_of(directory)
+        if not _is_same(base, model) and not _is_same(place_of(base, directory), place):
+            raise ModelError(
+                f"model.name: {directory} is an adapter of {base}, and model.name is {model}; name that model, or "
+                f"correct base_model_name_or_path in {directory / ADAPTER_CONFIG} where the two are one"
+            )
+        return directory
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names of models mean one: a copy on this machine has the last name of its hub id."""
+    first, second = (Path(name).expanduser() for name in (one, other))
+    if first.is_dir() and second.is_dir():
+        return first.resolve() == second.resolve()
+    return first.name.lower() == second.name.lower() and "final" not in (first.name, second.name)
+
+
+@contextmanager
+def told_of(setting: str) -> Iterator[None]:
+    """Errors of a model as those of another setting than `model.name`."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(str(error).replace("model.name: ", f"{setting}: ", 1)) from error
 
 
 def is_adapter(directory: Path | None) -> bool:
@@ -104,6 +153,13 @@ def base_of(directory: Path) -> str:
     if config.get("peft_type") != "LORA":
         raise ModelError(
             f"model.name: {path}: peft_type {str(config.get('peft_type'))[:40]} cannot be merged; only LORA"
+        )
+    rank, targets = config.get("r"), config.get("target_modules")
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise ModelError(f"model.name: {path}: r is {str(rank)[:40]!r}, and a rank is a whole number; save it again")
+    if not targets or not isinstance(targets, str | list) or not all(isinstance(name, str) for name in targets):
+        raise ModelError(
+            f"model.name: {path}: target_modules is {str(targets)[:40]!r}, which names no layers; save it again"
         )
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:

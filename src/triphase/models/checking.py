@@ -10,7 +10,8 @@ from torch import nn
 from triphase.errors import ModelError
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
-from triphase.models.chain import Chain
+from triphase.models.chain import Chain, told_of
+from triphase.models.merging import check_adapter
 from triphase.models.opening import open_config, open_tokenizer, open_weights
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template
@@ -34,6 +35,9 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
         return
     model = open_weights(chain.base, chain.settings, device_map="meta")
     check_head(model, config)
+    for adapter in chain.adapters:
+        with told_of(chain.setting_of(adapter)):
+            check_adapter(model, adapter)
     layers = None if adapters.layers == "all" else adapters.layers
     backbone = Backbone(model, adapted_layers=layers, verified=False)
     Adapters(backbone, rank=adapters.rank, alpha=adapters.alpha, targets=adapters.targets, seed=0)

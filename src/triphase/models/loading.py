@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from triphase.errors import ModelError
-from triphase.models.chain import PlaceOf, as_named, chain_of
+from triphase.models.chain import PlaceOf, as_named, chain_of, told_of
 from triphase.models.files import named
 from triphase.models.merging import merged
 from triphase.models.opening import open_config, open_tokenizer, open_weights
@@ -60,7 +60,8 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named) -> LoadedM
     open_config(chain.base, chain.settings)
     model = open_weights(chain.base, chain.settings, dtype=choose_dtype(settings.dtype, device))
     for adapter in chain.adapters:
-        model = merged(model, adapter)
+        with told_of(chain.setting_of(adapter)):
+            model = merged(model, adapter)
     tokenizer = open_tokenizer(chain.tokenizer, settings)
     model.to(device).eval().requires_grad_(False)
     require_finite(model, settings.name)

@@ -22,9 +22,22 @@ def merged(model: Any, directory: Path) -> Any:
     """``model`` with the adapter of a directory added to its weights for good.
 
     Raises:
-        ModelError: a tensor of the adapter has no place, is missing, or is not finite.
+        ModelError: a tensor of the adapter has no place, is missing, has another shape, or is not finite.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftModel
+
+    check_adapter(model, directory)
+    with opening("the adapter", str(directory)):
+        return PeftModel.from_pretrained(model, str(directory)).merge_and_unload(safe_merge=True)
+
+
+def check_adapter(model: Any, directory: Path) -> None:
+    """Refuse an adapter that does not fit ``model``, whose tensors may have shapes alone.
+
+    Raises:
+        ModelError: as in `merged`.
+    """
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
     from safetensors.torch import load_file
 
     with opening("the adapter", str(directory)):
@@ -33,8 +46,9 @@ def merged(model: Any, directory: Path) -> Any:
     if broken:
         raise ModelError(f"model.name: {directory}: {named(broken)}: not finite; use an earlier checkpoint")
     with opening("the adapter", str(directory)):
-        wrapped = PeftModel.from_pretrained(model, str(directory))
+        wrapped: Any = get_peft_model(model, PeftConfig.from_pretrained(str(directory)))
         wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        wrapped.unload()
     missing, unexpected = sorted(set(wanted) - set(held)), sorted(set(held) - set(wanted))
     if missing or unexpected:
         told = [f"it lacks {named(missing)}"] if missing else []
@@ -43,5 +57,9 @@ def merged(model: Any, directory: Path) -> Any:
             f"model.name: {directory}: {' and '.join(told)}; the adapter belongs to another base than the one that "
             f"{ADAPTER_CONFIG} names"
         )
-    with opening("the adapter", str(directory)):
-        return wrapped.merge_and_unload(safe_merge=True)
+    for name, value in held.items():
+        if ".lora_" in name and value.shape != wanted[name].shape:
+            raise ModelError(
+                f"model.name: {directory}: {name} has the shape {tuple(value.shape)}, and with this base and "
+                f"{ADAPTER_CONFIG} it must have {tuple(wanted[name].shape)}; the base or the rank (r) is another one"
+            )

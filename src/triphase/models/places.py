@@ -9,6 +9,7 @@ from triphase.errors import ModelError
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _LONGEST_HUB_ID = 96
 _MODEL_FILES = ("config.json", "adapter_config.json", "config.yaml")
+_ADAPTER_FILES = ("adapter_*", "tokenizer*", "special_tokens_map.json", "*.jinja", "vocab*", "merges.txt")
 _SHOWN = 5
 
 
@@ -34,6 +35,26 @@ def directory_of(name: str) -> Path | None:
     if _looks_like_hub_id(name) and not _holds_models(path.parent):
         return None
     raise ModelError(f"model.name: there is no directory {name}{_nearby(path)}; write a directory or a hub id")
+
+
+def fetched_adapter(name: str) -> Path:
+    """The directory of an adapter with a hub id: its files are fetched, where they are not on this machine yet.
+
+    Raises:
+        ModelError: they cannot be fetched.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=list(_ADAPTER_FILES)))
+    except ImportError as error:
+        raise ModelError(f"model.name: {error.name} is not installed; run: pip install 'triphase[train]'") from None
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(
+            f"model.name: there is no directory {name}, and as a hub id it cannot be fetched ({text}); check the "
+            "spelling, or the network"
+        ) from error
 
 
 def _looks_like_hub_id(name: str) -> bool:

@@ -59,8 +59,7 @@ def run_all(run: Run) -> None:
     """Every step for which there is something to do, in order, after all that can be known has been looked at."""
     examine_run(run)
     for line in what_is_left_out(run.settings):
-        run.progress.note(line)
-        _log.info("%s", line)
+        run.say(line)
     steps: dict[str, Callable[[Run], None]] = {
         "sft": run_sft,
         "sampling": run_sampling,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import Examiner
-from triphase.datacheck.opening import place_of
+from triphase.datacheck.opening import adapter_note, place_of
 from triphase.datacheck.run_data import RunData
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.demo.registry import gold_of, public_name
@@ -152,12 +152,19 @@ class Run:
                 self._shared = self._load(self.settings.model)
                 self._shared.adapters.add(REFERENCE)
             elif method == "full":
-                self._shared = self._load(self.settings.model.model_copy(update={"name": str(final.resolve())}))
+                self._shared = self._load(
+                    self.settings.model.model_copy(update={"name": str(final.resolve()), "adapter": None})
+                )
                 self._shared.adapters.add(REFERENCE)
             else:
                 self._shared = self._load(self.settings.model)
                 load_policy(self._shared, REFERENCE, final)
         return self._shared
+
+    def say(self, line: str) -> None:
+        """A line that the person reads, and that stays in the log."""
+        self.progress.note(line)
+        logging.getLogger(__name__).info("%s", line)
 
     def raise_if_stop_requested(self) -> None:
         """Stop here if the person asked to; for places where all that is done has been kept.
@@ -178,8 +185,14 @@ class Run:
         base_name, note = public_name(settings.name)
         loaded = load_model(settings, place_of)
         shared = SharedModel(
-            loaded, self.settings.adapters, seed=self.settings.seed, base_name=base_name, base_note=note
+            loaded,
+            self.settings.adapters,
+            seed=self.settings.seed,
+            base_name=base_name if settings.adapter is None else loaded.name,
+            base_note=note,
         )
+        if settings.adapter is not None and self.directory.is_held:
+            self.say(adapter_note(settings))
         for note in shared.template.notes:
             if self.directory.is_held:
                 logging.getLogger(__name__).warning("%s", note)

@@ -202,7 +202,7 @@ def _anchor_paths(values: dict[str, Any], base: Path) -> None:
                 source["path"] = _anchored(source["path"], base, file=True)
     model = values.get("model")
     if isinstance(model, dict):
-        for key in ("name", "trust_remote_code"):
+        for key in ("name", "adapter", "trust_remote_code"):
             if isinstance(model.get(key), str):
                 model[key] = _anchored(model[key], base, file=False)
 

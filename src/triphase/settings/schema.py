@@ -21,6 +21,9 @@ class ModelSettings(Settings):
 
     name: str
     """A local directory, a hub id (`organization/model`), or `embedded:smollm2` / `embedded:tiny`."""
+    adapter: str | None = None
+    """A peft adapter (LoRA) of this model, by directory or hub id: it is merged into the base, and every role starts
+    from the sum."""
     revision: str | None = None
     """The hub revision (branch, tag or commit); none is the default branch."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
