@@ -4,6 +4,10 @@ Each names the file, line or key, the value found, and the remedy. Anything else
 program and keeps its traceback.
 """
 
+import errno
+
+_MEMORY = ("DefaultCPUAllocator", "out of memory", "allocate memory", "failed to map segment")
+
 
 class TriphaseError(Exception):
     """A mistake or a circumstance outside the program: shown as one line, without a traceback."""
@@ -39,3 +43,10 @@ class TrainingError(TriphaseError):
 
 class ServerError(TriphaseError):
     """A server that a run asks (a remote scorer, a vLLM server) is away, answers wrongly, or answers too much."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library had no memory left (on a processor or a card), in whichever of their ways it says so."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return getattr(error, "errno", None) == errno.ENOMEM or any(text in str(error) for text in _MEMORY)

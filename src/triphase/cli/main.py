@@ -8,6 +8,7 @@ import itertools
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
@@ -15,8 +16,9 @@ from cyclopts import App, CycloptsError, Parameter
 from triphase import __version__
 from triphase.cli.extras import missing_package
 from triphase.cli.streams import lasting_streams
-from triphase.errors import TriphaseError, WaitingForPeople
+from triphase.errors import TriphaseError, WaitingForPeople, is_out_of_memory
 from triphase.monitoring.log import without_secrets
+from triphase.planning.memory import memory_figures
 from triphase.records.visible import visible
 
 DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
@@ -122,14 +124,26 @@ def _run(given: Sequence[str]) -> int:
         return WAITING
     except TriphaseError as error:
         return _mistake(str(error))
-    except ImportError as error:
-        if line := missing_package(error, _subcommand(given).split()):
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        if line := _circumstance(error, _subcommand(given).split()):
             return _mistake(line)
         raise
     except KeyboardInterrupt:
         command = shlex.join(["triphase", *given])
         print(f"stopped; what is finished is kept. To continue: {without_secrets(command)}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _circumstance(error: Exception, command: Sequence[str]) -> str | None:
+    """What to say of an error that is none of the program: no memory left, or a package that is not installed."""
+    if is_out_of_memory(error):
+        traceback.clear_frames(error.__traceback__)  # what they hold is let go before more is made
+        smaller = ", or name a smaller model" if command[-1:] in (["chat"], ["sample"]) else ""
+        return (
+            f"{' '.join(command)}: not enough memory ({memory_figures()}); close other programs, raise the limit of "
+            f"this process (ulimit -v, or its container's){smaller}"
+        )
+    return missing_package(error, command)
 
 
 def _mistake(message: str) -> int:

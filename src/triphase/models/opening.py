@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from triphase.errors import ModelError, TriphaseError
+from triphase.errors import ModelError, TriphaseError, is_out_of_memory
 from triphase.models.files import named
 from triphase.settings.schema import ModelSettings
 
-_MEMORY = ("DefaultCPUAllocator", "out of memory", "can't allocate memory")
 _PREFIXES = ("_orig_mod.", "module.", "pretrained_model.", "model._orig_mod.", "_fsdp_wrapped_module.", "base_model.")
 
 
@@ -20,12 +19,14 @@ def opening(what: str, name: str) -> Iterator[None]:
     try:
         with _quiet():
             yield
-    except (TriphaseError, MemoryError):
+    except TriphaseError:
         raise
     except ImportError as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"model.name: {what} of {name!r} needs a library: {first_line(error)}") from error
     except Exception as error:
-        if any(text in str(error) for text in _MEMORY):
+        if is_out_of_memory(error):
             raise
         raise ModelError(
             f"model.name: cannot open {what} of {name!r}: {first_line(error)} — {_remedy(error)}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from triphase.errors import RunError
+from triphase.errors import RunError, is_out_of_memory
 
 LOWER = {
     "sft": "sft.microbatch_tokens (changes rounding at most), then model.max_length; or sft.method: lora",
@@ -29,25 +29,19 @@ def memory_errors(phase: str, planned: Callable[[], str | None] = lambda: None) 
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not _is_memory(error):
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # what they hold is let go before the plan is made
         advice = planned()
         setting = LOWER.get("ppo" if phase.startswith("arms/") else phase, "the sizes of the batches")
         raise RunError(
-            f"{phase}: not enough memory ({_figures()}); {advice or f'lower {setting}'}; what is finished is kept"
+            f"{phase}: not enough memory ({memory_figures()}); {advice or f'lower {setting}'}; what is finished is kept"
         ) from error
 
 
-def _is_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return "DefaultCPUAllocator" in text or "out of memory" in text or "can't allocate memory" in text
-
-
-def _figures() -> str:
+def memory_figures() -> str:
+    """What this process used at most, and what it may use."""
     peak = peak_gb()
     limit = available_gb()
     return f"{peak:.1f} GB used at most" + ("" if limit is None else f", {limit:.1f} GB allowed or there")
