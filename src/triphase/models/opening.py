@@ -67,6 +67,26 @@ def open_config(place: str, settings: ModelSettings) -> Any:
     return config
 
 
+def positions_note(config: Any, max_length: int) -> str | None:
+    """What to say where texts may be longer than those that the model's configuration names; None where they may not.
+
+    Rotary positions go on behind the last that was trained on, and nothing is refused: the model knows none of them.
+    """
+    text = config.get_text_config()
+    known = getattr(text, "max_position_embeddings", None)
+    if not isinstance(known, int):
+        return None
+    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    if scaling.get("factor") and scaling.get("original_max_position_embeddings"):
+        known = max(known, int(scaling["factor"] * scaling["original_max_position_embeddings"]))
+    if known >= max_length:
+        return None
+    return (
+        f"model.max_length = {max_length} is more than the {known} positions of the model (max_position_embeddings in "
+        "its config.json): it has seen none of those behind; lower it"
+    )
+
+
 def open_tokenizer(place: str, settings: ModelSettings) -> Any:
     """The tokenizer.
 

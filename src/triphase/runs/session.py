@@ -14,6 +14,7 @@ from triphase.datacheck.tokenizer_checks import open_template
 from triphase.demo.registry import gold_of, public_name
 from triphase.errors import DataError, RunError, TriphaseError
 from triphase.models.loading import load_model
+from triphase.models.opening import positions_note
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.log import QUIET, run_log
 from triphase.monitoring.progress import Progress, progress_for
@@ -193,7 +194,8 @@ class Run:
         )
         if settings.adapter is not None and self.directory.is_held:
             self.say(adapter_note(settings))
-        for note in shared.template.notes:
+        beyond = positions_note(shared.backbone.model.config, settings.max_length)
+        for note in (*shared.template.notes, *((beyond,) if beyond else ())):
             if self.directory.is_held:
                 logging.getLogger(__name__).warning("%s", note)
         base = sum(value.nbytes for name, value in shared.backbone.model.named_parameters() if ".lora_" not in name)
