@@ -60,6 +60,7 @@ WITH_TORCH = {
     "runs.scoring",
     "runs.servers",
     "runs.session",
+    "runs.taking",
     "runs.store_samples",
     "runs.store_scores",
     "runs.verification",

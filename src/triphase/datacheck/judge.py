@@ -12,6 +12,7 @@ from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.run_data import RunData, drops
 from triphase.datacheck.source_survey import SourceSurvey
 from triphase.datacheck.survey import DataSurvey
+from triphase.datacheck.taken import taken_artifacts
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.errors import DataError, TriphaseError
 from triphase.records.reading import Located
@@ -56,6 +57,7 @@ class Judge:
         if not self._can_look:
             return "settings and records can be read; the model was not looked at, since transformers is not installed"
         self._check_model(settings)
+        taken_artifacts(settings)
         if survey.refused and not drops(settings):
             return "the other records are in order; with `data.on_bad_record: drop` a run leaves those out too"
         if not self.exact:

@@ -39,7 +39,10 @@ def _models_of_run(config: Path) -> list[str]:
         model = load_settings(config.parent).model if config.is_file() else None
     except TriphaseError:
         return []  # of another version, or no run's: the adapter's own word stands
-    return [] if model is None else [model.name, *([] if model.adapter is None else [model.adapter])]
+    if model is None:
+        return []
+    whole = str(place_of_artifact(config.parent.resolve(), SFT))  # the base after full fine-tuning
+    return [model.name, *([] if model.adapter is None else [model.adapter]), whole]
 
 
 def adapter_note(model: ModelSettings) -> str:

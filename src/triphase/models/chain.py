@@ -10,7 +10,7 @@ from pathlib import Path
 
 from triphase.errors import ModelError
 from triphase.models.files import ADAPTER_CONFIG, check_files, read_object, tensor_sizes
-from triphase.models.places import directory_of, fetched_adapter
+from triphase.models.places import directory_of, fetched
 from triphase.settings.schema import ModelSettings
 
 OWN = "model.adapter"
@@ -97,13 +97,13 @@ def own_adapter(named: str, model: str, place: str, place_of: PlaceOf) -> Path:
         ModelError: it is no adapter, is damaged, or belongs to another base.
     """
     with told_of(OWN):
-        directory = directory_of(named) or fetched_adapter(named)
+        directory = directory_of(named) or fetched(named)
         if not is_adapter(directory):
             raise ModelError(
                 f"model.name: {directory} has no {ADAPTER_CONFIG}; name the directory that peft saved an adapter to"
             )
         base = base_of(directory)
-        if not _is_same(base, model) and not _is_same(place_of(base, directory), place):
+        if not is_same(base, model) and not is_same(place_of(base, directory), place):
             raise ModelError(
                 f"model.name: {directory} is an adapter of {base}, and model.name is {model}; name that model, or "
                 f"correct base_model_name_or_path in {directory / ADAPTER_CONFIG} where the two are one"
@@ -111,12 +111,12 @@ def own_adapter(named: str, model: str, place: str, place_of: PlaceOf) -> Path:
         return directory
 
 
-def _is_same(one: str, other: str) -> bool:
+def is_same(one: str, other: str) -> bool:
     """Whether two names of models mean one: a copy on this machine has the last name of its hub id."""
     first, second = (Path(name).expanduser() for name in (one, other))
     if first.is_dir() and second.is_dir():
         return first.resolve() == second.resolve()
-    return first.name.lower() == second.name.lower() and "final" not in (first.name, second.name)
+    return first.name.lower() == second.name.lower() and (one == other or first.name != "final")
 
 
 @contextmanager
@@ -138,15 +138,15 @@ def has_tokenizer(directory: Path) -> bool:
     return any((directory / name).is_file() for name in _TOKENIZER_FILES)
 
 
-def base_of(directory: Path) -> str:
-    """The base that an adapter names, after a look at its files.
+def base_of(directory: Path, *, scores: bool = False) -> str:
+    """The base that an adapter names, after a look at its files; ``scores`` allows that of a reward model.
 
     Raises:
         ModelError: it is no low-rank adapter of a language model, it names no base, or its file is damaged.
     """
     path = directory / ADAPTER_CONFIG
     config = read_object(path)
-    if config.get("task_type") == "SEQ_CLS":
+    if config.get("task_type") == "SEQ_CLS" and not scores:
         raise ModelError(
             f"model.name: {directory} is the adapter of a reward model, which writes no text; name a policy's"
         )

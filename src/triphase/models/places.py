@@ -9,7 +9,7 @@ from triphase.errors import ModelError
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _LONGEST_HUB_ID = 96
 _MODEL_FILES = ("config.json", "adapter_config.json", "config.yaml")
-_ADAPTER_FILES = ("adapter_*", "tokenizer*", "special_tokens_map.json", "*.jinja", "vocab*", "merges.txt")
+_FETCHED = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "README.md")
 _SHOWN = 5
 
 
@@ -37,8 +37,8 @@ def directory_of(name: str) -> Path | None:
     raise ModelError(f"model.name: there is no directory {name}{_nearby(path)}; write a directory or a hub id")
 
 
-def fetched_adapter(name: str) -> Path:
-    """The directory of an adapter with a hub id: its files are fetched, where they are not on this machine yet.
+def fetched(name: str) -> Path:
+    """The directory of what has a hub id, of an adapter or of what a phase left; it is fetched where it is not here.
 
     Raises:
         ModelError: they cannot be fetched.
@@ -46,7 +46,7 @@ def fetched_adapter(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, allow_patterns=list(_ADAPTER_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(_FETCHED)))
     except ImportError as error:
         raise ModelError(f"model.name: {error.name} is not installed; run: pip install 'triphase[train]'") from None
     except Exception as error:

@@ -15,7 +15,7 @@ from triphase.records.files import read_json_lines
 from triphase.reports.evaluation import JudgedSample, Sample
 from triphase.reports.reward_quality import ScoredPair
 from triphase.reports.shapes import Shape, misfit, require_shape
-from triphase.training.artifacts import has_left
+from triphase.training.artifacts import has_trained
 
 SETTINGS = "settings"
 """The key of config.yaml under which the settings stand; the others say where the numbers come from."""
@@ -117,7 +117,7 @@ def gaps_of(directory: Path) -> Iterator[str]:
     yield from told
     for phase in [directory / name for name in ("sft", "reward", "ppo")] + sorted((directory / "arms").glob("*")):
         name = f"{phase.relative_to(directory)}/{FILE_NAME}"
-        if has_left(directory, str(phase.relative_to(directory))) and not any(
+        if has_trained(directory, str(phase.relative_to(directory))) and not any(
             line.startswith(f"{name} ") for line in told
         ):
             steps = [int(each.name) for each in (phase / "checkpoints").glob("*") if each.name.isdecimal()]

@@ -28,6 +28,8 @@ _AS_IT_IS = Start("start", "the model as it was", tuned=False)
 def start_of(settings: Mapping[str, Any]) -> Start:
     """The reference of a run with these settings; the SFT policy where they do not say."""
     sft, data = settings.get("sft"), settings.get("data")
+    if isinstance(sft, Mapping) and sft.get("from") is not None:
+        return _SFT
     if isinstance(sft, Mapping) and sft.get("method") == "none":
         return _AS_IT_IS
     if isinstance(data, Mapping) and "demonstrations" in data and not data["demonstrations"]:

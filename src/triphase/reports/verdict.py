@@ -159,13 +159,13 @@ def _evidence(run: RunContents, message: str | None, ppo: PolicyFindings | None)
 
 
 def _what_is_missing(run: RunContents) -> str:
-    reward = (("the reward model", run.reward),) if uses_reward_model(run.settings) else ()
-    sft = (("supervised fine-tuning", run.sft),) if start_of(run.settings).tuned else ()
     absent = left_out_of(run.settings)
     if "ppo" in absent and not run.ppo:
         return f"PPO is left out: {absent['ppo']}."
-    phases = (*sft, *reward, ("PPO", run.ppo))
-    missing = [name for name, rows in phases if not rows]
+    wanted = {"sft": start_of(run.settings).tuned, "reward": uses_reward_model(run.settings), "ppo": True}
+    phases = {"sft": ("supervised fine-tuning", run.sft), "reward": ("the reward model", run.reward)}
+    phases["ppo"] = ("PPO", run.ppo)
+    missing = [name for step, (name, rows) in phases.items() if wanted[step] and step not in absent and not rows]
     if missing:
         return f"Not run yet: {', '.join(missing)}."
     return "The policies have not been evaluated on held-out prompts yet (triphase evaluate)."

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from triphase.training.artifacts import place_of
+from triphase.training.artifacts import has_trained
 
 SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
 # What may differ between two starts of one run: it changes no result.
@@ -27,9 +27,11 @@ _READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("data.demonstrations", (SFT,)),
     ("data.prompts", _ON_PROMPTS),
     ("data.preferences", (LABELING, REWARD)),
+    ("sft.from", _ALL),
     ("sft", (SFT,)),
     ("sampling", (SAMPLING,)),
     ("labeling", (LABELING,)),
+    ("reward.from", (REWARD, PPO, EVALUATION)),
     ("reward", (REWARD,)),
     ("ppo.temperature", (PPO, EVALUATION)),
     ("ppo.max_response_tokens", (PPO, EVALUATION)),
@@ -82,8 +84,9 @@ def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _is_tuned(settings: Mapping[str, Any]) -> bool:
     """Whether phase 1 makes the reference."""
-    method = (settings.get("sft") or {}).get("method")
-    return method != "none" and bool((settings.get("data") or {}).get("demonstrations"))
+    sft = settings.get("sft") or {}
+    demonstrated = bool((settings.get("data") or {}).get("demonstrations"))
+    return sft.get("from") is not None or (sft.get("method") != "none" and demonstrated)
 
 
 def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _has_trained(run: Path, phase: str) -> bool:
     checkpoints = run / phase / "checkpoints"
-    return place_of(run, phase).exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
+    return has_trained(run, phase) or (checkpoints.is_dir() and any(checkpoints.iterdir()))
 
 
 def _holds_prompts(store: Path) -> bool:

@@ -32,7 +32,7 @@ from triphase.records.files import (
 from triphase.reports.shapes import problem_of
 from triphase.rewards.importing import source_of
 from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound
-from triphase.runs.differences import completed, differences, is_of_a_server, shown
+from triphase.runs.differences import completed, differences, finished, is_of_a_server, shown
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.runs.stale import set_evaluation_aside
 from triphase.settings.loading import expanded
@@ -133,7 +133,8 @@ class RunDirectory:
             if phase is not None:
                 raise RunError(
                     f"{path} belongs to another configuration: {key} is {shown(old)} there and {shown(new)} here, "
-                    f"and {phase} has begun with it; choose another name (--name), or set {key} back"
+                    f"and {phase} has begun with it; choose another name (--name{finished(self.path, phase)}), or set "
+                    f"{key} back"
                 )
             if begun or not is_of_a_server(key, old, new):
                 self.notes.append(f"{key} was {old!r} and is {new!r} now; nothing that has begun depends on it")

@@ -4,6 +4,7 @@ from triphase.datacheck.agenda import todo
 from triphase.datacheck.demands import demands, holdings_of, require_settings
 from triphase.errors import DataError
 from triphase.runs.session import Run
+from triphase.runs.taking import take_artifacts
 
 
 def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
@@ -14,6 +15,7 @@ def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
         TriphaseError: a setting, a server or the model cannot be used.
     """
     settings, data = run.settings, run.data
+    take_artifacts(run)
     wanted = todo(settings)
     pending = tuple(step for step in (wanted if steps is None else steps) if not run.is_done(step))
     require_settings(settings, pending)

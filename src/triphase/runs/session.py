@@ -13,6 +13,7 @@ from triphase.datacheck.run_data import RunData
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.demo.registry import gold_of, public_name
 from triphase.errors import DataError, RunError, TriphaseError
+from triphase.models.chain import is_adapter
 from triphase.models.loading import load_model
 from triphase.models.opening import positions_note
 from triphase.models.roles import REFERENCE, SharedModel
@@ -70,7 +71,9 @@ class Run:
     def reference_adapter(self) -> str | None:
         """The adapter of the reference policy; None where the base itself is it: every weight was trained, or none."""
 
-        return REFERENCE if self.settings.sft_method == "lora" else None
+        method = self.settings.sft_method
+        adapted = method == "lora" or (method == "taken" and is_adapter(self.artifact(SFT)))
+        return REFERENCE if adapted else None
 
     def part(self, *names: str) -> Path:
         """A place inside the run directory."""
@@ -152,7 +155,7 @@ class Run:
             if method == "none":
                 self._shared = self._load(self.settings.model)
                 self._shared.adapters.add(REFERENCE)
-            elif method == "full":
+            elif self.reference_adapter is None:
                 self._shared = self._load(
                     self.settings.model.model_copy(update={"name": str(final.resolve()), "adapter": None})
                 )

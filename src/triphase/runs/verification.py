@@ -20,13 +20,13 @@ from triphase.runs.provenance import day_begun, read_config, versions
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import REWARD, SFT, name_of
+from triphase.training.artifacts import REWARD, SFT, has_left, place_of
 from triphase.training.checkpoint import load_latest
 from triphase.training.state import FINGERPRINTED
 from triphase.training.stopping import Stopped, StopRequest
 
 _COPIED = ("labels.sqlite",)
-_LINKED = (name_of(SFT), name_of(REWARD))
+_LINKED = (SFT, REWARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ def _furnish(path: Path, copy: Path, phase: str) -> None:
         if (path / name).is_file():
             _copy_database(path / name, copy / name)
     for name in _LINKED:
-        if (path / name).is_dir() and not name.startswith(phase):
-            (copy / name).parent.mkdir(exist_ok=True)
-            shutil.copytree(path / name, copy / name, symlinks=False)
+        if has_left(path, name) and name != phase:
+            (copy / name).mkdir()
+            shutil.copytree(place_of(path, name), place_of(copy, name), symlinks=False)
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -11,14 +11,20 @@ def reasons_to_leave_out(settings: RunSettings, *, by_reward_model: bool) -> dic
     ``by_reward_model``: whether a reward model scores the main PPO run or an arm of it.
     """
     found: dict[str, str] = {}
-    if settings.sft_method == "none":
+    if settings.sft_method == "taken":
+        found["sft"] = f"sft.from takes it from {settings.sft.taken_from}"
+    elif settings.sft_method == "none":
         why = "sft.method is none" if settings.sft.method == "none" else "data.demonstrations is empty"
         found["sft"] = f"{why}; {settings.model.name} as it is, is the reference"
     if has_demonstrations_alone(settings):
         return found | dict.fromkeys(STEPS[1:], "the data is demonstrations alone; data.prompts names none")
     if settings.labeling.source == "none":
         found["sampling"] = "labeling.source is none"
-    if not reward_model_is_wanted(settings, by_reward_model=by_reward_model):
+    if settings.reward.taken_from is not None:
+        found |= dict.fromkeys(
+            ("sampling", "labelling", "reward"), f"reward.from takes it from {settings.reward.taken_from}"
+        )
+    elif not reward_model_is_wanted(settings, by_reward_model=by_reward_model):
         found["labelling"] = found["reward"] = "PPO is scored by another scorer (ppo.scorer), and nobody ranks"
     if _has_preferences_alone(settings):
         why = "the data is preferences alone; name data.prompts, or give `triphase ppo` to take their prompts"
@@ -34,7 +40,12 @@ def reward_model_is_wanted(settings: RunSettings, *, by_reward_model: bool) -> b
 def has_demonstrations_alone(settings: RunSettings) -> bool:
     """Whether there is nothing to rank or to prompt a policy with, and nothing says that somebody should."""
     data = settings.data
-    return settings.sft_method != "none" and not data.prompts and not data.preferences and not _says_more(settings)
+    return (
+        settings.sft_method in ("lora", "full")
+        and not data.prompts
+        and not data.preferences
+        and not _says_more(settings)
+    )
 
 
 def _has_preferences_alone(settings: RunSettings) -> bool:
@@ -45,5 +56,6 @@ def _has_preferences_alone(settings: RunSettings) -> bool:
 
 
 def _says_more(settings: RunSettings) -> bool:
-    """Whether the settings speak of labelers, arms, or a scorer of PPO."""
-    return settings.labeling.source != "none" or bool(settings.arms) or settings.ppo.scorer.chosen != "model"
+    """Whether the settings speak of labelers, arms, a scorer of PPO, or what earlier phases left elsewhere."""
+    taken = settings.sft.taken_from is not None or settings.reward.taken_from is not None
+    return taken or settings.labeling.source != "none" or bool(settings.arms) or settings.ppo.scorer.chosen != "model"

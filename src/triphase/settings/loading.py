@@ -200,11 +200,13 @@ def _anchor_paths(values: dict[str, Any], base: Path) -> None:
         for source in sources if isinstance(sources, list) else ():
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 source["path"] = _anchored(source["path"], base, file=True)
-    model = values.get("model")
-    if isinstance(model, dict):
-        for key in ("name", "adapter", "trust_remote_code"):
-            if isinstance(model.get(key), str):
-                model[key] = _anchored(model[key], base, file=False)
+    for name, keys in (("model", ("name", "adapter", "trust_remote_code")), ("sft", ("from",)), ("reward", ("from",))):
+        section = values.get(name)
+        if not isinstance(section, dict):
+            continue
+        for key in keys:
+            if isinstance(section.get(key), str):
+                section[key] = _anchored(section[key], base, file=False)
 
 
 def _anchored(text: str, base: Path, file: bool) -> str:

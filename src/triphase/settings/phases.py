@@ -1,6 +1,6 @@
 """The settings of what is trained and sampled before PPO."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,7 +28,25 @@ class OptimizerSettings(Settings):
     """Gradients are scaled down to this global norm."""
 
 
-class SupervisedSettings(Settings):
+class TakenSettings(Settings):
+    """A phase whose result may be taken from elsewhere. `from` is a word of Python, so it is declared by its name."""
+
+    FROM: ClassVar[str] = "from"
+    __annotations__[FROM] = str | None
+    locals()[FROM] = Field(
+        None,
+        description="Take what this phase left elsewhere, instead of training: a run, the `final` directory of its "
+        "phase, or a hub id of one. Nothing is copied; the files are compared with their sums at each start.",
+    )
+
+    @property
+    def taken_from(self) -> str | None:
+        """The setting `from`."""
+        found: str | None = getattr(self, self.FROM)
+        return found
+
+
+class SupervisedSettings(TakenSettings):
     """Phase 1: supervised fine-tuning."""
 
     method: Literal["lora", "full", "none"] = "lora"
@@ -59,7 +77,7 @@ class SamplingSettings(Settings):
     """Responses that are generated side by side."""
 
 
-class RewardSettings(Settings):
+class RewardSettings(TakenSettings):
     """Phase 2: the reward model."""
 
     epochs: PositiveFloat = 1.0

@@ -267,11 +267,13 @@ class RunSettings(Settings):
         data = self.data
         alone = not data.prompts and not (data.demonstrations and data.preferences)
         scored = any(self.ppo_of(arm).scorer.chosen == "model" for arm in (None, *self.arms))
-        return "none" if alone or not scored else "people"
+        return "none" if alone or not scored or self.reward.taken_from is not None else "people"
 
     @property
     def sft_method(self) -> str:
-        """How phase 1 trains: `none` where there is no demonstration either."""
+        """How phase 1 comes about: by `lora` or `full`, `taken`, or `none`, as where there is no demonstration."""
+        if self.sft.taken_from is not None:
+            return "taken"
         return self.sft.method if self.data.demonstrations else "none"
 
     @property

@@ -10,13 +10,16 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
+from triphase.records.files import make_directory, write_json
 from triphase.training.sealed import find_damage, read_manifest, sealed_directory
 
 SFT, REWARD, PPO, ARMS = "sft", "reward", "ppo", "arms"
+TAKEN = "taken.json"
 _NAME = "final"
 _MADE_BY = "settings_sha256"
 _log = logging.getLogger(__name__)
@@ -33,8 +36,53 @@ def name_of(phase: str) -> str:
 
 
 def place_of(run: Path, phase: str) -> Path:
-    """The directory of what a phase leaves."""
-    return run / name_of(phase)
+    """The directory of what a phase leaves, or of what stands in its place (`note_taken`)."""
+    taken = taken_of(run, phase)
+    return run / name_of(phase) if taken is None else Path(taken.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a run takes from elsewhere in the place of a phase of its own.
+
+    Attributes:
+        origin: as the settings name it.
+        place: the directory.
+        manifest: the sum of its manifest, which has the sums of its files.
+    """
+
+    origin: str
+    place: str
+    manifest: str
+
+
+def taken_of(run: Path, phase: str) -> Taken | None:
+    """What stands in the place of a phase; None where the run has its own.
+
+    Raises:
+        RunError: the note of it is damaged.
+    """
+    path = run / phase / TAKEN
+    try:
+        return Taken(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove it, and give the same command again") from None
+
+
+def note_taken(run: Path, phase: str, taken: Taken | None) -> None:
+    """Let ``taken`` stand in the place of a phase, by reference; None takes the reference away."""
+    if taken is None:
+        (run / phase / TAKEN).unlink(missing_ok=True)
+    elif taken_of(run, phase) != taken:
+        make_directory(run / phase)
+        write_json(run / phase / TAKEN, asdict(taken))
+
+
+def has_trained(run: Path, phase: str) -> bool:
+    """Whether a phase is finished by training here."""
+    return (run / name_of(phase)).is_dir()
 
 
 def is_place(directory: Path) -> bool:

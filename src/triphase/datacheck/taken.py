@@ -1,0 +1,121 @@
+"""What a run takes from elsewhere (`sft.from`, `reward.from`), looked at before its first step."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from triphase.datacheck.opening import place_of
+from triphase.demo.registry import public_name
+from triphase.errors import ModelError, RunError
+from triphase.models.chain import base_of, chain_of, is_adapter, is_same, told_of
+from triphase.models.files import ADAPTER_CONFIG, CONFIG, read_object
+from triphase.models.opening import open_tokenizer
+from triphase.models.places import directory_of, fetched
+from triphase.records.files import fingerprint
+from triphase.settings.loading import RUN_CONFIG
+from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import REWARD, SFT, Taken
+from triphase.training.artifacts import place_of as place_of_artifact
+from triphase.training.sealed import MANIFEST, find_damage
+
+_SCORE_HEAD = "score_head.safetensors"
+_WHAT = {SFT: "an SFT policy", REWARD: "a reward model"}
+
+
+def taken_artifacts(settings: RunSettings) -> dict[str, Taken | None]:
+    """What stands in the place of each phase that may be taken from elsewhere; None for what is not.
+
+    Raises:
+        ModelError, RunError: it is not there, damaged, or of another kind, base, tokenizer or size.
+    """
+    found: dict[str, Taken | None] = {SFT: None, REWARD: None}
+    for phase, origin in ((SFT, settings.sft.taken_from), (REWARD, settings.reward.taken_from)):
+        if origin is not None:
+            with told_of(f"{phase}.from"):
+                place = _place(phase, origin)
+                _require_kind(phase, place)
+                _require_base(settings, phase, place, found[SFT])
+                _require_sizes(settings, phase, place)
+                _require_tokenizer(settings, phase, place)
+            found[phase] = Taken(origin, str(place.resolve()), fingerprint(place / MANIFEST))
+    return found
+
+
+def _place(phase: str, origin: str) -> Path:
+    """The directory, whole."""
+    directory = directory_of(origin) or fetched(origin)
+    if (directory / RUN_CONFIG).is_file():
+        run, directory = directory, place_of_artifact(directory, phase)
+        if not directory.is_dir():
+            raise RunError(f"{phase}.from: {run} has not finished {phase}; give `triphase {phase} {run}` first")
+    damage = find_damage(directory)
+    if damage is not None:
+        own = "" if phase == REWARD else "; an adapter of one's own is model.adapter, a model of one's own model.name"
+        raise RunError(f"{phase}.from: {directory} is not as a phase left it: {damage}{own}")
+    return directory
+
+
+def _require_kind(phase: str, place: Path) -> None:
+    config = read_object(place / ADAPTER_CONFIG) if is_adapter(place) else {}
+    scores = (place / _SCORE_HEAD).is_file() and config.get("task_type") == "SEQ_CLS"
+    writes = (is_adapter(place) and not scores) or (place / CONFIG).is_file()
+    if not (scores if phase == REWARD else writes):
+        raise RunError(f"{phase}.from: {place} holds {_WHAT[SFT if writes else REWARD]}, and not {_WHAT[phase]}")
+
+
+def _require_base(settings: RunSettings, phase: str, place: Path, sft: Taken | None) -> None:
+    """The adapter must stand on the base that this run has then."""
+    if not is_adapter(place):
+        return  # a whole model is the base
+    named = base_of(place, scores=phase == REWARD)
+    model = settings.model
+    ours = [model.adapter or model.name]
+    if model.adapter is None:
+        ours += [place_of(model.name), public_name(model.name)[0]]
+    if phase == REWARD and settings.sft_method == "full":
+        ours = ["what sft.method: full trains here"]
+    elif phase == REWARD and sft is not None and not is_adapter(Path(sft.place)):
+        ours = [sft.place]
+    theirs = (named, place_of(named, place))
+    if not any(is_same(one, other) for one in theirs for other in ours):
+        raise ModelError(
+            f"model.name: {place} was trained on {theirs[1]}, and the base here is {ours[0]}; name that model, or "
+            f"leave {phase}.from out"
+        )
+
+
+def _require_sizes(settings: RunSettings, phase: str, place: Path) -> None:
+    """Its rank, scale and layers must be those of `adapters`: the roles share them."""
+    if not is_adapter(place):
+        return
+    config, ours = read_object(place / ADAPTER_CONFIG), settings.adapters
+    layers = config.get("layers_to_transform") or []
+    every = bool(layers) and min(layers) == 0
+    pairs: list[tuple[str, Any, Any]] = [
+        ("rank", config.get("r"), ours.rank),
+        ("alpha", config.get("lora_alpha"), ours.alpha),
+    ]
+    if (ours.layers == "all") != every and len(layers) != ours.layers:
+        pairs.append(("layers", "all" if every else len(layers), ours.layers))
+    elif ours.layers != "all" and len(layers) != ours.layers:
+        pairs.append(("layers", len(layers), ours.layers))
+    if ours.targets != "all-linear" and set(ours.targets) != set(config.get("target_modules") or []):
+        pairs.append(("targets", sorted(config.get("target_modules") or []), list(ours.targets)))
+    for name, theirs, here in pairs:
+        if theirs != here:
+            raise ModelError(
+                f"model.name: {place} was trained with adapters.{name} {theirs}, and here it is {here}; set "
+                f"adapters.{name}: {theirs}"
+            )
+
+
+def _require_tokenizer(settings: RunSettings, phase: str, place: Path) -> None:
+    if importlib.util.find_spec("transformers") is None:
+        return
+    chain = chain_of(settings.model, place_of, weights=False)
+    theirs, ours = (open_tokenizer(at, settings.model).get_vocab() for at in (str(place), chain.tokenizer))
+    if theirs != ours:
+        raise ModelError(
+            f"model.name: the tokenizer of {place} has {len(theirs)} tokens, and that of {chain.tokenizer} has "
+            f"{len(ours)}, or others; name the model that it was trained with, or leave {phase}.from out"
+        )

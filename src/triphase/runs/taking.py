@@ -1,0 +1,39 @@
+"""What a run takes from elsewhere stands in the place of its own phases, by reference."""
+
+import logging
+from pathlib import Path
+
+from triphase.datacheck.taken import taken_artifacts
+from triphase.errors import RunError
+from triphase.runs.session import Run
+from triphase.training.artifacts import REWARD, Taken, has_trained, note_taken, taken_of
+
+_VERDICT = "verdict.json"
+_log = logging.getLogger(__name__)
+
+
+def take_artifacts(run: Run) -> None:
+    """Note what `sft.from` and `reward.from` name, and that it is as it was when it was noted first.
+
+    Raises:
+        TriphaseError: it cannot be taken, has changed, or the run has its own.
+    """
+    for phase, taken in taken_artifacts(run.settings).items():
+        before = taken_of(run.path, phase)
+        if taken is not None:
+            if before is not None and before.origin == taken.origin and before.manifest != taken.manifest:
+                raise RunError(
+                    f"{phase}.from: {taken.place} is not what this run began with (it was made again); restore it, or "
+                    "begin under another name (--name)"
+                )
+            if has_trained(run.path, phase):
+                raise RunError(f"{phase}.from: {run.path} has trained {phase} itself; leave {phase}.from out")
+            if phase == REWARD:
+                _note_doubt(taken)
+        note_taken(run.path, phase, taken)
+
+
+def _note_doubt(taken: Taken) -> None:
+    verdict = Path(taken.place).parent / _VERDICT
+    if verdict.is_file():
+        _log.warning("reward.from: %s was not shown to be better than chance (%s)", taken.place, verdict)
