@@ -114,9 +114,10 @@ def own_adapter(named: str, model: str, place: str, place_of: PlaceOf) -> Path:
 def is_same(one: str, other: str) -> bool:
     """Whether two names of models mean one: a copy on this machine has the last name of its hub id."""
     first, second = (Path(name).expanduser() for name in (one, other))
-    if first.is_dir() and second.is_dir():
-        return first.resolve() == second.resolve()
-    return first.name.lower() == second.name.lower() and (one == other or first.name != "final")
+    if one == other or not (first.is_dir() and second.is_dir()):
+        published = any(len(path.parts) <= 2 and not path.is_absolute() for path in (first, second))
+        return one == other or (published and first.name.lower() == second.name.lower())
+    return first.resolve() == second.resolve()
 
 
 @contextmanager
