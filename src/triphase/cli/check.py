@@ -37,11 +37,12 @@ def check(
     """Read the configuration and every record of its data, before any model is loaded."""
     settings = settings_of(config, overrides)
     count, judge = token_count(settings), Judge(settings, deferred.check_model)
+    names = judge.control_names
     if quarantine is None:
-        survey = survey_data(settings, count, examine=judge.problem)
+        survey = survey_data(settings, count, examine=judge.problem, control=names)
     else:
         with atomic_file(quarantine) as file:
-            survey = survey_data(settings, count, Quarantine(file).refuse, judge.problem)
+            survey = survey_data(settings, count, Quarantine(file).refuse, judge.problem, names)
     console = Console(soft_wrap=True, highlight=False)
     print_survey(console, survey, "tokens" if count is not None else "tokens, taken as characters / 4")
     for note in [*_notes(settings, survey), *tokenizer_notes(settings)]:
@@ -90,6 +91,14 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
             yield (
                 f"{source.name}: {source.lengths.too_long} records pass model.max_length = {settings.model.max_length} "
                 "(template counted); training would refuse them, nothing is cut"
+            )
+        if source.controls:
+            counts = ", ".join(f"{column} {count}" for column, count in source.controls.items())
+            allowed = settings.model.texts_write_control_tokens
+            yield f"{source.name}: records whose texts hold a control token ({source.written}): {counts}; " + (
+                "the texts write it (model.texts_write_control_tokens: true)"
+                if allowed
+                else "such names are read as plain letters"
             )
         if source.near_empty:
             yield f"{source.name}: {source.near_empty} records have a response of one or two characters"

@@ -1,6 +1,7 @@
 """What `check` concludes: the questions that a run asks before its first step, of the same settings and records."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from triphase.datacheck.tokenizer_checks import open_template
 from triphase.errors import DataError, TriphaseError
 from triphase.records.reading import Located
 from triphase.settings.schema import RunSettings
+from triphase.tokens.controls import control_names
 
 EXACT_BYTES = 8 << 20
 """Files that are larger together are not encoded record by record: that would take longer than reading them."""
@@ -38,6 +40,11 @@ class Judge:
                 self._examiner = Examiner(open_template(settings.model), settings, exact=self.exact)
             except TriphaseError as error:
                 self._refusal = error  # told at the end: what is wrong with records is told first
+
+    @property
+    def control_names(self) -> re.Pattern[str] | None:
+        """What finds the name of a control token in a text; None where the tokenizer cannot be opened."""
+        return None if self._examiner is None else control_names(self._examiner.template.tokenizer)
 
     def problem(self, role: str, item: Located[Any]) -> DataError | None:
         """Why a record cannot be used; None where it can, or where the tokenizer cannot be opened."""

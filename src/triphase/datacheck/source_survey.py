@@ -3,6 +3,7 @@
 In memory stay eight bytes for each record and prompt (its hash), so that files larger than memory can be surveyed.
 """
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ SHOWN = 10
 NEAR_EMPTY = 3
 """A response of fewer characters is near-empty: worth a look, no error."""
 _HERE = Path()
+_ANSWERS = ("response", "chosen", "rejected")
 _WORD = (1 << 64) - 1
 Refused = Callable[["SourceSurvey", DataError], None]
 Examine = Callable[[str, Located[Any]], DataError | None]
@@ -34,7 +36,8 @@ class SourceSurvey:
     """What one source holds.
 
     ``refused`` counts the records that cannot be used, ``errors`` are the first of them; ``failure`` says why the file
-    could not be read to its end. ``columns`` counts the records in which a column that is not read holds something.
+    could not be read to its end. ``columns`` counts the records in which a column that is not read holds something;
+    ``controls`` those of which a column holds what ``control`` finds, a control token's name; ``written`` is the first.
     """
 
     role: str
@@ -48,6 +51,9 @@ class SourceSurvey:
     failure: str = ""
     kinds: Counter[str] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)
+    control: re.Pattern[str] | None = None
+    controls: Counter[str] = field(default_factory=Counter)
+    written: str = ""
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -152,12 +158,25 @@ def _count(
 
 
 def _measure(survey: SourceSurvey, record: Demonstration | Prompt | Comparison) -> None:
+    if survey.control is not None:
+        _find_controls(survey, survey.control, record)
     if isinstance(record, Prompt):
         survey.lengths.add(record.messages, ())
     elif isinstance(record, Comparison):
         survey.lengths.add(record.prompt.messages, (record.chosen, record.rejected))
     else:
         survey.lengths.add(record.prompt.messages, (record.response,))
+
+
+def _find_controls(survey: SourceSurvey, control: re.Pattern[str], record: Demonstration | Prompt | Comparison) -> None:
+    prompt = record if isinstance(record, Prompt) else record.prompt
+    texts = {"prompt": "\n".join(message.content for message in prompt.messages)}
+    texts |= {name: getattr(record, name) for name in _ANSWERS if hasattr(record, name)}
+    for column, text in texts.items():
+        found = control.search(text)
+        if found is not None:
+            survey.controls[column] += 1
+            survey.written = survey.written or found[0]
 
 
 def _hash(*parts: str) -> int:

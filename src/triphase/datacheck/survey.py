@@ -1,5 +1,6 @@
 """What all sources of a run hold together: leaks between splits, contradictions, ids that stand for two prompts."""
 
+import re
 from array import array
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ def survey_data(
     count: TokenCount | None = None,
     refused: Refused = SourceSurvey.refuse,
     examine: Examine | None = None,
+    control: re.Pattern[str] | None = None,
 ) -> DataSurvey:
     """Read every record that the settings name; those that cannot be used are counted, not raised.
 
@@ -43,6 +45,7 @@ def survey_data(
         count: the tokens of texts, where a tokenizer is at hand; characters are shown otherwise.
         refused: what is done with the error of a record that cannot be used.
         examine: who says whether the model can take a record, where its tokenizer is at hand.
+        control: what finds the name of a control token in a text, where its tokenizer is at hand.
     """
     share, limit = settings.data.heldout_share, settings.model.max_length
     trained, heldout, compared, named = array("Q"), array("Q"), array("Q"), array("Q")
@@ -51,7 +54,7 @@ def survey_data(
         for source in getattr(settings.data, role):
 
             def blank(role: str = role, path: str = source.path) -> SourceSurvey:
-                return SourceSurvey(role, path, Lengths(limit, count))
+                return SourceSurvey(role, path, Lengths(limit, count), control=control)
 
             found = survey_in_parts(blank, source, share, refused, examine)
             survey, seen = found or survey_source(blank(), source, share, refused, examine)

@@ -81,5 +81,7 @@ def _add(whole: SourceSurvey, part: SourceSurvey) -> None:
     whole.near_empty += part.near_empty
     whole.kinds.update(part.kinds)
     whole.columns.update(part.columns)
+    whole.controls.update(part.controls)
+    whole.written = whole.written or part.written
     whole.lengths.too_long += part.lengths.too_long
     whole.lengths.sampled += part.lengths.sampled

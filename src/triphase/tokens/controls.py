@@ -12,6 +12,19 @@ _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _log = logging.getLogger(__name__)
 
 
+def control_names(tokenizer: Any) -> re.Pattern[str]:
+    """What finds the name of a control token in a text, the longest first."""
+    longest_first = sorted(_names_of(tokenizer), key=lambda name: (-len(name), name))
+    return re.compile("|".join(re.escape(name) for name in longest_first) or "(?!)")
+
+
+def _names_of(tokenizer: Any) -> set[str]:
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names = {token for token in {*added, *map(str, tokenizer.all_special_tokens)} if token.strip()}
+    # Any word that a tokenizer does not know becomes the unknown token, so writing it out does no more.
+    return names - {str(tokenizer.unk_token)}
+
+
 class ControlTokens:
     """The special tokens of a tokenizer, and how texts that hold their names become ids without them.
 
@@ -20,13 +33,8 @@ class ControlTokens:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        names = {token for token in {*added, *map(str, tokenizer.all_special_tokens)} if token.strip()}
-        # Any word that a tokenizer does not know becomes the unknown token, so writing it out does no more.
-        names -= {str(tokenizer.unk_token)}
-        self._ids = {int(tokenizer.convert_tokens_to_ids(name)) for name in names}
-        longest_first = "|".join(re.escape(name) for name in sorted(names, key=lambda name: (-len(name), name)))
-        self._names = re.compile(longest_first or "(?!)")
+        self._ids = {int(tokenizer.convert_tokens_to_ids(name)) for name in _names_of(tokenizer)}
+        self._names = control_names(tokenizer)
         self._marked = re.compile(f"{_OPEN}({self._names.pattern}){_CLOSE}|[{_OPEN}{_CLOSE}]")
         self._newline = self._plain("\n")
         self._told = False
