@@ -124,9 +124,10 @@ def test_forecast_and_pace_are_never_negative(store: Store) -> None:
 
 def test_a_session_that_was_ended_stays_ended(store: Store) -> None:
     with store.transaction() as connection:
-        accounts.add_account(connection, "ann", "labeler", accounts.hashed("a long password"), now=NOW, by="test")
-        token = sessions.start(connection, "ann", now=NOW)
-        again = sessions.start(connection, "ann", now=NOW)
+        hashed = accounts.hashed("a long password")
+        accounts.add_account(connection, "ann", "labeler", hashed, now=NOW, by="test")
+        token = sessions.start(connection, "ann", hashed, now=NOW)
+        again = sessions.start(connection, "ann", hashed, now=NOW)
         assert sessions.find(connection, token, NOW) and sessions.find(connection, again, NOW)
         sessions.end(connection, sessions.digest(token))
         accounts.set_password(connection, "ann", accounts.hashed("another password"), now=NOW, by="test")

@@ -50,3 +50,30 @@ def test_an_odd_path_is_one_line(
             [line] = [line for line in error.splitlines() if line.startswith("error: ")]
             assert message in line
             assert "Traceback" not in error
+
+
+COMMANDS = (
+    ["report"], ["run"], ["check"], ["plan"], ["export", "--to", "new"], ["label", "stats"], ["label", "users", "list"],
+    ["label", "serve"], ["label", "score"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("name", ["a" * 300, "pipe", "/dev/zero", "loop", "a\0b", "~nosuchuser/x"], ids=lambda n: n[:9])
+def test_an_odd_path_on_the_command_line_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("loop").symlink_to("loop")
+    assert main([*command, name]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+
+
+def test_a_name_that_is_too_long_for_an_export_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "nowhere", "--to", "a" * 300]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

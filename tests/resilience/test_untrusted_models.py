@@ -239,7 +239,9 @@ def test_a_template_that_takes_for_ever_or_all_memory_in_one_operation_is_ended(
     made = tokenizer(template)
     render(tokenizer("{{ 2 ** 3 }}"), HELLO, open_turn=True)  # the process runs
     begin = time.monotonic()
-    with pytest.raises(ModelError, match=r"did not end within 1 s|Memory|Overflow|Recursion|too large") as told:
+    with pytest.raises(
+        ModelError, match=r"did not end within 1 s|Memory|Overflow|Recursion|too large|too many"
+    ) as told:
         render(made, [*HELLO, *HELLO], open_turn=True, seconds=1)
     assert time.monotonic() - begin < 5 and "\n" not in str(told.value)
     assert render(tokenizer("{{ 2 ** 3 }}"), HELLO, open_turn=True) == "8"  # and runs again
@@ -329,3 +331,21 @@ def test_a_prompt_that_the_template_refuses_is_one_line() -> None:
     )
     with pytest.raises(ModelError, match="refuses a conversation of system, user: no system"):
         made.prompt_ids([Message("system", "x"), Message("user", "y")])
+
+
+DEEP = {
+    "sums": "{{ " + " + ".join(["'a'"] * 5000) + " }}",
+    "attributes": "{{ messages" + ".a" * 5000 + " }}",
+    "filters": "{{ 'a'" + "|trim" * 5000 + " }}",
+    "alternatives": "{{ " + " or ".join(["0"] * 5000) + " }}",
+    "a break outside of a loop": "{% break %}",
+    "an encoding that is none": "{{ 'x'.encode('nosuch') }}",
+}
+
+
+@pytest.mark.parametrize("template", DEEP.values(), ids=DEEP.keys())
+def test_a_template_that_raises_what_nobody_thought_of_is_one_line(template: str) -> None:
+    try:
+        render(tokenizer(template), HELLO, open_turn=True, seconds=20)
+    except ModelError as error:
+        assert " fails (" in str(error) and "\n" not in str(error)

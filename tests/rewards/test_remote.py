@@ -62,3 +62,14 @@ def test_what_is_no_score_is_nan_or_infinite() -> None:
 def test_an_answer_of_another_shape_is_told(body: Any, problem: str) -> None:
     with pytest.raises(ServerError, match=rf"ppo.scorer.address: http\S+/score .*{problem}"):
         scores(body)
+
+
+@pytest.mark.parametrize("name", ["t0ken_of_mine_77", "x_ken_of_mi", "77_enim_fo", b"t0ken_of_mine_77".hex()[:39]])
+def test_a_part_is_not_called_after_the_token(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("SCORER_PASS", "T0ken_of_mine_77")
+    name = name if name[0].isalpha() else f"a{name}"
+    for values in ([1.0, 2.0, 3.0], [1.0], "x"):
+        body = {"scores": [1.0, 2.0, 3.0], "parts": {name: values}}
+        with pytest.raises(ServerError, match="a part whose name holds the token") as caught:
+            scores(body, token_variable="SCORER_PASS")
+        assert name not in str(caught.value)

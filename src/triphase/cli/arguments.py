@@ -1,5 +1,6 @@
 """Arguments that several verbs take: a configuration, settings laid over it, a run, a checkpoint."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,6 @@ def require_run(path: Path) -> Path:
     Raises:
         RunError: it is none.
     """
-    if not (path / RUN_CONFIG).is_file():
+    if not os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
         raise RunError(f"{path}: is not the directory of a run (no {RUN_CONFIG} in it); runs stand in runs/NAME")
     return path

@@ -1,5 +1,6 @@
 """A run's policy as an ordinary checkpoint."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ def export(
 ) -> None:
     """Merge a run's policy into an ordinary checkpoint."""
     require_run(run)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+    if os.path.exists(to) and (not to.is_dir() or any(to.iterdir())):  # False for a name that is too long
         raise RunError(f"{to}: exists already; name a new directory with --to")
     deferred.merge_policy(run, to, checkpoint)
     print(to)

@@ -5,6 +5,7 @@
 
 import asyncio
 import hashlib
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from triphase.labeling.simulation.simulated import Gold, SimulatedLabelers
 from triphase.labeling.web import serving
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
-from triphase.labeling.work import accounts, invitations, item_plan
+from triphase.labeling.work import accounts, item_plan
 from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.visible import visible
 from triphase.settings.loading import load_settings
@@ -92,10 +93,8 @@ def serve(
 def first_lead_link(store: Store, address: str) -> str | None:
     """An invitation for the first lead, which voids the one before; None where there is a lead."""
     with store.transaction() as connection:
-        people = accounts.accounts(connection)
-        if any(one.role == "lead" and one.can_sign_in for one in people):
-            return None
-        return f"{address}/invitation/{invitations.invite(connection, 'lead', now=time.time(), by=OPERATOR)}"
+        token = accounts.first_lead(connection, now=time.time())
+    return None if token is None else f"{address}/invitation/{token}"
 
 
 def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float = 0.2) -> None:
@@ -214,8 +213,12 @@ def opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
 
 def has_store(run_or_store: str) -> bool:
     """Whether there is a store; of a database elsewhere that is not known before it is asked."""
+    return "://" in run_or_store or os.path.isfile(_file_of(run_or_store))
+
+
+def _file_of(run_or_store: str) -> Path:
     path = Path(run_or_store)
-    return "://" in run_or_store or (path / "labels.sqlite" if path.is_dir() else path).is_file()
+    return path / "labels.sqlite" if os.path.isdir(path) else path  # isdir: False for a name that is too long
 
 
 def require_store(run_or_store: str, create: bool | None = None) -> None:
@@ -226,19 +229,18 @@ def require_store(run_or_store: str, create: bool | None = None) -> None:
     """
     if create or has_store(run_or_store):
         return
-    path = Path(run_or_store)
-    file = path / "labels.sqlite" if path.is_dir() else path
     remedy = "check the path, import something first (triphase label import)"
     raise TriphaseError(
-        f"{file}: there is no store; {remedy}" + (", or give --create to begin one" if create is not None else "")
+        f"{_file_of(run_or_store)}: there is no store; {remedy}"
+        + (", or give --create to begin one" if create is not None else "")
     )
 
 
 def settings_of_store(run_or_store: str) -> tuple[LabelingSettings, int]:
     """The labeling settings and the seed of a run; the defaults for a store that stands alone."""
     config = Path(run_or_store)
-    config = config if config.is_dir() else config.parent
-    if "://" in run_or_store or not (config / "config.yaml").is_file():
+    config = config if os.path.isdir(config) else config.parent
+    if "://" in run_or_store or not os.path.isfile(config / "config.yaml"):
         return LabelingSettings(), 0
 
     settings = load_settings(config)

@@ -1,5 +1,6 @@
 """``label sample``: responses of any model to the prompts in a store, for people to rank beside the others."""
 
+import os
 import time
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def sample(
 
 def name_of(model: str) -> str:
     """What distinguishes a model: two policies of one run are both called `final` by their directories."""
-    place = Path(model).resolve() if Path(model).is_dir() else Path(model)
+    place = Path(model).resolve() if os.path.isdir(model) else Path(model)
     if not is_place(place):
         return place.name.removeprefix("embedded:")
     run = place.parents[2 if place.parent.parent.name == "arms" else 1]

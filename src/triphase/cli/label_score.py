@@ -3,6 +3,7 @@
 The labeling application never imports torch; so the scores are computed here, kept in the store, and read from there.
 """
 
+import os
 import time
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
         again: score also what has a score by the same run.
     """
     wanted = list(reward_runs) or [Path(run_or_store)]
-    if not reward_runs and not Path(run_or_store).is_dir():
+    if not reward_runs and not os.path.isdir(run_or_store):
         raise RunError(f"{run_or_store}: is no run; name those whose reward models score: label score STORE RUN")
     for path in wanted:
         if not has_left(require_run(path), REWARD):

@@ -13,7 +13,7 @@ from typing import Any
 
 from triphase import __version__
 from triphase.errors import ServerError
-from triphase.rollouts.redaction import shown
+from triphase.rollouts.redaction import shown, without_parts
 from triphase.settings.services import ServiceSettings
 
 try:
@@ -113,6 +113,10 @@ class JsonClient:
     def shown(self, text: str, most: int = 200) -> str:
         """What the server said, in quotes, cut, and without the token or parts of it."""
         return shown(text, self._token, most)
+
+    def holds_token(self, text: str) -> bool:
+        """Whether a text of the server's holds the token, a piece of it, or an encoding of one."""
+        return without_parts(text, self._token) != text
 
     def _quoted(self, body: bytes) -> str:
         return self.shown(body[:_READ_OF].decode(errors="replace"))

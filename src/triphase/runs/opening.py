@@ -1,5 +1,6 @@
 """A finished run, opened for reading: its newest policy on its base."""
 
+import os
 from pathlib import Path
 
 from triphase.datacheck.opening import place_of
@@ -54,7 +55,7 @@ def open_any(model: str, checkpoint: int | None = None) -> tuple[SharedModel, st
     Raises:
         RunError: a checkpoint is named, and there is none or this is no run.
     """
-    if (Path(model) / "config.yaml").is_file():
+    if os.path.isfile(Path(model, "config.yaml")):  # False for a name that is too long
         shared, adapter, settings = open_policy(Path(model), checkpoint)
         return shared, adapter, settings.model.max_length
     if checkpoint is not None:

@@ -37,7 +37,7 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
     Relative paths of data files, and of a model directory, are taken from the directory of the file. ``path`` may be a
     run directory: then its own settings are meant, with its present place and name.
     """
-    if (path / RUN_CONFIG).is_file():
+    if os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
         if not re.fullmatch(RUN_NAME, (here := Path(os.path.abspath(path))).name):
             raise SettingsError(f"{path}: the name of a run's directory has letters, digits and . _ -; rename it")
         overrides = {"output": as_scalar(str(here.parent)), "name": as_scalar(here.name), **(overrides or {})}

@@ -6,6 +6,7 @@ mean another.
 """
 
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,17 @@ _DEEPEST = 20
 def read_source(path: Path) -> SettingsSource:
     """The values and line numbers of a settings file."""
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise SettingsError(f"{path}: is a pipe or a device; write the settings to a file (.yaml)")
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
     except IsADirectoryError:
         raise SettingsError(f"{path}: is a directory; name a settings file (.yaml)") from None
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}); name a settings file (.yaml)") from None
+    except (OSError, ValueError) as error:  # ValueError: what is no name of a file
+        raise SettingsError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', error)}); name a settings file (.yaml)"
+        ) from None
     return parse_source(text, str(path))
 
 

@@ -1,5 +1,6 @@
 """Opening the store, and its transactions: SQLite in WAL mode by default, PostgreSQL by URL."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,9 +107,9 @@ def _url(url_or_path: str | Path) -> URL:
     given = str(url_or_path)
     if "://" not in given:
         path = Path(given)
-        if path.is_dir():
+        if os.path.isdir(path):  # False for a name that is too long
             path = path / FILE_NAME
-        if not path.parent.is_dir():
+        if not os.path.isdir(path.parent):
             raise StoreError(f"{path}: the directory {path.parent} does not exist; make it, or check the path")
         return URL.create("sqlite", database=str(path.absolute()))
     try:

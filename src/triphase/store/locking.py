@@ -12,6 +12,8 @@ class Lock(IntEnum):
     SIGN_IN = 7421994
     LEADS = 7421995
     DECISIONS = 7421996
+    ITEMS = 7421997
+    COOKIE_KEY = 7421998
 
 
 def one_at_a_time(connection: Connection, lock: Lock) -> None:

@@ -23,13 +23,19 @@ def needs_no_guard(template: str) -> bool:
     No loop stands in another, none goes over anything but the messages, and what is assigned holds at most one thing
     that was assigned before: so nothing doubles.
     """
-    from jinja2 import Environment, nodes
+    from jinja2 import Environment
     from jinja2.exceptions import TemplateError
 
     try:
         tree = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False).parse(template)  # noqa: S701 - never run
-    except (TemplateError, RecursionError, ValueError):
+        return _is_plain(tree)
+    except (TemplateError, RecursionError, ValueError):  # deeper than anything is walked through
         return False
+
+
+def _is_plain(tree: Any) -> bool:
+    from jinja2 import nodes
+
     allowed = (
         *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Const, nodes.Name, nodes.NSRef, nodes.Getattr),
         *(nodes.Getitem, nodes.Slice, nodes.If, nodes.For, nodes.Assign, nodes.And, nodes.Or, nodes.Not, nodes.Compare),

@@ -4,10 +4,11 @@ import asyncio
 import logging
 import resource
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -158,3 +159,42 @@ def test_people_work_beside_half_open_connections(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_people_work_beside_five_hundred_half_open_connections(tmp_path: Path) -> None:
     assert under_half_open(tmp_path, 2000, 64, 50, 0.5, 500) < 0.15
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[int]:
+    """The port of a page with TLS, whose process may have 128 descriptors."""
+    certificate, key, port = tmp_path / "certificate", tmp_path / "key", free_port()
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    words = [sys.executable, "-m", "triphase", "label", "serve", str(tmp_path / "labels.sqlite"), "--create"]
+    words += ["--port", str(port), "--certificate", str(certificate), "--key", str(key)]
+    with subprocess.Popen(["sh", "-c", 'ulimit -n 128; exec "$@"', "sh", *words], stdout=subprocess.DEVNULL) as server:
+        try:
+            end = time.monotonic() + 60
+            while not answers(port) and time.monotonic() < end:
+                time.sleep(0.2)
+            yield port
+        finally:
+            server.terminate()
+
+
+def answers(port: int, seconds: float = 10.0) -> bool:
+    try:
+        # not verified: the certificate is the test's own
+        return httpx.get(f"https://127.0.0.1:{port}/sign-in", verify=False, timeout=seconds).status_code == 200  # noqa: S501
+    except httpx.HTTPError:
+        return False
+
+
+def test_half_a_handshake_holds_no_place(secured: int) -> None:
+    with ExitStack() as stack:
+        for number in range(200):
+            opened = stack.enter_context(socket.create_connection(("127.0.0.1", secured), timeout=20))
+            with suppress(OSError):
+                opened.sendall(b"\x16\x03\x01\x02\x00\x01"[: number % 7])
+        assert answers(secured, 20)
+        assert answers(secured)

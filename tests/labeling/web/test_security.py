@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 from tests.labeling.crowd import PASSWORD, PLAIN, Clock, client, fill, people, served, signed_in
 
-from triphase.labeling.web import api, guard, lead, lead_prompts, pages
+from triphase.labeling.web import api, guard, lead, lead_prompts, pages, sessions
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
 from triphase.labeling.web.markdown import markdown
@@ -444,3 +444,41 @@ def test_links_begin_with_the_address_that_the_server_was_given(store: Store, cl
     page = signed_in(app, "lea").post("/lead/invitations", data={"role": "labeler"})
     assert 'value="https://label.example/invitation/' in page.text
     app.state.context.close()
+
+
+@pytest.mark.parametrize("what", ["new password", "withdrawn"])
+def test_an_account_that_changes_while_its_password_is_compared_gets_no_session(
+    app: FastAPI, store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    real = sessions.fits
+    new = accounts.hashed("another password")
+
+    def slowly(known: str | None, password: str) -> bool:
+        with store.transaction() as connection:
+            if what == "withdrawn":
+                labeler_status.set_status(connection, "ann", "withdrawn", now=1.0, by="lea")
+            else:
+                accounts.set_password(connection, "ann", new, now=1.0, by="lea")
+        return real(known, password)
+
+    monkeypatch.setattr(sessions, "fits", slowly)
+    answer = client(app).post("/sign-in", data={"name": "ann", "password": PASSWORD})
+    assert answer.status_code == 403 and "set-cookie" not in answer.headers
+
+
+def test_a_lead_who_is_paused_has_no_rights_of_a_lead(app: FastAPI, store: Store) -> None:
+    people(store, "lou", role="lead")
+    with store.transaction() as connection:
+        labeler_status.set_status(connection, "lou", "paused", now=1.0, by="lea")
+    browser = client(app)
+    assert browser.post("/sign-in", data={"name": "lou", "password": PASSWORD}).status_code == 303
+    answer = browser.get("/lead/labelers")
+    assert answer.status_code == 403 and "You are paused" in answer.text
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\0", "\0" * 80])
+def test_a_name_that_no_store_keeps_is_refused(app: FastAPI, name: str) -> None:
+    assert client(app).post("/sign-in", data={"name": name, "password": PASSWORD}).status_code in (403, 422)
+    lea = signed_in(app, "lea")
+    assert lea.get("/lead/audit", params={"who": name}).status_code in (200, 422)
+    assert lea.post("/lead/labelers/a%00b/status", data={"status": "paused"}).status_code == 422

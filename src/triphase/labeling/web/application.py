@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
@@ -50,6 +50,8 @@ def create_application(
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(TriphaseError, _known_error)
     app.add_exception_handler(IntegrityError, _collision)
+    app.add_exception_handler(DataError, _unkept)
+    app.add_exception_handler(UnicodeEncodeError, _unkept)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteHTTPException, _http_error)
     return app
@@ -74,6 +76,10 @@ async def _known_error(request: Request, error: Exception) -> Response:
 
 async def _collision(request: Request, _error: Exception) -> Response:
     return _say(request, 409, "Someone else changed the same thing at the same moment. Try again.")
+
+
+async def _unkept(request: Request, _error: Exception) -> Response:
+    return _say(request, 422, "That holds a character or number that cannot be kept. Remove it and try again.")
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

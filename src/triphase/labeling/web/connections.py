@@ -3,13 +3,16 @@
 uvicorn closes idle connections between two requests only. A client that sends half a request keeps its connection for
 ever, and a few hundred of those use up the file descriptors, after which nobody gets in. Here a request must be whole
 within ``REQUEST_SECONDS`` and its answer taken within ``ANSWER_SECONDS``; where all places are taken, the oldest
-connection without a whole request makes room for the new one.
+connection without a whole request makes room for the new one. The TLS handshake is a part of the request: asyncio tells
+a protocol of a connection only once its handshake has ended, so here the protocol begins it.
 """
 
 import asyncio
 import logging
 import resource
+import ssl
 import time
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -73,17 +76,42 @@ class BoundedProtocol(H11Protocol):
 
     most = MOST_CONNECTIONS
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, tls: ssl.SSLContext | None = None, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._tls = tls
+        self._handshake: asyncio.Task[None] | None = None
+        self._early: list[bytes] | None = None if tls is None else []  # what comes before this side hears of its end
         self.since = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
-        super().connection_made(transport)
+        if self._tls is None:
+            super().connection_made(transport)
+        else:
+            transport.pause_reading()  # what comes is for the handshake
+            self.transport = transport
+            self.connections.add(self)
+            self._handshake = self.loop.create_task(self._begin_tls(transport, self._tls))
         if len(self.connections) > self.most:
             self._make_room()
         self._begin(REQUEST_SECONDS)
+
+    async def _begin_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        secured = None
+        with suppress(OSError):  # what ssl finds wrong is one, and so is a client that leaves
+            secured = await self.loop.start_tls(
+                transport, self, context, server_side=True, ssl_handshake_timeout=REQUEST_SECONDS
+            )
+        if secured is None or secured.is_closing():
+            transport.abort()
+            self._end_timer()
+            self.connections.discard(self)
+            return
+        super().connection_made(secured)
+        early, self._early = self._early or [], None
+        for data in early:
+            self.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client, or this side, closed the connection."""
@@ -92,6 +120,9 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A part of a request came."""
+        if self._early is not None:
+            self._early.append(data)
+            return
         super().data_received(data)
         if self.cycle is not None and not self.waits and not self.cycle.response_complete:
             self._begin(ANSWER_SECONDS)

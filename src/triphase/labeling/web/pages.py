@@ -57,10 +57,10 @@ async def sign_in(request: Request, name: Name, password: Password) -> Response:
         right = await context.slow(lambda: sessions.fits(known, password))
         if right:
             await context.write(lambda connection: sessions.succeeded(connection, number))
-    if not right:
+    if not right or known is None:
         problem = "Name and password do not belong together. Ask the lead for a new link if you forgot yours."
         return page(request, "sign-in.html", {"problem": problem, "name": name}, 403)
-    return await _begin(request, context, name)
+    return await _begin(request, context, name, known)
 
 
 @router.post("/sign-out")
@@ -107,7 +107,7 @@ async def accept(request: Request, token: str, password: Password, again: Passwo
     except AccountError as error:
         values = {"role": role, "fixed": fixed, "name": name, "problem": str(error), "token": token}
         return page(request, "invitation.html", values, 422)
-    return await _begin(request, context, made)
+    return await _begin(request, context, made, hashed)
 
 
 @router.get("/rank")
@@ -128,9 +128,14 @@ async def rank(request: Request) -> Response:
     return page(request, "rank.html", values)
 
 
-async def _begin(request: Request, context: Context, name: str) -> Response:
+async def _begin(request: Request, context: Context, name: str, compared: str) -> Response:
     old = sessions.unsealed(request.cookies.get(COOKIE, ""), context.key)
-    token = await context.write(lambda connection: sessions.start(connection, name, now=context.now(), old_token=old))
+    try:
+        token = await context.write(
+            lambda connection: sessions.start(connection, name, compared, now=context.now(), old_token=old)
+        )
+    except AccountError as error:
+        return page(request, "sign-in.html", {"problem": str(error), "name": name}, 403)
     person = await context.read(lambda connection: accounts.account(connection, name))
     answer = RedirectResponse(home_of(person.role if person else "labeler"), status_code=303)
     answer.set_cookie(

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -78,11 +79,18 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
             raise SettingsError(f"--key {key} belongs to a certificate; give --certificate too")
         return
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+        tls_context(certificate, key)
     except OSError as error:  # what ssl itself finds wrong is an OSError too
         raise SettingsError(
             f"--certificate {certificate} with --key {key} cannot be used ({error.strerror or error}); give both as PEM"
         ) from error
+
+
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """How the page speaks TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 def run(
@@ -91,9 +99,11 @@ def run(
 ) -> None:  # fmt: skip
     """Serve until interrupted; what was acknowledged is in the store."""
     BoundedProtocol.most = places()
+    tls = None if certificate is None else tls_context(certificate, key)
     config = uvicorn.Config(
-        app, log_level="warning", ssl_certfile=certificate, ssl_keyfile=key, server_header=False, ws="none",
-        http=BoundedProtocol, proxy_headers=proxy, forwarded_allow_ips="127.0.0.1" if proxy else "",
+        app, log_level="warning", server_header=False, ws="none",
+        http=partial(BoundedProtocol, tls=tls),  # type: ignore[arg-type]  # it is only called
+        proxy_headers=proxy, forwarded_allow_ips="127.0.0.1" if proxy else "",
         timeout_graceful_shutdown=5,
     )  # fmt: skip
     quiet_logs()

@@ -37,6 +37,7 @@ class Session:
 
 def cookie_key(connection: Connection) -> str:
     """The secret that signs cookies; made when first asked for."""
+    one_at_a_time(connection, Lock.COOKIE_KEY)
     found: str | None = connection.execute(select(meta.c.value).where(meta.c.key == "cookie_key")).scalar()
     if found is None:
         found = secrets.token_urlsafe(32)
@@ -99,8 +100,18 @@ def fits(password_hash_: str | None, password: str) -> bool:
     return verify(password_hash_, password)
 
 
-def start(connection: Connection, name: str, *, now: float, old_token: str | None = None) -> str:
-    """Begin a session with a token of its own (an old one is ended, never taken over); return the token."""
+def start(connection: Connection, name: str, compared: str, *, now: float, old_token: str | None = None) -> str:
+    """Begin a session with a token of its own (an old one is ended, never taken over); return the token.
+
+    ``compared`` is the hash that the password was compared with: comparing takes a while, in which the account may
+    have got another password, or been withdrawn, and all its sessions been ended.
+
+    Raises:
+        AccountError: it has.
+    """
+    mine = (labelers.c.name == name, labelers.c.password_hash == compared, labelers.c.status != "withdrawn")
+    if connection.execute(select(labelers.c.name).where(*mine).with_for_update()).first() is None:
+        raise AccountError("this account has changed a moment ago; sign in again")
     if old_token is not None:
         end(connection, digest(old_token))
     token = secrets.token_urlsafe(32)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from triphase.labeling.work import audit, invitations
 from triphase.labeling.work.people import AccountError, check_name, check_role
+from triphase.store.locking import Lock, one_at_a_time
 from triphase.store.schema import labelers, sessions
 
 SHORTEST_PASSWORD = 10
@@ -33,6 +34,8 @@ def add_account(connection: Connection, name: str, role: str, password_hash: str
     """Make an account, or give a password to someone known only from imported rankings."""
     check_name(name)
     check_role(role)
+    if role == "lead":
+        one_at_a_time(connection, Lock.LEADS)  # a server that starts beside this would print a link for the first one
     before = connection.execute(select(labelers).where(labelers.c.name == name).with_for_update()).first()
     if before is not None and before.password_hash is not None:
         raise AccountError(f"the name {name!r} is taken; choose another one")
@@ -87,6 +90,7 @@ def accounts(connection: Connection) -> list[Account]:
 
 def accept(connection: Connection, token: str, name: str, password_hash: str, *, now: float) -> str:
     """Use an invitation: make its account (or set its password) and return the name."""
+    one_at_a_time(connection, Lock.LEADS)
     role, wanted = invitations.look_up(connection, token, now)
     name = wanted or check_name(name)
     invitations.use(connection, token, name, now=now)
@@ -96,6 +100,14 @@ def accept(connection: Connection, token: str, name: str, password_hash: str, *,
     else:
         add_account(connection, name, role, password_hash, now=now, by=name)
     return name
+
+
+def first_lead(connection: Connection, *, now: float) -> str | None:
+    """The token of an invitation for the first lead, which voids the one before; None where there is a lead."""
+    one_at_a_time(connection, Lock.LEADS)  # servers that start together leave one that holds
+    if any(one.role == "lead" and one.can_sign_in for one in accounts(connection)):
+        return None
+    return invitations.invite(connection, "lead", now=now, by=invitations.OPERATOR)
 
 
 def hashed(password: str) -> str:

@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, upd
 
 from triphase.labeling.work import audit
 from triphase.labeling.work.people import AccountError, check_name, check_role, digest
-from triphase.store.schema import invitations
+from triphase.store.locking import Lock, one_at_a_time
+from triphase.store.schema import invitations, labelers
 
 INVITATION_DAYS = 7.0
 OPERATOR = "command line"
@@ -41,10 +42,15 @@ def invite(connection: Connection, role: str, *, now: float, by: str, name: str 
     """Make an invitation and return its token, which is kept nowhere.
 
     With the ``name`` of an account it is a link for a new password. A link for the first lead voids those before it.
+
+    Raises:
+        AccountError: ``by`` is no lead (any more), or the name cannot be one.
     """
     check_role(role)
     if name is not None:
         check_name(name)
+    one_at_a_time(connection, Lock.LEADS)  # whoever invites may be withdrawn at this moment
+    _require_lead(connection, by)
     if by == OPERATOR and role == "lead" and name is None:
         void(connection, FIRST_LEAD, now=now, by=by)
     token = secrets.token_urlsafe(24)
@@ -57,6 +63,12 @@ def invite(connection: Connection, role: str, *, now: float, by: str, name: str 
         connection, at=now, who=by, action="invited", subject=name or "anyone with the link", after={"role": role}
     )
     return token
+
+
+def _require_lead(connection: Connection, by: str) -> None:
+    mine = (labelers.c.name == by, labelers.c.role == "lead", labelers.c.status == "active")
+    if by != OPERATOR and connection.execute(select(labelers.c.name).where(*mine)).first() is None:
+        raise AccountError("only an active lead invites people; your account has changed, so sign in again")
 
 
 def look_up(connection: Connection, token: str, now: float) -> tuple[str, str | None]:

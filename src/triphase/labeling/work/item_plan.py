@@ -14,6 +14,7 @@ from triphase.labeling.work import audit
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 from triphase.store.checks import RecordRefused
+from triphase.store.locking import Lock, one_at_a_time
 from triphase.store.rows import as_json
 from triphase.store.schema import assignments, items, prompts, rankings, responses
 from triphase.store.schema import scores as scores_table
@@ -39,6 +40,7 @@ def make_items(store: Store, settings: LabelingSettings, *, seed: int, now: floa
     Return how many were made. Called when the server starts and after each import; running it again adds nothing.
     """
     with store.transaction() as connection:
+        one_at_a_time(connection, Lock.ITEMS)  # two servers that start together would make every item twice
         candidates = _candidates(connection)
         scores = _scores(connection)
         planned = plan(candidates, scores, settings, seed=seed)
