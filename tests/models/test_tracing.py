@@ -81,3 +81,13 @@ def test_the_top_layers_of_a_configuration() -> None:
     assert (cut.num_hidden_layers, cut.layer_types) == (2, config.layer_types[-2:])
     assert config.num_hidden_layers == 6
     assert Traced(2, 1, 3) + Traced(1, 1, 1) * 2 == Traced(4, 3, 5)
+
+
+def test_a_model_of_fewer_layers_than_are_traced_repeats_their_kinds() -> None:
+    from transformers import AutoConfig
+
+    sizes = {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"], "vocab_size": 20, "hidden_size": 32}
+    assert with_depth(AutoConfig.for_model("lfm2", **sizes), 3).layer_types == [
+        "full_attention", "conv", "full_attention",
+    ]  # fmt: skip
+    assert with_depth(AutoConfig.for_model("mamba", num_hidden_layers=2), 3).num_hidden_layers == 3

@@ -7,7 +7,7 @@ and the multiplications of each product. Layers are alike, so two and three of t
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,13 +200,14 @@ def _one_sequence_a_row() -> Iterator[None]:
 
 
 def with_depth(config: Any, depth: int) -> Any:
-    """The configuration with its top ``depth`` layers alone."""
+    """The configuration with its top ``depth`` layers alone; where it has fewer, their kinds come again and again."""
     import copy
 
     made = copy.deepcopy(config)
     text = made.get_text_config()
     if getattr(text, "layer_types", None):
-        text.layer_types = list(text.layer_types)[-depth:]
+        with suppress(AttributeError):  # some follow from the other settings and cannot be set
+            text.layer_types = (list(text.layer_types) * depth)[-depth:]
     text.num_hidden_layers = depth
     return made
 

@@ -1,5 +1,6 @@
 """The plan of a run: what each phase will need, from configuration and tokenizer alone. No weight is read."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +97,8 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     process = process_bytes if device.type == "cpu" else 0.0
     allowed = (available_gb() or 0.0) * 1e9 if device.type == "cpu" else float(torch.cuda.mem_get_info()[1])
     rates = measure_rates(config, dtype, device, rows=settings.sampling.batch_size)
+    # What it cannot trace torch would also log, with a traceback; here it is told in one line.
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
     try:
         work = Work(
             config,
@@ -107,7 +110,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
         planned = Planner(settings, work, load, process_bytes=process).footprints()
         wanted = todo(settings)
         phases = [each for each in planned if ("ppo" if each.phase.startswith("arms/") else each.phase) in wanted]
-    except (RuntimeError, NotImplementedError, AttributeError) as error:
+    except (RuntimeError, AttributeError, TypeError, ValueError, LookupError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"model.name: {settings.model.name!r} cannot be planned: its layers do not run without data ({first_line})"
