@@ -1,5 +1,9 @@
 """Functions as people write them, sound and not."""
 
+import asyncio
+import json
+import os
+import re
 import sys
 import time
 from typing import Any
@@ -7,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-CALLS: list[tuple[list[Any], list[str]]] = []
 Prompts = list[list[dict[str, str]]]
 
 
-def lengths(prompts: Prompts, responses: list[str], factor: float = 1.0) -> list[float]:
-    CALLS.append((prompts, responses))
+def lengths(prompts: Prompts, responses: list[str], factor: float = 1.0, calls: str = "") -> list[float]:
+    if calls:  # the file to which each call is written
+        with open(calls, "a") as file:
+            file.write(json.dumps([prompts, responses]) + "\n")
     return [factor * len(response) for response in responses]
 
 
@@ -95,8 +100,65 @@ def slow(prompts: Prompts, responses: list[str]) -> list[float]:
     return [0.0] * len(responses)
 
 
-def one_argument(responses: list[str]) -> list[float]:
+def one_argument(texts: list[str]) -> list[float]:
     return [0.0]
+
+
+def responses_alone(responses: list[str]) -> list[float]:
+    return [float(len(response)) for response in responses]
+
+
+def dies(prompts: Prompts, responses: list[str]) -> list[float]:
+    print("about to go", flush=True)
+    os._exit(7)
+
+
+def prints(prompts: Prompts, responses: list[str]) -> list[float]:
+    print(f"seen {len(responses)}")
+    print("and so on", file=sys.stderr)
+    return [0.0] * len(responses)
+
+
+def reads_input(prompts: Prompts, responses: list[str]) -> list[float]:
+    return [float(len(sys.stdin.read()))] * len(responses)
+
+
+def in_order_of_a_set(prompts: Prompts, responses: list[str]) -> list[float]:
+    return [float(sum(place * ord(word[0]) for place, word in enumerate(set(text.split())))) for text in responses]
+
+
+# As TRL calls them; the first is from its documentation, as it stands there.
+def reward_func(completions, ground_truth, **kwargs):  # type: ignore[no-untyped-def]
+    matches = [re.search(r"\\boxed\{(.*?)\}", completion) for completion in completions]
+    contents = [match.group(1) if match else "" for match in matches]
+    return [1.0 if c == gt else 0.0 for c, gt in zip(contents, ground_truth, strict=True)]
+
+
+def format_reward(completions, **kwargs):  # type: ignore[no-untyped-def]
+    """Of TRL's documentation: conversational completions."""
+    pattern = r"^<think>.*?</think><answer>.*?</answer>$"
+    completion_contents = [completion[0]["content"] for completion in completions]
+    matches = [re.match(pattern, content) for content in completion_contents]
+    return [1.0 if match else 0.0 for match in matches]
+
+
+def seen(prompts: Any, completions: Any, finished: Any, calls: str, solution: Any = None) -> list[bool]:
+    with open(calls, "a") as file:
+        file.write(json.dumps([prompts, completions, finished, solution]) + "\n")
+    return [True] * len(completions)
+
+
+def everything(**given: Any) -> list[float]:
+    return [float(len(given))] * len(given["completions"])
+
+
+async def later(completions: list[str], **_: Any) -> list[float]:
+    await asyncio.sleep(0)
+    return [float(len(completion)) for completion in completions]
+
+
+def some(prompts: Any, completions: list[str]) -> list[Any]:
+    return [None if "bad" in str(completion) else 1.0 for completion in completions]
 
 
 number = 3

@@ -16,7 +16,7 @@ from triphase.models.roles import REWARD, SharedModel
 from triphase.records.types import Message, Prompt
 from triphase.rewards.registry import KINDS, kind_of, opened
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores
-from triphase.settings.services import ScorerSettings
+from triphase.settings.scorer import ScorerSettings
 
 TEXTS = ("oak 1", "red pine elm 2", "fir 3", "two two two two 4", "ash 5", "maple larch 6")
 

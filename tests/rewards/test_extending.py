@@ -7,13 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import triphase
 from triphase.records.types import Message, Prompt
 from triphase.rewards.registry import opened
 from triphase.rewards.types import Answer, ScorerContext
-from triphase.settings.services import ScorerSettings
+from triphase.settings.scorer import ScorerSettings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -35,10 +33,9 @@ print(triphase.__file__, scorer.name, found.total, found.parts)
 """
 
 
-def test_the_function_of_the_page_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_function_of_the_page_scores(tmp_path: Path) -> None:
     (tmp_path / "lengths.py").write_text(CODE[0])
-    monkeypatch.syspath_prepend(tmp_path)
-    settings = ScorerSettings(function="lengths:brevity", options={"limit": 3})
+    settings = ScorerSettings(function=f"{tmp_path}/lengths.py:brevity", options={"limit": 3})
     prompt = Prompt("p", (Message("user", "well?"),))
     with opened(ScorerContext(settings)) as scorer:
         found = scorer.score([Answer(prompt, "one two three", True), Answer(prompt, "no!", True)])
@@ -56,7 +53,11 @@ def test_a_new_kind_takes_one_file_and_one_line(tmp_path: Path) -> None:
     assert registry.read_text().count("\n") == before.count("\n") + 1
     program = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(
-        program, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path
+        program,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split(" ", 1) == [

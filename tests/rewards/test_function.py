@@ -1,19 +1,21 @@
 """A function as a scorer: what it is called with, what it may give, and each of its faults in one line."""
 
+import json
+import logging
 import re
 import time
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.rewards import functions
 
 from triphase.errors import SettingsError, TrainingError
 from triphase.records.types import Message, Prompt
 from triphase.rewards.function import FunctionScorer
 from triphase.rewards.registry import examine
 from triphase.rewards.types import Answer, ScorerContext, Scores
-from triphase.settings.services import ScorerSettings
+from triphase.settings.scorer import ScorerSettings
 
 TEXTS = ("a b", "bad", "c d e", "f")
 
@@ -36,11 +38,16 @@ def score(function: str, texts: tuple[str, ...] = TEXTS, **changes: Any) -> Scor
         scorer.close()
 
 
-def test_it_is_called_with_lists_in_batches_and_its_options() -> None:
-    functions.CALLS.clear()
-    assert score("lengths", batch_size=3, options={"factor": 2.0}).total == (6.0, 6.0, 10.0, 2.0)
+def test_it_is_called_with_lists_in_batches_and_its_options(tmp_path: Path) -> None:
+    options = {"factor": 2.0, "calls": str(tmp_path / "calls")}
+    assert score("lengths", batch_size=3, options=options).total == (6.0, 6.0, 10.0, 2.0)
     asked = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who?"}]
-    assert functions.CALLS == [([asked] * 3, list(TEXTS[:3])), ([asked], list(TEXTS[3:]))]
+    assert calls(tmp_path) == [[[asked] * 3, list(TEXTS[:3])], [[asked], list(TEXTS[3:])]]
+    assert score("responses_alone").total == (3.0, 3.0, 5.0, 1.0)
+
+
+def calls(folder: Path) -> list[Any]:
+    return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("function", ["lengths", "array", "listed", "tensor"])
@@ -64,6 +71,8 @@ def test_further_names_are_parts() -> None:
         ("short", "gives 3 numbers for a score of 4 answers"),
         ("words", "gives 'high' (str) as a score, which is no number (answer 1: 'bad')"),
         ("truths", "gives True (bool) as a score, which is no number (answer 0: 'a b')"),
+        ("dies", "ended its process with status 7"),
+        ("some", "gives None (NoneType) as a score, which is no number; None, no opinion, is for functions in a sum"),
         ("single", "gives float for a score, where a list of numbers is expected"),
         ("nothing", "gives NoneType for a score, where a list"),
         ("no_total", "gives a mapping without 'total'"),
@@ -90,18 +99,19 @@ def test_what_is_not_finite_is_refused_with_its_row(text: str, shown: str) -> No
 
 
 def test_one_that_does_not_return_is_waited_for_so_long_and_can_be_interrupted() -> None:
-    start = time.monotonic()
     with pytest.raises(TrainingError, match=r"slow did not return within 0\.2 s; mend"):
         score("slow", timeout_seconds=0.2)
+    asked: list[float] = []
 
     def check() -> None:
-        if time.monotonic() - start > 0.5:
+        if asked and time.monotonic() - asked[0] > 0.5:
             raise KeyboardInterrupt
 
     scorer = FunctionScorer(ScorerContext(settings("slow"), check=check))
+    asked.append(time.monotonic())
     with pytest.raises(KeyboardInterrupt):
         scorer.score(answers())
-    assert time.monotonic() - start < 0.95
+    assert time.monotonic() - asked[0] < 0.95
 
 
 @pytest.mark.parametrize(
@@ -126,10 +136,9 @@ def test_options_are_what_a_configuration_file_gives_back() -> None:
             settings("lengths", options={"odd": [odd]})
 
 
-def test_it_is_tried_on_two_answers_before_the_first_step() -> None:
-    functions.CALLS.clear()
-    examine(settings("lengths"))
-    assert [len(responses) for _, responses in functions.CALLS] == [2]
+def test_it_is_tried_on_two_answers_before_the_first_step(tmp_path: Path) -> None:
+    examine(settings("lengths", options={"calls": str(tmp_path / "calls")}))
+    assert [len(responses) for _, responses in calls(tmp_path)] == [2]
     with pytest.raises(SettingsError, match=r"gives 1 numbers for a score of 2 answers.*a first call, on two answers"):
         examine(settings("short"))
 
@@ -138,3 +147,29 @@ def test_it_is_tried_on_two_answers_before_the_first_step() -> None:
 def test_a_name_is_a_module_and_a_function_and_nothing_else(name: str) -> None:
     with pytest.raises(ValueError, match="function"):
         ScorerSettings(function=name)
+
+
+def test_it_has_no_input_and_its_prints_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    assert score("reads_input").total == (0.0,) * 4
+    with caplog.at_level(logging.INFO, logger="triphase"):
+        score("prints")
+        end = time.monotonic() + 5
+        while len(caplog.messages) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+    assert [line.partition(" printed: ")[2] for line in caplog.messages] == ["seen 4", "and so on"]
+
+
+def test_a_set_has_one_order_in_every_process() -> None:
+    first = FunctionScorer(ScorerContext(settings("in_order_of_a_set")))
+    before = first.score(answers(("the quick brown fox jumps over it",))).total
+    first._process.close()  # as after a stop: another process goes on
+    assert first.score(answers(("the quick brown fox jumps over it",))).total == before
+
+
+def test_after_one_that_hung_the_next_call_is_answered() -> None:
+    scorer = FunctionScorer(ScorerContext(settings("slow", timeout_seconds=0.5)))
+    with pytest.raises(TrainingError, match="did not return within"):
+        scorer.score(answers())
+    with pytest.raises(TrainingError, match="did not return within"):
+        scorer.score(answers())
+    assert score("lengths").total == (3.0, 3.0, 5.0, 1.0)

@@ -10,7 +10,7 @@ from triphase.errors import ServerError
 from triphase.records.types import Message, Prompt
 from triphase.rewards.remote import RemoteScorer
 from triphase.rewards.types import Answer
-from triphase.settings.services import ScorerSettings
+from triphase.settings.scorer import ScorerSettings
 
 
 def answers(count: int) -> list[Answer]:

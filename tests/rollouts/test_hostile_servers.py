@@ -20,7 +20,8 @@ from triphase.rollouts.client import JsonClient
 from triphase.rollouts.redaction import shown
 from triphase.rollouts.servers import ServerGenerator
 from triphase.rollouts.types import Request
-from triphase.settings.services import RolloutSettings, ScorerSettings, ServiceSettings
+from triphase.settings.scorer import ScorerSettings
+from triphase.settings.services import RolloutSettings, ServiceSettings
 
 SECONDS, GRACE = 0.6, 2.0
 # Large enough that a server which reads nothing fills every buffer of the connection.

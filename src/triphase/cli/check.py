@@ -15,7 +15,7 @@ from triphase.datacheck.demands import require_settings
 from triphase.datacheck.judge import Judge
 from triphase.datacheck.opening import adapter_note
 from triphase.datacheck.quarantine import Quarantine
-from triphase.datacheck.run_data import drops
+from triphase.datacheck.run_data import drops, gives_columns
 from triphase.datacheck.source_survey import SHOWN
 from triphase.datacheck.survey import DataSurvey, survey_data
 from triphase.datacheck.survey_tables import print_survey
@@ -83,7 +83,7 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
     if survey.contradicted:
         yield f"{survey.contradicted} comparisons stand beside their opposite (A over B, and B over A)"
     for source in survey.sources:
-        if source.columns:
+        if source.columns and not gives_columns(settings, source.role):
             yield f"{source.name}: {unread_columns(source.columns)}"
         if source.records and not 0 < source.heldout < source.records and source.role != "demonstrations":
             yield f"{source.name}: {source.heldout} of {source.records} prompts are held out; some should be, not all"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import response_limits
-from triphase.datacheck.run_data import RunData
+from triphase.datacheck.run_data import RunData, first_prompts
 from triphase.demo.registry import gold_of
 from triphase.errors import DataError, SettingsError
 from triphase.records.types import Split
@@ -159,6 +159,6 @@ def _examine_services(settings: RunSettings) -> None:
     scorers = [settings.ppo_of(arm).scorer for arm in (None, *settings.arms)]
     for number, scorer in enumerate(scorers):
         if scorer not in scorers[:number]:
-            examine(scorer)
+            examine(scorer, first_prompts(settings) if scorer.takes_columns else ())
     for address in settings.rollouts.addresses:
         JsonClient(address, settings.rollouts, setting="rollouts.addresses").close()

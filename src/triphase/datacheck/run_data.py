@@ -8,6 +8,7 @@ prompts is refused with both places.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from triphase.errors import DataError
 from triphase.records.identity import split_of
 from triphase.records.lines import unread_columns
 from triphase.records.paths import display_name
+from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.types import Comparison, Demonstration, Prompt, Split
 from triphase.settings.schema import RunSettings, SourceSettings
@@ -30,12 +32,34 @@ _STREAMS: dict[str, Callable[..., Iterator[Located[Any]]]] = {
     "prompts": stream_prompts,
     "preferences": stream_preferences,
 }
+_LOOKED_AT = 64
 _log = logging.getLogger(__name__)
 
 
 def drops(settings: RunSettings) -> bool:
     """Whether records that cannot be used are left out."""
     return settings.data.on_bad_record == "drop"
+
+
+def gives_columns(settings: RunSettings, role: str) -> bool:
+    """Whether the columns of records of ``role`` go to a scorer with their prompts."""
+    if role != ("prompts" if settings.data.prompts else "preferences"):
+        return False
+    return any(settings.ppo_of(arm).scorer.takes_columns for arm in (None, *settings.arms))
+
+
+def first_prompts(settings: RunSettings) -> list[Prompt]:
+    """The first prompts of the data with their columns, for a look; none where they cannot be read."""
+    role = "prompts" if settings.data.prompts else "preferences"
+    found: list[Prompt] = []
+    with suppress(DataError):  # told by whoever reads the records
+        for source in getattr(settings.data, role):
+            for item in _STREAMS[role](source, HERE, settings.data.heldout_share, lambda error: None):
+                prompt = item.record if isinstance(item.record, Prompt) else item.record.prompt
+                found.append(prompt if item.row is None else with_columns(prompt, item.row))
+                if len(found) == _LOOKED_AT:
+                    return found
+    return found
 
 
 class RunData:
@@ -130,10 +154,11 @@ class RunData:
         columns = Counter[str]()
         try:
             for item in _STREAMS[role](source, HERE, self._settings.data.heldout_share, errors.append):
-                columns.update(item.unread)
+                if not gives_columns(self._settings, role):
+                    columns.update(item.unread)
                 try:
                     ids = self._examined(role, item)
-                    found.append((item if role == "demonstrations" else self._registered(item), ids))
+                    found.append((item if role == "demonstrations" else self._registered(role, item), ids))
                 except DataError as error:
                     errors.append(error)
         except DataError as error:  # the file itself; where every record was refused, the first of them says more
@@ -160,10 +185,12 @@ class RunData:
             self._examiner = self._make_examiner()
         return getattr(self._examiner, role)(item)
 
-    def _registered(self, item: Located[Any]) -> Located[Any]:
+    def _registered(self, role: str, item: Located[Any]) -> Located[Any]:
         """The record with its prompt as the run knows it."""
         record = item.record
         prompt = record if isinstance(record, Prompt) else record.prompt
+        if item.row is not None and gives_columns(self._settings, role):
+            prompt = with_columns(prompt, item.row)
         before = self._registry.get(prompt.id)
         if before is not None and before[0].messages != prompt.messages:
             raise DataError(

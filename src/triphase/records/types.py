@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "heldout"]
@@ -21,12 +21,18 @@ class Prompt:
     """What is asked: a conversation that ends before the assistant's answer.
 
     A prompt given as plain text is one user message. ``id`` is stable over imports (given, or a hash of the messages).
+
+    Attributes:
+        is_text: whether its record had a text, not a list of messages.
+        columns: the values of its record by column, where a scorer may ask for them; not kept in the store.
     """
 
     id: str
     messages: tuple[Message, ...]
     kind: str = ""
     split: Split = "train"
+    is_text: bool = field(default=False, compare=False)
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def text(self) -> str:

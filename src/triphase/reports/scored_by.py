@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from triphase.rewards.registry import KINDS
-from triphase.settings.services import chosen_kind, laid_over
+from triphase.settings.scorer import chosen_kind, laid_over
 
 _IDENTITY = ("address", "function", "options")
 _OTHERS = {"function": "the function", "remote": "the server"}

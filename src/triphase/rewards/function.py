@@ -1,45 +1,43 @@
 """A plain Python function as a scorer: what it does wrong becomes one line.
 
-    def score(prompts, responses, **options) -> list of numbers, or a mapping of names to such lists
-
-``prompts`` are lists of ``role`` and ``content``, ``responses`` are texts. A mapping has the scores under ``total``;
-its further names are parts. The function is imported from the module that the settings name, by Python's own import,
-and from nowhere else; nothing is evaluated.
+How it is called is in `calling`, what it may give in `returned`, the process in which it runs in `process`. It is
+imported from the file or module that the settings name, and from nowhere else; nothing is evaluated.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 from triphase.errors import SettingsError, TrainingError
-from triphase.records.types import Message, Prompt
-from triphase.records.visible import visible
-from triphase.rewards.importing import imported
 from triphase.rewards.parts import joined, problem_of_names
-from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores
-from triphase.rewards.waiting import Answered, NoAnswer, Worker
+from triphase.rewards.process import NoAnswer, process_of
+from triphase.rewards.returned import TOTAL
+from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
 
-SETTING = "ppo.scorer.function"
-TOTAL = "total"
 _REMEDY = "mend the function, then give the same command again; what is finished is kept"
-_PROBE = Prompt("probe", (Message("user", "What is the capital of France?"),))
 _SHOWN = 60
 
 
 class FunctionScorer(Scorer):
-    """Scores by calling a function in a thread of its own, at most ``batch_size`` answers at a time."""
+    """Scores by calling a function in a process of its own, at most ``batch_size`` answers at a time."""
 
-    def __init__(self, context: ScorerContext) -> None:
+    def __init__(self, context: ScorerContext, function: str | None = None, name: str | None = None) -> None:
+        """``function`` and ``name`` are those of the settings, where a kind does not bring its own."""
         settings = context.settings
-        if settings.function is None:
+        function = function or settings.function
+        if function is None:
             raise ValueError("a function scorer needs a function")
-        self.name = settings.function
-        self._options = settings.options
+        self.name = name or function
+        self.may_abstain = context.is_part
+        self._context = context
+        self._setting = f"{context.setting}.{'function' if name is None else 'kind'}"
         self._size = settings.batch_size
-        self._worker = Worker(
-            imported(settings.function, SETTING), seconds=settings.timeout_seconds, check=context.check, name=self.name
-        )
+        self._function = {"function": function, "options": dict(settings.options), "setting": self._setting}
+        self._process = process_of(function)
+        try:
+            self._process.open(self._function, settings.timeout_seconds, context.check)
+        except NoAnswer as error:
+            raise SettingsError(f"{self._setting}: {self.name}: {error}; mend its module") from None
 
     def score(self, answers: Sequence[Answer]) -> Scores:
         """See Scorer.
@@ -51,80 +49,72 @@ class FunctionScorer(Scorer):
         return joined([self._batch(answers[start : start + self._size], start) for start in starts])
 
     def examine(self) -> None:
-        """Call the function once, on two answers.
+        """Look at what it wants to be given, then call it once, on two answers.
 
         Raises:
-            SettingsError: as in `score`.
+            SettingsError: as in `score`, or it wants what there is not.
         """
+        prompts = self._context.prompts
         try:
-            self.score([Answer(_PROBE, "Paris.", True), Answer(_PROBE, "I do not know; perhaps", False)])
+            columns = dict.fromkeys(name for prompt in prompts for name in prompt.columns)
+            problem = self._ask({"look_for": list(columns)})["problem"]
+            if problem is not None:
+                raise SettingsError(f"{self._setting}: {self.name} {problem}")
+            self.score(probe_of(prompts))
         except TrainingError as error:
             raise SettingsError(f"{error} (this was a first call, on two answers)") from None
 
-    def close(self) -> None:
-        """End the thread."""
-        self._worker.close()
-
     def _batch(self, answers: Sequence[Answer], start: int) -> Scores:
-        given, raised = self._call(answers)
-        if raised is not None:
-            raise self._raised(answers, start, raised)
-        columns = given if isinstance(given, Mapping) else {TOTAL: given}
-        if TOTAL not in columns:
-            raise self._error(f"gives a mapping without {TOTAL!r}")
-        parts = {name: values for name, values in columns.items() if name != TOTAL}
-        problem = problem_of_names(parts)
+        found = self._call(answers)
+        if "raised" in found:
+            raise self._raised(answers, start, found["raised"])
+        if "problem" in found:
+            row = found["row"]
+            raise self._error(found["problem"], *(() if row is None else (start + row, answers[row])))
+        columns = {
+            name: tuple(math.nan if value is None else float(value) for value in values)
+            for name, values in found["columns"].items()
+        }
+        total = columns.pop(TOTAL)
+        problem = problem_of_names(columns)
         if problem is not None:
             raise self._error(f"gives parts that cannot be used: {problem}")
-        return Scores(
-            self._numbers(columns[TOTAL], answers, start, "a score"),
-            {name: self._numbers(values, answers, start, f"the part {name}") for name, values in parts.items()},
+        return Scores(total, columns)
+
+    def _call(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        return self._ask(
+            {
+                "prompts": [
+                    [{"role": message.role, "content": message.content} for message in answer.prompt.messages]
+                    for answer in answers
+                ],
+                "texts": [answer.prompt.is_text for answer in answers],
+                "responses": [answer.response for answer in answers],
+                "finished": [answer.finished for answer in answers],
+                "columns": _columns(answers),
+                "may_abstain": self.may_abstain,
+            }
         )
 
-    def _call(self, answers: Sequence[Answer]) -> Answered:
-        prompts = [
-            [{"role": message.role, "content": message.content} for message in answer.prompt.messages]
-            for answer in answers
-        ]
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         try:
-            return self._worker.call(prompts, [answer.response for answer in answers], **self._options)
+            return self._process.ask(
+                self._function, question, self._context.settings.timeout_seconds, self._context.check
+            )
         except NoAnswer as error:
             raise self._error(str(error)) from None
 
-    def _raised(self, answers: Sequence[Answer], start: int, error: BaseException) -> TrainingError:
+    def _raised(self, answers: Sequence[Answer], start: int, raised: str) -> TrainingError:
         """The error of a batch, with the first answer that raises it alone."""
         for row, answer in enumerate(answers):
-            _, alone = self._call([answer])
+            alone = self._call([answer]).get("raised")
             if alone is not None:
-                return self._error(f"raised {_shown(alone)}", start + row, answer)
-        return self._error(f"raised {_shown(error)} on a batch of {len(answers)} answers, and on none of them alone")
-
-    def _numbers(self, values: Any, answers: Sequence[Answer], start: int, noun: str) -> tuple[float, ...]:
-        values = values.tolist() if callable(getattr(values, "tolist", None)) else values  # of numpy and of torch
-        if not isinstance(values, list | tuple):
-            raise self._error(f"gives {type(values).__name__} for {noun}, where a list of numbers is expected")
-        if len(values) != len(answers):
-            raise self._error(f"gives {len(values)} numbers for {noun} of {len(answers)} answers")
-        return tuple(
-            self._number(value, noun, start + row, answer)
-            for row, (value, answer) in enumerate(zip(values, answers, strict=True))
-        )
-
-    def _number(self, value: Any, noun: str, row: int, answer: Answer) -> float:
-        if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are, of whatever width
-            shown = repr(value)[:_SHOWN]
-            raise self._error(f"gives {shown} ({type(value).__name__}) as {noun}, which is no number", row, answer)
-        try:
-            number = float(value)
-        except OverflowError:  # a whole number beyond every float
-            number = math.inf
-        if not math.isfinite(number):
-            raise self._error(f"gives {number} as {noun}; a score is a finite number", row, answer)
-        return number
+                return self._error(f"raised {alone}", start + row, answer)
+        return self._error(f"raised {raised} on a batch of {len(answers)} answers, and on none of them alone")
 
     def _error(self, problem: str, row: int | None = None, answer: Answer | None = None) -> TrainingError:
         about = "" if answer is None else f" (answer {row}: {answer.response[:_SHOWN]!r})"
-        return TrainingError(f"{SETTING}: {self.name} {problem}{about}; {_REMEDY}")
+        return TrainingError(f"{self._setting}: {self.name} {problem}{about}; {_REMEDY}")
 
 
 def open_scorer(context: ScorerContext) -> FunctionScorer:
@@ -132,6 +122,7 @@ def open_scorer(context: ScorerContext) -> FunctionScorer:
     return FunctionScorer(context)
 
 
-def _shown(error: BaseException) -> str:
-    text = " ".join(visible(str(error)).split())[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _columns(answers: Sequence[Answer]) -> Mapping[str, list[Any]]:
+    """The columns of the prompts' records; None for a record that lacks one."""
+    names = dict.fromkeys(name for answer in answers for name in answer.prompt.columns)
+    return {name: [answer.prompt.columns.get(name) for answer in answers] for name in names}

@@ -1,46 +1,102 @@
-"""A function by its name `package.module:function`, through Python's own import."""
+"""A function by its name `package.module:function` or `file.py:function`, through Python's own import."""
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
+from difflib import get_close_matches
+from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
 
+_LONGEST = 200
+
 
 def imported(name: str, setting: str) -> Callable[..., Any]:
-    """The function that a setting names.
+    """The function that a setting names. What its import runs is run here: call it where that may happen.
 
     Raises:
-        SettingsError: there is no such module or function, or importing the module raises.
+        SettingsError: there is no such file, module or function, or importing the module raises.
     """
-    module, _, attribute = name.partition(":")
+    place, attribute = parts_of(name)
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        missing = f"module {error.name}"
+        module = _from_file(Path(place)) if is_file(place) else importlib.import_module(place)
+    except FileNotFoundError:
         raise SettingsError(
-            f"{setting}: {name}: {missing} cannot be found; install its package, or name its folder in PYTHONPATH"
+            f"{setting}: {name}: the file {place} is not there; give its path from the settings file"
+        ) from None
+    except ModuleNotFoundError as error:
+        remedy = "put its file beside it" if is_file(place) else "name its folder in PYTHONPATH"
+        raise SettingsError(
+            f"{setting}: {name}: module {error.name} cannot be found; install its package, or {remedy}"
         ) from None
     except (Exception, SystemExit) as error:
-        text = " ".join(visible(str(error)).split())[:200]
-        raise SettingsError(
-            f"{setting}: {name}: importing {module} raised {type(error).__name__}: {text}; mend the module"
-        ) from None
-    if not callable(found):
-        problem = "is no function" if found is not None else "is not in it"
-        raise SettingsError(f"{setting}: {name}: {attribute} {problem}; name a function of {module}")
-    function: Callable[..., Any] = found
+        raise SettingsError(f"{setting}: {name}: importing {place} raised {shown_error(error)}; mend it") from None
+    if not hasattr(module, attribute):
+        near = get_close_matches(attribute, dir(module), n=1, cutoff=0.75)
+        hint = f"did you mean {near[0]}?" if near else f"name a function of {place}"
+        raise SettingsError(f"{setting}: {name}: {attribute} is not in it; {hint}")
+    function: Callable[..., Any] = getattr(module, attribute)
+    if not callable(function):
+        raise SettingsError(f"{setting}: {name}: {attribute} is no function; name a function of {place}")
     return function
 
 
+def parts_of(name: str) -> tuple[str, str]:
+    """The file or module, and the function in it."""
+    place, _, attribute = name.rpartition(":")
+    return place, attribute
+
+
+def is_file(place: str) -> bool:
+    """Whether it is the path of a file, and no module's name."""
+    return place.endswith(".py")
+
+
 def source_of(name: str) -> Path | None:
-    """The file of the module that has the function; None where there is none, or it cannot be told."""
+    """The file of the module that has the function; None where there is none. Nothing is imported."""
+    place, _ = parts_of(name)
+    if is_file(place):
+        return Path(place) if Path(place).is_file() else None
+    found, where, path = None, sys.path, ""
+    for part in place.split("."):
+        path = f"{path}.{part}" if path else part
+        try:
+            found = PathFinder.find_spec(path, where)
+        except (ImportError, ValueError):
+            return None
+        if found is None:
+            return None
+        where = list(found.submodule_search_locations or [])
+    origin = None if found is None or found.origin is None else Path(found.origin)
+    return origin if origin is not None and origin.is_file() else None
+
+
+def shown_error(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(visible(str(error)).split())[:_LONGEST]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
     try:
-        found = importlib.util.find_spec(name.partition(":")[0])
-    except (Exception, SystemExit):  # a package around it that cannot be imported; `imported` says so
-        return None
-    path = None if found is None or found.origin is None else Path(found.origin)
-    return path if path is not None and path.is_file() else None
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module

@@ -6,14 +6,15 @@ Modules are named, not imported: the command line reads this table without torch
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from triphase.errors import SettingsError
+from triphase.records.types import Prompt
 from triphase.rewards.types import Scorer, ScorerContext
-from triphase.settings.services import ScorerSettings
+from triphase.settings.scorer import ScorerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,12 @@ def opened(context: ScorerContext) -> Iterator[Scorer]:
         yield scorer
 
 
-def examine(settings: ScorerSettings) -> None:
-    """Look at a scorer before the first step, as far as that needs no model.
+def examine(settings: ScorerSettings, prompts: Sequence[Prompt] = ()) -> None:
+    """Look at a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's.
 
     Raises:
         TriphaseError: it cannot score.
     """
     if not kind_of(settings).needs_reward_model:
-        with opened(ScorerContext(settings)) as scorer:
+        with opened(ScorerContext(settings, prompts=prompts)) as scorer:
             scorer.examine()

@@ -14,7 +14,7 @@ from typing import Any
 from triphase.rewards.parts import joined, problem_of_names
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores
 from triphase.rollouts.client import JsonClient
-from triphase.settings.services import ScorerSettings
+from triphase.settings.scorer import ScorerSettings
 
 
 class RemoteScorer(Scorer):

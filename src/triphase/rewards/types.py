@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, overload
 
-from triphase.records.types import Prompt
-from triphase.settings.services import ScorerSettings
+from triphase.records.types import Message, Prompt
+from triphase.settings.scorer import ScorerSettings
 from triphase.tokens.encoding import Encoded
 
 if TYPE_CHECKING:
@@ -86,10 +86,12 @@ class Scorer(Protocol):
         name: how messages call it.
         calibrated: whether scores of the SFT policy's samples have mean 0 and standard deviation 1, as those of a
             reward model have; the scale of any other is that of the first rollout.
+        may_abstain: whether NaN stands for no opinion, which within a sum counts nothing; else it is no score.
     """
 
     name: str = "scorer"
     calibrated: bool = False
+    may_abstain: bool = False
 
     def score(self, answers: Sequence[Answer]) -> Scores:
         """One score for each answer, in order, whatever else is in the batch.
@@ -122,6 +124,9 @@ class ScorerContext:
         reward_model: the shared base with the adapter and head of the run's reward model; None where no run is open.
         directory: the run; None where none is open.
         max_tokens: most tokens in one forward pass.
+        setting: the section's name, for messages.
+        prompts: some of the run's prompts, for a look before the first step; none where they cannot be read.
+        is_part: whether it scores a part of a sum.
     """
 
     settings: ScorerSettings
@@ -129,3 +134,15 @@ class ScorerContext:
     reward_model: "Callable[[], SharedModel] | None" = None
     directory: Path | None = None
     max_tokens: int | None = None
+    setting: str = "ppo.scorer"
+    prompts: Sequence[Prompt] = ()
+    is_part: bool = False
+
+
+_PROBE = Prompt("probe", (Message("user", "What is the capital of France?"),))
+
+
+def probe_of(prompts: Sequence[Prompt]) -> list[Answer]:
+    """Two answers to try a scorer on, to the first of these prompts."""
+    first, second = (*prompts[:2], *prompts[:1], _PROBE, _PROBE)[:2]
+    return [Answer(first, "Paris.", True), Answer(second, "I do not know; perhaps", False)]

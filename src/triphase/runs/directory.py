@@ -35,7 +35,7 @@ from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, 
 from triphase.runs.differences import completed, differences, finished, is_of_a_server, shown
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.runs.stale import set_evaluation_aside
-from triphase.settings.loading import expanded
+from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import ppo_phase
 

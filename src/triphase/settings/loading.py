@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from triphase.errors import SettingsError
 from triphase.settings.base import RUN_NAME, Settings
 from triphase.settings.fields import allowed_values, as_text, element_of, section_of
+from triphase.settings.places import anchor_paths
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import RunSettings
@@ -28,7 +29,6 @@ from triphase.settings.without_critic import note_idle_settings
 
 RUN_CONFIG = "config.yaml"
 """What a run directory calls its settings. There they stand under ``settings``, beside versions and fingerprints."""
-FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 
 
 def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> RunSettings:
@@ -57,7 +57,7 @@ def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, b
     _rename_old(values, places, over=True)
     _refuse_unknown(RunSettings, values, (), places)
     _refuse_odd_numbers(values, (), places)
-    _anchor_paths(values, base)
+    anchor_paths(values, base)
     given, values = values, _over_defaults(RunSettings, values)
     arms = values.pop("arms", {})
     _validated(values, (), places)
@@ -141,7 +141,11 @@ def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, 
         if not quiet:
             note_old_names(_dotted(path), section)
         try:
-            kept = {key: value for key, value in section.items() if not over or key not in old.values()}
+            kept = {
+                key: value
+                for key, value in section.items()
+                if not over or key not in old.values() or isinstance(value, dict)
+            }
             home[name] = with_new_names(kept)
         except ValueError as error:
             raise SettingsError(f"{places.of((*path, next(iter(old))))}{error}") from None
@@ -191,44 +195,6 @@ def _over_defaults(model: type[Settings], values: Any) -> Any:
         inner = _over_defaults(section, value)
         result[name] = inner if field.is_required() else {**field.default.model_dump(), **inner}
     return result
-
-
-def _anchor_paths(values: dict[str, Any], base: Path) -> None:
-    """Make relative paths of data files and of a model directory absolute; hub ids stay as they are."""
-    data = values.get("data")
-    for sources in data.values() if isinstance(data, dict) else ():
-        for source in sources if isinstance(sources, list) else ():
-            if isinstance(source, dict) and isinstance(source.get("path"), str):
-                source["path"] = _anchored(source["path"], base, file=True)
-    for name, keys in (("model", ("name", "adapter", "trust_remote_code")), ("sft", ("from",)), ("reward", ("from",))):
-        section = values.get(name)
-        if not isinstance(section, dict):
-            continue
-        for key in keys:
-            if isinstance(section.get(key), str):
-                section[key] = _anchored(section[key], base, file=False)
-
-
-def _anchored(text: str, base: Path, file: bool) -> str:
-    if text.startswith("~"):
-        return str(expanded(text))
-    if ":" in text or not text or "\0" in text:
-        return text
-    explicit = text.startswith(("./", "../")) or (file and text.endswith(FILE_SUFFIXES))
-    return os.path.normpath(base / text) if explicit or os.path.exists(base / text) else text
-
-
-def expanded(text: str) -> Path:
-    """``text`` as a path, with the home directory of its user in the place of ``~``.
-
-    Raises:
-        SettingsError: there is no such user.
-    """
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        name = text.split("/")[0][:40]
-        raise SettingsError(f"{text[:80]}: there is no home directory of {name} here; write the whole path") from None
 
 
 def _explain(error: ValidationError, arm: KeyPath, places: _Places) -> str:

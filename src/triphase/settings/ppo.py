@@ -9,7 +9,7 @@ from triphase.settings.base import NonNegative, Positive, PositiveFloat, Setting
 from triphase.settings.conflicts import critic_conflict
 from triphase.settings.phases import OptimizerSettings
 from triphase.settings.renamed import with_new_names
-from triphase.settings.services import ScorerSettings
+from triphase.settings.scorer import ScorerSettings
 from triphase.settings.without_critic import WITH_CRITIC, estimator_problem
 
 

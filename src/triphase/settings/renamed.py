@@ -12,6 +12,7 @@ SECTIONS = {"labelling": "labeling"}
 # Of the section ``ppo`` and of each arm: old name → (new name, old value → new value, what to say).
 _PPO: dict[str, tuple[str, dict[Any, Any], str]] = {
     "standardise_advantages": ("standardize_advantages", {True: True, False: False}, "only the spelling changed"),
+    "reward": ("scorer", {}, "both mean who scores"),
     "standardise_scores": (
         "score_normalization",
         {True: "batch", False: "raw"},
@@ -56,7 +57,13 @@ def with_new_names(ppo: Mapping[str, Any]) -> dict[str, Any]:
             continue
         value = values.pop(old)
         if new in values:
+            if isinstance(value, Mapping) and isinstance(values[new], Mapping) and not values[new].keys() & value:
+                values[new] = {**values[new], **value}
+                continue
             raise ValueError(f"{old} is the old name of {new}; give {new} alone")
+        if not meanings:
+            values[new] = value
+            continue
         if not isinstance(value, bool):
             raise ValueError(f"{old} is the old name of {new} and must be true or false; write {new} instead")
         values[new] = meanings[value]

@@ -13,7 +13,8 @@ from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloa
 from triphase.settings.phases import RewardSettings, SamplingSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import with_new_names, with_new_sections
-from triphase.settings.services import RolloutSettings, laid_over
+from triphase.settings.scorer import laid_over
+from triphase.settings.services import RolloutSettings
 
 
 class ModelSettings(Settings):

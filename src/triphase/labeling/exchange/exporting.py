@@ -165,7 +165,13 @@ def _rankings(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
 
 def _everything(store: Store) -> Iterator[dict[str, Any]]:
     for prompt in store.prompts():
-        yield {"type": "prompt", **asdict(prompt), "messages": _messages(prompt)}
+        yield {
+            "type": "prompt",
+            "id": prompt.id,
+            "messages": _messages(prompt),
+            "kind": prompt.kind,
+            "split": prompt.split,
+        }
     for response in store.responses():
         yield {"type": "response", **asdict(response)}
     for answer in store.answers(counted=False):

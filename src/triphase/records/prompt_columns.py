@@ -1,0 +1,42 @@
+"""What a record holds beside its prompt, for a scorer that asks: the answer to a sum, the tests of a program."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from triphase.records.lines import Row
+from triphase.records.prompts import QUESTIONS
+from triphase.records.types import Prompt
+
+TAKEN = ("prompt", "prompts", "completion", "completions", "completion_ids", "response", "responses", "finished")
+"""Names of columns that a scorer is not given: under these it is told of the prompt and of what a policy wrote."""
+
+
+def with_columns(prompt: Prompt, row: Row) -> Prompt:
+    """``prompt`` with the columns of its record, and whether the prompt was a text there.
+
+    Raises:
+        DataError: a column holds what JSON cannot.
+    """
+    columns = {name: _plain(row, name, value) for name, value in row.values.items() if name not in TAKEN}
+    return replace(prompt, is_text=_is_text(prompt, row), columns=columns)
+
+
+def _is_text(prompt: Prompt, row: Row) -> bool:
+    """Whether the prompt is what a cell of text says, and no list of messages."""
+    if len(prompt.messages) != 1:
+        return False
+    cells = [value.strip() for name in QUESTIONS if isinstance(value := row.values.get(name), str)]
+    return any(cell and cell in prompt.messages[0].content for cell in cells)
+
+
+def _plain(row: Row, name: str, value: Any) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        row.refuse(
+            f"{name} holds a {type(value).__name__} that a scoring function cannot be given; write it as text, a "
+            "number, true or false, or a list or mapping of these, or leave the column out"
+        )

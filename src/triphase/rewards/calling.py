@@ -1,0 +1,86 @@
+"""How a scoring function wants to be called, by the names of its parameters.
+
+    score(prompts, completions, **columns)     as TRL calls reward functions: everything by name
+    score(prompts, responses, **options)       prompts are lists of messages, responses are texts
+
+The first is meant where there is a parameter ``completions``, or names are open (``**kwargs``) and ``responses`` is not
+one. There a prompt that was a text is a text and its completion too; one that was messages is a list of messages, and
+its completion one of a single message. By name both are given ``finished`` and the columns of the prompts' records that
+they name; the first all columns, where its names are open. Options are always given.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Convention:
+    """One function with its options.
+
+    Attributes:
+        as_trl: whether it is called as TRL calls reward functions.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self._function = function
+        self._options = dict(options)
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):  # written in C: it is given both lists
+            parameters = []
+        self._open = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL, p.POSITIONAL_ONLY)]
+        self._names = {parameter.name for parameter in named}
+        positional = [p for p in parameters if p.kind in _POSITIONAL or p.kind is p.VAR_POSITIONAL]
+        self.as_trl = "completions" in self._names or (
+            self._open and "responses" not in self._names and len(positional) < 2
+        )
+        self._by_name = self.as_trl or bool(self._names & {"prompts", "responses"})
+        self._needed = {p.name for p in named if p.default is p.empty}
+
+    def problem(self, columns: Sequence[str]) -> str | None:
+        """Why it cannot be called with these columns and its options; None where it can."""
+        if not self._open and (unknown := [name for name in self._options if name not in self._names]):
+            known = ", ".join(sorted(self._names - {"prompts", "responses", "completions", "finished"})) or "none"
+            return f"takes no option {unknown[0]}; it takes {known}"
+        if not self._by_name:
+            return None
+        given = {"prompts", "completions" if self.as_trl else "responses", "finished", *columns, *self._options}
+        missing = sorted(self._needed - given)
+        if not missing:
+            return None
+        have = f"the columns {', '.join(columns)}" if columns else "no further column"
+        return (
+            f"needs {missing[0]}, which is no column of the prompts' records ({have}) and no option; add the column, "
+            f"or give options.{missing[0]}"
+        )
+
+    def call(self, asked: Mapping[str, Any]) -> Any:
+        """What the function gives for a batch."""
+        responses, texts = asked["responses"], asked["texts"]
+        if not self.as_trl:
+            given = {"prompts": asked["prompts"], "responses": responses, "finished": asked["finished"]}
+            if not self._by_name:
+                return self._function(asked["prompts"], responses, **self._options)
+            named = {name: value for name, value in {**asked["columns"], **given}.items() if name in self._names}
+            return self._function(**{**self._absent(named, len(responses)), **named, **self._options})
+        everything = {
+            **asked["columns"],
+            "prompts": [
+                prompt[0]["content"] if is_text else prompt
+                for prompt, is_text in zip(asked["prompts"], texts, strict=True)
+            ],
+            "completions": [
+                text if is_text else [{"role": "assistant", "content": text}]
+                for text, is_text in zip(responses, texts, strict=True)
+            ],
+            "finished": asked["finished"],
+        }
+        named = {name: value for name, value in everything.items() if self._open or name in self._names}
+        return self._function(**{**self._absent(named, len(responses)), **named, **self._options})
+
+    def _absent(self, named: Mapping[str, Any], count: int) -> dict[str, list[None]]:
+        """Columns that it needs and no record of this batch has."""
+        return {name: [None] * count for name in self._needed if name not in named and name not in self._options}

@@ -1,0 +1,85 @@
+"""The other end of `process`: imports a scoring function, then calls it for each line, until the pipe closes.
+
+``python -P -m triphase.rewards.function_process``. The first line says where modules are; each further one names a
+function with its options, and may have a batch for it. The answers go to the standard output that the process was
+given; what the function prints goes to standard error, which the run writes to its log. Its standard input is empty.
+Without torch, unless the function imports it.
+"""
+
+import asyncio
+import inspect
+import json
+import os
+import queue
+import sys
+import threading
+from typing import IO, Any
+
+from triphase.errors import SettingsError
+from triphase.rewards.calling import Convention
+from triphase.rewards.importing import imported, shown_error
+from triphase.rewards.returned import Unusable, columns_of
+
+
+def main() -> None:
+    """Import, then answer."""
+    questions = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False, buffering=1)
+    asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(questions, asked), daemon=True).start()
+    sys.path[:] = asked.get()["path"]
+    functions = Functions()
+    while True:
+        answers.write(json.dumps(functions.answer(asked.get())) + "\n")
+        answers.flush()
+
+
+def _read(questions: IO[bytes], asked: "queue.SimpleQueue[dict[str, Any]]") -> None:
+    """Lines to the queue; the end of the run ends this process, whatever the function is at."""
+    for line in questions:
+        asked.put(json.loads(line))
+    os._exit(0)
+
+
+class Functions:
+    """The functions that have been asked for, each with its options, imported once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Convention] = {}
+
+    def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What a function gives for a batch, or why it gives nothing."""
+        key = json.dumps([asked["function"], asked["options"]], sort_keys=True)
+        try:
+            if key not in self._known:
+                self._known[key] = Convention(imported(asked["function"], asked["setting"]), asked["options"])
+        except SettingsError as error:
+            return {"refused": str(error)}
+        convention = self._known[key]
+        if "look_for" in asked:
+            return {"problem": convention.problem(asked["look_for"])}
+        return _called(convention, asked) if "responses" in asked else {}
+
+
+def _called(convention: Convention, asked: dict[str, Any]) -> dict[str, Any]:
+    try:
+        given = convention.call(asked)
+        if inspect.iscoroutine(given):
+            given = asyncio.run(given)
+    except BaseException as error:  # sys.exit in it ends neither this process nor the run
+        return {"raised": shown_error(error)}
+    try:
+        count = len(asked["responses"])
+        return {"columns": columns_of(given, count, as_trl=convention.as_trl, may_abstain=asked["may_abstain"])}
+    except Unusable as error:
+        return {"problem": str(error), "row": error.row}
+    except Exception as error:  # an object of the function's own that raises when it is looked at
+        return {"problem": f"gives what cannot be read ({shown_error(error)})", "row": None}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What a scoring function gave, as lists of numbers by name; or what is wrong with it, and with which answer."""
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+TOTAL = "total"
+_SHOWN = 60
+
+
+class Unusable(Exception):
+    """What was given is no score. ``row`` is the answer of the batch, where it is one."""
+
+    def __init__(self, problem: str, row: int | None = None) -> None:
+        super().__init__(problem)
+        self.row = row
+
+
+def columns_of(given: Any, count: int, *, as_trl: bool, may_abstain: bool) -> dict[str, list[float | None]]:
+    """The scores under ``total``, and each part under its name.
+
+    Args:
+        as_trl: true and false count as 1 and 0, as TRL counts them.
+        may_abstain: None for an answer is no opinion, and stays None.
+
+    Raises:
+        Unusable: it is no list of so many numbers.
+    """
+    columns = given if isinstance(given, Mapping) else {TOTAL: given}
+    if TOTAL not in columns:
+        raise Unusable(f"gives a mapping without {TOTAL!r}")
+    odd = next((name for name in columns if not isinstance(name, str)), None)
+    if odd is not None:
+        raise Unusable(f"gives parts that cannot be used: {str(odd)[:40]!r} as a name, which is no text")
+    return {
+        name: _numbers(values, count, "a score" if name == TOTAL else f"the part {name}", as_trl, may_abstain)
+        for name, values in columns.items()
+    }
+
+
+def _numbers(values: Any, count: int, noun: str, as_trl: bool, may_abstain: bool) -> list[float | None]:
+    values = values.tolist() if callable(getattr(values, "tolist", None)) else values  # of numpy and of torch
+    if not isinstance(values, list | tuple):
+        raise Unusable(f"gives {type(values).__name__} for {noun}, where a list of numbers is expected")
+    if len(values) != count:
+        raise Unusable(f"gives {len(values)} numbers for {noun} of {count} answers")
+    return [
+        None if value is None and may_abstain else _number(value, noun, row, as_trl) for row, value in enumerate(values)
+    ]
+
+
+def _number(value: Any, noun: str, row: int, as_trl: bool) -> float:
+    plain = value.item() if callable(getattr(value, "item", None)) and not isinstance(value, Real) else value
+    if (isinstance(plain, bool) and not as_trl) or not isinstance(plain, Real):  # numpy's numbers are, whatever width
+        hint = "; None, no opinion, is for functions in a sum" if value is None and noun == "a score" else ""
+        shown = repr(value)[:_SHOWN]
+        raise Unusable(f"gives {shown} ({type(value).__name__}) as {noun}, which is no number{hint}", row)
+    try:
+        number = float(plain)
+    except OverflowError:  # a whole number beyond every float
+        number = math.inf
+    if not math.isfinite(number):
+        raise Unusable(f"gives {number} as {noun}; a score is a finite number", row)
+    return number

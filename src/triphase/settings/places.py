@@ -1,0 +1,58 @@
+"""Relative paths in the settings: taken from the directory of the settings file."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import SettingsError
+
+FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
+
+
+def anchor_paths(values: dict[str, Any], base: Path) -> None:
+    """Make relative paths of data files, a model directory and a function's file absolute; hub ids stay as they are."""
+    data = values.get("data")
+    for sources in data.values() if isinstance(data, dict) else ():
+        for source in sources if isinstance(sources, list) else ():
+            if isinstance(source, dict) and isinstance(source.get("path"), str):
+                source["path"] = _anchored(source["path"], base, file=True)
+    arms = values.get("arms")
+    for ppo in (values.get("ppo"), *(arms.values() if isinstance(arms, dict) else ())):
+        _anchor_function(ppo.get("scorer") if isinstance(ppo, dict) else None, base)
+    for name, keys in (("model", ("name", "adapter", "trust_remote_code")), ("sft", ("from",)), ("reward", ("from",))):
+        section = values.get(name)
+        if not isinstance(section, dict):
+            continue
+        for key in keys:
+            if isinstance(section.get(key), str):
+                section[key] = _anchored(section[key], base, file=False)
+
+
+def _anchor_function(scorer: Any, base: Path) -> None:
+    """Make the path of a function's file absolute; a module's name stays as it is."""
+    name = scorer.get("function") if isinstance(scorer, dict) else None
+    place, sign, function = name.rpartition(":") if isinstance(name, str) else ("", "", "")
+    if place.endswith(".py") and "\0" not in place:
+        scorer["function"] = f"{os.path.normpath(base / expanded(place))}{sign}{function}"
+
+
+def _anchored(text: str, base: Path, file: bool) -> str:
+    if text.startswith("~"):
+        return str(expanded(text))
+    if ":" in text or not text or "\0" in text:
+        return text
+    explicit = text.startswith(("./", "../")) or (file and text.endswith(FILE_SUFFIXES))
+    return os.path.normpath(base / text) if explicit or os.path.exists(base / text) else text
+
+
+def expanded(text: str) -> Path:
+    """``text`` as a path, with the home directory of its user in the place of ``~``.
+
+    Raises:
+        SettingsError: there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        name = text.split("/")[0][:40]
+        raise SettingsError(f"{text[:80]}: there is no home directory of {name} here; write the whole path") from None

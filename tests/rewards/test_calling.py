@@ -1,0 +1,118 @@
+"""Functions written for TRL work unchanged: texts where the prompt was a text, messages where it was messages."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triphase.errors import DataError, SettingsError, TrainingError
+from triphase.records.lines import Row
+from triphase.records.prompt_columns import with_columns
+from triphase.records.reading import read_prompts
+from triphase.records.types import Message, Prompt
+from triphase.rewards.function import FunctionScorer
+from triphase.rewards.registry import examine
+from triphase.rewards.types import Answer, ScorerContext
+from triphase.settings.schema import SourceSettings
+from triphase.settings.scorer import ScorerSettings
+
+
+def prompt(**columns: Any) -> Prompt:
+    return Prompt("p", (Message("user", "2 + 2?"),), is_text=True, columns=columns)
+
+
+def score(function: str, *answers: Answer, **changes: Any) -> tuple[float, ...]:
+    settings = ScorerSettings.model_validate({"function": f"tests.rewards.functions:{function}", **changes})
+    return FunctionScorer(ScorerContext(settings)).score(answers).total
+
+
+def test_functions_of_its_documentation() -> None:
+    four = prompt(ground_truth="4", level=3)
+    texts = (r"The answer is \boxed{4}", r"\boxed{5}", "4")
+    assert score("reward_func", *(Answer(four, text, True) for text in texts)) == (1.0, 0.0, 0.0)
+    asked = Prompt("q", (Message("system", "think"), Message("user", "2 + 2?")))
+    texts = ("<think>so</think><answer>4</answer>", "4")
+    assert score("format_reward", *(Answer(asked, text, True) for text in texts)) == (1.0, 0.0)
+    assert score("later", Answer(four, "four", True)) == (4.0,)
+
+
+def test_each_prompt_has_the_form_of_its_record(tmp_path: Path) -> None:
+    messages = Prompt("m", (Message("system", "be brief"), Message("user", "who?")))
+    options = {"calls": str(tmp_path / "calls")}
+    given = Answer(prompt(solution="4"), "four", True), Answer(messages, "me", False)
+    assert score("seen", *given, options=options) == (1.0, 1.0)
+    assert json.loads((tmp_path / "calls").read_text()) == [
+        ["2 + 2?", [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who?"}]],
+        ["four", [{"role": "assistant", "content": "me"}]],
+        [True, False],
+        ["4", None],
+    ]
+
+
+def test_open_names_are_given_every_column() -> None:
+    assert score("everything", Answer(prompt(a=1, b=[2], odd_name="x"), "four", True)) == (6.0,)
+
+
+def test_a_column_that_no_record_has_is_told_before_the_first_step() -> None:
+    settings = ScorerSettings(function="tests.rewards.functions:reward_func")
+    wanted = r"needs ground_truth, which is no column of the prompts' records \(the columns answer\) and no option"
+    with pytest.raises(SettingsError, match=wanted):
+        examine(settings, [prompt(answer="4")])
+    examine(settings, [prompt(answer="4"), prompt(ground_truth="4")])
+    with pytest.raises(SettingsError, match="takes no option facter; it takes calls, factor"):
+        examine(ScorerSettings(function="tests.rewards.functions:lengths", options={"facter": 2}))
+
+
+def test_records_give_their_columns(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": "a?", "answer": "x", "tests": ["t"], "completion": "c", "id": "one"},
+        {"prompt": [{"role": "user", "content": "b?"}], "answer": None},
+        {"instruction": "c?", "input": "d"},
+        {"prompt": "e?", "system": "be brief"},
+        {"prompt": '[{"role": "user", "content": "f?"}]'},
+    ]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_prompts(SourceSettings(path=str(path)), tmp_path)
+    found = [with_columns(one, Row(row, "f", 1)) for one, row in zip(read, rows, strict=True)]
+    assert [each.is_text for each in found] == [True, False, True, False, False]
+    assert found[0].columns == {"answer": "x", "tests": ["t"], "id": "one"} and found == read
+    with pytest.raises(DataError, match="f:1: when holds a bytes that a scoring function cannot be given"):
+        with_columns(read[0], Row({"prompt": "a?", "when": b"x"}, "f", 1))
+
+
+def test_a_function_stands_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("UNIT = 2.0\n")
+    path = tmp_path / "my_rewards.py"
+    path.write_text("from beside import UNIT\n\ndef score(completions, **_):\n    return [UNIT] * len(completions)\n")
+    settings = ScorerSettings(function=f"{path}:score")
+    examine(settings)
+    assert FunctionScorer(ScorerContext(settings)).score([Answer(prompt(), "x", True)]).total == (2.0,)
+    path.write_text("def score(completions, **_):\n    return [3.5] * len(completions)\n")
+    assert FunctionScorer(ScorerContext(settings)).score([Answer(prompt(), "x", True)]).total == (3.5,)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("absent.py:score", None, "the file {place} is not there; give its path from the settings file"),
+        ("r.py:scroe", "def score(): ...", "scroe is not in it; did you mean score?"),
+        ("r.py:score", "import no_such_thing", "module no_such_thing cannot be found; install its package, or put"),
+        ("r.py:score", "score = 3", "score is no function; name a function of {place}"),
+        ("r.py:score", "def score(:", "importing {place} raised SyntaxError"),
+        ("r.py:score", "import os; os._exit(3)", "ended its process with status 3; mend its module"),
+    ],
+)
+def test_what_is_missing_is_named(name: str, content: str | None, problem: str, tmp_path: Path) -> None:
+    place = tmp_path / name.partition(":")[0]
+    if content is not None:
+        place.write_text(content)
+    with pytest.raises(SettingsError, match=re.escape(problem.format(place=place))):
+        examine(ScorerSettings(function=f"{tmp_path}/{name}"))
+
+
+def test_true_and_false_are_numbers_to_trl_alone() -> None:
+    with pytest.raises(TrainingError, match="gives True"):
+        score("truths", Answer(prompt(), "x", True))
