@@ -5,9 +5,9 @@ at once, and the command line starts without torch.
 """
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from triphase.datacheck.opening import place_without_torch
 from triphase.records.types import Prompt, Response
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from triphase.objectives.worked_step import WorkedStep
     from triphase.planning.plan import Plan
     from triphase.runs.conversation import Conversation
+    from triphase.runs.file_scores import FileScores
     from triphase.runs.verification import Verdict
 
 
@@ -136,3 +137,11 @@ def scores_by(path: Path, given: Sequence[tuple[Prompt, Response]]) -> dict[str,
     from triphase.runs.store_scores import scores_by as defined
 
     return defined(path, given)
+
+
+def score_file(path: Path, file: str, arm: str | None) -> "tuple[FileScores, Iterator[dict[str, Any]]]":
+    """See `runs.file_scores`."""
+    from triphase.runs.file_scores import FileScores, score_rows
+
+    found = FileScores()
+    return found, score_rows(path, file, arm, found)

@@ -1,0 +1,108 @@
+"""Lists of runs: all of a directory with their main figures, and two beside one another."""
+
+import json as json_text
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from triphase.cli.arguments import RunPath, require_run
+from triphase.errors import RunError
+from triphase.monitoring.wording import number, percent
+from triphase.records.visible import visible
+from triphase.reports.run_list import FIGURES, RunLine, line_of, runs_in, setting_differences
+
+_COLUMNS = {
+    "accuracy": "reward model right",
+    "gold": "gold",
+    "wins": "preferred to SFT",
+    "gain": "score gain",
+    "kl": "KL (nats)",
+    "tokens": "tokens",
+    "seconds": "seconds",
+}
+_SHARES, _WHOLE = ("accuracy", "wins"), ("tokens", "seconds")
+Json = Annotated[bool, Parameter(help="Print one JSON document instead of a table.")]
+
+
+def runs(
+    directory: Annotated[Path, Parameter(help="Where runs stand, one directory each.")] = Path("runs"),
+    /,
+    *,
+    json: Json = False,
+) -> None:
+    """List the runs of a directory with their main figures, the newest last."""
+    if not directory.is_dir():
+        raise RunError(f"{directory}: no such directory; name the one in which runs stand (the setting `output`)")
+    found = runs_in(directory)
+    if json:
+        _print_json([_plain(line) for line in found])
+        return
+    if not found:
+        raise RunError(f"{directory}: holds no run; `triphase run CONFIG` makes one")
+    shown = [name for name in FIGURES if any(line.figures[name] is not None for line in found)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("run", "begun", "stands"):
+        table.add_column(title, overflow="fold")
+    for name in shown:
+        table.add_column(_COLUMNS[name], justify="right")
+    for line in found:
+        begun = datetime.fromtimestamp(line.begun).strftime("%Y-%m-%d %H:%M")
+        cells = [visible(line.path.name), begun, visible(line.stands)]
+        table.add_row(*(Text(cell) for cell in [*cells, *(_figure(name, line.figures[name]) for name in shown)]))
+    _console().print(table)
+
+
+def diff(first: RunPath, second: RunPath, /, *, json: Json = False) -> None:
+    """Show in what two runs differ: their settings, and their figures side by side."""
+    sides = [line_of(require_run(run)) for run in (first, second)]
+    changed = setting_differences(first, second)
+    names = [name for name in FIGURES if any(side.figures[name] is not None for side in sides)]
+    if json:
+        settings = [{"setting": key, "first": old, "second": new} for key, old, new in changed]
+        _print_json({"settings": settings, "runs": [_plain(side) for side in sides]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("", visible(str(first)), visible(str(second))):
+        table.add_column(Text(title), overflow="fold")
+    for key, old, new in changed:
+        table.add_row(*(Text(visible(cell)) for cell in (key, old, new)))
+    if not changed:
+        table.add_row(Text("settings"), Text("the same"), Text("the same"))
+    table.add_section()
+    for name in names:
+        table.add_row(
+            *(Text(cell) for cell in (_COLUMNS[name], *(_figure(name, side.figures[name]) for side in sides)))
+        )
+    if not names:
+        table.add_row(Text("stands"), *(Text(visible(side.stands)) for side in sides))
+    _console().print(table)
+
+
+def _figure(name: str, value: float | None) -> str:
+    if name in _SHARES:
+        return percent(value)
+    return number(value, 0 if name in _WHOLE else 2)
+
+
+def _plain(line: RunLine) -> Mapping[str, Any]:
+    return {"run": str(line.path), "begun": line.begun, "finished": line.finished, "stands": line.stands} | dict(
+        line.figures
+    )
+
+
+def _print_json(found: Any) -> None:
+    json_text.dump(found, sys.stdout, indent=2)
+    print()
+
+
+def _console() -> Console:
+    """As wide as the terminal; where a file or a pipe reads, no line is broken."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=400)

@@ -1,0 +1,53 @@
+"""``score``: what the reward of a run thinks of the prompts and responses in a file."""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from triphase.cli import deferred
+from triphase.cli.arguments import RunPath, require_run
+from triphase.errors import RunError
+from triphase.records.files import atomic_file, disk_errors
+
+
+def score(
+    run: RunPath,
+    file: Annotated[
+        str,
+        Parameter(help="Rows of a prompt and a response, or of prompt, chosen and rejected: any form that data takes."),
+    ],
+    /,
+    *,
+    arm: Annotated[str | None, Parameter(help="A variant of the run, where its reward is another.")] = None,
+    to: Annotated[Path | None, Parameter(help="A new file for the scores (JSONL); printed by default.")] = None,
+) -> None:
+    """Score a file of prompts and responses by a run's reward."""
+    require_run(run)
+    if to is not None and to.exists():
+        raise RunError(f"{to}: exists already; name a new file with --to")
+    found, rows = deferred.score_file(run, file, arm)
+    if to is None:
+        for line in _lines(rows):
+            sys.stdout.buffer.write(line)
+    else:
+        with disk_errors(to), atomic_file(to) as out:
+            for line in _lines(rows):
+                out.write(line)
+    accuracy = found.accuracy
+    if accuracy is not None:
+        bounds = "" if accuracy.low is None else f" (95 % interval {accuracy.low:.0%} to {accuracy.high:.0%})"
+        print(f"{len(found.right)} comparisons; right on {accuracy.value:.1%}{bounds}", file=sys.stderr)
+    if found.scores:
+        print(f"{len(found.scores)} responses; mean score {statistics.fmean(found.scores):.3f}", file=sys.stderr)
+    if found.unscored:
+        print(f"{found.unscored} rows have no score; `problem` says why", file=sys.stderr)
+
+
+def _lines(rows: Iterator[Mapping[str, Any]]) -> Iterator[bytes]:
+    for row in rows:
+        yield json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"

@@ -1,0 +1,110 @@
+"""Runs side by side: where each stands, the figures by which one picks among them, and in what two differ."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triphase.reports.contents import read_run
+from triphase.reports.tables import flattened
+from triphase.settings.loading import load_settings
+from triphase.training.artifacts import PPO, REWARD, SFT, has_left
+
+CONFIG, SUMMARY = "config.yaml", "summary.json"
+FIGURES = {
+    "accuracy": ("reward_model", "accuracy"),
+    "gold": ("ppo", "gold_mean"),
+    "wins": ("ppo", "gold_win_rate"),
+    "gain": ("ppo", "proxy_gain"),
+    "kl": ("ppo", "reference_kl"),
+    "tokens": ("ppo", "mean_length"),
+    "seconds": ("seconds",),
+}
+"""Name of a figure → where it stands in summary.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One run of a list.
+
+    Attributes:
+        path: its directory.
+        begun: the time of its config.yaml, in seconds since 1970.
+        finished: the phases that have left something, in their order.
+        figures: by the names of `FIGURES`; None where a figure is not known.
+        problem: why its figures cannot be read.
+    """
+
+    path: Path
+    begun: float
+    finished: tuple[str, ...]
+    figures: Mapping[str, float | None]
+    problem: str | None = None
+
+    @property
+    def stands(self) -> str:
+        """Where the run stands, in words."""
+        if self.problem is not None:
+            return self.problem
+        if any(value is not None for value in self.figures.values()):
+            return "evaluated"
+        return f"{self.finished[-1]} finished" if self.finished else "begun"
+
+
+def runs_in(directory: Path) -> list[RunLine]:
+    """The runs in a directory, the newest last; a directory that is a run itself is the only one."""
+    if (directory / CONFIG).is_file():
+        return [line_of(directory)]
+    places = sorted(path.parent for path in directory.glob(f"*/{CONFIG}") if path.is_file())
+    return sorted((line_of(path) for path in places), key=lambda line: (line.begun, line.path))
+
+
+def line_of(run: Path) -> RunLine:
+    """What a list says of one run."""
+    finished = tuple(_finished(run))
+    figures: dict[str, float | None] = dict.fromkeys(FIGURES)
+    problem = None
+    try:
+        summary = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
+        figures = {name: _figure(summary, keys) for name, keys in FIGURES.items()}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, RecursionError):
+        problem = f"{SUMMARY} is damaged; `triphase report {run}` writes it again"
+    return RunLine(run, (run / CONFIG).stat().st_mtime, finished, figures, problem)
+
+
+def setting_differences(first: Path, second: Path) -> list[tuple[str, str, str]]:
+    """(setting, its value in the first run, in the second) where they differ; "–" where a run does not have it.
+
+    Settings that a run's version did not have yet count with their defaults. The names of the runs and their places
+    say nothing, nor does where a file lies: files of the same content are the same.
+
+    Raises:
+        TriphaseError: a configuration cannot be read.
+    """
+    sides = [_settings(run) for run in (first, second)]
+    keys = [*sides[0], *(key for key in sides[1] if key not in sides[0])]
+    rows = [(key, sides[0].get(key, "–"), sides[1].get(key, "–")) for key in keys if key not in ("name", "output")]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def _settings(run: Path) -> dict[str, str]:
+    known = read_run(run).provenance.get("data_fingerprints")
+    sums = known if isinstance(known, Mapping) else {}
+    values = flattened(load_settings(run).model_dump(mode="json"))
+    return {key: f"{Path(text).name} ({str(sums[text])[:8]})" if text in sums else text for key, text in values}
+
+
+def _finished(run: Path) -> Iterator[str]:
+    for phase in (SFT, REWARD, PPO):
+        if has_left(run, phase):
+            yield phase
+
+
+def _figure(summary: Any, keys: Sequence[str]) -> float | None:
+    found = summary
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
