@@ -48,6 +48,7 @@ WITH_TORCH = {
     "runs.checkpoints",
     "runs.conversation",
     "runs.evaluation",
+    "runs.file_scores",
     "runs.labeling",
     "runs.merging",
     "runs.opening",

@@ -6,11 +6,11 @@ import pytest
 from tests.runs.small_run import do, settings, write_data
 from tests.small import shared_model, stir
 
-from triphase.cli.chat import talk
-from triphase.errors import DataError, RunError
+from triphase.cli.chat import chat, talk
+from triphase.errors import DataError, RunError, SettingsError
 from triphase.models.roles import POLICY, REFERENCE
 from triphase.runs import pipeline
-from triphase.runs.conversation import Conversation
+from triphase.runs.conversation import Conversation, Talk, conversation_with
 from triphase.runs.opening import open_policy
 
 
@@ -42,7 +42,7 @@ def test_a_turn_that_is_too_long_is_refused_and_not_remembered() -> None:
 
 def test_talking_ends_with_an_empty_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = iter(["sun road", "/new", "rain", ""])
-    talk("embedded:tiny", lambda: next(lines))
+    talk([conversation_with("embedded:tiny")], ["tiny"], lambda: next(lines))
     assert next(lines, "all read") == "all read"
     assert "Write a message" in capsys.readouterr().out
 
@@ -65,3 +65,40 @@ def test_a_run_without_a_policy_says_so(tmp_path: Path) -> None:
     do(settings(tmp_path))
     with pytest.raises(RunError, match="has no policy yet; run `triphase run`"):
         open_policy(tmp_path / "runs" / "small")
+
+
+def test_the_system_text_comes_first_and_stays_and_the_coldest_answer_is_the_likeliest() -> None:
+    shared = shared_model()
+    stir(shared, POLICY)
+    cold = Conversation(shared, POLICY, max_length=60, talk=Talk(8, 0.0, "elm"))
+    plain = Conversation(shared, POLICY, max_length=60, talk=Talk(8, 0.0))
+    first = cold.say("oak")
+    assert [turn.role for turn in cold._turns] == ["system", "user", "assistant"]
+    cold.forget()
+    assert [turn.role for turn in cold._turns] == ["system"] and cold.say("oak") == first
+    assert plain.say("oak") != first or len(plain._turns) == 2
+    assert len(shared.template.response_ids(first, finished=False)) <= 8
+
+
+def test_two_policies_of_a_run_answer_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path)
+    do(settings(tmp_path, method="lora"), pipeline.run_sft)
+    run = tmp_path / "runs" / "small"
+    lines = iter(["sun road", ""])
+    talk(
+        [conversation_with(str(run), policy="sft"), conversation_with("embedded:tiny")],
+        ["sft", "base"],
+        lambda: next(lines),
+    )
+    shown = capsys.readouterr().out
+    assert "sft" in shown and "base" in shown
+    for policy, problem in (("ppo", "has not trained it yet"), ("none", "has no such policy; it has sft, ppo")):
+        with pytest.raises(RunError, match=f"--policy {policy}: .*{problem}"):
+            open_policy(run, policy=policy)
+    with pytest.raises(RunError, match="--checkpoint 2: is an iteration of ppo"):
+        open_policy(run, 2, "sft")
+    with pytest.raises(RunError, match="only a run has several policies"):
+        conversation_with("embedded:tiny", policy="sft")
+    for option, value in (("temperature", -1.0), ("max_tokens", 0)):
+        with pytest.raises(SettingsError, match=f"--{option.replace('_', '-')} {value}: must lie between"):
+            chat(str(run), **{option: value})

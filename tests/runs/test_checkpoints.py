@@ -10,6 +10,7 @@ from triphase.cli.chat import talk
 from triphase.cli.main import main
 from triphase.models.roles import POLICY
 from triphase.runs import pipeline
+from triphase.runs.conversation import conversation_with
 from triphase.runs.opening import open_policy
 from triphase.training.checkpoint import load_checkpoint
 
@@ -57,7 +58,7 @@ def test_evaluation_chat_and_export_take_it(run: Path, tmp_path: Path, capsys: p
     assert main(["export", str(run), "--to", str(tmp_path / "out"), "--checkpoint", "2"]) == 0
     assert (tmp_path / "out" / "model.safetensors").is_file()
     answers = iter(["sun song", None])
-    talk(str(run), lambda: next(answers), checkpoint=2)
+    talk([conversation_with(str(run), 2)], [""], lambda: next(answers))
 
 
 def test_a_model_has_no_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,36 +1,90 @@
-"""Talking to a run's policy, or to any model, on the terminal."""
+"""Talking to a run's policy, or to any model, on the terminal; two of them answer side by side."""
 
-from collections.abc import Callable
-from typing import Annotated
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint
+from triphase.errors import SettingsError
+from triphase.records.visible import visible
+from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.training.artifacts import PPO, SFT
+
+if TYPE_CHECKING:
+    from triphase.runs.conversation import Conversation
+
+_STYLES = ("green", "cyan")
+_HOTTEST, _MOST_TOKENS = 100.0, 1 << 16
 
 
 def chat(
     model: Annotated[str, Parameter(help="The directory of a run, a model's directory, or a hub id.")],
     /,
     *,
+    policy: Annotated[str | None, Parameter(help="Of a run: sft, ppo, or a variant; ppo where it is there.")] = None,
     checkpoint: Checkpoint = None,
+    against: Annotated[
+        str | None, Parameter(help="Who answers beside it: another policy of the run, another run, or a model.")
+    ] = None,
+    temperature: Annotated[float, Parameter(help="0 takes the likeliest token.")] = 0.7,
+    max_tokens: Annotated[int, Parameter(help="The longest answer.")] = 256,
+    system: Annotated[str | None, Parameter(help="What the model is told before the first message.")] = None,
 ) -> None:
     """Talk to a run's policy, or to any model."""
-    talk(model, checkpoint=checkpoint)
+    if not 0 <= temperature <= _HOTTEST:
+        raise SettingsError(f"--temperature {temperature}: must lie between 0 and {_HOTTEST:g}")
+    if not 1 <= max_tokens <= _MOST_TOKENS:
+        raise SettingsError(f"--max-tokens {max_tokens}: must lie between 1 and {_MOST_TOKENS}")
+    sides = [(model, policy, checkpoint)]
+    if against is not None:
+        sides.append((model, against, None) if _is_policy(model, against) else (against, None, None))
+    opened = [
+        deferred.conversation(
+            place, checkpoint=step, policy=name, max_response_tokens=max_tokens, temperature=temperature, system=system
+        )
+        for place, name, step in sides
+    ]
+    talk(opened, [_title(*side) for side in sides])
 
 
-def talk(model: str, read: Callable[[], str | None] | None = None, *, checkpoint: int | None = None) -> None:
-    """Talk to the PPO policy of a run directory, or to a model directory or hub id. An empty line or Ctrl-D ends."""
+def talk(
+    conversations: "Sequence[Conversation]", titles: Sequence[str], read: Callable[[], str | None] | None = None
+) -> None:
+    """Let each answer every message. An empty line or Ctrl-D ends."""
     console = Console()
-    conversation = deferred.conversation(model, checkpoint)
     console.print("Write a message. /new begins a new conversation, an empty line ends.", style="dim")
     while line := (read or _read)():
         if line.strip() == "/new":
-            conversation.forget()
+            for conversation in conversations:
+                conversation.forget()
             continue
-        console.print(Text(conversation.say(line), style="green"))
+        answers = [conversation.say(line) for conversation in conversations]
+        if len(answers) == 1:
+            console.print(Text(answers[0], style=_STYLES[0]))
+            continue
+        table = Table(box=None, expand=True, pad_edge=False, header_style="bold")
+        for title, style in zip(titles, _STYLES, strict=True):
+            table.add_column(Text(visible(title)), ratio=1, style=style, overflow="fold")
+        table.add_row(*map(Text, answers))
+        console.print(table)
+
+
+def _is_policy(model: str, name: str) -> bool:
+    """Whether a name means a policy of the run, and neither a place nor a model."""
+    run = Path(model)
+    return os.path.isfile(run / RUN_CONFIG) and name in (SFT, PPO, *load_settings(run).arms)
+
+
+def _title(place: str, policy: str | None, checkpoint: int | None) -> str:
+    of = policy or ("ppo" if checkpoint is not None else "")
+    return f"{place} ({of}{'' if checkpoint is None else f' after iteration {checkpoint}'})" if of else place
 
 
 def _read() -> str | None:

@@ -68,11 +68,20 @@ def check_model(settings: RunSettings) -> None:
     defined(settings)
 
 
-def conversation(model: str, checkpoint: int | None) -> "Conversation":
+def conversation(
+    model: str,
+    *,
+    checkpoint: int | None,
+    policy: str | None,
+    max_response_tokens: int,
+    temperature: float,
+    system: str | None,
+) -> "Conversation":
     """See `runs.conversation`."""
+    from triphase.runs.conversation import Talk
     from triphase.runs.conversation import conversation_with as defined
 
-    return defined(model, checkpoint)
+    return defined(model, checkpoint, policy, Talk(max_response_tokens, temperature, system))
 
 
 def merge_policy(run: Path, to: Path, checkpoint: int | None) -> None:

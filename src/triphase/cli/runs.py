@@ -37,7 +37,7 @@ def runs(
     *,
     json: Json = False,
 ) -> None:
-    """List the runs of a directory with their main figures, the newest last."""
+    """List the runs of a directory with their main figures."""
     if not directory.is_dir():
         raise RunError(f"{directory}: no such directory; name the one in which runs stand (the setting `output`)")
     found = runs_in(directory)
@@ -60,7 +60,7 @@ def runs(
 
 
 def diff(first: RunPath, second: RunPath, /, *, json: Json = False) -> None:
-    """Show in what two runs differ: their settings, and their figures side by side."""
+    """Show in what two runs differ: settings and figures."""
     sides = [line_of(require_run(run)) for run in (first, second)]
     changed = setting_differences(first, second)
     names = [name for name in FIGURES if any(side.figures[name] is not None for side in sides)]

@@ -13,7 +13,7 @@ from triphase.runs.directory import RunDirectory
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
-from triphase.training.artifacts import PPO, is_whole
+from triphase.training.artifacts import PPO, SFT, is_whole, ppo_phase
 from triphase.training.finals import load_policy
 from triphase.training.stopping import StopRequest
 
@@ -25,15 +25,20 @@ def open_run(path: Path) -> Run:
     return Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
 
 
-def open_policy(path: Path, checkpoint: int | None = None) -> tuple[SharedModel, str | None, RunSettings]:
+def open_policy(
+    path: Path, checkpoint: int | None = None, policy: str | None = None
+) -> tuple[SharedModel, str | None, RunSettings]:
     """The model of a run with the adapter of its PPO policy (of its SFT policy where PPO has not been run).
 
-    ``checkpoint`` names an iteration of PPO, whose policy is taken instead of the last.
+    ``checkpoint`` names an iteration of PPO, whose policy is taken instead of the last. ``policy`` is `sft`, `ppo` or a
+    variant of the run.
 
     Raises:
-        RunError: the run has no policy yet, or no such checkpoint.
+        RunError: the run has no policy yet, no such policy, or no such checkpoint.
     """
     run = open_run(path)
+    if policy is not None:
+        _require_policy(run, path, policy, checkpoint)
     if checkpoint is not None:
         require_checkpoint(path, checkpoint)
     settings = run.settings
@@ -43,22 +48,43 @@ def open_policy(path: Path, checkpoint: int | None = None) -> tuple[SharedModel,
     if checkpoint is not None:
         load_policy_at(shared, path, checkpoint)
         return shared, POLICY, settings
-    if is_whole(run.artifact(PPO)):
-        load_policy(shared, POLICY, run.artifact(PPO))
+    if policy == SFT:
+        return shared, run.reference_adapter, settings
+    final = run.artifact(ppo_phase(None if policy in (None, PPO) else policy))
+    if is_whole(final):
+        load_policy(shared, POLICY, final)
         return shared, POLICY, settings
     return shared, run.reference_adapter, settings
 
 
-def open_any(model: str, checkpoint: int | None = None) -> tuple[SharedModel, str | None, int]:
+def _require_policy(run: Run, path: Path, policy: str, checkpoint: int | None) -> None:
+    arms = run.settings.arms
+    if policy not in (SFT, PPO, *arms):
+        raise RunError(f"--policy {policy}: {path} has no such policy; it has {', '.join((SFT, PPO, *arms))}")
+    if checkpoint is not None and policy != PPO:
+        raise RunError(f"--checkpoint {checkpoint}: is an iteration of ppo, and --policy is {policy}; leave one out")
+    if (
+        policy != SFT
+        and checkpoint is None
+        and not is_whole(run.artifact(ppo_phase(None if policy == PPO else policy)))
+    ):
+        raise RunError(f"--policy {policy}: {path} has not trained it yet; run `triphase run {path}`")
+
+
+def open_any(
+    model: str, checkpoint: int | None = None, policy: str | None = None
+) -> tuple[SharedModel, str | None, int]:
     """The policy of a run, or a model by directory, hub id or embedded name; its adapter, and its longest length.
 
     Raises:
-        RunError: a checkpoint is named, and there is none or this is no run.
+        RunError: a checkpoint or a policy is named, and there is none or this is no run.
     """
     if os.path.isfile(Path(model, "config.yaml")):  # False for a name that is too long
-        shared, adapter, settings = open_policy(Path(model), checkpoint)
+        shared, adapter, settings = open_policy(Path(model), checkpoint, policy)
         return shared, adapter, settings.model.max_length
     if checkpoint is not None:
         raise RunError(f"--checkpoint {checkpoint}: {model} is no run's directory; only a run has checkpoints")
+    if policy is not None:
+        raise RunError(f"--policy {policy}: {model} is no run's directory; only a run has several policies")
     of_model = ModelSettings(name=model)
     return SharedModel(load_model(of_model, place_of), AdapterSettings(layers="all"), seed=0), None, of_model.max_length
