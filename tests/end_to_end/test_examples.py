@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.rewards.test_classifier import classifier
 from tests.rollouts.fake_server import Asked, FakeServer, Reply
 from tests.runs.small_run import write_data
 
@@ -80,6 +81,17 @@ def test_ppo_with_prompts_and_a_function(folder: Path, capsys: pytest.CaptureFix
     assert {row["policy"] for row in rows} == {"sft", "ppo"} and all(row["score"] is not None for row in rows)
     first = json.loads((run / "ppo" / "metrics.jsonl").read_text().splitlines()[0])
     assert first["ppo/ratio_max"] == pytest.approx(1, abs=0.5)
+
+
+def test_ppo_with_prompts_and_a_classifier(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = classifier(
+        Path("examples") / "sentiment", 2, id2label={0: "BAD", 1: "POSITIVE"}, label2id={"BAD": 0, "POSITIVE": 1}
+    )
+    run, _ = ran("classifier", capsys, **{"ppo.scorer.options.model": "./sentiment"})
+    assert trained(run) == {"ppo"} and made.is_dir()
+    assert "the classifier" in (run / "report.html").read_text()
+    said = json.loads((run / "summary.json").read_text())["ppo"]["scored_by"]
+    assert said == f"the classifier {(folder / 'examples' / 'sentiment')}"
 
 
 def test_ppo_with_prompts_and_a_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

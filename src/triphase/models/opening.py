@@ -17,7 +17,7 @@ _PREFIXES = ("_orig_mod.", "module.", "pretrained_model.", "model._orig_mod.", "
 def opening(what: str, name: str) -> Iterator[None]:
     """Translate whatever a library raises over a stranger's files into a `ModelError`; a lack of memory stays."""
     try:
-        with _quiet():
+        with quiet():
             yield
     except TriphaseError:
         raise
@@ -167,7 +167,7 @@ def _remedy(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars and tables of transformers: what they tell is told in one line."""
     from transformers.utils import logging as theirs
 

@@ -7,7 +7,8 @@ from triphase.rewards.registry import KINDS
 from triphase.settings.scorer import chosen_kind, laid_over
 
 _IDENTITY = ("address", "function", "options")
-_OTHERS = {"function": "the function", "remote": "the server"}
+_OTHERS = {"function": "the function", "remote": "the server", "classifier": "the classifier"}
+_RULES = ("length", "repetition", "pattern", "json")
 
 
 def uses_reward_model(settings: Mapping[str, Any], arm: str | None = None) -> bool:
@@ -31,7 +32,9 @@ def scorer_of(settings: Mapping[str, Any]) -> str:
     section = _section(settings, None)
     kind = _kind(section)
     name = section.get("function") if kind == "function" else section.get("address") if kind == "remote" else kind
-    return f"{_OTHERS.get(kind, 'the scorer')} {name}"
+    if kind == "classifier":
+        name = _inner(section, "options").get("model")
+    return f"{_OTHERS.get(kind, 'the rule' if kind in _RULES else 'the scorer')} {name}"
 
 
 def score_of(settings: Mapping[str, Any]) -> str:

@@ -29,6 +29,11 @@ KINDS = {
     "model": Kind("triphase.rewards.model", needs_reward_model=True),
     "remote": Kind("triphase.rewards.remote"),
     "function": Kind("triphase.rewards.function"),
+    "classifier": Kind("triphase.rewards.classifier"),
+    "length": Kind("triphase.rewards.rule"),
+    "repetition": Kind("triphase.rewards.rule"),
+    "pattern": Kind("triphase.rewards.rule"),
+    "json": Kind("triphase.rewards.rule"),
 }
 
 

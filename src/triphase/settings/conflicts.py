@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from triphase.settings.scorer import SHIPPED
+
 if TYPE_CHECKING:
     from triphase.settings.ppo import PPOSettings
 
@@ -20,7 +22,7 @@ def critic_conflict(settings: "PPOSettings") -> str | None:
                     f"{name} {getattr(settings, name)} is of a critic with an adapter of its own, and critic is "
                     f"value-head; set critic: adapter, or leave {name} out"
                 )
-    if settings.critic_start == "reward" and settings.scorer.chosen in ("remote", "function"):
+    if settings.critic_start == "reward" and settings.scorer.chosen in SHIPPED[1:]:
         return (
             f"critic_start reward needs a reward model, and a scorer of kind {settings.scorer.chosen} scores in its "
             "place; set critic_start: policy"

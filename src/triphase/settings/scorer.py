@@ -9,6 +9,9 @@ from pydantic import Field, field_validator, model_validator
 from triphase.settings.base import Positive
 from triphase.settings.services import Address, ServiceSettings
 
+SHIPPED = ("model", "remote", "function", "classifier", "length", "repetition", "pattern", "json")
+"""The kinds of scorers that come with Triphase; the first is the run's reward model."""
+
 
 class ScorerSettings(ServiceSettings):
     """Who scores responses (docs/extending.md): the run's reward model, a server (docs/servers.md), or a function."""
@@ -17,13 +20,15 @@ class ScorerSettings(ServiceSettings):
         Annotated[
             str,
             Field(
-                pattern=r"^[a-z][a-z0-9_-]*$", json_schema_extra={"words": "`model` | `remote` | `function` | your own"}
+                pattern=r"^[a-z][a-z0-9_-]*$",
+                json_schema_extra={"words": " | ".join(f"`{kind}`" for kind in SHIPPED) + " | your own"},
             ),
         ]
         | None
     ) = None
-    """`model` (the run's reward model), `remote` (a server), `function`, or a kind that you added; none takes what the
-    other settings name, and the reward model where they name nothing."""
+    """`model` (the run's reward model), `remote` (a server), `function`, `classifier` (any sequence classifier), a rule
+    (`length`, `repetition`, `pattern`, `json`; docs/rewards.md has their options), or a kind that you added; none takes
+    what the other settings name, and the reward model where they name nothing."""
     address: Address | None = None
     """`remote`: where responses are scored, by POST. Scores of any scale and offset do: they are brought to the unit of
     `kl_coefficient` by `score_normalization`."""
@@ -41,7 +46,7 @@ class ScorerSettings(ServiceSettings):
     parameter `completions` it is called as TRL calls reward functions, else with `prompts` (each a list of `role` and
     `content`) and `responses` (texts); it gives a list of numbers, or a mapping with `total` and further names."""
     options: dict[str, Any] = {}  # noqa: RUF012
-    """Options by name: of the function, or of a kind that you added."""
+    """Options by name: of the function, the classifier, the rule, or of a kind that you added."""
     batch_size: Positive = 64
     """Responses in one request, or one call."""
 
@@ -65,7 +70,7 @@ class ScorerSettings(ServiceSettings):
     @property
     def takes_columns(self) -> bool:
         """Whether it may ask for the columns of the prompts' records."""
-        return self.chosen not in ("model", "remote")
+        return self.chosen == "function" or self.chosen not in SHIPPED
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -85,7 +90,7 @@ class ScorerSettings(ServiceSettings):
             given = getattr(self, name) is not None
             if self.chosen == kind and not given:
                 raise ValueError(f"kind is {kind}, and {name} is not given; give it")
-            if given and self.chosen != kind and self.chosen in ("model", "remote", "function"):
+            if given and self.chosen != kind and self.chosen in SHIPPED:
                 raise ValueError(f"{name} is given, and kind is {self.chosen}; remove {name}, or set kind to {kind}")
         if self.options and self.chosen in ("model", "remote"):
             raise ValueError(f"options are given, and a scorer of kind {self.chosen} has none; remove them")

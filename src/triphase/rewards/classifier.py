@@ -1,0 +1,205 @@
+"""A sequence classifier as a scorer: a reward model of others, a sentiment classifier, or our own exported one.
+
+Text goes over, not ids: the classifier has its own tokenizer and chat template, so its model may be of another family
+than the policy. A directory may be an adapter of peft, as `reward/final` of a run is: then its base is opened under it,
+and the bias of our score head, which the plain class has no place for, is added.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from triphase.batches.order import microbatches
+from triphase.errors import SettingsError, TriphaseError
+from triphase.models.opening import quiet
+from triphase.records.visible import visible
+from triphase.rewards.options import options_of
+from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
+from triphase.settings.base import Positive, Settings
+from triphase.tokens.rendering import render
+
+_log = logging.getLogger(__name__)
+_HEAD, _ADAPTER = "score_head.safetensors", "adapter_config.json"
+_UNBOUNDED = 1_000_000
+_MOST_NAMED = 12
+
+
+class ClassifierOptions(Settings):
+    """The options of kind `classifier`."""
+
+    model: str
+    """A directory, relative to the settings file, or a hub id."""
+    revision: str | None = None
+    """Of a hub id."""
+    label: str | None = None
+    """Whose score counts; needed where there are several."""
+    of: Literal["logit", "log-probability"] = "logit"
+    """What of it."""
+    reads: Literal["conversation", "response"] | None = None
+    """Prompt and response, or the response alone; none is the conversation where there is a chat template."""
+    max_length: Positive | None = None
+    """Longest text in tokens; none is what the model was made for. Longer ones lose their beginning."""
+
+
+class ClassifierScorer(Scorer):
+    """Scores by one label of an ``AutoModelForSequenceClassification``."""
+
+    def __init__(self, context: ScorerContext) -> None:
+        self.options = options_of(ClassifierOptions, context)
+        self.name = self.options.model
+        self._context = context
+        self._setting = f"{context.setting}.options"
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            with quiet(), warnings.catch_warnings(action="ignore"):
+                self._tokenizer, self._model, self._bias = self._opened()
+        except TriphaseError:
+            raise
+        except Exception as error:  # the many kinds of transformers, peft and the hub
+            text = " ".join(visible(str(error)).split())[:200]
+            raise SettingsError(
+                f"{self._setting}.model: cannot open {self.name} as a sequence classifier ({type(error).__name__}: "
+                f"{text}); name a directory or hub id with config.json, tokenizer and safetensors weights"
+            ) from None
+        self._label = self._label_number()
+        self._limit = self._longest()
+        self._reads = self.options.reads or ("conversation" if self._tokenizer.chat_template else "response")
+        self._cut = 0
+
+    @torch.no_grad()
+    def score(self, answers: Sequence[Answer]) -> Scores:
+        """See Scorer."""
+        rows = [self._encoded(answer) for answer in answers]
+        found = torch.zeros(len(rows), dtype=torch.float64)
+        pad = self._model.config.pad_token_id
+        if pad is None:  # the class can then read one row at a time alone
+            groups: Sequence[Sequence[int]] = [[row] for row in range(len(rows))]
+        else:
+            groups = microbatches([len(row) for row in rows], max_tokens=self._context.max_tokens) if rows else []
+        for numbers in groups:
+            found[list(numbers)] = self._scores([rows[number] for number in numbers], pad)
+        return Scores(tuple(float(score) for score in found))
+
+    def examine(self) -> None:
+        """Score two answers."""
+        self.score(probe_of(self._context.prompts))
+
+    def close(self) -> None:
+        """Say how many texts were cut."""
+        if self._cut:
+            _log.info("%s: %d texts were longer than %d tokens, and were cut", self.name, self._cut, self._limit)
+
+    def _scores(self, rows: Sequence[Sequence[int]], pad: int | None) -> Tensor:
+        longest = max(map(len, rows))
+        ids = torch.full((len(rows), longest), pad or 0)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row)
+            mask[number, : len(row)] = 1
+        logits = self._model(input_ids=ids.to(self._device), attention_mask=mask.to(self._device)).logits.double().cpu()
+        if self.options.of == "log-probability":
+            several = self._model.config.problem_type != "multi_label_classification" and logits.shape[1] > 1
+            logits = logits.log_softmax(1) if several else torch.nn.functional.logsigmoid(logits)
+        found: Tensor = logits[:, self._label] + self._bias
+        return found
+
+    def _encoded(self, answer: Answer) -> list[int]:
+        text, is_rendered = self._text(answer)
+        ids = list(self._tokenizer(text, add_special_tokens=not is_rendered).input_ids)
+        if len(ids) > self._limit:
+            self._cut += 1
+            if self._cut == 1:
+                _log.warning(
+                    "%s: a text has %d tokens, and %d can be read: its beginning is left out (others are counted)",
+                    self.name, len(ids), self._limit,
+                )  # fmt: skip
+            cut = self._tokenizer(text, add_special_tokens=not is_rendered, truncation=True, max_length=self._limit)
+            ids = list(cut.input_ids)
+        return ids or [self._tokenizer.eos_token_id or 0]
+
+    def _text(self, answer: Answer) -> tuple[str, bool]:
+        """What is read, and whether it has its special tokens already."""
+        if self._reads == "response":
+            return answer.response, False
+        messages = [{"role": message.role, "content": message.content} for message in answer.prompt.messages]
+        if not self._tokenizer.chat_template:
+            return "\n\n".join([*(message["content"] for message in messages), answer.response]), False
+        text = render(self._tokenizer, [*messages, {"role": "assistant", "content": answer.response}], open_turn=False)
+        if self._is_ours and not answer.finished and answer.response:
+            head, found, _ = text.rpartition(answer.response)  # trained on responses without an end as they are
+            text = head + found if found else text
+        return text, True
+
+    def _opened(self) -> tuple[Any, Any, float]:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        directory = Path(self.options.model)
+        adapter = json.loads((directory / _ADAPTER).read_text()) if (directory / _ADAPTER).is_file() else None
+        self._is_ours = (directory / _HEAD).is_file()
+        tokenizer = AutoTokenizer.from_pretrained(self.options.model, revision=self.options.revision)
+        tokenizer.truncation_side = "left"
+        options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
+        if self._device.type == "cpu":
+            options["dtype"] = torch.float32
+        if adapter is None:
+            found: Any = AutoModelForSequenceClassification.from_pretrained(
+                self.options.model, revision=self.options.revision, **options
+            )
+            model, report = found
+            self._require_whole(report["missing_keys"])
+        else:
+            from peft import PeftModel
+
+            if adapter.get("task_type") != "SEQ_CLS":
+                raise SettingsError(
+                    f"{self._setting}.model: {self.name} is an adapter for {adapter.get('task_type')}, no classifier; "
+                    "of a run name reward/final"
+                )
+            found = AutoModelForSequenceClassification.from_pretrained(
+                adapter["base_model_name_or_path"], num_labels=1, pad_token_id=tokenizer.pad_token_id, **options
+            )
+            model = PeftModel.from_pretrained(found[0], self.options.model)
+        if model.config.pad_token_id is None and tokenizer.pad_token_id is not None:
+            model.config.pad_token_id = tokenizer.pad_token_id
+        return tokenizer, model.eval().requires_grad_(False).to(self._device), self._bias_in(directory)
+
+    def _bias_in(self, directory: Path) -> float:
+        if not self._is_ours:
+            return 0.0
+        from safetensors.torch import load_file
+
+        return float(load_file(directory / _HEAD).get("bias", torch.zeros(())))
+
+    def _require_whole(self, missing: Sequence[str]) -> None:
+        if missing:
+            raise SettingsError(
+                f"{self._setting}.model: {self.name} is no classifier: its files lack {sorted(missing)[0]}, and "
+                "nothing is drawn at random in its place; name a model that was trained to score or classify"
+            )
+
+    def _label_number(self) -> int:
+        names = {str(name): int(number) for number, name in self._model.config.id2label.items()}
+        label = self.options.label
+        shown = ", ".join(list(names)[:_MOST_NAMED])
+        if label is None and len(names) > 1:
+            raise SettingsError(f"{self._setting}.label: {self.name} has several labels: {shown}; name one of them")
+        if label is not None and label not in names:
+            raise SettingsError(f"{self._setting}.label: {self.name} has no label {label[:40]!r}; it has {shown}")
+        return 0 if label is None else names[label]
+
+    def _longest(self) -> int:
+        if self.options.max_length is not None:
+            return self.options.max_length
+        given = (self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", None))
+        return min((limit for limit in given if limit and limit < _UNBOUNDED), default=_UNBOUNDED)
+
+
+def open_scorer(context: ScorerContext) -> ClassifierScorer:
+    """The classifier that the options name."""
+    return ClassifierScorer(context)

@@ -1,0 +1,12 @@
+"""The kinds that are rules: `length`, `repetition`, `pattern`, `json`."""
+
+from triphase.rewards.function import FunctionScorer
+from triphase.rewards.types import ScorerContext
+
+_FUNCTIONS = {"json": "valid_json"}
+
+
+def open_scorer(context: ScorerContext) -> FunctionScorer:
+    """The rule that the settings choose."""
+    kind = context.settings.chosen
+    return FunctionScorer(context, f"triphase.rewards.rules:{_FUNCTIONS.get(kind, kind)}", kind)

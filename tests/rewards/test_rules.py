@@ -1,0 +1,68 @@
+"""Rules: values by hand, options that cannot be, and an expression that never ends."""
+
+from typing import Any
+
+import pytest
+
+from triphase.errors import SettingsError, TrainingError
+from triphase.records.types import Message, Prompt
+from triphase.rewards import rules
+from triphase.rewards.registry import examine, opened
+from triphase.rewards.types import Answer, ScorerContext
+from triphase.settings.scorer import ScorerSettings
+
+PROMPT = Prompt("p", (Message("user", "well?"),))
+
+
+def score(kind: str, *texts: str, seconds: float = 30.0, **options: Any) -> tuple[float, ...]:
+    settings = ScorerSettings(kind=kind, options=options, timeout_seconds=seconds)
+    with opened(ScorerContext(settings)) as scorer:
+        return scorer.score([Answer(PROMPT, text, True) for text in texts]).total
+
+
+def test_values_by_hand() -> None:
+    assert score("length", "a b", "a b c", "a b c d e", "", least=2, most=3) == (0.0, 0.0, -2.0, -2.0)
+    assert rules.length(["abc"], most=2, unit="characters") == [-1.0]
+    assert score("repetition", "a b a b a", "a b c", "a", n=2) == (-0.5, 0.0, 0.0)
+    assert score("pattern", "x 42", "x", pattern=r"\d+") == (1.0, 0.0)
+    assert rules.pattern(["42", "x 42"], r"\d+", whole=True) == [1.0, 0.0]
+
+
+def test_json_that_fits() -> None:
+    schema = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string"}, "ages": {"type": "array", "items": {"type": "integer"}}},
+    }
+    texts = (
+        '{"name": "a", "ages": [1]}',
+        '{"name": 1}',
+        '{"name": "a", "ages": [true]}',
+        "{}",
+        "[]",
+        "name",
+        "[" * 10**5,
+    )
+    assert rules.valid_json(texts, schema) == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert score("json", "[]", "x") == (1.0, 0.0)
+
+
+def test_an_expression_that_backtracks_for_ever_ends_at_the_time_out() -> None:
+    with pytest.raises(TrainingError, match=r"ppo\.scorer\.kind: pattern did not return within 1 s"):
+        score("pattern", "a" * 40 + "!", seconds=1.0, pattern="(a+)+$")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "problem"),
+    [
+        ("length", {"leest": 1}, "length takes no option leest; it takes least, most, unit"),
+        ("length", {"least": 3, "most": 2}, "raised ValueError: unit is words or characters, and least at most most"),
+        ("pattern", {}, "pattern needs pattern, which is no column"),
+        ("pattern", {"pattern": "("}, "raised error: missing ), unterminated subpattern"),
+        ("json", {"schema": {"oneOf": []}}, "oneOf of a schema is not known here"),
+    ],
+)
+def test_options_that_cannot_be_are_told_before_the_first_step(kind: str, options: Any, problem: str) -> None:
+    with pytest.raises(SettingsError) as told:
+        examine(ScorerSettings(kind=kind, options=options))
+    assert problem in str(told.value)
