@@ -88,7 +88,8 @@ def test_another_configuration_is_refused_by_the_key(folder: Path, changes: dict
     with pytest.raises(RunError) as error:
         hold(settings(folder, **changes))
     message = str(error.value)
-    assert key in message and "another configuration" in message and "--name" in message and "sft has begun" in message
+    assert key in message and "another configuration" in message and "sft has begun" in message
+    assert f"triphase branch {folder / 'runs' / 'small'} NAME --" in message
 
 
 @pytest.mark.parametrize(

@@ -238,10 +238,9 @@ def test_what_cannot_be_changed_names_the_run_that_can(
     assert main(["ppo", str(elsewhere), "--ppo.epochs", "2"]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "ppo.epochs is 1 there and 2 here, and ppo has begun with it" in line
-    taken = ["--sft.from", str(elsewhere), "--reward.from", str(elsewhere)]
-    assert f"(--name; {' '.join(taken)} takes what is finished)" in line
-    assert main(["ppo", str(elsewhere), "--ppo.epochs", "2", "--name", "second", *taken]) == 0
-    assert (tmp_path / "second" / "ppo" / "final").is_dir() and not (tmp_path / "second" / "sft" / "final").exists()
+    assert f"triphase branch {elsewhere} NAME --ppo.epochs VALUE" in line
+    assert main(["branch", str(elsewhere), "second", "--ppo.epochs", "2"]) == 0
+    assert place_of(tmp_path / "second", "sft") == elsewhere / "sft" / "final"
 
 
 def test_from_is_a_setting_like_others(tmp_path: Path) -> None:

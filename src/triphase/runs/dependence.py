@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from triphase.training.artifacts import has_trained
+from triphase.training.artifacts import has_trained, taken_of
 
 SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
 # What may differ between two starts of one run: it changes no result.
@@ -128,6 +128,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _has_trained(run: Path, phase: str) -> bool:
     checkpoints = run / phase / "checkpoints"
+    taken = taken_of(run, phase)
+    if taken is not None and taken.shared:
+        return True
     return has_trained(run, phase) or (checkpoints.is_dir() and any(checkpoints.iterdir()))
 
 

@@ -1,12 +1,10 @@
 """How the settings of a run differ from those that it was begun with."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from triphase.runs.dependence import EVALUATION, PPO, is_way_to_server
+from triphase.runs.dependence import is_way_to_server
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import REWARD, SFT, has_left
 
 _LONGEST_SHOWN = 80
 
@@ -32,14 +30,6 @@ def completed(kept: dict[str, Any]) -> dict[str, Any]:
         return RunSettings.model_validate(kept).model_dump(mode="json")
     except ValueError:
         return kept
-
-
-def finished(run: Path, phase: str) -> str:
-    """What another run may take of this one, where a phase after those that others can take is in the way."""
-    if phase not in (PPO, EVALUATION) and not phase.startswith("arms/"):
-        return ""
-    flags = [f"--{left}.from {run}" for left in (SFT, REWARD) if has_left(run, left)]
-    return f"; {' '.join(flags)} takes what is finished" if flags else ""
 
 
 def shown(value: Any) -> str:

@@ -7,11 +7,9 @@ runs/NAME/
   evaluation/ labelling.json timings.json summary.json report.html
 """
 
-import fcntl
 import json
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,21 +21,19 @@ from triphase.monitoring.sums import is_changed, seal, seal_phase
 from triphase.planning.memory import memory_errors, peak_gb, restart_peak
 from triphase.records.files import (
     clear_leftovers,
-    disk_errors,
-    fingerprint,
     make_directory,
     write_atomically,
     write_json,
 )
 from triphase.reports.shapes import problem_of
-from triphase.rewards.importing import source_of
+from triphase.runs.data_files import fingerprints_of, roles_of, scorer_files
 from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound
-from triphase.runs.differences import completed, differences, finished, is_of_a_server, shown
+from triphase.runs.differences import completed, differences, is_of_a_server, shown
+from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.runs.stale import set_evaluation_aside
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import ppo_phase
 
 TIMINGS = "timings.json"
 _log = logging.getLogger(__name__)
@@ -56,7 +52,7 @@ class RunDirectory:
         self.path = expanded(settings.output) / settings.name
         self.shortage_of: Callable[[str], str | None] = lambda phase: None
         self.notes: list[str] = []
-        self._lock: int | None = None
+        self._is_held = False
         self._peak = 0.0
 
     @contextmanager
@@ -67,32 +63,19 @@ class RunDirectory:
             RunError: another process holds it, or it belongs to another configuration.
         """
         make_directory(self.path)
-        lock = self.path / ".lock"
-        with disk_errors(lock):
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
+        with locked(self.path, "wait for it, stop it, or choose another name (--name)"):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(descriptor, 200).decode(errors="replace").strip()
-                raise RunError(
-                    f"{self.path} is held by {holder or 'another process'}; wait for it, stop it, or choose another "
-                    "name (--name)"
-                ) from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
-            _refuse_links(self.path)
-            clear_leftovers(self.path)
-            self._write_config()
-            self._lock = descriptor
-            yield self
-        finally:
-            self._lock = None
-            os.close(descriptor)
+                _refuse_links(self.path)
+                clear_leftovers(self.path)
+                self._write_config()
+                self._is_held = True
+                yield self
+            finally:
+                self._is_held = False
 
     def _write_config(self) -> None:
         path = self.path / "config.yaml"
-        fingerprints, settings = _fingerprints(self.settings), self.settings.model_dump(mode="json")
+        fingerprints, settings = fingerprints_of(self.settings), self.settings.model_dump(mode="json")
         if not path.exists():
             self._write(path, provenance(self.settings, settings, fingerprints, self.begun))
             return
@@ -133,8 +116,8 @@ class RunDirectory:
             if phase is not None:
                 raise RunError(
                     f"{path} belongs to another configuration: {key} is {shown(old)} there and {shown(new)} here, "
-                    f"and {phase} has begun with it; choose another name (--name{finished(self.path, phase)}), or set "
-                    f"{key} back"
+                    f"and {phase} has begun with it; set {key} back, or make a run that shares what is finished: "
+                    f"triphase branch {self.path} NAME --{key} VALUE"
                 )
             if begun or not is_of_a_server(key, old, new):
                 self.notes.append(f"{key} was {old!r} and is {new!r} now; nothing that has begun depends on it")
@@ -152,7 +135,7 @@ class RunDirectory:
         Raises:
             RunError: a phase that has begun has read one.
         """
-        changed, scorers = False, _scorer_files(self.settings)
+        changed, scorers = False, scorer_files(self.settings)
         for name, old in kept.items():
             if name not in found or found[name] == old:
                 continue
@@ -164,12 +147,12 @@ class RunDirectory:
                     "function as it was, and goes on with those of the function as it is"
                 )
                 continue
-            for role in _roles_of(name, self.settings):
+            for role in roles_of(name, self.settings):
                 phase = dependent(f"data.{role}", begun, settings)
                 if phase is not None:
                     raise RunError(
                         f"{name} has changed since {self.path} was begun, and {phase} has read it; restore the file, "
-                        "or choose another name (--name)"
+                        f"or make a run that shares what is finished: triphase branch {self.path} NAME"
                     )
             self.notes.append(f"{name} has changed since this run was begun; nothing that has begun has read it")
         return changed or bool(found.keys() - kept.keys())
@@ -207,7 +190,7 @@ class RunDirectory:
     @property
     def is_held(self) -> bool:
         """Whether this process works on it, and does not only read it."""
-        return self._lock is not None
+        return self._is_held
 
     @property
     def begun(self) -> str:
@@ -251,28 +234,3 @@ def _refuse_links(run: Path) -> None:
                     f"{path}: is a symbolic link, and nothing is written through one; put what it points to in its "
                     "place, or remove it"
                 )
-
-
-def _fingerprints(settings: RunSettings) -> dict[str, str]:
-    data = settings.data
-    paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
-    paths += [Path(name) for name in _scorer_files(settings)]
-    return {
-        str(path): fingerprint(path) for path in paths if os.path.isfile(path)
-    }  # isfile: False for a name that is too long
-
-
-def _scorer_files(settings: RunSettings) -> dict[str, list[str]]:
-    """The file of each function that scores, with the PPO runs that it scores."""
-    found: dict[str, list[str]] = {}
-    for arm in (None, *settings.arms):
-        function = settings.ppo_of(arm).scorer.function
-        path = None if function is None else source_of(function)
-        if path is not None:
-            found.setdefault(str(path), []).append(ppo_phase(arm))
-    return found
-
-
-def _roles_of(name: str, settings: RunSettings) -> list[str]:
-    roles = ("demonstrations", "prompts", "preferences")
-    return [role for role in roles if any(str(Path(s.path)) == name for s in getattr(settings.data, role))]

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from triphase.datacheck.taken import taken_artifacts
 from triphase.errors import RunError
+from triphase.runs.impact import phases_of
 from triphase.runs.session import Run
+from triphase.runs.shared import require_shared
 from triphase.training.artifacts import REWARD, Taken, has_trained, note_taken, taken_of
 
 _VERDICT = "verdict.json"
@@ -18,8 +20,11 @@ def take_artifacts(run: Run) -> None:
     Raises:
         TriphaseError: it cannot be taken, has changed, or the run has its own.
     """
+    require_shared(run.path, phases_of(run.settings))
     for phase, taken in taken_artifacts(run.settings).items():
         before = taken_of(run.path, phase)
+        if taken is None and before is not None and before.shared:
+            continue
         if taken is not None:
             if before is not None and before.origin == taken.origin and before.manifest != taken.manifest:
                 raise RunError(

@@ -20,6 +20,7 @@ from triphase.runs.provenance import day_begun, read_config, versions
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
+from triphase.store.copying import copy_file
 from triphase.training.artifacts import REWARD, SFT, has_left, place_of
 from triphase.training.checkpoint import load_latest
 from triphase.training.state import FINGERPRINTED
@@ -111,25 +112,11 @@ def _furnish(path: Path, copy: Path, phase: str) -> None:
     copy.mkdir(parents=True)
     for name in _COPIED:
         if (path / name).is_file():
-            _copy_database(path / name, copy / name)
+            copy_file(path / name, copy / name)
     for name in _LINKED:
         if has_left(path, name) and name != phase:
             (copy / name).mkdir()
             shutil.copytree(place_of(path, name), place_of(copy, name), symlinks=False)
-
-
-def _copy_database(source: Path, target: Path) -> None:
-    import sqlite3
-
-    if not source.with_name(f"{source.name}-wal").exists():  # nobody has it open; opening it would leave files behind
-        shutil.copyfile(source, target)
-        return
-    kept, copy = sqlite3.connect(f"file:{source}?mode=ro", uri=True), sqlite3.connect(target)
-    try:
-        kept.backup(copy)
-    finally:
-        kept.close()
-        copy.close()
 
 
 @contextmanager

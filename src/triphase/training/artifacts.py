@@ -8,6 +8,7 @@ opens all the same. Starts without torch.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -38,7 +39,7 @@ def name_of(phase: str) -> str:
 def place_of(run: Path, phase: str) -> Path:
     """The directory of what a phase leaves, or of what stands in its place (`note_taken`)."""
     taken = taken_of(run, phase)
-    return run / name_of(phase) if taken is None else Path(taken.place)
+    return run / name_of(phase) if taken is None else taken.directory(run / phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,19 @@ class Taken:
 
     Attributes:
         origin: as the settings name it.
-        place: the directory.
+        place: the directory; one that is not absolute is seen from that of the phase.
         manifest: the sum of its manifest, which has the sums of its files.
+        shared: whether a branch shares it with the run that it was made of, and no setting names it.
     """
 
     origin: str
     place: str
     manifest: str
+    shared: bool = False
+
+    def directory(self, phase: Path) -> Path:
+        """The directory, where ``phase`` is that of the phase in whose place it stands."""
+        return Path(os.path.normpath(phase / self.place))
 
 
 def taken_of(run: Path, phase: str) -> Taken | None:

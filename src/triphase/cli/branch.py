@@ -1,0 +1,55 @@
+"""A run that shares what another has finished, and does only the rest."""
+
+import shlex
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from triphase.cli.arguments import Overrides, RunPath, parse_overrides, require_run
+from triphase.cli.steps import do_steps
+from triphase.errors import SettingsError
+from triphase.records.visible import visible
+from triphase.runs.branching import Branch, make_branch
+from triphase.settings.loading import as_scalar, load_settings
+from triphase.store.database import FILE_NAME as STORE
+
+
+def branch(
+    path: RunPath,
+    name: Annotated[str, Parameter(help="Name of the new run; it stands beside the other.")],
+    /,
+    *overrides: Overrides,
+    again: Annotated[
+        tuple[str, ...], Parameter(help="A phase to be done again though no setting of it has changed (more labels).")
+    ] = (),
+    run: Annotated[bool, Parameter(help="Do at once what remains.")] = False,
+) -> None:
+    """Make a run that shares what another has finished, and does only the rest."""
+    changes = parse_overrides(overrides)
+    if "name" in changes:
+        raise SettingsError(f"--name: the branch is called {name}; give its name once")
+    settings = load_settings(require_run(path), {**changes, "name": as_scalar(name)})
+    made = make_branch(path, settings, again)
+    print_branch(made)
+    if run:
+        do_steps(load_settings(made.path), "all")
+    else:
+        Console(highlight=False, soft_wrap=True).print(
+            f"[bold]next[/bold]    {escape(shlex.join(['triphase', 'run', str(made.path)]))}"
+        )
+
+
+def print_branch(made: Branch) -> None:
+    """Say what is shared, what is copied, and what will be made again and why."""
+    rows = [("shared", phase, str(place)) for phase, place in made.shared.items()]
+    if made.copied is not None:
+        rows.append(("copied", STORE, made.copied))
+    rows += [("to do", phase, why) for phase, why in made.remaining.items()]
+    if not made.remaining:
+        rows.append(("to do", "report", "nothing else: no phase reads what has changed"))
+    console, width = Console(highlight=False, soft_wrap=True), max(len(row[1]) for row in rows)
+    console.print(f"[bold]run[/bold]     {escape(visible(str(made.path)))}")
+    for kind, phase, text in rows:
+        console.print(f"[bold]{kind:6}[/bold]  {phase:{width}}  {escape(visible(text))}")

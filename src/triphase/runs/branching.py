@@ -1,0 +1,189 @@
+"""A branch: a run that shares what another has finished, as far as its own settings leave that as it is.
+
+What phases left (`final`) is shared by reference, with its sum, and is never written to. The store is copied, since
+people go on ranking in each; so are the small files that reports read.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.monitoring.sums import FILE_NAME as SUMS
+from triphase.monitoring.sums import is_changed, seal
+from triphase.records.files import atomic_directory, fingerprint, remove_directory, write_json_lines
+from triphase.records.files import read_json_lines as rows_of
+from triphase.runs.data_files import changed_files, fingerprints_of
+from triphase.runs.dependence import EVALUATION, LABELING, REWARD, SAMPLING, SFT
+from triphase.runs.impact import followed, impact, phases_of, ranks_by_people
+from triphase.runs.locking import locked
+from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
+from triphase.runs.shared import share
+from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.places import expanded
+from triphase.settings.schema import RunSettings
+from triphase.store import open_store
+from triphase.store.copying import copy_file
+from triphase.store.database import FILE_NAME as STORE
+from triphase.training.artifacts import PPO, has_left, place_of, taken_of
+from triphase.training.sealed import find_damage
+
+_NOTES = {SAMPLING: "sampling.json", LABELING: "labelling.json"}
+_TRAINED_BEFORE_PPO = (SFT, REWARD)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch that was made.
+
+    Attributes:
+        path: its directory.
+        shared: phase → the directory that stands for it.
+        copied: what of the store was copied, in words; None where nothing was.
+        remaining: phase → why it is still to be done, in their order.
+    """
+
+    path: Path
+    shared: Mapping[str, Path]
+    copied: str | None
+    remaining: Mapping[str, str]
+
+
+def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -> Branch:
+    """Make the run of ``settings``, which shares what ``run`` has finished and they leave as it is.
+
+    ``again`` are phases that are not shared although no setting of theirs has changed.
+
+    Raises:
+        RunError: the run is going on, what would be shared is damaged, or the name of the branch is taken.
+    """
+    target = expanded(settings.output) / settings.name
+    with locked(run, "a branch is made of a run that nobody works on: wait for it, or stop it"):
+        if target.exists():
+            raise RunError(f"{target} is there already; choose another name for the branch")
+        config, old = read_config(run / RUN_CONFIG), load_settings(run)
+        _require_phases(again, settings)
+        stale = impact(old, settings, changed_files(config, settings))
+        stale = followed(settings, {**dict.fromkeys(again, "is asked for (--again)"), **stale})
+        shared = {phase: _whole(run, phase) for phase in _sharable(run, settings) if phase not in stale}
+        remaining = {
+            phase: stale.get(phase, "is not finished there")
+            for phase in phases_of(settings)
+            if phase in stale or not (phase in shared or (phase in _NOTES and (run / _NOTES[phase]).is_file()))
+        }
+        fingerprints = {**(config.get("data_fingerprints") or {}), **fingerprints_of(settings)}
+        _remove_leftovers(target)
+        with atomic_directory(target) as folder:
+            for phase, place in shared.items():
+                share(folder, target, phase, run, place)
+                _copy_figures(run, folder, phase)
+            copied = _copy_store(run, folder, stale, is_by_people=ranks_by_people(old, settings))
+            kept = _keep_evaluation(run, folder, old, settings, stale, shared)
+            text = _config(run, settings, fingerprints)
+            (folder / RUN_CONFIG).write_text(text, encoding="utf-8")
+            seal(folder, [RUN_CONFIG, *_NOTES.values(), *kept])
+    return Branch(target, shared, copied, remaining)
+
+
+def _require_phases(again: Collection[str], settings: RunSettings) -> None:
+    known = phases_of(settings)
+    for phase in again:
+        if phase not in known:
+            raise RunError(f"--again {phase}: this run has no such phase; it has {', '.join(known)}")
+
+
+def _sharable(run: Path, settings: RunSettings) -> list[str]:
+    """The trained phases that the run has finished; what its settings take from elsewhere, those of the branch take."""
+    found = []
+    for phase in phases_of(settings):
+        taken = taken_of(run, phase) if phase in _TRAINED_BEFORE_PPO else None
+        if phase not in (*_NOTES, EVALUATION) and has_left(run, phase) and (taken is None or taken.shared):
+            found.append(phase)
+    return found
+
+
+def _whole(run: Path, phase: str) -> Path:
+    """The directory that a phase left, with the sums that it left it with."""
+    place = place_of(run, phase)
+    damage = find_damage(place)
+    if damage is not None:
+        raise RunError(
+            f"{place} cannot be shared: {damage}; restore it, remove it and give `triphase run {run}`, or have {phase} "
+            f"done again in the branch (--again {phase})"
+        )
+    return place
+
+
+def _copy_figures(run: Path, folder: Path, phase: str) -> None:
+    """Copy the small files that reports read of a phase, and their sums."""
+    names = [f"{phase}/{path.name}" for path in sorted((run / phase).glob("*.json*")) if path.name != "taken.json"]
+    for name in names:
+        _require_unchanged(run, name)
+        (folder / name).write_bytes((run / name).read_bytes())
+    seal(folder, names)
+
+
+def _require_unchanged(run: Path, name: str) -> None:
+    if is_changed(run, name):
+        raise RunError(
+            f"{run / name} is not as its phase left it (damaged or edited; its sum is in {SUMS}), and nothing is "
+            "shared of it; restore it from a copy"
+        )
+
+
+def _copy_store(run: Path, folder: Path, stale: Mapping[str, str], *, is_by_people: bool) -> str | None:
+    """Copy what holds of the store, with the notes of the steps that filled it."""
+    source = run / STORE
+    if not source.is_file() or SFT in stale or SAMPLING in stale:
+        return None
+    notes = [name for phase, name in _NOTES.items() if phase not in stale and (run / name).is_file()]
+    if LABELING not in stale or (is_by_people and stale[LABELING].startswith("is asked for")):
+        copy_file(source, folder / STORE)
+        copied = "prompts, responses and rankings"
+    else:
+        with open_store(source) as kept, open_store(folder / STORE) as store:
+            store.add_prompts(kept.prompts())
+            store.add_responses(kept.responses())
+        copied = "prompts and responses, without the rankings"
+    for name in notes:
+        _require_unchanged(run, name)
+        (folder / name).write_bytes((run / name).read_bytes())
+    return copied
+
+
+def _keep_evaluation(
+    run: Path,
+    folder: Path,
+    old: RunSettings,
+    new: RunSettings,
+    stale: Mapping[str, str],
+    shared: Mapping[str, Path],
+) -> list[str]:
+    """Keep the evaluation of the policies that are shared, where it would be made the same way."""
+    follows = stale.get(EVALUATION, "follows").startswith("follows")
+    if not follows or REWARD in stale or old.ppo.scorer != new.ppo.scorer:
+        return []
+    policies = {"sft"} if SFT in shared else set()
+    policies |= {"ppo" if phase == PPO else phase.replace("arms/", "arm:", 1) for phase in shared if phase != SFT}
+    kept = []
+    for name, key in (("evaluation/samples.jsonl", "policy"), ("evaluation/judges.jsonl", "judge")):
+        if (run / name).is_file():
+            _require_unchanged(run, name)
+            (folder / EVALUATION).mkdir(exist_ok=True)
+            write_json_lines(folder / name, [row for row in rows_of(run / name) if row.get(key) in policies])
+            kept.append(name)
+    return kept
+
+
+def _config(run: Path, settings: RunSettings, fingerprints: Mapping[str, str]) -> str:
+    """As of a run that begins now, but on the day of the run that it shares with: prompts may be rendered with it."""
+    plain: dict[str, Any] = settings.model_dump(mode="json")
+    found = provenance(settings, plain, fingerprints, day_begun(run))
+    return as_yaml({**found, "branch_of": {"run": str(run.resolve()), "config": fingerprint(run / RUN_CONFIG)}})
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what a process that was killed left of this branch."""
+    for path in target.parent.glob(f".{target.name[:100]}.????????.part"):
+        remove_directory(path)

@@ -1,0 +1,53 @@
+"""The files that a run reads: their sums, and which phases read each."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from triphase.records.files import fingerprint
+from triphase.rewards.importing import source_of
+from triphase.runs.dependence import dependent
+from triphase.runs.impact import phases_of
+from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import ppo_phase
+
+ROLES = ("demonstrations", "prompts", "preferences")
+
+
+def fingerprints_of(settings: RunSettings) -> dict[str, str]:
+    """The sum of each file that is there."""
+    data = settings.data
+    paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
+    paths += [Path(name) for name in scorer_files(settings)]
+    return {
+        str(path): fingerprint(path) for path in paths if os.path.isfile(path)
+    }  # isfile: False for a name that is too long
+
+
+def scorer_files(settings: RunSettings) -> dict[str, list[str]]:
+    """The file of each function that scores, with the PPO runs that it scores."""
+    found: dict[str, list[str]] = {}
+    for arm in (None, *settings.arms):
+        function = settings.ppo_of(arm).scorer.function
+        path = None if function is None else source_of(function)
+        if path is not None:
+            found.setdefault(str(path), []).append(ppo_phase(arm))
+    return found
+
+
+def roles_of(name: str, settings: RunSettings) -> list[str]:
+    """What a file is to a run: demonstrations, prompts, preferences."""
+    return [role for role in ROLES if any(str(Path(s.path)) == name for s in getattr(settings.data, role))]
+
+
+def changed_files(config: Mapping[str, Any], settings: RunSettings) -> dict[str, list[str]]:
+    """The files that are not as a run with the configuration ``config`` read them, with the phases that read them."""
+    found, plain = {}, settings.model_dump(mode="json")
+    known, now, scorers = config.get("data_fingerprints") or {}, fingerprints_of(settings), scorer_files(settings)
+    for name, old in known.items():
+        if now.get(name, old) != old:
+            keys = [f"data.{role}" for role in roles_of(name, settings)]
+            readers = {phase for phase in phases_of(settings) for key in keys if dependent(key, (phase,), plain)}
+            found[name] = [phase for phase in phases_of(settings) if phase in {*readers, *scorers.get(name, ())}]
+    return found

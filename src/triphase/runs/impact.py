@@ -1,0 +1,112 @@
+"""What a change of settings makes stale: the phases that read them, and those that start from what these leave."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from triphase.datacheck.agenda import todo
+from triphase.rewards.registry import kind_of
+from triphase.runs.dependence import EVALUATION, FREE, LABELING, PPO, REWARD, SAMPLING, SFT, dependent, is_bound
+from triphase.runs.differences import differences, is_of_a_server, shown
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import ppo_phase
+
+_FIRST = (SFT, SAMPLING, LABELING, REWARD)
+_ROUNDING = "sampling.batch_size"
+
+
+def impact(old: RunSettings, new: RunSettings, changed_data: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """The phases of a run with the settings ``new`` that those of one with ``old`` cannot stand for, each with why.
+
+    ``changed_data``: file → the phases that read it, of files that have changed since the old run read them.
+    """
+    found: dict[str, str] = {}
+    kept, wanted = old.model_dump(mode="json"), new.model_dump(mode="json")
+    phases = phases_of(new)
+    for name, readers in changed_data.items():
+        for phase in readers:
+            found.setdefault(phase, f"{name} has changed")
+    for key, before, now in _changes(kept, wanted):
+        for phase in phases:
+            if _is_of_ppo(key) and phase not in _FIRST and phase != EVALUATION:
+                continue  # compared as a whole, below
+            if _reads(phase, key, kept, wanted, old, new):
+                found.setdefault(phase, _changed(key, before, now))
+    for arm in (None, *new.arms):
+        phase = ppo_phase(arm)
+        if arm is not None and arm not in old.arms:
+            found.setdefault(phase, "is new")
+            continue
+        sides = [settings.ppo_of(arm).model_dump(mode="json") for settings in (old, new)]
+        for key, before, now in _changes({"ppo": sides[0]}, {"ppo": sides[1]}):
+            found.setdefault(phase, _changed(key if arm is None else key.replace("ppo", f"arms.{arm}", 1), before, now))
+    return followed(new, found)
+
+
+def followed(settings: RunSettings, stale: Mapping[str, str]) -> dict[str, str]:
+    """``stale`` with the phases that start from what those leave."""
+    found, present = dict(stale), phases_of(settings)
+    for phase in present:
+        if phase in found:
+            continue
+        before = next((each for each in _starts_from(phase, settings) if each in found), None)
+        if before is not None:
+            found[phase] = f"follows {before}"
+    return {phase: found[phase] for phase in present if phase in found}
+
+
+def phases_of(settings: RunSettings) -> list[str]:
+    """The phases of a run with these settings, in their order; an arm is `arms/NAME`."""
+    found: list[str] = []
+    for step in todo(settings):
+        found += [ppo_phase(arm) for arm in (None, *settings.arms)] if step == PPO else [step]
+    return found
+
+
+def ranks_by_people(*settings: RunSettings) -> bool:
+    """Whether people rank in all of these settings: what they have ranked is data, however they were asked."""
+    return all(each.labeling.source == "people" for each in settings)
+
+
+def _changes(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The differences that decide a result."""
+    for key, before, now in differences(kept, wanted):
+        if key not in FREE and key != _ROUNDING and not is_bound(key) and not is_of_a_server(key, before, now):
+            yield key, before, now
+
+
+def _is_of_ppo(key: str) -> bool:
+    return key.startswith(("ppo.", "arms"))
+
+
+def _reads(
+    phase: str, key: str, kept: Mapping[str, Any], wanted: Mapping[str, Any], old: RunSettings, new: RunSettings
+) -> bool:
+    if phase == LABELING and key.startswith("labeling.") and ranks_by_people(old, new):
+        return False
+    return any(dependent(key, (phase,), settings) is not None for settings in (kept, wanted))
+
+
+def _starts_from(phase: str, settings: RunSettings) -> tuple[str, ...]:
+    match phase:
+        case "sft":
+            return ()
+        case "sampling":
+            return (SFT,)
+        case "labelling":
+            return (SAMPLING,)
+        case "reward":
+            return (SFT, SAMPLING, LABELING)
+        case "evaluation":
+            return tuple(phases_of(settings)[:-1])
+    arm = phase.rpartition("/")[2] if phase != PPO else None
+    return (SFT, REWARD) if _uses_reward_model(settings.ppo_of(arm)) else (SFT,)
+
+
+def _uses_reward_model(ppo: PPOSettings) -> bool:
+    starts = ppo.has_critic and ppo.critic == "adapter" and ppo.critic_start == REWARD
+    return kind_of(ppo.scorer).needs_reward_model or starts
+
+
+def _changed(key: str, before: Any, now: Any) -> str:
+    return f"{key} was {shown(before)} and is {shown(now)}"

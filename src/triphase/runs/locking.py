@@ -1,0 +1,34 @@
+"""One process works on a run directory: the others are refused, and the lock of a dead one is void."""
+
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from triphase.errors import RunError
+from triphase.records.files import disk_errors
+
+
+@contextmanager
+def locked(run: Path, remedy: str) -> Iterator[None]:
+    """Hold a run directory for the block.
+
+    Raises:
+        RunError: another process holds it; the message names it and ends with ``remedy``.
+    """
+    lock = run / ".lock"
+    with disk_errors(lock):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+            raise RunError(f"{run} is held by {holder or 'another process'}; {remedy}") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

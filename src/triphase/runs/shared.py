@@ -1,0 +1,40 @@
+"""What a branch shares with the run that it was made of: by reference, and as it was when the branch was made."""
+
+import os
+from pathlib import Path
+
+from triphase.errors import RunError
+from triphase.records.files import fingerprint
+from triphase.training.artifacts import Taken, note_taken, taken_of
+from triphase.training.sealed import MANIFEST, find_damage
+
+
+def share(folder: Path, target: Path, phase: str, run: Path, place: Path) -> None:
+    """Note in ``folder``, which becomes ``target``, that ``place`` of ``run`` stands for a phase.
+
+    Runs that are moved together keep finding each other.
+    """
+    relative = os.path.relpath(place.resolve(), target.resolve() / phase)
+    note_taken(folder, phase, Taken(str(run), relative, fingerprint(place / MANIFEST), shared=True))
+
+
+def require_shared(run: Path, phases: list[str]) -> None:
+    """What is shared must be there, undamaged, and what it was.
+
+    Raises:
+        RunError: it is not.
+    """
+    for phase in phases:
+        taken = taken_of(run, phase)
+        if taken is None or not taken.shared:
+            continue
+        place = taken.directory(run / phase)
+        problem = "is gone" if not place.is_dir() else None
+        if problem is None and fingerprint(place / MANIFEST) != taken.manifest:
+            problem = "is not what it was (it was made again)"
+        if problem is None and (damage := find_damage(place)) is not None:
+            problem = f"is damaged ({damage})"
+        if problem is not None:
+            raise RunError(
+                f"{place}, which {run} shares, {problem}; restore it, or make a branch of the run as it is now"
+            )

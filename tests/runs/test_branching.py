@@ -1,0 +1,194 @@
+"""`triphase branch`: what is finished and unaffected is shared by reference; the rest is as in a run of its own."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.runs.small_run import do, files_of, settings, write_data
+
+from triphase.cli.main import main
+from triphase.runs import pipeline
+from triphase.runs.directory import RunDirectory
+from triphase.runs.verification import verify_run
+from triphase.settings.loading import load_settings
+from triphase.training.artifacts import place_of
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    write_data(folder)
+    small = settings(folder, method="lora").model_dump()
+    changes = {"evaluation": {**small["evaluation"], "max_prompts": 2}}
+    do(settings(folder, method="lora", **changes), pipeline.run_all)
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run that a test may spoil."""
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    return tmp_path / "runs" / "small"
+
+
+def branch(run: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Make `runs/next`; what is said of each phase."""
+    assert main(["branch", str(run), "next", *words]) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.replace("to do", "to-do").splitlines()]
+    return {words[1]: f"{words[0]} {words[2]}" for words in lines if words[0] in ("shared", "copied", "to-do")}
+
+
+def scratch(finished: Path, *words: str) -> Path:
+    """A run of its own with these settings, from nothing."""
+    name, output = "-".join(words), finished / "whole"
+    if not (output / name).exists():
+        begun = load_settings(
+            finished / "runs" / "small",
+            {"name": name, "output": str(output), **dict(zip(words[::2], words[1::2], strict=True))},
+        )
+        do(begun, pipeline.run_all)
+    return output / name
+
+
+def results(run: Path) -> dict[str, bytes]:
+    """What a run ends with: the weights of each PPO run and the evaluation."""
+    rows = files_of(run, "evaluation/*.jsonl")
+    return rows | {
+        f"{phase}/{path.name}": path.read_bytes()
+        for phase in ("sft", "reward", "ppo", "arms/other")
+        for path in place_of(run, phase).glob("*.safetensors")
+    }
+
+
+PPO_CHANGE = ("ppo.kl_coefficient", "0.2")
+
+
+def test_another_ppo_on_what_is_finished(finished: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files_of(run, "**/*")
+    said = branch(run, "--ppo.kl-coefficient", "0.2", capsys=capsys)
+    assert said == {
+        "sft": f"shared {run}/sft/final",
+        "reward": f"shared {run}/reward/final",
+        "labels.sqlite": "copied prompts, responses and rankings",
+        "ppo": "to-do ppo.kl_coefficient was 0.05 and is 0.2",
+        "evaluation": "to-do follows ppo",
+    }
+    made = run.parent / "next"
+    assert not list(made.glob("*/final")) and not list(made.glob("*/checkpoints"))
+    kept = [json.loads(line)["policy"] for line in (made / "evaluation/samples.jsonl").read_text().splitlines()]
+    assert set(kept) == {"sft"}
+    assert main(["run", str(made)]) == 0
+    assert results(made) == results(scratch(finished, *PPO_CHANGE)) != results(run)
+    assert files_of(run, "**/*") == before
+    page = (made / "report.html").read_text()
+    assert "not run yet" not in page and "holds 0 of" not in page
+    assert all(verdict.same for verdict in verify_run(made))
+    assert main(["run", str(made), "--sft.epochs", "3"]) == 2
+    assert "sft has begun with it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "shared", "copied"),
+    [
+        (("reward.epochs", "1"), {"sft"}, "prompts, responses and rankings"),
+        (("labeling.overlap_share", "0.25"), {"sft"}, "prompts and responses, without the rankings"),
+        (("sampling.responses_per_prompt", "2"), {"sft"}, None),
+        (("sft.epochs", "1"), set(), None),
+        (("seed", "1"), set(), None),
+    ],
+)
+def test_what_is_shared_of_each_change(
+    change: tuple[str, str], shared: set[str], copied: str | None, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = branch(run, f"--{change[0]}", change[1], capsys=capsys)
+    assert {phase for phase, text in said.items() if text.startswith("shared")} == shared
+    assert said.get("labels.sqlite") == (copied and f"copied {copied}")
+    assert any(text.startswith(f"to-do {change[0]} was ") for text in said.values())
+    assert said["ppo"].startswith("to-do")
+
+
+@pytest.mark.slow
+def test_other_rankings_of_the_same_responses(finished: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    branch(run, "--labeling.overlap-share", "0.25", "--run", capsys=capsys)
+    assert results(run.parent / "next") == results(scratch(finished, "labeling.overlap_share", "0.25"))
+
+
+def test_a_new_arm_shares_the_main_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = branch(run, "--arms.other.kl-coefficient", "0", "--run", capsys=capsys)
+    assert said["ppo"] == f"shared {run}/ppo/final" and said["arms/other"] == "to-do is new"
+    rows = [json.loads(line) for line in (run.parent / "next/evaluation/samples.jsonl").read_text().splitlines()]
+    before = [json.loads(line) for line in (run / "evaluation/samples.jsonl").read_text().splitlines()]
+    assert rows[: len(before)] == before and {row["policy"] for row in rows} == {"sft", "ppo", "arm:other"}
+    # and a branch of that branch refers to the first of them
+    assert main(["branch", str(run.parent / "next"), "third", "--arms.more.epochs", "2"]) == 0
+    assert f"{run.parent}/next/arms/other/final" in capsys.readouterr().out
+    assert place_of(run.parent / "third", "sft") == run / "sft/final"
+
+
+def test_a_phase_is_done_again_where_it_is_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = branch(run, "--again", "reward", capsys=capsys)
+    assert said["reward"] == "to-do is asked for (--again)" and said["ppo"] == "to-do follows reward"
+    assert said["labels.sqlite"].endswith("and rankings")
+
+
+def test_a_file_that_has_changed_is_read_again(finished: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = finished / "demonstrations.jsonl"
+    before = file.read_bytes()
+    try:
+        file.write_bytes(before + before.splitlines(keepends=True)[0].replace(b"d", b"e", 1))
+        assert branch(run, capsys=capsys)["sft"] == f"to-do {file} has changed"
+    finally:
+        file.write_bytes(before)
+
+
+def test_runs_that_are_moved_together_find_each_other(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    branch(run, "--ppo.epochs", "2", capsys=capsys)
+    run.parent.rename(run.parent.parent / "moved")
+    moved = run.parent.parent / "moved"
+    assert place_of(moved / "next", "sft") == moved / "small/sft/final"
+    assert main(["ppo", str(moved / "next")]) == 0
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main([*words]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    return lines[-1]
+
+
+def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = str(run)
+    with RunDirectory(load_settings(run)).held():
+        assert "is held by process" in refused(capsys, "branch", here, "next")
+    assert "is there already" in refused(capsys, "branch", here, "small")
+    assert "did you mean ppo.kl_coefficient?" in refused(capsys, "branch", here, "next", "--ppo.kl-coeficient", "1")
+    assert "is not allowed" in refused(capsys, "branch", here, "../next")
+    assert "no such phase" in refused(capsys, "branch", here, "next", "--again", "rewrad")
+    assert "give its name once" in refused(capsys, "branch", here, "next", "--name", "other")
+    assert "is not the directory of a run" in refused(capsys, "branch", str(run.parent), "next")
+    assert [path.name for path in run.parent.iterdir()] == ["small"]
+
+
+@pytest.mark.parametrize("name", ["sft/final/adapter_model.safetensors", "reward/heldout.jsonl", "labelling.json"])
+def test_what_is_damaged_is_not_shared(name: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = bytearray((run / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / name).write_bytes(bytes(content))
+    line = refused(capsys, "branch", str(run), "next", "--ppo.epochs", "2")
+    assert name.rpartition("/")[0] in line and ("cannot be shared" in line or "is not as its phase left it" in line)
+    assert [path.name for path in run.parent.iterdir()] == ["small"]
+
+
+@pytest.mark.parametrize("what", ["gone", "damaged", "made again"])
+def test_what_is_shared_must_stay(what: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    branch(run, "--ppo.epochs", "2", capsys=capsys)
+    place = run / "sft/final"
+    if what == "gone":
+        shutil.rmtree(place)
+    else:
+        changed = place / ("manifest.json" if what == "made again" else "README.md")
+        changed.write_text(changed.read_text() + " ")
+    line = refused(capsys, "run", str(run.parent / "next"))
+    assert f"{place}, which {run.parent}/next shares, is" in line
+    assert {"gone": "is gone", "damaged": "the sum of README.md differs", "made again": "made again"}[what] in line
