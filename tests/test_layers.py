@@ -22,7 +22,7 @@ LAYERS = (
     ("datacheck",),
     ("planning",),
     ("runs",),
-    ("cli",),
+    ("cli", "api"),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 # Inside the lowest layer: who may import whom.

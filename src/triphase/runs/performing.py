@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from triphase.monitoring.progress import Progress
 from triphase.runs import pipeline
 from triphase.runs.preflight import examine_run
 from triphase.runs.session import Run, prepare
@@ -17,14 +18,16 @@ def perform(
     examined: tuple[str, ...] = (),
     arm: str | None = None,
     checkpoint: int | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Hold the run directory and do the steps; ``begun`` is told the directory before the first of them.
 
     Args:
-        steps: of all, sft, sampling, labeling, reward, ppo, evaluation, report.
+        steps: of all, sft, sampling, labeling, reward, ppo, ppo and arms, evaluation, report.
         examined: steps for which the data is looked at first; "all" does that itself.
         arm: whose PPO is meant.
         checkpoint: an iteration of PPO that is evaluated too.
+        progress: who shows it; bars or lines on standard error by default.
     """
     by_name: Mapping[str, Callable[[Run], object]] = {
         "all": pipeline.run_all,
@@ -33,10 +36,11 @@ def perform(
         "labeling": pipeline.run_labeling,
         "reward": pipeline.run_reward,
         "ppo": lambda run: pipeline.run_ppo(run, arm),
+        "ppo and arms": pipeline.run_every_ppo,
         "evaluation": lambda run: pipeline.run_evaluation(run, checkpoint),
         "report": pipeline.run_report,
     }
-    with prepare(settings) as run:
+    with prepare(settings, progress) as run:
         begun(run.path)
         if examined:
             examine_run(run, examined)

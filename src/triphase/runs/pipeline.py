@@ -65,7 +65,7 @@ def run_all(run: Run) -> None:
         "sampling": run_sampling,
         "labelling": run_labeling,
         "reward": run_reward,
-        "ppo": _run_every_ppo,
+        "ppo": run_every_ppo,
         "evaluation": run_evaluation,
     }
     for step in todo(run.settings):
@@ -73,7 +73,8 @@ def run_all(run: Run) -> None:
     run_report(run)
 
 
-def _run_every_ppo(run: Run) -> None:
+def run_every_ppo(run: Run) -> None:
+    """Phase 3 of the main run and of each arm."""
     for arm in (None, *run.settings.arms):
         run_ppo(run, arm)
 

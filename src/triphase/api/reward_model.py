@@ -1,0 +1,73 @@
+"""A reward model that scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from triphase.api.rows import Place, Prompts, prompts_of
+from triphase.errors import DataError, RunError
+from triphase.models.roles import SharedModel
+from triphase.rewards.model import score_samples
+from triphase.runs.opening import open_run
+from triphase.settings.loading import RUN_CONFIG
+from triphase.tokens.encoding import Encoded, encode_prompt
+from triphase.training.artifacts import REWARD, is_whole
+from triphase.training.finals import load_reward_model as load_into
+
+
+class RewardModel:
+    """The reward model of a run, calibrated: on samples of the policy that PPO starts from, scores have mean 0 and
+    standard deviation 1.
+
+    Attributes:
+        max_length: most tokens of a prompt with its response.
+    """
+
+    def __init__(self, shared: SharedModel, *, max_length: int, max_tokens: int | None = None) -> None:
+        self._shared = shared
+        self._max_tokens = max_tokens
+        self.max_length = max_length
+
+    def score(
+        self, prompts: Prompts, responses: Sequence[str], *, finished: Sequence[bool] | None = None
+    ) -> list[float]:
+        """The score of each response to the prompt at the same place.
+
+        Args:
+            finished: whether the end of each response was written; by default of all. A response that was cut has no
+                end of turn, and scores otherwise.
+
+        Raises:
+            DataError: there are more of the one than of the other, or one has no tokens or passes the length.
+        """
+        asked = prompts_of(prompts)
+        ends = [True] * len(responses) if finished is None else list(finished)
+        if not len(asked) == len(responses) == len(ends):
+            raise DataError(
+                f"score: {len(asked)} prompts, {len(responses)} responses and {len(ends)} values of finished; give as "
+                "many of each"
+            )
+        template, samples = self._shared.template, []
+        for number, (prompt, response, end) in enumerate(zip(asked, responses, ends, strict=True), start=1):
+            ids = tuple(template.response_ids(response, finished=end))
+            if not ids:
+                raise DataError(f"score: response {number} has no tokens, so it has no score; leave it out")
+            samples.append(Encoded(encode_prompt(prompt, template, room=len(ids), max_length=self.max_length), ids))
+        found: list[float] = score_samples(self._shared, samples, max_tokens=self._max_tokens).tolist()
+        return found
+
+
+def load_reward_model(run: Place) -> RewardModel:
+    """The reward model of a run, by the `Run` or its directory.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    path = Path(run)
+    if not (path / RUN_CONFIG).is_file():
+        raise RunError(f"{path}: is no run: there is no {RUN_CONFIG} in it; name the directory of one")
+    opened = open_run(path)
+    if not is_whole(opened.artifact(REWARD)):
+        raise RunError(f"{path}: has no reward model; `triphase reward` or triphase.train_reward_model trains one")
+    shared, settings = opened.model(), opened.settings
+    load_into(shared, opened.artifact(REWARD))
+    return RewardModel(shared, max_length=settings.model.max_length, max_tokens=settings.reward.microbatch_tokens)

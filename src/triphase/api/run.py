@@ -1,0 +1,91 @@
+"""A run: what was trained, with which settings, and what came of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from triphase.api.policy import Policy, load_policy
+from triphase.api.reward_model import RewardModel, load_reward_model
+from triphase.api.rows import Place
+from triphase.errors import RunError
+from triphase.monitoring.metrics import FILE_NAME as METRICS
+from triphase.monitoring.metrics import read_metrics
+from triphase.records.files import read_json_lines
+from triphase.reports.page import write_report
+from triphase.reports.summary import FILE_NAME as SUMMARY
+from triphase.reports.summary import write_summary
+from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import PPO, REWARD, SFT, ppo_phase
+
+
+class Run:
+    """A run directory, opened for reading; what it says is read from there at each call.
+
+    A run stands wherever a path may: as the model or the reward of another, too.
+
+    Attributes:
+        path: the directory.
+    """
+
+    def __init__(self, path: Place) -> None:
+        """Raises RunError where there is no run."""
+        self.path = Path(path)
+        if not (self.path / RUN_CONFIG).is_file():
+            raise RunError(f"{self.path}: is no run: there is no {RUN_CONFIG} in it; name the directory of one")
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def settings(self) -> RunSettings:
+        """Its settings, resolved: `run.settings.ppo.kl_coefficient`."""
+        return load_settings(self.path)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The figures of the run by name, as in its summary.json; one that is not known is None."""
+        path = self.path / SUMMARY
+        if not path.is_file():  # a phase that trains takes an older one away
+            write_summary(self.path)
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def metrics(self, phase: str = PPO) -> list[dict[str, Any]]:
+        """The metrics of a phase (`sft`, `reward`, `ppo`, or a variant by its name), a mapping for each step.
+
+        Raises:
+            RunError: there is no such phase.
+        """
+        return read_metrics(self.path / self._folder(phase) / METRICS)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The responses to held-out prompts that were evaluated, a mapping for each; none before an evaluation."""
+        return read_json_lines(self.path / "evaluation" / "samples.jsonl")
+
+    def policy(self, *, checkpoint: int | None = None) -> Policy:
+        """The newest policy, opened (`triphase.load_policy`)."""
+        return load_policy(self, checkpoint=checkpoint)
+
+    def reward_model(self) -> RewardModel:
+        """The reward model, opened (`triphase.load_reward_model`)."""
+        return load_reward_model(self)
+
+    def report(self) -> Path:
+        """Write summary.json and report.html again; the page's path."""
+        write_summary(self.path)
+        return write_report(self.path)
+
+    def _folder(self, phase: str) -> str:
+        variants = tuple(self.settings.arms)
+        if phase in (SFT, REWARD, PPO):
+            return phase
+        if phase not in variants:
+            raise RunError(f"{self.path}: has no phase {phase!r}; it has {', '.join((SFT, REWARD, PPO, *variants))}")
+        return ppo_phase(phase)

@@ -1,0 +1,159 @@
+"""The phases as functions: each does what the verb of its name does, and gives the run.
+
+The same call again goes on with what is not finished, as the same command does.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from triphase.api.keywords import changed_settings, settings_of
+from triphase.api.rows import Place, Prompts, Records, source_of
+from triphase.api.run import Run
+from triphase.datacheck.agenda import require_step
+from triphase.errors import SettingsError
+from triphase.monitoring.progress import SilentProgress
+from triphase.runs.performing import perform
+from triphase.settings.loading import RUN_CONFIG
+from triphase.settings.schema import RunSettings
+from triphase.training.stopping import Stopped
+
+
+def train_sft(
+    model: Place | Mapping[str, Any], demonstrations: Records, *, name: str, progress: bool = True, **settings: Any
+) -> Run:
+    """Phase 1: supervised fine-tuning of a model on demonstrations.
+
+    Args:
+        model: a directory, a hub id, an embedded name (`embedded:smollm2`), or a run, which is its newest policy; or
+            settings of the section `model`, its ``name`` with them, as a mapping.
+        demonstrations: a data file, a hub id, or rows with its columns (`prompt` and `completion`, say).
+        name: of the run; its directory is `runs/NAME` (``output`` for another parent).
+        progress: whether bars and notes go to standard error.
+        settings: any setting: a section as a mapping, or one by its dotted name.
+
+    Raises:
+        TriphaseError: a mistake in what was given, in one line.
+    """
+    chosen = _begun("train_sft", model, "demonstrations", demonstrations, name, settings)
+    require_step(chosen, "sft")
+    return _performed(chosen, "sft", "report", examined=("sft",), progress=progress)
+
+
+def train_reward_model(
+    model: Place | Mapping[str, Any], preferences: Records, *, name: str, progress: bool = True, **settings: Any
+) -> Run:
+    """Phase 2: a reward model from comparisons.
+
+    Args:
+        model: as in `train_sft`; the policy that PPO is to start from, so that both share one base.
+        preferences: a data file, a hub id, or rows with its columns (`prompt`, `chosen` and `rejected`, say).
+        name, progress, settings: as in `train_sft`.
+
+    Raises:
+        TriphaseError: a mistake in what was given, in one line.
+    """
+    chosen = _begun("train_reward_model", model, "preferences", preferences, name, settings)
+    require_step(chosen, "reward")
+    steps = ("labelling", "reward")
+    return _performed(chosen, "labeling", "reward", "report", examined=steps, progress=progress)
+
+
+def train_ppo(
+    model: Place | Mapping[str, Any],
+    prompts: Place | Prompts,
+    *,
+    reward: Place | Mapping[str, Any],
+    name: str,
+    progress: bool = True,
+    **settings: Any,
+) -> Run:
+    """Phase 3: PPO of a policy against a reward, with its variants (``arms``).
+
+    Args:
+        model: as in `train_sft`: what the policy starts from, and the reference.
+        prompts: a data file, a hub id, texts, conversations, or rows with the columns of such a file.
+        reward: a run with a reward model; the name of a function (`module:function`); or settings of another scorer
+            (`ppo.scorer`), as a mapping.
+        name, progress, settings: as in `train_sft`.
+
+    Raises:
+        TriphaseError: a mistake in what was given, in one line.
+    """
+    scored = {**settings, **_reward_keywords(reward)}
+    chosen = _begun("train_ppo", model, "prompts", prompts, name, scored)
+    return _performed(chosen, "ppo and arms", "report", examined=("ppo",), progress=progress)
+
+
+def evaluate(run: Place, *, checkpoint: int | None = None, progress: bool = True, **settings: Any) -> Run:
+    """Compare the policies of a run on held-out prompts: `run.summary` and `run.samples()` have the result.
+
+    Args:
+        run: a `Run`, or its directory.
+        checkpoint: an iteration of PPO that is evaluated too.
+        settings: those of ``evaluation`` may change in a run that exists; the older evaluation is set aside.
+
+    Raises:
+        TriphaseError: a mistake in what was given, in one line.
+    """
+    chosen = changed_settings("evaluate", Run(run).path, settings)
+    steps = ("evaluation", "report")
+    return _performed(chosen, *steps, examined=("evaluation",), progress=progress, checkpoint=checkpoint)
+
+
+def _begun(
+    caller: str,
+    model: Place | Mapping[str, Any],
+    role: str,
+    records: Records | Prompts,
+    name: str,
+    settings: Mapping[str, Any],
+) -> RunSettings:
+    """The settings of the run, whose records stand in files from now on."""
+    source = source_of(role, records, Path(settings.get("output", "runs")).expanduser() / name)
+    base = model if isinstance(model, Mapping) else {"name": os.fspath(model)}
+    own = {"name": name, "model": base, f"data.{role}": [{"path": source.path}]}
+    chosen = settings_of(caller, {**own, **settings})
+    source.write()
+    return chosen
+
+
+def _reward_keywords(reward: Place | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(reward, Mapping):
+        return {"ppo.scorer": reward}
+    text = os.fspath(reward)
+    if (Path(text) / RUN_CONFIG).is_file():
+        return {"reward.from": text}
+    if ":" in text:
+        return {"ppo.scorer.function": text}
+    raise SettingsError(
+        f"train_ppo: reward: {text} is neither the directory of a run nor a function; name one as module:function"
+    )
+
+
+def _performed(
+    settings: RunSettings,
+    *steps: str,
+    examined: Sequence[str],
+    progress: bool,
+    checkpoint: int | None = None,
+) -> Run:
+    begun: list[Path] = []
+    threads = torch.get_num_threads()
+    try:
+        perform(
+            settings,
+            steps,
+            begun.append,
+            examined=tuple(examined),
+            checkpoint=checkpoint,
+            progress=None if progress else SilentProgress(),
+        )
+    except Stopped:
+        raise KeyboardInterrupt("stopped; what is finished is kept, and the same call goes on") from None
+    finally:
+        torch.set_num_threads(threads)  # a run's are not the program's
+    return Run(begun[0])

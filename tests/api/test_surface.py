@@ -1,0 +1,117 @@
+"""What `import triphase` is: light, exactly the names of `__all__`, and refusals of one line."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.imports import imports_of
+
+import triphase
+from triphase.errors import TriphaseError
+
+SOURCE = Path(triphase.__file__).read_text(encoding="utf-8")
+ROW = {"prompt": "sun", "completion": "song"}
+
+
+def said_by(program: str) -> str:
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_the_import_takes_nothing_but_the_standard_library() -> None:
+    program = (
+        "import sys\nbefore = set(sys.modules)\nimport triphase\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(new - set(sys.stdlib_module_names)))\n"
+        "print(sorted(name for name in dir(triphase) if not name.startswith('_')) == triphase.__all__)\n"
+        "from triphase import errors\nprint('torch' in sys.modules, errors.TriphaseError.__module__)\n"
+    )
+    assert said_by(program).splitlines() == ["['triphase']", "True", "False triphase.errors"]
+
+
+def test_every_public_name_is_there_typed_and_documented() -> None:
+    typed = {each.name.rpartition(".")[2] for each in imports_of(SOURCE) if each.typing}
+    assert typed == set(triphase.__all__) and sorted(typed) == triphase.__all__
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in triphase.__all__:
+        assert getattr(triphase, name).__doc__
+        assert f"| `{name}" in page
+    with pytest.raises(AttributeError, match="no attribute 'train'; it has Run, errors"):
+        _ = triphase.train  # type: ignore[attr-defined]
+
+
+def test_a_library_that_is_absent_is_named_with_the_remedy() -> None:
+    program = (
+        "import sys\nsys.modules['torch'] = None\nimport triphase\n"
+        "try: triphase.train_sft\nexcept ModuleNotFoundError as error: print(error)\n"
+    )
+    assert said_by(program) == "triphase.train_sft needs the package torch; run: pip install 'triphase[train]'"
+
+
+def test_no_part_of_the_room_has_code_of_a_phase() -> None:
+    room = Path(triphase.__file__).parent / "api"
+    for path in room.glob("*.py"):
+        called = [node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+        assert not {"backward", "step", "no_grad"} & set(called), path.name
+
+
+def sft(rows: Any = (ROW,), **settings: Any) -> Callable[[], object]:
+    return lambda: triphase.train_sft("embedded:tiny", rows, **{"name": "x", **settings})
+
+
+def ppo(prompts: Any = ("sun",), reward: Any = "tests.rewards.functions:by_text", **settings: Any) -> Any:
+    return lambda: triphase.train_ppo("embedded:tiny", prompts, reward=reward, name="x", **settings)
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (sft(steps=3), "train_sft: steps: unknown setting"),
+        (sft(name="../x"), "train_sft: name: ../x is not allowed"),
+        (sft(**{"sft.epochs": 1}, sft={"epochs": 2}), "train_sft: sft: epochs is given twice"),
+        (sft(sft={"epochs": float("nan")}), "train_sft: settings are finite numbers"),
+        (sft(sft={"epochs": {1}}), "train_sft: settings are finite numbers"),
+        (sft(sft={"epochs": 0}), "train_sft: sft.epochs: 0 is not allowed; it must be"),
+        (sft(sft={"method": "none"}), "there is nothing to do for supervised fine-tuning"),
+        (sft(["sun"]), "demonstrations: row 1: is str, and no mapping"),
+        (sft([ROW, {"prompt": "sun", "completion": {1}}]), "demonstrations: row 2: cannot be written as JSON"),
+        (sft([ROW, {"prompt": "sun"}]), ".jsonl:2: missing column: completion"),
+        (sft([]), "contains no records"),
+        (sft("absent.jsonl"), "absent.jsonl"),
+        (sft(data={"demonstrations": []}), "train_sft: data: demonstrations is given twice"),
+        (ppo(reward="nothing"), "train_ppo: reward: nothing is neither the directory of a run nor a function"),
+        (ppo(reward="absent.module:score"), "ppo.scorer.function: absent.module:score: module absent"),
+        (ppo(reward={"adress": "x"}), "train_ppo: ppo.scorer.adress: unknown setting; did you mean ppo.scorer.address"),
+        (ppo([3]), "prompts: row 1: is int, and no mapping"),
+        (lambda: triphase.evaluate("absent"), "absent: is no run: there is no config.yaml in it"),
+        (lambda: triphase.load_reward_model("absent"), "absent: is no run"),
+        (lambda: triphase.load_policy("embedded:absent"), "embedded:absent"),
+        (lambda: triphase.load_policy("embedded:tiny", checkpoint=3), "only a run has checkpoints"),
+    ],
+)
+def test_a_mistake_is_one_line_and_trains_nothing(call: Callable[[], object], line: str, here: Path) -> None:
+    with pytest.raises(TriphaseError) as caught:
+        call()
+    told = str(caught.value)
+    assert line in told and "\n" not in told
+    assert not list(here.glob("runs/*/*/checkpoints"))
+
+
+def test_a_policy_and_a_reward_model_refuse_what_they_cannot_take(here: Path) -> None:
+    policy = triphase.load_policy("embedded:tiny")
+    for call, line in (
+        (lambda: policy.generate("sun"), "prompts: is one text; give a list"),
+        (lambda: policy.generate([3]), "prompts: row 1: is int"),
+        (lambda: policy.generate([{"role": "user", "content": "sun"}]), "prompts: row 1: missing column: prompt"),
+        (lambda: policy.generate(["sun"], temperature=0), "generate: temperature is 0; it must be above 0"),
+        (lambda: policy.generate(["sun"], n=0), "generate: n is 0"),
+        (lambda: policy.generate(["sun"], max_tokens=5000), "passes model.max_length"),
+    ):
+        with pytest.raises(TriphaseError, match=line):
+            call()
+    assert policy.generate([]) == []
