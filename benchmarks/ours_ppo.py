@@ -13,7 +13,8 @@ import torch
 
 from triphase.demo.registry import model_directory
 from triphase.models.loading import load_model
-from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.models.policies import policy_for
+from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.models.tracing import Meter
 from triphase.phases.ppo import PPOPhase
 from triphase.planning.rates import measure_rates
@@ -35,11 +36,15 @@ def main() -> None:
     parser.add_argument(
         "--microbatch-tokens", type=int, help="ppo.microbatch_tokens; as the settings have it by default"
     )
+    parser.add_argument("--critic", default="value-head", choices=("value-head", "adapter"), help="ppo.critic")
+    parser.add_argument("--method", default="lora", choices=("lora", "full"), help="ppo.method")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shared = shared_model(options.layers, options.dtype)
-    phase = ppo_phase(shared, options.iterations + 1, options.microbatch_tokens)
+    phase = ppo_phase(
+        shared, options.iterations + 1, options.microbatch_tokens, critic=options.critic, method=options.method
+    )
     rows = []
     for iteration in range(options.iterations):
         start = time.perf_counter()
@@ -57,7 +62,8 @@ def main() -> None:
                 "what": "triphase ppo",
                 "dtype": options.dtype,
                 "adapted_layers": backbone.layer_count - backbone.trunk_layers,
-                "critic": "value head on the policy",
+                "critic": CRITICS[options.critic],
+                "trained": "adapters" if options.method == "lora" else "every weight",
                 "episodes_per_iteration": EPISODES,
                 "seconds_per_iteration": [round(row["seconds"], 2) for row in rows],
                 "parts": {key: round(rows[-1][key], 2) for key in PARTS},
@@ -68,6 +74,7 @@ def main() -> None:
     )
 
 
+CRITICS = {"value-head": "value head on the policy", "adapter": "adapter of its own"}
 PARTS = ("generation", "scoring", "update")
 
 
@@ -82,25 +89,38 @@ def shared_model(layers: str, dtype: str) -> SharedModel:
     return shared
 
 
-def ppo_phase(shared: SharedModel, iterations: int, microbatch_tokens: int | None = None) -> PPOPhase:
+def ppo_phase(
+    shared: SharedModel,
+    iterations: int,
+    microbatch_tokens: int | None = None,
+    *,
+    critic: str = "value-head",
+    method: str = "lora",
+) -> PPOPhase:
     count = EPISODES * iterations
     ids = torch.randint(100, 49000, (count, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
-    settings = PPOSettings(
-        iterations=iterations,
-        batch_size=EPISODES,
-        minibatch_size=EPISODES,
-        epochs=EPOCHS,
-        microbatch_tokens=microbatch_tokens,
-        max_response_tokens=RESPONSE_TOKENS,
-        max_approximate_kl=None,
+    settings = PPOSettings.model_validate(
+        {
+            "method": method,
+            "critic": critic,
+            "iterations": iterations,
+            "batch_size": EPISODES,
+            "minibatch_size": EPISODES,
+            "epochs": EPOCHS,
+            "microbatch_tokens": microbatch_tokens,
+            "max_response_tokens": RESPONSE_TOKENS,
+            "max_approximate_kl": None,
+        }
     )
+    policy = policy_for(shared, method)
     return PPOPhase(
         shared,
         [Prompt(str(number), (Message("user", "x"),)) for number in range(count)],
         [tuple(row) for row in ids],
-        LocalGenerator(shared, adapter=POLICY, batch_size=EPISODES),
+        LocalGenerator(policy.model, adapter=policy.adapter, batch_size=EPISODES),
         settings,
         seed=0,
+        policy=policy,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from triphase.models.policies import Policy
 from triphase.models.roles import SharedModel
 from triphase.phases.experience import Experience, evaluate_rollout, open_rollout
 from triphase.records.types import Message, Prompt
@@ -14,8 +15,14 @@ PROMPT = Prompt("p", (Message("user", "oak"),))
 
 
 def evaluated(
-    shared: SharedModel, samples: Sequence[Encoded], settings: PPOSettings, *, seed: int, iteration: int
+    shared: SharedModel,
+    samples: Sequence[Encoded],
+    settings: PPOSettings,
+    *,
+    seed: int,
+    iteration: int,
+    policy: Policy | None = None,
 ) -> Experience:
     rollout = open_rollout(shared, samples, settings, seed=seed, iteration=iteration)
     answers = Answers(tuple(Answer(PROMPT, "", True, sample) for sample in samples), rollout.parts)
-    return evaluate_rollout(shared, rollout, ModelScorer(shared).score(answers), settings)
+    return evaluate_rollout(shared, rollout, ModelScorer(shared).score(answers), settings, policy=policy)

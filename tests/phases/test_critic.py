@@ -32,7 +32,7 @@ def updated(ppo: PPOPhase) -> dict[str, torch.Tensor]:
     """Gradients of one minibatch with a moved policy and critic."""
     _, found, advantages = rolled_out(ppo)
     moved(ppo)
-    minibatch.accumulate_gradients(ppo.shared, found.minibatches[0], found, advantages, ppo.settings, first=False)
+    minibatch.accumulate_gradients(ppo.policy, found.minibatches[0], found, advantages, ppo.settings, first=False)
     return gradients(ppo)
 
 

@@ -104,6 +104,6 @@ def test_the_first_ratio_of_ppo_is_exactly_1() -> None:
     ppo = phase(settings(), shared=shared)
     _, found, advantages = rolled_out(ppo)
     minibatch = found.minibatches[0]
-    figures = accumulate_gradients(shared, minibatch, found, advantages, ppo.settings, first=True)
+    figures = accumulate_gradients(ppo.policy, minibatch, found, advantages, ppo.settings, first=True)
     assert figures["ppo/approximate_kl"] == 0.0
     assert math.isfinite(float(found.entropy.sum()))

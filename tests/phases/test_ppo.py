@@ -53,7 +53,7 @@ def rolled_out(ppo: PPOPhase, iteration: int = 0) -> tuple[list[Encoded], Experi
     chosen = ppo._prompts_of(iteration)
     generated = ppo._sample(iteration, chosen)
     made = [Encoded(ppo.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)]
-    found = evaluated(ppo.shared, made, ppo.settings, seed=ppo.seed, iteration=iteration)
+    found = evaluated(ppo.shared, made, ppo.settings, seed=ppo.seed, iteration=iteration, policy=ppo.policy)
     rewards, _ = shape_rewards(
         found,
         torch.tensor([answer.finished for answer in generated]),
@@ -84,7 +84,7 @@ def test_the_gradient_is_that_of_the_objective_written_out_plainly(temperature: 
     ppo = phase(chosen)
     made, found, advantages = rolled_out(ppo)
     moved(ppo)
-    figures = accumulate_gradients(ppo.shared, found.minibatches[0], found, advantages, chosen, first=False)
+    figures = accumulate_gradients(ppo.policy, found.minibatches[0], found, advantages, chosen, first=False)
     ours = gradients(ppo)
     ppo.state.updater.discard()
 
@@ -123,7 +123,7 @@ def test_figures_do_not_depend_on_microbatches() -> None:
         _, experience, advantages = rolled_out(ppo)
         moved(ppo)
         figures = accumulate_gradients(
-            ppo.shared, experience.minibatches[0], experience, advantages, ppo.settings, first=False
+            ppo.policy, experience.minibatches[0], experience, advantages, ppo.settings, first=False
         )
         found.append(figures)
     assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-6)

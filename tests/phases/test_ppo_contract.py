@@ -169,7 +169,9 @@ def test_the_gradient_does_not_depend_on_the_microbatches() -> None:
             scale=ScoreScale(),
         )
         advantages = advantages_of(rewards, found, ppo.settings, torch.arange(len(samples)))
-        minibatch_module.accumulate_gradients(shared, found.minibatches[0], found, advantages, ppo.settings, first=True)
+        minibatch_module.accumulate_gradients(
+            ppo.policy, found.minibatches[0], found, advantages, ppo.settings, first=True
+        )
         gradients.append([value.grad.clone() for value in shared.adapters.parameters(POLICY).values()])
     assert len(gradients[0]) > 0
     for one, other in zip(*gradients, strict=True):

@@ -50,7 +50,7 @@ def rollout(ppo: PPOPhase, *, packs: bool) -> tuple[Experience, dict[str, torch.
     ppo.shared.backbone.packs = packs
     _, found, advantages = rolled_out(ppo)
     moved(ppo)
-    figures = accumulate_gradients(ppo.shared, found.minibatches[0], found, advantages, ppo.settings, first=False)
+    figures = accumulate_gradients(ppo.policy, found.minibatches[0], found, advantages, ppo.settings, first=False)
     return found, gradients(ppo), figures
 
 

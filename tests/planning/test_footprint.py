@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.small import shared_model
 
+from triphase.models.policies import policy_for
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.models.tracing import Meter
 from triphase.phases.ppo import PPOPhase
@@ -136,6 +137,24 @@ def test_an_iteration_of_ppo(recompute: bool, times: int, critic: str) -> None:
     phase = PPOPhase(shared, prompts, ids, generator, settings.ppo, seed=0)
     found = planner(settings, shared).ppo(None)
     expected = max(planned(found, moment.name) for moment in found.moments)
+    assert expected == pytest.approx(metered(lambda: phase.advance(next(number))), rel=0.15)
+
+
+def test_an_iteration_of_ppo_with_full_weights() -> None:
+    changes = {"method": "full", "max_approximate_kl": None, "microbatch_tokens": 256}
+    settings = run_settings(ppo={**run_settings().ppo.model_dump(), **changes})
+    shared, number = model(), itertools.count()
+    for name in (REFERENCE, REWARD):
+        shared.adapters.add(name)
+    policy = policy_for(shared, "full")
+    policy.model.template.end_id = -1
+    prompts = [Prompt(str(n), (Message("user", "x"),)) for n in range(64)]
+    ids = [tokens(PROMPT, n) for n in range(64)]
+    generator = LocalGenerator(policy.model, adapter=policy.adapter, batch_size=32)
+    phase = PPOPhase(shared, prompts, ids, generator, settings.ppo, seed=0, policy=policy)
+    found = planner(settings, shared).ppo(None)
+    update = next(moment for moment in found.moments if moment.name == "update")
+    expected = planned(found, "update") + update.parts["gradients"]
     assert expected == pytest.approx(metered(lambda: phase.advance(next(number))), rel=0.15)
 
 

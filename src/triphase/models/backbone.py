@@ -139,9 +139,9 @@ class Backbone:
         """(B, L, d) boundary → hidden states after the last layer and the final norm, (B, L, d), or (N, d) ``at`` N."""
         return self._final(self._upper, at, inputs_embeds=boundary, **_arguments(layout))
 
-    def whole(self, input_ids: Tensor, *, at: Tokens | None = None) -> Tensor:
+    def whole(self, input_ids: Tensor, layout: Layout | None = None, *, at: Tokens | None = None) -> Tensor:
         """(B, L) right-padded ids → final hidden states like `upper`, every weight in the graph (full fine-tuning)."""
-        return self._final(self._whole, at, input_ids=input_ids)
+        return self._final(self._whole, at, input_ids=input_ids, **_arguments(layout))
 
     def _final(self, part: nn.Module, at: Tokens | None, **arguments: Tensor) -> Tensor:
         with self._last.choosing(at if self.chooses else None):

@@ -71,7 +71,7 @@ class SharedModel:
         self.backbone = Backbone(
             loaded.model, adapted_layers=layers, recompute_activations=loaded.recompute_activations
         )
-        self.adapter_settings = settings
+        self.loaded, self.adapter_settings = loaded, settings
         self.template = Template(
             loaded.tokenizer,
             loaded.system_prompt,
@@ -127,17 +127,18 @@ class SharedModel:
         temperature: float,
         with_entropy: bool = False,
         with_values: bool = False,
+        whole: bool = False,
     ) -> PolicyOutput:
         """Log-probabilities (and entropy, values) of the responses under one adapter.
 
         The language-model head runs on response positions alone: token t of the response is predicted from the
-        position before it, and the critic judges the state at that same place. Without ``boundary`` the whole model
-        runs, with every weight in the graph (full fine-tuning).
+        position before it, and the critic judges the state at that same place. Without ``boundary``, or where
+        ``whole`` is set, the whole model runs, with every weight in the graph (full fine-tuning).
         """
         with self.role(adapter):
             at = batch.predicting_tokens
-            if boundary is None:
-                hidden = self.backbone.whole(batch.input_ids, at=at)
+            if boundary is None or whole:
+                hidden = self.backbone.whole(batch.input_ids, batch.layout, at=at)
             else:
                 hidden = self.backbone.upper(boundary, batch.layout, at=at)
         mask = batch.response_mask

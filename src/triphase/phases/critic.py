@@ -5,7 +5,8 @@ from torch import nn
 
 from triphase.errors import TrainingError
 from triphase.models.critics import CRITIC, AdapterCritic, ValueHeadCritic
-from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.models.policies import Policy
+from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.settings.ppo import PPOSettings
 
 
@@ -19,7 +20,6 @@ def start_critic(shared: SharedModel, settings: PPOSettings) -> dict[str, nn.Par
     """
     shared.critic = ValueHeadCritic()
     if not settings.has_critic:
-        train_roles(shared, settings, 0)
         return {}
     value, score = shared.value_head.linear, shared.score_head.linear
     for parameter in value.parameters():
@@ -33,11 +33,10 @@ def start_critic(shared: SharedModel, settings: PPOSettings) -> dict[str, nn.Par
         shared.critic = AdapterCritic(shared.adapters, REWARD if from_reward else REFERENCE)
         if from_reward:
             value.load_state_dict(score.state_dict())
-    train_roles(shared, settings, 0)
     return {f"value_head.{name}": parameter for name, parameter in shared.value_head.named_parameters()}
 
 
-def train_roles(shared: SharedModel, settings: PPOSettings, iteration: int) -> None:
+def train_roles(shared: SharedModel, policy: Policy, settings: PPOSettings, iteration: int) -> None:
     """Let gradients flow to policy and critic; in the first ``critic_warmup`` iterations to the critic alone."""
-    critic = CRITIC if settings.critic == "adapter" else None
-    shared.adapters.train_only(critic, None if iteration < settings.critic_warmup else POLICY)
+    shared.adapters.train_only(CRITIC if settings.critic == "adapter" else None)
+    policy.train(iteration >= settings.critic_warmup)

@@ -9,7 +9,8 @@ from torch import Tensor
 from triphase.batches.order import microbatches, permutation
 from triphase.batches.padding import pad_batch
 from triphase.batches.sharing import Batch, pad_groups
-from triphase.models.roles import POLICY, REFERENCE, SharedModel
+from triphase.models.policies import AdapterPolicy, Policy
+from triphase.models.roles import SharedModel
 from triphase.objectives.invariants import require_lengths, require_zero_reference_kl
 from triphase.rewards.types import Scores
 from triphase.settings.ppo import PPOSettings
@@ -89,33 +90,29 @@ def open_rollout(
     return Rollout(batch, boundary, minibatches, parts, starts=iteration == 0)
 
 
-def evaluate_rollout(shared: SharedModel, rollout: Rollout, scored: Scores, settings: PPOSettings) -> Experience:
-    """What policy, critic and reference say of a rollout, by the forward pass that the updates use.
+def evaluate_rollout(
+    shared: SharedModel, rollout: Rollout, scored: Scores, settings: PPOSettings, *, policy: Policy | None = None
+) -> Experience:
+    """What policy (by default its adapter), critic and reference say of a rollout, as the updates compute it.
 
     Raises:
         InvariantError: the policy does not start as the reference.
     """
-    batch = rollout.batch
+    batch, policy = rollout.batch, policy or AdapterPolicy(shared)
     with torch.no_grad():
         shape = batch.response_mask.shape
         logprobs, reference, entropy = (torch.zeros(shape, device=shared.device) for _ in range(3))
         values = torch.zeros(shape, device=shared.device) if settings.has_critic else None
         for rows, part, states in rollout.parts():
             temperature, width = settings.temperature, int(part.response_lengths.max())
-            policy = shared.policy_output(
-                part,
-                states,
-                adapter=POLICY,
-                temperature=temperature,
-                with_entropy=True,
-                with_values=values is not None,
+            acting = policy.output(
+                part, states, temperature=temperature, with_entropy=True, with_values=values is not None
             )
-            frozen = shared.policy_output(part, states, adapter=REFERENCE, temperature=temperature)
-            assert policy.entropy is not None  # noqa: S101 - asked for above
-            logprobs[rows, :width], reference[rows, :width] = policy.logprobs, frozen.logprobs
-            entropy[rows, :width] = policy.entropy
-            if values is not None and policy.values is not None:
-                values[rows, :width] = policy.values
+            assert acting.entropy is not None  # noqa: S101 - asked for above
+            logprobs[rows, :width], entropy[rows, :width] = acting.logprobs, acting.entropy
+            reference[rows, :width] = policy.reference.logprobs(part, states, temperature=temperature)
+            if values is not None and acting.values is not None:
+                values[rows, :width] = acting.values
     scores = torch.tensor(scored.total, dtype=torch.float32, device=shared.device)
     figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}
     nonfinite = tuple(

@@ -2,7 +2,7 @@
 
 import torch
 
-from triphase.models.roles import POLICY, SharedModel
+from triphase.models.policies import Policy
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.invariants import require_first_minibatch
 from triphase.objectives.proximal import (
@@ -16,7 +16,7 @@ from triphase.settings.ppo import PPOSettings
 
 
 def accumulate_gradients(
-    shared: SharedModel,
+    policy: Policy,
     minibatch: Minibatch,
     experience: Experience,
     advantages: Advantages,
@@ -36,10 +36,9 @@ def accumulate_gradients(
         batch, states = rows_of(experience.batch, experience.boundary, rows)
         mask, width = batch.response_mask, int(batch.response_lengths.max())
         old = experience.logprobs[rows, :width]
-        output = shared.policy_output(
+        output = policy.output(
             batch,
             states,
-            adapter=POLICY,
             temperature=settings.temperature,
             with_entropy=settings.entropy_coefficient > 0,
             with_values=experience.values is not None,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from triphase.batches.order import pass_after_pass, seed_of
-from triphase.models.roles import POLICY, REFERENCE, SharedModel
+from triphase.models.policies import Policy, policy_for
+from triphase.models.roles import SharedModel
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
 from triphase.phases.causes import cause_of
@@ -48,7 +49,7 @@ _SHOWN_AS = {
 
 
 class PPOPhase(Phase):
-    """The policy adapter and the value head, trained by PPO."""
+    """The policy (an adapter, or all weights of a copy of the base) and its critic, trained by PPO."""
 
     def __init__(
         self,
@@ -61,10 +62,18 @@ class PPOPhase(Phase):
         seed: int,
         gold: Gold | None = None,
         scorer: Scorer | None = None,
+        policy: Policy | None = None,
         on_samples: Callable[[int, list[Sample]], None] | None = None,
         guard: AlarmGuard | None = None,
     ) -> None:
-        """``scorer`` scores the responses; by default the reward model of ``shared``."""
+        """``scorer`` scores the responses, by default the reward model of ``shared``; ``policy`` is what ``generator``
+        samples from, by default the policy's adapter on ``shared``.
+
+        Raises:
+            ValueError: ``settings.method`` is full, and there is no policy.
+        """
+        if policy is None and settings.method == "full":
+            raise ValueError("PPO with full weights needs the policy that the generator samples from; give it")
         self.shared = shared
         self.prompts = prompts
         self.prompt_ids = prompt_ids
@@ -77,11 +86,12 @@ class PPOPhase(Phase):
         self.directory: Path | None = None
         self.guard = guard
         self._frozen: FrozenWeights | None = None
-        shared.adapters.load(POLICY, shared.adapters.state(REFERENCE))
+        self.policy = policy or policy_for(shared, settings.method)
         heads = start_critic(shared, settings)
+        train_roles(shared, self.policy, settings, 0)
         minibatches = settings.batch_size // settings.minibatch_size
         updater = Updater(
-            shared.adapters.parameters(POLICY),
+            self.policy.parameters(),
             heads,
             settings.optimizer,
             total_steps=settings.iterations * settings.epochs * minibatches,
@@ -111,6 +121,7 @@ class PPOPhase(Phase):
 
     def finish(self) -> None:
         """Nothing is trained any more, and what is frozen has not moved."""
+        self.policy.train(False)
         self.shared.adapters.train_only(None)
         if self._frozen is not None:
             self._frozen.require_unchanged()
@@ -118,7 +129,7 @@ class PPOPhase(Phase):
     def advance(self, iteration: int) -> dict[str, float]:
         """One rollout and its updates."""
         clock = Clock()
-        train_roles(self.shared, self.settings, iteration)
+        train_roles(self.shared, self.policy, self.settings, iteration)
         # 1. sample the responses to each prompt of this iteration
         chosen = self._prompts_of(iteration)
         generated = self._sample(iteration, chosen)
@@ -129,7 +140,7 @@ class PPOPhase(Phase):
         ]
         rollout = open_rollout(self.shared, samples, self.settings, seed=self.seed, iteration=iteration)
         scored = self._score(rollout, chosen, generated)
-        experience = evaluate_rollout(self.shared, rollout, scored, self.settings)
+        experience = evaluate_rollout(self.shared, rollout, scored, self.settings, policy=self.policy)
         clock.lap("ppo/seconds_scoring")
         if experience.nonfinite:
             return self._refused(iteration, experience) | clock.laps
@@ -200,7 +211,7 @@ class PPOPhase(Phase):
                 )
             for minibatch in minibatches:
                 figures = accumulate_gradients(
-                    self.shared, minibatch, experience, advantages, self.settings, first=first
+                    self.policy, minibatch, experience, advantages, self.settings, first=first
                 )
                 first = False
                 approximate = figures["ppo/approximate_kl"]

@@ -5,6 +5,7 @@ follows from settings, the model's configuration and the lengths of the records.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from triphase.models.tracing import Traced
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE
@@ -136,9 +137,11 @@ class Planner:
         """Phase 3, or an arm of it."""
         settings, work = self.settings.ppo_of(arm), self.work
         found = Footprint("ppo" if arm is None else f"arms/{arm}")
-        critics = int(settings.critic == "adapter")
-        trained = work.adapter_numbers * (1 + critics)
+        critics, whole = int(settings.critic == "adapter"), settings.method == "full"
+        trained = (work.base_numbers if whole else work.adapter_numbers) + critics * work.adapter_numbers
         static = self._static(adapters=3 + critics, trained=trained)
+        if whole:  # the policy is a copy of the base, with the reference's adapter on it
+            static[BASE] += work.base_bytes
         prompts, limit = self.load.prompts, settings.max_response_tokens
         episodes = settings.batch_size * settings.iterations
         self._sampled(found, static, prompts, episodes, settings.batch_size, limit)
@@ -151,18 +154,20 @@ class Planner:
         static = {**static, TRUNK: work.boundary_bytes(settings.batch_size // share * longest)}
         tokens = _tokens(rollout) / rollout.count * episodes / share
         trunk = work.trunk(shape)
-        scored = work.policy(shape, train=False, with_entropy=True, with_values=settings.has_critic)
+        acting = partial(work.policy, shape, with_values=settings.has_critic)
+        upper = acting(train=False, with_entropy=True)
+        scored = acting(train=False, with_entropy=True, whole=True) if whole else upper
         found.moments.append(self._looked("scoring", static, scored, trunk, shape))
-        found.compute("forward", trunk + scored * (3 + critics), shape, tokens)
-        entropy = settings.entropy_coefficient > 0
-        traced = work.policy(shape, train=True, with_values=settings.has_critic, with_entropy=entropy)
+        # The policy and its reference; the reward model, and a critic with an adapter of its own.
+        found.compute("forward", trunk + scored * 2 + upper * (1 + critics), shape, tokens)
+        traced = acting(train=True, with_entropy=settings.entropy_coefficient > 0, whole=whole)
         if critics:  # both passes are kept for one backward pass
             second = work.reward(shape, train=True)
             peak = max(traced.peak, traced.kept + second.peak)
             traced = Traced(peak, traced.kept + second.kept, traced.flops + second.flops)
         found.moments.append(self._trained("update", static, traced, shape))
         found.compute("training", traced, shape, tokens * settings.epochs)
-        self._stepped(found, static, trained, 0)
+        self._stepped(found, static, trained, work.largest_numbers if whole else 0)
         return found
 
     def evaluation(self) -> Footprint:
@@ -172,6 +177,8 @@ class Planner:
         asked = min(prompts.count, settings.evaluation.max_prompts or prompts.count)
         responses, limit = asked * settings.evaluation.samples_per_prompt, settings.ppo.max_response_tokens
         policies = 2 + len(settings.arms)
+        if settings.trains_whole:  # a policy with weights of its own beside the base
+            static[BASE] += self.work.base_bytes
         self._sampled(found, static, prompts, responses, settings.sampling.batch_size, limit, times=policies)
         answered = prompts.answered(1, [limit]).repeated(responses)
         tokens = settings.ppo.microbatch_tokens

@@ -15,7 +15,8 @@ LOWER = {
     "sft": "sft.microbatch_tokens (changes rounding at most), then model.max_length; or sft.method: lora",
     "sampling": "sampling.batch_size (changes rounding at most), then sampling.max_response_tokens",
     "reward": "reward.microbatch_tokens (changes rounding at most), then model.max_length",
-    "ppo": "ppo.microbatch_tokens (changes rounding at most), then ppo.batch_size or ppo.max_response_tokens",
+    "ppo": "ppo.microbatch_tokens (changes rounding at most), then ppo.batch_size or ppo.max_response_tokens; or "
+    "ppo.method: lora",
     "evaluation": "sampling.batch_size and ppo.microbatch_tokens (both change rounding at most)",
 }
 _UNLIMITED = resource.RLIM_INFINITY

@@ -120,7 +120,7 @@ class Work:
             ids = torch.zeros(shape.rows, shape.length, dtype=torch.long)
             places = torch.zeros(shape.counted, dtype=torch.long)
             if whole:
-                hidden = part.backbone.whole(ids, at=(places, places))
+                hidden = part.backbone.whole(ids, _layout(shape), at=(places, places))
             else:
                 hidden = part.backbone.upper(part.hidden(shape.rows, shape.length), _layout(shape), at=(places, places))
             found = response_logprobs(

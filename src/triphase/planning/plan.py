@@ -203,4 +203,10 @@ def _weights(settings: RunSettings, work: Work) -> list[tuple[str, str, float, f
         ("gradients of an adapter in the later phases", "float32", adapter, 4.0),
         ("Adam's two moments of an adapter in the later phases", "float32", adapter, 8.0),
     ]
+    if settings.trains_whole:
+        rows += [
+            ("the copy of the base that PPO trains", kind, float(work.base_numbers), each),
+            ("gradients of all weights in PPO", "float32", float(work.base_numbers), 4.0),
+            ("Adam's two moments of all weights in PPO", "float32", float(work.base_numbers), 8.0),
+        ]
     return [(part, dtype, numbers, size, numbers * size) for part, dtype, numbers, size in rows]

@@ -35,18 +35,25 @@ def _remedies(found: Footprint, settings: RunSettings, adapted_layers: int) -> I
         section = "ppo" if phase == "evaluation" else phase
         yield f"{section}.microbatch_tokens: {shape.tokens // 2}", share * passing / 2
     if activations and not settings.model.recompute_activations:
-        layers = settings.sft.method == "full" and phase == "sft"
-        kept = activations / adapted_layers if not layers else 0.0
+        kept = activations / adapted_layers if not _trains_whole(found.phase, settings) else 0.0
         yield "model.recompute_activations: true", share * (activations - kept) * _RECOMPUTED
     if cache and shape.rows > 1:
         section = "ppo" if phase == "ppo" else "sampling"
         yield f"{section}.batch_size: {shape.rows // 2}", (cache + parts.get(TEMPORARY, 0.0)) / 2
     if phase in ("sft", "reward") and parts.get(TRUNK):
         yield "adapters.trunk_cache_gb: 0", parts[TRUNK]
-    if phase == "sft" and settings.sft.method == "full":
-        yield "sft.method: lora", parts.get(GRADIENTS, 0.0) + parts[MOMENTS]
-    if settings.model.dtype == "float32":
+    if _trains_whole(found.phase, settings):
+        copied = parts[BASE] / 2 if phase == "ppo" else 0.0
+        yield f"{found.phase.replace('/', '.')}.method: lora", parts.get(GRADIENTS, 0.0) + parts[MOMENTS] + copied
+    if settings.model.dtype == "float32" and not settings.trains_whole:
         yield "model.dtype: bfloat16", parts[BASE] / 2
+
+
+def _trains_whole(phase: str, settings: RunSettings) -> bool:
+    if phase == "sft":
+        return settings.sft.method == "full"
+    arm = phase.removeprefix("arms/") if phase.startswith("arms/") else None
+    return (phase == "ppo" or arm is not None) and settings.ppo_of(arm).method == "full"
 
 
 # Of a layer's activations, its input stays: a small part, the smaller the wider the layer's inner width.

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from triphase.errors import RunError
-from triphase.models.critics import CRITIC
-from triphase.models.roles import POLICY, SharedModel
+from triphase.models.policies import Policy, policy_for
+from triphase.models.roles import SharedModel
 from triphase.training.checkpoint import kept_steps, load_checkpoint
 from triphase.training.sealed import find_damage
 
-_PREFIX, _HEAD, _CRITIC = "parameter.", "parameter.value_head.", f"parameter.{CRITIC}."
+_PREFIX = "parameter."
 
 
 def require_checkpoint(run: Path, step: int) -> None:
@@ -24,18 +24,14 @@ def require_checkpoint(run: Path, step: int) -> None:
         raise RunError(f"--checkpoint {step}: {run} has no such checkpoint of PPO; {known} (checkpoints.keep)")
 
 
-def load_policy_at(shared: SharedModel, run: Path, step: int) -> None:
-    """Give the policy the weights that it had after iteration ``step`` of PPO.
+def load_policy_at(shared: SharedModel, run: Path, step: int, method: str) -> Policy:
+    """The policy with the weights that it had after iteration ``step`` of PPO by ``method``.
 
     Raises:
         RunError: there is no such checkpoint.
     """
     require_checkpoint(run, step)
     tensors = load_checkpoint(run / "ppo" / "checkpoints", step).tensors
-    adapter = {
-        name: value for name, value in tensors.items() if name.startswith(_PREFIX) and not name.startswith(_CRITIC)
-    }
-    heads = {name.removeprefix(_HEAD): adapter.pop(name) for name in list(adapter) if name.startswith(_HEAD)}
-    shared.adapters.load(POLICY, {name.removeprefix(_PREFIX): value for name, value in adapter.items()})
-    if heads:  # there are none without a critic
-        shared.value_head.load_state_dict(heads)
+    policy = policy_for(shared, method)
+    policy.load({name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)})
+    return policy

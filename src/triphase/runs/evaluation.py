@@ -28,7 +28,7 @@ from triphase.runs.session import Run
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.artifacts import PPO, REWARD, SFT, is_usable, is_whole, ppo_phase
-from triphase.training.finals import load_policy
+from triphase.training.finals import holds_whole_model, load_policy
 
 AT = "ppo@"
 """How the policy of one iteration of PPO is called: `ppo@12`."""
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from triphase.models.roles import SharedModel
+    from triphase.monitoring.progress import Track
     from triphase.records.types import Prompt
 
 Sampled = tuple["Prompt", Response, Generated]
@@ -97,34 +98,51 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> 
     count = run.settings.evaluation.samples_per_prompt
     with run.progress.track("evaluation", len(wanted) * len(prompts) * count, unit="responses") as track:
         for policy, final in wanted.items():
-            adapter = run.reference_adapter
-            if policy != "sft":
-                if policy.startswith(AT):
-                    load_policy_at(shared, run.path, int(policy.removeprefix(AT)))
-                else:
-                    load_policy(shared, POLICY, final)
-                adapter = POLICY
-            ppo = run.settings.ppo
-            found = sample_responses(
-                shared,
-                prompts,
-                adapter=adapter,
-                model=policy,
-                count=count,
-                temperature=ppo.temperature,
-                max_response_tokens=ppo.max_response_tokens,
-                max_length=run.settings.model.max_length,
-                batch_size=run.settings.sampling.batch_size,
-                seed=run.settings.seed,
-                on_finished=track.advance,
-            )
+            found, moved = _sampled(run, shared, prompts, policy, final, track)
             judge = _judge_of(run, policy)
-            if judge.scorer.identity != ppo.scorer.identity:
+            if judge.scorer.identity != run.settings.ppo.scorer.identity:
                 _judge_baseline(run, shared, policy, rows, judge)
-            rows += _rows(run, shared, policy, adapter, found, _scores(run, shared, found, judge))
+            rows += _rows(run, policy, found, _scores(run, shared, found, judge), moved)
             write_json_lines(run.part(SAMPLES), rows)
             seal_phase(run.path, "evaluation")
             run.raise_if_stop_requested()
+
+
+def _sampled(
+    run: Run, shared: "SharedModel", prompts: Sequence["Prompt"], policy: str, final: Path, track: "Track"
+) -> tuple[list[Sampled], list[float]]:
+    """What a policy says, and how far each response is from the reference; a model of its own is let go at the end."""
+    model, adapter = _opened(run, shared, policy, final)
+    ppo = run.settings.ppo
+    found = sample_responses(
+        model,
+        prompts,
+        adapter=adapter,
+        model=policy,
+        count=run.settings.evaluation.samples_per_prompt,
+        temperature=ppo.temperature,
+        max_response_tokens=ppo.max_response_tokens,
+        max_length=run.settings.model.max_length,
+        batch_size=run.settings.sampling.batch_size,
+        seed=run.settings.seed,
+        on_finished=track.advance,
+    )
+    if policy == "sft":
+        return found, [0.0] * len(found)
+    return found, sequence_kl(run, shared, (model, adapter), _encoded(shared, found))
+
+
+def _opened(run: Run, shared: "SharedModel", policy: str, final: Path) -> tuple["SharedModel", str | None]:
+    """The model of a policy, and its adapter, if any."""
+    if policy == "sft":
+        return shared, run.reference_adapter
+    if policy.startswith(AT):
+        found = load_policy_at(shared, run.path, int(policy.removeprefix(AT)), run.settings.ppo.method)
+        return found.model, found.adapter
+    if holds_whole_model(final):
+        return run.whole_policy(final), None
+    load_policy(shared, POLICY, final)
+    return shared, POLICY
 
 
 def _judge_of(run: Run, policy: str) -> PPOSettings:
@@ -173,14 +191,11 @@ def _encoded(shared: "SharedModel", found: Sequence[Sampled]) -> list[Encoded]:
 
 def _rows(
     run: Run,
-    shared: "SharedModel",
     policy: str,
-    adapter: str | None,
     found: Sequence[Sampled],
     scores: Sequence[float | None] | None,
+    moved: Sequence[float],
 ) -> list[dict[str, Any]]:
-    samples = _encoded(shared, found)
-    moved = sequence_kl(run, shared, adapter, samples) if adapter == POLICY else [0.0] * len(samples)
     count = run.settings.evaluation.samples_per_prompt
     return [
         {
@@ -200,15 +215,22 @@ def _rows(
 
 
 @torch.no_grad()
-def sequence_kl(run: Run, shared: "SharedModel", adapter: str, samples: Sequence[Encoded]) -> list[float]:
-    """Σ_t log π(y_t) − log π_ref(y_t) of each response: its k1 estimate of the divergence from the reference."""
+def sequence_kl(
+    run: Run, shared: "SharedModel", acting: tuple["SharedModel", str | None], samples: Sequence[Encoded]
+) -> list[float]:
+    """Σ_t log π(y_t) − log π_ref(y_t) of each response: its k1 estimate of the divergence from the reference.
+
+    ``acting`` is the policy's model and adapter; the model may be one of its own.
+    """
 
     reference = run.reference_adapter
     found = [0.0] * len(samples)
     for indices in microbatches([sample.length for sample in samples], max_tokens=run.settings.ppo.microbatch_tokens):
         batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)
         boundary, temperature = shared.trunk(batch), run.settings.ppo.temperature
-        policy = shared.policy_output(batch, boundary, adapter=adapter, temperature=temperature)
+        model, adapter = acting
+        own = boundary if model is shared else model.trunk(batch)
+        policy = model.policy_output(batch, own, adapter=adapter, temperature=temperature)
         frozen = shared.policy_output(batch, boundary, adapter=reference, temperature=temperature)
         for index, value in zip(indices, kl_k1(policy.logprobs, frozen.logprobs).sum(1).tolist(), strict=True):
             found[index] = value

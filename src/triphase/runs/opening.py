@@ -14,7 +14,7 @@ from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
 from triphase.training.artifacts import PPO, SFT, is_whole, ppo_phase
-from triphase.training.finals import load_policy
+from triphase.training.finals import holds_whole_model, load_policy
 from triphase.training.stopping import StopRequest
 
 
@@ -44,14 +44,15 @@ def open_policy(
     settings = run.settings
     if not run.is_done("sft"):
         raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")
+    final = run.artifact(ppo_phase(None if policy in (None, SFT, PPO) else policy))
+    trained = policy != SFT and is_whole(final)
+    if checkpoint is None and trained and holds_whole_model(final):
+        return run.whole_policy(final), None, settings
     shared = run.model()
     if checkpoint is not None:
-        load_policy_at(shared, path, checkpoint)
-        return shared, POLICY, settings
-    if policy == SFT:
-        return shared, run.reference_adapter, settings
-    final = run.artifact(ppo_phase(None if policy in (None, PPO) else policy))
-    if is_whole(final):
+        found = load_policy_at(shared, path, checkpoint, settings.ppo.method)
+        return found.model, found.adapter, settings
+    if trained:
         load_policy(shared, POLICY, final)
         return shared, POLICY, settings
     return shared, run.reference_adapter, settings

@@ -13,7 +13,8 @@ from pathlib import Path
 from triphase.datacheck.agenda import todo, what_is_left_out
 from triphase.datacheck.demands import require_demonstrations
 from triphase.models.critics import CRITIC
-from triphase.models.roles import POLICY, REFERENCE
+from triphase.models.policies import policy_for
+from triphase.models.roles import REFERENCE
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import SampleLog
@@ -47,7 +48,7 @@ from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import encode_groups, encode_prompt
 from triphase.training.artifacts import REWARD, SFT, is_usable, ppo_phase
-from triphase.training.finals import save_policy, save_reward_model, save_whole_model
+from triphase.training.finals import save_policy, save_reward_model, save_trained, save_whole_model
 from triphase.training.loop import CHECKPOINTS, LoopOptions, run_loop
 
 _log = logging.getLogger(__name__)
@@ -213,13 +214,13 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
         if kind_of(settings.scorer).needs_reward_model:
             require_reward_model(run)
         limit, room = run.settings.model.max_length, settings.max_response_tokens
-        log = SampleLog(run.part(phase_name, "samples.jsonl"))
+        log, policy = SampleLog(run.part(phase_name, "samples.jsonl")), policy_for(shared, settings.method)
         title = "PPO" if arm is None else f"PPO ({arm})"
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
         guard = _guard(run, run.part(phase_name), settings)
         with (
             scorer_of(run, settings) as scorer,
-            generator_of(run, shared, settings.batch_size, run.part(phase_name, "serving")) as generator,
+            generator_of(run, policy, settings.batch_size, run.part(phase_name, "serving")) as generator,
             _kept(run, phase_name, title, settings.iterations, shown=shown) as options,
         ):
             phase = PPOPhase(
@@ -232,12 +233,13 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
                 gold=run.gold,
                 scorer=scorer,
                 guard=guard,
+                policy=policy,
                 on_samples=lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found]),
             )
             # An iteration is long: one checkpoint each, and as many as the guard may go back to.
             keep = max(options.keep, guard.keep)
             run_loop(phase, replace(options, every=1, keep=keep, save_start=guard.keep > 0))
-        save_policy(shared, POLICY, final, with_value_head=settings.has_critic, made_by=run.made_by(phase_name))
+        save_trained(policy, final, with_critic=settings.has_critic, made_by=run.made_by(phase_name))
         shared.adapters.remove(CRITIC)
 
 

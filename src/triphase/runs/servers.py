@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from triphase.models.roles import POLICY, SharedModel
+from triphase.models.policies import Policy
+from triphase.models.roles import POLICY
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.servers import ServerGenerator
 from triphase.rollouts.types import Generator
@@ -13,11 +14,12 @@ from triphase.training.finals import save_policy
 
 
 @contextmanager
-def generator_of(run: Run, shared: SharedModel, batch_size: int, serving: Path) -> Iterator[Generator]:
+def generator_of(run: Run, policy: Policy, batch_size: int, serving: Path) -> Iterator[Generator]:
     """Who samples from the policy: this process, or vLLM servers that read the adapter from ``serving``."""
     if not run.settings.rollouts.addresses:
-        yield LocalGenerator(shared, adapter=POLICY, batch_size=batch_size)
+        yield LocalGenerator(policy.model, adapter=policy.adapter, batch_size=batch_size)
         return
+    shared = policy.model
 
     def publish() -> Path:
         save_policy(shared, POLICY, serving, with_value_head=False)

@@ -184,17 +184,23 @@ class Run:
         """Let the model go; the next phase loads it anew."""
         self._shared = None
 
-    def _load(self, settings: ModelSettings) -> SharedModel:
+    def whole_policy(self, final: Path) -> SharedModel:
+        """The policy that PPO with full weights left in ``final``."""
+        return self._opened(self.settings.model.model_copy(update={"name": str(final.resolve()), "adapter": None}))
 
+    def _opened(self, settings: ModelSettings) -> SharedModel:
         base_name, note = public_name(settings.name)
         loaded = load_model(settings, place_of)
-        shared = SharedModel(
+        return SharedModel(
             loaded,
             self.settings.adapters,
             seed=self.settings.seed,
             base_name=base_name if settings.adapter is None else loaded.name,
             base_note=note,
         )
+
+    def _load(self, settings: ModelSettings) -> SharedModel:
+        shared = self._opened(settings)
         if settings.adapter is not None and self.directory.is_held:
             self.say(adapter_note(settings))
         beyond = positions_note(shared.backbone.model.config, settings.max_length)

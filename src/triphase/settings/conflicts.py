@@ -6,6 +6,7 @@ from triphase.settings.scorer import SHIPPED
 
 if TYPE_CHECKING:
     from triphase.settings.ppo import PPOSettings
+    from triphase.settings.schema import RunSettings
 
 
 def critic_conflict(settings: "PPOSettings") -> str | None:
@@ -32,4 +33,13 @@ def critic_conflict(settings: "PPOSettings") -> str | None:
             f"critic_warmup {settings.critic_warmup} leaves the policy none of the {settings.iterations} iterations; "
             "lower it, or raise iterations"
         )
+    return None
+
+
+def full_weights_conflict(settings: "RunSettings") -> str | None:
+    """What does not go together with PPO of all weights; None where nothing stands against it."""
+    if settings.model.dtype == "bfloat16":
+        return "model.dtype bfloat16 cannot hold its small updates; set model.dtype: float32 (or auto)"
+    if settings.rollouts.addresses:
+        return "the servers of rollouts.addresses read adapters alone; leave them out, or set method: lora"
     return None

@@ -1,8 +1,4 @@
-"""Every setting, its default and its meaning. Unknown keys are refused; relations are checked at construction.
-
-Defaults with their sources stand in docs/settings.md. ``description`` is the one place where a setting is explained:
-the documentation and the command line read it from here.
-"""
+"""Every setting, its default and its meaning. Unknown keys are refused; relations are checked at construction."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -10,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
+from triphase.settings.conflicts import require_full_weights_fit
 from triphase.settings.phases import RewardSettings, SamplingSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import with_new_names, with_new_sections
@@ -29,7 +26,8 @@ class ModelSettings(Settings):
     """The hub revision (branch, tag or commit); none is the default branch."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of the frozen base; `auto` is bfloat16 where its products are faster (on a processor they are timed),
-    else float32. Adapters, heads and optimizer states are always float32."""
+    else float32, and float32 where PPO trains all weights (ppo.method). Adapters, heads and optimizer states are always
+    float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where tensors live; `auto` takes CUDA where there is one."""
     max_length: Positive = 1024
@@ -260,8 +258,9 @@ class RunSettings(Settings):
             self.__dict__["labeling"] = self.labeling.model_copy(update={"source": self._who_ranks()})
         if self.labeling.source == "simulated" and self.evaluation.gold is None:
             raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
-        for arm in self.arms:
-            self.ppo_of(arm)
+        require_full_weights_fit(self)
+        if self.trains_whole and self.model.dtype == "auto":  # resolved here, so that a run keeps it
+            object.__setattr__(self, "model", self.model.model_copy(update={"dtype": "float32"}))
         return self
 
     def _who_ranks(self) -> str:
@@ -282,6 +281,11 @@ class RunSettings(Settings):
         """Whether a critic is trained, in the main run or in an arm."""
         return any(self.ppo_of(arm).has_critic for arm in (None, *self.arms))
 
+    @property
+    def trains_whole(self) -> bool:
+        """Whether PPO or an arm of it trains every weight, which takes float32."""
+        return any(self.ppo_of(arm).method == "full" for arm in (None, *self.arms))
+
     def ppo_of(self, arm: str | None) -> PPOSettings:
         """The PPO settings of an arm (None for the main run): its differences laid over ``ppo``."""
         if arm is None:
@@ -289,7 +293,6 @@ class RunSettings(Settings):
         values = self.ppo.model_dump()
         for key, value in with_new_names(self.arms[arm]).items():
             if isinstance(value, dict) and isinstance(values.get(key), dict):
-                values[key] = laid_over(values[key], value) if key == "scorer" else {**values[key], **value}
-            else:
-                values[key] = value
+                value = laid_over(values[key], value) if key == "scorer" else {**values[key], **value}
+            values[key] = value
         return PPOSettings.model_validate(values)

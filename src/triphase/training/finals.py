@@ -17,7 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
-from triphase.models.roles import REWARD, SharedModel
+from triphase.models.policies import Policy
+from triphase.models.roles import POLICY, REWARD, SharedModel
 from triphase.records.files import disk_errors
 from triphase.records.types import Message
 from triphase.tokens.rendering import render
@@ -57,6 +58,20 @@ def load_policy(shared: SharedModel, adapter: str, directory: Path) -> None:
     shared.adapters.load(adapter, _tensors(directory, ADAPTER_FILE))
     if (directory / "value_head.safetensors").exists():
         shared.value_head.linear.load_state_dict(_tensors(directory, "value_head.safetensors"))
+
+
+def save_trained(policy: Policy, directory: Path, *, with_critic: bool, made_by: str | None = None) -> None:
+    """Write the policy of PPO: an adapter with its critic, or a whole model, the adapter merged into it for good."""
+    if policy.adapter == POLICY:
+        save_policy(policy.model, POLICY, directory, with_value_head=with_critic, made_by=made_by)
+        return
+    policy.model.adapters.merge(policy.adapter)
+    save_whole_model(policy.model, directory, made_by)
+
+
+def holds_whole_model(directory: Path) -> bool:
+    """Whether what a policy's phase left is every weight, and no adapter."""
+    return not (directory / ADAPTER_FILE).exists()
 
 
 def save_reward_model(
