@@ -11,6 +11,7 @@ from tests.phases.test_ppo_contract import settings as tiny_settings
 from tests.phases.test_ppo_contract import shared_model as tiny_model
 from tests.small import shared_model, stir
 
+from triphase.errors import ModelError
 from triphase.models.policies import FullPolicy, policy_for
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.phases.ppo import PPOPhase
@@ -57,6 +58,34 @@ def test_every_weight_of_the_copy_learns_and_the_base_stays(critic: str, tmp_pat
     now = ppo.policy.model.adapters.state(REFERENCE)
     assert all(torch.equal(adapter[name], value) for name, value in now.items())
     assert not any(value.requires_grad for value in ppo.policy.parameters().values())
+
+
+def test_no_weight_of_the_policy_is_stored_with_the_frozen_base() -> None:
+    ppo = phase(full())
+    trained, frozen = ppo.policy.parameters(), dict(ppo.shared.backbone.model.named_parameters())
+    assert set(trained) == {name for name in frozen if ".lora_" not in name}
+    places = {value.untyped_storage().data_ptr() for value in frozen.values()}
+    assert not [name for name, value in trained.items() if value.untyped_storage().data_ptr() in places]
+    tied = ppo.policy.model.backbone.model
+    assert tied.get_input_embeddings().weight is tied.get_output_embeddings().weight
+
+
+@pytest.mark.parametrize("kind", ["rloo", "grpo", "reinforce"])
+def test_without_a_critic_none_is_built(kind: str) -> None:
+    ppo = phase(full(advantage_estimator=kind, responses_per_prompt=2))
+    metrics = ppo.advance(0)
+    assert metrics["ppo/reference_kl"] == 0.0 and "ppo/value_loss" not in metrics
+    assert "value_head" not in vars(ppo.shared) and "value_head" not in vars(ppo.policy.model)
+    assert set(ppo.state.updater.parameters) == set(ppo.policy.parameters())
+
+
+def test_weights_of_a_checkpoint_of_another_kind_are_refused() -> None:
+    ppo = phase(full())
+    state = {name: value + 1.0 for name, value in ppo.policy.parameters().items()}
+    ppo.policy.load(state | {"value_head.linear.bias": torch.zeros(1)})
+    assert all(torch.equal(value, state[name]) for name, value in ppo.policy.parameters().items())
+    with pytest.raises(ModelError, match=r"has no .* another ppo\.method"):
+        ppo.policy.load(ppo.shared.adapters.parameters(REFERENCE))
 
 
 def test_the_reward_model_scores_with_the_weights_it_was_trained_on() -> None:

@@ -5,7 +5,8 @@ import torch
 from tests.small import Encoded, shared_model, stir
 from torch import Tensor
 
-from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.models.policies import policy_for
+from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.phases.ppo import PPOPhase
 from triphase.records.types import Message, Prompt
 from triphase.rewards.model import score_samples
@@ -63,11 +64,13 @@ def fitted(**changes: object) -> float:
         "optimizer": OptimizerSettings(learning_rate=1e-2, head_learning_rate=2e-2, schedule="linear"),
     }
     settings = PPOSettings.model_validate(values | changes)
-    generator = LocalGenerator(shared, adapter=POLICY, batch_size=256)
-    ppo = PPOPhase(shared, [PROMPT], [prompt], generator, settings, seed=0)
+    policy = policy_for(shared, settings.method)
+    generator = LocalGenerator(policy.model, adapter=policy.adapter, batch_size=256)
+    ppo = PPOPhase(shared, [PROMPT], [prompt], generator, settings, seed=0, policy=policy)
     for iteration in range(settings.iterations):
         ppo.advance(iteration)
-    return best_fitting(probabilities(shared, prompt, POLICY), probabilities(shared, prompt, REFERENCE), scores)
+    acting = probabilities(policy.model, prompt, policy.adapter)
+    return best_fitting(acting, probabilities(shared, prompt, REFERENCE), scores)
 
 
 def test_under_the_defaults_ppo_ends_at_the_optimum_of_the_coefficient_in_the_settings() -> None:
@@ -77,6 +80,13 @@ def test_under_the_defaults_ppo_ends_at_the_optimum_of_the_coefficient_in_the_se
 @pytest.mark.parametrize("kind", ["rloo", "grpo", "reinforce"])
 def test_so_it_does_without_a_critic(kind: str) -> None:
     assert fitted(advantage_estimator=kind, responses_per_prompt=4) == pytest.approx(COEFFICIENT, abs=0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"advantage_estimator": "rloo", "responses_per_prompt": 4}])
+def test_so_does_ppo_of_all_weights(changes: dict[str, object]) -> None:
+    optimizer = OptimizerSettings(learning_rate=2e-3, head_learning_rate=2e-2, schedule="linear")
+    assert fitted(method="full", optimizer=optimizer, **changes) == pytest.approx(COEFFICIENT, abs=0.04)
 
 
 def test_batch_whitening_ends_at_that_of_a_much_smaller_one() -> None:

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from tests.runs.small_run import do, settings, write_data
 from transformers import AutoModelForCausalLM
 
+from triphase.cli.chat import talk
+from triphase.cli.main import main
 from triphase.models.roles import REFERENCE
 from triphase.planning.plan import make_plan
 from triphase.runs import pipeline
@@ -29,6 +31,18 @@ PPO = {
 }
 
 
+# All but the report, whose plan takes as long as the rest: a test of its own makes it.
+STEPS = (
+    pipeline.run_sft,
+    pipeline.run_sampling,
+    pipeline.run_labeling,
+    pipeline.run_reward,
+    pipeline.run_ppo,
+    lambda run: pipeline.run_ppo(run, "small"),
+    pipeline.run_evaluation,
+)
+
+
 def chosen(folder: Path) -> RunSettings:
     model = {"name": "embedded:tiny", "dtype": "auto", "max_length": 64}
     return settings(folder, method="lora", ppo=PPO, model=model, arms={"small": {"method": "lora"}})
@@ -38,7 +52,7 @@ def chosen(folder: Path) -> RunSettings:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     write_data(folder)
-    do(chosen(folder), pipeline.run_all)
+    do(chosen(folder), *STEPS)
     return folder / "runs" / "small"
 
 
@@ -78,10 +92,25 @@ def test_the_evaluation_measures_it_beside_an_arm_with_an_adapter(run: Path) -> 
     assert not any(moved["sft"]) and any(moved["ppo"])
 
 
+@pytest.mark.slow
+def test_every_verb_that_opens_a_run_opens_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = iter(["sun song", None])
+    talk(str(run), lambda: next(answers))
+    assert main(["evaluate", str(run)]) == 0
+    assert main(["export", str(run), "--to", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert main(["report", str(run)]) == 0 and (run / "report.html").is_file()
+    assert main(["plan", str(run)]) == 0
+    assert main(["check", str(run)]) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.slow
 def test_it_repeats(run: Path) -> None:
     assert all(found.same for found in verify_run(run, 1))
 
 
+@pytest.mark.slow
 def test_the_plan_counts_the_copy(run: Path) -> None:
     plan = make_plan(chosen(run.parent.parent), process_bytes=0.0)
     ppo, arm = ({each.phase: each for each in plan.phases}[name] for name in ("ppo", "arms/small"))
@@ -90,6 +119,13 @@ def test_the_plan_counts_the_copy(run: Path) -> None:
     assert update["base weights"] == 2 * plainly["base weights"] == 2 * 4 * numbers
     assert update["gradients"] == 4 * numbers and update["optimizer moments"] == 8 * numbers
     assert next(m for m in ppo.moments if m.name == "checkpoint").parts["temporaries"] == 24 * numbers
+
+
+def test_the_base_is_float32_wherever_all_weights_are_trained() -> None:
+    values = {"name": "x", "model": {"name": "x"}, "data": {}}
+    assert RunSettings.model_validate(values).model.dtype == "auto"
+    for given in ({"ppo": {"method": "full"}}, {"arms": {"all": {"method": "full"}}}):
+        assert RunSettings.model_validate(values | given).model.dtype == "float32"
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,21 @@ def critic_conflict(settings: "PPOSettings") -> str | None:
     return None
 
 
-def full_weights_conflict(settings: "RunSettings") -> str | None:
-    """What does not go together with PPO of all weights; None where nothing stands against it."""
-    if settings.model.dtype == "bfloat16":
-        return "model.dtype bfloat16 cannot hold its small updates; set model.dtype: float32 (or auto)"
-    if settings.rollouts.addresses:
-        return "the servers of rollouts.addresses read adapters alone; leave them out, or set method: lora"
-    return None
+def require_full_weights_fit(settings: "RunSettings") -> None:
+    """Check what goes with PPO of all weights, in the main run or an arm; the settings of every arm are read.
+
+    Raises:
+        ValueError: a setting stands against it.
+    """
+    methods = {arm: settings.ppo_of(arm).method for arm in (None, *settings.arms)}
+    for arm in (arm for arm, method in methods.items() if method == "full"):
+        name = "ppo.method" if arm is None else f"arms.{arm}.method"
+        if settings.model.dtype == "bfloat16":
+            raise ValueError(
+                f"{name} is full, and model.dtype bfloat16 cannot hold its small updates; set model.dtype: float32"
+            )
+        if settings.rollouts.addresses:
+            raise ValueError(
+                f"{name} is full, and the servers of rollouts.addresses ({settings.rollouts.addresses[0]}) read "
+                f"adapters alone; leave them out, or set {name}: lora"
+            )

@@ -26,8 +26,7 @@ class ModelSettings(Settings):
     """The hub revision (branch, tag or commit); none is the default branch."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of the frozen base; `auto` is bfloat16 where its products are faster (on a processor they are timed),
-    else float32, and float32 where PPO trains all weights (ppo.method). Adapters, heads and optimizer states are always
-    float32."""
+    else float32, as with `ppo.method: full`. Adapters, heads and optimizer states are always float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where tensors live; `auto` takes CUDA where there is one."""
     max_length: Positive = 1024
@@ -260,7 +259,7 @@ class RunSettings(Settings):
             raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
         require_full_weights_fit(self)
         if self.trains_whole and self.model.dtype == "auto":  # resolved here, so that a run keeps it
-            object.__setattr__(self, "model", self.model.model_copy(update={"dtype": "float32"}))
+            self.__dict__["model"] = self.model.model_copy(update={"dtype": "float32"})
         return self
 
     def _who_ranks(self) -> str:
