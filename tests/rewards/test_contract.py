@@ -74,6 +74,10 @@ def of_rule(kind: str, **options: Any) -> Callable[[], AbstractContextManager[Sc
     return lambda: opened(ScorerContext(ScorerSettings(kind=kind, options=options, batch_size=4)))
 
 
+SUM = [
+    {"name": "number", "function": "tests.rewards.functions:by_text", "weight": 2.3, "calibrate": False},
+    {"name": "short", "kind": "length", "options": {"least": 50, "unit": "characters"}, "calibrate": False},
+]
 OPENED: dict[str, Callable[[], object]] = {
     "model": of_model,
     "remote": of_server,
@@ -83,6 +87,7 @@ OPENED: dict[str, Callable[[], object]] = {
     "repetition": of_rule("repetition", n=1),
     "pattern": of_rule("pattern", pattern="two"),
     "json": of_rule("json"),
+    "sum": lambda: opened(ScorerContext(ScorerSettings.model_validate({"of": SUM}))),
 }
 TELL_APART = set(OPENED) - {"length", "repetition", "pattern", "json"}
 """Kinds whose scores of `TEXTS` all differ."""

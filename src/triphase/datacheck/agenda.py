@@ -1,7 +1,7 @@
 """What there is to do in a run, and what is left out and why."""
 
 from triphase.errors import SettingsError
-from triphase.rewards.registry import kind_of
+from triphase.rewards import registry
 from triphase.settings.agenda import STEPS, reasons_to_leave_out, reward_model_is_wanted
 from triphase.settings.schema import RunSettings
 
@@ -52,4 +52,4 @@ def require_step(settings: RunSettings, step: str) -> None:
 
 
 def _by_reward_model(settings: RunSettings) -> bool:
-    return any(kind_of(settings.ppo_of(arm).scorer).needs_reward_model for arm in (None, *settings.arms))
+    return any(registry.needs_reward_model(settings.ppo_of(arm).scorer) for arm in (None, *settings.arms))

@@ -19,6 +19,7 @@ from triphase.reports import captions, figures
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.samples import side_by_side
+from triphase.reports.score_parts import part_courses
 from triphase.reports.scored_by import score_of, scorer_of, uses_reward_model
 from triphase.reports.start import left_out_of, start_of
 from triphase.reports.summary import total_seconds
@@ -74,6 +75,7 @@ def page_of(run: RunContents) -> str:
             seconds=total_seconds(run),
             memory=memory_table(run),
             scorer=scorer_of(run.settings),
+            part_courses=part_courses(run.ppo),
             by_reward_model=uses_reward_model(run.settings),
             start=start,
             absent=left_out_of(run.settings),

@@ -6,7 +6,7 @@ from typing import Any
 from triphase.rewards.registry import KINDS
 from triphase.settings.scorer import chosen_kind, laid_over
 
-_IDENTITY = ("address", "function", "options")
+_IDENTITY = ("address", "function", "options", "of")
 _OTHERS = {"function": "the function", "remote": "the server", "classifier": "the classifier"}
 _RULES = ("length", "repetition", "pattern", "json")
 
@@ -32,6 +32,8 @@ def scorer_of(settings: Mapping[str, Any]) -> str:
     section = _section(settings, None)
     kind = _kind(section)
     name = section.get("function") if kind == "function" else section.get("address") if kind == "remote" else kind
+    if kind == "sum":
+        return f"the sum of {', '.join(str(part.get('name')) for part in section.get('of') or ())}"
     if kind == "classifier":
         name = _inner(section, "options").get("model")
     return f"{_OTHERS.get(kind, 'the rule' if kind in _RULES else 'the scorer')} {name}"
@@ -53,4 +55,4 @@ def _inner(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _kind(section: Mapping[str, Any]) -> str:
-    return chosen_kind(section.get("kind"), section.get("address"), section.get("function"))
+    return chosen_kind(section.get("kind"), section.get("address"), section.get("function"), section.get("of"))

@@ -34,6 +34,7 @@ KINDS = {
     "repetition": Kind("triphase.rewards.rule"),
     "pattern": Kind("triphase.rewards.rule"),
     "json": Kind("triphase.rewards.rule"),
+    "sum": Kind("triphase.rewards.weighted"),
 }
 
 
@@ -49,6 +50,11 @@ def kind_of(settings: ScorerSettings) -> Kind:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
         raise SettingsError(f"ppo.scorer.kind: {name!r} is no kind of scorer; {hint}")
     return KINDS[name]
+
+
+def needs_reward_model(settings: ScorerSettings) -> bool:
+    """Whether the scorer, or a part of it, needs the run's reward model."""
+    return kind_of(settings).needs_reward_model or any(needs_reward_model(part.settings) for part in settings.parts)
 
 
 @contextmanager
@@ -71,6 +77,11 @@ def examine(settings: ScorerSettings, prompts: Sequence[Prompt] = ()) -> None:
     Raises:
         TriphaseError: it cannot score.
     """
-    if not kind_of(settings).needs_reward_model:
-        with opened(ScorerContext(settings, prompts=prompts)) as scorer:
-            scorer.examine()
+    kind_of(settings)
+    looked_at = [(settings, "ppo.scorer", False)]
+    if settings.parts:
+        looked_at = [(part.settings, f"ppo.scorer.of.{part.name}", True) for part in settings.parts]
+    for each, setting, is_part in looked_at:
+        if not needs_reward_model(each):
+            with opened(ScorerContext(each, prompts=prompts, setting=setting, is_part=is_part)) as scorer:
+                scorer.examine()

@@ -127,6 +127,7 @@ class ScorerContext:
         setting: the section's name, for messages.
         prompts: some of the run's prompts, for a look before the first step; none where they cannot be read.
         is_part: whether it scores a part of a sum.
+        begins: whether what it scores first is the first rollout, unless the run has more.
     """
 
     settings: ScorerSettings
@@ -137,6 +138,7 @@ class ScorerContext:
     setting: str = "ppo.scorer"
     prompts: Sequence[Prompt] = ()
     is_part: bool = False
+    begins: bool = False
 
 
 _PROBE = Prompt("probe", (Message("user", "What is the capital of France?"),))

@@ -29,9 +29,7 @@ def scorer_files(settings: RunSettings) -> dict[str, list[str]]:
     """The file of each function that scores, with the PPO runs that it scores."""
     found: dict[str, list[str]] = {}
     for arm in (None, *settings.arms):
-        function = settings.ppo_of(arm).scorer.function
-        path = None if function is None else source_of(function)
-        if path is not None:
+        for path in {source_of(function) for function in settings.ppo_of(arm).scorer.functions} - {None}:
             found.setdefault(str(path), []).append(ppo_phase(arm))
     return found
 

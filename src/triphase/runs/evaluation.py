@@ -19,8 +19,9 @@ from triphase.records.files import read_json_lines, write_json_lines
 from triphase.records.types import Response
 from triphase.reports.evaluation import JudgedSample, Sample
 from triphase.reports.shapes import misfit
-from triphase.rewards.registry import kind_of
+from triphase.rewards.registry import needs_reward_model
 from triphase.rewards.types import Answer
+from triphase.rewards.weighted import units_file
 from triphase.rollouts.types import Generated
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
 from triphase.runs.scoring import scorer_of
@@ -171,9 +172,12 @@ def _judge_baseline(
 def _scores(run: Run, shared: "SharedModel", found: Sequence[Sampled], judge: PPOSettings) -> list[float | None] | None:
     """What a PPO run's scorer says of each response.
 
-    None for a response to which it gives no score, and in place of all where the reward model that it needs is absent.
+    None for a response to which it gives no score, and in place of all where the reward model that it needs is
+    absent, or a sum has no units yet.
     """
-    if kind_of(judge.scorer).needs_reward_model and not is_whole(run.artifact(REWARD)):
+    if needs_reward_model(judge.scorer) and not is_whole(run.artifact(REWARD)):
+        return None
+    if judge.scorer.parts and not units_file(judge.scorer, run.path).is_file():
         return None
     answers = [
         Answer(prompt, response.text, response.finished, sample)

@@ -33,6 +33,7 @@ from triphase.reports.contents import gaps_of
 from triphase.reports.page import write_report
 from triphase.reports.summary import write_summary
 from triphase.rewards.registry import kind_of
+from triphase.rewards.registry import needs_reward_model as needs_reward_model_of
 from triphase.runs.empty_responses import report_empty_samples, usable_groups
 from triphase.runs.evaluation import evaluate_policies
 from triphase.runs.labeling import label
@@ -211,7 +212,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
         return
     with run.directory.timed(phase_name):
         shared, prompts = run.model(), run.prompts("train")
-        if kind_of(settings.scorer).needs_reward_model:
+        if needs_reward_model_of(settings.scorer):
             require_reward_model(run)
         limit, room = run.settings.model.max_length, settings.max_response_tokens
         log, policy = SampleLog(run.part(phase_name, "samples.jsonl")), policy_for(shared, settings.method)
@@ -219,7 +220,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
         guard = _guard(run, run.part(phase_name), settings)
         with (
-            scorer_of(run, settings) as scorer,
+            scorer_of(run, settings, begins=True) as scorer,
             generator_of(run, policy, settings.batch_size, run.part(phase_name, "serving")) as generator,
             _kept(run, phase_name, title, settings.iterations, shown=shown) as options,
         ):

@@ -11,8 +11,8 @@ from triphase.training.artifacts import REWARD
 from triphase.training.finals import load_reward_model
 
 
-def scorer_of(run: Run, settings: PPOSettings) -> AbstractContextManager[Scorer]:
-    """The scorer of a PPO run; Ctrl-C ends the wait for it.
+def scorer_of(run: Run, settings: PPOSettings, *, begins: bool = False) -> AbstractContextManager[Scorer]:
+    """The scorer of a PPO run; Ctrl-C ends the wait for it. ``begins``: it is asked about a rollout first.
 
     Raises:
         TriphaseError: it cannot be opened.
@@ -30,5 +30,6 @@ def scorer_of(run: Run, settings: PPOSettings) -> AbstractContextManager[Scorer]
             reward_model=reward_model,
             directory=run.path,
             max_tokens=settings.microbatch_tokens,
+            begins=begins,
         )
     )

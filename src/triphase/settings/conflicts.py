@@ -23,7 +23,7 @@ def critic_conflict(settings: "PPOSettings") -> str | None:
                     f"{name} {getattr(settings, name)} is of a critic with an adapter of its own, and critic is "
                     f"value-head; set critic: adapter, or leave {name} out"
                 )
-    if settings.critic_start == "reward" and settings.scorer.chosen in SHIPPED[1:]:
+    if settings.critic_start == "reward" and settings.scorer.chosen in SHIPPED and not settings.scorer.by_reward_model:
         return (
             f"critic_start reward needs a reward model, and a scorer of kind {settings.scorer.chosen} scores in its "
             "place; set critic_start: policy"

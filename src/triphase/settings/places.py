@@ -30,6 +30,9 @@ def anchor_paths(values: dict[str, Any], base: Path) -> None:
 
 def _anchor_scorer(scorer: Any, base: Path) -> None:
     """Make the path of a function's file, or of a classifier, absolute; modules and hub ids stay as they are."""
+    parts = scorer.get("of") if isinstance(scorer, dict) else None
+    for part in parts if isinstance(parts, list) else ():
+        _anchor_scorer(part, base)
     options = scorer.get("options") if isinstance(scorer, dict) else None
     if isinstance(options, dict) and scorer.get("kind") == "classifier" and isinstance(options.get("model"), str):
         options["model"] = _anchored(options["model"], base, file=False)

@@ -265,7 +265,7 @@ class RunSettings(Settings):
     def _who_ranks(self) -> str:
         data = self.data
         alone = not data.prompts and not (data.demonstrations and data.preferences)
-        scored = any(self.ppo_of(arm).scorer.chosen == "model" for arm in (None, *self.arms))
+        scored = any(self.ppo_of(arm).scorer.by_reward_model for arm in (None, *self.arms))
         return "none" if alone or not scored or self.reward.taken_from is not None else "people"
 
     @property

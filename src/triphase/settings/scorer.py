@@ -1,15 +1,19 @@
 """The settings of who scores responses."""
 
 import json
+import math
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from triphase.settings.base import Positive
 from triphase.settings.services import Address, ServiceSettings
 
-SHIPPED = ("model", "remote", "function", "classifier", "length", "repetition", "pattern", "json")
+_PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+SHIPPED = ("model", "remote", "function", "classifier", "length", "repetition", "pattern", "json", "sum")
 """The kinds of scorers that come with Triphase; the first is the run's reward model."""
 
 
@@ -27,8 +31,8 @@ class ScorerSettings(ServiceSettings):
         | None
     ) = None
     """`model` (the run's reward model), `remote` (a server), `function`, `classifier` (any sequence classifier), a rule
-    (`length`, `repetition`, `pattern`, `json`; docs/rewards.md has their options), or a kind that you added; none takes
-    what the other settings name, and the reward model where they name nothing."""
+    (`length`, `repetition`, `pattern`, `json`; docs/rewards.md has their options), a `sum`, or a kind that you
+    added; none takes what the other settings name, and the reward model where they name nothing."""
     address: Address | None = None
     """`remote`: where responses are scored, by POST. Scores of any scale and offset do: they are brought to the unit of
     `kl_coefficient` by `score_normalization`."""
@@ -47,6 +51,9 @@ class ScorerSettings(ServiceSettings):
     `content`) and `responses` (texts); it gives a list of numbers, or a mapping with `total` and further names."""
     options: dict[str, Any] = {}  # noqa: RUF012
     """Options by name: of the function, the classifier, the rule, or of a kind that you added."""
+    of: tuple[dict[str, Any], ...] = ()
+    """`sum`: its parts, each a scorer with a `name` (its metric is `ppo/score_part/NAME`), a `weight` (1), and
+    `calibrate` (true: its scores count in standard deviations of those of the first rollout)."""
     batch_size: Positive = 64
     """Responses in one request, or one call."""
 
@@ -65,17 +72,33 @@ class ScorerSettings(ServiceSettings):
     @property
     def chosen(self) -> str:
         """The kind of scorer: the one that is named, else the one whose setting is given."""
-        return chosen_kind(self.kind, self.address, self.function)
+        return chosen_kind(self.kind, self.address, self.function, self.of)
+
+    @property
+    def parts(self) -> "tuple[SumPart, ...]":
+        """The parts of a sum."""
+        return tuple(_part(values) for values in self.of)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The Python functions that score, those of parts included."""
+        own = () if self.function is None else (self.function,)
+        return own + tuple(name for part in self.parts for name in part.settings.functions)
+
+    @property
+    def by_reward_model(self) -> bool:
+        """Whether the run's reward model scores, alone or as a part."""
+        return self.chosen == "model" or any(part.settings.by_reward_model for part in self.parts)
 
     @property
     def takes_columns(self) -> bool:
         """Whether it may ask for the columns of the prompts' records."""
-        return self.chosen == "function" or self.chosen not in SHIPPED
+        return bool(self.functions) or self.chosen not in SHIPPED
 
     @property
     def identity(self) -> tuple[Any, ...]:
         """What two runs must share for their scores to be of one unit."""
-        return self.chosen, self.address, self.function, self.options
+        return self.chosen, self.address, self.function, self.options, self.of
 
     @model_validator(mode="after")
     def _private(self) -> Self:
@@ -92,18 +115,57 @@ class ScorerSettings(ServiceSettings):
                 raise ValueError(f"kind is {kind}, and {name} is not given; give it")
             if given and self.chosen != kind and self.chosen in SHIPPED:
                 raise ValueError(f"{name} is given, and kind is {self.chosen}; remove {name}, or set kind to {kind}")
-        if self.options and self.chosen in ("model", "remote"):
+        if bool(self.of) != (self.chosen == "sum"):
+            raise ValueError("a sum is kind sum with a list of scorers under of, and no other kind has one")
+        names = [part.name for part in self.parts]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two parts of the sum have one name ({', '.join(names)}); rename one")
+        if self.options and self.chosen in ("model", "remote", "sum"):
             raise ValueError(f"options are given, and a scorer of kind {self.chosen} has none; remove them")
         return self
 
 
-def chosen_kind(kind: str | None, address: str | None, function: str | None) -> str:
+@dataclass(frozen=True, slots=True)
+class SumPart:
+    """One scorer of a sum."""
+
+    name: str
+    weight: float
+    calibrate: bool
+    settings: ScorerSettings
+
+
+def _part(values: Mapping[str, Any]) -> SumPart:
+    """A part as the settings write it.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    rest = dict(values)
+    name, weight, calibrate = rest.pop("name", None), rest.pop("weight", 1.0), rest.pop("calibrate", True)
+    if not isinstance(name, str) or not _PART_NAME.fullmatch(name):
+        raise ValueError(f"of: a part needs a name of small letters, digits and `_`, not {name!r}")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise ValueError(f"of.{name}: weight is a number, not {weight!r}")
+    if not isinstance(calibrate, bool):
+        raise ValueError(f"of.{name}: calibrate is true or false, not {calibrate!r}")
+    if rest.get("of"):
+        raise ValueError(f"of.{name}: a part is no sum itself; put its parts into this one")
+    try:
+        return SumPart(name, float(weight), calibrate, ScorerSettings.model_validate(rest))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(key) for key in first["loc"])
+        raise ValueError(f"of.{name}{f'.{place}' if place else ''}: {first['msg']}") from None
+
+
+def chosen_kind(kind: str | None, address: str | None, function: str | None, of: Any = None) -> str:
     """The kind of scorer that settings with these values choose."""
-    return kind or ("remote" if address else "function" if function else "model")
+    return kind or ("sum" if of else "remote" if address else "function" if function else "model")
 
 
 def laid_over(main: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The section `ppo.scorer` of an arm: its differences over the main run's, whose kind gives way to its own."""
-    own = ("kind", "address", "function")
+    own = ("kind", "address", "function", "of")
     dropped = (*own, "options") if any(name in changes for name in own) else ()
     return {**{name: value for name, value in main.items() if name not in dropped}, **changes}

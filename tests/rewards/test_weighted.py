@@ -1,0 +1,76 @@
+"""A weighted sum: units of the first rollout, kept for later starts; no opinion counts nothing."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triphase.errors import RunError, SettingsError
+from triphase.records.types import Message, Prompt
+from triphase.rewards.registry import examine, needs_reward_model, opened
+from triphase.rewards.types import Answer, ScorerContext, Scores
+from triphase.rewards.weighted import units_file
+from triphase.settings.scorer import ScorerSettings
+
+PROMPT = Prompt("p", (Message("user", "well?"),), is_text=True)
+NUMBER = {"name": "number", "function": "tests.rewards.functions:by_text", "weight": 2.0}
+SHORT = {"name": "short", "kind": "length", "options": {"most": 2}, "weight": -1.0}
+
+
+def score(parts: list[dict[str, Any]], *texts: str, run: Path | None = None, begins: bool = True) -> Scores:
+    settings = ScorerSettings.model_validate({"of": parts})
+    with opened(ScorerContext(settings, directory=run, begins=begins)) as scorer:
+        return scorer.score([Answer(PROMPT, text, True) for text in texts])
+
+
+def test_units_are_those_of_the_first_rollout_and_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="are those of PPO's first rollout; run PPO first"):
+        score([NUMBER, SHORT], "1", run=tmp_path, begins=False)
+    found = score([NUMBER, SHORT], "1", "a b 5", run=tmp_path)
+    assert found.parts == {"number": (1.0, 5.0), "short": (0.0, -1.0)}
+    assert found.total == (2 * -1 - 1, 2 * 1 + 1)  # number: mean 3, deviation 2; short: mean -0.5, deviation 0.5
+    assert score([NUMBER, SHORT], "7", run=tmp_path, begins=False).total == (2 * 2 - 1,)
+    path = units_file(ScorerSettings.model_validate({"of": [NUMBER, SHORT]}), tmp_path)
+    assert json.loads(path.read_text())["number"] == {"center": 3.0, "scale": 2.0}
+    path.write_text("{}")
+    with pytest.raises(RunError, match="the units of a sum of scores cannot be read"):
+        score([NUMBER, SHORT], "7", run=tmp_path)
+
+
+def test_a_part_may_count_as_it_is_and_one_without_spread_keeps_its_unit() -> None:
+    assert score([{**NUMBER, "calibrate": False}], "1", "5").total == (2.0, 10.0)
+    assert score([NUMBER], "4", "4").total == (0.0, 0.0)
+
+
+def test_no_opinion_counts_nothing_and_no_score_is_none() -> None:
+    some = {"name": "some", "function": "tests.rewards.functions:some", "calibrate": False}
+    counted = {"name": "short", "kind": "length", "options": {"least": 0, "most": 0}, "calibrate": False}
+    assert score([some, counted], "bad", "good").total == (-1.0, 0.0)
+    alone = score([some], "bad", "good").total
+    assert math.isnan(alone[0]) and alone[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("parts", "problem"),
+    [
+        ([{"function": "m:f"}], "a part needs a name of small letters"),
+        ([{**NUMBER, "weight": "much"}], "of.number: weight is a number, not 'much'"),
+        ([NUMBER, NUMBER], "two parts of the sum have one name"),
+        ([{**NUMBER, "functoin": "m:f"}], "of.number.functoin: Extra inputs are not permitted"),
+        ([{"name": "a", "of": [NUMBER]}], "of.a: a part is no sum itself"),
+    ],
+)
+def test_parts_that_cannot_be(parts: list[dict[str, Any]], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        ScorerSettings.model_validate({"of": parts})
+
+
+def test_each_part_is_looked_at_before_the_first_step() -> None:
+    settings = ScorerSettings.model_validate({"of": [SHORT, {"name": "x", "function": "no_such:f"}, {"name": "rm"}]})
+    with pytest.raises(
+        SettingsError, match=r"^ppo\.scorer\.of\.x\.function: no_such:f: module no_such cannot be found"
+    ):
+        examine(settings)
+    assert needs_reward_model(settings) and settings.by_reward_model
