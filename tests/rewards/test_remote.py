@@ -73,3 +73,17 @@ def test_a_part_is_not_called_after_the_token(monkeypatch: pytest.MonkeyPatch, n
         with pytest.raises(ServerError, match="a part whose name holds the token") as caught:
             scores(body, token_variable="SCORER_PASS")
         assert name not in str(caught.value)
+
+
+def test_servers_of_openrlhf_are_asked_in_its_shape() -> None:
+    found, asked = scores(lambda body: {"rewards": [float(text[-1]) for text in body["query"]]}, 2, format="openrlhf")
+    assert found == [0.0, 1.0]
+    assert asked[0].body == {
+        "query": ["be brief\n\nwho?\n\ntext 0", "be brief\n\nwho?\n\ntext 1"],
+        "prompts": ["be brief\n\nwho?"] * 2,
+        "labels": ["", ""],
+    }
+    with pytest.raises(ServerError, match='without a list "rewards"'):
+        scores({"scores": [1.0, 2.0]}, 2, format="openrlhf")
+    with pytest.raises(ValueError, match="format is of a server, and a scorer of kind model is none"):
+        ScorerSettings(format="openrlhf")

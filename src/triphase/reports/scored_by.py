@@ -6,7 +6,7 @@ from typing import Any
 from triphase.rewards.registry import KINDS
 from triphase.settings.scorer import chosen_kind, laid_over
 
-_IDENTITY = ("address", "function", "options", "of")
+_IDENTITY = ("address", "format", "function", "options", "of")
 _OTHERS = {"function": "the function", "remote": "the server", "classifier": "the classifier"}
 _RULES = ("length", "repetition", "pattern", "json")
 

@@ -4,7 +4,10 @@
     → {"scores": [number, …], "parts": {"NAME": [number, …], …}}
 
 one score for each item, in order. ``null`` and NaN are no scores: they go to the guard that keeps a batch and skips it.
-``parts`` may be left out: what the scores are made of, for people to read.
+``parts`` may be left out: what the scores are made of, for people to read. Under ``format: openrlhf`` as OpenRLHF asks
+its reward servers:
+
+    POST {"query": [text, …], "prompts": [text, …], "labels": [text, …]}  →  {"rewards": [number, …]}
 """
 
 import math
@@ -32,6 +35,7 @@ class RemoteScorer(Scorer):
             raise ValueError("a remote scorer needs an address")
         self.name = settings.address
         self._size = settings.batch_size
+        self._is_openrlhf = settings.format == "openrlhf"
         self._client = JsonClient(settings.address, settings, setting=setting, check=check)
 
     def score(self, answers: Sequence[Answer]) -> Scores:
@@ -43,18 +47,23 @@ class RemoteScorer(Scorer):
         found = []
         for start in range(0, len(answers), self._size):
             part = answers[start : start + self._size]
-            found.append(self._scores(self._client.post("", {"items": [_item(answer) for answer in part]}), len(part)))
+            if self._is_openrlhf:
+                rewards = self._client.post("", _query(part))
+                found.append(self._scores(rewards, len(part), "rewards"))
+            else:
+                items = {"items": [_item(answer) for answer in part]}
+                found.append(self._scores(self._client.post("", items), len(part), "scores"))
         return joined(found)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _scores(self, answer: Any, count: int) -> Scores:
-        scores = answer.get("scores") if isinstance(answer, dict) else None
+    def _scores(self, answer: Any, count: int, name: str) -> Scores:
+        scores = answer.get(name) if isinstance(answer, dict) else None
         if not isinstance(scores, list):
-            raise self._client.error("", 'answers without a list "scores"')
-        parts = answer.get("parts") or {}
+            raise self._client.error("", f'answers without a list "{name}"')
+        parts = {} if self._is_openrlhf else answer.get("parts") or {}
         problem = problem_of_names(parts)
         if problem is not None:
             raise self._client.error("", f"gives parts that cannot be used: {self._client.shown(problem)}")
@@ -85,6 +94,16 @@ def open_scorer(context: ScorerContext) -> RemoteScorer:
 def _item(answer: Answer) -> dict[str, Any]:
     messages = [{"role": message.role, "content": message.content} for message in answer.prompt.messages]
     return {"prompt": messages, "response": answer.response, "finished": answer.finished}
+
+
+def _query(answers: Sequence[Answer]) -> dict[str, list[str]]:
+    """A request of OpenRLHF: texts of several messages are joined by blank lines."""
+    prompts = ["\n\n".join(message.content for message in answer.prompt.messages) for answer in answers]
+    return {
+        "query": [f"{prompt}\n\n{answer.response}" for prompt, answer in zip(prompts, answers, strict=True)],
+        "prompts": prompts,
+        "labels": [str(answer.prompt.columns.get("label", "")) for answer in answers],
+    }
 
 
 def _number(score: float) -> float:

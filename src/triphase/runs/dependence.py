@@ -18,7 +18,7 @@ FREE = ("name", "output", "threads", "model.recompute_activations", "reward.requ
 BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
 # Where a server is and how it is asked may differ too; whether there is one may not, nor what else scores.
 _SERVERS = ("rollouts", "scorer")
-_SCORER = ("kind", "function", "options", "of")
+_SCORER = ("kind", "format", "function", "options", "of")
 _ON_PROMPTS = (SAMPLING, LABELING, REWARD, PPO, EVALUATION)
 _ALL = (SFT, *_ON_PROMPTS)
 

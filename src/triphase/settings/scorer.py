@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -36,6 +36,8 @@ class ScorerSettings(ServiceSettings):
     address: Address | None = None
     """`remote`: where responses are scored, by POST. Scores of any scale and offset do: they are brought to the unit of
     `kl_coefficient` by `score_normalization`."""
+    format: Literal["triphase", "openrlhf"] = "triphase"
+    """`remote`: the shape of requests and answers, ours or that of OpenRLHF's reward servers (docs/servers.md)."""
     function: (
         Annotated[
             str,
@@ -93,12 +95,12 @@ class ScorerSettings(ServiceSettings):
     @property
     def takes_columns(self) -> bool:
         """Whether it may ask for the columns of the prompts' records."""
-        return bool(self.functions) or self.chosen not in SHIPPED
+        return self.format == "openrlhf" or bool(self.functions) or self.chosen not in SHIPPED
 
     @property
     def identity(self) -> tuple[Any, ...]:
         """What two runs must share for their scores to be of one unit."""
-        return self.chosen, self.address, self.function, self.options, self.of
+        return self.chosen, self.address, self.format, self.function, self.options, self.of
 
     @model_validator(mode="after")
     def _private(self) -> Self:
@@ -115,6 +117,8 @@ class ScorerSettings(ServiceSettings):
                 raise ValueError(f"kind is {kind}, and {name} is not given; give it")
             if given and self.chosen != kind and self.chosen in SHIPPED:
                 raise ValueError(f"{name} is given, and kind is {self.chosen}; remove {name}, or set kind to {kind}")
+        if self.format != "triphase" and self.chosen != "remote":
+            raise ValueError(f"format is of a server, and a scorer of kind {self.chosen} is none; remove format")
         if bool(self.of) != (self.chosen == "sum"):
             raise ValueError("a sum is kind sum with a list of scorers under of, and no other kind has one")
         names = [part.name for part in self.parts]
@@ -167,5 +171,5 @@ def chosen_kind(kind: str | None, address: str | None, function: str | None, of:
 def laid_over(main: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The section `ppo.scorer` of an arm: its differences over the main run's, whose kind gives way to its own."""
     own = ("kind", "address", "function", "of")
-    dropped = (*own, "options") if any(name in changes for name in own) else ()
+    dropped = (*own, "options", "format") if any(name in changes for name in own) else ()
     return {**{name: value for name, value in main.items() if name not in dropped}, **changes}
