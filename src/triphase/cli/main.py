@@ -34,6 +34,11 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("ppo", "phases:ppo", "Phase 3: PPO against the reward model."),
     ("evaluate", "phases:evaluate", "Compare the policies on held-out prompts."),
     ("branch", "branch:branch", "Make a run that shares what another has finished, and does only the rest."),
+    (
+        "extend",
+        "extend:extend",
+        "Go on with a finished PPO run from its last checkpoint, and evaluate and report it again.",
+    ),
     ("report", "report:report", "Write report.html and summary.json of a run again."),
     ("runs", "runs:runs", "List the runs of a directory with their main figures."),
     ("diff", "runs:diff", "Show in what two runs differ: settings and figures."),

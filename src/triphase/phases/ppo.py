@@ -32,6 +32,7 @@ from triphase.records.types import Prompt
 from triphase.rewards.model import ModelScorer
 from triphase.rewards.types import Answer, Answers, Scorer, Scores
 from triphase.rollouts.types import Generated, Generator, Request
+from triphase.settings.extension import schedule_span
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
@@ -129,6 +130,7 @@ class PPOPhase(Phase):
     def advance(self, iteration: int) -> dict[str, float]:
         """One rollout and its updates."""
         clock = Clock()
+        self._schedule(iteration)
         train_roles(self.shared, self.policy, self.settings, iteration)
         # 1. sample the responses to each prompt of this iteration
         chosen = self._prompts_of(iteration)
@@ -167,6 +169,17 @@ class PPOPhase(Phase):
             self._control(observed, len(chosen))
         self._check_alarms(iteration, metrics)
         return metrics
+
+    def _schedule(self, iteration: int) -> None:
+        """Let the schedule of the learning rates go over the iterations that the extensions say."""
+        settings, updater = self.settings, self.state.updater
+        if not settings.extensions:
+            return
+        first, end = schedule_span(settings.extensions, settings.iterations, iteration)
+        if first == iteration > 0:
+            self.state.values.schedule_from = updater.step_count
+        steps = settings.epochs * (settings.batch_size // settings.minibatch_size)
+        updater.schedule_over(self.state.values.schedule_from or 0, (end - first) * steps)
 
     def _prompts_of(self, iteration: int) -> list[int]:
         return prompts_of(len(self.prompts), self.settings, seed=self.seed, iteration=iteration)

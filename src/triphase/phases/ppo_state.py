@@ -17,12 +17,14 @@ class PPOState(PhaseState):
         rollbacks: the iterations at which an alarm sent PPO back.
         score_scale: the unit of the run's scores; None before the first rollout.
         advantage_estimator: whose checkpoint this is; None for the default, as in old checkpoints.
+        schedule_from: the optimizer step at which an extension began the schedule again; None where none did.
     """
 
     kl_coefficient: float = 0.0
     rollbacks: list[int] = field(default_factory=list)
     score_scale: ScoreScale | None = None
     advantage_estimator: str | None = None
+    schedule_from: int | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
 from triphase.settings.conflicts import critic_conflict
+from triphase.settings.extension import ExtensionSettings, extension_problem
 from triphase.settings.phases import OptimizerSettings
 from triphase.settings.renamed import with_new_names
 from triphase.settings.scorer import ScorerSettings
@@ -22,6 +23,8 @@ class PPOSettings(Settings):
     needs a much lower optimizer.learning_rate: 1e-6 to 1e-5 for pretrained models."""
     iterations: Positive = 20
     """Rollouts, each followed by its updates."""
+    extensions: tuple[ExtensionSettings, ...] = ()
+    """Where `triphase extend` has added iterations, and what the schedule of the learning rates did there."""
     batch_size: Positive = 32
     """Episodes in a rollout."""
     minibatch_size: Positive = 16
@@ -122,6 +125,12 @@ class PPOSettings(Settings):
     def _estimator_and_critic_fit(self) -> "PPOSettings":
         sizes = {"responses_per_prompt": self.responses_per_prompt, "batch_size": self.batch_size}
         if problem := estimator_problem(self.advantage_estimator, **sizes) or critic_conflict(self):
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _extensions_fit(self) -> "PPOSettings":
+        if problem := extension_problem(self.extensions, self.iterations):
             raise ValueError(problem)
         return self
 

@@ -87,6 +87,17 @@ def note_taken(run: Path, phase: str, taken: Taken | None) -> None:
         write_json(run / phase / TAKEN, asdict(taken))
 
 
+def set_aside(run: Path, phase: str) -> Path | None:
+    """Make room for what a phase will leave. Returns where the old one is now; None where there was none."""
+    final, number = run / name_of(phase), 1
+    if not final.is_dir():
+        return None
+    while (aside := final.with_name(f"{_NAME}-before-{number}")).exists():
+        number += 1
+    final.rename(aside)
+    return aside
+
+
 def has_trained(run: Path, phase: str) -> bool:
     """Whether a phase is finished by training here."""
     return (run / name_of(phase)).is_dir()

@@ -62,6 +62,7 @@ class Updater:
         self.most_skipped_in_a_row = MAX_SKIPPED_IN_A_ROW
         self.rate_scale = 1.0
         self._settings = settings
+        self._first_step = 0
         self._total_steps = total_steps
         self._rates = [settings.learning_rate, settings.head_learning_rate or settings.learning_rate]
         groups = [{"params": list(group.values())} for group in (adapters, heads)]
@@ -118,8 +119,14 @@ class Updater:
             )
         return StepResult(norm, rate, True, named)
 
+    def schedule_over(self, first_step: int, total_steps: int) -> None:
+        """Let the schedule go over ``total_steps`` from ``first_step`` on."""
+        self._first_step, self._total_steps = first_step, total_steps
+
     def _set_rates(self) -> float:
-        factor = schedule_factor(self._settings, self.step_count, self._total_steps) * self.rate_scale
+        factor = (
+            schedule_factor(self._settings, self.step_count - self._first_step, self._total_steps) * self.rate_scale
+        )
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         return self._rates[0] * factor

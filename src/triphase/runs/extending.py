@@ -1,0 +1,125 @@
+"""A finished PPO run is given more iterations and goes on from its last checkpoint."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from triphase.errors import RunError, SettingsError
+from triphase.monitoring.sums import seal
+from triphase.records.files import write_atomically
+from triphase.runs.locking import locked
+from triphase.runs.provenance import as_yaml, read_config
+from triphase.runs.stale import set_evaluation_aside
+from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import ppo_phase, set_aside, taken_of
+from triphase.training.sealed import find_damage
+
+Schedule = Literal["restart", "stretch"]
+
+
+def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) -> str:
+    """Give a finished PPO run more iterations; what follows from its policy is set aside. Returns what was done.
+
+    What is done in it can be broken off anywhere: the same call, or the run itself, goes on.
+
+    Raises:
+        RunError: somebody works on the run, or there is nothing to go on from.
+    """
+    with locked(run, "a run is extended that nobody works on: wait for it, or stop it"):
+        settings, phase = load_settings(run), ppo_phase(arm)
+        ppo, newest = settings.ppo_of(arm), _newest(run, phase)
+        if ppo.extensions and ppo.iterations == iterations and newest is not None and newest < iterations:
+            return f"{phase} goes on from iteration {newest} to {iterations}"
+        if iterations <= ppo.iterations:
+            raise RunError(f"{phase} of {run} has {ppo.iterations} iterations; give more of them, not {iterations}")
+        _require_end(run, phase, ppo.iterations)
+        set_aside(run, phase)
+        set_evaluation_aside(run)
+        changed = _extended(settings, arm, iterations, schedule)
+        config = {**read_config(run / RUN_CONFIG), "settings": changed.model_dump(mode="json")}
+        write_atomically(run / RUN_CONFIG, as_yaml(config))
+        seal(run, [RUN_CONFIG])
+    rates = {
+        "restart": f"the schedule of the learning rates begins again over {iterations - ppo.iterations} iterations",
+        "stretch": f"the schedule of the learning rates goes on as one over {iterations} iterations",
+    }
+    return f"{phase} goes on from iteration {ppo.iterations} to {iterations}; {rates[schedule]} (--schedule {schedule})"
+
+
+def _newest(run: Path, phase: str) -> int | None:
+    """The newest whole checkpoint."""
+    return max(_kept(run, phase), default=None)
+
+
+def _kept(run: Path, phase: str) -> list[int]:
+    folder = run / phase / "checkpoints"
+    paths = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    return sorted(int(path.name) for path in paths if find_damage(path) is None)
+
+
+def _require_end(run: Path, phase: str, iterations: int) -> None:
+    """The checkpoint after the last iteration must be there, of a PPO run that came to it."""
+    taken = taken_of(run, phase)
+    if taken is not None:
+        raise RunError(f"{phase} of {run} is shared, and its checkpoints are not here; extend {taken.origin}")
+    kept = _kept(run, phase)
+    if iterations not in kept:
+        ended = _ending(run, phase, kept[-1]) if kept else None
+        if ended is not None:
+            raise RunError(
+                f"{phase} of {run} ended at iteration {kept[-1]}: {ended}; more iterations change nothing. Make a run "
+                f"with another setting: triphase branch {run} NAME"
+            )
+        there = f"kept are {', '.join(map(str, kept))}" if kept else "none is kept"
+        raise RunError(
+            f"{run / phase}/checkpoints: the checkpoint after iteration {iterations}, the last, is gone or damaged "
+            f"({there}); finish the run (triphase run {run}), or make another: triphase branch {run} NAME"
+        )
+    ended = _ending(run, phase, iterations)
+    if ended is not None:
+        raise RunError(f"{phase} of {run} ended: {ended}; make a run with another setting: triphase branch {run} NAME")
+
+
+def _ending(run: Path, phase: str, step: int) -> str | None:
+    values = json.loads((run / phase / "checkpoints" / f"{step:06d}" / "values.json").read_text(encoding="utf-8"))
+    found = values.get("values", {}).get("finished")
+    return None if found is None else str(found)
+
+
+def _extended(settings: RunSettings, arm: str | None, iterations: int, schedule: Schedule) -> RunSettings:
+    """The settings with more iterations of one PPO run; the others keep theirs."""
+    values: dict[str, Any] = settings.model_dump(mode="json")
+    before = settings.ppo_of(arm).model_dump(mode="json")
+    more = {
+        "iterations": iterations,
+        "extensions": [*before["extensions"], {"at": before["iterations"], "schedule": schedule}],
+    }
+    if arm is not None:
+        values["arms"][arm] = {**values["arms"][arm], **more}
+    else:
+        kept: Mapping[str, Any] = {name: values["ppo"][name] for name in more}
+        values["arms"] = {name: {**kept, **changes} for name, changes in values["arms"].items()}
+        values["ppo"] = {**values["ppo"], **more}
+    return RunSettings.model_validate(values)
+
+
+def target_of(changes: Mapping[str, str]) -> tuple[str | None, int]:
+    """The PPO run that `--ppo.iterations N` or `--arms.NAME.iterations N` means (None for the main one), and N.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    said = "say --ppo.iterations 40, or --arms.NAME.iterations 40"
+    if len(changes) != 1:
+        raise SettingsError(f"extend takes the iterations of one PPO run and nothing else; {said}")
+    name, text = next(iter(changes.items()))
+    parts = name.replace("-", "_").split(".") if name == "ppo.iterations" else name.split(".")
+    if parts[-1] != "iterations" or not (
+        (parts[0] == "ppo" and len(parts) == 2) or (parts[0] == "arms" and len(parts) == 3)
+    ):
+        raise SettingsError(f"--{name}: extend changes iterations alone; {said}; for others: triphase branch")
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+        raise SettingsError(f"--{name}: {text[:40]} is not allowed; it must be a whole number above 0")
+    return (parts[1] if parts[0] == "arms" else None), int(text)

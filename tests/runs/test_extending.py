@@ -1,0 +1,122 @@
+"""`triphase extend`: more iterations in place have the bytes of a run that was begun with them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.runs.small_run import do, files_of, settings, write_data
+
+from triphase.cli.main import main
+from triphase.monitoring.sums import changes
+from triphase.runs import pipeline
+from triphase.runs.directory import RunDirectory
+from triphase.settings.extension import ExtensionSettings, schedule_span
+from triphase.settings.loading import load_settings
+from triphase.settings.schema import RunSettings
+from triphase.training.stopping import Stopped
+
+OPTIMIZER = {"learning_rate": 3e-3, "schedule": "linear"}
+
+
+def chosen(folder: Path, **ppo: object) -> RunSettings:
+    """PPO alone, scored by a function."""
+    base = settings(folder).model_dump(mode="json")
+    scorer = {"function": "tests.rewards.functions:lengths"}
+    values = {
+        **base["ppo"],
+        "scorer": scorer,
+        "iterations": 2,
+        "optimizer": OPTIMIZER,
+        "max_approximate_kl": 0.002,
+        **ppo,
+    }
+    quick = {"gold": "grammar", "samples_per_prompt": 1, "max_prompts": 2}
+    fixed = {"sft": {"method": "none"}, "labeling": {"source": "none"}, "ppo": values, "evaluation": quick}
+    return settings(folder, arms={"other": {"kl_coefficient": 0.5}}, **fixed)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    write_data(folder)
+    do(chosen(folder), pipeline.run_all)
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    return tmp_path / "runs" / "small"
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    return files_of(run, "ppo/final/*.safetensors") | files_of(run, "evaluation/*.jsonl")
+
+
+@pytest.mark.parametrize("schedule", ["stretch", "restart"])
+def test_an_extension_has_the_bytes_of_a_run_of_its_own(
+    schedule: str, finished: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, policy = (run / "report.html").read_bytes(), files_of(run, "ppo/final/*.safetensors")
+    arm = files_of(run, "arms/other/final/*.safetensors")
+    assert main(["extend", str(run), "--ppo.iterations", "4", "--schedule", schedule]) == 0
+    said = capsys.readouterr().out
+    assert "ppo goes on from iteration 2 to 4" in said and f"(--schedule {schedule})" in said
+    extended = load_settings(run)
+    assert extended.ppo_of("other").iterations == 2 and extended.ppo.iterations == 4
+    assert files_of(run, "arms/other/final/*.safetensors") == arm and changes(run) == []
+    assert list(files_of(run / "ppo/final-before-1", "*.safetensors").values()) == list(policy.values())
+    assert (run / "evaluation-before-1/samples.jsonl").is_file() and (run / "report.html").read_bytes() != report
+    whole = chosen(finished, iterations=4, extensions=[{"at": 2, "schedule": schedule}])
+    whole = whole.model_copy(update={"arms": extended.arms, "name": schedule})
+    do(whole, lambda each: pipeline.run_ppo(each))
+    ours, theirs = (files_of(each, "ppo/final/*.safetensors") for each in (run, finished / "runs" / schedule))
+    assert ours == theirs != policy
+
+
+def test_what_is_broken_off_goes_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = run.parent / "twin"
+    shutil.copytree(run, twin)
+    assert main(["extend", str(twin), "--ppo.iterations", "4"]) == 0
+    begun = run.parent / "begun"
+    shutil.copytree(run, begun)
+    (begun / "ppo/final").rename(begun / "ppo/final-before-1")  # as if killed before the configuration was written
+    for path, broken in ((begun, False), (run, True)):
+        if broken:
+            from triphase.runs.extending import extend_run
+
+            extend_run(run, None, 4, "stretch")
+            with pytest.raises(Stopped):
+                do(load_settings(run), pipeline.run_ppo, stop=True)
+        assert main(["extend", str(path), "--ppo.iterations", "4"]) == 0
+        assert weights(path) == weights(twin)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["extend", *words]) == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here, before = str(run), files_of(run, "**/*")
+    assert "has 2 iterations; give more of them, not 2" in refused(capsys, here, "--ppo.iterations", "2")
+    assert "it must be a whole number" in refused(capsys, here, "--ppo.iterations", "many")
+    assert "extend changes iterations alone" in refused(capsys, here, "--ppo.epochs", "2")
+    assert "of one PPO run and nothing else" in refused(capsys, here)
+    assert "there is no such arm; known are other" in refused(capsys, here, "--arms.none.iterations", "4")
+    assert "schedule" in refused(capsys, here, "--ppo.iterations", "4", "--schedule", "again")
+    with RunDirectory(load_settings(run)).held():
+        assert "is held by process" in refused(capsys, here, "--ppo.iterations", "4")
+    assert files_of(run, "**/*") | {".lock": b""} == before | {".lock": b""}
+    assert main(["branch", here, "next", "--arms.more.epochs", "2"]) == 0
+    assert f"is shared, and its checkpoints are not here; extend {here}" in refused(
+        capsys, str(run.parent / "next"), "--ppo.iterations", "4"
+    )
+    shutil.rmtree(run / "ppo/checkpoints/000002")
+    assert "(kept are 1)" in refused(capsys, here, "--ppo.iterations", "4")
+    assert (run / "ppo/final").is_dir()
+
+
+def test_spans() -> None:
+    twice = (ExtensionSettings(at=2, schedule="restart"), ExtensionSettings(at=4, schedule="stretch"))
+    assert [schedule_span(twice, 6, each) for each in range(6)] == [(0, 2), (0, 2), (2, 4), (2, 4), (2, 6), (2, 6)]
