@@ -1,4 +1,4 @@
-"""Texts longer than the model's positions: said by `check` and at the start of a run, before anything is trained."""
+"""Texts longer than the model's positions, and more adapted layers than it has, are said before anything is trained."""
 
 import json
 import shutil
@@ -46,10 +46,14 @@ def test_check_and_run_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         own = chosen.model_copy(
             update={"model": chosen.model.model_copy(update={"name": str(model), "max_length": length})}
         )
-        own = own.model_copy(update={"name": f"of-{length}"})
+        adapters = chosen.adapters.model_copy(update={"layers": 3 if said else 2})
+        own = own.model_copy(update={"name": f"of-{length}", "adapters": adapters})
         path = tmp_path / "run.yaml"
         path.write_text(resolved_yaml(own))
         assert main(["check", str(path)]) == 0
-        assert ("more than the 40 positions" in " ".join(capsys.readouterr().out.split())) == said
+        shown = capsys.readouterr().out
+        assert ("more than the 40 positions" in " ".join(shown.split())) == said
         log = (do(own, pipeline.run_sft).path / "log.jsonl").read_text()
         assert ("more than the 40 positions" in log) == said
+        for line in (" ".join(log.split()), " ".join(shown.split())):
+            assert ("adapters.layers = 3, and the model has 2 layers: all of them are adapted" in line) == said

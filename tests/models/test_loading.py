@@ -415,8 +415,7 @@ def test_an_architecture_that_cannot_be_used_is_told_before_its_weights_are_read
 
 def test_settings_that_the_layers_do_not_allow_are_told_without_weights(whole: Path, tmp_path: Path) -> None:
     chain = chain_of(ModelSettings(name=str(whole)))
-    with pytest.raises(ModelError, match=r"adapters\.layers = 3, but the model has 2 layers"):
-        check_chain(chain, AdapterSettings(layers=3), max_length=64)
+    check_chain(chain, AdapterSettings(layers=3), max_length=64)  # all of its two layers
     with pytest.raises(ModelError, match=r"adapters\.targets names nosuch"):
         check_chain(chain, AdapterSettings(layers=2, targets=("nosuch",)), max_length=64)
     random_model("opt", layers=2, word_embed_proj_dim=32, ffn_dim=48).save_pretrained(tmp_path)

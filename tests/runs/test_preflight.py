@@ -167,8 +167,6 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
             return {**plain, "model": {"name": str(folder / "nothing")}}, "model.name: .*nothing"
         case "no such embedded model":
             return {**plain, "model": {"name": "embedded:smolm2"}}, "there is no embedded model 'embedded:smolm2'"
-        case "more layers than there are":
-            return {**plain, "adapters.layers": 5}, "adapters.layers = 5, but the model has 1 layers"
         case "a scorer's token is not set":
             scorer = {"address": "https://nowhere.example/score", "token_variable": "NOT_SET_ANYWHERE"}
             return {**plain, "ppo.scorer": scorer}, "token_variable names NOT_SET_ANYWHERE, which is not set"
@@ -204,7 +202,6 @@ CASES = [
     "no such file",
     "no such model",
     "no such embedded model",
-    "more layers than there are",
     "a scorer's token is not set",
     "an arm's scorer's token is not set",
     "a server's token is not set",

@@ -8,7 +8,7 @@ from triphase.datacheck.lengths import TokenCount
 from triphase.datacheck.opening import place_of
 from triphase.errors import ModelError, TriphaseError
 from triphase.models.chain import chain_of
-from triphase.models.opening import open_config, open_tokenizer, positions_note
+from triphase.models.opening import notes_on, open_config, open_tokenizer
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.tokens.template import Template
 
@@ -41,7 +41,7 @@ def tokenizer_notes(settings: RunSettings) -> list[str]:
     except (OSError, ValueError, KeyError, TriphaseError) as error:
         name = settings.model.name
         return [f"the tokenizer of {name} cannot be opened ({_first(error)}): lengths are estimated"]
-    return [*_notes_on(tokenizer, settings.model), *_positions(settings.model)]
+    return [*_notes_on(tokenizer, settings.model), *_of_the_size(settings)]
 
 
 def open_template(settings: ModelSettings) -> Template:
@@ -78,13 +78,13 @@ def _opened(settings: ModelSettings) -> Any:
     return open_tokenizer(chain_of(settings, place_of).tokenizer, settings)
 
 
-def _positions(settings: ModelSettings) -> list[str]:
+def _of_the_size(settings: RunSettings) -> list[str]:
     try:
-        chain = chain_of(settings, place_of, weights=False)
-        note = positions_note(open_config(chain.base, chain.settings), settings.max_length)
+        chain = chain_of(settings.model, place_of, weights=False)
+        config = open_config(chain.base, chain.settings)
     except TriphaseError:
         return []  # `check_model` says it
-    return [] if note is None else [note]
+    return notes_on(config, layers=settings.adapters.layers, max_length=settings.model.max_length)
 
 
 def _notes_on(tokenizer: Any, settings: ModelSettings) -> list[str]:

@@ -36,7 +36,7 @@ class Backbone:
     def __init__(
         self, model: Any, *, adapted_layers: int | None, recompute_activations: bool = False, verified: bool = True
     ) -> None:
-        """Divide ``model`` below its top ``adapted_layers`` layers (None: below all of them).
+        """Divide ``model`` below its top ``adapted_layers`` layers (None, or more than there are: below all of them).
 
         Args:
             recompute_activations: keep only each layer's input for the backward pass, and run the layer again there.
@@ -51,11 +51,7 @@ class Backbone:
         layers = getattr(self._decoder, self._list_name)
         self.layer_count = len(layers)
         adapted = self.layer_count if adapted_layers is None else adapted_layers
-        if adapted > self.layer_count:
-            raise ModelError(
-                f"adapters.layers = {adapted}, but the model has {self.layer_count} layers; lower it or write `all`"
-            )
-        self.trunk_layers = self.layer_count - adapted
+        self.trunk_layers = max(0, self.layer_count - adapted)
         self._embed = model.get_input_embeddings()
         self.recomputation = Recomputation()
         self._last = LastLayer(layers[-1])

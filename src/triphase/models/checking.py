@@ -27,7 +27,6 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
     """
     config = open_config(chain.base, chain.settings)
     tokenizer = open_tokenizer(chain.tokenizer, chain.settings)
-    check_depth(config, adapters)
     if chain.directory is None:
         rows = getattr(config.get_text_config(), "vocab_size", None)
         if isinstance(rows, int):
@@ -44,19 +43,6 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
     require_positions(backbone, max_length)
     if not chain.adapters:  # which may bring rows of their own
         require_rows(Template(tokenizer), len(backbone.head_weight), chain.name)
-
-
-def check_depth(config: Any, adapters: AdapterSettings) -> None:
-    """Refuse more adapted layers than the configuration has.
-
-    Raises:
-        ModelError: names both numbers.
-    """
-    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(layers, int) and adapters.layers != "all" and adapters.layers > layers:
-        raise ModelError(
-            f"adapters.layers = {adapters.layers}, but the model has {layers} layers; lower it or write `all`"
-        )
 
 
 def check_head(model: Any, config: Any) -> None:

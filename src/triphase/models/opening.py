@@ -67,6 +67,20 @@ def open_config(place: str, settings: ModelSettings) -> Any:
     return config
 
 
+def notes_on(config: Any, *, layers: int | str, max_length: int) -> list[str]:
+    """What to say of `adapters.layers` and `model.max_length` where the model has fewer layers or positions."""
+    notes = (depth_note(config, layers), positions_note(config, max_length))
+    return [note for note in notes if note is not None]
+
+
+def depth_note(config: Any, layers: int | str) -> str | None:
+    """What to say where `adapters.layers` is more than the model has; None where it is not."""
+    known = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if not isinstance(known, int) or not isinstance(layers, int) or layers <= known:
+        return None
+    return f"adapters.layers = {layers}, and the model has {known} layers: all of them are adapted"
+
+
 def positions_note(config: Any, max_length: int) -> str | None:
     """What to say where texts may be longer than those that the model's configuration names; None where they may not.
 

@@ -53,7 +53,7 @@ class Work:
 
     def __init__(self, config: Any, dtype: torch.dtype, adapters: AdapterSettings, *, recompute: bool, trusted: bool):
         self.layers = int(config.get_text_config().num_hidden_layers)
-        adapted = self.layers if adapters.layers == "all" else adapters.layers
+        adapted = self.layers if adapters.layers == "all" else min(adapters.layers, self.layers)
         self.trunk_layers = self.layers - adapted
         self.dtype = dtype
         self._parts = [

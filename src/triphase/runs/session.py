@@ -15,7 +15,7 @@ from triphase.demo.registry import gold_of, public_name
 from triphase.errors import DataError, RunError, TriphaseError
 from triphase.models.chain import is_adapter
 from triphase.models.loading import load_model
-from triphase.models.opening import positions_note
+from triphase.models.opening import notes_on
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.log import QUIET, run_log
 from triphase.monitoring.progress import Progress, progress_for
@@ -203,8 +203,10 @@ class Run:
         shared = self._opened(settings)
         if settings.adapter is not None and self.directory.is_held:
             self.say(adapter_note(settings))
-        beyond = positions_note(shared.backbone.model.config, settings.max_length)
-        for note in (*shared.template.notes, *((beyond,) if beyond else ())):
+        size = notes_on(
+            shared.backbone.model.config, layers=self.settings.adapters.layers, max_length=settings.max_length
+        )
+        for note in (*shared.template.notes, *size):
             if self.directory.is_held:
                 logging.getLogger(__name__).warning("%s", note)
         base = sum(value.nbytes for name, value in shared.backbone.model.named_parameters() if ".lora_" not in name)
