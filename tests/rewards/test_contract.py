@@ -1,5 +1,6 @@
 """The contract of a scorer, for every kind: in order, whatever is in the batch, NaN refused, nothing from nothing."""
 
+import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +75,18 @@ def of_rule(kind: str, **options: Any) -> Callable[[], AbstractContextManager[Sc
     return lambda: opened(ScorerContext(ScorerSettings(kind=kind, options=options, batch_size=4)))
 
 
+@contextmanager
+def of_judge() -> Iterator[Scorer]:
+    def reply(asked: Asked) -> Reply:
+        text = json.loads(asked.body["messages"][1]["content"].split("\n")[1])["response"]
+        return Reply(body={"choices": [{"message": {"content": json.dumps({"score": number_of(text)})}}]})
+
+    with FakeServer(reply).running() as server:
+        options = {"model": "m", "rubric": "be kind"}
+        with opened(ScorerContext(ScorerSettings(kind="judge", address=server.address, options=options))) as scorer:
+            yield scorer
+
+
 SUM = [
     {"name": "number", "function": "tests.rewards.functions:by_text", "weight": 2.3, "calibrate": False},
     {"name": "short", "kind": "length", "options": {"least": 50, "unit": "characters"}, "calibrate": False},
@@ -87,6 +100,7 @@ OPENED: dict[str, Callable[[], object]] = {
     "repetition": of_rule("repetition", n=1),
     "pattern": of_rule("pattern", pattern="two"),
     "json": of_rule("json"),
+    "judge": of_judge,
     "sum": lambda: opened(ScorerContext(ScorerSettings.model_validate({"of": SUM}))),
 }
 TELL_APART = set(OPENED) - {"length", "repetition", "pattern", "json"}

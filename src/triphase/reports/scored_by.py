@@ -7,7 +7,7 @@ from triphase.rewards.registry import KINDS
 from triphase.settings.scorer import chosen_kind, laid_over
 
 _IDENTITY = ("address", "format", "function", "options", "of")
-_OTHERS = {"function": "the function", "remote": "the server", "classifier": "the classifier"}
+_OTHERS = {"function": "the function", "remote": "the server", "classifier": "the classifier", "judge": "the judge"}
 _RULES = ("length", "repetition", "pattern", "json")
 
 
@@ -34,7 +34,7 @@ def scorer_of(settings: Mapping[str, Any]) -> str:
     name = section.get("function") if kind == "function" else section.get("address") if kind == "remote" else kind
     if kind == "sum":
         return f"the sum of {', '.join(str(part.get('name')) for part in section.get('of') or ())}"
-    if kind == "classifier":
+    if kind in ("classifier", "judge"):
         name = _inner(section, "options").get("model")
     return f"{_OTHERS.get(kind, 'the rule' if kind in _RULES else 'the scorer')} {name}"
 

@@ -34,6 +34,7 @@ KINDS = {
     "repetition": Kind("triphase.rewards.rule"),
     "pattern": Kind("triphase.rewards.rule"),
     "json": Kind("triphase.rewards.rule"),
+    "judge": Kind("triphase.rewards.judge"),
     "sum": Kind("triphase.rewards.weighted"),
 }
 

@@ -13,7 +13,7 @@ from triphase.settings.base import Positive
 from triphase.settings.services import Address, ServiceSettings
 
 _PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-SHIPPED = ("model", "remote", "function", "classifier", "length", "repetition", "pattern", "json", "sum")
+SHIPPED = ("model", "remote", "function", "classifier", "length", "repetition", "pattern", "json", "sum", "judge")
 """The kinds of scorers that come with Triphase; the first is the run's reward model."""
 
 
@@ -31,8 +31,8 @@ class ScorerSettings(ServiceSettings):
         | None
     ) = None
     """`model` (the run's reward model), `remote` (a server), `function`, `classifier` (any sequence classifier), a rule
-    (`length`, `repetition`, `pattern`, `json`; docs/rewards.md has their options), a `sum`, or a kind that you
-    added; none takes what the other settings name, and the reward model where they name nothing."""
+    (`length`, `repetition`, `pattern`, `json`; docs/rewards.md has their options), a `sum`, a `judge`, or a kind
+    that you added; none takes what the other settings name, and the reward model where they name nothing."""
     address: Address | None = None
     """`remote`: where responses are scored, by POST. Scores of any scale and offset do: they are brought to the unit of
     `kl_coefficient` by `score_normalization`."""
@@ -115,7 +115,7 @@ class ScorerSettings(ServiceSettings):
             given = getattr(self, name) is not None
             if self.chosen == kind and not given:
                 raise ValueError(f"kind is {kind}, and {name} is not given; give it")
-            if given and self.chosen != kind and self.chosen in SHIPPED:
+            if given and self.chosen != kind and self.chosen in SHIPPED and (self.chosen, name) != ("judge", "address"):
                 raise ValueError(f"{name} is given, and kind is {self.chosen}; remove {name}, or set kind to {kind}")
         if self.format != "triphase" and self.chosen != "remote":
             raise ValueError(f"format is of a server, and a scorer of kind {self.chosen} is none; remove format")
