@@ -59,7 +59,7 @@ class AdapterSettings(Settings):
     """Low-rank adapters (LoRA, arXiv 2106.09685)."""
 
     layers: Positive | Literal["all"] = 10
-    """How many of the top layers are adapted, of a smaller model all; those below are a trunk, computed once a sample."""
+    """How many of the top layers are adapted, of a smaller model all. Those below are computed once a sample."""
     rank: Positive = 16
     """Rank r of the update B·A."""
     alpha: PositiveFloat = 32.0
