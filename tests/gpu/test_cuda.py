@@ -124,8 +124,9 @@ def test_a_card_without_room_gives_the_line_of_the_plan() -> None:
 
 
 def test_the_tiny_pipeline_learns_on_the_card(tmp_path: Path) -> None:
+    from tests.resolved import resolved_yaml
+
     from triphase.demo.configuration import demo_settings
-    from triphase.settings.loading import resolved_yaml
 
     configuration = tmp_path / "tiny.yaml"
     configuration.write_text(resolved_yaml(demo_settings(tiny=True, output=str(tmp_path))))
