@@ -72,6 +72,22 @@ def test_ppo_is_scored_by_it_and_evaluated(inside: Page) -> None:
     assert (inside.folder / "runs" / "better" / "report.html").is_file()
 
 
+def test_a_lambda_scores_and_the_command_line_says_that_it_is_not_there(
+    inside: Page, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = inside.names["short"]
+    assert len(run.metrics()) == 3 and run.settings.ppo.scorer.chosen == "object"
+    assert all(row["ppo/proxy_score"] <= 0 for row in run.metrics())
+    before = files_of(run.path)
+    assert main(["run", str(run)]) == 2
+    told = capsys.readouterr().err
+    assert "error: ppo.scorer.kind: the reward of this run was a Python object" in told
+    triphase.evaluate(run, reward=lambda prompts, responses: [-len(text) for text in responses], progress=False)
+    assert all(row["score"] == -len(row["response"]) for row in run.samples())
+    assert run.summary["ppo"]["scored_by"] == "a Python object"
+    assert main(["run", str(run)]) == 0 and files_of(run.path) == before
+
+
 def test_a_response_follows_from_seed_prompt_and_number(inside: Page) -> None:
     policy = inside.names["policy"]
     assert inside.names["responses"] == policy.generate(inside.names["asked"], temperature=0.7, seed=1)

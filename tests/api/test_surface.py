@@ -87,6 +87,8 @@ def ppo(prompts: Any = ("sun",), reward: Any = "tests.rewards.functions:by_text"
         (ppo(reward="nothing"), "train_ppo: reward: nothing is neither the directory of a run nor a function"),
         (ppo(reward="absent.module:score"), "ppo.scorer.function: absent.module:score: module absent"),
         (ppo(reward={"adress": "x"}), "train_ppo: ppo.scorer.adress: unknown setting; did you mean ppo.scorer.address"),
+        (ppo(reward=lambda prompts, responses: [0.0]), "reward: "),
+        (ppo(reward=lambda responses, answer: [0.0, 0.0]), "needs answer, which is no column"),
         (ppo([3]), "prompts: row 1: is int, and no mapping"),
         (lambda: triphase.evaluate("absent"), "absent: is no run: there is no config.yaml in it"),
         (lambda: triphase.load_reward_model("absent"), "absent: is no run"),

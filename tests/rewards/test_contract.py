@@ -64,6 +64,13 @@ def of_function() -> Iterator[Scorer]:
 
 
 @contextmanager
+def of_object() -> Iterator[Scorer]:
+    settings = ScorerSettings(kind="object", batch_size=4)
+    with opened(ScorerContext(settings, lent=lambda prompts, responses: [number_of(text) for text in responses])) as it:
+        yield it
+
+
+@contextmanager
 def of_classifier() -> Iterator[Scorer]:
     with tempfile.TemporaryDirectory() as folder:
         settings = ScorerSettings(kind="classifier", options={"model": str(classifier(Path(folder)))})
@@ -95,6 +102,7 @@ OPENED: dict[str, Callable[[], object]] = {
     "model": of_model,
     "remote": of_server,
     "function": of_function,
+    "object": of_object,
     "classifier": of_classifier,
     "length": of_rule("length", least=50, unit="characters"),
     "repetition": of_rule("repetition", n=1),
@@ -137,7 +145,7 @@ def test_nothing_has_no_scores(scorer: Scorer) -> None:
     assert scorer.score([]).total == ()
 
 
-@pytest.mark.parametrize("kind", ["remote", "function"], indirect=True)
+@pytest.mark.parametrize("kind", ["remote", "function", "object"], indirect=True)
 def test_nan_is_refused_or_stays_nan_in_its_row(kind: str) -> None:
     with OPENED[kind]() as made:  # type: ignore[attr-defined]
         try:

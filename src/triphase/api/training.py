@@ -4,9 +4,9 @@ The same call again goes on with what is not finished, as the same command does.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -20,6 +20,9 @@ from triphase.runs.performing import perform
 from triphase.settings.loading import RUN_CONFIG
 from triphase.settings.schema import RunSettings
 from triphase.training.stopping import Stopped
+
+Reward: TypeAlias = Callable[..., Any] | Place | Mapping[str, Any]
+"""A function; a run with a reward model, or a function by its name; or settings of another scorer."""
 
 
 def train_sft(
@@ -66,7 +69,7 @@ def train_ppo(
     model: Place | Mapping[str, Any],
     prompts: Place | Prompts,
     *,
-    reward: Place | Mapping[str, Any],
+    reward: Reward,
     name: str,
     progress: bool = True,
     **settings: Any,
@@ -76,8 +79,8 @@ def train_ppo(
     Args:
         model: as in `train_sft`: what the policy starts from, and the reference.
         prompts: a data file, a hub id, texts, conversations, or rows with the columns of such a file.
-        reward: a run with a reward model; the name of a function (`module:function`); or settings of another scorer
-            (`ppo.scorer`), as a mapping.
+        reward: a function, which is called here as `ppo.scorer.function` is called; the name of one
+            (`module:function`); a run with a reward model; or settings of another scorer (`ppo.scorer`), as a mapping.
         name, progress, settings: as in `train_sft`.
 
     Raises:
@@ -85,14 +88,22 @@ def train_ppo(
     """
     scored = {**settings, **_reward_keywords(reward)}
     chosen = _begun("train_ppo", model, "prompts", prompts, name, scored)
-    return _performed(chosen, "ppo and arms", "report", examined=("ppo",), progress=progress)
+    return _performed(chosen, "ppo and arms", "report", examined=("ppo",), progress=progress, lent=_lent(reward))
 
 
-def evaluate(run: Place, *, checkpoint: int | None = None, progress: bool = True, **settings: Any) -> Run:
+def evaluate(
+    run: Place,
+    *,
+    reward: Callable[..., Any] | None = None,
+    checkpoint: int | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Run:
     """Compare the policies of a run on held-out prompts: `run.summary` and `run.samples()` have the result.
 
     Args:
         run: a `Run`, or its directory.
+        reward: the function, where one was given to `train_ppo`.
         checkpoint: an iteration of PPO that is evaluated too.
         settings: those of ``evaluation`` may change in a run that exists; the older evaluation is set aside.
 
@@ -101,7 +112,7 @@ def evaluate(run: Place, *, checkpoint: int | None = None, progress: bool = True
     """
     chosen = changed_settings("evaluate", Run(run).path, settings)
     steps = ("evaluation", "report")
-    return _performed(chosen, *steps, examined=("evaluation",), progress=progress, checkpoint=checkpoint)
+    return _performed(chosen, *steps, examined=("evaluation",), progress=progress, checkpoint=checkpoint, lent=reward)
 
 
 def _begun(
@@ -121,7 +132,13 @@ def _begun(
     return chosen
 
 
-def _reward_keywords(reward: Place | Mapping[str, Any]) -> dict[str, Any]:
+def _lent(reward: Reward) -> Callable[..., Any] | None:
+    return reward if callable(reward) else None
+
+
+def _reward_keywords(reward: Reward) -> dict[str, Any]:
+    if callable(reward):
+        return {"ppo.scorer.kind": "object"}
     if isinstance(reward, Mapping):
         return {"ppo.scorer": reward}
     text = os.fspath(reward)
@@ -140,6 +157,7 @@ def _performed(
     examined: Sequence[str],
     progress: bool,
     checkpoint: int | None = None,
+    lent: Callable[..., Any] | None = None,
 ) -> Run:
     begun: list[Path] = []
     threads = torch.get_num_threads()
@@ -151,6 +169,7 @@ def _performed(
             examined=tuple(examined),
             checkpoint=checkpoint,
             progress=None if progress else SilentProgress(),
+            lent=lent,
         )
     except Stopped:
         raise KeyboardInterrupt("stopped; what is finished is kept, and the same call goes on") from None

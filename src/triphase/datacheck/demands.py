@@ -7,6 +7,7 @@ what else can be known: that the model opens, that servers are set up, that a go
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import response_limits
@@ -38,8 +39,8 @@ class Holdings:
     rankings: int = 0
 
 
-def require_settings(settings: RunSettings, steps: tuple[str, ...]) -> None:
-    """What can be said without a record or a weight.
+def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callable[..., Any] | None = None) -> None:
+    """What can be said without a record or a weight; ``lent`` is a Python object that scores.
 
     Raises:
         SettingsError: no prompt can leave room for its response, or the gold score's package is not installed.
@@ -53,7 +54,7 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...]) -> None:
                     f"{settings.model.max_length}; lower it, or raise model.max_length"
                 )
     if "ppo" in steps or "evaluation" in steps:
-        _examine_services(settings)
+        _examine_services(settings, lent)
     if settings.evaluation.gold is not None:
         try:
             gold_of(settings.evaluation.gold)("word", "word", True)
@@ -155,10 +156,10 @@ _DEMANDS: dict[str, Callable[[RunSettings, Holdings], Iterator[str]]] = {
 }
 
 
-def _examine_services(settings: RunSettings) -> None:
+def _examine_services(settings: RunSettings, lent: Callable[..., Any] | None) -> None:
     scorers = [settings.ppo_of(arm).scorer for arm in (None, *settings.arms)]
     for number, scorer in enumerate(scorers):
         if scorer not in scorers[:number]:
-            examine(scorer, first_prompts(settings) if scorer.takes_columns else ())
+            examine(scorer, first_prompts(settings) if scorer.takes_columns else (), lent)
     for address in settings.rollouts.addresses:
         JsonClient(address, settings.rollouts, setting="rollouts.addresses").close()

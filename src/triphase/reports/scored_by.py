@@ -31,6 +31,8 @@ def scorer_of(settings: Mapping[str, Any]) -> str:
         return "the reward model"
     section = _section(settings, None)
     kind = _kind(section)
+    if kind == "object":
+        return "a Python object"
     name = section.get("function") if kind == "function" else section.get("address") if kind == "remote" else kind
     if kind == "sum":
         return f"the sum of {', '.join(str(part.get('name')) for part in section.get('of') or ())}"

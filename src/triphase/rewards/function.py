@@ -18,26 +18,20 @@ _REMEDY = "mend the function, then give the same command again; what is finished
 _SHOWN = 60
 
 
-class FunctionScorer(Scorer):
-    """Scores by calling a function in a process of its own, at most ``batch_size`` answers at a time."""
+class CalledScorer(Scorer):
+    """Scores by calling a function, wherever it runs, at most ``batch_size`` answers at a time."""
 
-    def __init__(self, context: ScorerContext, function: str | None = None, name: str | None = None) -> None:
-        """``function`` and ``name`` are those of the settings, where a kind does not bring its own."""
-        settings = context.settings
-        function = function or settings.function
-        if function is None:
-            raise ValueError("a function scorer needs a function")
-        self.name = name or function
+    def __init__(self, context: ScorerContext, name: str, setting: str) -> None:
+        """``name`` and ``setting`` are those of the function, for messages."""
+        self.name = name
         self.may_abstain = context.is_part
         self._context = context
-        self._setting = f"{context.setting}.{'function' if name is None else 'kind'}"
-        self._size = settings.batch_size
-        self._function = {"function": function, "options": dict(settings.options), "setting": self._setting}
-        self._process = process_of(function)
-        try:
-            self._process.open(self._function, settings.timeout_seconds, context.check)
-        except NoAnswer as error:
-            raise SettingsError(f"{self._setting}: {self.name}: {error}; mend its module") from None
+        self._setting = setting
+        self._size = context.settings.batch_size
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """What `answering` says to a question. Raises TrainingError where there is no answer."""
+        raise NotImplementedError
 
     def score(self, answers: Sequence[Answer]) -> Scores:
         """See Scorer.
@@ -96,14 +90,6 @@ class FunctionScorer(Scorer):
             }
         )
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return self._process.ask(
-                self._function, question, self._context.settings.timeout_seconds, self._context.check
-            )
-        except NoAnswer as error:
-            raise self._error(str(error)) from None
-
     def _raised(self, answers: Sequence[Answer], start: int, raised: str) -> TrainingError:
         """The error of a batch, with the first answer that raises it alone."""
         for row, answer in enumerate(answers):
@@ -115,6 +101,32 @@ class FunctionScorer(Scorer):
     def _error(self, problem: str, row: int | None = None, answer: Answer | None = None) -> TrainingError:
         about = "" if answer is None else f" (answer {row}: {answer.response[:_SHOWN]!r})"
         return TrainingError(f"{self._setting}: {self.name} {problem}{about}; {_REMEDY}")
+
+
+class FunctionScorer(CalledScorer):
+    """Scores by a function in a process of its own."""
+
+    def __init__(self, context: ScorerContext, function: str | None = None, name: str | None = None) -> None:
+        """``function`` and ``name`` are those of the settings, where a kind does not bring its own."""
+        settings = context.settings
+        function = function or settings.function
+        if function is None:
+            raise ValueError("a function scorer needs a function")
+        super().__init__(context, name or function, f"{context.setting}.{'function' if name is None else 'kind'}")
+        self._function = {"function": function, "options": dict(settings.options), "setting": self._setting}
+        self._process = process_of(function)
+        try:
+            self._process.open(self._function, settings.timeout_seconds, context.check)
+        except NoAnswer as error:
+            raise SettingsError(f"{self._setting}: {self.name}: {error}; mend its module") from None
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._process.ask(
+                self._function, question, self._context.settings.timeout_seconds, self._context.check
+            )
+        except NoAnswer as error:
+            raise self._error(str(error)) from None
 
 
 def open_scorer(context: ScorerContext) -> FunctionScorer:

@@ -6,8 +6,6 @@ given; what the function prints goes to standard error, which the run writes to 
 Without torch, unless the function imports it.
 """
 
-import asyncio
-import inspect
 import json
 import os
 import queue
@@ -16,9 +14,9 @@ import threading
 from typing import IO, Any
 
 from triphase.errors import SettingsError
+from triphase.rewards.answering import answer_of
 from triphase.rewards.calling import Convention
-from triphase.rewards.importing import imported, shown_error
-from triphase.rewards.returned import Unusable, columns_of
+from triphase.rewards.importing import imported
 
 
 def main() -> None:
@@ -59,26 +57,7 @@ class Functions:
                 self._known[key] = Convention(imported(asked["function"], asked["setting"]), asked["options"])
         except SettingsError as error:
             return {"refused": str(error)}
-        convention = self._known[key]
-        if "look_for" in asked:
-            return {"problem": convention.problem(asked["look_for"])}
-        return _called(convention, asked) if "responses" in asked else {}
-
-
-def _called(convention: Convention, asked: dict[str, Any]) -> dict[str, Any]:
-    try:
-        given = convention.call(asked)
-        if inspect.iscoroutine(given):
-            given = asyncio.run(given)
-    except BaseException as error:  # sys.exit in it ends neither this process nor the run
-        return {"raised": shown_error(error)}
-    try:
-        count = len(asked["responses"])
-        return {"columns": columns_of(given, count, as_trl=convention.as_trl, may_abstain=asked["may_abstain"])}
-    except Unusable as error:
-        return {"problem": str(error), "row": error.row}
-    except Exception as error:  # an object of the function's own that raises when it is looked at
-        return {"problem": f"gives what cannot be read ({shown_error(error)})", "row": None}
+        return answer_of(self._known[key], asked)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from triphase.errors import SettingsError
 from triphase.records.types import Prompt
@@ -29,6 +30,7 @@ KINDS = {
     "model": Kind("triphase.rewards.model", needs_reward_model=True),
     "remote": Kind("triphase.rewards.remote"),
     "function": Kind("triphase.rewards.function"),
+    "object": Kind("triphase.rewards.object"),
     "classifier": Kind("triphase.rewards.classifier"),
     "length": Kind("triphase.rewards.rule"),
     "repetition": Kind("triphase.rewards.rule"),
@@ -72,8 +74,9 @@ def opened(context: ScorerContext) -> Iterator[Scorer]:
         yield scorer
 
 
-def examine(settings: ScorerSettings, prompts: Sequence[Prompt] = ()) -> None:
-    """Look at a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's.
+def examine(settings: ScorerSettings, prompts: Sequence[Prompt] = (), lent: Callable[..., Any] | None = None) -> None:
+    """Look at a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's,
+    ``lent`` is its Python object.
 
     Raises:
         TriphaseError: it cannot score.
@@ -84,5 +87,5 @@ def examine(settings: ScorerSettings, prompts: Sequence[Prompt] = ()) -> None:
         looked_at = [(part.settings, f"ppo.scorer.of.{part.name}", True) for part in settings.parts]
     for each, setting, is_part in looked_at:
         if not needs_reward_model(each):
-            with opened(ScorerContext(each, prompts=prompts, setting=setting, is_part=is_part)) as scorer:
+            with opened(ScorerContext(each, prompts=prompts, setting=setting, is_part=is_part, lent=lent)) as scorer:
                 scorer.examine()

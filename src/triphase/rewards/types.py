@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from triphase.records.types import Message, Prompt
 from triphase.settings.scorer import ScorerSettings
@@ -128,6 +128,7 @@ class ScorerContext:
         prompts: some of the run's prompts, for a look before the first step; none where they cannot be read.
         is_part: whether it scores a part of a sum.
         begins: whether what it scores first is the first rollout, unless the run has more.
+        lent: a Python object that scores, where the program that began the run has one.
     """
 
     settings: ScorerSettings
@@ -139,6 +140,7 @@ class ScorerContext:
     prompts: Sequence[Prompt] = ()
     is_part: bool = False
     begins: bool = False
+    lent: Callable[..., Any] | None = None
 
 
 _PROBE = Prompt("probe", (Message("user", "What is the capital of France?"),))

@@ -6,7 +6,7 @@ from pathlib import Path
 from triphase.monitoring.progress import Progress
 from triphase.runs import pipeline
 from triphase.runs.preflight import examine_run
-from triphase.runs.session import Run, prepare
+from triphase.runs.session import Lent, Run, prepare
 from triphase.settings.schema import RunSettings
 
 
@@ -19,6 +19,7 @@ def perform(
     arm: str | None = None,
     checkpoint: int | None = None,
     progress: Progress | None = None,
+    lent: Lent = None,
 ) -> None:
     """Hold the run directory and do the steps; ``begun`` is told the directory before the first of them.
 
@@ -28,6 +29,7 @@ def perform(
         arm: whose PPO is meant.
         checkpoint: an iteration of PPO that is evaluated too.
         progress: who shows it; bars or lines on standard error by default.
+        lent: a Python object that scores.
     """
     by_name: Mapping[str, Callable[[Run], object]] = {
         "all": pipeline.run_all,
@@ -40,7 +42,7 @@ def perform(
         "evaluation": lambda run: pipeline.run_evaluation(run, checkpoint),
         "report": pipeline.run_report,
     }
-    with prepare(settings, progress) as run:
+    with prepare(settings, progress, lent) as run:
         begun(run.path)
         if examined:
             examine_run(run, examined)

@@ -31,5 +31,6 @@ def scorer_of(run: Run, settings: PPOSettings, *, begins: bool = False) -> Abstr
             directory=run.path,
             max_tokens=settings.microbatch_tokens,
             begins=begins,
+            lent=run.lent,
         )
     )

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import Examiner
@@ -34,6 +35,9 @@ from triphase.training.artifacts import place_of as place_of_artifact
 from triphase.training.finals import load_policy
 from triphase.training.stopping import Stopped, StopRequest
 
+Lent = Callable[..., Any] | None
+"""A Python object that scores, where there is one."""
+
 
 class Run:
     """What the steps of the pipeline share.
@@ -43,10 +47,13 @@ class Run:
         stop: set once the person asked to stop.
         data: the records, each read and encoded once.
         gold: the gold score, where the settings name one.
+        lent: a Python object that scores, of the program that began the run; None where settings say who scores.
         process_bytes: what the process took before a phase; None until a model is open.
     """
 
-    def __init__(self, settings: RunSettings, directory: RunDirectory, progress: Progress, stop: StopRequest) -> None:
+    def __init__(
+        self, settings: RunSettings, directory: RunDirectory, progress: Progress, stop: StopRequest, lent: Lent = None
+    ) -> None:
         if settings.model.template_date is None:  # what is rendered today and tomorrow is the same
             dated = settings.model.model_copy(update={"template_date": directory.begun})
             settings = settings.model_copy(update={"model": dated})
@@ -58,6 +65,7 @@ class Run:
         if settings.evaluation.gold is not None:
             self.gold = CheckedScore(gold_of(settings.evaluation.gold), settings.evaluation.gold)
         self.data = RunData(settings, lambda: Examiner(open_template(settings.model), settings))
+        self.lent = lent
         self._shared: SharedModel | None = None
         self.process_bytes: float | None = None
         directory.shortage_of = lambda phase: shortage_of(directory.settings, phase, self.process_bytes)
@@ -218,8 +226,11 @@ class Run:
 
 
 @contextmanager
-def prepare(settings: RunSettings, progress: Progress | None = None) -> Iterator[Run]:
-    """Hold the run directory, listen for Ctrl-C, and set torch up; the steps happen inside this block."""
+def prepare(settings: RunSettings, progress: Progress | None = None, lent: Lent = None) -> Iterator[Run]:
+    """Hold the run directory, listen for Ctrl-C, and set torch up; the steps happen inside this block.
+
+    ``lent`` is a Python object that scores.
+    """
     import torch
 
     torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
@@ -233,7 +244,7 @@ def prepare(settings: RunSettings, progress: Progress | None = None) -> Iterator
         for note in directory.notes:
             log.warning("%s", note)
         try:
-            yield Run(settings, directory, shown, stop)
+            yield Run(settings, directory, shown, stop, lent)
         except BaseException as error:
             _log_end(log, error)
             raise

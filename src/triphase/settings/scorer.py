@@ -13,7 +13,19 @@ from triphase.settings.base import Positive
 from triphase.settings.services import Address, ServiceSettings
 
 _PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-SHIPPED = ("model", "remote", "function", "classifier", "length", "repetition", "pattern", "json", "sum", "judge")
+SHIPPED = (
+    "model",
+    "remote",
+    "function",
+    "object",
+    "classifier",
+    "length",
+    "repetition",
+    "pattern",
+    "json",
+    "sum",
+    "judge",
+)
 """The kinds of scorers that come with Triphase; the first is the run's reward model."""
 
 
@@ -30,9 +42,10 @@ class ScorerSettings(ServiceSettings):
         ]
         | None
     ) = None
-    """`model` (the run's reward model), `remote` (a server), `function`, `classifier` (any sequence classifier), a rule
-    (`length`, `repetition`, `pattern`, `json`; docs/rewards.md has their options), a `sum`, a `judge`, or a kind
-    that you added; none takes what the other settings name, and the reward model where they name nothing."""
+    """`model` (the run's reward model), `remote` (a server), `function`, `object` (lent by `triphase.train_ppo`),
+    `classifier` (any sequence classifier), a rule (`length`, `repetition`, `pattern`, `json`; docs/rewards.md has
+    their options), a `sum`, a `judge`, or a kind that you added; none takes what the other settings name, and the
+    reward model where they name nothing."""
     address: Address | None = None
     """`remote`: where responses are scored, by POST. Scores of any scale and offset do: they are brought to the unit of
     `kl_coefficient` by `score_normalization`."""
@@ -95,7 +108,8 @@ class ScorerSettings(ServiceSettings):
     @property
     def takes_columns(self) -> bool:
         """Whether it may ask for the columns of the prompts' records."""
-        return self.format == "openrlhf" or bool(self.functions) or self.chosen not in SHIPPED
+        asks = self.format == "openrlhf" or self.chosen == "object" or bool(self.functions)
+        return asks or self.chosen not in SHIPPED
 
     @property
     def identity(self) -> tuple[Any, ...]:

@@ -1,0 +1,33 @@
+"""What a scoring function answers to a question, as plain values: wherever it runs, its process or this one."""
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from triphase.rewards.calling import Convention
+from triphase.rewards.importing import shown_error
+from triphase.rewards.returned import Unusable, columns_of
+
+
+def answer_of(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function gives for a batch, or why it gives nothing; to ``look_for``, what it lacks."""
+    if "look_for" in asked:
+        return {"problem": convention.problem(asked["look_for"])}
+    return _called(convention, asked) if "responses" in asked else {}
+
+
+def _called(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        given = convention.call(asked)
+        if inspect.iscoroutine(given):
+            given = asyncio.run(given)
+    except BaseException as error:  # sys.exit in it ends neither this process nor the run
+        return {"raised": shown_error(error)}
+    try:
+        count = len(asked["responses"])
+        return {"columns": columns_of(given, count, as_trl=convention.as_trl, may_abstain=asked["may_abstain"])}
+    except Unusable as error:
+        return {"problem": str(error), "row": error.row}
+    except Exception as error:  # an object of the function's own that raises when it is looked at
+        return {"problem": f"gives what cannot be read ({shown_error(error)})", "row": None}

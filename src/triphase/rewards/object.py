@@ -1,0 +1,54 @@
+"""A Python object of the program that began the run as a scorer: `triphase.train_ppo(..., reward=...)`.
+
+It is called as any function is (`calling`), in a thread of this process, because what it holds is only here. The
+settings of the run say that there was such an object, and no file can say which.
+"""
+
+from typing import Any
+
+from triphase.errors import SettingsError
+from triphase.rewards.answering import answer_of
+from triphase.rewards.calling import Convention
+from triphase.rewards.function import CalledScorer
+from triphase.rewards.types import ScorerContext
+from triphase.rewards.waiting import NoAnswer, Worker
+
+
+class ObjectScorer(CalledScorer):
+    """Scores by a callable that the run was lent, in a thread of its own."""
+
+    def __init__(self, context: ScorerContext) -> None:
+        lent, settings = context.lent, context.settings
+        if lent is None:
+            raise SettingsError(
+                f"{context.setting}.kind: the reward of this run was a Python object, which only the program that "
+                "has it can lend: call triphase.train_ppo there with the same name again; or put it in a file, and "
+                "begin another run with ppo.scorer.function: FILE.py:NAME"
+            )
+        super().__init__(context, getattr(lent, "__qualname__", type(lent).__name__), "reward")
+        self._worker = Worker(
+            self._answer, seconds=settings.timeout_seconds, check=context.check, name=f"reward {self.name}"
+        )
+        self._convention = Convention(lent, settings.options)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._worker.close()
+
+    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        return answer_of(self._convention, question)
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer, raised = self._worker.call(question)
+        except NoAnswer as error:
+            raise self._error(str(error)) from None
+        if raised is not None:
+            raise raised
+        found: dict[str, Any] = answer
+        return found
+
+
+def open_scorer(context: ScorerContext) -> ObjectScorer:
+    """The object that the run was lent."""
+    return ObjectScorer(context)
