@@ -14,6 +14,10 @@ import torch
 import triphase
 from triphase.api.keywords import settings_of
 from triphase.cli.main import main
+from triphase.records.types import Message, Prompt
+from triphase.rewards.registry import opened
+from triphase.rewards.types import Answer, ScorerContext
+from triphase.settings.scorer import ScorerSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.S | re.M)
@@ -60,6 +64,10 @@ def test_the_reward_model_tells_liked_from_disliked(inside: Page) -> None:
     assert isinstance(run, triphase.Run) and run.summary["reward_model"]["accuracy"] == 1.0
     good, bad = run.reward_model().score(["sun river"] * 2, ["sun song friend", "mud rust mud"])
     assert good > bad + 1
+    with opened(ScorerContext(ScorerSettings(kind="object"), lent=run.reward_model().score)) as scorer:
+        prompt = Prompt("p", (Message("user", "sun river"),))
+        found = scorer.score([Answer(prompt, "sun song friend", True), Answer(prompt, "mud rust mud", True)]).total
+    assert found == pytest.approx((good, bad), abs=1e-5)
     assert [row["step"] for row in run.metrics("reward")] == list(range(1, len(run.metrics("reward")) + 1))
 
 
@@ -91,6 +99,10 @@ def test_a_lambda_scores_and_the_command_line_says_that_it_is_not_there(
 def test_a_response_follows_from_seed_prompt_and_number(inside: Page) -> None:
     policy = inside.names["policy"]
     assert inside.names["responses"] == policy.generate(inside.names["asked"], temperature=0.7, seed=1)
+    before = inside.names["run"].policy("sft").generate(["sun river"], n=64, seed=5)
+    assert before != policy.generate(["sun river"], n=64, seed=5)
+    with pytest.raises(triphase.errors.RunError, match="has no such policy; it has sft, ppo"):
+        inside.names["run"].policy("other")
     both = policy.generate(["sun river", "stone road"], n=2, seed=5)
     assert len(both) == 4 and policy.generate(["stone road"], n=2, seed=5) == both[2:]
     assert policy.generate([[{"role": "user", "content": "stone road"}]], n=2, seed=5) == both[2:]

@@ -74,17 +74,18 @@ class Policy:
         return [response.text for _, response, _ in found]
 
 
-def load_policy(model: Place, *, checkpoint: int | None = None) -> Policy:
+def load_policy(model: Place, name: str | None = None, *, checkpoint: int | None = None) -> Policy:
     """The newest policy of a run; or a model by directory, hub id, or embedded name (`embedded:smollm2`).
 
     Args:
         model: a `Run`, the directory of one, or a model.
+        name: of a policy of a run, `sft`, `ppo` or a variant; the newest by default.
         checkpoint: an iteration of PPO whose policy is meant.
 
     Raises:
         TriphaseError: there is no such policy, or the model cannot be opened.
     """
-    shared, adapter, max_length = open_any(str(model), checkpoint)
+    shared, adapter, max_length = open_any(str(model), checkpoint, name)
     temperature, max_tokens = _TEMPERATURE, min(_MAX_TOKENS, max_length // 2)
     if (Path(model) / RUN_CONFIG).is_file():
         ppo = load_settings(Path(model)).ppo

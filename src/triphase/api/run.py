@@ -69,9 +69,9 @@ class Run:
         """The responses to held-out prompts that were evaluated, a mapping for each; none before an evaluation."""
         return read_json_lines(self.path / "evaluation" / "samples.jsonl")
 
-    def policy(self, *, checkpoint: int | None = None) -> Policy:
-        """The newest policy, opened (`triphase.load_policy`)."""
-        return load_policy(self, checkpoint=checkpoint)
+    def policy(self, name: str | None = None, *, checkpoint: int | None = None) -> Policy:
+        """A policy, opened: the newest by default (`triphase.load_policy`)."""
+        return load_policy(self, name, checkpoint=checkpoint)
 
     def reward_model(self) -> RewardModel:
         """The reward model, opened (`triphase.load_reward_model`)."""
