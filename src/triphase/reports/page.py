@@ -56,7 +56,7 @@ def page_of(run: RunContents) -> str:
     shown = (run.settings.get("evaluation") or {}).get("shown_samples", SHOWN_SAMPLES)
     start = start_of(run.settings)
     return (
-        _environment(start.name)
+        environment(start.name)
         .get_template("report.html.j2")
         .render(
             run=run,
@@ -150,7 +150,9 @@ def _of(interval: Any) -> float | None:
     return interval.value if interval else None
 
 
-def _environment(start: str) -> Environment:
+def environment(start: str) -> Environment:
+    """Templates in which every text is escaped and made visible; ``start`` is what the reference is called."""
+
     def finish(value: object) -> object:
         return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 

@@ -230,7 +230,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
                 [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
                 generator,
                 settings,
-                seed=run.settings.seed,
+                seed=run.settings.seed if settings.seed is None else settings.seed,
                 gold=run.gold,
                 scorer=scorer,
                 guard=guard,

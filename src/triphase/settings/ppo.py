@@ -25,6 +25,8 @@ class PPOSettings(Settings):
     """Rollouts, each followed by its updates."""
     extensions: tuple[ExtensionSettings, ...] = ()
     """Where `triphase extend` has added iterations, and what the schedule of the learning rates did there."""
+    seed: int | None = None
+    """Seed of PPO alone, so that tries of several seeds share a reward model; none is the run's."""
     batch_size: Positive = 32
     """Episodes in a rollout."""
     minibatch_size: Positive = 16

@@ -1,0 +1,122 @@
+"""sweep.html: the runs of a sweep beside one another, on one self-contained page. Every text on it is escaped."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from triphase.monitoring.metrics import FILE_NAME as METRICS
+from triphase.monitoring.metrics import read_metrics
+from triphase.monitoring.wording import number, percent
+from triphase.records.files import write_atomically
+from triphase.reports import figures
+from triphase.reports.page import PANELS, TEMPLATES, environment
+from triphase.reports.run_list import FIGURES, RunLine, line_of
+
+FILE_NAME = "sweep.html"
+TITLES = {
+    "accuracy": "reward model right",
+    "gold": "gold",
+    "wins": "preferred to SFT",
+    "gain": "score gain",
+    "kl": "KL, nats",
+    "tokens": "tokens",
+    "seconds": "seconds",
+}
+_SHARES, _WHOLE = ("accuracy", "wins"), ("tokens", "seconds")
+_SEEDS = ("seed", "ppo.seed")
+_MOST_CURVES = 6
+_DRAWN = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl", "ppo/mean_length")
+
+Changes = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    name: str
+    values: list[str]
+    stands: str
+    is_reported: bool
+    figures: list[str]
+
+
+def write_sweep_page(directory: Path, points: Mapping[str, Changes]) -> Path:
+    """Write the page of a sweep; ``points`` are its runs: name → the settings in which it differs."""
+    path = directory / FILE_NAME
+    write_atomically(path, sweep_page(directory, points))
+    return path
+
+
+def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
+    """The page as HTML."""
+    made = {name: changes for name, changes in points.items() if (directory / name / "config.yaml").is_file()}
+    lines = {name: line_of(directory / name) for name in made}
+    keys = list(dict.fromkeys(key for changes in points.values() for key in changes))
+    shown = [name for name in FIGURES if any(line.figures[name] is not None for line in lines.values())]
+    rows = [
+        _Row(
+            name,
+            [changes.get(key, "–") for key in keys],
+            lines[name].stands if name in lines else "not begun",
+            (directory / name / "report.html").is_file(),
+            [_figure(each, lines[name].figures[each]) if name in lines else "–" for each in shown],
+        )
+        for name, changes in points.items()
+    ]
+    found: str = (
+        environment("SFT")
+        .get_template("sweep.html.j2")
+        .render(
+            name=directory.resolve().name,
+            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            keys=keys,
+            titles=[TITLES[name] for name in shown],
+            rows=rows,
+            means=_means(made, lines, shown),
+            without_seeds=[key for key in keys if key not in _SEEDS],
+            panels=_panels(directory, list(made)),
+            curves=list(made),
+        )
+    )
+    return found
+
+
+def _means(points: Mapping[str, Changes], lines: Mapping[str, RunLine], shown: Sequence[str]) -> list[_Row]:
+    """Over seeds, where runs differ in nothing else: mean and standard deviation."""
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name, changes in points.items():
+        key = tuple((each, text) for each, text in changes.items() if each not in _SEEDS)
+        groups.setdefault(key, []).append(name)
+    if all(len(names) < 2 for names in groups.values()):
+        return []
+    return [
+        _Row("", [text for _, text in key], str(len(names)), False, [_spread(each, names, lines) for each in shown])
+        for key, names in groups.items()
+    ]
+
+
+def _spread(figure: str, names: Sequence[str], lines: Mapping[str, RunLine]) -> str:
+    values = [value for name in names if (value := lines[name].figures[figure]) is not None]
+    if not values:
+        return "–"
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return f"{_figure(figure, statistics.fmean(values))} ± {_figure(figure, deviation)}"
+
+
+def _panels(directory: Path, names: Sequence[str]) -> list[Markup]:
+    """The curves of PPO, where there are few enough to be told apart."""
+    if len(names) > _MOST_CURVES:
+        return []
+    rows = {name: read_metrics(directory / name / "ppo" / METRICS) for name in names}
+    drawn = [
+        figures.iteration_panel(metric.replace("/", "-"), rows, metric, title, share=share)
+        for metric, title, share in PANELS
+        if metric in _DRAWN
+    ]
+    return [Markup(svg) for svg in drawn if svg]  # noqa: S704 - text in it is escaped
+
+
+def _figure(name: str, value: float | None) -> str:
+    return percent(value) if name in _SHARES else number(value, 0 if name in _WHOLE else 2)

@@ -1,0 +1,175 @@
+"""A sweep: the branches of a run over a grid of settings, in a directory of their own with the file that lists them."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError, SettingsError
+from triphase.records.files import make_directory, write_json
+from triphase.runs.branching import make_branch
+from triphase.runs.dependence import FREE, LABELING, REWARD, SAMPLING, SFT, settings_of
+from triphase.runs.differences import differences
+from triphase.runs.impact import phases_of, ranks_by_people
+from triphase.settings.loading import RUN_CONFIG, as_scalar, load_settings
+from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import fingerprint_of, has_left
+
+FILE_NAME = "sweep.json"
+_BEFORE_PPO = (SFT, SAMPLING, LABELING, REWARD)
+_LONGEST_NAME = 100
+_MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run of a sweep.
+
+    Attributes:
+        path: its directory.
+        changes: the settings in which it differs, dotted name → value as text.
+        settings: all of them.
+        source: the run that it is a branch of: that of the sweep, or a point before it that has the same start.
+    """
+
+    path: Path
+    changes: Mapping[str, str]
+    settings: RunSettings
+    source: Path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has been carried to its report."""
+        return all((self.path / name).is_file() for name in ("summary.json", "report.html"))
+
+    def make(self) -> None:
+        """Make the branch where it is not there yet.
+
+        Raises:
+            RunError: another run is in its place.
+        """
+        if not (self.path / RUN_CONFIG).is_file():
+            make_branch(self.source, self.settings)
+            return
+        kept, wanted = (each.model_dump(mode="json") for each in (load_settings(self.path), self.settings))
+        for key, old, new in differences(kept, wanted):
+            if key not in FREE:
+                raise RunError(
+                    f"{self.path} is of another sweep: {key} is {old!r} there and {new!r} here; choose another "
+                    "name (--name)"
+                )
+
+
+def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[Point]:
+    """The points of a grid, ``varied`` being dotted name → values with commas between; nothing is written yet.
+
+    Raises:
+        SettingsError: a setting is unknown or a value not allowed.
+        RunError: the run has not finished what a sweep starts from.
+    """
+    if directory.exists() and not (directory / FILE_NAME).is_file():
+        raise RunError(f"{directory} is there already, and is no sweep; choose another name (--name)")
+    base = load_settings(run)
+    missing = [phase for phase in (SFT, REWARD) if phase in phases_of(base) and not has_left(run, phase)]
+    if missing:
+        raise RunError(
+            f"{run} has not finished {missing[0]}, from which a sweep starts; give `triphase run {run}` first"
+        )
+    starts, points = {_start_of(base): run}, list[Point]()
+    for name, changes in _grid(varied):
+        place = {"output": as_scalar(str(directory.absolute())), "name": as_scalar(name)}
+        settings = load_settings(run, {**changes, **place})
+        start = _start_of(settings)
+        if start not in starts and ranks_by_people(base, settings) and _has_other_responses(base, settings):
+            raise RunError(
+                f"{name}: {', '.join(changes)} changes the responses that people ranked; vary what is after "
+                "them (ppo.seed in the place of seed)"
+            )
+        points.append(Point(directory / name, changes, settings, starts.setdefault(start, directory / name)))
+    return [_begun(point, run) for point in points]
+
+
+def _begun(point: Point, run: Path) -> Point:
+    """The first point of a start is a branch of the run itself."""
+    if point.source != point.path:
+        return point
+    return Point(point.path, point.changes, point.settings, run)
+
+
+def note_points(directory: Path, run: Path, points: Sequence[Point]) -> list[Point]:
+    """Keep the list of the points with those of earlier calls; returns the points of this call."""
+    make_directory(directory)
+    known = read_points(directory) if (directory / FILE_NAME).is_file() else {}
+    known |= {point.path.name: dict(point.changes) for point in points}
+    write_json(directory / FILE_NAME, {"run": str(run.absolute()), "points": known})
+    return list(points)
+
+
+def read_points(directory: Path) -> dict[str, dict[str, str]]:
+    """The points of a sweep: name → the settings in which it differs.
+
+    Raises:
+        RunError: the list is damaged.
+    """
+    path = directory / FILE_NAME
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))["points"]
+        return {str(name): {str(key): str(text) for key, text in changes.items()} for name, changes in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove it, and give the same command again") from None
+
+
+def _start_of(settings: RunSettings) -> str:
+    """The fingerprint of all that is decided before PPO."""
+    plain = settings.model_dump(mode="json")
+    return fingerprint_of({phase: settings_of(phase, plain) for phase in _BEFORE_PPO})
+
+
+def _has_other_responses(base: RunSettings, settings: RunSettings) -> bool:
+    sides = [
+        {phase: settings_of(phase, each.model_dump(mode="json")) for phase in (SFT, SAMPLING)}
+        for each in (base, settings)
+    ]
+    return sides[0] != sides[1]
+
+
+def _grid(varied: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """(name of the run, its changes), in the order of the command line."""
+    for name in ("name", "output", "threads"):
+        if name in varied:
+            raise SettingsError(f"--{name}: is not varied; a sweep varies what changes results")
+    if not varied:
+        raise SettingsError("a sweep needs a setting and its values: --ppo.kl-coefficient 0.02,0.05")
+    lists = {name: _values(name, text) for name, text in varied.items()}
+    last = [name.rpartition(".")[2] for name in lists]
+    words = {name: word if last.count(word) == 1 else name for name, word in zip(lists, last, strict=True)}
+    names = set[str]()
+    combinations = list(itertools.islice(itertools.product(*lists.values()), _MOST + 1))
+    if len(combinations) > _MOST:
+        raise SettingsError(f"a sweep of more than {_MOST} runs is not made; give fewer values")
+    for values in combinations:
+        changes = dict(zip(lists, values, strict=True))
+        name = "-".join(f"{words[key]}-{text}" for key, text in changes.items())
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:_LONGEST_NAME]
+        if name in names:
+            raise SettingsError(f"two runs of the sweep would be called {name}; give each value once")
+        names.add(name)
+        yield name, changes
+
+
+def _values(name: str, text: str) -> list[str]:
+    """The values between commas; a comma inside brackets is part of its value."""
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{(") - (letter in "]})")
+        if letter == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    values = [value.strip() for value in found]
+    if not all(values):
+        raise SettingsError(f"--{name}: has an empty value; write --{name} 0.02,0.05")
+    return values
