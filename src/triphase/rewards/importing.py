@@ -62,11 +62,10 @@ def source_of(name: str) -> Path | None:
     place, _ = parts_of(name)
     if is_file(place):
         return Path(place) if Path(place).is_file() else None
-    found, where, path = None, sys.path, ""
+    found, where = None, sys.path
     for part in place.split("."):
-        path = f"{path}.{part}" if path else part
-        try:
-            found = PathFinder.find_spec(path, where)
+        try:  # by its last name: a package without __init__.py would be looked for in its parent, which is not imported
+            found = PathFinder.find_spec(part, where)
         except (ImportError, ValueError):
             return None
         if found is None:
