@@ -1,6 +1,7 @@
 """Any single damaged file of a run ends in one line, or is mended, and nothing that a figure depends on is silent."""
 
 import json
+import os
 import random
 import shutil
 from collections import Counter, defaultdict
@@ -138,3 +139,28 @@ def test_two_thousand_damaged_files_are_told_or_mended(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     print(fuzz(whole, tmp_path, 2000, 2, monkeypatch, capsys, commands=("report", "run")))
+
+
+@pytest.mark.parametrize("command", ["report", "run"])
+@pytest.mark.parametrize("name", ["sums.json", "timings.json", "plan.json", "ppo/metrics.jsonl", "sft/final/extra"])
+def test_a_pipe_in_a_run_is_not_waited_for(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    run = tmp_path / "small"
+    shutil.copytree(whole, run)
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    assert main([command, str(run)]) == 2
+    assert "is a pipe, a socket or a device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["report", "run"])
+def test_every_json_of_a_run_may_be_nested_without_end(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for number, path in enumerate(sorted(one for one in whole.iterdir() if one.suffix == ".json")):
+        run = tmp_path / f"run-{number}"
+        shutil.copytree(whole, run)
+        (run / path.name).write_bytes(b"[" * 100_000)
+        assert main([command, str(run)]) in (0, 2), path.name
+        capsys.readouterr()

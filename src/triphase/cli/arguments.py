@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from triphase.errors import RunError, SettingsError
+from triphase.records.paths import refuse_pipes
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
 
@@ -20,6 +21,8 @@ Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
 def settings_of(config: Path, overrides: tuple[str, ...]) -> RunSettings:
     """The settings of a file or run directory, with ``--name value`` or ``--name=value`` laid over them."""
+    if os.path.isdir(config) and os.path.isfile(config / RUN_CONFIG):
+        refuse_pipes(config)
     return load_settings(config, parse_overrides(overrides))
 
 
@@ -48,4 +51,5 @@ def require_run(path: Path) -> Path:
     """
     if not os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
         raise RunError(f"{path}: is not the directory of a run (no {RUN_CONFIG} in it); runs stand in runs/NAME")
+    refuse_pipes(path)
     return path

@@ -67,7 +67,7 @@ def _read(run: Path) -> dict[str, str] | None:
         found = json.loads((run / FILE_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     sound = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
     if not sound or any(Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name for name in found):

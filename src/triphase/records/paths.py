@@ -5,11 +5,13 @@ the name is looked up first, and only a regular file is read.
 """
 
 import errno
+import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
-from triphase.errors import DataError
+from triphase.errors import DataError, RunError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _SHOWN = 100
@@ -67,6 +69,20 @@ def data_file(text: str, base: Path) -> Path:
         if is_kind(mode):
             raise DataError(f"{path.absolute()}: {reason}")
     return path.resolve()
+
+
+def refuse_pipes(folder: Path) -> None:
+    """A pipe, socket or device in a directory of ours was put there by others, and reading one may wait for ever.
+
+    Raises:
+        RunError: there is one.
+    """
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            path = Path(parent, name)
+            with suppress(OSError):  # a link to nothing, which whoever reads it tells of
+                if not stat.S_ISREG(path.stat().st_mode):
+                    raise RunError(f"{path}: is a pipe, a socket or a device, where a file is expected; remove it")
 
 
 def format_of(path: Path) -> str:

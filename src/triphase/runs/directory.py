@@ -25,6 +25,7 @@ from triphase.records.files import (
     write_atomically,
     write_json,
 )
+from triphase.records.paths import refuse_pipes
 from triphase.reports.shapes import problem_of
 from triphase.runs.data_files import fingerprints_of, roles_of, scorer_files
 from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound
@@ -66,6 +67,7 @@ class RunDirectory:
         with locked(self.path, "wait for it, stop it, or choose another name (--name)"):
             try:
                 _refuse_links(self.path)
+                refuse_pipes(self.path)
                 clear_leftovers(self.path)
                 self._write_config()
                 self._is_held = True

@@ -74,7 +74,7 @@ def taken_of(run: Path, phase: str) -> Taken | None:
         return Taken(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); remove it, and give the same command again") from None
 
 
