@@ -23,6 +23,7 @@ from triphase.rewards.options import options_of
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
 from triphase.settings.base import Positive, Settings
 from triphase.tokens.rendering import render
+from triphase.training.artifacts import REWARD, name_of
 
 _log = logging.getLogger(__name__)
 _HEAD, _ADAPTER = "score_head.safetensors", "adapter_config.json"
@@ -159,7 +160,7 @@ class ClassifierScorer(Scorer):
             if adapter.get("task_type") != "SEQ_CLS":
                 raise SettingsError(
                     f"{self._setting}.model: {self.name} is an adapter for {adapter.get('task_type')}, no classifier; "
-                    "of a run name reward/final"
+                    f"of a run name {name_of(REWARD)}"
                 )
             found = AutoModelForSequenceClassification.from_pretrained(
                 adapter["base_model_name_or_path"], num_labels=1, pad_token_id=tokenizer.pad_token_id, **options
