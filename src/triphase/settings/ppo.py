@@ -19,8 +19,8 @@ class PPOSettings(Settings):
 
     method: Literal["lora", "full"] = "lora"
     """`lora` trains an adapter. `full` trains every weight of a copy of the base, in float32: the copy, its gradients
-    and Adam's moments are four more models in memory, each checkpoint holds three, and what PPO leaves is a whole model. It
-    needs a much lower optimizer.learning_rate: 1e-6 to 1e-5 for pretrained models."""
+    and Adam's moments are four more models in memory, each checkpoint holds three, and what is left is a whole model.
+    It needs a much lower optimizer.learning_rate: 1e-6 to 1e-5 for pretrained models."""
     iterations: Positive = 20
     """Rollouts, each followed by its updates."""
     extensions: tuple[ExtensionSettings, ...] = ()
