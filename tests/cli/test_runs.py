@@ -1,13 +1,17 @@
 """Lists of runs, two beside one another, and the scores of a file."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.runs.small_run import do, settings, write_data
+from tests.runs.small_run import do, ppo_alone, settings, write_data
 
+import triphase
 from triphase.cli.main import main
 from triphase.runs import pipeline
+from triphase.runs.file_scores import FileScores
 from triphase.runs.session import Run
 
 
@@ -73,29 +77,90 @@ def test_two_runs_differ_in_what_was_changed_and_not_in_where_they_lie(
     assert main(["diff", first, str(tmp_path / "none")]) == 2
 
 
-def test_the_scores_of_a_file_are_those_of_the_reward_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, rows = folder / "runs" / "first", folder / "rows.jsonl"
-    rows.write_text(
-        json.dumps({"prompt": "oak elm", "response": "sun", "mine": 7}) + "\n"
-        + json.dumps({"prompt": "oak elm", "chosen": "sun", "rejected": "rain"}) + "\n"
-        + json.dumps({"prompt": "oak " * 80, "response": "sun"}) + "\n"
-    )  # fmt: skip
-    assert main(["score", str(run), str(rows)]) == 0
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def score(run: Path, path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[dict[str, Any]], str]:
+    """The rows that come back, and what is said at the end."""
+    assert main(["score", str(run), str(path), *words]) == 0
     captured = capsys.readouterr()
-    single, pair, long = map(json.loads, captured.out.splitlines())
-    assert single["mine"] == 7 and single["score"] == pytest.approx(pair["score_chosen"], abs=1e-5)
-    right = "100.0%" if pair["score_chosen"] > pair["score_rejected"] else "0.0%"
-    assert f"1 comparisons; right on {right}" in captured.err
-    assert long["score"] is None and "passes model.max_length = 64" in long["problem"]
-    assert "1 rows have no score" in captured.err
-    to = folder / "scores.jsonl"
-    assert main(["score", str(run), str(rows), "--to", str(to)]) == 0
-    assert to.read_text() == captured.out
+    return [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+
+def test_the_scores_of_a_file_are_those_of_the_reward_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folder / "runs" / "first"
+    rows = lines(
+        folder / "rows.jsonl",
+        {"prompt": "oak elm", "response": "sun", "mine": 7},
+        "{",
+        {"prompt": "oak " * 80, "response": "sun"},
+        {"prompt": "oak elm", "response": "rain"},
+        {"prompt": "oak elm"},
+    )
+    (sun, broken, long, rain, without), said = score(run, rows, capsys)
+    assert sun["mine"] == 7 and "2 responses; mean score" in said and "3 rows have no score" in said
+    assert [row["score"] for row in (broken, long, without)] == [None] * 3
+    assert "rows.jsonl:2: " in broken["problem"] and broken["row"] == "{"
+    assert "rows.jsonl:3: " in long["problem"] and "passes model.max_length = 64" in long["problem"]
+    assert "rows.jsonl:5: " in without["problem"]
+    model = triphase.load_reward_model(run)
+    expected = model.score(["oak elm"] * 2, ["sun", "rain"])
+    assert [sun["score"], rain["score"]] == pytest.approx(expected, abs=1e-5)
+    pairs = [
+        {"prompt": "oak elm", "chosen": "sun", "rejected": "rain"},
+        {"prompt": "oak elm", "chosen": "rain", "rejected": "sun"},
+        {"prompt": "elm", "chosen": "sun", "rejected": "rain", "rejected_finished": False},
+    ]
+    (first, _, cut), said = score(run, lines(folder / "pairs.jsonl", *pairs), capsys)
+    assert [first["score_chosen"], first["score_rejected"]] == pytest.approx(expected, abs=1e-5)
+    assert cut["score_rejected"] == pytest.approx(model.score(["elm"], ["rain"], finished=[False])[0], abs=1e-5)
+    assert cut["score_rejected"] != pytest.approx(model.score(["elm"], ["rain"])[0], abs=1e-3)
+    right = 1 + (cut["score_chosen"] > cut["score_rejected"])
+    assert f"3 comparisons; right on {right / 3:.1%}" in said
+
+
+def test_the_interval_of_comparisons_is_over_prompts() -> None:
+    found = FileScores()
+    for prompt, right in (("a", [1.0] * 50), ("b", [0.0] * 50)):
+        found.right[prompt] += right
+    assert found.accuracy is not None and found.comparisons == 100
+    # Two prompts, each all right or all wrong: whole prompts are drawn, so nothing is known.
+    assert (found.accuracy.value, found.accuracy.low, found.accuracy.high) == (0.5, 0.0, 1.0)
+
+
+def test_what_a_scoring_function_is_given_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path)
+    function = tmp_path / "mine.py"
+    function.write_text(
+        "def score(prompts, completions, answer, **columns):\n"
+        "    assert all(isinstance(prompt, str) for prompt in prompts), prompts\n"
+        "    return [float(text == wanted) for text, wanted in zip(completions, answer)]\n"
+    )
+    do(ppo_alone(tmp_path, ppo={"scorer": {"function": f"{function}:score"}}), lambda run: None)
+    rows = lines(
+        tmp_path / "rows.jsonl",
+        {"prompt": "1 + 1", "response": "2", "answer": "2"},
+        {"prompt": "1 + 2", "response": "4", "answer": "3"},
+    )
+    found, _ = score(tmp_path / "runs" / "small", rows, capsys)
+    assert [row["score"] for row in found] == [1.0, 0.0]
+
+
+def test_scores_go_to_a_new_file_and_what_cannot_be_scored_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, to = folder / "runs" / "first", folder / "scores.jsonl"
+    rows = lines(folder / "one.jsonl", {"prompt": "oak elm", "response": "sun"})
+    score(run, rows, capsys, "--to", str(to))
+    assert json.loads(to.read_text())["response"] == "sun"
+    bad = lines(folder / "bad.jsonl", {"prompt": "oak"})
     for words, problem in (
-        (["--to", str(to)], "exists already"),
-        (["--arm", "x"], "has no such variant; it has none"),
+        ([str(rows), "--to", str(to)], "exists already"),
+        ([str(rows), "--arm", "x"], "has no such variant; it has none"),
+        ([str(folder / "nothing.jsonl")], "there is no such file"),
+        ([str(bad)], r"none of its records can be used; the first: .*bad.jsonl:1: "),
     ):
-        assert main(["score", str(run), str(rows), *words]) == 2
-        assert problem in capsys.readouterr().err
-    assert main(["score", str(run), str(folder / "nothing.jsonl")]) == 2
-    assert "there is no such file" in capsys.readouterr().err
+        assert main(["score", str(run), *words]) == 2
+        assert re.search(problem, capsys.readouterr().err)

@@ -6,7 +6,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from tests.phases.test_ppo import Lines, gradients, moved, phase, rolled_out, settings, whole_state
+from tests.phases.test_ppo import (
+    Lines,
+    gradients,
+    moved,
+    phase,
+    resumed_after_cuts,
+    rolled_out,
+    settings,
+    whole_state,
+)
 from tests.phases.test_ppo_contract import phase as tiny_phase
 from tests.phases.test_ppo_contract import settings as tiny_settings
 from tests.phases.test_ppo_contract import shared_model as tiny_model
@@ -120,17 +129,7 @@ def test_after_a_cut_the_end_is_the_same_to_the_bit(tmp_path: Path) -> None:
     expected = phase(chosen)
     run_loop(expected, LoopOptions(tmp_path / "whole", Lines(), keep=1))
     assert any(name.startswith(f"exp_avg.{CRITIC}.") for name in whole_state(expected))
-    for cut in (1, 2):  # inside the warm-up, and after it
-        kept = Lines()
-
-        def fail(_: object, kept: Lines = kept, cut: int = cut) -> None:
-            if len(kept.rows) == cut:
-                raise RuntimeError("power cut")
-
-        with pytest.raises(RuntimeError, match="power cut"):
-            run_loop(phase(chosen), LoopOptions(tmp_path / f"{cut}", kept, keep=1, on_step=fail))
-        resumed = phase(chosen)
-        run_loop(resumed, LoopOptions(tmp_path / f"{cut}", kept, keep=1))
+    for resumed, _ in resumed_after_cuts(lambda: phase(chosen), tmp_path, (1, 2)):
         assert whole_state(resumed) == whole_state(expected)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.phases.rollouts import evaluated
-from tests.phases.test_ppo import TEXTS, Lines, rolled_out, settings, whole_state
+from tests.phases.test_ppo import TEXTS, Lines, resumed_after_cuts, rolled_out, settings, whole_state
 from tests.phases.test_ppo_contract import WORDS
 from tests.phases.test_ppo_contract import settings as tiny_settings
 from tests.phases.test_ppo_contract import shared_model as tiny_model
@@ -111,17 +111,7 @@ def test_after_a_cut_the_end_is_the_same_to_the_bit(tmp_path: Path) -> None:
     chosen = full(iterations=3, critic_warmup=1)
     expected = phase(chosen)
     run_loop(expected, LoopOptions(tmp_path / "whole", Lines(), keep=1))
-    for cut in (1, 2):
-        kept = Lines()
-
-        def fail(_: object, kept: Lines = kept, cut: int = cut) -> None:
-            if len(kept.rows) == cut:
-                raise RuntimeError("power cut")
-
-        with pytest.raises(RuntimeError, match="power cut"):
-            run_loop(phase(chosen), LoopOptions(tmp_path / f"{cut}", kept, keep=1, on_step=fail))
-        resumed = phase(chosen)
-        run_loop(resumed, LoopOptions(tmp_path / f"{cut}", kept, keep=1))
+    for resumed, _ in resumed_after_cuts(lambda: phase(chosen), tmp_path, (1, 2)):
         assert whole_state(resumed) == whole_state(expected)
 
 

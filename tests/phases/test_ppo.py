@@ -1,6 +1,7 @@
 """PPO against its formulas written out plainly, over microbatches, epochs, interruptions and rollouts gone wrong."""
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -195,22 +196,31 @@ def whole_state(ppo: PPOPhase) -> dict[str, bytes]:
     return {name: tensor.detach().numpy().tobytes() for name, tensor in ppo.state.updater.tensors().items()}
 
 
-def test_after_a_cut_at_any_iteration_the_end_is_the_same_to_the_bit(tmp_path: Path) -> None:
-    chosen = settings(iterations=4, kl_target=0.5, kl_horizon=50.0)
-    expected, lines = phase(chosen), Lines()
-    run_loop(expected, LoopOptions(tmp_path / "whole", lines, keep=1))
-    assert any(name.startswith("exp_avg_sq.") for name in whole_state(expected))
-    for cut in range(1, 4):
+def resumed_after_cuts(
+    begin: Callable[[], PPOPhase], folder: Path, cuts: Iterable[int]
+) -> Iterator[tuple[PPOPhase, Lines]]:
+    """Phases that were cut off after an iteration, whose metrics are written and whose checkpoint is not, and begun
+    again; each at its end, with its metrics."""
+    for cut in cuts:
         kept = Lines()
 
         def fail(_: object, kept: Lines = kept, cut: int = cut) -> None:
             if len(kept.rows) == cut:
                 raise RuntimeError("power cut")
 
-        with pytest.raises(RuntimeError, match="power cut"):  # metrics are written, the checkpoint is not
-            run_loop(phase(chosen), LoopOptions(tmp_path / f"{cut}", kept, keep=1, on_step=fail))
-        resumed = phase(chosen)
-        run_loop(resumed, LoopOptions(tmp_path / f"{cut}", kept, keep=1))
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_loop(begin(), LoopOptions(folder / f"{cut}", kept, keep=1, on_step=fail))
+        resumed = begin()
+        run_loop(resumed, LoopOptions(folder / f"{cut}", kept, keep=1))
+        yield resumed, kept
+
+
+def test_after_a_cut_at_any_iteration_the_end_is_the_same_to_the_bit(tmp_path: Path) -> None:
+    chosen = settings(iterations=4, kl_target=0.5, kl_horizon=50.0)
+    expected, lines = phase(chosen), Lines()
+    run_loop(expected, LoopOptions(tmp_path / "whole", lines, keep=1))
+    assert any(name.startswith("exp_avg_sq.") for name in whole_state(expected))
+    for resumed, kept in resumed_after_cuts(lambda: phase(chosen), tmp_path, range(1, 4)):
         assert whole_state(resumed) == whole_state(expected)
         assert resumed.state.values == expected.state.values
         assert kept.plain() == lines.plain()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.rollouts.fake_server import Asked, FakeServer, Reply
 
-from triphase.errors import SettingsError
+from triphase.errors import RunError, ServerError, SettingsError
 from triphase.records.types import Message, Prompt
 from triphase.rewards.registry import examine, opened
 from triphase.rewards.types import Answer, ScorerContext
@@ -69,3 +69,23 @@ def test_options_that_cannot_be() -> None:
         examine(ScorerSettings(kind="judge", address="http://127.0.0.1:1", options={"model": "m"}))
     with pytest.raises(SettingsError, match="lowest: is not below highest 1"):
         examine(settings("http://127.0.0.1:1", lowest=2.0, highest=1.0))
+
+
+def test_grades_that_were_given_are_kept_where_another_question_fails(tmp_path: Path) -> None:
+    def half(asked: Asked) -> Reply:
+        return Reply(400, {"error": "no"}) if "bad" in asked.body["messages"][1]["content"] else graded(asked)
+
+    with FakeServer(half).running() as server:
+        with pytest.raises(ServerError, match="status 400"):
+            score(server, tmp_path, "abc", "bad", "ab", parallel=1)
+    with FakeServer(graded).running() as server:
+        assert score(server, tmp_path, "abc", "ab") == (3.0, 2.0) and not server.asked
+
+
+def test_damaged_grades_are_told(tmp_path: Path) -> None:
+    (tmp_path / "judge").mkdir()
+    for line in ("{}", '{"key": "k", "score": "x"}', "[]", '{"key": "k", "score": null}'):
+        (tmp_path / "judge" / "grades.jsonl").write_text(line + "\n")
+        with pytest.raises(RunError, match=r"grades.jsonl: the judge's grades cannot be read .*; restore it"):
+            with opened(ScorerContext(settings("http://127.0.0.1:1"), directory=tmp_path)):
+                pass

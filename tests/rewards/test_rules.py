@@ -45,6 +45,10 @@ def test_json_that_fits() -> None:
     )
     assert rules.valid_json(texts, schema) == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     assert score("json", "[]", "x") == (1.0, 0.0)
+    whole = ("1", "1.0", "1.5", "true")
+    assert rules.valid_json(whole, {"type": "integer"}) == [1.0, 1.0, 0.0, 0.0]
+    assert rules.valid_json(whole, {"enum": [1]}) == [1.0, 1.0, 0.0, 0.0]
+    assert rules.valid_json(('{"a": [true]}', '{"a": [1]}'), {"enum": [{"a": [1]}]}) == [0.0, 1.0]
 
 
 def test_an_expression_that_backtracks_for_ever_ends_at_the_time_out() -> None:

@@ -1,6 +1,7 @@
 """A whole run in a few seconds: the tiny model, a handful of demonstrations and prompts, two iterations of PPO."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,18 @@ def settings(folder: Path, *, method: str = "full", output: str = "runs", **chan
         "checkpoints": {"every_steps": 2},
     }
     return RunSettings.model_validate({**values, **changes})
+
+
+def ppo_alone(folder: Path, *, ppo: Mapping[str, Any], **changes: Any) -> RunSettings:
+    """The settings of PPO from the model as it is, scored by a function, with a quick evaluation."""
+    base = settings(folder).model_dump(mode="json")["ppo"]
+    fixed = {
+        "sft": {"method": "none"},
+        "labeling": {"source": "none"},
+        "ppo": {**base, "scorer": {"function": "tests.rewards.functions:lengths"}, **ppo},
+        "evaluation": {"gold": "grammar", "samples_per_prompt": 1, "max_prompts": 2},
+    }
+    return settings(folder, **{**fixed, **changes})
 
 
 def do(chosen: RunSettings, *steps: Any, stop: bool = False) -> Run:

@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.runs.small_run import do, files_of, settings, write_data
+from tests.runs.small_run import do, files_of, ppo_alone, settings, write_data
 
 from triphase.cli.main import main
 from triphase.runs import pipeline
 from triphase.runs.directory import RunDirectory
+from triphase.runs.impact import impact
 from triphase.runs.verification import verify_run
 from triphase.settings.loading import load_settings
 from triphase.training.artifacts import place_of
@@ -192,3 +193,26 @@ def test_what_is_shared_must_stay(what: str, run: Path, capsys: pytest.CaptureFi
     line = refused(capsys, "run", str(run.parent / "next"))
     assert f"{place}, which {run.parent}/next shares, is" in line
     assert {"gone": "is gone", "damaged": "the sum of README.md differs", "made again": "made again"}[what] in line
+
+
+def test_a_sum_of_scorers_keeps_its_units_where_ppo_is_shared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(tmp_path)
+    length = {"name": "length", "function": "tests.rewards.functions:lengths"}
+    do(ppo_alone(tmp_path, ppo={"iterations": 1, "scorer": {"of": [length]}}), pipeline.run_all)
+    run = tmp_path / "runs" / "small"
+    assert branch(run, "--evaluation.max-prompts", "3", capsys=capsys)["ppo"].startswith("shared")
+    assert files_of(run.parent / "next", "score_units/*") == files_of(run, "score_units/*") != {}
+    assert main(["run", str(run.parent / "next")]) == 0
+    capsys.readouterr()
+    assert main(["branch", str(run), "other", "--ppo.seed", "5"]) == 0
+    assert files_of(run.parent / "other", "score_units/*") == {}  # its PPO begins anew, and has a first rollout
+
+
+def test_ppo_follows_a_reward_model_that_is_a_part_of_its_score(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    parts = [{"name": "model", "kind": "model"}, {"name": "length", "function": "tests.rewards.functions:lengths"}]
+    old = settings(tmp_path, method="lora", ppo={**settings(tmp_path).model_dump()["ppo"], "scorer": {"of": parts}})
+    new = old.model_copy(update={"reward": old.reward.model_copy(update={"epochs": 5})})
+    assert impact(old, new, {})["ppo"] == "follows reward"

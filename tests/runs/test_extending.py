@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.runs.small_run import do, files_of, settings, write_data
+from tests.runs.small_run import do, files_of, ppo_alone, write_data
 
 from triphase.cli.main import main
 from triphase.monitoring.sums import changes
@@ -19,20 +19,9 @@ OPTIMIZER = {"learning_rate": 3e-3, "schedule": "linear"}
 
 
 def chosen(folder: Path, **ppo: object) -> RunSettings:
-    """PPO alone, scored by a function."""
-    base = settings(folder).model_dump(mode="json")
-    scorer = {"function": "tests.rewards.functions:lengths"}
-    values = {
-        **base["ppo"],
-        "scorer": scorer,
-        "iterations": 2,
-        "optimizer": OPTIMIZER,
-        "max_approximate_kl": 0.002,
-        **ppo,
-    }
-    quick = {"gold": "grammar", "samples_per_prompt": 1, "max_prompts": 2}
-    fixed = {"sft": {"method": "none"}, "labeling": {"source": "none"}, "ppo": values, "evaluation": quick}
-    return settings(folder, arms={"other": {"kl_coefficient": 0.5}}, **fixed)
+    """PPO alone, with a variant."""
+    own = {"iterations": 2, "optimizer": OPTIMIZER, "max_approximate_kl": 0.002, **ppo}
+    return ppo_alone(folder, ppo=own, arms={"other": {"kl_coefficient": 0.5}})
 
 
 @pytest.fixture(scope="module")

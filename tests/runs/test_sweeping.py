@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.runs.small_run import do, files_of, settings, write_data
+from tests.runs.small_run import do, files_of, ppo_alone, settings, write_data
 
 from triphase.cli.main import main
 from triphase.errors import RunError
@@ -21,12 +21,8 @@ from triphase.settings.schema import RunSettings
 
 
 def chosen(folder: Path, **changes: object) -> RunSettings:
-    """PPO alone, scored by a function."""
-    base = settings(folder).model_dump(mode="json")
-    ppo = {**base["ppo"], "iterations": 1, "scorer": {"function": "tests.rewards.functions:lengths"}}
-    quick = {"gold": "grammar", "samples_per_prompt": 1, "max_prompts": 2}
-    fixed = {"sft": {"method": "none"}, "labeling": {"source": "none"}, "ppo": ppo, "evaluation": quick}
-    return settings(folder, **{**fixed, **changes})
+    """PPO alone, of one iteration."""
+    return ppo_alone(folder, ppo={"iterations": 1}, **changes)
 
 
 @pytest.fixture(scope="module")

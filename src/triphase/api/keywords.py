@@ -7,11 +7,12 @@ They become what a settings file with the same values becomes, with the same err
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from triphase.errors import SettingsError
+from triphase.runs.dependence import flat
 from triphase.settings.loading import load_settings, settings_from
 from triphase.settings.schema import RunSettings
 from triphase.settings.source import SettingsSource, parse_source
@@ -34,7 +35,7 @@ def changed_settings(caller: str, run: Path, keywords: Mapping[str, Any]) -> Run
     Raises:
         SettingsError: as in `settings_of`.
     """
-    overrides = {name: _as_json(caller, value) for name, value in _leaves(_nested(caller, keywords))}
+    overrides = {name: _as_json(caller, value) for name, value in flat(_nested(caller, keywords))}
     return load_settings(run, overrides)
 
 
@@ -58,14 +59,6 @@ def _lay(caller: str, values: dict[str, Any], key: str, value: Any, name: str) -
         raise SettingsError(f"{caller}: {name}: {key} is given twice; give it once")
     else:
         values[key] = value
-
-
-def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _as_json(caller: str, value: Any) -> str:

@@ -9,7 +9,7 @@ from triphase.models.roles import SharedModel
 from triphase.rewards.model import score_samples
 from triphase.runs.opening import open_run
 from triphase.settings.loading import RUN_CONFIG
-from triphase.tokens.encoding import Encoded, encode_prompt
+from triphase.tokens.encoding import encode_answer
 from triphase.training.artifacts import REWARD, is_whole
 from triphase.training.finals import load_reward_model as load_into
 
@@ -48,10 +48,10 @@ class RewardModel:
             )
         template, samples = self._shared.template, []
         for number, (prompt, response, end) in enumerate(zip(asked, responses, ends, strict=True), start=1):
-            ids = tuple(template.response_ids(response, finished=end))
-            if not ids:
+            sample = encode_answer(prompt, response, template, finished=end, max_length=self.max_length)
+            if sample is None:
                 raise DataError(f"score: response {number} has no tokens, so it has no score; leave it out")
-            samples.append(Encoded(encode_prompt(prompt, template, room=len(ids), max_length=self.max_length), ids))
+            samples.append(sample)
         found: list[float] = score_samples(self._shared, samples, max_tokens=self._max_tokens).tolist()
         return found
 

@@ -14,20 +14,9 @@ from rich.text import Text
 
 from triphase.cli.arguments import RunPath, require_run
 from triphase.errors import RunError
-from triphase.monitoring.wording import number, percent
 from triphase.records.visible import visible
 from triphase.reports.run_list import FIGURES, RunLine, line_of, runs_in, setting_differences
 
-_COLUMNS = {
-    "accuracy": "reward model right",
-    "gold": "gold",
-    "wins": "preferred to SFT",
-    "gain": "score gain",
-    "kl": "KL (nats)",
-    "tokens": "tokens",
-    "seconds": "seconds",
-}
-_SHARES, _WHOLE = ("accuracy", "wins"), ("tokens", "seconds")
 Json = Annotated[bool, Parameter(help="Print one JSON document instead of a table.")]
 
 
@@ -51,11 +40,11 @@ def runs(
     for title in ("run", "begun", "stands"):
         table.add_column(title, overflow="fold")
     for name in shown:
-        table.add_column(_COLUMNS[name], justify="right")
+        table.add_column(FIGURES[name].title, justify="right")
     for line in found:
         begun = datetime.fromtimestamp(line.begun).strftime("%Y-%m-%d %H:%M")
         cells = [visible(line.path.name), begun, visible(line.stands)]
-        table.add_row(*(Text(cell) for cell in [*cells, *(_figure(name, line.figures[name]) for name in shown)]))
+        table.add_row(*(Text(cell) for cell in [*cells, *(FIGURES[name].text(line.figures[name]) for name in shown)]))
     _console().print(table)
 
 
@@ -78,17 +67,11 @@ def diff(first: RunPath, second: RunPath, /, *, json: Json = False) -> None:
     table.add_section()
     for name in names:
         table.add_row(
-            *(Text(cell) for cell in (_COLUMNS[name], *(_figure(name, side.figures[name]) for side in sides)))
+            *(Text(cell) for cell in (FIGURES[name].title, *(FIGURES[name].text(side.figures[name]) for side in sides)))
         )
     if not names:
         table.add_row(Text("stands"), *(Text(visible(side.stands)) for side in sides))
     _console().print(table)
-
-
-def _figure(name: str, value: float | None) -> str:
-    if name in _SHARES:
-        return percent(value)
-    return number(value, 0 if name in _WHOLE else 2)
 
 
 def _plain(line: RunLine) -> Mapping[str, Any]:

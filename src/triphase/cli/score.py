@@ -41,7 +41,7 @@ def score(
     accuracy = found.accuracy
     if accuracy is not None:
         bounds = "" if accuracy.low is None else f" (95 % interval {accuracy.low:.0%} to {accuracy.high:.0%})"
-        print(f"{len(found.right)} comparisons; right on {accuracy.value:.1%}{bounds}", file=sys.stderr)
+        print(f"{found.comparisons} comparisons; right on {accuracy.value:.1%}{bounds}", file=sys.stderr)
     if found.scores:
         print(f"{len(found.scores)} responses; mean score {statistics.fmean(found.scores):.3f}", file=sys.stderr)
     if found.unscored:

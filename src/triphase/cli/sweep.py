@@ -1,13 +1,9 @@
 """Branches of a run over a grid of settings, one after the other or side by side, with one table and one page."""
 
-import os
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -16,15 +12,14 @@ from rich.markup import escape
 from triphase.cli import deferred
 from triphase.cli.arguments import Overrides, RunPath, parse_overrides, require_run
 from triphase.cli.runs import runs as print_runs
-from triphase.errors import SettingsError, TriphaseError
+from triphase.errors import SettingsError
 from triphase.records.visible import visible
 from triphase.reports.sweep_page import write_sweep_page
+from triphase.runs.carrying import one_after_another, side_by_side
 from triphase.runs.locking import locked
 from triphase.runs.sweeping import Point, note_points, plan_sweep, read_points
 from triphase.settings.loading import load_settings
 from triphase.training.stopping import Stopped
-
-_LOOK_SECONDS = 0.2
 
 
 def sweep(
@@ -55,76 +50,20 @@ def sweep(
 
 
 def _carry(points: Sequence[Point], parallel: int) -> dict[str, str]:
-    """Carry every run to its end; those that fail, with why."""
-    failures, total = dict[str, str](), len(points)
     if parallel > 1:
-        return _side_by_side(points, parallel)
-    for number, point in enumerate(points, start=1):
-        if point.is_finished:
-            continue
-        _say(f"{number} of {total}: {point.path.name}")
-        try:
-            point.make()
-            deferred.perform(load_settings(point.path), ("all",), lambda _: None)
-        except Stopped:
-            raise KeyboardInterrupt from None
-        except TriphaseError as error:
-            failures[point.path.name] = str(error)
-    return failures
-
-
-def _side_by_side(points: Sequence[Point], parallel: int) -> dict[str, str]:
-    threads = max(1, len(os.sched_getaffinity(0)) // parallel)
-    waiting, failures = [point for point in points if not point.is_finished], dict[str, str]()
-    working: dict[Path, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+        return side_by_side(points, parallel, _command, _say)
     try:
-        while waiting or working:
-            unfinished = {*working, *(point.path for point in waiting)}
-            ready = [point for point in waiting if point.source not in unfinished][: parallel - len(working)]
-            for point in ready:
-                waiting.remove(point)
-                try:
-                    point.make()
-                except TriphaseError as error:
-                    failures[point.path.name] = str(error)
-                    continue
-                _say(f"{point.path.name} begins")
-                working[point.path] = _begin(point.path, threads)
-            for path, (process, heard) in list(working.items()):
-                if process.poll() is not None:
-                    del working[path]
-                    if message := _ending(process, heard):
-                        failures[path.name] = message
-                    _say(f"{path.name} {'fails' if message else 'is finished'}")
-            time.sleep(_LOOK_SECONDS)
-    finally:  # after Ctrl-C they have been told too, and save
-        for process, heard in working.values():
-            if process.poll() is None and sys.exc_info()[0] is not KeyboardInterrupt:
-                process.terminate()
-            process.wait()
-            heard.close()
-    return failures
+        return one_after_another(points, _perform, _say)
+    except Stopped:
+        raise KeyboardInterrupt from None
 
 
-def _begin(run: Path, threads: int) -> tuple["subprocess.Popen[bytes]", IO[bytes]]:
-    heard = tempfile.TemporaryFile()
-    command = [sys.executable, "-m", "triphase.cli.attended", str(run), str(threads)]
-    process = subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=heard
-    )
-    return process, heard
+def _perform(run: Path) -> None:
+    deferred.perform(load_settings(run), ("all",), lambda _: None)
 
 
-def _ending(process: "subprocess.Popen[bytes]", heard: IO[bytes]) -> str | None:
-    """Why a process failed; None where it did not."""
-    if process.stdin is not None:
-        process.stdin.close()
-    heard.seek(0)
-    lines = heard.read().decode(errors="replace").strip().splitlines()
-    heard.close()
-    if process.returncode == 0:
-        return None
-    return lines[-1].removeprefix("error: ") if lines else f"ended with exit code {process.returncode}"
+def _command(run: Path, threads: int) -> list[str]:
+    return [sys.executable, "-m", "triphase.cli.attended", str(run), str(threads)]
 
 
 def _say(line: str) -> None:

@@ -1,27 +1,39 @@
 """Runs side by side: where each stands, the figures by which one picks among them, and in what two differ."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from triphase.monitoring.wording import number, percent
 from triphase.reports.contents import read_run
 from triphase.reports.tables import flattened
 from triphase.settings.loading import load_settings
 from triphase.training.artifacts import PPO, REWARD, SFT, has_left
 
 CONFIG, SUMMARY = "config.yaml", "summary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of a list: its title, the keys under which summary.json has it, and how it is written."""
+
+    title: str
+    keys: tuple[str, ...]
+    text: Callable[[float | None], str] = number
+
+
 FIGURES = {
-    "accuracy": ("reward_model", "accuracy"),
-    "gold": ("ppo", "gold_mean"),
-    "wins": ("ppo", "gold_win_rate"),
-    "gain": ("ppo", "proxy_gain"),
-    "kl": ("ppo", "reference_kl"),
-    "tokens": ("ppo", "mean_length"),
-    "seconds": ("seconds",),
+    "accuracy": Figure("reward model right", ("reward_model", "accuracy"), percent),
+    "gold": Figure("gold", ("ppo", "gold_mean")),
+    "wins": Figure("preferred to SFT", ("ppo", "gold_win_rate"), percent),
+    "gain": Figure("score gain", ("ppo", "proxy_gain")),
+    "kl": Figure("KL, nats", ("ppo", "reference_kl")),
+    "tokens": Figure("tokens", ("ppo", "mean_length"), partial(number, digits=0)),
+    "seconds": Figure("seconds", ("seconds",), partial(number, digits=0)),
 }
-"""Name of a figure → where it stands in summary.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,7 @@ def line_of(run: Path) -> RunLine:
     problem = None
     try:
         summary = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
-        figures = {name: _figure(summary, keys) for name, keys in FIGURES.items()}
+        figures = {name: _figure(summary, figure.keys) for name, figure in FIGURES.items()}
     except FileNotFoundError:
         pass
     except (OSError, ValueError, RecursionError):

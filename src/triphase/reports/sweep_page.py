@@ -9,23 +9,12 @@ from markupsafe import Markup
 
 from triphase.monitoring.metrics import FILE_NAME as METRICS
 from triphase.monitoring.metrics import read_metrics
-from triphase.monitoring.wording import number, percent
 from triphase.records.files import write_atomically
 from triphase.reports import figures
 from triphase.reports.page import PANELS, TEMPLATES, environment
 from triphase.reports.run_list import FIGURES, RunLine, line_of
 
 FILE_NAME = "sweep.html"
-TITLES = {
-    "accuracy": "reward model right",
-    "gold": "gold",
-    "wins": "preferred to SFT",
-    "gain": "score gain",
-    "kl": "KL, nats",
-    "tokens": "tokens",
-    "seconds": "seconds",
-}
-_SHARES, _WHOLE = ("accuracy", "wins"), ("tokens", "seconds")
 _SEEDS = ("seed", "ppo.seed")
 _MOST_CURVES = 6
 _DRAWN = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl", "ppo/mean_length")
@@ -61,7 +50,7 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
             [changes.get(key, "–") for key in keys],
             lines[name].stands if name in lines else "not begun",
             (directory / name / "report.html").is_file(),
-            [_figure(each, lines[name].figures[each]) if name in lines else "–" for each in shown],
+            [FIGURES[each].text(lines[name].figures[each]) if name in lines else "–" for each in shown],
         )
         for name, changes in points.items()
     ]
@@ -72,7 +61,7 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
             name=directory.resolve().name,
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
             keys=keys,
-            titles=[TITLES[name] for name in shown],
+            titles=[FIGURES[name].title for name in shown],
             rows=rows,
             means=_means(made, lines, shown),
             without_seeds=[key for key in keys if key not in _SEEDS],
@@ -102,7 +91,8 @@ def _spread(figure: str, names: Sequence[str], lines: Mapping[str, RunLine]) -> 
     if not values:
         return "–"
     deviation = statistics.stdev(values) if len(values) > 1 else None
-    return f"{_figure(figure, statistics.fmean(values))} ± {_figure(figure, deviation)}"
+    text = FIGURES[figure].text
+    return f"{text(statistics.fmean(values))} ± {text(deviation)}"
 
 
 def _panels(directory: Path, names: Sequence[str]) -> list[Markup]:
@@ -116,7 +106,3 @@ def _panels(directory: Path, names: Sequence[str]) -> list[Markup]:
         if metric in _DRAWN
     ]
     return [Markup(svg) for svg in drawn if svg]  # noqa: S704 - text in it is escaped
-
-
-def _figure(name: str, value: float | None) -> str:
-    return percent(value) if name in _SHARES else number(value, 0 if name in _WHOLE else 2)

@@ -10,13 +10,14 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from triphase.errors import SettingsError
+from triphase.errors import RunError, SettingsError
 from triphase.records.files import append_json_lines, make_directory, read_json_lines
 from triphase.rewards.options import options_of
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
@@ -60,8 +61,7 @@ class JudgeScorer(Scorer):
         self._context = context
         self._client = JsonClient(settings.address, settings, setting=f"{context.setting}.address", check=context.check)
         self._file = None if context.directory is None else context.directory / FILE
-        kept = [] if self._file is None else read_json_lines(self._file)
-        self._grades: dict[str, float] = {row["key"]: float(row["score"]) for row in kept}
+        self._grades = {} if self._file is None else _kept(self._file)
 
     def score(self, answers: Sequence[Answer]) -> Scores:
         """One grade for each answer; NaN where the judge gives none.
@@ -73,15 +73,20 @@ class JudgeScorer(Scorer):
         asked = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self._grades}
         if asked:
             with ThreadPoolExecutor(self._options.parallel) as pool:
-                grades = dict(zip(asked, pool.map(self._grade, asked, asked.values()), strict=True))
-            new = {key: grade for key, grade in grades.items() if not math.isnan(grade)}
-            if len(new) < len(grades):
-                _log.warning("%s gave no grade for %d of %d responses", self.name, len(grades) - len(new), len(grades))
-            if self._file is not None and new:
-                make_directory(self._file.parent)
-                append_json_lines(self._file, [{"key": key, "score": grade} for key, grade in new.items()])
-            self._grades |= new
+                under_way = {key: pool.submit(self._grade, key, answer) for key, answer in asked.items()}
+            done = {key: each.result() for key, each in under_way.items() if each.exception() is None}
+            self._keep({key: grade for key, grade in done.items() if not math.isnan(grade)})
+            for each in under_way.values():
+                each.result()  # what was paid for is kept; now the first failure ends the run
+            if missing := sum(map(math.isnan, done.values())):
+                _log.warning("%s gave no grade for %d of %d responses", self.name, missing, len(done))
         return Scores(tuple(self._grades.get(key, math.nan) for key in keys))
+
+    def _keep(self, grades: Mapping[str, float]) -> None:
+        self._grades |= grades
+        if self._file is not None and grades:
+            make_directory(self._file.parent)
+            append_json_lines(self._file, [{"key": key, "score": grade} for key, grade in grades.items()])
 
     def examine(self) -> None:
         """Have two answers graded.
@@ -156,6 +161,16 @@ class JudgeScorer(Scorer):
 def open_scorer(context: ScorerContext) -> JudgeScorer:
     """The judge that the settings name."""
     return JudgeScorer(context)
+
+
+def _kept(path: Path) -> dict[str, float]:
+    try:
+        return {str(row["key"]): float(row["score"]) for row in read_json_lines(path)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path}: the judge's grades cannot be read ({type(error).__name__}); restore it, or remove it to have "
+            "the responses graded again"
+        ) from None
 
 
 def _messages(answer: Answer) -> list[dict[str, str]]:

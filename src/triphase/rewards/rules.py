@@ -67,7 +67,7 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
     kind = schema.get("type")
     if kind is not None and not _is_of(value, kind):
         return False
-    if "enum" in schema and value not in schema["enum"]:
+    if "enum" in schema and not any(_is_same(value, allowed) for allowed in schema["enum"]):
         return False
     if isinstance(value, dict):
         inner = schema.get("properties", {})
@@ -80,4 +80,13 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
 def _is_of(value: Any, kind: str) -> bool:
     if isinstance(value, bool):
         return kind == "boolean"
-    return isinstance(value, _TYPES[kind])
+    return isinstance(value, _TYPES[kind]) or (kind == "integer" and isinstance(value, float) and value.is_integer())
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Whether two values are equal as JSON has it: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return value.keys() == other.keys() and all(_is_same(value[name], other[name]) for name in value)
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(map(_is_same, value, other))
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)

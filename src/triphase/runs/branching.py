@@ -14,6 +14,8 @@ from triphase.monitoring.sums import FILE_NAME as SUMS
 from triphase.monitoring.sums import is_changed, seal
 from triphase.records.files import atomic_directory, fingerprint, remove_directory, write_json_lines
 from triphase.records.files import read_json_lines as rows_of
+from triphase.rewards.judge import FILE as GRADES
+from triphase.rewards.weighted import FOLDER as UNITS
 from triphase.runs.data_files import changed_files, fingerprints_of
 from triphase.runs.dependence import EVALUATION, LABELING, REWARD, SAMPLING, SFT
 from triphase.runs.impact import followed, impact, phases_of, ranks_by_people
@@ -78,6 +80,7 @@ def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -
             for phase, place in shared.items():
                 share(folder, target, phase, run, place)
                 _copy_figures(run, folder, phase)
+            _copy_kept_scores(run, folder, is_scored=any(phase not in _TRAINED_BEFORE_PPO for phase in shared))
             copied = _copy_store(run, folder, stale, is_by_people=ranks_by_people(old, settings))
             kept = _keep_evaluation(run, folder, old, settings, stale, shared)
             text = _config(run, settings, fingerprints)
@@ -122,6 +125,14 @@ def _copy_figures(run: Path, folder: Path, phase: str) -> None:
         _require_unchanged(run, name)
         (folder / name).write_bytes((run / name).read_bytes())
     seal(folder, names)
+
+
+def _copy_kept_scores(run: Path, folder: Path, *, is_scored: bool) -> None:
+    """Copy the grades of a judge; with a PPO run that is shared, the units in which a sum of scorers scored it too."""
+    for name in (GRADES, *((f"{UNITS}/{path.name}" for path in (run / UNITS).glob("*.json")) if is_scored else ())):
+        if (run / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes((run / name).read_bytes())
 
 
 def _require_unchanged(run: Path, name: str) -> None:

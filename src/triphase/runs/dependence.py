@@ -91,10 +91,10 @@ def _is_tuned(settings: Mapping[str, Any]) -> bool:
 
 def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings by dotted name that a phase reads, as far as they decide what it leaves; an arm reads its own."""
-    flat = dict(_flat(settings))
+    values = dict(flat(settings))
     return {
         key: value
-        for key, value in flat.items()
+        for key, value in values.items()
         if key not in FREE
         and not is_bound(key)
         and not is_way_to_server(key)
@@ -118,10 +118,11 @@ def _is_option(key: str) -> bool:
     return ".scorer.options." in key
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted name, value)."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -1,30 +1,39 @@
 """What the reward of a run thinks of prompts and responses in a file."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from triphase.errors import DataError, RunError
-from triphase.records.columns import answered, compared
-from triphase.records.identity import prompt_id, split_of
-from triphase.records.lines import Row
+from triphase.records.lines import RecordError, Row
+from triphase.records.prompt_columns import with_columns
+from triphase.records.reading import Located, stream_demonstrations, stream_preferences
 from triphase.records.rows import read_rows
-from triphase.records.types import Message, Prompt
-from triphase.reports.intervals import Interval, mean_over_prompts
-from triphase.rewards.registry import kind_of
+from triphase.records.types import Comparison, Demonstration, Prompt
+from triphase.reports.intervals import Interval, ratio_over_prompts
+from triphase.rewards.registry import needs_reward_model
 from triphase.rewards.types import Answer, Scorer
 from triphase.runs.opening import open_run
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.settings.schema import SourceSettings
-from triphase.tokens.encoding import Encoded, encode_prompt
+from triphase.tokens.encoding import encode_answer
 from triphase.training.artifacts import REWARD, is_whole
 
 _ROWS = 256
-Answered = tuple[Row, tuple[Answer, ...], str | None]
-"""A row with its one response, or with the chosen and the rejected one; or with why there are none."""
+Encode = Callable[[Prompt, str, bool], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorable:
+    """A row with its one response, or with the chosen and the rejected one; or with why it cannot be scored."""
+
+    values: dict[str, Any]
+    answers: tuple[Answer, ...] = ()
+    problem: str | None = None
 
 
 @dataclass(slots=True)
@@ -34,17 +43,23 @@ class FileScores:
     Attributes:
         scores: of rows with one response.
         unscored: rows without a score: they cannot be read, or pass `model.max_length`.
-        right: of comparisons by prompt: 1 where the chosen response has the higher score, ½ where both have the same.
+        right: of the comparisons of each prompt: 1 where the chosen response has the higher score, ½ where both have
+            the same.
     """
 
     scores: list[float] = field(default_factory=list)
-    right: list[float] = field(default_factory=list)
     unscored: int = 0
+    right: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def comparisons(self) -> int:
+        """How many comparisons were scored."""
+        return sum(map(len, self.right.values()))
 
     @property
     def accuracy(self) -> Interval | None:
         """The share of comparisons that the scores order as the file does; None where there are none."""
-        return mean_over_prompts(self.right)
+        return ratio_over_prompts(list(map(sum, self.right.values())), list(map(len, self.right.values())))
 
 
 def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) -> Iterator[dict[str, Any]]:
@@ -54,67 +69,87 @@ def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) ->
 
     Raises:
         RunError: the run has no such variant, or no reward model yet.
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or none of its rows can.
     """
     run = open_run(run_path)
     if arm is not None and arm not in run.settings.arms:
         known = f"it has {', '.join(run.settings.arms)}" if run.settings.arms else "it has none"
         raise RunError(f"--arm {arm}: {run_path} has no such variant; {known}")
     settings = run.settings.ppo_of(arm)
-    by_model = kind_of(settings.scorer).needs_reward_model
+    by_model = needs_reward_model(settings.scorer)
     if by_model and not is_whole(run.artifact(REWARD)):
         raise RunError(f"{run_path}: has no reward model yet; run `triphase reward` with its configuration first")
     with scorer_of(run, settings) as scorer:
-        answers = _answers(file, run if by_model else None)
-        while rows := list(islice(answers, _ROWS)):
-            yield from _scored(scorer, rows, found)
+        rows = _rows(file, _encoded_by(run) if by_model else Answer)
+        while part := list(islice(rows, _ROWS)):
+            yield from _scored(scorer, part, found)
 
 
-def _scored(scorer: Scorer, rows: Sequence[Answered], found: FileScores) -> Iterator[dict[str, Any]]:
-    scores = scorer.score([answer for _, answers, _ in rows for answer in answers])
+def _scored(scorer: Scorer, rows: Sequence[Scorable], found: FileScores) -> Iterator[dict[str, Any]]:
+    scores = scorer.score([answer for row in rows for answer in row.answers])
     place = 0
-    for row, answers, problem in rows:
-        if problem is not None:
+    for row in rows:
+        if row.problem is not None:
             found.unscored += 1
-            yield {**row.values, "score": None, "problem": problem}
+            yield {**row.values, "score": None, "problem": row.problem}
             continue
-        total = scores.total[place : place + len(answers)]
-        if len(answers) == 2:
-            found.right.append(1.0 if total[0] > total[1] else 0.5 if total[0] == total[1] else 0.0)
+        total = scores.total[place : place + len(row.answers)]
+        if len(row.answers) == 2:
+            right = 1.0 if total[0] > total[1] else 0.5 if total[0] == total[1] else 0.0
+            found.right[row.answers[0].prompt.id].append(right)
             yield {**row.values, "score_chosen": total[0], "score_rejected": total[1]}
         else:
             found.scores.append(total[0])
             parts = scores.parts_of(place)
             yield {**row.values, "score": total[0], **({"score_parts": parts} if parts else {})}
-        place += len(answers)
+        place += len(row.answers)
 
 
-def _answers(file: str, run: Run | None) -> Iterator[Answered]:
-    """The rows with what is scored; encoded as the run's reward model reads it, where it is what scores."""
-    for row in read_rows(SourceSettings(path=file), Path()):
-        try:
-            yield from [(row, answers, None) for answers in _answers_of(row, run)]
-        except DataError as error:
-            yield row, (), str(error)
-
-
-def _answers_of(row: Row, run: Run | None) -> list[tuple[Answer, ...]]:
-    if "chosen" in row.values and "rejected" in row.values:
-        messages, chosen, rejected = compared(row)
-        return [tuple(_answer(row, messages, response, run) for response in (chosen, rejected))]
-    return [(_answer(row, messages, response, run),) for messages, response in answered(row)]
-
-
-def _answer(row: Row, messages: tuple[Message, ...], response: str, run: Run | None) -> Answer:
-    key = prompt_id(messages)
-    prompt = Prompt(key, messages, "", split_of(messages, 0.0))
-    if run is None:
-        return Answer(prompt, response, True)
-    template, limit = run.model().template, run.settings.model.max_length
-    ids = tuple(template.response_ids(response))
+def _rows(file: str, encode: Encode) -> Iterator[Scorable]:
+    """The rows in their order, those that are refused among them."""
+    source, refused = SourceSettings(path=file), list[DataError]()
+    compares = any("chosen" in row.values for row in islice(read_rows(source, Path(), refused.append), 1))
+    refused.clear()
+    records: Iterator[Located[Comparison] | Located[Demonstration]] = (
+        stream_preferences(source, Path(), 0.0, refused.append)
+        if compares
+        else stream_demonstrations(source, Path(), 0.0, refused.append)
+    )
     try:
-        return Answer(
-            prompt, response, True, Encoded(encode_prompt(prompt, template, room=len(ids), max_length=limit), ids)
-        )
+        for located in chain(records, (None,)):  # those that are refused behind the last record come too
+            yield from map(_unusable, refused)
+            refused.clear()
+            if located is not None and located.row is not None:
+                yield _scorable(located.row, located.record, encode)
     except DataError as error:
-        raise DataError(f"{row.where}: {error}") from None
+        raise DataError(f"{error}; the first: {refused[0]}" if refused else str(error)) from None
+
+
+def _scorable(row: Row, record: Comparison | Demonstration, encode: Encode) -> Scorable:
+    values = dict(row.values)
+    try:
+        prompt = with_columns(record.prompt, row)
+        if isinstance(record, Demonstration):
+            return Scorable(values, (encode(prompt, record.response, True),))
+        chosen = encode(prompt, record.chosen, record.chosen_finished is not False)
+        return Scorable(values, (chosen, encode(prompt, record.rejected, record.rejected_finished is not False)))
+    except DataError as error:
+        return Scorable(values, problem=f"{row.where}: {error}")
+
+
+def _unusable(error: DataError) -> Scorable:
+    text = error.text if isinstance(error, RecordError) else None
+    return Scorable({} if text is None else {"row": text}, problem=str(error))
+
+
+def _encoded_by(run: Run) -> Encode:
+    """Answers with the ids that the run's reward model reads."""
+    limit = run.settings.model.max_length
+
+    def encode(prompt: Prompt, response: str, finished: bool) -> Answer:
+        sample = encode_answer(prompt, response, run.model().template, finished=finished, max_length=limit)
+        if sample is None:
+            raise DataError("the response has no tokens, so it has no score")
+        return Answer(prompt, response, finished, sample)
+
+    return encode

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from triphase.datacheck.agenda import todo
-from triphase.rewards.registry import kind_of
+from triphase.rewards.registry import needs_reward_model
 from triphase.runs.dependence import EVALUATION, FREE, LABELING, PPO, REWARD, SAMPLING, SFT, dependent, is_bound
 from triphase.runs.differences import differences, is_of_a_server, shown
 from triphase.settings.ppo import PPOSettings
@@ -105,7 +105,7 @@ def _starts_from(phase: str, settings: RunSettings) -> tuple[str, ...]:
 
 def _uses_reward_model(ppo: PPOSettings) -> bool:
     starts = ppo.has_critic and ppo.critic == "adapter" and ppo.critic_start == REWARD
-    return kind_of(ppo.scorer).needs_reward_model or starts
+    return needs_reward_model(ppo.scorer) or starts
 
 
 def _changed(key: str, before: Any, now: Any) -> str:

@@ -7,7 +7,7 @@ from triphase.models.roles import SharedModel
 from triphase.phases.sampling import sample_responses
 from triphase.records.types import Prompt, Response
 from triphase.runs.session import Run
-from triphase.tokens.encoding import Encoded, encode_prompt
+from triphase.tokens.encoding import Encoded, encode_answer
 
 SFT_MODEL = "sft"
 """The name under which the SFT policy's responses stand in the store."""
@@ -41,11 +41,11 @@ def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
         )
         pairs = [(prompt, response) for prompt, response, _ in found]
     limit = settings.model.max_length
-    encoded = []
-    for prompt, response in pairs:
-        ids = tuple(shared.template.response_ids(response.text, finished=response.finished))
-        if ids:
-            encoded.append(Encoded(encode_prompt(prompt, shared.template, room=len(ids), max_length=limit), ids))
+    each = [
+        encode_answer(prompt, response.text, shared.template, finished=response.finished, max_length=limit)
+        for prompt, response in pairs
+    ]
+    encoded = [sample for sample in each if sample is not None]
     if not encoded:
         raise DataError(
             f"none of {len(pairs)} responses of the SFT policy has a token, so the score cannot be calibrated; allow "

@@ -6,7 +6,7 @@ from pathlib import Path
 from triphase.records.types import Prompt, Response
 from triphase.rewards.model import score_samples
 from triphase.runs.opening import open_run
-from triphase.tokens.encoding import Encoded, encode_prompt
+from triphase.tokens.encoding import Encoded, encode_answer
 from triphase.training.artifacts import REWARD
 from triphase.training.finals import load_reward_model
 
@@ -28,9 +28,9 @@ def scores_by(path: Path, given: Sequence[tuple[Prompt, Response]]) -> dict[str,
     ids: list[str] = []
     samples: list[Encoded] = []
     for prompt, response in given:
-        answer = tuple(template.response_ids(response.text, finished=response.finished))
-        if answer:
+        sample = encode_answer(prompt, response.text, template, finished=response.finished, max_length=limit)
+        if sample is not None:
             ids.append(response.id)
-            samples.append(Encoded(encode_prompt(prompt, template, room=len(answer), max_length=limit), answer))
+            samples.append(sample)
     found = score_samples(shared, samples, max_tokens=run.settings.reward.microbatch_tokens).tolist()
     return dict(zip(ids, found, strict=True))

@@ -46,6 +46,20 @@ def encode_prompt(prompt: Prompt, template: Template, *, room: int, max_length: 
     return ids
 
 
+def encode_answer(
+    prompt: Prompt, response: str, template: Template, *, finished: bool, max_length: int
+) -> Encoded | None:
+    """Ids of a prompt and of one response to it, as a reward model reads them; None where the response has no token.
+
+    Raises:
+        DataError: the prompt is empty, or is too long with the response.
+    """
+    ids = tuple(template.response_ids(response, finished=finished))
+    if not ids:
+        return None
+    return Encoded(encode_prompt(prompt, template, room=len(ids), max_length=max_length), ids)
+
+
 def encode_demonstrations(
     demonstrations: Iterable[Demonstration], template: Template, *, max_length: int
 ) -> list[Encoded]:
