@@ -248,3 +248,11 @@ def test_from_is_a_setting_like_others(tmp_path: Path) -> None:
     chosen = RunSettings.model_validate(values)
     assert chosen.sft.taken_from == "x" and chosen.model_dump()["sft"]["from"] == "x"
     assert chosen.sft_method == "taken" and chosen.reward.taken_from is None
+
+
+@pytest.mark.parametrize(("layers", "fits"), [("all", True), (10, True), (2, True), (1, False)])
+def test_more_layers_than_there_are_is_all_of_them_here_too(
+    layers: str | int, fits: bool, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(tmp_path, sft=source, reward=source, adapters={"layers": layers, "rank": 4})
+    assert (main(["check", str(config)]) == 0) == fits, capsys.readouterr().err

@@ -95,10 +95,9 @@ def _require_sizes(settings: RunSettings, phase: str, place: Path) -> None:
         ("rank", config.get("r"), ours.rank),
         ("alpha", config.get("lora_alpha"), ours.alpha),
     ]
-    if (ours.layers == "all") != every and len(layers) != ours.layers:
+    fits = every if ours.layers == "all" else len(layers) == ours.layers or (every and len(layers) < ours.layers)
+    if not fits:
         pairs.append(("layers", "all" if every else len(layers), ours.layers))
-    elif ours.layers != "all" and len(layers) != ours.layers:
-        pairs.append(("layers", len(layers), ours.layers))
     if ours.targets != "all-linear" and set(ours.targets) != set(config.get("target_modules") or []):
         pairs.append(("targets", sorted(config.get("target_modules") or []), list(ours.targets)))
     for name, theirs, here in pairs:

@@ -112,12 +112,17 @@ def own_adapter(named: str, model: str, place: str, place_of: PlaceOf) -> Path:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two names of models mean one: a copy on this machine has the last name of its hub id."""
+    """Whether two names of models mean one: a copy on this machine has the last name of its hub id.
+
+    Two hub ids of different owners are two models, whatever their last names.
+    """
     first, second = (Path(name).expanduser() for name in (one, other))
-    if one == other or not (first.is_dir() and second.is_dir()):
-        published = any(len(path.parts) <= 2 and not path.is_absolute() for path in (first, second))
-        return one == other or (published and first.name.lower() == second.name.lower())
-    return first.resolve() == second.resolve()
+    if one == other or (first.is_dir() and second.is_dir()):
+        return one == other or first.resolve() == second.resolve()
+    published = [len(path.parts) <= 2 and not path.is_absolute() and not path.is_dir() for path in (first, second)]
+    if all(published) and len(first.parts) == len(second.parts):
+        return one.lower() == other.lower()
+    return any(published) and first.name.lower() == second.name.lower()
 
 
 @contextmanager
