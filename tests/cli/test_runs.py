@@ -38,12 +38,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_runs_are_listed_with_what_is_known_of_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = folder / "runs" / "second" / "summary.json"
-    summary.write_text(json.dumps({"reward_model": {"accuracy": 0.71}, "ppo": {"gold_mean": None}, "seconds": 41}))
+    summary.write_text(
+        json.dumps({"reward_model": {"accuracy": 0.71}, "ppo": {"gold_mean": None, "proxy_gain": 0.25}, "seconds": 41})
+    )
     assert main(["runs", str(folder / "runs"), "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
     assert first["run"].endswith("first") and first["finished"] == ["sft", "reward"]
     assert first["stands"] == "reward finished" and first["gold"] is None
-    assert (second["stands"], second["accuracy"], second["gold"], second["seconds"]) == ("evaluated", 0.71, None, 41)
+    assert [second[name] for name in ("accuracy", "gold", "gain", "seconds")] == [0.71, None, 0.25, 41]
+    assert second["stands"] == "reward finished"  # a summary alone is no evaluation
     assert main(["runs", str(folder / "runs")]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown] == ["run", "first", "second"]
@@ -128,6 +131,17 @@ def test_the_interval_of_comparisons_is_over_prompts() -> None:
     assert found.accuracy is not None and found.comparisons == 100
     # Two prompts, each all right or all wrong: whole prompts are drawn, so nothing is known.
     assert (found.accuracy.value, found.accuracy.low, found.accuracy.high) == (0.5, 0.0, 1.0)
+
+
+def test_equal_scores_of_a_comparison_are_half_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path)
+    do(ppo_alone(tmp_path, ppo={}), lambda run: None)  # the score is the length
+    pairs = [
+        {"prompt": "oak", "chosen": "sun", "rejected": "elm"},
+        {"prompt": "fir", "chosen": "rain", "rejected": "sun"},
+    ]
+    _, said = score(tmp_path / "runs" / "small", lines(tmp_path / "pairs.jsonl", *pairs), capsys)
+    assert "2 comparisons; right on 75.0%" in said
 
 
 def test_what_a_scoring_function_is_given_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

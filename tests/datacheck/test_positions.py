@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 
 from triphase.cli.main import main
 from triphase.demo.tiny import tiny_directory
-from triphase.models.opening import positions_note
+from triphase.models.opening import notes_on, positions_note
 from triphase.runs import pipeline
 
 
@@ -57,3 +57,9 @@ def test_check_and_run_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert ("more than the 40 positions" in log) == said
         for line in (" ".join(log.split()), " ".join(shown.split())):
             assert ("adapters.layers = 3, and the model has 2 layers: all of them are adapted" in line) == said
+
+
+def test_the_last_layer_and_position_are_within() -> None:
+    config = LlamaConfig(num_hidden_layers=3, max_position_embeddings=32)
+    assert notes_on(config, layers=3, max_length=32) == notes_on(config, layers="all", max_length=32) == []
+    assert len(notes_on(config, layers=4, max_length=33)) == 2

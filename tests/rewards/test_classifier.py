@@ -1,5 +1,6 @@
 """Classifiers as scorers: one label or a named one, their own tokenizer, and a reward model of ours as in its run."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ def test_a_named_label_of_several(tmp_path: Path) -> None:
     wanted = [float(each[1]) for each in logits]
     assert opened(made, label="POSITIVE").score(answers()).total == pytest.approx(wanted, abs=1e-5)
     wanted = [float(each.log_softmax(0)[0]) for each in logits]
+    found = opened(made, label="NEGATIVE", of="log-probability").score(answers()).total
+    assert found == pytest.approx(wanted, abs=1e-5)
+    config = made / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "problem_type": "multi_label_classification"}))
+    wanted = [float(each.sigmoid().log()[0]) for each in logits]
     found = opened(made, label="NEGATIVE", of="log-probability").score(answers()).total
     assert found == pytest.approx(wanted, abs=1e-5)
 

@@ -48,7 +48,8 @@ def test_prose_is_asked_again_and_then_no_score(tmp_path: Path) -> None:
         found = score(server, tmp_path, "prose", "ab", tries=2)
         assert math.isnan(found[0]) and found[1] == 2.0
         assert sorted(asked.body["seed"] for asked in server.asked) == [0, 0, 1]
-        assert score(server, tmp_path, "a" * 30, highest=5.0)[0] != 10.0  # out of range: no score
+        assert math.isnan(score(server, tmp_path, "a" * 30, highest=9.0)[0])  # 10: out of range, no score
+        assert score(server, tmp_path, "a" * 30, "a") == (10.0, 1.0)  # both ends are in it
     with FakeServer(lambda asked: Reply(body={"choices": []})).running() as server:
         with pytest.raises(SettingsError, match="the judge m answers without a grade"):
             examine(settings(server.address))

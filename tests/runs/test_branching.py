@@ -216,3 +216,45 @@ def test_ppo_follows_a_reward_model_that_is_a_part_of_its_score(tmp_path: Path) 
     old = settings(tmp_path, method="lora", ppo={**settings(tmp_path).model_dump()["ppo"], "scorer": {"of": parts}})
     new = old.model_copy(update={"reward": old.reward.model_copy(update={"epochs": 5})})
     assert impact(old, new, {})["ppo"] == "follows reward"
+
+
+def test_nothing_is_to_do_where_nothing_has_changed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = branch(run, "--checkpoints.keep", "7", capsys=capsys)
+    assert "evaluation" not in said and said["report"] == "to-do nothing else: no phase reads what has changed"
+
+
+def test_what_is_shared_and_has_changed_is_not_opened(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    branch(run, "--ppo.kl-coefficient", "0.2", capsys=capsys)
+    following = run.parent / "next"
+    manifest = run / "reward" / "final" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("{", "{ ", 1))
+    to = str(run.parent / "exported")
+    for words in (["check"], ["chat"], ["export", "--to", to], ["run"], ["branch", "another"]):
+        assert main([words[0], str(following), *words[1:]]) == 2
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1 and "is not what it was (it was made again, or extended)" in said[0], words
+
+
+def test_a_run_whose_settings_leave_ppo_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path)
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"oak {n}", "chosen": "sun sun", "rejected": "rain", "split": "train"} for n in range(8)]
+    rows += [{**rows[0], "prompt": f"elm {n}", "split": "heldout"} for n in range(4)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"preferences": [{"path": str(pairs)}]}
+    alone = settings(tmp_path, method="lora", data=data, labeling={"source": "auto"}, evaluation={})
+    run = tmp_path / "runs" / "small"
+    do(alone, pipeline.run_all)
+    assert main(["ppo", str(run), "--ppo.iterations", "1", "--ppo.batch-size", "8"]) == 0
+    capsys.readouterr()
+    before = files_of(run)
+    for words in (["branch", str(run), "next"], ["extend", str(run)], ["sweep", str(run)]):
+        more = {"branch": "0.5", "extend": "3", "sweep": "0.1,0.5"}[words[0]]
+        name = "--ppo.iterations" if words[0] == "extend" else "--ppo.kl-coefficient"
+        assert main([*words, name, more]) == 2
+        said = capsys.readouterr().err
+        assert f"PPO is no step of {run}: " in said and f"triphase branch {run} NAME --sft.method none" in said
+    assert files_of(run) == before
+    assert main(["branch", str(run), "next", "--sft.method", "none"]) == 0
+    assert main(["extend", str(run.parent / "next"), "--ppo.iterations", "3"]) == 2  # its PPO is shared
+    assert f"its checkpoints are not here; extend {run}" in capsys.readouterr().err

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.runs.small_run import do, files_of, ppo_alone, write_data
+from tests.runs.small_run import do, files_of, ppo_alone, settings, write_data
 
+import triphase
 from triphase.cli.main import main
 from triphase.monitoring.sums import changes
 from triphase.runs import pipeline
@@ -109,3 +110,32 @@ def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_spans() -> None:
     twice = (ExtensionSettings(at=2, schedule="restart"), ExtensionSettings(at=4, schedule="stretch"))
     assert [schedule_span(twice, 6, each) for each in range(6)] == [(0, 2), (0, 2), (2, 4), (2, 4), (2, 6), (2, 6)]
+    again = (*twice[:1], ExtensionSettings(at=4, schedule="restart"))
+    assert [schedule_span(again, 6, each) for each in range(6)] == [(0, 2), (0, 2), (2, 4), (2, 4), (4, 6), (4, 6)]
+
+
+def test_nothing_is_set_aside_where_nobody_could_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path)
+    made = settings(tmp_path).model_dump(mode="json")
+    run = triphase.train_ppo(
+        "embedded:tiny",
+        str(tmp_path / "prompts.jsonl"),
+        reward=lambda prompts, responses: [float(len(text)) for text in responses],
+        name="lent",
+        output=str(tmp_path / "runs"),
+        progress=False,
+        ppo={name: made["ppo"][name] for name in ("batch_size", "minibatch_size", "max_response_tokens")},
+        **{"ppo.iterations": 1, "model.max_length": 64, "adapters.rank": 4},
+    ).path
+    kept = files_of(run)
+    assert main(["extend", str(run), "--ppo.iterations", "3"]) == 2
+    assert "the reward of this run is a Python object" in capsys.readouterr().err
+    assert files_of(run) == kept != {}
+
+
+def test_a_run_without_ppo_is_not_extended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path)
+    do(chosen(tmp_path), lambda run: None)
+    run = tmp_path / "runs" / "small"
+    assert main(["extend", str(run), "--ppo.iterations", "9"]) == 2
+    assert f"{run} has not finished ppo; give `triphase run {run}` first" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from tests.runs.small_run import do, files_of, ppo_alone, settings, write_data
 
 from triphase.cli.main import main
 from triphase.errors import RunError
+from triphase.reports.run_list import line_of
 from triphase.reports.sweep_page import sweep_page
 from triphase.runs import pipeline
 from triphase.runs.sweeping import plan_sweep
@@ -65,17 +66,15 @@ def test_a_grid(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert files_of(directory, "*/**/*") == before
 
 
-def test_a_run_that_fails_does_not_stop_the_others(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    taken = run.parent / "other" / "epochs-1"
-    assert main(["sweep", str(run), "--name", "other", "--ppo.epochs", "2"]) == 0
-    shutil.copytree(run, taken)  # of another configuration
-    config = taken / "config.yaml"
-    config.write_text(config.read_text().replace("clip_range: 0.2", "clip_range: 0.3"))
-    (taken / "report.html").unlink()
-    capsys.readouterr()
-    assert main(["sweep", str(run), "--name", "other", "--ppo.epochs", "1,2"]) == 1
+@pytest.mark.parametrize("parallel", ["1", "2"])
+def test_a_run_that_fails_does_not_stop_the_others(
+    parallel: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--ppo.scorer.options.factor", "x,2", "--parallel", parallel]
+    assert main(["sweep", str(run), *words]) == 1
     out = capsys.readouterr().out
-    assert "epochs-1: " in out and "is of another sweep" in out
+    assert "failed  factor-x: ppo.scorer.function: tests.rewards.functions:lengths gives" in out
+    assert line_of(run.parent / "small-sweep" / "factor-2").stands == "evaluated"
 
 
 def test_points_with_the_same_start_share_it(tmp_path: Path) -> None:
@@ -161,3 +160,24 @@ def workers(run: Path) -> list[int]:
             if str(run.parent) in words and "attended" in words:
                 found.append(int(name))
     return found
+
+
+def test_a_report_alone_does_not_finish_a_run(run: Path) -> None:
+    directory = run.parent / "small-sweep"
+    assert main(["sweep", str(run), *GRID]) == 0
+    first = directory / NAMES[0]
+    shutil.rmtree(first / "ppo" / "final")
+    shutil.rmtree(first / "evaluation")
+    assert main(["report", str(first)]) == 0 and (first / "report.html").is_file()
+    assert line_of(first).stands != "evaluated"
+    assert main(["sweep", str(run), *GRID]) == 0
+    assert line_of(first).stands == "evaluated" and (first / "ppo" / "final").is_dir()
+
+
+def test_a_sweep_of_another_start_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(run), *GRID]) == 0
+    assert main(["branch", str(run), "other", "--ppo.kl-coefficient", "0.5"]) == 0
+    assert main(["run", str(run.parent / "other")]) == 0
+    capsys.readouterr()
+    assert main(["sweep", str(run.parent / "other"), *GRID, "--name", "small-sweep"]) == 2
+    assert "is of another sweep: ppo.kl_coefficient is" in capsys.readouterr().err

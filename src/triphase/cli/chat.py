@@ -1,6 +1,7 @@
 """Talking to a run's policy, or to any model, on the terminal; two of them answer side by side."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from triphase.cli.arguments import Checkpoint
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
 from triphase.settings.loading import RUN_CONFIG, load_settings
-from triphase.training.artifacts import PPO, SFT
+from triphase.training.artifacts import PPO, SFT, has_left
 
 if TYPE_CHECKING:
     from triphase.runs.conversation import Conversation
@@ -51,6 +52,9 @@ def chat(
         )
         for place, name, step in sides
     ]
+    run = Path(model)
+    if policy is None and checkpoint is None and os.path.isfile(run / RUN_CONFIG) and not has_left(run, PPO):
+        print(f"note: PPO of {model} is not finished; the policy that it starts from answers", file=sys.stderr)
     talk(opened, [_title(*side) for side in sides])
 
 

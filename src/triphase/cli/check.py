@@ -23,6 +23,7 @@ from triphase.datacheck.tokenizer_checks import token_count, tokenizer_notes
 from triphase.errors import DataError
 from triphase.records.files import atomic_file
 from triphase.records.lines import unread_columns
+from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 
 
@@ -36,6 +37,8 @@ def check(
 ) -> None:
     """Read the configuration and every record of its data, before any model is loaded."""
     settings = settings_of(config, overrides)
+    if (run := expanded(settings.output) / settings.name).is_dir():
+        deferred.require_taken(run, settings)
     count, judge = token_count(settings), Judge(settings, deferred.check_model)
     names = judge.control_names
     if quarantine is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import response_limits
+from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData, first_prompts
 from triphase.demo.registry import gold_of
 from triphase.errors import DataError, SettingsError
@@ -160,6 +161,6 @@ def _examine_services(settings: RunSettings, lent: Callable[..., Any] | None) ->
     scorers = [settings.ppo_of(arm).scorer for arm in (None, *settings.arms)]
     for number, scorer in enumerate(scorers):
         if scorer not in scorers[:number]:
-            examine(scorer, first_prompts(settings) if scorer.takes_columns else (), lent)
+            examine(scorer, first_prompts(settings) if scorer.takes_columns else (), lent, place_of)
     for address in settings.rollouts.addresses:
         JsonClient(address, settings.rollouts, setting="rollouts.addresses").close()

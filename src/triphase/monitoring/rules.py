@@ -142,7 +142,7 @@ RULES = (
         True,
         lambda limits, start: limits.length_factor * start,
         "responses grew to {value:.1f} tokens, from {start:.1f} at the start.",
-        "check the reward model for a preference for length; raise ppo.kl_coefficient.",
+        "check the reward for a preference for length; raise ppo.kl_coefficient.",
         relative=True,
     ),
     Rule(
@@ -151,7 +151,7 @@ RULES = (
         False,
         lambda limits, start: start / limits.length_factor,
         "responses shrank to {value:.1f} tokens, from {start:.1f} at the start.",
-        "check the reward model for a preference for short answers; lower ppo.missing_eos_penalty.",
+        "check the reward for a preference for short answers; lower ppo.missing_eos_penalty.",
         relative=True,
         unless_gold_rose=True,
     ),

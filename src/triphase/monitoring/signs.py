@@ -94,7 +94,7 @@ def _liking(judge: bool) -> tuple[str, str]:
     compared = ", against {judge:.2f} of length and gold" if judge else ", and the responses follow"
     return (
         f"length and score go together (correlation {{value:.2f}}{compared}; limit {{limit:.2f}}).",
-        "collect comparisons of equal length, or train the reward model on more of them.",
+        "look for what rewards length; of a reward model: collect comparisons of equal length, or more of all.",
     )
 
 

@@ -108,4 +108,4 @@ def shown(text: str) -> str:
 def _absent(path: Path) -> str:
     if path.is_symlink():
         return "is a symbolic link to a file that is not there"
-    return "there is no such file; paths are relative to the settings file"
+    return "there is no such file"

@@ -67,6 +67,11 @@ def training_curve(
     return canvas.svg
 
 
+def run_colors(count: int) -> list[str]:
+    """The colors of so many runs in the panels, in order."""
+    return [color for color, _ in _styles(count)]
+
+
 def iteration_panel(name: str, runs: Runs, metric: str, title: str, *, share: bool = False) -> str | None:
     """One metric of PPO over iterations, for all runs."""
     if not any(curve(rows, metric)[0] for rows in runs.values()):

@@ -59,7 +59,7 @@ class RunLine:
         """Where the run stands, in words."""
         if self.problem is not None:
             return self.problem
-        if any(value is not None for value in self.figures.values()):
+        if (self.path / "evaluation" / "samples.jsonl").is_file() and (self.path / SUMMARY).is_file():
             return "evaluated"
         return f"{self.finished[-1]} finished" if self.finished else "begun"
 
@@ -99,7 +99,7 @@ def setting_differences(first: Path, second: Path) -> list[tuple[str, str, str]]
     sides = [_settings(run) for run in (first, second)]
     keys = [*sides[0], *(key for key in sides[1] if key not in sides[0])]
     rows = [(key, sides[0].get(key, "–"), sides[1].get(key, "–")) for key in keys if key not in ("name", "output")]
-    return [row for row in rows if row[1] != row[2]]
+    return [row for row in rows if row[1] != row[2] and {row[1], row[2]} != {"–", "none"}]
 
 
 def _settings(run: Path) -> dict[str, str]:

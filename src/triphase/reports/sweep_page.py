@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from triphase.monitoring.metrics import FILE_NAME as METRICS
 from triphase.monitoring.metrics import read_metrics
+from triphase.monitoring.wording import number, percent
 from triphase.records.files import write_atomically
 from triphase.reports import figures
 from triphase.reports.page import PANELS, TEMPLATES, environment
@@ -66,7 +67,7 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
             means=_means(made, lines, shown),
             without_seeds=[key for key in keys if key not in _SEEDS],
             panels=_panels(directory, list(made)),
-            curves=list(made),
+            curves=list(zip(made, figures.run_colors(len(made)), strict=True)) if len(made) <= _MOST_CURVES else [],
         )
     )
     return found
@@ -91,7 +92,7 @@ def _spread(figure: str, names: Sequence[str], lines: Mapping[str, RunLine]) -> 
     if not values:
         return "–"
     deviation = statistics.stdev(values) if len(values) > 1 else None
-    text = FIGURES[figure].text
+    text = FIGURES[figure].text if FIGURES[figure].text is percent else number  # whole tokens hide a deviation
     return f"{text(statistics.fmean(values))} ± {text(deviation)}"
 
 

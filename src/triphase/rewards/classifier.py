@@ -162,8 +162,9 @@ class ClassifierScorer(Scorer):
                     f"{self._setting}.model: {self.name} is an adapter for {adapter.get('task_type')}, no classifier; "
                     f"of a run name {name_of(REWARD)}"
                 )
+            base = self._context.place_of(adapter["base_model_name_or_path"], directory)
             found = AutoModelForSequenceClassification.from_pretrained(
-                adapter["base_model_name_or_path"], num_labels=1, pad_token_id=tokenizer.pad_token_id, **options
+                base, num_labels=1, pad_token_id=tokenizer.pad_token_id, **options
             )
             model = PeftModel.from_pretrained(found[0], self.options.model)
         if model.config.pad_token_id is None and tokenizer.pad_token_id is not None:

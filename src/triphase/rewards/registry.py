@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from triphase.errors import SettingsError
@@ -74,9 +75,14 @@ def opened(context: ScorerContext) -> Iterator[Scorer]:
         yield scorer
 
 
-def examine(settings: ScorerSettings, prompts: Sequence[Prompt] = (), lent: Callable[..., Any] | None = None) -> None:
+def examine(
+    settings: ScorerSettings,
+    prompts: Sequence[Prompt] = (),
+    lent: Callable[..., Any] | None = None,
+    place_of: Callable[[str, Path | None], str] = lambda name, adapter: name,
+) -> None:
     """Look at a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's,
-    ``lent`` is its Python object.
+    ``lent`` is its Python object, ``place_of`` as in `ScorerContext`.
 
     Raises:
         TriphaseError: it cannot score.
@@ -87,5 +93,8 @@ def examine(settings: ScorerSettings, prompts: Sequence[Prompt] = (), lent: Call
         looked_at = [(part.settings, f"ppo.scorer.of.{part.name}", True) for part in settings.parts]
     for each, setting, is_part in looked_at:
         if not needs_reward_model(each):
-            with opened(ScorerContext(each, prompts=prompts, setting=setting, is_part=is_part, lent=lent)) as scorer:
+            context = ScorerContext(
+                each, prompts=prompts, setting=setting, is_part=is_part, lent=lent, place_of=place_of
+            )
+            with opened(context) as scorer:
                 scorer.examine()

@@ -129,6 +129,7 @@ class ScorerContext:
         is_part: whether it scores a part of a sum.
         begins: whether what it scores first is the first rollout, unless the run has more.
         lent: a Python object that scores, where the program that began the run has one.
+        place_of: where a model is that an adapter names as its base (an embedded name is no place).
     """
 
     settings: ScorerSettings
@@ -141,6 +142,7 @@ class ScorerContext:
     is_part: bool = False
     begins: bool = False
     lent: Callable[..., Any] | None = None
+    place_of: Callable[[str, Path | None], str] = lambda name, adapter: name
 
 
 _PROBE = Prompt("probe", (Message("user", "What is the capital of France?"),))

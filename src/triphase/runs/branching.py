@@ -18,10 +18,10 @@ from triphase.rewards.judge import FILE as GRADES
 from triphase.rewards.weighted import FOLDER as UNITS
 from triphase.runs.data_files import changed_files, fingerprints_of
 from triphase.runs.dependence import EVALUATION, LABELING, REWARD, SAMPLING, SFT
-from triphase.runs.impact import followed, impact, phases_of, ranks_by_people
+from triphase.runs.impact import followed, impact, phases_of, ranks_by_people, require_ppo
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
-from triphase.runs.shared import share
+from triphase.runs.shared import require_shared, share
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
@@ -64,8 +64,11 @@ def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -
     with locked(run, "a branch is made of a run that nobody works on: wait for it, or stop it"):
         if target.exists():
             raise RunError(f"{target} is there already; choose another name for the branch")
+        require_shared(run)
         config, old = read_config(run / RUN_CONFIG), load_settings(run)
         _require_phases(again, settings)
+        if has_left(run, PPO):
+            require_ppo(run, settings)
         stale = impact(old, settings, changed_files(config, settings))
         stale = followed(settings, {**dict.fromkeys(again, "is asked for (--again)"), **stale})
         shared = {phase: _whole(run, phase) for phase in _sharable(run, settings) if phase not in stale}
@@ -83,6 +86,8 @@ def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -
             _copy_kept_scores(run, folder, is_scored=any(phase not in _TRAINED_BEFORE_PPO for phase in shared))
             copied = _copy_store(run, folder, stale, is_by_people=ranks_by_people(old, settings))
             kept = _keep_evaluation(run, folder, old, settings, stale, shared)
+            if kept and EVALUATION not in stale:
+                remaining.pop(EVALUATION, None)
             text = _config(run, settings, fingerprints)
             (folder / RUN_CONFIG).write_text(text, encoding="utf-8")
             seal(folder, [RUN_CONFIG, *_NOTES.values(), *kept])
@@ -175,6 +180,8 @@ def _keep_evaluation(
     follows = stale.get(EVALUATION, "follows").startswith("follows")
     if not follows or REWARD in stale or old.ppo.scorer != new.ppo.scorer:
         return []
+    if new.ppo.scorer.parts and not (folder / UNITS).is_dir():
+        return []  # the first rollout of the branch will give the sum other units
     policies = {"sft"} if SFT in shared else set()
     policies |= {"ppo" if phase == PPO else phase.replace("arms/", "arm:", 1) for phase in shared if phase != SFT}
     kept = []

@@ -8,12 +8,13 @@ from typing import Any, Literal
 from triphase.errors import RunError, SettingsError
 from triphase.monitoring.sums import seal
 from triphase.records.files import write_atomically
+from triphase.runs.impact import require_ppo
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, read_config
 from triphase.runs.stale import set_evaluation_aside
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import ppo_phase, set_aside, taken_of
+from triphase.training.artifacts import has_left, ppo_phase, set_aside, taken_of
 from triphase.training.sealed import find_damage
 
 Schedule = Literal["restart", "stretch"]
@@ -29,6 +30,8 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
     """
     with locked(run, "a run is extended that nobody works on: wait for it, or stop it"):
         settings, phase = load_settings(run), ppo_phase(arm)
+        require_ppo(run, settings)
+        _require_scorer(settings, arm)
         ppo, newest = settings.ppo_of(arm), _newest(run, phase)
         if ppo.extensions and ppo.iterations == iterations and newest is not None and newest < iterations:
             return f"{phase} goes on from iteration {newest} to {iterations}"
@@ -48,6 +51,15 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
     return f"{phase} goes on from iteration {ppo.iterations} to {iterations}; {rates[schedule]} (--schedule {schedule})"
 
 
+def _require_scorer(settings: RunSettings, arm: str | None) -> None:
+    """Nothing is set aside for a run that only the program can go on with that lent it its reward."""
+    if settings.ppo_of(arm).scorer.chosen == "object":
+        raise RunError(
+            "ppo.scorer.kind: the reward of this run is a Python object, and only the program that has it can go on; "
+            "call triphase.train_ppo there under another name with as many iterations as wanted"
+        )
+
+
 def _newest(run: Path, phase: str) -> int | None:
     """The newest whole checkpoint."""
     return max(_kept(run, phase), default=None)
@@ -62,6 +74,8 @@ def _kept(run: Path, phase: str) -> list[int]:
 def _require_end(run: Path, phase: str, iterations: int) -> None:
     """The checkpoint after the last iteration must be there, of a PPO run that came to it."""
     taken = taken_of(run, phase)
+    if not has_left(run, phase) and not _kept(run, phase):
+        raise RunError(f"{run} has not finished {phase}; give `triphase run {run}` first")
     if taken is not None:
         raise RunError(f"{phase} of {run} is shared, and its checkpoints are not here; extend {taken.origin}")
     kept = _kept(run, phase)

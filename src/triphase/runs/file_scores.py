@@ -7,6 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from triphase.datacheck.agenda import left_out
 from triphase.errors import DataError, RunError
 from triphase.records.lines import RecordError, Row
 from triphase.records.prompt_columns import with_columns
@@ -78,7 +79,9 @@ def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) ->
     settings = run.settings.ppo_of(arm)
     by_model = needs_reward_model(settings.scorer)
     if by_model and not is_whole(run.artifact(REWARD)):
-        raise RunError(f"{run_path}: has no reward model yet; run `triphase reward` with its configuration first")
+        why = left_out(run.settings).get("reward")
+        remedy = "run `triphase reward` with its configuration first" if why is None else f"it trains none: {why}"
+        raise RunError(f"{run_path}: has no reward model, by which it scores; {remedy}")
     with scorer_of(run, settings) as scorer:
         rows = _rows(file, _encoded_by(run) if by_model else Answer)
         while part := list(islice(rows, _ROWS)):

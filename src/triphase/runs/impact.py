@@ -1,9 +1,11 @@
 """What a change of settings makes stale: the phases that read them, and those that start from what these leave."""
 
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from triphase.datacheck.agenda import todo
+from triphase.datacheck.agenda import left_out, todo
+from triphase.errors import RunError
 from triphase.rewards.registry import needs_reward_model
 from triphase.runs.dependence import EVALUATION, FREE, LABELING, PPO, REWARD, SAMPLING, SFT, dependent, is_bound
 from triphase.runs.differences import differences, is_of_a_server, shown
@@ -63,6 +65,19 @@ def phases_of(settings: RunSettings) -> list[str]:
     return found
 
 
+def require_ppo(run: Path, settings: RunSettings) -> None:
+    """PPO must be a step of the run: branches, extensions and sweeps do what its settings say.
+
+    Raises:
+        RunError: they leave it out; `triphase ppo` alone does it.
+    """
+    if PPO in phases_of(settings):
+        return
+    why = left_out(settings)[PPO]
+    remedy = f"make a run of which it is a part: triphase branch {run} NAME --sft.method none"
+    raise RunError(f"PPO is no step of {run}: {why}; {remedy if settings.data.preferences else 'name prompts'}")
+
+
 def ranks_by_people(*settings: RunSettings) -> bool:
     """Whether people rank in all of these settings: what they have ranked is data, however they were asked."""
     return all(each.labeling.source == "people" for each in settings)
@@ -84,6 +99,8 @@ def _reads(
 ) -> bool:
     if phase == LABELING and key.startswith("labeling.") and ranks_by_people(old, new):
         return False
+    if key == "sft.method" and old.sft_method == new.sft_method:
+        return False  # said in other words: nothing is fine-tuned either way
     return any(dependent(key, (phase,), settings) is not None for settings in (kept, wanted))
 
 

@@ -11,6 +11,7 @@ from triphase.monitoring.progress import SilentProgress
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
 from triphase.runs.directory import RunDirectory
 from triphase.runs.session import Run
+from triphase.runs.shared import require_shared
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
 from triphase.training.artifacts import PPO, SFT, is_whole, ppo_phase
@@ -21,6 +22,7 @@ from triphase.training.stopping import StopRequest
 def open_run(path: Path) -> Run:
     """A run as it stands now, which need not be where it was made."""
     here = path.resolve()
+    require_shared(here)
     settings = load_settings(path).model_copy(update={"output": str(here.parent), "name": here.name})
     return Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
 

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 
+from triphase.datacheck.opening import place_of
 from triphase.models.roles import SharedModel
 from triphase.rewards.registry import opened
 from triphase.rewards.types import Scorer, ScorerContext
@@ -26,6 +27,7 @@ def scorer_of(run: Run, settings: PPOSettings, *, begins: bool = False) -> Abstr
     return opened(
         ScorerContext(
             settings.scorer,
+            place_of=place_of,
             check=run.raise_if_stop_requested,
             reward_model=reward_model,
             directory=run.path,

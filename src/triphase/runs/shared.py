@@ -5,7 +5,7 @@ from pathlib import Path
 
 from triphase.errors import RunError
 from triphase.records.files import fingerprint
-from triphase.training.artifacts import Taken, note_taken, taken_of
+from triphase.training.artifacts import ARMS, TAKEN, Taken, note_taken, taken_of
 from triphase.training.sealed import MANIFEST, find_damage
 
 
@@ -18,20 +18,21 @@ def share(folder: Path, target: Path, phase: str, run: Path, place: Path) -> Non
     note_taken(folder, phase, Taken(str(run), relative, fingerprint(place / MANIFEST), shared=True))
 
 
-def require_shared(run: Path, phases: list[str]) -> None:
-    """What is shared must be there, undamaged, and what it was.
+def require_shared(run: Path) -> None:
+    """What a run shares with another must be there, undamaged, and what it was.
 
     Raises:
         RunError: it is not.
     """
-    for phase in phases:
+    for note in sorted((*run.glob(f"*/{TAKEN}"), *run.glob(f"{ARMS}/*/{TAKEN}"))):
+        phase = str(note.parent.relative_to(run))
         taken = taken_of(run, phase)
         if taken is None or not taken.shared:
             continue
         place = taken.directory(run / phase)
         problem = "is gone" if not place.is_dir() else None
         if problem is None and fingerprint(place / MANIFEST) != taken.manifest:
-            problem = "is not what it was (it was made again)"
+            problem = "is not what it was (it was made again, or extended)"
         if problem is None and (damage := find_damage(place)) is not None:
             problem = f"is damaged ({damage})"
         if problem is not None:

@@ -11,9 +11,9 @@ from typing import Any
 from triphase.errors import RunError, SettingsError
 from triphase.records.files import make_directory, write_json
 from triphase.runs.branching import make_branch
-from triphase.runs.dependence import FREE, LABELING, REWARD, SAMPLING, SFT, settings_of
+from triphase.runs.dependence import EVALUATION, FREE, LABELING, REWARD, SAMPLING, SFT, settings_of
 from triphase.runs.differences import differences
-from triphase.runs.impact import phases_of, ranks_by_people
+from triphase.runs.impact import phases_of, ranks_by_people, require_ppo
 from triphase.settings.loading import RUN_CONFIG, as_scalar, load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import fingerprint_of, has_left
@@ -42,17 +42,24 @@ class Point:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has been carried to its report."""
-        return all((self.path / name).is_file() for name in ("summary.json", "report.html"))
+        """Whether every step of it is done, and reported."""
+        phases = phases_of(self.settings)
+        trained = all(has_left(self.path, each) for each in phases if each not in (SAMPLING, LABELING, EVALUATION))
+        files = ["summary.json", "report.html", *(["evaluation/samples.jsonl"] if EVALUATION in phases else [])]
+        return trained and all((self.path / name).is_file() for name in files)
 
     def make(self) -> None:
-        """Make the branch where it is not there yet.
-
-        Raises:
-            RunError: another run is in its place.
-        """
+        """Make the branch where it is not there yet."""
         if not (self.path / RUN_CONFIG).is_file():
             make_branch(self.source, self.settings)
+
+    def require_own(self) -> None:
+        """What is in its place must be of this sweep.
+
+        Raises:
+            RunError: another run is there.
+        """
+        if not (self.path / RUN_CONFIG).is_file():
             return
         kept, wanted = (each.model_dump(mode="json") for each in (load_settings(self.path), self.settings))
         for key, old, new in differences(kept, wanted):
@@ -73,6 +80,7 @@ def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[Po
     if directory.exists() and not (directory / FILE_NAME).is_file():
         raise RunError(f"{directory} is there already, and is no sweep; choose another name (--name)")
     base = load_settings(run)
+    require_ppo(run, base)
     missing = [phase for phase in (SFT, REWARD) if phase in phases_of(base) and not has_left(run, phase)]
     if missing:
         raise RunError(
@@ -89,6 +97,8 @@ def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[Po
                 "them (ppo.seed in the place of seed)"
             )
         points.append(Point(directory / name, changes, settings, starts.setdefault(start, directory / name)))
+    for point in points:
+        point.require_own()
     return [_begun(point, run) for point in points]
 
 
@@ -102,21 +112,24 @@ def _begun(point: Point, run: Path) -> Point:
 def note_points(directory: Path, run: Path, points: Sequence[Point]) -> list[Point]:
     """Keep the list of the points with those of earlier calls; returns the points of this call."""
     make_directory(directory)
-    known = read_points(directory) if (directory / FILE_NAME).is_file() else {}
+    known = read_points(directory, run) if (directory / FILE_NAME).is_file() else {}
     known |= {point.path.name: dict(point.changes) for point in points}
     write_json(directory / FILE_NAME, {"run": str(run.absolute()), "points": known})
     return list(points)
 
 
-def read_points(directory: Path) -> dict[str, dict[str, str]]:
-    """The points of a sweep: name → the settings in which it differs.
+def read_points(directory: Path, run: Path | None = None) -> dict[str, dict[str, str]]:
+    """The points of a sweep: name → the settings in which it differs; of ``run``, where one is given.
 
     Raises:
-        RunError: the list is damaged.
+        RunError: the list is damaged, or the sweep is of another run.
     """
     path = directory / FILE_NAME
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))["points"]
+        kept: Any = json.loads(path.read_text(encoding="utf-8"))
+        if run is not None and Path(kept["run"]).name != run.name:
+            raise RunError(f"{directory} is a sweep of {kept['run']}, and not of {run}; choose another name (--name)")
+        found = kept["points"]
         return {str(name): {str(key): str(text) for key, text in changes.items()} for name, changes in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); remove it, and give the same command again") from None

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from triphase.datacheck.taken import taken_artifacts
 from triphase.errors import RunError
-from triphase.runs.impact import phases_of
 from triphase.runs.session import Run
 from triphase.runs.shared import require_shared
+from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import REWARD, Taken, has_trained, note_taken, taken_of
 
 _VERDICT = "verdict.json"
@@ -15,27 +15,40 @@ _log = logging.getLogger(__name__)
 
 
 def take_artifacts(run: Run) -> None:
-    """Note what `sft.from` and `reward.from` name, and that it is as it was when it was noted first.
+    """Note what `sft.from` and `reward.from` name.
 
     Raises:
-        TriphaseError: it cannot be taken, has changed, or the run has its own.
+        TriphaseError: as in `require_taken`.
     """
-    require_shared(run.path, phases_of(run.settings))
-    for phase, taken in taken_artifacts(run.settings).items():
+    for phase, taken in require_taken(run.path, run.settings).items():
         before = taken_of(run.path, phase)
         if taken is None and before is not None and before.shared:
             continue
-        if taken is not None:
-            if before is not None and before.origin == taken.origin and before.manifest != taken.manifest:
-                raise RunError(
-                    f"{phase}.from: {taken.place} is not what this run began with (it was made again); restore it, or "
-                    "begin under another name (--name)"
-                )
-            if has_trained(run.path, phase):
-                raise RunError(f"{phase}.from: {run.path} has trained {phase} itself; leave {phase}.from out")
-            if phase == REWARD:
-                _note_doubt(taken)
+        if taken is not None and phase == REWARD:
+            _note_doubt(taken)
         note_taken(run.path, phase, taken)
+
+
+def require_taken(run: Path, settings: RunSettings) -> dict[str, Taken | None]:
+    """What a run, which need not have begun, takes from elsewhere; all of it as it was when the run began.
+
+    Raises:
+        TriphaseError: it cannot be taken, is gone, has changed, or the run has its own.
+    """
+    require_shared(run)
+    found = taken_artifacts(settings)
+    for phase, taken in found.items():
+        before = taken_of(run, phase)
+        if taken is None:
+            continue
+        if before is not None and before.origin == taken.origin and before.manifest != taken.manifest:
+            raise RunError(
+                f"{phase}.from: {taken.place} is not what this run began with (it was made again); restore it, or "
+                "begin under another name (--name)"
+            )
+        if has_trained(run, phase):
+            raise RunError(f"{phase}.from: {run} has trained {phase} itself; leave {phase}.from out")
+    return found
 
 
 def _note_doubt(taken: Taken) -> None:
