@@ -110,10 +110,29 @@ def test_a_policy_and_a_reward_model_refuse_what_they_cannot_take(here: Path) ->
         (lambda: policy.generate("sun"), "prompts: is one text; give a list"),
         (lambda: policy.generate([3]), "prompts: row 1: is int"),
         (lambda: policy.generate([{"role": "user", "content": "sun"}]), "prompts: row 1: missing column: prompt"),
-        (lambda: policy.generate(["sun"], temperature=0), "generate: temperature is 0; it must be above 0"),
+        (lambda: policy.generate(["sun"], temperature=0), "generate: temperature is 0; it must be a number above 0"),
         (lambda: policy.generate(["sun"], n=0), "generate: n is 0"),
         (lambda: policy.generate(["sun"], max_tokens=5000), "passes model.max_length"),
     ):
         with pytest.raises(TriphaseError, match=line):
             call()
     assert policy.generate([]) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda: triphase.Run(3), r"Run: is 3 \(int\), where a path or a name is expected"),
+        (lambda: triphase.train_sft(None, [], name="n"), r"train_sft: model: is None \(NoneType\), where a path"),
+        (lambda: triphase.train_sft("embedded:tiny", None, name="n"), "demonstrations: is NoneType; give a file"),
+        (lambda: triphase.train_sft("embedded:tiny", [], name=None), "train_sft: name: is NoneType; give the name"),
+        (lambda: triphase.train_ppo("embedded:tiny", ["a"], reward=5, name="n"), r"train_ppo: reward: is 5 \(int\)"),
+    ],
+)
+def test_what_is_of_another_type_is_one_line(
+    call: Callable[[], object], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TriphaseError, match=problem):
+        call()
+    assert not list(tmp_path.iterdir())

@@ -162,3 +162,7 @@ def some(prompts: Any, completions: list[str]) -> list[Any]:
 
 
 number = 3
+
+
+def huge(prompts: Prompts, responses: list[str]) -> list[float]:
+    return [1e300 for _ in responses]

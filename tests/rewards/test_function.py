@@ -173,3 +173,8 @@ def test_after_one_that_hung_the_next_call_is_answered() -> None:
     with pytest.raises(TrainingError, match="did not return within"):
         scorer.score(answers())
     assert score("lengths").total == (3.0, 3.0, 5.0, 1.0)
+
+
+def test_a_score_beyond_what_ppo_can_count_with_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"gives 1e\+300 as a score, which PPO cannot count with"):
+        examine(ScorerSettings(function="tests.rewards.functions:huge"))

@@ -70,3 +70,9 @@ def test_options_that_cannot_be_are_told_before_the_first_step(kind: str, option
     with pytest.raises(SettingsError) as told:
         examine(ScorerSettings(kind=kind, options=options))
     assert problem in str(told.value)
+
+
+def test_the_remedy_for_a_rule_is_its_options() -> None:
+    for kind, options in (("length", {"least": 5, "most": 4}), ("pattern", {"pattern": "("}), ("repetition", {"n": 0})):
+        with pytest.raises(SettingsError, match=rf"{kind} raised .*; correct ppo.scorer.options \("):
+            examine(ScorerSettings(kind=kind, options=options))

@@ -181,3 +181,8 @@ def test_a_sweep_of_another_start_is_refused(run: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert main(["sweep", str(run.parent / "other"), *GRID, "--name", "small-sweep"]) == 2
     assert "is of another sweep: ppo.kl_coefficient is" in capsys.readouterr().err
+
+
+def test_one_value_written_twice_is_one_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(run), "--ppo.kl-coefficient", "0.1,0.10"]) == 2
+    assert "kl-coefficient-0.1 and kl-coefficient-0.10 are the same run" in capsys.readouterr().err

@@ -56,9 +56,11 @@ class Policy:
             "temperature": self.temperature if temperature is None else temperature,
             "max_tokens": self.max_tokens if max_tokens is None else max_tokens,
         }
+        kinds = {"n": "a whole number", "temperature": "a number", "max_tokens": "a whole number"}
         for name, value in chosen.items():
-            if not value > 0:
-                raise SettingsError(f"generate: {name} is {value}; it must be above 0")
+            whole = isinstance(value, int) or (name == "temperature" and isinstance(value, float))
+            if isinstance(value, bool) or not whole or not value > 0:
+                raise SettingsError(f"generate: {name} is {value!r:.40}; it must be {kinds[name]} above 0")
         found = sample_responses(
             self._shared,
             _told_apart(prompts_of(prompts)),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from triphase.errors import DataError
+from triphase.errors import DataError, SettingsError
 from triphase.records.columns import asked
 from triphase.records.files import make_directory, write_atomically
 from triphase.records.identity import prompt_id
@@ -52,6 +52,8 @@ def source_of(role: str, records: Records | Prompts, folder: Path) -> Source:
     """
     if isinstance(records, str | os.PathLike):
         return Source(os.fspath(records))
+    if not isinstance(records, Iterable):
+        raise DataError(f"{role}: is {type(records).__name__}; give a file, a hub id, or rows")
     rows = enumerate(records, start=1)
     content = b"".join(_line(role, number, _row(record) if role == "prompts" else record) for number, record in rows)
     digest = hashlib.sha256(content).hexdigest()[:12]
@@ -74,6 +76,17 @@ def prompts_of(given: Prompts) -> list[Prompt]:
         messages = asked(Row(row, "prompts", number, unit="row"))
         found.append(Prompt(prompt_id(messages), messages))
     return found
+
+
+def place_text(what: str, value: Any) -> str:
+    """A path or name as text; ``what`` is the parameter, for messages.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise SettingsError(f"{what}: is {value!r:.40} ({type(value).__name__}), where a path or a name is expected")
+    return os.fspath(value)
 
 
 def _row(item: Any) -> Any:

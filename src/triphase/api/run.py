@@ -6,7 +6,7 @@ from typing import Any
 
 from triphase.api.policy import Policy, load_policy
 from triphase.api.reward_model import RewardModel, load_reward_model
-from triphase.api.rows import Place
+from triphase.api.rows import Place, place_text
 from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME as METRICS
 from triphase.monitoring.metrics import read_metrics
@@ -30,7 +30,7 @@ class Run:
 
     def __init__(self, path: Place) -> None:
         """Raises RunError where there is no run."""
-        self.path = Path(path)
+        self.path = Path(place_text("Run", path))
         if not (self.path / RUN_CONFIG).is_file():
             raise RunError(f"{self.path}: is no run: there is no {RUN_CONFIG} in it; name the directory of one")
 

@@ -3,7 +3,6 @@
 The same call again goes on with what is not finished, as the same command does.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 
 from triphase.api.keywords import changed_settings, settings_of
-from triphase.api.rows import Place, Prompts, Records, source_of
+from triphase.api.rows import Place, Prompts, Records, place_text, source_of
 from triphase.api.run import Run
 from triphase.datacheck.agenda import require_step
 from triphase.errors import SettingsError
@@ -124,8 +123,11 @@ def _begun(
     settings: Mapping[str, Any],
 ) -> RunSettings:
     """The settings of the run, whose records stand in files from now on."""
-    source = source_of(role, records, Path(settings.get("output", "runs")).expanduser() / name)
-    base = model if isinstance(model, Mapping) else {"name": os.fspath(model)}
+    if not isinstance(name, str):
+        raise SettingsError(f"{caller}: name: is {type(name).__name__}; give the name of the run as text")
+    base = model if isinstance(model, Mapping) else {"name": place_text(f"{caller}: model", model)}
+    parent = Path(place_text(f"{caller}: output", settings.get("output", "runs"))).expanduser()
+    source = source_of(role, records, parent / name)
     own = {"name": name, "model": base, f"data.{role}": [{"path": source.path}]}
     chosen = settings_of(caller, {**own, **settings})
     source.write()
@@ -141,7 +143,7 @@ def _reward_keywords(reward: Reward) -> dict[str, Any]:
         return {"ppo.scorer.kind": "object"}
     if isinstance(reward, Mapping):
         return {"ppo.scorer": reward}
-    text = os.fspath(reward)
+    text = place_text("train_ppo: reward", reward)
     if (Path(text) / RUN_CONFIG).is_file():
         return {"reward.from": text}
     if ":" in text:

@@ -2,8 +2,8 @@
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number with ``digits`` after the point and a true minus sign; an en dash where it is unknown."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+    """A number with ``digits`` after the point and a true minus sign, which 0 never has; an en dash for an unknown."""
+    return "–" if value is None else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def percent(value: float | None, digits: int = 0) -> str:

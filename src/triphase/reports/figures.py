@@ -67,6 +67,9 @@ def training_curve(
     return canvas.svg
 
 
+_WHOLE_PERCENTS = 0.05
+
+
 def run_colors(count: int) -> list[str]:
     """The colors of so many runs in the panels, in order."""
     return [color for color, _ in _styles(count)]
@@ -83,9 +86,10 @@ def iteration_panel(name: str, runs: Runs, metric: str, title: str, *, share: bo
             axes.plot(steps, values, color=color, marker=marker, markersize=marker_size(steps) * 0.7, linewidth=1.5)
         axes.set_title(title)
         if share:
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
             axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
             axes.set_ylim(bottom=0)
+            decimals = 0 if axes.get_ylim()[1] >= _WHOLE_PERCENTS else None  # few percents need a point
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=decimals, symbol=" %"))
         whole_steps(axes, "iteration")
     return canvas.svg
 

@@ -28,6 +28,7 @@ class CalledScorer(Scorer):
         self._context = context
         self._setting = setting
         self._size = context.settings.batch_size
+        self.remedy = _REMEDY
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """What `answering` says to a question. Raises TrainingError where there is no answer."""
@@ -100,7 +101,7 @@ class CalledScorer(Scorer):
 
     def _error(self, problem: str, row: int | None = None, answer: Answer | None = None) -> TrainingError:
         about = "" if answer is None else f" (answer {row}: {answer.response[:_SHOWN]!r})"
-        return TrainingError(f"{self._setting}: {self.name} {problem}{about}; {_REMEDY}")
+        return TrainingError(f"{self._setting}: {self.name} {problem}{about}; {self.remedy}")
 
 
 class FunctionScorer(CalledScorer):

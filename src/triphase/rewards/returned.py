@@ -6,6 +6,8 @@ from numbers import Real
 from typing import Any
 
 TOTAL = "total"
+LARGEST = 1e15
+"""Squares of larger scores would leave what 32 bits hold."""
 _SHOWN = 60
 
 
@@ -62,4 +64,6 @@ def _number(value: Any, noun: str, row: int, as_trl: bool) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise Unusable(f"gives {number} as {noun}; a score is a finite number", row)
+    if abs(number) > LARGEST:
+        raise Unusable(f"gives {number:g} as {noun}, which PPO cannot count with; scores lie within ±{LARGEST:g}", row)
     return number

@@ -9,4 +9,6 @@ _FUNCTIONS = {"json": "valid_json"}
 def open_scorer(context: ScorerContext) -> FunctionScorer:
     """The rule that the settings choose."""
     kind = context.settings.chosen
-    return FunctionScorer(context, f"triphase.rewards.rules:{_FUNCTIONS.get(kind, kind)}", kind)
+    scorer = FunctionScorer(context, f"triphase.rewards.rules:{_FUNCTIONS.get(kind, kind)}", kind)
+    scorer.remedy = f"correct {context.setting}.options (docs/rewards.md has those of a rule)"
+    return scorer

@@ -40,6 +40,9 @@ TIMINGS = "timings.json"
 _log = logging.getLogger(__name__)
 
 
+_FROM = ("sft.from", "reward.from")
+
+
 class RunDirectory:
     """A run directory that this process holds.
 
@@ -106,8 +109,8 @@ class RunDirectory:
         """
         changed, stale = False, list[str]()
         for key, old, new in differences(kept, wanted):
-            if key in FREE:
-                continue
+            if key in FREE or (key in _FROM and str(old).endswith(f"/{new}")):
+                continue  # a directory that is gone cannot be made absolute, and is told of by name
             if key == "sampling.batch_size" or is_bound(key):
                 self.notes.append(f"{key} was {old!r} when this run was begun and is {new!r} now: rounding may differ")
                 continue

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from triphase.errors import RunError, SettingsError
 from triphase.monitoring.sums import seal
 from triphase.records.files import write_atomically
-from triphase.runs.impact import require_ppo
+from triphase.runs.impact import require_ppo, require_program
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, read_config
+from triphase.runs.shared import require_shared
 from triphase.runs.stale import set_evaluation_aside
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
@@ -30,8 +31,9 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
     """
     with locked(run, "a run is extended that nobody works on: wait for it, or stop it"):
         settings, phase = load_settings(run), ppo_phase(arm)
+        require_shared(run)
         require_ppo(run, settings)
-        _require_scorer(settings, arm)
+        require_program(settings, arm)
         ppo, newest = settings.ppo_of(arm), _newest(run, phase)
         if ppo.extensions and ppo.iterations == iterations and newest is not None and newest < iterations:
             return f"{phase} goes on from iteration {newest} to {iterations}"
@@ -49,15 +51,6 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
         "stretch": f"the schedule of the learning rates goes on as one over {iterations} iterations",
     }
     return f"{phase} goes on from iteration {ppo.iterations} to {iterations}; {rates[schedule]} (--schedule {schedule})"
-
-
-def _require_scorer(settings: RunSettings, arm: str | None) -> None:
-    """Nothing is set aside for a run that only the program can go on with that lent it its reward."""
-    if settings.ppo_of(arm).scorer.chosen == "object":
-        raise RunError(
-            "ppo.scorer.kind: the reward of this run is a Python object, and only the program that has it can go on; "
-            "call triphase.train_ppo there under another name with as many iterations as wanted"
-        )
 
 
 def _newest(run: Path, phase: str) -> int | None:

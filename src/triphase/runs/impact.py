@@ -78,6 +78,20 @@ def require_ppo(run: Path, settings: RunSettings) -> None:
     raise RunError(f"PPO is no step of {run}: {why}; {remedy if settings.data.preferences else 'name prompts'}")
 
 
+def require_program(settings: RunSettings, *arms: str | None) -> None:
+    """PPO (of these arms; of all by default) must not need a reward that only a program has.
+
+    Raises:
+        RunError: it does.
+    """
+    for arm in arms or (None, *settings.arms):
+        if settings.ppo_of(arm).scorer.chosen == "object":
+            raise RunError(
+                "ppo.scorer.kind: the reward of this run is a Python object, and only the program that has it can go "
+                "on: call triphase.train_ppo there, under another name, with the settings that are wanted"
+            )
+
+
 def ranks_by_people(*settings: RunSettings) -> bool:
     """Whether people rank in all of these settings: what they have ranked is data, however they were asked."""
     return all(each.labeling.source == "people" for each in settings)

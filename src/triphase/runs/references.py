@@ -1,5 +1,6 @@
 """The reference samples on which the reward model's score is calibrated."""
 
+import logging
 from collections.abc import Sequence
 
 from triphase.errors import DataError
@@ -7,8 +8,9 @@ from triphase.models.roles import SharedModel
 from triphase.phases.sampling import sample_responses
 from triphase.records.types import Prompt, Response
 from triphase.runs.session import Run
-from triphase.tokens.encoding import Encoded, encode_answer
+from triphase.tokens.encoding import Encoded, encode_answer, encode_prompt
 
+_log = logging.getLogger(__name__)
 SFT_MODEL = "sft"
 """The name under which the SFT policy's responses stand in the store."""
 
@@ -24,8 +26,11 @@ def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
     wanted = settings.reward.calibration_samples
     with run.store() as store:
         stored = [item for item in store.responses() if item.model == SFT_MODEL and item.prompt_id in prompts]
-    pairs: list[tuple[Prompt, Response]] = [(prompts[item.prompt_id], item) for item in _spread(stored, wanted)]
-    if not pairs:
+    limit, template = settings.model.max_length, shared.template
+    each: list[Encoded | None] = [
+        _encoded(prompts[item.prompt_id], item, run, shared) for item in _spread(stored, wanted)
+    ]
+    if not each:
         chosen = list(prompts.values())[:wanted]
         found = sample_responses(
             shared,
@@ -39,19 +44,30 @@ def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
             batch_size=settings.sampling.batch_size,
             seed=settings.seed,
         )
-        pairs = [(prompt, response) for prompt, response, _ in found]
-    limit = settings.model.max_length
-    each = [
-        encode_answer(prompt, response.text, shared.template, finished=response.finished, max_length=limit)
-        for prompt, response in pairs
-    ]
+        # As they were sampled: the ids of a text that is read again may be others, and more.
+        each = [
+            Encoded(encode_prompt(prompt, template, room=len(written.ids), max_length=limit), written.ids)
+            if written.ids
+            else None
+            for prompt, _, written in found
+        ]
     encoded = [sample for sample in each if sample is not None]
     if not encoded:
         raise DataError(
-            f"none of {len(pairs)} responses of the SFT policy has a token, so the score cannot be calibrated; allow "
+            f"none of {len(each)} responses of the SFT policy has a token, so the score cannot be calibrated; allow "
             "longer responses (max_response_tokens), or train the SFT policy longer"
         )
     return encoded
+
+
+def _encoded(prompt: Prompt, response: Response, run: Run, shared: SharedModel) -> Encoded | None:
+    """Ids of a response of the store; None where they are none, or pass the length: read again they may be more."""
+    limit = run.settings.model.max_length
+    try:
+        return encode_answer(prompt, response.text, shared.template, finished=response.finished, max_length=limit)
+    except DataError as error:
+        _log.warning("left out of the calibration: %s", error)
+        return None
 
 
 def _spread(items: Sequence[Response], count: int) -> list[Response]:

@@ -13,7 +13,8 @@ from triphase.records.files import make_directory, write_json
 from triphase.runs.branching import make_branch
 from triphase.runs.dependence import EVALUATION, FREE, LABELING, REWARD, SAMPLING, SFT, settings_of
 from triphase.runs.differences import differences
-from triphase.runs.impact import phases_of, ranks_by_people, require_ppo
+from triphase.runs.impact import phases_of, ranks_by_people, require_ppo, require_program
+from triphase.runs.shared import require_shared
 from triphase.settings.loading import RUN_CONFIG, as_scalar, load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import fingerprint_of, has_left
@@ -79,8 +80,10 @@ def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[Po
     """
     if directory.exists() and not (directory / FILE_NAME).is_file():
         raise RunError(f"{directory} is there already, and is no sweep; choose another name (--name)")
+    require_shared(run)
     base = load_settings(run)
     require_ppo(run, base)
+    require_program(base)
     missing = [phase for phase in (SFT, REWARD) if phase in phases_of(base) and not has_left(run, phase)]
     if missing:
         raise RunError(
@@ -97,9 +100,19 @@ def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[Po
                 "them (ppo.seed in the place of seed)"
             )
         points.append(Point(directory / name, changes, settings, starts.setdefault(start, directory / name)))
+    _require_different(points)
     for point in points:
         point.require_own()
     return [_begun(point, run) for point in points]
+
+
+def _require_different(points: Sequence[Point]) -> None:
+    found: dict[str, str] = {}
+    for point in points:
+        plain = point.settings.model_dump(mode="json", exclude={"name", "output"})
+        same = found.setdefault(json.dumps(plain, sort_keys=True), point.path.name)
+        if same != point.path.name:
+            raise SettingsError(f"{same} and {point.path.name} are the same run; give each value once")
 
 
 def _begun(point: Point, run: Path) -> Point:

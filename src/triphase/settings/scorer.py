@@ -138,6 +138,8 @@ class ScorerSettings(ServiceSettings):
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
             raise ValueError(f"two parts of the sum have one name ({', '.join(names)}); rename one")
+        if self.of and not any(part.weight for part in self.parts):
+            raise ValueError("the weights of the sum are all 0, so that every score is 0; give one another weight")
         if self.options and self.chosen in ("model", "remote", "sum"):
             raise ValueError(f"options are given, and a scorer of kind {self.chosen} has none; remove them")
         return self

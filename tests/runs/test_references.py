@@ -1,0 +1,41 @@
+"""Reference samples: as they were sampled, and one that reads longer than it was written ends no run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runs.small_run import do, settings, write_data
+
+from triphase.runs import pipeline
+from triphase.runs.references import reference_samples
+from triphase.runs.session import Run
+from triphase.tokens.encoding import Encoded
+from triphase.tokens.template import Template
+
+
+def test_samples_that_read_longer_than_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a tokenizer whose pieces join otherwise when a text is read again."""
+    write_data(tmp_path)
+    written, read = list[Encoded](), list[Encoded]()
+    whole = Template.response_ids
+
+    def longer(self: Template, text: str, **options: Any) -> list[int]:
+        ids = whole(self, text, **options)
+        return ids * 40 if len(ids) > 3 else ids
+
+    def sample(run: Run) -> None:
+        shared = run.model()
+        with monkeypatch.context() as patch:
+            patch.setattr(Template, "response_ids", longer)
+            written.extend(reference_samples(run, shared))  # nothing is in the store: sampled now, as it is
+        pipeline.run_sampling(run)
+        with monkeypatch.context() as patch:
+            patch.setattr(Template, "response_ids", longer)
+            read.extend(reference_samples(run, shared))
+
+    run = do(settings(tmp_path, method="lora"), pipeline.run_sft, sample)
+    limit = run.settings.model.max_length
+    assert written and max(sample.length for sample in written) <= limit
+    assert any(len(sample.response) > 3 for sample in written)
+    assert all(len(sample.response) <= 3 for sample in read) and read
+    assert "left out of the calibration: prompt" in (run.path / "log.jsonl").read_text()
