@@ -64,7 +64,7 @@ class HeldOut:
         return {
             "gold": fmean(self.run.gold(prompt.text, said.text, said.finished) for prompt, said, _ in found),
             "proxy": fmean(self.scores(encoded)),
-            "kl": fmean(sequence_kl(self.run, shared, (shared, POLICY), encoded)),
+            "kl": fmean(sequence_kl(self.run, shared, (shared, POLICY), encoded, temperature=settings.ppo.temperature)),
             "finished": fmean(float(said.finished) for _, said, _ in found),
             "tokens": fmean(float(len(each.ids)) for _, _, each in found),
         }

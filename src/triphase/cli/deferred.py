@@ -17,6 +17,7 @@ from triphase.store import Store
 if TYPE_CHECKING:
     from triphase.objectives.worked_step import WorkedStep
     from triphase.planning.plan import Plan
+    from triphase.reports.comparison import ComparisonFindings
     from triphase.runs.conversation import Conversation
     from triphase.runs.file_scores import FileScores
     from triphase.runs.verification import Verdict
@@ -163,3 +164,31 @@ def score_file(path: Path, file: str, arm: str | None) -> "tuple[FileScores, Ite
 
     found = FileScores()
     return found, score_rows(path, file, arm, found)
+
+
+def compare(
+    sides: Sequence[str],
+    *,
+    prompts: str | None,
+    by: Sequence[str] | None,
+    to: Path | None,
+    samples: int | None,
+    max_prompts: int | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int,
+) -> "tuple[Path, ComparisonFindings]":
+    """See `runs.comparing`; returns the directory too."""
+    from triphase.runs.comparing import compare_named as defined
+
+    return defined(
+        sides,
+        prompts=prompts,
+        by=by,
+        to=to,
+        samples=samples,
+        max_prompts=max_prompts,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+    )

@@ -43,6 +43,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("report", "report:report", "Write report.html and summary.json of a run again."),
     ("runs", "runs:runs", "List the runs of a directory with their main figures."),
     ("diff", "runs:diff", "Show in what two runs differ: settings and figures."),
+    ("compare", "compare:compare", "Compare policies on held-out prompts: win rates, ratings, lengths, samples."),
     ("score", "score:score", "Score a file of prompts and responses by a run's reward."),
     ("chat", "chat:chat", "Talk to a run's policy, or to any model."),
     ("export", "export:export", "Merge a run's policy into an ordinary checkpoint."),

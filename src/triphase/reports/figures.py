@@ -140,11 +140,7 @@ def _path(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> No
 
 def win_rates(rates: Mapping[str, Interval], start: str = "the SFT policy") -> str | None:
     """Win rate of each policy against ``start``, with its interval, about the line of no difference."""
-    return (
-        _intervals("win-rates", f"Win rate against {start}", rates, even="even, 50 %", label="win rate")
-        if rates
-        else None
-    )
+    return interval_chart("win-rates", f"Win rate against {start}", rates) if rates else None
 
 
 def reward_accuracy(reward: RewardFindings) -> str | None:
@@ -154,7 +150,7 @@ def reward_accuracy(reward: RewardFindings) -> str | None:
     shown = {"reward model": reward.accuracy}
     if reward.longer_wins:
         shown["“longer wins”"] = reward.longer_wins
-    return _intervals(
+    return interval_chart(
         "reward-accuracy",
         "Accuracy on held-out judgments",
         shown,
@@ -217,9 +213,16 @@ def gain_by_length(found: LengthStratified, start: str = "SFT") -> str:
     return canvas.svg
 
 
-def _intervals(
-    name: str, description: str, shown: Mapping[str, Interval], *, even: str, label: str, ceiling: float | None = None
+def interval_chart(
+    name: str,
+    description: str,
+    shown: Mapping[str, Interval],
+    *,
+    even: str = "even, 50 %",
+    label: str = "win rate",
+    ceiling: float | None = None,
 ) -> str:
+    """Shares with their intervals, about the line of no difference."""
     with drawing(name, description, height=max(240, 110 + 42 * len(shown))) as canvas:
         axes = canvas.axes
         axes.axvline(0.5, color=MUTED, linestyle="--", linewidth=1.2)

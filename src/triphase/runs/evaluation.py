@@ -113,7 +113,7 @@ def _sampled(
     run: Run, shared: "SharedModel", prompts: Sequence["Prompt"], policy: str, final: Path, track: "Track"
 ) -> tuple[list[Sampled], list[float]]:
     """What a policy says, and how far each response is from the reference; a model of its own is let go at the end."""
-    model, adapter = _opened(run, shared, policy, final)
+    model, adapter = acting(run, shared, policy, final)
     ppo = run.settings.ppo
     found = sample_responses(
         model,
@@ -130,11 +130,11 @@ def _sampled(
     )
     if policy == "sft":
         return found, [0.0] * len(found)
-    return found, sequence_kl(run, shared, (model, adapter), _encoded(shared, found))
+    return found, sequence_kl(run, shared, (model, adapter), encoded(shared, found), temperature=ppo.temperature)
 
 
-def _opened(run: Run, shared: "SharedModel", policy: str, final: Path) -> tuple["SharedModel", str | None]:
-    """The model of a policy, and its adapter, if any."""
+def acting(run: Run, shared: "SharedModel", policy: str, final: Path) -> tuple["SharedModel", str | None]:
+    """The model of a policy (`sft`, `ppo`, `ppo@STEP`, `arm:NAME`), and its adapter, if any."""
     if policy == "sft":
         return shared, run.reference_adapter
     if policy.startswith(AT):
@@ -181,13 +181,14 @@ def _scores(run: Run, shared: "SharedModel", found: Sequence[Sampled], judge: PP
         return None
     answers = [
         Answer(prompt, response.text, response.finished, sample)
-        for (prompt, response, _), sample in zip(found, _encoded(shared, found), strict=True)
+        for (prompt, response, _), sample in zip(found, encoded(shared, found), strict=True)
     ]
     with scorer_of(run, judge) as scorer:
         return [score if math.isfinite(score) else None for score in scorer.score(answers).total]
 
 
-def _encoded(shared: "SharedModel", found: Sequence[Sampled]) -> list[Encoded]:
+def encoded(shared: "SharedModel", found: Sequence[Sampled]) -> list[Encoded]:
+    """The ids of sampled responses behind those of their prompts."""
     return [
         Encoded(tuple(shared.template.prompt_ids(prompt.messages)), generated.ids) for prompt, _, generated in found
     ]
@@ -220,19 +221,23 @@ def _rows(
 
 @torch.no_grad()
 def sequence_kl(
-    run: Run, shared: "SharedModel", acting: tuple["SharedModel", str | None], samples: Sequence[Encoded]
+    run: Run,
+    shared: "SharedModel",
+    actor: tuple["SharedModel", str | None],
+    samples: Sequence[Encoded],
+    *,
+    temperature: float,
 ) -> list[float]:
     """Σ_t log π(y_t) − log π_ref(y_t) of each response: its k1 estimate of the divergence from the reference.
 
-    ``acting`` is the policy's model and adapter; the model may be one of its own.
+    ``actor`` is the policy's model and adapter; the model may be one of its own.
     """
-
     reference = run.reference_adapter
     found = [0.0] * len(samples)
     for indices in microbatches([sample.length for sample in samples], max_tokens=run.settings.ppo.microbatch_tokens):
         batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)
-        boundary, temperature = shared.trunk(batch), run.settings.ppo.temperature
-        model, adapter = acting
+        boundary = shared.trunk(batch)
+        model, adapter = actor
         own = boundary if model is shared else model.trunk(batch)
         policy = model.policy_output(batch, own, adapter=adapter, temperature=temperature)
         frozen = shared.policy_output(batch, boundary, adapter=reference, temperature=temperature)

@@ -83,7 +83,7 @@ def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) ->
         remedy = "run `triphase reward` with its configuration first" if why is None else f"it trains none: {why}"
         raise RunError(f"{run_path}: has no reward model, by which it scores; {remedy}")
     with scorer_of(run, settings) as scorer:
-        rows = _rows(file, _encoded_by(run) if by_model else Answer)
+        rows = _rows(file, encoder_of(run) if by_model else Answer)
         while part := list(islice(rows, _ROWS)):
             yield from _scored(scorer, part, found)
 
@@ -145,7 +145,7 @@ def _unusable(error: DataError) -> Scorable:
     return Scorable({} if text is None else {"row": text}, problem=str(error))
 
 
-def _encoded_by(run: Run) -> Encode:
+def encoder_of(run: Run) -> Encode:
     """Answers with the ids that the run's reward model reads."""
     limit = run.settings.model.max_length
 

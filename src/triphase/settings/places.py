@@ -18,7 +18,7 @@ def anchor_paths(values: dict[str, Any], base: Path) -> None:
                 source["path"] = _anchored(source["path"], base, file=True)
     arms = values.get("arms")
     for ppo in (values.get("ppo"), *(arms.values() if isinstance(arms, dict) else ())):
-        _anchor_scorer(ppo.get("scorer") if isinstance(ppo, dict) else None, base)
+        anchor_scorer(ppo.get("scorer") if isinstance(ppo, dict) else None, base)
     for name, keys in (("model", ("name", "adapter", "trust_remote_code")), ("sft", ("from",)), ("reward", ("from",))):
         section = values.get(name)
         if not isinstance(section, dict):
@@ -28,11 +28,11 @@ def anchor_paths(values: dict[str, Any], base: Path) -> None:
                 section[key] = _anchored(section[key], base, file=False)
 
 
-def _anchor_scorer(scorer: Any, base: Path) -> None:
+def anchor_scorer(scorer: Any, base: Path) -> None:
     """Make the path of a function's file, or of a classifier, absolute; modules and hub ids stay as they are."""
     parts = scorer.get("of") if isinstance(scorer, dict) else None
     for part in parts if isinstance(parts, list) else ():
-        _anchor_scorer(part, base)
+        anchor_scorer(part, base)
     options = scorer.get("options") if isinstance(scorer, dict) else None
     if isinstance(options, dict) and scorer.get("kind") == "classifier" and isinstance(options.get("model"), str):
         options["model"] = _anchored(options["model"], base, file=False)

@@ -1,0 +1,128 @@
+"""``compare``: policies on the same prompts, with win rates, ratings, lengths and samples side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from triphase.cli import deferred
+from triphase.errors import SettingsError
+from triphase.records.visible import visible
+from triphase.reports.comparison import ComparisonFindings, CriterionFindings
+from triphase.reports.comparison_page import (
+    FILE_NAME,
+    against,
+    controlled_text,
+    plain_interval,
+    rating_text,
+)
+from triphase.reports.verdict import percent_interval
+
+_HOTTEST, _MOST = 100.0, 1 << 16
+
+
+def compare(
+    *sides: Annotated[
+        str,
+        Parameter(
+            help="Two or more: a run (its newest policy), RUN/sft, RUN/ppo, RUN/arms/NAME, RUN/ppo/checkpoints/STEP, a "
+            "model's directory, or a hub id. The others are held against the first."
+        ),
+    ],
+    prompts: Annotated[
+        str | None, Parameter(help="A file of prompts; the held-out prompts of the first run by default.")
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        Parameter(
+            help="gold, reward (of the runs), or a YAML file with a scorer's settings; kind judge compares pairs. "
+            "Can be given several times; what the runs have by default.",
+        ),
+    ] = None,
+    to: Annotated[Path | None, Parameter(help="The directory of the comparison; beside the first run by default.")] = (
+        None
+    ),
+    samples: Annotated[int | None, Parameter(help="Responses to each prompt.")] = None,
+    max_prompts: Annotated[int | None, Parameter(help="Most prompts.")] = None,
+    max_tokens: Annotated[int | None, Parameter(help="The longest response.")] = None,
+    temperature: Annotated[float | None, Parameter(help="Sampling temperature of all sides.")] = None,
+    seed: Annotated[int, Parameter(help="Responses and intervals follow from it.")] = 0,
+) -> None:
+    """Compare policies on held-out prompts."""
+    if len(sides) < 2:
+        raise SettingsError("compare needs two policies or more: triphase compare RUN/sft RUN/ppo")
+    limits = (("samples", samples, _MOST), ("max-prompts", max_prompts, 10**9), ("max-tokens", max_tokens, _MOST))
+    for name, value, most in limits:
+        if value is not None and not 1 <= value <= most:
+            raise SettingsError(f"--{name} {value}: must lie between 1 and {most}")
+    if temperature is not None and not 0 < temperature <= _HOTTEST:
+        raise SettingsError(f"--temperature {temperature}: must be above 0, and at most {_HOTTEST:g}")
+    directory, found = deferred.compare(
+        sides,
+        prompts=prompts,
+        by=by,
+        to=to,
+        samples=samples,
+        max_prompts=max_prompts,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    _print(found, directory)
+
+
+def _print(found: ComparisonFindings, directory: Path) -> None:
+    console = Console(highlight=False)
+    wide = console if console.is_terminal else Console(highlight=False, width=400)
+    table = _table(["policy", "KL, nats", "tokens", "finished"])
+    for side in found.sides:
+        cells = [side.name, plain_interval(side.reference_kl), plain_interval(side.tokens, 1)]
+        cells.append(percent_interval(side.finished))
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    wide.print(table)
+    first = found.sides[0].name
+    for criterion in found.criteria:
+        wide.print()
+        wide.print(_criterion_table(criterion, [side.name for side in found.sides]))
+        if criterion.without:
+            what = "pairs have no verdict" if criterion.judgment else "responses have no score"
+            wide.print(f"{criterion.without} {what} and are left out")
+        judgment = criterion.judgment
+        if judgment is not None and judgment.first is not None and judgment.consistent is not None:
+            wide.print(
+                f"the first place was preferred in {judgment.first:.0%} of the verdicts; {judgment.consistent:.0%} of "
+                "the pairs had the same verdict in both orders"
+            )
+    wide.print()
+    asked = found.asked
+    how = (
+        f"{asked['prompts']} prompts ({asked['prompts_from']}), {asked['samples']} responses of each policy, "
+        f"temperature {asked['temperature']:g}, at most {asked['max_response_tokens']} tokens; 95 % intervals over "
+        f"prompts; the others are held against {first}"
+    )
+    wide.print(Text(visible(how)))
+    for note in found.notes:
+        wide.print(Text(visible(f"note: {note}")))
+    Console(highlight=False, soft_wrap=True).print(f"[bold]page[/bold]  {escape(visible(str(directory / FILE_NAME)))}")
+
+
+def _criterion_table(found: CriterionFindings, sides: Sequence[str]) -> Table:
+    titles = [f"by {found.name}", "mean", "wins", "wins at equal length", "rating, Elo"]
+    table = _table(titles if found.means else [titles[0], *titles[2:]])
+    for side in sides:
+        cells = [side, *([plain_interval(found.means.get(side))] if found.means else [])]
+        cells += [against(found, sides[0], side), controlled_text(found, side), rating_text(found.ratings.get(side))]
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    return table
+
+
+def _table(titles: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(Text(visible(title)), overflow="fold")
+    return table

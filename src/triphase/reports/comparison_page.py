@@ -1,0 +1,112 @@
+"""comparison.html: policies beside one another, on one self-contained page. Every text on it is escaped."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from triphase.records.files import write_atomically
+from triphase.records.visible import visible
+from triphase.reports.comparison import Compared, ComparisonFindings, CriterionFindings, against_first
+from triphase.reports.figures import interval_chart
+from triphase.reports.intervals import Interval
+from triphase.reports.page import TEMPLATES, environment
+from triphase.reports.verdict import percent_interval, signed
+
+FILE_NAME = "comparison.html"
+_SHOWN = 12
+_LABEL = 26
+"""Longest name in a chart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """One prompt, and the first response of each side."""
+
+    prompt: str
+    answers: Sequence[Compared]
+
+
+def write_comparison_page(directory: Path, found: ComparisonFindings, responses: Sequence[Compared]) -> Path:
+    """Write the page of a comparison."""
+    path = directory / FILE_NAME
+    write_atomically(path, comparison_page(directory.resolve().name, found, responses))
+    return path
+
+
+def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Compared]) -> str:
+    """The page as HTML."""
+    page: str = (
+        environment("SFT")
+        .get_template("comparison.html.j2")
+        .render(
+            name=name,
+            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            found=found,
+            sides=[side.name for side in found.sides],
+            charts={each.name: Markup(_chart(number, each, found)) for number, each in enumerate(found.criteria)},  # noqa: S704 - text in it is escaped
+            against=against,
+            controlled=controlled_text,
+            plain=plain_interval,
+            signed=signed,
+            rating=rating_text,
+            beside=beside(responses, _SHOWN),
+        )
+    )
+    return page
+
+
+def beside(responses: Sequence[Compared], count: int) -> list[Beside]:
+    """The first prompts in the order of the sums of their ids: nobody has picked the best ones."""
+    by_prompt: dict[str, list[Compared]] = {}
+    for each in responses:
+        if each.sample == 0:
+            by_prompt.setdefault(each.prompt_id, []).append(each)
+    chosen = sorted(by_prompt, key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest())[:count]
+    return [Beside(by_prompt[key][0].prompt, by_prompt[key]) for key in chosen]
+
+
+def against(found: CriterionFindings, first: str, side: str) -> str:
+    """The win rate of a side over the first one, in words."""
+    return "–" if side == first else percent_interval(against_first(found, first, side))
+
+
+def controlled_text(found: CriterionFindings, side: str) -> str:
+    """The win rate at equal length, or why there is none."""
+    each = found.controlled.get(side)
+    if each is None:
+        return "–"
+    if each.rate is None:
+        return f"cannot be told: {'longer' if each.longer > 0.5 else 'shorter'} nearly always"
+    return percent_interval(each.rate)
+
+
+def rating_text(rating: Interval | None) -> str:
+    """+35 (+20 to +51)."""
+    if rating is None:
+        return "–"
+    bounds = "" if rating.low is None or rating.high is None else f" ({rating.low:+.0f} to {rating.high:+.0f})"
+    return f"{rating.value:+.0f}{bounds}".replace("-", "−")
+
+
+def plain_interval(interval: Interval | None, digits: int = 2) -> str:
+    """1.06 (0.95 to 1.17)."""
+    if interval is None:
+        return "–"
+    bounds = ""
+    if interval.low is not None and interval.high is not None:
+        bounds = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
+    return f"{interval.value:.{digits}f}{bounds}".replace("-", "−")
+
+
+def _chart(number: int, found: CriterionFindings, whole: ComparisonFindings) -> str:
+    first, *others = [side.name for side in whole.sides]
+    shown: dict[str, Interval] = {}
+    for place, side in enumerate(others, start=2):
+        rate = against_first(found, first, side)
+        if rate is not None:
+            short = visible(side) if len(visible(side)) <= _LABEL else f"…{visible(side)[1 - _LABEL :]}"
+            shown[short if short not in shown else f"{place}: {short}"] = rate
+    return interval_chart(f"wins-{number}", "Win rate against the first side", shown) if shown else ""

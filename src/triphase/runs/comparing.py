@@ -1,0 +1,207 @@
+"""Policies side by side: each answers the same prompts, and what they wrote is judged. What is done is kept.
+
+The directory of a comparison holds `asked.json`, `responses.jsonl`, `scores.jsonl`, a judge's verdicts,
+`comparison.json` and `comparison.html`.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import DataError, RunError, TriphaseError
+from triphase.monitoring.progress import Progress, progress_for
+from triphase.records.files import make_directory, write_json
+from triphase.records.reading import stream_prompts
+from triphase.records.types import Prompt
+from triphase.reports.comparison import (
+    Compared,
+    ComparisonFindings,
+    by_judgment,
+    by_scores,
+    plain_of,
+    side_findings,
+)
+from triphase.reports.comparison_page import write_comparison_page
+from triphase.runs.criteria import Criterion, criteria_of
+from triphase.runs.judging import scores_by, scores_of, verdicts_by
+from triphase.runs.locking import locked
+from triphase.runs.opening import open_run
+from triphase.runs.session import Run
+from triphase.runs.sides import Side, reference_digest, sides_of
+from triphase.runs.speaking import Asking, Spoken, spoken_by
+from triphase.settings.loading import load_settings
+from triphase.settings.schema import SourceSettings
+
+ASKED, FINDINGS = "asked.json", "comparison.json"
+_TEMPERATURE, _MAX_TOKENS = 0.7, 256
+"""Where no side is of a run."""
+_LONGEST_NAME = 100
+
+
+def compare_named(
+    names: Sequence[str],
+    *,
+    prompts: str | None,
+    by: Sequence[str] | None,
+    to: Path | None,
+    samples: int | None,
+    max_prompts: int | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int,
+) -> tuple[Path, ComparisonFindings]:
+    """`compare` for the command line; what is None is that of the first run.
+
+    Raises:
+        TriphaseError: a side, a criterion or the prompts cannot be used.
+    """
+    sides = sides_of(names)
+    run = next((load_settings(side.run) for side in sides if side.run is not None), None)
+    asking = Asking(
+        temperature or (run.ppo.temperature if run else _TEMPERATURE),
+        max_tokens or (run.ppo.max_response_tokens if run else _MAX_TOKENS),
+        samples or (run.evaluation.samples_per_prompt if run else 1),
+        seed,
+    )
+    criteria = criteria_of(by, sides)
+    chosen, source = prompts_for(sides, prompts, max_prompts)
+    beside = next((side.run.parent for side in sides if side.run is not None), Path())
+    directory = to or beside / f"compare-{'-vs-'.join(map(_word, sides))}"[:_LONGEST_NAME]
+    return directory, compare(sides, criteria, chosen, source, asking, directory, progress_for())
+
+
+def prompts_for(sides: Sequence[Side], file: str | None, most: int | None) -> tuple[list[Prompt], str]:
+    """The prompts of a comparison, and where they come from: a file, or the held-out ones of the first run.
+
+    Raises:
+        RunError: there is no run among the sides, and no file.
+        DataError: there is no prompt.
+    """
+    if file is not None:
+        found = [item.record for item in stream_prompts(SourceSettings(path=file), Path(), 0.0)]
+        if not found:
+            raise DataError(f"{file}: holds no prompts")
+        return list({prompt.id: prompt for prompt in found}.values())[:most], file
+    runs = [side.run for side in sides if side.run is not None]
+    if not runs:
+        raise RunError("no side is of a run, whose held-out prompts could be asked; give --prompts FILE")
+    run = open_run(runs[0])
+    return run.prompts("heldout")[: most or run.settings.evaluation.max_prompts], f"held out in {runs[0].name}"
+
+
+def compare(
+    sides: Sequence[Side],
+    criteria: Sequence[Criterion],
+    prompts: Sequence[Prompt],
+    source: str,
+    asking: Asking,
+    directory: Path,
+    progress: Progress,
+) -> ComparisonFindings:
+    """Sample, judge, and write `comparison.json` and `comparison.html` into ``directory``.
+
+    Raises:
+        RunError: the directory holds a comparison that was asked in another way, or something else.
+    """
+    asked = _begun(directory, asking)
+    with locked(directory, "another call works on this comparison: wait for it, or stop it"):
+        spoken, names = spoken_by(sides, prompts, asking, directory, progress), [side.name for side in sides]
+        scores = {
+            each.name: scores_by(each, spoken, directory, progress) for each in criteria if each.scores is not None
+        }
+        responses = [_compared(each, scores_of(scores, place)) for place, each in enumerate(spoken)]
+        found = [
+            by_scores(responses, names, each.name, each.about, seed=asking.seed)
+            if each.judge is None
+            else by_judgment(
+                verdicts_by(each, spoken, sides, directory), names, each.name, each.about, seed=asking.seed
+            )
+            for each in criteria
+        ]
+        findings = ComparisonFindings(
+            [side_findings(responses, side.name, _about(side), seed=asking.seed) for side in sides],
+            found,
+            _notes_on(sides, prompts),
+            {**asked, "samples": asking.samples, "prompts": len(prompts), "prompts_from": source},
+        )
+        write_json(directory / FINDINGS, plain_of(findings))
+        write_comparison_page(directory, findings, responses)
+    return findings
+
+
+def _begun(directory: Path, asking: Asking) -> dict[str, Any]:
+    """Keep how policies are asked; more samples and prompts may be asked for later."""
+    path = directory / ASKED
+    asked = {
+        "temperature": asking.temperature,
+        "max_response_tokens": asking.max_response_tokens,
+        "seed": asking.seed,
+    }
+    make_directory(directory)
+    if not path.is_file():
+        if any(directory.iterdir()):
+            raise RunError(f"{directory}: is no comparison, and not empty; name another directory (--to)")
+        write_json(path, asked)
+        return asked
+    try:
+        kept = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove {directory}, and compare again") from None
+    if kept != asked:
+        changed = ", ".join(f"{key} {kept.get(key)}" for key in asked if kept.get(key) != asked[key])
+        raise RunError(f"{directory}: was begun with {changed}; ask so again, or name another directory (--to)")
+    return asked
+
+
+def _notes_on(sides: Sequence[Side], prompts: Sequence[Prompt]) -> list[str]:
+    """What must be known to read the comparison: prompts that a side was trained on, references that differ."""
+    notes = []
+    runs = {side.run: open_run(side.run) for side in sides if side.run is not None}
+    for path, run in runs.items():
+        seen = _trained_on(run)
+        if seen is None:
+            notes.append(f"{path.name}: its data cannot be read, so whether it was trained on these prompts is unknown")
+        elif count := sum(prompt.id in seen for prompt in prompts):
+            notes.append(f"{path.name} was trained on {count} of these {len(prompts)} prompts")
+    if any(side.run is None for side in sides):
+        notes.append("of a model that is of no run it is unknown which prompts it was trained on")
+    if len({reference_digest(path, run.settings) for path, run in runs.items()}) > 1:
+        notes.append("the runs have different reference policies: each KL is to the side's own, and none compares")
+    return notes
+
+
+def _trained_on(run: Run) -> set[str] | None:
+    """The ids of the prompts that a run trains on; None where its data cannot be read any more."""
+    try:
+        found = {prompt.id for prompt in run.data.prompts() if prompt.split == "train"}
+        demonstrations = [each for source in run.data.demonstrations() for each in source]
+    except TriphaseError:
+        return None
+    return found | {each.prompt.id for each in demonstrations if each.prompt.split == "train"}
+
+
+def _compared(spoken: Spoken, scores: dict[str, float | None]) -> Compared:
+    row, (prompt, response, finished) = spoken.row, spoken.said
+    return Compared(
+        spoken.side.name,
+        prompt.id,
+        prompt.text,
+        int(row["sample"]),
+        response,
+        finished,
+        int(row["tokens"]),
+        row["reference_kl"],
+        scores,
+    )
+
+
+def _word(side: Side) -> str:
+    """A side in the name of a directory."""
+    text = side.name if side.run is None else f"{side.run.name}-{side.policy}"
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
+
+
+def _about(side: Side) -> str:
+    return "a model" if side.run is None else f"{side.policy} of {side.run.name}"

@@ -1,0 +1,118 @@
+"""What `compare` is told to compare: a run, what a phase of one left, a checkpoint of PPO, or any model."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from triphase.errors import RunError
+from triphase.records.files import fingerprint
+from triphase.runs.checkpoints import require_checkpoint
+from triphase.runs.evaluation import AT
+from triphase.settings.loading import RUN_CONFIG, load_settings
+from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import ARMS, PPO, REWARD, SFT, is_whole, place_of, ppo_phase
+from triphase.training.loop import CHECKPOINTS
+from triphase.training.sealed import MANIFEST
+
+_DEEPEST = 3
+_PHASES = ((SFT,), (REWARD,), (PPO,), (ARMS,))
+"""Where places of a run begin; some need not be there: a run that trains no SFT policy has no `sft`."""
+_KEPT_BY_SIZE = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One policy of a comparison.
+
+    Attributes:
+        name: as it was given.
+        run: the run that it is of; None for a model.
+        policy: of a run: `sft`, `ppo`, `arm:NAME`, or `ppo@STEP`.
+        final: where its weights are; of a model, its name.
+        digest: by which what was sampled from it is known again.
+    """
+
+    name: str
+    run: Path | None
+    policy: str
+    final: Path
+    digest: str
+
+
+def sides_of(names: Sequence[str]) -> list[Side]:
+    """The policies of a comparison.
+
+    Raises:
+        RunError: one is given twice, or a run has none of that name.
+    """
+    found = [side_of(name) for name in names]
+    for place, side in enumerate(found):
+        for other in found[:place]:
+            if (side.run, side.policy, side.digest) == (other.run, other.policy, other.digest):
+                raise RunError(f"{other.name} and {side.name} are the same policy; name two different ones")
+    return found
+
+
+def side_of(name: str) -> Side:
+    """One policy by what the command line calls it.
+
+    Raises:
+        RunError: a run has no such policy.
+    """
+    path = Path(name)
+    whole, exists = path.resolve(), os.path.isdir(path)
+    for run in (whole, *whole.parents[:_DEEPEST]):
+        parts = whole.relative_to(run).parts
+        if (exists or parts[:1] in _PHASES) and os.path.isfile(run / RUN_CONFIG):
+            settings = load_settings(run)
+            return _of_run(name, run, _policy_at(name, run, settings, parts), settings)
+    return Side(name, None, "", path, _digest("model", name, *(_files_of(path) if exists else ())))
+
+
+def _policy_at(name: str, run: Path, settings: RunSettings, parts: tuple[str, ...]) -> str:
+    """The policy that a place inside a run means; the newest for the run itself."""
+    match parts:
+        case ():
+            return PPO if is_whole(place_of(run, PPO)) else SFT
+        case ("sft" | "ppo" as phase,) | ("sft" | "ppo" as phase, "final"):
+            return phase
+        case ("arms", arm) | ("arms", arm, "final") if arm in settings.arms:
+            return f"arm:{arm}"
+        case ("ppo", "checkpoints", step) if step.isdecimal():
+            require_checkpoint(run, int(step))
+            return f"{AT}{int(step)}"
+    known = ", ".join(["sft", "ppo", *(f"{ARMS}/{arm}" for arm in settings.arms), f"ppo/{CHECKPOINTS}/STEP"])
+    raise RunError(f"{name}: is no policy of the run {run}; there are {known}")
+
+
+def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> Side:
+    if policy == SFT and settings.sft_method == "none":
+        return Side(name, run, policy, place_of(run, SFT), reference_digest(run, settings))
+    if policy.startswith(AT):
+        final = run / PPO / CHECKPOINTS / f"{int(policy.removeprefix(AT)):06d}"
+    else:
+        phase = ppo_phase(policy.removeprefix("arm:")) if policy.startswith("arm:") else policy
+        final = place_of(run, phase)
+        if not is_whole(final):
+            raise RunError(f"{name}: {run} has no {phase} yet, or it is damaged; run `triphase run {run}`")
+    return Side(name, run, policy, final, _digest("artifact", fingerprint(final / MANIFEST)))
+
+
+def reference_digest(run: Path, settings: RunSettings) -> str:
+    """By which the reference policy of a run is known again."""
+    if settings.sft_method == "none":
+        return _digest("base", settings.model.name, str(settings.model.adapter))
+    return _digest("artifact", fingerprint(place_of(run, SFT) / MANIFEST))
+
+
+def _files_of(directory: Path) -> list[str]:
+    """The files of a model's directory, by name and size: large ones are not read for their sums."""
+    found = {path for pattern in _KEPT_BY_SIZE for path in directory.glob(pattern)}
+    return [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(found)]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

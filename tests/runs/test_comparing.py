@@ -1,0 +1,170 @@
+"""`triphase compare`: what is sampled is kept, who judges is asked fairly, and every text is escaped."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.rollouts.fake_server import Asked, FakeServer, Reply
+from tests.runs.small_run import do, ppo_alone, write_data
+
+from triphase.cli.main import main
+from triphase.runs import pipeline
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    write_data(folder)
+    optimizer = {"learning_rate": 3e-2, "schedule": "constant"}
+    do(ppo_alone(folder, ppo={"iterations": 2, "optimizer": optimizer}), pipeline.run_all)
+    return folder / "runs"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "runs")) / "small"
+
+
+def found_in(directory: Path) -> Any:
+    return json.loads((directory / "comparison.json").read_text())
+
+
+def test_a_comparison_goes_on_where_it_ended(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = [f"{run}/sft", f"{run}/ppo/checkpoints/000001", str(run)]
+    assert main(["compare", *sides, "--samples", "2"]) == 0
+    out, directory = capsys.readouterr().out, run.parent / "compare-small-sft-vs-small-ppo-1-vs-small-ppo"
+    assert "by gold" in out and "by reward" in out and f"page  {directory}/comparison.html" in out
+    found = found_in(directory)
+    assert [side["about"] for side in found["sides"]] == ["sft of small", "ppo@1 of small", "ppo of small"]
+    assert [side["responses"] for side in found["sides"]] == [4, 4, 4]  # 2 prompts
+    assert found["sides"][0]["reference_kl"]["value"] == 0.0 != found["sides"][2]["reference_kl"]["value"]
+    assert found["sides"][1]["reference_kl"] != found["sides"][2]["reference_kl"]  # not one policy under two names
+    gold, reward = found["criteria"]
+    assert gold["name"] == "gold" and len(gold["win_rates"]) == 3 and set(gold["ratings_elo"]) == set(sides)
+    lines = [json.loads(line) for line in (directory / "responses.jsonl").read_text().splitlines()]
+    by_tokens = {side: [line["response"] for line in lines if line["name"] == side] for side in sides}
+    means = {side: sum(map(len, texts)) / len(texts) for side, texts in by_tokens.items()}
+    assert {side: each["value"] for side, each in reward["means"].items()} == pytest.approx(means)  # pays length
+
+    kept = (directory / "responses.jsonl").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("triphase.runs.speaking.sample_responses", lambda *_, **__: pytest.fail("all is sampled"))
+        assert main(["compare", *sides, "--samples", "2"]) == 0
+        assert main(["compare", *sides[:2], "--samples", "1", "--to", str(directory)]) == 0  # of fewer
+    assert (directory / "responses.jsonl").read_bytes() == kept
+    assert main(["compare", *sides, "--samples", "3", "--to", str(directory)]) == 0
+    assert (directory / "responses.jsonl").read_bytes().startswith(kept)
+    assert found_in(directory)["sides"][0]["responses"] == 6
+    capsys.readouterr()
+    assert main(["compare", *sides, "--temperature", "0.5", "--to", str(directory)]) == 2
+    assert "was begun with temperature 1.0; ask so again" in capsys.readouterr().err
+
+    shutil.rmtree(directory)  # the same bytes from the start
+    assert main(["compare", *sides, "--samples", "2"]) == 0
+    assert (directory / "responses.jsonl").read_bytes() == kept
+
+
+def test_a_model_against_a_run_on_prompts_of_a_file(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts, hostile = tmp_path / "prompts.jsonl", "sun <script>alert(1)</script> \u202e"
+    trained = (run.parents[1] / "prompts.jsonl").read_text() if (run.parents[1] / "prompts.jsonl").exists() else ""
+    assert trained == ""  # the copy of the run stands alone; its data is where it was
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (hostile, "sun tree", hostile)))
+    rule = tmp_path / "short.yaml"
+    rule.write_text("kind: length\noptions: {most: 2}\n")
+    words = [
+        "compare",
+        "embedded:tiny",
+        str(run),
+        "--prompts",
+        str(prompts),
+        "--by",
+        str(rule),
+        "--to",
+        str(tmp_path / "c"),
+    ]
+    assert main(words) == 0
+    found, page = found_in(tmp_path / "c"), (tmp_path / "c" / "comparison.html").read_text()
+    assert found["asked"]["prompts"] == 2 and [each["name"] for each in found["criteria"]] == ["short"]
+    assert found["sides"][0]["reference_kl"] is None
+    assert any("of a model that is of no run" in note for note in found["notes"])
+    assert "<script" not in page and "&lt;script&gt;" in page and "\u202e" not in page
+
+
+def judge(path: Path, address: str, **options: Any) -> list[str]:
+    values = {"kind": "judge", "address": f"{address}/v1", "options": {"model": "m", "rubric": "be long", **options}}
+    path.write_text(json.dumps(values))
+    return ["--by", str(path)]
+
+
+def shown(asked: Asked) -> tuple[str, str]:
+    body = json.loads(asked.body["messages"][1]["content"].split("\n")[1])
+    return body["first"]["response"], body["second"]["response"]
+
+
+def verdict(text: str) -> Reply:
+    return Reply(body={"choices": [{"message": {"content": json.dumps({"better": text})}}]})
+
+
+def longer(asked: Asked) -> Reply:
+    first, second = map(len, shown(asked))
+    return verdict("tie" if first == second else "first" if first > second else "second")
+
+
+def test_a_judge_sees_both_orders_and_its_bias_is_told(run: Path, tmp_path: Path) -> None:
+    sides, file = [f"{run}/sft", f"{run}/ppo"], tmp_path / "judge.yaml"
+    words = ["compare", *sides, "--samples", "3", "--to", str(tmp_path / "c")]
+    with FakeServer(longer).running() as server:
+        assert main([*words, *judge(file, server.address)]) == 0
+        fair, asked = found_in(tmp_path / "c")["criteria"][0], len(server.asked)
+        assert main([*words, *judge(file, server.address)]) == 0 and len(server.asked) == asked  # kept
+    lines = [json.loads(line) for line in (tmp_path / "c" / "responses.jsonl").read_text().splitlines()]
+    text = {(line["name"], line["prompt_id"], line["sample"]): line["response"] for line in lines}
+    gaps = [
+        len(text[sides[0], prompt, n]) - len(text[sides[1], prompt, n]) for side, prompt, n in text if side == sides[0]
+    ]
+    expected = sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps) / len(gaps)
+    assert fair["win_rates"][0]["value"] == pytest.approx(expected)
+    assert fair["judge"]["first_place_share"] == 0.5 and fair["judge"]["consistent"] == 1.0
+    assert asked == 2 * (len(gaps) - fair["judge"]["same_text"])  # one text twice is even without a question
+    with FakeServer(lambda _: verdict("first")).running() as server:
+        assert main([*words, *judge(file, server.address, rubric="other")]) == 0
+    biased = found_in(tmp_path / "c")["criteria"][0]
+    assert biased["win_rates"][0]["value"] == 0.5 and biased["judge"]["first_place_share"] == 1.0
+    assert biased["judge"]["consistent"] == 0.0
+    with FakeServer(lambda _: verdict("both")).running() as server:
+        assert main([*words, *judge(file, server.address, rubric="third", tries=2)]) == 0
+    mute = found_in(tmp_path / "c")["criteria"][0]
+    assert mute["without"] == len(gaps) - mute["judge"]["same_text"] and mute["judge"]["first_place_share"] is None
+
+
+def test_refusals(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.yaml").write_text("kind: lenght\n")
+    (tmp_path / "model.yaml").write_text("kind: model\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    sides = [f"{run}/sft", str(run)]
+    for words, said in (
+        (sides[:1], "compare needs two policies or more"),
+        ([str(run), f"{run}/ppo"], "are the same policy"),
+        ([f"{run}/reward", str(run)], "is no policy of the run"),
+        ([f"{run}/ppo/checkpoints/7", str(run)], "has no such checkpoint of PPO; there are"),
+        ([f"{run}/arms/x", str(run)], "is no policy of the run"),
+        ([*sides, "--samples", "0"], "--samples 0: must lie between 1"),
+        ([*sides, "--temperature", "0"], "--temperature 0.0: must be above 0"),
+        ([*sides, "--by", str(tmp_path / "odd.yaml")], "did you mean length?"),
+        ([*sides, "--by", str(tmp_path / "model.yaml")], "give --by reward"),
+        ([*sides, "--by", "gold", "--by", "gold"], "--by gold: is given twice"),
+        ([*sides, "--by", "nothing"], "nothing: cannot be read"),
+        ([*sides, "--prompts", str(tmp_path / "none.jsonl")], "none.jsonl"),
+        ([*sides, "--to", str(tmp_path / "full")], "is no comparison, and not empty"),
+        (["embedded:tiny", str(tmp_path / "full")], "there is nothing to compare by"),
+    ):
+        assert main(["compare", *words]) == 2, words
+        assert said in capsys.readouterr().err.strip().splitlines()[-1], words
+    assert [path.name for path in run.parent.iterdir()] == ["small"]
