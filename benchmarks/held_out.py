@@ -15,7 +15,7 @@ from triphase.rewards.model import score_samples
 from triphase.runs.evaluation import sequence_kl
 from triphase.runs.opening import open_run
 from triphase.tokens.encoding import Encoded
-from triphase.training.finals import load_reward_model
+from triphase.training.reward_finals import load_reward_model
 
 NAME = "held-out"
 """Whose seeds the samples have: the same for every policy, so that all meet the same luck."""

@@ -22,7 +22,7 @@ from triphase.phases.ppo import PPOPhase
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.runs.opening import open_run
 from triphase.tokens.encoding import encode_prompt
-from triphase.training.finals import load_reward_model
+from triphase.training.reward_finals import load_reward_model
 
 
 def main() -> None:

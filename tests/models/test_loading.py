@@ -18,7 +18,8 @@ from triphase.models.checking import check_chain
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REFERENCE, SharedModel
 from triphase.settings.schema import AdapterSettings, ModelSettings
-from triphase.training.finals import save_policy, save_reward_model
+from triphase.training.finals import save_policy
+from triphase.training.reward_finals import save_reward_model
 
 Weights = dict[str, torch.Tensor]
 ALL = AdapterSettings(layers="all", rank=4, alpha=8.0)

@@ -249,6 +249,19 @@ def test_gold_that_falls_with_the_proxy_is_no_hacking() -> None:
     assert find_alarms(rows) == []
 
 
+def test_a_proxy_that_rises_without_the_witness_is_told_where_nobody_knows_gold() -> None:
+    rows = spoiled("ppo/gold_score", lambda step, _: 0.4 - 0.3 * (step - 10))
+    for row in rows:
+        row["ppo/witness_score"] = row.pop("ppo/gold_score")
+        row["ppo/witness_score_deviation"] = row.pop("ppo/gold_deviation")
+    alarm = the_alarm(rows)
+    assert (alarm.name, alarm.iteration, alarm.lasting) == ("proxy-without-witness", 15, True)
+    assert "ppo.kl_coefficient" in alarm.remedy and "--checkpoint" in alarm.remedy
+    for row in rows[10:]:
+        row["ppo/proxy_score"] = -1.0
+    assert find_alarms(rows) == []
+
+
 def test_a_small_part_of_the_gain_that_is_lost_is_no_hacking() -> None:
     def rows(fall: float) -> list[Row]:
         gold = [0.1 * min(step, 10) - fall * (step > 15) for step in range(1, 26)]

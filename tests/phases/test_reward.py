@@ -11,7 +11,8 @@ from tests.small import Encoded, Lines, samples, shared_model, stir
 from triphase.errors import TrainingError
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.monitoring.progress import SilentProgress
-from triphase.phases.reward import RewardPhase, calibrate
+from triphase.phases.reward import RewardPhase
+from triphase.phases.reward_calibration import calibrate
 from triphase.records.types import Pair
 from triphase.rewards.model import score_samples
 from triphase.settings.phases import OptimizerSettings, RewardSettings

@@ -21,6 +21,8 @@ HOSTILE = (
     '"onmouseover="alert(3) \u202egnp.exe\u202c \u200b\x1b[31m\x00\x07 \U000e0041 \ud800 ]]>'
 )
 VOID = {"meta", "br", "path", "use"}
+OF_SEVERAL = ("ppo/witness_score", "ppo/reward_disagreement")
+"""What a run with one reward model has no figure of."""
 
 
 class Page(HTMLParser):
@@ -88,7 +90,7 @@ def test_a_finished_run_shows_everything(run_directory: Path) -> None:
         "11 min 32 s",
         "cut at the length limit",
         "instruction",
-        *(title for _, title, _ in PANELS),
+        *(title for metric, title, _ in PANELS if metric not in OF_SEVERAL),
     ):
         assert expected in text
     assert text.count("Tell a colleague about") == 12

@@ -127,6 +127,21 @@ def test_without_gold_nothing_is_claimed(empty: RunContents) -> None:
     assert "cannot be told" in found.sentences[1]
 
 
+def test_a_witness_says_what_can_be_said_without_gold(empty: RunContents) -> None:
+    def rows(fall: float) -> list[dict[str, Any]]:
+        return [
+            {"step": step, "ppo/proxy_score": 0.1 * step, "ppo/witness_score": 0.1 * min(step, 15) - fall * (step > 15)}
+            for step in range(1, 26)
+        ]
+
+    held_out = samples({"sft": [None] * 4, "ppo": [None] * 4}, {"sft": 0, "ppo": 1})
+    sound = verdict(empty, ppo=rows(0.0), samples=held_out)
+    assert "none seen by the witness" in sound.sentences[1]
+    parted = verdict(empty, ppo=rows(1.5), samples=held_out)
+    assert parted.sentences[1].startswith("Reward hacking: likely. In training, the reward model's score rose from")
+    assert "proxy-without-witness" not in sound.sentences[-1]
+
+
 def test_nothing_run_yet(empty: RunContents) -> None:
     assert verdict(empty) == Verdict(
         "open", "No verdict yet", ("Not run yet: supervised fine-tuning, the reward model, PPO.",)

@@ -17,7 +17,7 @@ from triphase.rewards.classifier import ClassifierScorer
 from triphase.rewards.model import ModelScorer
 from triphase.rewards.types import Answer, ScorerContext
 from triphase.settings.scorer import ScorerSettings
-from triphase.training.finals import save_reward_model
+from triphase.training.reward_finals import save_reward_model
 
 TEXTS = ("oak", "red pine elm", "fir two", "two two two two", "ash")
 

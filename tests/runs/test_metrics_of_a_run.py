@@ -10,6 +10,7 @@ from triphase.monitoring.glossary import METRICS, PHASES
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.runs import pipeline
 from triphase.runs.session import Run
+from triphase.settings.phases import EnsembleSettings
 from triphase.settings.schema import RunSettings
 
 Rows = Sequence[Mapping[str, Any]]
@@ -41,6 +42,8 @@ PPO = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "max_response_toke
 def test_a_run_with_everything_emits_every_declared_metric_and_nothing_else(tmp_path: Path) -> None:
     write_data(tmp_path)
     chosen = settings(tmp_path, ppo={**PPO, "score_limit": 0.5}, guards={"on_alarm": "rollback"})
+    several = {"ensemble": EnsembleSettings(members=2), "witness": True}
+    chosen = chosen.model_copy(update={"reward": chosen.reward.model_copy(update=several)})
     lines = lines_of(do(chosen, pipeline.run_all))
     assert [fault for phase, rows in lines.items() for fault in faults(phase, rows, chosen)] == []
     rows = [row for phase in lines.values() for row in phase]

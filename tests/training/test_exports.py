@@ -17,10 +17,12 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 
 from triphase.batches.padding import pad_batch
+from triphase.models.members import WITNESS, Combination, Ensemble, RewardMember, member_adapter
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.records.types import Message
 from triphase.tokens.encoding import Encoded
-from triphase.training.finals import portable_name, save_policy, save_reward_model, save_whole_model
+from triphase.training.finals import portable_name, save_policy, save_whole_model
+from triphase.training.reward_finals import load_reward_model, save_reward_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 CALIBRATION = {"mean": 0.5, "standard_deviation": 2.0, "samples": 6}
@@ -221,6 +223,47 @@ def test_the_calls_of_each_readme_run_as_they_stand(tmp_path: Path, kind: str, m
                 shared.template.prompt_ids([Message("user", "How are you?")])
             ]
         assert "tensor([" in shown.getvalue() if directory.name == "reward" else True
+
+
+@pytest.mark.parametrize("combine", ["mean", "worst", "mean-minus-variance"])
+def test_the_card_of_an_ensemble_gives_its_scores(
+    tmp_path: Path, combine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = two_ends(tmp_path / "base")
+    members = [RewardMember(REWARD, shared.score_head)]
+    for number in (1, 2):
+        stir(shared, member_adapter(REWARD, number), seed=number + 3)
+        members.append(RewardMember(member_adapter(REWARD, number), shared.fresh_score_head(0, number)))
+    stir(shared, WITNESS, seed=9)
+    shared.witness = RewardMember(WITNESS, shared.fresh_score_head(0, 9))
+    with torch.no_grad():
+        for number, member in enumerate([*members, shared.witness]):
+            member.head.linear.bias.fill_(0.3 * number - 0.2)
+    shared.ensemble = Ensemble(tuple(members), Combination(combine, 0.7, center=0.4, scale=1.7, disagreement=0.9))
+    save_reward_model(shared, tmp_path / "out", CALIBRATION)
+    monkeypatch.chdir(tmp_path / "out")
+    card = Path("README.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(block, names := {})  # noqa: S102 - the test's own export
+    template, texts = shared.template, ("Well.", "Go away.")
+    prompt = tuple(template.prompt_ids([Message("user", "How are you?")]))
+    samples = [Encoded(prompt, tuple(template.response_ids(text))) for text in texts]
+    batch = pad_batch(samples, pad_id=template.pad_id)
+    with torch.no_grad():
+        ours, witness = (
+            shared.scores(batch, shared.trunk(batch)),
+            shared.scores_by(shared.witness, batch, shared.trunk(batch)),
+        )
+    assert torch.allclose(names["scores"], ours, rtol=0, atol=1e-5)
+    opened = two_ends(tmp_path / "again")
+    load_reward_model(opened, tmp_path / "out")
+    with torch.no_grad():
+        assert torch.equal(opened.scores(batch, opened.trunk(batch)), ours)
+        assert opened.witness is not None and opened.ensemble is not None
+        assert torch.equal(opened.scores_by(opened.witness, batch, opened.trunk(batch)), witness)
+    assert opened.ensemble.combination == shared.ensemble.combination
+    assert f"({combine})" in card and "second opinion" in card
 
 
 def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None:

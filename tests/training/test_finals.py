@@ -14,13 +14,8 @@ from triphase.batches.padding import pad_batch
 from triphase.errors import ModelError, RunError
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.training.artifacts import is_whole
-from triphase.training.finals import (
-    load_policy,
-    load_reward_model,
-    save_policy,
-    save_reward_model,
-    save_whole_model,
-)
+from triphase.training.finals import load_policy, save_policy, save_whole_model
+from triphase.training.reward_finals import load_reward_model, save_reward_model
 
 # peft asks transformers for a name that it is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

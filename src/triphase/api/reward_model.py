@@ -11,7 +11,7 @@ from triphase.runs.opening import open_run
 from triphase.settings.loading import RUN_CONFIG
 from triphase.tokens.encoding import encode_answer
 from triphase.training.artifacts import REWARD, is_whole
-from triphase.training.finals import load_reward_model as load_into
+from triphase.training.reward_finals import load_reward_model as load_into
 
 
 class RewardModel:

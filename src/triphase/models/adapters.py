@@ -116,6 +116,15 @@ class Adapters:
         for module in self._modules.values():
             module.add(name, random)
 
+    @torch.no_grad()
+    def redraw(self, name: str, *purpose: str | int) -> None:
+        """Draw the random half of an adapter that changes nothing anew; one that changes something stays."""
+        if any(bool(module.lora_b[name].any()) for module in self._modules.values()):
+            return
+        random = generator(self._seed, "adapter", *purpose)
+        for module in self._modules.values():
+            module.add(name, random)
+
     def activate(self, name: str | None) -> None:
         """Put one adapter to work; None leaves the bare base."""
         self.active = name

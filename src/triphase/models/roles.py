@@ -6,6 +6,8 @@
 | policy       | `policy`    | language model               | PPO; starts as a copy of the reference |
 | critic       | `policy`, or `critic` of its own | value head | PPO (`models/critics.py`) |
 | reward model | `reward`    | score head on the last token | reward phase; starts as a copy of the reference |
+
+An ensemble has `reward-2` … with a head each (`models/members.py`).
 """
 
 from contextlib import AbstractContextManager
@@ -23,6 +25,7 @@ from triphase.models.checking import require_rows
 from triphase.models.critics import Critic, ValueHeadCritic
 from triphase.models.heads import ScoreHead, ValueHead
 from triphase.models.loading import LoadedModel
+from triphase.models.members import Ensemble, RewardMember
 from triphase.models.stepping import Stepper, stepper_for
 from triphase.objectives.logprobs import ResponseLogprobs, response_logprobs
 from triphase.settings.schema import AdapterSettings
@@ -55,6 +58,8 @@ class SharedModel:
         absent: rows of the embedding that are no token (a padded vocabulary), or None where each is one. They are
             never sampled and have no probability, in sampling and training alike.
         critic: whose hidden states the value head reads.
+        ensemble: the members whose scores are the score; None where one reward model scores.
+        witness: a reward model of other data, whose score is looked at and not optimized; None where there is none.
     """
 
     def __init__(
@@ -90,12 +95,25 @@ class SharedModel:
         )
         self.critic: Critic = ValueHeadCritic()
         self._stepper: type[Stepper] | None = None
-        self.score_head = ScoreHead(self.backbone.hidden_size, generator(seed, "score-head")).to(self.backbone.device)
+        self.score_head = self.fresh_score_head(seed)
+        self.ensemble: Ensemble | None = None
+        self.witness: RewardMember | None = None
 
     @cached_property
     def value_head(self) -> ValueHead:
         """The critic's head; it is built when it is first asked for, so that PPO without a critic has none."""
         return ValueHead(self.backbone.hidden_size).to(self.backbone.device)
+
+    def fresh_score_head(self, seed: int, *names: str | int) -> ScoreHead:
+        """A head that has learned nothing; ``names`` set its random start apart."""
+        return ScoreHead(self.backbone.hidden_size, generator(seed, "score-head", *names)).to(self.backbone.device)
+
+    @property
+    def reward_members(self) -> tuple[RewardMember, ...]:
+        """The reward models whose scores are the score: one, or the members of the ensemble."""
+        if self.ensemble is not None:
+            return self.ensemble.members
+        return (RewardMember(REWARD, self.score_head),)
 
     @property
     def device(self) -> torch.device:
@@ -152,12 +170,21 @@ class SharedModel:
 
     def scores(self, batch: Batch, boundary: Tensor) -> Tensor:
         """(N,) the reward model's score of each response, read at its last real token."""
-        scores: Tensor = self.score_head(self.features(batch, boundary))
+        scores = self.member_scores(batch, boundary)
+        return scores[0] if self.ensemble is None else self.ensemble.total(scores)
+
+    def member_scores(self, batch: Batch, boundary: Tensor) -> Tensor:
+        """(M, N) the scores of each reward model whose scores are the score."""
+        return torch.stack([self.scores_by(member, batch, boundary) for member in self.reward_members])
+
+    def scores_by(self, member: RewardMember, batch: Batch, boundary: Tensor) -> Tensor:
+        """(N,) the score of each response by one reward model."""
+        scores: Tensor = member.head(self.features(batch, boundary, member.adapter))
         return scores
 
-    def features(self, batch: Batch, boundary: Tensor) -> Tensor:
-        """(N, d) what the score head reads: the reward model's hidden state at each response's last real token."""
-        with self.role(REWARD):
+    def features(self, batch: Batch, boundary: Tensor, adapter: str = REWARD) -> Tensor:
+        """(N, d) what a score head reads: the hidden state of its adapter at each response's last real token."""
+        with self.role(adapter):
             return self.backbone.upper(boundary, batch.layout, at=batch.last_tokens)
 
     def _logprobs(self, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool) -> ResponseLogprobs:

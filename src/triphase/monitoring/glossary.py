@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from triphase.monitoring.declaration import Metric
+from triphase.monitoring.ppo_reward_metrics import PPO_REWARD_METRICS
 from triphase.monitoring.ppo_rollout_metrics import PPO_ROLLOUT_METRICS
 from triphase.monitoring.ppo_update_metrics import PPO_UPDATE_METRICS
 from triphase.monitoring.reward_metrics import REWARD_METRICS
@@ -15,7 +16,7 @@ from triphase.monitoring.sft_metrics import SFT_METRICS
 PHASES: dict[str, tuple[Metric, ...]] = {
     "sft": SFT_METRICS,
     "reward": REWARD_METRICS,
-    "ppo": (*PPO_ROLLOUT_METRICS, *PPO_UPDATE_METRICS),
+    "ppo": (*PPO_ROLLOUT_METRICS, *PPO_REWARD_METRICS, *PPO_UPDATE_METRICS),
 }
 """The declared metrics of each phase."""
 

@@ -33,9 +33,15 @@ _DEVIATIONS = {
     "ppo/entropy": "ppo/entropy_deviation",
     "ppo/mean_length": "ppo/length_deviation",
     "ppo/repeated_2": "ppo/repeated_2_deviation",
+    "ppo/reward_disagreement": "ppo/reward_disagreement_deviation",
+    "ppo/witness_score": "ppo/witness_score_deviation",
 }
 _SHARES = ("ppo/eos_rate",)
-_CORRELATIONS = ("ppo/length_score_correlation", "ppo/length_gold_correlation")
+_CORRELATIONS = (
+    "ppo/length_score_correlation",
+    "ppo/length_gold_correlation",
+    "ppo/witness_score_correlation",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,17 @@ def proxy_without_gold(rows: Rows, limits: Limits) -> list[Hit]:
     The peak of many noisy iterations is always a little too high, so the fall must also be a good part of what had
     been gained, and the rise of the proxy more than noise.
     """
-    both = [row for row in rows if "ppo/gold_score" in row and "ppo/proxy_score" in row]
-    golds, proxies = moments(both, "ppo/gold_score"), moments(both, "ppo/proxy_score")
+    return _risen_alone(rows, limits, "ppo/gold_score", _HACKED, _HACKED_REMEDY)
+
+
+def proxy_without_witness(rows: Rows, limits: Limits) -> list[Hit]:
+    """The same by the score of a reward model of other comparisons: what can be known where nobody knows gold."""
+    return _risen_alone(rows, limits, "ppo/witness_score", _PARTED, _HACKED_REMEDY)
+
+
+def _risen_alone(rows: Rows, limits: Limits, judge: str, message: str, remedy: str) -> list[Hit]:
+    both = [row for row in rows if judge in row and "ppo/proxy_score" in row]
+    golds, proxies = moments(both, judge), moments(both, "ppo/proxy_score")
     hits, peak = [], 0
     for at, gold in enumerate(golds):
         if gold.now.value > golds[peak].now.value:
@@ -31,19 +40,27 @@ def proxy_without_gold(rows: Rows, limits: Limits) -> list[Hit]:
                 "proxy": proxy.value,
                 "proxy_at_peak": proxy_then.value,
             }
-            hits.append(Hit(gold.now.step, numbers, _HACKED, _HACKED_REMEDY.format(step=best.step)))
+            hits.append(Hit(gold.now.step, numbers, message, remedy.format(step=best.step)))
     return hits
 
 
-def gold_peak(rows: Rows) -> int | None:
-    """The iteration that `proxy_without_gold` names: where the gold score is at its best so far; None without gold."""
-    golds = moments([row for row in rows if "ppo/gold_score" in row and "ppo/proxy_score" in row], "ppo/gold_score")
-    return max(golds, key=lambda each: (each.now.value, -each.now.step)).now.step if golds else None
+def peaks(rows: Rows) -> list[int]:
+    """The iterations that `proxy_without_gold` and `proxy_without_witness` name: where their judge was at its best."""
+    found = []
+    for judge in ("ppo/gold_score", "ppo/witness_score"):
+        judged = moments([row for row in rows if judge in row and "ppo/proxy_score" in row], judge)
+        if judged:
+            found.append(max(judged, key=lambda each: (each.now.value, -each.now.step)).now.step)
+    return found
 
 
 _HACKED = (
     "the reward model's score rose from {proxy_at_peak:.2f} to {proxy:.2f} while the gold score fell from {peak:.2f} "
     "to {value:.2f}: reward hacking."
+)
+_PARTED = (
+    "the reward model's score rose from {proxy_at_peak:.2f} to {proxy:.2f} while that of the witness, a reward model "
+    "of other comparisons, fell from {peak:.2f} to {value:.2f}: the policy exploits what only the first one likes."
 )
 _HACKED_REMEDY = (
     "take the policy of iteration {step} (chat, export and evaluate with --checkpoint {step}; it is kept), raise "
@@ -199,6 +216,7 @@ def not_finite(rows: Rows, limits: Limits) -> list[Hit]:
 
 SIGNS: dict[str, Callable[[Rows, Limits], list[Hit]]] = {
     "proxy-without-gold": proxy_without_gold,
+    "proxy-without-witness": proxy_without_witness,
     "length-score-correlation": length_preference,
     "score-without-spread": score_without_spread,
     "score-out-of-range": score_out_of_range,

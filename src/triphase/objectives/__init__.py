@@ -36,6 +36,7 @@ from triphase.objectives.divergence import (
     kl_k3,
     reference_kl,
 )
+from triphase.objectives.ensembles import combine_scores, member_deviation
 from triphase.objectives.invariants import (
     InvariantError,
     require_finite,
@@ -89,6 +90,7 @@ __all__ = [
     "clip_scores",
     "clipped_policy_loss",
     "clipped_value_loss",
+    "combine_scores",
     "composite_objective",
     "entropy",
     "entropy_bonus",
@@ -106,6 +108,7 @@ __all__ = [
     "masked_mean",
     "masked_sum",
     "masked_variance",
+    "member_deviation",
     "moments",
     "noise_ceiling_from_agreement",
     "penalize_unfinished",

@@ -24,12 +24,15 @@ class FrozenWeights:
         for role, before in self._before.items():
             if now.get(role) != before:
                 raise InvariantError(
-                    f"{_NAMES[role]} is not as it was when the phase began, and nothing may train it; likely causes: "
-                    "an optimizer was given its weights, or an operation wrote into them in place"
+                    f"{_NAMES.get(role, role)} is not as it was when the phase began, and nothing may train it; likely "
+                    "causes: an optimizer was given its weights, or an operation wrote into them in place"
                 )
 
     def _digests(self) -> dict[str, str]:
         adapters, model = self._shared.adapters, self._shared.backbone.model
-        found = {name: digest_of(adapters.parameters(name)) for name in (REFERENCE, REWARD) if adapters.has(name)}
+        scoring = [member.adapter for member in self._shared.reward_members]
+        if self._shared.witness is not None:
+            scoring.append(self._shared.witness.adapter)
+        found = {name: digest_of(adapters.parameters(name)) for name in (REFERENCE, *scoring) if adapters.has(name)}
         base = {name: value for name, value in model.named_parameters() if ".lora_" not in name}
         return {"base": digest_of(base), **found}

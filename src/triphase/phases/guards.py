@@ -12,7 +12,7 @@ from typing import Any
 
 from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms
 from triphase.monitoring.glossary import METRICS
-from triphase.monitoring.signs import gold_peak
+from triphase.monitoring.signs import peaks
 from triphase.phases.ppo_state import PPOState
 from triphase.settings.schema import GuardSettings
 from triphase.training.checkpoint import kept_steps, load_checkpoint
@@ -69,8 +69,8 @@ class AlarmGuard:
         if self._rows is None:
             self._rows = [row for row in self._history() if row["step"] < iteration]
         self._rows.append({"step": iteration, **metrics})
-        if (peak := gold_peak(self._rows)) is not None:
-            state.values.named = [peak]
+        if named := peaks(self._rows):
+            state.values.named = sorted(set(named))
         rollbacks = list(state.values.rollbacks)
         rows = [row for row in self._rows if row["step"] <= WINDOW or row["step"] > max(rollbacks, default=0)]
         found = [alarm for alarm in find_alarms(rows, self._limits) if alarm.lasting]

@@ -13,6 +13,7 @@ from triphase.objectives.masking import masked_mean
 from triphase.objectives.proximal import explained_variance
 from triphase.phases.experience import Experience
 from triphase.records.types import Prompt
+from triphase.rewards.model import WITNESS_SCORE
 from triphase.rollouts.types import Generated
 
 Gold = Callable[[str, str, bool], float]
@@ -125,7 +126,18 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
         "ppo/repeated_2_deviation": deviation(repeated),
     }
     figures |= {f"{PREFIX}{name}": mean for name, mean in experience.scored.part_means().items()}
+    figures |= monitor_figures(experience.scored.monitors, scores)
     return {name: value for name, value in figures.items() if value is not None}
+
+
+def monitor_figures(monitors: Mapping[str, Sequence[float]], scores: Sequence[float]) -> dict[str, float | None]:
+    """What a scorer tells beside its scores: mean and deviation of each, and the witness's correlation with them."""
+    figures: dict[str, float | None] = {}
+    for name, values in monitors.items():
+        figures |= {f"ppo/{name}": sum(values) / len(values), f"ppo/{name}_deviation": deviation(values)}
+        if name == WITNESS_SCORE:
+            figures["ppo/witness_score_correlation"] = correlation(values, scores)
+    return figures
 
 
 def deviation(values: Sequence[float]) -> float:

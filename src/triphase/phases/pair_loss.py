@@ -37,9 +37,13 @@ def pair_loss(
     pairs: Sequence[Sequence[Pair]],
     settings: RewardSettings,
     group_count: int,
+    counts: Sequence[int] | None = None,
 ) -> PairLoss:
-    """The loss of the (N,) scores of all responses of these groups; ``group_count`` rankings make up the step."""
-    stacked = stack_pairs(groups, pairs).to(scores.device)
+    """The loss of the (N,) scores of all responses of these groups; ``group_count`` rankings make up the step.
+
+    ``counts`` says how often each group counts; once by default.
+    """
+    stacked = stack_pairs(groups, pairs, counts).to(scores.device)
     at = (stacked.first, stacked.second, stacked.target)
     objective, metrics = bradley_terry_loss(
         scores,
@@ -56,11 +60,15 @@ def pair_loss(
     return PairLoss(objective, float(nll), scores.detach(), correct, decided)
 
 
-def stack_pairs(groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]]) -> StackedPairs:
-    """The pairs of several groups, by index into all of their responses."""
+def stack_pairs(
+    groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]], counts: Sequence[int] | None = None
+) -> StackedPairs:
+    """The pairs of several groups, by index into all of their responses; a group that counts twice is there twice."""
     rows: list[tuple[int, int, float, float, int]] = []
-    start = 0
-    for number, (group, members) in enumerate(zip(groups, pairs, strict=True)):
-        rows += [(start + p.first, start + p.second, p.target, p.margin, number) for p in members]
+    start, number = 0, 0
+    for place, (group, members) in enumerate(zip(groups, pairs, strict=True)):
+        for _ in range(1 if counts is None else counts[place]):
+            rows += [(start + p.first, start + p.second, p.target, p.margin, number) for p in members]
+            number += 1
         start += len(group.responses)
     return StackedPairs(*(torch.tensor(column) for column in zip(*rows, strict=True)))

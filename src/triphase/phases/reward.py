@@ -10,7 +10,6 @@ reference samples. Left out on purpose: a language-model loss beside the ranking
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,17 @@ from torch import Tensor
 from triphase.batches.order import microbatches, permutation
 from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.batches.sharing import GroupBatch, packed_length, pad_groups
-from triphase.errors import TrainingError
 from triphase.models.boundaries import Boundaries
-from triphase.models.roles import REFERENCE, REWARD, SharedModel
+from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.progress import Progress, SilentProgress
 from triphase.phases.guards import judge_by
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.phases.pair_loss import PairLoss, pair_loss, stack_pairs
+from triphase.phases.reward_member import Member, alone
 from triphase.phases.reward_state import HeadFit, RewardState
 from triphase.records.files import make_directory
 from triphase.records.types import Pair
-from triphase.rewards.model import score_samples
-from triphase.settings.phases import RewardSettings
+from triphase.settings.phases import AVERAGE, RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
 from triphase.training.checkpoint import kept_steps
@@ -41,15 +39,8 @@ from triphase.training.state import TrainingState
 from triphase.training.step import Updater
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """The scores of reference samples before calibration: what was subtracted and divided by."""
-
-    mean: float
-    standard_deviation: float
-    samples: int
+Figure = Callable[[TokenBatch | GroupBatch, Tensor], Tensor]
+"""What is read of a batch and its trunk states, a row for each response."""
 
 
 class RewardPhase(Phase):
@@ -65,9 +56,13 @@ class RewardPhase(Phase):
         settings: RewardSettings,
         *,
         seed: int,
+        member: Member | None = None,
+        like: "RewardPhase | None" = None,
     ) -> None:
         """The reward adapter starts as a copy of the reference (a fresh one after full fine-tuning).
 
+        ``member`` is one of several reward models; ``like`` is the phase of another of them, on the same groups, which
+        starts alike: what is known of the start is not computed again.
         Groups are numbered: those that are trained on first (`trained`), then those that are held out (`heldout`).
         """
         self.shared = shared
@@ -75,33 +70,43 @@ class RewardPhase(Phase):
         self.trained, self.heldout = range(len(groups)), range(len(groups), len(self.groups))
         self.settings = settings
         self.seed = seed
-        self.order = _order(len(groups), settings.epochs, seed)
-        self.total_steps = math.ceil(len(self.order) / settings.batch_size)
-        shared.adapters.load(REWARD, shared.adapters.state(REFERENCE))
-        shared.adapters.train_only(REWARD)
-        heads = {f"score_head.{name}": value for name, value in shared.score_head.named_parameters()}
-        trained = shared.adapters.parameters(REWARD)
+        self.member = member or alone(shared)
+        self.order = _order(len(groups), settings.epochs, seed, self.member)
+        self.total_steps = min(len(self.order), math.ceil(_drawn(len(groups), settings.epochs) / settings.batch_size))
+        adapter, self.head = self.member.model.adapter, self.member.model.head
+        shared.adapters.load(adapter, shared.adapters.state(REFERENCE))
+        if self.member.apart and settings.ensemble.combine != AVERAGE:
+            shared.adapters.redraw(adapter, *self.member.apart)
+        shared.adapters.train_only(adapter)
+        heads = {f"score_head.{name}": value for name, value in self.head.named_parameters()}
+        trained = shared.adapters.parameters(adapter)
         updater = Updater(trained, heads, settings.optimizer, total_steps=self.total_steps)
         self.state = TrainingState(updater, RewardState())
         self.directory: Path | None = None
         self._packs = shared.backbone.packs
-        self.boundaries = Boundaries(
-            shared,
+        self.start_features: Tensor | None = None
+        self._like = like or self
+        self.boundaries: Boundaries = like.boundaries if like is not None else self._new_boundaries()
+
+    def _new_boundaries(self) -> Boundaries:
+        return Boundaries(
+            self.shared,
             [packed_length(group) for group in self.groups],
             self._batch,
             visits=self._visits() if self._packs else [0] * len(self.groups),
-            max_tokens=settings.microbatch_tokens,
-            budgets=shared.adapter_settings,
+            max_tokens=self.settings.microbatch_tokens,
+            budgets=self.shared.adapter_settings,
         )
 
     def _visits(self) -> list[float]:
         """How often each group's states at the boundary are needed: the fit of the head alone is a visit too."""
         visits = self.settings.epochs + (self.settings.head_penalty is not None)
-        return [visits] * len(self.trained) + [EVALUATIONS_PER_PHASE] * len(self.heldout)
+        return [visits * self.member.of] * len(self.trained) + [EVALUATIONS_PER_PHASE] * len(self.heldout)
 
     def open(self, directory: Path) -> None:
         """Keep states at the boundary, and batches that are not finite, in ``directory``."""
-        self.directory = self.boundaries.directory = directory
+        self.directory = directory
+        self.boundaries.directory = self.boundaries.directory or directory
 
     def start(self) -> None:
         """Fit the head, where nobody has."""
@@ -136,12 +141,15 @@ class RewardPhase(Phase):
         penalty = self.settings.head_penalty
         if penalty is None or self.state.values.head is not None:
             return
-        with progress.track("reward model: features", len(self.trained), unit="rankings") as track:
-            features = torch.cat(self._of_each(self.trained, self.shared.features, on_part=track.advance))
-        pairs = stack_pairs(*self._records(self.trained))
+        if self._like.start_features is None:
+            with progress.track("reward model: features", len(self.trained), unit="rankings") as track:
+                found = self._of_each(self.trained, self._features, on_part=track.advance)
+            self._like.start_features = torch.cat(found)
+        features = self._like.start_features
+        pairs = stack_pairs(*self._records(self.trained), self.member.counts)
         loss, curve = None, None
         if penalty == "auto":
-            prompts = [self.groups[member].prompt for member in self.trained]
+            prompts = [self.groups[member].prompt for member in self._repeated(self.trained)]
             with progress.track("reward model: score head", fit_count(prompts), unit="fits") as track:
                 choice = choose_penalty(features, pairs, prompts, seed=self.seed, on_fit=track.advance)
             if choice.loss is None:
@@ -149,7 +157,7 @@ class RewardPhase(Phase):
                     "rankings of one prompt alone: reward.head_penalty cannot be chosen and is %g", choice.penalty
                 )
             penalty, loss, curve = choice.penalty, choice.loss, [list(point) for point in choice.curve]
-        self.shared.score_head.set(*fit_linear_scores(features, pairs, penalty=penalty))
+        self.head.set(*fit_linear_scores(features, pairs, penalty=penalty))
         self.state.values.head = HeadFit(penalty, loss, curve, self.heldout_figures() if self.heldout else {})
 
     def _parts(self, members: Sequence[int]) -> list[list[int]]:
@@ -162,7 +170,7 @@ class RewardPhase(Phase):
     def _of_each(
         self,
         members: Sequence[int],
-        figure: Callable[[TokenBatch | GroupBatch, Tensor], Tensor],
+        figure: Figure,
         on_part: Callable[[int], None] = lambda count: None,
     ) -> list[Tensor]:
         """What ``figure`` gives for the responses of each of these groups, on the CPU; ``on_part`` counts them."""
@@ -181,12 +189,12 @@ class RewardPhase(Phase):
     def advance(self, step: int) -> dict[str, float]:
         """One optimizer step."""
         # 1. the rankings of this step
-        size = self.settings.batch_size
-        members = self.order[step * size : (step + 1) * size]
+        members = self._rankings_of(step)
+        drawn = len(self._repeated(members))
         # 2. gradients; a microbatch holds whole rankings, each weighs the same in the step
         loss, nll, scores, accuracy, pairs = 0.0, 0.0, [], 0.0, 0
         for part in self._parts(members):
-            found = self._loss(part, len(members))
+            found = self._loss(part, drawn)
             found.objective.backward()  # type: ignore[no-untyped-call]
             loss += float(found.objective.detach())
             nll += found.nll
@@ -218,10 +226,23 @@ class RewardPhase(Phase):
         head = self.state.values.head
         return metrics | (head.metrics() if head is not None and step == 0 else {})
 
+    def _rankings_of(self, step: int) -> list[int]:
+        """Those of a member of several are divided evenly: fewer in each step, since some of them count twice."""
+        if self.member.counts is None:
+            return self.order[step * self.settings.batch_size : (step + 1) * self.settings.batch_size]
+        first, end = (len(self.order) * edge // self.total_steps for edge in (step, step + 1))
+        return self.order[first:end]
+
+    def _repeated(self, members: Sequence[int]) -> list[int]:
+        """The same rankings, each as often as it counts."""
+        counts = self.member.counts
+        return list(members) if counts is None else [member for member in members for _ in range(counts[member])]
+
     def _loss(self, members: Sequence[int], group_count: int) -> PairLoss:
         batch = self._batch(members)
-        scores = self.shared.scores(batch, self.boundaries.of(members, batch))
-        return pair_loss(scores, *self._records(members), self.settings, group_count)
+        scores = self._scores(batch, self.boundaries.of(members, batch))
+        counts = None if self.member.counts is None else [self.member.counts[member] for member in members]
+        return pair_loss(scores, *self._records(members), self.settings, group_count, counts)
 
     def _batch(self, members: Sequence[int]) -> TokenBatch | GroupBatch:
         """The groups' responses, in order: each prompt once, or (under sliding windows) a row for each response."""
@@ -231,9 +252,18 @@ class RewardPhase(Phase):
         samples = [Encoded(group.prompt, response) for group in groups for response in group.responses]
         return pad_batch(samples, pad_id=pad_id, device=device)
 
-    def scores_of(self, members: Sequence[int]) -> list[Tensor]:
-        """The scores of the responses of the groups with these numbers (`trained` or `heldout`), on the CPU."""
-        return self._of_each(members, self.shared.scores)
+    def scores_of(self, members: Sequence[int], by: Figure | None = None) -> list[Tensor]:
+        """The scores of the responses of the groups with these numbers (`trained` or `heldout`), on the CPU.
+
+        ``by`` scores in the place of the reward model of this phase.
+        """
+        return self._of_each(members, by or self._scores)
+
+    def _scores(self, batch: TokenBatch | GroupBatch, states: Tensor) -> Tensor:
+        return self.shared.scores_by(self.member.model, batch, states)
+
+    def _features(self, batch: TokenBatch | GroupBatch, states: Tensor) -> Tensor:
+        return self.shared.features(batch, states, self.member.model.adapter)
 
     def heldout_figures(self) -> dict[str, float]:
         """Loss and accuracy on held-out rankings."""
@@ -245,25 +275,14 @@ class RewardPhase(Phase):
         return figures
 
 
-def calibrate(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None) -> Calibration:
-    """Bring the score to mean 0 and standard deviation 1 on reference samples, by folding both into the head.
-
-    Raises:
-        TrainingError: the scores do not differ, so the reward model has learned nothing.
-    """
-    scores = score_samples(shared, samples, max_tokens=max_tokens)
-    mean, deviation = float(scores.mean()), float(scores.std(unbiased=False))
-    if not math.isfinite(mean) or not deviation > 1e-6:
-        raise TrainingError(
-            f"the reward model gives all reference samples the same score (standard deviation {deviation:.2g}); "
-            "check the comparisons (`triphase check`), or train longer"
-        )
-    shared.score_head.calibrate(mean, deviation)
-    return Calibration(mean, deviation, len(samples))
-
-
-def _order(count: int, epochs: float, seed: int) -> list[int]:
+def _order(count: int, epochs: float, seed: int, member: Member) -> list[int]:
+    """The rankings in the order in which they are trained on: those of a member that count at all."""
     order: list[int] = []
     for epoch in range(math.ceil(epochs)):
-        order += permutation(count, seed, "reward", "order", epoch)
-    return order[: max(1, round(count * epochs))]
+        order += permutation(count, seed, "reward", "order", *member.apart, epoch)
+    order = order if member.counts is None else [number for number in order if member.counts[number]]
+    return order[: _drawn(len(order) / math.ceil(epochs), epochs)]
+
+
+def _drawn(count: float, epochs: float) -> int:
+    return max(1, round(count * epochs))

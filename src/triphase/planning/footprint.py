@@ -27,6 +27,7 @@ from triphase.planning.moments import (
     Moment,
 )
 from triphase.planning.workload import Lengths, Workload, largest, shapes_of
+from triphase.settings.phases import AVERAGE
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
 
@@ -34,6 +35,8 @@ from triphase.settings.schema import RunSettings
 # 0.33 to 0.84 was measured with glibc (docs/performance.md).
 _ALLOCATOR_SHARE = 0.5
 _FLOAT32 = 4.0
+# Of the rankings, what a member of an ensemble trains on (1 − 1/e).
+_REWARD_SHARE = 0.63
 
 
 class Planner:
@@ -116,7 +119,9 @@ class Planner:
             limit = settings.microbatch_tokens
             return list(shapes_of(rows, batch_size=count, max_tokens=limit, packed=packs, scored=True))
 
-        static = self._static(adapters=2, trained=work.adapter_numbers)
+        several = _REWARD_SHARE * settings.ensemble.members if settings.ensemble.members > 1 else 1.0
+        passes = several if not settings.witness else (several + 1) / 2  # each on half of the rankings
+        static = self._static(adapters=1 + settings.ensemble.members + settings.witness, trained=work.adapter_numbers)
         shapes = shapes_for(size)
         shape, wide = largest(shapes), largest(shapes_for(len(rows.sampled)))
         fits = float(settings.head_penalty is not None)
@@ -126,7 +131,7 @@ class Planner:
         traced = work.reward(shape, train=True)
         found.moments.append(self._trained("update", static, traced, shape, head=False))
         tokens = sum(each.tokens for each in shapes) * rows.scale
-        found.compute("training", traced, shape, tokens * settings.epochs)
+        found.compute("training", traced, shape, tokens * settings.epochs * passes)
         looked = work.reward(wide, train=False)
         found.moments.append(self._looked("scoring", static, looked, work.trunk(wide), wide, head=False))
         found.compute("forward", looked, wide, tokens * (fits + 1))
@@ -139,7 +144,7 @@ class Planner:
         found = Footprint("ppo" if arm is None else f"arms/{arm}")
         critics, whole = int(settings.critic == "adapter"), settings.method == "full"
         trained = (work.base_numbers if whole else work.adapter_numbers) + critics * work.adapter_numbers
-        static = self._static(adapters=3 + critics, trained=trained)
+        static = self._static(adapters=2 + self._scorers() + critics, trained=trained)
         if whole:  # the policy is a copy of the base, with the reference's adapter on it
             static[BASE] += work.base_bytes
         prompts, limit = self.load.prompts, settings.max_response_tokens
@@ -159,7 +164,7 @@ class Planner:
         scored = acting(train=False, with_entropy=True, whole=True) if whole else upper
         found.moments.append(self._looked("scoring", static, scored, trunk, shape))
         # The policy and its reference; the reward model, and a critic with an adapter of its own.
-        found.compute("forward", trunk + scored * 2 + upper * (1 + critics), shape, tokens)
+        found.compute("forward", trunk + scored * 2 + upper * (self._scorers() + critics), shape, tokens)
         traced = acting(train=True, with_entropy=settings.entropy_coefficient > 0, whole=whole)
         if critics:  # both passes are kept for one backward pass
             second = work.reward(shape, train=True)
@@ -173,7 +178,7 @@ class Planner:
     def evaluation(self) -> Footprint:
         """Responses of each policy to held-out prompts, and their scores."""
         settings, work, prompts = self.settings, self.work, self.load.heldout_prompts
-        found, static = Footprint("evaluation"), self._static(adapters=3, trained=0)
+        found, static = Footprint("evaluation"), self._static(adapters=2 + self._scorers(), trained=0)
         asked = min(prompts.count, settings.evaluation.max_prompts or prompts.count)
         responses, limit = asked * settings.evaluation.samples_per_prompt, settings.ppo.max_response_tokens
         policies = 2 + len(settings.arms)
@@ -185,8 +190,14 @@ class Planner:
         shape = largest(shapes_of(answered, batch_size=responses, max_tokens=tokens))
         looked, trunk = work.policy(shape, train=False), work.trunk(shape)
         found.moments.append(self._looked("scoring", static, looked, trunk, shape))
-        found.compute("forward", trunk * 2 + looked * 3, shape, _tokens(answered) * policies)
+        found.compute("forward", trunk * 2 + looked * (2 + self._scorers()), shape, _tokens(answered) * policies)
         return found
+
+    def _scorers(self) -> int:
+        """How many reward models score: the members of an ensemble, and a witness."""
+        reward = self.settings.reward
+        averaged = reward.ensemble.combine == AVERAGE
+        return (1 if averaged else reward.ensemble.members) + reward.witness
 
     def _static(self, *, adapters: int, trained: float) -> dict[str, float]:
         """What is there at every moment of a phase."""

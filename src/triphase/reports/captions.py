@@ -23,6 +23,7 @@ _WATCHED = {
     "spread and range of the scores": "ppo/score_deviation",
     "the critic": "ppo/explained_variance",
     "gold against proxy": "ppo/gold_score",
+    "the witness against proxy": "ppo/witness_score",
 }
 
 

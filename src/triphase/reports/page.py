@@ -33,6 +33,8 @@ SHOWN_SAMPLES = 12
 PANELS = (
     ("ppo/proxy_score", "Proxy score", False),
     ("ppo/gold_score", "Gold score", False),
+    ("ppo/witness_score", "Score of the witness", False),
+    ("ppo/reward_disagreement", "Disagreement of the ensemble", False),
     ("ppo/reference_kl", "Reference KL, nats per response", False),
     ("ppo/entropy", "Entropy, nats per token", False),
     ("ppo/mean_length", "Mean length, tokens", False),

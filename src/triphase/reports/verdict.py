@@ -133,6 +133,14 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> t
             sentences.append(
                 f"Reward hacking: none seen at the end; gold has not fallen while {score_of(run.settings)} rose."
             )
+    elif any("ppo/witness_score" in row for row in run.ppo):
+        fooled = [alarm for alarm in alarms if alarm.name == "proxy-without-witness" and alarm.lasting]
+        sentences.append(
+            f"Reward hacking: likely. In training, {fooled[0].message}"
+            if fooled
+            else "Reward hacking: none seen by the witness, a reward model of other comparisons; a fault that both "
+            "reward models share it cannot see."
+        )
     elif run.ppo:
         sentences.append("Reward hacking: cannot be told without a gold score or people's judgment of these samples.")
     others = [alarm for alarm in alarms if alarm.name != "proxy-without-gold" or not alarm.lasting]

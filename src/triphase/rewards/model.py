@@ -1,15 +1,27 @@
-"""The run's reward model as a scorer: the reward adapter and its head on the base that all roles share."""
+"""The run's reward model as a scorer: the reward adapter and its head on the base that all roles share.
 
-from collections.abc import Sequence
+Of an ensemble the total is the combined score, and how far its members disagree is told beside it; so is the score of a
+witness, where there is one. Both are looked at and never optimized by themselves.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from triphase.batches.order import microbatches
 from triphase.batches.padding import pad_batch
+from triphase.batches.sharing import Batch
 from triphase.models.roles import SharedModel
 from triphase.rewards.types import Answer, Answers, Scorer, ScorerContext, Scores
 from triphase.tokens.encoding import Encoded
+
+if TYPE_CHECKING:
+    from triphase.rewards.types import Part
+
+DISAGREEMENT, WITNESS_SCORE = "reward_disagreement", "witness_score"
+"""What is told beside the total, by the names of the metrics."""
 
 
 class ModelScorer(Scorer):
@@ -25,13 +37,31 @@ class ModelScorer(Scorer):
     @torch.no_grad()
     def score(self, answers: Sequence[Answer]) -> Scores:
         """See Scorer. Where the caller has the trunk states, only the adapted layers run."""
-        if not isinstance(answers, Answers):
+        if isinstance(answers, Answers):
+            parts = answers.parts()
+        else:
             samples = [answer.sample or self._encoded(answer) for answer in answers]
-            return Scores(tuple(score_samples(self._shared, samples, max_tokens=self._max_tokens).tolist()))
-        found = torch.zeros(len(answers), device=self._shared.device)
-        for numbers, batch, states in answers.parts():
-            found[numbers] = self._shared.scores(batch, states)
-        return Scores(tuple(found.tolist()))
+            parts = _parts(self._shared, samples, max_tokens=self._max_tokens)
+        total = torch.zeros(len(answers), device=self._shared.device)
+        monitors: dict[str, Tensor] = {}
+        for numbers, batch, states in parts:
+            scores, beside = self._scored(batch, states)
+            total[numbers] = scores
+            for name, values in beside.items():
+                monitors.setdefault(name, torch.zeros(len(answers), device=self._shared.device))[numbers] = values
+        return Scores(tuple(total.tolist()), monitors={name: tuple(each.tolist()) for name, each in monitors.items()})
+
+    def _scored(self, batch: Batch, states: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        shared, beside = self._shared, dict[str, Tensor]()
+        if shared.ensemble is None:
+            scores = shared.scores(batch, states)
+        else:
+            members = shared.member_scores(batch, states)
+            scores = shared.ensemble.total(members)
+            beside[DISAGREEMENT] = shared.ensemble.disagreement(members)
+        if shared.witness is not None:
+            beside[WITNESS_SCORE] = shared.scores_by(shared.witness, batch, states)
+        return scores, beside
 
     def _encoded(self, answer: Answer) -> Encoded:
         template = self._shared.template
@@ -49,8 +79,31 @@ def open_scorer(context: ScorerContext) -> ModelScorer:
 @torch.no_grad()
 def score_samples(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None) -> Tensor:
     """(N,) scores of encoded samples, on the CPU, in order."""
-    scores = torch.zeros(len(samples))
-    for indices in microbatches([sample.length for sample in samples], max_tokens=max_tokens):
-        batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)
-        scores[indices] = shared.scores(batch, shared.trunk(batch)).cpu()
-    return scores
+    return figures_of(shared, samples, shared.scores, max_tokens=max_tokens)
+
+
+@torch.no_grad()
+def figures_of(
+    shared: SharedModel,
+    samples: Sequence[Encoded],
+    figure: Callable[[Batch, Tensor], Tensor],
+    *,
+    max_tokens: int | None,
+) -> Tensor:
+    """(…, N) what ``figure`` says of encoded samples from a batch and its trunk states, on the CPU, in order."""
+    found: list[tuple[list[int], Tensor]] = [
+        (numbers, figure(batch, states).cpu())
+        for numbers, batch, states in _parts(shared, samples, max_tokens=max_tokens)
+    ]
+    if not found:
+        return torch.zeros(0)
+    gathered = torch.zeros(*found[0][1].shape[:-1], len(samples))
+    for numbers, values in found:
+        gathered[..., numbers] = values
+    return gathered
+
+
+def _parts(shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None) -> "Iterator[Part]":
+    for numbers in microbatches([sample.length for sample in samples], max_tokens=max_tokens):
+        batch = pad_batch([samples[index] for index in numbers], pad_id=shared.template.pad_id, device=shared.device)
+        yield numbers, batch, shared.trunk(batch)

@@ -64,10 +64,12 @@ class Scores:
     Attributes:
         total: (N,) what is optimized. NaN where the scorer has no score; such a rollout is refused, never learned from.
         parts: (N,) each, by name: what the total is made of, for people to read. NaN where a part is not known.
+        monitors: (N,) each, by the name of its metric (`ppo/NAME`): what is known beside the total, and no part of it.
     """
 
     total: tuple[float, ...]
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    monitors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def part_means(self) -> dict[str, float]:
         """The mean of each part, over the answers that have it."""

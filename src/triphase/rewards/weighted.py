@@ -54,12 +54,14 @@ class WeightedScorer(Scorer):
         """
         if not answers:
             return Scores(())
-        found = {name: scorer.score(answers).total for name, scorer in self._scorers.items()}
+        scored = {name: scorer.score(answers) for name, scorer in self._scorers.items()}
+        found = {name: scores.total for name, scores in scored.items()}
+        monitors = {name: values for scores in scored.values() for name, values in scores.monitors.items()}
         units = self._units_with(found)
         if units is None:
-            return Scores((math.nan,) * len(answers), found)
+            return Scores((math.nan,) * len(answers), found, monitors)
         totals = tuple(self._total({name: found[name][row] for name in found}, units) for row in range(len(answers)))
-        return Scores(totals, found)
+        return Scores(totals, found, monitors)
 
     def close(self) -> None:
         """Close the parts."""

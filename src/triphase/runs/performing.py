@@ -6,6 +6,7 @@ from pathlib import Path
 from triphase.monitoring.progress import Progress
 from triphase.runs import pipeline
 from triphase.runs.preflight import examine_run
+from triphase.runs.reward_training import run_reward
 from triphase.runs.session import Lent, Run, prepare
 from triphase.settings.schema import RunSettings
 
@@ -36,7 +37,7 @@ def perform(
         "sft": pipeline.run_sft,
         "sampling": pipeline.run_sampling,
         "labeling": pipeline.run_labeling,
-        "reward": pipeline.run_reward,
+        "reward": run_reward,
         "ppo": lambda run: pipeline.run_ppo(run, arm),
         "ppo and arms": pipeline.run_every_ppo,
         "evaluation": lambda run: pipeline.run_evaluation(run, checkpoint),

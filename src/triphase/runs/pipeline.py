@@ -5,9 +5,8 @@ among the commands because the phases, the labeling and the reports know nothing
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from triphase.datacheck.agenda import todo, what_is_left_out
@@ -15,18 +14,17 @@ from triphase.datacheck.demands import require_demonstrations
 from triphase.models.critics import CRITIC
 from triphase.models.policies import policy_for
 from triphase.models.roles import REFERENCE
-from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
+from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import SampleLog
 from triphase.monitoring.sums import seal
 from triphase.phases.guards import AlarmGuard
 from triphase.phases.ppo import PPOPhase
-from triphase.phases.reward import RewardPhase, calibrate
 from triphase.phases.sampling import sample_responses
 from triphase.phases.sft import SupervisedPhase
 from triphase.planning.plan import FILE_NAME as PLAN
 from triphase.planning.shortage import write_plan
-from triphase.records.files import write_json, write_json_lines
+from triphase.records.files import write_json
 from triphase.records.mixture import Mixture
 from triphase.records.types import Prompt
 from triphase.reports.contents import gaps_of
@@ -34,23 +32,24 @@ from triphase.reports.page import write_report
 from triphase.reports.summary import write_summary
 from triphase.rewards.registry import kind_of
 from triphase.rewards.registry import needs_reward_model as needs_reward_model_of
-from triphase.runs.empty_responses import report_empty_samples, usable_groups
+from triphase.runs.empty_responses import report_empty_samples
 from triphase.runs.evaluation import evaluate_policies
+from triphase.runs.keeping import kept
 from triphase.runs.labeling import label
 from triphase.runs.preflight import examine_run
-from triphase.runs.references import SFT_MODEL, reference_samples
-from triphase.runs.reward_gate import require_reward_model, set_refused_aside
-from triphase.runs.rows import heldout_lines, mixture_figures, sample_row
+from triphase.runs.references import SFT_MODEL
+from triphase.runs.reward_gate import require_reward_model
+from triphase.runs.reward_training import run_reward
+from triphase.runs.rows import mixture_figures, sample_row
 from triphase.runs.scoring import scorer_of
 from triphase.runs.servers import generator_of
 from triphase.runs.session import Run, as_split
-from triphase.runs.stale import remove_results
 from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.settings.ppo import PPOSettings
-from triphase.tokens.encoding import encode_groups, encode_prompt
-from triphase.training.artifacts import REWARD, SFT, is_usable, ppo_phase
-from triphase.training.finals import save_policy, save_reward_model, save_trained, save_whole_model
-from triphase.training.loop import CHECKPOINTS, LoopOptions, run_loop
+from triphase.tokens.encoding import encode_prompt
+from triphase.training.artifacts import SFT, is_usable, ppo_phase
+from triphase.training.finals import save_policy, save_trained, save_whole_model
+from triphase.training.loop import CHECKPOINTS, run_loop
 
 _log = logging.getLogger(__name__)
 # Batches of responses that are sampled, and then kept in the store, together.
@@ -103,7 +102,7 @@ def run_sft(run: Run) -> None:
             run.data.encoded(heldout),
             settings.sft,
         )
-        with _kept(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as options:
+        with kept(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as options:
             run_loop(phase, options)
         if settings.sft.method == "full":
             save_whole_model(shared, final, run.made_by(SFT))
@@ -167,42 +166,6 @@ def run_labeling(run: Run) -> None:
         label(run)
 
 
-def run_reward(run: Run) -> None:
-    """Phase 2: the reward model on the rankings of training prompts, measured on those of held-out prompts."""
-
-    final, settings = run.artifact(REWARD), run.settings
-    set_refused_aside(run)
-    if is_usable(final):
-        return
-    with run.directory.timed("reward"):
-        with run.store() as store:
-            groups, heldout = store.ranked_groups("train"), store.ranked_groups("heldout")
-            votes = store.comparisons("heldout")
-        shared, limit = run.model(), settings.model.max_length
-        groups, heldout = usable_groups(groups, heldout, shared.template)
-        phase = RewardPhase(
-            shared,
-            encode_groups(groups, shared.template, max_length=limit),
-            [group.pairs for group in groups],
-            encode_groups(heldout, shared.template, max_length=limit),
-            [group.pairs for group in heldout],
-            settings.reward,
-            seed=settings.seed,
-        )
-        phase.begin(run.part("reward"), run.progress)
-        shown = ("reward/loss", "reward/preference_accuracy")
-        with _kept(run, "reward", "reward model", phase.total_steps, shown=shown) as options:
-            run_loop(phase, options)
-        references = reference_samples(run, shared)
-        calibration = calibrate(shared, references, max_tokens=settings.reward.microbatch_tokens)
-        scores = [found.tolist() for found in phase.scores_of(phase.heldout)]
-        phase.close()
-        write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
-        write_json(run.part("reward", "head.json"), phase.head_summary())
-        write_json(run.part("reward", "calibration.json"), asdict(calibration))
-        save_reward_model(shared, final, asdict(calibration), run.made_by(REWARD))
-
-
 def run_ppo(run: Run, arm: str | None = None) -> None:
     """Phase 3: PPO from the reference policy against the reward model; an arm is a run of its own."""
 
@@ -222,7 +185,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
         with (
             scorer_of(run, settings, begins=True) as scorer,
             generator_of(run, policy, settings.batch_size, run.part(phase_name, "serving")) as generator,
-            _kept(run, phase_name, title, settings.iterations, shown=shown) as options,
+            kept(run, phase_name, title, settings.iterations, shown=shown) as options,
         ):
             phase = PPOPhase(
                 shared,
@@ -264,30 +227,6 @@ def run_report(run: Run) -> Path:
     for gap in gaps_of(run.path):
         _log.warning("%s", gap)
     return write_report(run.path)
-
-
-@contextmanager
-def _kept(run: Run, directory: str, title: str, total: int, *, shown: Sequence[str]) -> Iterator[LoopOptions]:
-    """How the loop keeps one phase: a metrics file, a progress bar, and checkpoints as the settings say."""
-    checkpoints = run.settings.checkpoints
-    remove_results(run.path)  # they were those of before this phase
-    with MetricsWriter(run.part(directory)) as metrics:
-        done = min(metrics.last_step or 0, total)
-        with run.progress.track(title, total, done=done) as track:
-
-            def on_step(found: Mapping[str, float]) -> None:
-                track.advance(1, **{name.split("/")[1]: found[name] for name in shown if name in found})
-
-            yield LoopOptions(
-                run.part(directory),
-                metrics,
-                keep=checkpoints.keep,
-                every=checkpoints.every_steps,
-                keep_best=checkpoints.keep_best,
-                skipped_in_a_row=run.settings.guards.skipped_in_a_row,
-                stop=run.stop,
-                on_step=on_step,
-            )
 
 
 def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:

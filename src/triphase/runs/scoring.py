@@ -9,7 +9,7 @@ from triphase.rewards.types import Scorer, ScorerContext
 from triphase.runs.session import Run
 from triphase.settings.ppo import PPOSettings
 from triphase.training.artifacts import REWARD
-from triphase.training.finals import load_reward_model
+from triphase.training.reward_finals import load_reward_model
 
 
 def scorer_of(run: Run, settings: PPOSettings, *, begins: bool = False) -> AbstractContextManager[Scorer]:

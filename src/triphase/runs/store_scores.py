@@ -8,7 +8,7 @@ from triphase.rewards.model import score_samples
 from triphase.runs.opening import open_run
 from triphase.tokens.encoding import Encoded, encode_answer
 from triphase.training.artifacts import REWARD
-from triphase.training.finals import load_reward_model
+from triphase.training.reward_finals import load_reward_model
 
 
 def scores_by(path: Path, given: Sequence[tuple[Prompt, Response]]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from triphase.monitoring.progress import SilentProgress, SilentTrack
 from triphase.runs import pipeline
 from triphase.runs.directory import RunDirectory
 from triphase.runs.provenance import day_begun, read_config, versions
+from triphase.runs.reward_training import run_reward
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
@@ -91,7 +92,7 @@ def _repeat(path: Path, settings: RunSettings, phase: str, arm: str | None, step
         if phase == "sft":
             pipeline.run_sft(run)
         elif phase == "reward":
-            pipeline.run_reward(run)
+            run_reward(run)
         else:
             pipeline.run_ppo(run, arm)
 

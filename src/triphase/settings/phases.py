@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
 
@@ -77,6 +77,31 @@ class SamplingSettings(Settings):
     """Responses that are generated side by side."""
 
 
+AVERAGE = "average-weights"
+"""The one combination of an ensemble that leaves a single reward model."""
+
+
+class EnsembleSettings(Settings):
+    """Several reward models on the one base."""
+
+    members: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many reward models are trained, each an adapter and a head on the shared base, with prompts drawn with
+    replacement (about 63 % of them are in each) and random numbers of its own; 4 or 5 are enough (arXiv 2310.02743)."""
+    combine: Literal["mean", "worst", "mean-minus-variance", "average-weights"] = "mean"
+    """How their scores become one: their `mean`, the `worst` of them, or `mean-minus-variance` with `penalty`. Each is
+    brought to mean 0 and standard deviation 1 on reference samples before, and the combined score after.
+    `average-weights` makes one reward model of the mean of their weights (WARM, arXiv 2401.12187): it costs what one
+    costs, and says nothing of disagreement."""
+    penalty: NonNegative = 0.5
+    """λ of `mean-minus-variance`: what a variance of 1 among the members costs."""
+
+    @model_validator(mode="after")
+    def _averages_what_it_has(self) -> "EnsembleSettings":
+        if self.members == 1 and self.combine != "mean":
+            raise ValueError(f"combine {self.combine} needs several members; set members, 4 say")
+        return self
+
+
 class RewardSettings(TakenSettings):
     """Phase 2: the reward model."""
 
@@ -101,5 +126,11 @@ class RewardSettings(TakenSettings):
     preferring the longer response. It may be changed in a run that has begun."""
     calibration_samples: Positive = 256
     """Reference responses on which the score is brought to mean 0 and standard deviation 1."""
+    ensemble: EnsembleSettings = EnsembleSettings()
+    """Several reward models in the place of one, against a policy that exploits the errors of one."""
+    witness: bool = False
+    """Train a second reward model, the witness, on half of the prompts, and the reward model on the other half. PPO
+    never sees the score of the witness: where the reward model's score rises and that of the witness does not, the
+    policy exploits the reward model. Worth half of the comparisons where no gold score is known."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, head_learning_rate=1e-5, schedule="cosine")
     """AdamW and its schedule."""

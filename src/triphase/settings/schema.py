@@ -171,6 +171,7 @@ AlarmName = Literal[
     "length-shrinkage",
     "not-finite",
     "proxy-without-gold",
+    "proxy-without-witness",
     "ratio-bias",
     "ratio-explosion",
     "reference-kl",

@@ -11,14 +11,10 @@ from triphase.models.roles import SharedModel
 from triphase.records.types import Message
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_OPENED = "directory = {directory!r}\ntokenizer = AutoTokenizer.from_pretrained(directory)\n"
+OPENED = "directory = {directory!r}\ntokenizer = AutoTokenizer.from_pretrained(directory)\n"
 _ASKED = """
 output = model.generate(**inputs, {given}max_new_tokens=64)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
-"""
-_SCORED = """with torch.no_grad():
-    scores = model(**inputs).logits[:, 0] + ({bias!r})
-print(scores)
 """
 
 
@@ -27,13 +23,13 @@ def policy_card(shared: SharedModel, base: str) -> str:
     code = (
         "from peft import PeftModel\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig\n\n"
-        f"{_OPENED.format(directory='.')}"
+        f"{OPENED.format(directory='.')}"
         f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), directory).eval()\n"
         f"{_prompt(shared)}"
         f"{_ASKED.format(given='generation_config=GenerationConfig.from_pretrained(directory), ')}"
     )
     return (
-        f"{_front(base, 'lora')}# A policy trained by Triphase\n\nA LoRA adapter on `{base}`.{_note(shared)} "
+        f"{front(base, 'lora')}# A policy trained by Triphase\n\nA LoRA adapter on `{base}`.{note(shared)} "
         f"{_ends(shared)} "
         "An adapter's directory is not asked for its generation configuration by peft: give it, as here, or name the "
         f"end of turn (`eos_token_id={shared.template.end_id}`; `stop_token_ids` for vLLM).\n\n"
@@ -45,38 +41,11 @@ def whole_card(shared: SharedModel) -> str:
     """The card of a policy with weights of its own."""
     code = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"{_OPENED.format(directory='.')}"
+        f"{OPENED.format(directory='.')}"
         "model = AutoModelForCausalLM.from_pretrained(directory).eval()\n"
         f"{_prompt(shared)}{_ASKED.format(given='')}"
     )
-    return f"{_front(None, None)}# A policy trained by Triphase\n\n{_ends(shared)}\n\n```python\n{code}```\n"
-
-
-def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
-    """The card of a reward model; ``cuts`` says that its chat template ends at the end of turn by itself."""
-    code = (
-        "import torch\nfrom peft import PeftModel\n"
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
-        f"{_OPENED.format(directory='.')}"
-        f"base = AutoModelForSequenceClassification.from_pretrained(\n    {base!r}, num_labels=1, "
-        "pad_token_id=tokenizer.pad_token_id\n)\n"
-        "model = PeftModel.from_pretrained(base, directory).eval()\n"
-        f"{_answers(shared, cuts=cuts)}{_SCORED.format(bias=shared.score_head.linear.bias.item())}"
-    )
-    return (
-        f"{_front(base, 'reward-model')}# A reward model trained by Triphase\n\n"
-        f"A LoRA adapter with a score head on `{base}`.{_note(shared)} The score is read at "
-        f"{_end_token(shared)}, which must be the last token that is not padding: a newline behind it would be read in "
-        "its place and gives another order. "
-        + (
-            "The chat template of this directory's tokenizer ends there, whatever the base's writes after it. "
-            if cuts
-            else "So the ids are put together as here. "
-        )
-        + "Calibration (mean 0 and deviation 1 on samples of the SFT policy) is in the head already; what is added to "
-        "the plain class's score is the head's bias, which that class does not have.\n\n"
-        f"```python\n{code}```\n"
-    )
+    return f"{front(None, None)}# A policy trained by Triphase\n\n{_ends(shared)}\n\n```python\n{code}```\n"
 
 
 def is_hub_id(name: str) -> bool:
@@ -84,7 +53,8 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
-def _front(base: str | None, tag: str | None) -> str:
+def front(base: str | None, tag: str | None) -> str:
+    """What the hub reads at the head of a card."""
     lines = ["---", f"library_name: {'transformers' if base is None else 'peft'}"]
     if base is not None and is_hub_id(base):
         lines.append(f"base_model: {json.dumps(base)}")
@@ -92,23 +62,25 @@ def _front(base: str | None, tag: str | None) -> str:
     return "\n".join([*lines, f"tags: [{', '.join(tags)}]", "---", "", ""])
 
 
-def _note(shared: SharedModel) -> str:
+def note(shared: SharedModel) -> str:
+    """What there is to know of the base."""
     return f" {shared.base_note}" if shared.base_note else ""
 
 
-def _end_token(shared: SharedModel) -> str:
+def end_token(shared: SharedModel) -> str:
+    """The end of turn, by its text and id."""
     template = shared.template
     return f"the end of turn (`{template.tokenizer.convert_ids_to_tokens(template.end_id)}`, id {template.end_id})"
 
 
 def _ends(shared: SharedModel) -> str:
-    return f"Responses end with {_end_token(shared)}; `generation_config.json` holds it."
+    return f"Responses end with {end_token(shared)}; `generation_config.json` holds it."
 
 
 def _prompt(shared: SharedModel) -> str:
     if shared.template.is_chat:
         return (
-            f"conversation = {_question(shared)!r}\n"
+            f"conversation = {question(shared)!r}\n"
             "inputs = tokenizer.apply_chat_template(\n"
             '    conversation, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)'
         )
@@ -120,31 +92,9 @@ def _prompt(shared: SharedModel) -> str:
     )
 
 
-def _question(shared: SharedModel) -> list[dict[str, str]]:
+def question(shared: SharedModel) -> list[dict[str, str]]:
+    """A conversation to try a model on."""
     return shared.template.conversation([Message("user", "How are you?")])
-
-
-def _answers(shared: SharedModel, *, cuts: bool) -> str:
-    if cuts:
-        return (
-            f"prompt = {_question(shared)!r}\n"
-            'conversations = [[*prompt, {"role": "assistant", "content": text}] for text in ("Well.", "Go away.")]\n'
-            "inputs = tokenizer.apply_chat_template(\n"
-            '    conversations, padding=True, return_tensors="pt", return_dict=True\n)\n'
-        )
-    cut = len(shared.template.appended)
-    prompt = 'tokenizer("How are you?").input_ids' + (f"[:-{cut}]" if cut else "")
-    if shared.template.is_chat:
-        prompt = (
-            f"tokenizer.apply_chat_template(\n    {_question(shared)!r}, "
-            "add_generation_prompt=True, return_dict=False\n)"
-        )
-    return (
-        f"prompt = {prompt}\n"
-        'answers = [tokenizer(text, add_special_tokens=False).input_ids for text in ("Well.", "Go away.")]\n'
-        f'rows = {{"input_ids": [[*prompt, *answer, {shared.template.end_id}] for answer in answers]}}\n'
-        'inputs = tokenizer.pad(rows, return_tensors="pt")\n'
-    )
 
 
 def end_at_turn(tokenizer: Any, end_token: str, *, closes: bool) -> None:

@@ -8,27 +8,17 @@ padding, so the exported chat template ends at the end of turn. Each directory h
 """
 
 import copy
-import json
 import re
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from triphase.models.policies import Policy
-from triphase.models.roles import POLICY, REWARD, SharedModel
-from triphase.records.files import disk_errors
-from triphase.records.types import Message
-from triphase.tokens.rendering import render
-from triphase.training.artifacts import read, write, written
-from triphase.training.cards import end_at_turn, policy_card, reward_card, whole_card
+from triphase.models.roles import POLICY, SharedModel
+from triphase.training.adapter_files import ADAPTER_FILE, adapter_files, tensor_bytes, tensors_in
+from triphase.training.artifacts import write, written
+from triphase.training.cards import policy_card, whole_card
 
 CRITIC_FILE = "critic.safetensors"
-ADAPTER_FILE = "adapter_model.safetensors"
-_PROBE = "triphase probe"
-_SCORE_KEY = "base_model.model.score.weight"
 
 
 def save_policy(
@@ -39,13 +29,13 @@ def save_policy(
     ``made_by`` is the fingerprint of the settings of its phase.
     """
     base = portable_name(shared.base_name)
-    files = _adapter_files(shared, shared.adapters.state(adapter), base, shared.template.tokenizer, task="CAUSAL_LM")
+    files = adapter_files(shared, shared.adapters.state(adapter), base, shared.template.tokenizer, task="CAUSAL_LM")
     files["generation_config.json"] = generation_config(shared).to_json_string().encode()
     files["README.md"] = policy_card(shared, base).encode()
     if with_value_head:
-        files["value_head.safetensors"] = _bytes(dict(shared.value_head.linear.state_dict()))
+        files["value_head.safetensors"] = tensor_bytes(dict(shared.value_head.linear.state_dict()))
         if critic := shared.critic.parameters():
-            files[CRITIC_FILE] = _bytes({name: value.data for name, value in critic.items()})
+            files[CRITIC_FILE] = tensor_bytes({name: value.data for name, value in critic.items()})
     write(directory, files, made_by)
 
 
@@ -55,9 +45,9 @@ def load_policy(shared: SharedModel, adapter: str, directory: Path) -> None:
     Raises:
         RunError: it is missing or damaged.
     """
-    shared.adapters.load(adapter, _tensors(directory, ADAPTER_FILE))
+    shared.adapters.load(adapter, tensors_in(directory, ADAPTER_FILE))
     if (directory / "value_head.safetensors").exists():
-        shared.value_head.linear.load_state_dict(_tensors(directory, "value_head.safetensors"))
+        shared.value_head.linear.load_state_dict(tensors_in(directory, "value_head.safetensors"))
 
 
 def save_trained(policy: Policy, directory: Path, *, with_critic: bool, made_by: str | None = None) -> None:
@@ -72,37 +62,6 @@ def save_trained(policy: Policy, directory: Path, *, with_critic: bool, made_by:
 def holds_whole_model(directory: Path) -> bool:
     """Whether what a policy's phase left is every weight, and no adapter."""
     return not (directory / ADAPTER_FILE).exists()
-
-
-def save_reward_model(
-    shared: SharedModel, directory: Path, calibration: Mapping[str, Any], made_by: str | None = None
-) -> None:
-    """Write the reward adapter with its score head, and how it was calibrated."""
-    state = shared.adapters.state(REWARD)
-    state[_SCORE_KEY] = shared.score_head.linear.weight.detach().cpu().clone()
-    base, (tokenizer, cuts) = portable_name(shared.base_name), _scoring_tokenizer(shared)
-    files = _adapter_files(shared, state, base, tokenizer, task="SEQ_CLS", extra_modules=["score"])
-    files["score_head.safetensors"] = _bytes(dict(shared.score_head.linear.state_dict()))
-    told = {
-        **calibration,
-        "applied": True,
-        "note": "the score head has this calibration already; do not apply it again",
-    }
-    files["calibration.json"] = json.dumps(told, indent=1, sort_keys=True).encode()
-    files["README.md"] = reward_card(shared, base, cuts=cuts).encode()
-    write(directory, files, made_by)
-
-
-def load_reward_model(shared: SharedModel, directory: Path) -> None:
-    """Read a reward model that `save_reward_model` wrote.
-
-    Raises:
-        RunError: it is missing or damaged.
-    """
-    state = _tensors(directory, ADAPTER_FILE)
-    state.pop(_SCORE_KEY)
-    shared.adapters.load(REWARD, state)
-    shared.score_head.linear.load_state_dict(_tensors(directory, "score_head.safetensors"))
 
 
 def save_whole_model(shared: SharedModel, directory: Path, made_by: str | None = None) -> None:
@@ -152,52 +111,3 @@ def portable_name(base: str) -> str:
     """A base's name for those who open an adapter: a directory below the present one is named relative to it."""
     path, here = Path(base), Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) and path != here else base
-
-
-def _scoring_tokenizer(shared: SharedModel) -> tuple[Any, bool]:
-    """The tokenizer of a reward model, and whether its chat template ends at the end of turn, as training did."""
-    template, tokenizer = shared.template, copy.deepcopy(shared.template.tokenizer)
-    if not template.is_chat:
-        return tokenizer, False
-    asked, answer = [Message("user", _PROBE)], Message("assistant", _PROBE)
-    whole = template.conversation([*asked, answer])
-    end = str(tokenizer.convert_ids_to_tokens(template.end_id))
-    end_at_turn(tokenizer, end, closes=end in template.render(whole, open_turn=False).rpartition(_PROBE)[2])
-    written = render(tokenizer, whole, open_turn=False, date=template.date)
-    ids = list(tokenizer(written, add_special_tokens=False).input_ids)
-    if ids == [*template.prompt_ids(asked), *template.response_ids(_PROBE)]:
-        return tokenizer, True
-    return shared.template.tokenizer, False
-
-
-def _adapter_files(
-    shared: SharedModel,
-    state: dict[str, Tensor],
-    base: str,
-    tokenizer: Any,
-    *,
-    task: str,
-    extra_modules: list[str] | None = None,
-) -> dict[str, bytes]:
-    config = shared.adapters.peft_config(task=task, base_model=base, extra_modules=extra_modules)
-    files = {ADAPTER_FILE: _bytes(state), "adapter_config.json": json.dumps(config, indent=1, sort_keys=True).encode()}
-    with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        for path in sorted(Path(folder).rglob("*")):
-            if path.is_file():  # further chat templates stand in a directory of their own
-                files[str(path.relative_to(folder))] = path.read_bytes()
-    return files
-
-
-def _bytes(tensors: dict[str, Tensor]) -> bytes:
-    from safetensors.torch import save
-
-    content: bytes = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    return content
-
-
-def _tensors(directory: Path, name: str) -> dict[str, Tensor]:
-    from safetensors.torch import load
-
-    found: dict[str, Tensor] = load(read(directory, name))
-    return found

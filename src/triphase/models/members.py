@@ -1,0 +1,74 @@
+"""The reward models of one run: one, or an ensemble on the shared base, and a witness that nobody optimizes.
+
+Each is an adapter with a score head. All read the same states of the trunk, so that another member costs the adapted
+layers alone. Members are calibrated each by itself before they are combined: the Bradley–Terry loss leaves the offset
+of each free, and "the worst of them" would mean nothing. The combined score is calibrated once more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from torch import Tensor
+
+from triphase.models.heads import ScoreHead
+from triphase.objectives.ensembles import combine_scores, member_deviation
+
+WITNESS = "witness"
+"""The adapter of the witness."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardMember:
+    """One reward model: the name of its adapter, and its head."""
+
+    adapter: str
+    head: ScoreHead
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """How the scores of members become one.
+
+    Attributes:
+        combine, penalty: see `combine_scores`.
+        center, scale: mean and deviation of the combined scores of the reference samples.
+        disagreement: mean deviation of the members there.
+    """
+
+    combine: str
+    penalty: float
+    center: float = 0.0
+    scale: float = 1.0
+    disagreement: float = 1.0
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands beside the members."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What ``as_json`` gave."""
+        return cls(**{name: values[name] for name in cls.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Several reward models whose scores are combined."""
+
+    members: tuple[RewardMember, ...]
+    combination: Combination
+
+    def total(self, scores: Tensor) -> Tensor:
+        """(M, N) scores of the members → (N,) combined and calibrated."""
+        how = self.combination
+        return (combine_scores(scores, how.combine, penalty=how.penalty) - how.center) / how.scale
+
+    def disagreement(self, scores: Tensor) -> Tensor:
+        """(M, N) scores of the members → (N,) their deviation, as a multiple of its mean on the reference samples."""
+        return member_deviation(scores) / self.combination.disagreement
+
+
+def member_adapter(first: str, number: int) -> str:
+    """The adapter of the member with this number, from 0; the first has the reward model's own."""
+    return first if number == 0 else f"{first}-{number + 1}"

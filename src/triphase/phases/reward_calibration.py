@@ -1,0 +1,107 @@
+"""The scale of the reward model's score, which its training leaves free, from reference samples."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from triphase.errors import TrainingError
+from triphase.models.members import Combination, Ensemble, RewardMember
+from triphase.models.roles import REWARD, SharedModel
+from triphase.objectives.ensembles import member_deviation
+from triphase.rewards.model import figures_of
+from triphase.settings.phases import AVERAGE, EnsembleSettings
+from triphase.tokens.encoding import Encoded
+
+_LEAST = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The scores of reference samples before calibration: what was subtracted and divided by."""
+
+    mean: float
+    standard_deviation: float
+    samples: int
+
+
+def calibrate(
+    shared: SharedModel, samples: Sequence[Encoded], *, max_tokens: int | None, member: RewardMember | None = None
+) -> Calibration:
+    """Bring the score of a reward model (by default the run's) to mean 0 and standard deviation 1 on reference samples,
+    by folding both into its head.
+
+    Raises:
+        TrainingError: the scores do not differ, so the reward model has learned nothing.
+    """
+    chosen = member or RewardMember(REWARD, shared.score_head)
+    scores = figures_of(shared, samples, lambda *part: shared.scores_by(chosen, *part), max_tokens=max_tokens)
+    found = _calibration_of(scores)
+    chosen.head.calibrate(found.mean, found.standard_deviation)
+    return found
+
+
+def join_members(
+    shared: SharedModel,
+    members: Sequence[RewardMember],
+    settings: EnsembleSettings,
+    samples: Sequence[Encoded],
+    *,
+    max_tokens: int | None,
+) -> Calibration:
+    """Let the members be the reward model of ``shared``: each calibrated, then their combined score.
+
+    Returns what takes the score back to the unit in which the members were trained, on average.
+
+    Raises:
+        TrainingError: the scores of one of them do not differ.
+    """
+    found = [calibrate(shared, samples, max_tokens=max_tokens, member=member) for member in members]
+    if settings.combine == AVERAGE:
+        average_members(shared, members)
+        total = calibrate(shared, samples, max_tokens=max_tokens)
+        return _as_trained(found, total)
+    how = Combination(settings.combine, settings.penalty)
+    shared.ensemble = Ensemble(tuple(members), how)
+    scores = figures_of(shared, samples, shared.member_scores, max_tokens=max_tokens)
+    total = _calibration_of(shared.ensemble.total(scores))
+    disagreement = max(float(member_deviation(scores).mean()), _LEAST)
+    how = replace(how, center=total.mean, scale=total.standard_deviation, disagreement=disagreement)
+    shared.ensemble = Ensemble(tuple(members), how)
+    return _as_trained(found, total)
+
+
+@torch.no_grad()
+def average_members(shared: SharedModel, members: Sequence[RewardMember]) -> None:
+    """Give the run's reward model the mean of the members' weights, and let the others go.
+
+    Source: WARM, Ramé et al. (arXiv 2401.12187), Eq. 2. The mean of A and that of B stand for the mean of B·A: the
+    members share the start of both.
+    """
+    states = [shared.adapters.state(member.adapter) for member in members]
+    shared.adapters.load(REWARD, {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    heads = [dict(member.head.linear.named_parameters()) for member in members]
+    mean = {name: torch.stack([head[name].detach() for head in heads]).mean(0) for name in heads[0]}
+    shared.score_head.linear.load_state_dict(mean)
+    for member in members:
+        if member.adapter != REWARD:
+            shared.adapters.remove(member.adapter)
+    shared.ensemble = None
+
+
+def _as_trained(members: Sequence[Calibration], total: Calibration) -> Calibration:
+    mean = sum(each.mean for each in members) / len(members)
+    deviation = sum(each.standard_deviation for each in members) / len(members)
+    return Calibration(mean, deviation * total.standard_deviation, total.samples)
+
+
+def _calibration_of(scores: Tensor) -> Calibration:
+    mean, deviation = float(scores.mean()), float(scores.std(unbiased=False))
+    if not math.isfinite(mean) or not deviation > _LEAST:
+        raise TrainingError(
+            f"the reward model gives all reference samples the same score (standard deviation {deviation:.2g}); "
+            "check the comparisons (`triphase check`), or train longer"
+        )
+    return Calibration(mean, deviation, len(scores))

@@ -1,0 +1,73 @@
+"""Which rankings a reward model of several learns from, and how often each counts."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from triphase.batches.order import generator, permutation
+from triphase.models.members import RewardMember, member_adapter
+from triphase.models.roles import REWARD, SharedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One reward model of a phase.
+
+    Attributes:
+        model: its adapter and head.
+        counts: how often each training ranking counts; None where each counts once.
+        apart: what sets its random numbers apart from those of the others; nothing for a reward model alone.
+        of: how many reward models of the phase read the same rankings.
+    """
+
+    model: RewardMember
+    counts: tuple[int, ...] | None = None
+    apart: tuple[str | int, ...] = ()
+    of: int = 1
+
+
+def alone(shared: SharedModel) -> Member:
+    """A reward model that is the only one."""
+    return Member(RewardMember(REWARD, shared.score_head))
+
+
+def members_of(
+    shared: SharedModel, prompts: Sequence[Hashable], count: int, *, seed: int, adapter: str = REWARD
+) -> list[Member]:
+    """The members of an ensemble, each with as many prompts as there are, drawn with replacement.
+
+    A prompt that is drawn twice counts twice; its rankings are computed once. About 63 % of the prompts are in each
+    member.
+
+    Args:
+        prompts: what tells the prompt of each training ranking.
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), by clusters.
+    """
+    found = []
+    for number in range(count):
+        head = shared.score_head if number == 0 else shared.fresh_score_head(seed, number)
+        model = RewardMember(member_adapter(adapter, number), head)
+        found.append(Member(model, bootstrap_counts(prompts, seed, number), ("member", number), count))
+    return found
+
+
+def bootstrap_counts(prompts: Sequence[Hashable], seed: int, number: int) -> tuple[int, ...]:
+    """How often the prompt of each ranking was drawn for the member with this number."""
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    random = generator(seed, "reward", "bootstrap", number)
+    drawn = torch.bincount(torch.randint(len(places), (len(places),), generator=random), minlength=len(places))
+    counts = drawn.tolist()
+    return tuple(int(counts[places[prompt]]) for prompt in prompts)
+
+
+def halves_of(prompts: Sequence[Hashable], *, seed: int) -> tuple[list[int], list[int]]:
+    """The rankings of two halves of the prompts, drawn at random; of an odd number the first half has one more."""
+    distinct = list(dict.fromkeys(prompts))
+    order = permutation(len(distinct), seed, "reward", "halves")
+    first = {distinct[place] for place in order[: (len(order) + 1) // 2]}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for number, prompt in enumerate(prompts):
+        sides[prompt not in first].append(number)
+    return sides

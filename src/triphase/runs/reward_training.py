@@ -1,0 +1,154 @@
+"""Phase 2 of a run: one reward model, several of them, and a witness on the other half of the comparisons."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.models.members import WITNESS, RewardMember
+from triphase.models.roles import SharedModel
+from triphase.phases.reward import RewardPhase
+from triphase.phases.reward_calibration import calibrate, join_members
+from triphase.phases.reward_member import Member, alone, halves_of, members_of
+from triphase.records.files import write_json, write_json_lines
+from triphase.records.types import Pair, RankedGroup
+from triphase.runs.empty_responses import usable_groups
+from triphase.runs.keeping import kept
+from triphase.runs.references import reference_samples
+from triphase.runs.reward_gate import set_refused_aside
+from triphase.runs.rows import heldout_lines
+from triphase.runs.session import Run
+from triphase.settings.phases import RewardSettings
+from triphase.tokens.encoding import EncodedGroup, encode_groups
+from triphase.training.artifacts import REWARD, is_usable
+from triphase.training.loop import run_loop
+from triphase.training.reward_finals import save_reward_model
+
+_SHOWN = ("reward/loss", "reward/preference_accuracy")
+
+
+@dataclass(frozen=True, slots=True)
+class Rankings:
+    """Rankings with their pairs: those that are trained on, and those that are held out."""
+
+    groups: Sequence[EncodedGroup]
+    pairs: Sequence[Sequence[Pair]]
+    heldout: Sequence[EncodedGroup]
+    heldout_pairs: Sequence[Sequence[Pair]]
+
+    def some(self, numbers: Sequence[int]) -> "Rankings":
+        """Of those that are trained on, some."""
+        groups, pairs = [self.groups[number] for number in numbers], [self.pairs[number] for number in numbers]
+        return Rankings(groups, pairs, self.heldout, self.heldout_pairs)
+
+
+def run_reward(run: Run) -> None:
+    """Phase 2: the reward model on the rankings of training prompts, measured on those of held-out prompts."""
+
+    final, settings = run.artifact(REWARD), run.settings
+    set_refused_aside(run)
+    if is_usable(final):
+        return
+    with run.directory.timed("reward"):
+        with run.store() as store:
+            groups, heldout = store.ranked_groups("train"), store.ranked_groups("heldout")
+            votes = store.comparisons("heldout")
+        shared = run.model()
+        groups, heldout = usable_groups(groups, heldout, shared.template)
+        rankings = _encoded(run, shared, groups, heldout)
+        halves = _halves(run, rankings) if settings.reward.witness else (rankings, None)
+        told: dict[str, Any] = {"witness": None}
+        phase, members = _trained(run, shared, halves[0], told)
+        references, limit = reference_samples(run, shared), settings.reward.microbatch_tokens
+        if len(members) == 1:
+            calibration = calibrate(shared, references, max_tokens=limit)
+        else:
+            calibration = join_members(shared, members, settings.reward.ensemble, references, max_tokens=limit)
+        scores = [found.tolist() for found in phase.scores_of(phase.heldout, shared.scores)]
+        phase.close()
+        if halves[1] is not None:
+            shared.witness = _witness(run, shared, halves[1], told)
+            calibrate(shared, references, max_tokens=limit, member=shared.witness)
+        write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
+        write_json(run.part("reward", "head.json"), phase.head_summary())
+        write_json(run.part("reward", "calibration.json"), asdict(calibration))
+        if shared.witness is not None or len(members) > 1:
+            write_json(run.part("reward", "members.json"), told)
+        save_reward_model(shared, final, asdict(calibration), run.made_by(REWARD))
+
+
+def _encoded(run: Run, shared: SharedModel, groups: Sequence[RankedGroup], heldout: Sequence[RankedGroup]) -> Rankings:
+    limit = run.settings.model.max_length
+    return Rankings(
+        encode_groups(groups, shared.template, max_length=limit),
+        [group.pairs for group in groups],
+        encode_groups(heldout, shared.template, max_length=limit),
+        [group.pairs for group in heldout],
+    )
+
+
+def _halves(run: Run, rankings: Rankings) -> tuple[Rankings, Rankings]:
+    ours, theirs = halves_of([group.prompt for group in rankings.groups], seed=run.settings.seed)
+    if not theirs:
+        raise RunError(
+            "reward.witness: the comparisons are of one prompt, and the witness needs prompts of its own; rank "
+            "more prompts, or leave it out"
+        )
+    return rankings.some(ours), rankings.some(theirs)
+
+
+def _witness(run: Run, shared: SharedModel, rankings: Rankings, told: dict[str, Any]) -> RewardMember:
+    model = RewardMember(WITNESS, shared.fresh_score_head(run.settings.seed, WITNESS))
+    phase = _phase(run, shared, rankings, run.settings.reward, Member(model, apart=(WITNESS,)))
+    told["witness"] = _train(run, phase, f"reward/{WITNESS}", "witness")
+    phase.close()
+    return model
+
+
+def _trained(
+    run: Run, shared: SharedModel, rankings: Rankings, told: dict[str, Any]
+) -> tuple[RewardPhase, list[RewardMember]]:
+    """The phase of the first reward model, whose trunk states serve all, and the trained reward models."""
+    settings, count = run.settings.reward, run.settings.reward.ensemble.members
+    shared.ensemble = shared.witness = None
+    prompts = [group.prompt for group in rankings.groups]
+    members = [alone(shared)] if count == 1 else members_of(shared, prompts, count, seed=run.settings.seed)
+    first = _phase(run, shared, rankings, settings, members[0])
+    told["members"] = [_train(run, first, "reward", "reward model" if count == 1 else f"reward model 1 of {count}")]
+    if (head := first.state.values.head) is not None:
+        settings = settings.model_copy(update={"head_penalty": head.penalty})  # chosen once
+    for number, member in enumerate(members[1:], start=2):
+        phase = _phase(run, shared, rankings, settings, member, like=first)
+        told["members"].append(_train(run, phase, f"reward/member-{number}", f"reward model {number} of {count}"))
+    first.start_features = None
+    return first, [member.model for member in members]
+
+
+def _phase(
+    run: Run,
+    shared: SharedModel,
+    rankings: Rankings,
+    settings: RewardSettings,
+    member: Member,
+    like: RewardPhase | None = None,
+) -> RewardPhase:
+    return RewardPhase(
+        shared,
+        rankings.groups,
+        rankings.pairs,
+        rankings.heldout,
+        rankings.heldout_pairs,
+        settings,
+        seed=run.settings.seed,
+        member=member,
+        like=like,
+    )
+
+
+def _train(run: Run, phase: RewardPhase, place: str, title: str) -> dict[str, Any]:
+    """Carry a phase to its end; returns what it shows on held-out rankings."""
+    phase.begin(run.part(*place.split("/")), run.progress)
+    with kept(run, place, title, phase.total_steps, shown=_SHOWN) as options:
+        run_loop(phase, options)
+    figures = phase.heldout_figures() if phase.heldout else {}
+    return {name.removeprefix("reward/"): value for name, value in figures.items()}

@@ -1,0 +1,103 @@
+"""The README.md of an exported reward model: the calls of plain libraries that score with it rightly.
+
+Its Python blocks are run by the tests as they stand.
+"""
+
+from triphase.models.roles import SharedModel
+from triphase.training.cards import OPENED, end_token, front, note, question
+
+_SCORED = """with torch.no_grad():
+    scores = model(**inputs).logits[:, 0] + ({bias!r})
+print(scores)
+"""
+_SCORED_BY_SEVERAL = """biases = {biases!r}  # of the members, in order
+each = []
+for name, bias in biases.items():
+    if name != "default":
+        model.load_adapter(f"{{directory}}/{{name}}", adapter_name=name)
+    model.set_adapter(name)
+    with torch.no_grad():
+        each.append(model(**inputs).logits[:, 0] + bias)
+each = torch.stack(each)
+scores = ({combined} - ({center!r})) / {scale!r}
+print(scores)
+"""
+_COMBINED = {
+    "mean": "each.mean(0)",
+    "worst": "each.amin(0)",
+    "mean-minus-variance": "each.mean(0) - {penalty!r} * each.var(0, correction=0)",
+}
+
+
+def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
+    """The card of a reward model; ``cuts`` says that its chat template ends at the end of turn by itself."""
+    code = (
+        "import torch\nfrom peft import PeftModel\n"
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        f"{OPENED.format(directory='.')}"
+        f"base = AutoModelForSequenceClassification.from_pretrained(\n    {base!r}, num_labels=1, "
+        "pad_token_id=tokenizer.pad_token_id\n)\n"
+        "model = PeftModel.from_pretrained(base, directory).eval()\n"
+        f"{_answers(shared, cuts=cuts)}{_scored(shared)}"
+    )
+    return (
+        f"{front(base, 'reward-model')}# A reward model trained by Triphase\n\n"
+        f"{_what(shared, base)}{note(shared)} The score is read at "
+        f"{end_token(shared)}, which must be the last token that is not padding: a newline behind it would be read in "
+        "its place and gives another order. "
+        + (
+            "The chat template of this directory's tokenizer ends there, whatever the base's writes after it. "
+            if cuts
+            else "So the ids are put together as here. "
+        )
+        + "Calibration (mean 0 and deviation 1 on samples of the SFT policy) is in the head already; what is added to "
+        "the plain class's score is the head's bias, which that class does not have.\n\n"
+        f"```python\n{code}```\n"
+    )
+
+
+def _what(shared: SharedModel, base: str) -> str:
+    witness = " `witness/` is a reward model of other comparisons: a second opinion." if shared.witness else ""
+    if shared.ensemble is None:
+        return f"A LoRA adapter with a score head on `{base}`.{witness}"
+    count, how = len(shared.reward_members), shared.ensemble.combination
+    return (
+        f"An ensemble of {count} reward models on `{base}`: this directory's own LoRA adapter with its score head, and "
+        f"those of `member-2` to `member-{count}`. By itself this directory opens as the first of them; the score is "
+        f"that of all ({how.combine}), as below.{witness}"
+    )
+
+
+def _scored(shared: SharedModel) -> str:
+    if shared.ensemble is None:
+        return _SCORED.format(bias=shared.score_head.linear.bias.item())
+    how, names = shared.ensemble.combination, [f"member-{number + 1}" for number in range(len(shared.reward_members))]
+    biases = {
+        name: member.head.linear.bias.item()
+        for name, member in zip(["default", *names[1:]], shared.reward_members, strict=True)
+    }
+    combined = _COMBINED[how.combine].format(penalty=how.penalty)
+    return _SCORED_BY_SEVERAL.format(biases=biases, combined=combined, center=how.center, scale=how.scale)
+
+
+def _answers(shared: SharedModel, *, cuts: bool) -> str:
+    if cuts:
+        return (
+            f"prompt = {question(shared)!r}\n"
+            'conversations = [[*prompt, {"role": "assistant", "content": text}] for text in ("Well.", "Go away.")]\n'
+            "inputs = tokenizer.apply_chat_template(\n"
+            '    conversations, padding=True, return_tensors="pt", return_dict=True\n)\n'
+        )
+    cut = len(shared.template.appended)
+    prompt = 'tokenizer("How are you?").input_ids' + (f"[:-{cut}]" if cut else "")
+    if shared.template.is_chat:
+        prompt = (
+            f"tokenizer.apply_chat_template(\n    {question(shared)!r}, "
+            "add_generation_prompt=True, return_dict=False\n)"
+        )
+    return (
+        f"prompt = {prompt}\n"
+        'answers = [tokenizer(text, add_special_tokens=False).input_ids for text in ("Well.", "Go away.")]\n'
+        f'rows = {{"input_ids": [[*prompt, *answer, {shared.template.end_id}] for answer in answers]}}\n'
+        'inputs = tokenizer.pad(rows, return_tensors="pt")\n'
+    )
