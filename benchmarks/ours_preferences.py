@@ -17,8 +17,9 @@ from triphase.monitoring.progress import SilentProgress
 from triphase.phases.reward import RewardPhase
 from triphase.records.reading import read_preferences
 from triphase.records.types import RankedGroup
+from triphase.settings.data import SourceSettings
 from triphase.settings.phases import RewardSettings
-from triphase.settings.schema import AdapterSettings, ModelSettings, SourceSettings
+from triphase.settings.schema import AdapterSettings, ModelSettings
 from triphase.tokens.encoding import encode_groups
 
 BATCH, RANK = 8, 16

@@ -11,8 +11,9 @@ from triphase.models.loading import load_model
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.phases.reward import RewardPhase
 from triphase.records.reading import read_preferences
+from triphase.settings.data import SourceSettings
 from triphase.settings.phases import RewardSettings
-from triphase.settings.schema import AdapterSettings, ModelSettings, SourceSettings
+from triphase.settings.schema import AdapterSettings, ModelSettings
 from triphase.tokens.encoding import encode_groups
 
 BATCH, RANK = 8, 16

@@ -10,8 +10,9 @@ from triphase.models.loading import load_model
 from triphase.models.roles import SharedModel
 from triphase.phases.sft import SupervisedPhase
 from triphase.records.reading import read_demonstrations
+from triphase.settings.data import SourceSettings
 from triphase.settings.phases import SupervisedSettings
-from triphase.settings.schema import AdapterSettings, ModelSettings, SourceSettings
+from triphase.settings.schema import AdapterSettings, ModelSettings
 from triphase.tokens.encoding import encode_demonstrations
 
 BATCH, RANK = 8, 16

@@ -27,7 +27,7 @@ from triphase.models.products import prefers_bfloat16
 from triphase.records.reading import read_preferences
 from triphase.records.types import Comparison
 from triphase.reports.intervals import Interval, mean_over_prompts
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 
 
 def main() -> None:

@@ -60,7 +60,8 @@ def random_model(kind: str = "llama", *, layers: int = 4, seed: int = 0, **confi
     }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**sizes, **config}), dtype=torch.float32)
+        given = {name: value for name, value in {**sizes, **config}.items() if name != "head_dim" or value is not None}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **given), dtype=torch.float32)
         for parameter in model.parameters():  # biases and norms off their neutral start
             if parameter.ndim == 1:
                 parameter.data += 0.1 * torch.randn(parameter.shape)

@@ -8,6 +8,7 @@ from tests.small import random_model, samples
 
 from triphase.batches.padding import Layout, pad_batch
 from triphase.errors import ModelError
+from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
 
 LAYERS = 4
@@ -68,28 +69,64 @@ def test_both_parts_share_the_models_own_modules() -> None:
     assert torch.equal(backbone.upper(backbone.trunk(ids())), model.model(input_ids=ids()).last_hidden_state)
 
 
-REFUSED = {
-    "positions added to the embeddings": ("gpt2", {"n_embd": 32, "n_head": 4}, 2, "cannot be divided at layer 2"),
-    "embeddings scaled inside": ("granite", {"embedding_multiplier": 3.0}, 2, "cannot be divided at layer 2"),
-    "logits capped": ("gemma2", {"final_logit_softcapping": 2.0}, None, "head of Gemma2ForCausalLM is not a plain"),
-    "logits scaled": ("cohere", {"logit_scale": 0.5}, None, "head of CohereForCausalLM is not a plain"),
-    "a head with a bias": ("phi", {}, None, "head of PhiForCausalLM is not a plain"),
-    "no decoder": ("bert", {"is_decoder": True}, None, "BertModel has no list of layers"),
+CHANGED = {
+    "positions added to the embeddings": ("gpt2", {"n_embd": 32, "n_head": 4}),
+    "embeddings scaled inside": ("granite", {"embedding_multiplier": 3.0}),
+    "embeddings normed inside": ("bloom", {"n_head": 4}),
 }
 
 
-@pytest.mark.parametrize(("kind", "config", "adapted", "problem"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_model_that_does_not_fit_is_refused(
-    kind: str, config: dict[str, Any], adapted: int | None, problem: str
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("kind", "config"), CHANGED.values(), ids=CHANGED.keys())
+def test_what_the_decoder_does_to_its_input_is_not_done_twice(
+    kind: str, config: dict[str, Any], recompute: bool
 ) -> None:
-    with pytest.raises(ModelError, match=problem):
-        Backbone(random_model(kind, **config), adapted_layers=adapted)
+    model = random_model(kind, **config)
+    backbone = Backbone(model, adapted_layers=2, recompute_activations=recompute)
+    with torch.no_grad():
+        whole = model(input_ids=ids(), use_cache=False, output_hidden_states=True)
+    boundary = backbone.trunk(ids())
+    assert torch.equal(boundary, whole.hidden_states[2])
+    assert torch.equal(backbone.upper(boundary), whole.hidden_states[-1])
+    # The boundary is that of the call, in the backward pass too.
+    adapted = Adapters(backbone, rank=2, alpha=2.0, targets="all-linear", seed=0)
+    adapted.add("one")
+    adapted.activate("one")
+    adapted.train_only("one")
+    loss = backbone.upper(boundary).square().sum()
+    backbone.upper(torch.zeros_like(boundary))
+    loss.backward()
+    plain = Backbone(random_model(kind, **config), adapted_layers=None)
+    reference = Adapters(plain, rank=2, alpha=2.0, targets="all-linear", seed=0)
+    reference.add("one")
+    same = reference.parameters("one")
+    for name, parameter in adapted.parameters("one").items():
+        same[name].data.copy_(parameter.data)
+    reference.activate("one")
+    reference.train_only("one")
+    plain.whole(ids()).square().sum().backward()
+    for name, parameter in adapted.parameters("one").items():
+        assert parameter.grad is not None and same[name].grad is not None
+        assert torch.allclose(parameter.grad, same[name].grad, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "granite"])
-def test_such_a_model_works_where_its_layers_are_not_divided(kind: str) -> None:
-    extra = {"n_embd": 32, "n_head": 4} if kind == "gpt2" else {"embedding_multiplier": 3.0}
-    assert Backbone(random_model(kind, **extra), adapted_layers=None).trunk_layers == 0
+def test_a_head_that_is_none_of_those_that_are_known_is_refused() -> None:
+    model = random_model()
+    own = model.forward
+
+    def squared(**given: Any) -> Any:
+        output = own(**given)
+        output.logits = output.logits.square()
+        return output
+
+    model.forward = squared
+    with pytest.raises(ModelError, match="head of LlamaForCausalLM is not a linear map with a bias, a scale or a soft"):
+        Backbone(model, adapted_layers=None)
+
+
+def test_what_is_no_decoder_is_refused() -> None:
+    with pytest.raises(ModelError, match="BertModel has no list of layers"):
+        Backbone(random_model("bert", is_decoder=True), adapted_layers=None)
 
 
 # Padding

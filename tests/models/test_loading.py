@@ -402,18 +402,6 @@ def test_a_text_with_a_token_beyond_the_embedding_is_refused(damaged: Path) -> N
     assert type(found.value).__name__ == "DataError"
 
 
-@pytest.mark.parametrize(("kind", "told"), [("phi", "not a plain linear map"), ("gpt2", "no linear maps")])
-def test_an_architecture_that_cannot_be_used_is_told_before_its_weights_are_read(
-    tmp_path: Path, kind: str, told: str
-) -> None:
-    random_model(kind, layers=2).save_pretrained(tmp_path)
-    tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=told):
-        check(tmp_path)
-    with pytest.raises(ModelError, match=told):
-        load(tmp_path)
-
-
 def test_settings_that_the_layers_do_not_allow_are_told_without_weights(whole: Path, tmp_path: Path) -> None:
     chain = chain_of(ModelSettings(name=str(whole)))
     check_chain(chain, AdapterSettings(layers=3), max_length=64)  # all of its two layers

@@ -276,3 +276,70 @@ def test_bad_input() -> None:
         objectives.token_logprobs(noise(2, 3), torch.zeros(2, dtype=torch.long), -1.0)
     with pytest.raises(ValueError, match="shape"):
         objectives.token_logprobs(noise(2, 3), torch.zeros(3, dtype=torch.long), 1.0)
+
+
+# Heads that are more than a product
+
+BIAS = torch.linspace(-1.0, 1.0, V, dtype=torch.float64)
+MAPS = {
+    "scaled": objectives.LogitMap(scale=0.3),
+    "turned": objectives.LogitMap(scale=-1.5),
+    "capped": objectives.LogitMap(cap=2.0),
+    "with a bias": objectives.LogitMap(bias=BIAS),
+    "all of it": objectives.LogitMap(scale=0.7, cap=1.5, bias=BIAS),
+}
+
+
+def mapped(products: Tensor, logit_map: objectives.LogitMap) -> Tensor:
+    """z = c·tanh(s·(W h + b)/c), written out."""
+    inner = logit_map.scale * (products + (0.0 if logit_map.bias is None else logit_map.bias))
+    return inner if logit_map.cap is None else logit_map.cap * torch.tanh(inner / logit_map.cap)
+
+
+def test_a_logit_map_by_hand() -> None:
+    products = torch.tensor([[0.0, 1.0, -3.0]], dtype=torch.float64)
+    found = objectives.LogitMap(scale=2.0, cap=4.0, bias=torch.tensor([1.0, 0.0, 0.0])).apply(products)
+    # 4·tanh(2/4), 4·tanh(2/4), 4·tanh(-6/4)
+    assert torch.allclose(found, torch.tensor([[1.8484686, 1.8484686, -3.6205932]], dtype=torch.float64), atol=1e-6)
+    with pytest.raises(ValueError, match="cap"):
+        objectives.LogitMap(cap=0.0)
+
+
+@pytest.mark.parametrize("logit_map", MAPS.values(), ids=MAPS.keys())
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_mapped_logits_have_torchs_values_and_gradients(
+    logit_map: objectives.LogitMap, trained: bool, with_entropy: bool
+) -> None:
+    ours = [x.requires_grad_() for x in head()]
+    ours[1].requires_grad_(trained)
+    theirs = [x.requires_grad_() for x in head()]
+    options = {"temperature": 0.7, "chunk_size": 4, "with_entropy": with_entropy, "logit_map": logit_map}
+    found = objectives.response_logprobs(*ours, TARGETS, **options)
+    logits = mapped(theirs[0] @ theirs[1].T, logit_map) / 0.7
+    logprobs, entropies = -cross_entropy(logits, TARGETS, reduction="none"), Categorical(logits=logits).entropy()
+    loss, wanted = (found.logprobs * noise(N, seed=3)).sum(), (logprobs * noise(N, seed=3)).sum()
+    if with_entropy:
+        assert found.entropy is not None and torch.allclose(found.entropy, entropies, atol=1e-12)
+        loss, wanted = loss + (found.entropy * noise(N, seed=4)).sum(), wanted + (entropies * noise(N, seed=4)).sum()
+    assert torch.allclose(found.logprobs, logprobs, atol=1e-12)
+    loss.backward()
+    wanted.backward()
+    for mine, reference in zip(ours[: 1 + trained], theirs, strict=False):
+        assert mine.grad is not None and reference.grad is not None
+        assert torch.allclose(mine.grad, reference.grad, atol=1e-11)
+    with torch.no_grad():  # the numbers of a rollout are those of training
+        again = objectives.response_logprobs(*ours, TARGETS, **options)
+    assert torch.allclose(again.logprobs, found.logprobs, atol=1e-12)
+
+
+def test_a_plain_head_is_not_touched() -> None:
+    assert objectives.LogitMap().is_identity
+    hidden, weight = head(torch.float32)
+    plainly, through = (
+        objectives.response_logprobs(
+            hidden, weight, TARGETS, temperature=0.7, chunk_size=4, with_entropy=True, logit_map=logit_map
+        )
+        for logit_map in (objectives.LogitMap(), objectives.LogitMap(scale=1.0, cap=None))
+    )
+    assert torch.equal(plainly.logprobs, through.logprobs)

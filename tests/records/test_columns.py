@@ -17,7 +17,7 @@ from triphase.records.reading import (
     stream_prompts,
 )
 from triphase.records.types import Comparison, Demonstration
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 
 
 def turn(role: str, content: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from triphase.errors import DataError
 from triphase.records.identity import prompt_id
 from triphase.records.reading import read_demonstrations, read_preferences, read_prompts, stream_demonstrations
 from triphase.records.types import Message
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 
 USER, ASSISTANT = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
 READERS = (read_demonstrations, read_prompts, read_preferences)

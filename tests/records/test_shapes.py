@@ -15,7 +15,7 @@ import pytest
 from triphase.errors import DataError
 from triphase.records.lines import RecordError
 from triphase.records.reading import read_demonstrations
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 
 ROW = {"prompt": "süß river", "completion": "song"}
 ROWS = [ROW, {"prompt": "mud", "completion": "rust"}]
@@ -197,7 +197,7 @@ from pathlib import Path
 import pyarrow.parquet
 from triphase.errors import DataError
 from triphase.records.reading import stream_prompts
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 count, error = 0, ""
 try:

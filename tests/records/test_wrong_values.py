@@ -12,7 +12,7 @@ import pytest
 from triphase.errors import DataError
 from triphase.records.reading import read_demonstrations, read_preferences, read_prompts
 from triphase.records.types import Comparison, Demonstration, Message, Prompt
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 
 ASKED, SAID, OTHER = ({"role": role, "content": text} for role, text in
                       (("user", "Why?"), ("assistant", "So."), ("assistant", "No.")))  # fmt: skip

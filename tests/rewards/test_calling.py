@@ -15,7 +15,7 @@ from triphase.records.types import Message, Prompt
 from triphase.rewards.function import FunctionScorer
 from triphase.rewards.registry import examine
 from triphase.rewards.types import Answer, ScorerContext
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 from triphase.settings.scorer import ScorerSettings
 
 

@@ -111,7 +111,7 @@ def test_an_end_token_in_the_last_place_allowed_counts_as_finished() -> None:
     assert all(answer.finished == (answer.ids[-1] == END) for answer in at_limit)
 
 
-def test_the_end_is_the_templates_not_the_tokenizers() -> None:
+def test_the_end_is_the_templates_and_each_of_the_models() -> None:
     text = (
         "{% for m in messages %}<user> {{ m.content }} <turn> {% endfor %}"
         "{% if add_generation_prompt %}<assistant> {% endif %}"
@@ -121,8 +121,10 @@ def test_the_end_is_the_templates_not_the_tokenizers() -> None:
     turn = made.convert_tokens_to_ids("<turn>")
     found = generate(shared, requests(40), limit=30)
     assert any(answer.finished for answer in found)
-    assert all((answer.ids[-1] == turn) == answer.finished for answer in found)
-    assert any(made.eos_token_id in answer.ids[:-1] for answer in found)  # the tokenizer's end goes on
+    assert shared.template.ends == (turn, END)  # the model's configuration names the other
+    assert all((answer.ids[-1] in (turn, END)) == answer.finished for answer in found)
+    assert {answer.ids[-1] for answer in found} >= {turn, END}
+    assert not any({turn, END} & set(answer.ids[:-1]) for answer in found)
 
 
 def test_the_end_token_inside_a_prompt_ends_nothing() -> None:

@@ -46,7 +46,7 @@ def _generates(
     settings = RolloutSettings(
         addresses=(address,), timeout_seconds=seconds, connect_seconds=seconds, retries=0, parallel=4
     )
-    generator = ServerGenerator(settings, lambda: directory, end_id=1, vocabulary_size=9, check=check)
+    generator = ServerGenerator(settings, lambda: directory, ends=[1], vocabulary_size=9, check=check)
     try:
         generator.generate([Request((3,), n) for n in range(4)], temperature=1.0, max_response_tokens=4)
     finally:

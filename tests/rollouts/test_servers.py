@@ -30,7 +30,7 @@ class Servers:
         self.directory, self.published = directory, 0
         settings = {"addresses": [server.address for server in servers], "retries": 0, "parallel": 4, **changes}
         self.generator = ServerGenerator(
-            RolloutSettings.model_validate(settings), self.publish, end_id=END, vocabulary_size=VOCABULARY
+            RolloutSettings.model_validate(settings), self.publish, ends=[END], vocabulary_size=VOCABULARY
         )
 
     def publish(self) -> Path:

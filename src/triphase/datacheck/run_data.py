@@ -21,7 +21,8 @@ from triphase.records.paths import display_name
 from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.types import Comparison, Demonstration, Prompt, Split
-from triphase.settings.schema import RunSettings, SourceSettings
+from triphase.settings.data import SourceSettings
+from triphase.settings.schema import RunSettings
 
 if TYPE_CHECKING:
     from triphase.tokens.encoding import Encoded

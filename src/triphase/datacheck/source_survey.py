@@ -18,7 +18,7 @@ from triphase.records.lines import WHOLE, Part
 from triphase.records.paths import display_name
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.types import Comparison, Demonstration, Prompt
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 
 SHOWN = 10
 NEAR_EMPTY = 3

@@ -14,7 +14,7 @@ from pathlib import Path
 from triphase.datacheck.source_survey import Examine, Refused, Seen, SourceSurvey, distinct, survey_source
 from triphase.errors import DataError
 from triphase.records.lines import Part, RecordError
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 
 LARGE = 32 << 20
 """Bytes from which a file is worth the processes."""

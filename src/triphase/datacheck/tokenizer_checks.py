@@ -95,7 +95,10 @@ def _notes_on(tokenizer: Any, settings: ModelSettings) -> list[str]:
     elif tokenizer.pad_token_id == tokenizer.eos_token_id:
         found.append("the tokenizer pads with its end of sequence; another special token is used, by position")
     if not getattr(tokenizer, "chat_template", None):
-        found.append("the tokenizer has no chat template: prompts are given as plain text")
+        found.append(
+            "the tokenizer has no chat template: prompts are given as plain text (model.chat_template: plain or chatml "
+            "writes turns)"
+        )
     try:
         template = Template.of(tokenizer, settings)
     except ModelError as error:

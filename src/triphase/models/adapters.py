@@ -20,13 +20,22 @@ from triphase.batches.order import generator
 from triphase.errors import ModelError
 from triphase.models.backbone import Backbone
 
+_MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Kinds whose ``out_proj`` peft does not adapt, since their fused kernels read its weight by themselves."""
+
 
 class LoraLinear(nn.Module):
-    """A frozen linear map with named low-rank updates, of which ``active`` (or none) is added."""
+    """A frozen linear map with named low-rank updates, of which ``active`` (or none) is added.
 
-    def __init__(self, base: nn.Linear, *, rank: int, alpha: float) -> None:
+    Attributes:
+        transposed: whether the base keeps its weight as (in, out): GPT-2's `Conv1D`.
+    """
+
+    def __init__(self, base: Any, *, rank: int, alpha: float) -> None:
         super().__init__()
         self.base = base
+        self.transposed = not isinstance(base, nn.Linear)
+        self.outputs, self.inputs = base.weight.shape[::-1] if self.transposed else base.weight.shape
         self.rank = rank
         self.scale = alpha / rank
         self.active: str | None = None
@@ -35,29 +44,33 @@ class LoraLinear(nn.Module):
 
     def add(self, name: str, random: torch.Generator) -> None:
         """Add an adapter that changes nothing: A uniform as in peft (Kaiming, a = √5), B zero."""
-        bound = 1 / math.sqrt(self.base.in_features)
-        a = torch.empty(self.rank, self.base.in_features).uniform_(-bound, bound, generator=random)
+        bound = 1 / math.sqrt(self.inputs)
+        a = torch.empty(self.rank, self.inputs).uniform_(-bound, bound, generator=random)
         device = self.base.weight.device
         self.lora_a[name] = nn.Parameter(a.to(device), requires_grad=False)
-        self.lora_b[name] = nn.Parameter(torch.zeros(self.base.out_features, self.rank, device=device), False)
+        self.lora_b[name] = nn.Parameter(torch.zeros(self.outputs, self.rank, device=device), False)
 
     @property
     def weight(self) -> Tensor:
-        """(out, in) W with the active update added, for layers that read weights themselves (Mamba and its kin)."""
+        """W with the active update added, as the base keeps it: for layers that read weights themselves (Mamba)."""
         weight: Tensor = self.base.weight
-        if self.active is None:
-            return weight
-        update: Tensor = self.scale * (self.lora_b[self.active] @ self.lora_a[self.active])
-        return weight + update.to(weight.dtype)
+        return weight if self.active is None else weight + self.update(self.active).to(weight.dtype)
+
+    def update(self, name: str) -> Tensor:
+        """(alpha / rank)·B·A in the form of the base's weight."""
+        update: Tensor = self.scale * (self.lora_b[name] @ self.lora_a[name])
+        return update.t() if self.transposed else update
 
     @property
     def bias(self) -> Tensor | None:
         """(out,) the bias of the frozen map, for the same layers."""
-        return self.base.bias
+        bias: Tensor | None = self.base.bias
+        return bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
-        y: Tensor = nn.functional.linear(x, self.base.weight, self.base.bias)
+        weight = self.base.weight.t() if self.transposed else self.base.weight
+        y: Tensor = nn.functional.linear(x, weight, self.base.bias)
         if self.active is None:
             return y
         a = self.lora_a[self.active].to(x.dtype)
@@ -90,6 +103,8 @@ class Adapters:
         self._modules: dict[str, LoraLinear] = {}
         found: set[str] = set()
         for owner, child, path in _linear_maps(backbone):
+            if child == "out_proj" and backbone.model.config.model_type in _MAMBA:
+                continue
             found.add(child)
             if targets == "all-linear" or child in targets:
                 module = LoraLinear(getattr(owner, child), rank=rank, alpha=alpha)
@@ -100,8 +115,8 @@ class Adapters:
         backbone.recomputation.recalls.append(self.as_now)
         if not found:
             raise ModelError(
-                f"the layers of {type(backbone.model).__name__} have no linear maps (torch.nn.Linear), which adapters "
-                "need; use a model of the Llama, Mistral or Qwen family"
+                f"the layers of {type(backbone.model).__name__} have no linear maps (torch.nn.Linear or Conv1D), which "
+                "adapters need; docs/models.md has the families that work"
             )
         missing = [] if isinstance(targets, str) else sorted(set(targets) - found)
         if missing or not self._modules:
@@ -201,8 +216,7 @@ class Adapters:
         """
         for module in self._modules.values():
             weight = module.base.weight
-            update = module.scale * (module.lora_b[name] @ module.lora_a[name])
-            weight.copy_(weight.float() + update)
+            weight.copy_(weight.float() + module.update(name))
 
     @contextmanager
     def removed(self) -> Iterator[None]:
@@ -227,7 +241,7 @@ class Adapters:
             "lora_alpha": self.alpha,
             "lora_dropout": 0.0,
             "bias": "none",
-            "fan_in_fan_out": False,
+            "fan_in_fan_out": all(module.transposed for module in self._modules.values()),
             "inference_mode": True,
             "init_lora_weights": True,
             "target_modules": list(self.targets),
@@ -244,10 +258,12 @@ def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 def _linear_maps(backbone: Backbone) -> Iterator[tuple[nn.Module, str, str]]:
     """(owner, attribute, path from the language model) of each linear map above the boundary."""
+    from transformers.pytorch_utils import Conv1D
+
     layers = getattr(backbone.model.get_decoder(), backbone.layers_name)
     paths = {module: path for path, module in backbone.model.named_modules()}
     for layer in list(layers)[backbone.trunk_layers :]:
         for owner in list(layer.modules()):
             for child, module in list(owner.named_children()):
-                if isinstance(module, nn.Linear):
+                if isinstance(module, nn.Linear | Conv1D):
                     yield owner, child, paths[module]

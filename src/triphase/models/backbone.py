@@ -7,7 +7,7 @@ runs its layers in order; `Backbone` compares the divided with the undivided mod
 """
 
 import copy
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from triphase.batches.padding import Layout
 from triphase.errors import ModelError
-from triphase.models.layers import LastLayer, Tokens, chosen, is_common
-from triphase.models.recomputation import Recomputation
-
-_PROBE_TOKENS = 8
+from triphase.models.division import chooses_rightly, packs_rightly, require_exact_division, require_no_own_inputs
+from triphase.models.language_head import logit_map_of
+from triphase.models.layers import FirstLayer, LastLayer, Tokens, chosen, is_common
+from triphase.models.recomputation import Recomputation, Recomputed
+from triphase.objectives.masking import at_least_float32
 
 
 class Backbone:
@@ -30,6 +31,7 @@ class Backbone:
         trunk_layers: layers below the boundary, which stay as they are.
         packs: whether several responses may stand in one row behind their prompt.
         chooses: whether the last layer computes what is read of it alone; else it computes all, and some is taken.
+        logit_map: what the language-model head does to its products: a bias, a scale, a soft cap.
         recomputation: what a layer that runs again in the backward pass must find as it was.
     """
 
@@ -53,7 +55,9 @@ class Backbone:
         adapted = self.layer_count if adapted_layers is None else adapted_layers
         self.trunk_layers = max(0, self.layer_count - adapted)
         self._embed = model.get_input_embeddings()
+        self.logit_map = logit_map_of(model)
         self.recomputation = Recomputation()
+        self._first: FirstLayer | None = None
         self._last = LastLayer(layers[-1])
         self.recomputation.recalls.append(self._last.as_now)
         self._trunk = self._slice(0, self.trunk_layers)
@@ -63,10 +67,11 @@ class Backbone:
             own = nn.ModuleList([*getattr(part, self._list_name)[:-1], self._last])
             part._modules[self._list_name] = self.recomputation.wrap(own) if recompute_activations else own
         self.chooses = is_common(layers[-1])
+        require_no_own_inputs(self)
         if verified:
-            self._require_exact_division()
-            self.chooses = self.chooses and self._chooses_rightly()
-        self.packs = self.attends_fully and (not verified or self._packs_rightly())
+            require_exact_division(self)
+            self.chooses = self.chooses and chooses_rightly(self)
+        self.packs = self.attends_fully and (not verified or packs_rightly(self))
 
     @property
     def layers_name(self) -> str:
@@ -112,6 +117,16 @@ class Backbone:
         weight: Tensor = self.model.get_output_embeddings().weight
         return weight
 
+    def logits(self, products: Tensor) -> Tensor:
+        """(…, V) products of the head's weight, changed in place → (…, V) logits."""
+        return products if self.logit_map.is_identity else self.logit_map.apply_(at_least_float32(products))
+
+    @torch.no_grad()
+    def undivided(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L) ids → final hidden states (B, L, d) and logits (B, L, V) by the model's own forward pass."""
+        logits: Tensor = self.model(input_ids=input_ids, use_cache=False).logits
+        return self._decoder(input_ids=input_ids, use_cache=False).last_hidden_state, logits
+
     @property
     def device(self) -> torch.device:
         """Where the base lives."""
@@ -133,7 +148,8 @@ class Backbone:
 
     def upper(self, boundary: Tensor, layout: Layout | None = None, *, at: Tokens | None = None) -> Tensor:
         """(B, L, d) boundary → hidden states after the last layer and the final norm, (B, L, d), or (N, d) ``at`` N."""
-        return self._final(self._upper, at, inputs_embeds=boundary, **_arguments(layout))
+        with nullcontext() if self._first is None else self._first.given(boundary):
+            return self._final(self._upper, at, inputs_embeds=boundary, **_arguments(layout))
 
     def whole(self, input_ids: Tensor, layout: Layout | None = None, *, at: Tokens | None = None) -> Tensor:
         """(B, L) right-padded ids → final hidden states like `upper`, every weight in the graph (full fine-tuning)."""
@@ -174,78 +190,14 @@ class Backbone:
             part._modules[_name_of_final_norm(self._decoder)] = nn.Identity()
         return part  # type: ignore[no-any-return]
 
-    def _require_exact_division(self) -> None:
-        try:
-            self._compare_division()
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise ModelError(
-                f"{type(self.model).__name__} does not run when it is divided at layer {self.trunk_layers} "
-                f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}); use a model of the Llama, "
-                "Mistral or Qwen family"
-            ) from error
-
-    @torch.no_grad()
-    def _compare_division(self) -> None:
-        vocabulary = self.head_weight.shape[0]
-        ids = torch.arange(_PROBE_TOKENS, device=self.device)[None] * 7 % vocabulary
-        whole = self.model(input_ids=ids, use_cache=False)
-        decoder = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
-        name = type(self.model).__name__
-        if not torch.equal(self.upper(self.trunk(ids)), decoder):
-            raise ModelError(
-                f"{name} cannot be divided at layer {self.trunk_layers}: its layers are not a plain sequence; "
-                "set adapters.layers: all, or use a model of the Llama, Mistral or Qwen family"
-            )
-        expected = nn.functional.linear(decoder, self.head_weight)
-        if not torch.allclose(whole.logits.float(), expected.float(), rtol=1e-3, atol=1e-3):
-            raise ModelError(
-                f"the language-model head of {name} is not a plain linear map (a bias, a scale or a soft cap), "
-                "which the chunked log-probabilities need; use a model of the Llama, Mistral or Qwen family"
-            )
-
-    @torch.no_grad()
-    def _chooses_rightly(self) -> bool:
-        """Whether the last layer gives chosen tokens the states that it gives them among all."""
-        ids = torch.arange(2 * _PROBE_TOKENS, device=self.device).view(2, -1) * 7 % self.head_weight.shape[0]
-        at = (torch.tensor([0, 1, 1], device=self.device), torch.tensor([3, 7, 2], device=self.device))
-        boundary = self.trunk(ids)
-        expected = chosen(self.upper(boundary), at)
-        try:
-            found = self.upper(boundary, at=at)
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-            return False  # its attention is called otherwise
-        tolerance = 1e-4 if self.dtype == torch.float32 else 5e-2
-        return float((found - expected).abs().max()) <= tolerance * max(1.0, float(expected.abs().max()))
-
-    @torch.no_grad()
-    def _packs_rightly(self) -> bool:
-        """Whether two responses in one row get the hidden states of rows of their own: not with positions that the
-        attention counts by itself, nor where it adds the mask instead of applying it."""
-        prompt, first, second = (3, 5, 7), (11, 2), (4, 6)
-        vocabulary = self.head_weight.shape[0]
-
-        def ids(*parts: tuple[int, ...]) -> Tensor:
-            return torch.tensor([[token % vocabulary for part in parts for token in part]], device=self.device)
-
-        apart = torch.cat([self.upper(self.trunk(ids(prompt, own)))[:, 3:] for own in (first, second)], dim=1)
-        sees = torch.ones((7, 7), dtype=torch.bool, device=self.device).tril()
-        sees[5:, 3:5] = False
-        layout = Layout(torch.tensor([[0, 1, 2, 3, 4, 3, 4]], device=self.device), sees[None, None])
-        try:
-            row = ids(prompt, first, second)
-            packed = self.upper(self.trunk(row, layout), layout)[:, 3:]
-        except (ValueError, TypeError, RuntimeError):
-            return False  # the model takes no mask of this form
-        tolerance = 1e-4 if self.dtype == torch.float32 else 5e-2
-        return float((packed - apart).abs().max()) <= tolerance * max(1.0, float(apart.abs().max()))
+    def give_boundary(self) -> None:
+        """Let the first of the upper layers be given the boundary itself, past what the decoder does to its input."""
+        layers = getattr(self._upper, self._list_name)
+        if isinstance(layers[0], Recomputed):
+            self._first = layers[0].layer = FirstLayer(layers[0].layer)
+        else:
+            self._first = layers[0] = FirstLayer(layers[0])
+        self.recomputation.recalls.append(self._first.as_now)
 
 
 def _arguments(layout: Layout | None) -> dict[str, Tensor]:

@@ -3,8 +3,6 @@
 The model is made on torch's meta device, whose tensors have shapes and no data, from the headers of the weights.
 """
 
-from typing import Any
-
 from torch import nn
 
 from triphase.errors import ModelError
@@ -15,8 +13,6 @@ from triphase.models.merging import check_adapter
 from triphase.models.opening import open_config, open_tokenizer, open_weights
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template
-
-_HEAD_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> None:
@@ -33,7 +29,6 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
             require_rows(Template(tokenizer), rows, chain.name)
         return
     model = open_weights(chain.base, chain.settings, device_map="meta")
-    check_head(model, config)
     for adapter in chain.adapters:
         with told_of(chain.setting_of(adapter)):
             check_adapter(model, adapter)
@@ -43,22 +38,6 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
     require_positions(backbone, max_length)
     if not chain.adapters:  # which may bring rows of their own
         require_rows(Template(tokenizer), len(backbone.head_weight), chain.name)
-
-
-def check_head(model: Any, config: Any) -> None:
-    """Refuse a language-model head that is more than one linear map, as far as it can be seen without numbers.
-
-    Raises:
-        ModelError: it has a bias, a scale or a soft cap.
-    """
-    head: Any = model.get_output_embeddings()
-    text = config.get_text_config()
-    scaled = any(getattr(text, name, None) not in (None, 1, 1.0) for name in _HEAD_SCALES)
-    if getattr(head, "bias", None) is not None or scaled:
-        raise ModelError(
-            f"the language-model head of {type(model).__name__} is not a plain linear map (a bias, a scale or a soft "
-            "cap), which the chunked log-probabilities need; use a model of the Llama, Mistral or Qwen family"
-        )
 
 
 def require_positions(backbone: Backbone, max_length: int) -> None:

@@ -32,6 +32,38 @@ class WrappedLayer(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
 
+class FirstLayer(WrappedLayer):
+    """The first of the upper layers, which is given the boundary itself where the decoder would change it on the way.
+
+    Some decoders add positions to what they are given (GPT-2, OPT), scale it (Granite) or norm it (BLOOM), whatever it
+    is. All of that was done on the way to the boundary.
+
+    Attributes:
+        boundary: (B, L, d) what the layer is given instead; None is what the decoder gives it.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(layer)
+        self.boundary: Tensor | None = None
+
+    @contextmanager
+    def given(self, boundary: Tensor | None) -> Iterator[None]:
+        """Give it these states for a while."""
+        before, self.boundary = self.boundary, boundary
+        try:
+            yield
+        finally:
+            self.boundary = before
+
+    def as_now(self) -> AbstractContextManager[None]:
+        """A context in which it is given what it is given now."""
+        return self.given(self.boundary)
+
+    def forward(self, hidden_states: Tensor, *arguments: Any, **options: Any) -> Any:
+        """What the layer gives."""
+        return self.layer(hidden_states if self.boundary is None else self.boundary, *arguments, **options)
+
+
 class LastLayer(WrappedLayer):
     """A layer of the common shape that gives (N, d) states of chosen tokens; those of all, (B, L, d), without a choice.
 

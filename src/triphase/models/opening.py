@@ -9,7 +9,9 @@ from typing import Any
 from triphase.errors import ModelError, TriphaseError, is_out_of_memory
 from triphase.models.files import named
 from triphase.settings.schema import ModelSettings
+from triphase.tokens.shipped_templates import give_template
 
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _PREFIXES = ("_orig_mod.", "module.", "pretrained_model.", "model._orig_mod.", "_fsdp_wrapped_module.", "base_model.")
 
 
@@ -68,8 +70,8 @@ def open_config(place: str, settings: ModelSettings) -> Any:
 
 
 def notes_on(config: Any, *, layers: int | str, max_length: int) -> list[str]:
-    """What to say of `adapters.layers` and `model.max_length` where the model has fewer layers or positions."""
-    notes = (depth_note(config, layers), positions_note(config, max_length))
+    """What to say of `adapters.layers`, `model.max_length`, and of experts."""
+    notes = (depth_note(config, layers), positions_note(config, max_length), experts_note(config))
     return [note for note in notes if note is not None]
 
 
@@ -101,8 +103,21 @@ def positions_note(config: Any, max_length: int) -> str | None:
     )
 
 
+def experts_note(config: Any) -> str | None:
+    """What to say of a mixture of experts; None of other models."""
+    text = config.get_text_config()
+    counts = [getattr(text, name, None) for name in _EXPERTS]
+    count = next((count for count in counts if isinstance(count, int) and count > 1), None)
+    if count is None:
+        return None
+    return (
+        f"the model has {count} experts: their weights are one tensor each, not linear maps, and get no adapter; its "
+        "other linear maps do (sft.method: full trains all)"
+    )
+
+
 def open_tokenizer(place: str, settings: ModelSettings) -> Any:
-    """The tokenizer.
+    """The tokenizer, with the chat template of the settings where they name one.
 
     Raises:
         ModelError: it cannot be opened.
@@ -110,7 +125,9 @@ def open_tokenizer(place: str, settings: ModelSettings) -> Any:
     from transformers import AutoTokenizer
 
     with opening("the tokenizer", settings.name):
-        return AutoTokenizer.from_pretrained(place, **options_of(settings))
+        tokenizer = AutoTokenizer.from_pretrained(place, **options_of(settings))
+    give_template(tokenizer, settings.chat_template)
+    return tokenizer
 
 
 def open_weights(place: str, settings: ModelSettings, **options: Any) -> Any:

@@ -35,7 +35,7 @@ class Recomputation:
 
     def wrap(self, layers: nn.ModuleList) -> nn.ModuleList:
         """The same layers, each of which keeps only its input for the backward pass."""
-        return nn.ModuleList(_Recomputed(layer, self) for layer in layers)
+        return nn.ModuleList(Recomputed(layer, self) for layer in layers)
 
 
 @contextmanager
@@ -46,7 +46,9 @@ def _all(contexts: Sequence[AbstractContextManager[None]]) -> Iterator[None]:
         yield
 
 
-class _Recomputed(WrappedLayer):
+class Recomputed(WrappedLayer):
+    """A layer that keeps only its input for the backward pass, and runs again there."""
+
     def __init__(self, layer: nn.Module, recomputation: Recomputation) -> None:
         super().__init__(layer)
         self._recomputation = recomputation

@@ -84,6 +84,7 @@ class SharedModel:
             date=loaded.template_date,
         )
         self.template.rows = len(self.backbone.head_weight)
+        self.template.also_ends(getattr(loaded.model.generation_config, "eos_token_id", None))
         require_rows(self.template, self.template.rows, loaded.name)
         absent = self.template.rows_without_token(len(self.backbone.head_weight))
         self.absent = torch.tensor(absent, device=self.backbone.device) if absent else None
@@ -196,4 +197,5 @@ class SharedModel:
             chunk_size=HEAD_ROWS,
             with_entropy=with_entropy,
             absent=self.absent,
+            logit_map=self.backbone.logit_map,
         )

@@ -45,7 +45,8 @@ from triphase.objectives.invariants import (
     require_scores_on_last_token,
     require_zero_reference_kl,
 )
-from triphase.objectives.logprobs import ResponseLogprobs, entropy, response_logprobs, token_logprobs
+from triphase.objectives.logits import LogitMap, entropy, token_logprobs
+from triphase.objectives.logprobs import ResponseLogprobs, response_logprobs
 from triphase.objectives.masking import (
     Moments,
     last_true_index,
@@ -77,6 +78,7 @@ __all__ = [
     "FixedKL",
     "InvariantError",
     "KLController",
+    "LogitMap",
     "Moments",
     "PolicyMetrics",
     "PreferenceMetrics",

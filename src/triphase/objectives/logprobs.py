@@ -1,6 +1,6 @@
-"""Log-probabilities and entropies of a policy, plainly from logits and fast from hidden states.
+"""Log-probabilities and entropies of a policy, fast, from its hidden states.
 
-``token_logprobs`` and ``entropy`` are the definition. ``response_logprobs`` gives the same numbers from hidden states
+``response_logprobs`` gives the numbers of ``token_logprobs`` and ``entropy`` from hidden states
 and the language-model head, in chunks, so that logits of N positions × V tokens never exist together.
 """
 
@@ -12,53 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from triphase.objectives.logits import PLAIN, LogitMap, entropy, token_logprobs
 from triphase.objectives.masking import at_least_float32
-from triphase.objectives.shapes import require_positive, require_same_shape, require_shapes
+from triphase.objectives.shapes import require_positive, require_shapes
 
 _NEVER = -1e30
 """A logit whose probability is 0, finite so that 0 times it is 0."""
-
-
-def token_logprobs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Log-probability of each target token under the policy at a temperature.
-
-        log π(y) = z_y/T - log Σ_v exp(z_v/T)
-
-    Args:
-        logits: (..., V).
-        targets: (...) int64 token ids in [0, V).
-        temperature: T > 0; the one the tokens were sampled with, for policy, rollout policy and reference alike.
-
-    Returns:
-        (...) float32, or float64 for float64 logits.
-
-    Raises:
-        ValueError: shapes do not fit, or the temperature is not above 0.
-    """
-    require_same_shape(targets=targets, logits_without_vocabulary=logits[..., 0])
-    require_positive(temperature=temperature)
-    logprobs = (at_least_float32(logits) / temperature).log_softmax(-1)
-    return logprobs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-
-
-def entropy(logits: Tensor, temperature: float) -> Tensor:
-    """Entropy of the policy over the full vocabulary, in nats.
-
-        H = -Σ_v p_v · log p_v,   p = softmax(z/T)
-
-    Args:
-        logits: (..., V).
-        temperature: T > 0.
-
-    Returns:
-        (...) float32, or float64 for float64 logits.
-
-    Raises:
-        ValueError: the temperature is not above 0.
-    """
-    require_positive(temperature=temperature)
-    logprobs = (at_least_float32(logits) / temperature).log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +42,12 @@ def response_logprobs(
     chunk_size: int,
     with_entropy: bool,
     absent: Tensor | None = None,
+    logit_map: LogitMap = PLAIN,
 ) -> ResponseLogprobs:
     """Log-probabilities, and entropies if asked for, of N positions from their hidden states, without N × V logits.
 
-        z = W h_i,   ℓ_i = z_y/T - log Σ_v exp(z_v/T),   H_i = -Σ_v p_v · log p_v,   p = softmax(z/T)
-        ∂ℓ_i/∂h_i = (W_y - pᵀW)/T,   ∂H_i/∂h_i = -(p∘(log p + H_i))ᵀW/T
+        z = f(W h_i),   ℓ_i = z_y/T - log Σ_v exp(z_v/T),   H_i = -Σ_v p_v · log p_v,   p = softmax(z/T)
+        ∂ℓ_i/∂h_i = (f'∘(e_y - p))ᵀW/T,   ∂H_i/∂h_i = -(f'∘p∘(log p + H_i))ᵀW/T
 
     With a frozen head (W requires no gradient) these two derivatives, (N, d) each, are computed in the forward while
     the chunk is at hand, so the backward neither stores nor recomputes a logit: it scales rows. With a trained head
@@ -98,13 +58,14 @@ def response_logprobs(
 
     Args:
         hidden: (N, d) float, last hidden states of the policy at the positions that predict the targets.
-        weight: (V, d) float, the language-model head, without bias and without soft cap. Products are taken in its
-            dtype; maxima, sums and logarithms in float32 (float64 for a float64 weight).
+        weight: (V, d) float, the language-model head. Products are taken in its dtype; maxima, sums and logarithms in
+            float32 (float64 for a float64 weight).
         targets: (N,) int64 token ids in [0, V).
         temperature: T > 0.
         chunk_size: positions whose logits exist together.
         with_entropy: True adds the entropies.
         absent: (A,) int64 rows of the head that are no token (a padded vocabulary); their probability is 0.
+        logit_map: f, what the head does besides: bias, scale, soft cap. Its bias is a constant.
 
     Raises:
         ValueError: shapes do not fit, or temperature or chunk_size is not above 0.
@@ -112,11 +73,13 @@ def response_logprobs(
     require_shapes(hidden=(hidden, "N d"), weight=(weight, "V d"), targets=(targets, "N"))
     require_positive(temperature=temperature, chunk_size=chunk_size)
     if torch.is_grad_enabled() and weight.requires_grad:
-        return _trained_head(hidden, weight, targets, temperature, chunk_size, with_entropy, absent)
+        return _trained_head(hidden, weight, targets, temperature, chunk_size, with_entropy, absent, logit_map)
     if torch.is_grad_enabled() and hidden.requires_grad:
         apply: Callable[..., tuple[Tensor, Tensor | None]] = _FrozenHead.apply
-        return ResponseLogprobs(*apply(hidden, weight, targets, temperature, chunk_size, with_entropy, absent))
-    parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, absent, with_derivatives=False)
+        return ResponseLogprobs(
+            *apply(hidden, weight, targets, temperature, chunk_size, with_entropy, absent, logit_map)
+        )
+    parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, absent, logit_map)
     return ResponseLogprobs(parts.logprobs, parts.entropy)
 
 
@@ -137,10 +100,12 @@ def _chunk(
     temperature: float,
     with_entropy: bool,
     absent: Tensor | None,
+    logit_map: LogitMap,
     with_derivatives: bool,
 ) -> _Chunk:
-    """One chunk; keeps one buffer of n × V alive, two with the entropy, and works in place on them."""
-    shifted = at_least_float32(hidden.to(weight.dtype) @ weight.T)
+    """One chunk; keeps one buffer of n × V alive, one more with the entropy and with a soft cap, and works in place."""
+    shifted = logit_map.apply_(at_least_float32(hidden.to(weight.dtype) @ weight.T))
+    slope = logit_map.slope(shifted) if with_derivatives else None
     if temperature != 1:
         shifted.div_(temperature)
     if absent is not None:
@@ -152,18 +117,25 @@ def _chunk(
     log_total = total.log()
 
     entropies = logprobs_derivative = entropy_derivative = None
-    scale = (total * temperature).reciprocal_().neg_()[:, None]
+    scale = (total * (temperature / logit_map.scale)).reciprocal_().neg_()[:, None]
     if with_entropy:
         weighted = shifted.mul_(exponentials)
         entropies = log_total - weighted.sum(1) / total
         if with_derivatives:
             weighted.addcmul_(exponentials, (entropies - log_total)[:, None])  # p∘(log p + H)·total
+            _times(weighted, slope)
             entropy_derivative = ((weighted.to(weight.dtype) @ weight) * scale).to(weight.dtype)
     if with_derivatives:
         # The target is taken off before rounding to the weight's dtype: W_y - pᵀW would cancel where p_y is near 1.
         exponentials.scatter_add_(1, targets[:, None], -total[:, None])
+        _times(exponentials, slope)
         logprobs_derivative = ((exponentials.to(weight.dtype) @ weight) * scale).to(weight.dtype)
     return _Chunk(at_target - log_total, entropies, logprobs_derivative, entropy_derivative)
+
+
+def _times(values: Tensor, slope: Tensor | None) -> None:
+    if slope is not None:
+        values.mul_(slope)
 
 
 def _chunks(
@@ -174,11 +146,12 @@ def _chunks(
     chunk_size: int,
     with_entropy: bool,
     absent: Tensor | None,
-    with_derivatives: bool,
+    logit_map: LogitMap,
+    with_derivatives: bool = False,
 ) -> _Chunk:
     """All chunks one after the other, joined."""
     parts = [
-        _chunk(rows, weight, tokens, temperature, with_entropy, absent, with_derivatives)
+        _chunk(rows, weight, tokens, temperature, with_entropy, absent, logit_map, with_derivatives)
         for rows, tokens in zip(torch.split(hidden, chunk_size), torch.split(targets, chunk_size), strict=True)
     ]
     return _Chunk(
@@ -207,8 +180,9 @@ class _FrozenHead(torch.autograd.Function):
         chunk_size: int,
         with_entropy: bool,
         absent: Tensor | None,
+        logit_map: LogitMap,
     ) -> tuple[Tensor, Tensor | None]:
-        parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, absent, with_derivatives=True)
+        parts = _chunks(hidden, weight, targets, temperature, chunk_size, with_entropy, absent, logit_map, True)
         ctx.save_for_backward(parts.logprobs_derivative, parts.entropy_derivative)
         ctx.set_materialize_grads(False)
         ctx.hidden_dtype = hidden.dtype
@@ -222,7 +196,7 @@ class _FrozenHead(torch.autograd.Function):
             if gradient is not None
         ]
         total = sum(terms[1:], terms[0]).to(ctx.hidden_dtype) if terms else None
-        return total, None, None, None, None, None, None
+        return total, None, None, None, None, None, None, None
 
 
 def _trained_head(
@@ -233,11 +207,14 @@ def _trained_head(
     chunk_size: int,
     with_entropy: bool,
     absent: Tensor | None,
+    logit_map: LogitMap,
 ) -> ResponseLogprobs:
     """The head as a parameter: each chunk by the definition, under activation checkpointing."""
 
     def numbers(rows: Tensor, weight: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         logits = rows.to(weight.dtype) @ weight.T
+        if not logit_map.is_identity:
+            logits = logit_map.apply(at_least_float32(logits))
         if absent is not None:
             logits = logits.index_fill(1, absent, _NEVER)
         return token_logprobs(logits, tokens, temperature), entropy(logits, temperature) if with_entropy else None

@@ -130,6 +130,7 @@ class Work:
                 temperature=0.5,
                 chunk_size=HEAD_ROWS,
                 with_entropy=with_entropy,
+                logit_map=part.backbone.logit_map,
             )
             loss = found.logprobs.sum()
             if with_values:
@@ -146,10 +147,16 @@ class Work:
             part.freeze()
             hidden = torch.empty(HEAD_ROWS, self.hidden_size, dtype=self.dtype, requires_grad=True)
             targets = torch.zeros(HEAD_ROWS, dtype=torch.long)
-            weight = part.backbone.head_weight
-            return response_logprobs(
-                hidden, weight, targets, temperature=0.5, chunk_size=HEAD_ROWS, with_entropy=False
-            ).logprobs.sum()
+            found = response_logprobs(
+                hidden,
+                part.backbone.head_weight,
+                targets,
+                temperature=0.5,
+                chunk_size=HEAD_ROWS,
+                with_entropy=False,
+                logit_map=part.backbone.logit_map,
+            )
+            return found.logprobs.sum()
 
         return self._parts[0].trace(lambda: forward(self._parts[0]), backward=True).peak
 
@@ -180,7 +187,7 @@ class Work:
             prompts = [([*pair] * prompt)[:prompt] for pair in digits]
 
             def step() -> None:
-                logits = multiply(part.backbone.head_weight, stepper.hidden.t()).t()
+                logits = part.backbone.logits(multiply(part.backbone.head_weight, stepper.hidden.t()).t())
                 stepper.step(sample(logits, 0.5, torch.zeros(rows, dtype=torch.float64)))
 
             return part.trace_in_turn(lambda: stepper.read(prompts, pad_id=0, room=response), step)

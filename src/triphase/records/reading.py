@@ -31,7 +31,7 @@ from triphase.records.registry import PromptRegistry
 from triphase.records.rows import read_rows
 from triphase.records.texts import text_of
 from triphase.records.types import Comparison, Demonstration, Message, Prompt, Split
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 
 Record = TypeVar("Record", Demonstration, Prompt, Comparison)
 _LONGEST_ID = 200

@@ -17,7 +17,7 @@ from triphase.records.json_rows import json_lines, json_list_or_lines
 from triphase.records.lines import WHOLE, Part, RefuseRow, Row, raise_refused
 from triphase.records.parquet_rows import parquet_rows
 from triphase.records.paths import SUFFIXES, data_file, display_name, format_of, is_file_name, shown
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 
 _LONGEST_HUB_ID = 200
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")

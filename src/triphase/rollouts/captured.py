@@ -62,6 +62,7 @@ class CapturedRows:
         self.counts = torch.zeros(places, dtype=torch.long, device=device)
         self.ended = torch.ones(places, dtype=torch.bool, device=device)
         self._uniforms = torch.zeros((places, limit), dtype=torch.float64, device=device)
+        self._ends = torch.tensor(shared.template.ends, device=device)
         self._graph: Any = None
         self._failed = False
 
@@ -100,7 +101,8 @@ class CapturedRows:
 
     def _tick(self) -> None:
         shared = self._shared
-        logits = multiply(shared.backbone.head_weight, self._stepper.hidden.t()).t()
+        backbone = shared.backbone
+        logits = backbone.logits(multiply(backbone.head_weight, self._stepper.hidden.t()).t())
         if shared.absent is not None:
             logits.index_fill_(1, shared.absent, -math.inf)
         place = self.counts.clamp(max=self._limit - 1)[:, None]
@@ -108,7 +110,7 @@ class CapturedRows:
         kept = torch.where(self.ended, self.written.gather(1, place)[:, 0], tokens)
         self.written.scatter_(1, place, kept[:, None])
         self.counts.add_(~self.ended)
-        self.ended.logical_or_((tokens == shared.template.end_id) | (self.counts >= self._limit))
+        self.ended.logical_or_((tokens[:, None] == self._ends).any(1) | (self.counts >= self._limit))
         self._stepper.step_in_place(tokens)
 
     def _captured(self) -> Any:

@@ -62,7 +62,7 @@ class LocalGenerator:
                 )
             else:
                 written = self._write(stepper, requests, temperature, max_response_tokens, on_finished)
-        return [Generated(tuple(ids), ids[-1] == self._shared.template.end_id) for ids in written]
+        return [Generated(tuple(ids), ids[-1] in self._shared.template.ends) for ids in written]
 
     def _write(
         self,
@@ -73,14 +73,14 @@ class LocalGenerator:
         on_finished: Callable[[int], None] | None,
     ) -> list[list[int]]:
         shared = self._shared
-        end_id, pad_id, head = shared.template.end_id, shared.template.pad_id, shared.backbone.head_weight
+        ends, pad_id, head = shared.template.ends, shared.template.pad_id, shared.backbone.head_weight
         waiting = deque(sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt), index)))
         responses: list[list[int]] = [[] for _ in requests]
         uniforms: dict[int, list[float]] = {}
         rows: list[int] = []  # rows[i] is the request that row i of the batch answers
 
         def is_done(row: int) -> bool:
-            return len(responses[row]) == limit or (bool(responses[row]) and responses[row][-1] == end_id)
+            return len(responses[row]) == limit or (bool(responses[row]) and responses[row][-1] in ends)
 
         while rows or waiting:
             # 1. prompts take the free places
@@ -92,7 +92,7 @@ class LocalGenerator:
                 rows += new
             # 2. one token for each row that goes on
             drawn = [0.0 if is_done(row) else uniforms[row][len(responses[row])] for row in rows]
-            logits = multiply(head, stepper.hidden.t()).t()
+            logits = shared.backbone.logits(multiply(head, stepper.hidden.t()).t())
             if shared.absent is not None:
                 logits.index_fill_(1, shared.absent, -math.inf)
             uniform = torch.tensor(drawn, dtype=torch.float64).to(logits.device)

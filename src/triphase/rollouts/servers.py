@@ -31,19 +31,21 @@ class ServerGenerator:
         settings: RolloutSettings,
         publish: Callable[[], Path],
         *,
-        end_id: int,
+        ends: Sequence[int],
         vocabulary_size: int,
         absent: Sequence[int] = (),
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """``publish`` writes the policy's adapter to a directory, as peft reads it, and returns that directory.
 
+        ``ends`` are the tokens that end a response.
+
         ``absent`` are ids below ``vocabulary_size`` that are no token; the servers are asked not to sample them.
         ``check`` is called a few times a second while a server is waited for, and may raise to end the wait.
         """
         self._settings = settings
         self._publish = publish
-        self._end_id = end_id
+        self._ends = list(ends)
         self._vocabulary_size = vocabulary_size
         self._absent = frozenset(absent)
         self._clients = [JsonClient(address, settings, setting=_SETTING, check=check) for address in settings.addresses]
@@ -61,8 +63,8 @@ class ServerGenerator:
             "model": name,
             "temperature": temperature,
             "max_tokens": max_response_tokens,
-            "stop_token_ids": [self._end_id],
-            "ignore_eos": True,  # our end of turn ends a response, and no other token that the model's files may name
+            "stop_token_ids": self._ends,
+            "ignore_eos": True,  # these end a response, and no other token that the server's copy of the model may name
             "return_token_ids": True,
             "cache_salt": version,  # keys and values of the adapter before must not be used for this one
             "top_p": 1.0,
@@ -121,7 +123,7 @@ class ServerGenerator:
                 raise client.error(
                     path, f"answers with the token {client.shown(str(token), 20)}, which this model does not have"
                 )
-        finished = ids[-1] == self._end_id
-        if self._end_id in ids[:-1] or (not finished and len(ids) < limit):
+        finished = ids[-1] in self._ends
+        if not set(ids[:-1]).isdisjoint(self._ends) or (not finished and len(ids) < limit):
             raise client.error(path, f"ends a response after {len(ids)} tokens, which is not where it ends")
         return Generated(tuple(ids), finished)

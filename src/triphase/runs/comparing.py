@@ -31,8 +31,8 @@ from triphase.runs.opening import open_run
 from triphase.runs.session import Run
 from triphase.runs.sides import Side, reference_digest, sides_of
 from triphase.runs.speaking import Asking, Spoken, spoken_by
+from triphase.settings.data import SourceSettings
 from triphase.settings.loading import load_settings
-from triphase.settings.schema import SourceSettings
 
 ASKED, FINDINGS = "asked.json", "comparison.json"
 _TEMPERATURE, _MAX_TOKENS = 0.7, 256

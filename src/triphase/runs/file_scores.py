@@ -20,7 +20,7 @@ from triphase.rewards.types import Answer, Scorer
 from triphase.runs.opening import open_run
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 from triphase.tokens.encoding import encode_answer
 from triphase.training.artifacts import REWARD, is_whole
 

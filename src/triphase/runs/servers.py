@@ -28,7 +28,7 @@ def generator_of(run: Run, policy: Policy, batch_size: int, serving: Path) -> It
     generator = ServerGenerator(
         run.settings.rollouts,
         publish,
-        end_id=shared.template.end_id,
+        ends=shared.template.ends,
         vocabulary_size=int(shared.backbone.head_weight.shape[0]),
         absent=[] if shared.absent is None else shared.absent.tolist(),
         check=run.raise_if_stop_requested,

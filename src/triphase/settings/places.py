@@ -21,6 +21,8 @@ def anchor_paths(values: dict[str, Any], base: Path) -> None:
         anchor_scorer(ppo.get("scorer") if isinstance(ppo, dict) else None, base)
     for name, keys in (("model", ("name", "adapter", "trust_remote_code")), ("sft", ("from",)), ("reward", ("from",))):
         section = values.get(name)
+        if name == "model" and isinstance(section, dict) and isinstance(section.get("chat_template"), str):
+            section["chat_template"] = _template(section["chat_template"], base)
         if not isinstance(section, dict):
             continue
         for key in keys:
@@ -40,6 +42,23 @@ def anchor_scorer(scorer: Any, base: Path) -> None:
     place, sign, function = name.rpartition(":") if isinstance(name, str) else ("", "", "")
     if place.endswith(".py") and "\0" not in place:
         scorer["function"] = f"{os.path.normpath(base / expanded(place))}{sign}{function}"
+
+
+def _template(text: str, base: Path) -> str:
+    """The text of a chat template that is given by its file."""
+    if text in ("chatml", "plain") or "{%" in text or "{{" in text or "\0" in text:
+        return text
+    path = base / expanded(text)
+    try:
+        found = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise SettingsError(
+            f"model.chat_template: {text[:80]}: {reason}; write chatml, plain, or the path of a Jinja template"
+        ) from None
+    if "{%" not in found and "{{" not in found:
+        raise SettingsError(f"model.chat_template: {text[:80]}: has no {{{{ … }}}} of a Jinja template")
+    return found
 
 
 def _anchored(text: str, base: Path, file: bool) -> str:

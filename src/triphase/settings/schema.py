@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
 from triphase.settings.conflicts import require_full_weights_fit
+from triphase.settings.data import DataSettings
 from triphase.settings.phases import RewardSettings, SamplingSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import with_new_names, with_new_sections
@@ -36,6 +37,10 @@ class ModelSettings(Settings):
     less memory, for about a third more time in the updates. Worth it where a microbatch does not fit."""
     system_prompt: str | None = None
     """A system message put before every conversation that has none; none leaves it to the chat template."""
+    chat_template: str | None = None
+    """How conversations are written, in the place of the tokenizer's own way: `chatml`, `plain` (turns below `User:`
+    and `Assistant:`), or a file with a Jinja template, whose text is kept in the run. For base models, whose tokenizers
+    have none: without one, prompts are plain text, and the turns of a conversation are lines."""
     texts_write_control_tokens: bool = False
     """Let texts of the data write the tokenizer's special tokens, an end of turn inside a prompt say. By default their
     names in texts are read as plain letters, and the first is logged."""
@@ -71,35 +76,6 @@ class AdapterSettings(Settings):
     trunk_file_gb: NonNegative = 20.0
     """Room for those that pass trunk_cache_gb, in a nameless file inside the run directory that is gone once the phase
     or its process ends; what passes both is computed at each visit. 0 writes no file."""
-
-
-class SourceSettings(Settings):
-    """One file or hub data set of records."""
-
-    path: str
-    """A .jsonl, .json, .parquet or .csv file (relative to the configuration file), or a hub id."""
-    split: str = "train"
-    """The split of a hub data set."""
-    kind: str = "instruction"
-    """For demonstrations: the kind of data (instruction, domain, safety …) where records do not say it."""
-    weight: PositiveFloat = 1.0
-    """For demonstrations: the share of this source in the mixture, relative to the others."""
-
-
-class DataSettings(Settings):
-    """What the phases read."""
-
-    demonstrations: tuple[SourceSettings, ...] = ()
-    """Supervised data: `prompt`+`completion`, or `messages`; an optional `kind` column."""
-    prompts: tuple[SourceSettings, ...] = ()
-    """Prompts for sampling and PPO: `prompt` (text or messages); optional `id`, `split` (train or heldout)."""
-    preferences: tuple[SourceSettings, ...] = ()
-    """Existing comparisons: `chosen`+`rejected` with an explicit or implicit prompt; optional `margin`."""
-    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the prompts kept for evaluation where records do not say their split; chosen by a hash of the prompt."""
-    on_bad_record: Literal["error", "drop"] = "error"
-    """A record that cannot be used stops the run with its file and line (`error`), or is left out and counted (`drop`);
-    `check` counts the same."""
 
 
 class LabelingSettings(Settings):

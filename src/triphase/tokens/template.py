@@ -26,6 +26,7 @@ class Template:
     often) is not put behind prompts.
 
     Attributes:
+        ends: every token that ends a response, ``end_id`` first; a model may have more (`also_ends`).
         rows: rows of the model's embedding; None is not known. A text whose tokens have none is refused.
         date: what the chat template is told of the day.
         appended: ids that the tokenizer puts behind every text by itself, and prompts go without.
@@ -57,6 +58,7 @@ class Template:
         self.appended = () if self.is_chat else affixes(tokenizer)[1]
         self.writes_date = self.is_chat and writes_date(tokenizer)
         self.end_id: int = self._find_end()
+        self.ends: tuple[int, ...] = (self.end_id,)
         self.pad_id: int = self._find_padding()
         # Exported tokenizers say so too: the plain class reads a score at the last token that is not padding.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.pad_id)
@@ -71,6 +73,11 @@ class Template:
             texts_write_control_tokens=settings.texts_write_control_tokens,
             date=settings.template_date,
         )
+
+    def also_ends(self, ids: int | Sequence[int] | None) -> None:
+        """Let these tokens end a response too: those of the model's generation configuration."""
+        given = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+        self.ends = tuple(dict.fromkeys((*self.ends, *given)))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a prompt, up to where the response begins."""

@@ -44,7 +44,7 @@ def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
         f"{front(base, 'reward-model')}# A reward model trained by Triphase\n\n"
         f"{_what(shared, base)}{note(shared)} The score is read at "
         f"{end_token(shared)}, which must be the last token that is not padding: a newline behind it would be read in "
-        "its place and gives another order. "
+        f"its place and gives another order. {_without_classifier(shared)}"
         + (
             "The chat template of this directory's tokenizer ends there, whatever the base's writes after it. "
             if cuts
@@ -100,4 +100,18 @@ def _answers(shared: SharedModel, *, cuts: bool) -> str:
         'answers = [tokenizer(text, add_special_tokens=False).input_ids for text in ("Well.", "Go away.")]\n'
         f'rows = {{"input_ids": [[*prompt, *answer, {shared.template.end_id}] for answer in answers]}}\n'
         'inputs = tokenizer.pad(rows, return_tensors="pt")\n'
+    )
+
+
+def _without_classifier(shared: SharedModel) -> str:
+    """What to say where transformers cannot open the base as a classifier; nothing where it can."""
+    from transformers import __version__
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
+    kind = shared.backbone.model.config.model_type
+    if kind in KNOWN:
+        return ""
+    return (
+        f"transformers {__version__} has no AutoModelForSequenceClassification of the kind {kind}, so the calls below "
+        "do not open it: `triphase score` and `triphase.load_reward_model` do. "
     )

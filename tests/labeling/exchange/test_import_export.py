@@ -15,7 +15,7 @@ from triphase.labeling.exchange.importing import import_comparisons, import_file
 from triphase.labeling.work import item_plan
 from triphase.records.reading import read_preferences
 from triphase.records.types import Comparison, Message, Prompt, Ranking, Response
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 from triphase.store import Store, open_store
 from triphase.store.answers import Answer
 from triphase.store.side_tables import insert_side_rows

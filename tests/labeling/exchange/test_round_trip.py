@@ -14,7 +14,7 @@ from triphase.labeling.exchange.importing import import_comparisons, import_file
 from triphase.records.identity import prompt_id
 from triphase.records.reading import read_preferences
 from triphase.records.types import Message, Prompt, Ranking, Response
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 from triphase.store import Store, open_store
 from triphase.store.answers import Answer
 

@@ -20,7 +20,7 @@ from triphase.records.reading import stream_preferences, stream_prompts
 from triphase.records.registry import PromptRegistry
 from triphase.records.rows import read_rows
 from triphase.records.types import Comparison, Ranking, Response
-from triphase.settings.schema import SourceSettings
+from triphase.settings.data import SourceSettings
 from triphase.store import Store
 from triphase.store.answers import Answer
 from triphase.store.checks import RecordRefused

@@ -1,0 +1,119 @@
+"""What is compared when a decoder is divided: nothing is taken for granted of a family that nobody has tried."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from triphase.batches.padding import Layout
+from triphase.errors import ModelError
+from triphase.models.layers import chosen
+
+if TYPE_CHECKING:
+    from triphase.models.backbone import Backbone
+
+_PROBE_TOKENS = 8
+_FAILURES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+
+
+def require_exact_division(backbone: "Backbone") -> None:
+    """Refuse a model whose parts do not give what the whole gives, or whose head is no linear map with a `LogitMap`.
+
+    Raises:
+        ModelError: says what differs, and the remedy.
+    """
+    try:
+        _compare(backbone)
+    except _FAILURES as error:
+        raise ModelError(
+            f"{_name(backbone)} does not run when it is divided at layer {backbone.trunk_layers} "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}); {_remedy(backbone)}"
+        ) from error
+
+
+def require_no_own_inputs(backbone: "Backbone") -> None:
+    """Refuse a trunk where each layer reads the tokens besides the states that it is given (Gemma 3n and 4).
+
+    Raises:
+        ModelError: there is a trunk, and they do.
+    """
+    width = getattr(backbone.model.config.get_text_config(), "hidden_size_per_layer_input", None)
+    if width and backbone.trunk_layers:
+        raise ModelError(
+            f"{_name(backbone)} cannot be divided at layer {backbone.trunk_layers}: each of its layers reads the "
+            "tokens themselves (hidden_size_per_layer_input in config.json); set adapters.layers: all"
+        )
+
+
+def _remedy(backbone: "Backbone") -> str:
+    whole = "set adapters.layers: all, or " if backbone.trunk_layers else ""
+    return f"{whole}name one of the families in docs/models.md"
+
+
+def _name(backbone: "Backbone") -> str:
+    return type(backbone.model).__name__
+
+
+@torch.no_grad()
+def _compare(backbone: "Backbone") -> None:
+    vocabulary = backbone.head_weight.shape[0]
+    ids = torch.arange(_PROBE_TOKENS, device=backbone.device)[None] * 7 % vocabulary
+    decoder, logits = backbone.undivided(ids)
+    if decoder.shape[-1] != backbone.hidden_size:
+        raise ModelError(
+            f"{_name(backbone)} gives states of {decoder.shape[-1]} numbers where config.json says hidden_size "
+            f"{backbone.hidden_size}: heads would not fit; name one of the families in docs/models.md"
+        )
+    divided = backbone.upper(backbone.trunk(ids))
+    if backbone.trunk_layers and not torch.equal(divided, decoder):
+        backbone.give_boundary()
+        divided = backbone.upper(backbone.trunk(ids))
+    if not torch.equal(divided, decoder):
+        raise ModelError(
+            f"{_name(backbone)} cannot be divided at layer {backbone.trunk_layers}: its layers are not a plain "
+            f"sequence; {_remedy(backbone)}"
+        )
+    expected = backbone.logits(nn.functional.linear(decoder, backbone.head_weight))
+    if not torch.allclose(logits.float(), expected.float(), rtol=1e-3, atol=1e-3):
+        raise ModelError(
+            f"the language-model head of {_name(backbone)} is not a linear map with a bias, a scale or a soft cap, "
+            "which the chunked log-probabilities need; docs/models.md has the families that work"
+        )
+
+
+@torch.no_grad()
+def chooses_rightly(backbone: "Backbone") -> bool:
+    """Whether the last layer gives chosen tokens the states that it gives them among all."""
+    ids = torch.arange(2 * _PROBE_TOKENS, device=backbone.device).view(2, -1) * 7 % backbone.head_weight.shape[0]
+    at = (torch.tensor([0, 1, 1], device=backbone.device), torch.tensor([3, 7, 2], device=backbone.device))
+    boundary = backbone.trunk(ids)
+    expected = chosen(backbone.upper(boundary), at)
+    try:
+        found = backbone.upper(boundary, at=at)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        return False  # its attention is called otherwise
+    tolerance = 1e-4 if backbone.dtype == torch.float32 else 5e-2
+    return float((found - expected).abs().max()) <= tolerance * max(1.0, float(expected.abs().max()))
+
+
+@torch.no_grad()
+def packs_rightly(backbone: "Backbone") -> bool:
+    """Whether two responses in one row get the hidden states of rows of their own: not with positions that the
+    attention counts by itself, nor where it adds the mask instead of applying it."""
+    prompt, first, second = (3, 5, 7), (11, 2), (4, 6)
+    vocabulary = backbone.head_weight.shape[0]
+
+    def ids(*parts: tuple[int, ...]) -> Tensor:
+        return torch.tensor([[token % vocabulary for part in parts for token in part]], device=backbone.device)
+
+    apart = torch.cat([backbone.upper(backbone.trunk(ids(prompt, own)))[:, 3:] for own in (first, second)], dim=1)
+    sees = torch.ones((7, 7), dtype=torch.bool, device=backbone.device).tril()
+    sees[5:, 3:5] = False
+    layout = Layout(torch.tensor([[0, 1, 2, 3, 4, 3, 4]], device=backbone.device), sees[None, None])
+    try:
+        row = ids(prompt, first, second)
+        packed = backbone.upper(backbone.trunk(row, layout), layout)[:, 3:]
+    except (ValueError, TypeError, RuntimeError):
+        return False  # the model takes no mask of this form
+    tolerance = 1e-4 if backbone.dtype == torch.float32 else 5e-2
+    return float((packed - apart).abs().max()) <= tolerance * max(1.0, float(apart.abs().max()))

@@ -1,0 +1,39 @@
+"""The language-model head as its parts: the (V, d) weight, and what comes after the product (`LogitMap`).
+
+transformers writes the scale and the soft cap into each family's forward pass, under names of the family's own in the
+configuration. They are read there, and `Backbone` compares what follows with the logits of the model itself.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from triphase.errors import ModelError
+from triphase.objectives.logits import LogitMap
+
+_CAP = "final_logit_softcapping"
+_FACTORS = ("logit_scale", "lm_head_multiplier")
+_DIVISORS = ("logits_scaling",)
+
+
+def logit_map_of(model: Any) -> LogitMap:
+    """What the head of a causal language model does to its products, by its configuration.
+
+    Raises:
+        ModelError: a number there is none that a head could use.
+    """
+    config = model.config.get_text_config()
+    cap, scale = _number(config, _CAP), 1.0
+    for name in _FACTORS:
+        scale *= _number(config, name) or 1.0
+    for name in _DIVISORS:
+        scale /= _number(config, name) or 1.0
+    if cap is not None and cap < 0:
+        raise ModelError(f"config.json: {_CAP} is {cap}, and a cap is above 0; copy the model's own config.json")
+    bias: Tensor | None = getattr(model.get_output_embeddings(), "bias", None)
+    return LogitMap(scale, cap or None, bias)
+
+
+def _number(config: Any, name: str) -> float | None:
+    value = getattr(config, name, None)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
