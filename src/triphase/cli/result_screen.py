@@ -104,6 +104,12 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             else "",
         ],
     )
+    over = summary.get("seeds") or {}
+    rate = ((over.get("policies") or {}).get("ppo") or {}).get("gold_win_rate") or {}
+    bounds = {f"wins_{name}": rate.get(name) for name in ("low", "high")}
+    told = f"PPO preferred in {{}}{_interval(bounds, 'wins')} over {len(over.get('seeds') or ())} seeds"
+    whole = [_percent(told, rate.get("value"))]
+    yield from _line("seeds", whole)
     yield from _line(
         "drift",
         [

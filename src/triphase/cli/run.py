@@ -8,7 +8,12 @@ from cyclopts import Parameter
 from triphase.cli import deferred
 from triphase.cli.arguments import Overrides, require_run, settings_of
 from triphase.cli.steps import do_steps
+from triphase.cli.sweep import carry, print_failures, require_parallel
 from triphase.errors import SettingsError
+from triphase.runs.locking import locked
+from triphase.runs.seeds import note_seeds, require_count, seed_points
+from triphase.settings.loading import load_settings
+from triphase.settings.places import expanded
 
 
 def run(
@@ -18,8 +23,14 @@ def run(
     verify: Annotated[
         Path | None, Parameter(help="Repeat the first steps of each phase of this run and compare the weights.")
     ] = None,
+    seeds: Annotated[
+        int, Parameter(help="So many seeds in all: further ones as branches of the run, and a report over all of them.")
+    ] = 1,
+    parallel: Annotated[int, Parameter(help="Of further seeds so many runs side by side.")] = 1,
 ) -> int | None:
     """Every step of one configuration, from demonstrations to the report."""
+    require_count(seeds)
+    require_parallel(parallel)
     if verify is not None:
         if config is not None:
             raise SettingsError("--verify takes the directory of a run, and no CONFIG beside it")
@@ -28,7 +39,18 @@ def run(
         raise SettingsError("CONFIG is missing; name a settings file (YAML) or the directory of a run")
     settings = settings_of(config, overrides)
     do_steps(settings, "all")
-    return None
+    return _further_seeds(expanded(settings.output) / settings.name, seeds, parallel) if seeds > 1 else None
+
+
+def _further_seeds(path: Path, seeds: int, parallel: int) -> int:
+    """Carry the run's branches with other seeds, and report over all of them; exit code 1 where one of them fails."""
+    directory, points = seed_points(path, seeds)
+    with locked(directory, "another call works on these seeds: wait for it, or stop it"):
+        failures = carry(points, parallel)
+        note_seeds(path, points)
+    do_steps(load_settings(path), "report")
+    print_failures(failures)
+    return 1 if failures else 0
 
 
 def _verify(path: Path) -> int:

@@ -1,7 +1,7 @@
 """Branches of a run over a grid of settings, one after the other or side by side, with one table and one page."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +30,7 @@ def sweep(
     parallel: Annotated[int, Parameter(help="Runs side by side, each in a process and with its share of cores.")] = 1,
 ) -> int:
     """Run the branches of a run for every combination of the values that settings are given."""
-    if parallel < 1:
-        raise SettingsError(f"--parallel: {parallel} is not allowed; it must be a whole number above 0")
+    require_parallel(parallel)
     varied = parse_overrides(overrides)
     here = require_run(path).absolute()
     directory = here.parent / (name or f"{here.name}-sweep")
@@ -39,17 +38,34 @@ def sweep(
         raise SettingsError(f"--name: {name} is not allowed; it must be a name, without a path")
     points = note_points(directory, here, plan_sweep(path, directory, varied))
     with locked(directory, "another call works on this sweep: wait for it, or stop it"):
-        failures = _carry(points, parallel)
+        failures = carry(points, parallel)
         page = write_sweep_page(directory, read_points(directory))
     print_runs(directory)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]page[/bold]    {escape(visible(str(page)))}")
-    for run, message in failures.items():
-        console.print(f"[bold]failed[/bold]  {escape(visible(f'{run}: {message}'))}")
+    print_failures(failures)
     return 1 if failures else 0
 
 
-def _carry(points: Sequence[Point], parallel: int) -> dict[str, str]:
+def print_failures(failures: Mapping[str, str]) -> None:
+    """Name the runs that failed, each with its reason."""
+    console = Console(highlight=False, soft_wrap=True)
+    for run, message in failures.items():
+        console.print(f"[bold]failed[/bold]  {escape(visible(f'{run}: {message}'))}")
+
+
+def require_parallel(parallel: int) -> None:
+    """How many runs there may be side by side.
+
+    Raises:
+        SettingsError: ``parallel`` is no such number.
+    """
+    if parallel < 1:
+        raise SettingsError(f"--parallel: {parallel} is not allowed; it must be a whole number above 0")
+
+
+def carry(points: Sequence[Point], parallel: int) -> dict[str, str]:
+    """Carry runs to their ends, ``parallel`` at a time; those that fail, with why."""
     if parallel > 1:
         return side_by_side(points, parallel, _command, _say)
     try:

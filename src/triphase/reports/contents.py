@@ -21,6 +21,8 @@ SETTINGS = "settings"
 """The key of config.yaml under which the settings stand; the others say where the numbers come from."""
 PEAK = "peak_gb"
 """The key of timings.json that is no phase."""
+SEEDS = "seeds.json"
+"""The runs of a run with other seeds: which setting is varied, and where they are, seen from the run."""
 
 Record = TypeVar("Record", Sample, JudgedSample, ScoredPair)
 
@@ -31,6 +33,8 @@ class RunContents:
 
     Attributes:
         gaps: what is damaged or missing although its phase is finished, one line each.
+        varied: the setting in which ``others`` differ: `seed` or `ppo.seed`; empty without such runs.
+        others: the runs of this one with other seeds (`triphase run --seeds`).
     """
 
     name: str
@@ -52,6 +56,8 @@ class RunContents:
     peaks_gb: Mapping[str, float]
     plan: Mapping[str, Any] | None
     gaps: tuple[str, ...] = ()
+    varied: str = ""
+    others: "tuple[RunContents, ...]" = ()
 
     @property
     def seed(self) -> int:
@@ -73,14 +79,18 @@ class RunContents:
         )
 
 
-def read_run(directory: Path) -> RunContents:
-    """Reads what is in ``directory``. Raises RunError where it is no directory, or a file in it is damaged."""
+def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
+    """Reads what is in ``directory``. Raises RunError where it is no directory, or a file in it is damaged.
+
+    ``with_seeds``: its runs with other seeds too, those that are there.
+    """
     if not directory.is_dir():
         raise RunError(f"{directory}: no such run directory; name one that `triphase run` made")
     config = _mapping(directory / "config.yaml", _yaml, "config") or {}
     timings = _mapping(directory / "timings.json", json.loads, "timings") or {}
     settings = config.get(SETTINGS)
     arms = sorted((directory / "arms").glob(f"*/{FILE_NAME}"))
+    varied, others, _ = seeds_of(directory) if with_seeds else ("", [], [])
     return RunContents(
         name=directory.resolve().name,
         settings=settings if isinstance(settings, dict) else {},
@@ -100,7 +110,44 @@ def read_run(directory: Path) -> RunContents:
         peaks_gb={key: float(value) for key, value in (timings.get("peaks_gb") or {}).items() if _is_number(value)},
         plan=_mapping(directory / "plan.json", json.loads, "plan"),
         gaps=tuple(gaps_of(directory)),
+        varied=varied,
+        others=tuple(read_run(other, with_seeds=False) for other in others),
     )
+
+
+def seeds_of(directory: Path) -> tuple[str, list[Path], list[str]]:
+    """The runs of a run with other seeds: which setting they vary, where they are, and why some are left out.
+
+    Raises:
+        RunError: the note of them is damaged.
+    """
+    found = _mapping(directory / SEEDS, json.loads, "seeds")
+    if found is None:
+        return "", [], []
+    own, places, gaps = _settings_of(directory), list[Path](), list[str]()
+    for place in (directory / name for name in found["runs"]):
+        if place.is_dir() and _alike(own, _settings_of(place)):
+            places.append(place)
+        else:
+            what = "has other settings than this run beside its seed" if place.is_dir() else "is gone"
+            gaps.append(f"{place.name} {what}, and is left out of the figures over seeds")
+    return found["varied"], places, gaps
+
+
+def _settings_of(directory: Path) -> Any:
+    return (_mapping(directory / "config.yaml", _yaml, "config") or {}).get(SETTINGS)
+
+
+_DECIDING = ("model", "adapters", "sft", "reward", "ppo", "arms")
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Whether two runs train alike but for their seeds."""
+    sides = [
+        {name: side.get(name) for name in _DECIDING} | {"ppo": {**(side.get("ppo") or {}), "seed": None}}
+        for side in (each if isinstance(each, dict) else {} for each in (first, second))
+    ]
+    return sides[0] == sides[1]
 
 
 def _baselines(judged: Sequence[JudgedSample]) -> dict[str, dict[str, list[float]]]:
@@ -115,6 +162,7 @@ def gaps_of(directory: Path) -> Iterator[str]:
     """What is damaged or missing although its phase is finished."""
     told = changes(directory)
     yield from told
+    yield from seeds_of(directory)[2]
     for phase in [directory / name for name in ("sft", "reward", "ppo")] + sorted((directory / "arms").glob("*")):
         name = f"{phase.relative_to(directory)}/{FILE_NAME}"
         if has_trained(directory, str(phase.relative_to(directory))) and not any(

@@ -102,11 +102,21 @@ def win_rate(first: ByPrompt, second: ByPrompt, *, seed: int = 0) -> Interval | 
 
     None where the two share no prompt.
     """
-    shares = []
+    return mean_over_prompts(list(win_shares(first, second).values()), seed=seed)
+
+
+def win_shares(first: ByPrompt, second: ByPrompt) -> dict[str, float]:
+    """`win_rate` of each prompt that both answered, in the order of their ids."""
+    shares = {}
     for prompt in sorted(first.keys() & second.keys()):
         ours, theirs = np.array(first[prompt])[:, None], np.array(second[prompt])[None, :]
-        shares.append(float(np.mean((ours > theirs) + 0.5 * (ours == theirs))))
-    return mean_over_prompts(shares, seed=seed)
+        shares[prompt] = float(np.mean((ours > theirs) + 0.5 * (ours == theirs)))
+    return shares
+
+
+def means(values: ByPrompt) -> dict[str, float]:
+    """The mean of each prompt."""
+    return {prompt: float(np.mean(values[prompt])) for prompt in sorted(values)}
 
 
 def mean_value(values: ByPrompt, *, seed: int = 0) -> Interval | None:
@@ -156,22 +166,33 @@ def best_of_n(scored: Mapping[str, Sequence[tuple[float, float]]]) -> list[BestO
     The mean over all subsets of n samples, not one draw: of m samples in order of score, the i-th (from 1) is the best
     of C(i − 1, n − 1) of the C(m, n) subsets.
     """
-    groups = [sorted(samples, key=lambda sample: sample[0]) for samples in scored.values() if samples]
-    most = min((len(group) for group in groups), default=0)
+    groups = [samples for samples in scored.values() if samples]
     curve = []
-    n = 1
-    while n <= most:
-        means = [
-            [
-                sum(comb(place, n - 1) * sample[figure] for place, sample in enumerate(group)) / comb(len(group), n)
-                for figure in (0, 1)
-            ]
-            for group in groups
-        ]
-        proxy, gold = (float(value) for value in np.mean(means, axis=0))
-        curve.append(BestOfN(n, sqrt(log(n) - (n - 1) / n), proxy, gold))
-        n *= 2
+    for n in sizes_of(scored):
+        proxy, gold = (float(value) for value in np.mean([best_of(group, n) for group in groups], axis=0))
+        curve.append(BestOfN(n, sqrt(best_of_n_kl(n)), proxy, gold))
     return curve
+
+
+def sizes_of(scored: Mapping[str, Sequence[tuple[float, float]]]) -> list[int]:
+    """1, 2, 4 … up to the samples that each prompt has."""
+    most = min((len(samples) for samples in scored.values() if samples), default=0)
+    return [1 << power for power in range(most.bit_length()) if 1 << power <= most]
+
+
+def best_of(samples: Sequence[tuple[float, float]], n: int) -> tuple[float, float]:
+    """Mean (score, gold) of the sample with the best score among n, over all subsets of n of one prompt's samples."""
+    ordered, subsets = sorted(samples, key=lambda sample: sample[0]), comb(len(samples), n)
+    chances = [comb(place, n - 1) / subsets for place in range(len(ordered))]
+    proxy, gold = (
+        sum(chance * sample[figure] for chance, sample in zip(chances, ordered, strict=True)) for figure in (0, 1)
+    )
+    return proxy, gold
+
+
+def best_of_n_kl(n: int) -> float:
+    """log n − (n − 1)/n: the KL divergence of best-of-n from what is sampled, at most (arXiv 2401.01879)."""
+    return log(n) - (n - 1) / n
 
 
 def _gold_mean(samples: Sequence[tuple[int, float]]) -> float | None:

@@ -26,6 +26,7 @@ from triphase.reports.evaluation import (
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import Reliability, accuracy, length_correlation, longer_wins, reliability
 from triphase.reports.scored_by import has_own_scorer, uses_reward_model
+from triphase.reports.seeds import SeedFindings, find_over_seeds, scored, seed_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +86,23 @@ class Findings:
     best_of_n: list[BestOfN]
     gold_scale: tuple[float, float] | None
     """Mean and standard deviation of gold among the SFT policy's held-out samples."""
+    seeds: SeedFindings | None = None
+    """Over the runs with other seeds, where there are any."""
 
 
 def find(run: RunContents) -> Findings:
     """The statistics of a run."""
     rows = {"ppo": run.ppo, **{f"arm:{name}": arm for name, arm in run.arms.items()}}
-    scored = _scored(run.samples)
+    sft = scored(run.samples)
     return Findings(
         reward=_reward_findings(run),
         policies={name: _policy_findings(run, name) for name in run.policies},
         alarms={name: find_alarms(found, _limits(run, name)) for name, found in rows.items() if found},
         paths={name: optimization_path(found) for name, found in rows.items() if found},
         course=course_of(run.ppo),
-        best_of_n=best_of_n(scored),
-        gold_scale=_scale([gold for samples in scored.values() for _, gold in samples]),
+        best_of_n=best_of_n(sft),
+        gold_scale=_scale([gold for samples in sft.values() for _, gold in samples]),
+        seeds=_over_seeds(run),
     )
 
 
@@ -154,12 +158,9 @@ def _lengths(samples: Sequence[Sample], policy: str) -> list[tuple[int, float]]:
     return [(sample.tokens, sample.gold) for sample in samples if sample.policy == policy and sample.gold is not None]
 
 
-def _scored(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
-    found: dict[str, list[tuple[float, float]]] = {}
-    for sample in samples:
-        if sample.policy == "sft" and sample.score is not None and sample.gold is not None:
-            found.setdefault(sample.prompt_id, []).append((sample.score, sample.gold))
-    return found
+def _over_seeds(run: RunContents) -> SeedFindings | None:
+    runs = (run, *run.others)
+    return find_over_seeds(runs, run.varied, [seed_of(each, run.varied) for each in runs]) if run.others else None
 
 
 def _scale(golds: Sequence[float]) -> tuple[float, float] | None:

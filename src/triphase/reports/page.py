@@ -21,6 +21,7 @@ from triphase.reports.findings import Findings, find
 from triphase.reports.samples import side_by_side
 from triphase.reports.score_parts import part_courses
 from triphase.reports.scored_by import score_of, scorer_of, uses_reward_model
+from triphase.reports.seed_figures import seed_panels
 from triphase.reports.start import left_out_of, start_of
 from triphase.reports.summary import total_seconds
 from triphase.reports.tables import clock, flattened, memory_table, pipeline, policy_name
@@ -77,6 +78,7 @@ def page_of(run: RunContents) -> str:
             seconds=total_seconds(run),
             memory=memory_table(run),
             scorer=scorer_of(run.settings),
+            seed_panels=[Markup(svg) for svg in seed_panels(found.seeds)] if found.seeds else [],  # noqa: S704
             part_courses=part_courses(run.ppo),
             by_reward_model=uses_reward_model(run.settings),
             start=start,

@@ -76,6 +76,13 @@ class Plan(_Part):
     phases: dict[str, PlannedPhase] = {}
 
 
+class Seeds(_Part):
+    """seeds.json"""
+
+    varied: Literal["seed", "ppo.seed"]
+    runs: list[str]
+
+
 class Shown(_Part):
     """The section `evaluation` of the settings."""
 
@@ -101,7 +108,7 @@ class Config(_Part):
     versions: dict[str, str] = {}
 
 
-Shape = Literal["timings", "mixture", "labeling", "calibration", "plan", "config"]
+Shape = Literal["timings", "mixture", "labeling", "calibration", "plan", "config", "seeds"]
 _SHAPES: dict[Shape, type[_Part]] = {
     "timings": Timings,
     "mixture": Mixture,
@@ -109,6 +116,7 @@ _SHAPES: dict[Shape, type[_Part]] = {
     "calibration": Calibration,
     "plan": Plan,
     "config": Config,
+    "seeds": Seeds,
 }
 
 

@@ -8,6 +8,7 @@ from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.intervals import Interval
 from triphase.reports.scored_by import scorer_of
+from triphase.reports.seeds import SeedFindings
 from triphase.reports.start import start_of
 
 FILE_NAME = "summary.json"
@@ -55,9 +56,41 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
             "eos_rate": ppo.eos_rate if ppo else None,
         },
         **({} if start.tuned else {"start": start.noun}),
+        **({} if found.seeds is None else {"seeds": _over_seeds(found.seeds)}),
         "versions": run.provenance.get("versions", {}),
         "seed": run.settings.get("seed"),
     }
+
+
+def _over_seeds(found: SeedFindings) -> dict[str, Any]:
+    """Figures with intervals that hold seeds as well as prompts."""
+    return {
+        "varied": found.varied,
+        "seeds": list(found.seeds),
+        "policies": {
+            policy.name: {
+                "gold_win_rate": _bounds(policy.gold_win_rate),
+                "gold_gain": _bounds(policy.gold_gain),
+                "proxy_gain": _bounds(policy.proxy_gain),
+                "reference_kl": _bounds(policy.reference_kl),
+                "mean_length": _bounds(policy.tokens),
+                "gold_win_rate_by_seed": list(policy.by_seed),
+            }
+            for policy in found.policies
+        },
+        "gold_win_rates_between": [
+            {"first": first, "second": second, **(_bounds(rate) or {})}
+            for (first, second), rate in found.against.items()
+        ],
+        "best_of_n": [
+            {"n": each.n, "proxy_gain": _bounds(each.proxy_gain), "gold_gain": _bounds(each.gold_gain)}
+            for each in found.best_of_n
+        ],
+    }
+
+
+def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
+    return {"value": interval.value, "low": interval.low, "high": interval.high} if interval else None
 
 
 def total_seconds(run: RunContents) -> float | None:

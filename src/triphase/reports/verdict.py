@@ -9,6 +9,7 @@ from triphase.reports.course import Course
 from triphase.reports.findings import Findings, PolicyFindings
 from triphase.reports.intervals import Interval
 from triphase.reports.scored_by import score_of, uses_reward_model
+from triphase.reports.seeds import SeedFindings
 from triphase.reports.start import left_out_of, start_of
 
 Tone = Literal["good", "bad", "open"]
@@ -37,7 +38,7 @@ def verdict_of(run: RunContents, found: Findings) -> Verdict:
             "certain about people. Let people rank responses of both policies.",
         )
     else:
-        tone, headline, sentences = _preference(run, sft, ppo, ppo.gold_win_rate)
+        tone, headline, sentences = _preference(run, sft, ppo, ppo.gold_win_rate, found.seeds)
     if found.course is not None and found.course.fallen:
         tone, headline, sentences = _past_its_best(found.course, score_of(run.settings), tone, headline, sentences)
     hacking = _hacking(run, found, ppo)
@@ -78,8 +79,11 @@ def judges(run: RunContents) -> str:
 
 
 def _preference(
-    run: RunContents, sft: PolicyFindings, ppo: PolicyFindings, wins: Interval
+    run: RunContents, sft: PolicyFindings, ppo: PolicyFindings, wins: Interval, seeds: SeedFindings | None
 ) -> tuple[Tone, str, tuple[str, ...]]:
+    over = seeds.ppo if seeds else None
+    if seeds and over and over.gold_win_rate:
+        wins = over.gold_win_rate
     low, high, start = wins.low, wins.high, start_of(run.settings).noun
     tone: Tone = "open"
     if low is None or high is None:
@@ -95,9 +99,22 @@ def _preference(
         f"Judged by {judges(run)}, on {wins.prompts} held-out prompts with every response of PPO against every "
         f"response of {start}, PPO wins {percent(wins.value)}{bounds}."
     ]
+    if seeds and over:
+        each = ", ".join(percent(rate) for rate in over.by_seed)
+        sentences.append(
+            f"That is the mean of {len(seeds.seeds)} seeds ({each}); its interval holds seeds and prompts."
+        )
     if sft.gold and ppo.gold:
         before, after = (f"{value:.2f}".replace("-", "−") for value in (sft.gold.value, ppo.gold.value))
-        sentences.append(f"Mean gold went from {before} to {after}, a gain of {signed(ppo.gold_gain)}.")
+        gained = f"Mean gold went from {before} to {after}, a gain of {signed(ppo.gold_gain)}"
+        sentences.append(f"With seed {seeds.seeds[0]}: {gained[0].lower()}{gained[1:]}." if seeds else f"{gained}.")
+        if seeds and over:
+            sentences.append(f"Over all seeds the gain is {signed(over.gold_gain)}.")
+            sentences += [
+                f"The best of {best.n} responses of {start} by {score_of(run.settings)}, without training, gains "
+                f"{signed(best.gold_gain)}."
+                for best in seeds.best_of_n[-1:]
+            ]
     if ppo.length and ppo.length.within is not None:
         within = f"{ppo.length.within:+.2f}".replace("-", "−")
         sentences.append(f"Among responses of like length the gain is {within}.")

@@ -1,0 +1,55 @@
+"""Intervals over seeds and prompts: values by hand, and how often they hold what they are of."""
+
+import numpy as np
+import pytest
+
+from triphase.reports.crossed import crossed_interval, interval_over_seeds, pooled, t_quantile
+from triphase.reports.intervals import mean_over_prompts
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"), [(1, 12.7062), (2, 4.30265), (3, 3.18245), (10, 2.22814), (30, 2.04227), (10**6, 1.95996)]
+)
+def test_quantiles_of_student(freedom: float, expected: float) -> None:
+    assert t_quantile(freedom) == pytest.approx(expected, abs=2e-4)
+
+
+def test_a_table_by_hand() -> None:
+    # rows 1 and 3, columns 1.5 and 2.5, nothing left over: MS_seeds = 2·2 = 4, MS_prompts = 2·½ = 1, MS_rest = 0
+    found = crossed_interval(np.array([[0.5, 1.5], [2.5, 3.5]]))
+    freedom = 5**2 / (4**2 / 1 + 1**2 / 1)
+    half = t_quantile(freedom) * np.sqrt(5 / 4)
+    assert found.value == 2.0 and (found.low, found.high) == pytest.approx((2 - half, 2 + half))
+
+
+@pytest.mark.parametrize(("seeds", "of_seeds"), [(3, 0.0), (3, 0.05), (3, 0.3), (5, 0.1)])
+def test_intervals_hold_what_they_are_of(seeds: int, of_seeds: float) -> None:
+    """Of 400 draws of the model about 380 hold the mean; an interval over prompts alone holds far fewer."""
+    rng, held, alone = np.random.default_rng(seeds), 0, 0
+    for _ in range(400):
+        table = of_seeds * rng.normal(size=(seeds, 1)) + 0.2 * rng.normal(size=(1, 30))
+        table = table + 0.2 * rng.normal(size=(seeds, 30))
+        found = crossed_interval(table)
+        columns = table.mean(axis=0)
+        half = 1.96 * columns.std(ddof=1) / np.sqrt(30)
+        held += (found.low or 0) < 0 < (found.high or 0)
+        alone += abs(columns.mean()) < half
+    assert 0.91 * 400 <= held <= 0.985 * 400
+    if of_seeds >= 0.1:
+        assert alone < 0.85 * 400
+
+
+def test_prompts_that_a_seed_lacks_are_left_out() -> None:
+    by_seed = [{"a": 1.0, "b": 2.0, "c": 9.0}, {"a": 2.0, "b": 4.0}]
+    found = pooled(by_seed)
+    assert found is not None and found.value == pytest.approx(2.25) and found.prompts == 2
+    assert pooled(by_seed[:1]) == mean_over_prompts([1.0, 2.0, 9.0])
+    assert pooled([]) is None and pooled([{"a": 1.0}, {"b": 1.0}]) is None
+
+
+def test_over_seeds_alone() -> None:
+    found = interval_over_seeds([1.0, 2.0, 3.0])
+    assert found is not None and found.value == 2.0
+    assert found.high == pytest.approx(2 + 4.30265 / np.sqrt(3), abs=1e-3)
+    one = interval_over_seeds([1.0])
+    assert one is not None and one.low is None and interval_over_seeds([]) is None
