@@ -160,7 +160,7 @@ def _reward(shared: SharedModel, settings: RunSettings) -> None:
     groups = [EncodedGroup(_ids(PROMPT, n), tuple(_ids(RESPONSE, n + k) for k in range(ANSWERS))) for n in range(8)]
     pairs = [[Pair(i, j, 1.0, 0.0) for i in range(ANSWERS) for j in range(i)] for _ in groups]
     phase = RewardPhase(shared, groups, pairs, [], [], settings.reward, seed=0)
-    phase._fit_head()
+    phase.fit_head()
     for step in range(STEPS):
         phase.advance(step)
 

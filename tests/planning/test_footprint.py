@@ -15,7 +15,7 @@ from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
 from triphase.planning.footprint import Planner
 from triphase.planning.microbatches import Work
-from triphase.planning.moments import ACTIVATIONS, CACHE, CHUNK, TEMPORARY, TRUNK, Footprint
+from triphase.planning.moments import ACTIVATIONS, ALLOCATOR, CACHE, CHUNK, KERNELS, TEMPORARY, TRUNK, Footprint
 from triphase.planning.remedies import remedies_of
 from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Message, Pair, Prompt
@@ -49,13 +49,15 @@ def model(adapted: int | str = 3) -> SharedModel:
     return shared
 
 
-def planner(settings: RunSettings, shared: SharedModel) -> Planner:
+def planner(
+    settings: RunSettings, shared: SharedModel, *, dtype: torch.dtype = torch.float32, process_bytes: float = 0.0
+) -> Planner:
     recompute = settings.model.recompute_activations
     config = shared.backbone.model.config
-    work = Work(config, torch.float32, settings.adapters, recompute=recompute, trusted=False)
+    work = Work(config, dtype, settings.adapters, recompute=recompute, trusted=False)
     prompts, none = Lengths([(PROMPT,)] * 64, 64), Lengths()
     shown, groups = Lengths([(PROMPT, RESPONSE)] * 64, 64), Lengths([(PROMPT, *[RESPONSE] * ANSWERS)] * 24, 24)
-    return Planner(settings, work, Workload(shown, none, 128, prompts, prompts, groups), process_bytes=0.0)
+    return Planner(settings, work, Workload(shown, none, 128, prompts, prompts, groups), process_bytes=process_bytes)
 
 
 def planned(found: Footprint, name: str) -> float:
@@ -182,12 +184,32 @@ def test_sampling() -> None:
     assert found.peak.parts[CACHE] == pytest.approx(cache, rel=0.15)  # and the hidden state, and masks
 
 
+def test_resident_memory_holds_pieces_of_the_cache_and_what_bfloat16_compiles() -> None:
+    shared, settings = model(), run_settings()
+    moments = {each.name: each.parts for each in planner(settings, shared, process_bytes=5e8).sampling().moments}
+    exact = moments["sampling"]
+    assert exact[ALLOCATOR] == 0.5 * exact[CACHE] > 0
+    narrow = planner(settings, shared, dtype=torch.bfloat16, process_bytes=5e8)
+    assert exact[KERNELS] == 0.0 and narrow.sampling().peak.parts[KERNELS] == 80e6
+    assert all(moment.parts[KERNELS] for found in narrow.footprints() for moment in found.moments)
+    # On a GPU nothing is the process's.
+    assert planner(settings, shared, dtype=torch.bfloat16).sampling().peak.parts[KERNELS] == 0.0
+
+
 def test_operations_follow_from_shapes() -> None:
     shared, settings = model("all"), run_settings(adapters={"layers": "all", "rank": 4})
     found = planner(settings, shared).sft()
     numbers = LAYERS * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 256)
     through = 4 * numbers * 128 * (PROMPT + RESPONSE)  # forward, and back to the inputs: the base has no gradient
     assert through < found.flops["training"] < 1.35 * through
+
+
+def test_half_as_many_rows_save_half_of_the_cache_and_its_pieces() -> None:
+    shared, settings = model(), run_settings()
+    before = planner(settings, shared).sampling()
+    promised = dict(remedies_of(before, settings, adapted_layers=3))["sampling.batch_size: 8"]
+    half = run_settings(sampling={"batch_size": 8, "max_response_tokens": RESPONSE})
+    assert before.peak.total - planner(half, shared).sampling().peak.total == pytest.approx(promised, rel=0.1)
 
 
 @pytest.mark.parametrize("setting", ["recompute_activations", "microbatch_tokens"])

@@ -7,6 +7,8 @@ follows from settings, the model's configuration and the lengths of the records.
 from collections.abc import Mapping
 from functools import partial
 
+import torch
+
 from triphase.models.tracing import Traced
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE
 from triphase.planning.microbatches import Shape, Work
@@ -19,6 +21,7 @@ from triphase.planning.moments import (
     CHUNK,
     GRADIENTS,
     HEADS,
+    KERNELS,
     MOMENTS,
     PROCESS,
     TEMPORARY,
@@ -31,9 +34,11 @@ from triphase.settings.phases import AVERAGE
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
 
-# Freed memory that the C library has in pieces too small to use again, as a share of what comes and goes in training:
-# 0.33 to 0.84 was measured with glibc (docs/performance.md).
+# Freed memory that the C library has in pieces too small to use again, as a share of what comes and goes in training,
+# and of the cache in sampling, whose rows leave and join: 0.33 to 0.9 was measured with glibc (docs/performance.md).
 _ALLOCATOR_SHARE = 0.5
+# oneDNN compiles a product for each shape of bfloat16 operands on a processor and keeps up to 1,024 of them.
+_COMPILED_BYTES = 80e6
 _FLOAT32 = 4.0
 # Of the rankings, what a member of an ensemble trains on (1 − 1/e).
 _REWARD_SHARE = 0.63
@@ -203,6 +208,7 @@ class Planner:
         """What is there at every moment of a phase."""
         return {
             PROCESS: self.process_bytes,
+            KERNELS: _COMPILED_BYTES if self.process_bytes and self.work.dtype is torch.bfloat16 else 0.0,
             BASE: self.work.base_bytes,
             ADAPTERS: _FLOAT32 * adapters * self.work.adapter_numbers,
             HEADS: _FLOAT32 * (1 + self.settings.has_critic) * (self.work.hidden_size + 1),
@@ -273,7 +279,8 @@ class Planner:
         still = {**static, GRADIENTS: 0.0}
         cache = min(step.kept, read.peak)
         found.moments.append(Moment("reading prompts", {**still, CACHE: cache, TEMPORARY: read.peak - cache}, shape))
-        found.moments.append(Moment("sampling", {**still, CACHE: step.kept, TEMPORARY: step.peak}, shape))
+        parts = {CACHE: step.kept, TEMPORARY: step.peak, ALLOCATOR: _ALLOCATOR_SHARE * step.kept}
+        found.moments.append(Moment("sampling", {**still, **parts}, shape))
         found.compute("forward", read, shape, _tokens(prompts) / prompts.count * responses * times)
         found.flops["decoding"] = found.flops.get("decoding", 0.0) + step.flops / rows * responses * limit * times
 

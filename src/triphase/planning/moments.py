@@ -9,8 +9,11 @@ from triphase.planning.microbatches import Shape
 PROCESS, BASE, ADAPTERS, HEADS = "process", "base weights", "adapters", "heads"
 GRADIENTS, MOMENTS, TRUNK = "gradients", "optimizer moments", "kept trunk states"
 ACTIVATIONS, CACHE, CHUNK, TEMPORARY = "activations", "KV cache", "logits chunk", "temporaries"
-ALLOCATOR = "held by the allocator"
-PARTS = (PROCESS, BASE, ADAPTERS, HEADS, GRADIENTS, MOMENTS, TRUNK, ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR)
+ALLOCATOR, KERNELS = "held by the allocator", "compiled products"
+PARTS = (
+    *(PROCESS, BASE, ADAPTERS, HEADS, GRADIENTS, MOMENTS, TRUNK),
+    *(ACTIVATIONS, CACHE, CHUNK, TEMPORARY, ALLOCATOR, KERNELS),
+)
 
 
 @dataclass(frozen=True, slots=True)

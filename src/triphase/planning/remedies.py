@@ -39,7 +39,10 @@ def _remedies(found: Footprint, settings: RunSettings, adapted_layers: int) -> I
         yield "model.recompute_activations: true", share * (activations - kept) * _RECOMPUTED
     if cache and shape.rows > 1:
         section = "ppo" if phase == "ppo" else "sampling"
-        yield f"{section}.batch_size: {shape.rows // 2}", (cache + parts.get(TEMPORARY, 0.0)) / 2
+        yield (
+            f"{section}.batch_size: {shape.rows // 2}",
+            (cache + parts.get(TEMPORARY, 0.0) + parts.get(ALLOCATOR, 0.0)) / 2,
+        )
     if phase in ("sft", "reward") and parts.get(TRUNK):
         yield "adapters.trunk_cache_gb: 0", parts[TRUNK]
     if _trains_whole(found.phase, settings):
