@@ -24,15 +24,16 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from triphase.footprints.cost import CostModel
+from triphase.footprints.work import Work
+from triphase.footprints.workload import Lengths, Workload
 from triphase.models.loading import LoadedModel
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.models.tracing import Meter
 from triphase.phases.ppo import PPOPhase
+from triphase.phases.ppo_footprint import ppo_footprint
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
-from triphase.planning.footprint import Planner
-from triphase.planning.microbatches import Work
-from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
@@ -330,8 +331,8 @@ def _planned_gb(shared: SharedModel, ppo: PPOSettings) -> float:
     backbone = shared.backbone
     work = Work(backbone.model.config, backbone.dtype, shared.adapter_settings, recompute=False, trusted=False)
     prompts, none = Lengths([(prompt,)] * episodes, episodes), Lengths()
-    planner = Planner(settings, work, Workload(none, none, 0, prompts, none, none), process_bytes=0.0)
-    return planner.ppo(None).peak.total / 1e9
+    cost = CostModel(settings, work, Workload(none, none, 0, prompts, none, none), process_bytes=0.0)
+    return ppo_footprint(cost, None).peak.total / 1e9
 
 
 def _commit() -> str:

@@ -16,17 +16,18 @@ from typing import Any
 import torch
 
 from triphase.demo.registry import model_directory
+from triphase.footprints.cost import CostModel
+from triphase.footprints.work import Work
+from triphase.footprints.workload import Lengths, Workload
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
+from triphase.monitoring.memory import peak_gb, resident_bytes, restart_peak
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
-from triphase.planning.footprint import Planner
-from triphase.planning.memory import peak_gb, resident_bytes, restart_peak
-from triphase.planning.microbatches import Work
+from triphase.planning.phases import footprints_of
 from triphase.planning.rates import measure_rates
 from triphase.planning.warm_up import load_code
-from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
@@ -112,8 +113,8 @@ def _measured(phase: str, settings: RunSettings) -> dict[str, Any]:
     recompute = settings.model.recompute_activations
     config = shared.backbone.model.config
     planned = Work(config, shared.backbone.dtype, settings.adapters, recompute=recompute, trusted=False)
-    planner = Planner(settings, planned, _load(), process_bytes=process)
-    found = planner.ppo(None) if phase == "ppo" else getattr(planner, phase)()
+    cost = CostModel(settings, planned, _load(), process_bytes=process)
+    found = next(each for each in footprints_of(cost) if each.phase == phase)
     return {
         "phase": phase,
         "planned": found.peak.total,

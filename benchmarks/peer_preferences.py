@@ -52,7 +52,7 @@ def main() -> None:
         train_dataset=Dataset.from_list(_rows(trained)),
         eval_dataset=Dataset.from_list(_rows(heldout)),
         processing_class=AutoTokenizer.from_pretrained(path),
-        peft_config=LoraConfig(r=16, target_modules="all-linear", task_type="SEQ_CLS", **adapted),
+        peft_config=LoraConfig(r=16, target_modules=_maps(model), task_type="SEQ_CLS", **adapted),
     )
     start = time.perf_counter()
     trainer.train()
@@ -78,6 +78,14 @@ def main() -> None:
             }
         )
     )
+
+
+def _maps(model: Any) -> list[str]:
+    """The last names of the linear maps in the layers; "all-linear" cannot be had of some layers alone."""
+    import torch
+
+    named = model.model.layers.named_modules()
+    return sorted({name.rsplit(".", 1)[-1] for name, each in named if isinstance(each, torch.nn.Linear)})
 
 
 def _rows(path: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from tests.small import Lines
 
 from triphase.cli.main import main
 from triphase.errors import RunError
-from triphase.planning.memory import memory_errors
+from triphase.monitoring.memory import memory_errors
 from triphase.training.loop import LoopOptions, run_loop
 
 pytestmark = pytest.mark.gpu

@@ -7,17 +7,22 @@ import pytest
 import torch
 from tests.small import shared_model
 
+from triphase.footprints.cost import CostModel
+from triphase.footprints.moments import ACTIVATIONS, ALLOCATOR, CACHE, CHUNK, KERNELS, TEMPORARY, TRUNK, Footprint
+from triphase.footprints.work import Work
+from triphase.footprints.workload import Lengths, Workload
 from triphase.models.policies import policy_for
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.models.tracing import Meter
 from triphase.phases.ppo import PPOPhase
+from triphase.phases.ppo_footprint import ppo_footprint
 from triphase.phases.reward import RewardPhase
+from triphase.phases.reward_footprint import reward_footprint
+from triphase.phases.sampling_footprint import sampling_footprint
 from triphase.phases.sft import SupervisedPhase
-from triphase.planning.footprint import Planner
-from triphase.planning.microbatches import Work
-from triphase.planning.moments import ACTIVATIONS, ALLOCATOR, CACHE, CHUNK, KERNELS, TEMPORARY, TRUNK, Footprint
+from triphase.phases.sft_footprint import sft_footprint
+from triphase.planning.phases import footprints_of
 from triphase.planning.remedies import remedies_of
-from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
@@ -51,13 +56,13 @@ def model(adapted: int | str = 3) -> SharedModel:
 
 def planner(
     settings: RunSettings, shared: SharedModel, *, dtype: torch.dtype = torch.float32, process_bytes: float = 0.0
-) -> Planner:
+) -> CostModel:
     recompute = settings.model.recompute_activations
     config = shared.backbone.model.config
     work = Work(config, dtype, settings.adapters, recompute=recompute, trusted=False)
     prompts, none = Lengths([(PROMPT,)] * 64, 64), Lengths()
     shown, groups = Lengths([(PROMPT, RESPONSE)] * 64, 64), Lengths([(PROMPT, *[RESPONSE] * ANSWERS)] * 24, 24)
-    return Planner(settings, work, Workload(shown, none, 128, prompts, prompts, groups), process_bytes=process_bytes)
+    return CostModel(settings, work, Workload(shown, none, 128, prompts, prompts, groups), process_bytes=process_bytes)
 
 
 def planned(found: Footprint, name: str) -> float:
@@ -82,7 +87,7 @@ def test_an_update_of_sft(adapted: int | str) -> None:
     shared, settings = model(adapted), run_settings(adapters={"layers": adapted, "rank": 4})
     made = [Encoded(tokens(PROMPT, n), tokens(RESPONSE, 99 + n)) for n in range(64)]
     phase = SupervisedPhase(shared, made, [*range(64)] * 2, [], settings.sft)
-    found = planner(settings, shared).sft()
+    found = sft_footprint(planner(settings, shared))
     kept = found.moments[-3].parts.get(TRUNK, 0.0)
     assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase.advance(0)), rel=0.15)
 
@@ -95,7 +100,7 @@ def test_full_fine_tuning() -> None:
     )
     made = [Encoded(tokens(PROMPT, n), tokens(RESPONSE, 99 + n)) for n in range(64)]
     phase = SupervisedPhase(shared, made, [*range(64)] * 2, [], settings.sft)
-    found = planner(settings, shared).sft()
+    found = sft_footprint(planner(settings, shared))
     gradients = found.moments[0].parts["gradients"]
     assert planned(found, "update") + gradients == pytest.approx(metered(lambda: phase.advance(0)), rel=0.15)
 
@@ -106,7 +111,7 @@ def test_an_update_of_the_reward_model() -> None:
     groups = [EncodedGroup(tokens(PROMPT, n), tuple(tokens(RESPONSE, k) for k in range(ANSWERS))) for n in range(24)]
     pairs = [[Pair(0, 1, 1.0, 0.0)] for _ in groups]
     phase = RewardPhase(shared, groups, pairs, [], [], settings.reward, seed=0)
-    found = planner(settings, shared).reward()
+    found = reward_footprint(planner(settings, shared))
     kept = found.peak.parts[TRUNK]
     assert kept == 24 * (PROMPT + ANSWERS * RESPONSE) * 128 * 4
     assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase.advance(0)), rel=0.15)
@@ -137,7 +142,7 @@ def test_an_iteration_of_ppo(recompute: bool, times: int, critic: str) -> None:
     ids = [tokens(PROMPT, n) for n in range(64)]
     number = itertools.count()
     phase = PPOPhase(shared, prompts, ids, generator, settings.ppo, seed=0)
-    found = planner(settings, shared).ppo(None)
+    found = ppo_footprint(planner(settings, shared), None)
     expected = max(planned(found, moment.name) for moment in found.moments)
     assert expected == pytest.approx(metered(lambda: phase.advance(next(number))), rel=0.15)
 
@@ -154,7 +159,7 @@ def test_an_iteration_of_ppo_with_full_weights() -> None:
     ids = [tokens(PROMPT, n) for n in range(64)]
     generator = LocalGenerator(policy.model, adapter=policy.adapter, batch_size=32)
     phase = PPOPhase(shared, prompts, ids, generator, settings.ppo, seed=0, policy=policy)
-    found = planner(settings, shared).ppo(None)
+    found = ppo_footprint(planner(settings, shared), None)
     update = next(moment for moment in found.moments if moment.name == "update")
     expected = planned(found, "update") + update.parts["gradients"]
     assert expected == pytest.approx(metered(lambda: phase.advance(next(number))), rel=0.15)
@@ -164,7 +169,7 @@ def test_an_iteration_of_ppo_with_full_weights() -> None:
 def test_a_shared_prompt_counts_once_where_the_model_packs(window: int | None, share: float) -> None:
     shared = shared_model("mistral", adapted=3, layers=LAYERS, sliding_window=window, **SIZES)
     settings = run_settings(arms={"four": {"responses_per_prompt": 4}})
-    one, four = (planner(settings, shared).ppo(arm) for arm in (None, "four"))
+    one, four = (ppo_footprint(planner(settings, shared), arm) for arm in (None, "four"))
     trunk = [next(moment.parts[TRUNK] for moment in found.moments if moment.name == "update") for found in (one, four)]
     assert trunk[1] / trunk[0] == pytest.approx(share)
     # What the last layer and the heads do for response tokens alone stays as it was.
@@ -177,7 +182,7 @@ def test_sampling() -> None:
     shared.adapters.add(REFERENCE)
     generator = LocalGenerator(shared, adapter=REFERENCE, batch_size=16)
     requests = [Request(tokens(PROMPT, n), n) for n in range(32)]
-    found = planner(settings, shared).sampling()
+    found = sampling_footprint(planner(settings, shared))
     peak = metered(lambda: generator.generate(requests, temperature=1.0, max_response_tokens=RESPONSE))
     assert max(planned(found, moment.name) for moment in found.moments) == pytest.approx(peak, rel=0.15)
     cache = 2 * LAYERS * 16 * 2 * (PROMPT + RESPONSE) * 32 * 4
@@ -186,19 +191,21 @@ def test_sampling() -> None:
 
 def test_resident_memory_holds_pieces_of_the_cache_and_what_bfloat16_compiles() -> None:
     shared, settings = model(), run_settings()
-    moments = {each.name: each.parts for each in planner(settings, shared, process_bytes=5e8).sampling().moments}
+    moments = {
+        each.name: each.parts for each in sampling_footprint(planner(settings, shared, process_bytes=5e8)).moments
+    }
     exact = moments["sampling"]
     assert exact[ALLOCATOR] == 0.5 * exact[CACHE] > 0
     narrow = planner(settings, shared, dtype=torch.bfloat16, process_bytes=5e8)
-    assert exact[KERNELS] == 0.0 and narrow.sampling().peak.parts[KERNELS] == 80e6
-    assert all(moment.parts[KERNELS] for found in narrow.footprints() for moment in found.moments)
+    assert exact[KERNELS] == 0.0 and sampling_footprint(narrow).peak.parts[KERNELS] == 80e6
+    assert all(moment.parts[KERNELS] for found in footprints_of(narrow) for moment in found.moments)
     # On a GPU nothing is the process's.
-    assert planner(settings, shared, dtype=torch.bfloat16).sampling().peak.parts[KERNELS] == 0.0
+    assert sampling_footprint(planner(settings, shared, dtype=torch.bfloat16)).peak.parts[KERNELS] == 0.0
 
 
 def test_operations_follow_from_shapes() -> None:
     shared, settings = model("all"), run_settings(adapters={"layers": "all", "rank": 4})
-    found = planner(settings, shared).sft()
+    found = sft_footprint(planner(settings, shared))
     numbers = LAYERS * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 256)
     through = 4 * numbers * 128 * (PROMPT + RESPONSE)  # forward, and back to the inputs: the base has no gradient
     assert through < found.flops["training"] < 1.35 * through
@@ -206,17 +213,17 @@ def test_operations_follow_from_shapes() -> None:
 
 def test_half_as_many_rows_save_half_of_the_cache_and_its_pieces() -> None:
     shared, settings = model(), run_settings()
-    before = planner(settings, shared).sampling()
+    before = sampling_footprint(planner(settings, shared))
     promised = dict(remedies_of(before, settings, adapted_layers=3))["sampling.batch_size: 8"]
     half = run_settings(sampling={"batch_size": 8, "max_response_tokens": RESPONSE})
-    assert before.peak.total - planner(half, shared).sampling().peak.total == pytest.approx(promised, rel=0.1)
+    assert before.peak.total - sampling_footprint(planner(half, shared)).peak.total == pytest.approx(promised, rel=0.1)
 
 
 @pytest.mark.parametrize("setting", ["recompute_activations", "microbatch_tokens"])
 def test_what_a_remedy_promises_is_what_it_saves(setting: str) -> None:
     settings = run_settings(sft={"batch_size": 64, "microbatch_tokens": 2048, "optimizer": OPTIMIZER})
     shared = model()
-    before = planner(settings, shared).sft()
+    before = sft_footprint(planner(settings, shared))
     promised = dict(
         (text.split(":")[0], (text, saved)) for text, saved in remedies_of(before, settings, adapted_layers=3)
     )
@@ -226,13 +233,15 @@ def test_what_a_remedy_promises_is_what_it_saves(setting: str) -> None:
         changed = {"sft": {"batch_size": 64, "microbatch_tokens": int(value), "optimizer": OPTIMIZER}}
     else:
         changed = {"sft": settings.sft.model_dump(), "model": {"name": "small", "recompute_activations": True}}
-    after = planner(run_settings(**changed), shared).sft()
+    after = sft_footprint(planner(run_settings(**changed), shared))
     assert before.peak.total - after.peak.total == pytest.approx(saved, rel=0.35)
 
 
 def test_bfloat16_saves_what_its_base_is_smaller() -> None:
     shared, settings = model(), run_settings()
-    saved = dict(remedies_of(planner(settings, shared).sampling(), settings, adapted_layers=3))["model.dtype: bfloat16"]
+    saved = dict(remedies_of(sampling_footprint(planner(settings, shared)), settings, adapted_layers=3))[
+        "model.dtype: bfloat16"
+    ]
     config, adapters = shared.backbone.model.config, settings.adapters
     wide, narrow = (
         Work(config, dtype, adapters, recompute=False, trusted=False).base_bytes
@@ -244,7 +253,7 @@ def test_bfloat16_saves_what_its_base_is_smaller() -> None:
 def test_kept_trunk_states_stay_within_their_budget() -> None:
     shared = model()
     budget = run_settings(adapters={"layers": 3, "rank": 4, "trunk_cache_gb": 1e-4, "trunk_file_gb": 0.0})
-    found = planner(budget, shared).sft()
+    found = sft_footprint(planner(budget, shared))
     assert found.peak.parts[TRUNK] == pytest.approx(1e5)
     none = run_settings(adapters={"layers": 3, "rank": 4, "trunk_cache_gb": 0.0, "trunk_file_gb": 0.0})
-    assert planner(none, shared).sft().flops["forward"] > found.flops["forward"]
+    assert sft_footprint(planner(none, shared)).flops["forward"] > found.flops["forward"]

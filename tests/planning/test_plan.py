@@ -11,8 +11,8 @@ from tests.runs.small_run import do, settings, write_data
 from triphase.cli.main import main
 from triphase.demo.tiny import tiny_directory
 from triphase.errors import ModelError, RunError
+from triphase.monitoring.memory import memory_errors
 from triphase.planning import plan as planning
-from triphase.planning.memory import memory_errors
 from triphase.planning.shortage import shortage_of
 from triphase.reports.contents import read_run
 from triphase.reports.page import page_of
@@ -89,7 +89,7 @@ def test_layers_that_cannot_be_traced_are_a_clear_error(config: Path, monkeypatc
     def refuse(*_: object, **__: object) -> None:
         raise NotImplementedError("no kernel\nmore")
 
-    monkeypatch.setattr("triphase.planning.microbatches.Work.policy", refuse)
+    monkeypatch.setattr("triphase.footprints.work.Work.policy", refuse)
     write_data(config.parent)
     with pytest.raises(ModelError, match=r"cannot be planned: its layers do not run without data \(no kernel\)"):
         planning.make_plan(settings(config.parent))

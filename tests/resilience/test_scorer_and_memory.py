@@ -14,8 +14,8 @@ from tests.crash import processes
 from tests.runs import small_run
 
 from triphase.errors import RunError, TrainingError
+from triphase.monitoring.memory import LOWER, memory_errors
 from triphase.monitoring.metrics import read_metrics
-from triphase.planning.memory import LOWER, memory_errors
 from triphase.runs import pipeline
 from triphase.runs import session as run
 from triphase.runs.checked_score import CheckedScore

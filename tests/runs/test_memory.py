@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.runs.small_run import settings
 
-from triphase.planning import memory
+from triphase.monitoring import memory
 from triphase.runs.directory import RunDirectory
 
 PIECES, NUMBERS = 2000, 16_000
@@ -65,7 +65,7 @@ def test_without_glibc_nothing_happens(library: Any, monkeypatch: pytest.MonkeyP
 def test_code_that_phases_load_on_their_way_is_loaded_beforehand() -> None:
     program = """
 import torch
-from triphase.planning.memory import give_back, resident_bytes
+from triphase.monitoring.memory import give_back, resident_bytes
 from triphase.planning.warm_up import load_code
 load_code(); give_back(); before = resident_bytes()
 torch.optim.AdamW([torch.nn.Parameter(torch.ones(4))]); give_back()

@@ -18,7 +18,7 @@ from triphase.cli.extras import missing_package
 from triphase.cli.streams import lasting_streams
 from triphase.errors import TriphaseError, WaitingForPeople, is_out_of_memory
 from triphase.monitoring.log import without_secrets
-from triphase.planning.memory import memory_figures
+from triphase.monitoring.memory import memory_figures
 from triphase.records.visible import visible
 
 DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130

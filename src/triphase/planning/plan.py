@@ -10,17 +10,18 @@ from triphase.datacheck.agenda import todo
 from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData
 from triphase.errors import ModelError
+from triphase.footprints.cost import CostModel
+from triphase.footprints.moments import PARTS, Footprint
+from triphase.footprints.work import Work
+from triphase.footprints.workload import Lengths, Workload
 from triphase.models.chain import chain_of
 from triphase.models.loading import choose_device, choose_dtype
 from triphase.models.opening import open_config, open_tokenizer
-from triphase.planning.footprint import Planner
-from triphase.planning.memory import available_gb, give_back, resident_bytes
-from triphase.planning.microbatches import Work
-from triphase.planning.moments import PARTS, Footprint
+from triphase.monitoring.memory import available_gb, give_back, resident_bytes
+from triphase.planning.phases import footprints_of
 from triphase.planning.rates import Rates, measure_rates
 from triphase.planning.remedies import remedies_of
 from triphase.planning.warm_up import load_code
-from triphase.planning.workload import Lengths, Workload
 from triphase.records.types import Comparison, Prompt
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.tokens.template import Template
@@ -107,7 +108,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
             recompute=settings.model.recompute_activations,
             trusted=bool(settings.model.trust_remote_code),
         )
-        planned = Planner(settings, work, load, process_bytes=process).footprints()
+        planned = footprints_of(CostModel(settings, work, load, process_bytes=process))
         wanted = todo(settings)
         phases = [each for each in planned if ("ppo" if each.phase.startswith("arms/") else each.phase) in wanted]
     except (RuntimeError, AttributeError, TypeError, ValueError, LookupError) as error:

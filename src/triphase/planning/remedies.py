@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from triphase.planning.moments import (
+from triphase.footprints.moments import (
     ACTIVATIONS,
     ALLOCATOR,
     BASE,

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
+from triphase.monitoring.memory import memory_errors, peak_gb, restart_peak
 from triphase.monitoring.sums import is_changed, seal, seal_phase
-from triphase.planning.memory import memory_errors, peak_gb, restart_peak
 from triphase.records.files import (
     clear_leftovers,
     make_directory,

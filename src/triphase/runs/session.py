@@ -19,8 +19,8 @@ from triphase.models.loading import load_model
 from triphase.models.opening import notes_on
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.log import QUIET, run_log
+from triphase.monitoring.memory import resident_bytes
 from triphase.monitoring.progress import Progress, progress_for
-from triphase.planning.memory import resident_bytes
 from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
 from triphase.records.types import Demonstration, Prompt

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from triphase.footprints.work import Shape
 from triphase.models.tracing import Traced
-from triphase.planning.microbatches import Shape
 
 PROCESS, BASE, ADAPTERS, HEADS = "process", "base weights", "adapters", "heads"
 GRADIENTS, MOMENTS, TRUNK = "gradients", "optimizer moments", "kept trunk states"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from triphase.batches.order import microbatches, permutation
-from triphase.planning.microbatches import Shape
+from triphase.footprints.work import Shape
 
 
 @dataclass(frozen=True, slots=True)

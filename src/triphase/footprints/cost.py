@@ -1,0 +1,154 @@
+"""What a phase's moments are made of: the parts that are there at each of them, and what an update or a look adds.
+
+A phase has moments (an update, sampling, scoring, …) that do not coincide; its peak is the greatest of them. All of it
+follows from settings, the model's configuration and the lengths of the records.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from triphase.footprints.moments import (
+    ACTIVATIONS,
+    ADAPTERS,
+    ALLOCATOR,
+    BASE,
+    CACHE,
+    CHUNK,
+    GRADIENTS,
+    HEADS,
+    KERNELS,
+    MOMENTS,
+    PROCESS,
+    TEMPORARY,
+    TRUNK,
+    Footprint,
+    Moment,
+)
+from triphase.footprints.work import Shape, Work
+from triphase.footprints.workload import Lengths, Workload, largest, shapes_of
+from triphase.models.tracing import Traced
+from triphase.settings.phases import AVERAGE
+from triphase.settings.schema import RunSettings
+
+# Freed memory that the C library has in pieces too small to use again, as a share of what comes and goes in training,
+# and of the cache in sampling, whose rows leave and join: 0.33 to 0.9 was measured with glibc (docs/performance.md).
+_ALLOCATOR_SHARE = 0.5
+# oneDNN compiles a product for each shape of bfloat16 operands on a processor and keeps up to 1,024 of them.
+_COMPILED_BYTES = 80e6
+_FLOAT32 = 4.0
+
+
+class CostModel:
+    """Memory and operations of one run's phases, from which each phase makes its `Footprint`.
+
+    Attributes:
+        settings, work, load: the run's, its traced model, and what its phases read.
+        process_bytes: of a process of the run before it has opened the model; 0 on a GPU.
+    """
+
+    def __init__(self, settings: RunSettings, work: Work, load: Workload, *, process_bytes: float) -> None:
+        self.settings = settings
+        self.work = work
+        self.load = load
+        self.process_bytes = process_bytes
+        self._chunk = work.head_chunk()
+
+    def static(self, *, adapters: int, trained: float) -> dict[str, float]:
+        """What is there at every moment of a phase."""
+        return {
+            PROCESS: self.process_bytes,
+            KERNELS: _COMPILED_BYTES if self.process_bytes and self.work.dtype is torch.bfloat16 else 0.0,
+            BASE: self.work.base_bytes,
+            ADAPTERS: _FLOAT32 * adapters * self.work.adapter_numbers,
+            HEADS: _FLOAT32 * (1 + self.settings.has_critic) * (self.work.hidden_size + 1),
+            GRADIENTS: _FLOAT32 * trained,
+            MOMENTS: 2 * _FLOAT32 * trained,
+        }
+
+    def with_trunk(
+        self,
+        found: Footprint,
+        static: dict[str, float],
+        lengths: Lengths,
+        visits: float,
+        shape: Shape,
+        max_tokens: int | None,
+        *,
+        packed: bool,
+    ) -> dict[str, float]:
+        """``static`` with the boundary states that are kept in memory; what does not fit is in a file, or computed."""
+        work, adapters = self.work, self.settings.adapters
+        if not work.trunk_layers:
+            return static
+        traced, tokens = work.trunk(shape), tokens_of(lengths)
+        size, before = work.boundary_bytes(tokens), static.get(TRUNK, 0.0)
+        memory = min(size, max(0.0, adapters.trunk_cache_gb * 1e9 - before))
+        kept = min(size, memory + adapters.trunk_file_gb * 1e9) if visits > 1 else 0.0
+        found.compute("forward", traced, shape, tokens * (kept / size + (1 - kept / size) * visits))
+        if kept:
+            wide = largest(
+                shapes_of(lengths, batch_size=len(lengths.sampled), max_tokens=max_tokens, packed=packed, scored=True)
+            )
+            static = {**static, TRUNK: before + min(memory, kept)}
+            found.moments.append(Moment("trunk", {**static, TEMPORARY: work.trunk(wide).peak}, wide))
+        return static
+
+    def trained(
+        self, name: str, static: Mapping[str, float], traced: Traced, shape: Shape, *, head: bool = True
+    ) -> Moment:
+        rest = max(0.0, traced.peak - traced.kept)
+        chunk = min(self._chunk, rest) if head else 0.0
+        held = _ALLOCATOR_SHARE * traced.peak
+        parts = {ACTIVATIONS: traced.kept, CHUNK: chunk, TEMPORARY: rest - chunk, ALLOCATOR: held}
+        return Moment(name, {**static, **parts}, shape)
+
+    def looked(
+        self, name: str, static: Mapping[str, float], looked: Traced, trunk: Traced, shape: Shape, *, head: bool = True
+    ) -> Moment:
+        peak = max(looked.peak, trunk.peak)
+        chunk = min(self._chunk, peak) if head else 0.0
+        parts = {GRADIENTS: 0.0, CHUNK: chunk, TEMPORARY: peak - chunk}
+        return Moment(name, {**static, **parts}, shape)
+
+    def sampled(
+        self,
+        found: Footprint,
+        static: Mapping[str, float],
+        prompts: Lengths,
+        responses: int,
+        batch_size: int,
+        limit: int,
+        *,
+        times: int = 1,
+    ) -> None:
+        """Sampling: reading the prompts, then token after token beside the cache."""
+        rows, longest = min(batch_size, responses), max(prompts.prompts)
+        shape = Shape(rows, longest, rows)
+        read, step = self.work.generation(rows, longest, limit)
+        still = {**static, GRADIENTS: 0.0}
+        cache = min(step.kept, read.peak)
+        found.moments.append(Moment("reading prompts", {**still, CACHE: cache, TEMPORARY: read.peak - cache}, shape))
+        parts = {CACHE: step.kept, TEMPORARY: step.peak, ALLOCATOR: _ALLOCATOR_SHARE * step.kept}
+        found.moments.append(Moment("sampling", {**still, **parts}, shape))
+        found.compute("forward", read, shape, tokens_of(prompts) / prompts.count * responses * times)
+        found.flops["decoding"] = found.flops.get("decoding", 0.0) + step.flops / rows * responses * limit * times
+
+    def stepped(self, found: Footprint, static: Mapping[str, float], trained: float, largest_weight: float) -> None:
+        """Adam's step holds two copies of a weight; a checkpoint's bytes are made in memory before they are written."""
+        shape = Shape(1, 1, 1)
+        found.moments.append(Moment("optimizer step", {**static, TEMPORARY: 2 * _FLOAT32 * largest_weight}, shape))
+        found.moments.append(
+            Moment("checkpoint", {**static, GRADIENTS: 0.0, TEMPORARY: 2 * 3 * _FLOAT32 * trained}, shape)
+        )
+
+    def scorers(self) -> int:
+        """How many reward models score: the members of an ensemble, and a witness."""
+        reward = self.settings.reward
+        averaged = reward.ensemble.combine == AVERAGE
+        return (1 if averaged else reward.ensemble.members) + reward.witness
+
+
+def tokens_of(lengths: Lengths) -> float:
+    """Tokens of all records, from those that were sampled."""
+    return sum(sum(record) for record in lengths.sampled) * lengths.scale

@@ -1,0 +1,55 @@
+"""What PPO needs, and each variant of it."""
+
+from functools import partial
+
+from triphase.footprints.cost import CostModel, tokens_of
+from triphase.footprints.moments import BASE, TRUNK, Footprint
+from triphase.footprints.work import Shape
+from triphase.footprints.workload import Lengths, largest, shapes_of
+from triphase.models.tracing import Traced
+from triphase.settings.ppo import PPOSettings
+
+
+def ppo_footprint(cost: CostModel, arm: str | None) -> Footprint:
+    """Phase 3, or an arm of it."""
+    settings, work = cost.settings.ppo_of(arm), cost.work
+    found = Footprint("ppo" if arm is None else f"arms/{arm}")
+    critics, whole = int(settings.critic == "adapter"), settings.method == "full"
+    trained = (work.base_numbers if whole else work.adapter_numbers) + critics * work.adapter_numbers
+    static = cost.static(adapters=2 + cost.scorers() + critics, trained=trained)
+    if whole:  # the policy is a copy of the base, with the reference's adapter on it
+        static[BASE] += work.base_bytes
+    prompts, limit = cost.load.prompts, settings.max_response_tokens
+    episodes = settings.batch_size * settings.iterations
+    cost.sampled(found, static, prompts, episodes, settings.batch_size, limit)
+    share = settings.responses_per_prompt if work.packs else 1  # episodes in a row
+    rollout = prompts.answered(settings.responses_per_prompt, [limit])
+    rollout = rollout if share > 1 else rollout.flat()
+    shape = _largest_shape(rollout, settings, share)
+    # Boundary states of a whole rollout, padded to its longest row.
+    longest = max(sum(record) for record in rollout.sampled)
+    static = {**static, TRUNK: work.boundary_bytes(settings.batch_size // share * longest)}
+    tokens = tokens_of(rollout) / rollout.count * episodes / share
+    trunk = work.trunk(shape)
+    acting = partial(work.policy, shape, with_values=settings.has_critic)
+    upper = acting(train=False, with_entropy=True)
+    scored = acting(train=False, with_entropy=True, whole=True) if whole else upper
+    found.moments.append(cost.looked("scoring", static, scored, trunk, shape))
+    # The policy and its reference; the reward model, and a critic with an adapter of its own.
+    found.compute("forward", trunk + scored * 2 + upper * (cost.scorers() + critics), shape, tokens)
+    traced = acting(train=True, with_entropy=settings.entropy_coefficient > 0, whole=whole)
+    if critics:  # both passes are kept for one backward pass
+        second = work.reward(shape, train=True)
+        peak = max(traced.peak, traced.kept + second.peak)
+        traced = Traced(peak, traced.kept + second.kept, traced.flops + second.flops)
+    found.moments.append(cost.trained("update", static, traced, shape))
+    found.compute("training", traced, shape, tokens * settings.epochs)
+    cost.stepped(found, static, trained, work.largest_numbers if whole else 0)
+    return found
+
+
+def _largest_shape(rollout: Lengths, settings: PPOSettings, share: int) -> Shape:
+    """The largest microbatch: minibatches of the longest prompts, whose responses are as long as they may be."""
+    rows = settings.minibatch_size // share
+    longest = rollout.repeated(rows)
+    return largest(shapes_of(longest, batch_size=rows, max_tokens=settings.microbatch_tokens, packed=share > 1))

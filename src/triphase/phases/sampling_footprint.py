@@ -1,0 +1,18 @@
+"""What sampling responses for people to rank needs."""
+
+from triphase.footprints.cost import CostModel
+from triphase.footprints.moments import Footprint
+from triphase.footprints.workload import Lengths
+
+
+def sampling_footprint(cost: CostModel) -> Footprint:
+    """Responses for people to rank."""
+    settings, found = cost.settings.sampling, Footprint("sampling")
+    prompts = Lengths(
+        [*cost.load.prompts.sampled, *cost.load.heldout_prompts.sampled],
+        cost.load.prompts.count + cost.load.heldout_prompts.count,
+    )
+    static = cost.static(adapters=1, trained=0)
+    responses = prompts.count * settings.responses_per_prompt
+    cost.sampled(found, static, prompts, responses, settings.batch_size, settings.max_response_tokens)
+    return found

@@ -1,0 +1,24 @@
+"""What the evaluation needs."""
+
+from triphase.footprints.cost import CostModel, tokens_of
+from triphase.footprints.moments import BASE, Footprint
+from triphase.footprints.workload import largest, shapes_of
+
+
+def evaluation_footprint(cost: CostModel) -> Footprint:
+    """Responses of each policy to held-out prompts, and their scores."""
+    settings, work, prompts = cost.settings, cost.work, cost.load.heldout_prompts
+    found, static = Footprint("evaluation"), cost.static(adapters=2 + cost.scorers(), trained=0)
+    asked = min(prompts.count, settings.evaluation.max_prompts or prompts.count)
+    responses, limit = asked * settings.evaluation.samples_per_prompt, settings.ppo.max_response_tokens
+    policies = 2 + len(settings.arms)
+    if settings.trains_whole:  # a policy with weights of its own beside the base
+        static[BASE] += cost.work.base_bytes
+    cost.sampled(found, static, prompts, responses, settings.sampling.batch_size, limit, times=policies)
+    answered = prompts.answered(1, [limit]).repeated(responses)
+    tokens = settings.ppo.microbatch_tokens
+    shape = largest(shapes_of(answered, batch_size=responses, max_tokens=tokens))
+    looked, trunk = work.policy(shape, train=False), work.trunk(shape)
+    found.moments.append(cost.looked("scoring", static, looked, trunk, shape))
+    found.compute("forward", trunk * 2 + looked * (2 + cost.scorers()), shape, tokens_of(answered) * policies)
+    return found
