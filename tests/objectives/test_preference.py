@@ -57,6 +57,79 @@ def test_loss_of_one_pair(difference: float, loss: float) -> None:
     assert one_pair(difference, target=0.0) == pytest.approx(loss + difference, abs=1e-6)
 
 
+# Labels that are flipped with a known probability
+
+
+@pytest.mark.parametrize(
+    ("correction", "right", "wrong"),
+    [
+        ("forward", 0.448422, 1.017867),  # -ln(0.8·0.731059 + 0.2·0.268941), -ln(0.8·0.268941 + 0.2·0.731059)
+        ("unbiased", -0.020071, 1.646595),  # (0.8·0.313262 - 0.2·1.313262)/0.6, (0.8·1.313262 - 0.2·0.313262)/0.6
+    ],
+)
+def test_values_by_hand_at_a_flip_rate_of_a_fifth(correction: str, right: float, wrong: float) -> None:
+    options = {"flip_rate": 0.2, "flip_correction": correction}
+    assert one_pair(1.0, **options) == pytest.approx(right, abs=1e-6)
+    assert one_pair(1.0, target=0.0, **options) == pytest.approx(wrong, abs=1e-6)
+    assert one_pair(-1.0, target=0.0, **options) == pytest.approx(right, abs=1e-6)  # the sides may be swapped
+
+
+@given(difference=st.floats(-8, 8), rate=st.floats(0.0, 0.45))
+def test_the_unbiased_loss_is_that_of_the_clean_label_on_average(difference: float, rate: float) -> None:
+    options = {"flip_rate": rate, "flip_correction": "unbiased"}
+    kept, flipped = one_pair(difference, **options), one_pair(difference, target=0.0, **options)
+    expected = one_pair(difference)
+    assert (1 - rate) * kept + rate * flipped == pytest.approx(
+        expected, abs=1e-8 + 1e-9 * abs(flipped) / (1 - 2 * rate)
+    )
+
+
+@given(difference=st.floats(-8, 8), rate=st.floats(0.0, 0.45))
+def test_the_forward_loss_is_the_likelihood_of_what_is_seen(difference: float, rate: float) -> None:
+    options = {"flip_rate": rate, "flip_correction": "forward"}
+    seen = math.exp(-one_pair(difference, **options))
+    clean = 1 / (1 + math.exp(-difference))
+    assert seen == pytest.approx((1 - rate) * clean + rate * (1 - clean), rel=1e-9)
+    assert seen + math.exp(-one_pair(difference, target=0.0, **options)) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("correction", ["forward", "unbiased"])
+@pytest.mark.parametrize("clean", [0.0, 0.5, 1.5, -2.0])
+def test_the_best_difference_is_that_of_the_clean_labels(correction: str, clean: float) -> None:
+    rate = 0.3
+    observed = rate + (1 - 2 * rate) / (1 + math.exp(-clean))
+    steps = [number / 100 for number in range(-400, 401)]
+    losses = {d: one_pair(d, target=observed, flip_rate=rate, flip_correction=correction) for d in steps}
+    assert min(steps, key=lambda d: losses[d]) == pytest.approx(clean, abs=0.011)
+    plain = {d: one_pair(d, target=observed) for d in steps}
+    assert abs(min(steps, key=lambda d: plain[d])) <= abs(clean) / 2 + 0.01  # flips shrink it where nothing is done
+
+
+def test_a_label_that_is_contradicted_by_far_pulls_no_more_under_forward() -> None:
+    def pull(**options: Any) -> float:
+        scores = numbers(-10.0, 0.0).requires_grad_()
+        at = torch.tensor([0]), torch.tensor([1]), numbers(1.0)
+        loss, _ = objectives.bradley_terry_loss(scores, *at, group=torch.tensor([0]), **options)
+        loss.backward()
+        return -float(scores.grad[0])
+
+    weak = 0.6 * (s := 1 / (1 + math.exp(10))) * (1 - s) / (0.8 * s + 0.2 * (1 - s))
+    assert pull(flip_rate=0.2) == pytest.approx(weak, rel=1e-9) and weak < 2e-4
+    assert pull() == pytest.approx(1 - s, rel=1e-9)
+    assert pull(flip_rate=0.2, flip_correction="unbiased") == pytest.approx((0.8 * (1 - s) + 0.2 * s) / 0.6, rel=1e-9)
+
+
+def test_without_flips_nothing_changes_to_the_bit() -> None:
+    for correction in ("forward", "unbiased"):
+        assert one_pair(0.7, flip_rate=0.0, flip_correction=correction) == one_pair(0.7)
+
+
+@pytest.mark.parametrize("options", [{"flip_rate": 0.5}, {"flip_rate": -0.1}, {"flip_correction": "backward"}])
+def test_a_flip_rate_that_says_nothing_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="flip_"):
+        one_pair(1.0, **options)
+
+
 @pytest.mark.parametrize(("ranking", "loss"), [([2, 1, 0], 0.251150), ([2, 1, 0.5, -1], 0.227613)])
 def test_all_pairs_of_one_ranking(ranking: list[float], loss: float) -> None:
     assert objectives.bradley_terry_loss(**ranked(ranking))[0].item() == pytest.approx(loss, abs=1e-6)

@@ -10,9 +10,9 @@ from tests.small import Lines, samples, shared_model, stir
 
 from triphase.models.members import Combination, Ensemble, RewardMember, member_adapter
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
-from triphase.objectives import combine_scores
+from triphase.objectives import combine_scores, within_group_slope
 from triphase.phases.reward import RewardPhase
-from triphase.phases.reward_calibration import average_members, calibrate, join_members
+from triphase.phases.reward_calibration import average_members, calibrate, join_members, take_length_off
 from triphase.phases.reward_member import Member, alone, bootstrap_counts, halves_of, members_of
 from triphase.rewards.model import ModelScorer, figures_of, score_samples
 from triphase.settings.phases import EnsembleSettings
@@ -193,6 +193,25 @@ def test_members_and_witness_are_told_beside_the_score() -> None:
     assert sum(scores.monitors["reward_disagreement"]) / 20 == pytest.approx(1, abs=1e-4)
     assert sum(scores.monitors["witness_score"]) / 20 == pytest.approx(0, abs=1e-5)
     assert scores.monitors["witness_score"] != scores.total and not scores.parts
+
+
+def test_length_is_taken_off_a_score_that_pays_for_it() -> None:
+    shared, made = shared_model(), samples(200, response=(1, 12))
+    stir(shared, REWARD)
+    lengths = torch.tensor([len(sample.response) for sample in made])
+    group = torch.arange(200) // 4
+    before = score_samples(shared, made, max_tokens=400)
+    calibrate(shared, made, max_tokens=400)
+    slope = within_group_slope(score_samples(shared, made, max_tokens=400), lengths, group)
+    assert slope is not None
+    deviation = take_length_off(shared, slope, made, max_tokens=400)
+    after = score_samples(shared, made, max_tokens=90)
+    assert within_group_slope(after, lengths, group) == pytest.approx(0, abs=1e-5)
+    assert float(after.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(after.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    plain = (before - before.mean()) / before.std(correction=0)
+    expected = (plain - slope * lengths - (plain - slope * lengths).mean()) / deviation
+    assert torch.allclose(after, expected, rtol=0, atol=1e-4)
 
 
 def test_one_reward_model_tells_nothing_beside() -> None:

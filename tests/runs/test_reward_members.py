@@ -145,6 +145,21 @@ def test_the_mean_of_the_weights_leaves_one_reward_model(whole: Path) -> None:
     assert not names & {"ensemble.json", "member-2", WITNESS}
 
 
+def test_a_run_whose_score_leaves_length_out(whole: Path) -> None:
+    folder = begun(whole, "residual")
+    do(chosen(whole, "residual", length="residual", witness=False), pipeline.run_reward)
+    told = json.loads((folder / "small" / "reward" / "length.json").read_text())
+    run = open_run(folder / "small")
+    shared = run.model()
+    load_reward_model(shared, run.artifact("reward"))
+    assert shared.residual is not None and shared.residual.slope == told["slope"] != 0
+    assert shared.residual.scale == told["deviation_left"]
+    card = (run.artifact("reward") / "README.md").read_text()
+    assert f"scores - {told['slope']!r} * n" in card
+    load_reward_model(shared, open_run(whole / "runs" / "small").artifact("reward"))
+    assert shared.residual is None  # nothing of another reward model stays
+
+
 def test_settings_that_say_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="needs several members"):
         RunSettings.model_validate(

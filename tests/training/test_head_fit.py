@@ -71,7 +71,7 @@ def test_rankings_of_one_prompt_are_never_on_both_sides(monkeypatch: pytest.Monk
     prompts = [number // 3 for number in range(30)]
     seen: list[set[int]] = []
 
-    def solve(x, fitted, penalty, start):
+    def solve(x, fitted, penalty, start, flips):
         seen.append({prompts[group] for group in fitted.group.tolist()})
         return start
 

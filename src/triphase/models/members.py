@@ -69,6 +69,24 @@ class Ensemble:
         return member_deviation(scores) / self.combination.disagreement
 
 
+@dataclass(frozen=True, slots=True)
+class LengthResidual:
+    """The score without what length explains of it: (r − slope · tokens − center) / scale.
+
+    Attributes:
+        slope: what a token more is worth among the responses to one prompt, in the unit of r.
+        center, scale: mean and deviation of r − slope · tokens over the reference samples.
+    """
+
+    slope: float
+    center: float = 0.0
+    scale: float = 1.0
+
+    def of(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        """(N,) scores of responses of these lengths."""
+        return (scores - self.slope * lengths - self.center) / self.scale
+
+
 def member_adapter(first: str, number: int) -> str:
     """The adapter of the member with this number, from 0; the first has the reward model's own."""
     return first if number == 0 else f"{first}-{number + 1}"

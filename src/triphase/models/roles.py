@@ -25,7 +25,7 @@ from triphase.models.checking import require_rows
 from triphase.models.critics import Critic, ValueHeadCritic
 from triphase.models.heads import ScoreHead, ValueHead
 from triphase.models.loading import LoadedModel
-from triphase.models.members import Ensemble, RewardMember
+from triphase.models.members import Ensemble, LengthResidual, RewardMember
 from triphase.models.stepping import Stepper, stepper_for
 from triphase.objectives.logprobs import ResponseLogprobs, response_logprobs
 from triphase.settings.schema import AdapterSettings
@@ -59,6 +59,7 @@ class SharedModel:
             never sampled and have no probability, in sampling and training alike.
         critic: whose hidden states the value head reads.
         ensemble: the members whose scores are the score; None where one reward model scores.
+        residual: what is taken off the score for length; None where nothing is.
         witness: a reward model of other data, whose score is looked at and not optimized; None where there is none.
     """
 
@@ -98,6 +99,7 @@ class SharedModel:
         self._stepper: type[Stepper] | None = None
         self.score_head = self.fresh_score_head(seed)
         self.ensemble: Ensemble | None = None
+        self.residual: LengthResidual | None = None
         self.witness: RewardMember | None = None
 
     @cached_property
@@ -171,8 +173,12 @@ class SharedModel:
 
     def scores(self, batch: Batch, boundary: Tensor) -> Tensor:
         """(N,) the reward model's score of each response, read at its last real token."""
-        scores = self.member_scores(batch, boundary)
-        return scores[0] if self.ensemble is None else self.ensemble.total(scores)
+        return self.total(self.member_scores(batch, boundary), batch)
+
+    def total(self, scores: Tensor, batch: Batch) -> Tensor:
+        """(M, N) scores of the members → (N,) the score."""
+        total = scores[0] if self.ensemble is None else self.ensemble.total(scores)
+        return total if self.residual is None else self.residual.of(total, batch.response_lengths)
 
     def member_scores(self, batch: Batch, boundary: Tensor) -> Tensor:
         """(M, N) the scores of each reward model whose scores are the score."""

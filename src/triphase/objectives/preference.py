@@ -1,5 +1,6 @@
 """The loss of the reward model: rankings as pairs, with ties, soft labels, margins, smoothing and centering."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,8 @@ def bradley_terry_loss(
     margin: Tensor | None = None,
     label_smoothing: float = 0.0,
     centering: float = 0.0,
+    flip_rate: float = 0.0,
+    flip_correction: str = "forward",
     group_count: int | None = None,
 ) -> tuple[Tensor, PreferenceMetrics]:
     """Bradley–Terry loss over all pairs of a ranking, averaged within the ranking, then over rankings.
@@ -50,6 +53,14 @@ def bradley_terry_loss(
         t' = t·(1 - ε) + (1 - t)·ε             label smoothing: the label is flipped with probability ε
         ℓ = -t'·log σ(D) - (1 - t')·log σ(-D) + η·(r_first + r_second)²
         L = (1/G) · Σ_g (1/|g|) · Σ_{pairs of g} ℓ
+
+    Where labels are known to be flipped with probability ρ, log σ(D) gives way to one of
+
+        forward:   log[ (1 - ρ)·σ(D) + ρ·σ(-D) ]                              the likelihood of a flipped label
+        unbiased:  [ (1 - ρ)·log σ(D) - ρ·log σ(-D) ] / (1 - 2ρ)              log σ(D) of the true label, on average
+
+    and log σ(-D) to the same with -D. Under `forward` a label that the scores contradict by far pulls no more: its
+    gradient vanishes, where that of log σ goes to 1. `unbiased` has no lower bound; it needs a penalty or few epochs.
 
     The margin is the expected signed one: m for t = 1, -m for t = 0, none for a tie, in between for a soft label. So
     swapping first and second (t → 1 - t) changes nothing, and for t of 0 or 1 it is Llama 2's. The best D is
@@ -64,13 +75,16 @@ def bradley_terry_loss(
         margin: (P,) m, not negative; None is 0.
         label_smoothing: ε in [0, 0.5).
         centering: η, not negative; pulls scores towards 0, which the differences leave free.
+        flip_rate: ρ in [0, 0.5).
+        flip_correction: `forward` or `unbiased`; without effect at ρ = 0.
         group_count: G, the rankings of the whole optimizer step; None when they are all here.
 
     Raises:
         ValueError: shapes do not fit, no pair, a response paired with itself, or a number outside its range.
 
     Source: Ouyang et al. (arXiv 2203.02155), Eq. 1, all pairs of a ranking as one batch element; margin Touvron et
-    al. (arXiv 2307.09288), Eq. 2; centering Eisenstein et al. (arXiv 2312.09244), Eq. 2.
+    al. (arXiv 2307.09288), Eq. 2; centering Eisenstein et al. (arXiv 2312.09244), Eq. 2; forward correction Patrini et
+    al. (arXiv 1609.03683), Thm. 2; unbiased estimator Natarajan et al., "Learning with Noisy Labels" (2013), Lemma 1.
     Departures: ties count with target 0.5, where the first source drops them; the margin of ties and soft labels.
     """
     _require_pairs(scores, first, second, target, group, margin)
@@ -83,7 +97,8 @@ def bradley_terry_loss(
     difference = scores[first] - scores[second]
     shifted = difference if margin is None else difference - (2 * target - 1) * margin
     smoothed = target * (1 - label_smoothing) + (1 - target) * label_smoothing
-    losses = -smoothed * logsigmoid(shifted) - (1 - smoothed) * logsigmoid(-shifted)
+    first_wins, second_wins = (_log_likelihood(each, flip_rate, flip_correction) for each in (shifted, -shifted))
+    losses = -smoothed * first_wins - (1 - smoothed) * second_wins
     if centering > 0:
         losses = losses + centering * (scores[first] + scores[second]).square()
 
@@ -96,6 +111,21 @@ def bradley_terry_loss(
         )
     loss = (losses / sizes[position]).sum() / (group_count or groups_here)
     return loss, _preference_metrics(scores.detach(), difference.detach(), target)
+
+
+def _log_likelihood(difference: Tensor, flip_rate: float, correction: str) -> Tensor:
+    """What stands for log σ(D) where labels are flipped with probability ρ."""
+    if not 0 <= flip_rate < 0.5:
+        raise ValueError(f"flip_rate must be at least 0 and below 0.5; it is {flip_rate}")
+    if correction not in ("forward", "unbiased"):
+        raise ValueError(f"flip_correction must be forward or unbiased; it is {correction!r}")
+    right = logsigmoid(difference)
+    if flip_rate == 0:
+        return right
+    wrong = logsigmoid(-difference)
+    if correction == "unbiased":
+        return ((1 - flip_rate) * right - flip_rate * wrong) / (1 - 2 * flip_rate)
+    return torch.logaddexp(right + math.log1p(-flip_rate), wrong + math.log(flip_rate))
 
 
 def _require_pairs(

@@ -52,6 +52,8 @@ def pair_loss(
         margin=stacked.margin,
         label_smoothing=settings.label_smoothing,
         centering=settings.centering,
+        flip_rate=settings.flip_rate,
+        flip_correction=settings.flip_correction,
         group_count=group_count,
     )
     nll, _ = bradley_terry_loss(scores.detach(), *at, group=stacked.group, group_count=group_count)

@@ -33,7 +33,7 @@ from triphase.settings.phases import AVERAGE, RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
 from triphase.training.checkpoint import kept_steps
-from triphase.training.head_fit import choose_penalty, fit_count, fit_linear_scores
+from triphase.training.head_fit import Flips, choose_penalty, fit_count, fit_linear_scores
 from triphase.training.loop import CHECKPOINTS, Judged, Phase
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater
@@ -147,17 +147,17 @@ class RewardPhase(Phase):
             self._like.start_features = torch.cat(found)
         features = self._like.start_features
         pairs = stack_pairs(*self._records(self.trained), self.member.counts)
-        loss, curve = None, None
+        loss, curve, flips = None, None, Flips(self.settings.flip_rate, self.settings.flip_correction)
         if penalty == "auto":
             prompts = [self.groups[member].prompt for member in self._repeated(self.trained)]
             with progress.track("reward model: score head", fit_count(prompts), unit="fits") as track:
-                choice = choose_penalty(features, pairs, prompts, seed=self.seed, on_fit=track.advance)
+                choice = choose_penalty(features, pairs, prompts, seed=self.seed, flips=flips, on_fit=track.advance)
             if choice.loss is None:
                 _log.warning(
                     "rankings of one prompt alone: reward.head_penalty cannot be chosen and is %g", choice.penalty
                 )
             penalty, loss, curve = choice.penalty, choice.loss, [list(point) for point in choice.curve]
-        self.head.set(*fit_linear_scores(features, pairs, penalty=penalty))
+        self.head.set(*fit_linear_scores(features, pairs, penalty=penalty, flips=flips))
         self.state.values.head = HeadFit(penalty, loss, curve, self.heldout_figures() if self.heldout else {})
 
     def _parts(self, members: Sequence[int]) -> list[list[int]]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from triphase.errors import TrainingError
-from triphase.models.members import Combination, Ensemble, RewardMember
+from triphase.models.members import Combination, Ensemble, LengthResidual, RewardMember
 from triphase.models.roles import REWARD, SharedModel
 from triphase.objectives.ensembles import member_deviation
-from triphase.rewards.model import figures_of
+from triphase.rewards.model import figures_of, score_samples
 from triphase.settings.phases import AVERAGE, EnsembleSettings
 from triphase.tokens.encoding import Encoded
 
@@ -58,14 +58,16 @@ def join_members(
     Raises:
         TrainingError: the scores of one of them do not differ.
     """
-    found = [calibrate(shared, samples, max_tokens=max_tokens, member=member) for member in members]
+    how = Combination("mean" if settings.combine == AVERAGE else settings.combine, settings.penalty)
+    shared.ensemble = Ensemble(tuple(members), how)
+    raw = figures_of(shared, samples, shared.member_scores, max_tokens=max_tokens)
+    found = [_calibration_of(scores) for scores in raw]
+    for member, each in zip(members, found, strict=True):
+        member.head.calibrate(each.mean, each.standard_deviation)
     if settings.combine == AVERAGE:
         average_members(shared, members)
-        total = calibrate(shared, samples, max_tokens=max_tokens)
-        return _as_trained(found, total)
-    how = Combination(settings.combine, settings.penalty)
-    shared.ensemble = Ensemble(tuple(members), how)
-    scores = figures_of(shared, samples, shared.member_scores, max_tokens=max_tokens)
+        return _as_trained(found, calibrate(shared, samples, max_tokens=max_tokens))
+    scores = torch.stack([(row - each.mean) / each.standard_deviation for row, each in zip(raw, found, strict=True)])
     total = _calibration_of(shared.ensemble.total(scores))
     disagreement = max(float(member_deviation(scores).mean()), _LEAST)
     how = replace(how, center=total.mean, scale=total.standard_deviation, disagreement=disagreement)
@@ -89,6 +91,20 @@ def average_members(shared: SharedModel, members: Sequence[RewardMember]) -> Non
         if member.adapter != REWARD:
             shared.adapters.remove(member.adapter)
     shared.ensemble = None
+
+
+def take_length_off(shared: SharedModel, slope: float, samples: Sequence[Encoded], *, max_tokens: int | None) -> float:
+    """Let the score be without what length explains of it, at mean 0 and standard deviation 1 on reference samples.
+
+    ``slope`` is what a token more is worth within a prompt. Returns the deviation that was divided by.
+
+    Raises:
+        TrainingError: nothing is left.
+    """
+    shared.residual = LengthResidual(slope)
+    left = _calibration_of(score_samples(shared, samples, max_tokens=max_tokens))
+    shared.residual = LengthResidual(slope, left.mean, left.standard_deviation)
+    return left.standard_deviation
 
 
 def _as_trained(members: Sequence[Calibration], total: Calibration) -> Calibration:

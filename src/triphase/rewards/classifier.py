@@ -24,7 +24,7 @@ from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_
 from triphase.settings.base import Positive, Settings
 from triphase.tokens.rendering import render
 from triphase.training.artifacts import REWARD, name_of
-from triphase.training.reward_finals import holds_ensemble
+from triphase.training.reward_finals import what_plain_libraries_miss
 
 _log = logging.getLogger(__name__)
 _HEAD, _ADAPTER = "score_head.safetensors", "adapter_config.json"
@@ -144,10 +144,10 @@ class ClassifierScorer(Scorer):
         directory = Path(self.options.model)
         adapter = json.loads((directory / _ADAPTER).read_text()) if (directory / _ADAPTER).is_file() else None
         self._is_ours = (directory / _HEAD).is_file()
-        if holds_ensemble(directory):
+        if missed := what_plain_libraries_miss(directory):
             raise SettingsError(
-                f"{self._setting}.model: {self.name} holds an ensemble of reward models, and a classifier is one; take "
-                "all of them with reward.from, or name the directory of one that was trained alone"
+                f"{self._setting}.model: {self.name} {missed}; take the whole of it with reward.from, or name the "
+                "directory of a reward model that was trained alone"
             )
         tokenizer = AutoTokenizer.from_pretrained(self.options.model, revision=self.options.revision)
         tokenizer.truncation_side = "left"

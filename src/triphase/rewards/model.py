@@ -53,11 +53,9 @@ class ModelScorer(Scorer):
 
     def _scored(self, batch: Batch, states: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         shared, beside = self._shared, dict[str, Tensor]()
-        if shared.ensemble is None:
-            scores = shared.scores(batch, states)
-        else:
-            members = shared.member_scores(batch, states)
-            scores = shared.ensemble.total(members)
+        members = shared.member_scores(batch, states)
+        scores = shared.total(members, batch)
+        if shared.ensemble is not None:
             beside[DISAGREEMENT] = shared.ensemble.disagreement(members)
         if shared.witness is not None:
             beside[WITNESS_SCORE] = shared.scores_by(shared.witness, batch, states)

@@ -1,14 +1,18 @@
 """Phase 2 of a run: one reward model, several of them, and a witness on the other half of the comparisons."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import torch
 
 from triphase.errors import RunError
 from triphase.models.members import WITNESS, RewardMember
 from triphase.models.roles import SharedModel
+from triphase.objectives.length import within_group_slope
 from triphase.phases.reward import RewardPhase
-from triphase.phases.reward_calibration import calibrate, join_members
+from triphase.phases.reward_calibration import Calibration, calibrate, join_members, take_length_off
 from triphase.phases.reward_member import Member, alone, halves_of, members_of
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.types import Pair, RankedGroup
@@ -19,11 +23,12 @@ from triphase.runs.reward_gate import set_refused_aside
 from triphase.runs.rows import heldout_lines
 from triphase.runs.session import Run
 from triphase.settings.phases import RewardSettings
-from triphase.tokens.encoding import EncodedGroup, encode_groups
+from triphase.tokens.encoding import Encoded, EncodedGroup, encode_groups
 from triphase.training.artifacts import REWARD, is_usable
 from triphase.training.loop import run_loop
 from triphase.training.reward_finals import save_reward_model
 
+_log = logging.getLogger(__name__)
 _SHOWN = ("reward/loss", "reward/preference_accuracy")
 
 
@@ -64,6 +69,8 @@ def run_reward(run: Run) -> None:
             calibration = calibrate(shared, references, max_tokens=limit)
         else:
             calibration = join_members(shared, members, settings.reward.ensemble, references, max_tokens=limit)
+        if settings.reward.length == "residual":
+            calibration = _without_length(run, phase, references, calibration)
         scores = [found.tolist() for found in phase.scores_of(phase.heldout, shared.scores)]
         phase.close()
         if halves[1] is not None:
@@ -110,7 +117,7 @@ def _trained(
 ) -> tuple[RewardPhase, list[RewardMember]]:
     """The phase of the first reward model, whose trunk states serve all, and the trained reward models."""
     settings, count = run.settings.reward, run.settings.reward.ensemble.members
-    shared.ensemble = shared.witness = None
+    shared.ensemble = shared.residual = shared.witness = None
     prompts = [group.prompt for group in rankings.groups]
     members = [alone(shared)] if count == 1 else members_of(shared, prompts, count, seed=run.settings.seed)
     first = _phase(run, shared, rankings, settings, members[0])
@@ -122,6 +129,29 @@ def _trained(
         told["members"].append(_train(run, phase, f"reward/member-{number}", f"reward model {number} of {count}"))
     first.start_features = None
     return first, [member.model for member in members]
+
+
+def _without_length(
+    run: Run, phase: RewardPhase, references: Sequence[Encoded], calibration: Calibration
+) -> Calibration:
+    """Take off the score what length explains of it; returns what takes the score back to the unit of training."""
+    shared = phase.shared
+    scores = phase.scores_of(phase.trained, shared.scores)
+    lengths = [len(response) for member in phase.trained for response in phase.groups[member].responses]
+    numbers: dict[tuple[int, ...], int] = {}
+    group = [
+        numbers.setdefault(phase.groups[member].prompt, len(numbers))
+        for member in phase.trained
+        for _ in phase.groups[member].responses
+    ]
+    slope = within_group_slope(torch.cat(scores), torch.tensor(lengths), torch.tensor(group))
+    if slope is None:
+        _log.warning("reward.length residual: no prompt has responses of two lengths; nothing is taken off")
+        return calibration
+    deviation = take_length_off(shared, slope, references, max_tokens=run.settings.reward.microbatch_tokens)
+    run.say(f"reward model: a token more was worth {slope:+.3f} standard deviations within a prompt; taken off")
+    write_json(run.part("reward", "length.json"), {"slope": slope, "deviation_left": deviation})
+    return replace(calibration, standard_deviation=calibration.standard_deviation * deviation)
 
 
 def _phase(

@@ -114,6 +114,14 @@ class RewardSettings(TakenSettings):
     processor, where more are no faster, and 4096 on a GPU."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Probability that a label is taken to be flipped."""
+    flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Probability that a label is the wrong way round, where it is known: of single labels of labelers who agree in a
+    share a of the pairs it is (1 − √(2a − 1))/2, 0.16 for 73 %. See flip_correction; unlike label_smoothing it leaves
+    the differences of the scores as large as clean labels make them."""
+    flip_correction: Literal["forward", "unbiased"] = "forward"
+    """What flip_rate does. `forward` maximizes the likelihood of labels that are flipped so often (arXiv 1609.03683): a
+    label that the scores contradict by far pulls no more. `unbiased` has the loss of the clean labels on average
+    (Natarajan et al. 2013), at more noise."""
     centering: NonNegative = 0.01
     """Weight of (sum of a pair's scores)², which fixes the free offset (arXiv 2312.09244, equation 2)."""
     head_penalty: PositiveFloat | Literal["auto"] | None = "auto"
@@ -128,9 +136,22 @@ class RewardSettings(TakenSettings):
     """Reference responses on which the score is brought to mean 0 and standard deviation 1."""
     ensemble: EnsembleSettings = EnsembleSettings()
     """Several reward models in the place of one, against a policy that exploits the errors of one."""
+    length: Literal["free", "residual"] = "free"
+    """What of the score may be length. `residual` takes off what a token more is worth among the responses to one
+    prompt (least squares on the training responses, a level for each prompt), so that a longer response earns nothing
+    by its length alone; what people do prefer in longer responses is taken off too."""
     witness: bool = False
     """Train a second reward model, the witness, on half of the prompts, and the reward model on the other half. PPO
     never sees the score of the witness: where the reward model's score rises and that of the witness does not, the
     policy exploits the reward model. Worth half of the comparisons where no gold score is known."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, head_learning_rate=1e-5, schedule="cosine")
     """AdamW and its schedule."""
+
+    @model_validator(mode="after")
+    def _flips_are_counted_once(self) -> "RewardSettings":
+        if self.flip_rate and self.label_smoothing:
+            raise ValueError(
+                f"flip_rate {self.flip_rate:g} and label_smoothing {self.label_smoothing:g} both answer flipped "
+                "labels; set one of them to 0"
+            )
+        return self

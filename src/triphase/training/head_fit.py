@@ -62,13 +62,27 @@ class PenaltyChoice:
         return dict(self.curve).get(self.penalty)
 
 
-def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) -> tuple[Tensor, float]:
+@dataclass(frozen=True, slots=True)
+class Flips:
+    """How often labels are the wrong way round, and how that is corrected (`bradley_terry_loss`)."""
+
+    rate: float = 0.0
+    correction: str = "forward"
+
+
+NO_FLIPS = Flips()
+
+
+def fit_linear_scores(
+    features: Tensor, pairs: StackedPairs, *, penalty: float, flips: Flips = NO_FLIPS
+) -> tuple[Tensor, float]:
     """The weight w of the score w·x + b that fits the comparisons best; b brings the mean score to 0.
 
         min_w  Bradley-Terry loss of the scores w·x  +  penalty·|w·std(x)|²
 
     Features are standardized for the fit, so the penalty treats them alike, and the answer is given for them as they
-    came. Solved by L-BFGS in float64 from w = 0: the same answer whatever the start.
+    came. Solved by L-BFGS in float64 from w = 0: the same answer whatever the start (under the forward correction of
+    flips, which is not convex, the one that is found from there).
 
     Args:
         features: (N, d), without gradient.
@@ -80,7 +94,7 @@ def fit_linear_scores(features: Tensor, pairs: StackedPairs, *, penalty: float) 
     Source: linear probing before fine-tuning, Kumar et al. (arXiv 2202.10054).
     """
     x, mean, deviation = _standardized(features)
-    found = _solve(x, pairs, penalty, torch.zeros(x.shape[1], dtype=torch.float64)) / deviation
+    found = _solve(x, pairs, penalty, torch.zeros(x.shape[1], dtype=torch.float64), flips) / deviation
     return found.float(), -float(found @ mean)
 
 
@@ -96,6 +110,7 @@ def choose_penalty(
     prompts: Sequence[Hashable],
     *,
     seed: int,
+    flips: Flips = NO_FLIPS,
     on_fit: Callable[[], None] = lambda: None,
 ) -> PenaltyChoice:
     """The penalty of `fit_linear_scores` by cross-validation over prompts.
@@ -123,8 +138,8 @@ def choose_penalty(
         others, left_out = pairs.where(fold != number), pairs.where(fold == number)
         weight = torch.zeros(x.shape[1], dtype=torch.float64)
         for penalty in PENALTIES:
-            weight = _solve(x, others, penalty, weight)
-            totals[penalty] += float(_loss(x @ weight, left_out, margins=False)) * _rankings(left_out)
+            weight = _solve(x, others, penalty, weight, flips)
+            totals[penalty] += float(_loss(x @ weight, left_out, flips, margins=False)) * _rankings(left_out)
             on_fit()
     curve = tuple((penalty, total / _rankings(pairs)) for penalty, total in totals.items())
     return PenaltyChoice(min(curve, key=lambda point: point[1])[0], curve)
@@ -144,14 +159,14 @@ def _standardized(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (x - mean) / deviation, mean, deviation
 
 
-def _solve(x: Tensor, pairs: StackedPairs, penalty: float, start: Tensor) -> Tensor:
+def _solve(x: Tensor, pairs: StackedPairs, penalty: float, start: Tensor, flips: Flips) -> Tensor:
     """The weight of the best fit, from a start that changes the way and not the end."""
     weight = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weight], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        objective = _loss(x @ weight, pairs, margins=True) + penalty * weight.pow(2).sum()
+        objective = _loss(x @ weight, pairs, flips, margins=True) + penalty * weight.pow(2).sum()
         objective.backward()  # type: ignore[no-untyped-call]
         return objective
 
@@ -159,8 +174,17 @@ def _solve(x: Tensor, pairs: StackedPairs, penalty: float, start: Tensor) -> Ten
     return weight.detach()
 
 
-def _loss(scores: Tensor, pairs: StackedPairs, *, margins: bool) -> Tensor:
+def _loss(scores: Tensor, pairs: StackedPairs, flips: Flips, *, margins: bool) -> Tensor:
     margin = pairs.margin.double() if margins else None
     target = pairs.target.double()
-    loss, _ = bradley_terry_loss(scores, pairs.first, pairs.second, target, group=pairs.group, margin=margin)
+    loss, _ = bradley_terry_loss(
+        scores,
+        pairs.first,
+        pairs.second,
+        target,
+        group=pairs.group,
+        margin=margin,
+        flip_rate=flips.rate,
+        flip_correction=flips.correction,
+    )
     return loss

@@ -51,7 +51,7 @@ def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
             else "So the ids are put together as here. "
         )
         + "Calibration (mean 0 and deviation 1 on samples of the SFT policy) is in the head already; what is added to "
-        "the plain class's score is the head's bias, which that class does not have.\n\n"
+        f"the plain class's score is the head's bias, which that class does not have.{_length(shared)}\n\n"
         f"```python\n{code}```\n"
     )
 
@@ -65,6 +65,17 @@ def _what(shared: SharedModel, base: str) -> str:
         f"An ensemble of {count} reward models on `{base}`: this directory's own LoRA adapter with its score head, and "
         f"those of `member-2` to `member-{count}`. By itself this directory opens as the first of them; the score is "
         f"that of all ({how.combine}), as below.{witness}"
+    )
+
+
+def _length(shared: SharedModel) -> str:
+    """What a reader of the card must take off for length."""
+    if shared.residual is None:
+        return ""
+    how = shared.residual
+    return (
+        "\n\nLength is taken off this score: with n the tokens of the response, its end token counted, the score is "
+        f"`(scores - {how.slope!r} * n - {how.center!r}) / {how.scale!r}`, `scores` as printed below."
     )
 
 

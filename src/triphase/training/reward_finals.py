@@ -2,7 +2,7 @@
 
     adapter_model.safetensors, score_head.safetensors, calibration.json, README.md     the reward model, or member 1
     member-2/ …  adapter and score head of each further member      ensemble.json      how they are combined
-    witness/     adapter and score head of the witness
+    witness/     adapter and score head of the witness          length.json            what is taken off for length
 
 Each adapter opens by peft as `AutoModelForSequenceClassification` with one label, its score head inside.
 """
@@ -10,11 +10,12 @@ Each adapter opens by peft as `AutoModelForSequenceClassification` with one labe
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
-from triphase.models.members import WITNESS, Combination, Ensemble, RewardMember, member_adapter
+from triphase.models.members import WITNESS, Combination, Ensemble, LengthResidual, RewardMember, member_adapter
 from triphase.models.roles import REWARD, SharedModel
 from triphase.records.types import Message
 from triphase.tokens.rendering import render
@@ -24,7 +25,7 @@ from triphase.training.cards import end_at_turn
 from triphase.training.finals import portable_name
 from triphase.training.reward_card import reward_card
 
-ENSEMBLE_FILE = "ensemble.json"
+ENSEMBLE_FILE, LENGTH_FILE = "ensemble.json", "length.json"
 _HEAD_FILE = "score_head.safetensors"
 _PROBE = "triphase probe"
 _SCORE_KEY = "base_model.model.score.weight"
@@ -42,6 +43,8 @@ def save_reward_model(
     if shared.ensemble is not None:
         how = {"members": len(shared.reward_members), **shared.ensemble.combination.as_json()}
         files[ENSEMBLE_FILE] = json.dumps(how, indent=1, sort_keys=True).encode()
+    if shared.residual is not None:
+        files[LENGTH_FILE] = json.dumps(asdict(shared.residual), indent=1, sort_keys=True).encode()
     if shared.witness is not None:
         files |= {f"{WITNESS}/{name}": data for name, data in _member_files(shared, shared.witness, base).items()}
     told = {
@@ -60,18 +63,24 @@ def load_reward_model(shared: SharedModel, directory: Path) -> None:
     Raises:
         RunError: it is missing or damaged.
     """
-    shared.ensemble, shared.witness = None, None
+    shared.ensemble = shared.residual = shared.witness = None
     _load_member(shared, RewardMember(REWARD, shared.score_head), directory, "")
     if (directory / ENSEMBLE_FILE).exists():
         shared.ensemble = _ensemble_in(shared, directory)
+    if (directory / LENGTH_FILE).exists():
+        shared.residual = _residual_in(directory)
     if (directory / WITNESS).is_dir():
         shared.witness = RewardMember(WITNESS, shared.fresh_score_head(0))
         _load_member(shared, shared.witness, directory, f"{WITNESS}/")
 
 
-def holds_ensemble(directory: Path) -> bool:
-    """Whether several reward models are in a directory, whose scores are combined."""
-    return (directory / ENSEMBLE_FILE).is_file()
+def what_plain_libraries_miss(directory: Path) -> str | None:
+    """What of the score of a reward model a plain classifier would leave out; None where nothing."""
+    if (directory / ENSEMBLE_FILE).is_file():
+        return "holds an ensemble of reward models, and a classifier is one"
+    if (directory / LENGTH_FILE).is_file():
+        return "takes length off the score, and a classifier does not"
+    return None
 
 
 def scoring_tokenizer(shared: SharedModel) -> tuple[Any, bool]:
@@ -103,6 +112,13 @@ def _load_member(shared: SharedModel, member: RewardMember, directory: Path, fol
     state.pop(_SCORE_KEY)
     shared.adapters.load(member.adapter, state)
     member.head.linear.load_state_dict(tensors_in(directory, folder + _HEAD_FILE))
+
+
+def _residual_in(directory: Path) -> LengthResidual:
+    try:
+        return LengthResidual(**json.loads(read(directory, LENGTH_FILE)))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{directory / LENGTH_FILE} cannot be read ({error}); train the reward model again") from None
 
 
 def _ensemble_in(shared: SharedModel, directory: Path) -> Ensemble:

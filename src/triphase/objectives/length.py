@@ -1,0 +1,43 @@
+"""What of a score is length."""
+
+import torch
+from torch import Tensor
+
+from triphase.objectives.masking import at_least_float32
+from triphase.objectives.shapes import require_shapes
+
+
+def within_group_slope(scores: Tensor, lengths: Tensor, group: Tensor) -> float | None:
+    """What a token more is worth among the responses to one prompt: least squares with a level for each prompt.
+
+        b = Σ_i (l_i - l̄_g)(r_i - r̄_g) / Σ_i (l_i - l̄_g)²        means over the responses of i's own prompt
+
+    Between prompts length and score may go together for good reason (a long question wants a long answer); within a
+    prompt it is what a policy can exploit by writing more.
+
+    Args:
+        scores: (N,) r.
+        lengths: (N,) l, in tokens.
+        group: (N,) int64, the prompt of each; any numbers.
+
+    Returns:
+        b; None where no prompt has responses of two lengths.
+
+    Raises:
+        ValueError: shapes do not fit.
+
+    Source: the within estimator of panel data; residual rewards as in Shen et al. (arXiv 2310.05199) and Singhal et al.
+    (arXiv 2310.03716), Sec. 5.
+    """
+    require_shapes(scores=(scores, "N"), lengths=(lengths, "N"), group=(group, "N"))
+    _, place, counts = torch.unique(group, return_inverse=True, return_counts=True)
+
+    def centered(values: Tensor) -> Tensor:
+        values = at_least_float32(values).double()
+        sums = torch.zeros(len(counts), dtype=torch.float64, device=values.device).index_add_(0, place, values)
+        means: Tensor = sums / counts
+        return values - means[place]
+
+    off = centered(lengths)
+    total = float(off.square().sum())
+    return float((off * centered(scores)).sum()) / total if total > 0 else None

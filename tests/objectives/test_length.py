@@ -1,0 +1,34 @@
+"""What of a score is length: by hand, beside a regression with a column for each prompt, and what must not matter."""
+
+import numpy as np
+import pytest
+import torch
+
+from triphase.objectives import within_group_slope
+
+
+def test_a_value_by_hand() -> None:
+    """Centered lengths (−1, 1), (−2, 2) and scores (−½, ½), (½, −½): (½ + ½ − 1 − 1) / (1 + 1 + 4 + 4)."""
+    scores, lengths = torch.tensor([0.0, 1.0, 5.0, 4.0]), torch.tensor([1, 3, 10, 14])
+    assert within_group_slope(scores, lengths, torch.tensor([7, 7, 2, 2])) == pytest.approx(-0.1, abs=1e-12)
+    # Between the prompts longer scores more: without a level for each prompt the slope would be positive.
+    assert within_group_slope(scores, lengths, torch.zeros(4).long()) > 0.3
+
+
+def test_it_is_the_regression_with_a_column_for_each_prompt() -> None:
+    draw = torch.Generator().manual_seed(0)
+    lengths, scores = torch.randint(1, 30, (60,), generator=draw), torch.randn(60, generator=draw)
+    group = torch.randint(0, 9, (60,), generator=draw)
+    columns = np.column_stack([lengths.double(), torch.nn.functional.one_hot(group).double()])
+    expected = np.linalg.lstsq(columns, scores.double().numpy(), rcond=None)[0][0]
+    found = within_group_slope(scores, lengths, group)
+    assert found == pytest.approx(expected, abs=1e-9)
+    level = torch.randn(9, generator=draw)[group] * 100  # a level of a prompt is free
+    assert within_group_slope((scores + level).double(), lengths, group) == pytest.approx(found, abs=1e-5)
+    assert within_group_slope(scores - found * lengths, lengths, group) == pytest.approx(0, abs=1e-6)
+
+
+def test_where_lengths_do_not_differ_within_a_prompt_there_is_none() -> None:
+    assert within_group_slope(torch.randn(4), torch.tensor([3, 3, 5, 5]), torch.tensor([0, 0, 1, 1])) is None
+    with pytest.raises(ValueError, match="lengths"):
+        within_group_slope(torch.randn(4), torch.tensor([3, 3, 5]), torch.tensor([0, 0, 1, 1]))
