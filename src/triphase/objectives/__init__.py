@@ -47,7 +47,6 @@ from triphase.objectives.invariants import (
 )
 from triphase.objectives.length import within_group_slope
 from triphase.objectives.logits import LogitMap, entropy, token_logprobs
-from triphase.objectives.logprobs import ResponseLogprobs, entropy, response_logprobs, token_logprobs
 from triphase.objectives.logprobs import ResponseLogprobs, response_logprobs
 from triphase.objectives.masking import (
     Moments,

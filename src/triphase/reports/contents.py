@@ -13,6 +13,7 @@ from triphase.monitoring.metrics import FILE_NAME, Row, read_metrics
 from triphase.monitoring.sums import changes
 from triphase.records.files import read_json_lines
 from triphase.reports.evaluation import JudgedSample, Sample
+from triphase.reports.hard_comparisons import HardComparison
 from triphase.reports.reward_quality import ScoredPair
 from triphase.reports.shapes import Shape, misfit, require_shape
 from triphase.training.artifacts import has_trained
@@ -24,7 +25,7 @@ PEAK = "peak_gb"
 SEEDS = "seeds.json"
 """The runs of a run with other seeds: which setting is varied, and where they are, seen from the run."""
 
-Record = TypeVar("Record", Sample, JudgedSample, ScoredPair)
+Record = TypeVar("Record", Sample, JudgedSample, ScoredPair, HardComparison)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class RunContents:
     peak_gb: float | None
     peaks_gb: Mapping[str, float]
     plan: Mapping[str, Any] | None
+    hard: Sequence[HardComparison] = ()
+    """Held-out judgments that the reward model contradicts, or cannot decide."""
     gaps: tuple[str, ...] = ()
     varied: str = ""
     others: "tuple[RunContents, ...]" = ()
@@ -109,6 +112,7 @@ def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
         peak_gb=float(timings[PEAK]) if _is_number(timings.get(PEAK)) else None,
         peaks_gb={key: float(value) for key, value in (timings.get("peaks_gb") or {}).items() if _is_number(value)},
         plan=_mapping(directory / "plan.json", json.loads, "plan"),
+        hard=_records(directory / "reward" / "hard.jsonl", HardComparison),
         gaps=tuple(gaps_of(directory)),
         varied=varied,
         others=tuple(read_run(other, with_seeds=False) for other in others),

@@ -24,9 +24,17 @@ from triphase.reports.evaluation import (
     win_rate,
 )
 from triphase.reports.intervals import Interval
-from triphase.reports.reward_quality import Reliability, accuracy, length_correlation, longer_wins, reliability
+from triphase.reports.reward_quality import (
+    Reliability,
+    accuracy,
+    length_correlation,
+    like_length,
+    longer_wins,
+    reliability,
+)
 from triphase.reports.scored_by import has_own_scorer, uses_reward_model
 from triphase.reports.seeds import SeedFindings, find_over_seeds, scored, seed_of
+from triphase.reports.temperature import TemperatureScaling, temperature_scaling
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,10 @@ class RewardFindings:
     """Whether it is better than a coin and than "longer wins"; None where nothing was compared."""
     reliability: Reliability | None
     length_correlation: Interval | None
+    like_length: Interval | None = None
+    """Accuracy among comparisons of responses of nearly one length."""
+    like_length_pairs: int = 0
+    temperature: TemperatureScaling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +129,18 @@ def optimization_path(rows: Sequence[Row]) -> list[Point]:
 
 def _reward_findings(run: RunContents) -> RewardFindings:
     ceiling = (run.labeling or {}).get("noise_ceiling")
+    scale, alike = float((run.calibration or {}).get("standard_deviation", 1.0)), like_length(run.pairs)
     return RewardFindings(
         pairs=len(run.pairs),
         accuracy=accuracy(run.pairs, seed=run.seed),
         longer_wins=longer_wins(run.pairs, seed=run.seed),
         noise_ceiling=None if ceiling is None else float(ceiling),
         chance=chance_verdict(run.pairs, seed=run.seed),
-        reliability=reliability(run.pairs, scale=float((run.calibration or {}).get("standard_deviation", 1.0))),
+        reliability=reliability(run.pairs, scale=scale),
         length_correlation=length_correlation(run.pairs, seed=run.seed),
+        like_length=accuracy(alike, seed=run.seed),
+        like_length_pairs=len(alike),
+        temperature=temperature_scaling(run.pairs, scale=scale, seed=run.seed),
     )
 
 

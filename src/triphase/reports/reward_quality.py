@@ -60,6 +60,15 @@ def longer_wins(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interval | Non
     return _agreement(pairs, lambda pair: pair.words_first - pair.words_second, seed)
 
 
+def like_length(pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
+    """The comparisons of two responses of nearly one length: at most a tenth, or one word, apart."""
+    return [
+        pair
+        for pair in pairs
+        if abs(pair.words_first - pair.words_second) <= max(1.0, 0.1 * max(pair.words_first, pair.words_second))
+    ]
+
+
 def reliability(pairs: Sequence[ScoredPair], *, scale: float = 1.0, bins: int = 10) -> Reliability | None:
     """σ(scale · score difference) against the targets, in bins of equal width over 0 … 1.
 

@@ -39,6 +39,10 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
             "better_than_chance": reward.chance.is_better if reward.chance else None,
             "finding": reward.chance.finding if reward.chance else None,
             "ece": reward.reliability.error if reward.reliability else None,
+            "temperature": reward.temperature.temperature if reward.temperature else None,
+            "ece_scaled": reward.temperature.error_after if reward.temperature else None,
+            "length_correlation": _value(reward.length_correlation),
+            "accuracy_of_like_length": _value(reward.like_length),
         },
         "sft": {"gold_mean": _value(sft.gold) if sft else None},
         "ppo": {

@@ -20,7 +20,7 @@ from triphase.runs.empty_responses import usable_groups
 from triphase.runs.keeping import kept
 from triphase.runs.references import reference_samples
 from triphase.runs.reward_gate import set_refused_aside
-from triphase.runs.rows import heldout_lines
+from triphase.runs.rows import hard_lines, heldout_lines
 from triphase.runs.session import Run
 from triphase.settings.phases import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup, encode_groups
@@ -77,6 +77,7 @@ def run_reward(run: Run) -> None:
             shared.witness = _witness(run, shared, halves[1], told)
             calibrate(shared, references, max_tokens=limit, member=shared.witness)
         write_json_lines(run.part("reward", "heldout.jsonl"), heldout_lines(heldout, scores, votes))
+        write_json_lines(run.part("reward", "hard.jsonl"), hard_lines(heldout, scores, votes))
         write_json(run.part("reward", "head.json"), phase.head_summary())
         write_json(run.part("reward", "calibration.json"), asdict(calibration))
         if shared.witness is not None or len(members) > 1:

@@ -2,11 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from triphase.phases.measures import Sample
 from triphase.records.mixture import Mixture
 from triphase.records.types import Comparison, RankedGroup
+from triphase.reports.hard_comparisons import HardComparison, hardest
 from triphase.runs.session import Run, as_split
 
 
@@ -17,11 +19,7 @@ def heldout_lines(
 
     Votes on responses that were left out of the groups, for want of tokens, have none.
     """
-    score_of = {
-        (group.prompt.id, text): score
-        for group, found in zip(groups, scores, strict=True)
-        for text, score in zip(group.responses, found, strict=True)
-    }
+    score_of = _score_of(groups, scores)
     return [
         {
             "prompt_id": vote.prompt.id,
@@ -34,6 +32,30 @@ def heldout_lines(
         for vote in votes
         if (vote.prompt.id, vote.chosen) in score_of and (vote.prompt.id, vote.rejected) in score_of
     ]
+
+
+def hard_lines(
+    groups: Sequence[RankedGroup], scores: Sequence[Sequence[float]], votes: Sequence[Comparison]
+) -> list[dict[str, Any]]:
+    """The judgments that the reward model contradicts or cannot decide."""
+    score_of = _score_of(groups, scores)
+    judged = [
+        HardComparison(
+            "", vote.prompt.id, vote.prompt.text, vote.chosen, vote.rejected, vote.labeler,
+            score_of[vote.prompt.id, vote.chosen] - score_of[vote.prompt.id, vote.rejected],
+        )
+        for vote in votes
+        if (vote.prompt.id, vote.chosen) in score_of and (vote.prompt.id, vote.rejected) in score_of
+    ]  # fmt: skip
+    return [asdict(each) for each in hardest(judged)]
+
+
+def _score_of(groups: Sequence[RankedGroup], scores: Sequence[Sequence[float]]) -> dict[tuple[str, str], float]:
+    return {
+        (group.prompt.id, text): score
+        for group, found in zip(groups, scores, strict=True)
+        for text, score in zip(group.responses, found, strict=True)
+    }
 
 
 def sample_row(sample: Sample) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""The held-out judgments that the reward model contradicts most, and those that it cannot decide, with their texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MOST = 8
+"""Of each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class HardComparison:
+    """One judgment, with what the reward model says of it.
+
+    Attributes:
+        kind: `contradicted` or `undecided`.
+        margin: score of the chosen response minus that of the rejected one.
+    """
+
+    kind: str
+    prompt_id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    labeler: str
+    margin: float
+
+
+def hardest(judged: Sequence[HardComparison]) -> list[HardComparison]:
+    """Of all judgments (of whatever kind), the most contradicted, and the least decided among the others.
+
+    One judgment of each pair of texts stands for those of all labelers: the one that is contradicted, else the first.
+    """
+    distinct: dict[tuple[str, frozenset[str]], HardComparison] = {}
+    for each in sorted(judged, key=lambda each: each.margin):
+        distinct.setdefault((each.prompt_id, frozenset((each.chosen, each.rejected))), each)
+    ordered = list(distinct.values())
+    contradicted = [each for each in ordered if each.margin < 0][:MOST]
+    rest = [each for each in ordered if each not in contradicted]
+    undecided = sorted(rest, key=lambda each: abs(each.margin))[:MOST]
+    return [_named(each, "contradicted") for each in contradicted] + [_named(each, "undecided") for each in undecided]
+
+
+def _named(each: HardComparison, kind: str) -> HardComparison:
+    return HardComparison(kind, each.prompt_id, each.prompt, each.chosen, each.rejected, each.labeler, each.margin)
