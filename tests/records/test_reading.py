@@ -358,6 +358,7 @@ def test_damaged_json(here: Path, content: str | bytes, message: str) -> None:
 
 
 def test_damaged_csv_and_gzip_and_names(here: Path) -> None:
+    (here / "empty").mkdir()
     assert why(here, "prompt,completion\na\n", "d.csv") == "d.csv:2: 1 fields, where there are 2 columns"
     assert why(here, 'prompt,completion\n"a,b\n', "d.csv").startswith("d.csv:2: not valid CSV")
     assert why(here, gzip.compress(GOOD.encode())[:-9], "d.jsonl.gz").startswith("d.jsonl.gz: damaged gzip file")
@@ -365,7 +366,7 @@ def test_damaged_csv_and_gzip_and_names(here: Path) -> None:
     assert "unknown kind of file" in why(here, "x", "d.txt")
     for path, message in (
         ("gone.jsonl", "there is no such file"),
-        (".", "is a directory"),
+        ("empty", "is a directory without data files in it"),
         ("a b/c", "neither a file"),
     ):
         with pytest.raises(DataError, match=message):

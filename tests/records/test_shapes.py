@@ -143,9 +143,9 @@ def test_what_is_no_regular_file_is_refused_before_it_is_opened(short: Path) -> 
         for name, message in (
             ("pipe.jsonl", "is a pipe"),
             ("through.jsonl", "is a pipe"),
-            ("directory.jsonl", "is a directory; name the files in it"),
-            ("plain", "is a directory; name the files in it"),
-            ("./plain", "is a directory; name the files in it"),
+            ("directory.jsonl", "is a directory without data files in it"),
+            ("plain", "is a directory without data files in it"),
+            ("./plain", "is a directory without data files in it"),
             ("loop.jsonl", "is a symbolic link that leads back to itself"),
             ("away.jsonl", "is a symbolic link to a file that is not there"),
             ("zero.jsonl", "is a device"),

@@ -15,13 +15,14 @@ from triphase.datacheck.demands import require_settings
 from triphase.datacheck.judge import Judge
 from triphase.datacheck.opening import adapter_note
 from triphase.datacheck.quarantine import Quarantine
-from triphase.datacheck.run_data import drops, gives_columns
-from triphase.datacheck.source_survey import SHOWN
+from triphase.datacheck.run_data import drops, gives_columns, told_of_lengths
+from triphase.datacheck.source_survey import SHOWN, SourceSurvey
 from triphase.datacheck.survey import DataSurvey, survey_data
 from triphase.datacheck.survey_tables import print_survey
 from triphase.datacheck.tokenizer_checks import token_count, tokenizer_notes
 from triphase.errors import DataError
 from triphase.records.files import atomic_file
+from triphase.records.forms import read_as
 from triphase.records.lines import unread_columns
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
@@ -78,6 +79,12 @@ def _require_usable(survey: DataSurvey, console: Console, *, aside: bool) -> Non
     raise DataError(f"{errors[0]}{more}")
 
 
+def _read_how(source: SourceSurvey) -> Iterator[str]:
+    if source.forms:
+        yield read_as(source.forms)
+    yield from told_of_lengths({"left out": source.left_out, "shortened": source.shortened})
+
+
 def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
     if settings.model.adapter is not None:
         yield adapter_note(settings.model)
@@ -90,7 +97,8 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
             yield f"{source.name}: {unread_columns(source.columns)}"
         if source.records and not 0 < source.heldout < source.records and source.role != "demonstrations":
             yield f"{source.name}: {source.heldout} of {source.records} prompts are held out; some should be, not all"
-        if source.lengths.too_long:
+        yield from (f"{source.name}: {line}" for line in _read_how(source))
+        if source.lengths.too_long and settings.data.too_long == "error":
             yield (
                 f"{source.name}: {source.lengths.too_long} records pass model.max_length = {settings.model.max_length} "
                 "(template counted); training would refuse them, nothing is cut"

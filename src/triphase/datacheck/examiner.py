@@ -4,18 +4,23 @@ One judge for `check` and `run`, so that they agree. Every error names the file 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from triphase.datacheck.shortening import shortened
 from triphase.errors import DataError, ModelError
 from triphase.records.reading import Located
 from triphase.records.types import Comparison, Demonstration, Message, Prompt, RankedGroup, Split
 from triphase.settings.schema import RunSettings
-from triphase.tokens.encoding import encode_demonstrations, encode_groups, encode_prompt
+from triphase.tokens.encoding import TooLong, encode_demonstrations, encode_groups, encode_prompt
 
 if TYPE_CHECKING:
     from triphase.tokens.encoding import Encoded
     from triphase.tokens.template import Template
 
+LEFT_OUT, SHORTENED = "left out", "shortened"
+Problem = DataError | str | None
+"""Why a record cannot be used; or `LEFT_OUT` or `SHORTENED`, where it is too long; None of one in order."""
 _PROBE = "x"
 _END_TOKENS = 2
 
@@ -31,22 +36,52 @@ class Examiner:
     def __init__(self, template: "Template", settings: RunSettings, *, exact: bool = True) -> None:
         self.template = template
         self.exact = exact
-        self._limit = settings.model.max_length
+        self._limit, self._too_long = settings.model.max_length, settings.data.too_long
         self._asks_preferences = not settings.data.prompts
         self._rooms: dict[Split, int] = {
             split: max(limit for _, limit in response_limits(settings, split)) for split in ("train", "heldout")
         }
         self._overheads: dict[tuple[Any, ...], int | None] = {}
 
-    def problem(self, role: str, item: Located[Any]) -> DataError | None:
-        """Why a record of ``role`` (demonstrations, prompts, preferences) cannot be used; None where it can."""
+    def problem(self, role: str, item: Located[Any]) -> Problem:
+        """Why a record of ``role`` (demonstrations, prompts, preferences) cannot be used, or what is done with it where
+        it is too long; None where it can be used as it is."""
         if not self.exact and self._passes_by_its_bytes(item.record):
             return None
         try:
-            getattr(self, role)(item)
+            fitting, _ = self.fitted(role, item)
         except DataError as error:
             return error
-        return None
+        return LEFT_OUT if fitting is None else None if fitting is item else SHORTENED
+
+    def fitted(self, role: str, item: Located[Any]) -> tuple[Located[Any] | None, Any]:
+        """A record with its ids, as `data.too_long` has it: shortened, or None where it is left out.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+        try:
+            return item, getattr(self, role)(item)
+        except TooLong:
+            if self._too_long == "error":
+                raise
+            if self._too_long == "drop":
+                return None, None
+            record = item.record
+            prompt = shortened(
+                record if isinstance(record, Prompt) else record.prompt, lambda one: self._fits(role, item, one)
+            )
+            if prompt is None:
+                raise
+            made = _with_prompt(item, prompt)
+            return made, getattr(self, role)(made)
+
+    def _fits(self, role: str, item: Located[Any], prompt: Prompt) -> bool:
+        try:
+            getattr(self, role)(_with_prompt(item, prompt))
+        except TooLong:
+            return False
+        return True
 
     def demonstrations(self, item: Located[Demonstration]) -> "Encoded":
         """The ids of a demonstration.
@@ -129,7 +164,13 @@ def response_limits(settings: RunSettings, split: Split) -> list[tuple[str, int]
 
 def _at(item: Located[Any], error: Exception) -> DataError:
     text = str(error)
-    return DataError(text if text.startswith(f"{item.where}: ") else f"{item.where}: {text}")
+    kind = TooLong if isinstance(error, TooLong) else DataError
+    return kind(text if text.startswith(f"{item.where}: ") else f"{item.where}: {text}")
+
+
+def _with_prompt(item: Located[Any], prompt: Prompt) -> Located[Any]:
+    record = prompt if isinstance(item.record, Prompt) else replace(item.record, prompt=prompt)
+    return replace(item, record=record)
 
 
 def _size(text: str) -> int:

@@ -4,12 +4,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from triphase.datacheck.agenda import todo
 from triphase.datacheck.demands import Holdings, demands, holdings_of
-from triphase.datacheck.examiner import Examiner
+from triphase.datacheck.examiner import Examiner, Problem
 from triphase.datacheck.run_data import RunData, drops
 from triphase.datacheck.source_survey import SourceSurvey
 from triphase.datacheck.survey import DataSurvey
@@ -17,6 +16,7 @@ from triphase.datacheck.taken import taken_artifacts
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.errors import DataError, TriphaseError
 from triphase.records.reading import Located
+from triphase.records.rows import files_of
 from triphase.settings.schema import RunSettings
 from triphase.tokens.controls import control_names
 
@@ -46,7 +46,7 @@ class Judge:
         """What finds the name of a control token in a text; None where the tokenizer cannot be opened."""
         return None if self._examiner is None else control_names(self._examiner.template.tokenizer)
 
-    def problem(self, role: str, item: Located[Any]) -> DataError | None:
+    def problem(self, role: str, item: Located[Any]) -> Problem:
         """Why a record cannot be used; None where it can, or where the tokenizer cannot be opened."""
         return None if self._examiner is None else self._examiner.problem(role, item)
 
@@ -77,7 +77,8 @@ class Judge:
     def _holdings(self, survey: DataSurvey) -> Holdings:
         settings = self._settings
         if self.exact or survey.collides:
-            examiner = self._examiner if survey.refused else None
+            changed = any(source.refused or source.left_out or source.shortened for source in survey.sources)
+            examiner = self._examiner if changed else None
             data = RunData(
                 settings,
                 None if examiner is None else lambda: examiner,
@@ -103,8 +104,8 @@ def _splits(survey: DataSurvey, role: str) -> Counter[str]:
 
 def _bytes_of(settings: RunSettings) -> int:
     data = settings.data
-    paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
-    return sum(path.stat().st_size for path in paths if os.path.isfile(path))
+    sources = (*data.demonstrations, *data.prompts, *data.preferences)
+    return sum(path.stat().st_size for source in sources for path in files_of(source) if os.path.isfile(path))
 
 
 def _has_transformers() -> bool:

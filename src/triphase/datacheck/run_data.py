@@ -7,7 +7,7 @@ prompts is refused with both places.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from triphase.datacheck.examiner import Examiner
 from triphase.errors import DataError
+from triphase.records.forms import form_of, told_of_forms
 from triphase.records.identity import split_of
 from triphase.records.lines import unread_columns
 from triphase.records.paths import display_name
@@ -61,6 +62,17 @@ def first_prompts(settings: RunSettings) -> list[Prompt]:
                 if len(found) == _LOOKED_AT:
                     return found
     return found
+
+
+def told_of_lengths(lengths: Mapping[str, int]) -> Iterator[str]:
+    """What became of records that are too long."""
+    if lengths.get("left out"):
+        yield f"{lengths['left out']} records pass model.max_length and are left out (data.too_long: drop)"
+    if lengths.get("shortened"):
+        yield (
+            f"{lengths['shortened']} prompts lose their beginning, to fit model.max_length (data.too_long: "
+            "truncate-prompt)"
+        )
 
 
 class RunData:
@@ -152,14 +164,19 @@ class RunData:
         """The records of a source that can be used, with their ids; the others are refused together, or left out."""
         found: list[tuple[Located[Any], Any]] = []
         errors: list[DataError] = []
-        columns = Counter[str]()
+        columns, lengths, forms = Counter[str](), Counter[str](), Counter[str]()
         try:
             for item in _STREAMS[role](source, HERE, self._settings.data.heldout_share, errors.append):
                 if not gives_columns(self._settings, role):
                     columns.update(item.unread)
+                forms[form_of(role, item)] += 1
                 try:
-                    ids = self._examined(role, item)
-                    found.append((item if role == "demonstrations" else self._registered(role, item), ids))
+                    fitting, ids = self._examined(role, item)
+                    if fitting is None:
+                        lengths["left out"] += 1
+                        continue
+                    lengths["shortened"] += fitting is not item
+                    found.append((fitting if role == "demonstrations" else self._registered(role, fitting), ids))
                 except DataError as error:
                     errors.append(error)
         except DataError as error:  # the file itself; where every record was refused, the first of them says more
@@ -167,6 +184,10 @@ class RunData:
         path = display_name(source.path, Path(source.path))
         if errors:
             self._settle(path, errors, left=len(found))
+        for line in (*told_of_lengths(lengths), *told_of_forms(forms, source)):
+            self._note(f"{path}: {line}")
+        if not found and lengths["left out"]:
+            raise DataError(f"{path}: every record passes model.max_length; raise it")
         if columns:
             self._note(f"{path}: {unread_columns(columns)}")
         return found
@@ -179,12 +200,12 @@ class RunData:
         self.left_out[path] = count
         self._note(f"{path}: {count} records are left out (data.on_bad_record); the first: {errors[0]}")
 
-    def _examined(self, role: str, item: Located[Any]) -> Any:
+    def _examined(self, role: str, item: Located[Any]) -> tuple[Located[Any] | None, Any]:
         if self._make_examiner is None:
-            return None
+            return item, None
         if self._examiner is None:
             self._examiner = self._make_examiner()
-        return getattr(self._examiner, role)(item)
+        return self._examiner.fitted(role, item)
 
     def _registered(self, role: str, item: Located[Any]) -> Located[Any]:
         """The record with its prompt as the run knows it."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from triphase.datacheck.lengths import Lengths
 from triphase.errors import DataError
+from triphase.records.forms import form_of
 from triphase.records.identity import prompt_id
 from triphase.records.lines import WHOLE, Part
 from triphase.records.paths import display_name
@@ -27,8 +28,8 @@ _HERE = Path()
 _ANSWERS = ("response", "chosen", "rejected")
 _WORD = (1 << 64) - 1
 Refused = Callable[["SourceSurvey", DataError], None]
-Examine = Callable[[str, Located[Any]], DataError | None]
-"""(role, record) → why the model cannot take it."""
+Examine = Callable[[str, Located[Any]], DataError | str | None]
+"""(role, record) → why the model cannot take it, or what becomes of it where it is too long."""
 
 
 @dataclass(slots=True)
@@ -36,8 +37,10 @@ class SourceSurvey:
     """What one source holds.
 
     ``refused`` counts the records that cannot be used, ``errors`` are the first of them; ``failure`` says why the file
-    could not be read to its end. ``columns`` counts the records in which a column that is not read holds something;
-    ``controls`` those of which a column holds what ``control`` finds, a control token's name; ``written`` is the first.
+    could not be read to its end. ``left_out`` and ``shortened`` count those that are too long (`data.too_long`);
+    ``forms`` what records were read as. ``columns`` counts the records in which a column that is not read holds
+    something; ``controls`` those of which a column holds what ``control`` finds, a control token's name; ``written`` is
+    the first.
     """
 
     role: str
@@ -48,8 +51,11 @@ class SourceSurvey:
     repeated: int = 0
     near_empty: int = 0
     refused: int = 0
+    left_out: int = 0
+    shortened: int = 0
     failure: str = ""
     kinds: Counter[str] = field(default_factory=Counter)
+    forms: Counter[str] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)
     control: re.Pattern[str] | None = None
     controls: Counter[str] = field(default_factory=Counter)
@@ -114,10 +120,15 @@ def survey_source(
     try:
         for item in STREAMS[survey.role](source, _HERE, heldout_share, lambda error: refused(survey, error), part):
             problem = examine(survey.role, item) if examine is not None else None
-            if problem is not None:
+            survey.forms[form_of(survey.role, item)] += 1
+            if isinstance(problem, DataError):
                 refused(survey, item.refused(problem))
                 _measure(survey, item.record)
+            elif problem == "left out":
+                survey.left_out += 1
+                _measure(survey, item.record)
             else:
+                survey.shortened += problem == "shortened"
                 _count(survey, seen, item)
     except DataError as error:  # the file itself: absent, damaged, or without a record
         survey.failure = str(error)

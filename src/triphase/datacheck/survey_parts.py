@@ -33,7 +33,8 @@ def survey_in_parts(
     """The survey of one source by as many processes as there are cores; None where one process is to do it."""
     global _task
     processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
-    if processes < 2 or not source.path.endswith(".jsonl") or not _is_large(Path(source.path)):
+    alone = source.max_records is not None or bool(source.columns) or not source.path.endswith(".jsonl")
+    if processes < 2 or alone or not _is_large(Path(source.path)):
         return None
     _task = (blank, source, heldout_share, examine)
     try:
@@ -79,7 +80,10 @@ def _add(whole: SourceSurvey, part: SourceSurvey) -> None:
     whole.records += part.records
     whole.heldout += part.heldout
     whole.near_empty += part.near_empty
+    whole.left_out += part.left_out
+    whole.shortened += part.shortened
     whole.kinds.update(part.kinds)
+    whole.forms.update(part.forms)
     whole.columns.update(part.columns)
     whole.controls.update(part.controls)
     whole.written = whole.written or part.written

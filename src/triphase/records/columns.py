@@ -26,6 +26,7 @@ from triphase.records.prompts import (
     with_system,
 )
 from triphase.records.texts import parsed, plain_text_of
+from triphase.records.trees import is_tree, root_of, turns_of_tree
 
 _ANSWERS = ("completion", "response", "output", "answer")
 _PROMPT_COLUMNS = (*CONVERSATIONS, *QUESTIONS)
@@ -35,6 +36,8 @@ _ANSWERED = (*_ANSWERS, "chosen", "rejected", "instances")
 def asked(row: Row) -> Messages:
     """The prompt of a record, without an answer that may follow it."""
     row.read.update(_ANSWERED)
+    if is_tree(row):
+        return root_of(row)
     found = conversation_in(row) or _in_chosen(row)
     if found is not None:
         column, messages = found
@@ -54,6 +57,9 @@ def asked(row: Row) -> Messages:
 def answered(row: Row) -> list[tuple[Messages, str]]:
     """The prompts and responses of one record: one, or as many as it has ``instances``."""
     require_wanted(row)
+    if is_tree(row):
+        turns = [(checked_prompt(row, "prompt", turn.asked), turn.replies[0]) for turn in turns_of_tree(row)]
+        return turns or row.refuse("the tree has no reply of the assistant")
     conversation = conversation_in(row)
     if conversation is not None:
         return [_answered_conversation(row, *conversation)]

@@ -7,16 +7,17 @@ from pathlib import Path
 
 from triphase.errors import DataError
 from triphase.records.lines import LONGEST_LINE, RecordError, RefuseRow, Row, decoded, numbered_lines
-from triphase.records.paths import shown
+from triphase.records.paths import format_of, shown
 
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
 def csv_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
-    """The rows under the header. A quoted cell may hold commas and line breaks."""
+    """The rows under the header. A quoted cell may hold commas (tabs, in a ``.tsv`` file) and line breaks."""
+    comma = "\t" if format_of(path) == ".tsv" else ","
     csv.field_size_limit(min(sys.maxsize, LONGEST_LINE))
     lines = _Lines(path, name)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, strict=True, delimiter=comma)
     columns: list[str] | None = None
     while True:
         number = reader.line_num + 1
@@ -28,7 +29,7 @@ def csv_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
         if fields is None:
             return
         if columns is None:
-            columns = _header(fields, name, number)
+            columns = _header(fields, name, number, comma)
         elif len(fields) != len(columns):
             if fields:
                 reason = f"{len(fields)} fields, where there are {len(columns)} columns"
@@ -65,10 +66,11 @@ class _Lines:
         return text
 
 
-def _header(columns: list[str], name: str, number: int) -> list[str]:
+def _header(columns: list[str], name: str, number: int, comma: str) -> list[str]:
     for separator, called in _SEPARATORS.items():
         if len(columns) == 1 and separator in columns[0]:
-            raise DataError(f"{name}:{number}: the columns are divided by {called}; write commas between them")
+            remedy = "let its name end in .tsv" if separator == "\t" else f"write {_SEPARATORS[comma]} between them"
+            raise DataError(f"{name}:{number}: the columns are divided by {called}; {remedy}")
     for column in columns:
         if columns.count(column) > 1:
             raise DataError(f"{name}:{number}: the column {shown(column)!r} is there twice; rename or remove one")

@@ -127,10 +127,21 @@ def without_mark(start: bytes, name: str) -> bytes:
 
 
 def opened(path: Path) -> io.BufferedIOBase:
-    """The bytes of a file, unpacked where its name ends in ``.gz``."""
+    """The bytes of a file, unpacked where its name ends in ``.gz`` or ``.zst``."""
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rb")
+    if path.suffix.lower() == ".zst":
+        return _unpacked_zst(path)
     return open(path, "rb")
+
+
+def _unpacked_zst(path: Path) -> io.BufferedIOBase:
+    try:
+        import pyarrow
+    except ImportError:
+        raise DataError(f"{path}: .zst needs pyarrow; run: pip install 'triphase[parquet]'") from None
+    stream: io.RawIOBase = pyarrow.input_stream(str(path), compression="zstd")
+    return io.BufferedReader(stream)
 
 
 def decoded(line: bytes, name: str, number: int) -> str:

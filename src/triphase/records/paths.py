@@ -5,6 +5,7 @@ the name is looked up first, and only a regular file is read.
 """
 
 import errno
+import glob
 import os
 import re
 import stat
@@ -13,10 +14,12 @@ from pathlib import Path
 
 from triphase.errors import DataError, RunError
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+PACKED = (".gz", ".zst")
+_PATTERN = re.compile(r"[*?\[]")
 _SHOWN = 100
 _KINDS = (
-    (stat.S_ISDIR, "is a directory; name the files in it one by one"),
+    (stat.S_ISDIR, "is a directory, where a file is expected"),
     (stat.S_ISFIFO, "is a pipe, which can be read once only; write what comes out of it to a file"),
     (stat.S_ISSOCK, "is a socket, not a file"),
     (stat.S_ISCHR, "is a device, not a file"),
@@ -39,11 +42,53 @@ def is_file_name(text: str, base: Path) -> bool:
         raise DataError(f"{shown(text)}: the path of a data file contains a NUL character")
     if text.startswith(("/", "./", "../", "~")) or text in (".", "..") or format_of(Path(text)) in SUFFIXES:
         return True
+    if _PATTERN.search(text):
+        return True
     try:
         (base / text).lstat()
     except (OSError, ValueError):
         return False
     return True
+
+
+def data_files(text: str, base: Path) -> list[Path]:
+    """The files that ``text`` names: itself, those that fit a pattern (``*``, ``?``, ``**``), or all data files of a
+    directory and of those in it, in the order of their names.
+
+    Raises:
+        DataError: there are none, or one is no regular file.
+    """
+    try:
+        place = base / Path(text).expanduser()
+        there, is_directory = os.path.lexists(place), place.is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return [data_file(text, base)]  # which says why not
+    if is_directory:
+        found = [
+            str(path)
+            for pattern in ("*", "*/*")
+            for path in place.glob(pattern)
+            if not _is_hidden(path.relative_to(place))
+        ]
+        what = "is a directory without data files in it"
+    elif not there and _PATTERN.search(text):
+        found = glob.glob(str(place), recursive=True)
+        what = "fits no data file"
+    else:
+        return [data_file(text, base)]
+    paths = sorted(Path(name) for name in found if format_of(Path(name)) in SUFFIXES and Path(name).is_file())
+    if not paths:
+        raise DataError(f"{shown(text)}: {what}; their names end in {', '.join(SUFFIXES)} (.gz or .zst may follow)")
+    return [data_file(str(path), base) for path in paths]
+
+
+def is_saved_table(path: Path) -> bool:
+    """Whether a directory is one of ``Dataset.save_to_disk``."""
+    return any(os.path.isfile(path / name) for name in ("dataset_dict.json", "state.json"))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
 
 
 def data_file(text: str, base: Path) -> Path:
@@ -86,9 +131,9 @@ def refuse_pipes(folder: Path) -> None:
 
 
 def format_of(path: Path) -> str:
-    """The suffix that tells the format: ``.jsonl`` of ``a.jsonl.gz``."""
+    """The suffix that tells the format: ``.jsonl`` of ``a.jsonl.gz`` and of ``a.jsonl.zst``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in PACKED else (suffixes or [""])[-1]
 
 
 def display_name(given: str, path: Path) -> str:

@@ -8,6 +8,8 @@ Columns are named as the field's tools name them:
     prompts          any of these without the answer, or a conversation in chosen; an answer at the end is left out
     preferences      prompt (or another of these) + chosen + rejected
                      chosen + rejected that begin with the same turns (lists of messages, or HH-RLHF transcripts)
+                     rankings and votes, of other data sets and tools too (``ranked_rows``): all of their pairs
+    all              message trees of OpenAssistant (``trees``)
 
 ``messages`` beside ``prompt`` win, since they hold the whole. ``system`` and ``history`` beside a prompt become its
 first turns. Preferences may say in ``chosen_finished`` and ``rejected_finished`` whether a response was cut (false), as
@@ -27,6 +29,7 @@ from triphase.records.columns import answered, asked, compared
 from triphase.records.identity import prompt_id, split_of
 from triphase.records.lines import WHOLE, Part, RecordError, RefuseRow, Row, raise_refused
 from triphase.records.paths import shown
+from triphase.records.ranked_rows import RankedRow, pairs_of, rankings_in
 from triphase.records.registry import PromptRegistry
 from triphase.records.rows import read_rows
 from triphase.records.texts import text_of
@@ -128,20 +131,32 @@ def stream_preferences(
     """As ``read_preferences``, one record in memory at a time, each with its place; a part of the file, if asked."""
 
     def convert(row: Row) -> Iterator[Comparison]:
+        ranked = rankings_in(row)
+        if ranked is not None:
+            yield from _of_rankings(ranked, heldout_share)
+            return
         messages, chosen, rejected = compared(row)
         if chosen == rejected:
             row.refuse("chosen and rejected are the same text")
         prompt = _prompt(row, messages, _word(row, "kind", ""), heldout_share)
-        ends = [_finished(row, f"{side}_finished") for side in ("chosen", "rejected")]
-        yield Comparison(prompt, chosen, rejected, _margin(row), _word(row, "labeler", ""), *ends)
+        first, second = (_finished(row, f"{side}_finished") for side in ("chosen", "rejected"))
+        yield Comparison(prompt, chosen, rejected, _margin(row), _word(row, "labeler", ""), first, second)
 
     return _records(source, base, convert, refused, part)
+
+
+def _of_rankings(ranked: list[RankedRow], heldout_share: float) -> Iterator[Comparison]:
+    for one in ranked:
+        prompt = _prompt(one.row, one.messages, _word(one.row, "kind", ""), heldout_share)
+        margin, labeler = _margin(one.row), _word(one.row, "labeler", "")
+        for better, other, tied in pairs_of(one.answers):
+            yield Comparison(prompt, better, other, margin, labeler, tied=tied, ranking=one.answers)
 
 
 def _records(
     source: SourceSettings, base: Path, convert: Callable[[Row], Iterator[Record]], refused: RefuseRow, part: Part
 ) -> Iterator[Located[Record]]:
-    ids: dict[str, tuple[int, tuple[Message, ...]]] = {}
+    ids: dict[str, tuple[str, tuple[Message, ...]]] = {}
     count = bad = 0
     for row in read_rows(source, base, refused, part):
         try:
@@ -160,19 +175,19 @@ def _records(
         raise DataError(f"{shown(source.path)}: {reason}")
 
 
-def _new_id(row: Row, records: list[Record], ids: dict[str, tuple[int, tuple[Message, ...]]]) -> str:
+def _new_id(row: Row, records: list[Record], ids: dict[str, tuple[str, tuple[Message, ...]]]) -> str:
     """The id of a row, or nothing; no two rows of a file may have the same."""
     given = _word(row, "id", "", _LONGEST_ID)
     if given:
         record = records[0]
         messages = record.messages if isinstance(record, Prompt) else record.prompt.messages
         if given in ids:
-            number, before = ids[given]
+            place, before = ids[given]
             remedy = "give each record an id of its own, or none"
             if messages == before and not isinstance(record, Prompt):
                 remedy += "; where it names the prompt, call the column prompt_id"
-            row.refuse(f"the id {given!r} is already that of {row.at(number)}; {remedy}")
-        ids[given] = (row.number, messages)
+            row.refuse(f"the id {given!r} is already that of {place}; {remedy}")
+        ids[given] = (row.where, messages)
     return given
 
 

@@ -1,45 +1,88 @@
-"""Rows of a data file, each with the place it came from: JSON lines, JSON, CSV, Parquet, and hub data sets.
+"""Rows of a source, each with the place it came from: local files of any kind, saved data sets, and hub data sets.
 
-Local files are read in a stream, one row in memory at a time, and every error names the file and the line (in Parquet
-and on the hub, the row). Nothing is guessed: the format is the file's suffix, ``.gz`` may follow it, text is UTF-8.
+Local files are read in a stream, one row in memory at a time, and every error names the file and the line (where there
+are no lines, the row). Nothing is guessed: the format is the file's suffix, ``.gz`` or ``.zst`` may follow it, text is
+UTF-8. A pattern or a directory stands for all of its files, in the order of their names.
 """
 
 import gzip
-import re
+import heapq
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from triphase.errors import DataError
+from triphase.records.arrow_rows import arrow_rows, saved_rows
 from triphase.records.csv_rows import csv_rows
+from triphase.records.hub_rows import hub_rows
 from triphase.records.json_rows import json_lines, json_list_or_lines
-from triphase.records.lines import WHOLE, Part, RefuseRow, Row, raise_refused
+from triphase.records.lines import WHOLE, Part, RefuseRow, Row, is_blank, raise_refused
 from triphase.records.parquet_rows import parquet_rows
-from triphase.records.paths import SUFFIXES, data_file, display_name, format_of, is_file_name, shown
+from triphase.records.paths import (
+    SUFFIXES,
+    data_files,
+    display_name,
+    format_of,
+    is_file_name,
+    is_saved_table,
+    shown,
+)
 from triphase.settings.data import SourceSettings
-
-_LONGEST_HUB_ID = 200
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 
 
 def read_rows(
     source: SourceSettings, base: Path, refused: RefuseRow = raise_refused, part: Part = WHOLE
 ) -> Iterator[Row]:
-    """The rows of one source. A relative path is taken from ``base``; what is no file is a hub id.
+    """The rows of one source, with its columns under our names, and no more than it is to have.
 
-    A row that cannot be parsed goes to ``refused``, which raises it, or counts it and lets the reading go on. Only a
-    ``.jsonl`` file can be read in parts.
+    A relative path is taken from ``base``; what is no file is a hub id. A row that cannot be parsed goes to
+    ``refused``, which raises it, or counts it and lets the reading go on. Only a ``.jsonl`` file can be read in parts.
     """
+    rows = _rows(source, base, refused, part)
+    if source.max_records is not None:
+        rows = _drawn(rows, source.max_records) if source.shuffle else islice(rows, source.max_records)
+    return _renamed(rows, source.columns, shown(source.path)) if source.columns else rows
+
+
+def files_of(source: SourceSettings, base: Path = Path()) -> list[Path]:
+    """The local files of a source; none of a hub data set, or where none can be found."""
+    try:
+        place = base / source.path
+        if not is_file_name(source.path, base):
+            return []
+        if place.is_dir() and is_saved_table(place):
+            return sorted(path for path in place.rglob("*") if path.is_file())
+        return data_files(source.path, base)
+    except (DataError, OSError, ValueError):
+        return []
+
+
+def _rows(source: SourceSettings, base: Path, refused: RefuseRow, part: Part) -> Iterator[Row]:
     if not is_file_name(source.path, base):
-        yield from _hub_rows(source)
+        yield from hub_rows(source)
         return
-    path = data_file(source.path, base)
+    if source.config is not None or source.revision is not None or source.streaming:
+        raise DataError(f"{shown(source.path)}: config, revision and streaming are of hub data sets; leave them out")
+    place = base / Path(source.path)
+    if "\0" not in source.path and is_saved_table(place):
+        yield from saved_rows(place, source.split, display_name(source.path, place.resolve()))
+        return
+    paths = data_files(source.path, base)
+    for path in paths:
+        given = source.path if len(paths) == 1 and place.resolve() == path else str(path)
+        name = display_name(given, path)
+        yield from _file_rows(path, name, refused, part)
+
+
+def _file_rows(path: Path, name: str, refused: RefuseRow, part: Part) -> Iterator[Row]:
     reader = _READERS.get(format_of(path))
     if reader is None:
         known = ", ".join(SUFFIXES)
-        raise DataError(f"{shown(str(path))}: unknown kind of file; its name must end in {known} (.gz may follow)")
-    name = display_name(source.path, path)
+        raise DataError(
+            f"{shown(str(path))}: unknown kind of file; its name must end in {known} (.gz or .zst may follow)"
+        )
     try:
         yield from reader(path, name, refused) if part.count == 1 else json_lines(path, name, refused, part)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -48,41 +91,49 @@ def read_rows(
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
 
 
-def _hub_rows(source: SourceSettings) -> Iterator[Row]:
-    if not _HUB_ID.match(source.path) or len(source.path) > _LONGEST_HUB_ID:
-        raise DataError(
-            f"{shown(source.path)}: neither a file ({', '.join(SUFFIXES)}) nor a hub id like organization/name"
+def _drawn(rows: Iterator[Row], count: int) -> Iterator[Row]:
+    """``count`` rows by a hash of each, in the order of the file: rows that are added later displace few of them."""
+    kept: list[tuple[int, int, Row]] = []
+    for number, row in enumerate(rows):
+        place = int.from_bytes(blake2b(row.text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+        item = (-place, -number, row)
+        if len(kept) < count:
+            heapq.heappush(kept, item)
+        elif item[:2] > kept[0][:2]:
+            heapq.heapreplace(kept, item)
+    yield from (row for _, _, row in sorted(kept, key=lambda item: -item[1]))
+
+
+def _renamed(rows: Iterator[Row], columns: Mapping[str, str], name: str) -> Iterator[Row]:
+    """The rows with their columns under our names.
+
+    Raises:
+        DataError: at the end, where no row had one of the columns.
+    """
+    missing, others = set(columns.values()), dict[str, None]()
+    for row in rows:
+        found = {ours: row.values[theirs] for ours, theirs in columns.items() if theirs in row.values}
+        kept = {key: value for key, value in row.values.items() if key not in columns.values()}
+        made = Row({**kept, **found}, row.file, row.number, row.unit, row.raw)
+        made.ignored.update(
+            f"{key} (in its place: {columns[key]})" for key in kept.keys() & found.keys() if not is_blank(kept[key])
         )
-    name = f"{source.path} ({source.split})"
-    for number, values in enumerate(_hub_data_set(source, name), start=1):
-        yield Row(values, name, number, unit="row")
-
-
-def _hub_data_set(source: SourceSettings, name: str) -> Iterable[Mapping[str, Any]]:
-    try:
-        from datasets import Dataset, load_dataset
-    except ImportError:
-        raise DataError(f"{name}: hub data sets need datasets; run: pip install 'triphase[train]'") from None
-    try:
-        rows = load_dataset(source.path, split=source.split)
-    except Exception as error:  # the library raises many kinds of its own, of the network and of the file system
+        if missing:
+            missing.difference_update(row.values)
+            others.update(dict.fromkeys(map(str, row.values)))
+        yield made
+    if missing and others:
+        ours = next(key for key, theirs in columns.items() if theirs in missing)
         raise DataError(
-            f"{name}: could not be loaded from the hub ({type(error).__name__}: {_first_line(error)}); "
-            "check the id, the split and the network, or name a local file with its suffix"
-        ) from error
-    if not isinstance(rows, Dataset):
-        raise DataError(f"{name}: is not a table of records")
-    table: Iterable[Mapping[str, Any]] = rows
-    return table
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
+            f"{name}: columns.{ours}: no record has the column {columns[ours]!r}; they have {', '.join(others)[:200]}"
+        )
 
 
 _READERS: dict[str, Callable[[Path, str, RefuseRow], Iterator[Row]]] = {
     ".jsonl": json_lines,
     ".json": json_list_or_lines,
     ".csv": csv_rows,
+    ".tsv": csv_rows,
     ".parquet": parquet_rows,
+    ".arrow": arrow_rows,
 }

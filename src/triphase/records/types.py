@@ -105,10 +105,19 @@ class RankedGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedAnswers:
+    """The ranked texts of one row of a data set; equal places are ties."""
+
+    texts: tuple[str, ...]
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """One preference as data sets carry it: chosen over rejected, with an optional margin.
 
     ``chosen_finished`` and ``rejected_finished`` are False where generation was cut, None where nothing says it.
+    ``ranking`` is what the two are taken from, one object for all of its pairs; with ``tied`` neither is better.
     """
 
     prompt: Prompt
@@ -118,3 +127,5 @@ class Comparison:
     labeler: str = ""
     chosen_finished: bool | None = None
     rejected_finished: bool | None = None
+    tied: bool = False
+    ranking: RankedAnswers | None = field(default=None, compare=False)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from triphase.records.files import fingerprint
+from triphase.records.rows import files_of
 from triphase.rewards.importing import source_of
 from triphase.runs.dependence import dependent
 from triphase.runs.impact import phases_of
+from triphase.settings.data import SourceSettings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import ppo_phase
 
@@ -18,11 +20,18 @@ ROLES = ("demonstrations", "prompts", "preferences")
 def fingerprints_of(settings: RunSettings) -> dict[str, str]:
     """The sum of each file that is there."""
     data = settings.data
-    paths = [Path(source.path) for source in (*data.demonstrations, *data.prompts, *data.preferences)]
+    sources = (*data.demonstrations, *data.prompts, *data.preferences)
+    paths = [path for source in sources for path in _named(source)]
     paths += [Path(name) for name in scorer_files(settings)]
     return {
         str(path): fingerprint(path) for path in paths if os.path.isfile(path)
     }  # isfile: False for a name that is too long
+
+
+def _named(source: SourceSettings) -> list[Path]:
+    """The files of a source, a single one as the settings name it."""
+    found = files_of(source)
+    return found if len(found) > 1 or os.path.isdir(source.path) else [Path(source.path)]
 
 
 def scorer_files(settings: RunSettings) -> dict[str, list[str]]:
@@ -36,7 +45,7 @@ def scorer_files(settings: RunSettings) -> dict[str, list[str]]:
 
 def roles_of(name: str, settings: RunSettings) -> list[str]:
     """What a file is to a run: demonstrations, prompts, preferences."""
-    return [role for role in ROLES if any(str(Path(s.path)) == name for s in getattr(settings.data, role))]
+    return [role for role in ROLES if any(name in map(str, _named(s)) for s in getattr(settings.data, role))]
 
 
 def changed_files(config: Mapping[str, Any], settings: RunSettings) -> dict[str, list[str]]:

@@ -2,22 +2,53 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from triphase.settings.base import PositiveFloat, Settings
+from triphase.settings.base import Positive, PositiveFloat, Settings
+
+OURS = ("prompt", "messages", "conversations", "instruction", "input", "question", "context", "system", "history",
+        "completion", "response", "output", "answer", "chosen", "rejected", "chosen_finished", "rejected_finished",
+        "margin", "labeler", "id", "prompt_id", "kind", "split", "responses", "places", "response_a", "response_b",
+        "winner")  # fmt: skip
+"""The columns that a file's own may be named as."""
 
 
 class SourceSettings(Settings):
-    """One file or hub data set of records."""
+    """One source of records: files, or a hub data set."""
 
     path: str
-    """A .jsonl, .json, .parquet or .csv file (relative to the configuration file), or a hub id."""
+    """A file (.jsonl, .json, .csv, .tsv, .parquet or .arrow; .gz or .zst may follow), a pattern (`data/*.jsonl`), a
+    directory of such files or one of `save_to_disk` (relative to the configuration file), or a hub id."""
+    config: str | None = None
+    """The configuration of a hub data set, where it has several."""
     split: str = "train"
-    """The split of a hub data set."""
+    """The split of a hub data set, or of one of `save_to_disk`."""
+    revision: str | None = None
+    """The revision of a hub data set (branch, tag or commit)."""
+    streaming: bool = False
+    """Fetch a hub data set as it is read, and keep nothing of it on the disk."""
+    columns: dict[str, str] = {}  # noqa: RUF012
+    """Columns under our names, where yours are called otherwise: `{prompt: ask, completion: reply}`."""
+    max_records: Positive | None = None
+    """Take at most so many records, the first ones unless `shuffle` is set."""
+    shuffle: bool = False
+    """Let a hash of each record choose the `max_records`, instead of its place. (The order of training is random by
+    `seed` in any case.)"""
     kind: str = "instruction"
     """For demonstrations: the kind of data (instruction, domain, safety …) where records do not say it."""
     weight: PositiveFloat = 1.0
     """For demonstrations: the share of this source in the mixture, relative to the others."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SourceSettings":
+        unknown = [name for name in self.columns if name not in OURS]
+        if unknown:
+            raise ValueError(f"columns: {unknown[0]!r} is no column that is read; the names on the left are ours: "
+                             f"{', '.join(OURS[:13])} … (docs/data.md)")  # fmt: skip
+        if self.shuffle and self.max_records is None:
+            raise ValueError("shuffle chooses which max_records are taken; set max_records (training is in random "
+                             "order in any case)")  # fmt: skip
+        return self
 
 
 class DataSettings(Settings):
@@ -34,3 +65,7 @@ class DataSettings(Settings):
     on_bad_record: Literal["error", "drop"] = "error"
     """A record that cannot be used stops the run with its file and line (`error`), or is left out and counted (`drop`);
     `check` counts the same."""
+    too_long: Literal["error", "drop", "truncate-prompt"] = "error"
+    """A record that passes `model.max_length` stops the run (`error`), is left out (`drop`), or loses the beginning of
+    its prompt (`truncate-prompt`: the oldest turns, then the beginning of the last; never of an answer; a comparison's
+    two sides have one prompt). Both are counted."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from triphase.errors import SettingsError
 
-FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
+FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst")
 
 
 def anchor_paths(values: dict[str, Any], base: Path) -> None:
@@ -66,7 +66,8 @@ def _anchored(text: str, base: Path, file: bool) -> str:
         return str(expanded(text))
     if ":" in text or not text or "\0" in text:
         return text
-    explicit = text.startswith(("./", "../")) or (file and text.endswith(FILE_SUFFIXES))
+    named = text.endswith(FILE_SUFFIXES) or any(sign in text for sign in "*?[")
+    explicit = text.startswith(("./", "../")) or (file and named)
     return os.path.normpath(base / text) if explicit or os.path.exists(base / text) else text
 
 

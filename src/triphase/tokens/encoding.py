@@ -8,6 +8,10 @@ from triphase.records.types import Demonstration, Prompt, RankedGroup
 from triphase.tokens.template import Template
 
 
+class TooLong(DataError):
+    """A record that passes the longest length."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """Token ids of a prompt and of one response to it (its end token included where it is finished)."""
@@ -33,13 +37,13 @@ def encode_prompt(prompt: Prompt, template: Template, *, room: int, max_length: 
     """Ids of a prompt that leaves ``room`` tokens for the response within ``max_length``.
 
     Raises:
-        DataError: the prompt is empty or too long.
+        DataError: the prompt is empty or too long (`TooLong`).
     """
     ids = tuple(template.prompt_ids(prompt.messages))
     if not ids:
         raise DataError(f"prompt {prompt.id!r} has no tokens; remove it or give it text")
     if len(ids) + room > max_length:
-        raise DataError(
+        raise TooLong(
             f"prompt {prompt.id!r} has {len(ids)} tokens; with {room} for the response it passes "
             f"model.max_length = {max_length}; shorten the prompt or raise the limit"
         )

@@ -17,8 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from triphase.labeling.exchange.cells import absent, named, parsed
+from triphase.records.cells import absent, columns_in, named, parsed
+from triphase.records.foreign import ASKED
 from triphase.records.lines import Row
+from triphase.records.trees import is_tree
 from triphase.records.types import Prompt, Response
 from triphase.store.answers import Answer
 from triphase.store.side_tables import TABLES
@@ -26,8 +28,6 @@ from triphase.store.side_tables import TABLES
 IMPORTED = "imported"
 STORED = ("prompt", "response", "ranking", "gold", *TABLES)
 _ASKED = {"prompt", "messages", "conversations", "instruction", "question", "query"}
-ASKED = {*_ASKED, "input", "context", "system", "system_prompt", "history"}
-"""The columns of a prompt; which of them are read, ``records.columns`` says."""
 _OF_A_PROMPT = {"prompt_id", "kind", "split"}
 _OF_A_RANKING = {
     "labeler", "submitted_at", "seconds", "note", "margin", "strength", "purpose", "guideline_version",
@@ -81,14 +81,11 @@ def unsaid(row: Row) -> frozenset[str]:
     return frozenset(name for name in ("kind", "split") if absent(row.values.get(name)))
 
 
-def columns_in(row: Row) -> set[str]:
-    """The columns of a row that hold something."""
-    return {str(name) for name, value in row.values.items() if not absent(value)}
-
-
 def format_of(row: Row) -> str:
     """Which of the formats a row is of; an error that names the columns where it is none."""
     have = columns_in(row)
+    if is_tree(row):
+        row.refuse("is a message tree of OpenAssistant; name its file under data.preferences, where trees are read")
     if "type" in have and (row.values["type"] in STORED or not have & {*_ASKED, "chosen", "responses", "response_a"}):
         return "store"
     for name, needed in (

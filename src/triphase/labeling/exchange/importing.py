@@ -1,7 +1,7 @@
 """Files and comparisons into the store: all of a call, or nothing of it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,22 +9,24 @@ from typing import Any
 from sqlalchemy import Connection
 
 from triphase.errors import DataError, StoreError
-from triphase.labeling.exchange import foreign, formats, ranked, tools
+from triphase.labeling.exchange import formats, ranked
+from triphase.labeling.exchange.comparisons import records_of_comparisons
 from triphase.labeling.exchange.formats import Records
 from triphase.labeling.exchange.settling import settled_prompts, settled_responses
 from triphase.labeling.exchange.side_columns import Side, side_of
 from triphase.labeling.exchange.stored import read_stored
 from triphase.labeling.work import audit, item_plan
+from triphase.records import foreign, tool_exports
 from triphase.records.lines import Row
 from triphase.records.reading import stream_preferences, stream_prompts
 from triphase.records.registry import PromptRegistry
 from triphase.records.rows import read_rows
-from triphase.records.types import Comparison, Ranking, Response
+from triphase.records.types import Comparison, Ranking
 from triphase.settings.data import SourceSettings
 from triphase.store import Store
 from triphase.store.answers import Answer
 from triphase.store.checks import RecordRefused
-from triphase.store.identity import ranking_id, response_id
+from triphase.store.identity import ranking_id
 from triphase.store.labels import insert_answers, insert_prompts, insert_responses
 from triphase.store.side_tables import insert_side_rows
 
@@ -87,46 +89,9 @@ def import_comparisons(store: Store, comparisons: Iterable[Comparison]) -> Impor
     return _write(store, records_of_comparisons(comparisons), now=0.0, by="import", source="comparisons", where={})
 
 
-def records_of_comparisons(
-    comparisons: Iterable[Comparison], sides: Sequence[tuple[Side, Side]] | None = None
-) -> Records:
-    """Each comparison as two responses and a ranking of them; equal texts of a prompt are one response.
-
-    ``sides`` holds for each comparison what a file says of its two responses beside their texts.
-    """
-    records, seen = Records(), dict[object, int]()
-    listed = list(comparisons)
-    for comparison, (first, second) in zip(listed, sides or [(Side(), Side())] * len(listed), strict=True):
-        prompt, labeler = comparison.prompt, comparison.labeler or formats.IMPORTED
-        ends = (comparison.chosen_finished, comparison.rejected_finished)
-        pair = [
-            # A text that was cut is another response than the same text with its end.
-            Response(
-                response_id(prompt.id, side.model, int(end is False), text), prompt.id, text, side.model,
-                end is not False,
-            )
-            for text, side, end in zip((comparison.chosen, comparison.rejected), (first, second), ends, strict=True)
-        ]  # fmt: skip
-        key = (prompt.id, labeler, pair[0].id, pair[1].id, comparison.margin)
-        seen[key] = seen.get(key, -1) + 1
-        ranking = Ranking(
-            id=ranking_id(prompt.id, labeler, seen[key], list(key[2:])),
-            prompt_id=prompt.id,
-            labeler=labeler,
-            places={pair[0].id: 1, pair[1].id: 2},
-            order_shown=(),
-            submitted_at=first.submitted_at,
-        )
-        records.prompts.append(prompt)
-        records.responses += pair
-        records.assumed |= {one.id for one, end in zip(pair, ends, strict=True) if end is None}
-        records.answers.append(Answer(ranking, first.purpose, strength=first.strength, margin=comparison.margin))
-    return records
-
-
 def _read(file: _File, row: Row, heldout_share: float) -> None:
     """Read one row of a file, or what a row of another tool becomes."""
-    found = tools.read_export(row)
+    found = tool_exports.read_export(row)
     if found is None:
         found = foreign.read_foreign(row)
     if found is None:

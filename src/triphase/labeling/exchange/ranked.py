@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from triphase.labeling.exchange import cells
-from triphase.labeling.exchange.cells import absent
 from triphase.labeling.exchange.formats import IMPORTED, Records, answer_column, rating_column
-from triphase.records import columns
+from triphase.records import cells, columns
+from triphase.records.cells import absent
 from triphase.records.conversations import response_of
 from triphase.records.identity import prompt_id, split_of
 from triphase.records.lines import Row
@@ -14,12 +13,6 @@ from triphase.store.answers import Answer, Purpose
 from triphase.store.identity import ranking_id, response_id
 
 PURPOSES: tuple[Purpose, ...] = ("label", "gold", "repeat", "adjudication")
-_WINNERS = {
-    "a": (1, 2), "1": (1, 2), "model_a": (1, 2), "response_a": (1, 2),
-    "b": (2, 1), "2": (2, 1), "model_b": (2, 1), "response_b": (2, 1),
-    "tie": (1, 1), "both": (1, 1), "both_good": (1, 1), "both_bad": (1, 1), "tie (bothbad)": (1, 1), "draw": (1, 1),
-}  # fmt: skip
-"""Numbers count from 1, as places do: 1 is the first response, 2 the second."""
 
 
 def ranked_list(row: Row, heldout_share: float, seen: dict[object, int]) -> Records:
@@ -42,7 +35,7 @@ def vote(row: Row, heldout_share: float, seen: dict[object, int]) -> Records:
     models = [_word(row, f"model_{side}", IMPORTED, cells.LONGEST_MODEL) for side in "ab"]
     texts = [response_of(row, f"response_{side}", row.values[f"response_{side}"]) for side in "ab"]
     made = [_response(prompt, text, model) for text, model in zip(texts, models, strict=True)]
-    records = _ranked(row, prompt, made, list(_winner(row, models)), seen)
+    records = _ranked(row, prompt, made, list(cells.winner(row, models)), seen)
     records.assumed = {one.id for one in made}
     return records
 
@@ -120,19 +113,6 @@ def _responses(row: Row, prompt: Prompt, texts: list[Any]) -> tuple[list[Respons
         if absent(finished):
             assumed.add(identity)
     return made, assumed
-
-
-def _winner(row: Row, models: list[str]) -> tuple[int, int]:
-    """The places of the two responses of a vote."""
-    value = row.values.get("winner")
-    said = "" if isinstance(value, bool) or not isinstance(value, str | int | float) else str(value).strip()
-    said = said.removesuffix(".0")
-    if said.lower() in _WINNERS:
-        return _WINNERS[said.lower()]
-    if said and models[0] != models[1] and said in models:
-        return (1, 2) if said == models[0] else (2, 1)
-    hint = " (0 is no number of a response: they count from 1)" if said == "0" else ""
-    row.refuse(f"winner is {str(value)[:40]!r}; write a, b or tie, or 1 or 2{hint}")
 
 
 def _ranked(row: Row, prompt: Prompt, made: list[Response], places: list[Any], seen: dict[object, int]) -> Records:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from triphase.labeling.exchange import cells
-from triphase.labeling.exchange.cells import absent
 from triphase.labeling.exchange.formats import IMPORTED
 from triphase.labeling.exchange.ranked import PURPOSES
+from triphase.records import cells
+from triphase.records.cells import absent
 from triphase.records.lines import Row
 from triphase.store.answers import Purpose
 

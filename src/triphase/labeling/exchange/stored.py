@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from triphase.labeling.exchange import cells
 from triphase.labeling.exchange.formats import STORED, Records
 from triphase.labeling.exchange.ranked import PURPOSES
+from triphase.records import cells
 from triphase.records.conversations import checked_prompt, messages_of
 from triphase.records.lines import Row, kind_of
 from triphase.records.types import Message, Prompt, Ranking, Response

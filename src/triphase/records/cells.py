@@ -7,7 +7,7 @@ cell is an absent one. What no column of the store can hold is refused here, so 
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -24,6 +24,19 @@ MOST_PLACE = 9_999
 _LAST_MOMENT = 1e11
 _DIGITS = re.compile(r"[+-]?[0-9]{1,30}")
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
+
+
+WINNERS = {
+    "a": (1, 2), "1": (1, 2), "model_a": (1, 2), "response_a": (1, 2),
+    "b": (2, 1), "2": (2, 1), "model_b": (2, 1), "response_b": (2, 1),
+    "tie": (1, 1), "both": (1, 1), "both_good": (1, 1), "both_bad": (1, 1), "tie (bothbad)": (1, 1), "draw": (1, 1),
+}  # fmt: skip
+"""Places of two responses by what a vote says. Numbers count from 1, as places do."""
+
+
+def columns_in(row: Row) -> set[str]:
+    """The columns of a row that hold something."""
+    return {str(name) for name, value in row.values.items() if not absent(value)}
 
 
 def absent(value: Any) -> bool:
@@ -125,6 +138,19 @@ def parsed(value: Any) -> Any:
         return value
     found = texts.parsed(value)
     return found if isinstance(found, list | dict) else value
+
+
+def winner(row: Row, models: Sequence[str]) -> tuple[int, int]:
+    """The places of the two responses of a vote, by its column ``winner``."""
+    value = row.values.get("winner")
+    said = "" if isinstance(value, bool) or not isinstance(value, str | int | float) else str(value).strip()
+    said = said.removesuffix(".0")
+    if said.lower() in WINNERS:
+        return WINNERS[said.lower()]
+    if said and models[0] != models[1] and said in models:
+        return (1, 2) if said == models[0] else (2, 1)
+    hint = " (0 is no number of a response: they count from 1)" if said == "0" else ""
+    row.refuse(f"winner is {str(value)[:40]!r}; write a, b or tie, or 1 or 2{hint}")
 
 
 def one_of(row: Row, name: str, value: Any, choices: Collection[str]) -> str:

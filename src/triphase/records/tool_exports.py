@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from triphase.labeling.exchange.cells import absent, named, parsed
-from triphase.labeling.exchange.foreign import derived, prompt_in
-from triphase.labeling.exchange.formats import columns_in
+from triphase.records.cells import absent, columns_in, named, parsed
+from triphase.records.foreign import derived, prompt_in
 from triphase.records.lines import Row
 
 Said = tuple[str, str, Any]

@@ -9,7 +9,7 @@
     HelpSteer2, 3      response_1, response_2, preference_strength; context, response1, response2, overall_preference
     PKU-SafeRLHF       prompt, response_0, response_1, better_response_id
 
-The exports of labeling tools are in ``tools``.
+The exports of labeling tools are in ``tool_exports``.
 Equal ratings are ties; a response without one is not ranked.
 """
 
@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from triphase.labeling.exchange import cells
-from triphase.labeling.exchange.cells import absent, parsed
-from triphase.labeling.exchange.formats import ASKED, columns_in
+from triphase.records import cells
+from triphase.records.cells import absent, columns_in, parsed
 from triphase.records.lines import Row
 
+ASKED = {"prompt", "messages", "conversations", "instruction", "question", "query", "input", "context", "system",
+         "system_prompt", "history"}  # fmt: skip
+"""The columns of a prompt; which of them are read, ``records.columns`` says."""
 LISTS = ("responses", "completions", "answers", "generations", "candidates", "outputs")
 _TEXTS = ("response", "answer", "text", "content", "completion", "output", "generation")
 _BY_PLACE = ("rank", "place")

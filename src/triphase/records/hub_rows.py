@@ -1,0 +1,66 @@
+"""Rows of data sets of the hub, through the `datasets` library."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from triphase.errors import DataError
+from triphase.records.lines import Row
+from triphase.records.paths import SUFFIXES, shown
+from triphase.settings.data import SourceSettings
+
+_LONGEST_HUB_ID = 200
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+
+
+def hub_rows(source: SourceSettings) -> Iterator[Row]:
+    """The rows of one split. With ``streaming`` they are fetched as they are read, and nothing is kept on the disk.
+
+    Raises:
+        DataError: there is no such data set, configuration, revision or split, or it cannot be fetched.
+    """
+    if not _HUB_ID.match(source.path) or len(source.path) > _LONGEST_HUB_ID:
+        raise DataError(
+            f"{shown(source.path)}: neither a file ({', '.join(SUFFIXES)}) nor a hub id like organization/name"
+        )
+    parts = [part for part in (source.config, source.split, source.revision) if part is not None]
+    name = f"{source.path} ({', '.join(parts)})"
+    rows = iter(_data_set(source, name))
+    number = 0
+    while True:
+        try:
+            values = next(rows, None)
+        except Exception as error:  # a stream that breaks raises whatever its library does
+            raise _failed(name, error) from error
+        if values is None:
+            return
+        number += 1
+        yield Row(values, name, number, unit="row")
+
+
+def _data_set(source: SourceSettings, name: str) -> Iterable[Mapping[str, Any]]:
+    try:
+        from datasets import Dataset, IterableDataset, load_dataset
+    except ImportError:
+        raise DataError(f"{name}: hub data sets need datasets; run: pip install 'triphase[train]'") from None
+    given = {"name": source.config, "revision": source.revision, "streaming": source.streaming or None}
+    options = {key: value for key, value in given.items() if value is not None}
+    try:
+        rows = load_dataset(source.path, split=source.split, **options)
+    except Exception as error:  # the library raises many kinds of its own, of the network and of the file system
+        raise _failed(name, error) from error
+    if not isinstance(rows, Dataset | IterableDataset):
+        raise DataError(f"{name}: is not a table of records")
+    table: Iterable[Mapping[str, Any]] = rows
+    return table
+
+
+def _failed(name: str, error: Exception) -> DataError:
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    missing = "Config name is missing" in str(error) or "BuilderConfig" in str(error)
+    remedy = (
+        "name the configuration with config"
+        if missing
+        else "check the id, config, split, revision and the network, or name a local file with its suffix"
+    )
+    return DataError(f"{name}: could not be loaded from the hub ({type(error).__name__}: {line}); {remedy}")

@@ -1,0 +1,77 @@
+"""Message trees as OpenAssistant publishes them: a prompt with replies, each with its rank and replies of its own.
+
+The best reply of the assistant at each turn is the demonstration there, and the conversation goes on from it; all
+ranked replies at that turn are a ranking. Deleted messages, and those that reviewers refused, are left out with what
+follows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from triphase.records.conversations import checked_prompt
+from triphase.records.lines import Row
+from triphase.records.texts import plain_text_of
+from triphase.records.types import Message
+
+Messages = tuple[Message, ...]
+_COLUMNS = ("prompt", "message_tree_id", "tree_state")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was asked at a turn of a tree, and the replies to it, the best first; those behind have no rank."""
+
+    asked: Messages
+    replies: tuple[str, ...]
+    ranks: tuple[int | None, ...]
+
+
+def is_tree(row: Row) -> bool:
+    """Whether a row holds a message tree."""
+    prompt = row.values.get("prompt")
+    return isinstance(prompt, Mapping) and isinstance(prompt.get("replies"), list) and "text" in prompt
+
+
+def root_of(row: Row) -> Messages:
+    """What is asked first."""
+    row.read.update(_COLUMNS)
+    return checked_prompt(row, "prompt", (Message("user", _text(row, row.values["prompt"])),))
+
+
+def turns_of_tree(row: Row) -> Iterator[Turn]:
+    """Every turn at which the assistant has a reply, along the best replies."""
+    row.read.update(_COLUMNS)
+    yield from _turns(row, row.values["prompt"], ())
+
+
+def _turns(row: Row, node: Mapping[str, Any], before: Messages) -> Iterator[Turn]:
+    asked = (*before, Message("user", _text(row, node)))
+    replies = sorted(_usable(node, "assistant"), key=lambda reply: (_rank(reply) is None, _rank(reply) or 0))
+    if not replies:
+        return
+    texts = tuple(_text(row, reply) for reply in replies)
+    yield Turn(asked, texts, tuple(_rank(reply) for reply in replies))
+    for further in _usable(replies[0], "prompter"):
+        yield from _turns(row, further, (*asked, Message("assistant", texts[0])))
+
+
+def _usable(node: Mapping[str, Any], role: str) -> Sequence[Mapping[str, Any]]:
+    found = node.get("replies")
+    return [
+        reply
+        for reply in (found if isinstance(found, list) else ())
+        if isinstance(reply, Mapping)
+        and reply.get("role") == role
+        and not reply.get("deleted")
+        and reply.get("review_result") is not False
+    ]
+
+
+def _rank(reply: Mapping[str, Any]) -> int | None:
+    rank = reply.get("rank")
+    return rank if isinstance(rank, int) and not isinstance(rank, bool) else None
+
+
+def _text(row: Row, node: Mapping[str, Any]) -> str:
+    return plain_text_of(row, "a text of the tree", node.get("text"))
