@@ -52,6 +52,7 @@ WITH_TORCH = {
     "runs.judging",
     "runs.keeping",
     "runs.labeling",
+    "runs.learning_curve",
     "runs.merging",
     "runs.opening",
     "runs.performing",

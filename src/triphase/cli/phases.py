@@ -24,11 +24,20 @@ def sample(config: Config, /, *overrides: Overrides) -> None:
     do_steps(settings, "sampling", examined=("sampling",))
 
 
-def reward(config: Config, /, *overrides: Overrides) -> None:
+def reward(
+    config: Config,
+    /,
+    *overrides: Overrides,
+    learning_curve: Annotated[
+        bool,
+        Parameter(negative="", help="Also train on a quarter, half and all of the prompts, and say what more bring."),
+    ] = False,
+) -> None:
     """Phase 2: the reward model, from the rankings."""
     settings = settings_of(config, overrides)
     require_step(settings, "reward")
-    do_steps(settings, "labeling", "reward", examined=("labelling", "reward"))
+    steps = ("labeling", "reward", *(("learning curve",) if learning_curve else ()))
+    do_steps(settings, *steps, examined=("labelling", "reward"))
 
 
 def ppo(

@@ -14,6 +14,7 @@ from triphase.monitoring.sums import changes
 from triphase.records.files import read_json_lines
 from triphase.reports.evaluation import JudgedSample, Sample
 from triphase.reports.hard_comparisons import HardComparison
+from triphase.reports.learning_curve import CurvePoint
 from triphase.reports.reward_quality import ScoredPair
 from triphase.reports.shapes import Shape, misfit, require_shape
 from triphase.training.artifacts import has_trained
@@ -25,7 +26,7 @@ PEAK = "peak_gb"
 SEEDS = "seeds.json"
 """The runs of a run with other seeds: which setting is varied, and where they are, seen from the run."""
 
-Record = TypeVar("Record", Sample, JudgedSample, ScoredPair, HardComparison)
+Record = TypeVar("Record", Sample, JudgedSample, ScoredPair, HardComparison, CurvePoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class RunContents:
     plan: Mapping[str, Any] | None
     hard: Sequence[HardComparison] = ()
     """Held-out judgments that the reward model contradicts, or cannot decide."""
+    learning_curve: Sequence[CurvePoint] = ()
+    """Reward models on parts of the prompts, where they were trained."""
     gaps: tuple[str, ...] = ()
     varied: str = ""
     others: "tuple[RunContents, ...]" = ()
@@ -112,6 +115,7 @@ def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
         peak_gb=float(timings[PEAK]) if _is_number(timings.get(PEAK)) else None,
         peaks_gb={key: float(value) for key, value in (timings.get("peaks_gb") or {}).items() if _is_number(value)},
         plan=_mapping(directory / "plan.json", json.loads, "plan"),
+        learning_curve=_records(directory / "reward" / "learning-curve.jsonl", CurvePoint),
         hard=_records(directory / "reward" / "hard.jsonl", HardComparison),
         gaps=tuple(gaps_of(directory)),
         varied=varied,

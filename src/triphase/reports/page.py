@@ -18,6 +18,7 @@ from triphase.records.visible import visible
 from triphase.reports import captions, figures
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
+from triphase.reports.learning_curve import told
 from triphase.reports.samples import side_by_side
 from triphase.reports.score_parts import part_courses
 from triphase.reports.scored_by import score_of, scorer_of, uses_reward_model
@@ -70,6 +71,7 @@ def page_of(run: RunContents) -> str:
             figures=_figures(run, found),
             captions=_captions(run, found),
             watched=captions.watched,
+            learning_curve=told(run.learning_curve),
             runs=["ppo", *(f"arm:{name}" for name in run.arms)] if run.arms else [],
             samples=side_by_side(run.samples, run.policies, shown),
             settings=flattened(run.settings),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from triphase.monitoring.progress import Progress
 from triphase.runs import pipeline
+from triphase.runs.learning_curve import measure_curve
 from triphase.runs.preflight import examine_run
 from triphase.runs.reward_training import run_reward
 from triphase.runs.session import Lent, Run, prepare
@@ -25,7 +26,7 @@ def perform(
     """Hold the run directory and do the steps; ``begun`` is told the directory before the first of them.
 
     Args:
-        steps: of all, sft, sampling, labeling, reward, ppo, ppo and arms, evaluation, report.
+        steps: of all, sft, sampling, labeling, reward, learning curve, ppo, ppo and arms, evaluation, report.
         examined: steps for which the data is looked at first; "all" does that itself.
         arm: whose PPO is meant.
         checkpoint: an iteration of PPO that is evaluated too.
@@ -38,6 +39,7 @@ def perform(
         "sampling": pipeline.run_sampling,
         "labeling": pipeline.run_labeling,
         "reward": run_reward,
+        "learning curve": measure_curve,
         "ppo": lambda run: pipeline.run_ppo(run, arm),
         "ppo and arms": pipeline.run_every_ppo,
         "evaluation": lambda run: pipeline.run_evaluation(run, checkpoint),

@@ -15,7 +15,7 @@ from triphase.phases.reward import RewardPhase
 from triphase.phases.reward_calibration import Calibration, calibrate, join_members, take_length_off
 from triphase.phases.reward_member import Member, alone, halves_of, members_of
 from triphase.records.files import write_json, write_json_lines
-from triphase.records.types import Pair, RankedGroup
+from triphase.records.types import Comparison, Pair, RankedGroup
 from triphase.runs.empty_responses import usable_groups
 from triphase.runs.keeping import kept
 from triphase.runs.references import reference_samples
@@ -47,6 +47,14 @@ class Rankings:
         return Rankings(groups, pairs, self.heldout, self.heldout_pairs)
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Rankings of held-out prompts, and each judgment of them."""
+
+    groups: Sequence[RankedGroup]
+    votes: Sequence[Comparison]
+
+
 def run_reward(run: Run) -> None:
     """Phase 2: the reward model on the rankings of training prompts, measured on those of held-out prompts."""
 
@@ -55,12 +63,8 @@ def run_reward(run: Run) -> None:
     if is_usable(final):
         return
     with run.directory.timed("reward"):
-        with run.store() as store:
-            groups, heldout = store.ranked_groups("train"), store.ranked_groups("heldout")
-            votes = store.comparisons("heldout")
-        shared = run.model()
-        groups, heldout = usable_groups(groups, heldout, shared.template)
-        rankings = _encoded(run, shared, groups, heldout)
+        (rankings, held), shared = rankings_of(run), run.model()
+        heldout, votes = held.groups, held.votes
         halves = _halves(run, rankings) if settings.reward.witness else (rankings, None)
         told: dict[str, Any] = {"witness": None}
         phase, members = _trained(run, shared, halves[0], told)
@@ -85,6 +89,16 @@ def run_reward(run: Run) -> None:
         save_reward_model(shared, final, asdict(calibration), run.made_by(REWARD))
 
 
+def rankings_of(run: Run) -> tuple[Rankings, HeldOut]:
+    """The rankings of a run, encoded; and those of held-out prompts as they are."""
+    with run.store() as store:
+        groups, heldout = store.ranked_groups("train"), store.ranked_groups("heldout")
+        votes = store.comparisons("heldout")
+    shared = run.model()
+    groups, heldout = usable_groups(groups, heldout, shared.template)
+    return _encoded(run, shared, groups, heldout), HeldOut(heldout, votes)
+
+
 def _encoded(run: Run, shared: SharedModel, groups: Sequence[RankedGroup], heldout: Sequence[RankedGroup]) -> Rankings:
     limit = run.settings.model.max_length
     return Rankings(
@@ -107,8 +121,8 @@ def _halves(run: Run, rankings: Rankings) -> tuple[Rankings, Rankings]:
 
 def _witness(run: Run, shared: SharedModel, rankings: Rankings, told: dict[str, Any]) -> RewardMember:
     model = RewardMember(WITNESS, shared.fresh_score_head(run.settings.seed, WITNESS))
-    phase = _phase(run, shared, rankings, run.settings.reward, Member(model, apart=(WITNESS,)))
-    told["witness"] = _train(run, phase, f"reward/{WITNESS}", "witness")
+    phase = phase_of(run, shared, rankings, run.settings.reward, Member(model, apart=(WITNESS,)))
+    told["witness"] = train(run, phase, f"reward/{WITNESS}", "witness")
     phase.close()
     return model
 
@@ -121,13 +135,13 @@ def _trained(
     shared.ensemble = shared.residual = shared.witness = None
     prompts = [group.prompt for group in rankings.groups]
     members = [alone(shared)] if count == 1 else members_of(shared, prompts, count, seed=run.settings.seed)
-    first = _phase(run, shared, rankings, settings, members[0])
-    told["members"] = [_train(run, first, "reward", "reward model" if count == 1 else f"reward model 1 of {count}")]
+    first = phase_of(run, shared, rankings, settings, members[0])
+    told["members"] = [train(run, first, "reward", "reward model" if count == 1 else f"reward model 1 of {count}")]
     if (head := first.state.values.head) is not None:
         settings = settings.model_copy(update={"head_penalty": head.penalty})  # chosen once
     for number, member in enumerate(members[1:], start=2):
-        phase = _phase(run, shared, rankings, settings, member, like=first)
-        told["members"].append(_train(run, phase, f"reward/member-{number}", f"reward model {number} of {count}"))
+        phase = phase_of(run, shared, rankings, settings, member, like=first)
+        told["members"].append(train(run, phase, f"reward/member-{number}", f"reward model {number} of {count}"))
     first.start_features = None
     return first, [member.model for member in members]
 
@@ -155,7 +169,7 @@ def _without_length(
     return replace(calibration, standard_deviation=calibration.standard_deviation * deviation)
 
 
-def _phase(
+def phase_of(
     run: Run,
     shared: SharedModel,
     rankings: Rankings,
@@ -163,6 +177,7 @@ def _phase(
     member: Member,
     like: RewardPhase | None = None,
 ) -> RewardPhase:
+    """The phase of one reward model of a run; see `RewardPhase`."""
     return RewardPhase(
         shared,
         rankings.groups,
@@ -176,7 +191,7 @@ def _phase(
     )
 
 
-def _train(run: Run, phase: RewardPhase, place: str, title: str) -> dict[str, Any]:
+def train(run: Run, phase: RewardPhase, place: str, title: str) -> dict[str, Any]:
     """Carry a phase to its end; returns what it shows on held-out rankings."""
     phase.begin(run.part(*place.split("/")), run.progress)
     with kept(run, place, title, phase.total_steps, shown=_SHOWN) as options:

@@ -1,0 +1,57 @@
+"""What more comparisons would bring: the accuracy of reward models on a quarter, half and all of the prompts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from triphase.monitoring.wording import percent
+from triphase.reports.intervals import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One reward model on some of the training prompts; accuracy is that on all held-out judgments."""
+
+    share: float
+    prompts: int
+    pairs: int
+    accuracy: float
+    low: float | None
+    high: float | None
+    loss: float
+
+    @property
+    def interval(self) -> Interval:
+        """The accuracy with its 95 % interval over held-out prompts."""
+        return Interval(self.accuracy, self.low, self.high, self.prompts)
+
+
+def gain_of_doubling(points: Sequence[CurvePoint]) -> float | None:
+    """What a doubling of the prompts brought on average: the slope of accuracy over log₂ prompts, by least squares.
+
+    None where there are fewer than two sizes.
+    """
+    sizes = [math.log2(point.prompts) for point in points if point.prompts]
+    if len(set(sizes)) < 2:
+        return None
+    center = sum(sizes) / len(sizes)
+    level = sum(point.accuracy for point in points) / len(points)
+    covariance = sum((size - center) * (point.accuracy - level) for size, point in zip(sizes, points, strict=True))
+    return covariance / sum((size - center) ** 2 for size in sizes)
+
+
+def told(points: Sequence[CurvePoint]) -> list[str]:
+    """The curve as lines, and what a doubling brought."""
+    lines = [
+        f"{point.prompts} prompts, {point.pairs} pairs: {percent(point.accuracy)} of the held-out judgments"
+        + ("" if point.low is None or point.high is None else f" ({percent(point.low)} to {percent(point.high)})")
+        + f", {point.loss:.3f} nats per pair"
+        for point in points
+    ]
+    gain = gain_of_doubling(points)
+    if gain is not None:
+        lines.append(
+            f"twice the prompts brought {100 * gain:+.1f} points of accuracy on average; the next doubling brings "
+            "about as much at most, and less near the noise ceiling".replace("-", "−")
+        )
+    return lines
