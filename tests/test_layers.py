@@ -38,6 +38,7 @@ MIXED = ("cli", "runs", "planning", "datacheck", "demo")
 WITH_TORCH = {
     "datacheck.model_check",
     "planning.evaluation",
+    "planning.machine_plan",
     "planning.phases",
     "planning.plan",
     "planning.remedies",

@@ -56,7 +56,7 @@ def test_every_phase_is_planned_without_reading_a_weight(
 def test_sampled_responses_are_planned_as_long_as_the_demonstrations(tmp_path: Path) -> None:
     write_data(tmp_path)
     chosen = settings(tmp_path)
-    template = Template(planning._opened(chosen.model)[1])
+    template = Template(planning.opened(chosen.model)[1])
     load = planning.workload(chosen, template)
     shown = [min(response, 10) for _, response in load.demonstrations.sampled]
     planned = [response for _, *responses in load.groups.sampled for response in responses]

@@ -16,6 +16,8 @@ from triphase.store import Store
 
 if TYPE_CHECKING:
     from triphase.objectives.worked_step import WorkedStep
+    from triphase.planning.machine import Machine
+    from triphase.planning.machine_plan import MachinePlan
     from triphase.planning.plan import Plan
     from triphase.reports.comparison import ComparisonFindings
     from triphase.runs.conversation import Conversation
@@ -50,6 +52,13 @@ def differences(path: Path) -> list[str]:
     from triphase.runs.verification import differences as defined
 
     return defined(path)
+
+
+def plan_for(settings: RunSettings, machine: "Machine") -> "MachinePlan":
+    """`triphase.planning.machine_plan.plan_for`."""
+    from triphase.planning.machine_plan import plan_for as defined
+
+    return defined(settings, machine)
 
 
 def make_plan(settings: RunSettings) -> "Plan":

@@ -9,7 +9,9 @@ from rich.table import Table
 
 from triphase.cli import deferred
 from triphase.cli.arguments import Config, Overrides, settings_of
+from triphase.cli.machine_plan import refuse_without_gpus, show_machine_plan
 from triphase.errors import RunError
+from triphase.planning.machine import machine_of
 from triphase.planning.wording import shortage, size_text
 from triphase.records.files import write_json
 
@@ -21,10 +23,19 @@ def plan(
     config: Config,
     /,
     *overrides: Overrides,
+    model: Annotated[str | None, Parameter(help="Another model than the settings name: --model.name.")] = None,
+    gpus: Annotated[int | None, Parameter(help="Plan for so many GPUs that this machine need not have.")] = None,
+    memory: Annotated[str | None, Parameter(help="Of each of them, for example 80GB.")] = None,
+    card: Annotated[str | None, Parameter(help="Which they are, for example h100.")] = None,
+    price: Annotated[float | None, Parameter(help="An hour of one of them, in any currency.")] = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Write the plan to this file too.")] = None,
 ) -> None:
     """What each phase will need, before anything runs: memory by part, time, and what to lower."""
-    settings = settings_of(config, overrides)
+    settings = settings_of(config, overrides if model is None else (*overrides, "--model.name", model))
+    if gpus is not None:
+        show_machine_plan(deferred.plan_for(settings, machine_of(gpus, memory, card, price)), json_file)
+        return
+    refuse_without_gpus(memory=memory, card=card, price=price)
     found = deferred.make_plan(settings)
     if json_file is not None:
         write_json(json_file, found.as_json())

@@ -97,6 +97,7 @@ class CostModel:
     def trained(
         self, name: str, static: Mapping[str, float], traced: Traced, shape: Shape, *, head: bool = True
     ) -> Moment:
+        """An update: what its forward pass keeps, and what comes and goes."""
         rest = max(0.0, traced.peak - traced.kept)
         chunk = min(self._chunk, rest) if head else 0.0
         held = _ALLOCATOR_SHARE * traced.peak
@@ -106,6 +107,7 @@ class CostModel:
     def looked(
         self, name: str, static: Mapping[str, float], looked: Traced, trunk: Traced, shape: Shape, *, head: bool = True
     ) -> Moment:
+        """Passes without gradients: a held-out loss, or scoring."""
         peak = max(looked.peak, trunk.peak)
         chunk = min(self._chunk, peak) if head else 0.0
         parts = {GRADIENTS: 0.0, CHUNK: chunk, TEMPORARY: peak - chunk}
@@ -132,7 +134,7 @@ class CostModel:
         parts = {CACHE: step.kept, TEMPORARY: step.peak, ALLOCATOR: _ALLOCATOR_SHARE * step.kept}
         found.moments.append(Moment("sampling", {**still, **parts}, shape))
         found.compute("forward", read, shape, tokens_of(prompts) / prompts.count * responses * times)
-        found.flops["decoding"] = found.flops.get("decoding", 0.0) + step.flops / rows * responses * limit * times
+        found.decode(step, rows, float(responses * limit * times))
 
     def stepped(self, found: Footprint, static: Mapping[str, float], trained: float, largest_weight: float) -> None:
         """Adam's step holds two copies of a weight; a checkpoint's bytes are made in memory before they are written."""

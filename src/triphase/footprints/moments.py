@@ -32,11 +32,20 @@ class Moment:
 
 @dataclass(slots=True)
 class Footprint:
-    """One phase: its moments, and its floating-point operations by kind (``training``, ``forward``, ``decoding``)."""
+    """One phase: its moments, and what it computes by kind (``training``, ``forward``, ``decoding``).
+
+    Attributes:
+        flops: floating-point operations.
+        tokens: tokens that go through, once for each pass over them.
+        passes: microbatches; of ``decoding``, steps of a whole batch.
+        remedies: (a setting with its new value, the bytes that it saves at the peak).
+    """
 
     phase: str
     moments: list[Moment] = field(default_factory=list)
     flops: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
+    passes: dict[str, float] = field(default_factory=dict)
     remedies: list[tuple[str, float]] = field(default_factory=list)
 
     @property
@@ -45,5 +54,13 @@ class Footprint:
         return max(self.moments, key=lambda moment: moment.total)
 
     def compute(self, kind: str, traced: Traced, shape: Shape, tokens: float) -> None:
-        """Add the operations of ``tokens`` tokens, of which ``traced`` took those of ``shape``."""
-        self.flops[kind] = self.flops.get(kind, 0.0) + traced.flops / shape.tokens * tokens
+        """Add ``tokens`` tokens in microbatches of ``shape``, of which ``traced`` is one."""
+        self._add(kind, traced.flops / shape.tokens * tokens, tokens, tokens / shape.tokens)
+
+    def decode(self, step: Traced, rows: int, tokens: float) -> None:
+        """Add ``tokens`` sampled tokens, ``rows`` of them by each ``step``."""
+        self._add("decoding", step.flops / rows * tokens, tokens, tokens / rows)
+
+    def _add(self, kind: str, flops: float, tokens: float, passes: float) -> None:
+        for total, each in ((self.flops, flops), (self.tokens, tokens), (self.passes, passes)):
+            total[kind] = total.get(kind, 0.0) + each

@@ -48,7 +48,7 @@ class Work:
         layers, trunk_layers: all layers, and those below the adapted ones.
         hidden_size, vocabulary: d and V.
         base_bytes, base_numbers: of all base weights. adapter_numbers: in one adapter.
-        largest_numbers: in the largest weight of the base.
+        layer_numbers, largest_numbers: in one layer, and in the largest weight, of the base.
     """
 
     def __init__(self, config: Any, dtype: torch.dtype, adapters: AdapterSettings, *, recompute: bool, trusted: bool):
@@ -69,7 +69,8 @@ class Work:
             for depth in DEPTHS
         ]
         sizes = [part.base_numbers() for part in self._parts]
-        self.base_numbers = sizes[0] + (sizes[1] - sizes[0]) * (self.layers - DEPTHS[0])
+        self.layer_numbers = sizes[1] - sizes[0]
+        self.base_numbers = sizes[0] + self.layer_numbers * (self.layers - DEPTHS[0])
         self.base_bytes = self.base_numbers * dtype.itemsize
         self.adapter_numbers = self._parts[0].adapter_size() * adapted // DEPTHS[0]
         self.largest_numbers = self._parts[0].largest_number()

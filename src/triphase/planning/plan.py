@@ -1,7 +1,8 @@
 """The plan of a run: what each phase will need, from configuration and tokenizer alone. No weight is read."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     """
     import torch
 
-    config, tokenizer = _opened(settings.model)
+    config, tokenizer = opened(settings.model)
     load = workload(settings, Template.of(tokenizer, settings.model))
     device = choose_device(settings.model.device)
     whole = settings.sft_method == "full"
@@ -98,27 +99,43 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     process = process_bytes if device.type == "cpu" else 0.0
     allowed = (available_gb() or 0.0) * 1e9 if device.type == "cpu" else float(torch.cuda.mem_get_info()[1])
     rates = measure_rates(config, dtype, device, rows=settings.sampling.batch_size)
-    # What it cannot trace torch would also log, with a traceback; here it is told in one line.
+    with traceable(settings):
+        work = work_of(settings, config, dtype)
+        planned = footprints_of(CostModel(settings, work, load, process_bytes=process))
+    wanted = todo(settings)
+    phases = [each for each in planned if ("ppo" if each.phase.startswith("arms/") else each.phase) in wanted]
+    for found in phases:
+        found.remedies = remedies_of(found, settings, adapted_layers=work.adapted_layers)
+    return Plan(phases, _weights(settings, work), allowed, rates)
+
+
+@contextmanager
+def traceable(settings: RunSettings) -> Iterator[None]:
+    """Say in one line that a model's layers cannot be traced.
+
+    Raises:
+        ModelError: they cannot.
+    """
+    # What it cannot trace torch would also log, with a traceback.
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
     try:
-        work = Work(
-            config,
-            dtype,
-            settings.adapters,
-            recompute=settings.model.recompute_activations,
-            trusted=bool(settings.model.trust_remote_code),
-        )
-        planned = footprints_of(CostModel(settings, work, load, process_bytes=process))
-        wanted = todo(settings)
-        phases = [each for each in planned if ("ppo" if each.phase.startswith("arms/") else each.phase) in wanted]
+        yield
     except (RuntimeError, AttributeError, TypeError, ValueError, LookupError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"model.name: {settings.model.name!r} cannot be planned: its layers do not run without data ({first_line})"
         ) from error
-    for found in phases:
-        found.remedies = remedies_of(found, settings, adapted_layers=work.adapted_layers)
-    return Plan(phases, _weights(settings, work), allowed, rates)
+
+
+def work_of(settings: RunSettings, config: Any, dtype: Any) -> Work:
+    """The model's work, traced on its configuration alone."""
+    return Work(
+        config,
+        dtype,
+        settings.adapters,
+        recompute=settings.model.recompute_activations,
+        trusted=bool(settings.model.trust_remote_code),
+    )
 
 
 def workload(settings: RunSettings, template: Template) -> Workload:
@@ -172,7 +189,7 @@ def _prompt(prompt: Prompt, template: Template) -> int:
     return len(template.prompt_ids(prompt.messages))
 
 
-def _opened(settings: ModelSettings) -> tuple[Any, Any]:
+def opened(settings: ModelSettings) -> tuple[Any, Any]:
     """Configuration and tokenizer of a model, without its weights, which need not be there."""
 
     chain = chain_of(settings, place_of, weights=False)

@@ -1,0 +1,86 @@
+"""Machines that a plan is made for without being on them: cards by their data sheets, and how many of them."""
+
+from dataclasses import dataclass
+
+from triphase.errors import SettingsError
+
+_LEAST_GB, _MOST_GB = 1.0, 100_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One kind of GPU, as its data sheet has it.
+
+    Attributes:
+        memory: bytes. flops: dense operations per second in bfloat16.
+        bandwidth, link: bytes per second from its memory, and to its neighbors in one direction (NVLink, or PCIe).
+    """
+
+    name: str
+    memory: float
+    flops: float
+    bandwidth: float
+    link: float
+
+
+CARDS = {
+    name: Card(name, memory * 1e9, flops * 1e12, bandwidth * 1e9, link * 1e9)
+    for name, memory, flops, bandwidth, link in (
+        ("l4", 24, 121, 300, 32),
+        ("rtx-3090", 24, 71, 936, 32),
+        ("rtx-4090", 24, 165, 1008, 32),
+        ("a100-40gb", 40, 312, 1555, 300),
+        ("l40s", 48, 362, 864, 32),
+        ("a100-80gb", 80, 312, 2039, 300),
+        ("h100", 80, 989, 3350, 450),
+        ("h200", 141, 989, 4800, 450),
+        ("b200", 180, 2250, 8000, 900),
+        ("mi300x", 192, 1307, 5300, 448),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """So many cards of a kind, each with ``memory`` bytes, at ``price`` an hour and card where one is given."""
+
+    card: Card
+    gpus: int
+    memory: float
+    price: float | None = None
+
+
+def machine_of(gpus: int, memory: str | None, card: str | None, price: float | None) -> Machine:
+    """The machine that the command line describes.
+
+    Raises:
+        SettingsError: it is not described well enough, or not in numbers.
+    """
+    if gpus < 1:
+        raise SettingsError(f"--gpus: {gpus} is not a number of cards; give at least 1")
+    if price is not None and not 0 <= price < float("inf"):
+        raise SettingsError(f"--price: {price} is no price an hour and card")
+    size = None if memory is None else _bytes(memory)
+    if card is not None:
+        if card.lower() not in CARDS:
+            raise SettingsError(
+                f"--card: {card!r} is not known; choose one of {', '.join(CARDS)}, or give --memory alone"
+            )
+        chosen = CARDS[card.lower()]
+    elif size is not None:
+        # The slowest card of the nearest size: what is told is then rather too long than too short.
+        chosen = min(CARDS.values(), key=lambda each: (abs(each.memory - size), each.flops))
+    else:
+        raise SettingsError("--gpus: say which, for example --memory 80GB or --card h100")
+    return Machine(chosen, gpus, chosen.memory if size is None else size, price)
+
+
+def _bytes(text: str) -> float:
+    number = text.strip().lower().removesuffix("b").removesuffix("g").strip()
+    try:
+        size = float(number)
+    except ValueError:
+        size = 0.0
+    if not _LEAST_GB <= size <= _MOST_GB:
+        raise SettingsError(f"--memory: {text!r} is no size of one card; give gigabytes, for example 80GB")
+    return size * 1e9

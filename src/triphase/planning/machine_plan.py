@@ -1,0 +1,227 @@
+"""The plan of a run on a machine that is described: what each card holds, for how long, and what it costs.
+
+    seconds = Σ_kind operations / (rate · share)
+            + decoding steps · bytes that a step reads / (bandwidth · share)
+            + passes · gathered weights / link
+
+The shares are what is left of a card's data sheet. Measured on one card (`SOURCE`); elsewhere a guess.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from triphase.datacheck.agenda import todo
+from triphase.errors import SettingsError
+from triphase.footprints.cost import CostModel
+from triphase.footprints.moments import (
+    ADAPTERS,
+    BASE,
+    CACHE,
+    GRADIENTS,
+    HEADS,
+    MOMENTS,
+    PARTS,
+    PROCESS,
+    Footprint,
+    Moment,
+)
+from triphase.footprints.work import Work
+from triphase.footprints.workload import Lengths, Workload
+from triphase.planning.machine import Machine
+from triphase.planning.phases import footprints_of
+from triphase.planning.plan import opened, traceable, work_of, workload
+from triphase.planning.remedies import remedies_of
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import RunSettings
+from triphase.tokens.template import Template
+
+SOURCE = "one H200 with the shape of Llama 1B (docs/performance.md)"
+SHARES = {"training": 0.145, "forward": 0.145, "decoding": 0.12}
+"""Of the dense bfloat16 rate in training and plain forward passes, of the memory's bandwidth in decoding."""
+
+Strategy = Literal["one process", "replicated", "fsdp2"]
+_CONTEXT = 0.6e9
+"""What CUDA and its libraries take of a card before anything is on it."""
+_ROOM = 0.95
+"""Of a card's memory, what may be planned with; the rest is for what no plan knows."""
+_SHARDED = (ADAPTERS, HEADS, GRADIENTS, MOMENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """What was found, for one rank.
+
+    Attributes:
+        strategy: how the ranks share the model; the simplest that fits, or else the one that needs least.
+        phases: footprints of one rank. gathered: bytes of weights that a rank is sent in a pass.
+        checkpoint: bytes of one checkpoint by phase.
+    """
+
+    machine: Machine
+    strategy: Strategy
+    phases: list[Footprint]
+    gathered: float
+    checkpoint: dict[str, float]
+
+    @property
+    def allowed(self) -> float:
+        """Bytes of a card that may be planned with."""
+        return self.machine.memory * _ROOM
+
+    @property
+    def too_large(self) -> list[Footprint]:
+        """Phases that do not fit."""
+        return [each for each in self.phases if each.peak.total > self.allowed]
+
+    def hours(self, found: Footprint) -> float:
+        """The time of a phase, roughly."""
+        card, parts = self.machine.card, found.peak.parts
+        seconds = sum(count / (card.flops * SHARES[kind]) for kind, count in found.flops.items() if kind != "decoding")
+        read = parts[BASE] + parts[ADAPTERS] + max(each.parts.get(CACHE, 0.0) for each in found.moments)
+        seconds += found.passes.get("decoding", 0.0) * read / (card.bandwidth * SHARES["decoding"])
+        # All weights pass once in a forward pass or a step, and once more in a backward pass.
+        gathers = sum(count * (2.0 if kind == "training" else 1.0) for kind, count in found.passes.items())
+        return (seconds + gathers * self.gathered / card.link) / 3600
+
+    def cost(self, found: Footprint) -> float | None:
+        """The price of all cards in that time; None without a price."""
+        price = self.machine.price
+        return None if price is None else price * self.machine.gpus * self.hours(found)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return {
+            "gpus": self.machine.gpus,
+            "card": self.machine.card.name,
+            "allowed_bytes": self.allowed,
+            "strategy": self.strategy,
+            "phases": {
+                found.phase: {
+                    "peak_bytes": found.peak.total,
+                    "moment": found.peak.name,
+                    "parts": {part: found.peak.parts.get(part, 0.0) for part in PARTS},
+                    "remedies": [[setting, saved] for setting, saved in found.remedies],
+                    "tokens_of_a_rank": found.tokens,
+                    "hours": self.hours(found),
+                    "cost": self.cost(found),
+                    "checkpoint_bytes": self.checkpoint.get(found.phase),
+                }
+                for found in self.phases
+            },
+        }
+
+
+def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
+    """Plan a run on ``machine``: replicated where the base fits on every card, sharded beyond.
+
+    Raises:
+        SettingsError: a step has fewer prompts or rows than there are cards.
+        ModelError, DataError: as `make_plan`.
+    """
+    share = share_of(settings, machine.gpus)
+    config, tokenizer = opened(settings.model)
+    load = _load_of(workload(settings, Template.of(tokenizer, settings.model)), machine.gpus)
+    exact = settings.model.dtype == "float32" or (settings.sft_method == "full" and settings.model.dtype == "auto")
+    with traceable(settings):
+        work = work_of(settings, config, torch.float32 if exact else torch.bfloat16)
+        planned = footprints_of(CostModel(share, work, load, process_bytes=0.0))
+    wanted = todo(settings)
+    phases = [each for each in planned if _step(each.phase) in wanted]
+    # A checkpoint holds float32 weights and two moments of each, as gradients are float32.
+    trained = {each.phase: max(one.parts.get(GRADIENTS, 0.0) for one in each.moments) for each in phases}
+    checkpoint = {phase: 3.0 * size for phase, size in trained.items() if size}
+    plans = [_with(machine, strategy, phases, share, work, checkpoint) for strategy in _strategies(machine)]
+    return next((plan for plan in plans if not plan.too_large), plans[-1])
+
+
+def share_of(settings: RunSettings, ranks: int) -> RunSettings:
+    """The settings with what each of ``ranks`` does of every step.
+
+    Raises:
+        SettingsError: a step has too little for all of them.
+    """
+    arms = {
+        name: {**values, **_share_of_ppo(settings.ppo_of(name), ranks, f"arms.{name}")}
+        for name, values in settings.arms.items()
+    }
+    sizes = {"sft": settings.sft.batch_size, "reward": settings.reward.batch_size}
+    for name, size in sizes.items():
+        if size < ranks and _step(name) in todo(settings):
+            raise _too_few(f"{name}.batch_size", size, size, ranks)
+    return settings.model_copy(
+        update={
+            "sft": settings.sft.model_copy(update={"batch_size": -(-sizes["sft"] // ranks)}),
+            "reward": settings.reward.model_copy(update={"batch_size": -(-sizes["reward"] // ranks)}),
+            "ppo": settings.ppo.model_copy(update=_share_of_ppo(settings.ppo, ranks, "ppo")),
+            "arms": arms,
+        }
+    )
+
+
+def _share_of_ppo(settings: PPOSettings, ranks: int, section: str) -> dict[str, Any]:
+    each = settings.responses_per_prompt
+    prompts = settings.minibatch_size // each
+    if prompts < ranks:
+        raise _too_few(f"{section}.minibatch_size", settings.minibatch_size, prompts, ranks)
+    minibatch = each * -(-prompts // ranks)
+    return {"minibatch_size": minibatch, "batch_size": minibatch * (settings.batch_size // settings.minibatch_size)}
+
+
+def _too_few(setting: str, value: int, shares: int, ranks: int) -> SettingsError:
+    return SettingsError(
+        f"{setting}: {value} gives {shares} rows to each optimizer step, fewer than the {ranks} cards; plan at most "
+        f"{shares} cards, or raise it"
+    )
+
+
+def _load_of(load: Workload, ranks: int) -> Workload:
+    def part(lengths: Lengths) -> Lengths:
+        return Lengths(lengths.sampled, -(-lengths.count // ranks))
+
+    return Workload(
+        part(load.demonstrations),
+        part(load.heldout_demonstrations),
+        -(-load.visits // ranks),
+        part(load.prompts),
+        part(load.heldout_prompts),
+        part(load.groups),
+    )
+
+
+def _strategies(machine: Machine) -> tuple[Strategy, ...]:
+    return ("one process",) if machine.gpus == 1 else ("replicated", "fsdp2")
+
+
+def _with(
+    machine: Machine,
+    strategy: Strategy,
+    phases: list[Footprint],
+    settings: RunSettings,
+    work: Work,
+    checkpoint: dict[str, float],
+) -> MachinePlan:
+    ranks, size = machine.gpus, work.dtype.itemsize
+    # Two layers at once, the one that is computed and the one that comes next, and what is outside of the layers.
+    whole = (2 * work.layer_numbers + work.largest_numbers) * size
+
+    def moment(each: Moment) -> Moment:
+        parts = {**each.parts, PROCESS: _CONTEXT}
+        if strategy == "fsdp2":
+            parts[BASE] = parts[BASE] / ranks + whole
+            parts |= {part: parts.get(part, 0.0) / ranks for part in _SHARDED}
+        return Moment(each.name, parts, each.shape)
+
+    made = [
+        Footprint(each.phase, [moment(one) for one in each.moments], each.flops, each.tokens, each.passes)
+        for each in phases
+    ]
+    for each in made:
+        each.remedies = remedies_of(each, settings, adapted_layers=work.adapted_layers)
+    gathered = work.base_bytes * (ranks - 1) / ranks if strategy == "fsdp2" else 0.0
+    return MachinePlan(machine, strategy, made, gathered, checkpoint)
+
+
+def _step(phase: str) -> str:
+    return "ppo" if phase.startswith("arms/") else phase

@@ -1,0 +1,165 @@
+"""The plan for a machine that is described: shares of the work, sharded weights, hours and prices by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.resolved import resolved_yaml
+from tests.runs.small_run import settings, write_data
+
+from triphase.cli.main import main
+from triphase.errors import SettingsError
+from triphase.footprints.moments import ADAPTERS, BASE, CACHE, GRADIENTS, MOMENTS, Footprint, Moment
+from triphase.footprints.work import Shape
+from triphase.planning.machine import CARDS, Machine, machine_of
+from triphase.planning.machine_plan import SHARES, MachinePlan, plan_for, share_of
+from triphase.settings.schema import RunSettings
+
+H100 = CARDS["h100"]
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> RunSettings:
+    folder = tmp_path_factory.mktemp("machine")
+    write_data(folder)
+    ppo = {"batch_size": 8, "minibatch_size": 4, "iterations": 3, "max_response_tokens": 8}
+    arms = {"other": {"kl_coefficient": 0.0}}
+    return settings(folder, method="lora", adapters={"layers": 1, "rank": 4}, ppo=ppo, arms=arms)
+
+
+@pytest.fixture(scope="module")
+def one(chosen: RunSettings) -> MachinePlan:
+    return plan_for(chosen, Machine(H100, 1, 80e9))
+
+
+def part(plan: MachinePlan, phase: str, name: str) -> float:
+    found = next(each for each in plan.phases if each.phase == phase)
+    return max(moment.parts.get(name, 0.0) for moment in found.moments)
+
+
+def test_two_cards_share_the_work_of_one(chosen: RunSettings, one: MachinePlan) -> None:
+    two = plan_for(chosen, Machine(H100, 2, 80e9))
+    assert (one.strategy, two.strategy) == ("one process", "replicated") and not two.too_large
+    assert [each.phase for each in one.phases] == ["sft", "sampling", "reward", "ppo", "arms/other", "evaluation"]
+    for whole, half in zip(one.phases, two.phases, strict=True):
+        for kind, tokens in whole.tokens.items():
+            assert 2 * half.tokens[kind] == pytest.approx(tokens, rel=0.2), (whole.phase, kind)
+        assert half.moments[0].parts[BASE] == whole.moments[0].parts[BASE]
+    for found in (one, two):  # PPO: 3 iterations of 8 episodes of 8 tokens
+        assert found.machine.gpus * found.phases[3].tokens["decoding"] == 3 * 8 * 8
+    assert two.phases[3].passes["decoding"] == 3 * 8 and one.phases[3].passes["decoding"] == 3 * 8
+
+
+def test_beyond_one_card_weights_are_sharded_and_what_is_trained_too(chosen: RunSettings, one: MachinePlan) -> None:
+    whole = one
+    total = part(whole, "sft", BASE)
+    # The replicated base no longer fits, whatever else there is; the context alone takes 0.6 GB.
+    sharded = plan_for(chosen, Machine(H100, 4, 0.6e9))
+    assert sharded.strategy == "fsdp2" and sharded.too_large
+    layer, outside = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128 + 2 * 64, 15 * 64
+    # What a card holds: its quarter, two gathered layers of float32, and the largest weight outside of them.
+    largest = max(outside, 64 * 128)
+    assert part(sharded, "sft", BASE) == pytest.approx(total / 4 + 4 * (2 * layer + largest))
+    for name in (ADAPTERS, GRADIENTS, MOMENTS):
+        assert part(sharded, "ppo", name) == pytest.approx(part(whole, "ppo", name) / 4) and part(whole, "ppo", name)
+    assert sharded.gathered == total * 3 / 4 and whole.gathered == 0.0
+
+
+def test_hours_and_prices_by_hand() -> None:
+    parts = {BASE: 2e9, ADAPTERS: 1e7, CACHE: 5e8}
+    found = Footprint("ppo", [Moment("sampling", parts, Shape(1, 1, 1))])
+    found.flops = {"training": 1e15, "forward": 5e14, "decoding": 9e99}
+    found.passes = {"training": 10.0, "forward": 4.0, "decoding": 100.0}
+    machine = Machine(H100, 8, 80e9, price=2.0)
+    rate, bandwidth, link = 989e12, 3350e9, 450e9
+    seconds = 1.5e15 / (rate * SHARES["training"]) + 100 * 2.51e9 / (bandwidth * SHARES["decoding"])
+    plain = MachinePlan(machine, "replicated", [found], 0.0, {})
+    assert plain.hours(found) == pytest.approx(seconds / 3600)
+    assert plain.cost(found) == pytest.approx(8 * 2.0 * seconds / 3600)
+    sharded = MachinePlan(machine, "fsdp2", [found], 1.75e9, {})
+    assert sharded.hours(found) == pytest.approx((seconds + (2 * 10 + 4 + 100) * 1.75e9 / link) / 3600)
+    assert MachinePlan(Machine(H100, 8, 80e9), "replicated", [found], 0.0, {}).cost(found) is None
+
+
+def test_a_checkpoint_is_the_weights_that_are_trained_and_two_moments_of_each(one: MachinePlan) -> None:
+    numbers = 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
+    assert one.checkpoint == dict.fromkeys(("sft", "reward", "ppo", "arms/other"), 12.0 * numbers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "problem"),
+    [
+        ({}, 3, "sft.batch_size"),
+        ({"sft": {"batch_size": 8, "optimizer": {"learning_rate": 1e-3}}}, 5, "ppo.minibatch_size: 4 gives 4"),
+        (
+            {
+                "sft": {"batch_size": 8, "optimizer": {"learning_rate": 1e-3}},
+                "ppo": {"batch_size": 16, "minibatch_size": 8, "responses_per_prompt": 4, "max_response_tokens": 8},
+            },
+            3,
+            "ppo.minibatch_size: 8 gives 2",
+        ),
+        (
+            {
+                "sft": {"batch_size": 8, "optimizer": {"learning_rate": 1e-3}},
+                "arms": {"small": {"minibatch_size": 2}},
+            },
+            3,
+            "arms.small.minibatch_size: 2 gives 2",
+        ),
+    ],
+)
+def test_more_cards_than_a_step_has_work_for_are_refused(
+    tmp_path: Path, changes: dict[str, object], ranks: int, problem: str
+) -> None:
+    write_data(tmp_path)
+    ppo = {"batch_size": 8, "minibatch_size": 4, "iterations": 3, "max_response_tokens": 8}
+    sft = {"batch_size": 2, "optimizer": {"learning_rate": 1e-3}}
+    reward = {"batch_size": 8, "optimizer": {"learning_rate": 1e-3}}
+    values = settings(tmp_path, **{"ppo": ppo, "sft": sft, "reward": reward, **changes})
+    with pytest.raises(SettingsError, match=problem):
+        share_of(values, ranks)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--gpus", "2"), "--memory 80GB or --card h100"),
+        (("--gpus", "0", "--card", "h100"), "--gpus: 0"),
+        (("--gpus", "2", "--memory", "huge"), "--memory: 'huge'"),
+        (("--gpus", "2", "--memory", "nan"), "--memory: 'nan'"),
+        (("--gpus", "2", "--card", "voodoo"), "--card: 'voodoo' is not known; choose one of l4"),
+        (("--gpus", "2", "--card", "h100", "--price", "-1"), "--price"),
+        (("--card", "h100"), "--card: describes a machine"),
+        (("--price", "2"), "--price: describes a machine"),
+    ],
+)
+def test_a_machine_that_is_not_described_well_is_one_line(
+    tmp_path: Path, words: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(tmp_path)
+    (tmp_path / "run.yaml").write_text(resolved_yaml(settings(tmp_path)))
+    assert main(["plan", str(tmp_path / "run.yaml"), *words]) == 2
+    error = capsys.readouterr().err
+    assert problem in error and len(error.splitlines()) == 1
+
+
+def test_memory_alone_takes_the_slowest_card_of_that_size() -> None:
+    assert machine_of(8, "80GB", None, None) == Machine(CARDS["a100-80gb"], 8, 80e9)
+    assert machine_of(1, "24 gb", None, 1.5) == Machine(CARDS["rtx-3090"], 1, 24e9, 1.5)
+    assert machine_of(1, "40GB", "H100", None) == Machine(H100, 1, 40e9)
+
+
+def test_the_command_prints_what_it_writes(
+    tmp_path: Path, chosen: RunSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "run.yaml").write_text(resolved_yaml(chosen))
+    plan = tmp_path / "plan.json"
+    words = ["plan", str(tmp_path / "run.yaml"), "--gpus", "2", "--card", "h100", "--price", "3"]
+    assert main([*words, "--json", str(plan)]) == 0
+    shown, found = capsys.readouterr().out, json.loads(plan.read_text())
+    assert shown.startswith("2 × h100 with 80.00 GB each: replicated") and "cost, roughly" in shown
+    assert found["phases"]["ppo"]["cost"] == pytest.approx(6 * found["phases"]["ppo"]["hours"])
+    assert main(["plan", str(tmp_path / "run.yaml"), "--model", str(tmp_path), "--gpus", "1", "--card", "l4"]) == 2
+    assert "model.name" in capsys.readouterr().err
