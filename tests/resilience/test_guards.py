@@ -17,6 +17,7 @@ from triphase.phases.guards import AlarmGuard, judge_by, judge_rollout
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.sft import SupervisedPhase
 from triphase.settings.phases import OptimizerSettings, SupervisedSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import GuardSettings
 from triphase.training.checkpoint import kept_steps
 from triphase.training.loop import CHECKPOINTS, Judged, LoopOptions, Phase, run_loop
@@ -169,6 +170,42 @@ def test_rollback_goes_on_from_them_more_carefully_and_then_stops(tmp_path: Path
     lasting = Descent(tmp_path / "b", settings, collapse=6)
     lasting.run(30)
     assert len(lasting.state.values.rollbacks) == 1 and "entropy-collapse" in lasting.state.values.finished
+
+
+@pytest.mark.parametrize(
+    ("action", "rate", "coefficient"), [("lower-learning-rate", 0.5, 0.1), ("raise-kl-coefficient", 1.0, 0.2)]
+)
+def test_a_milder_action_goes_on_from_its_weights_and_then_stops(
+    tmp_path: Path, action: str, rate: float, coefficient: float
+) -> None:
+    settings = GuardSettings(on_alarm=action, rollbacks=1)
+    made = Descent(tmp_path / "a", settings, collapse=6, until=9)
+    assert made.run(14) == 14  # no step is lost
+    assert made.state.values.finished is None and len(made.state.values.rollbacks) == 1
+    assert (made.state.updater.rate_scale, made.state.values.kl_coefficient) == (rate, coefficient)
+    lasting = Descent(tmp_path / "b", settings, collapse=6)
+    lasting.run(30)
+    assert "entropy-collapse" in lasting.state.values.finished
+
+
+def test_a_coefficient_of_0_is_raised_to_something(tmp_path: Path) -> None:
+    made = Descent(tmp_path, GuardSettings(on_alarm="raise-kl-coefficient"), collapse=6, until=9)
+    made.state.values.kl_coefficient = 0.0
+    made.run(12)
+    assert made.state.values.kl_coefficient == 2 * PPOSettings().kl_coefficient > 0
+
+
+def test_rollback_to_the_best_takes_the_best_judged_weights_before_the_alarm(tmp_path: Path) -> None:
+    settings = GuardSettings(on_alarm="rollback-to-best", back=2, rollbacks=1)
+    made = Descent(tmp_path, settings, collapse=8, until=11)
+    scores = {3: 9.0, **dict.fromkeys(range(9, 13), 99.0)}
+    made.judge = lambda position, metrics: (position, scores.get(position, float(position)))
+    made.total_steps = 12
+    run_loop(made, LoopOptions(tmp_path, Lines(), keep=9, keep_best=2, save_start=True))
+    (at,) = made.state.values.rollbacks
+    weight = float(made.state.updater.parameters["a"].detach()[0])
+    assert weight == 3 + (12 - at)  # those after iteration 3, and the steps since; the 99 came with the collapse
+    assert made.state.updater.rate_scale == 0.5 and made.state.values.kl_coefficient == 0.2
 
 
 def test_an_alarm_that_is_not_listed_is_not_heeded(tmp_path: Path) -> None:

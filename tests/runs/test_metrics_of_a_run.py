@@ -80,5 +80,5 @@ def test_a_name_that_is_missing_or_undeclared_or_not_allowed_is_found(tmp_path: 
         "ppo/new is not declared",
         "ppo/gold_score is missing, where evaluation.gold is set",
         "ppo/entropy is missing at step 1",
-        "ppo/rollbacks is emitted, and declared where guards.on_alarm is stop or rollback",
+        "ppo/rollbacks is emitted, and declared where guards.on_alarm is not continue",
     ]

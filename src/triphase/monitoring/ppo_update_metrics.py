@@ -6,7 +6,7 @@ _UPDATES = "response tokens of a minibatch, then the updates of the iteration"
 _RESPONSE_TOKENS = "response tokens of the rollout"
 _CRITIC = Condition("where ppo.advantage_estimator is gae", lambda run: run.ppo.has_critic)
 _RETURNS_VARY = Condition(f"{_CRITIC.words} and Var(returns) > 0", _CRITIC.allows, certain=False)
-_GUARDED = Condition("where guards.on_alarm is stop or rollback", lambda run: run.guards.on_alarm != "continue")
+_GUARDED = Condition("where guards.on_alarm is not continue", lambda run: run.guards.on_alarm != "continue")
 
 PPO_UPDATE_METRICS = (
     Metric(
@@ -102,7 +102,8 @@ PPO_UPDATE_METRICS = (
     Metric(
         "ppo/rollbacks",
         "times",
-        "times that an alarm sent PPO back to earlier weights (guards.on_alarm)",
+        "times that an alarm was acted on (guards.on_alarm): earlier weights, a lower learning rate, a higher KL "
+        "coefficient",
         "sum since the start",
         "0",
         better="lower",

@@ -14,6 +14,7 @@ from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms
 from triphase.monitoring.glossary import METRICS
 from triphase.monitoring.signs import peaks
 from triphase.phases.ppo_state import PPOState
+from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import GuardSettings
 from triphase.training.checkpoint import kept_steps, load_checkpoint
 from triphase.training.loop import Judged
@@ -87,25 +88,48 @@ class AlarmGuard:
         return listed[0]
 
     def _act(self, state: TrainingState[PPOState], iteration: int, alarm: Alarm, rollbacks: list[int]) -> None:
-        step = self._sound_step(iteration)
-        if step is None:
-            state.values.finished = f"alarm {alarm.name} at iteration {iteration}, and no checkpoint to go back to"
-            return
-        state.updater.load_tensors(load_checkpoint(self._checkpoints, step).tensors)
-        if self._settings.on_alarm == "stop" or len(rollbacks) >= self._settings.rollbacks:
-            state.values.finished = (
-                f"alarm {alarm.name} at iteration {iteration}: {alarm.message} "
-                f"The weights are those after iteration {step}"
-            )
-            _log.warning("PPO stops: %s", state.values.finished)
-            return
+        chosen = self._settings.on_alarm
+        if len(rollbacks) >= self._settings.rollbacks:
+            chosen = "stop"
+        if chosen not in ("lower-learning-rate", "raise-kl-coefficient"):
+            step = self._best_step(state, iteration) if chosen == "rollback-to-best" else self._sound_step(iteration)
+            if step is None:
+                state.values.finished = f"alarm {alarm.name} at iteration {iteration}, and no checkpoint to go back to"
+                return
+            state.updater.load_tensors(load_checkpoint(self._checkpoints, step).tensors)
+            if chosen == "stop":
+                state.values.finished = (
+                    f"alarm {alarm.name} at iteration {iteration}: {alarm.message} "
+                    f"The weights are those after iteration {step}"
+                )
+                _log.warning("PPO stops: %s", state.values.finished)
+                return
+            told = f"PPO goes back to the weights after iteration {step}"
+        else:
+            told = "PPO goes on from its weights"
         state.values.rollbacks = [*rollbacks, iteration]
-        state.values.kl_coefficient = self._settings.kl_coefficient_factor * state.values.kl_coefficient
-        state.updater.rate_scale *= self._settings.learning_rate_factor
+        if chosen != "lower-learning-rate":
+            coefficient = state.values.kl_coefficient or PPOSettings().kl_coefficient
+            state.values.kl_coefficient = self._settings.kl_coefficient_factor * coefficient
+        if chosen != "raise-kl-coefficient":
+            state.updater.rate_scale *= self._settings.learning_rate_factor
         _log.warning(
-            "PPO goes back to the weights after iteration %d (alarm %s at %d); learning rates × %g, KL coefficient %g",
-            *(step, alarm.name, iteration, state.updater.rate_scale, state.values.kl_coefficient),
+            "%s (alarm %s at %d); learning rates × %g, KL coefficient %g",
+            *(told, alarm.name, iteration, state.updater.rate_scale, state.values.kl_coefficient),
         )
+
+    def _best_step(self, state: TrainingState[PPOState], iteration: int) -> int | None:
+        """The best judged checkpoint from before the alarm; the newest sound one where none was judged."""
+        before = [
+            step
+            for step in kept_steps(self._checkpoints)
+            if step in state.scores
+            and step <= iteration - self._settings.back
+            and find_damage(self._checkpoints / f"{step:06d}") is None
+        ]
+        if not before:
+            return self._sound_step(iteration)
+        return max(before, key=lambda step: (state.scores[step], -step))
 
     def _sound_step(self, iteration: int) -> int | None:
         """The newest kept checkpoint from ``back`` iterations before; the oldest there is where none is so old."""

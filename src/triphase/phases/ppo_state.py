@@ -14,7 +14,7 @@ class PPOState(PhaseState):
 
     Attributes:
         kl_coefficient: the coefficient of the next iteration.
-        rollbacks: the iterations at which an alarm sent PPO back.
+        rollbacks: the iterations at which an alarm was acted on.
         score_scale: the unit of the run's scores; None before the first rollout.
         advantage_estimator: whose checkpoint this is; None for the default, as in old checkpoints.
         schedule_from: the optimizer step at which an extension began the schedule again; None where none did.

@@ -162,19 +162,23 @@ class GuardSettings(Settings):
 
     skipped_in_a_row: Positive = 5
     """Steps in a row that may be skipped for a loss, gradient or score that is not finite; then the run stops."""
-    on_alarm: Literal["continue", "stop", "rollback"] = "continue"
-    """What PPO does at an alarm: `continue` notes it; `stop` ends with the weights from before it; `rollback` goes on
-    from those with a lower learning rate and a higher KL coefficient."""
+    on_alarm: Literal[
+        "continue", "lower-learning-rate", "raise-kl-coefficient", "rollback", "rollback-to-best", "stop"
+    ] = "continue"
+    """What PPO does at an alarm: `continue` notes it; `lower-learning-rate` and `raise-kl-coefficient` go on with that
+    alone; `rollback` goes on from the weights before the alarm with both; `rollback-to-best` likewise, from the best
+    judged checkpoint before it (by the witness where there is one, else by score minus KL penalty); `stop` ends with
+    the weights from before it. After `rollbacks` of them the next alarm stops."""
     alarms: tuple[AlarmName, ...] = ("reference-kl", "ratio-explosion", "entropy-collapse", "eos-collapse")
-    """The alarms that `stop` and `rollback` act on."""
+    """The alarms that are acted on; the others are noted."""
     back: Positive = 3
     """How many iterations before the alarm the weights are taken from; alarms look at three iterations at a time."""
     rollbacks: Positive = 2
-    """Rollbacks before the next alarm stops."""
+    """How often an alarm is acted on before the next one stops."""
     learning_rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Factor of the learning rates at each rollback."""
+    """Factor of the learning rates, each time."""
     kl_coefficient_factor: Annotated[float, Field(ge=1)] = 2.0
-    """Factor of the KL coefficient at each rollback."""
+    """Factor of the KL coefficient, each time; a coefficient of 0 becomes `ppo.kl_coefficient`'s default."""
 
 
 class RunSettings(Settings):
