@@ -33,6 +33,7 @@ _DEVIATIONS = {
     "ppo/entropy": "ppo/entropy_deviation",
     "ppo/mean_length": "ppo/length_deviation",
     "ppo/repeated_2": "ppo/repeated_2_deviation",
+    "ppo/self_similarity": "ppo/self_similarity_deviation",
     "ppo/reward_disagreement": "ppo/reward_disagreement_deviation",
     "ppo/witness_score": "ppo/witness_score_deviation",
 }

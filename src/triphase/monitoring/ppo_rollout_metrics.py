@@ -18,6 +18,9 @@ _GOLD_VARIES = Condition(
     "where evaluation.gold is set and neither length nor gold score is constant", _has_gold, certain=False
 )
 _WORDS = Condition("where a response has two words", certain=False)
+_FOUR_WORDS = Condition("where a response has four words", certain=False)
+_SINCE_START = Condition("unless the run was begun by an older version", certain=False)
+_GAINED = Condition("where the mean score is 2 standard errors above that of the first rollout", certain=False)
 _LIMITED = Condition("where ppo.score_limit is set", lambda run: run.ppo.score_limit is not None)
 
 PPO_ROLLOUT_METRICS = (
@@ -154,6 +157,48 @@ PPO_ROLLOUT_METRICS = (
         "standard deviation of the responses' own shares",
         _EPISODES,
         "near constant",
+    ),
+    Metric(
+        "ppo/self_similarity",
+        "share",
+        "four-word sequences of a response that also stand in a response to another prompt / its four-word sequences",
+        "responses of the rollout that have four words",
+        "near its start; a rise by 0.3 is one answer to everything",
+        better="lower",
+        when=_FOUR_WORDS,
+    ),
+    Metric(
+        "ppo/self_similarity_deviation",
+        "share",
+        "standard deviation of the responses' own shares",
+        "responses of the rollout that have four words",
+        "near constant",
+        when=_FOUR_WORDS,
+    ),
+    Metric(
+        "ppo/reference_perplexity",
+        "tokens",
+        "exp(−mean of log π_ref(token)), at the sampling temperature",
+        _RESPONSE_TOKENS,
+        "near its start; falling while responses grow is collapse into what the reference finds likeliest, rising is "
+        "text that it would not write",
+    ),
+    Metric(
+        "ppo/scores_beyond_start",
+        "share",
+        "share of responses whose score is above the highest or below the lowest of the first rollout",
+        _EPISODES,
+        "rises slowly; near 1 the scorer judges what it has never seen from the SFT policy",
+        when=_SINCE_START,
+    ),
+    Metric(
+        "ppo/length_share_of_gain",
+        "of the gain",
+        "Σ_b (p_b − p⁰_b)·m⁰_b / (mean score − that of the first rollout); b quarters of the first rollout's lengths, "
+        "p shares, m mean scores, ⁰ of the first rollout",
+        _EPISODES,
+        "near 0; near 1 the score rose by length alone; under 0 it rose in spite of it",
+        when=_GAINED,
     ),
     Metric(
         "ppo/clipped_scores",

@@ -40,6 +40,8 @@ class Limits:
     """Share of the starting distinct-2."""
     repeated_rise: float = 0.2
     """Rise of the share of repeated neighboring words within a response."""
+    alike_rise: float = 0.3
+    """Rise of the share of four-word sequences that responses to other prompts have too."""
     certainty: float = 3.5
     """Standard errors by which a figure must differ from the start (or gold from its peak) before a rule speaks."""
     margin: float = 2.0
@@ -90,6 +92,17 @@ class Rule:
 
 
 RULES = (
+    Rule(
+        "self-similarity",
+        "ppo/self_similarity",
+        True,
+        lambda limits, start: start + limits.alike_rise,
+        "{value:.0%} of the four-word sequences stand in responses to other prompts too, against {start:.0%} at the "
+        "start: the policy says the same to everything.",
+        "raise ppo.kl_coefficient; look at the samples for what stands in all of them.",
+        relative=True,
+        unless_gold_rose=True,
+    ),
     Rule(
         "reference-kl",
         "ppo/reference_kl",

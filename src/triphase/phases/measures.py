@@ -12,6 +12,8 @@ from triphase.objectives.advantages import Advantages
 from triphase.objectives.masking import masked_mean
 from triphase.objectives.proximal import explained_variance
 from triphase.phases.experience import Experience
+from triphase.phases.first_rollout import FirstRollout
+from triphase.phases.ppo_state import PPOState
 from triphase.records.types import Prompt
 from triphase.rewards.model import WITNESS_SCORE
 from triphase.rollouts.types import Generated
@@ -106,6 +108,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
     explained = None if values is None else explained_variance(values, advantages.returns, mask)
     surprises = ((experience.entropy * mask).sum(1) / mask.sum(1)).tolist()
     repeated = [repeated_bigrams(sample.response) for sample in samples]
+    alike = shared_with_others([(sample.prompt.id, sample.response) for sample in samples])
     figures = {
         "ppo/proxy_score": float(experience.scores.mean()),
         "ppo/score_deviation": float(experience.scores.std(unbiased=False)),
@@ -124,10 +127,21 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
         "ppo/distinct_2": distinct_bigrams([sample.response for sample in samples]),
         "ppo/repeated_2": sum(repeated) / len(repeated),
         "ppo/repeated_2_deviation": deviation(repeated),
+        "ppo/self_similarity": sum(alike) / len(alike) if alike else None,
+        "ppo/self_similarity_deviation": deviation(alike) if alike else None,
+        "ppo/reference_perplexity": math.exp(-float(masked_mean(experience.reference_logprobs, mask))),
     }
     figures |= {f"{PREFIX}{name}": mean for name, mean in experience.scored.part_means().items()}
     figures |= monitor_figures(experience.scored.monitors, scores)
     return {name: value for name, value in figures.items() if value is not None}
+
+
+def against_first_rollout(values: PPOState, iteration: int, experience: Experience) -> dict[str, float]:
+    """What a rollout shows against the first one, which is noted in ``values``."""
+    lengths, scores = experience.batch.response_lengths.tolist(), experience.scores.tolist()
+    if iteration == 0:
+        values.first_rollout = FirstRollout.of(lengths, scores)
+    return {} if values.first_rollout is None else values.first_rollout.figures(lengths, scores)
 
 
 def monitor_figures(monitors: Mapping[str, Sequence[float]], scores: Sequence[float]) -> dict[str, float | None]:
@@ -160,6 +174,25 @@ def distinct_bigrams(texts: Sequence[str]) -> float | None:
     words_of = (text.lower().split() for text in texts)
     bigrams = [pair for words in words_of for pair in pairwise(words)]
     return len(set(bigrams)) / len(bigrams) if bigrams else None
+
+
+def shared_with_others(answers: Sequence[tuple[str, str]]) -> list[float]:
+    """Of each response with four words, the share of its four-word sequences that stand in one to another prompt.
+
+    ``answers`` are prompts, by what tells them apart, with their responses.
+    """
+    sequences = [(prompt, four_words(text)) for prompt, text in answers]
+    prompts: dict[tuple[str, ...], set[str]] = {}
+    for prompt, found in sequences:
+        for sequence in found:
+            prompts.setdefault(sequence, set()).add(prompt)
+    return [sum(len(prompts[each]) > 1 for each in found) / len(found) for _, found in sequences if found]
+
+
+def four_words(text: str) -> set[tuple[str, ...]]:
+    """The sequences of four neighboring words of a text."""
+    words = text.lower().split()
+    return {tuple(words[place : place + 4]) for place in range(len(words) - 3)}
 
 
 def repeated_bigrams(text: str) -> float:

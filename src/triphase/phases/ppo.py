@@ -23,7 +23,7 @@ from triphase.phases.estimators import kept_as, require_same_estimator
 from triphase.phases.experience import Experience, Rollout, evaluate_rollout, minibatches_of, open_rollout
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
-from triphase.phases.measures import Clock, Gold, Means, Sample, figures_of, samples_of
+from triphase.phases.measures import Clock, Gold, Means, Sample, against_first_rollout, figures_of, samples_of
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.rewards import advantages_of, shape_rewards
@@ -164,6 +164,7 @@ class PPOPhase(Phase):
         if self.on_samples is not None:
             self.on_samples(iteration, shown)
         metrics = figures_of(experience, advantages, shown) | updates | clock.laps | shaped
+        metrics |= against_first_rollout(self.state.values, iteration, experience)
         metrics |= {"ppo/reference_kl": observed, "ppo/episodes": float((iteration + 1) * len(chosen))}
         if iteration >= self.settings.critic_warmup:
             self._control(observed, len(chosen))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from triphase.phases.first_rollout import FirstRollout
 from triphase.phases.score_scale import ScoreScale
 from triphase.training.state import PhaseState
 
@@ -17,6 +18,7 @@ class PPOState(PhaseState):
         rollbacks: the iterations at which an alarm was acted on.
         score_scale: the unit of the run's scores; None before the first rollout.
         advantage_estimator: whose checkpoint this is; None for the default, as in old checkpoints.
+        first_rollout: what scores are held against; None in checkpoints of older versions.
         schedule_from: the optimizer step at which an extension began the schedule again; None where none did.
     """
 
@@ -25,6 +27,7 @@ class PPOState(PhaseState):
     score_scale: ScoreScale | None = None
     advantage_estimator: str | None = None
     schedule_from: int | None = None
+    first_rollout: FirstRollout | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -32,4 +35,6 @@ class PPOState(PhaseState):
         scale = values.get("score_scale")
         read = super().from_json(values)
         read.score_scale = None if scale is None else ScoreScale(**scale)
+        first = values.get("first_rollout")
+        read.first_rollout = None if first is None else FirstRollout.from_json(first)
         return read

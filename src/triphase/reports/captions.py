@@ -19,6 +19,7 @@ _WATCHED = {
     "length": "ppo/mean_length",
     "clip fraction": "ppo/clip_fraction",
     "repetition": "ppo/distinct_2",
+    "likeness of responses to different prompts": "ppo/self_similarity",
     "length and score": "ppo/length_score_correlation",
     "spread and range of the scores": "ppo/score_deviation",
     "the critic": "ppo/explained_variance",

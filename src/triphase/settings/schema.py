@@ -154,6 +154,7 @@ AlarmName = Literal[
     "repetition",
     "score-out-of-range",
     "score-without-spread",
+    "self-similarity",
 ]
 
 

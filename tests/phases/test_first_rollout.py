@@ -1,0 +1,72 @@
+"""What later rollouts show against the first: gains by length, scores out of range, likeness across prompts."""
+
+import json
+import random
+
+import pytest
+
+from triphase.phases.first_rollout import FirstRollout
+from triphase.phases.measures import shared_with_others
+from triphase.phases.ppo_state import PPOState
+
+START = FirstRollout.of([1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0])
+
+
+def test_by_hand() -> None:
+    """Parts {1}, {2}, {3}, {4}, a quarter each, means 1 to 4; the mean is 2.5."""
+    assert (START.edges, START.shares, START.means) == ((2.0, 3.0, 4.0), (0.25,) * 4, (1.0, 2.0, 3.0, 4.0))
+    assert (START.mean, START.lowest, START.highest) == (2.5, 1.0, 4.0)
+    assert START.length_share([4] * 4, [4.0] * 4) == pytest.approx(1)  # longer alone
+    assert START.length_share([1, 2, 3, 4], [2.6, 3.6, 4.6, 5.6]) is None  # 1.6 of 2·√(0.645² + 0.645²) = 1.83
+    assert START.length_share([1, 2, 3, 4], [4.0, 5.0, 6.0, 7.0]) == pytest.approx(0)  # better at each length
+    # Lengths move the mean to 3.5 (+1), scores within them by +2: a third of the gain of 3.
+    assert START.length_share([3, 3, 4, 4], [5.0, 5.0, 6.0, 6.0]) == pytest.approx(1 / 3)
+    assert START.length_share([1, 1, 1, 1], [9.0, 9.0, 9.0, 9.0]) == pytest.approx(-1.5 / 6.5)  # in spite of it
+
+
+def test_the_parts_of_the_gain_are_the_gain() -> None:
+    draw = random.Random(0)
+    lengths = [draw.randint(3, 20) for _ in range(200)]
+    scores = [0.1 * length + draw.gauss(0, 1) for length in lengths]
+    first = FirstRollout.of(lengths, scores)
+    longer = [length + draw.randint(0, 10) for length in lengths]
+    later = [0.1 * length + 0.5 + draw.gauss(0, 1) for length in longer]
+    share = first.length_share(longer, later)
+    within = 0.0
+    for part in range(len(first.means)):
+        members = [s for n, s in zip(longer, later, strict=True) if sum(n >= edge for edge in first.edges) == part]
+        within += sum(score - first.means[part] for score in members) / len(later)
+    gain = sum(later) / len(later) - first.mean
+    assert share is not None and share * gain + within == pytest.approx(gain, abs=1e-9)
+    assert 0.1 < share < 0.9
+
+
+def test_lengths_that_are_all_one_make_one_part() -> None:
+    first = FirstRollout.of([5, 5, 5], [0.0, 1.0, 2.0])
+    assert first.edges == () and first.length_share([9, 9, 9], [9.0, 9.0, 9.0]) == pytest.approx(0)
+
+
+def test_scores_out_of_the_range_of_the_start_are_counted() -> None:
+    figures = START.figures([1, 2, 3, 4], [0.9, 1.0, 4.0, 4.1])
+    assert figures == {"ppo/scores_beyond_start": 0.5}
+
+
+def test_a_checkpoint_keeps_it_and_an_old_one_has_none() -> None:
+    state = PPOState(first_rollout=START)
+    again = PPOState.from_json(json.loads(json.dumps(state.as_json())))
+    assert again == state and again.first_rollout == START
+    assert PPOState.from_json({"kl_coefficient": 0.1}).first_rollout is None
+
+
+def test_sequences_that_stand_in_responses_to_other_prompts() -> None:
+    found = shared_with_others(
+        [
+            ("a", "one two three four five"),  # the first of its two stands in c
+            ("a", "one two three four five"),  # the same prompt is no other
+            ("b", "Red green blue grey"),
+            ("c", "zero one two three four"),
+            ("d", "too short"),
+        ]
+    )
+    assert found == [0.5, 0.5, 0.0, 0.5]
+    assert shared_with_others([("a", "a b c")]) == []
