@@ -37,6 +37,7 @@ MIXED = ("cli", "runs", "planning", "datacheck", "demo")
 """Folders that start without torch but for the modules of `WITH_TORCH`."""
 WITH_TORCH = {
     "datacheck.model_check",
+    "planning.abilities",
     "planning.evaluation",
     "planning.machine_plan",
     "planning.phases",

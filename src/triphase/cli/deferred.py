@@ -68,6 +68,15 @@ def make_plan(settings: RunSettings) -> "Plan":
     return defined(settings)
 
 
+def abilities() -> dict[str, Any]:
+    """See `planning.abilities`; nothing without torch."""
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    from triphase.planning.abilities import abilities as defined
+
+    return defined()
+
+
 def check_model(settings: RunSettings) -> None:
     """See `datacheck.model_check`; without the libraries of `triphase[train]` only the files are looked at."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:

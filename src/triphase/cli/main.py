@@ -25,6 +25,7 @@ DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("demo", "demo:demo", "The whole of RLHF on the embedded model and data."),
+    ("init", "init:init", "Write a commented configuration from one's data files."),
     ("run", "run:run", "Every step of one configuration, from demonstrations to the report."),
     ("check", "check:check", "Read the configuration and every record of its data, before any model is loaded."),
     ("plan", "plan:plan", "What each phase will need, before anything runs: memory by part, time, and what to lower."),
@@ -47,6 +48,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("score", "score:score", "Score a file of prompts and responses by a run's reward."),
     ("chat", "chat:chat", "Talk to a run's policy, or to any model."),
     ("export", "export:export", "Merge a run's policy into an ordinary checkpoint."),
+    ("settings", "settings:settings", "Explain a setting, or list those of a section."),
+    ("doctor", "doctor:doctor", "Say what this machine is and what is missing."),
     ("explain", "explain:explain", "One PPO update, number by number."),
 )
 LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
@@ -80,7 +83,8 @@ _MEANT = {
 """Words of other tools, and the command here."""
 _HELP = """Reinforcement learning from human feedback in three phases: SFT, reward model, PPO.
 
-Start with `triphase demo`. Any setting can follow CONFIG: `--ppo.kl-coefficient 0.02` (docs/settings.md).
+Start with `triphase demo`, or with your own data: `triphase init data.jsonl`. Any setting can follow CONFIG:
+`--ppo.kl-coefficient 0.02` (`triphase settings KEY` explains one).
 """
 
 

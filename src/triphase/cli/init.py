@@ -1,0 +1,125 @@
+"""Write a commented configuration from one's data files, which `check` and `run` accept."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from triphase.datacheck.first_configuration import (
+    Answers,
+    needs_people,
+    suggested_length,
+    suggested_response,
+    written,
+)
+from triphase.datacheck.first_look import ROLES, FirstLook, first_look
+from triphase.errors import SettingsError
+from triphase.records.files import write_atomically
+from triphase.settings.base import RUN_NAME
+from triphase.settings.loading import settings_from
+from triphase.settings.source import parse_source
+
+MODEL = "embedded:smollm2"
+
+
+def init(
+    *data: Annotated[str, Parameter(help="Files, patterns, directories or hub ids; ROLE:FILE says what for.")],
+    to: Annotated[Path, Parameter(help="The configuration to write.")] = Path("my-run.yaml"),
+    name: Annotated[str | None, Parameter(help="Name of the run; the configuration's by default.")] = None,
+    model: Annotated[str | None, Parameter(help="A directory, a hub id, or an embedded model.")] = None,
+    max_length: Annotated[int | None, Parameter(help="Longest prompt plus response, in tokens.")] = None,
+    response_tokens: Annotated[int | None, Parameter(help="Longest response that is sampled, in tokens.")] = None,
+    people: Annotated[bool | None, Parameter(negative=("--no-people",), help="Whether people rank responses.")] = None,
+    columns: Annotated[str, Parameter(help="Your columns under our names: prompt=ask,completion=reply.")] = "",
+    yes: Annotated[bool, Parameter(help="Ask nothing; take what is suggested.")] = False,
+    force: Annotated[bool, Parameter(help="Write over a configuration that is there.")] = False,
+) -> None:
+    """Write a commented configuration from your data files.
+
+    Example: triphase init instructions.jsonl preferences.csv --model HuggingFaceTB/SmolLM2-135M-Instruct
+    """
+    if to.exists() and not force:
+        raise SettingsError(f"{to}: is there already; name another with --to, or give --force")
+    if not data:
+        raise SettingsError("init: name at least one file of records, for example triphase init data/*.jsonl")
+    console = Console(soft_wrap=True, highlight=False)
+    looks = [_look(text, _columns(columns)) for text in data]
+    for look in looks:
+        console.print(f"{escape(look.source.path)}: {look.role}, {escape(look.form)} ({look.seen} records looked at)")
+    ask = _Asking(yes or not sys.stdin.isatty())
+    length = _positive("--max-length", max_length)
+    if length is None:
+        length = ask.number("Longest prompt plus response, in tokens", suggested_length(looks))
+    response = _positive("--response-tokens", response_tokens)
+    if response is None:
+        response = ask.number("Longest response that is sampled, in tokens", suggested_response(looks, length))
+    if response >= length:
+        raise SettingsError(f"--response-tokens {response}: leaves no room for a prompt in --max-length {length}")
+    answers = Answers(
+        name=_run_name(name or ask.text("Name of the run", re.sub(r"[^\w.-]+", "-", to.stem) or "my-run")),
+        model=model or ask.text("Model: a directory, a hub id, or embedded:smollm2", MODEL),
+        max_length=length,
+        response_tokens=response,
+        people=ask.truth("Are people to rank responses", needs_people(looks)) if people is None else people,
+    )
+    text = written(looks, answers, to)
+    settings_from(parse_source(text, str(to)), None, to.absolute().parent)  # as `check` and `run` will read it
+    write_atomically(to, text)
+    console.print(f"written {escape(str(to))}\nnext    triphase check {escape(str(to))}")
+
+
+class _Asking:
+    """Questions on the terminal; quiet takes what is suggested."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def text(self, question: str, suggested: str) -> str:
+        if self._quiet:
+            return suggested
+        return input(f"{question} [{suggested}]: ").strip() or suggested
+
+    def number(self, question: str, suggested: int) -> int:
+        said = self.text(question, str(suggested))
+        if not said.isdecimal() or int(said) < 1:
+            raise SettingsError(f"{question}: {said[:40]!r} is no whole number above 0")
+        return int(said)
+
+    def truth(self, question: str, suggested: bool) -> bool:
+        said = self.text(f"{question} (yes or no)", "yes" if suggested else "no").lower()
+        if said not in ("y", "yes", "n", "no"):
+            raise SettingsError(f"{question}: {said[:40]!r} is neither yes nor no")
+        return said.startswith("y")
+
+
+def _look(text: str, columns: dict[str, str]) -> FirstLook:
+    role, sign, path = text.partition(":")
+    if sign and role in ROLES and path:
+        return first_look(path, columns, role)
+    return first_look(text, columns)
+
+
+def _columns(text: str) -> dict[str, str]:
+    found = {}
+    for part in filter(None, text.split(",")):
+        ours, sign, theirs = part.partition("=")
+        if not sign or not ours.strip() or not theirs.strip():
+            raise SettingsError(f"--columns {text[:80]}: write ours=yours, for example prompt=ask,completion=reply")
+        found[ours.strip()] = theirs.strip()
+    return found
+
+
+def _positive(flag: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise SettingsError(f"{flag} {value}: must be above 0")
+    return value
+
+
+def _run_name(text: str) -> str:
+    if not re.fullmatch(RUN_NAME, text):
+        raise SettingsError(f"--name {text[:80]}: letters, digits and . _ - alone, beginning with a letter or digit")
+    return text

@@ -1,0 +1,149 @@
+"""The commented configuration that `triphase init` writes: from what the data is, and from five answers."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from triphase.datacheck.first_look import FirstLook
+
+_MOST_TOKENS, _LEAST_TOKENS, _STEP = 2048, 128, 64
+_ANSWER_STEP, _MOST_ANSWER, _LEAST_ANSWER = 16, 256, 32
+_NUMBERS = {"demonstrations": "what people wrote", "prompts": "what is asked", "preferences": "what people preferred"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was asked.
+
+    Attributes:
+        name: of the run.
+        model: a directory, a hub id, or an embedded model.
+        max_length: tokens of prompt and answer.
+        response_tokens: the longest answer that is sampled.
+        people: whether people rank responses.
+    """
+
+    name: str
+    model: str
+    max_length: int
+    response_tokens: int
+    people: bool
+
+
+def suggested_length(looks: Sequence[FirstLook]) -> int:
+    """A longest length that 99 % of the records do not pass, rounded up, and within what trains on small machines."""
+    longest = max((look.longest for look in looks), default=0)
+    return min(_MOST_TOKENS, max(_LEAST_TOKENS, _STEP * math.ceil(longest / _STEP)))
+
+
+def suggested_response(looks: Sequence[FirstLook], max_length: int) -> int:
+    """A longest answer to sample: as long as those of the data, and no more than half of the length."""
+    longest = max((look.longest_answer for look in looks), default=0) or _LEAST_ANSWER
+    rounded = _ANSWER_STEP * math.ceil(longest / _ANSWER_STEP)
+    return max(1, min(_MOST_ANSWER, rounded, max_length // 2))
+
+
+def needs_people(looks: Sequence[FirstLook]) -> bool:
+    """Whether nobody has said yet what is better: there are prompts, and no preferences."""
+    roles = {look.role for look in looks}
+    return "prompts" in roles and "preferences" not in roles
+
+
+def written(looks: Sequence[FirstLook], answers: Answers, at: Path) -> str:
+    """The text of the configuration, which will stand at ``at``."""
+    return "\n".join(_lines(looks, answers, at)) + "\n"
+
+
+def _lines(looks: Sequence[FirstLook], answers: Answers, at: Path) -> Iterator[str]:
+    roles = {look.role for look in looks}
+    yield f"# {_what(roles, people=answers.people)}"
+    yield f"#   triphase check {at}        reads every record, says what it found, loads no model"
+    yield f"#   triphase plan {at}         memory and time of each phase, before anything runs"
+    yield f"#   triphase run {at}          every step; Ctrl-C stops it, the same command continues"
+    yield "# Any setting can follow the file: --ppo.kl-coefficient 0.02. `triphase settings KEY` explains one."
+    yield ""
+    yield f"name: {_quoted(answers.name)}    # the run directory is runs/{answers.name}"
+    yield ""
+    yield "model:"
+    yield f"  name: {_quoted(answers.model)}    # a directory, a hub id of an instruct model, or embedded:smollm2"
+    yield f"  max_length: {answers.max_length}    # longest prompt plus response, in tokens"
+    yield "  # chat_template: chatml    # for base models, whose tokenizers have none (or: plain, or a file)"
+    yield ""
+    yield "adapters:"
+    yield "  layers: 10    # so many of the top layers are trained by LoRA; all trains every layer"
+    yield "  rank: 16"
+    yield ""
+    yield "data:"
+    for role in ("demonstrations", "prompts", "preferences"):
+        if role in roles:
+            yield f"  {role}:    # {_NUMBERS[role]}"
+            yield from (line for look in looks if look.role == role for line in _source(look, at))
+    yield "  heldout_share: 0.2    # of the prompts, for measuring; a hash of each decides"
+    yield "  too_long: drop    # records that pass model.max_length are left out and counted; or truncate-prompt, error"
+    yield "  on_bad_record: error    # or drop: records that cannot be used are left out and counted"
+    yield ""
+    yield from _phases(roles, answers)
+
+
+def _source(look: FirstLook, at: Path) -> Iterator[str]:
+    path = look.source.path
+    local = Path(path).expanduser()
+    if local.exists() and not local.is_absolute():
+        path = _beside(local, at)
+    yield f"    - path: {_quoted(path)}    # {look.form}"
+    if look.source.columns:
+        pairs = ", ".join(f"{ours}: {_quoted(theirs)}" for ours, theirs in look.source.columns.items())
+        yield f"      columns: {{{pairs}}}"
+
+
+def _beside(path: Path, at: Path) -> str:
+    """``path`` as seen from the directory of the configuration."""
+    folder, whole = at.absolute().parent, path.absolute()
+    return str(whole.relative_to(folder)) if whole.is_relative_to(folder) else str(whole)
+
+
+def _phases(roles: set[str], answers: Answers) -> Iterator[str]:
+    if "demonstrations" in roles:
+        yield "sft:"
+        yield "  method: lora    # full trains every weight"
+        yield "  epochs: 2"
+        yield ""
+    if roles != {"demonstrations"}:
+        yield "sampling:"
+        yield f"  responses_per_prompt: {4 if answers.people else 2}    # for people to rank"
+        yield f"  max_response_tokens: {answers.response_tokens}"
+        yield ""
+        yield "labeling:"
+        yield f"  source: {'people' if answers.people else 'none'}    # " + (
+            "they rank on a page: triphase label serve (docs/labeling.md); then the same run command continues"
+            if answers.people
+            else "the preferences are all there is; people: they rank more on a page"
+        )
+        yield ""
+        yield "reward:"
+        yield "  epochs: 1    # more than one pass overfits quickly"
+        yield ""
+    yield "ppo:"
+    yield "  iterations: 20"
+    yield "  batch_size: 32    # responses in a rollout"
+    yield "  minibatch_size: 16    # responses for each optimizer step; divides batch_size"
+    yield f"  max_response_tokens: {answers.response_tokens}"
+    yield "  kl_coefficient: 0.05    # how dearly the policy pays for leaving where it started"
+
+
+def _what(roles: set[str], *, people: bool) -> str:
+    steps = ["supervised fine-tuning"] if "demonstrations" in roles else []
+    if roles == {"demonstrations"}:
+        return "Supervised fine-tuning alone: add prompts or preferences for the other phases."
+    if people:
+        steps.append("people rank sampled responses")
+    steps.append("a reward model")
+    if roles != {"preferences"}:
+        steps.append("PPO")
+    return ", ".join(steps)[:1].upper() + ", ".join(steps)[1:] + "."
+
+
+def _quoted(text: str) -> str:
+    """A text as YAML takes it for that very text."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,108 @@
+"""A first look at someone's file: what its records are for, how long they are, and what its columns would be here."""
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import DataError
+from triphase.records.cells import columns_in
+from triphase.records.forms import form_named, form_of, read_as
+from triphase.records.lines import Row
+from triphase.records.paths import is_file_name, shown
+from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
+from triphase.records.rows import read_rows
+from triphase.records.types import Demonstration, Prompt
+from triphase.settings.data import OURS, SourceSettings
+
+ROLES = ("preferences", "demonstrations", "prompts")
+_STREAMS: Mapping[str, Callable[..., Iterator[Located[Any]]]] = {
+    "preferences": stream_preferences,
+    "demonstrations": stream_demonstrations,
+    "prompts": stream_prompts,
+}
+_LOOKED_AT = 500
+_FROM_THE_HUB = 64
+_TOKEN = 3.0
+"""Characters of a token, at the least that is usual: lengths are rather taken for too great."""
+_TURN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """What one source is.
+
+    Attributes:
+        source: how the settings name it, with its columns renamed where that was asked for.
+        role: demonstrations, prompts or preferences.
+        form: what its records are read as.
+        longest, longest_answer: tokens that 99 % of the first records, and of their answers, do not pass; estimated.
+        seen: records that were looked at.
+    """
+
+    source: SourceSettings
+    role: str
+    form: str
+    longest: int
+    longest_answer: int
+    seen: int
+
+
+def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -> FirstLook:
+    """Look at the first records of a source, as a ``role`` or as what fits.
+
+    Raises:
+        DataError: it cannot be read, or what its records are for cannot be told.
+    """
+    given: dict[str, Any] = {"path": path, "columns": dict(columns), "max_records": _LOOKED_AT}
+    if not is_file_name(path, Path()):
+        given |= {"streaming": True, "max_records": _FROM_THE_HUB}
+    source = SourceSettings.model_validate(given)
+    first = next(read_rows(source, Path()), None)
+    if first is None:
+        raise DataError(f"{shown(path)}: contains no records")
+    roles = (role,) if role is not None else tuple(each for each in ROLES if form_named(first, each) is not None)
+    if not roles:
+        raise DataError(_unknown(first))
+    chosen, refused = roles[0], list[DataError]()
+    try:
+        items = list(_STREAMS[chosen](source, Path(), refused=refused.append))
+    except DataError as error:
+        raise (refused or [error])[0] from None
+    lengths = sorted(sum(sizes) for sizes in map(_sizes, items))
+    answers = sorted(max(sizes[1:], default=0) for sizes in map(_sizes, items))
+    kept = source.model_copy(update={"max_records": None, "streaming": False})
+    forms = Counter(form_of(chosen, item) for item in items)
+    return FirstLook(kept, chosen, read_as(forms), _most(lengths), _most(answers), len(items))
+
+
+def _sizes(item: Located[Any]) -> list[int]:
+    """Tokens of the prompt, and of the longer answer; estimated."""
+    record = item.record
+    prompt = record if isinstance(record, Prompt) else record.prompt
+    asked = sum(_tokens(message.content) + _TURN for message in prompt.messages)
+    if isinstance(record, Prompt):
+        return [asked]
+    texts = (record.response,) if isinstance(record, Demonstration) else (record.chosen, record.rejected)
+    return [asked, max(map(_tokens, texts))]
+
+
+def _tokens(text: str) -> int:
+    return int(len(text) / _TOKEN) + 2
+
+
+def _most(ordered: list[int]) -> int:
+    return ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))] if ordered else 0
+
+
+def _unknown(row: Row) -> str:
+    have = sorted(columns_in(row))
+    near = {name: found[0] for name in have if (found := difflib.get_close_matches(name.lower(), OURS, 1, 0.75))}
+    pairs = [f"{ours}={theirs}" for theirs, ours in near.items() if ours != theirs]
+    example = ",".join(pairs) or f"prompt={have[0] if have else 'COLUMN'},completion={have[-1] if have else 'COLUMN'}"
+    return (
+        f"{row.file}: the columns {', '.join(have)[:200] or 'none'} are of no known form (docs/data.md); say which is "
+        f"which: --columns {example}"
+    )

@@ -1,0 +1,141 @@
+"""`init` writes what `check` accepts; `settings` and `doctor` say what they are asked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triphase.cli.main import main
+from triphase.settings.loading import load_settings
+
+WORDS = "sun road stone rain light song".split()
+DEMONSTRATIONS = [{"prompt": f"{a} {b}", "completion": c} for a in WORDS for b in WORDS for c in WORDS[:2]]
+PREFERENCES = [{"prompt": f"{a} {b}", "chosen": "sun song", "rejected": "mud rust"} for a in WORDS for b in WORDS]
+PROMPTS = [{"prompt": f"{a} {b} rain"} for a in WORDS for b in WORDS]
+TINY = ["--model", "embedded:tiny", "--max-length", "64", "--response-tokens", "8"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, rows in (("d", DEMONSTRATIONS), ("p", PREFERENCES), ("q", PROMPTS)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "roles", "source"),
+    [
+        (["d.jsonl"], {"demonstrations"}, "none"),
+        (["p.jsonl"], {"preferences"}, "none"),
+        (["d.jsonl", "p.jsonl"], {"demonstrations", "preferences"}, "none"),
+        (["d.jsonl", "q.jsonl"], {"demonstrations", "prompts"}, "people"),
+        (["d.jsonl", "q.jsonl", "p.jsonl"], {"demonstrations", "prompts", "preferences"}, "none"),
+    ],
+)
+def test_what_is_written_is_accepted(
+    files: list[str], roles: set[str], source: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", *files, *TINY, "--yes", "--to", "sub/my.yaml"]) == 0
+    text = (folder / "sub" / "my.yaml").read_text()
+    chosen = load_settings(Path("sub/my.yaml"))
+    assert {role for role in ("demonstrations", "prompts", "preferences") if getattr(chosen.data, role)} == roles
+    assert chosen.labeling.source == source and chosen.name == "my" and chosen.model.max_length == 64
+    assert text.count("    # ") > 8
+    assert main(["check", "sub/my.yaml"]) == 0
+    assert "are in order" in capsys.readouterr().out
+
+
+def test_five_questions_are_asked_on_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    said = iter(["48", "6", "mine", "embedded:tiny", "yes"])
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return next(said)
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert main(["init", "d.jsonl", "q.jsonl"]) == 0
+    assert len(asked) == 5 and "[128]" in asked[0]
+    chosen = load_settings(Path("my-run.yaml"))
+    assert (chosen.name, chosen.model.max_length, chosen.ppo.max_response_tokens) == ("mine", 48, 6)
+    assert chosen.labeling.source == "people" and chosen.sampling.responses_per_prompt == 4
+
+
+def test_columns_of_other_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "odd.csv").write_text("prompts,completions\n" + "".join(f"{a} {b},sun\n" for a in WORDS for b in WORDS))
+    assert main(["init", "odd.csv", *TINY, "--yes"]) == 2
+    assert "--columns completion=completions,prompt=prompts" in capsys.readouterr().err
+    assert not (folder / "my-run.yaml").exists()
+    assert main(["init", "odd.csv", *TINY, "--yes", "--columns", "prompt=prompts,completion=completions"]) == 0
+    assert load_settings(Path("my-run.yaml")).data.demonstrations[0].columns == {
+        "prompt": "prompts", "completion": "completions",
+    }  # fmt: skip
+    assert main(["check", "my-run.yaml"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "name at least one file of records"),
+        (["gone.jsonl"], "gone.jsonl: there is no such file"),
+        (["d.jsonl", "--max-length", "0"], "--max-length 0: must be above 0"),
+        (["d.jsonl", "--max-length", "8", "--response-tokens", "8"], "leaves no room for a prompt"),
+        (["d.jsonl", "--name", "a b"], "--name a b: letters, digits"),
+        (["d.jsonl", "--columns", "prompt"], "--columns prompt: write ours=yours"),
+        (["d.jsonl", "--columns", "prompt=nosuch"], "columns.prompt: no record has the column 'nosuch'"),
+        (["preferences:d.jsonl"], "d.jsonl:1: missing column: chosen"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], told: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", *words, "--yes"]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+    assert not (folder / "my-run.yaml").exists()
+
+
+def test_a_configuration_that_is_there_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "my-run.yaml").write_text("mine")
+    assert main(["init", "d.jsonl", "--yes"]) == 2
+    assert "my-run.yaml: is there already; name another with --to, or give --force" in capsys.readouterr().err
+    assert (folder / "my-run.yaml").read_text() == "mine"
+    assert main(["init", "d.jsonl", "--yes", "--force"]) == 0
+
+
+# settings
+
+
+def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = said(["settings", "ppo.kl_coefficient"], capsys)
+    assert "default: 0.05" in whole and "--ppo.kl-coefficient VALUE" in whole
+    assert said(["settings", "kl_coefficient"], capsys) == whole
+    assert said(["settings", "ppo.kl-coefficient"], capsys) == whole
+    section = said(["settings", "ppo"], capsys)
+    assert "ppo.kl_coefficient" in section and "ppo.scorer.kind" in section and "sft." not in section
+    assert "data.demonstrations[].columns" in said(["settings", "columns"], capsys)
+    every: list[dict[str, Any]] = json.loads(said(["settings", "--json"], capsys))
+    assert {"name", "meaning", "allowed", "default"} == every[0].keys() and len(every) > 100
+    assert main(["settings", "kl_coeficient"]) == 2
+    assert "unknown setting; did you mean ppo.kl_coefficient" in capsys.readouterr().err
+
+
+# doctor
+
+
+def test_the_machine_is_described(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(said(["doctor", "--json"], capsys))
+    assert found["device"] in ("cpu", "cuda") and found["packages"]["torch"]
+    assert all(rate > 0 for rates in found["gflops"].values() for rate in rates.values())
+    lines = said(["doctor"], capsys).splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith("absent")][:5] == [
+        "triphase", "packages", "device", "memory", "bfloat16",
+    ]  # fmt: skip
+    monkeypatch.setattr("triphase.cli.deferred.abilities", dict)
+    assert "pip install 'triphase[train]'" in said(["doctor"], capsys)

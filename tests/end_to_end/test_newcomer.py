@@ -1,0 +1,110 @@
+"""A new user's path, without the documentation: init, check, plan, run, report, export; a plain library opens it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from triphase.cli.main import main
+from triphase.demo.tiny import tiny_directory
+
+TINY = ["--model", "embedded:tiny", "--max-length", "64", "--response-tokens", "8", "--yes"]
+# What makes it quick; a user gives none of these.
+QUICK = {
+    "adapters.rank": "2", "reward.head_penalty": "0.1", "reward.require_better_than_chance": "false", "threads": "1",
+    "ppo.iterations": "1", "ppo.batch_size": "8", "ppo.minibatch_size": "8", "ppo.epochs": "1", "sft.epochs": "1",
+    "evaluation.samples_per_prompt": "1", "evaluation.max_prompts": "4",
+}  # fmt: skip
+OPENS = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = (kind.from_pretrained(sys.argv[1]) for kind in (AutoModelForCausalLM, AutoTokenizer))
+inputs = tokenizer("sun road", return_tensors="pt")
+rows = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=5)
+assert rows.shape[1] > 2 and "triphase" not in sys.modules
+"""
+
+
+def shown(count: int = 60) -> list[dict[str, str]]:
+    lines = (tiny_directory() / "demonstrations.jsonl").read_text().splitlines()[:count]
+    return [json.loads(line) for line in lines]
+
+
+def asked(count: int = 40) -> list[str]:
+    rows = [json.loads(line) for line in (tiny_directory() / "prompts.jsonl").read_text().splitlines()]
+    return [row["prompt"] for row in rows[:count]]
+
+
+def trl(folder: Path) -> list[str]:
+    """JSON lines in TRL's columns."""
+    roles = (("user", "prompt"), ("assistant", "completion"))
+    told = [{"messages": [{"role": role, "content": row[key]} for role, key in roles]} for row in shown()]
+    compared = [{"prompt": text, "chosen": "sun song friend", "rejected": "mud rust mud"} for text in asked()]
+    for name, rows in (("a.jsonl", told), ("b.jsonl", compared)):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["a.jsonl", "b.jsonl"]
+
+
+def alpaca(folder: Path) -> list[str]:
+    """Alpaca as a table, and votes as another."""
+    with open(folder / "a.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["instruction", "input", "output"])
+        writer.writerows([row["prompt"], "", row["completion"]] for row in shown())
+    with open(folder / "b.tsv", "w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerow(["prompt", "response_a", "response_b", "winner"])
+        writer.writerows([text, "sun song friend", "mud rust mud", "a"] for text in asked())
+    return ["a.csv", "b.tsv"]
+
+
+def ultrafeedback(folder: Path) -> list[str]:
+    """ShareGPT as a list, and rated completions in Parquet, in a directory."""
+    told = [{"conversations": [{"from": "human", "value": row["prompt"]}, {"from": "gpt", "value": row["completion"]}]}
+            for row in shown()]  # fmt: skip
+    (folder / "a.json").write_text(json.dumps(told))
+    rated = [{"instruction": text, "completions": [
+        {"response": "sun song friend", "overall_score": 9.0}, {"response": "road rain", "overall_score": 5.0},
+        {"response": "mud rust mud", "overall_score": 1.0}]} for text in asked()]  # fmt: skip
+    (folder / "rated").mkdir()
+    parquet.write_table(pyarrow.Table.from_pylist(rated), folder / "rated" / "b.parquet")
+    return ["a.json", "rated"]
+
+
+@pytest.mark.parametrize(
+    "data", [trl, pytest.param(alpaca, marks=pytest.mark.slow), pytest.param(ultrafeedback, marks=pytest.mark.slow)]
+)
+def test_six_commands_lead_from_data_to_a_model(
+    data: Callable[[Path], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = [word for key, value in QUICK.items() for word in (f"--{key}", value)]
+    commands = (
+        ["init", *data(tmp_path), *TINY],
+        ["check", "my-run.yaml", *quick],
+        ["plan", "my-run.yaml", *quick],
+        ["run", "my-run.yaml", *quick],
+        ["report", "runs/my-run"],
+        ["export", "runs/my-run", "--to", "model"],
+    )
+    for words in commands:
+        code = main(words)
+        heard = capsys.readouterr()
+        assert code == 0, (words[0], heard.err)
+        assert "Traceback" not in heard.out + heard.err
+    assert (tmp_path / "runs" / "my-run" / "report.html").is_file()
+    environment = {**os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
+    opened = subprocess.run(
+        [sys.executable, "-c", OPENS, "model"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert opened.returncode == 0, opened.stderr
