@@ -25,7 +25,7 @@ DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("demo", "demo:demo", "The whole of RLHF on the embedded model and data."),
-    ("init", "init:init", "Write a commented configuration from one's data files."),
+    ("init", "init:init", "Write a commented configuration from your data files."),
     ("run", "run:run", "Every step of one configuration, from demonstrations to the report."),
     ("check", "check:check", "Read the configuration and every record of its data, before any model is loaded."),
     ("plan", "plan:plan", "What each phase will need, before anything runs: memory by part, time, and what to lower."),
@@ -49,7 +49,11 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("chat", "chat:chat", "Talk to a run's policy, or to any model."),
     ("export", "export:export", "Merge a run's policy into an ordinary checkpoint."),
     ("settings", "settings:settings", "Explain a setting, or list those of a section."),
-    ("doctor", "doctor:doctor", "Say what this machine is and what is missing."),
+    (
+        "doctor",
+        "doctor:doctor",
+        "Say what this machine is and what is missing: versions, device, rates, the embedded model.",
+    ),
     ("explain", "explain:explain", "One PPO update, number by number."),
 )
 LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (

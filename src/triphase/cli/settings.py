@@ -21,7 +21,10 @@ def settings(
     *,
     json: Annotated[bool, Parameter(help="Print one JSON document.")] = False,
 ) -> None:
-    """Explain a setting, or list those of a section. Example: triphase settings ppo.kl_coefficient"""
+    """Explain a setting, or list those of a section.
+
+    Example: triphase settings ppo.kl_coefficient
+    """
     found = _named(key)
     if json:
         print(json_text.dumps([_plain(field) for field in found], indent=1, ensure_ascii=False))
