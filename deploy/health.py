@@ -1,4 +1,4 @@
-"""Health check of the labeling server in its container: the page that needs no session answers, over TLS.
+"""Health check of the labeling server in its container: the server and its database answer, over TLS.
 
 The certificate is made for the public name, so its name is not checked here; nothing secret is sent.
 """
@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 # The server answers to the address that it listens on and to --address; any other host is refused.
-ADDRESS = os.environ.get("TRIPHASE_HEALTH", "https://0.0.0.0:8400/sign-in")
+ADDRESS = os.environ.get("TRIPHASE_HEALTH", "https://0.0.0.0:8400/ready")
 
 
 def main() -> int:

@@ -80,8 +80,10 @@ def days_of_work(store: Store, settings: LabelingSettings, *, names: list[str], 
 
 
 @contextmanager
-def served(store: Store, settings: LabelingSettings = PLAIN, clock: Clock | None = None) -> Iterator[FastAPI]:
-    server = ServerSettings(now=clock or Clock(), most_body_bytes=64 * 1024)
+def served(
+    store: Store, settings: LabelingSettings = PLAIN, clock: Clock | None = None, metrics_token: str = ""
+) -> Iterator[FastAPI]:
+    server = ServerSettings(now=clock or Clock(), most_body_bytes=64 * 1024, metrics_token=metrics_token)
     app = create_application(store, settings, server)
     try:
         yield app

@@ -12,7 +12,8 @@ import httpx
 CODE = """
 import sys
 from triphase.cli import label
-label.serve(sys.argv[1], port=int(sys.argv[2]), create=True)
+if __name__ == "__main__":  # workers import this as another module
+    label.serve(sys.argv[1], port=int(sys.argv[2]), create=True, workers=int(sys.argv[3]))
 """
 
 
@@ -24,14 +25,14 @@ def free_port() -> int:
 class LiveServer:
     """Starts, and is killed without warning."""
 
-    def __init__(self, where: str | Path, port: int) -> None:
-        self.where, self.port = str(where), port
+    def __init__(self, where: str | Path, port: int, workers: int = 1) -> None:
+        self.where, self.port, self.workers = str(where), port, workers
         self.address = f"http://127.0.0.1:{port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CODE, self.where, str(self.port)], stdout=subprocess.DEVNULL,
+            [sys.executable, "-c", CODE, self.where, str(self.port), str(self.workers)], stdout=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         ends = time.monotonic() + 120

@@ -25,6 +25,7 @@ from triphase.labeling.simulation.simulated import Gold, SimulatedLabelers
 from triphase.labeling.web import serving
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
+from triphase.labeling.web.workers import check_workers, run_workers, token_in
 from triphase.labeling.work import accounts, item_plan
 from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.visible import visible
@@ -51,6 +52,8 @@ def serve(
     behind_proxy: bool = False,
     address: str | None = None,
     create: bool = False,
+    workers: int = 1,
+    metrics_token_variable: str | None = None,
 ) -> None:
     """Serve the labeling page until Ctrl-C.
 
@@ -63,8 +66,11 @@ def serve(
         behind_proxy: a proxy with TLS on this machine stands before the page; give --address too.
         address: how people reach the page, where that differs; a proxy needs it.
         create: make the store where there is none.
+        workers: processes that serve; several need PostgreSQL.
+        metrics_token_variable: name of the environment variable with the token that ``/metrics`` asks for.
     """
 
+    check_workers(workers, run_or_store)
     serving.check_safe(host, certificate, behind_proxy, address)
     serving.check_certificate(certificate, key)
     settings, seed = settings_of_store(run_or_store)
@@ -72,22 +78,27 @@ def serve(
     scheme = "https" if certificate else "http"
     here = (address or f"{scheme}://{host}:{port}").rstrip("/")
     require_store(run_or_store, create)
-    with serving.listener(host, port) as listening, opened(run_or_store) as store:
-        made = item_plan.make_items(store, settings, seed=seed, now=time.time())
-        if made:
-            say(f"{made} new items are ready to be ranked.")
-        link = first_lead_link(store, here)
-        say(f"The page: {here}   (Ctrl-C stops it; nothing is lost)")
-        if link:
-            say(f"There is no lead yet. Open this link once to become the lead:\n  {link}")
+    with serving.listener(host, port) as listening:
         server = ServerSettings(
             secure=not local or behind_proxy,
             allowed_hosts=serving.hosts(host, address),
             address=address or "",
             seed=seed,
+            metrics_token="" if metrics_token_variable is None else token_in(metrics_token_variable),
         )
-        app = create_application(store, settings, server)
-        serving.run(app, listening, certificate=certificate, key=key, proxy=behind_proxy)
+        listens = serving.Listening([listening], certificate, key, behind_proxy)
+        with opened(run_or_store) as store:
+            made = item_plan.make_items(store, settings, seed=seed, now=time.time())
+            if made:
+                say(f"{made} new items are ready to be ranked.")
+            link = first_lead_link(store, here)
+            say(f"The page: {here}   (Ctrl-C stops it; nothing is lost)")
+            if link:
+                say(f"There is no lead yet. Open this link once to become the lead:\n  {link}")
+            if workers == 1:
+                serving.run(create_application(store, settings, server), listens)
+                return
+        run_workers(workers, run_or_store, settings, server, listens)
 
 
 def first_lead_link(store: Store, address: str) -> str | None:

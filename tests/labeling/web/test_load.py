@@ -56,9 +56,9 @@ def check_nothing_lost_or_doubled(where: str | Path, report: Report) -> int:
         return len(active)
 
 
-def run_load(where: str | Path, prompts: int, people: int, most: int | None, think: float) -> Report:
+def run_load(where: str | Path, prompts: int, people: int, most: int | None, think: float, workers: int = 1) -> Report:
     passwords = prepare(where, prompts, people)
-    server = LiveServer(where, free_port())
+    server = LiveServer(where, free_port(), workers)
     server.start()
     begun = time.perf_counter()
     try:
@@ -146,9 +146,13 @@ def test_a_small_load_on_postgres(postgres: PostgresServer) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("think", [0.5, 0.0])
-def test_sixty_four_labelers_submit_ten_thousand_on_postgres(postgres: PostgresServer, think: float) -> None:
-    report = run_load(postgres.new_database(), prompts=5600, people=64, most=157, think=think)
+def test_sixty_four_labelers_submit_ten_thousand_on_postgres(
+    postgres: PostgresServer, think: float, workers: int
+) -> None:
+    where = postgres.new_database()
+    report = run_load(where, prompts=5600, people=64, most=157, think=think, workers=workers)
     assert len(report.submitted) >= 10_000
     if think:
         assert report.percentile(0.95) < float(os.environ.get("TRIPHASE_P95_SECONDS", "0.15"))

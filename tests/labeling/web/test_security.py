@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 from tests.labeling.crowd import PASSWORD, PLAIN, Clock, client, fill, people, served, signed_in
 
-from triphase.labeling.web import api, guard, lead, lead_prompts, pages, sessions
+from triphase.labeling.web import api, guard, health, lead, lead_prompts, pages, sessions
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
 from triphase.labeling.web.markdown import markdown
@@ -27,7 +27,7 @@ NASTY = (
     "<script>document.title='owned'</script><img src=x onerror=alert(1)><svg onload=alert(1)>"
     "{{ 7*7 }} \u202eevil\u202c \x1b[31m \x07 &amp; \"'` ]]> </textarea></script>"
 )
-PARTS = (pages, api, lead, lead_prompts)
+PARTS = (pages, api, lead, lead_prompts, health)
 
 
 def every_route() -> list[APIRoute]:
@@ -66,7 +66,7 @@ def test_every_route_says_who_may_call_it(app: FastAPI) -> None:
     known = {route.path for route in every_route()} | {"/static"}
     assert {path for path in reachable if path} <= known, "a route that the guard does not see"
     public = {path for _, path, level in guarded() if level == guard.PUBLIC}
-    assert public == {"/", "/sign-in", "/invitation/x"}
+    assert public == {"/", "/sign-in", "/invitation/x", "/health", "/ready", "/metrics"}
 
 
 def test_the_application_serves_these_routes(app: FastAPI) -> None:

@@ -31,6 +31,8 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ("*",)
     address: str = ""
     seed: int = 0
+    metrics_token: str = field(default="", repr=False)
+    """Who has it may read ``/metrics``; without one there is no such page."""
     most_body_bytes: int = 128 * 1024
     """Of any request but one with guidelines, whose length their form bounds."""
     now: Callable[[], float] = time.time

@@ -6,10 +6,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -93,22 +95,50 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     return context
 
 
-def run(
-    app: FastAPI, listening: socket.socket, *, certificate: Path | None = None, key: Path | None = None,
-    proxy: bool = False,
-) -> None:  # fmt: skip
-    """Serve until interrupted; what was acknowledged is in the store."""
+@dataclass(frozen=True)
+class Listening:
+    """How a server listens, in a form that another process can be given.
+
+    Attributes:
+        sockets: where it takes connections. certificate, key: its TLS. proxy: whether a proxy on this machine says who
+            asks.
+    """
+
+    sockets: list[socket.socket]
+    certificate: Path | None = None
+    key: Path | None = None
+    proxy: bool = False
+
+    def config(self, app: "FastAPI | Callable[[], FastAPI]", **more: Any) -> uvicorn.Config:
+        """The server's configuration; an application that is still to be made needs ``factory=True``."""
+        return uvicorn.Config(
+            app, log_level="warning", server_header=False, ws="none",
+            http=partial(_protocol, certificate=self.certificate, key=self.key),  # type: ignore[arg-type]  # only called
+            proxy_headers=self.proxy, forwarded_allow_ips="127.0.0.1" if self.proxy else "",
+            timeout_graceful_shutdown=5, **more,
+        )  # fmt: skip
+
+
+def prepare() -> None:
+    """What a process does before it serves."""
     BoundedProtocol.most = places()
-    tls = None if certificate is None else tls_context(certificate, key)
-    config = uvicorn.Config(
-        app, log_level="warning", server_header=False, ws="none",
-        http=partial(BoundedProtocol, tls=tls),  # type: ignore[arg-type]  # it is only called
-        proxy_headers=proxy, forwarded_allow_ips="127.0.0.1" if proxy else "",
-        timeout_graceful_shutdown=5,
-    )  # fmt: skip
     quiet_logs()
+
+
+def run(app: FastAPI, listening: Listening) -> None:
+    """Serve until interrupted; what was acknowledged is in the store."""
+    prepare()
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(listening.config(app)).run(sockets=listening.sockets)
+
+
+def _protocol(*arguments: Any, certificate: Path | None, key: Path | None, **named: Any) -> BoundedProtocol:
+    return BoundedProtocol(*arguments, tls=None if certificate is None else _kept_context(certificate, key), **named)
+
+
+@cache
+def _kept_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    return tls_context(certificate, key)
 
 
 @contextmanager
