@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from triphase.reports.crossed import crossed_interval, interval_over_seeds, pooled, t_quantile
+from triphase.reports.crossed import crossed_interval, interval_over_seeds, pooled, pooled_share, t_quantile
 from triphase.reports.intervals import mean_over_prompts
 
 
@@ -45,6 +45,11 @@ def test_prompts_that_a_seed_lacks_are_left_out() -> None:
     assert found is not None and found.value == pytest.approx(2.25) and found.prompts == 2
     assert pooled(by_seed[:1]) == mean_over_prompts([1.0, 2.0, 9.0])
     assert pooled([]) is None and pooled([{"a": 1.0}, {"b": 1.0}]) is None
+
+
+def test_a_share_ends_at_its_ends() -> None:
+    found = pooled_share([{"a": 0.0, "b": 0.1}, {"a": 1.0, "b": 0.9}])
+    assert found is not None and (found.low, found.high) == (0.0, 1.0) and found.value == pytest.approx(0.5)
 
 
 def test_over_seeds_alone() -> None:

@@ -1,10 +1,22 @@
 """Win rate, means, gain at equal length and best of n, against values worked out by hand."""
 
 import math
+from itertools import combinations
 
+import numpy as np
 import pytest
 
-from triphase.reports.evaluation import Sample, best_of_n, by_prompt, gain, length_stratified, mean_value, win_rate
+from triphase.reports.evaluation import (
+    Sample,
+    best_of,
+    best_of_n,
+    best_of_n_kl,
+    by_prompt,
+    gain,
+    length_stratified,
+    mean_value,
+    win_rate,
+)
 from triphase.reports.intervals import Interval, mean_over_prompts, ratio_over_prompts
 
 FIRST = {"a": [1.0, 3.0], "b": [2.0], "only-here": [9.0]}
@@ -121,3 +133,14 @@ def test_figures_by_prompt_leave_out_what_is_absent() -> None:
 
     samples = [sample("ppo", 1.0), sample("ppo", None), sample("sft", 2.0), sample("ppo", math.pi)]
     assert by_prompt(samples, "ppo", lambda each: each.gold) == {"p": [1.0, math.pi]}
+
+
+def test_the_best_of_n_is_the_mean_over_all_subsets() -> None:
+    """Brute force over every subset of n, for every n."""
+    rng = np.random.default_rng(0)
+    samples = [(float(score), float(gold)) for score, gold in rng.normal(size=(7, 2))]
+    for n in range(1, 8):
+        subsets = [max(subset) for subset in combinations(samples, n)]
+        expected = tuple(sum(each[figure] for each in subsets) / len(subsets) for figure in (0, 1))
+        assert best_of(samples, n) == pytest.approx(expected)
+    assert [round(best_of_n_kl(n), 4) for n in (1, 2, 4, 8, 64)] == [0.0, 0.1931, 0.6363, 1.2044, 3.1745]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from triphase.datacheck.opening import place_without_torch
 from triphase.records.types import Prompt, Response
+from triphase.runs.choice import Checkpoint
 from triphase.settings.schema import RunSettings
 from triphase.store import Store
 
@@ -32,7 +33,7 @@ def perform(
     *,
     examined: tuple[str, ...] = (),
     arm: str | None = None,
-    checkpoint: int | None = None,
+    checkpoint: Checkpoint = None,
 ) -> None:
     """See `runs.performing`."""
     from triphase.runs.performing import perform as defined
@@ -210,3 +211,11 @@ def compare(
         temperature=temperature,
         seed=seed,
     )
+
+
+def sample_best_of(runs: Sequence[Path], samples: int) -> list[str]:
+    """See `runs.best_of`."""
+    from triphase.monitoring.progress import progress_for
+    from triphase.runs.best_of import sample_best_of as defined
+
+    return defined(runs, samples, progress_for())

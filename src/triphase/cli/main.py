@@ -41,6 +41,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
         "Go on with a finished PPO run from its last checkpoint, and evaluate and report it again.",
     ),
     ("sweep", "sweep:sweep", "Run the branches of a run for every combination of the values that settings are given."),
+    ("study", "study:study", "Study over-optimization: variants and best of n over seeds, against the KL divergence."),
     ("report", "report:report", "Write report.html and summary.json of a run again."),
     ("runs", "runs:runs", "List the runs of a directory with their main figures."),
     ("diff", "runs:diff", "Show in what two runs differ: settings and figures."),

@@ -42,6 +42,14 @@ def pooled(by_seed: Sequence[Mapping[str, float]], *, seed: int = 0) -> Interval
     return crossed_interval(np.array([[values[prompt] for prompt in shared] for values in by_seed], dtype=np.float64))
 
 
+def pooled_share(by_seed: Sequence[Mapping[str, float]], *, seed: int = 0) -> Interval | None:
+    """`pooled` of shares: their bounds end at 0 and 1."""
+    found = pooled(by_seed, seed=seed)
+    if found is None or found.low is None or found.high is None:
+        return found
+    return Interval(found.value, max(0.0, found.low), min(1.0, found.high), found.prompts)
+
+
 def crossed_interval(values: NDArray[np.float64]) -> Interval:
     """(S, P) → the mean with its 95 % interval; S at least 2."""
     seeds, prompts = values.shape

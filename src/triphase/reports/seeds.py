@@ -7,7 +7,7 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from triphase.monitoring.metrics import Row
-from triphase.reports.crossed import interval_over_seeds, pooled
+from triphase.reports.crossed import interval_over_seeds, pooled, pooled_share
 from triphase.reports.evaluation import (
     ByPrompt,
     Sample,
@@ -97,7 +97,7 @@ def find_over_seeds(runs: "Sequence[RunContents]", varied: str, seeds: Sequence[
     against = {
         (first, second): rate
         for first, second in combinations(names, 2)
-        if (rate := pooled([win_shares(_gold(run, first), _gold(run, second)) for run in found]))
+        if (rate := pooled_share([win_shares(_gold(run, first), _gold(run, second)) for run in found]))
     }
     return SeedFindings(
         varied,
@@ -160,7 +160,7 @@ def _policy(runs: "Sequence[RunContents]", name: str) -> SeedPolicy:
     return SeedPolicy(
         name,
         gold=mean(lambda sample: sample.gold),
-        gold_win_rate=pooled(wins),
+        gold_win_rate=pooled_share(wins),
         gold_gain=pooled([differences(_gold(run, name), _gold(run, "sft")) for run in runs]),
         proxy_gain=pooled([differences(_scores(run, name), _baseline(run, name)) for run in runs]),
         reference_kl=mean(lambda sample: sample.reference_kl),

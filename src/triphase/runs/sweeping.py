@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,16 @@ def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[Po
         SettingsError: a setting is unknown or a value not allowed.
         RunError: the run has not finished what a sweep starts from.
     """
+    return plan_points(run, directory, _grid(varied))
+
+
+def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[str, str]]]) -> list[Point]:
+    """The points of these names, each with its changes: dotted name → value as text; nothing is written yet.
+
+    Raises:
+        SettingsError: a setting is unknown or a value not allowed.
+        RunError: the run has not finished what a sweep starts from.
+    """
     if directory.exists() and not (directory / FILE_NAME).is_file():
         raise RunError(f"{directory} is there already, and is no sweep; choose another name (--name)")
     require_shared(run)
@@ -90,7 +100,7 @@ def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[Po
             f"{run} has not finished {missing[0]}, from which a sweep starts; give `triphase run {run}` first"
         )
     starts, points = {_start_of(base): run}, list[Point]()
-    for name, changes in _grid(varied):
+    for name, changes in named:
         place = {"output": as_scalar(str(directory.absolute())), "name": as_scalar(name)}
         settings = load_settings(run, {**changes, **place})
         start = _start_of(settings)

@@ -1,0 +1,260 @@
+"""What a study has shown: its variants over seeds, best of n without training, and how far optimization helps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triphase.records.files import read_json_lines
+from triphase.reports.contents import RunContents, read_run
+from triphase.reports.crossed import pooled, pooled_share
+from triphase.reports.evaluation import best_of_n_kl, by_prompt, means, sizes_of, win_shares
+from triphase.reports.intervals import Interval
+from triphase.reports.overoptimization import Fit, Rollouts, best_of_n_points, fit, path_of, ppo_points
+from triphase.reports.seeds import best_of_gains, differences
+
+BEST_OF_N = "best-of-n.jsonl"
+"""In the directory of a study's run: the score and gold of many responses of its SFT policy, one a line."""
+ROLLOUTS = "ppo/samples.jsonl"
+Scored = Mapping[str, Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRun:
+    """One run of a study: its variant, its seed, and where it is."""
+
+    variant: str
+    seed: int
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The mean over seeds of each iteration (or each n): √KL, gain in proxy, gain in gold (None without gold)."""
+
+    root_kl: tuple[float, ...]
+    proxy: tuple[float, ...]
+    gold: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class VariantFindings:
+    """One variant at its end on held-out prompts, and on its way.
+
+    Gains are in standard deviations of the SFT policy's held-out samples. ``over_first`` is the gain in gold beyond
+    that of the study's first variant, seed by seed and prompt by prompt.
+    """
+
+    name: str
+    about: str
+    seeds: tuple[int, ...]
+    win_rate: Interval | None
+    gold_gain: Interval | None
+    proxy_gain: Interval | None
+    over_first: Interval | None
+    reference_kl: Interval | None
+    tokens: Interval | None
+    curve: Curve | None
+    fit: Fit | None
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfNFindings:
+    """Best of n of the SFT policy's samples by the score, without training."""
+
+    sizes: tuple[int, ...]
+    samples: int
+    seeds: tuple[int, ...]
+    proxy: tuple[Interval, ...]
+    gold: tuple[Interval, ...]
+    curve: Curve
+    fit: Fit | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFindings:
+    """All of a study."""
+
+    name: str
+    variants: tuple[VariantFindings, ...]
+    best_of_n: BestOfNFindings | None
+    notes: tuple[str, ...]
+
+
+def find_study(
+    name: str, runs: Sequence[StudyRun], about: Mapping[str, str], notes: Sequence[str] = (), *, seed: int = 0
+) -> StudyFindings:
+    """The statistics of the finished runs of a study; variants in the order of ``about``, the first the one that others
+    are held against."""
+    contents = {(run.variant, run.seed): (run, read_run(run.directory)) for run in runs}
+    first = next(iter(about))
+    baseline = {seed: content for (variant, seed), (_, content) in contents.items() if variant == first}
+    variants = [
+        _variant(
+            name, about[name], [pair for (variant, _), pair in contents.items() if variant == name], baseline, seed
+        )
+        for name in about
+        if any(variant == name for variant, _ in contents)
+    ]
+    return StudyFindings(
+        name, tuple(variants), _best_of_n([run for run in runs if run.variant == first], seed), tuple(notes)
+    )
+
+
+def _variant(
+    name: str,
+    about: str,
+    pairs: Sequence[tuple[StudyRun, RunContents]],
+    baseline: Mapping[int, RunContents],
+    seed: int,
+) -> VariantFindings:
+    contents = [content for _, content in pairs]
+    units = [(_spread(content, "gold"), _spread(content, "score")) for content in contents]
+    wins = [win_shares(_values(content, "ppo", "gold"), _values(content, "sft", "gold")) for content in contents]
+    over = [
+        _scaled(differences(_values(content, "ppo", "gold"), _values(baseline[run.seed], "ppo", "gold")), gold)
+        for (run, content), (gold, _) in zip(pairs, units, strict=True)
+        if run.seed in baseline and baseline[run.seed] is not content
+    ]
+    rollouts = [_rollouts(run.directory) for run, _ in pairs]
+    curve, fitted = _course([each for each in rollouts if each], [gold for gold, _ in units], seed)
+    return VariantFindings(
+        name,
+        about,
+        seeds=tuple(run.seed for run, _ in pairs),
+        win_rate=pooled_share(wins, seed=seed),
+        gold_gain=_gain(contents, "gold", [gold for gold, _ in units], seed),
+        proxy_gain=_gain(contents, "score", [score for _, score in units], seed),
+        over_first=pooled(over, seed=seed) if over else None,
+        reference_kl=pooled([means(_values(content, "ppo", "reference_kl")) for content in contents], seed=seed),
+        tokens=pooled([means(_values(content, "ppo", "tokens")) for content in contents], seed=seed),
+        curve=curve,
+        fit=fitted,
+    )
+
+
+def _gain(contents: Sequence[RunContents], figure: str, units: Sequence[float], seed: int) -> Interval | None:
+    gains = [
+        _scaled(differences(_values(content, "ppo", figure), _values(content, "sft", figure)), unit)
+        for content, unit in zip(contents, units, strict=True)
+    ]
+    return pooled(gains, seed=seed)
+
+
+def _values(run: RunContents, policy: str, figure: str) -> dict[str, list[float]]:
+    return by_prompt(run.samples, policy, lambda sample: getattr(sample, figure))
+
+
+def _spread(run: RunContents, figure: str) -> float:
+    """The standard deviation of the SFT policy's samples: the unit of gains; 1 where it has none."""
+    values = [value for values in _values(run, "sft", figure).values() for value in values]
+    return float(np.std(values)) or 1.0 if values else 1.0
+
+
+def _scaled(values: Mapping[str, float], unit: float) -> dict[str, float]:
+    return {prompt: value / unit for prompt, value in values.items()}
+
+
+def _rollouts(directory: Path) -> tuple[Rollouts, bool, list[str]] | None:
+    """The rollouts of a run, whether gold is known, and its prompts in the order of their numbers."""
+    rows: list[dict[str, Any]] = [
+        row
+        for row in read_json_lines(directory / ROLLOUTS)
+        if row["score"] is not None and row["reference_kl"] is not None
+    ]
+    if not rows:
+        return None
+    prompts = sorted({row["prompt_id"] for row in rows})
+    number = {prompt: place for place, prompt in enumerate(prompts)}
+    has_gold = all(row["gold"] is not None for row in rows)
+
+    def column(key: str) -> "np.ndarray[Any, np.dtype[np.float64]]":
+        return np.array([row[key] for row in rows], dtype=np.float64)
+
+    found = Rollouts(
+        iteration=np.array([row["iteration"] for row in rows]),
+        prompt=np.array([number[row["prompt_id"]] for row in rows]),
+        reference_kl=column("reference_kl"),
+        proxy=column("score"),
+        gold=column("gold") if has_gold else np.zeros(len(rows)),
+    )
+    return found, has_gold, prompts
+
+
+def _course(
+    found: Sequence[tuple[Rollouts, bool, list[str]]], scales: Sequence[float], seed: int
+) -> tuple[Curve | None, Fit | None]:
+    """The mean path of all seeds, and the form fitted to their gold; seeds whose prompts differ are not fitted."""
+    if not found:
+        return None, None
+    paths = [path_of(rollouts, scale) for (rollouts, _, _), scale in zip(found, scales, strict=True)]
+    length = min(len(path.root_kl) for path in paths)
+    has_gold = all(gold for _, gold, _ in found)
+    root_kl, proxy, gold = (
+        tuple(float(value) for value in np.mean([getattr(path, name)[:length] for path in paths], axis=0))
+        for name in ("root_kl", "proxy", "gold")
+    )
+    curve = Curve(root_kl, proxy, gold if has_gold else None)
+    prompts = sorted({prompt for _, _, own in found for prompt in own})
+    if not has_gold:
+        return curve, None
+    place = {prompt: number for number, prompt in enumerate(prompts)}
+    runs = [
+        Rollouts(
+            each.iteration, np.array([place[own[n]] for n in each.prompt]), each.reference_kl, each.proxy, each.gold
+        )
+        for each, _, own in found
+    ]
+    return curve, fit("ppo", ppo_points(runs, scales, len(prompts)), seed=seed)
+
+
+def _best_of_n(runs: Sequence[StudyRun], seed: int) -> BestOfNFindings | None:
+    groups = [(run.seed, _scored(run.directory)) for run in runs]
+    groups = [(seed, scored) for seed, scored in groups if scored]
+    if not groups:
+        return None
+    shared = sorted(set(groups[0][1]).intersection(*(scored for _, scored in groups)))
+    tables = [{prompt: scored[prompt] for prompt in shared} for _, scored in groups]
+    sizes = sorted(set(sizes_of(tables[0])).intersection(*map(sizes_of, tables)))
+    scales = [[_deviation(table, figure) for table in tables] for figure in (0, 1)]
+    gains = [
+        [
+            [_scaled(best_of_gains(table, n, figure), unit) for n in sizes]
+            for table, unit in zip(tables, scales[figure], strict=True)
+        ]
+        for figure in (0, 1)
+    ]
+    proxy, gold = (
+        tuple(
+            interval
+            for place in range(len(sizes))
+            if (interval := pooled([own[place] for own in gains[figure]], seed=seed)) is not None
+        )
+        for figure in (0, 1)
+    )
+    roots = np.array([sqrt(best_of_n_kl(n)) for n in sizes])
+    columns = [np.array([[own[place][prompt] for place in range(len(sizes))] for prompt in shared]) for own in gains[1]]
+    return BestOfNFindings(
+        tuple(sizes),
+        min(len(samples) for table in tables for samples in table.values()),
+        tuple(seed for seed, _ in groups),
+        proxy,
+        gold,
+        Curve(tuple(map(float, roots)), tuple(each.value for each in proxy), tuple(each.value for each in gold)),
+        fit("best-of-n", best_of_n_points(columns, roots), seed=seed),
+    )
+
+
+def _scored(directory: Path) -> dict[str, list[tuple[float, float]]]:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in read_json_lines(directory / BEST_OF_N):
+        if row["score"] is not None and row["gold"] is not None:
+            found.setdefault(row["prompt_id"], []).append((float(row["score"]), float(row["gold"])))
+    return found
+
+
+def _deviation(table: Scored, figure: int) -> float:
+    return float(np.std([sample[figure] for samples in table.values() for sample in samples])) or 1.0

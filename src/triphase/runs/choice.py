@@ -1,0 +1,47 @@
+"""Which checkpoint of PPO was chosen without gold (`ppo/best`), and why. Starts without torch."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from triphase.errors import RunError
+from triphase.training.artifacts import PPO
+
+BEST = "best"
+"""The word for the chosen checkpoint, and the name of its directory below `ppo`."""
+FILE_NAME = f"{PPO}/choice.json"
+Checkpoint = int | Literal["best"] | None
+
+
+def read_choice(run: Path) -> dict[str, Any] | None:
+    """What was chosen; None where nothing was.
+
+    Raises:
+        RunError: the note of it is damaged.
+    """
+    path = run / FILE_NAME
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["step"], int):
+            raise TypeError("step is no whole number")
+        return dict(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}); remove it, and choose again: triphase evaluate {run} --checkpoint best"
+        ) from None
+
+
+def step_of(run: Path, checkpoint: Checkpoint) -> int | None:
+    """The iteration that ``checkpoint`` means.
+
+    Raises:
+        RunError: it is the best one, and none has been chosen.
+    """
+    if checkpoint is None or isinstance(checkpoint, int):
+        return checkpoint
+    found = read_choice(run)
+    if found is None:
+        raise RunError(f"--checkpoint best: {run} has chosen none yet; triphase evaluate {run} --checkpoint best does")
+    return int(found["step"])
