@@ -123,6 +123,15 @@ def test_a_rollout_judges_the_weights_from_before_its_updates() -> None:
     assert judge_rollout(7, {"ppo/skipped_steps": 1.0}) is None
 
 
+def test_a_checkpoint_pays_for_its_divergence_also_without_a_penalty() -> None:
+    """A tenth of a deviation a nat, at least; the witness, which PPO does not raise, needs no price."""
+    free = {"ppo/proxy_score": 2.0, "ppo/kl_coefficient": 0.0, "ppo/reference_kl": 5.0}
+    assert judge_rollout(7, free, 2.0) == (6, 1.0)
+    assert judge_rollout(7, free) == (6, 2.0)  # the unit of the scores is not known
+    assert judge_rollout(7, free | {"ppo/kl_coefficient": 0.3}, 1.0) == (6, 0.5)
+    assert judge_rollout(7, free | {"ppo/witness_score": 0.7}, 2.0) == (6, 0.7)
+
+
 class Descent(Phase):
     """A run whose weights count its steps and whose entropy collapses from an iteration on."""
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -14,7 +14,8 @@ from triphase.settings.schema import RunSettings
 Config = Annotated[Path, Parameter(help="A settings file (YAML), or the directory of a run.")]
 RunPath = Annotated[Path, Parameter(help="The directory of a run, for example runs/demo.")]
 Checkpoint = Annotated[
-    int | None, Parameter(help="The policy after this iteration of PPO, of those that are kept; the last by default.")
+    int | Literal["best"] | None,
+    Parameter(help="The policy after this iteration of PPO, of those that are kept, or best; the last by default."),
 ]
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 

@@ -15,6 +15,7 @@ from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
+from triphase.runs.choice import step_of
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.training.artifacts import PPO, SFT, has_left
 
@@ -43,14 +44,15 @@ def chat(
         raise SettingsError(f"--temperature {temperature}: must lie between 0 and {_HOTTEST:g}")
     if not 1 <= max_tokens <= _MOST_TOKENS:
         raise SettingsError(f"--max-tokens {max_tokens}: must lie between 1 and {_MOST_TOKENS}")
-    sides = [(model, policy, checkpoint)]
+    step = step_of(Path(model), checkpoint)
+    sides = [(model, policy, step)]
     if against is not None:
         sides.append((model, against, None) if _is_policy(model, against) else (against, None, None))
     opened = [
         deferred.conversation(
-            place, checkpoint=step, policy=name, max_response_tokens=max_tokens, temperature=temperature, system=system
+            place, checkpoint=at, policy=name, max_response_tokens=max_tokens, temperature=temperature, system=system
         )
-        for place, name, step in sides
+        for place, name, at in sides
     ]
     run = Path(model)
     if policy is None and checkpoint is None and os.path.isfile(run / RUN_CONFIG) and not has_left(run, PPO):

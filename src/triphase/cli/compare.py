@@ -30,8 +30,8 @@ def compare(
     *sides: Annotated[
         str,
         Parameter(
-            help="Two or more: a run (its newest policy), RUN/sft, RUN/ppo, RUN/arms/NAME, RUN/ppo/checkpoints/STEP, a "
-            "model's directory, or a hub id. The others are held against the first."
+            help="Two or more: a run (its newest policy), RUN/sft, RUN/ppo, RUN/arms/NAME, RUN/ppo/best, "
+            "RUN/ppo/checkpoints/STEP, a model's directory, or a hub id. The others are held against the first."
         ),
     ],
     prompts: Annotated[

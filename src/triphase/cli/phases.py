@@ -8,6 +8,7 @@ from triphase.cli.arguments import Checkpoint, Config, Overrides, settings_of
 from triphase.cli.steps import do_steps
 from triphase.datacheck.agenda import require_step
 from triphase.errors import SettingsError
+from triphase.runs.choice import BEST
 
 
 def sft(config: Config, /, *overrides: Overrides) -> None:
@@ -56,4 +57,5 @@ def ppo(
 def evaluate(config: Config, /, *overrides: Overrides, checkpoint: Checkpoint = None) -> None:
     """Compare the policies on held-out prompts."""
     settings = settings_of(config, overrides)
-    do_steps(settings, "evaluation", "report", examined=("evaluation",), checkpoint=checkpoint)
+    first = ("best",) if checkpoint == BEST else ()
+    do_steps(settings, *first, "evaluation", "report", examined=("evaluation",), checkpoint=checkpoint)

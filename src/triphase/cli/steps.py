@@ -5,6 +5,7 @@ from pathlib import Path
 from triphase.cli import deferred
 from triphase.cli.result_screen import print_place, print_result
 from triphase.errors import TriphaseError
+from triphase.runs.choice import Checkpoint
 from triphase.settings.schema import RunSettings
 from triphase.training.stopping import Stopped
 
@@ -14,7 +15,7 @@ def do_steps(
     *steps: str,
     examined: tuple[str, ...] = (),
     arm: str | None = None,
-    checkpoint: int | None = None,
+    checkpoint: Checkpoint = None,
 ) -> None:
     """Prepare the run, do its steps, and show what came of it. A stop is passed on as an interruption.
 

@@ -21,6 +21,8 @@ from triphase.training.loop import Judged
 from triphase.training.sealed import find_damage
 from triphase.training.state import TrainingState
 
+LEAST_KL_PRICE = 0.1
+"""What a nat of reference KL costs at least where checkpoints are compared, in standard deviations of the scores."""
 _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]
 
@@ -32,8 +34,11 @@ def judge_by(name: str, position: int, metrics: Mapping[str, float]) -> Judged:
     return position, metrics[name] if METRICS[name].better == "higher" else -metrics[name]
 
 
-def judge_rollout(position: int, metrics: Mapping[str, float]) -> Judged:
-    """Judges a PPO iteration by score − effective coefficient · KL, the mean of what PPO maximizes.
+def judge_rollout(position: int, metrics: Mapping[str, float], unit: float | None = None) -> Judged:
+    """Judges a PPO iteration by score − price · KL. ``unit`` is a standard deviation of the scores, where it is known.
+
+    The price is the effective coefficient, and at least `LEAST_KL_PRICE` units: the score alone never says stop, since
+    PPO raises it. Where there is a witness its score stands for the score, and the price is the coefficient alone.
 
     It is measured on the rollout, so it judges the weights from before the iteration's updates. The gold score is not
     asked: nobody has one in earnest, and weights chosen by it would no longer be measured by it.
@@ -43,7 +48,9 @@ def judge_rollout(position: int, metrics: Mapping[str, float]) -> Judged:
         return None
     score, coefficient, kl = (metrics[name] for name in needed)
     coefficient = metrics.get("ppo/effective_kl_coefficient", coefficient)
-    return position - 1, score - coefficient * kl
+    if "ppo/witness_score" in metrics:
+        return position - 1, metrics["ppo/witness_score"] - coefficient * kl
+    return position - 1, score - max(coefficient, LEAST_KL_PRICE * (unit or 0.0)) * kl
 
 
 class AlarmGuard:

@@ -117,8 +117,9 @@ class PPOPhase(Phase):
         self._frozen = FrozenWeights(self.shared)
 
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
-        """By score minus KL penalty."""
-        return judge_rollout(position, metrics)
+        """By score less KL, or by the witness."""
+        scale = self.state.values.score_scale
+        return judge_rollout(position, metrics, None if scale is None else scale.scale)
 
     def finish(self) -> None:
         """Nothing is trained any more, and what is frozen has not moved."""

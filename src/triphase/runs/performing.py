@@ -5,6 +5,8 @@ from pathlib import Path
 
 from triphase.monitoring.progress import Progress
 from triphase.runs import pipeline
+from triphase.runs.choice import Checkpoint, step_of
+from triphase.runs.choosing import choose_best
 from triphase.runs.learning_curve import measure_curve
 from triphase.runs.preflight import examine_run
 from triphase.runs.reward_training import run_reward
@@ -19,17 +21,17 @@ def perform(
     *,
     examined: tuple[str, ...] = (),
     arm: str | None = None,
-    checkpoint: int | None = None,
+    checkpoint: Checkpoint = None,
     progress: Progress | None = None,
     lent: Lent = None,
 ) -> None:
     """Hold the run directory and do the steps; ``begun`` is told the directory before the first of them.
 
     Args:
-        steps: of all, sft, sampling, labeling, reward, learning curve, ppo, ppo and arms, evaluation, report.
+        steps: of all, sft, sampling, labeling, reward, learning curve, ppo, ppo and arms, best, evaluation, report.
         examined: steps for which the data is looked at first; "all" does that itself.
         arm: whose PPO is meant.
-        checkpoint: an iteration of PPO that is evaluated too.
+        checkpoint: an iteration of PPO that is evaluated too; `best` is the one that was chosen.
         progress: who shows it; bars or lines on standard error by default.
         lent: a Python object that scores.
     """
@@ -42,7 +44,8 @@ def perform(
         "learning curve": measure_curve,
         "ppo": lambda run: pipeline.run_ppo(run, arm),
         "ppo and arms": pipeline.run_every_ppo,
-        "evaluation": lambda run: pipeline.run_evaluation(run, checkpoint),
+        "best": choose_best,
+        "evaluation": lambda run: pipeline.run_evaluation(run, step_of(run.path, checkpoint)),
         "report": pipeline.run_report,
     }
     with prepare(settings, progress, lent) as run:

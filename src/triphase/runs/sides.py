@@ -10,6 +10,7 @@ from pathlib import Path
 from triphase.errors import RunError
 from triphase.records.files import fingerprint
 from triphase.runs.checkpoints import require_checkpoint
+from triphase.runs.choice import BEST
 from triphase.runs.evaluation import AT
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
@@ -30,7 +31,7 @@ class Side:
     Attributes:
         name: as it was given.
         run: the run that it is of; None for a model.
-        policy: of a run: `sft`, `ppo`, `arm:NAME`, or `ppo@STEP`.
+        policy: of a run: `sft`, `ppo`, `arm:NAME`, `ppo@STEP`, or `best`.
         final: where its weights are; of a model, its name.
         digest: by which what was sampled from it is known again.
     """
@@ -84,7 +85,11 @@ def _policy_at(name: str, run: Path, settings: RunSettings, parts: tuple[str, ..
         case ("ppo", "checkpoints", step) if step.isdecimal():
             require_checkpoint(run, int(step))
             return f"{AT}{int(step)}"
-    known = ", ".join(["sft", "ppo", *(f"{ARMS}/{arm}" for arm in settings.arms), f"ppo/{CHECKPOINTS}/STEP"])
+        case ("ppo", "best"):
+            return BEST
+    known = ", ".join(
+        ["sft", "ppo", *(f"{ARMS}/{arm}" for arm in settings.arms), "ppo/best", f"ppo/{CHECKPOINTS}/STEP"]
+    )
     raise RunError(f"{name}: is no policy of the run {run}; there are {known}")
 
 
@@ -93,6 +98,10 @@ def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> Side:
         return Side(name, run, policy, place_of(run, SFT), reference_digest(run, settings))
     if policy.startswith(AT):
         final = run / PPO / CHECKPOINTS / f"{int(policy.removeprefix(AT)):06d}"
+    elif policy == BEST:
+        final = run / PPO / BEST
+        if not is_whole(final):
+            raise RunError(f"{name}: none is chosen yet, or it is damaged; triphase evaluate {run} --checkpoint best")
     else:
         phase = ppo_phase(policy.removeprefix("arm:")) if policy.startswith("arm:") else policy
         final = place_of(run, phase)

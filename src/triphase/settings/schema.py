@@ -133,8 +133,8 @@ class CheckpointSettings(Settings):
     keep: Positive = 2
     """How many of the newest checkpoints stay."""
     keep_best: Annotated[int, Field(ge=0)] = 1
-    """How many more stay for being the best: by held-out loss (SFT, reward), by reward-model score minus KL penalty
-    (PPO)."""
+    """How many more stay for being the best: by held-out loss (SFT, reward), by score less KL, or
+    by the witness (PPO, docs/resilience.md)."""
 
 
 AlarmName = Literal[

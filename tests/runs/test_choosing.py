@@ -1,0 +1,81 @@
+"""`--checkpoint best`: chosen on held-out prompts without gold, kept beside the last policy, opened by every verb."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.runs.small_run import do, ppo_alone, write_data
+
+from triphase.cli.main import main
+from triphase.models.roles import POLICY
+from triphase.runs import pipeline
+from triphase.runs.checkpoints import load_policy_at
+from triphase.runs.choosing import _candidate
+from triphase.runs.opening import open_any, open_run
+from triphase.training.finals import load_policy
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    write_data(folder)
+    optimizer = {"learning_rate": 3e-2, "schedule": "constant"}
+    chosen = ppo_alone(
+        folder, ppo={"iterations": 3, "optimizer": optimizer, "kl_coefficient": 0.0}, checkpoints={"keep": 3}
+    )
+    do(chosen, pipeline.run_all)
+    return folder / "runs"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "runs")) / "small"
+
+
+def test_the_best_is_chosen_and_opens_everywhere(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["export", str(run), "--to", f"{run}-merged"], ["chat", str(run)]):
+        assert main([*words, "--checkpoint", "best"]) == 2
+        assert "has chosen none yet; triphase evaluate" in capsys.readouterr().err
+    assert main(["compare", f"{run}/ppo/best", str(run)]) == 2
+    assert "none is chosen yet" in capsys.readouterr().err
+
+    assert main(["evaluate", str(run), "--checkpoint", "best"]) == 0
+    choice = json.loads((run / "ppo" / "choice.json").read_text())
+    scale = json.loads((run / "ppo" / "checkpoints" / "000003" / "values.json").read_text())["values"]["score_scale"]
+    assert [each["step"] for each in choice["candidates"]] == [1, 2, 3] and choice["by"] == "score less KL"
+    for each in choice["candidates"]:  # without a KL coefficient a nat costs a tenth of a deviation
+        assert each["value"] == pytest.approx(each["score"] - 0.1 * scale["scale"] * each["reference_kl"])
+    best = max(choice["candidates"], key=lambda each: each["value"])
+    assert choice["step"] == best["step"]
+    rows = [json.loads(line) for line in (run / "evaluation" / "samples.jsonl").read_text().splitlines()]
+    assert f"ppo@{choice['step']}" in {row["policy"] for row in rows}
+
+    shared = open_run(run).model()
+    load_policy(shared, POLICY, run / "ppo" / "best")
+    kept = {name: value.clone() for name, value in shared.adapters.state(POLICY).items()}
+    load_policy_at(shared, run, choice["step"], "lora")
+    assert all(torch.equal(value, kept[name]) for name, value in shared.adapters.state(POLICY).items())
+    opened, adapter, _ = open_any(f"{run}/ppo/best")
+    assert adapter is None and opened.template.end_id == shared.template.end_id
+    assert main(["export", str(run), "--to", f"{run}-merged", "--checkpoint", "best"]) == 0
+    assert (Path(f"{run}-merged") / "model.safetensors").is_file()
+    before = (run / "ppo" / "choice.json").stat().st_mtime_ns
+    assert main(["evaluate", str(run), "--checkpoint", "best"]) == 0
+    assert (run / "ppo" / "choice.json").stat().st_mtime_ns == before  # among the same checkpoints it stays
+
+
+def test_the_witness_decides_where_there_is_one(run: Path) -> None:
+    found = _candidate(open_run(run), 3, [9.0, 7.0], {"witness_score": [1.0, 3.0]}, [4.0, 6.0])
+    assert (found.score, found.witness, found.reference_kl, found.value) == (8.0, 2.0, 5.0, 2.0)
+
+
+def test_what_cannot_be_chosen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "ppo" / "choice.json").write_text("{}")
+    assert main(["evaluate", str(run), "--checkpoint", "best"]) == 2
+    assert "choice.json is damaged" in capsys.readouterr().err
+    (run / "ppo" / "choice.json").unlink()
+    shutil.rmtree(run / "ppo" / "checkpoints")
+    assert main(["evaluate", str(run), "--checkpoint", "best"]) == 2
+    assert "keeps no checkpoint of PPO" in capsys.readouterr().err
