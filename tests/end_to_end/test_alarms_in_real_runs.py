@@ -11,6 +11,7 @@ from tests.small import Lines
 
 import triphase.demo
 from triphase.demo.tiny import tiny_directory
+from triphase.models.policies import policy_for
 from triphase.monitoring.alarms import Alarm, find_alarms
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.monitoring.progress import SilentProgress
@@ -58,8 +59,8 @@ class Planted(Scorer):
 def alarms(run: Run, folder: Path, score: Callable[[list[str], bool], float], *, judged: bool = True) -> list[Alarm]:
     """The alarms of PPO against this scorer."""
     chosen, shared, prompts = run.settings.ppo, run.model(), run.prompts("train")
-    lines = Lines()
-    with generator_of(run, shared, chosen.batch_size, folder / "serving") as generator:
+    lines, policy = Lines(), policy_for(shared, "lora")
+    with generator_of(run, policy, chosen.batch_size, folder / "serving") as generator:
         phase = PPOPhase(
             shared,
             prompts,
@@ -69,6 +70,7 @@ def alarms(run: Run, folder: Path, score: Callable[[list[str], bool], float], *,
             seed=0,
             gold=run.gold if judged else None,
             scorer=Planted(score),
+            policy=policy,
         )
         run_loop(phase, LoopOptions(folder / "ppo", lines, keep=1))
     rows = [{"step": step, **row} for step, row in lines.rows.items()]

@@ -3,16 +3,24 @@
 import math
 import random
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any, get_args
 
 import pytest
 
 from triphase.monitoring.alarms import Alarm, Limits, find_alarms
-from triphase.monitoring.rules import RULES
+from triphase.monitoring.rules import RULES, certainty_for, limits_for
 from triphase.monitoring.signs import SIGNS
 from triphase.settings.schema import AlarmName
 
 Row = dict[str, Any]
+# Metrics whose limits are so near that noise alone decides, with mean and deviation of an episode.
+NULL = (("ppo/mean_length", 20.0, 60.0), ("ppo/entropy", 1.0, 4.0), ("ppo/repeated_2", 0.3, 1.0))
+NOISE = {
+    "ppo/mean_length": "ppo/length_deviation",
+    "ppo/entropy": "ppo/entropy_deviation",
+    "ppo/repeated_2": "ppo/repeated_2_deviation",
+}
 DEVIATIONS = {
     "ppo/score_deviation": 0.9,
     "ppo/gold_deviation": 0.9,
@@ -297,6 +305,48 @@ def test_figures_that_are_not_finite_are_named() -> None:
     alarm = the_alarm(rows)
     assert (alarm.name, alarm.iteration, alarm.lasting) == ("not-finite", 5, False)
     assert "ppo/ratio_max" in alarm.message
+
+
+def test_a_rule_speaks_at_the_second_look_in_a_row() -> None:
+    rows = spoiled("ppo/clip_fraction", lambda _, __: 0.6)
+    first, second = the_alarm(rows), the_alarm(rows, Limits(looks=2))
+    assert second.iteration == first.iteration + 1 and second.lasting and second.message
+    once = spoiled("ppo/clip_fraction", lambda _, __: 0.98, since=11, until=11)
+    assert find_alarms(once, Limits(looks=4)) == []  # it is in three means of three
+    held = [row for row in rows if row["step"] != 13]  # rows that were left are no look
+    assert the_alarm(held, Limits(looks=2)).iteration == 14
+
+
+def test_what_has_no_noise_needs_no_second_look() -> None:
+    alarm = the_alarm(spoiled("ppo/ratio_max", lambda _, __: 1e4, until=11), Limits(looks=5))
+    assert (alarm.name, alarm.iteration) == ("ratio-explosion", 11)
+
+
+def test_the_limit_follows_from_the_false_alarm_rate() -> None:
+    """Two sides, the rules that compare, and 17 windows of three in 50 iterations."""
+    compared = sum(rule.relative for rule in RULES) + 3
+    assert certainty_for(0.05, 50) == pytest.approx(NormalDist().inv_cdf(1 - 0.05 / (2 * compared * 17)), abs=1e-12)
+    assert certainty_for(0.05, 50) < certainty_for(0.01, 50) and certainty_for(0.05, 20) < certainty_for(0.05, 200)
+    limits = limits_for(7.0, calibrated=True, false_alarms=(0.05, 50), looks=2)
+    assert (limits.reference_kl, limits.calibrated, limits.looks) == (7.0, True, 2)
+    assert limits.certainty == certainty_for(0.05, 50) > 3.5
+
+
+@pytest.mark.parametrize("batch", [8, 32])
+def test_runs_in_which_nothing_changes_keep_the_false_alarm_rate(batch: int) -> None:
+    """Normal figures about one mean with the errors that they tell: at most the stated share of runs says anything."""
+    limits = limits_for(None, calibrated=True, false_alarms=(0.2, 30), looks=1)
+    told = 0
+    for seed in range(100):
+        draw = random.Random(seed).gauss
+        rows = []
+        for step in range(1, 31):
+            row: Row = {"step": step, "ppo/episodes": float(batch * step)}
+            for metric, mean, deviation in NULL:
+                row |= {metric: draw(mean, deviation / math.sqrt(batch)), NOISE[metric]: deviation}
+            rows.append(row)
+        told += bool(find_alarms(rows, limits))
+    assert told <= 0.2 * 100
 
 
 @pytest.mark.parametrize("count", range(4))

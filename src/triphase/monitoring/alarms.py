@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from triphase.monitoring.noise import WINDOW, Moment, Rows, moments
 from triphase.monitoring.rules import RULES, Hit, Limits, Rule
-from triphase.monitoring.signs import SIGNS
+from triphase.monitoring.signs import SIGNS, SURE_SIGNS
 
 __all__ = ["WINDOW", "Alarm", "Limits", "find_alarms"]
 
@@ -45,12 +45,27 @@ def find_alarms(rows: Rows, limits: Limits | None = None) -> list[Alarm]:
     limits = limits or Limits()
     hits: defaultdict[str, list[Hit]] = defaultdict(list)
     for rule in RULES:
-        hits[rule.name] += _threshold_hits(rule, rows, limits)
+        found = _threshold_hits(rule, rows, limits)
+        hits[rule.name] += found if rule.exact else _confirmed(found, rows, limits.looks)
     for name, sign in SIGNS.items():
-        hits[name] += sign(rows, limits)
+        found = sign(rows, limits)
+        hits[name] += found if name in SURE_SIGNS else _confirmed(found, rows, limits.looks)
     last = rows[-1]["step"] if rows else 0
-    found = [_alarm(name, sorted(each, key=lambda hit: hit.step), last) for name, each in hits.items() if each]
-    return sorted(found, key=lambda alarm: (alarm.iteration, alarm.name))
+    alarms = [_alarm(name, sorted(each, key=lambda hit: hit.step), last) for name, each in hits.items() if each]
+    return sorted(alarms, key=lambda alarm: (alarm.iteration, alarm.name))
+
+
+def _confirmed(hits: Sequence[Hit], rows: Rows, looks: int) -> list[Hit]:
+    """The hits at the end of so many iterations in a row that are hits."""
+    steps, held = {hit.step for hit in hits}, dict[int, int]()
+    for row in rows:
+        held[row["step"]] = held[before] + 1 if (before := _before(held)) in steps and row["step"] in steps else 1
+    return [hit for hit in hits if held[hit.step] >= looks]
+
+
+def _before(held: Mapping[int, int]) -> int:
+    """The step that was entered last; −1 where there is none."""
+    return next(reversed(held), -1)
 
 
 def _alarm(name: str, hits: Sequence[Hit], last: int) -> Alarm:

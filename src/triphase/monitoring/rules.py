@@ -1,9 +1,14 @@
 """The rules that look at one metric of PPO each, and the limits of all rules (alarms.py applies both)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
+from statistics import NormalDist
 
 from triphase.monitoring.noise import WINDOW
+
+_COMPARING_SIGNS = 3
+"""Signs (signs.py) that compare with the start or a peak by ``certainty``: gold, witness, length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +54,36 @@ class Limits:
     gold_share: float = 0.25
     """Fall of the gold score under its peak, as a share of its rise from the start to the peak."""
 
+    looks: int = 1
+    """Iterations in a row at which a rule must hold before it speaks; one is enough for figures without noise."""
+
     calibrated: bool = False
     """Whether the scores are a reward model's, with mean 0 and deviation 1 on samples of the SFT policy."""
 
 
-def limits_for(kl_budget: float | None, *, calibrated: bool) -> Limits:
-    """The limits of a run with this ``ppo.kl_budget``, whose reward model (and no other scorer) gives the scores."""
-    return Limits(calibrated=calibrated) if kl_budget is None else Limits(kl_budget, calibrated=calibrated)
+def limits_for(
+    kl_budget: float | None, *, calibrated: bool, false_alarms: tuple[float, int] | None = None, looks: int = 1
+) -> Limits:
+    """The limits of a run with this ``ppo.kl_budget``, whose reward model (and no other scorer) gives the scores.
+
+    ``false_alarms``: the share of runs in which nothing happens that may raise an alarm, and the iterations of a run.
+    """
+    limits = Limits(calibrated=calibrated, looks=looks)
+    if kl_budget is not None:
+        limits = replace(limits, reference_kl=kl_budget)
+    return limits if false_alarms is None else replace(limits, certainty=certainty_for(*false_alarms))
+
+
+def certainty_for(rate: float, iterations: int) -> float:
+    """Standard errors that a figure without any change passes in ``rate`` of all runs of so many iterations.
+
+        z(1 − rate / (2·rules·looks))        looks: windows of three iterations that share none of them
+
+    The bound of Bonferroni over the rules that compare with the start, and over the looks of a run: it holds however
+    the rules go together.
+    """
+    compared = sum(rule.relative for rule in RULES) + _COMPARING_SIGNS
+    return NormalDist().inv_cdf(1 - rate / (2 * compared * ceil(iterations / WINDOW)))
 
 
 @dataclass(frozen=True, slots=True)

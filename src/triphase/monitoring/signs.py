@@ -214,6 +214,9 @@ def not_finite(rows: Rows, limits: Limits) -> list[Hit]:
     ]
 
 
+SURE_SIGNS = ("not-finite", "score-without-spread")
+"""What needs no second look: a figure that is no number, and scores that were alike several iterations in a row."""
+
 SIGNS: dict[str, Callable[[Rows, Limits], list[Hit]]] = {
     "proxy-without-gold": proxy_without_gold,
     "proxy-without-witness": proxy_without_witness,

@@ -190,4 +190,11 @@ def _limits(run: RunContents, name: str) -> Limits:
     if arm is not None:
         ppo = ppo | ((run.settings.get("arms") or {}).get(arm) or {})
     by_model = uses_reward_model(run.settings, arm)
-    return limits_for(ppo.get("kl_budget"), calibrated=bool(run.calibration) and by_model)
+    guards = run.settings.get("guards") or {}
+    known = "false_alarm_rate" in guards  # alarms of older versions were told without it
+    return limits_for(
+        ppo.get("kl_budget"),
+        calibrated=bool(run.calibration) and by_model,
+        false_alarms=(guards["false_alarm_rate"], ppo["iterations"]) if known else None,
+        looks=guards.get("looks", 1),
+    )

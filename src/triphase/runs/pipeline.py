@@ -231,6 +231,12 @@ def run_report(run: Run) -> Path:
 
 def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
 
-    limits = limits_for(settings.kl_budget, calibrated=kind_of(settings.scorer).needs_reward_model)
+    guards = run.settings.guards
+    limits = limits_for(
+        settings.kl_budget,
+        calibrated=kind_of(settings.scorer).needs_reward_model,
+        false_alarms=(guards.false_alarm_rate, settings.iterations),
+        looks=guards.looks,
+    )
     metrics = directory / FILE_NAME
-    return AlarmGuard(run.settings.guards, limits, lambda: read_metrics(metrics), directory / CHECKPOINTS)
+    return AlarmGuard(guards, limits, lambda: read_metrics(metrics), directory / CHECKPOINTS)

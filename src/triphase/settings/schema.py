@@ -170,6 +170,11 @@ class GuardSettings(Settings):
     alone; `rollback` goes on from the weights before the alarm with both; `rollback-to-best` likewise, from the best
     judged checkpoint before it (by the witness where there is one, else by score minus KL penalty); `stop` ends with
     the weights from before it. After `rollbacks` of them the next alarm stops."""
+    false_alarm_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Share of PPO runs without any change that may raise an alarm which compares with the SFT policy's own samples
+    (the first rollout): the limit in standard errors follows from it, from the rules and from ppo.iterations."""
+    looks: Annotated[int, Field(ge=1, le=20)] = 2
+    """Iterations in a row at which a rule must hold before it speaks (each looks at the mean of three iterations)."""
     alarms: tuple[AlarmName, ...] = ("reference-kl", "ratio-explosion", "entropy-collapse", "eos-collapse")
     """The alarms that are acted on; the others are noted."""
     back: Positive = 3
