@@ -17,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-postgres test-browser bench mutants clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,6 +61,10 @@ audit: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(PYTEST) -m slow
+
+# Whole runs by two processes; what two processes compute is compared with one in `make test`.
+test-distributed: $(INSTALLED)
+	$(PYTEST) -m distributed
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu

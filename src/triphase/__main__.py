@@ -3,5 +3,7 @@
 import sys
 
 from triphase.cli.main import main
+from triphase.cli.program import end
 
-sys.exit(main())
+if __name__ == "__main__":
+    end(main(sys.argv[1:]))

@@ -16,10 +16,11 @@ from tests.small import random_model, samples, tokenizer
 from triphase.models.loading import LoadedModel
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases.ppo import PPOPhase
-from triphase.phases.reward import RewardPhase, score_samples
+from triphase.phases.reward import RewardPhase
 from triphase.phases.sampling import sample_responses
 from triphase.phases.sft import SupervisedPhase
 from triphase.records.types import Message, Pair, Prompt
+from triphase.rewards.model import score_samples
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.settings.phases import OptimizerSettings, RewardSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings

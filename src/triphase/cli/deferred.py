@@ -14,6 +14,7 @@ from triphase.records.types import Prompt, Response
 from triphase.runs.choice import Checkpoint
 from triphase.settings.schema import RunSettings
 from triphase.store import Store
+from triphase.training.distributed.environment import Place
 
 if TYPE_CHECKING:
     from triphase.objectives.worked_step import WorkedStep
@@ -34,11 +35,12 @@ def perform(
     examined: tuple[str, ...] = (),
     arm: str | None = None,
     checkpoint: Checkpoint = None,
+    place: Place | None = None,
 ) -> None:
     """See `runs.performing`."""
     from triphase.runs.performing import perform as defined
 
-    defined(settings, steps, begun, examined=examined, arm=arm, checkpoint=checkpoint)
+    defined(settings, steps, begun, examined=examined, arm=arm, checkpoint=checkpoint, place=place)
 
 
 def verify_run(path: Path) -> "list[Verdict]":

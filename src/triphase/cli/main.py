@@ -16,10 +16,12 @@ from cyclopts import App, CycloptsError, Parameter
 from triphase import __version__
 from triphase.cli.extras import missing_package
 from triphase.cli.streams import lasting_streams
-from triphase.errors import TriphaseError, WaitingForPeople, is_out_of_memory
+from triphase.errors import SettingsError, TriphaseError, WaitingForPeople, is_out_of_memory
 from triphase.monitoring.log import without_secrets
 from triphase.monitoring.memory import memory_figures
 from triphase.records.visible import visible
+from triphase.training.distributed.environment import place_in
+from triphase.training.distributed.types import RankLost
 
 DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -73,6 +75,8 @@ USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("reset", "label_users:users_reset", "Give a labeler a new password."),
 )
 _OPTIONS = ("--help", "--version")
+_TOGETHER = ("demo", "run", "sft", "sample", "reward", "ppo", "evaluate")
+"""Commands in which several processes (torchrun) take part; in those without a phase to share, the first works."""
 _MEANT = {
     "train": "run (every phase), sft, reward or ppo",
     "finetune": "sft",
@@ -135,6 +139,7 @@ def _run(given: Sequence[str]) -> int:
     if unknown := _unknown_command(given):
         return _mistake(unknown)
     try:
+        _require_alone(given)
         code = application()(given, exit_on_error=False, print_error=False, result_action="return_value")
         return code if isinstance(code, int) else DONE
     except CycloptsError as error:
@@ -142,6 +147,9 @@ def _run(given: Sequence[str]) -> int:
     except WaitingForPeople as error:
         print(_one_line(str(error)), file=sys.stderr)
         return WAITING
+    except RankLost as error:
+        _mistake(str(error))
+        return FAILED
     except TriphaseError as error:
         return _mistake(str(error))
     except (ImportError, MemoryError, OSError, RuntimeError) as error:
@@ -150,8 +158,27 @@ def _run(given: Sequence[str]) -> int:
         raise
     except KeyboardInterrupt:
         command = shlex.join(["triphase", *given])
-        print(f"stopped; what is finished is kept. To continue: {without_secrets(command)}", file=sys.stderr)
+        if not _rank():
+            print(f"stopped; what is finished is kept. To continue: {without_secrets(command)}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _require_alone(given: Sequence[str]) -> None:
+    """A command of one process is not started several times at once.
+
+    Raises:
+        SettingsError: it is, by torchrun.
+    """
+    if given and given[0] not in _TOGETHER and (world := place_in(os.environ).world) > 1:
+        raise SettingsError(
+            f"{given[0]} is the work of one process, and {world} were started (WORLD_SIZE); several take part in "
+            f"{', '.join(_TOGETHER)}"
+        )
+
+
+def _rank() -> str:
+    """The number of this process where it is one of several, other than the first; else nothing."""
+    return os.environ.get("RANK", "0").removeprefix("0")
 
 
 def _circumstance(error: Exception, command: Sequence[str]) -> str | None:
@@ -167,7 +194,7 @@ def _circumstance(error: Exception, command: Sequence[str]) -> str | None:
 
 
 def _mistake(message: str) -> int:
-    print(f"error: {_one_line(message)}", file=sys.stderr)
+    print(f"{f'rank {rank}: ' if (rank := _rank()) else ''}error: {_one_line(message)}", file=sys.stderr)
     return MISTAKEN
 
 

@@ -1,5 +1,6 @@
 """Every step of one configuration; or the first steps of a run again, to compare."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,13 +8,16 @@ from cyclopts import Parameter
 
 from triphase.cli import deferred
 from triphase.cli.arguments import Overrides, require_run, settings_of
+from triphase.cli.launching import launch
 from triphase.cli.steps import do_steps
 from triphase.cli.sweep import carry, print_failures, require_parallel
 from triphase.errors import SettingsError
 from triphase.runs.locking import locked
 from triphase.runs.seeds import note_seeds, require_count, seed_points
 from triphase.settings.loading import load_settings
+from triphase.settings.parallel import require_work
 from triphase.settings.places import expanded
+from triphase.training.distributed.environment import RANKS, place_in
 
 
 def run(
@@ -27,17 +31,32 @@ def run(
         int, Parameter(help="So many seeds in all: further ones as branches of the run, and a report over all of them.")
     ] = 1,
     parallel: Annotated[int, Parameter(help="Of further seeds so many runs side by side.")] = 1,
+    processes: Annotated[
+        int | None, Parameter(help="Train by so many processes of this machine together (docs/distributed.md).")
+    ] = None,
 ) -> int | None:
     """Every step of one configuration, from demonstrations to the report."""
     require_count(seeds)
     require_parallel(parallel)
     if verify is not None:
-        if config is not None:
-            raise SettingsError("--verify takes the directory of a run, and no CONFIG beside it")
+        if config is not None or processes is not None:
+            raise SettingsError("--verify takes the directory of a run, and no CONFIG or --processes beside it")
         return _verify(require_run(verify))
+    if seeds > 1 and (processes or place_in(os.environ).world) > 1:
+        raise SettingsError(
+            "--seeds and several processes are not given together; run once with --processes, then again with --seeds"
+        )
     if config is None:
         raise SettingsError("CONFIG is missing; name a settings file (YAML) or the directory of a run")
-    settings = settings_of(config, overrides)
+    settings, place = settings_of(config, overrides), place_in(os.environ)
+    if processes is not None and processes < 1:
+        raise SettingsError(f"--processes: {processes} is not allowed; it must be a whole number above 0")
+    if place.world == 1 and processes is not None and processes > 1:
+        require_work(settings, processes)
+        words = ["run", str(config), *overrides, "--processes", str(processes)]
+        return launch(words, processes, expanded(settings.output) / settings.name / RANKS)
+    if processes not in (None, place.world):
+        raise SettingsError(f"--processes: {processes} are asked for, and {place.world} were started (WORLD_SIZE)")
     do_steps(settings, "all")
     return _further_seeds(expanded(settings.output) / settings.name, seeds, parallel) if seeds > 1 else None
 

@@ -1,5 +1,6 @@
 """Steps of a run from the command line: whatever comes of them, the last lines say where the run is."""
 
+import os
 from pathlib import Path
 
 from triphase.cli import deferred
@@ -7,6 +8,7 @@ from triphase.cli.result_screen import print_place, print_result
 from triphase.errors import TriphaseError
 from triphase.runs.choice import Checkpoint
 from triphase.settings.schema import RunSettings
+from triphase.training.distributed.environment import place_in
 from triphase.training.stopping import Stopped
 
 
@@ -19,15 +21,28 @@ def do_steps(
 ) -> None:
     """Prepare the run, do its steps, and show what came of it. A stop is passed on as an interruption.
 
+    Of several processes (`torchrun -m triphase …`) each takes part, and the first speaks.
+
     ``examined`` are the steps of the pipeline for which the data is looked at first; the step "all" does that itself.
     """
     begun: list[Path] = []
     try:
-        deferred.perform(settings, steps, begun.append, examined=examined, arm=arm, checkpoint=checkpoint)
+        deferred.perform(
+            settings,
+            steps,
+            begun.append,
+            examined=examined,
+            arm=arm,
+            checkpoint=checkpoint,
+            place=place_in(os.environ),
+        )
     except (Stopped, KeyboardInterrupt):
-        print_place(begun[0] if begun else None)
+        if begun or place_in(os.environ).rank == 0:
+            print_place(begun[0] if begun else None)
         raise KeyboardInterrupt from None
     except TriphaseError:
-        print_place(begun[0] if begun else None)
+        if begun or place_in(os.environ).rank == 0:
+            print_place(begun[0] if begun else None)
         raise
-    print_result(begun[0])
+    if begun:
+        print_result(begun[0])

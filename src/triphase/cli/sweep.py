@@ -79,7 +79,7 @@ def _perform(run: Path) -> None:
 
 
 def _command(run: Path, threads: int) -> list[str]:
-    return [sys.executable, "-m", "triphase.cli.attended", str(run), str(threads)]
+    return [sys.executable, "-m", "triphase.cli.attended", "run", str(run), "--threads", str(threads)]
 
 
 def _say(line: str) -> None:

@@ -1,6 +1,6 @@
 """A rollout with all that its updates need: log-probabilities, values and scores of the sampled responses."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,9 +15,10 @@ from triphase.objectives.invariants import require_lengths, require_zero_referen
 from triphase.rewards.types import Scores
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
+from triphase.training.distributed.types import ALONE, Strategy
 
 Minibatch = list[list[int]]
-"""The episodes of one optimizer step, divided into microbatches."""
+"""The episodes of one optimizer step that this rank takes, divided into microbatches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Rollout:
 
     Attributes:
         batch: token ids; the responses to one prompt stand in one row, or in rows of their own.
-        boundary: (rows, L, d) trunk states.
+        boundary: (rows, L, d) trunk states, of the rows that this rank takes.
+        owners: the rank that takes each row, in the first epoch.
         minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
         microbatches: the batches of these, in order.
         starts: whether the policy is still the reference.
@@ -34,6 +36,7 @@ class Rollout:
 
     batch: Batch
     boundary: Tensor
+    owners: list[int]
     minibatches: list[Minibatch]
     microbatches: list[Batch]
     starts: bool
@@ -51,7 +54,7 @@ class Experience:
 
     Attributes:
         batch: token ids; the responses to one prompt stand in one row, or in rows of their own.
-        boundary: (rows, L, d) trunk states.
+        boundary: (rows, L, d) trunk states, of the rows that this rank takes.
         minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
         logprobs: (B, R) of the rollout policy, by the trainer's own forward pass.
         reference_logprobs, entropy: (B, R).
@@ -59,6 +62,7 @@ class Experience:
         scores: (B,) of the scorer, before any shaping.
         nonfinite: names of the tensors among these that hold a NaN or an infinity.
         scored: the scores as the scorer gave them, with their parts.
+        owners: the rank that takes each row, in the first epoch; of one process, nothing need be said.
     """
 
     batch: Batch
@@ -71,10 +75,17 @@ class Experience:
     scores: Tensor
     nonfinite: tuple[str, ...] = ()
     scored: Scores = field(default_factory=lambda: Scores(()))
+    owners: list[int] = field(default_factory=list)
 
 
 def open_rollout(
-    shared: SharedModel, samples: Sequence[Encoded], settings: PPOSettings, *, seed: int, iteration: int
+    shared: SharedModel,
+    samples: Sequence[Encoded],
+    settings: PPOSettings,
+    *,
+    seed: int,
+    iteration: int,
+    strategy: Strategy = ALONE,
 ) -> Rollout:
     """Sampled responses as a batch, with the trunk states that every role reads.
 
@@ -84,16 +95,30 @@ def open_rollout(
     with torch.no_grad():
         batch = _padded(shared, samples, settings)
         require_lengths(batch.response_mask, batch.response_lengths)
-        boundary = _trunk(shared, batch, settings)
-    minibatches = minibatches_of(batch, settings, seed=seed, iteration=iteration, epoch=0)
+    orders = {"seed": seed, "iteration": iteration, "epoch": 0}
+    owners = _owners(batch, _rows_of_steps(batch, settings, **orders), strategy)
+    with torch.no_grad():
+        shape = (*batch.input_ids.shape, shared.backbone.hidden_size)
+        boundary = torch.zeros(shape, dtype=shared.backbone.dtype, device=shared.device)
+        mine = [row for row, owner in enumerate(owners) if owner == strategy.rank]
+        _fill_trunk(shared, batch, boundary, mine, settings)
+    minibatches = minibatches_of(batch, settings, strategy=strategy, owners=owners, **orders)
     parts = [_part(batch, episodes) for minibatch in minibatches for episodes in minibatch]
-    return Rollout(batch, boundary, minibatches, parts, starts=iteration == 0)
+    return Rollout(batch, boundary, owners, minibatches, parts, starts=iteration == 0)
 
 
 def evaluate_rollout(
-    shared: SharedModel, rollout: Rollout, scored: Scores, settings: PPOSettings, *, policy: Policy | None = None
+    shared: SharedModel,
+    rollout: Rollout,
+    scored: Scores,
+    settings: PPOSettings,
+    *,
+    policy: Policy | None = None,
+    strategy: Strategy = ALONE,
 ) -> Experience:
     """What policy (by default its adapter), critic and reference say of a rollout, as the updates compute it.
+
+    Each rank computes it for the rows that it takes; all ranks have it for all rows.
 
     Raises:
         InvariantError: the policy does not start as the reference.
@@ -113,6 +138,7 @@ def evaluate_rollout(
             reference[rows, :width] = policy.reference.logprobs(part, states, temperature=temperature)
             if values is not None and acting.values is not None:
                 values[rows, :width] = acting.values
+        strategy.sum_tensors([logprobs, reference, entropy, *([] if values is None else [values])])
     scores = torch.tensor(scored.total, dtype=torch.float32, device=shared.device)
     figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}
     nonfinite = tuple(
@@ -120,25 +146,83 @@ def evaluate_rollout(
     )
     if rollout.starts and not nonfinite:
         require_zero_reference_kl(logprobs, reference, batch.response_mask)
-    return Experience(
-        batch, rollout.boundary, rollout.minibatches, logprobs, reference, values, entropy, scores, nonfinite, scored
-    )
+    figures_of_all = (logprobs, reference, values, entropy, scores, nonfinite, scored, rollout.owners)
+    return Experience(batch, rollout.boundary, rollout.minibatches, *figures_of_all)
 
 
-def minibatches_of(batch: Batch, settings: PPOSettings, *, seed: int, iteration: int, epoch: int) -> list[Minibatch]:
-    """The episodes of a rollout in the minibatches of one epoch, in an order of its own.
+def minibatches_of(
+    batch: Batch,
+    settings: PPOSettings,
+    *,
+    seed: int,
+    iteration: int,
+    epoch: int,
+    strategy: Strategy = ALONE,
+    owners: Sequence[int] = (),
+) -> list[Minibatch]:
+    """The episodes of a rollout in the minibatches of one epoch, in an order of its own: those that this rank takes.
 
-    The episodes of one prompt are in one minibatch, and in one microbatch where they stand in one row.
+    The episodes of one prompt are in one minibatch, and in one microbatch where they stand in one row. What is in a
+    minibatch does not depend on how many ranks there are.
     """
-    lengths, episodes = batch.lengths.tolist(), len(batch.response_lengths)
-    times, share = settings.responses_per_prompt, episodes // len(lengths)
-    order = permutation(episodes // times, seed, "ppo", "minibatches", iteration, epoch)
-    size, found = settings.minibatch_size // times, []
-    for start in range(0, len(order), size):
-        rows = _expanded(sorted(order[start : start + size]), times // share)
+    lengths, found = batch.lengths.tolist(), []
+    share = len(batch.response_lengths) // len(lengths)
+    for step in _rows_of_steps(batch, settings, seed=seed, iteration=iteration, epoch=epoch):
+        theirs = [owners[row] for row in step] if owners else None
+        rows = [step[place] for place in strategy.mine([lengths[row] for row in step], theirs)]
         parts = microbatches([lengths[row] for row in rows], max_tokens=settings.microbatch_tokens)
         found.append([_expanded([rows[index] for index in part], share) for part in parts])
     return found
+
+
+def epochs_of(
+    shared: SharedModel,
+    experience: Experience,
+    settings: PPOSettings,
+    *,
+    seed: int,
+    iteration: int,
+    strategy: Strategy = ALONE,
+) -> Iterator[Minibatch]:
+    """The minibatches of all epochs over a rollout, as far as this rank takes them."""
+    yield from experience.minibatches
+    batch, owners, orders = experience.batch, experience.owners, {"seed": seed, "iteration": iteration}
+    for epoch in range(1, settings.epochs):
+        minibatches = minibatches_of(batch, settings, **orders, epoch=epoch, strategy=strategy, owners=owners)
+        if strategy.world > 1:
+            _complete_trunk(shared, experience, minibatches, settings, strategy.rank)
+        yield from minibatches
+
+
+@torch.no_grad()
+def _complete_trunk(
+    shared: SharedModel, experience: Experience, minibatches: Sequence[Minibatch], settings: PPOSettings, rank: int
+) -> None:
+    """Compute the trunk states of rows that come to this rank from another one in a later epoch."""
+    taken = {row for minibatch in minibatches for episodes in minibatch for row in _rows(experience.batch, episodes)}
+    moved = [row for row in sorted(taken) if experience.owners[row] != rank]
+    _fill_trunk(shared, experience.batch, experience.boundary, moved, settings)
+
+
+def _rows_of_steps(
+    batch: Batch, settings: PPOSettings, *, seed: int, iteration: int, epoch: int
+) -> Iterator[list[int]]:
+    """The rows of each minibatch of an epoch."""
+    rows, episodes, times = len(batch.lengths), len(batch.response_lengths), settings.responses_per_prompt
+    order = permutation(episodes // times, seed, "ppo", "minibatches", iteration, epoch)
+    size = settings.minibatch_size // times
+    for start in range(0, len(order), size):
+        yield _expanded(sorted(order[start : start + size]), times * rows // episodes)
+
+
+def _owners(batch: Batch, steps: Iterable[list[int]], strategy: Strategy) -> list[int]:
+    """The rank of each row: every minibatch of the first epoch is divided evenly."""
+    lengths = batch.lengths.tolist()
+    owners = [0] * len(lengths)
+    for rows in steps:
+        for row, rank in zip(rows, strategy.divided([lengths[row] for row in rows]), strict=True):
+            owners[row] = rank
+    return owners
 
 
 def rows_of(batch: Batch, boundary: Tensor, episodes: list[int]) -> tuple[Batch, Tensor]:
@@ -175,10 +259,11 @@ def _expanded(numbers: Sequence[int], times: int) -> list[int]:
     return [number * times + part for number in numbers for part in range(times)]
 
 
-def _trunk(shared: SharedModel, batch: Batch, settings: PPOSettings) -> Tensor:
-    shape = (*batch.input_ids.shape, shared.backbone.hidden_size)
-    boundary = torch.zeros(shape, dtype=shared.backbone.dtype, device=shared.device)
-    for rows in microbatches(batch.lengths.tolist(), max_tokens=settings.microbatch_tokens):
+def _fill_trunk(
+    shared: SharedModel, batch: Batch, boundary: Tensor, wanted: Sequence[int], settings: PPOSettings
+) -> None:
+    lengths = batch.lengths.tolist()
+    for group in microbatches([lengths[row] for row in wanted], max_tokens=settings.microbatch_tokens):
+        rows = [wanted[place] for place in group]
         part = batch.rows(torch.tensor(rows, device=shared.device))
         boundary[rows, : part.input_ids.shape[1]] = shared.trunk(part)
-    return boundary

@@ -14,6 +14,11 @@ class FrozenWeights:
         self._shared = shared
         self._before = self._digests()
 
+    @property
+    def digest(self) -> str:
+        """What they all sum up to, to compare processes."""
+        return " ".join(self._before.values())
+
     def require_unchanged(self) -> None:
         """Check that each is as it was.
 

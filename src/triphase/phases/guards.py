@@ -17,6 +17,7 @@ from triphase.phases.ppo_state import PPOState
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import GuardSettings
 from triphase.training.checkpoint import kept_steps, load_checkpoint
+from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.loop import Judged
 from triphase.training.sealed import find_damage
 from triphase.training.state import TrainingState
@@ -60,8 +61,18 @@ class AlarmGuard:
         keep: checkpoints that must be kept so that there is something to go back to; 0 where the guard is idle.
     """
 
-    def __init__(self, settings: GuardSettings, limits: Limits, history: Callable[[], Rows], checkpoints: Path) -> None:
-        """``history`` gives the metrics of the iterations so far; it is called once, at the first iteration."""
+    def __init__(
+        self,
+        settings: GuardSettings,
+        limits: Limits,
+        history: Callable[[], Rows],
+        checkpoints: Path,
+        *,
+        strategy: Strategy = ALONE,
+    ) -> None:
+        """``history`` gives the metrics of the iterations so far; it is called once, at the first iteration, by rank 0,
+        which also says what to go back to. Every rank judges the same metrics."""
+        self._strategy = strategy
         self._settings = settings
         self._limits = limits
         self._history = history
@@ -75,7 +86,8 @@ class AlarmGuard:
     ) -> Alarm | None:
         """Judge the iteration (from 1) that is being finished, and act on the state; returns the alarm, if any."""
         if self._rows is None:
-            self._rows = [row for row in self._history() if row["step"] < iteration]
+            past = self._strategy.from_lead(lambda: [dict(row) for row in self._history()])
+            self._rows = [row for row in past if row["step"] < iteration]
         self._rows.append({"step": iteration, **metrics})
         if named := peaks(self._rows):
             state.values.named = sorted(set(named))
@@ -99,7 +111,7 @@ class AlarmGuard:
         if len(rollbacks) >= self._settings.rollbacks:
             chosen = "stop"
         if chosen not in ("lower-learning-rate", "raise-kl-coefficient"):
-            step = self._best_step(state, iteration) if chosen == "rollback-to-best" else self._sound_step(iteration)
+            step = self._strategy.from_lead(lambda: self._step_of(chosen, state, iteration))
             if step is None:
                 state.values.finished = f"alarm {alarm.name} at iteration {iteration}, and no checkpoint to go back to"
                 return
@@ -124,6 +136,10 @@ class AlarmGuard:
             "%s (alarm %s at %d); learning rates × %g, KL coefficient %g",
             *(told, alarm.name, iteration, state.updater.rate_scale, state.values.kl_coefficient),
         )
+
+    def _step_of(self, chosen: str, state: TrainingState[PPOState], iteration: int) -> int | None:
+        """The checkpoint that is gone back to."""
+        return self._best_step(state, iteration) if chosen == "rollback-to-best" else self._sound_step(iteration)
 
     def _best_step(self, state: TrainingState[PPOState], iteration: int) -> int | None:
         """The best judged checkpoint from before the alarm; the newest sound one where none was judged."""

@@ -13,6 +13,7 @@ from triphase.objectives.proximal import (
 )
 from triphase.phases.experience import Experience, Minibatch, rows_of
 from triphase.settings.ppo import PPOSettings
+from triphase.training.distributed.types import ALONE, Strategy
 
 
 def accumulate_gradients(
@@ -23,15 +24,21 @@ def accumulate_gradients(
     settings: PPOSettings,
     *,
     first: bool,
+    strategy: Strategy = ALONE,
 ) -> dict[str, float]:
-    """Accumulate the gradient of one minibatch, normalized by all of its tokens, and return its figures.
+    """Accumulate the gradient of this rank's part of a minibatch, and return the figures of the whole.
+
+    Losses are normalized by the tokens of all ranks' parts, so that gradients need only be summed.
 
     Raises:
         InvariantError: this is the ``first`` minibatch of a rollout, and the policy is not the rollout policy.
     """
     rows_of_all = [row for rows in minibatch for row in rows]
-    tokens = int(experience.batch.response_lengths[rows_of_all].sum())
-    totals: dict[str, float] = {}
+    tokens = int(strategy.total({"tokens": int(experience.batch.response_lengths[rows_of_all].sum())})["tokens"])
+    totals = dict.fromkeys(("ppo/clip_fraction", "ppo/approximate_kl", "ppo/ratio_mean", "ppo/policy_loss"), 0.0)
+    if experience.values is not None:
+        totals["ppo/value_loss"] = 0.0
+    totals["ppo/ratio_max"] = 0.0
     for rows in minibatch:
         batch, states = rows_of(experience.batch, experience.boundary, rows)
         mask, width = batch.response_mask, int(batch.response_lengths.max())
@@ -84,6 +91,6 @@ def accumulate_gradients(
         if experience.values is not None:
             part["ppo/value_loss"] = float(value_loss.detach())
         for name, value in part.items():
-            totals[name] = totals.get(name, 0.0) + value
-        totals["ppo/ratio_max"] = max(totals.get("ppo/ratio_max", 0.0), float(moved.ratio_max))
-    return totals
+            totals[name] += value
+        totals["ppo/ratio_max"] = max(totals["ppo/ratio_max"], float(moved.ratio_max))
+    return strategy.total(totals)

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from triphase.batches.order import pass_after_pass, seed_of
 from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
 from triphase.phases.causes import cause_of
 from triphase.phases.critic import start_critic, train_roles
+from triphase.phases.episodes import prompts_of, requests_of
 from triphase.phases.estimators import kept_as, require_same_estimator
-from triphase.phases.experience import Experience, Rollout, evaluate_rollout, minibatches_of, open_rollout
+from triphase.phases.experience import Experience, Rollout, epochs_of, evaluate_rollout, open_rollout
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.measures import Clock, Gold, Means, Sample, against_first_rollout, figures_of, samples_of
@@ -31,11 +31,12 @@ from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.records.types import Prompt
 from triphase.rewards.model import ModelScorer
 from triphase.rewards.types import Answer, Answers, Scorer, Scores
-from triphase.rollouts.types import Generated, Generator, Request
+from triphase.rollouts.types import Generated, Generator
 from triphase.settings.extension import schedule_span
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
+from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.loop import CHECKPOINTS, Judged, Phase
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater
@@ -66,9 +67,11 @@ class PPOPhase(Phase):
         policy: Policy | None = None,
         on_samples: Callable[[int, list[Sample]], None] | None = None,
         guard: AlarmGuard | None = None,
+        strategy: Strategy = ALONE,
     ) -> None:
         """``scorer`` scores the responses, by default the reward model of ``shared``; ``policy`` is what ``generator``
-        samples from, by default the policy's adapter on ``shared``.
+        samples from, by default the policy's adapter on ``shared``. Every rank of a ``strategy`` has its own of both;
+        they give all ranks the same (see `phases.together`).
 
         Raises:
             ValueError: ``settings.method`` is full, and there is no policy.
@@ -81,6 +84,7 @@ class PPOPhase(Phase):
         self.generator = generator
         self.settings = settings
         self.seed = seed
+        self.strategy = strategy
         self.gold = gold
         self.scorer: Scorer = ModelScorer(shared) if scorer is None else scorer
         self.on_samples = on_samples
@@ -98,6 +102,7 @@ class PPOPhase(Phase):
             total_steps=settings.iterations * settings.epochs * minibatches,
             critic=shared.critic.parameters(),
             critic_learning_rate=settings.critic_learning_rate,
+            strategy=strategy,
         )
         values = PPOState(kl_coefficient=settings.kl_coefficient, advantage_estimator=kept_as(settings))
         self.state = TrainingState(updater, values)
@@ -115,6 +120,8 @@ class PPOPhase(Phase):
         require_same_estimator(directory / CHECKPOINTS, self.settings)
         self.directory = directory
         self._frozen = FrozenWeights(self.shared)
+        if self.strategy.world > 1:
+            self.strategy.require_same("the frozen weights", self._frozen.digest)
 
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
         """By score less KL, or by the witness."""
@@ -141,9 +148,13 @@ class PPOPhase(Phase):
         samples = [
             Encoded(self.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)
         ]
-        rollout = open_rollout(self.shared, samples, self.settings, seed=self.seed, iteration=iteration)
+        rollout = open_rollout(
+            self.shared, samples, self.settings, seed=self.seed, iteration=iteration, strategy=self.strategy
+        )
         scored = self._score(rollout, chosen, generated)
-        experience = evaluate_rollout(self.shared, rollout, scored, self.settings, policy=self.policy)
+        experience = evaluate_rollout(
+            self.shared, rollout, scored, self.settings, policy=self.policy, strategy=self.strategy
+        )
         clock.lap("ppo/seconds_scoring")
         if experience.nonfinite:
             return self._refused(iteration, experience) | clock.laps
@@ -157,20 +168,30 @@ class PPOPhase(Phase):
         # 4. epochs of clipped updates
         updates = self._update(iteration, experience, advantages)
         clock.lap("ppo/seconds_update")
-        # 5. what happened; the coefficient of the next iteration
-        observed = float(
-            reference_kl(experience.logprobs, experience.reference_logprobs, experience.batch.response_mask)
-        )
-        shown = samples_of(self.shared, experience, [self.prompts[number] for number in chosen], generated, self.gold)
-        if self.on_samples is not None:
-            self.on_samples(iteration, shown)
-        metrics = figures_of(experience, advantages, shown) | updates | clock.laps | shaped
-        metrics |= against_first_rollout(self.state.values, iteration, experience)
-        metrics |= {"ppo/reference_kl": observed, "ppo/episodes": float((iteration + 1) * len(chosen))}
+        # 5. what happened, as rank 0 tells it; the coefficient of the next iteration
+        others = updates | clock.laps | shaped | against_first_rollout(self.state.values, iteration, experience)
+        metrics = self.strategy.from_lead(lambda: self._told(iteration, experience, advantages, generated, others))
         if iteration >= self.settings.critic_warmup:
-            self._control(observed, len(chosen))
+            self._control(metrics["ppo/reference_kl"], len(chosen))
         self._check_alarms(iteration, metrics)
         return metrics
+
+    def _told(
+        self,
+        iteration: int,
+        experience: Experience,
+        advantages: Advantages,
+        generated: Sequence[Generated],
+        others: Mapping[str, float],
+    ) -> dict[str, float]:
+        """The metrics of an iteration: of its rollout, whose samples are shown, and ``others``."""
+        observed = reference_kl(experience.logprobs, experience.reference_logprobs, experience.batch.response_mask)
+        prompts = [self.prompts[number] for number in self._prompts_of(iteration)]
+        shown = samples_of(self.shared, experience, prompts, generated, self.gold)
+        if self.on_samples is not None:
+            self.on_samples(iteration, shown)
+        metrics = {**figures_of(experience, advantages, shown), **others}
+        return metrics | {"ppo/reference_kl": float(observed), "ppo/episodes": float((iteration + 1) * len(prompts))}
 
     def _schedule(self, iteration: int) -> None:
         """Let the schedule of the learning rates go over the iterations that the extensions say."""
@@ -187,15 +208,9 @@ class PPOPhase(Phase):
         return prompts_of(len(self.prompts), self.settings, seed=self.seed, iteration=iteration)
 
     def _sample(self, iteration: int, chosen: Sequence[int]) -> list[Generated]:
-        requests = [
-            Request(self.prompt_ids[number], seed_of(self.seed, "ppo", "sampling", iteration, row))
-            for row, number in enumerate(chosen)
-        ]
-        return self.generator.generate(
-            requests,
-            temperature=self.settings.temperature,
-            max_response_tokens=self.settings.max_response_tokens,
-        )
+        requests = requests_of(self.prompt_ids, chosen, seed=self.seed, iteration=iteration)
+        temperature, limit = self.settings.temperature, self.settings.max_response_tokens
+        return self.generator.generate(requests, temperature=temperature, max_response_tokens=limit)
 
     def _score(self, rollout: Rollout, chosen: Sequence[int], generated: Sequence[Generated]) -> Scores:
         answers = tuple(
@@ -217,31 +232,25 @@ class PPOPhase(Phase):
         return scale
 
     def _update(self, iteration: int, experience: Experience, advantages: Advantages) -> dict[str, float]:
-        sums, steps, skipped, first, approximate = Means(), 0, 0, True, 0.0
-        for epoch in range(self.settings.epochs):
-            minibatches = experience.minibatches
-            if epoch > 0:
-                minibatches = minibatches_of(
-                    experience.batch, self.settings, seed=self.seed, iteration=iteration, epoch=epoch
-                )
-            for minibatch in minibatches:
-                figures = accumulate_gradients(
-                    self.policy, minibatch, experience, advantages, self.settings, first=first
-                )
-                first = False
-                approximate = figures["ppo/approximate_kl"]
-                limit = self.settings.max_approximate_kl
-                if limit is not None and approximate > limit:
-                    # The policy has moved as far as this rollout can be trusted: drop this gradient, end the updates.
-                    self.state.updater.discard()
-                    return sums.means() | {"ppo/steps": float(steps), "ppo/skipped_steps": float(skipped)}
-                result = self.state.updater.step()
-                steps, skipped = steps + 1, skipped + result.skipped
-                if result.skipped:
-                    extra = {"advantages": advantages.advantages, "returns": advantages.returns}
-                    self._keep_bad(iteration, experience, result.nonfinite, extra)
-                sums.add(figures)
-                sums.add({"ppo/gradient_norm": result.gradient_norm, "ppo/learning_rate": result.learning_rate})
+        sums, steps, skipped, first = Means(), 0, 0, True
+        ours = {"seed": self.seed, "iteration": iteration}
+        for minibatch in epochs_of(self.shared, experience, self.settings, **ours, strategy=self.strategy):
+            figures = accumulate_gradients(
+                self.policy, minibatch, experience, advantages, self.settings, first=first, strategy=self.strategy
+            )
+            first = False
+            limit = self.settings.max_approximate_kl
+            if limit is not None and figures["ppo/approximate_kl"] > limit:
+                # The policy has moved as far as this rollout can be trusted: drop this gradient, end the updates.
+                self.state.updater.discard()
+                return sums.means() | {"ppo/steps": float(steps), "ppo/skipped_steps": float(skipped)}
+            result = self.state.updater.step()
+            steps, skipped = steps + 1, skipped + result.skipped
+            if result.skipped:
+                extra = {"advantages": advantages.advantages, "returns": advantages.returns}
+                self._keep_bad(iteration, experience, result.nonfinite, extra)
+            figures |= {"ppo/gradient_norm": result.gradient_norm, "ppo/learning_rate": result.learning_rate}
+            sums.add(figures)
         return sums.means() | {"ppo/steps": float(steps), "ppo/skipped_steps": float(skipped)}
 
     def _refused(self, iteration: int, experience: Experience) -> dict[str, float]:
@@ -266,7 +275,7 @@ class PPOPhase(Phase):
         nonfinite: tuple[str, ...],
         extra: Mapping[str, Tensor] | None = None,
     ) -> None:
-        if self.directory is not None:
+        if self.directory is not None and self.strategy.is_lead:
             tensors = tensors_of(experience.batch) | tensors_of(experience) | dict(extra or {})
             tensors.pop("boundary")  # large, and it follows from the tokens
             keep_bad_batch(self.directory, iteration + 1, tensors, {"nonfinite": nonfinite})
@@ -283,10 +292,3 @@ class PPOPhase(Phase):
         budget = self.settings.kl_budget
         if budget is not None and observed > budget:
             self.state.values.finished = f"reference KL {observed:.2f} passed ppo.kl_budget {budget:g}"
-
-
-def prompts_of(count: int, settings: PPOSettings, *, seed: int, iteration: int) -> list[int]:
-    """The prompt number, of ``count``, of each episode of an iteration; those of one prompt stand side by side."""
-    times = settings.responses_per_prompt
-    chosen = pass_after_pass(count, settings.batch_size // times, iteration, seed, "ppo", "order")
-    return [number for number in chosen for _ in range(times)]

@@ -7,7 +7,6 @@ batches overfit (Ouyang et al. 2022). The head's scale and offset are free, so b
 reference samples. Left out on purpose: a language-model loss beside the ranking loss.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,22 +22,24 @@ from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.progress import Progress, SilentProgress
 from triphase.phases.guards import judge_by
+from triphase.phases.head import fitted_head
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.phases.pair_loss import PairLoss, pair_loss, stack_pairs
 from triphase.phases.reward_member import Member, alone
 from triphase.phases.reward_state import HeadFit, RewardState
+from triphase.phases.shares import gathered
 from triphase.records.files import make_directory
 from triphase.records.types import Pair
 from triphase.settings.phases import AVERAGE, RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
 from triphase.training.checkpoint import kept_steps
-from triphase.training.head_fit import Flips, choose_penalty, fit_count, fit_linear_scores
+from triphase.training.distributed.types import ALONE, Strategy
+from triphase.training.head_fit import Flips
 from triphase.training.loop import CHECKPOINTS, Judged, Phase
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater
 
-_log = logging.getLogger(__name__)
 Figure = Callable[[TokenBatch | GroupBatch, Tensor], Tensor]
 """What is read of a batch and its trunk states, a row for each response."""
 
@@ -58,6 +59,7 @@ class RewardPhase(Phase):
         seed: int,
         member: Member | None = None,
         like: "RewardPhase | None" = None,
+        strategy: Strategy = ALONE,
     ) -> None:
         """The reward adapter starts as a copy of the reference (a fresh one after full fine-tuning).
 
@@ -70,6 +72,7 @@ class RewardPhase(Phase):
         self.trained, self.heldout = range(len(groups)), range(len(groups), len(self.groups))
         self.settings = settings
         self.seed = seed
+        self.strategy = strategy
         self.member = member or alone(shared)
         self.order = _order(len(groups), settings.epochs, seed, self.member)
         self.total_steps = min(len(self.order), math.ceil(_drawn(len(groups), settings.epochs) / settings.batch_size))
@@ -80,10 +83,13 @@ class RewardPhase(Phase):
         shared.adapters.train_only(adapter)
         heads = {f"score_head.{name}": value for name, value in self.head.named_parameters()}
         trained = shared.adapters.parameters(adapter)
-        updater = Updater(trained, heads, settings.optimizer, total_steps=self.total_steps)
+        updater = Updater(trained, heads, settings.optimizer, total_steps=self.total_steps, strategy=strategy)
         self.state = TrainingState(updater, RewardState())
         self.directory: Path | None = None
         self._packs = shared.backbone.packs
+        self.lengths = [packed_length(group) for group in self.groups]
+        self.sizes = [len(group.responses) for group in self.groups]
+        self.owners = strategy.divided(self.lengths)
         self.start_features: Tensor | None = None
         self._like = like or self
         self.boundaries: Boundaries = like.boundaries if like is not None else self._new_boundaries()
@@ -91,7 +97,7 @@ class RewardPhase(Phase):
     def _new_boundaries(self) -> Boundaries:
         return Boundaries(
             self.shared,
-            [packed_length(group) for group in self.groups],
+            self.lengths,
             self._batch,
             visits=self._visits() if self._packs else [0] * len(self.groups),
             max_tokens=self.settings.microbatch_tokens,
@@ -99,9 +105,10 @@ class RewardPhase(Phase):
         )
 
     def _visits(self) -> list[float]:
-        """How often each group's states at the boundary are needed: the fit of the head alone is a visit too."""
+        """How often this rank needs each group's states at the boundary: the fit of the head alone is a visit too."""
         visits = self.settings.epochs + (self.settings.head_penalty is not None)
-        return [visits * self.member.of] * len(self.trained) + [EVALUATIONS_PER_PHASE] * len(self.heldout)
+        every = [visits * self.member.of] * len(self.trained) + [EVALUATIONS_PER_PHASE] * len(self.heldout)
+        return [count if owner == self.strategy.rank else 0 for count, owner in zip(every, self.owners, strict=True)]
 
     def open(self, directory: Path) -> None:
         """Keep states at the boundary, and batches that are not finite, in ``directory``."""
@@ -117,8 +124,9 @@ class RewardPhase(Phase):
         return judge_by("reward/heldout_loss", position, metrics)
 
     def finish(self) -> None:
-        """Nothing is trained any more; the kept states still serve `scores_of`."""
+        """Nothing is trained any more; the kept states still serve `scores_of`, which is one rank's work from here."""
         self.shared.adapters.train_only(None)
+        self.strategy = ALONE
 
     def head_summary(self) -> dict[str, Any]:
         """What the fit of the head alone found, for a file; empty where it was not fitted alone."""
@@ -132,7 +140,7 @@ class RewardPhase(Phase):
     def begin(self, directory: Path, progress: Progress) -> None:
         """Fit the head, showing it, unless ``directory`` holds a checkpoint that is resumed."""
         self.open(directory)
-        if not kept_steps(directory / CHECKPOINTS):
+        if not self.strategy.from_lead(lambda: kept_steps(directory / CHECKPOINTS)):
             make_directory(directory)
             self.fit_head(progress)
 
@@ -142,46 +150,45 @@ class RewardPhase(Phase):
         if penalty is None or self.state.values.head is not None:
             return
         if self._like.start_features is None:
-            with progress.track("reward model: features", len(self.trained), unit="rankings") as track:
-                found = self._of_each(self.trained, self._features, on_part=track.advance)
+            mine = sum(len(part) for part in self._parts(self.trained))
+            with progress.track("reward model: features", mine, unit="rankings") as track:
+                width = self.shared.backbone.hidden_size
+                found = self._of_each(self.trained, self._features, width=width, on_part=track.advance)
             self._like.start_features = torch.cat(found)
         features = self._like.start_features
         pairs = stack_pairs(*self._records(self.trained), self.member.counts)
-        loss, curve, flips = None, None, Flips(self.settings.flip_rate, self.settings.flip_correction)
-        if penalty == "auto":
-            prompts = [self.groups[member].prompt for member in self._repeated(self.trained)]
-            with progress.track("reward model: score head", fit_count(prompts), unit="fits") as track:
-                choice = choose_penalty(features, pairs, prompts, seed=self.seed, flips=flips, on_fit=track.advance)
-            if choice.loss is None:
-                _log.warning(
-                    "rankings of one prompt alone: reward.head_penalty cannot be chosen and is %g", choice.penalty
-                )
-            penalty, loss, curve = choice.penalty, choice.loss, [list(point) for point in choice.curve]
-        self.head.set(*fit_linear_scores(features, pairs, penalty=penalty, flips=flips))
-        self.state.values.head = HeadFit(penalty, loss, curve, self.heldout_figures() if self.heldout else {})
+        prompts = [self.groups[member].prompt for member in self._repeated(self.trained)]
+        flips, seed = Flips(self.settings.flip_rate, self.settings.flip_correction), self.seed
+        fitted = self.strategy.from_lead(
+            lambda: fitted_head(features, pairs, prompts, penalty, flips=flips, seed=seed, progress=progress)
+        )
+        self.head.set(torch.tensor(fitted["weight"]), fitted["bias"])
+        heldout = self.heldout_figures() if self.heldout else {}
+        self.state.values.head = HeadFit(fitted["penalty"], fitted["loss"], fitted["curve"], heldout)
 
     def _parts(self, members: Sequence[int]) -> list[list[int]]:
-        """The groups with these numbers, divided into microbatches."""
-        lengths = [packed_length(self.groups[member]) for member in members]
-        parts = microbatches(lengths, max_tokens=self.settings.microbatch_tokens)
-        return [[members[place] for place in part] for part in parts]
+        """This rank's share of the groups with these numbers, divided into microbatches: places among them."""
+        lengths = [self.lengths[member] for member in members]
+        mine = self.strategy.mine(lengths, [self.owners[member] for member in members])
+        parts = microbatches([lengths[place] for place in mine], max_tokens=self.settings.microbatch_tokens)
+        return [[mine[index] for index in part] for part in parts]
 
     @torch.no_grad()
     def _of_each(
-        self,
-        members: Sequence[int],
-        figure: Figure,
-        on_part: Callable[[int], None] = lambda count: None,
+        self, members: Sequence[int], figure: Figure, *, width: int = 1, on_part: Callable[[int], None] | None = None
     ) -> list[Tensor]:
-        """What ``figure`` gives for the responses of each of these groups, on the CPU; ``on_part`` counts them."""
+        """What ``figure`` gives: ``width`` numbers for each response of these groups, on the CPU."""
         found: dict[int, Tensor] = {}
-        for part in self._parts(members):
+        for places in self._parts(members):
+            part = [members[place] for place in places]
             batch = self._batch(part)
-            rows = figure(batch, self.boundaries.of(part, batch)).cpu()
-            sizes = [len(self.groups[member].responses) for member in part]
-            found.update(zip(part, torch.split(rows, sizes), strict=True))
-            on_part(len(part))
-        return [found[member] for member in members]
+            self._keep(found, places, part, figure(batch, self.boundaries.of(part, batch)).cpu())
+            if on_part is not None:
+                on_part(len(part))
+        return gathered(self.strategy, found, [self.sizes[member] for member in members], width=width)
+
+    def _keep(self, found: dict[int, Tensor], places: Sequence[int], part: Sequence[int], rows: Tensor) -> None:
+        found.update(zip(places, torch.split(rows, [self.sizes[member] for member in part]), strict=True))
 
     def _records(self, members: Sequence[int]) -> tuple[list[EncodedGroup], list[Sequence[Pair]]]:
         return [self.groups[member] for member in members], [self.pairs[member] for member in members]
@@ -192,25 +199,29 @@ class RewardPhase(Phase):
         members = self._rankings_of(step)
         drawn = len(self._repeated(members))
         # 2. gradients; a microbatch holds whole rankings, each weighs the same in the step
-        loss, nll, scores, accuracy, pairs = 0.0, 0.0, [], 0.0, 0
-        for part in self._parts(members):
+        sums = {"loss": 0.0, "nll": 0.0, "accuracy": 0.0, "pairs": 0.0}
+        scores: dict[int, Tensor] = {}
+        for places in self._parts(members):
+            part = [members[place] for place in places]
             found = self._loss(part, drawn)
             found.objective.backward()  # type: ignore[no-untyped-call]
-            loss += float(found.objective.detach())
-            nll += found.nll
-            scores.append(found.scores)
-            accuracy += found.correct
-            pairs += found.decided
+            sums["loss"] += float(found.objective.detach())
+            sums["nll"] += found.nll
+            sums["accuracy"] += found.correct
+            sums["pairs"] += found.decided
+            self._keep(scores, places, part, found.scores)
+        sums = self.strategy.total(sums)
+        loss = sums["loss"]
         # 3. one optimizer step
         updater = self.state.updater
         result = updater.step() if math.isfinite(loss) else updater.skip_step(["the loss"])
-        every_score = torch.cat(scores)
-        if result.skipped and self.directory is not None:
-            batch = self._batch(members)
+        sizes, alone = [self.sizes[member] for member in members], self.strategy.world == 1
+        every_score = torch.cat([*scores.values()] if alone else gathered(self.strategy, scores, sizes))
+        if result.skipped and self.directory is not None and self.strategy.is_lead:
             facts = {"nonfinite": result.nonfinite, "loss": loss, "rankings": list(members)}
-            keep_bad_batch(self.directory, step + 1, tensors_of(batch) | {"scores": every_score}, facts)
+            keep_bad_batch(self.directory, step + 1, tensors_of(self._batch(members)) | {"scores": every_score}, facts)
         metrics = {
-            "reward/loss": nll,
+            "reward/loss": sums["nll"],
             "reward/objective": loss,
             "reward/skipped_steps": float(result.skipped),
             "reward/score_deviation": float(every_score.std(unbiased=False)),
@@ -218,8 +229,8 @@ class RewardPhase(Phase):
             "reward/gradient_norm": result.gradient_norm,
             "reward/pairs": float(sum(len(self.pairs[member]) for member in members)),
         }
-        if pairs:
-            metrics["reward/preference_accuracy"] = accuracy / pairs
+        if sums["pairs"]:
+            metrics["reward/preference_accuracy"] = sums["accuracy"] / sums["pairs"]
         # 4. held-out figures, a few times in a phase
         if self.heldout and is_looked_at(step, self.total_steps):
             metrics |= self.heldout_figures()

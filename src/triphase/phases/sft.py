@@ -22,6 +22,7 @@ from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.settings.phases import SupervisedSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
+from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.loop import Judged, Phase
 from triphase.training.state import PhaseState, TrainingState
 from triphase.training.step import Updater
@@ -37,8 +38,11 @@ class SupervisedPhase(Phase):
         order: Sequence[int],
         heldout: Sequence[Encoded],
         settings: SupervisedSettings,
+        *,
+        strategy: Strategy = ALONE,
     ) -> None:
         """``order`` lists the sample of each visit; its length fixes the number of steps."""
+        self.strategy = strategy
         self.shared = shared
         self.samples = [*samples, *heldout]
         self.order = order
@@ -54,11 +58,13 @@ class SupervisedPhase(Phase):
         else:
             shared.backbone.model.requires_grad_(True)
             trained = dict(shared.backbone.model.named_parameters())
-        updater = Updater(trained, {}, settings.optimizer, total_steps=self.total_steps)
+        updater = Updater(trained, {}, settings.optimizer, total_steps=self.total_steps, strategy=strategy)
         self.state = TrainingState(updater, PhaseState())
+        self.lengths = [sample.length for sample in self.samples]
+        self.owners = strategy.divided(self.lengths)
         self.boundaries = Boundaries(
             shared,
-            [sample.length for sample in self.samples],
+            self.lengths,
             self._batch,
             visits=self._visits(len(samples)),
             max_tokens=settings.microbatch_tokens,
@@ -66,10 +72,11 @@ class SupervisedPhase(Phase):
         )
 
     def _visits(self, trained: int) -> list[float]:
-        """How often each sample's states at the boundary are needed; with every weight trained they change."""
+        """How often this rank needs each sample's states at the boundary; with every weight trained they change."""
         if self.adapter is None:
             return [0] * len(self.samples)
-        return [len(self.order) / max(1, trained)] * trained + [EVALUATIONS_PER_PHASE] * len(self.heldout)
+        visits = [len(self.order) / max(1, trained)] * trained + [EVALUATIONS_PER_PHASE] * len(self.heldout)
+        return [count if owner == self.strategy.rank else 0 for count, owner in zip(visits, self.owners, strict=True)]
 
     def open(self, directory: Path) -> None:
         """Keep states at the boundary, and batches that are not finite, in ``directory``."""
@@ -91,18 +98,17 @@ class SupervisedPhase(Phase):
         size = self.settings.batch_size
         indices = self.order[step * size : (step + 1) * size]
         tokens = sum(len(self.samples[index].response) for index in indices)
-        # 2. gradients, microbatch by microbatch; each is normalized by the tokens of the whole step
+        # 2. gradients of this rank's share, microbatch by microbatch; normalized by the tokens of the whole step
         loss = 0.0
-        for group in microbatches(
-            [self.samples[index].length for index in indices], max_tokens=self.settings.microbatch_tokens
-        ):
-            part = self._loss([indices[member] for member in group], tokens)
+        for members in self._shared_out(indices):
+            part = self._loss(members, tokens)
             part.backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
+        loss = self.strategy.total({"loss": loss})["loss"]
         # 3. one optimizer step
         updater = self.state.updater
         result = updater.step() if math.isfinite(loss) else updater.skip_step(["the loss"])
-        if result.skipped and self.directory is not None:
+        if result.skipped and self.directory is not None and self.strategy.is_lead:
             facts = {"nonfinite": result.nonfinite, "loss": loss, "samples": list(indices)}
             keep_bad_batch(self.directory, step + 1, tensors_of(self._batch(indices)), facts)
         metrics = {
@@ -116,6 +122,13 @@ class SupervisedPhase(Phase):
         if self.heldout and is_looked_at(step, self.total_steps):
             metrics["sft/heldout_loss"] = self.heldout_loss()
         return metrics
+
+    def _shared_out(self, indices: Sequence[int]) -> list[list[int]]:
+        """This rank's share of the samples with these numbers, divided into microbatches."""
+        lengths = [self.lengths[index] for index in indices]
+        mine = [indices[place] for place in self.strategy.mine(lengths, [self.owners[index] for index in indices])]
+        parts = microbatches([self.lengths[index] for index in mine], max_tokens=self.settings.microbatch_tokens)
+        return [[mine[place] for place in part] for part in parts]
 
     def _batch(self, indices: Sequence[int]) -> TokenBatch:
         samples = [self.samples[index] for index in indices]
@@ -132,6 +145,5 @@ class SupervisedPhase(Phase):
     def heldout_loss(self) -> float:
         """Mean negative log-likelihood of held-out response tokens, in nats."""
         total = sum(len(self.samples[index].response) for index in self.heldout)
-        lengths = [self.samples[index].length for index in self.heldout]
-        parts = microbatches(lengths, max_tokens=self.settings.microbatch_tokens)
-        return sum(float(self._loss([self.heldout[place] for place in part], total)) for part in parts)
+        loss = sum(float(self._loss(members, total)) for members in self._shared_out(self.heldout))
+        return self.strategy.total({"loss": loss})["loss"]

@@ -16,6 +16,7 @@ from triphase.batches.sharing import Batch
 from triphase.models.roles import SharedModel
 from triphase.rewards.types import Answer, Answers, Scorer, ScorerContext, Scores
 from triphase.tokens.encoding import Encoded
+from triphase.training.distributed.types import ALONE, Strategy
 
 if TYPE_CHECKING:
     from triphase.rewards.types import Part
@@ -30,25 +31,32 @@ class ModelScorer(Scorer):
     name = "the reward model"
     calibrated = True
 
-    def __init__(self, shared: SharedModel, *, max_tokens: int | None = None) -> None:
+    def __init__(self, shared: SharedModel, *, max_tokens: int | None = None, strategy: Strategy = ALONE) -> None:
         self._shared = shared
         self._max_tokens = max_tokens
+        self._strategy = strategy
 
     @torch.no_grad()
     def score(self, answers: Sequence[Answer]) -> Scores:
-        """See Scorer. Where the caller has the trunk states, only the adapted layers run."""
+        """See Scorer. Where the caller has the trunk states, only the adapted layers run; each rank has those of its
+        share, and the scores of all."""
         if isinstance(answers, Answers):
             parts = answers.parts()
         else:
             samples = [answer.sample or self._encoded(answer) for answer in answers]
             parts = _parts(self._shared, samples, max_tokens=self._max_tokens)
         total = torch.zeros(len(answers), device=self._shared.device)
-        monitors: dict[str, Tensor] = {}
+        names = (DISAGREEMENT,) * (self._shared.ensemble is not None) + (WITNESS_SCORE,) * (
+            self._shared.witness is not None
+        )
+        monitors = {name: torch.zeros_like(total) for name in names}
         for numbers, batch, states in parts:
             scores, beside = self._scored(batch, states)
             total[numbers] = scores
             for name, values in beside.items():
-                monitors.setdefault(name, torch.zeros(len(answers), device=self._shared.device))[numbers] = values
+                monitors[name][numbers] = values
+        if isinstance(answers, Answers):
+            self._strategy.sum_tensors([total, *monitors.values()])
         return Scores(tuple(total.tolist()), monitors={name: tuple(each.tolist()) for name, each in monitors.items()})
 
     def _scored(self, batch: Batch, states: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -71,7 +79,7 @@ def open_scorer(context: ScorerContext) -> ModelScorer:
     """The scorer of a run with a reward model."""
     if context.reward_model is None:
         raise ValueError("the reward model scores only within a run")
-    return ModelScorer(context.reward_model(), max_tokens=context.max_tokens)
+    return ModelScorer(context.reward_model(), max_tokens=context.max_tokens, strategy=context.strategy)
 
 
 @torch.no_grad()

@@ -61,6 +61,11 @@ def needs_reward_model(settings: ScorerSettings) -> bool:
     return kind_of(settings).needs_reward_model or any(needs_reward_model(part.settings) for part in settings.parts)
 
 
+def reward_models_in(settings: ScorerSettings) -> int:
+    """How often the run's reward model scores in one call: once, or as often as it is a part of a sum."""
+    return kind_of(settings).needs_reward_model + sum(reward_models_in(part.settings) for part in settings.parts)
+
+
 @contextmanager
 def opened(context: ScorerContext) -> Iterator[Scorer]:
     """The scorer that the settings choose, closed afterwards.

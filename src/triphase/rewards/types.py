@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 from triphase.records.types import Message, Prompt
 from triphase.settings.scorer import ScorerSettings
 from triphase.tokens.encoding import Encoded
+from triphase.training.distributed.types import ALONE, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,6 +133,7 @@ class ScorerContext:
         begins: whether what it scores first is the first rollout, unless the run has more.
         lent: a Python object that scores, where the program that began the run has one.
         place_of: where a model is that an adapter names as its base (an embedded name is no place).
+        strategy: the processes that share the reward model's work.
     """
 
     settings: ScorerSettings
@@ -145,6 +147,7 @@ class ScorerContext:
     begins: bool = False
     lent: Callable[..., Any] | None = None
     place_of: Callable[[str, Path | None], str] = lambda name, adapter: name
+    strategy: Strategy = ALONE
 
 
 _PROBE = Prompt("probe", (Message("user", "What is the capital of France?"),))

@@ -13,7 +13,15 @@ from triphase.training.artifacts import has_trained, taken_of
 
 SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
 # What may differ between two starts of one run: it changes no result.
-FREE = ("name", "output", "threads", "model.recompute_activations", "reward.require_better_than_chance")
+FREE = (
+    "name",
+    "output",
+    "threads",
+    "parallel.strategy",
+    "parallel.timeout_seconds",
+    "model.recompute_activations",
+    "reward.require_better_than_chance",
+)
 # These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
 BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
 # Where a server is and how it is asked may differ too; whether there is one may not, nor what else scores.

@@ -2,17 +2,37 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from triphase.monitoring.metrics import MetricsWriter
+from triphase.phases.guards import AlarmGuard
 from triphase.runs.session import Run
 from triphase.runs.stale import remove_results
-from triphase.training.loop import LoopOptions
+from triphase.training.loop import LoopOptions, MetricsSink
+
+
+class _Nothing:
+    """Metrics that are not kept: rank 0 keeps them."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """See MetricsSink."""
+
+    def truncate_after(self, step: int) -> None:
+        """See MetricsSink."""
 
 
 @contextmanager
-def kept(run: Run, directory: str, title: str, total: int, *, shown: Sequence[str]) -> Iterator[LoopOptions]:
-    """How the loop keeps one phase: a metrics file, a progress bar, and checkpoints as the settings say."""
-    checkpoints = run.settings.checkpoints
+def kept(
+    run: Run, directory: str, title: str, total: int, *, shown: Sequence[str], guard: AlarmGuard | None = None
+) -> Iterator[LoopOptions]:
+    """How the loop keeps one phase: a metrics file, a progress bar, and checkpoints as the settings say.
+
+    Ranks other than 0 keep and show nothing, and wait at the same steps. A PPO iteration, which has a ``guard``, is
+    long: one checkpoint each, and as many as the guard may go back to.
+    """
+    if not run.strategy.is_lead:
+        yield _options(run, directory, _Nothing(), guard)
+        return
     remove_results(run.path)  # they were those of before this phase
     with MetricsWriter(run.part(directory)) as metrics:
         done = min(metrics.last_step or 0, total)
@@ -21,13 +41,18 @@ def kept(run: Run, directory: str, title: str, total: int, *, shown: Sequence[st
             def on_step(found: Mapping[str, float]) -> None:
                 track.advance(1, **{name.split("/")[1]: found[name] for name in shown if name in found})
 
-            yield LoopOptions(
-                run.part(directory),
-                metrics,
-                keep=checkpoints.keep,
-                every=checkpoints.every_steps,
-                keep_best=checkpoints.keep_best,
-                skipped_in_a_row=run.settings.guards.skipped_in_a_row,
-                stop=run.stop,
-                on_step=on_step,
-            )
+            yield replace(_options(run, directory, metrics, guard), on_step=on_step)
+
+
+def _options(run: Run, directory: str, metrics: MetricsSink, guard: AlarmGuard | None) -> LoopOptions:
+    checkpoints, back = run.settings.checkpoints, 0 if guard is None else guard.keep
+    return LoopOptions(
+        run.part(directory),
+        metrics,
+        keep=max(checkpoints.keep, back),
+        every=checkpoints.every_steps if guard is None else 1,
+        keep_best=checkpoints.keep_best,
+        save_start=back > 0,
+        skipped_in_a_row=run.settings.guards.skipped_in_a_row,
+        stop=run.stop,
+    )

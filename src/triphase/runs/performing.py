@@ -7,11 +7,14 @@ from triphase.monitoring.progress import Progress
 from triphase.runs import pipeline
 from triphase.runs.choice import Checkpoint, step_of
 from triphase.runs.choosing import choose_best
+from triphase.runs.following import follow
 from triphase.runs.learning_curve import measure_curve
 from triphase.runs.preflight import examine_run
+from triphase.runs.ranks import ranks_of
 from triphase.runs.reward_training import run_reward
 from triphase.runs.session import Lent, Run, prepare
 from triphase.settings.schema import RunSettings
+from triphase.training.distributed.environment import Place
 
 
 def perform(
@@ -24,6 +27,7 @@ def perform(
     checkpoint: Checkpoint = None,
     progress: Progress | None = None,
     lent: Lent = None,
+    place: Place | None = None,
 ) -> None:
     """Hold the run directory and do the steps; ``begun`` is told the directory before the first of them.
 
@@ -34,6 +38,7 @@ def perform(
         checkpoint: an iteration of PPO that is evaluated too; `best` is the one that was chosen.
         progress: who shows it; bars or lines on standard error by default.
         lent: a Python object that scores.
+        place: which of how many processes this one is; alone by default. Only the first tells ``begun``.
     """
     by_name: Mapping[str, Callable[[Run], object]] = {
         "all": pipeline.run_all,
@@ -48,9 +53,12 @@ def perform(
         "evaluation": lambda run: pipeline.run_evaluation(run, step_of(run.path, checkpoint)),
         "report": pipeline.run_report,
     }
-    with prepare(settings, progress, lent) as run:
-        begun(run.path)
-        if examined:
-            examine_run(run, examined)
-        for step in steps:
-            by_name[step](run)
+    with ranks_of(settings, place or Place()) as ranks:
+        if not ranks.strategy.is_lead:
+            follow(settings, ranks.strategy)
+        with prepare(settings, progress, lent, ranks) as run:
+            begun(run.path)
+            if examined:
+                examine_run(run, examined)
+            for step in steps:
+                by_name[step](run)

@@ -6,50 +6,38 @@ among the commands because the phases, the labeling and the reports know nothing
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from triphase.datacheck.agenda import todo, what_is_left_out
 from triphase.datacheck.demands import require_demonstrations
 from triphase.models.critics import CRITIC
-from triphase.models.policies import policy_for
 from triphase.models.roles import REFERENCE
-from triphase.monitoring.metrics import FILE_NAME, read_metrics
-from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import SampleLog
 from triphase.monitoring.sums import seal
-from triphase.phases.guards import AlarmGuard
-from triphase.phases.ppo import PPOPhase
 from triphase.phases.sampling import sample_responses
-from triphase.phases.sft import SupervisedPhase
 from triphase.planning.plan import FILE_NAME as PLAN
 from triphase.planning.shortage import write_plan
 from triphase.records.files import write_json
-from triphase.records.mixture import Mixture
 from triphase.records.types import Prompt
 from triphase.reports.contents import gaps_of
 from triphase.reports.page import write_report
 from triphase.reports.summary import write_summary
-from triphase.rewards.registry import kind_of
 from triphase.rewards.registry import needs_reward_model as needs_reward_model_of
 from triphase.runs.empty_responses import report_empty_samples
 from triphase.runs.evaluation import evaluate_policies
 from triphase.runs.keeping import kept
 from triphase.runs.labeling import label
+from triphase.runs.phases import ppo_phase_of, sft_phase
 from triphase.runs.preflight import examine_run
 from triphase.runs.references import SFT_MODEL
 from triphase.runs.reward_gate import require_reward_model
 from triphase.runs.reward_training import run_reward
-from triphase.runs.rows import mixture_figures, sample_row
-from triphase.runs.scoring import scorer_of
-from triphase.runs.servers import generator_of
-from triphase.runs.session import Run, as_split
+from triphase.runs.rows import sample_row
+from triphase.runs.session import Run
 from triphase.runs.store_contents import is_noted, note_sampled
-from triphase.settings.ppo import PPOSettings
-from triphase.tokens.encoding import encode_prompt
 from triphase.training.artifacts import SFT, is_usable, ppo_phase
 from triphase.training.finals import save_policy, save_trained, save_whole_model
-from triphase.training.loop import CHECKPOINTS, run_loop
+from triphase.training.loop import run_loop
 
 _log = logging.getLogger(__name__)
 # Batches of responses that are sampled, and then kept in the store, together.
@@ -88,27 +76,16 @@ def run_sft(run: Run) -> None:
         return
     with run.directory.timed("sft"):
         require_demonstrations(settings, run.data)
-        sources = run.data.demonstrations()
-        heldout = [item for source in sources for item in as_split(source, "heldout")]
-        weights = [source.weight for source in settings.data.demonstrations]
-        mixture = Mixture([as_split(source, "train") for source in sources], weights, seed=settings.seed)
-        order = mixture.order(settings.sft.epochs)
-        write_json(run.part("sft", "mixture.json"), mixture_figures(mixture, order, run))
-        shared = run.fresh_model()
-        phase = SupervisedPhase(
-            shared,
-            run.data.encoded(mixture.demonstrations),
-            order,
-            run.data.encoded(heldout),
-            settings.sft,
-        )
+        run.share_phase("sft")
+        phase, figures = sft_phase(run)
+        write_json(run.part("sft", "mixture.json"), figures)
         with kept(run, "sft", "supervised fine-tuning", phase.total_steps, shown=("sft/loss",)) as options:
             run_loop(phase, options)
         if settings.sft.method == "full":
-            save_whole_model(shared, final, run.made_by(SFT))
+            save_whole_model(phase.shared, final, run.made_by(SFT))
             run.forget_model()
         else:
-            save_policy(shared, REFERENCE, final, with_value_head=False, made_by=run.made_by(SFT))
+            save_policy(phase.shared, REFERENCE, final, with_value_head=False, made_by=run.made_by(SFT))
         run.data.forget_demonstrations()
 
 
@@ -174,37 +151,21 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
     if is_usable(final):
         return
     with run.directory.timed(phase_name):
-        shared, prompts = run.model(), run.prompts("train")
+        run.model()  # without it nothing else need be looked at
         if needs_reward_model_of(settings.scorer):
             require_reward_model(run)
-        limit, room = run.settings.model.max_length, settings.max_response_tokens
-        log, policy = SampleLog(run.part(phase_name, "samples.jsonl")), policy_for(shared, settings.method)
+        run.share_phase("ppo", arm)
+        log = SampleLog(run.part(phase_name, "samples.jsonl"))
         title = "PPO" if arm is None else f"PPO ({arm})"
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
-        guard = _guard(run, run.part(phase_name), settings)
         with (
-            scorer_of(run, settings, begins=True) as scorer,
-            generator_of(run, policy, settings.batch_size, run.part(phase_name, "serving")) as generator,
-            kept(run, phase_name, title, settings.iterations, shown=shown) as options,
+            ppo_phase_of(run, arm) as phase,
+            kept(run, phase_name, title, settings.iterations, shown=shown, guard=phase.guard) as options,
         ):
-            phase = PPOPhase(
-                shared,
-                prompts,
-                [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
-                generator,
-                settings,
-                seed=run.settings.seed if settings.seed is None else settings.seed,
-                gold=run.gold,
-                scorer=scorer,
-                guard=guard,
-                policy=policy,
-                on_samples=lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found]),
-            )
-            # An iteration is long: one checkpoint each, and as many as the guard may go back to.
-            keep = max(options.keep, guard.keep)
-            run_loop(phase, replace(options, every=1, keep=keep, save_start=guard.keep > 0))
-        save_trained(policy, final, with_critic=settings.has_critic, made_by=run.made_by(phase_name))
-        shared.adapters.remove(CRITIC)
+            phase.on_samples = lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found])
+            run_loop(phase, options)
+        save_trained(phase.policy, final, with_critic=settings.has_critic, made_by=run.made_by(phase_name))
+        phase.shared.adapters.remove(CRITIC)
 
 
 def run_evaluation(run: Run, checkpoint: int | None = None) -> None:
@@ -227,16 +188,3 @@ def run_report(run: Run) -> Path:
     for gap in gaps_of(run.path):
         _log.warning("%s", gap)
     return write_report(run.path)
-
-
-def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
-
-    guards = run.settings.guards
-    limits = limits_for(
-        settings.kl_budget,
-        calibrated=kind_of(settings.scorer).needs_reward_model,
-        false_alarms=(guards.false_alarm_rate, settings.iterations),
-        looks=guards.looks,
-    )
-    metrics = directory / FILE_NAME
-    return AlarmGuard(guards, limits, lambda: read_metrics(metrics), directory / CHECKPOINTS)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from triphase.errors import RunError
 from triphase.models.members import WITNESS, RewardMember
@@ -29,6 +30,7 @@ from triphase.training.loop import run_loop
 from triphase.training.reward_finals import save_reward_model
 
 _log = logging.getLogger(__name__)
+_GROUPS = TypeAdapter(list[RankedGroup])
 _SHOWN = ("reward/loss", "reward/preference_accuracy")
 
 
@@ -63,6 +65,7 @@ def run_reward(run: Run) -> None:
     if is_usable(final):
         return
     with run.directory.timed("reward"):
+        run.share_phase("reward")
         (rankings, held), shared = rankings_of(run), run.model()
         heldout, votes = held.groups, held.votes
         halves = _halves(run, rankings) if settings.reward.witness else (rankings, None)
@@ -89,14 +92,37 @@ def run_reward(run: Run) -> None:
         save_reward_model(shared, final, asdict(calibration), run.made_by(REWARD))
 
 
+def follow_reward(run: Run) -> None:
+    """The same on a rank other than 0, whose part is the training."""
+    (rankings, _), shared = rankings_of(run), run.model()
+    ours, theirs = _halves(run, rankings) if run.settings.reward.witness else (rankings, None)
+    told: dict[str, Any] = {}
+    phase, _ = _trained(run, shared, ours, told)
+    phase.close()
+    if theirs is not None:
+        _witness(run, shared, theirs, told)
+
+
 def rankings_of(run: Run) -> tuple[Rankings, HeldOut]:
-    """The rankings of a run, encoded; and those of held-out prompts as they are."""
-    with run.store() as store:
-        groups, heldout = store.ranked_groups("train"), store.ranked_groups("heldout")
-        votes = store.comparisons("heldout")
+    """The rankings of a run, encoded; and those of held-out prompts as they are, with the judgments on rank 0."""
+    groups, heldout, votes = _ranked(run)
     shared = run.model()
     groups, heldout = usable_groups(groups, heldout, shared.template)
     return _encoded(run, shared, groups, heldout), HeldOut(heldout, votes)
+
+
+def _ranked(run: Run) -> tuple[list[RankedGroup], list[RankedGroup], list[Comparison]]:
+    """What the store says, which may be gaining rankings: rank 0 reads it once, and tells the others."""
+    votes: list[Comparison] = []
+    groups: list[list[RankedGroup]] = []
+    if run.strategy.is_lead:
+        with run.store() as store:
+            groups = [store.ranked_groups("train"), store.ranked_groups("heldout")]
+            votes = store.comparisons("heldout")
+    if run.strategy.world > 1:
+        told = run.strategy.from_lead(lambda: [_GROUPS.dump_python(each, mode="json") for each in groups])
+        groups = [_GROUPS.validate_python(each) for each in told]
+    return groups[0], groups[1], votes
 
 
 def _encoded(run: Run, shared: SharedModel, groups: Sequence[RankedGroup], heldout: Sequence[RankedGroup]) -> Rankings:
@@ -188,6 +214,7 @@ def phase_of(
         seed=run.settings.seed,
         member=member,
         like=like,
+        strategy=run.strategy,
     )
 
 
@@ -196,5 +223,5 @@ def train(run: Run, phase: RewardPhase, place: str, title: str) -> dict[str, Any
     phase.begin(run.part(*place.split("/")), run.progress)
     with kept(run, place, title, phase.total_steps, shown=_SHOWN) as options:
         run_loop(phase, options)
-    figures = phase.heldout_figures() if phase.heldout else {}
+    figures = phase.heldout_figures() if phase.heldout and run.strategy.is_lead else {}
     return {name.removeprefix("reward/"): value for name, value in figures.items()}

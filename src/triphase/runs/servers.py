@@ -6,6 +6,7 @@ from pathlib import Path
 
 from triphase.models.policies import Policy
 from triphase.models.roles import POLICY
+from triphase.phases.together import LedGenerator, SharedGenerator
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.servers import ServerGenerator
 from triphase.rollouts.types import Generator
@@ -35,3 +36,19 @@ def generator_of(run: Run, policy: Policy, batch_size: int, serving: Path) -> It
     )
     with closing(generator) as servers:
         yield servers
+
+
+@contextmanager
+def shared_generator(run: Run, policy: Policy, batch_size: int, serving: Path) -> Iterator[Generator]:
+    """The same for several processes: each samples its share, or rank 0 asks the servers for all."""
+    strategy, by_servers = run.strategy, bool(run.settings.rollouts.addresses)
+    if by_servers and not strategy.is_lead:
+        yield LedGenerator(None, strategy)
+        return
+    with generator_of(run, policy, batch_size, serving) as generator:
+        if strategy.world == 1:
+            yield generator
+        elif by_servers:
+            yield LedGenerator(generator, strategy)
+        else:
+            yield SharedGenerator(generator, strategy, policy.model.device)

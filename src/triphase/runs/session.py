@@ -27,11 +27,13 @@ from triphase.records.types import Demonstration, Prompt
 from triphase.runs.checked_score import CheckedScore
 from triphase.runs.dependence import settings_of
 from triphase.runs.directory import RunDirectory
+from triphase.runs.ranks import Ranks, show_directory, threads_of
 from triphase.runs.store_contents import require_contents
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.store import Store, open_store
 from triphase.training.artifacts import REWARD, SFT, fingerprint_of, is_whole, ppo_phase
 from triphase.training.artifacts import place_of as place_of_artifact
+from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.finals import load_policy
 from triphase.training.stopping import Stopped, StopRequest
 
@@ -48,11 +50,19 @@ class Run:
         data: the records, each read and encoded once.
         gold: the gold score, where the settings name one.
         lent: a Python object that scores, of the program that began the run; None where settings say who scores.
+        strategy: the processes that share its phases, as this one takes part in it.
         process_bytes: what the process took before a phase; None until a model is open.
     """
 
     def __init__(
-        self, settings: RunSettings, directory: RunDirectory, progress: Progress, stop: StopRequest, lent: Lent = None
+        self,
+        settings: RunSettings,
+        directory: RunDirectory,
+        progress: Progress,
+        stop: StopRequest,
+        lent: Lent = None,
+        *,
+        strategy: Strategy = ALONE,
     ) -> None:
         if settings.model.template_date is None:  # what is rendered today and tomorrow is the same
             dated = settings.model.model_copy(update={"template_date": directory.begun})
@@ -66,6 +76,7 @@ class Run:
             self.gold = CheckedScore(gold_of(settings.evaluation.gold), settings.evaluation.gold)
         self.data = RunData(settings, lambda: Examiner(open_template(settings.model), settings))
         self.lent = lent
+        self.strategy = strategy
         self._shared: SharedModel | None = None
         self.process_bytes: float | None = None
         directory.shortage_of = lambda phase: shortage_of(directory.settings, phase, self.process_bytes)
@@ -188,6 +199,15 @@ class Run:
         if self.stop.asked:
             raise Stopped
 
+    def share_phase(self, phase: str, arm: str | None = None) -> None:
+        """Call the other ranks, if any, to a phase that begins now."""
+        self.strategy.from_lead(lambda: [phase, arm])
+
+    def next_shared_phase(self) -> tuple[str, str | None]:
+        """The phase (and arm) to which rank 0 calls this one; it waits as long as it takes."""
+        phase, arm = self.strategy.from_lead(lambda: list[str | None]())
+        return str(phase), arm
+
     def forget_model(self) -> None:
         """Let the model go; the next phase loads it anew."""
         self._shared = None
@@ -226,14 +246,18 @@ class Run:
 
 
 @contextmanager
-def prepare(settings: RunSettings, progress: Progress | None = None, lent: Lent = None) -> Iterator[Run]:
+def prepare(
+    settings: RunSettings, progress: Progress | None = None, lent: Lent = None, ranks: Ranks | None = None
+) -> Iterator[Run]:
     """Hold the run directory, listen for Ctrl-C, and set torch up; the steps happen inside this block.
 
-    ``lent`` is a Python object that scores.
+    ``lent`` is a Python object that scores. ``ranks`` are the processes of the run, of which this one is the first.
     """
     import torch
 
-    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    ranks = ranks or Ranks()
+    if ranks.strategy.world == 1:
+        torch.set_num_threads(threads_of(settings, 1))
     shown = progress or progress_for()
     with (
         RunDirectory(settings).held() as directory,
@@ -243,8 +267,12 @@ def prepare(settings: RunSettings, progress: Progress | None = None, lent: Lent 
         log.info("process %d works on %s", os.getpid(), directory.path)
         for note in directory.notes:
             log.warning("%s", note)
+        run = Run(settings, directory, shown, stop, lent, strategy=ranks.strategy)
+        for line in ranks.lines:
+            run.say(line)
         try:
-            yield Run(settings, directory, shown, stop, lent)
+            show_directory(directory.path, ranks.strategy)
+            yield run
         except BaseException as error:
             _log_end(log, error)
             raise

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
 from triphase.settings.conflicts import require_full_weights_fit
 from triphase.settings.data import DataSettings
+from triphase.settings.parallel import ParallelSettings
 from triphase.settings.phases import RewardSettings, SamplingSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import with_new_names, with_new_sections
@@ -232,6 +233,8 @@ class RunSettings(Settings):
     """What is kept while a phase runs."""
     guards: GuardSettings = GuardSettings()
     """What a run does when its numbers go wrong."""
+    parallel: ParallelSettings = ParallelSettings()
+    """Several processes."""
 
     @model_validator(mode="before")
     @classmethod

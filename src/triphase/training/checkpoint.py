@@ -67,11 +67,17 @@ def load_latest(parent: Path) -> Checkpoint | None:
     Raises:
         RunError: the newest was written by a later version.
     """
+    step = newest_whole(parent)
+    return None if step is None else load_checkpoint(parent, step)
+
+
+def newest_whole(parent: Path) -> int | None:
+    """The step of the newest whole checkpoint, or None where there is none; damaged ones are named in the log."""
     for step in reversed(kept_steps(parent)):
         path = parent / f"{step:06d}"
         problem = find_damage(path)
         if problem is None:
-            return load_checkpoint(parent, step)
+            return step
         _log.warning("checkpoint %s is damaged (%s); the one before it is used", path, problem)
     return None
 

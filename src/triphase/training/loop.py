@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from triphase.training.digests import digest_of
 from triphase.training.state import TrainingState
 from triphase.training.step import MAX_SKIPPED_IN_A_ROW
 from triphase.training.stopping import Stopped, StopRequest
@@ -87,8 +88,11 @@ class LoopOptions:
     on_step: Callable[[Mapping[str, float]], None] | None = None
 
     def save(self, state: TrainingState[Any]) -> None:
-        """Write a checkpoint of ``state``."""
-        state.save(self.directory / CHECKPOINTS, keep=self.keep, keep_best=self.keep_best)
+        """Write a checkpoint of ``state``: rank 0 does, once nobody reads an earlier one any more."""
+        strategy = state.updater.strategy
+        strategy.barrier()
+        if strategy.is_lead:
+            state.save(self.directory / CHECKPOINTS, keep=self.keep, keep_best=self.keep_best)
 
 
 def run_loop(phase: Phase, options: LoopOptions) -> None:
@@ -97,10 +101,12 @@ def run_loop(phase: Phase, options: LoopOptions) -> None:
     A step that is judged is kept too. Metrics are written before the checkpoint that contains them, and those after the
     checkpoint are forgotten on resuming: no gap and no double.
 
+    Every rank of several carries the phase; rank 0 alone writes, if the sink of the others keeps nothing.
+
     Raises:
         Stopped: the person asked for it; the state is saved.
     """
-    state = phase.state
+    state, strategy = phase.state, phase.state.updater.strategy
     state.updater.most_skipped_in_a_row = options.skipped_in_a_row
     phase.open(options.directory)
     if not state.resume(options.directory / CHECKPOINTS):
@@ -108,9 +114,11 @@ def run_loop(phase: Phase, options: LoopOptions) -> None:
         if options.save_start:
             options.save(state)
     options.metrics.truncate_after(state.position)
+    if strategy.world > 1:
+        strategy.require_same("the trained weights at the start of a phase", digest_of(state.updater.parameters))
     while not _has_ended(phase):
         _step(phase, options)
-        asked = options.stop is not None and options.stop.asked
+        asked = strategy.any(options.stop is not None and options.stop.asked)
         if asked or _has_ended(phase) or state.position % options.every == 0 or state.position in state.scores:
             options.save(state)
         if asked:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from triphase.errors import RunError
-from triphase.training.checkpoint import kept_steps, load_latest, save_checkpoint
+from triphase.training.checkpoint import kept_steps, load_checkpoint, newest_whole, save_checkpoint
 from triphase.training.digests import digest_of
 from triphase.training.step import Updater
 
@@ -88,14 +88,15 @@ class TrainingState(Generic[Values]):
         )
 
     def resume(self, parent: Path) -> bool:
-        """Continue from the newest whole checkpoint, where there is one.
+        """Continue from the newest whole checkpoint, where there is one: every rank from the one that rank 0 chooses.
 
         Raises:
             RunError: it keeps what this version does not know.
         """
-        checkpoint = load_latest(parent)
-        if checkpoint is None:
+        step = self.updater.strategy.from_lead(lambda: newest_whole(parent))
+        if step is None:
             return False
+        checkpoint = load_checkpoint(parent, step)
         self.values = self._read(checkpoint.values["values"], parent / f"{checkpoint.step:06d}")
         self.updater.load_tensors(checkpoint.tensors)
         self.updater.step_count = checkpoint.values["step_count"]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from triphase.errors import TrainingError
 from triphase.settings.phases import OptimizerSettings
+from triphase.training.distributed.types import ALONE, Strategy
 
 MAX_SKIPPED_IN_A_ROW = 5
 _NAMED = 3
@@ -42,6 +43,7 @@ class Updater:
         step_count: optimizer steps so far, skipped ones included.
         skipped_in_a_row, most_skipped_in_a_row: how many steps were skipped since the last good one, and the limit.
         rate_scale: factor of every learning rate, beside the schedule.
+        strategy: the processes that share each step, or this one alone.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class Updater:
         total_steps: int,
         critic: Mapping[str, nn.Parameter] | None = None,
         critic_learning_rate: float | None = None,
+        strategy: Strategy = ALONE,
     ) -> None:
         """``critic`` is a second network (its head is in ``heads``): with a rate and a gradient norm of its own."""
         critic = critic or {}
         self.parameters = {**adapters, **critic, **heads}
+        self.strategy = strategy
         self.step_count = 0
         self.skipped_in_a_row = 0
         self.most_skipped_in_a_row = MAX_SKIPPED_IN_A_ROW
@@ -82,12 +86,13 @@ class Updater:
         )
 
     def step(self) -> StepResult:
-        """Apply the accumulated gradients and clear them.
+        """Apply the accumulated gradients, summed over all ranks, and clear them.
 
         Raises:
             TrainingError: the gradient was not finite several times in a row.
         """
         rate = self._set_rates()
+        self.strategy.sum_gradients(self.parameters)
         networks = [[parameter for parameter in each if parameter.grad is not None] for each in self._networks]
         totals = [nn.utils.get_total_norm([each.grad for each in one if each.grad is not None]) for one in networks]
         norm = math.hypot(*(float(total) for total in totals))

@@ -1,0 +1,83 @@
+"""The phases of a run with their parts, as every rank of several makes them; rank 0 alone keeps what they leave."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from triphase.models.policies import policy_for
+from triphase.monitoring.metrics import FILE_NAME, read_metrics
+from triphase.monitoring.rules import limits_for
+from triphase.phases.guards import AlarmGuard
+from triphase.phases.ppo import PPOPhase
+from triphase.phases.sft import SupervisedPhase
+from triphase.records.mixture import Mixture
+from triphase.rewards.registry import kind_of
+from triphase.runs.rows import mixture_figures
+from triphase.runs.scoring import shared_scorer
+from triphase.runs.servers import shared_generator
+from triphase.runs.session import Run, as_split
+from triphase.settings.ppo import PPOSettings
+from triphase.tokens.encoding import encode_prompt
+from triphase.training.artifacts import REWARD, is_whole, ppo_phase
+from triphase.training.loop import CHECKPOINTS
+from triphase.training.reward_finals import load_reward_model
+
+
+def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
+    """Supervised fine-tuning on the mixture of demonstrations, and what was seen of each kind."""
+    settings = run.settings
+    sources = run.data.demonstrations()
+    heldout = [item for source in sources for item in as_split(source, "heldout")]
+    weights = [source.weight for source in settings.data.demonstrations]
+    mixture = Mixture([as_split(source, "train") for source in sources], weights, seed=settings.seed)
+    order = mixture.order(settings.sft.epochs)
+    phase = SupervisedPhase(
+        run.fresh_model(),
+        run.data.encoded(mixture.demonstrations),
+        order,
+        run.data.encoded(heldout),
+        settings.sft,
+        strategy=run.strategy,
+    )
+    return phase, mixture_figures(mixture, order, run)
+
+
+@contextmanager
+def ppo_phase_of(run: Run, arm: str | None) -> Iterator[PPOPhase]:
+    """PPO of the main run or of an arm, with who samples and who scores."""
+    name, settings, strategy = ppo_phase(arm), run.settings.ppo_of(arm), run.strategy
+    shared, prompts = run.model(), run.prompts("train")
+    if not strategy.is_lead and shared.adapters.has(REWARD) and is_whole(run.artifact(REWARD)):
+        load_reward_model(shared, run.artifact(REWARD))  # calibrated, as rank 0 has it
+    limit, room = run.settings.model.max_length, settings.max_response_tokens
+    policy = policy_for(shared, settings.method)
+    with (
+        shared_scorer(run, settings) as scorer,
+        shared_generator(run, policy, settings.batch_size, run.part(name, "serving")) as generator,
+    ):
+        yield PPOPhase(
+            shared,
+            prompts,
+            [encode_prompt(prompt, shared.template, room=room, max_length=limit) for prompt in prompts],
+            generator,
+            settings,
+            seed=run.settings.seed if settings.seed is None else settings.seed,
+            gold=run.gold,
+            scorer=scorer,
+            guard=_guard(run, run.part(name), settings),
+            policy=policy,
+            strategy=strategy,
+        )
+
+
+def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
+    guards = run.settings.guards
+    limits = limits_for(
+        settings.kl_budget,
+        calibrated=kind_of(settings.scorer).needs_reward_model,
+        false_alarms=(guards.false_alarm_rate, settings.iterations),
+        looks=guards.looks,
+    )
+    metrics = directory / FILE_NAME
+    return AlarmGuard(guards, limits, lambda: read_metrics(metrics), directory / CHECKPOINTS, strategy=run.strategy)

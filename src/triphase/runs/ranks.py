@@ -1,0 +1,135 @@
+"""The processes of a run find one another: same code, same settings, same data, one directory."""
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import triphase
+from triphase.errors import RunError
+from triphase.models.loading import choose_device
+from triphase.records.files import make_directory, write_atomically
+from triphase.runs.data_files import fingerprints_of
+from triphase.runs.dependence import flat
+from triphase.runs.differences import shown
+from triphase.runs.provenance import versions
+from triphase.settings.parallel import require_work
+from triphase.settings.schema import RunSettings
+from triphase.training.distributed.environment import RANKS, Place
+from triphase.training.distributed.joining import backend_of, joined
+from triphase.training.distributed.types import ALONE, Strategy
+
+_TOKEN = "token"  # noqa: S105 - the name of a file
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The processes of a run.
+
+    Attributes:
+        strategy: how they share the work, as this process takes part in it.
+        lines: who they are, for people; nothing for a single process.
+    """
+
+    strategy: Strategy = ALONE
+    lines: tuple[str, ...] = ()
+
+
+@contextmanager
+def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
+    """Meet the other processes, and compare with them what must be the same, before anything is written.
+
+    Raises:
+        SettingsError: a step has not work enough for all, or the processes cannot meet.
+        RunError: they have other code, versions, settings or data.
+    """
+    if place.world == 1:
+        yield Ranks()
+        return
+    require_work(settings, place.world)
+    device = choose_device(settings.model.device)
+    torch.set_num_threads(threads_of(settings, place.local_world))
+    on_gpu = device.type == "cuda"
+    with joined(place, on_gpu=on_gpu, timeout_seconds=settings.parallel.timeout_seconds) as strategy:
+        where = f"{torch.cuda.get_device_name()} ({place.local_rank})" if on_gpu else "cpu"
+        who = f"{where}, threads: {torch.get_num_threads()}, process {os.getpid()} on {platform.node()}"
+        cards = strategy.gather({"who": who, "has": fingerprints(settings)})
+        strategy.barrier()  # each has read what all say, and can say by itself what is wrong
+        require_alike([card["has"] for card in cards], [card["who"] for card in cards])
+        backend = backend_of(on_gpu)
+        lines = [f"{place.world} processes train together (strategy: {strategy.name}, backend: {backend})"]
+        lines += [f"rank {rank}: {card['who']}" for rank, card in enumerate(cards)]
+        yield Ranks(strategy, tuple(lines))
+
+
+def threads_of(settings: RunSettings, local_world: int) -> int:
+    """CPU threads of this process: those of the settings, or its share of the cores."""
+    return settings.threads or max(1, len(os.sched_getaffinity(0)) // local_world)
+
+
+def fingerprints(settings: RunSettings) -> dict[str, str]:
+    """What all processes of a run must have alike, by name."""
+    code = hashlib.sha256()
+    package = Path(triphase.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        code.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
+    return {
+        "the code of triphase": code.hexdigest(),
+        **{f"the version of {name}": version for name, version in versions().items()},
+        **{f"the setting {key}": json.dumps(value) for key, value in flat(settings.model_dump(mode="json"))},
+        **{f"the file {name}": digest for name, digest in fingerprints_of(settings).items()},
+    }
+
+
+def require_alike(found: list[Mapping[str, str]], who: list[str]) -> None:
+    """Every rank must have what rank 0 has.
+
+    Raises:
+        RunError: names the first rank that has something else, and what.
+    """
+    lead = found[0]
+    for rank, other in enumerate(found):
+        different = [
+            f"{name} ({shown(other.get(name))} there, {shown(lead.get(name))} on rank 0)"
+            for name in [*lead, *(name for name in other if name not in lead)]
+            if other.get(name) != lead.get(name)
+        ]
+        if different:
+            more = f" and {len(different) - _MOST_NAMED} more" if len(different) > _MOST_NAMED else ""
+            raise RunError(
+                f"rank {rank} ({who[rank]}) differs from rank 0 in {'; '.join(different[:_MOST_NAMED])}{more}; start "
+                "all ranks with the same command, installation and files"
+            )
+
+
+def show_directory(run: Path, strategy: Strategy) -> None:
+    """Rank 0, which holds the run directory, lets the others look at it; they refuse one that they do not share.
+
+    Raises:
+        RunError: what rank 0 has written is not what stands here.
+    """
+    if strategy.world == 1:
+        return
+    token = secrets.token_hex(8)
+
+    def written() -> dict[str, Any]:
+        make_directory(run / RANKS)
+        write_atomically(run / RANKS / _TOKEN, token)
+        return {"token": token, "host": platform.node()}
+
+    told = strategy.from_lead(written)
+    path = run / RANKS / _TOKEN
+    if not path.is_file() or path.read_text(encoding="utf-8") != told["token"]:
+        raise RunError(
+            f"rank {strategy.rank}: {run} on {platform.node()} is not the directory that rank 0 writes on "
+            f"{told['host']}; all ranks of a run need one shared directory (output)"
+        )

@@ -1,0 +1,42 @@
+"""The settings of a run by several processes, and what they need of its other settings."""
+
+from typing import TYPE_CHECKING, Literal
+
+from triphase.errors import SettingsError
+from triphase.settings.base import PositiveFloat, Settings
+
+if TYPE_CHECKING:
+    from triphase.settings.schema import RunSettings
+
+
+class ParallelSettings(Settings):
+    """Several processes that train one model (docs/distributed.md)."""
+
+    strategy: Literal["auto", "replicated"] = "auto"
+    """How they share the work: `replicated` gives each the whole model and a share of each step's samples; `auto`
+    chooses it. One process needs none."""
+    timeout_seconds: PositiveFloat = 600.0
+    """How long ranks wait for one another in a step; one that does not come in this time hangs, and is named."""
+
+
+def require_work(settings: "RunSettings", processes: int) -> None:
+    """Every process must have something to do in every full step.
+
+    Raises:
+        SettingsError: names the setting that is too small for so many processes.
+    """
+    found = []
+    if settings.sft_method in ("lora", "full"):
+        found.append(("sft.batch_size", settings.sft.batch_size, settings.sft.batch_size, "samples"))
+    if settings.reward.taken_from is None:
+        found.append(("reward.batch_size", settings.reward.batch_size, settings.reward.batch_size, "rankings"))
+    for arm in (None, *settings.arms):
+        ppo, section = settings.ppo_of(arm), "ppo" if arm is None else f"arms.{arm}"
+        shares = ppo.minibatch_size // ppo.responses_per_prompt
+        found.append((f"{section}.minibatch_size", ppo.minibatch_size, shares, "prompts"))
+    for setting, value, shares, what in found:
+        if shares < processes:
+            raise SettingsError(
+                f"{setting}: {value} gives {shares} {what} to each optimizer step, fewer than the {processes} "
+                f"processes; start at most {shares} processes, or raise it"
+            )

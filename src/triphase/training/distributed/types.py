@@ -1,0 +1,102 @@
+"""What training asks of the processes that share its work: a strategy. One process is the simplest of them.
+
+Every statistic is global. What all ranks can compute alike from the same numbers they do compute alike; what one rank
+alone can know, rank 0 says. Values that rank 0 says are plain JSON: nothing is unpickled from the network.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from triphase.errors import RunError, TriphaseError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+T = TypeVar("T")
+GREATEST = "_max"
+"""The end of the names of figures of which the greatest counts, and not the sum."""
+
+
+class RankLost(TriphaseError):
+    """Another process has ended or does not answer, so this one cannot go on. Exit code 1."""
+
+
+class LeadEnded(Exception):
+    """Rank 0 has no more work for this rank.
+
+    Attributes:
+        clean: whether it waits for the others, to leave together; else it has failed, and has told why.
+    """
+
+    def __init__(self, clean: bool) -> None:
+        super().__init__()
+        self.clean = clean
+
+
+class Strategy:
+    """How the processes of a run share its work; this class is the strategy of a single process.
+
+    Attributes:
+        name: as the settings call it.
+        rank, world: the place of this process, and how many there are.
+    """
+
+    name = "one process"
+    rank = 0
+    world = 1
+
+    @property
+    def is_lead(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    def mine(self, costs: Sequence[int], owners: Sequence[int] | None = None) -> list[int]:
+        """The places of the samples that this rank takes, of those with these costs (see `shares.divide`)."""
+        return list(range(len(costs)))
+
+    def divided(self, costs: Sequence[int]) -> list[int]:
+        """The rank of each of these samples."""
+        return [0] * len(costs)
+
+    def sum_gradients(self, parameters: "Mapping[str, nn.Parameter]") -> None:
+        """Sum the gradients over ranks; one that no rank has stays absent."""
+
+    def sum_tensors(self, tensors: "Sequence[Tensor]") -> None:
+        """Sum each tensor over ranks, in place: all have all where each has filled its rows and left 0 elsewhere."""
+
+    def total(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """The sums over ranks (the greatest, of names that end so); every rank gives the same names."""
+        return dict(figures)
+
+    def from_lead(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives on rank 0, which alone calls it; the others wait for it, however long. Plain JSON."""
+        return make()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of each rank, in order. Plain JSON."""
+        return [value]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        return flag
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+
+    def require_same(self, what: str, digest: str) -> None:
+        """Refuse to go on where ranks differ.
+
+        Raises:
+            RunError: naming the ranks that are not as rank 0 is.
+        """
+        digests = self.gather(digest)
+        others = [str(rank) for rank, each in enumerate(digests) if each != digests[0]]
+        if others:
+            raise RunError(
+                f"{what} of rank {', '.join(others)} and rank 0 differ, so they would not train one model; give all "
+                "ranks the same model files, the same versions and the same kind of processor"
+            )
+
+
+ALONE = Strategy()
+"""The strategy of a single process."""
