@@ -1,19 +1,20 @@
 """The lead's pages: statistics, conflicts and their decision, withdrawal, samples, the audit."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select
-from tests.labeling.crowd import PLAIN, Clock, people, prepared, served, signed_in
+from sqlalchemy import insert, select
+from tests.labeling.crowd import PLAIN, Clock, fill, people, prepared, served, signed_in
 
 from triphase.labeling.quality.labeling_statistics import collect, pace
 from triphase.labeling.work import item_plan
 from triphase.labeling.work.conflicts import conflicts
-from triphase.records.types import Ranking
+from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.store import Store
 from triphase.store.answers import Answer
-from triphase.store.schema import adjudications, audit
+from triphase.store.schema import adjudications, audit, flags
 
 NOW = 1_760_000_000.0
 
@@ -169,3 +170,62 @@ def test_every_page_of_an_empty_store_opens(store: Store, clock: Clock) -> None:
         lea = signed_in(app, "lea")
         for path in ("", "/labelers", "/conflicts", "/flags", "/samples", "/guidelines", "/audit"):
             assert lea.get(f"/lead{path}").status_code == 200, path
+
+
+def test_a_lead_ranks_and_their_answer_counts_as_anyones(app: FastAPI, store: Store) -> None:
+    lea = signed_in(app, "lea")
+    assert lea.get("/rank").status_code == 200 and 'href="/lead"' in lea.get("/rank").text
+    before = len([one for one in store.answers() if one.ranking.labeler == "lea"])
+    item = lea.get("/api/next").json()["item"]
+    places = list(range(1, len(item["responses"]) + 1))
+    body = {"assignment": item["assignment"], "receipt": item["receipt"], "places": places, "seconds": 3.0}
+    assert lea.post("/api/answers", json=body).json()["status"] == "active"
+    assert len([one for one in store.answers() if one.ranking.labeler == "lea"]) == before + 1
+    assert 'href="/rank"' in lea.get("/lead").text
+    assert "lea" in lea.get("/lead/labelers").text
+
+
+def test_the_first_steps_stand_until_they_are_done(store: Store, clock: Clock) -> None:
+    people(store, "lea", role="lead")
+    with served(store, clock=clock) as app:
+        lea = signed_in(app, "lea")
+
+        def steps() -> list[str]:
+            return re.findall(r'<li class="(done|open)">', lea.get("/lead").text)
+
+        assert steps() == ["open"] * 4 and "At a glance" not in lea.get("/lead").text
+        form = {"csrf": lea.headers["x-csrf-token"]}
+        lea.post("/lead/guidelines", data={**form, "text": "be kind"})
+        assert steps() == ["done", "open", "open", "open"]
+        fill(store, 2)
+        item_plan.make_items(store, PLAIN, seed=0, now=0.0)
+        lea.post("/lead/invitations", data={**form, "role": "labeler"})
+        assert steps() == ["done", "done", "done", "open"]
+        item = lea.get("/api/next").json()["item"]
+        body = {"assignment": item["assignment"], "receipt": item["receipt"], "places": [1] * len(item["responses"])}
+        assert lea.post("/api/answers", json={**body, "seconds": 1.0}).status_code == 200
+        app.state.context.kept_statistics = None
+        assert steps() == [] and "At a glance" in lea.get("/lead").text
+
+
+def test_lists_show_what_is_asked_and_not_ids(app: FastAPI, store: Store) -> None:
+    lea, ann = signed_in(app, "lea"), signed_in(app, "ann")
+    store.add_prompts(
+        [Prompt("id-of-x", (Message("user", "first"), Message("user", "<b>who</b>\nasks? " + "x" * 300)))]
+    )
+    store.add_responses([Response(f"x{k}", "id-of-x", f"text {k}", "sft") for k in range(2)])
+    with store.transaction() as connection:
+        row = {"prompt_id": "id-of-x", "labeler": "ann", "reason": "unclear", "note": "", "created_at": 0.0}
+        connection.execute(insert(flags), row)
+    assert ann.get("/rank").status_code == 200
+    shown = lea.get("/lead/flags").text
+    assert "&lt;b&gt;who&lt;/b&gt; asks? xxx" in shown and "<b>who" not in shown and 'title="id-of-x"' in shown
+    assert "x" * 100 not in shown
+
+
+def test_the_matrix_names_its_columns_and_counts_its_pairs(app: FastAPI) -> None:
+    svg = re.search(r"<svg.*?</svg>", signed_in(app, "lea").get("/lead").text.partition("Agreement of each")[2], re.S)[
+        0
+    ]
+    assert [svg.count(f">{name}</text>") for name in ("ann", "bob")] == [2, 2]  # a row and a column of each
+    assert svg.count(">n 13</text>") == 2

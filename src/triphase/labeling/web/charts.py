@@ -73,9 +73,14 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
         return Markup("")
     left = min(_MOST_GUTTER, 16 + _LETTER * max(len(name) for name in names))
     cell = min(46.0, (_WIDTH - left) / len(names))
+    top = 12 + 0.7 * (left - 16)
     parts = []
     for row, name in enumerate(names):
-        y = cell * row
+        x, y = left + cell * (row + 0.5), top + cell * row
+        parts.append(
+            f'<text class="label start" x="{x:.1f}" y="{top - 6:.1f}" transform="rotate(-40 {x:.1f} {top - 6:.1f})">'
+            f"{escape(name)}</text>"
+        )
         parts.append(f'<text class="label" x="{left - 8}" y="{y + cell / 2 + 4:.1f}">{escape(name)}</text>')
         for column, other in enumerate(names):
             found = by_pair.get((min(name, other), max(name, other)))
@@ -88,10 +93,11 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
             parts.append(
                 f'<rect class="cell heat{level}" x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}">'
                 f"<title>{escape(name)} and {escape(other)}: {percent(share)} of {found.value.pairs} pairs</title>"
-                f'</rect><text class="incell heat{level}" x="{x + cell / 2 - 1:.1f}" y="{y + cell / 2 + 4:.1f}">'
-                f"{100 * share:.0f}</text>"
+                f'</rect><text class="incell heat{level}" x="{x + cell / 2 - 1:.1f}" y="{y + cell / 2 + 1:.1f}">'
+                f'{100 * share:.0f}</text><text class="incell pairs heat{level}" x="{x + cell / 2 - 1:.1f}" '
+                f'y="{y + cell / 2 + 13:.1f}">n {found.value.pairs}</text>'
             )
-    return _svg(cell * len(names) + 4, title, "".join(parts))
+    return _svg(top + cell * len(names) + 4, title, "".join(parts))
 
 
 def _svg(height: float, title: str, inner: str) -> Markup:

@@ -23,6 +23,7 @@ from triphase.labeling.web.templating import page
 
 COOKIE = "triphase_session"
 PUBLIC, LABELER, LEAD, ANYONE_SIGNED_IN = "public", "labeler", "lead", "signed in"
+"""Who may enter. What labelers may, leads may too: who works alone is both."""
 _SAFE = ("GET", "HEAD")
 _GUIDELINES = "/lead/guidelines"
 MOST_GUIDELINES = 60_000
@@ -84,7 +85,7 @@ async def refusal(request: Request, level: str | None) -> Response | None:
         if request.url.path.startswith("/api/"):
             return _say(request, 401, "You are signed out. Sign in again in another tab; your draft is kept here.")
         return RedirectResponse("/sign-in", status_code=303)
-    if level != ANYONE_SIGNED_IN and session.role != level:
+    if level not in (ANYONE_SIGNED_IN, session.role) and (level, session.role) != (LABELER, LEAD):
         return _say(request, 403, f"This is for the role {level or 'nobody'}; you are signed in as {session.role}.")
     if level == LEAD and session.status != "active":
         return _say(request, 403, "You are paused: ask another lead.")

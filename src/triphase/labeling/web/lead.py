@@ -10,7 +10,9 @@ from starlette.responses import RedirectResponse, Response
 from triphase.labeling.quality.labeling_statistics import Statistics, collect
 from triphase.labeling.web import charts
 from triphase.labeling.web.context import Context
+from triphase.labeling.web.first_steps import first_steps
 from triphase.labeling.web.guard import LEAD, MOST_GUIDELINES, GuardedRoute, access
+from triphase.labeling.web.prompt_browser import first_words
 from triphase.labeling.web.templating import page
 from triphase.labeling.work import accounts, audit, invitations, item_plan, labeler_status
 from triphase.labeling.work.people import AccountError
@@ -35,13 +37,16 @@ async def statistics_of(context: Context) -> Statistics:
 @access(LEAD)
 async def overview(request: Request) -> Response:
     """Progress with forecast, agreement, and each labeler at a glance."""
-    statistics = await statistics_of(request.app.state.context)
+    context: Context = request.app.state.context
+    statistics = await statistics_of(context)
+    steps = await context.read(lambda connection: first_steps(connection, context.now()))
     days = [
         (datetime.fromtimestamp(day * 86400, UTC).strftime("%d %b"), float(count))
         for day, count in statistics.progress.by_day
     ]
     values = {
         "statistics": statistics,
+        "steps": [] if all(step.done for step in steps) else steps,
         "days": charts.bars(days, "Answers per day (UTC)"),
         "matrix": charts.matrix(statistics.by_pair, "Agreement of each two labelers, percent of ordered pairs"),
     }
@@ -141,7 +146,8 @@ async def flag_queue(request: Request, state: Annotated[str, Query(max_length=10
     if state != "all":
         query = query.where(flags.c.resolved_at.is_(None))
     found = await context.read(lambda connection: connection.execute(query).all())
-    return page(request, "lead-flags.html", {"flags": found, "state": state})
+    words = await context.read(lambda connection: first_words(connection, {flag.prompt_id for flag in found}))
+    return page(request, "lead-flags.html", {"flags": found, "state": state, "words": words})
 
 
 @router.post("/flags/{number}")

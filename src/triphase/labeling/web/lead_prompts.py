@@ -9,7 +9,7 @@ from triphase.errors import StoreError
 from triphase.labeling.exchange.exporting import FORMATS, export_lines
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.guard import LEAD, GuardedRoute, access
-from triphase.labeling.web.prompt_browser import PAGE_SIZE, Filters, choices, detail, samples
+from triphase.labeling.web.prompt_browser import PAGE_SIZE, Filters, choices, detail, first_words, samples
 from triphase.labeling.web.templating import page
 from triphase.labeling.work import item_plan
 from triphase.labeling.work.conflicts import adjudicate, conflicts
@@ -47,7 +47,8 @@ async def conflict_list(request: Request) -> Response:
     """Prompts on which labelers contradict each other."""
     context: Context = request.app.state.context
     found = await context.slow(lambda: conflicts(context.store))
-    return page(request, "lead-conflicts.html", {"conflicts": found[:300], "total": len(found)})
+    words = await context.read(lambda connection: first_words(connection, {one.prompt_id for one in found[:300]}))
+    return page(request, "lead-conflicts.html", {"conflicts": found[:300], "total": len(found), "words": words})
 
 
 @router.get("/prompt")

@@ -1,7 +1,7 @@
 """The samples browser: prompts with filters, and everything that is known of one prompt."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from triphase.store.rows import answer_of, prompt_of, response_of
 from triphase.store.schema import adjudications, flags, items, prompts, rankings, responses, scores
 
 PAGE_SIZE = 25
+_LONGEST_WORDS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +142,9 @@ def _counts(connection: Connection, column: Any, ids: Sequence[str], *conditions
 def _distinct(connection: Connection, column: Any) -> list[str]:
     found = connection.execute(select(column).distinct().order_by(column).limit(200)).scalars()
     return [value for value in found if value]
+
+
+def first_words(connection: Connection, ids: Collection[str]) -> dict[str, str]:
+    """What is asked last in each of these prompts, on one line and cut: lists show it instead of an id."""
+    rows = connection.execute(select(prompts.c.id, prompts.c.messages).where(prompts.c.id.in_(ids))).all()
+    return {row.id: " ".join(json.loads(row.messages)[-1][1][:_LONGEST_WORDS].split()) for row in rows}

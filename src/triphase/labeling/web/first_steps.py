@@ -1,0 +1,48 @@
+"""What a lead does before the first answer, and which of it is done."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, exists, select
+
+from triphase.store.schema import guidelines, invitations, items, labelers, prompts, rankings
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the list; ``place`` is where it is done, empty where that is not on the page."""
+
+    title: str
+    how: str
+    place: str
+    done: bool
+
+
+def first_steps(connection: Connection, now: float) -> list[Step]:
+    """The steps in their order. A lead may rank alone, so an answer settles the invitation too."""
+
+    def there(query: Any) -> bool:
+        return bool(connection.execute(select(exists(query))).scalar_one())
+
+    answered = there(select(rankings.c.id).where(rankings.c.assignment_id.is_not(None)))
+    helpers = select(labelers.c.name).where(labelers.c.role == "labeler", labelers.c.password_hash.is_not(None))
+    waiting = select(invitations.c.token_hash).where(invitations.c.used_at.is_(None), invitations.c.expires_at > now)
+    has_items = there(select(items.c.id))
+    return [
+        Step(
+            "Say what is better", "Guidelines make people agree; each ranking notes the version that it followed.",
+            "/lead/guidelines", there(select(guidelines.c.version)),
+        ),
+        Step(
+            "Bring prompts with responses",
+            "triphase label import STORE FILE, or triphase sample on the run that this store belongs to, in a terminal."
+            if not there(select(prompts.c.id))
+            else "The prompts have no two responses to compare yet: triphase label sample, in a terminal.",
+            "/lead/samples" if has_items else "", has_items,
+        ),
+        Step(
+            "Invite people, or rank yourself", "A link works once, for one person. The key ? shows all keys.",
+            "/lead/labelers", answered or there(helpers) or there(waiting),
+        ),
+        Step("See the first answers come in", "This list goes, and agreement and pace stand here.", "/rank", answered),
+    ]  # fmt: skip
