@@ -103,6 +103,7 @@ def test_length_control_agrees_with_a_slow_fit() -> None:
     turned = length_controlled(duels, "b", "a")
     assert turned is not None and turned.rate is not None
     assert turned.rate.value == pytest.approx(1 - found.rate.value)
+    assert turned.longer == pytest.approx(1 - found.longer) and found.longer != 0.5
 
 
 def test_a_side_that_is_always_longer_has_no_win_rate_at_equal_length() -> None:

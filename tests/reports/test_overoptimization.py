@@ -11,6 +11,7 @@ from triphase.reports.overoptimization import (
     Rollouts,
     best_of_n_points,
     coefficients,
+    drawn_of,
     fit,
     gain_at,
     path_of,
@@ -76,6 +77,16 @@ def test_seeds_that_differ_make_intervals_wide(monkeypatch: pytest.MonkeyPatch) 
         assert found is not None and found.alpha.high is not None and found.alpha.low is not None
         widths.append(found.alpha.high - found.alpha.low)
     assert widths[1] > 2 * widths[0]
+
+
+def test_one_fewer_of_seeds_and_prompts_is_drawn() -> None:
+    """So that the variance of a bootstrap mean is that of the mean itself: s²/S, also of three seeds."""
+    rng, values = np.random.default_rng(0), np.array([1.0, 2.0, 6.0])
+    drawn = [list(drawn_of(rng, 3, 10)) for _ in range(4000)]
+    assert all(len(each) == 2 and all(weights.sum() == 9 for _, weights in each) for each in drawn)
+    means = [np.mean([values[place] for place, _ in each]) for each in drawn]
+    assert np.var(means) == pytest.approx(values.var(ddof=1) / 3, rel=0.1)
+    assert [weights.sum() for _, weights in drawn_of(rng, 1, 1)] == [1]
 
 
 def test_a_path_is_of_means_and_of_gains_over_the_first_rollout() -> None:

@@ -4,7 +4,7 @@ Nothing on it is fetched or run: no script, no outside file, and a content secur
 text passes through ``visible`` and is escaped by the template engine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from triphase.monitoring.metrics import Row
 from triphase.monitoring.wording import number, percent
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
 from triphase.reports import captions, figures
+from triphase.reports.alarm_line import alarm_line
+from triphase.reports.answers_over_time import PromptCourse, courses_of
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.learning_curve import told
@@ -50,12 +53,12 @@ PANELS = (
 def write_report(run_directory: Path) -> Path:
     """Writes report.html into the run directory, whole or not at all, from whatever the run has left so far."""
     path = run_directory / FILE_NAME
-    write_atomically(path, page_of(read_run(run_directory)))
+    write_atomically(path, page_of(read_run(run_directory), courses_of(run_directory)))
     return path
 
 
-def page_of(run: RunContents) -> str:
-    """The page as HTML."""
+def page_of(run: RunContents, courses: Mapping[str, Sequence[PromptCourse]] | None = None) -> str:
+    """The page as HTML; ``courses`` are responses to the same prompts over the iterations, by PPO run."""
     found = find(run)
     shown = (run.settings.get("evaluation") or {}).get("shown_samples", SHOWN_SAMPLES)
     start = start_of(run.settings)
@@ -74,6 +77,7 @@ def page_of(run: RunContents) -> str:
             learning_curve=told(run.learning_curve),
             runs=["ppo", *(f"arm:{name}" for name in run.arms)] if run.arms else [],
             samples=side_by_side(run.samples, run.policies, shown),
+            courses=courses or {},
             settings=flattened(run.settings),
             versions=flattened(run.provenance.get("versions") or {}),
             provenance=flattened({key: value for key, value in run.provenance.items() if key != "versions"}),
@@ -119,6 +123,7 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
         "overoptimization": figures.overoptimization(
             _named(found.paths), found.best_of_n, found.gold_scale, start=start.name
         ),
+        "alarm_line": alarm_line(found.alarms, {name: rows[-1]["step"] for name, rows in _rows(run).items() if rows}),
         "win_rates": figures.win_rates(_named(rates), start=start.noun),
         "gain_by_length": figures.gain_by_length(ppo.length, start=start.name) if ppo and ppo.length else None,
     }
@@ -126,6 +131,11 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
         **{name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704 - text in it is escaped
         "panels": [Markup(svg) for svg in panels if svg],  # noqa: S704
     }
+
+
+def _rows(run: RunContents) -> dict[str, list[Row]]:
+    """The metrics of every PPO run, by its name."""
+    return {"ppo": run.ppo, **{f"arm:{name}": rows for name, rows in run.arms.items()}}
 
 
 def _tight(text: str) -> str:

@@ -1,0 +1,93 @@
+"""How the responses to the same prompts changed over PPO: a fixed choice of prompts, so that nobody picked them."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.records.files import read_json_lines
+from triphase.training.artifacts import ARMS, PPO
+
+PROMPTS, MOMENTS = 6, 6
+"""Prompts that are shown, and at most so many iterations of each."""
+FILE_NAME = "samples.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One response, and the iteration that sampled it, from 1 as in the curves."""
+
+    iteration: int
+    response: str
+    finished: bool
+    tokens: int
+    score: float | None
+    gold: float | None
+    reference_kl: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCourse:
+    """One prompt, and what was answered to it from the first iteration that asked it to the last."""
+
+    prompt: str
+    moments: tuple[Moment, ...]
+
+
+def courses_of(run: Path) -> dict[str, list[PromptCourse]]:
+    """The courses of the main PPO run (`ppo`) and of each variant (`arm:NAME`); those without rollouts are left out.
+
+    Raises:
+        RunError: a file of rollouts is damaged.
+    """
+    phases = {PPO: run / PPO, **{f"arm:{path.name}": path for path in sorted((run / ARMS).glob("*"))}}
+    found = {name: _courses(path / FILE_NAME) for name, path in phases.items()}
+    return {name: courses for name, courses in found.items() if courses}
+
+
+def _courses(path: Path) -> list[PromptCourse]:
+    try:
+        return prompt_courses(read_json_lines(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: damaged ({type(error).__name__}: {error}); restore the file, or remove it") from None
+
+
+def prompt_courses(rows: Iterable[Mapping[str, Any]]) -> list[PromptCourse]:
+    """The courses of the first prompts that came twice, in the order of the sums of their ids.
+
+    Of each iteration the first response; of many iterations some that lie evenly, the first and the last among them.
+    """
+    asked: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for row in rows:
+        asked.setdefault(row["prompt_id"], {}).setdefault(row["iteration"], row)
+    again = sorted((key for key, of in asked.items() if len(of) > 1), key=_digest)[:PROMPTS]
+    return [
+        PromptCourse(
+            asked[key][min(asked[key])]["prompt"], tuple(_moment(asked[key][at]) for at in _evenly(sorted(asked[key])))
+        )
+        for key in again
+    ]
+
+
+def _moment(row: Mapping[str, Any]) -> Moment:
+    return Moment(
+        row["iteration"] + 1,
+        row["response"],
+        row["finished"],
+        row["tokens"],
+        row["score"],
+        row["gold"],
+        row["reference_kl"],
+    )
+
+
+def _evenly(steps: Sequence[int]) -> list[int]:
+    if len(steps) <= MOMENTS:
+        return list(steps)
+    return [steps[round(place * (len(steps) - 1) / (MOMENTS - 1))] for place in range(MOMENTS)]
+
+
+def _digest(prompt_id: str) -> bytes:
+    return hashlib.sha256(prompt_id.encode("utf-8", "surrogatepass")).digest()
