@@ -3,15 +3,26 @@
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from tests.end_to_end.fake_hub import fake_hub
 from tests.runs.small_run import do, files_of, settings, write_data
 
+from triphase.batches.padding import pad_batch
 from triphase.cli.main import main
+from triphase.demo.tiny import tiny_directory
 from triphase.runs import pipeline
+from triphase.runs.model_card import license_of
+from triphase.runs.opening import open_policy
 from triphase.store import open_store
+from triphase.tokens.encoding import Encoded
 from triphase.training.checkpoint import find_damage
+from triphase.training.reward_finals import load_reward_model
 
 POLICIES = ("sft/final", "ppo/final")
 REWARD = {"head_penalty": 0.1, "require_better_than_chance": False}  # no cross-validation: it takes most of the time
@@ -117,3 +128,118 @@ def test_a_run_is_a_model(finished: Path, tmp_path: Path, capsys: pytest.Capture
     begun_from(tmp_path / "final", {"name": str(finished / "ppo" / "final")}, capsys)
     both = [files_of(tmp_path / name / "runs" / "small", "ppo/final/*.safetensors") for name in ("run", "final")]
     assert both[0] == both[1] != {}
+
+
+# In the hands of plain libraries, in a process that has never heard of Triphase
+
+PLAIN = """
+import json, sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+base, folder = sys.argv[1:]
+ids, found = torch.tensor([[5, 9, 7, 11, 1]]), {}
+with torch.no_grad():
+    for name in ("policy", "sft"):
+        whole = AutoModelForCausalLM.from_pretrained(f"{folder}/{name}").eval()
+        plain = AutoModelForCausalLM.from_pretrained(base)
+        adapted = PeftModel.from_pretrained(plain, f"{folder}/{name}-adapter").eval()
+        found[name] = [model(input_ids=ids).logits[0, -1].tolist() for model in (whole, adapted)]
+    whole = AutoModelForSequenceClassification.from_pretrained(f"{folder}/reward").eval()
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=0)
+    adapted = PeftModel.from_pretrained(plain, f"{folder}/reward-adapter").eval()
+    found["reward"] = [model(input_ids=ids).logits[0].tolist() for model in (whole, adapted)]
+assert "triphase" not in sys.modules
+print(json.dumps(found))
+"""
+
+
+def in_a_fresh_process(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    given = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+    return subprocess.run([sys.executable, *arguments], env=given, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `export` writes of a run: each of its models, merged and as an adapter."""
+    folder = tmp_path_factory.mktemp("exported")
+    for what in ("policy", "sft", "reward"):
+        assert main(["export", str(finished), "--what", what, "--to", str(folder / what)]) == 0
+        assert (
+            main(["export", str(finished), "--what", what, "--adapter", "--to", str(folder / f"{what}-adapter")]) == 0
+        )
+    return folder
+
+
+def test_merged_and_adapter_give_the_same_numbers_in_plain_libraries(finished: Path, exported: Path) -> None:
+    base = tiny_directory() / "model"
+    done = in_a_fresh_process(["-c", PLAIN, str(base), str(exported)], PYTHONPATH="")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for whole, adapted in found.values():
+        assert whole == pytest.approx(adapted, abs=1e-4)
+    assert found["policy"][0] != pytest.approx(found["sft"][0], abs=1e-3)
+    shared, adapter, _ = open_policy(finished)
+    ids = torch.tensor([[5, 9, 7, 11, 1]])
+    with torch.no_grad(), shared.role(adapter):
+        own = shared.backbone.model(input_ids=ids).logits[0, -1]
+    assert found["policy"][0] == pytest.approx(own.tolist(), abs=1e-4)
+    load_reward_model(shared, finished / "reward" / "final")
+    score = shared.score_head.linear.bias.item() + found["reward"][0][0]
+    batch = pad_batch([Encoded((5, 9), (7, 11, 1))], pad_id=0)
+    with torch.no_grad():
+        assert score == pytest.approx(float(shared.scores(batch, shared.trunk(batch))[0]), abs=1e-4)
+
+
+def test_the_card_says_what_is_known_of_the_run(exported: Path) -> None:
+    for what in ("policy", "sft", "reward"):
+        for name in (what, f"{what}-adapter"):
+            card = (exported / name / "README.md").read_text()
+            assert card.startswith("---\nlicense: apache-2.0\n")
+            for section in ("## Base and license", "## Data", "## Settings", "## Limits"):
+                assert card.count(section) == 1, (name, section)
+            assert "`demonstrations.jsonl`" in card and find_damage(exported / name) is None
+            assert ("ppo.kl_coefficient" in card) is (what == "policy")
+
+
+def test_the_license_of_a_base_is_read_where_its_card_names_it(tmp_path: Path) -> None:
+    assert license_of(str(tmp_path)) is None and license_of("organization/name") is None
+    (tmp_path / "README.md").write_text("---\nlicense: llama3.2\n---\n")
+    assert license_of(str(tmp_path)) == "llama3.2"
+
+
+def test_what_cannot_be_exported_is_one_line(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = str(tmp_path / "new")
+    for words, told in (
+        (["--what", "reward", "--checkpoint", "1", "--to", new], "--checkpoint 1: is of PPO's policy"),
+        (["--adapter", "--to", str(finished)], "exists already"),
+    ):
+        assert main(["export", str(finished), *words]) == 2
+        assert told in capsys.readouterr().err
+    assert not Path(new).exists()
+
+
+def test_a_directory_is_pushed_to_a_hub(exported: Path, tmp_path: Path) -> None:
+    with fake_hub() as hub:
+        environment = {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_test", "HF_HUB_OFFLINE": "0"}
+        words = ["-m", "triphase", "push", str(exported / "reward-adapter"), "org/name"]
+        done = in_a_fresh_process(words, **environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith("a" * 40) and hub.made == {"org/name": True}
+        there = {
+            path.name: path.read_bytes()
+            for path in (exported / "reward-adapter").iterdir()
+            if path.is_file() and path.name != "manifest.json"
+        }
+        assert {name: data for name, data in hub.files.items() if name in there} == there
+        hub.refuses = True
+        refused = in_a_fresh_process(words, **environment)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+        assert "org/name: the hub refuses it" in refused.stderr and "hf auth login" in refused.stderr
+    gone = in_a_fresh_process(words, **environment)
+    assert gone.returncode == 2 and "org/name: the hub cannot be reached" in gone.stderr, gone.stderr
+    for place, name, told in ((tmp_path, "org/name", "holds no exported model"), (exported, "name", "no repository")):
+        with contextlib.redirect_stderr(io.StringIO()) as error:
+            assert main(["push", str(place), name]) == 2
+        assert told in error.getvalue()

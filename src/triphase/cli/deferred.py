@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from triphase.reports.comparison import ComparisonFindings
     from triphase.runs.conversation import Conversation
     from triphase.runs.file_scores import FileScores
+    from triphase.runs.merging import What
     from triphase.runs.verification import Verdict
 
 
@@ -115,11 +116,18 @@ def conversation(
     return defined(model, checkpoint, policy, Talk(max_response_tokens, temperature, system))
 
 
-def merge_policy(run: Path, to: Path, checkpoint: int | None) -> None:
+def merge_policy(run: Path, to: Path, checkpoint: int | None, what: "What") -> None:
     """See `runs.merging`."""
     from triphase.runs.merging import merge_policy as defined
 
-    defined(run, to, checkpoint)
+    defined(run, to, checkpoint, what=what)
+
+
+def copy_adapter(run: Path, to: Path, what: "What") -> None:
+    """See `runs.merging`."""
+    from triphase.runs.merging import copy_adapter as defined
+
+    defined(run, to, what=what)
 
 
 def worked_step(

@@ -1,8 +1,8 @@
-"""A run's policy as an ordinary checkpoint."""
+"""What a run trained, for other tools."""
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,11 +17,20 @@ def export(
     /,
     *,
     to: Annotated[Path, Parameter(help="The new directory of the checkpoint.")],
+    what: Annotated[
+        Literal["policy", "sft", "reward"], Parameter(help="The newest policy, that of SFT, or the reward model.")
+    ] = "policy",
+    adapter: Annotated[bool, Parameter(help="Copy the adapter in peft's files instead of merging it.")] = False,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Merge a run's policy into an ordinary checkpoint."""
+    """Write a run's policy or reward model for other tools, merged or as an adapter."""
     require_run(run)
     if os.path.exists(to) and (not to.is_dir() or any(to.iterdir())):  # False for a name that is too long
         raise RunError(f"{to}: exists already; name a new directory with --to")
-    deferred.merge_policy(run, to, step_of(run, checkpoint))
+    if checkpoint is not None and (adapter or what != "policy"):
+        raise RunError(f"--checkpoint {checkpoint}: is of PPO's policy, merged; leave --what and --adapter out")
+    if adapter:
+        deferred.copy_adapter(run, to, what)
+    else:
+        deferred.merge_policy(run, to, step_of(run, checkpoint), what)
     print(to)

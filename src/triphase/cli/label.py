@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.console import Console
 from triphase.demo.registry import gold_of
 from triphase.errors import SettingsError, TriphaseError
 from triphase.labeling.exchange import exporting, importing
+from triphase.labeling.exchange.elsewhere import rows_for
 from triphase.labeling.quality.labeling_statistics import collect
 from triphase.labeling.quality.stats_text import print_statistics
 from triphase.labeling.simulation.simulate_http import simulate_over_http
@@ -135,7 +137,12 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
 
 
 def export_file(
-    run_or_store: str, path: Path, /, *, format: Literal["comparisons", "rankings", "store"] = "comparisons"
+    run_or_store: str,
+    path: Path,
+    /,
+    *,
+    format: Literal["comparisons", "rankings", "store"] = "comparisons",
+    to: Literal["argilla", "openrlhf", "trl"] | None = None,
 ) -> None:
     """Write comparisons, raw rankings, or the whole store to a .jsonl or .parquet file.
 
@@ -143,10 +150,17 @@ def export_file(
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
         path: the file to write, .jsonl or .parquet.
         format: comparisons as TRL reads them; rankings, one line for each answer; store, everything (.jsonl).
+        to: the columns of another tool, and nothing else.
     """
 
     with opened(run_or_store, must_exist=True) as store:
-        done = exporting.export_file(store, path, format)
+        if to is None:
+            done = exporting.export_file(store, path, format)
+        else:
+            left_out: Counter[str] = Counter()
+            rows = list(rows_for(to, store, left_out))
+            exporting.write_rows(path, rows)
+            done = exporting.Exported(len(rows), dict(left_out))
     say(f"{path}: {done.lines} lines")
     for reason, count in done.left_out.items():
         say(f"  left out: {count} {reason}")

@@ -50,7 +50,12 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("compare", "compare:compare", "Compare policies on held-out prompts."),
     ("score", "score:score", "Score a file of prompts and responses by a run's reward."),
     ("chat", "chat:chat", "Talk to a run's policy, or to any model."),
-    ("export", "export:export", "Merge a run's policy into an ordinary checkpoint."),
+    (
+        "export",
+        "export:export",
+        "Write a run's policy or reward model for other tools, merged or as an adapter.",
+    ),
+    ("push", "push:push", "Upload an exported directory to a repository of the hub."),
     ("settings", "settings:settings", "Explain a setting, or list those of a section."),
     (
         "doctor",

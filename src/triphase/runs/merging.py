@@ -1,17 +1,75 @@
-"""A run's policy as an ordinary checkpoint: adapters merged, nothing of Triphase left in it."""
+"""What a run trained, in directories of its own for other tools: merged into the base, or the adapter as it is."""
 
+import shutil
 from pathlib import Path
+from typing import Literal
 
-from triphase.runs.opening import open_policy
-from triphase.training.finals import save_whole_model
+from triphase.errors import RunError
+from triphase.models.roles import REWARD
+from triphase.records.files import atomic_directory
+from triphase.runs.model_card import with_run
+from triphase.runs.opening import open_policy, open_run
+from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import PPO, SFT, is_whole
+from triphase.training.finals import holds_whole_model, save_whole_model
+from triphase.training.reward_finals import load_reward_model, what_plain_libraries_miss
+from triphase.training.sealed import rewrite
+from triphase.training.whole_reward import save_whole_reward_model
+
+What = Literal["policy", "sft", "reward"]
 
 
-def merge_policy(run: Path, to: Path, checkpoint: int | None = None) -> None:
-    """Write the policy of a run to ``to`` as a Hugging Face checkpoint; ``checkpoint`` names an iteration of PPO.
+def merge_policy(run: Path, to: Path, checkpoint: int | None = None, *, what: What = "policy") -> None:
+    """Write a policy of a run, or its reward model, to ``to`` as an ordinary checkpoint with a card.
 
-    The update B·A is added to each weight in float32 and rounded once to the base's dtype.
+    ``checkpoint`` names an iteration of PPO. The update B·A is added to each weight in float32 and rounded once to the
+    base's dtype.
+
+    Raises:
+        RunError: the run has not trained it, or it is several models (an ensemble).
     """
-    shared, adapter, _ = open_policy(run, checkpoint)
+    if what == "reward":
+        _merge_reward(run, to)
+        return
+    shared, adapter, settings = open_policy(run, checkpoint, SFT if what == "sft" else None)
     if adapter is not None:
         shared.adapters.merge(adapter)
     save_whole_model(shared, to)
+    _describe(to, run, settings, what)
+
+
+def copy_adapter(run: Path, to: Path, *, what: What = "policy") -> None:
+    """Copy what a phase left, an adapter in peft's files, to ``to``, with a card.
+
+    Raises:
+        RunError: the run has not trained it, or it holds every weight and no adapter.
+    """
+    opened = open_run(run)
+    phase = {"policy": PPO if is_whole(opened.artifact(PPO)) else SFT, "sft": SFT, "reward": "reward"}[what]
+    final = opened.artifact(phase)
+    if not is_whole(final):
+        raise RunError(f"{run}: has no {what} yet; run `triphase run {run}`")
+    if holds_whole_model(final):
+        raise RunError(f"{final}: holds every weight and no adapter; leave --adapter out")
+    with atomic_directory(to) as folder:
+        shutil.copytree(final, folder, dirs_exist_ok=True)
+    _describe(to, run, opened.settings, what)
+
+
+def _merge_reward(run: Path, to: Path) -> None:
+    opened = open_run(run)
+    final = opened.artifact("reward")
+    if not is_whole(final):
+        raise RunError(f"{run}: has no reward model yet; run `triphase run {run}`")
+    if (missed := what_plain_libraries_miss(final)) is not None:
+        raise RunError(f"{final}: {missed}; --adapter copies what it holds")
+    shared = opened.model()
+    load_reward_model(shared, final)
+    shared.adapters.merge(REWARD)
+    save_whole_reward_model(shared, to)
+    _describe(to, run, opened.settings, "reward")
+
+
+def _describe(to: Path, run: Path, settings: RunSettings, what: str) -> None:
+    card = (to / "README.md").read_text(encoding="utf-8")
+    rewrite(to, "README.md", with_run(card, run, settings, what))

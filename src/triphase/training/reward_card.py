@@ -56,6 +56,21 @@ def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
     )
 
 
+def whole_reward_card(shared: SharedModel, *, cuts: bool) -> str:
+    """The card of a reward model with weights of its own."""
+    code = (
+        "import torch\nfrom transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        f"{OPENED.format(directory='.')}"
+        "model = AutoModelForSequenceClassification.from_pretrained(directory).eval()\n"
+        f"{_answers(shared, cuts=cuts)}{_SCORED.format(bias=shared.score_head.linear.bias.item())}"
+    )
+    return (
+        f"{front(None, 'reward-model')}# A reward model trained by Triphase\n\nThe score is read at "
+        f"{end_token(shared)}, which must be the last token that is not padding. What is added to the class's score "
+        f"is the head's bias, which that class does not have.\n\n```python\n{code}```\n"
+    )
+
+
 def _what(shared: SharedModel, base: str) -> str:
     witness = " `witness/` is a reward model of other comparisons: a second opinion." if shared.witness else ""
     if shared.ensemble is None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from triphase.records.files import atomic_directory, fingerprint
+from triphase.records.files import atomic_directory, fingerprint, write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -27,6 +27,18 @@ def sealed_directory(target: Path, **facts: Any) -> Iterator[Path]:
         mode = (aside / MANIFEST).stat().st_mode  # the umask's; some libraries write files that are for the owner alone
         for path in paths:
             path.chmod(mode)
+
+
+def rewrite(path: Path, name: str, text: str) -> None:
+    """Write one file of a sealed directory anew, and its sum into the manifest.
+
+    Raises:
+        RunError: the disk is full or cannot be written.
+    """
+    write_atomically(path / name, text)
+    manifest = read_manifest(path)
+    manifest["sha256"][name] = fingerprint(path / name)
+    write_atomically(path / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
 
 
 def write_directory(target: Path, files: Mapping[str, bytes], **facts: Any) -> None:

@@ -167,3 +167,40 @@ def test_gold_and_repeats_do_not_become_comparisons(tmp_path: Path) -> None:
             "label": 8, "adjudication": 4, "gold": 4,
         }  # fmt: skip
         assert len(other.comparisons("train")) == len(store.comparisons("train"))
+
+
+# In the columns of other tools
+
+
+def test_trl_and_openrlhf_get_their_columns_and_no_others(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        fill(store)
+        plain = tmp_path / "plain.jsonl"
+        export_file(store, plain, "comparisons")
+    for tool, wanted in (("trl", {"prompt", "chosen", "rejected"}), ("openrlhf", {"chosen", "rejected"})):
+        path = tmp_path / f"{tool}.jsonl"
+        label.export_file(str(tmp_path), path, to=tool)
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert rows and all(row.keys() == wanted for row in rows)
+        ours, theirs = (read_preferences(SourceSettings(path=str(each)), tmp_path) for each in (plain, path))
+        assert Counter((one.prompt.messages, one.chosen, one.rejected) for one in theirs) <= Counter(
+            (one.prompt.messages, one.chosen, one.rejected) for one in ours
+        )
+    assert rows[0]["chosen"][-1]["role"] == "assistant" and rows[0]["chosen"][0]["role"] == "user"
+
+
+def test_argilla_records_come_back_as_the_rankings_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "argilla.jsonl"
+    (tmp_path / "two").mkdir()
+    with open_store(tmp_path) as store:
+        store.add_prompts([Prompt("p", (Message("user", "name stone"),))])
+        store.add_responses(Response(f"r{n}", "p", text, "m") for n, text in enumerate(("mud", "clay", "flint")))
+        ranking = Ranking("k", "p", "ann", {"r0": 2, "r1": 1, "r2": 2}, ("r2", "r0", "r1"), 0.0)
+        store.add_answers([Answer(ranking)])
+    label.export_file(str(tmp_path), path, to="argilla")
+    with open_store(tmp_path / "two") as other:
+        import_file(other, path)
+        texts = {one.id: one.text for one in other.responses()}
+        (found,) = other.rankings()
+        assert found.labeler == "ann"
+        assert {texts[id_]: place for id_, place in found.places.items()} == {"mud": 2, "clay": 1, "flint": 2}

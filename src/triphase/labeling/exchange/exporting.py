@@ -13,7 +13,7 @@ rankings of a single response are left out, and counted.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,21 @@ class Exported:
 
 def export_file(store: Store, path: str | Path, name: str) -> Exported:
     """Write an export to a .jsonl or .parquet file, whole or not at all."""
-    target = Path(path)
     left_out: Counter[str] = Counter()
     rows = list(export_rows(store, name, left_out))
+    write_rows(Path(path), rows, one_kind=name != "store")
+    return Exported(len(rows), dict(left_out))
+
+
+def write_rows(target: Path, rows: Sequence[Mapping[str, Any]], *, one_kind: bool = True) -> None:
+    """Write rows to a .jsonl or .parquet file, whole or not at all.
+
+    Raises:
+        DataError: the name has another suffix, or Parquet cannot hold lines of several kinds.
+    """
     if target.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"{target}: the suffix {target.suffix!r} is not known; write to .jsonl or .parquet")
-    if target.suffix == ".parquet" and name == "store":
+    if target.suffix == ".parquet" and not one_kind:
         raise DataError(f"{target}: the store has lines of several kinds; export it as .jsonl")
     with atomic_file(target) as file:
         if target.suffix == ".jsonl":
@@ -56,8 +65,7 @@ def export_file(store: Store, path: str | Path, name: str) -> Exported:
             import pyarrow
             import pyarrow.parquet
 
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
-    return Exported(len(rows), dict(left_out))
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), file)
 
 
 def export_lines(store: Store, name: str) -> Iterator[str]:

@@ -1,0 +1,47 @@
+"""Upload what was exported to a repository of the hub."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from triphase.errors import RunError
+
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
+
+
+def push(
+    directory: Annotated[Path, Parameter(help="What `triphase export` wrote, or the final directory of a phase.")],
+    repository: Annotated[str, Parameter(help="organization/name on the hub; it is made where it is absent.")],
+    /,
+    *,
+    public: Annotated[bool, Parameter(help="Make a new repository public; it is private by default.")] = False,
+    message: Annotated[str, Parameter(help="The message of the commit.")] = "Upload by Triphase",
+) -> None:
+    """Upload an exported directory to a repository of the hub."""
+    if not _REPOSITORY.fullmatch(repository):
+        raise RunError(f"{repository[:80]}: no repository; write organization/name")
+    if not any(os.path.isfile(directory / name) for name in _WEIGHTS) or not os.path.isfile(directory / "README.md"):
+        raise RunError(f"{directory}: holds no exported model (weights and README.md); make one with `triphase export`")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=not public, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repository, folder_path=str(directory), commit_message=message, ignore_patterns=["manifest.json"]
+        )
+    except LocalTokenNotFoundError:
+        raise RunError(f"{repository}: not signed in to the hub; run `hf auth login`, or set HF_TOKEN") from None
+    except HfHubHTTPError as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        hint = "; sign in with `hf auth login`, with a token that may write" if status in (401, 403) else ""
+        raise RunError(f"{repository}: the hub refuses it ({str(error).splitlines()[0][:200]}){hint}") from None
+    except Exception as error:  # the library raises many kinds of its own, of the network and of the file system
+        line = (str(error).splitlines() or [""])[0][:200]
+        raise RunError(f"{repository}: the hub cannot be reached ({type(error).__name__}: {line})") from None
+    print(done.commit_url)

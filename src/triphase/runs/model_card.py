@@ -1,0 +1,119 @@
+"""What a card says of a run: data, settings, what was measured, limits, and the license of the base.
+
+Written from the run's own files alone; what was not measured is not mentioned, or said to be unknown.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from triphase import __version__
+from triphase.demo.registry import PREFIX, public_name
+from triphase.records.rows import files_of
+from triphase.settings.schema import RunSettings
+
+_LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
+_EMBEDDED = {"embedded:smollm2": "apache-2.0", "embedded:tiny": "apache-2.0"}
+_MOST_FIGURES = 24
+
+
+def license_of(name: str) -> str | None:
+    """The license of a base, where its README.md names it; None is unknown."""
+    if name.startswith(PREFIX):
+        return _EMBEDDED.get(name)
+    try:
+        found = _LICENSE.search((Path(name).expanduser() / "README.md").read_text(encoding="utf-8")[:4000])
+    except (OSError, ValueError):
+        return None
+    return found[1] if found is not None else None
+
+
+def with_run(card: str, run: Path, settings: RunSettings, what: str) -> str:
+    """``card`` with what is known of the run, its base's license at the head where that is known.
+
+    ``what`` is policy, sft or reward.
+    """
+    license_ = license_of(settings.model.name)
+    if license_ is not None and card.startswith("---\n"):
+        card = card.replace("---\n", f"---\nlicense: {license_}\n", 1)
+    return card.rstrip() + "\n\n" + "\n".join(_lines(run, settings, what, license_)) + "\n"
+
+
+def _lines(run: Path, settings: RunSettings, what: str, license_: str | None) -> Iterator[str]:
+    base, note = public_name(settings.model.name)
+    yield "## Base and license"
+    yield ""
+    said = license_ or "not known here: read it on the base's own page before you share this"
+    yield f"Trained from `{base}` by Triphase {__version__}. {note} License of the base: {said}.".replace("  ", " ")
+    yield ""
+    yield "## Data"
+    yield ""
+    yield from _data(settings)
+    yield ""
+    yield "## Settings"
+    yield ""
+    yield "| setting | value |\n|---|---|"
+    yield from (f"| `{name}` | {value} |" for name, value in _chosen(settings, what))
+    figures = list(_figures(run))
+    if figures:
+        yield ""
+        yield "## Measured on held-out prompts"
+        yield ""
+        yield "| figure | value |\n|---|---|"
+        yield from (f"| `{name}` | {value:.4g} |" for name, value in figures)
+    yield ""
+    yield "## Limits"
+    yield ""
+    yield from _limits(what)
+
+
+def _data(settings: RunSettings) -> Iterator[str]:
+    for role in ("demonstrations", "prompts", "preferences"):
+        for source in getattr(settings.data, role):
+            name = Path(source.path).name if files_of(source) else source.path  # where it stood is nobody else's
+            yield f"- {role}: `{name}`"
+    ranked = {"people": "people ranked sampled responses", "simulated": "simulated labelers ranked sampled responses"}
+    yield f"- rankings: {ranked.get(settings.labeling.source, 'none of our own; the preferences are all there is')}"
+
+
+def _chosen(settings: RunSettings, what: str) -> Iterator[tuple[str, Any]]:
+    yield "model.max_length", settings.model.max_length
+    adapters, sft = settings.adapters, settings.sft
+    yield "adapters", f"layers {adapters.layers}, rank {adapters.rank}, alpha {adapters.alpha:g}"
+    yield "seed", settings.seed
+    yield "sft", f"{settings.sft_method}, epochs {sft.epochs}, learning rate {sft.optimizer.learning_rate:g}"
+    if what != "sft":
+        yield "reward.epochs", settings.reward.epochs
+    if what == "policy":
+        ppo = settings.ppo
+        yield "ppo", f"{ppo.method}, {ppo.iterations} iterations of {ppo.batch_size} responses"
+        yield "ppo.kl_coefficient", ppo.kl_coefficient
+
+
+def _figures(run: Path) -> Iterator[tuple[str, float]]:
+    try:
+        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    yield from list(_numbers(found))[:_MOST_FIGURES]
+
+
+def _numbers(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _numbers(inner, f"{above}.{name}" if above else str(name))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield above, float(value)
+
+
+def _limits(what: str) -> Iterator[str]:
+    if what == "reward":
+        yield "A score orders answers to one prompt as those who ranked did, and no more: it says nothing of truth or"
+        yield "safety, is least sure where answers are unlike those that were ranked, and can be exploited by what"
+        yield "optimizes it."
+        return
+    yield "It was tuned to what people (or their stand-ins) preferred in this data, and to nothing else: facts, safety"
+    yield "and languages that the data does not show were not looked at. Read samples before you use it; the run's"
+    yield "report has some."
