@@ -55,7 +55,7 @@ class Flaw:
     kl_coefficient: float = 0.0
 
 
-FAVORITE = "stone road river field".split()
+FAVORITE = "stone road river field stone road river field".split()
 FLAWS: Mapping[str, Flaw] = {
     "none (gold, with KL penalty)": Flaw(gold, (), kl_coefficient=0.1),
     "length bias": Flaw(lambda p, w, f: gold(p, w, f) + 0.4 * len(w), ("length-growth", "length-score-correlation")),
@@ -68,7 +68,7 @@ FLAWS: Mapping[str, Flaw] = {
     "sign error": Flaw(lambda p, w, f: -gold(p, w, f), ("proxy-without-gold", "eos-collapse", "length-growth")),
     "a scorer that saturates": Flaw(lambda p, w, f: math.tanh(50 * (gold(p, w, f) + 9.0)), ("score-without-spread",)),
     "a scorer that ignores the prompt": Flaw(
-        lambda p, w, f: float(sum(w[place : place + 4] == FAVORITE[: len(w[place : place + 4])] for place in (0, 4))),
+        lambda p, w, f: float(sum(word == wanted for word, wanted in zip(w, FAVORITE, strict=False))),
         ("self-similarity", "entropy-collapse", "score-without-spread"),
     ),
 }
