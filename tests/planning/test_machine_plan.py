@@ -42,11 +42,14 @@ def test_two_cards_share_the_work_of_one(chosen: RunSettings, one: MachinePlan) 
     assert (one.strategy, two.strategy) == ("one process", "replicated") and not two.too_large
     assert [each.phase for each in one.phases] == ["sft", "sampling", "reward", "ppo", "arms/other", "evaluation"]
     for whole, half in zip(one.phases, two.phases, strict=True):
-        for kind, tokens in whole.tokens.items():
-            assert 2 * half.tokens[kind] == pytest.approx(tokens, rel=0.2), (whole.phase, kind)
+        # All cards together do what one does, and rank 0 alone what it does alone; held-out records may be read by each.
+        for kind in whole.tokens:
+            share = two.tokens(half, kind) / one.tokens(whole, kind)
+            assert share == pytest.approx(1, rel=0.25) or (kind == "forward" and 1 < share < 2), (whole.phase, kind)
         assert half.moments[0].parts[BASE] == whole.moments[0].parts[BASE]
+    assert two.hours(two.phases[5]) == one.hours(one.phases[5]) and two.hours(two.phases[3]) < one.hours(one.phases[3])
     for found in (one, two):  # PPO: 3 iterations of 8 episodes of 8 tokens
-        assert found.machine.gpus * found.phases[3].tokens["decoding"] == 3 * 8 * 8
+        assert found.tokens(found.phases[3], "decoding") == 3 * 8 * 8
     assert two.phases[3].passes["decoding"] == 3 * 8 and one.phases[3].passes["decoding"] == 3 * 8
 
 
@@ -89,7 +92,7 @@ def test_a_checkpoint_is_the_weights_that_are_trained_and_two_moments_of_each(on
 @pytest.mark.parametrize(
     ("changes", "ranks", "problem"),
     [
-        ({}, 3, "sft.batch_size"),
+        ({}, 3, "sft.batch_size: 2 gives 2"),
         ({"sft": {"batch_size": 8, "optimizer": {"learning_rate": 1e-3}}}, 5, "ppo.minibatch_size: 4 gives 4"),
         (
             {
@@ -161,5 +164,10 @@ def test_the_command_prints_what_it_writes(
     shown, found = capsys.readouterr().out, json.loads(plan.read_text())
     assert shown.startswith("2 × h100 with 80.00 GB each: replicated") and "cost, roughly" in shown
     assert found["phases"]["ppo"]["cost"] == pytest.approx(6 * found["phases"]["ppo"]["hours"])
+    # Weights that would have to be sharded are told, not planned away.
+    assert main(["plan", str(tmp_path / "run.yaml"), "--gpus", "2", "--memory", "1GB", "--model.dtype", "float32"]) == 0
+    monkeypatch.setattr("triphase.planning.machine_plan._CONTEXT", 0.95e9)
+    assert main(["plan", str(tmp_path / "run.yaml"), "--gpus", "2", "--memory", "1GB"]) == 2
+    assert "this version does not shard its weights yet" in capsys.readouterr().err
     assert main(["plan", str(tmp_path / "run.yaml"), "--model", str(tmp_path), "--gpus", "1", "--card", "l4"]) == 2
     assert "model.name" in capsys.readouterr().err

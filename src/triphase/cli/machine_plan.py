@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -10,11 +10,14 @@ from rich.table import Table
 from triphase.errors import RunError, SettingsError
 from triphase.planning.wording import shortage, size_text
 from triphase.records.files import write_json
+from triphase.settings.parallel import ParallelSettings
 
 if TYPE_CHECKING:
     from triphase.footprints.moments import Footprint
     from triphase.planning.machine_plan import MachinePlan
 
+OFFERED = get_args(ParallelSettings.model_fields["strategy"].annotation)
+"""How a run can share its model today."""
 _PASSES = ("training", "forward", "decoding")
 
 
@@ -50,6 +53,11 @@ def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
         "times are the data sheet's figures times the shares of them that were measured on one H200 "
         "(docs/performance.md): an order of magnitude on another card"
     )
+    if found.strategy not in ("one process", *OFFERED):
+        raise RunError(
+            f"{machine.gpus} × {machine.card.name}: the base does not fit on every card, and this version does not "
+            "shard its weights yet (docs/distributed.md); take cards with more memory, or a smaller model"
+        )
     if found.too_large:
         raise RunError("; ".join(shortage(found.as_json(), phase.phase) for phase in found.too_large))
 
@@ -80,7 +88,7 @@ def _table(found: "MachinePlan") -> Table:
     row("allowed", lambda phase: size_text(found.allowed))
     table.add_section()
     for kind in _PASSES:
-        row(f"tokens, {kind}", lambda phase, kind=kind: _count(phase.tokens.get(kind, 0.0) * found.machine.gpus))  # type: ignore[misc]
+        row(f"tokens, {kind}", lambda phase, kind=kind: _count(found.tokens(phase, kind)))  # type: ignore[misc]
     row("hours, roughly", lambda phase: _hours(found.hours(phase)))
     if found.machine.price is not None:
         row("cost, roughly", lambda phase: f"{found.cost(phase):,.2f}")

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 
 from triphase.datacheck.agenda import todo
-from triphase.errors import SettingsError
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import (
     ADAPTERS,
@@ -33,6 +32,7 @@ from triphase.planning.machine import Machine
 from triphase.planning.phases import footprints_of
 from triphase.planning.plan import opened, traceable, work_of, workload
 from triphase.planning.remedies import remedies_of
+from triphase.settings.parallel import require_work
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
 from triphase.tokens.template import Template
@@ -46,6 +46,8 @@ _CONTEXT = 0.6e9
 """What CUDA and its libraries take of a card before anything is on it."""
 _ROOM = 0.95
 """Of a card's memory, what may be planned with; the rest is for what no plan knows."""
+ALONE = ("sampling", "evaluation")
+"""Phases that rank 0 does while the others wait."""
 _SHARDED = (ADAPTERS, HEADS, GRADIENTS, MOMENTS)
 
 
@@ -75,6 +77,10 @@ class MachinePlan:
         """Phases that do not fit."""
         return [each for each in self.phases if each.peak.total > self.allowed]
 
+    def tokens(self, found: Footprint, kind: str) -> float:
+        """Tokens of one kind that go through on all cards together."""
+        return found.tokens.get(kind, 0.0) * (1 if found.phase in ALONE else self.machine.gpus)
+
     def hours(self, found: Footprint) -> float:
         """The time of a phase, roughly."""
         card, parts = self.machine.card, found.peak.parts
@@ -103,7 +109,7 @@ class MachinePlan:
                     "moment": found.peak.name,
                     "parts": {part: found.peak.parts.get(part, 0.0) for part in PARTS},
                     "remedies": [[setting, saved] for setting, saved in found.remedies],
-                    "tokens_of_a_rank": found.tokens,
+                    "tokens": {kind: self.tokens(found, kind) for kind in found.tokens},
                     "hours": self.hours(found),
                     "cost": self.cost(found),
                     "checkpoint_bytes": self.checkpoint.get(found.phase),
@@ -142,50 +148,37 @@ def share_of(settings: RunSettings, ranks: int) -> RunSettings:
     Raises:
         SettingsError: a step has too little for all of them.
     """
-    arms = {
-        name: {**values, **_share_of_ppo(settings.ppo_of(name), ranks, f"arms.{name}")}
-        for name, values in settings.arms.items()
-    }
-    sizes = {"sft": settings.sft.batch_size, "reward": settings.reward.batch_size}
-    for name, size in sizes.items():
-        if size < ranks and _step(name) in todo(settings):
-            raise _too_few(f"{name}.batch_size", size, size, ranks)
+    require_work(settings, ranks)
+    sft, reward = settings.sft, settings.reward
+    arms = {name: {**values, **_share_of_ppo(settings.ppo_of(name), ranks)} for name, values in settings.arms.items()}
     return settings.model_copy(
         update={
-            "sft": settings.sft.model_copy(update={"batch_size": -(-sizes["sft"] // ranks)}),
-            "reward": settings.reward.model_copy(update={"batch_size": -(-sizes["reward"] // ranks)}),
-            "ppo": settings.ppo.model_copy(update=_share_of_ppo(settings.ppo, ranks, "ppo")),
+            "sft": sft.model_copy(update={"batch_size": -(-sft.batch_size // ranks)}),
+            "reward": reward.model_copy(update={"batch_size": -(-reward.batch_size // ranks)}),
+            "ppo": settings.ppo.model_copy(update=_share_of_ppo(settings.ppo, ranks)),
             "arms": arms,
         }
     )
 
 
-def _share_of_ppo(settings: PPOSettings, ranks: int, section: str) -> dict[str, Any]:
+def _share_of_ppo(settings: PPOSettings, ranks: int) -> dict[str, Any]:
     each = settings.responses_per_prompt
-    prompts = settings.minibatch_size // each
-    if prompts < ranks:
-        raise _too_few(f"{section}.minibatch_size", settings.minibatch_size, prompts, ranks)
-    minibatch = each * -(-prompts // ranks)
+    minibatch = each * -(-(settings.minibatch_size // each) // ranks)
     return {"minibatch_size": minibatch, "batch_size": minibatch * (settings.batch_size // settings.minibatch_size)}
 
 
-def _too_few(setting: str, value: int, shares: int, ranks: int) -> SettingsError:
-    return SettingsError(
-        f"{setting}: {value} gives {shares} rows to each optimizer step, fewer than the {ranks} cards; plan at most "
-        f"{shares} cards, or raise it"
-    )
-
-
 def _load_of(load: Workload, ranks: int) -> Workload:
+    """A rank's share; what rank 0 does alone (sampling for people, the evaluation) stays whole."""
+
     def part(lengths: Lengths) -> Lengths:
         return Lengths(lengths.sampled, -(-lengths.count // ranks))
 
     return Workload(
         part(load.demonstrations),
-        part(load.heldout_demonstrations),
+        load.heldout_demonstrations,
         -(-load.visits // ranks),
-        part(load.prompts),
-        part(load.heldout_prompts),
+        load.prompts,
+        load.heldout_prompts,
         part(load.groups),
     )
 
