@@ -42,7 +42,7 @@ def test_two_cards_share_the_work_of_one(chosen: RunSettings, one: MachinePlan) 
     assert (one.strategy, two.strategy) == ("one process", "replicated") and not two.too_large
     assert [each.phase for each in one.phases] == ["sft", "sampling", "reward", "ppo", "arms/other", "evaluation"]
     for whole, half in zip(one.phases, two.phases, strict=True):
-        # All cards together do what one does, and rank 0 alone what it does alone; held-out records may be read by each.
+        # All cards together do what one does, and rank 0 alone what is its own; each may read held-out records.
         for kind in whole.tokens:
             share = two.tokens(half, kind) / one.tokens(whole, kind)
             assert share == pytest.approx(1, rel=0.25) or (kind == "forward" and 1 < share < 2), (whole.phase, kind)
