@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tests.runs.small_run import do, files_of, settings, write_data
 
+from triphase.cli.phases import reward
+from triphase.errors import SettingsError
 from triphase.reports.contents import read_run
 from triphase.reports.learning_curve import CurvePoint, gain_of_doubling, told
 from triphase.reports.page import page_of
@@ -58,3 +60,17 @@ def test_too_few_prompts_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert any("no learning curve: it takes at least 8 training prompts" in note for note in notes)
 
     do(settings(tmp_path), pipeline.run_sft, pipeline.run_sampling, pipeline.run_labeling, measure)
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="--learning-curve: takes one process"):
+        reward(Path("any.yaml"), learning_curve=True)

@@ -1,5 +1,6 @@
 """The steps of a run, one verb each."""
 
+import os
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -9,6 +10,7 @@ from triphase.cli.steps import do_steps
 from triphase.datacheck.agenda import require_step
 from triphase.errors import SettingsError
 from triphase.runs.choice import BEST
+from triphase.training.distributed.environment import place_in
 
 
 def sft(config: Config, /, *overrides: Overrides) -> None:
@@ -35,6 +37,10 @@ def reward(
     ] = False,
 ) -> None:
     """Phase 2: the reward model, from the rankings."""
+    if learning_curve and place_in(os.environ).world > 1:
+        raise SettingsError(
+            "--learning-curve: takes one process; train with several first, then give it without torchrun"
+        )
     settings = settings_of(config, overrides)
     require_step(settings, "reward")
     steps = ("labeling", "reward", *(("learning curve",) if learning_curve else ()))
