@@ -123,7 +123,7 @@ def message(began: subprocess.Popen[str]) -> str:
 
 def test_a_rank_that_dies_or_hangs_ends_the_run_and_it_goes_on(folder: Path) -> None:
     ppo = {"batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10, "iterations": 80}
-    path, run = config(folder, "lost", ppo=ppo, parallel={"timeout_seconds": 5.0}), folder / "runs" / "lost"
+    path, run = config(folder, "lost", ppo=ppo, parallel={"timeout_seconds": 15.0}), folder / "runs" / "lost"
     began, other = started(path, run, done=2)
     os.kill(other, signal.SIGKILL)
     killed = time.monotonic()
@@ -138,7 +138,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_run_and_it_goes_on(folder: Path) -> 
     os.kill(other, signal.SIGSTOP)
     stopped = time.monotonic()
     errors = message(began)
-    assert time.monotonic() - stopped < 30 and began.returncode == 1
+    assert time.monotonic() - stopped < 15 + 30 and began.returncode == 1
     assert "error: rank 1 did not come in time (parallel.timeout_seconds)" in errors
     with pytest.raises(ProcessLookupError):
         os.kill(other, 0)
