@@ -15,6 +15,7 @@ from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData, first_prompts
 from triphase.demo.registry import gold_of
 from triphase.errors import DataError, SettingsError
+from triphase.monitoring.trackers import require_trackers
 from triphase.records.types import Split
 from triphase.rewards.registry import examine
 from triphase.rollouts.client import JsonClient
@@ -47,6 +48,7 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callab
         SettingsError: no prompt can leave room for its response, or the gold score's package is not installed.
         ServerError: a server's token is not set, or its client is not installed.
     """
+    require_trackers(settings.trackers)
     for split in _SPLITS:
         for name, tokens in response_limits(settings, split):
             if tokens >= settings.model.max_length:

@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ class EventFile:
     def restart_at(self, step: int) -> None:
         """Tells TensorBoard to forget what earlier files say about ``step`` and all after it."""
         self._add(wall_time=time.time(), step=step, session_log={"status": "START"})
+
+    def table(self, name: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """TensorBoard has no tables; samples.jsonl holds them."""
 
     def close(self) -> None:
         """Closes the file; later events are ignored."""

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,7 @@ from triphase.errors import RunError
 from triphase.monitoring.events import EventFile
 from triphase.monitoring.glossary import METRICS
 from triphase.monitoring.score_parts import is_score_part
+from triphase.monitoring.trackers import Rows, Tracker
 from triphase.records.files import disk_errors, make_directory, write_atomically
 
 FILE_NAME = "metrics.jsonl"
@@ -70,17 +71,17 @@ def _are_names(value: Any) -> bool:
 
 
 class MetricsWriter:
-    """Appends the figures of one phase to ``directory``/metrics.jsonl, and to TensorBoard files beside it.
+    """Appends the figures of one phase to ``directory``/metrics.jsonl, to TensorBoard files beside it, and to trackers.
 
     Steps never go back: a resumed run calls ``truncate_after`` with its checkpoint's step first.
     """
 
-    def __init__(self, directory: Path, *, tensorboard: bool = True) -> None:
+    def __init__(self, directory: Path, *, tensorboard: bool = True, trackers: Sequence[Tracker] = ()) -> None:
         self.path = directory / FILE_NAME
         make_directory(directory)
         with disk_errors(self.path):
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-        self._events = EventFile(directory) if tensorboard else None
+        self._trackers: list[Tracker] = [*([EventFile(directory)] if tensorboard else []), *trackers]
         self._drop_cut_line()
         rows = read_metrics(self.path)
         self._last: Row = rows[-1] if rows else {}
@@ -104,8 +105,13 @@ class MetricsWriter:
             row["nonfinite"] = [name for name in plain if name not in finite]
         self._append(row)
         self._last = {**self._last, **row, **plain} if step == self.last_step else {**row, **plain}
-        if self._events:
-            self._events.write(step, row["time"], finite)
+        for tracker in self._trackers:
+            tracker.write(step, row["time"], finite)
+
+    def table(self, name: str, step: int, rows: Rows) -> None:
+        """Gives a table, the samples of an iteration say, to the trackers that show tables."""
+        for tracker in self._trackers:
+            tracker.table(name, step, rows)
 
     def truncate_after(self, step: int) -> None:
         """Removes every line after ``step`` (-1: all), in the file at once and in TensorBoard by its restart mark."""
@@ -116,16 +122,16 @@ class MetricsWriter:
         os.close(self._file)
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self._last = rows[-1] if rows else {}
-        if self._events:
-            self._events.restart_at(step + 1)
+        for tracker in self._trackers:
+            tracker.restart_at(step + 1)
 
     def close(self) -> None:
         """Closes the files. May be called twice."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        if self._events:
-            self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def __enter__(self) -> "MetricsWriter":
         return self

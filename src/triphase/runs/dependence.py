@@ -20,6 +20,7 @@ FREE = (
     "parallel.strategy",
     "parallel.timeout_seconds",
     "model.recompute_activations",
+    "trackers",
     "reward.require_better_than_chance",
 )
 # These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from triphase.monitoring.metrics import MetricsWriter
+from triphase.monitoring.trackers import open_trackers
 from triphase.phases.guards import AlarmGuard
 from triphase.runs.session import Run
 from triphase.runs.stale import remove_results
@@ -34,7 +35,9 @@ def kept(
         yield _options(run, directory, _Nothing(), guard)
         return
     remove_results(run.path)  # they were those of before this phase
-    with MetricsWriter(run.part(directory)) as metrics:
+    folder = run.part(directory)
+    trackers = open_trackers(run.settings.trackers, folder, group=run.settings.name, phase=directory)
+    with MetricsWriter(folder, trackers=trackers) as metrics:
         done = min(metrics.last_step or 0, total)
         with run.progress.track(title, total, done=done) as track:
 

@@ -12,8 +12,10 @@ from triphase.datacheck.agenda import todo, what_is_left_out
 from triphase.datacheck.demands import require_demonstrations
 from triphase.models.critics import CRITIC
 from triphase.models.roles import REFERENCE
+from triphase.monitoring.metrics import MetricsWriter
 from triphase.monitoring.samples import SampleLog
 from triphase.monitoring.sums import seal
+from triphase.phases.measures import Sample
 from triphase.phases.sampling import sample_responses
 from triphase.planning.plan import FILE_NAME as PLAN
 from triphase.planning.shortage import write_plan
@@ -37,7 +39,7 @@ from triphase.runs.session import Run
 from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.training.artifacts import SFT, is_usable, ppo_phase
 from triphase.training.finals import save_policy, save_trained, save_whole_model
-from triphase.training.loop import run_loop
+from triphase.training.loop import MetricsSink, run_loop
 
 _log = logging.getLogger(__name__)
 # Batches of responses that are sampled, and then kept in the store, together.
@@ -162,10 +164,17 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
             ppo_phase_of(run, arm) as phase,
             kept(run, phase_name, title, settings.iterations, shown=shown, guard=phase.guard) as options,
         ):
-            phase.on_samples = lambda iteration, found: log.write(iteration, [sample_row(sample) for sample in found])
+            phase.on_samples = lambda iteration, found: _show(log, options.metrics, iteration, found)
             run_loop(phase, options)
         save_trained(phase.policy, final, with_critic=settings.has_critic, made_by=run.made_by(phase_name))
         phase.shared.adapters.remove(CRITIC)
+
+
+def _show(log: SampleLog, metrics: MetricsSink, iteration: int, found: Sequence[Sample]) -> None:
+    rows = [sample_row(sample) for sample in found]
+    log.write(iteration, rows)
+    if isinstance(metrics, MetricsWriter):
+        metrics.table("ppo/samples", iteration, rows)
 
 
 def run_evaluation(run: Run, checkpoint: int | None = None) -> None:

@@ -231,6 +231,9 @@ class RunSettings(Settings):
     """What is measured on held-out prompts."""
     checkpoints: CheckpointSettings = CheckpointSettings()
     """What is kept while a phase runs."""
+    trackers: tuple[Literal["wandb", "trackio", "mlflow"], ...] = ()
+    """Where the figures of each phase and the samples of PPO go besides metrics.jsonl and TensorBoard; each is an extra
+    of the same name. They are told where to write by their own environment variables (`WANDB_MODE=offline`)."""
     guards: GuardSettings = GuardSettings()
     """What a run does when its numbers go wrong."""
     parallel: ParallelSettings = ParallelSettings()

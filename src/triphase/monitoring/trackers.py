@@ -1,0 +1,180 @@
+"""Where a phase's figures go besides metrics.jsonl and TensorBoard: trackers that people look at, by `trackers`.
+
+A convenience, never a duty: whatever goes wrong in one is said once, and training goes on without it. Each phase is a
+run of its own there, in one group (wandb), project (trackio) or experiment (MLflow) that is called like the run.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from triphase.errors import SettingsError
+
+_log = logging.getLogger(__name__)
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Tracker(Protocol):
+    """What takes the figures of one phase."""
+
+    def write(self, step: int, moment: float, figures: Mapping[str, float]) -> None:
+        """Take the figures of one step."""
+        ...
+
+    def restart_at(self, step: int) -> None:
+        """The phase was resumed from before ``step``, which comes again."""
+        ...
+
+    def table(self, name: str, step: int, rows: Rows) -> None:
+        """Take a table of texts and numbers, the samples of an iteration say."""
+        ...
+
+    def close(self) -> None:
+        """End the phase's run."""
+        ...
+
+
+class _Guarded:
+    """Nothing that a tracker's library raises reaches the training."""
+
+    kind = ""
+
+    def __init__(self, directory: Path, group: str, phase: str) -> None:
+        self._directory, self._group, self._phase = directory, group, phase
+        self._open: Any = None
+        self._broken = False
+
+    def write(self, step: int, moment: float, figures: Mapping[str, float]) -> None:
+        """See `Tracker`."""
+        self._do("_write", step, figures)
+
+    def restart_at(self, step: int) -> None:
+        """Steps come again under their own numbers; what was there for them stays beside."""
+
+    def table(self, name: str, step: int, rows: Rows) -> None:
+        """See `Tracker`."""
+        columns = sorted({key for row in rows for key in row})
+        plain = [[_cell(row.get(column)) for column in columns] for row in rows]
+        self._do("_table", name, step, columns, plain)
+
+    def close(self) -> None:
+        """See `Tracker`."""
+        if self._open is not None:
+            self._do("_end")
+        self._open, self._broken = None, True
+
+    def _do(self, method: str, *arguments: Any) -> None:
+        if self._broken:
+            return
+        try:
+            if self._open is None:
+                self._open = self._begin(importlib.import_module(self.kind))
+            getattr(self, method)(*arguments)
+        except Exception as error:  # a network that is away, a full disk, a changed interface
+            self._broken = True
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            _log.warning("%s is off for %s: %s. metrics.jsonl goes on.", self.kind, self._phase, reason)
+
+    def _begin(self, library: Any) -> Any:
+        raise NotImplementedError
+
+    @property
+    def _identity(self) -> str:
+        """The same for every start of one phase of one run, so that a resumed run goes on in its place."""
+        return hashlib.sha256(str(self._directory.resolve()).encode()).hexdigest()[:16]
+
+
+class Wandb(_Guarded):
+    """Weights & Biases; `WANDB_MODE=offline` keeps everything here."""
+
+    kind = "wandb"
+
+    def _begin(self, library: Any) -> Any:
+        self._library = library
+        run = library.init(
+            project=os.environ.get("WANDB_PROJECT", "triphase"), group=self._group, name=f"{self._group}/{self._phase}",
+            id=self._identity, resume="allow", reinit="create_new", dir=str(self._directory),
+        )  # fmt: skip
+        run.define_metric("*", step_metric="step")
+        return run
+
+    def _write(self, step: int, figures: Mapping[str, float]) -> None:
+        self._open.log({"step": step, **figures})
+
+    def _table(self, name: str, step: int, columns: list[str], rows: list[list[Any]]) -> None:
+        self._open.log({"step": step, name: self._library.Table(columns=columns, data=rows)})
+
+    def _end(self) -> None:
+        self._open.finish()
+
+
+class Trackio(_Guarded):
+    """trackio, which keeps its figures on this machine."""
+
+    kind = "trackio"
+
+    def _begin(self, library: Any) -> Any:
+        library.init(project=self._group, name=self._phase.replace("/", "-"), resume="allow", embed=False)
+        return library
+
+    def _write(self, step: int, figures: Mapping[str, float]) -> None:
+        self._open.log(dict(figures), step=step)
+
+    def _table(self, name: str, step: int, columns: list[str], rows: list[list[Any]]) -> None:
+        frame = importlib.import_module("pandas").DataFrame(rows, columns=columns)
+        self._open.log({name: self._open.Table(dataframe=frame)}, step=step)
+
+    def _end(self) -> None:
+        self._open.finish()
+
+
+class MLflow(_Guarded):
+    """MLflow at `MLFLOW_TRACKING_URI`, or in its own default place."""
+
+    kind = "mlflow"
+
+    def _begin(self, library: Any) -> Any:
+        client = library.MlflowClient()
+        found = client.get_experiment_by_name(self._group)
+        experiment = client.create_experiment(self._group) if found is None else found.experiment_id
+        self._run = client.create_run(experiment, run_name=self._phase).info.run_id
+        return client
+
+    def _write(self, step: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            self._open.log_metric(self._run, name, float(value), step=step)
+
+    def _table(self, name: str, step: int, columns: list[str], rows: list[list[Any]]) -> None:
+        cells = {column: [row[place] for row in rows] for place, column in enumerate(columns)}
+        self._open.log_table(self._run, data=cells, artifact_file=f"{name}-{step:06d}.json")
+
+    def _end(self) -> None:
+        self._open.set_terminated(self._run)
+
+
+KINDS: Mapping[str, type[_Guarded]] = {kind.kind: kind for kind in (Wandb, Trackio, MLflow)}
+
+
+def open_trackers(names: Sequence[str], directory: Path, *, group: str, phase: str) -> list[Tracker]:
+    """The trackers of one phase; each opens its run at the first figure."""
+    return [KINDS[name](directory, group, phase) for name in names]
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers whose library is not installed.
+
+    Raises:
+        SettingsError: names it, with the remedy.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise SettingsError(f"trackers: {name} is not installed; run: pip install 'triphase[{name}]'")
+
+
+def _cell(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

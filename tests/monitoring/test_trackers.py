@@ -1,0 +1,159 @@
+"""Trackers get each figure and each table once; one that fails stops nothing; one that is not installed is refused."""
+
+import importlib.util
+import logging
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.runs.small_run import do, ppo_alone, write_data
+
+from triphase.errors import SettingsError
+from triphase.monitoring import trackers
+from triphase.monitoring.events import EventFile
+from triphase.monitoring.metrics import MetricsWriter, read_metrics
+from triphase.monitoring.trackers import KINDS, open_trackers, require_trackers
+from triphase.runs import pipeline
+
+ROWS = [{"prompt": "a", "score": 1.5, "parts": {"x": 1}}, {"prompt": "b", "score": None}]
+
+
+class Library:
+    """A stand-in for each of the libraries, as far as it is used, which keeps what it is told."""
+
+    __spec__ = ModuleSpec("stand-in", None)
+
+    def __init__(self) -> None:
+        self.begun: list[dict[str, Any]] = []
+        self.figures: list[tuple[int, dict[str, Any]]] = []
+        self.tables: list[tuple[str, Any]] = []
+        self.ended = 0
+
+    # wandb and trackio
+
+    def init(self, **options: Any) -> "Library":
+        self.begun.append(options)
+        return self
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        pass
+
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
+        plain = {name: value for name, value in values.items() if name != "step"}
+        for name, value in plain.items():
+            if isinstance(value, SimpleNamespace):
+                self.tables.append((name, value))
+        numbers = {name: value for name, value in plain.items() if not isinstance(value, SimpleNamespace)}
+        if numbers:
+            self.figures.append((values["step"] if step is None else step, numbers))
+
+    def Table(self, **content: Any) -> SimpleNamespace:
+        return SimpleNamespace(**content)
+
+    def finish(self) -> None:
+        self.ended += 1
+
+    # mlflow
+
+    def MlflowClient(self) -> "Library":
+        return self
+
+    def get_experiment_by_name(self, name: str) -> None:
+        return None
+
+    def create_experiment(self, name: str) -> str:
+        self.begun.append({"group": name})
+        return "1"
+
+    def create_run(self, experiment: str, run_name: str) -> SimpleNamespace:
+        return SimpleNamespace(info=SimpleNamespace(run_id="r"))
+
+    def log_metric(self, run: str, name: str, value: float, step: int) -> None:
+        self.figures.append((step, {name: value}))
+
+    def log_table(self, run: str, data: dict[str, list[Any]], artifact_file: str) -> None:
+        self.tables.append((artifact_file, data))
+
+    def set_terminated(self, run: str) -> None:
+        self.ended += 1
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+    made = Library()
+    for name in KINDS:
+        monkeypatch.setitem(sys.modules, name, made)
+    return made
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "tensorboard"])
+def test_every_tracker_takes_what_a_phase_gives(
+    kind: str, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pandas = SimpleNamespace(DataFrame=lambda rows, columns: (columns, rows))
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    tracker: trackers.Tracker = (
+        EventFile(tmp_path) if kind == "tensorboard" else open_trackers([kind], tmp_path, group="mine", phase="ppo")[0]
+    )
+    tracker.write(1, 0.0, {"ppo/proxy_score": 0.5})
+    tracker.table("ppo/samples", 1, ROWS)
+    tracker.restart_at(1)
+    tracker.write(1, 0.0, {"ppo/proxy_score": 0.75})
+    tracker.close()
+    tracker.close()
+    tracker.write(2, 0.0, {"ppo/proxy_score": 1.0})  # after the end nothing happens
+    if kind == "tensorboard":
+        assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+        return
+    assert library.figures == [(1, {"ppo/proxy_score": 0.5}), (1, {"ppo/proxy_score": 0.75})]
+    assert len(library.tables) == 1 and library.ended == 1 and len(library.begun) == 1
+    assert "mine" in str(library.begun[0])
+    shown = str(library.tables[0])
+    assert all(word in shown for word in ("prompt", "score", "1.5", "{'x': 1}")), shown
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_one_that_fails_is_said_once_and_stops_nothing(
+    kind: str, library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Library, "log", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(Library, "log_metric", lambda *a, **k: 1 / 0)
+    chosen = open_trackers([kind], tmp_path, group="mine", phase="sft")
+    with caplog.at_level(logging.WARNING), MetricsWriter(tmp_path, tensorboard=False, trackers=chosen) as metrics:
+        for step in (1, 2, 3):
+            metrics.write(step, {"sft/loss": 1.0})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{kind} is off for sft: ZeroDivisionError: division by zero. metrics.jsonl goes on."
+    ]
+    assert len(read_metrics(metrics.path)) == 3
+
+
+def test_what_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"trackers: wandb is not installed; run: pip install 'triphase\[wandb\]'"):
+        require_trackers(["wandb"])
+    require_trackers([])
+
+
+def test_a_run_gives_its_figures_and_samples(library: Library, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    do(ppo_alone(tmp_path, ppo={"iterations": 1}, trackers=["wandb"]), pipeline.run_ppo)
+    (row,) = read_metrics(tmp_path / "runs" / "small" / "ppo" / "metrics.jsonl")
+    told = {name: value for _, values in library.figures for name, value in values.items()}
+    assert told == {name: value for name, value in row.items() if "/" in name}
+    assert [name for name, _ in library.tables] == ["ppo/samples"] and library.ended == 1
+    assert library.begun[0]["group"] == "small" and library.begun[0]["name"] == "small/ppo"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is an extra")
+def test_wandb_itself_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    chosen = open_trackers(["wandb"], tmp_path, group="mine", phase="ppo")
+    with MetricsWriter(tmp_path, tensorboard=False, trackers=chosen) as metrics:
+        metrics.write(1, {"ppo/proxy_score": 0.5})
+        metrics.table("ppo/samples", 1, ROWS)
+    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb")), sys.path
