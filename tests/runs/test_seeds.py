@@ -11,7 +11,9 @@ from triphase.cli.main import main
 from triphase.reports.contents import read_run
 from triphase.reports.evaluation import win_rate
 from triphase.reports.findings import find
-from triphase.reports.seeds import scored
+from triphase.reports.seeds import find_over_seeds, scored
+from triphase.reports.sweep_page import sweep_page
+from triphase.reports.verdict import interval_text, percent_interval
 from triphase.runs import pipeline
 from triphase.runs.seeds import varied_by
 from triphase.settings.schema import LabelingSettings
@@ -64,6 +66,18 @@ def test_every_figure_is_over_all_seeds(run: Path) -> None:
     ]
     if len(gains) == 9:
         assert seeds["best_of_n"][1]["gold_gain"]["value"] == pytest.approx(sum(gains) / 9)
+
+
+def test_a_sweep_over_seeds_has_the_same_intervals(run: Path) -> None:
+    directory = run.parent / "small-seeds"
+    names = ("seed-1", "seed-2")
+    found = find_over_seeds([read_run(directory / name) for name in names], "seed", [1, 2])
+    assert found is not None and found.ppo is not None
+    page = sweep_page(directory, {name: {"seed": name[-1]} for name in names})
+    assert f"<td>{percent_interval(found.ppo.gold_win_rate)}</td>" in page
+    assert f"<td>{interval_text(found.ppo.reference_kl)}</td>" in page
+    shutil.rmtree(directory / "seed-2" / "evaluation")
+    assert " ± " in sweep_page(directory, {name: {"seed": name[-1]} for name in names})
 
 
 def test_the_headline_and_the_page_are_over_all_seeds(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,10 +18,9 @@ from triphase.reports.comparison_page import (
     FILE_NAME,
     against,
     controlled_text,
-    plain_interval,
     rating_text,
 )
-from triphase.reports.verdict import percent_interval
+from triphase.reports.verdict import interval_text, percent_interval
 
 _HOTTEST, _MOST = 100.0, 1 << 16
 
@@ -81,7 +80,7 @@ def _print(found: ComparisonFindings, directory: Path) -> None:
     wide = console if console.is_terminal else Console(highlight=False, width=400)
     table = _table(["policy", "KL, nats", "tokens", "finished"])
     for side in found.sides:
-        cells = [side.name, plain_interval(side.reference_kl), plain_interval(side.tokens, 1)]
+        cells = [side.name, interval_text(side.reference_kl), interval_text(side.tokens, 1)]
         cells.append(percent_interval(side.finished))
         table.add_row(*(Text(visible(cell)) for cell in cells))
     wide.print(table)
@@ -115,7 +114,7 @@ def _criterion_table(found: CriterionFindings, sides: Sequence[str]) -> Table:
     titles = [f"by {found.name}", "mean", "wins", "wins at equal length", "rating, Elo"]
     table = _table(titles if found.means else [titles[0], *titles[2:]])
     for side in sides:
-        cells = [side, *([plain_interval(found.means.get(side))] if found.means else [])]
+        cells = [side, *([interval_text(found.means.get(side))] if found.means else [])]
         cells += [against(found, sides[0], side), controlled_text(found, side), rating_text(found.ratings.get(side))]
         table.add_row(*(Text(visible(cell)) for cell in cells))
     return table

@@ -13,7 +13,7 @@ from triphase.reports.comparison import Compared, ComparisonFindings, CriterionF
 from triphase.reports.figures import interval_chart
 from triphase.reports.intervals import Interval
 from triphase.reports.page import TEMPLATES, environment
-from triphase.reports.verdict import percent_interval, signed
+from triphase.reports.verdict import interval_text, percent_interval, signed
 
 FILE_NAME = "comparison.html"
 _SHOWN = 12
@@ -49,7 +49,7 @@ def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Co
             charts={each.name: Markup(_chart(number, each, found)) for number, each in enumerate(found.criteria)},  # noqa: S704 - text in it is escaped
             against=against,
             controlled=controlled_text,
-            plain=plain_interval,
+            plain=interval_text,
             signed=signed,
             rating=rating_text,
             beside=beside(responses, _SHOWN),
@@ -89,16 +89,6 @@ def rating_text(rating: Interval | None) -> str:
         return "–"
     bounds = "" if rating.low is None or rating.high is None else f" ({rating.low:+.0f} to {rating.high:+.0f})"
     return f"{rating.value:+.0f}{bounds}".replace("-", "−")
-
-
-def plain_interval(interval: Interval | None, digits: int = 2) -> str:
-    """1.06 (0.95 to 1.17)."""
-    if interval is None:
-        return "–"
-    bounds = ""
-    if interval.low is not None and interval.high is not None:
-        bounds = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
-    return f"{interval.value:.{digits}f}{bounds}".replace("-", "−")
 
 
 def _chart(number: int, found: CriterionFindings, whole: ComparisonFindings) -> str:

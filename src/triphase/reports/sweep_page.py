@@ -7,13 +7,17 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME as METRICS
 from triphase.monitoring.metrics import read_metrics
 from triphase.monitoring.wording import number, percent
 from triphase.records.files import write_atomically
 from triphase.reports import figures
+from triphase.reports.contents import read_run
 from triphase.reports.page import PANELS, TEMPLATES, environment
 from triphase.reports.run_list import FIGURES, RunLine, line_of
+from triphase.reports.seeds import find_over_seeds
+from triphase.reports.verdict import interval_text, percent_interval
 
 FILE_NAME = "sweep.html"
 _SEEDS = ("seed", "ppo.seed")
@@ -64,7 +68,7 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
             keys=keys,
             titles=[FIGURES[name].title for name in shown],
             rows=rows,
-            means=_means(made, lines, shown),
+            means=_means(directory, made, lines, shown),
             without_seeds=[key for key in keys if key not in _SEEDS],
             panels=_panels(directory, list(made)),
             curves=list(zip(made, figures.run_colors(len(made)), strict=True)) if len(made) <= _MOST_CURVES else [],
@@ -73,18 +77,44 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
     return found
 
 
-def _means(points: Mapping[str, Changes], lines: Mapping[str, RunLine], shown: Sequence[str]) -> list[_Row]:
-    """Over seeds, where runs differ in nothing else: mean and standard deviation."""
+def _means(
+    directory: Path, points: Mapping[str, Changes], lines: Mapping[str, RunLine], shown: Sequence[str]
+) -> list[_Row]:
+    """Over seeds, where runs differ in nothing else: mean with its interval, or with the standard deviation."""
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for name, changes in points.items():
         key = tuple((each, text) for each, text in changes.items() if each not in _SEEDS)
         groups.setdefault(key, []).append(name)
     if all(len(names) < 2 for names in groups.values()):
         return []
-    return [
-        _Row("", [text for _, text in key], str(len(names)), False, [_spread(each, names, lines) for each in shown])
-        for key, names in groups.items()
-    ]
+    rows = []
+    for key, names in groups.items():
+        intervals = _intervals(directory, names)
+        found = [intervals.get(each) or _spread(each, names, lines) for each in shown]
+        rows.append(_Row("", [text for _, text in key], str(len(names)), False, found))
+    return rows
+
+
+def _intervals(directory: Path, names: Sequence[str]) -> dict[str, str]:
+    """Figures with intervals that hold seeds and prompts, by the names of `FIGURES`; none for fewer than two runs."""
+    try:
+        runs = [read_run(directory / name, with_seeds=False) for name in names]
+    except RunError:
+        return {}  # its line in the table below says what is damaged
+    found = find_over_seeds(runs, "seed", [run.seed for run in runs])
+    if found is None or found.ppo is None or len(found.seeds) < len(names):
+        return {}
+    texts = {"wins": found.ppo.gold_win_rate and percent_interval(found.ppo.gold_win_rate)}
+    texts |= {
+        name: interval and interval_text(interval)
+        for name, interval in (
+            ("gold", found.ppo.gold),
+            ("gain", found.ppo.proxy_gain),
+            ("kl", found.ppo.reference_kl),
+            ("tokens", found.ppo.tokens),
+        )
+    }
+    return {name: text for name, text in texts.items() if text}
 
 
 def _spread(figure: str, names: Sequence[str], lines: Mapping[str, RunLine]) -> str:

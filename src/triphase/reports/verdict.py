@@ -71,6 +71,16 @@ def signed(interval: Interval | None) -> str:
     return f"{interval.value:+.2f}{bounds}".replace("-", "−")
 
 
+def interval_text(interval: Interval | None, digits: int = 2) -> str:
+    """1.06 (0.95 to 1.17)."""
+    if interval is None:
+        return "–"
+    bounds = ""
+    if interval.low is not None and interval.high is not None:
+        bounds = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
+    return f"{interval.value:.{digits}f}{bounds}".replace("-", "−")
+
+
 def judges(run: RunContents) -> str:
     """Whose preference gold stands for."""
     if (run.labeling or {}).get("source") == "simulated":
