@@ -157,3 +157,17 @@ def test_wandb_itself_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         metrics.write(1, {"ppo/proxy_score": 0.5})
         metrics.table("ppo/samples", 1, ROWS)
     assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb")), sys.path
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is an extra")
+def test_mlflow_itself_with_a_local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.chdir(tmp_path)
+    chosen = open_trackers(["mlflow"], tmp_path, group="mine", phase="ppo")
+    with MetricsWriter(tmp_path, tensorboard=False, trackers=chosen) as metrics:
+        metrics.write(1, {"ppo/proxy_score": 0.5})
+        metrics.table("ppo/samples", 1, ROWS)
+    client = trackers.importlib.import_module("mlflow").MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert run.data.metrics == {"ppo/proxy_score": 0.5} and run.info.status == "FINISHED"
+    assert [each.path for each in client.list_artifacts(run.info.run_id, "ppo")] == ["ppo/samples-000001.json"]
