@@ -25,7 +25,7 @@ from triphase.monitoring.memory import peak_gb, resident_bytes, restart_peak
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
-from triphase.planning.phases import footprints_of
+from triphase.planning.every_phase import footprints_of
 from triphase.planning.rates import measure_rates
 from triphase.planning.warm_up import load_code
 from triphase.records.types import Message, Pair, Prompt

@@ -40,7 +40,7 @@ WITH_TORCH = {
     "planning.abilities",
     "planning.evaluation",
     "planning.machine_plan",
-    "planning.phases",
+    "planning.every_phase",
     "planning.plan",
     "planning.remedies",
     "planning.shortage",

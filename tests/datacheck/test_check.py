@@ -14,7 +14,7 @@ from tests.settings_text import settings_from_text
 from triphase.cli.main import main
 from triphase.datacheck import survey_parts
 from triphase.datacheck import tokenizer_checks as hazards
-from triphase.datacheck.lengths import Lengths
+from triphase.datacheck.lengths import SourceLengths
 from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData
 from triphase.datacheck.survey import DataSurvey, survey_data
@@ -59,7 +59,7 @@ def test_records_that_pass_the_limit_are_counted_and_only_they(tmp_path: Path) -
 
 def test_a_record_is_too_long_from_its_first_token_beyond_the_limit() -> None:
     """Here a character is a token, and the template adds 8 to the prompt's turn and 8 to the answer's."""
-    lengths = Lengths(100, lambda texts: [len(text) for text in texts])
+    lengths = SourceLengths(100, lambda texts: [len(text) for text in texts])
     for answer in (80, 81, 90):
         lengths.add((Message("user", "abc"),), ("x" * answer, "y"))
     lengths.finish()
@@ -204,7 +204,7 @@ def test_a_long_text_is_counted_in_pieces() -> None:
         asked.extend(map(len, texts))
         return [len(text) for text in texts]
 
-    lengths = Lengths(100, count)
+    lengths = SourceLengths(100, count)
     lengths.add((Message("user", "x" * 1_000_000),), ())
     lengths.add((Message("user", "short"),), ())
     lengths.finish()

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from triphase.phases.first_rollout import FirstRollout
-from triphase.phases.measures import shared_with_others
 from triphase.phases.ppo_state import PPOState
+from triphase.phases.rollout_metrics import shared_with_others
 
 START = FirstRollout.of([1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0])
 

@@ -21,7 +21,7 @@ from triphase.phases.reward_footprint import reward_footprint
 from triphase.phases.sampling_footprint import sampling_footprint
 from triphase.phases.sft import SupervisedPhase
 from triphase.phases.sft_footprint import sft_footprint
-from triphase.planning.phases import footprints_of
+from triphase.planning.every_phase import footprints_of
 from triphase.planning.remedies import remedies_of
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator

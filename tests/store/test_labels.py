@@ -6,7 +6,7 @@ from triphase.errors import StoreError
 from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Message, Pair, Prompt, Ranking, Response
 from triphase.store import Store
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.identity import response_id
 
 
@@ -122,7 +122,7 @@ def test_equal_texts_of_which_one_was_cut_stay_apart(store: Store) -> None:
 def test_an_adjudication_overrules_the_pairs_it_orders(store: Store) -> None:
     filled(store)
     store.add_rankings([ranking("k1", {"r0": 1, "r1": 2, "r2": 3})])
-    store.add_answers([Answer(Ranking("k2", "p", "lead", {"r1": 1, "r0": 2}, (), 9.0), "adjudication")])
+    store.add_answers([StoredAnswer(Ranking("k2", "p", "lead", {"r1": 1, "r0": 2}, (), 9.0), "adjudication")])
     (group,) = store.ranked_groups("train")
     assert group.pairs == (Pair(1, 0, 1.0), Pair(0, 2, 1.0), Pair(1, 2, 1.0))
 
@@ -131,10 +131,10 @@ def test_what_does_not_count_is_no_comparison(store: Store) -> None:
     filled(store)
     places = {"r0": 1, "r1": 2}
     for status in ("withdrawn", "superseded", "late"):
-        store.add_answers([Answer(ranking(status, places), status=status)])
+        store.add_answers([StoredAnswer(ranking(status, places), status=status)])
     for purpose in ("gold", "repeat"):
-        store.add_answers([Answer(ranking(purpose, places), purpose)])
-    store.add_answers([Answer(ranking("skip", {}), status="skipped", skip_reason="other")])
+        store.add_answers([StoredAnswer(ranking(purpose, places), purpose)])
+    store.add_answers([StoredAnswer(ranking("skip", {}), status="skipped", skip_reason="other")])
     assert store.rankings() == [] and store.ranked_groups("train") == [] and store.comparisons("train") == []
     assert len(store.answers(counted=False)) == 6
 
@@ -143,7 +143,8 @@ def test_margins_of_the_minority_count_against(store: Store) -> None:
     filled(store, ("one", "two"))
     answers = [("a", 1, 3.0), ("b", 1, 1.0), ("c", 2, 1.0)]
     store.add_answers(
-        Answer(ranking(name, {"r0": place, "r1": 3 - place}, name), margin=margin) for name, place, margin in answers
+        StoredAnswer(ranking(name, {"r0": place, "r1": 3 - place}, name), margin=margin)
+        for name, place, margin in answers
     )
     (group,) = store.ranked_groups("train")
     assert group.pairs == (Pair(0, 1, pytest.approx(2 / 3), pytest.approx(1.0)),)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from triphase.runs.conversation import Conversation
     from triphase.runs.file_scores import FileScores
     from triphase.runs.merging import What
-    from triphase.runs.verification import Verdict
+    from triphase.runs.verification import Verification
 
 
 def perform(
@@ -44,7 +44,7 @@ def perform(
     defined(settings, steps, begun, examined=examined, arm=arm, checkpoint=checkpoint, place=place)
 
 
-def verify_run(path: Path) -> "list[Verdict]":
+def verify_run(path: Path) -> "list[Verification]":
     """See `runs.verification`."""
     from triphase.runs.verification import verify_run as defined
 

@@ -17,7 +17,7 @@ from triphase.records.visible import visible
 from triphase.reports.sweep_page import write_sweep_page
 from triphase.runs.carrying import one_after_another, side_by_side
 from triphase.runs.locking import locked
-from triphase.runs.sweeping import Point, note_points, plan_sweep, read_points
+from triphase.runs.sweeping import SweepPoint, note_points, plan_sweep, read_points
 from triphase.settings.loading import load_settings
 from triphase.training.stopping import Stopped
 
@@ -64,7 +64,7 @@ def require_parallel(parallel: int) -> None:
         raise SettingsError(f"--parallel: {parallel} is not allowed; it must be a whole number above 0")
 
 
-def carry(points: Sequence[Point], parallel: int) -> dict[str, str]:
+def carry(points: Sequence[SweepPoint], parallel: int) -> dict[str, str]:
     """Carry runs to their ends, ``parallel`` at a time; those that fail, with why."""
     if parallel > 1:
         return side_by_side(points, parallel, _command, _say)

@@ -22,7 +22,7 @@ _PIECE = 1 << 16
 
 
 @dataclass(slots=True)
-class Lengths:
+class SourceLengths:
     """The lengths of the records of one source; a comparison is as long as its prompt and its longer answer."""
 
     limit: int

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triphase.datacheck.lengths import Lengths
+from triphase.datacheck.lengths import SourceLengths
 from triphase.errors import DataError
 from triphase.records.forms import form_of
 from triphase.records.identity import prompt_id
@@ -45,7 +45,7 @@ class SourceSurvey:
 
     role: str
     path: str
-    lengths: Lengths
+    lengths: SourceLengths
     records: int = 0
     heldout: int = 0
     repeated: int = 0

@@ -4,7 +4,7 @@ import re
 from array import array
 from dataclasses import dataclass
 
-from triphase.datacheck.lengths import Lengths, TokenCount
+from triphase.datacheck.lengths import SourceLengths, TokenCount
 from triphase.datacheck.source_survey import STREAMS, Examine, Refused, SourceSurvey, distinct, survey_source
 from triphase.datacheck.survey_parts import survey_in_parts
 from triphase.settings.schema import RunSettings
@@ -54,7 +54,7 @@ def survey_data(
         for source in getattr(settings.data, role):
 
             def blank(role: str = role, path: str = source.path) -> SourceSurvey:
-                return SourceSurvey(role, path, Lengths(limit, count), control=control)
+                return SourceSurvey(role, path, SourceLengths(limit, count), control=control)
 
             found = survey_in_parts(blank, source, share, refused, examine)
             survey, seen = found or survey_source(blank(), source, share, refused, examine)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from triphase.monitoring.noise import WINDOW, Moment, Rows, moments
+from triphase.monitoring.noise import WINDOW, Drift, Rows, moments
 from triphase.monitoring.rules import RULES, Hit, Limits, Rule
 from triphase.monitoring.signs import SIGNS, SURE_SIGNS
 
@@ -91,12 +91,12 @@ def _threshold_hits(rule: Rule, rows: Rows, limits: Limits) -> list[Hit]:
     ]
 
 
-def _numbers(rule: Rule, each: Moment, limits: Limits) -> dict[str, float]:
+def _numbers(rule: Rule, each: Drift, limits: Limits) -> dict[str, float]:
     numbers = {"value": each.now.value, "limit": rule.limit(limits, each.start.value)}
     return numbers | ({"start": each.start.value} if rule.relative else {})
 
 
-def _is_beyond(rule: Rule, each: Moment, limits: Limits) -> bool:
+def _is_beyond(rule: Rule, each: Drift, limits: Limits) -> bool:
     beyond = each.now.value - rule.limit(limits, each.start.value)
     beyond = beyond if rule.above else -beyond
     if beyond <= 0 or rule.exact:

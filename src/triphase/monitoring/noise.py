@@ -65,7 +65,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Drift:
     """What is known of a metric at one iteration: its start, and the mean of the last iterations."""
 
     start: Measured
@@ -75,7 +75,7 @@ class Moment:
 
 def moments(
     rows: Rows, metric: str, *, window: int = WINDOW, of: Callable[[float], float] | None = None
-) -> list[Moment]:
+) -> list[Drift]:
     """The metric at each iteration that has it, from the ``window``-th on."""
     have = [row for row in rows if metric in row]
     plain = [float(row[metric]) if of is None else of(float(row[metric])) for row in have]
@@ -86,7 +86,7 @@ def moments(
         errors = [_greater(error, between[end - 1]) for error in within[:1] + within[end - window : end]]
         now = sum(plain[end - window : end]) / window
         found.append(
-            Moment(
+            Drift(
                 Measured(int(have[0]["step"]), plain[0], errors[0]),
                 Measured(int(have[end - 1]["step"]), now, _of_mean(errors[1:])),
             )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from math import copysign, sqrt
 
-from triphase.monitoring.noise import WINDOW, Measured, Moment, Rows, episodes_of, moments
+from triphase.monitoring.noise import WINDOW, Drift, Measured, Rows, episodes_of, moments
 from triphase.monitoring.rules import Hit, Limits
 
 
@@ -68,7 +68,7 @@ _HACKED_REMEDY = (
 )
 
 
-def has_fallen(gold: Moment, best: Measured, limits: Limits) -> bool:
+def has_fallen(gold: Drift, best: Measured, limits: Limits) -> bool:
     """Whether gold is surely under its best by a good part of what had been gained since the start."""
     fall = best.value - gold.now.value
     gained = best.value - gold.start.value
@@ -101,7 +101,7 @@ def length_preference(rows: Rows, limits: Limits) -> list[Hit]:
     return hits
 
 
-def _followed(length: Moment, correlation: float, limits: Limits) -> bool:
+def _followed(length: Drift, correlation: float, limits: Limits) -> bool:
     factor = length.now.value / length.start.value if length.start.value else 1.0
     moved = factor > limits.length_moved if correlation > 0 else factor < 1 / limits.length_moved
     return moved and length.now.differs(length.start, limits.certainty)

@@ -23,10 +23,18 @@ from triphase.phases.estimators import kept_as, require_same_estimator
 from triphase.phases.experience import Experience, Rollout, epochs_of, evaluate_rollout, open_rollout
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
-from triphase.phases.measures import Clock, Gold, Means, Sample, against_first_rollout, figures_of, samples_of
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.rewards import advantages_of, shape_rewards
+from triphase.phases.rollout_metrics import (
+    Clock,
+    Gold,
+    Means,
+    RolloutSample,
+    against_first_rollout,
+    figures_of,
+    samples_of,
+)
 from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.records.types import Prompt
 from triphase.rewards.model import ModelScorer
@@ -65,7 +73,7 @@ class PPOPhase(Phase):
         gold: Gold | None = None,
         scorer: Scorer | None = None,
         policy: Policy | None = None,
-        on_samples: Callable[[int, list[Sample]], None] | None = None,
+        on_samples: Callable[[int, list[RolloutSample]], None] | None = None,
         guard: AlarmGuard | None = None,
         strategy: Strategy = ALONE,
     ) -> None:

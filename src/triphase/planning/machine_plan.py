@@ -28,8 +28,8 @@ from triphase.footprints.moments import (
 )
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
+from triphase.planning.every_phase import footprints_of
 from triphase.planning.machine import Machine
-from triphase.planning.phases import footprints_of
 from triphase.planning.plan import opened, traceable, work_of, workload
 from triphase.planning.remedies import remedies_of
 from triphase.settings.parallel import require_work

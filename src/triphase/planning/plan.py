@@ -19,7 +19,7 @@ from triphase.models.chain import chain_of
 from triphase.models.loading import choose_device, choose_dtype
 from triphase.models.opening import open_config, open_tokenizer
 from triphase.monitoring.memory import available_gb, give_back, resident_bytes
-from triphase.planning.phases import footprints_of
+from triphase.planning.every_phase import footprints_of
 from triphase.planning.rates import Rates, measure_rates
 from triphase.planning.remedies import remedies_of
 from triphase.planning.warm_up import load_code

@@ -29,7 +29,7 @@ class ScoredPair:
 
 
 @dataclass(frozen=True, slots=True)
-class ReliabilityBin:
+class ReliabilityBar:
     """Comparisons with a predicted probability in [low, high): how many, mean prediction, share truly preferred."""
 
     low: float
@@ -43,7 +43,7 @@ class ReliabilityBin:
 class Reliability:
     """Predicted against observed preference; ``error`` (the ECE) is the mean distance of the two over comparisons."""
 
-    bins: tuple[ReliabilityBin, ...]
+    bins: tuple[ReliabilityBar, ...]
     error: float
 
 
@@ -90,7 +90,7 @@ def reliability(pairs: Sequence[ScoredPair], *, scale: float = 1.0, bins: int = 
         here = place == number
         if here.any():
             found.append(
-                ReliabilityBin(
+                ReliabilityBar(
                     number / bins,
                     (number + 1) / bins,
                     int(here.sum()),

@@ -25,7 +25,7 @@ class Timings(_Part):
     peaks_gb: dict[str, NonNegativeFloat] = {}
 
 
-class Kind(_Part):
+class KindShape(_Part):
     """One kind of demonstrations."""
 
     records: NonNegativeInt
@@ -34,10 +34,10 @@ class Kind(_Part):
     weight: NonNegativeFloat
 
 
-class Mixture(_Part):
+class MixtureShape(_Part):
     """sft/mixture.json"""
 
-    kinds: dict[str, Kind] = {}
+    kinds: dict[str, KindShape] = {}
 
 
 class Labeling(_Part):
@@ -55,7 +55,7 @@ class Labeling(_Part):
     noise_ceiling: FiniteFloat | None = None
 
 
-class Calibration(_Part):
+class CalibrationShape(_Part):
     """reward/calibration.json"""
 
     mean: FiniteFloat = 0.0
@@ -70,7 +70,7 @@ class PlannedPhase(_Part):
     parts: dict[str, NonNegativeFloat]
 
 
-class Plan(_Part):
+class PlanShape(_Part):
     """plan.json"""
 
     phases: dict[str, PlannedPhase] = {}
@@ -90,7 +90,7 @@ class Shown(_Part):
     gold: str | None = None
 
 
-class Settings(_Part):
+class SettingsShape(_Part):
     """The settings that the report reads."""
 
     seed: int = 0
@@ -104,17 +104,17 @@ class Settings(_Part):
 class Config(_Part):
     """config.yaml"""
 
-    settings: Settings = Settings()
+    settings: SettingsShape = SettingsShape()
     versions: dict[str, str] = {}
 
 
 Shape = Literal["timings", "mixture", "labeling", "calibration", "plan", "config", "seeds"]
 _SHAPES: dict[Shape, type[_Part]] = {
     "timings": Timings,
-    "mixture": Mixture,
+    "mixture": MixtureShape,
     "labeling": Labeling,
-    "calibration": Calibration,
-    "plan": Plan,
+    "calibration": CalibrationShape,
+    "plan": PlanShape,
     "config": Config,
     "seeds": Seeds,
 }

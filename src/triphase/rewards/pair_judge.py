@@ -26,7 +26,7 @@ _VERDICTS = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PairVerdict:
     """How a pair was judged: 1 where our first response is preferred, ½ for a tie, NaN without a verdict.
 
     ``shown_first`` is the verdict with that response in the first place, ``shown_second`` with it in the second.
@@ -71,7 +71,7 @@ class PairJudge:
         self._client = JsonClient(settings.address, settings, setting=f"{context.setting}.address", check=context.check)
         self._verdicts = KeptAnswers(None if directory is None else directory / FILE, remedy="the pairs judged")
 
-    def compare(self, pairs: Sequence[tuple[Answer, Answer]]) -> list[Verdict]:
+    def compare(self, pairs: Sequence[tuple[Answer, Answer]]) -> list[PairVerdict]:
         """A verdict on each pair of responses to one prompt.
 
         Raises:
@@ -83,7 +83,7 @@ class PairJudge:
         missing = f"{self.name} gave no verdict on %d of %d questions"
         self._verdicts.ask(questions, parallel=self._options.parallel, missing=missing)
         found = [self._verdicts.get(key) for key in keys]
-        return [Verdict(found[place], 1 - found[place + 1]) for place in range(0, len(found), 2)]
+        return [PairVerdict(found[place], 1 - found[place + 1]) for place in range(0, len(found), 2)]
 
     def close(self) -> None:
         """Close the connections."""
@@ -138,7 +138,7 @@ class PairJudge:
         }
 
 
-def position_bias(verdicts: Sequence[Verdict]) -> PositionBias | None:
+def position_bias(verdicts: Sequence[PairVerdict]) -> PositionBias | None:
     """How far a judge prefers a place; None where no pair was judged in both orders."""
     whole = [verdict for verdict in verdicts if not math.isnan(verdict.outcome)]
     if not whole:

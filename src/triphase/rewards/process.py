@@ -22,6 +22,7 @@ from typing import IO, Any
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
 from triphase.rewards.importing import parts_of, source_of
+from triphase.rewards.waiting import NoAnswer
 
 _POLL_SECONDS = 0.1
 _IMPORT_SECONDS = 60.0
@@ -30,10 +31,6 @@ _LONGEST_ANSWER = 1 << 28
 _LOGGED_LINES, _LOGGED_SIGNS = 200, 500
 _log = logging.getLogger(__name__)
 _processes: "dict[tuple[Any, ...], FunctionProcess]" = {}
-
-
-class NoAnswer(Exception):
-    """The function did not return in time, or its process ended."""
 
 
 def process_of(function: str) -> "FunctionProcess":

@@ -20,7 +20,7 @@ from triphase.settings.scorer import ScorerSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ScorerKind:
     """Where a kind of scorer is defined, and whether it needs the run's reward model."""
 
     module: str
@@ -28,21 +28,21 @@ class Kind:
 
 
 KINDS = {
-    "model": Kind("triphase.rewards.model", needs_reward_model=True),
-    "remote": Kind("triphase.rewards.remote"),
-    "function": Kind("triphase.rewards.function"),
-    "object": Kind("triphase.rewards.object"),
-    "classifier": Kind("triphase.rewards.classifier"),
-    "length": Kind("triphase.rewards.rule"),
-    "repetition": Kind("triphase.rewards.rule"),
-    "pattern": Kind("triphase.rewards.rule"),
-    "json": Kind("triphase.rewards.rule"),
-    "judge": Kind("triphase.rewards.judge"),
-    "sum": Kind("triphase.rewards.weighted"),
+    "model": ScorerKind("triphase.rewards.model", needs_reward_model=True),
+    "remote": ScorerKind("triphase.rewards.remote"),
+    "function": ScorerKind("triphase.rewards.function"),
+    "object": ScorerKind("triphase.rewards.object"),
+    "classifier": ScorerKind("triphase.rewards.classifier"),
+    "length": ScorerKind("triphase.rewards.rule"),
+    "repetition": ScorerKind("triphase.rewards.rule"),
+    "pattern": ScorerKind("triphase.rewards.rule"),
+    "json": ScorerKind("triphase.rewards.rule"),
+    "judge": ScorerKind("triphase.rewards.judge"),
+    "sum": ScorerKind("triphase.rewards.weighted"),
 }
 
 
-def kind_of(settings: ScorerSettings) -> Kind:
+def kind_of(settings: ScorerSettings) -> ScorerKind:
     """The kind that the settings choose.
 
     Raises:

@@ -15,7 +15,7 @@ _Asked = tuple[tuple[Any, ...], dict[str, Any], "queue.SimpleQueue[Answered]"]
 
 
 class NoAnswer(Exception):
-    """The call did not return in time."""
+    """A call did not return in time, or the process that made it ended."""
 
 
 class Worker:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import IO
 
 from triphase.errors import TriphaseError
-from triphase.runs.sweeping import Point
+from triphase.runs.sweeping import SweepPoint
 
 _LOOK_SECONDS = 0.2
 Say = Callable[[str], None]
 
 
-def one_after_another(points: Sequence[Point], perform: Callable[[Path], None], say: Say) -> dict[str, str]:
+def one_after_another(points: Sequence[SweepPoint], perform: Callable[[Path], None], say: Say) -> dict[str, str]:
     """Carry every run to its end by ``perform``; those that fail, with why. What it raises otherwise ends the sweep."""
     failures = dict[str, str]()
     for number, point in enumerate(points, start=1):
@@ -32,7 +32,7 @@ def one_after_another(points: Sequence[Point], perform: Callable[[Path], None], 
 
 
 def side_by_side(
-    points: Sequence[Point], parallel: int, command: Callable[[Path, int], Sequence[str]], say: Say
+    points: Sequence[SweepPoint], parallel: int, command: Callable[[Path, int], Sequence[str]], say: Say
 ) -> dict[str, str]:
     """Carry every run to its end, ``parallel`` at a time; those that fail, with why.
 

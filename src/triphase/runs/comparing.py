@@ -29,7 +29,7 @@ from triphase.runs.judging import scores_by, scores_of, verdicts_by
 from triphase.runs.locking import locked
 from triphase.runs.opening import open_run
 from triphase.runs.session import Run
-from triphase.runs.sides import Side, reference_digest, sides_of
+from triphase.runs.sides import ComparedPolicy, reference_digest, sides_of
 from triphase.runs.speaking import Asking, Spoken, spoken_by
 from triphase.settings.data import SourceSettings
 from triphase.settings.loading import load_settings
@@ -72,7 +72,7 @@ def compare_named(
     return directory, compare(sides, criteria, chosen, source, asking, directory, progress_for())
 
 
-def prompts_for(sides: Sequence[Side], file: str | None, most: int | None) -> tuple[list[Prompt], str]:
+def prompts_for(sides: Sequence[ComparedPolicy], file: str | None, most: int | None) -> tuple[list[Prompt], str]:
     """The prompts of a comparison, and where they come from: a file, or the held-out ones of the first run.
 
     Raises:
@@ -92,7 +92,7 @@ def prompts_for(sides: Sequence[Side], file: str | None, most: int | None) -> tu
 
 
 def compare(
-    sides: Sequence[Side],
+    sides: Sequence[ComparedPolicy],
     criteria: Sequence[Criterion],
     prompts: Sequence[Prompt],
     source: str,
@@ -155,7 +155,7 @@ def _begun(directory: Path, asking: Asking) -> dict[str, Any]:
     return asked
 
 
-def _notes_on(sides: Sequence[Side], prompts: Sequence[Prompt]) -> list[str]:
+def _notes_on(sides: Sequence[ComparedPolicy], prompts: Sequence[Prompt]) -> list[str]:
     """What must be known to read the comparison: prompts that a side was trained on, references that differ."""
     notes = []
     runs = {side.run: open_run(side.run) for side in sides if side.run is not None}
@@ -197,11 +197,11 @@ def _compared(spoken: Spoken, scores: dict[str, float | None]) -> Compared:
     )
 
 
-def _word(side: Side) -> str:
+def _word(side: ComparedPolicy) -> str:
     """A side in the name of a directory."""
     text = side.name if side.run is None else f"{side.run.name}-{side.policy}"
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
 
 
-def _about(side: Side) -> str:
+def _about(side: ComparedPolicy) -> str:
     return "a model" if side.run is None else f"{side.policy} of {side.run.name}"

@@ -21,7 +21,7 @@ from triphase.runs.file_scores import encoder_of
 from triphase.runs.opening import open_run
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
-from triphase.runs.sides import Side
+from triphase.runs.sides import ComparedPolicy
 from triphase.settings.places import anchor_scorer
 from triphase.settings.scorer import ScorerSettings
 from triphase.settings.source import read_source
@@ -54,7 +54,7 @@ class Criterion:
     judge: Callable[[Path], PairJudge] | None = None
 
 
-def criteria_of(by: Sequence[str] | None, sides: Sequence[Side]) -> list[Criterion]:
+def criteria_of(by: Sequence[str] | None, sides: Sequence[ComparedPolicy]) -> list[Criterion]:
     """The criteria that ``by`` names (`gold`, `reward`, or a file with a scorer); all that the runs have by default.
 
     Raises:

@@ -12,10 +12,10 @@ from triphase.monitoring.progress import Progress
 from triphase.records.files import append_json_lines, read_json_lines
 from triphase.reports.comparison import Judgment
 from triphase.reports.duels import Duel
-from triphase.rewards.pair_judge import Verdict, position_bias
+from triphase.rewards.pair_judge import PairVerdict, position_bias
 from triphase.rewards.types import Answer
 from triphase.runs.criteria import Criterion, scoring_by
-from triphase.runs.sides import Side
+from triphase.runs.sides import ComparedPolicy
 from triphase.runs.speaking import Spoken
 
 SCORES = "scores.jsonl"
@@ -43,7 +43,9 @@ def scores_by(
     return [kept[key] for key in keys]
 
 
-def verdicts_by(criterion: Criterion, spoken: Sequence[Spoken], sides: Sequence[Side], directory: Path) -> Judgment:
+def verdicts_by(
+    criterion: Criterion, spoken: Sequence[Spoken], sides: Sequence[ComparedPolicy], directory: Path
+) -> Judgment:
     """The n-th response of each side against the n-th of each other to the same prompt, in both orders.
 
     Pairs of one text are even, and nobody is asked.
@@ -66,7 +68,7 @@ def verdicts_by(criterion: Criterion, spoken: Sequence[Spoken], sides: Sequence[
         given = judge.compare(asked)
     verdicts, duels = iter(given), list[Duel]()
     for (first, second), same in zip(pairs, alike, strict=True):
-        outcome = (Verdict(0.5, 0.5) if same else next(verdicts)).outcome
+        outcome = (PairVerdict(0.5, 0.5) if same else next(verdicts)).outcome
         if not math.isnan(outcome):
             longer = len(first.said[1]) - len(second.said[1])
             duels.append(Duel(first.prompt.id, first.side.name, second.side.name, outcome, longer))

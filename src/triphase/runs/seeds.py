@@ -6,7 +6,7 @@ from pathlib import Path
 from triphase.errors import SettingsError
 from triphase.records.files import write_json
 from triphase.reports.contents import SEEDS
-from triphase.runs.sweeping import Point, note_points, plan_sweep
+from triphase.runs.sweeping import SweepPoint, note_points, plan_sweep
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 
@@ -21,7 +21,7 @@ def varied_by(settings: RunSettings) -> str:
     return "ppo.seed" if settings.labeling.source == "people" else "seed"
 
 
-def seed_points(run: Path, count: int) -> tuple[Path, list[Point]]:
+def seed_points(run: Path, count: int) -> tuple[Path, list[SweepPoint]]:
     """The runs of ``run`` with the further of ``count`` seeds, and the directory of them; nothing is made yet but that.
 
     Raises:
@@ -48,7 +48,7 @@ def require_count(count: int) -> None:
         raise SettingsError(f"--seeds {count}: must lie between 1 and {_MOST}")
 
 
-def note_seeds(run: Path, points: list[Point]) -> None:
+def note_seeds(run: Path, points: list[SweepPoint]) -> None:
     """Let the report of ``run`` take those of its seeds together that are finished."""
     places = [os.path.relpath(point.path, run.absolute()) for point in points if point.is_finished]
     write_json(run / SEEDS, {"varied": varied_by(load_settings(run)), "runs": places})

@@ -25,7 +25,7 @@ _KEPT_BY_SIZE = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedPolicy:
     """One policy of a comparison.
 
     Attributes:
@@ -43,7 +43,7 @@ class Side:
     digest: str
 
 
-def sides_of(names: Sequence[str]) -> list[Side]:
+def sides_of(names: Sequence[str]) -> list[ComparedPolicy]:
     """The policies of a comparison.
 
     Raises:
@@ -57,7 +57,7 @@ def sides_of(names: Sequence[str]) -> list[Side]:
     return found
 
 
-def side_of(name: str) -> Side:
+def side_of(name: str) -> ComparedPolicy:
     """One policy by what the command line calls it.
 
     Raises:
@@ -70,7 +70,7 @@ def side_of(name: str) -> Side:
         if (exists or parts[:1] in _PHASES) and os.path.isfile(run / RUN_CONFIG):
             settings = load_settings(run)
             return _of_run(name, run, _policy_at(name, run, settings, parts), settings)
-    return Side(name, None, "", path, _digest("model", name, *(_files_of(path) if exists else ())))
+    return ComparedPolicy(name, None, "", path, _digest("model", name, *(_files_of(path) if exists else ())))
 
 
 def _policy_at(name: str, run: Path, settings: RunSettings, parts: tuple[str, ...]) -> str:
@@ -93,9 +93,9 @@ def _policy_at(name: str, run: Path, settings: RunSettings, parts: tuple[str, ..
     raise RunError(f"{name}: is no policy of the run {run}; there are {known}")
 
 
-def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> Side:
+def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> ComparedPolicy:
     if policy == SFT and settings.sft_method == "none":
-        return Side(name, run, policy, place_of(run, SFT), reference_digest(run, settings))
+        return ComparedPolicy(name, run, policy, place_of(run, SFT), reference_digest(run, settings))
     if policy.startswith(AT):
         final = run / PPO / CHECKPOINTS / f"{int(policy.removeprefix(AT)):06d}"
     elif policy == BEST:
@@ -107,7 +107,7 @@ def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> Side:
         final = place_of(run, phase)
         if not is_whole(final):
             raise RunError(f"{name}: {run} has no {phase} yet, or it is damaged; run `triphase run {run}`")
-    return Side(name, run, policy, final, _digest("artifact", fingerprint(final / MANIFEST)))
+    return ComparedPolicy(name, run, policy, final, _digest("artifact", fingerprint(final / MANIFEST)))
 
 
 def reference_digest(run: Path, settings: RunSettings) -> str:

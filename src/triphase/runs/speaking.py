@@ -15,7 +15,7 @@ from triphase.records.files import append_json_lines, read_json_lines
 from triphase.records.types import Prompt
 from triphase.runs.evaluation import acting, encoded, sequence_kl
 from triphase.runs.opening import open_any, open_run
-from triphase.runs.sides import Side
+from triphase.runs.sides import ComparedPolicy
 from triphase.training.artifacts import SFT
 
 RESPONSES = "responses.jsonl"
@@ -39,7 +39,7 @@ class Asking:
 class Spoken:
     """One response of one side, with its prompt; ``row`` is its line of `responses.jsonl`."""
 
-    side: Side
+    side: ComparedPolicy
     prompt: Prompt
     row: dict[str, Any]
 
@@ -55,7 +55,7 @@ class Spoken:
 
 
 def spoken_by(
-    sides: Sequence[Side], prompts: Sequence[Prompt], asking: Asking, directory: Path, progress: Progress
+    sides: Sequence[ComparedPolicy], prompts: Sequence[Prompt], asking: Asking, directory: Path, progress: Progress
 ) -> list[Spoken]:
     """Every response of every side, by side, prompt and number; those that are missing are sampled."""
     path, texts = directory / RESPONSES, {prompt.id: prompt.text for prompt in prompts}
@@ -86,7 +86,7 @@ def spoken_by(
 class _Speaker:
     """The policy of one side, opened."""
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: ComparedPolicy) -> None:
         self._side = side
         self._run = None if side.run is None else open_run(side.run)
         self._base: SharedModel | None = None

@@ -10,7 +10,7 @@ from triphase.errors import SettingsError
 from triphase.reports.study import StudyRun
 from triphase.rewards.registry import needs_reward_model
 from triphase.runs.seeds import require_count, varied_by
-from triphase.runs.sweeping import Point, note_points, plan_points
+from triphase.runs.sweeping import SweepPoint, note_points, plan_points
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 
@@ -35,7 +35,7 @@ class StudyPoint:
 
     variant: str
     seed: int
-    point: Point
+    point: SweepPoint
 
     @property
     def run(self) -> StudyRun:

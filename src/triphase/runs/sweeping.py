@@ -26,7 +26,7 @@ _MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SweepPoint:
     """One run of a sweep.
 
     Attributes:
@@ -71,7 +71,7 @@ class Point:
                 )
 
 
-def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[Point]:
+def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[SweepPoint]:
     """The points of a grid, ``varied`` being dotted name → values with commas between; nothing is written yet.
 
     Raises:
@@ -81,7 +81,7 @@ def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[Po
     return plan_points(run, directory, _grid(varied))
 
 
-def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[str, str]]]) -> list[Point]:
+def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[str, str]]]) -> list[SweepPoint]:
     """The points of these names, each with its changes: dotted name → value as text; nothing is written yet.
 
     Raises:
@@ -99,7 +99,7 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
         raise RunError(
             f"{run} has not finished {missing[0]}, from which a sweep starts; give `triphase run {run}` first"
         )
-    starts, points = {_start_of(base): run}, list[Point]()
+    starts, points = {_start_of(base): run}, list[SweepPoint]()
     for name, changes in named:
         place = {"output": as_scalar(str(directory.absolute())), "name": as_scalar(name)}
         settings = load_settings(run, {**changes, **place})
@@ -109,14 +109,14 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
                 f"{name}: {', '.join(changes)} changes the responses that people ranked; vary what is after "
                 "them (ppo.seed in the place of seed)"
             )
-        points.append(Point(directory / name, changes, settings, starts.setdefault(start, directory / name)))
+        points.append(SweepPoint(directory / name, changes, settings, starts.setdefault(start, directory / name)))
     _require_different(points)
     for point in points:
         point.require_own()
     return [_begun(point, run) for point in points]
 
 
-def _require_different(points: Sequence[Point]) -> None:
+def _require_different(points: Sequence[SweepPoint]) -> None:
     found: dict[str, str] = {}
     for point in points:
         plain = point.settings.model_dump(mode="json", exclude={"name", "output"})
@@ -125,14 +125,14 @@ def _require_different(points: Sequence[Point]) -> None:
             raise SettingsError(f"{same} and {point.path.name} are the same run; give each value once")
 
 
-def _begun(point: Point, run: Path) -> Point:
+def _begun(point: SweepPoint, run: Path) -> SweepPoint:
     """The first point of a start is a branch of the run itself."""
     if point.source != point.path:
         return point
-    return Point(point.path, point.changes, point.settings, run)
+    return SweepPoint(point.path, point.changes, point.settings, run)
 
 
-def note_points(directory: Path, run: Path, points: Sequence[Point]) -> list[Point]:
+def note_points(directory: Path, run: Path, points: Sequence[SweepPoint]) -> list[SweepPoint]:
     """Keep the list of the points with those of earlier calls; returns the points of this call."""
     make_directory(directory)
     known = read_points(directory, run) if (directory / FILE_NAME).is_file() else {}

@@ -32,7 +32,7 @@ _LINKED = (SFT, REWARD)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """Whether one step of one phase came out as in the run."""
 
     phase: str
@@ -45,7 +45,7 @@ class Verdict:
         return self.recorded == self.repeated
 
 
-def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verdict]:
+def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verification]:
     """Repeat up to ``steps`` steps of each phase of a run.
 
     Raises:
@@ -57,7 +57,7 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verdict]:
     threads = read_config(path / "config.yaml").get("machine", {}).get("threads")
     phases: list[tuple[str, str | None]] = [("sft", None), ("reward", None), ("ppo", None)]
     phases += [(f"arms/{arm}", arm) for arm in settings.arms]
-    found: list[Verdict] = []
+    found: list[Verification] = []
     for phase, arm in phases:
         recorded = _fingerprints(path / phase)
         if recorded:
@@ -65,7 +65,7 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verdict]:
                 copy = settings.model_copy(update={"output": folder, "threads": threads or settings.threads})
                 repeated = _repeat(path, copy, phase, arm, min(steps, len(recorded)))
             wanted = sorted(recorded.items(), key=lambda item: int(item[0]))[:steps]
-            found += [Verdict(phase, int(step), value, repeated.get(step)) for step, value in wanted]
+            found += [Verification(phase, int(step), value, repeated.get(step)) for step, value in wanted]
     if not found:
         raise RunError(f"{path}: no phase has sums of its first steps yet; run it first, or it is of an older version")
     return found

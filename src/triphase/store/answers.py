@@ -11,7 +11,7 @@ Status = Literal["active", "withdrawn", "skipped", "superseded", "late"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredAnswer:
     """A ranking and its circumstances.
 
     ``purpose``: what the seat was for; only label and adjudication become comparisons. ``status``: active counts;

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, select
 
 from triphase.errors import StoreError
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.schema import responses
 
 _CHUNK = 500
@@ -20,7 +20,7 @@ class RecordRefused(StoreError):
         self.kind, self.key = kind, key
 
 
-def check_answers(connection: Connection, answers: Sequence[Answer]) -> None:
+def check_answers(connection: Connection, answers: Sequence[StoredAnswer]) -> None:
     """Refuse answers that name unknown responses, name one twice, or give places that are no places."""
     of_prompt: dict[str, set[str]] = defaultdict(set)
     wanted = sorted({answer.ranking.prompt_id for answer in answers})
@@ -41,7 +41,7 @@ def check_answers(connection: Connection, answers: Sequence[Answer]) -> None:
             )
 
 
-def _problem(answer: Answer, known: set[str]) -> str | None:
+def _problem(answer: StoredAnswer, known: set[str]) -> str | None:
     ranking = answer.ranking
     if not known:
         return "the prompt has no responses in the store; add them first"
@@ -59,7 +59,7 @@ def _problem(answer: Answer, known: set[str]) -> str | None:
     return _problem_of_values(answer)
 
 
-def _problem_of_values(answer: Answer) -> str | None:
+def _problem_of_values(answer: StoredAnswer) -> str | None:
     for id_, place in answer.ranking.places.items():
         if isinstance(place, bool) or not isinstance(place, int) or place < 1:
             return f"response {id_!r} has place {place!r}; places are whole numbers from 1"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Comparison, Pair, Prompt, RankedGroup, Response
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 
 
-def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequence[Answer]) -> RankedGroup | None:
+def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequence[StoredAnswer]) -> RankedGroup | None:
     """All that active answers say about one prompt, combined; None where they order or tie no two responses.
 
     The target of a pair is the mean of its votes (preferred 1, tied 0.5, other 0). A pair that an adjudication orders
@@ -42,7 +42,7 @@ def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequenc
     return RankedGroup(prompt, texts, finished, pairs, "store", tuple(sorted(voters)))
 
 
-def comparisons_of(prompt: Prompt, responses: Sequence[Response], answer: Answer) -> list[Comparison]:
+def comparisons_of(prompt: Prompt, responses: Sequence[Response], answer: StoredAnswer) -> list[Comparison]:
     """The ordered pairs of one answer (ties are not comparisons), best chosen first."""
     known = {response.id: response for response in responses}
     ranking = answer.ranking
@@ -73,7 +73,7 @@ def _distinct(responses: Sequence[Response]) -> tuple[dict[str, int], list[Respo
     return index_of, distinct
 
 
-def _votes_of(answer: Answer, index_of: dict[str, int]) -> dict[tuple[int, int], float]:
+def _votes_of(answer: StoredAnswer, index_of: dict[str, int]) -> dict[tuple[int, int], float]:
     """This answer's vote on each unordered pair of distinct responses, for the lower index; copies are averaged."""
     found: dict[tuple[int, int], list[float]] = defaultdict(list)
     for preferred, other, target in pairs_of_ranking(answer.ranking.places):

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, func, insert, select
 
 from triphase.records.types import Comparison, Prompt, RankedGroup, Ranking, Response, Split
 from triphase.store import rows
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.checks import RecordRefused, check_answers
 from triphase.store.groups import comparisons_of, ranked_group
 from triphase.store.schema import labelers, prompts, rankings, responses, scores
@@ -48,9 +48,9 @@ class Labels:
 
     def add_rankings(self, added: Iterable[Ranking]) -> int:
         """Add rankings, all or none; return how many were new."""
-        return self.add_answers(Answer(ranking) for ranking in added)
+        return self.add_answers(StoredAnswer(ranking) for ranking in added)
 
-    def add_answers(self, added: Iterable[Answer]) -> int:
+    def add_answers(self, added: Iterable[StoredAnswer]) -> int:
         """Add rankings with all that was said beside them, all or none; return how many were new."""
         with self.transaction() as connection:
             return insert_answers(connection, list(added))
@@ -91,7 +91,7 @@ class Labels:
         """The active rankings that become comparisons, all or of one prompt."""
         return [answer.ranking for answer in self.answers(prompt_id)]
 
-    def answers(self, prompt_id: str | None = None, *, counted: bool = True) -> list[Answer]:
+    def answers(self, prompt_id: str | None = None, *, counted: bool = True) -> list[StoredAnswer]:
         """Answers, all or of one prompt; with ``counted`` only those that become comparisons."""
         query = select(rankings).join(prompts).order_by(prompts.c.position, rankings.c.submitted_at, rankings.c.id)
         if counted:
@@ -125,9 +125,9 @@ class Labels:
             for comparison in comparisons_of(prompt, answered, answer)
         ]
 
-    def _by_prompt(self, split: Split) -> Iterator[tuple[Prompt, Sequence[Response], Sequence[Answer]]]:
+    def _by_prompt(self, split: Split) -> Iterator[tuple[Prompt, Sequence[Response], Sequence[StoredAnswer]]]:
         answered: dict[str, list[Response]] = defaultdict(list)
-        given: dict[str, list[Answer]] = defaultdict(list)
+        given: dict[str, list[StoredAnswer]] = defaultdict(list)
         for response in self.responses():
             answered[response.prompt_id].append(response)
         for answer in self.answers():
@@ -169,7 +169,7 @@ def insert_responses(connection: Connection, added: Sequence[Response]) -> int:
     return len(new)
 
 
-def insert_answers(connection: Connection, added: Sequence[Answer]) -> int:
+def insert_answers(connection: Connection, added: Sequence[StoredAnswer]) -> int:
     """Add answers within a transaction; return how many were new. Labelers without an account are made known."""
     new = _new_rows(connection, rankings, "ranking", [rows.answer_row(answer) for answer in added])
     ids = {row["id"] for row in new}

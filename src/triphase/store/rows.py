@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from triphase.records.types import Message, Prompt, Ranking, Response
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 
 
 def as_json(value: object) -> str:
@@ -45,7 +45,7 @@ def response_of(row: Row[Any]) -> Response:
     return Response(row.id, row.prompt_id, row.text, row.model, row.finished, row.seed)
 
 
-def answer_row(answer: Answer) -> dict[str, Any]:
+def answer_row(answer: StoredAnswer) -> dict[str, Any]:
     """The columns of an answer."""
     ranking = answer.ranking
     return {
@@ -75,9 +75,9 @@ def ranking_of(row: Row[Any]) -> Ranking:
     return Ranking(row.id, row.prompt_id, row.labeler, places, order, row.submitted_at, row.seconds, row.note)
 
 
-def answer_of(row: Row[Any]) -> Answer:
+def answer_of(row: Row[Any]) -> StoredAnswer:
     """The answer in a row of ``rankings``."""
-    return Answer(
+    return StoredAnswer(
         ranking=ranking_of(row),
         purpose=row.purpose,
         status=row.status,

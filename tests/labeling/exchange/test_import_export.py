@@ -17,7 +17,7 @@ from triphase.records.reading import read_preferences
 from triphase.records.types import Comparison, Message, Prompt, Ranking, Response
 from triphase.settings.data import SourceSettings
 from triphase.store import Store, open_store
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.side_tables import insert_side_rows
 
 
@@ -190,7 +190,9 @@ TEXT = TEXT.filter(lambda text: text == text.encode("utf-8", "replace").decode()
 
 
 @st.composite
-def contents(draw: st.DrawFn) -> tuple[list[Prompt], list[Response], list[Answer], list[tuple[str, dict[str, int]]]]:
+def contents(
+    draw: st.DrawFn,
+) -> tuple[list[Prompt], list[Response], list[StoredAnswer], list[tuple[str, dict[str, int]]]]:
     prompts, responses, answers, gold = [], [], [], []
     for n in range(draw(st.integers(1, 4))):
         messages = tuple(Message(role, draw(TEXT)) for role in draw(st.sampled_from([("user",), ("system", "user")])))
@@ -219,7 +221,7 @@ def contents(draw: st.DrawFn) -> tuple[list[Prompt], list[Response], list[Answer
                 draw(st.floats(0, 1e9)), draw(st.none() | st.floats(0, 1e4)), draw(st.just("") | TEXT),
             )  # fmt: skip
             answers.append(
-                Answer(
+                StoredAnswer(
                     ranking, draw(st.sampled_from(["label", "gold", "repeat", "adjudication"])),
                     draw(st.sampled_from(["active", "withdrawn", "superseded", "late"])),
                     None,
@@ -234,7 +236,7 @@ def contents(draw: st.DrawFn) -> tuple[list[Prompt], list[Response], list[Answer
 
 
 def companions(
-    prompts: list[Prompt], responses: list[Response], answers: list[Answer]
+    prompts: list[Prompt], responses: list[Response], answers: list[StoredAnswer]
 ) -> list[tuple[str, dict[str, object]]]:
     """Guidelines, scores, flags and decisions about what is there."""
     rows: list[tuple[str, dict[str, object]]] = [

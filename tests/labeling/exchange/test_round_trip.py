@@ -16,7 +16,7 @@ from triphase.records.reading import read_preferences
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.settings.data import SourceSettings
 from triphase.store import Store, open_store
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 
 
 def fill(store: Store) -> None:
@@ -30,18 +30,42 @@ def fill(store: Store) -> None:
         )
         shown = tuple(f"r{n}-{k}" for k in (5, 3, 1, 0, 2, 4))
         common = {"prompt_id": f"p{n}", "submitted_at": 1.7e9 + n}
-        store.add_answers([
-            Answer(Ranking(f"k{n}a", labeler="ann", places={f"r{n}-{k}": k + 1 for k in range(6)}, order_shown=shown,
-                           seconds=12.5, note="so", **common), strength=3, guideline_version=2, quality={f"r{n}-0": 7}),
-            Answer(Ranking(f"k{n}b", labeler="bob", places={f"r{n}-4": 1, f"r{n}-0": 1, f"r{n}-1": 2}, order_shown=(),
-                           **common), margin=2.0),
-            Answer(Ranking(f"k{n}c", labeler="lea", places={f"r{n}-0": 1, f"r{n}-1": 2}, order_shown=(), **common),
-                   "adjudication"),
-            Answer(Ranking(f"k{n}d", labeler="bob", places={f"r{n}-1": 1}, order_shown=(), **common), "gold"),
-        ])  # fmt: skip
+        store.add_answers(
+            [
+                StoredAnswer(
+                    Ranking(
+                        f"k{n}a",
+                        labeler="ann",
+                        places={f"r{n}-{k}": k + 1 for k in range(6)},
+                        order_shown=shown,
+                        seconds=12.5,
+                        note="so",
+                        **common,
+                    ),
+                    strength=3,
+                    guideline_version=2,
+                    quality={f"r{n}-0": 7},
+                ),
+                StoredAnswer(
+                    Ranking(
+                        f"k{n}b",
+                        labeler="bob",
+                        places={f"r{n}-4": 1, f"r{n}-0": 1, f"r{n}-1": 2},
+                        order_shown=(),
+                        **common,
+                    ),
+                    margin=2.0,
+                ),
+                StoredAnswer(
+                    Ranking(f"k{n}c", labeler="lea", places={f"r{n}-0": 1, f"r{n}-1": 2}, order_shown=(), **common),
+                    "adjudication",
+                ),
+                StoredAnswer(Ranking(f"k{n}d", labeler="bob", places={f"r{n}-1": 1}, order_shown=(), **common), "gold"),
+            ]
+        )
 
 
-def without_ids(answers: list[Answer]) -> list[Answer]:
+def without_ids(answers: list[StoredAnswer]) -> list[StoredAnswer]:
     plain = [dataclasses.replace(one, ranking=dataclasses.replace(one.ranking, id="")) for one in answers]
     return sorted(plain, key=repr)
 
@@ -196,7 +220,7 @@ def test_argilla_records_come_back_as_the_rankings_they_were(tmp_path: Path) -> 
         store.add_prompts([Prompt("p", (Message("user", "name stone"),))])
         store.add_responses(Response(f"r{n}", "p", text, "m") for n, text in enumerate(("mud", "clay", "flint")))
         ranking = Ranking("k", "p", "ann", {"r0": 2, "r1": 1, "r2": 2}, ("r2", "r0", "r1"), 0.0)
-        store.add_answers([Answer(ranking)])
+        store.add_answers([StoredAnswer(ranking)])
     label.export_file(str(tmp_path), path, to="argilla")
     with open_store(tmp_path / "two") as other:
         import_file(other, path)

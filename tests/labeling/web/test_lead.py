@@ -13,7 +13,7 @@ from triphase.labeling.work import item_plan
 from triphase.labeling.work.conflicts import conflicts
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.store import Store
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.schema import adjudications, audit, flags
 
 NOW = 1_760_000_000.0
@@ -23,7 +23,7 @@ def add(store: Store, prompt: int, labeler: str, order: str, purpose: str = "lab
     name = f"p{prompt:05d}"
     places = {f"{name}-{response}": place for place, response in enumerate(order, start=1)}
     ranking = Ranking(f"{name} {labeler} {purpose}", name, labeler, places, tuple(sorted(places)), NOW + prompt, 20.0)
-    store.add_answers([Answer(ranking, purpose)])
+    store.add_answers([StoredAnswer(ranking, purpose)])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from triphase.labeling.exchange import formats
 from triphase.labeling.exchange.formats import Records
 from triphase.labeling.exchange.side_columns import Side
 from triphase.records.types import Comparison, Ranking, Response
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.identity import ranking_id, response_id
 
 
@@ -50,7 +50,7 @@ def records_of_comparisons(
         records.prompts.append(prompt)
         records.responses += pair
         records.assumed |= {one.id for one, end in zip(pair, ends, strict=True) if end is None}
-        records.answers.append(Answer(ranking, first.purpose, strength=first.strength, margin=comparison.margin))
+        records.answers.append(StoredAnswer(ranking, first.purpose, strength=first.strength, margin=comparison.margin))
     for pairs in whole.values():
         _add_ranking(records, pairs, seen)
     return records
@@ -72,4 +72,6 @@ def _add_ranking(records: Records, pairs: Sequence[Comparison], seen: dict[objec
     seen[key] = seen.get(key, -1) + 1
     id_ = ranking_id(prompt.id, labeler, seen[key], list(key[2:]))
     records.prompts.append(prompt)
-    records.answers.append(Answer(Ranking(id_, prompt.id, labeler, places, (), 0.0), "label", margin=pairs[0].margin))
+    records.answers.append(
+        StoredAnswer(Ranking(id_, prompt.id, labeler, places, (), 0.0), "label", margin=pairs[0].margin)
+    )

@@ -25,7 +25,7 @@ from triphase.records.files import atomic_file
 from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Prompt, Response
 from triphase.store import Store
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.schema import items
 from triphase.store.side_tables import side_rows
 
@@ -193,11 +193,13 @@ def _everything(store: Store) -> Iterator[dict[str, Any]]:
             yield {"type": kind, **beside}
 
 
-def _by_prompt(store: Store, answers: Iterable[Answer]) -> Iterator[tuple[Prompt, list[Response], list[Answer]]]:
+def _by_prompt(
+    store: Store, answers: Iterable[StoredAnswer]
+) -> Iterator[tuple[Prompt, list[Response], list[StoredAnswer]]]:
     responses: dict[str, list[Response]] = defaultdict(list)
     for response in store.responses():
         responses[response.prompt_id].append(response)
-    given: dict[str, list[Answer]] = defaultdict(list)
+    given: dict[str, list[StoredAnswer]] = defaultdict(list)
     for answer in answers:
         given[answer.ranking.prompt_id].append(answer)
     for prompt in store.prompts():

@@ -22,7 +22,7 @@ from triphase.records.foreign import ASKED
 from triphase.records.lines import Row
 from triphase.records.trees import is_tree
 from triphase.records.types import Prompt, Response
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.side_tables import TABLES
 
 IMPORTED = "imported"
@@ -66,7 +66,7 @@ class Records:
 
     prompts: list[Prompt] = field(default_factory=list)
     responses: list[Response] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[StoredAnswer] = field(default_factory=list)
     gold: list[tuple[str, dict[str, int]]] = field(default_factory=list)
     beside: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     rated: list[tuple[str, str, str, float]] = field(default_factory=list)

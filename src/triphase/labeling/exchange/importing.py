@@ -24,7 +24,7 @@ from triphase.records.rows import read_rows
 from triphase.records.types import Comparison, Ranking
 from triphase.settings.data import SourceSettings
 from triphase.store import Store
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.checks import RecordRefused
 from triphase.store.identity import ranking_id
 from triphase.store.labels import insert_answers, insert_prompts, insert_responses
@@ -161,7 +161,7 @@ def _rank_rated(records: Records) -> list[str]:
         given = foreign.places_by(list(ratings.values()))
         places = {response: place for response, place in zip(ratings, given, strict=True) if place is not None}
         identity = ranking_id(prompt, labeler, 0, sorted(places.items()))
-        records.answers.append(Answer(Ranking(identity, prompt, labeler, places, (), 0.0)))
+        records.answers.append(StoredAnswer(Ranking(identity, prompt, labeler, places, (), 0.0)))
     notes = []
     if rated:
         notes.append(f"ranked by the ratings of single responses: {_count(len(rated) - alone, 'prompt')}")

@@ -9,7 +9,7 @@ from triphase.records.conversations import response_of
 from triphase.records.identity import prompt_id, split_of
 from triphase.records.lines import Row
 from triphase.records.types import Prompt, Ranking, Response
-from triphase.store.answers import Answer, Purpose
+from triphase.store.answers import Purpose, StoredAnswer
 from triphase.store.identity import ranking_id, response_id
 
 PURPOSES: tuple[Purpose, ...] = ("label", "gold", "repeat", "adjudication")
@@ -134,7 +134,9 @@ def _ranked(row: Row, prompt: Prompt, made: list[Response], places: list[Any], s
     return Records([prompt], made, [_answer(row, prompt, made, ranked, seen)])
 
 
-def _answer(row: Row, prompt: Prompt, made: list[Response], ranked: dict[str, int], seen: dict[object, int]) -> Answer:
+def _answer(
+    row: Row, prompt: Prompt, made: list[Response], ranked: dict[str, int], seen: dict[object, int]
+) -> StoredAnswer:
     values = row.values
     labeler = _word(row, "labeler", IMPORTED, cells.LONGEST_NAME)
     margin = _number(row, "margin")
@@ -153,7 +155,7 @@ def _answer(row: Row, prompt: Prompt, made: list[Response], ranked: dict[str, in
         seconds=_number(row, "seconds"),
         note="" if absent(note) else cells.free_text(row, "note", note),
     )
-    return Answer(
+    return StoredAnswer(
         ranking,
         next(known for known in PURPOSES if known == purpose),
         guideline_version=_whole(row, "guideline_version", cells.MOST),

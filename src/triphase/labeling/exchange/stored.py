@@ -9,7 +9,7 @@ from triphase.records import cells
 from triphase.records.conversations import checked_prompt, messages_of
 from triphase.records.lines import Row, kind_of
 from triphase.records.types import Message, Prompt, Ranking, Response
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 
 Check = Callable[[Row, str, Any], Any]
 _STATUSES = ("active", "withdrawn", "skipped", "superseded", "late")
@@ -63,13 +63,13 @@ def _require_together(row: Row, kind: str, values: Mapping[str, Any]) -> None:
         row.refuse("a ranking whose status is skipped has a skip_reason; it is null")
 
 
-def _answer(row: Row, values: dict[str, Any]) -> Answer:
+def _answer(row: Row, values: dict[str, Any]) -> StoredAnswer:
     if values["status"] == "active" and not values["places"]:
         row.refuse("an active ranking gives at least one response a place; places is empty")
     if len(set(values["order_shown"])) != len(values["order_shown"]):
         row.refuse("order_shown names a response twice")
     of_ranking = {name: values.pop(name) for name in _OF_A_RANKING}
-    return Answer(Ranking(**of_ranking), **values)
+    return StoredAnswer(Ranking(**of_ranking), **values)
 
 
 def _word(longest: int) -> Check:

@@ -20,7 +20,7 @@ from triphase.labeling.quality.agreement import (
 )
 from triphase.records.types import Ranking
 from triphase.store import Store
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.schema import assignments, flags, items, labelers, responses
 
 _DAY = 86400.0
@@ -29,7 +29,7 @@ _SITTING_GAP = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LabelingProgress:
     """Slots and answers. ``seconds_left``: forecast of the time until every slot is filled, at the recent pace."""
 
     items: int
@@ -65,7 +65,7 @@ class LabelerRecord:
 class Statistics:
     """All statistics of a store at one moment."""
 
-    progress: Progress
+    progress: LabelingProgress
     rankings: int
     overlapping_prompts: int
     agreement: Agreement
@@ -117,7 +117,7 @@ def collect(store: Store, now: float) -> Statistics:
 
 def _record(
     person: object,
-    mine: Sequence[Answer],
+    mine: Sequence[StoredAnswer],
     overlapping: Sequence[Ranking],
     known: Mapping[str, Mapping[str, int]],
     words: Mapping[str, int],
@@ -157,7 +157,7 @@ def _gold(connection: Connection) -> dict[str, dict[str, int]]:
     return {row.prompt_id: json.loads(row.gold_places) for row in connection.execute(query)}
 
 
-def _progress(connection: Connection, every: Sequence[Answer], now: float) -> Progress:
+def _progress(connection: Connection, every: Sequence[StoredAnswer], now: float) -> LabelingProgress:
     slots: dict[str, int] = dict(
         connection.execute(
             select(assignments.c.state, func.count())
@@ -174,7 +174,7 @@ def _progress(connection: Connection, every: Sequence[Answer], now: float) -> Pr
     wanted = sum(slots.get(state, 0) for state in ("open", "leased"))
     rate = pace(times)
     days = Counter(int(time // _DAY) for time in times)
-    return Progress(
+    return LabelingProgress(
         items=item_count,
         slots=wanted + slots.get("done", 0),
         filled=slots.get("done", 0),

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, String, cast, exists, func, or_, select
 
 from triphase.records.types import Prompt, Response
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.rows import answer_of, prompt_of, response_of
 from triphase.store.schema import adjudications, flags, items, prompts, rankings, responses, scores
 
@@ -30,7 +30,7 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class PromptLine:
     """One line of the browser."""
 
     prompt: Prompt
@@ -46,13 +46,13 @@ class Detail:
     prompt: Prompt
     responses: tuple[Response, ...]
     scores: dict[str, dict[str, float]]
-    answers: tuple[Answer, ...]
+    answers: tuple[StoredAnswer, ...]
     flags: tuple[Any, ...]
     decisions: tuple[Any, ...]
     gold: dict[str, int] | None
 
 
-def samples(connection: Connection, filters: Filters) -> tuple[list[Sample], int]:
+def samples(connection: Connection, filters: Filters) -> tuple[list[PromptLine], int]:
     """One page of prompts in their order, and how many there are in all."""
     query = _filtered(select(prompts), filters)
     total = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
@@ -64,7 +64,8 @@ def samples(connection: Connection, filters: Filters) -> tuple[list[Sample], int
     ranked = _counts(connection, rankings.c.prompt_id, ids, rankings.c.status == "active")
     flagged = _counts(connection, flags.c.prompt_id, ids)
     return [
-        Sample(prompt_of(row), answered.get(row.id, 0), ranked.get(row.id, 0), flagged.get(row.id, 0)) for row in found
+        PromptLine(prompt_of(row), answered.get(row.id, 0), ranked.get(row.id, 0), flagged.get(row.id, 0))
+        for row in found
     ], total
 
 

@@ -11,7 +11,7 @@ from triphase.errors import StoreError
 from triphase.labeling.work import audit
 from triphase.records.types import Ranking
 from triphase.store import Store
-from triphase.store.answers import Answer
+from triphase.store.answers import StoredAnswer
 from triphase.store.identity import ranking_id
 from triphase.store.labels import insert_answers
 from triphase.store.locking import Lock, one_at_a_time
@@ -66,7 +66,7 @@ def adjudicate(
         rounds = connection.execute(select(func.count()).where(adjudications.c.prompt_id == prompt_id)).scalar_one()
         identity = ranking_id(prompt_id, by, rounds, "adjudication")
         ranking = Ranking(identity, prompt_id, by, dict(places), (), now, None, note)
-        insert_answers(connection, [Answer(ranking, "adjudication")])
+        insert_answers(connection, [StoredAnswer(ranking, "adjudication")])
     row = {
         "prompt_id": prompt_id, "ranking_id": identity, "decided_by": by, "decided_at": now,
         "decision": "ranked" if places is not None else "stands", "note": note,

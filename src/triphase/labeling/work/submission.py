@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from triphase.errors import TriphaseError
 from triphase.labeling.work import audit
 from triphase.records.types import Ranking
-from triphase.store.answers import Answer, Purpose, Status
+from triphase.store.answers import Purpose, Status, StoredAnswer
 from triphase.store.identity import ranking_id
 from triphase.store.rows import answer_of, answer_row, as_json
 from triphase.store.schema import assignments, drafts, flags, guidelines, items, labelers, rankings
@@ -143,7 +143,9 @@ def skip(connection: Connection, labeler: str, assignment_id: int, reason: str, 
     if slot.labeler != labeler or slot.state != "leased":
         raise SlotGone("this item is not with you any more; take the next one")
     ranking = Ranking(identity, slot.prompt_id, labeler, {}, tuple(json.loads(slot.order_shown)), now, None, note)
-    answer = Answer(ranking, slot.purpose, "skipped", assignment_id, latest_guideline(connection), skip_reason=reason)
+    answer = StoredAnswer(
+        ranking, slot.purpose, "skipped", assignment_id, latest_guideline(connection), skip_reason=reason
+    )
     connection.execute(insert(rankings), answer_row(answer))
     opened: dict[str, Any] = {"state": "open", "labeler": None, "leased_at": None, "expires_at": None}
     if slot.purpose != "label":
@@ -232,7 +234,7 @@ def _slot(connection: Connection, labeler: str, assignment_id: int) -> Row[*tupl
 def _answer(
     connection: Connection, slot: Row[*tuple[Any, ...]], labeler: str, identity: str, order: list[str],
     submission: Submission, *, now: float, status: Status = "active", assignment_id: int | None = None,
-) -> Answer:  # fmt: skip
+) -> StoredAnswer:  # fmt: skip
     problem = _problem(submission, len(order))
     if problem:
         raise AnswerError(problem)
@@ -245,7 +247,9 @@ def _answer(
     ranking = Ranking(identity, slot.prompt_id, labeler, places, tuple(order), now, seconds, submission.note)
     purpose: Purpose = slot.purpose
     guideline = slot.guideline if hasattr(slot, "guideline") else latest_guideline(connection)
-    return Answer(ranking, purpose, status, assignment_id or slot.id, guideline, submission.strength, None, quality)
+    return StoredAnswer(
+        ranking, purpose, status, assignment_id or slot.id, guideline, submission.strength, None, quality
+    )
 
 
 def _problem(submission: Submission, count: int) -> str | None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from triphase.phases.measures import Means, correlation, deviation, distinct_bigrams, repeated_bigrams
+from triphase.phases.rollout_metrics import Means, correlation, deviation, distinct_bigrams, repeated_bigrams
 
 
 def test_means_leave_out_what_is_not_finite_and_keep_maxima() -> None:
