@@ -26,15 +26,7 @@ from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.rewards import advantages_of, shape_rewards
-from triphase.phases.rollout_metrics import (
-    Clock,
-    Gold,
-    Means,
-    RolloutSample,
-    against_first_rollout,
-    figures_of,
-    samples_of,
-)
+from triphase.phases.rollout_metrics import Clock, Excerpt, Gold, Means, against_first_rollout, figures_of, samples_of
 from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.records.types import Prompt
 from triphase.rewards.model import ModelScorer
@@ -73,7 +65,7 @@ class PPOPhase(Phase):
         gold: Gold | None = None,
         scorer: Scorer | None = None,
         policy: Policy | None = None,
-        on_samples: Callable[[int, list[RolloutSample]], None] | None = None,
+        on_samples: Callable[[int, list[Excerpt]], None] | None = None,
         guard: AlarmGuard | None = None,
         strategy: Strategy = ALONE,
     ) -> None:

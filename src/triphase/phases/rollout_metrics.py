@@ -23,7 +23,7 @@ Gold = Callable[[str, str, bool], float]
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutSample:
+class Excerpt:
     """One episode for people to read."""
 
     prompt: Prompt
@@ -75,7 +75,7 @@ def samples_of(
     prompts: Sequence[Prompt],
     generated: Sequence[Generated],
     gold: Gold | None,
-) -> list[RolloutSample]:
+) -> list[Excerpt]:
     """The episodes of a rollout, for people to read."""
     mask = experience.batch.response_mask
     moved = ((experience.logprobs - experience.reference_logprobs) * mask).sum(1).tolist()
@@ -84,7 +84,7 @@ def samples_of(
     for row, (prompt, answer) in enumerate(zip(prompts, generated, strict=True)):
         text = shared.template.text(answer.ids)
         found.append(
-            RolloutSample(
+            Excerpt(
                 prompt,
                 text,
                 answer.finished,
@@ -98,7 +98,7 @@ def samples_of(
     return found
 
 
-def figures_of(experience: Experience, advantages: Advantages, samples: Sequence[RolloutSample]) -> dict[str, float]:
+def figures_of(experience: Experience, advantages: Advantages, samples: Sequence[Excerpt]) -> dict[str, float]:
     """What PPO reports of a rollout beside its losses; what is not defined is absent."""
     batch, mask = experience.batch, experience.batch.response_mask
     lengths = batch.response_lengths.tolist()

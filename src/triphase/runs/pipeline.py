@@ -15,7 +15,7 @@ from triphase.models.roles import REFERENCE
 from triphase.monitoring.metrics import MetricsWriter
 from triphase.monitoring.samples import SampleLog
 from triphase.monitoring.sums import seal
-from triphase.phases.rollout_metrics import RolloutSample
+from triphase.phases.rollout_metrics import Excerpt
 from triphase.phases.sampling import sample_responses
 from triphase.planning.plan import FILE_NAME as PLAN
 from triphase.planning.shortage import write_plan
@@ -170,7 +170,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
         phase.shared.adapters.remove(CRITIC)
 
 
-def _show(log: SampleLog, metrics: MetricsSink, iteration: int, found: Sequence[RolloutSample]) -> None:
+def _show(log: SampleLog, metrics: MetricsSink, iteration: int, found: Sequence[Excerpt]) -> None:
     rows = [sample_row(sample) for sample in found]
     log.write(iteration, rows)
     if isinstance(metrics, MetricsWriter):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from triphase.phases.rollout_metrics import RolloutSample
+from triphase.phases.rollout_metrics import Excerpt
 from triphase.records.mixture import Mixture
 from triphase.records.types import Comparison, RankedGroup
 from triphase.reports.hard_comparisons import HardComparison, hardest
@@ -58,7 +58,7 @@ def _score_of(groups: Sequence[RankedGroup], scores: Sequence[Sequence[float]]) 
     }
 
 
-def sample_row(sample: RolloutSample) -> dict[str, Any]:
+def sample_row(sample: Excerpt) -> dict[str, Any]:
     """A line of `samples.jsonl`."""
     return {
         "prompt_id": sample.prompt.id,

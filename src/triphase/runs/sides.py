@@ -14,7 +14,7 @@ from triphase.runs.choice import BEST
 from triphase.runs.evaluation import AT
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import ARMS, PPO, REWARD, SFT, is_whole, place_of, ppo_phase
+from triphase.training.artifacts import ARMS, PPO, REWARD, SFT, is_place, is_whole, place_of, ppo_phase
 from triphase.training.loop import CHECKPOINTS
 from triphase.training.sealed import MANIFEST
 
@@ -75,12 +75,12 @@ def side_of(name: str) -> ComparedPolicy:
 
 def _policy_at(name: str, run: Path, settings: RunSettings, parts: tuple[str, ...]) -> str:
     """The policy that a place inside a run means; the newest for the run itself."""
-    match parts:
+    match parts[:-1] if len(parts) > 1 and is_place(run.joinpath(*parts)) else parts:
         case ():
             return PPO if is_whole(place_of(run, PPO)) else SFT
-        case ("sft" | "ppo" as phase,) | ("sft" | "ppo" as phase, "final"):
+        case ("sft" | "ppo" as phase,):
             return phase
-        case ("arms", arm) | ("arms", arm, "final") if arm in settings.arms:
+        case ("arms", arm) if arm in settings.arms:
             return f"arm:{arm}"
         case ("ppo", "checkpoints", step) if step.isdecimal():
             require_checkpoint(run, int(step))
