@@ -58,14 +58,19 @@ def folder(tmp_path: Path) -> Path:
     )
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text((tmp_path / "c.yaml").read_text())
+    (tmp_path / "exported").mkdir()
+    for name in ("README.md", "config.json", "model.safetensors"):
+        (tmp_path / "exported" / name).write_text("{}")
     return tmp_path
 
 
 ARGUMENTS = {
     "run": ["c.yaml"], "sft": ["c.yaml"], "sample": ["c.yaml"], "reward": ["c.yaml"], "ppo": ["c.yaml"],
     "evaluate": ["c.yaml"], "plan": ["c.yaml"], "check": ["c.yaml"], "report": ["run"], "chat": ["run"],
-    "export": ["run", "--to", "new"],
+    "export": ["run", "--to", "new"], "push": ["exported", "who/what"],
 }  # fmt: skip
+ALONE = ("init", "settings")
+"""Commands that need no extra."""
 LABEL_ARGUMENTS = {
     "serve": ["run", "--create"],
     "import": ["run", "d.jsonl"],
@@ -75,7 +80,7 @@ LABEL_ARGUMENTS = {
 
 
 def test_with_nothing_but_the_core_every_command_names_its_extra(folder: Path) -> None:
-    commands = [[name, *ARGUMENTS.get(name, [])] for name, _, _ in COMMANDS]
+    commands = [[name, *ARGUMENTS.get(name, [])] for name, _, _ in COMMANDS if name not in ALONE]
     commands += [["label", name, *LABEL_ARGUMENTS.get(name, ["run"])] for name, _, _ in LABEL_COMMANDS]
     commands += [
         ["label", "users", name, *(["run"] if name == "list" else ["run", "ann"])] for name, _, _ in USER_COMMANDS
@@ -89,6 +94,14 @@ def test_with_nothing_but_the_core_every_command_names_its_extra(folder: Path) -
         assert code == 2, (command, said, shown)
         assert said.startswith("error: ") and said.count("\n") == 1, (command, said)
         assert f"pip install 'triphase[{extra}]'" in said and " ".join(words) in said, (command, said)
+
+
+def test_a_configuration_is_begun_and_explained_with_the_core_alone(folder: Path) -> None:
+    (folder / "shown.jsonl").write_text('{"prompt": "who?", "completion": "I."}\n')
+    blocked = modules_of("train", "label", "parquet", "vllm")
+    for _, code, said, shown in without(blocked, [["init", "shown.jsonl"], ["settings", "ppo.iterations"]], folder):
+        assert code == 0 and not said and shown
+    assert (folder / "my-run.yaml").is_file()
 
 
 def test_help_and_version_need_the_core_alone(folder: Path) -> None:

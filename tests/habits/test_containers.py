@@ -111,7 +111,8 @@ def arguments(store: str, secrets: Path, port: int) -> list[str]:
     words = [word.replace("/run/secrets", str(secrets)) for word in COMPOSE["services"]["label"]["command"]]
     words = [re.sub(r"\$\{TRIPHASE_ADDRESS:\?.*\}", "https://label.example.org", word) for word in words]
     words[2], words[words.index("--port=8400")] = store, f"--port={port}"
-    return words
+    # An SQLite file takes one process; the command as it stands is for PostgreSQL.
+    return words if store.startswith("postgresql") else [word for word in words if not word.startswith("--workers=")]
 
 
 @contextmanager
