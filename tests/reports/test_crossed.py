@@ -22,6 +22,35 @@ def test_a_table_by_hand() -> None:
     assert found.value == 2.0 and (found.low, found.high) == pytest.approx((2 - half, 2 + half))
 
 
+def test_tables_with_a_rest_by_hand() -> None:
+    """3 seeds and 4 prompts: freedoms 2, 3 and 6; the variance is that of the mean, over 12."""
+    # Row means 0, 3, 6, column means 1, 3, 3, 5: MS_seeds = 4·9 = 36, MS_prompts = 3·8/3 = 8.
+    table = np.array([[0.0], [3.0], [6.0]]) + np.array([[-2.0, 0.0, 0.0, 2.0]])
+    # What is left over, ±1 in six places: MS_rest = 6/6 = 1.
+    table += np.array([[1.0, -1.0, 0.0, 0.0], [-1.0, 0.0, 1.0, 0.0], [0.0, 1.0, -1.0, 0.0]])
+    found = crossed_interval(table)
+    total = 36 + 8 - 1
+    half = t_quantile(total**2 / (36**2 / 2 + 8**2 / 3 + 1**2 / 6)) * np.sqrt(total / 12)
+    assert found.value == pytest.approx(3) and (found.low, found.high) == pytest.approx((3 - half, 3 + half))
+
+
+def test_what_spreads_no_more_than_the_rest_counts_as_nothing() -> None:
+    """The other effect alone is left, with its own freedom: that of 3 seeds, or of 4 prompts."""
+    rest = np.array([[1.0, -1.0, 0.0, 0.0], [-1.0, 0.0, 1.0, 0.0], [0.0, 1.0, -1.0, 0.0]])  # MS_rest = 1
+    seeds = crossed_interval(np.array([[0.0], [3.0], [6.0]]) + rest)  # MS_seeds = 36, MS_prompts = 0
+    half = 4.30265 * np.sqrt(36 / 12)
+    assert (seeds.low, seeds.high) == pytest.approx((3 - half, 3 + half), abs=1e-3)
+    prompts = crossed_interval(np.array([[-2.0, 0.0, 0.0, 2.0]]) + rest)  # MS_prompts = 8, MS_seeds = 0
+    half = 3.18245 * np.sqrt(8 / 12)
+    assert (prompts.low, prompts.high) == pytest.approx((-half, half), abs=1e-3)
+
+
+def test_a_single_prompt_leaves_the_seeds() -> None:
+    found = crossed_interval(np.array([[1.0], [2.0], [3.0]]))  # deviation 1, two degrees of freedom
+    half = 4.30265 / np.sqrt(3)
+    assert (found.low, found.value, found.high) == pytest.approx((2 - half, 2, 2 + half), abs=1e-3)
+
+
 @pytest.mark.parametrize(("seeds", "of_seeds"), [(3, 0.0), (3, 0.05), (3, 0.3), (5, 0.1)])
 def test_intervals_hold_what_they_are_of(seeds: int, of_seeds: float) -> None:
     """Of 400 draws of the model about 380 hold the mean; an interval over prompts alone holds far fewer."""
