@@ -8,6 +8,7 @@ import pytest
 from triphase.phases.first_rollout import FirstRollout
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.rollout_metrics import shared_with_others
+from triphase.phases.score_scale import ScoreScale
 
 START = FirstRollout.of([1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0])
 
@@ -16,6 +17,7 @@ def test_by_hand() -> None:
     """Parts {1}, {2}, {3}, {4}, a quarter each, means 1 to 4; the mean is 2.5."""
     assert (START.edges, START.shares, START.means) == ((2.0, 3.0, 4.0), (0.25,) * 4, (1.0, 2.0, 3.0, 4.0))
     assert (START.mean, START.lowest, START.highest) == (2.5, 1.0, 4.0)
+    assert START.deviation == pytest.approx(1.25**0.5)  # the population's: (2·1.5² + 2·0.5²)/4
     assert START.length_share([4] * 4, [4.0] * 4) == pytest.approx(1)  # longer alone
     assert START.length_share([1, 2, 3, 4], [2.6, 3.6, 4.6, 5.6]) is None  # 1.6 of 2·√(0.645² + 0.645²) = 1.83
     assert START.length_share([1, 2, 3, 4], [4.0, 5.0, 6.0, 7.0]) == pytest.approx(0)  # better at each length
@@ -56,6 +58,14 @@ def test_a_checkpoint_keeps_it_and_an_old_one_has_none() -> None:
     again = PPOState.from_json(json.loads(json.dumps(state.as_json())))
     assert again == state and again.first_rollout == START
     assert PPOState.from_json({"kl_coefficient": 0.1}).first_rollout is None
+
+
+def test_the_unit_of_scores_is_known_whatever_they_are_divided_by() -> None:
+    state = PPOState(score_scale=ScoreScale(scale=3.0), first_rollout=START)
+    assert state.unit_of_scores("calibrated") == 3.0
+    assert [state.unit_of_scores(kind) for kind in ("raw", "batch", "running")] == [START.deviation] * 3
+    state.first_rollout = None
+    assert state.unit_of_scores("raw") == 3.0 and PPOState().unit_of_scores("raw") is None
 
 
 def test_sequences_that_stand_in_responses_to_other_prompts() -> None:

@@ -12,7 +12,7 @@ from triphase.cli.main import main
 from triphase.models.roles import POLICY
 from triphase.runs import pipeline
 from triphase.runs.checkpoints import load_policy_at
-from triphase.runs.choosing import _candidate
+from triphase.runs.choosing import Candidate, _candidate
 from triphase.runs.opening import open_any, open_run
 from triphase.training.finals import load_policy
 
@@ -66,9 +66,30 @@ def test_the_best_is_chosen_and_opens_everywhere(run: Path, capsys: pytest.Captu
     assert (run / "ppo" / "choice.json").stat().st_mtime_ns == before  # among the same checkpoints it stays
 
 
+def priced(run: Path, monitors: dict[str, list[float]], **changes: object) -> Candidate:
+    """Scores of mean 8 at a KL of 5, of the run with other settings of PPO."""
+    opened = open_run(run)
+    opened.settings = opened.settings.model_copy(update={"ppo": opened.settings.ppo.model_copy(update=changes)})
+    return _candidate(opened, 3, [9.0, 7.0], monitors, [4.0, 6.0])
+
+
 def test_the_witness_decides_where_there_is_one(run: Path) -> None:
-    found = _candidate(open_run(run), 3, [9.0, 7.0], {"witness_score": [1.0, 3.0]}, [4.0, 6.0])
-    assert (found.score, found.witness, found.reference_kl, found.value) == (8.0, 2.0, 5.0, 2.0)
+    for coefficient, value in ((0.0, 2.0), (0.05, 1.75)):  # in its own unit, which is not the scorer's
+        found = priced(run, {"witness_score": [1.0, 3.0]}, kl_coefficient=coefficient)
+        assert (found.score, found.witness, found.reference_kl, found.value) == (8.0, 2.0, 5.0, value)
+
+
+def test_a_nat_is_priced_in_deviations_of_the_sft_policys_scores(run: Path) -> None:
+    """At least a tenth of one, whatever PPO divides scores by; the coefficient counts in what it meets in PPO."""
+    values = json.loads((run / "ppo" / "checkpoints" / "000003" / "values.json").read_text())["values"]
+    unit = values["first_rollout"]["deviation"]
+    assert unit == pytest.approx(values["score_scale"]["scale"]) and unit > 1
+    for kind, coefficient, price in (
+        ("calibrated", 0.05, 0.1 * unit), ("calibrated", 0.3, 0.3 * unit), ("running", 0.3, 0.3 * unit),
+        ("batch", 0.0, 0.1 * unit), ("batch", 0.3, 0.3 * unit), ("raw", 0.0, 0.1 * unit), ("raw", 9.0, 9.0),
+    ):  # fmt: skip
+        found = priced(run, {}, score_normalization=kind, kl_coefficient=coefficient)
+        assert found.value == pytest.approx(8 - price * 5), (kind, coefficient)
 
 
 def test_what_cannot_be_chosen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ class FirstRollout:
         shares, means: of the responses, by part.
         mean, error: of all scores; the standard error of the mean.
         lowest, highest: of all scores.
+        deviation: the population's, of all scores; None in checkpoints of older versions.
     """
 
     edges: tuple[float, ...]
@@ -37,6 +38,7 @@ class FirstRollout:
     error: float
     lowest: float
     highest: float
+    deviation: float | None = None
 
     @classmethod
     def of(cls, lengths: Sequence[int], scores: Sequence[float]) -> Self:
@@ -46,7 +48,8 @@ class FirstRollout:
         edges = tuple(sorted(quarters - {float(ordered[0])}))
         shares, means = _parts(edges, lengths, scores)
         mean, error = _mean(scores)
-        return cls(edges, shares, tuple(means), mean, error, min(scores), max(scores))
+        deviation = error * math.sqrt(max(1, len(scores) - 1))
+        return cls(edges, shares, tuple(means), mean, error, min(scores), max(scores), deviation)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -125,8 +125,8 @@ class PPOPhase(Phase):
 
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
         """By score less KL, or by the witness."""
-        scale = self.state.values.score_scale
-        return judge_rollout(position, metrics, None if scale is None else scale.scale)
+        unit = self.state.values.unit_of_scores(self.settings.score_normalization)
+        return judge_rollout(position, metrics, unit)
 
     def finish(self) -> None:
         """Nothing is trained any more, and what is frozen has not moved."""

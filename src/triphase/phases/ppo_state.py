@@ -29,6 +29,15 @@ class PPOState(PhaseState):
     schedule_from: int | None = None
     first_rollout: FirstRollout | None = None
 
+    def unit_of_scores(self, normalization: str) -> float | None:
+        """A standard deviation of the SFT policy's scores, in the scorer's own unit; None where it is not known.
+
+        It is the run's scale where that stays. Under `running` that grows, and under `batch` and `raw` there is none.
+        """
+        if normalization != "calibrated" and self.first_rollout is not None and self.first_rollout.deviation:
+            return self.first_rollout.deviation
+        return None if self.score_scale is None else self.score_scale.scale
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """What ``as_json`` gave."""

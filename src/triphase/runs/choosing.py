@@ -1,7 +1,10 @@
 """The best checkpoint of PPO without gold: each that is kept answers held-out prompts, and scorer and KL decide.
 
-    value = mean score − price·KL          price = max(kl_coefficient, 0.1) in standard deviations of scores
+    value = mean score − price·KL          price = max(kl_coefficient·s, 0.1·σ)
     value = mean witness score − kl_coefficient·KL          where there is a witness, which PPO does not follow
+
+with σ the standard deviation of the SFT policy's scores, and s what the penalty counts in: σ, or 1 under `raw`. A witness
+has deviation 1 by itself.
 
 The score alone never says stop: PPO raises it. What is chosen stands in `ppo/best` as the last one does in `ppo/final`.
 """
@@ -13,6 +16,7 @@ from statistics import fmean
 
 from triphase.errors import RunError
 from triphase.phases.guards import LEAST_KL_PRICE
+from triphase.phases.ppo_state import PPOState
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import fingerprint, write_json
 from triphase.rewards.model import WITNESS_SCORE
@@ -111,11 +115,14 @@ def _candidate(
     if not whole:
         raise RunError(f"--checkpoint best: the scorer gives no score to the responses of iteration {step}")
     score, kl, witness = fmean(whole), fmean(moved), monitors.get(WITNESS_SCORE)
-    manifest, coefficient, unit = _manifest(run, step), run.settings.ppo.kl_coefficient, _unit(run, step)
+    manifest, coefficient = _manifest(run, step), run.settings.ppo.kl_coefficient
     if witness is not None:
         second = fmean(witness)
-        return Candidate(step, manifest, score, second, kl, second - coefficient * unit * kl)
-    return Candidate(step, manifest, score, None, kl, score - max(coefficient, LEAST_KL_PRICE) * unit * kl)
+        return Candidate(step, manifest, score, second, kl, second - coefficient * kl)
+    unit = _unit(run, step)
+    counted = 1.0 if run.settings.ppo.score_normalization == "raw" else unit
+    price = max(coefficient * counted, LEAST_KL_PRICE * unit)
+    return Candidate(step, manifest, score, None, kl, score - price * kl)
 
 
 def _manifest(run: Run, step: int) -> str:
@@ -124,5 +131,5 @@ def _manifest(run: Run, step: int) -> str:
 
 def _unit(run: Run, step: int) -> float:
     """What a standard deviation of the scores is: of the SFT policy's samples, as PPO has kept it."""
-    scale = load_checkpoint(run.part(PPO, CHECKPOINTS), step).values["values"].get("score_scale")
-    return float(scale["scale"]) if scale else 1.0
+    state = PPOState.from_json(load_checkpoint(run.part(PPO, CHECKPOINTS), step).values["values"])
+    return state.unit_of_scores(run.settings.ppo.score_normalization) or 1.0
