@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 from benchmarks.scale import published, rows_of
-from benchmarks.scale_model import MEASURED, SHAPES, Job, cards_for, fitted, iteration, one_ahead
+from benchmarks.scale_model import MEASURED, SHAPES, Job, Shape, Shares, cards_for, fitted, iteration, one_ahead
 
-from triphase.planning.machine import CARDS
+from triphase.planning.machine import CARDS, Card
 
 H100, H200 = CARDS["h100"], CARDS["h200"]
 # As benchmarks.gpu measures it: 64 episodes of 128 + 128 tokens, two epochs.
@@ -60,3 +60,55 @@ def test_what_was_published_is_predicted_within_the_stated_factor() -> None:
     fits = [each for each in found if abs(each["error"]) < 1e-6]
     assert [each["system"] for each in fits] == ["OpenRLHF", "NeMo-Aligner"]
     assert all(1 / 2.5 < 1 + each["error"] < 2.5 for each in found)
+
+
+ROUND = Shape(1e9, 10, 1000, 100)
+SMALL_JOB = Job(100, 300, 200, 250, epochs=2, minibatches=4, microbatch_tokens=2000, rank=16)
+PLAIN = Shares(update=0.5, decode=0.5, layer=1e-4, row=1e-5, call=0.3, microbatch=0.05)
+
+
+def card(memory: float = 80e9, link: float = 1e11) -> Card:
+    return Card("round", memory, 1e15, 1e12, link)
+
+
+def test_generation_by_hand() -> None:
+    """A row keeps 2 numbers of 2 bytes of 10·100 for each of 500 tokens: 2 MB; weights are 2 GB."""
+    alone = iteration(ROUND, SMALL_JOB, card(), 1, PLAIN)  # 2.2 GB a step at 0.5 TB/s; a prompt pass of 6e13 operations
+    assert alone.generation == pytest.approx(0.3 + 0.12 + 250 * 4.4e-3)
+    # Two cards with one model: half is read, and 10 layers send 2·(2 numbers of 2 bytes) of 1000 for each row.
+    two = iteration(ROUND, SMALL_JOB, card(3e9), 2, PLAIN)
+    assert two.together == 2 and two.generation == pytest.approx(0.3 + 0.06 + 250 * (2.2e-3 + 8e-6 * 10))
+    # There is room for 40 rows beside the weights: three waves of 34.
+    waves = iteration(ROUND, SMALL_JOB, card(2.312e9), 1, PLAIN)
+    assert waves.generation == pytest.approx(3 * (0.3 + 0.0408 + 250 * 2.068e9 / 0.5e12))
+    slow = iteration(ROUND, SMALL_JOB, card(), 1, replace(PLAIN, layer=1e-3))  # the launches take longer than reading
+    assert slow.generation == pytest.approx(0.3 + 0.12 + 250 * (1e-2 + 1e-3))
+
+
+def test_training_by_hand() -> None:
+    """50,000 tokens: 0.2 s a forward pass of one card; 25 rows of 500 a minibatch are 7 microbatches."""
+    alone = iteration(ROUND, SMALL_JOB, card(), 1, PLAIN)
+    assert alone.scoring == pytest.approx(3 * 0.2 + 28 * 0.05)
+    assert alone.update == pytest.approx(2 * (0.4 + 28 * 0.05)) and alone.network == 0.0
+    three = iteration(ROUND, SMALL_JOB, card(), 3, PLAIN)  # 9 rows a card, so that 108 are computed for 100
+    assert three.scoring == pytest.approx(3 * 0.2 / 3 * 1.08 + 12 * 0.05)
+    assert three.update == pytest.approx(2 * (0.4 / 3 * 1.08 + 12 * 0.05))
+    full = iteration(ROUND, replace(SMALL_JOB, full=True), card(), 3, PLAIN)
+    assert full.scoring == pytest.approx(4 * 0.2 / 3 * 1.08 + 12 * 0.05)
+    assert full.update == pytest.approx(2 * (1.6 / 3 * 1.08 + 12 * 0.05))
+
+
+def test_what_is_sent_by_hand() -> None:
+    """A ring sends twice (N − 1)/N of what is summed; adapters have 14·16·1000·10·1.7 float32 numbers."""
+    adapter = 4 * 14 * 16 * 1000 * 10 * 1.7
+    summed = 2 * 4 * 2 * adapter * 2 / 3  # 2 epochs of 4 minibatches
+    three = iteration(ROUND, SMALL_JOB, card(), 3, PLAIN)
+    assert three.network == pytest.approx((summed + adapter) / 1e11)
+    # Where the weights do not fit, each of 12 passes gathers two thirds of 2 GB: thrice in scoring, 2·2 in updates.
+    sharded = iteration(ROUND, SMALL_JOB, card(3e9), 3, PLAIN)
+    assert sharded.network == pytest.approx((summed + 12 * 7 * 2e9 * 2 / 3 + adapter) / 1e11)
+    between = iteration(ROUND, SMALL_JOB, card(link=9e11), 16, PLAIN)  # eight adapters of 50 GB/s
+    assert between.network == pytest.approx((2 * 4 * 2 * adapter * 15 / 16 + adapter) / 4e11)
+    full = iteration(ROUND, replace(SMALL_JOB, full=True), card(), 3, PLAIN)  # gradients of two models in bfloat16
+    gathered = 12 * 8 * 2e9 * 2 / 3
+    assert full.network == pytest.approx((2 * 4 * 2 * 2 * 2e9 * 2 / 3 + gathered + 2e9) / 1e11)

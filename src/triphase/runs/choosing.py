@@ -3,8 +3,8 @@
     value = mean score − price·KL          price = max(kl_coefficient·s, 0.1·σ)
     value = mean witness score − kl_coefficient·KL          where there is a witness, which PPO does not follow
 
-with σ the standard deviation of the SFT policy's scores, and s what the penalty counts in: σ, or 1 under `raw`. A witness
-has deviation 1 by itself.
+with σ the standard deviation of the SFT policy's scores, and s what the penalty counts in: σ, or 1 under `raw`. That of
+a witness is 1 by itself.
 
 The score alone never says stop: PPO raises it. What is chosen stands in `ppo/best` as the last one does in `ppo/final`.
 """
