@@ -110,5 +110,5 @@ def test_what_is_sent_by_hand() -> None:
     between = iteration(ROUND, SMALL_JOB, card(link=9e11), 16, PLAIN)  # eight adapters of 50 GB/s
     assert between.network == pytest.approx((2 * 4 * 2 * adapter * 15 / 16 + adapter) / 4e11)
     full = iteration(ROUND, replace(SMALL_JOB, full=True), card(), 3, PLAIN)  # gradients of two models in bfloat16
-    gathered = 12 * 8 * 2e9 * 2 / 3
+    gathered = 12 * (4 + 2 * 2 * 2) * 2e9 * 2 / 3
     assert full.network == pytest.approx((2 * 4 * 2 * 2 * 2e9 * 2 / 3 + gathered + 2e9) / 1e11)
