@@ -174,7 +174,7 @@ def _network(shape: Shape, job: Job, card: Card, gpus: int, passes: int) -> floa
     width = 2.0 if job.full else 4.0
     exchanged = job.epochs * job.minibatches * 2 * width * trained * others
     sharded = job.full or 2 * shape.parameters > 0.6 * card.memory
-    # A gather for each forward pass, and one more for each backward pass; in updates of policy and critic, where two are.
+    # A gather for each forward pass, and one more for each backward pass; policy and critic where both are.
     gathers = 4 + 4 * job.epochs if job.full else 3 + 2 * job.epochs
     gathered = passes * gathers * 2 * shape.parameters * others if sharded else 0.0
     sent = 2 * shape.parameters if job.full else width * adapter
