@@ -39,7 +39,8 @@ def judge_rollout(position: int, metrics: Mapping[str, float], unit: float | Non
     """Judges a PPO iteration by score − price · KL. ``unit`` is a standard deviation of the scores, where it is known.
 
     The price is the effective coefficient, and at least `LEAST_KL_PRICE` units: the score alone never says stop, since
-    PPO raises it. Where there is a witness its score stands for the score, and the price is the coefficient alone.
+    PPO raises it. Where there is a witness its score stands for the score, and the price is the coefficient itself: the
+    witness has deviation 1, whatever the scorer's scores are divided by.
 
     It is measured on the rollout, so it judges the weights from before the iteration's updates. The gold score is not
     asked: nobody has one in earnest, and weights chosen by it would no longer be measured by it.
@@ -48,9 +49,9 @@ def judge_rollout(position: int, metrics: Mapping[str, float], unit: float | Non
     if any(name not in metrics for name in needed):
         return None
     score, coefficient, kl = (metrics[name] for name in needed)
-    coefficient = metrics.get("ppo/effective_kl_coefficient", coefficient)
     if "ppo/witness_score" in metrics:
         return position - 1, metrics["ppo/witness_score"] - coefficient * kl
+    coefficient = metrics.get("ppo/effective_kl_coefficient", coefficient)
     return position - 1, score - max(coefficient, LEAST_KL_PRICE * (unit or 0.0)) * kl
 
 
