@@ -45,6 +45,13 @@ def test_what_spreads_no_more_than_the_rest_counts_as_nothing() -> None:
     assert (prompts.low, prompts.high) == pytest.approx((-half, half), abs=1e-3)
 
 
+def test_fewer_degrees_of_freedom_than_one_count_as_one() -> None:
+    # MS_seeds = MS_prompts = 1.1², MS_rest = 4·½²: the variance 1.42/4 with 1.42²/3.93 degrees of freedom
+    found = crossed_interval(np.array([[0.5, -0.5], [-0.5, 0.5]]) + np.array([[0.0, 1.1], [1.1, 2.2]]))
+    half = 12.7062 * np.sqrt(1.42 / 4)
+    assert (found.low, found.high) == pytest.approx((1.1 - half, 1.1 + half), rel=1e-4)
+
+
 def test_a_single_prompt_leaves_the_seeds() -> None:
     found = crossed_interval(np.array([[1.0], [2.0], [3.0]]))  # deviation 1, two degrees of freedom
     half = 4.30265 / np.sqrt(3)

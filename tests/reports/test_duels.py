@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from triphase.reports.duels import Duel, length_controlled, ratings_of, win_rate_of
+from triphase.reports.duels import RATING_RESAMPLES, Duel, length_controlled, ratings_of, win_rate_of
 
 ELO = 400 / math.log(10)
 
@@ -27,6 +27,15 @@ def test_ratings_of_two_by_hand() -> None:
     assert found["a"].value + found["b"].value == pytest.approx(0)
     assert found["a"].low is not None and found["a"].low < found["a"].value < (found["a"].high or 0)
     assert ratings_of(duels, ["a", "b", "c"]) == {}  # c met nobody
+
+
+def test_the_interval_of_a_rating_is_that_of_prompts_drawn_anew() -> None:
+    wins = np.array([n < 14 for n in range(20)], dtype=float)
+    found = ratings_of([Duel(f"{n:02d}", "a", "b", win, 0) for n, win in enumerate(wins)], ["a", "b"], seed=4)["a"]
+    drawn = np.random.default_rng(4).multinomial(20, [1 / 20] * 20, size=RATING_RESAMPLES) @ wins
+    # Half a prompt each way, and half of the difference of the two about their mean of 0.
+    low, high = np.quantile(ELO / 2 * np.log((drawn + 0.5) / (20 - drawn + 0.5)), (0.025, 0.975))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
 
 
 def slow_ratings(duels: list[Duel], sides: list[str]) -> dict[str, float]:
@@ -104,6 +113,15 @@ def test_length_control_agrees_with_a_slow_fit() -> None:
     assert turned is not None and turned.rate is not None
     assert turned.rate.value == pytest.approx(1 - found.rate.value)
     assert turned.longer == pytest.approx(1 - found.longer) and found.longer != 0.5
+
+
+def test_who_is_longer_counts_each_prompt_once_and_decides_from_a_twentieth_on() -> None:
+    found = length_controlled([Duel("p", "a", "b", 1.0, 9)] * 3 + [Duel("q", "a", "b", 0.0, -9)], "a", "b")
+    assert found is not None and found.longer == 0.5
+    for longer, known in ((1, False), (2, True), (38, True), (39, False)):  # of 40 prompts
+        duels = [Duel(str(n), "a", "b", float(n % 2), 5 if n < longer else -5) for n in range(40)]
+        found = length_controlled(duels, "a", "b")
+        assert found is not None and found.longer == longer / 40 and (found.rate is not None) == known
 
 
 def test_a_side_that_is_always_longer_has_no_win_rate_at_equal_length() -> None:

@@ -100,6 +100,37 @@ def test_a_path_is_of_means_and_of_gains_over_the_first_rollout() -> None:
     assert list(weighted.gold) == [0.0, 0.5] and weighted.root_kl[1] == pytest.approx(3**0.5)
 
 
+def test_bounds_are_quantiles_of_bootstrap_samples_and_open_where_one_without_a_peak_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(overoptimization, "RESAMPLES", 40)
+    d = np.array([1.0, 3.0, 2.0])
+    drawn = iter([(10.0 + n, 5.0 if n < 38 else -5.0) for n in range(40)])  # two of the 40 have no peak
+
+    def points(rng: np.random.Generator | None) -> tuple[overoptimization.Numbers, overoptimization.Numbers]:
+        alpha, beta = (20.0, 5.0) if rng is None else next(drawn)
+        return d, d * (alpha - beta * d)
+
+    found = fit("best-of-n", points)
+    assert found is not None and found.seen == 3.0
+    # A fortieth lies under the lowest of 40, and 39 fortieths up to the last but one.
+    assert (found.alpha.low, found.alpha.high) == pytest.approx((10, 48))
+    assert (found.beta.low, found.beta.high) == pytest.approx((-5, 5))
+    assert found.peak.value == pytest.approx(2) and found.peak.low == pytest.approx(1) and found.peak.high is None
+    assert found.height.low == pytest.approx(10**2 / 20) and found.height.high is None
+
+
+def test_a_bootstrap_sample_of_best_of_n_counts_prompts_as_often_as_they_are_drawn() -> None:
+    tables, roots = (
+        [np.array([[1.0, 2.0], [3.0, 8.0], [0.0, 5.0]]) + shift for shift in (0.0, 1.0)],
+        np.array([0.5, 1.0]),
+    )
+    _, gains = best_of_n_points(tables, roots)(np.random.default_rng(1))
+    ((place, weights),) = drawn_of(np.random.default_rng(1), 2, 3)
+    expected = sum(weight * row for weight, row in zip(weights, tables[place], strict=True)) / 2
+    assert list(weights) != [1, 1, 1] and gains == pytest.approx(expected)
+
+
 def test_best_of_n_is_fitted_over_its_sizes() -> None:
     sizes = [2, 4, 8, 16, 32, 64]
     roots = np.array([(log(n) - (n - 1) / n) ** 0.5 for n in sizes])

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import astuple
 
 import pytest
 
@@ -26,6 +27,11 @@ def test_a_planted_temperature_is_found_again_and_helps(factor: float) -> None:
     assert found.error_after < 0.03 and found.loss_after <= found.loss_before + 1e-3
     halved = temperature_scaling(sure_by(factor, 4000), scale=0.5)
     assert halved is not None and halved.temperature == pytest.approx(found.temperature / 2, rel=1e-6)
+
+
+def test_scores_in_another_unit_show_the_same() -> None:
+    found, same = (temperature_scaling(sure_by(3.0 / scale, 400), scale=scale) for scale in (1.0, 0.25))
+    assert found is not None and same is not None and astuple(found) == pytest.approx(astuple(same), abs=1e-9)
 
 
 def test_the_loss_is_least_there() -> None:
