@@ -91,16 +91,26 @@ def find_study(
     are held against."""
     contents = {(run.variant, run.seed): (run, read_run(run.directory)) for run in runs}
     first = next(iter(about))
+    rollouts = {run.directory: _rollouts(run.directory) for run in runs}
+    silent = [run for run in runs if rollouts[run.directory] is None]
+    left_out = (
+        f"{run.variant}, seed {run.seed}: {ROLLOUTS} has no scores; it is left out of the curves" for run in silent
+    )
     baseline = {seed: content for (variant, seed), (_, content) in contents.items() if variant == first}
     variants = [
         _variant(
-            name, about[name], [pair for (variant, _), pair in contents.items() if variant == name], baseline, seed
+            name,
+            about[name],
+            [pair for (variant, _), pair in contents.items() if variant == name],
+            baseline,
+            rollouts,
+            seed,
         )
         for name in about
         if any(variant == name for variant, _ in contents)
     ]
     return StudyFindings(
-        name, tuple(variants), _best_of_n([run for run in runs if run.variant == first], seed), tuple(notes)
+        name, tuple(variants), _best_of_n([run for run in runs if run.variant == first], seed), (*notes, *left_out)
     )
 
 
@@ -109,6 +119,7 @@ def _variant(
     about: str,
     pairs: Sequence[tuple[StudyRun, RunContents]],
     baseline: Mapping[int, RunContents],
+    rollouts: Mapping[Path, tuple[Rollouts, bool, list[str]] | None],
     seed: int,
 ) -> VariantFindings:
     contents = [content for _, content in pairs]
@@ -119,8 +130,10 @@ def _variant(
         for (run, content), (gold, _) in zip(pairs, units, strict=True)
         if run.seed in baseline and baseline[run.seed] is not content
     ]
-    rollouts = [_rollouts(run.directory) for run, _ in pairs]
-    curve, fitted = _course([each for each in rollouts if each], [gold for gold, _ in units], seed)
+    courses = [
+        (each, gold) for (run, _), (gold, _) in zip(pairs, units, strict=True) if (each := rollouts[run.directory])
+    ]
+    curve, fitted = _course([each for each, _ in courses], [gold for _, gold in courses], seed)
     return VariantFindings(
         name,
         about,
@@ -187,7 +200,7 @@ def _rollouts(directory: Path) -> tuple[Rollouts, bool, list[str]] | None:
 def _course(
     found: Sequence[tuple[Rollouts, bool, list[str]]], scales: Sequence[float], seed: int
 ) -> tuple[Curve | None, Fit | None]:
-    """The mean path of all seeds, and the form fitted to their gold; seeds whose prompts differ are not fitted."""
+    """The mean path of the seeds that have rollouts, and the form fitted to their gold in units of ``scales``."""
     if not found:
         return None, None
     paths = [path_of(rollouts, scale) for (rollouts, _, _), scale in zip(found, scales, strict=True)]
