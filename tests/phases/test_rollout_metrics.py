@@ -1,10 +1,57 @@
 """Figures of a rollout by hand."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from triphase.phases.rollout_metrics import Means, correlation, deviation, distinct_bigrams, repeated_bigrams
+from triphase.phases.rollout_metrics import (
+    Excerpt,
+    Means,
+    correlation,
+    deviation,
+    distinct_bigrams,
+    figures_of,
+    repeated_bigrams,
+)
+from triphase.records.types import Message, Prompt
+from triphase.rewards.types import Scores
+
+
+def test_a_rollout_by_hand() -> None:
+    """Two responses of one and three tokens; what stands behind the first is padding, and counts in nothing."""
+    mask = torch.tensor([[True, False, False], [True, True, True]])
+    scores, golds, witness = [1.0, 4.0], [2.0, 6.0], (5.0, 3.0)
+    experience: Any = SimpleNamespace(
+        batch=SimpleNamespace(response_mask=mask, response_lengths=mask.sum(1)),
+        scores=torch.tensor(scores),
+        values=None,
+        logprobs=torch.tensor([[-9.0, 7.0, 7.0], [-9.0, -9.0, -9.0]]),
+        reference_logprobs=torch.tensor([[-1.0, 7.0, 7.0], [-2.0, -3.0, -2.0]]),
+        entropy=torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.0, 2.0]]),
+        scored=Scores((1.0, 4.0), monitors={"witness_score": witness}),
+    )
+    advantages: Any = SimpleNamespace(returns=torch.tensor([[4.0, 99.0, 99.0], [1.0, 2.0, 1.0]]))
+    texts = ("a b c d e", "z a b c d")
+    prompts = [Prompt(name, (Message("user", "x"),)) for name in "pq"]
+    samples = [
+        Excerpt(prompt, text, finished, score, gold, moved, tokens)
+        for prompt, text, finished, score, gold, moved, tokens in zip(
+            prompts, texts, (True, False), scores, golds, (0.0, 6.0), (1, 3), strict=True
+        )
+    ]
+    expected = {
+        "proxy_score": 2.5, "score_deviation": 1.5, "reference_kl_deviation": 3.0, "entropy": 5 / 4,
+        "entropy_deviation": 0.5, "mean_length": 2.0, "length_deviation": 1.0, "eos_rate": 0.5, "mean_return": 2.0,
+        "gold_score": 4.0, "gold_deviation": 2.0, "length_score_correlation": 1.0, "length_gold_correlation": 1.0,
+        "distinct_2": 5 / 8, "repeated_2": 0.0, "repeated_2_deviation": 0.0, "self_similarity": 0.5,
+        "self_similarity_deviation": 0.0, "reference_perplexity": math.exp(8 / 4), "witness_score": 4.0,
+        "witness_score_deviation": 1.0, "witness_score_correlation": -1.0,
+    }  # fmt: skip
+    found = figures_of(experience, advantages, samples)
+    assert found == pytest.approx({f"ppo/{name}": value for name, value in expected.items()})
 
 
 def test_means_leave_out_what_is_not_finite_and_keep_maxima() -> None:
