@@ -53,6 +53,20 @@ def test_two_cards_share_the_work_of_one(chosen: RunSettings, one: MachinePlan) 
     assert two.phases[3].passes["decoding"] == 3 * 8 and one.phases[3].passes["decoding"] == 3 * 8
 
 
+def test_a_rank_has_the_larger_share_of_what_does_not_divide(chosen: RunSettings) -> None:
+    """Of 8 records on 3 cards 3; of 6 prompts a minibatch 2, with 2 responses each, and as many minibatches."""
+    ppo = chosen.ppo.model_copy(update={"minibatch_size": 12, "batch_size": 24, "responses_per_prompt": 2})
+    changes = {name: getattr(chosen, name).model_copy(update={"batch_size": 8}) for name in ("sft", "reward")}
+    found = share_of(chosen.model_copy(update={**changes, "ppo": ppo}), 4)
+    assert (found.sft.batch_size, found.reward.batch_size) == (2, 2)
+    assert (found.ppo.minibatch_size, found.ppo.batch_size) == (4, 8)
+    found = share_of(chosen.model_copy(update={**changes, "ppo": ppo}), 3)
+    assert (found.sft.batch_size, found.reward.batch_size) == (3, 3)
+    assert (found.ppo.minibatch_size, found.ppo.batch_size) == (4, 8)
+    other = found.ppo_of("other")
+    assert other.kl_coefficient == 0.0 and (other.minibatch_size, other.batch_size) == (4, 8)
+
+
 def test_beyond_one_card_weights_are_sharded_and_what_is_trained_too(chosen: RunSettings, one: MachinePlan) -> None:
     whole = one
     total = part(whole, "sft", BASE)
