@@ -1,0 +1,79 @@
+"""What a phase's parts and tokens are made of, number by number."""
+
+import pytest
+import torch
+from tests.small import shared_model
+
+from triphase.footprints.cost import CostModel, tokens_of
+from triphase.footprints.moments import ADAPTERS, GRADIENTS, HEADS, MOMENTS, TEMPORARY, TRUNK, Footprint
+from triphase.footprints.work import Shape, Work
+from triphase.footprints.workload import Lengths, Workload
+from triphase.settings.phases import EnsembleSettings
+from triphase.settings.schema import RunSettings
+
+HIDDEN, PROMPTS = 64, Lengths([(20,), (10,)], 60)  # two of sixty prompts were looked at
+SHAPE = Shape(1, 30, 1)
+
+
+def costs(**changes: object) -> CostModel:
+    optimizer = {"learning_rate": 1e-3}
+    values = {
+        "name": "x", "model": {"name": "small", "dtype": "float32"}, "data": {}, "adapters": {"layers": 1, "rank": 4},
+        "sft": {"optimizer": optimizer}, "reward": {"optimizer": optimizer}, **changes,
+    }  # fmt: skip
+    settings, none = RunSettings.model_validate(values), Lengths()
+    config = shared_model("llama", adapted=1, layers=2, hidden_size=HIDDEN).backbone.model.config
+    work = Work(config, torch.float32, settings.adapters, recompute=False, trusted=False)
+    return CostModel(settings, work, Workload(none, none, 0, PROMPTS, none, none), process_bytes=0.0)
+
+
+def test_what_is_always_there_is_float32_and_adam_has_two_moments() -> None:
+    for estimator, critic in (("gae", 1), ("rloo", 0)):
+        cost = costs(ppo={"advantage_estimator": estimator, "responses_per_prompt": 2})
+        assert cost.settings.has_critic == bool(critic)
+        found = cost.static(adapters=3, trained=10.0)
+        assert found[ADAPTERS] == 4 * 3 * cost.work.adapter_numbers and cost.work.adapter_numbers > 0
+        assert found[HEADS] == 4 * (1 + critic) * (HIDDEN + 1)
+        assert (found[GRADIENTS], found[MOMENTS]) == (40.0, 80.0)
+
+
+def test_a_step_holds_two_copies_of_a_weight_and_a_checkpoint_two_of_all() -> None:
+    found, cost = Footprint("x"), costs()
+    cost.stepped(found, cost.static(adapters=1, trained=10.0), 10.0, 7.0)
+    step, checkpoint = found.moments
+    assert step.parts[TEMPORARY] == 2 * 4 * 7 and step.parts[GRADIENTS] == 40
+    assert checkpoint.parts[TEMPORARY] == 2 * 4 * (1 + 2) * 10 and checkpoint.parts[GRADIENTS] == 0
+
+
+def test_every_member_scores_but_of_averaged_ones_and_the_witness_scores_too() -> None:
+    for combine, witness, count in (("worst", False, 4), ("average-weights", False, 1), ("average-weights", True, 2)):
+        cost = costs()
+        ensemble = EnsembleSettings(members=4, combine=combine)
+        reward = cost.settings.reward.model_copy(update={"ensemble": ensemble, "witness": witness})
+        cost.settings = cost.settings.model_copy(update={"reward": reward})
+        assert cost.scorers() == count
+
+
+def test_tokens_of_sampling() -> None:
+    """Prompts of 15 tokens on average are read for each of 90 responses, and 12 tokens written, twice over."""
+    assert tokens_of(PROMPTS) == 30 * 30
+    found, cost = Footprint("x"), costs()
+    cost.sampled(found, cost.static(adapters=1, trained=0), PROMPTS, 90, 16, 12, times=2)
+    assert found.tokens == pytest.approx({"forward": 2 * 90 * 15, "decoding": 2 * 90 * 12})
+    assert found.passes["decoding"] == pytest.approx(2 * 90 * 12 / 16)
+
+
+@pytest.mark.parametrize(
+    ("share", "visits", "passes"), [(0.5, 3, 0.5 + 0.5 * 3), (2.0, 3, 1), (0.0, 3, 3), (2.0, 1, 1)]
+)
+def test_what_is_kept_of_the_trunk_is_computed_once_and_the_rest_at_each_visit(
+    share: float, visits: int, passes: float
+) -> None:
+    size = 900 * HIDDEN * 4.0
+    cost, found = (
+        costs(adapters={"layers": 1, "rank": 4, "trunk_cache_gb": share * size / 1e9, "trunk_file_gb": 0}),
+        Footprint("x"),
+    )
+    static = cost.with_trunk(found, {}, PROMPTS, visits, SHAPE, 64, packed=False)
+    assert found.tokens["forward"] == pytest.approx(900 * passes)
+    assert static.get(TRUNK, 0.0) == pytest.approx(min(share, 1.0) * size if visits > 1 else 0.0)
