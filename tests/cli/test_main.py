@@ -205,3 +205,12 @@ def test_a_value_of_the_wrong_form_is_told_the_right_one(mistake: Callable[..., 
     assert "a whole number from 1 to 1024" in mistake("check", config)
     config.write_text(text.replace("embedded:tiny", "embedded:smolm2"))
     assert "there is no embedded model 'embedded:smolm2'" in mistake("check", config)
+
+
+def test_a_fraction_is_no_whole_number(mistake: Callable[..., str], config: Path) -> None:
+    for words in (("run", config, "--seeds", "1.5"), ("run", config, "--processes", "1.5")):
+        assert mistake(*words) == (
+            f'Invalid value for {words[2]}: unable to convert "1.5" into int; see triphase run --help'
+        )
+    assert 'unable to convert "2.5"' in mistake("evaluate", config, "--checkpoint", "2.5")
+    assert "--seeds 0: must lie" in mistake("run", config, "--seeds", "0.0")  # as before: a whole number

@@ -162,8 +162,15 @@ def test_a_port_in_use_is_refused(
         taken.listen()
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
         assert "the port is in use" in refused(capsys, "run", str(config), "--processes", "2")
-    monkeypatch.setenv("MASTER_PORT", "http")
-    assert "MASTER_PORT=http: is no port" in refused(capsys, "run", str(config), "--processes", "2")
+    for wrong in ("http", "²", "65536"):
+        monkeypatch.setenv("MASTER_PORT", wrong)
+        assert f"MASTER_PORT={wrong}: is no port" in refused(capsys, "run", str(config), "--processes", "2")
+
+
+def test_ranks_wait_no_longer_than_a_clock_can_count() -> None:
+    for wrong in (0, 1e20, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"parallel\.timeout_seconds"):
+            small(parallel={"timeout_seconds": wrong})
 
 
 def test_torch_distributed_is_imported_in_one_folder() -> None:

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from triphase import __version__
 from triphase.cli.extras import missing_package
+from triphase.cli.numbers import converted
 from triphase.cli.streams import lasting_streams
 from triphase.errors import SettingsError, TriphaseError, WaitingForPeople, is_out_of_memory
 from triphase.monitoring.log import without_secrets
@@ -110,7 +111,7 @@ def application() -> App:
         version=__version__,
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
-        default_parameter=Parameter(negative=()),
+        default_parameter=Parameter(negative=(), converter=converted),
     )
     label = App(name="label", help="The human step: serve, import, export, stats, simulate, sample, score, users.")
     users = App(name="users", help="The labelers: add, list, pause, reset.")

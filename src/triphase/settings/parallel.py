@@ -1,9 +1,11 @@
 """The settings of a run by several processes, and what they need of its other settings."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from triphase.errors import SettingsError
-from triphase.settings.base import PositiveFloat, Settings
+from triphase.settings.base import Settings
 
 if TYPE_CHECKING:
     from triphase.settings.schema import RunSettings
@@ -15,7 +17,7 @@ class ParallelSettings(Settings):
     strategy: Literal["auto", "replicated"] = "auto"
     """How they share the work: `replicated` gives each the whole model and a share of each step's samples; `auto`
     chooses it. One process needs none."""
-    timeout_seconds: PositiveFloat = 600.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=604_800)] = 600.0
     """How long ranks wait for one another in a step; one that does not come in this time hangs, and is named."""
 
 
