@@ -76,6 +76,20 @@ def test_columns_of_other_names(folder: Path, capsys: pytest.CaptureFixture[str]
     assert main(["check", "my-run.yaml"]) == 0
 
 
+def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"{a} {b},sun song,mud rust\n" for a in WORDS for b in WORDS)
+    (folder / "odd.csv").write_text("question,better,worse\n" + rows)
+    assert main(["init", "d.jsonl", "odd.csv", *TINY, "--yes", "--to", "first.yaml"]) == 0
+    told = capsys.readouterr().out  # a file of comparisons would pass for one of questions in silence
+    assert "columns that are not read: better (36 records), worse (36 records); --columns gives them our names" in told
+    columns = "prompt=question,chosen=better,rejected=worse"
+    assert main(["init", "d.jsonl", "odd.csv", *TINY, "--yes", "--columns", columns]) == 0
+    data = load_settings(Path("my-run.yaml")).data
+    assert [source.columns for source in data.demonstrations] == [{}]
+    assert data.preferences[0].columns == {"prompt": "question", "chosen": "better", "rejected": "worse"}
+    assert main(["check", "my-run.yaml"]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -85,7 +99,8 @@ def test_columns_of_other_names(folder: Path, capsys: pytest.CaptureFixture[str]
         (["d.jsonl", "--max-length", "8", "--response-tokens", "8"], "leaves no room for a prompt"),
         (["d.jsonl", "--name", "a b"], "--name a b: letters, digits"),
         (["d.jsonl", "--columns", "prompt"], "--columns prompt: write ours=yours"),
-        (["d.jsonl", "--columns", "prompt=nosuch"], "columns.prompt: no record has the column 'nosuch'"),
+        (["d.jsonl", "--columns", "prompt=nosuch"], "--columns prompt=nosuch: no record of d.jsonl has that column"),
+        (["d.jsonl", "--columns", "nosuch=prompt"], "--columns nosuch=prompt: the names on the left are ours: prompt"),
         (["preferences:d.jsonl"], "d.jsonl:1: missing column: chosen"),
     ],
 )

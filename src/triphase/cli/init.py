@@ -19,7 +19,10 @@ from triphase.datacheck.first_configuration import (
 from triphase.datacheck.first_look import ROLES, FirstLook, first_look
 from triphase.errors import SettingsError
 from triphase.records.files import write_atomically
+from triphase.records.lines import unread_columns
+from triphase.records.visible import visible
 from triphase.settings.base import RUN_NAME
+from triphase.settings.data import OURS
 from triphase.settings.loading import settings_from
 from triphase.settings.source import parse_source
 
@@ -47,9 +50,15 @@ def init(
     if not data:
         raise SettingsError("init: name at least one file of records, for example triphase init data/*.jsonl")
     console = Console(soft_wrap=True, highlight=False)
-    looks = [_look(text, _columns(columns)) for text in data]
+    renamed = _columns(columns)
+    looks = [_look(text, renamed) for text in data]
+    for ours, theirs in renamed.items():
+        if not any(ours in look.source.columns for look in looks):
+            raise SettingsError(f"--columns {ours}={theirs}: no record of {', '.join(data)[:200]} has that column")
     for look in looks:
         console.print(f"{escape(look.source.path)}: {look.role}, {escape(look.form)} ({look.seen} records looked at)")
+        if look.unread:
+            console.print(f"  {escape(visible(unread_columns(look.unread)))}; --columns gives them our names")
     ask = _Asking(yes or not sys.stdin.isatty())
     length = _positive("--max-length", max_length)
     if length is None:
@@ -109,6 +118,9 @@ def _columns(text: str) -> dict[str, str]:
         ours, sign, theirs = part.partition("=")
         if not sign or not ours.strip() or not theirs.strip():
             raise SettingsError(f"--columns {text[:80]}: write ours=yours, for example prompt=ask,completion=reply")
+        if ours.strip() not in OURS:
+            known = f"{', '.join(OURS[:13])} … (docs/data.md)"
+            raise SettingsError(f"--columns {part[:80]}: the names on the left are ours: {known}")
         found[ours.strip()] = theirs.strip()
     return found
 

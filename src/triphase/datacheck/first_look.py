@@ -40,6 +40,7 @@ class FirstLook:
         form: what its records are read as.
         longest, longest_answer: tokens that 99 % of the first records, and of their answers, do not pass; estimated.
         seen: records that were looked at.
+        unread: columns that hold something and are not read, with how many of the records looked at have them.
     """
 
     source: SourceSettings
@@ -48,10 +49,13 @@ class FirstLook:
     longest: int
     longest_answer: int
     seen: int
+    unread: Mapping[str, int]
 
 
 def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -> FirstLook:
     """Look at the first records of a source, as a ``role`` or as what fits.
+
+    ``columns`` are those of all sources together: a source is given those of them that its records have.
 
     Raises:
         DataError: it cannot be read, or what its records are for cannot be told.
@@ -59,7 +63,7 @@ def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -
     given: dict[str, Any] = {"path": path, "columns": dict(columns), "max_records": _LOOKED_AT}
     if not is_file_name(path, Path()):
         given |= {"streaming": True, "max_records": _FROM_THE_HUB}
-    source = SourceSettings.model_validate(given)
+    source = _with_its_columns(SourceSettings.model_validate(given))
     first = next(read_rows(source, Path()), None)
     if first is None:
         raise DataError(f"{shown(path)}: contains no records")
@@ -75,7 +79,17 @@ def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -
     answers = sorted(max(sizes[1:], default=0) for sizes in map(_sizes, items))
     kept = source.model_copy(update={"max_records": None, "streaming": False})
     forms = Counter(form_of(chosen, item) for item in items)
-    return FirstLook(kept, chosen, read_as(forms), _most(lengths), _most(answers), len(items))
+    unread = Counter(column for item in items for column in item.unread)
+    return FirstLook(kept, chosen, read_as(forms), _most(lengths), _most(answers), len(items), unread)
+
+
+def _with_its_columns(source: SourceSettings) -> SourceSettings:
+    """The source with those of its renamings alone whose column one of its records has."""
+    if not source.columns:
+        return source
+    rows = read_rows(source.model_copy(update={"columns": {}}), Path())
+    have = {column for row in rows for column in row.values}
+    return source.model_copy(update={"columns": {our: their for our, their in source.columns.items() if their in have}})
 
 
 def _sizes(item: Located[Any]) -> list[int]:
