@@ -34,6 +34,8 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str]] = []
         self.ids: list[str] = []
         self.text = ""
+        self.wide_tables = 0
+        self._classes: list[str] = []
         self._open: list[str] = []
         self.feed(html)
         assert self._open == []
@@ -44,15 +46,20 @@ class Page(HTMLParser):
         self.ids += [value or "" for name, value in attrs if name == "id"]
         if tag not in VOID:
             self._open.append(tag)
+            self._classes.append(dict(attrs).get("class") or "")
+            scrolls = any("scroll" in classes.split() for classes in self._classes)
+            self.wide_tables += tag == "table" and not scrolls
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
         if tag not in VOID:
             self._open.pop()
+            self._classes.pop()
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in VOID:
             assert self._open.pop() == tag
+            self._classes.pop()
 
     def handle_data(self, data: str) -> None:
         self.text += data if self._open[-1:] != ["style"] else ""
@@ -95,6 +102,10 @@ def test_a_finished_run_shows_everything(run_directory: Path) -> None:
         assert expected in text
     assert text.count("Tell a colleague about") == 12
     assert "not run yet" not in text and "No " not in text.replace("No verdict", "")
+
+
+def test_a_wide_table_scrolls_in_its_place_and_not_the_page(run_directory: Path) -> None:
+    assert page_of(run_directory).wide_tables == 0
 
 
 def test_the_page_fetches_and_runs_nothing(run_directory: Path) -> None:
