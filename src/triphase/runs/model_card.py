@@ -17,6 +17,8 @@ from triphase.settings.schema import RunSettings
 _LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
 _EMBEDDED = {"embedded:smollm2": "apache-2.0", "embedded:tiny": "apache-2.0"}
 _MOST_FIGURES = 24
+_OF_THE_RUN = ("seconds", "peak_gb", "seed")
+"""Figures of a summary that nothing was measured by."""
 
 
 def license_of(name: str) -> str | None:
@@ -83,9 +85,9 @@ def _chosen(settings: RunSettings, what: str) -> Iterator[tuple[str, Any]]:
     adapters, sft = settings.adapters, settings.sft
     yield "adapters", f"layers {adapters.layers}, rank {adapters.rank}, alpha {adapters.alpha:g}"
     yield "seed", settings.seed
-    yield "sft", f"{settings.sft_method}, epochs {sft.epochs}, learning rate {sft.optimizer.learning_rate:g}"
+    yield "sft", f"{settings.sft_method}, epochs {sft.epochs:g}, learning rate {sft.optimizer.learning_rate:g}"
     if what != "sft":
-        yield "reward.epochs", settings.reward.epochs
+        yield "reward.epochs", f"{settings.reward.epochs:g}"
     if what == "policy":
         ppo = settings.ppo
         yield "ppo", f"{ppo.method}, {ppo.iterations} iterations of {ppo.batch_size} responses"
@@ -97,7 +99,8 @@ def _figures(run: Path) -> Iterator[tuple[str, float]]:
         found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    yield from list(_numbers(found))[:_MOST_FIGURES]
+    measured = [(name, value) for name, value in _numbers(found) if name not in _OF_THE_RUN]
+    yield from measured[:_MOST_FIGURES]
 
 
 def _numbers(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
