@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from triphase.datacheck.first_configuration import (
-    Answers,
+    RunChoices,
     needs_people,
     suggested_length,
     suggested_response,
@@ -68,7 +68,7 @@ def init(
         response = ask.number("Longest response that is sampled, in tokens", suggested_response(looks, length))
     if response >= length:
         raise SettingsError(f"--response-tokens {response}: leaves no room for a prompt in --max-length {length}")
-    answers = Answers(
+    answers = RunChoices(
         name=_run_name(name or ask.text("Name of the run", re.sub(r"[^\w.-]+", "-", to.stem) or "my-run")),
         model=model or ask.text("Model: a directory, a hub id, or embedded:smollm2", MODEL),
         max_length=length,

@@ -13,8 +13,8 @@ _NUMBERS = {"demonstrations": "what people wrote", "prompts": "what is asked", "
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What was asked.
+class RunChoices:
+    """What the person chose of the run.
 
     Attributes:
         name: of the run.
@@ -50,12 +50,12 @@ def needs_people(looks: Sequence[FirstLook]) -> bool:
     return "prompts" in roles and "preferences" not in roles
 
 
-def written(looks: Sequence[FirstLook], answers: Answers, at: Path) -> str:
+def written(looks: Sequence[FirstLook], answers: RunChoices, at: Path) -> str:
     """The text of the configuration, which will stand at ``at``."""
     return "\n".join(_lines(looks, answers, at)) + "\n"
 
 
-def _lines(looks: Sequence[FirstLook], answers: Answers, at: Path) -> Iterator[str]:
+def _lines(looks: Sequence[FirstLook], answers: RunChoices, at: Path) -> Iterator[str]:
     roles = {look.role for look in looks}
     yield f"# {_what(roles, people=answers.people)}"
     yield f"#   triphase check {at}        reads every record, says what it found, loads no model"
@@ -103,7 +103,7 @@ def _beside(path: Path, at: Path) -> str:
     return str(whole.relative_to(folder)) if whole.is_relative_to(folder) else str(whole)
 
 
-def _phases(roles: set[str], answers: Answers) -> Iterator[str]:
+def _phases(roles: set[str], answers: RunChoices) -> Iterator[str]:
     if "demonstrations" in roles:
         yield "sft:"
         yield "  method: lora    # full trains every weight"

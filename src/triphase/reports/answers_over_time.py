@@ -16,7 +16,7 @@ FILE_NAME = "samples.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class ResponseAt:
     """One response, and the iteration that sampled it, from 1 as in the curves."""
 
     iteration: int
@@ -33,7 +33,7 @@ class PromptCourse:
     """One prompt, and what was answered to it from the first iteration that asked it to the last."""
 
     prompt: str
-    moments: tuple[Moment, ...]
+    moments: tuple[ResponseAt, ...]
 
 
 def courses_of(run: Path) -> dict[str, list[PromptCourse]]:
@@ -71,8 +71,8 @@ def prompt_courses(rows: Iterable[Mapping[str, Any]]) -> list[PromptCourse]:
     ]
 
 
-def _moment(row: Mapping[str, Any]) -> Moment:
-    return Moment(
+def _moment(row: Mapping[str, Any]) -> ResponseAt:
+    return ResponseAt(
         row["iteration"] + 1,
         row["response"],
         row["finished"],
