@@ -21,6 +21,7 @@ from triphase.reports.comparison_page import (
     rating_text,
 )
 from triphase.reports.verdict import interval_text, percent_interval
+from triphase.runs.comparison_request import ComparisonRequest
 
 _HOTTEST, _MOST = 100.0, 1 << 16
 
@@ -61,8 +62,8 @@ def compare(
             raise SettingsError(f"--{name} {value}: must lie between 1 and {most}")
     if temperature is not None and not 0 < temperature <= _HOTTEST:
         raise SettingsError(f"--temperature {temperature}: must be above 0, and at most {_HOTTEST:g}")
-    directory, found = deferred.compare(
-        sides,
+    wanted = ComparisonRequest(
+        sides=sides,
         prompts=prompts,
         by=by,
         to=to,
@@ -72,6 +73,7 @@ def compare(
         temperature=temperature,
         seed=seed,
     )
+    directory, found = deferred.compare(wanted)
     _print(found, directory)
 
 

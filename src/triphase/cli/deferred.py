@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from triphase.datacheck.opening import place_without_torch
 from triphase.records.types import Prompt, Response
 from triphase.runs.choice import Checkpoint
+from triphase.runs.comparison_request import ComparisonRequest
 from triphase.settings.schema import RunSettings
 from triphase.store import Store
 from triphase.training.distributed.environment import Place
@@ -195,32 +196,11 @@ def score_file(path: Path, file: str, arm: str | None) -> "tuple[FileScores, Ite
     return found, score_rows(path, file, arm, found)
 
 
-def compare(
-    sides: Sequence[str],
-    *,
-    prompts: str | None,
-    by: Sequence[str] | None,
-    to: Path | None,
-    samples: int | None,
-    max_prompts: int | None,
-    max_tokens: int | None,
-    temperature: float | None,
-    seed: int,
-) -> "tuple[Path, ComparisonFindings]":
+def compare(wanted: ComparisonRequest) -> "tuple[Path, ComparisonFindings]":
     """See `runs.comparing`; returns the directory too."""
     from triphase.runs.comparing import compare_named as defined
 
-    return defined(
-        sides,
-        prompts=prompts,
-        by=by,
-        to=to,
-        samples=samples,
-        max_prompts=max_prompts,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
-    )
+    return defined(wanted)
 
 
 def sample_best_of(runs: Sequence[Path], samples: int) -> list[str]:

@@ -24,6 +24,7 @@ from triphase.reports.comparison import (
     side_findings,
 )
 from triphase.reports.comparison_page import write_comparison_page
+from triphase.runs.comparison_request import ComparisonRequest
 from triphase.runs.criteria import Criterion, criteria_of
 from triphase.runs.judging import scores_by, scores_of, verdicts_by
 from triphase.runs.locking import locked
@@ -40,35 +41,24 @@ _TEMPERATURE, _MAX_TOKENS = 0.7, 256
 _LONGEST_NAME = 100
 
 
-def compare_named(
-    names: Sequence[str],
-    *,
-    prompts: str | None,
-    by: Sequence[str] | None,
-    to: Path | None,
-    samples: int | None,
-    max_prompts: int | None,
-    max_tokens: int | None,
-    temperature: float | None,
-    seed: int,
-) -> tuple[Path, ComparisonFindings]:
-    """`compare` for the command line; what is None is that of the first run.
+def compare_named(wanted: ComparisonRequest) -> tuple[Path, ComparisonFindings]:
+    """`compare` for the command line.
 
     Raises:
         TriphaseError: a side, a criterion or the prompts cannot be used.
     """
-    sides = sides_of(names)
+    sides = sides_of(wanted.sides)
     run = next((load_settings(side.run) for side in sides if side.run is not None), None)
     asking = Asking(
-        temperature or (run.ppo.temperature if run else _TEMPERATURE),
-        max_tokens or (run.ppo.max_response_tokens if run else _MAX_TOKENS),
-        samples or (run.evaluation.samples_per_prompt if run else 1),
-        seed,
+        wanted.temperature or (run.ppo.temperature if run else _TEMPERATURE),
+        wanted.max_tokens or (run.ppo.max_response_tokens if run else _MAX_TOKENS),
+        wanted.samples or (run.evaluation.samples_per_prompt if run else 1),
+        wanted.seed,
     )
-    criteria = criteria_of(by, sides)
-    chosen, source = prompts_for(sides, prompts, max_prompts)
+    criteria = criteria_of(wanted.by, sides)
+    chosen, source = prompts_for(sides, wanted.prompts, wanted.max_prompts)
     beside = next((side.run.parent for side in sides if side.run is not None), Path())
-    directory = to or beside / f"compare-{'-vs-'.join(map(_word, sides))}"[:_LONGEST_NAME]
+    directory = wanted.to or beside / f"compare-{'-vs-'.join(map(_word, sides))}"[:_LONGEST_NAME]
     return directory, compare(sides, criteria, chosen, source, asking, directory, progress_for())
 
 

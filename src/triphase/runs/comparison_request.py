@@ -1,0 +1,20 @@
+"""What `triphase compare` is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRequest:
+    """Policies by name, and how they are to be compared; what is None is that of the first run among them."""
+
+    sides: Sequence[str]
+    prompts: str | None
+    by: Sequence[str] | None
+    to: Path | None
+    samples: int | None
+    max_prompts: int | None
+    max_tokens: int | None
+    temperature: float | None
+    seed: int
