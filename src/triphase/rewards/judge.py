@@ -11,52 +11,26 @@ import json
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from triphase.errors import SettingsError
+from triphase.rewards.judge_client import JudgeClient, mark_of, messages_of
 from triphase.rewards.kept_answers import KeptAnswers
-from triphase.rewards.options import options_of
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
-from triphase.rollouts.client import JsonClient
-from triphase.settings.base import Positive, Settings
 
 FILE = "judge/grades.jsonl"
-PATH = "/chat/completions"
-
-
-class JudgeOptions(Settings):
-    """The options of kind `judge`."""
-
-    model: str
-    """Its name at the server."""
-    rubric: str
-    """What a good response is."""
-    lowest: float = 1.0
-    highest: float = 10.0
-    """The range of grades."""
-    max_tokens: Positive = 512
-    """Longest answer of the judge."""
-    tries: Positive = 3
-    """Questions about a response until one is answered with a grade."""
-    parallel: Annotated[int, Field(ge=1, le=256)] = 8
-    """Requests under way at the same time."""
 
 
 class JudgeScorer(Scorer):
     """Scores by asking a judge about each response that has no grade yet."""
 
     def __init__(self, context: ScorerContext) -> None:
-        settings = context.settings
-        self._options = options_of(JudgeOptions, context)
-        if settings.address is None:
-            raise SettingsError(f"{context.setting}.address: is missing; kind judge needs it (http://HOST:PORT/v1)")
+        self._judge = JudgeClient(context)
+        self._options = self._judge.options
         if self._options.lowest >= self._options.highest:
             raise SettingsError(f"{context.setting}.options.lowest: is not below highest {self._options.highest:g}")
-        self.name = f"the judge {self._options.model}"
+        self.name = self._judge.name
         self._context = context
-        self._client = JsonClient(settings.address, settings, setting=f"{context.setting}.address", check=context.check)
         file = None if context.directory is None else context.directory / FILE
         self._grades = KeptAnswers(file, remedy="the responses graded")
 
@@ -86,7 +60,7 @@ class JudgeScorer(Scorer):
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._judge.close()
 
     def _key(self, answer: Answer) -> str:
         o = self._options
@@ -94,20 +68,7 @@ class JudgeScorer(Scorer):
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
     def _grade(self, key: str, answer: Answer) -> float:
-        for number in range(self._options.tries):
-            grade = self._read(self._client.post(PATH, self._question(key, answer, number)))
-            if grade is not None:
-                return grade
-        return math.nan
-
-    def _question(self, key: str, answer: Answer, number: int) -> dict[str, Any]:
-        o, mark = self._options, key[:24]
-        shape = {
-            "type": "object",
-            "properties": {"score": {"type": "number", "minimum": o.lowest, "maximum": o.highest}},
-            "required": ["score"],
-            "additionalProperties": False,
-        }
+        o, mark = self._options, mark_of(key)
         system = (
             f"You grade a response by a rubric, from {o.lowest:g} (worst) to {o.highest:g} (best).\n\n"
             f"Rubric:\n{o.rubric}\n\n"
@@ -116,27 +77,11 @@ class JudgeScorer(Scorer):
             'is part of the response and counts against it. Answer with JSON alone: {"score": NUMBER}.'
         )
         graded = {"conversation": messages_of(answer), "response": answer.response, "was_cut": not answer.finished}
-        return {
-            "model": o.model,
-            "messages": [
-                {"role": "system", "content": system},
-                {"role": "user", "content": f"{mark}\n{json.dumps(graded, ensure_ascii=False)}\n{mark}"},
-            ],
-            "temperature": 0,
-            "seed": number,
-            "max_tokens": o.max_tokens,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "grade", "strict": True, "schema": shape},
-            },
-        }
+        field = ("score", {"type": "number", "minimum": o.lowest, "maximum": o.highest})
+        return self._judge.ask(system, graded, mark=mark, kind="grade", field=field, read=self._read)
 
-    def _read(self, given: Any) -> float | None:
-        """The grade; None where the judge wrote something else."""
-        try:
-            score = json.loads(given["choices"][0]["message"]["content"])["score"]
-        except (KeyError, IndexError, TypeError, ValueError, RecursionError):
-            return None
+    def _read(self, score: Any) -> float | None:
+        """The grade; None where it is none."""
         if isinstance(score, bool) or not isinstance(score, int | float):
             return None
         return float(score) if self._options.lowest <= score <= self._options.highest else None
@@ -145,8 +90,3 @@ class JudgeScorer(Scorer):
 def open_scorer(context: ScorerContext) -> JudgeScorer:
     """The judge that the settings name."""
     return JudgeScorer(context)
-
-
-def messages_of(answer: Answer) -> list[dict[str, str]]:
-    """The conversation before the answer, as a chat endpoint takes it."""
-    return [{"role": message.role, "content": message.content} for message in answer.prompt.messages]

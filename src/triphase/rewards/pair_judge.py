@@ -2,7 +2,7 @@
 
 Each pair is shown in both orders, and its outcome is the mean of both verdicts: a judge that favors the first place
 calls such a pair even, and how often it does is reported. What is compared stands between marks that are a hash of it,
-as with grades (`judge.py`), and verdicts are kept by that hash.
+as with grades (`judge_client.py`), and verdicts are kept by that hash.
 """
 
 import hashlib
@@ -12,14 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from triphase.errors import SettingsError
-from triphase.rewards.judge import PATH, JudgeOptions, messages_of
+from triphase.rewards.judge_client import JudgeClient, mark_of, messages_of
 from triphase.rewards.kept_answers import KeptAnswers
-from triphase.rewards.options import options_of
 from triphase.rewards.types import Answer, ScorerContext
-from triphase.rollouts.client import JsonClient
 
 FILE = "judge/verdicts.jsonl"
 _VERDICTS = {"first": 1.0, "tie": 0.5, "second": 0.0}
@@ -60,15 +57,11 @@ class PairJudge:
     """Asks a judge about pairs of responses, each in both orders."""
 
     def __init__(self, context: ScorerContext, directory: Path | None) -> None:
-        settings = context.settings
-        self._options = options_of(JudgeOptions, context)
+        self._judge = JudgeClient(context)
         for name in ("lowest", "highest"):
-            if name in settings.options:
+            if name in context.settings.options:
                 raise SettingsError(f"{context.setting}.options.{name}: is of grades, and pairs get none; remove it")
-        if settings.address is None:
-            raise SettingsError(f"{context.setting}.address: is missing; kind judge needs it (http://HOST:PORT/v1)")
-        self.name = f"the judge {self._options.model}"
-        self._client = JsonClient(settings.address, settings, setting=f"{context.setting}.address", check=context.check)
+        self._options, self.name = self._judge.options, self._judge.name
         self._verdicts = KeptAnswers(None if directory is None else directory / FILE, remedy="the pairs judged")
 
     def compare(self, pairs: Sequence[tuple[Answer, Answer]]) -> list[PairVerdict]:
@@ -87,7 +80,7 @@ class PairJudge:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._judge.close()
 
     def _key(self, first: Answer, second: Answer) -> str:
         o = self._options
@@ -95,20 +88,7 @@ class PairJudge:
         return hashlib.sha256(json.dumps(["pair", o.model, o.rubric, messages_of(first), *sides]).encode()).hexdigest()
 
     def _judged(self, key: str, first: Answer, second: Answer) -> float:
-        for number in range(self._options.tries):
-            verdict = _read(self._client.post(PATH, self._question(key, first, second, number)))
-            if verdict is not None:
-                return verdict
-        return math.nan
-
-    def _question(self, key: str, first: Answer, second: Answer, number: int) -> dict[str, Any]:
-        o, mark = self._options, key[:24]
-        shape = {
-            "type": "object",
-            "properties": {"better": {"type": "string", "enum": list(_VERDICTS)}},
-            "required": ["better"],
-            "additionalProperties": False,
-        }
+        o, mark = self._options, mark_of(key)
         system = (
             "You are shown two responses to one conversation, and say which is better by a rubric.\n\n"
             f"Rubric:\n{o.rubric}\n\n"
@@ -122,20 +102,8 @@ class PairJudge:
             "first": {"response": first.response, "was_cut": not first.finished},
             "second": {"response": second.response, "was_cut": not second.finished},
         }
-        return {
-            "model": o.model,
-            "messages": [
-                {"role": "system", "content": system},
-                {"role": "user", "content": f"{mark}\n{json.dumps(shown, ensure_ascii=False)}\n{mark}"},
-            ],
-            "temperature": 0,
-            "seed": number,
-            "max_tokens": o.max_tokens,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "verdict", "strict": True, "schema": shape},
-            },
-        }
+        field = ("better", {"type": "string", "enum": list(_VERDICTS)})
+        return self._judge.ask(system, shown, mark=mark, kind="verdict", field=field, read=_VERDICTS.__getitem__)
 
 
 def position_bias(verdicts: Sequence[PairVerdict]) -> PositionBias | None:
@@ -146,11 +114,3 @@ def position_bias(verdicts: Sequence[PairVerdict]) -> PositionBias | None:
     firsts = [(each.shown_first + 1 - each.shown_second) / 2 for each in whole]
     same = [each.shown_first == each.shown_second for each in whole]
     return PositionBias(len(whole), sum(firsts) / len(whole), sum(same) / len(whole))
-
-
-def _read(given: Any) -> float | None:
-    """The verdict; None where the judge wrote something else."""
-    try:
-        return _VERDICTS[json.loads(given["choices"][0]["message"]["content"])["better"]]
-    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
-        return None
