@@ -17,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser bench mutants clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -83,6 +83,11 @@ test-browser: $(INSTALLED)
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q chromium; \
 	  else echo "Chromium is not installed; run: sudo apt-get install chromium"; exit 2; fi; }
 	$(PYTEST) -m browser
+
+# The libraries themselves, offline; that each is told the right things is in `make test`, by stand-ins.
+test-trackers: $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e ".[wandb,mlflow]"
+	$(PYTEST) -m trackers
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

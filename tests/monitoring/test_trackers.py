@@ -148,7 +148,7 @@ def test_a_run_gives_its_figures_and_samples(library: Library, tmp_path: Path) -
     assert library.begun[0]["group"] == "small" and library.begun[0]["name"] == "small/ppo"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is an extra")
+@pytest.mark.trackers
 def test_wandb_itself_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -159,7 +159,7 @@ def test_wandb_itself_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb")), sys.path
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is an extra")
+@pytest.mark.trackers
 def test_mlflow_itself_with_a_local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     monkeypatch.chdir(tmp_path)
