@@ -21,10 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import yaml
-
-import triphase.demo
-from triphase.demo.tiny import grammar_gold, tiny_directory
+from benchmarks.tiny_task import tiny_settings
+from triphase.demo.tiny import grammar_gold
 from triphase.models.policies import policy_for
 from triphase.monitoring.alarms import find_alarms
 from triphase.monitoring.progress import SilentProgress
@@ -34,7 +32,7 @@ from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.runs import pipeline
 from triphase.runs.servers import generator_of
 from triphase.runs.session import Run, prepare
-from triphase.settings.schema import GuardSettings, RunSettings
+from triphase.settings.schema import GuardSettings
 from triphase.tokens.encoding import encode_prompt
 from triphase.training.loop import LoopOptions, run_loop
 
@@ -99,15 +97,6 @@ class Rows:
         """Nothing is resumed."""
 
 
-def settings(folder: str) -> RunSettings:
-    """Those of `triphase demo --tiny`."""
-    text = Path(triphase.demo.__file__).with_name("tiny.yaml").read_text(encoding="utf-8")
-    values = yaml.safe_load(text) | {"output": folder, "arms": {}}
-    for sources in (values["data"]["demonstrations"], values["data"]["prompts"]):
-        sources[0]["path"] = str(tiny_directory() / sources[0]["path"])
-    return RunSettings.model_validate(values)
-
-
 def alarms_of(run: Run, flaw: Flaw, seed: int, iterations: int, *, judged: bool) -> dict[str, int]:
     """The alarms of one PPO run, each with its first iteration."""
     chosen = run.settings.ppo.model_copy(update={"iterations": iterations, "kl_coefficient": flaw.kl_coefficient})
@@ -141,7 +130,7 @@ def main() -> None:
     options = parser.parse_args()
     wanted = tuple((options.only or "").split(","))
     table: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder, prepare(settings(folder), SilentProgress()) as run:
+    with tempfile.TemporaryDirectory() as folder, prepare(tiny_settings(folder), SilentProgress()) as run:
         pipeline.run_sft(run)
         for name, flaw in FLAWS.items():
             if not name.startswith(wanted):

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-import triphase.demo
-from triphase.demo.tiny import WORDS, grammar_gold, tiny_directory
+from benchmarks.tiny_task import tiny_settings
+from triphase.demo.tiny import WORDS, grammar_gold
 from triphase.models.roles import SharedModel
 from triphase.monitoring.progress import SilentProgress
 from triphase.phases.reward import RewardPhase
@@ -32,7 +31,6 @@ from triphase.records.types import Message, Pair, Prompt
 from triphase.runs import pipeline
 from triphase.runs.session import Run, prepare
 from triphase.settings.phases import RewardSettings
-from triphase.settings.schema import RunSettings
 from triphase.tokens.encoding import EncodedGroup
 from triphase.training.loop import LoopOptions, run_loop
 
@@ -48,15 +46,6 @@ class Nowhere:
 
     def truncate_after(self, step: int) -> None:
         """Forget nothing."""
-
-
-def settings(folder: str) -> RunSettings:
-    """Those of `triphase demo --tiny`."""
-    text = Path(triphase.demo.__file__).with_name("tiny.yaml").read_text(encoding="utf-8")
-    values = yaml.safe_load(text) | {"output": folder, "arms": {}}
-    for sources in (values["data"]["demonstrations"], values["data"]["prompts"]):
-        sources[0]["path"] = str(tiny_directory() / sources[0]["path"])
-    return RunSettings.model_validate(values)
 
 
 def sampled(run: Run, prompts: Sequence[Prompt], seed: int) -> tuple[list[EncodedGroup], Golds]:
@@ -172,7 +161,7 @@ def main() -> None:
     options = parser.parse_args()
     rates = [float(rate) for rate in options.flips.split(",")]
     found: dict[str, dict[str, dict[str, list[float]]]] = {"accuracy": {}, "loss": {}}
-    with tempfile.TemporaryDirectory() as folder, prepare(settings(folder), SilentProgress()) as run:
+    with tempfile.TemporaryDirectory() as folder, prepare(tiny_settings(folder), SilentProgress()) as run:
         pipeline.run_sft(run)
         for seed in range(options.seeds):
             groups, golds = sampled(run, run.prompts("train")[: options.prompts], seed)

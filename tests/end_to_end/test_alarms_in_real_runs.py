@@ -3,14 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from benchmarks.tiny_task import tiny_settings
 from tests.small import Lines
 
-import triphase.demo
-from triphase.demo.tiny import tiny_directory
 from triphase.models.policies import policy_for
 from triphase.monitoring.alarms import Alarm, find_alarms
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
@@ -21,19 +18,8 @@ from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.runs import pipeline
 from triphase.runs.servers import generator_of
 from triphase.runs.session import Run, prepare
-from triphase.settings.schema import RunSettings
 from triphase.tokens.encoding import encode_prompt
 from triphase.training.loop import LoopOptions, run_loop
-
-
-def settings(output: Path, *, seed: int = 0, **ppo: Any) -> RunSettings:
-    """Those of `triphase demo --tiny`, without its arm."""
-    text = Path(triphase.demo.__file__).with_name("tiny.yaml").read_text(encoding="utf-8")
-    values = yaml.safe_load(text) | {"seed": seed, "output": str(output), "arms": {}}
-    for sources in (values["data"]["demonstrations"], values["data"]["prompts"]):
-        sources[0]["path"] = str(tiny_directory() / sources[0]["path"])
-    values["ppo"] |= ppo
-    return RunSettings.model_validate(values)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +27,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A run after supervised fine-tuning."""
     optimizer = {"learning_rate": 3e-3, "schedule": "constant"}
     ppo = {"iterations": 12, "batch_size": 64, "minibatch_size": 64, "kl_coefficient": 0.0, "optimizer": optimizer}
-    with prepare(settings(tmp_path_factory.mktemp("hacks"), **ppo), SilentProgress()) as run:
+    with prepare(tiny_settings(str(tmp_path_factory.mktemp("hacks")), **ppo), SilentProgress()) as run:
         pipeline.run_sft(run)
         yield run
 
@@ -110,7 +96,7 @@ def test_a_planted_hack_is_told_early(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_sound_run_raises_no_alarm(tmp_path: Path, seed: int) -> None:
-    with prepare(settings(tmp_path, seed=seed, iterations=40), SilentProgress()) as run:
+    with prepare(tiny_settings(str(tmp_path), seed=seed, iterations=40), SilentProgress()) as run:
         for step in (
             pipeline.run_sft,
             pipeline.run_sampling,
