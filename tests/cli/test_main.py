@@ -112,6 +112,7 @@ def test_check_reads_every_record(
     assert main(["check", str(config)]) == 0
     shown = capsys.readouterr().out
     assert "settings and data are in order" in shown and "30" in shown
+    assert shown.endswith(f"next    triphase run {config}\n")
     with (config.parent / "d.jsonl").open("a") as file:
         file.write('{"prompt": "x"}\n{"prompt": ""}\n')
     assert mistake("check", config).endswith("(3 records cannot be used)")

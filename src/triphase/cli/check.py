@@ -1,5 +1,6 @@
 """Read the configuration and every record of its data, in a stream, before any model is loaded."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -61,6 +62,7 @@ def check(
     for line in what_is_left_out(settings):
         console.print(escape(line))
     console.print(f"{escape(str(config))}: {verdict}")
+    console.print(f"next    {escape(shlex.join(['triphase', 'run', str(config), *overrides]))}")
 
 
 def _require_usable(survey: DataSurvey, console: Console, *, aside: bool) -> None:
