@@ -39,21 +39,20 @@ def main() -> None:
     print(f"{len(trained)} trained, {len(heldout)} held out, {len(refused)} rows cannot be read", file=sys.stderr)
     longer = mean_over_prompts([_longer(each) for each in heldout])
     rows: list[Row] = []
+    print(f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5} accuracy (95 %)         loss in nats per pair (95 %)")
+    print(f"{'longer wins':<45} {_shown(longer)}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         files = [_write(Path(scratch) / name, part) for name, part in (("trained", trained), ("heldout", heldout))]
         for command in _commands(options, files, scratch):
-            rows.append(run_side(command))
-    print(f"{'side':<22} {'layers':<7} {'rate':<8} {'seed':<5} accuracy (95 %)         loss in nats per pair (95 %)")
-    print(f"{'longer wins':<45} {_shown(longer)}")
-    for row in rows:
-        for name, margins in row["margins"].items():
-            accuracy, loss = judged(margins)
-            rate = f"{row['learning_rate']:g}"
-            place = f"{row['what'] + ' ' + name:<22} {row['layers']:<7} {rate:<8} {row['seed']:<5}"
-            print(f"{place} {_shown(accuracy)}  {_shown(loss)}")
-            row[name] = {"accuracy": accuracy.value, "loss": loss.value}
-    kept = [{key: value for key, value in row.items() if key != "margins"} for row in rows]
-    print(json.dumps({"trained": len(trained), "heldout": len(heldout), "rows": kept}))
+            row = run_side(command)
+            for name, margins in row.pop("margins").items():
+                accuracy, loss = judged(margins)
+                rate = f"{row['learning_rate']:g}"
+                place = f"{row['what'] + ' ' + name:<22} {row['layers']:<7} {rate:<8} {row['seed']:<5}"
+                print(f"{place} {_shown(accuracy)}  {_shown(loss)}", flush=True)  # hours pass between rows
+                row[name] = {"accuracy": accuracy.value, "loss": loss.value}
+            rows.append(row)
+    print(json.dumps({"trained": len(trained), "heldout": len(heldout), "rows": rows}))
 
 
 def judged(margins: Sequence[float]) -> tuple[Interval, Interval]:
