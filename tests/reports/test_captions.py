@@ -2,7 +2,7 @@
 
 from triphase.reports.captions import (
     accuracy_caption,
-    course_sentence,
+    course_sentences,
     length_caption,
     overoptimization_caption,
     reliability_caption,
@@ -72,12 +72,16 @@ def test_gain_by_length_up_down_and_incomparable() -> None:
 
 
 def test_course_best_at_the_end_earlier_and_fallen() -> None:
-    assert "highest at the end, iteration 40" in course_sentence(Course(40, 1.0, 40, 1.0, 5.0, False, False))
-    assert "iteration 20 (1.00); at the end, iteration 40, it is 0.90: not surely" in course_sentence(
-        Course(20, 1.0, 40, 0.9, 5.0, False, True)
+    told = course_sentences({"PPO": Course(40, 1.0, 40, 1.0, 5.0, 0.0, False, False)})
+    assert told == "PPO: gold is highest at the end, iteration 40 (1.00). Means of 3 iterations."
+    slight = course_sentences({"a": Course(20, 1.0, 40, 0.9, 5.0, 0.4, False, True)})
+    assert "at iteration 20 (1.00); at the end, iteration 40, it is 0.90: not surely" in slight
+    assert "gain; the proxy rose by 0.40 meanwhile" in slight
+    both = course_sentences(
+        {"a": Course(20, 1.0, 40, -0.1, 5.0, 0.0, True, False), "b": Course(9, 1.0, 9, 1.0, 5.0, 0.0, False, False)}
     )
-    assert "it is −0.10: surely lower" in course_sentence(Course(20, 1.0, 40, -0.1, 5.0, True, True))
-    assert course_sentence(None) == ""
+    assert "a: gold was highest" in both and "it is −0.10: surely lower." in both and "b: gold is highest" in both
+    assert course_sentences({}) == ""
 
 
 def test_what_is_not_drawn_is_not_spoken_of() -> None:

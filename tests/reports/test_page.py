@@ -15,6 +15,7 @@ import pytest
 
 from triphase.errors import RunError
 from triphase.reports.page import PANELS, write_report
+from triphase.reports.readout import percent_reading, reading
 
 HOSTILE = (
     "</div></article><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}{% raw %}"
@@ -111,13 +112,37 @@ def test_a_wide_table_scrolls_in_its_place_and_not_the_page(run_directory: Path)
 def test_the_page_fetches_and_runs_nothing(run_directory: Path) -> None:
     html = write_report(run_directory).read_text(encoding="utf-8")
     page = Page(html)
-    assert page.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "base", "form", "a", "image"})
+    assert page.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "base", "form", "image"})
     assert not re.search(r"https?:|//www|@import|url\((?!#)|javascript:", html)
     for _, name, value in page.attributes:
         assert not name.startswith("on") and name != "src"
         assert name != "href" or value.startswith("#")
     policy = next(value for tag, name, value in page.attributes if tag == "meta" and name == "content")
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'") and "script-src" not in policy
+
+
+def test_contents_lead_to_every_section(run_directory: Path) -> None:
+    page = page_of(run_directory)
+    linked = {value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"}
+    assert {"verdict", "policies", "alarms", "reward", "labels", "sft", "samples", "making"} <= linked <= set(page.ids)
+    assert len(re.findall("<h2", (run_directory / "report.html").read_text())) == len(linked) - 1  # all but the verdict
+
+
+def test_every_value_of_a_figure_is_in_it_without_script(run_directory: Path) -> None:
+    html = write_report(run_directory).read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in (run_directory / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert f"PPO {reading(row['ppo/gold_score'])}</text>" in html
+        assert f"PPO {percent_reading(row['ppo/eos_rate'])}</text>" in html
+
+
+def test_one_iteration_is_said_and_not_drawn(run_directory: Path) -> None:
+    for metrics in (*run_directory.glob("*/metrics.jsonl"), *run_directory.glob("arms/*/metrics.jsonl")):
+        metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
+    page = page_of(run_directory)
+    assert "One iteration so far: Proxy score" in sections(page)
+    drawn = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert not any("over iterations" in label or "over optimizer steps" in label for label in drawn)
 
 
 def test_ids_are_unique_and_references_lead_somewhere(run_directory: Path) -> None:
@@ -191,7 +216,11 @@ def test_without_gold_there_is_no_win_rate_and_the_page_says_why(run_directory: 
         "".join(json.dumps({k: v for k, v in row.items() if k != "ppo/gold_score"}) + "\n" for row in rows)
     )
     text = sections(page_of(run_directory))
-    assert "No verdict: no gold score is known" in text and "No gold score is known for this data" in text
+    assert "The reward model's score rose; whether people agree is not known" in text
+    assert (
+        "whether people prefer it is not known: the reward model's score rose by" in text
+        and "No gold score is known for this data" in text
+    )
     assert "Reward hacking: cannot be told" in text and "preferred: they win" not in text
 
 

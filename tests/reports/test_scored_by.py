@@ -50,7 +50,7 @@ def test_a_run_without_a_reward_model_speaks_of_none(run_directory: Path) -> Non
     run = replace(read_run(run_directory), reward=[], pairs=[], calibration=None, labeling=None)
     page = page_of(run)
     assert "None: responses are scored by the function lengths:brevity" in page
-    assert "keeps pleasing the function lengths:brevity (dashed)" in page
+    assert "Dashed lines are the score of the function lengths:brevity" in page
     assert "reward model's" not in page and "not run yet" not in page and "not been trained" not in page
     found = find(run)
     assert "the reward model" not in " ".join(verdict_of(run, found).sentences)

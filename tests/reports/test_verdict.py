@@ -10,8 +10,9 @@ import pytest
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.evaluation import Sample
 from triphase.reports.findings import find
+from triphase.reports.interval_wording import percent_interval, signed
 from triphase.reports.reward_quality import ScoredPair
-from triphase.reports.verdict import Verdict, percent_interval, signed, verdict_of
+from triphase.reports.verdict import Verdict, verdict_of
 
 
 @pytest.fixture
@@ -124,7 +125,40 @@ def test_without_gold_nothing_is_claimed(empty: RunContents) -> None:
     rows = [{"step": step, "ppo/proxy_score": 0.1 * step} for step in range(1, 6)]
     found = verdict(empty, ppo=rows, samples=samples({"sft": [None] * 4, "ppo": [None] * 4}, {"sft": 0, "ppo": 1}))
     assert found.tone == "open" and "+1.00" in found.sentences[0]
-    assert "cannot be told" in found.sentences[1]
+    assert found.headline == "The reward model's score rose; whether people agree is not known"
+    assert any("cannot be told" in sentence for sentence in found.sentences)
+
+
+def test_without_gold_the_headline_follows_the_figures(empty: RunContents) -> None:
+    unknown: dict[str, list[float | None]] = {"sft": [None] * 20, "ppo": [None] * 20}
+    fell = verdict(empty, samples=samples(unknown, {"sft": 0, "ppo": -1}))
+    assert fell.tone == "bad" and fell.headline.startswith("The reward model's score fell")
+    level = verdict(empty, samples=samples(unknown, {"sft": 0, "ppo": 0}))
+    assert level.tone == "open" and level.headline.startswith("No gain shown")
+    right = [ScoredPair(str(number), 1.0, 0.5, 1.0, 3, 3) for number in range(40)]
+    sound = verdict(empty, samples=samples(unknown, {"sft": 0, "ppo": 1}), pairs=right)
+    assert sound.tone == "open" and any("right in 100 % (100 to 100 %)" in each for each in sound.sentences)
+    coin = [ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)]
+    groundless = verdict(empty, samples=samples(unknown, {"sft": 0, "ppo": 1}), pairs=coin)
+    assert groundless.tone == "bad"
+    assert groundless.headline == "No ground for a verdict: the reward model is no better than chance"
+
+
+def test_answers_that_have_become_alike_are_in_the_headline(empty: RunContents) -> None:
+    def answered(opening: str, gold: float | None) -> list[Sample]:
+        return [
+            Sample(str(n), "?", policy, 0, f"{word} day is here", True, 10, own, float(policy == "ppo"), 1.0)
+            for n in range(20)
+            for policy, word, own in (("sft", f"word{n}", gold and 0.0), ("ppo", opening or f"other{n}", gold))
+        ]
+
+    alike, varied = verdict(empty, samples=answered("Friend,", 1.0)), verdict(empty, samples=answered("", 1.0))
+    assert varied.tone == "good" and "alike" not in varied.headline
+    assert alike.tone == "open"
+    assert alike.headline.endswith("; but the answers have become alike: 100 % begin with “friend”")
+    blind = verdict(empty, samples=answered("Friend,", None))
+    assert blind.tone == "bad"
+    assert blind.headline == "PPO's answers have become alike: 100 % begin with “friend”"
 
 
 def test_a_witness_says_what_can_be_said_without_gold(empty: RunContents) -> None:
@@ -136,10 +170,23 @@ def test_a_witness_says_what_can_be_said_without_gold(empty: RunContents) -> Non
 
     held_out = samples({"sft": [None] * 4, "ppo": [None] * 4}, {"sft": 0, "ppo": 1})
     sound = verdict(empty, ppo=rows(0.0), samples=held_out)
-    assert "none seen by the witness" in sound.sentences[1]
+    assert any("none seen by the witness" in sentence for sentence in sound.sentences)
     parted = verdict(empty, ppo=rows(1.5), samples=held_out)
-    assert parted.sentences[1].startswith("Reward hacking: likely. In training, the reward model's score rose from")
+    likely = "Reward hacking: likely. In training, the reward model's score rose from"
+    assert any(sentence.startswith(likely) for sentence in parted.sentences)
     assert "proxy-without-witness" not in sound.sentences[-1]
+
+
+def test_variants_that_hacked_are_named(empty: RunContents) -> None:
+    held_out = samples(
+        {"sft": [0.0] * 20, "ppo": [1.0] * 20, "arm:bad": [-1.0] * 20, "arm:fine": [1.0] * 20},
+        {"sft": 0, "ppo": 1, "arm:bad": 2, "arm:fine": 1},
+    )
+    assert verdict(empty, samples=held_out).sentences[-1] == "Reward hacking in a variant: bad."
+    both = verdict(empty, samples=held_out, arms={"trained": climbed_and_fell(-1.0)})
+    assert both.sentences[-1] == "Reward hacking in variants: bad, trained."
+    honest = [sample for sample in held_out if sample.policy != "arm:bad"]
+    assert not any("variant" in sentence for sentence in verdict(empty, samples=honest).sentences)
 
 
 def test_nothing_run_yet(empty: RunContents) -> None:

@@ -11,9 +11,9 @@ from triphase.cli.main import main
 from triphase.reports.contents import read_run
 from triphase.reports.evaluation import win_rate
 from triphase.reports.findings import find
+from triphase.reports.interval_wording import interval_text, percent_interval
 from triphase.reports.seeds import find_over_seeds, scored
 from triphase.reports.sweep_page import sweep_page
-from triphase.reports.verdict import interval_text, percent_interval
 from triphase.runs import pipeline
 from triphase.runs.seeds import varied_by
 from triphase.settings.schema import LabelingSettings

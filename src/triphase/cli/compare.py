@@ -20,7 +20,7 @@ from triphase.reports.comparison_page import (
     controlled_text,
     rating_text,
 )
-from triphase.reports.verdict import interval_text, percent_interval
+from triphase.reports.interval_wording import interval_text, percent_interval
 from triphase.runs.comparison_request import ComparisonRequest
 
 _HOTTEST, _MOST = 100.0, 1 << 16

@@ -19,9 +19,9 @@ from triphase.datacheck.agenda import todo
 from triphase.errors import SettingsError
 from triphase.monitoring.wording import number
 from triphase.records.visible import visible
+from triphase.reports.interval_wording import percent_interval, signed
 from triphase.reports.study import StudyFindings, find_study
 from triphase.reports.study_page import headline, peak_text, write_study
-from triphase.reports.verdict import percent_interval, signed
 from triphase.runs.locking import locked
 from triphase.runs.seeds import require_count
 from triphase.runs.studying import StudyPoint, Variant, study_points, variants_of

@@ -8,4 +8,4 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def percent(value: float | None, digits: int = 0) -> str:
     """A share as a percentage, 74 %; an en dash where it is unknown."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return "–" if value is None else f"{100 * value:z.{digits}f} %"

@@ -5,14 +5,18 @@ from collections.abc import Mapping, Sequence
 from triphase.monitoring.alarms import Alarm
 from triphase.records.visible import visible
 from triphase.reports.drawing import INK, MUTED, SERIES, drawing, whole_steps
+from triphase.reports.readout import Line, Readout, reading
 
 _LONGEST = 30
 
 
 def alarm_line(alarms: Mapping[str, Sequence[Alarm]], ends: Mapping[str, int]) -> str | None:
-    """One row for each alarm, by run; ``ends`` are the last iterations of the runs. None where none spoke."""
+    """One row for each alarm, by run; ``ends`` are the last iterations of the runs.
+
+    None where none spoke, or one alone that passed: a dot is no figure.
+    """
     rows = [(run, alarm) for run, found in alarms.items() for alarm in found]
-    if not rows:
+    if not rows or (len(rows) == 1 and not rows[0][1].lasting):
         return None
     colors = {run: SERIES[place % len(SERIES)][0] for place, run in enumerate(alarms)}
     height = 90 + 24 * len(rows)
@@ -22,6 +26,10 @@ def alarm_line(alarms: Mapping[str, Sequence[Alarm]], ends: Mapping[str, int]) -
             end = ends.get(run, alarm.iteration) if alarm.lasting else alarm.iteration
             axes.plot([alarm.iteration, end], [place, place], color=colors[run], linewidth=5, solid_capstyle="round")
             axes.plot([alarm.iteration], [place], color=colors[run], marker="o", markersize=7)
+            lasting = "to the end" if alarm.lasting else "passed"
+            said = [Line("", f"from iteration {alarm.iteration}, {lasting}")]
+            said += [Line("", f"{name} {reading(value)}") for name, value in alarm.numbers.items()]
+            canvas.readouts.append(Readout(alarm.iteration, place, alarm.name, tuple(said)))
         names = [
             alarm.name if len(alarms) == 1 else f"{alarm.name} · {visible(run.removeprefix('arm:'))[:_LONGEST]}"
             for run, alarm in rows

@@ -7,9 +7,9 @@ from triphase.monitoring.wording import number, percent
 from triphase.reports.course import Course
 from triphase.reports.evaluation import BestOfN, LengthStratified
 from triphase.reports.findings import RewardFindings
+from triphase.reports.interval_wording import capital, percent_interval
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import Reliability
-from triphase.reports.verdict import capital, percent_interval
 
 _WATCHED = {
     "reference KL": "ppo/reference_kl",
@@ -86,9 +86,7 @@ def win_rate_caption(rates: Mapping[str, Interval], start: str = "SFT") -> str:
         else:
             kinds["not shown to differ from"].append(name)
     told = "; ".join(f"{kind} {start}: {', '.join(names)}" for kind, names in kinds.items() if names)
-    return (
-        f"All pairs of samples of the same prompt, ties ½; the bar is the 95 % interval over prompts. {capital(told)}."
-    )
+    return f"All pairs of samples of the same prompt, ties ½, with 95 % intervals over prompts. {capital(told)}."
 
 
 def length_caption(found: LengthStratified | None) -> str:
@@ -105,17 +103,22 @@ def length_caption(found: LengthStratified | None) -> str:
     return f"Mean gold among responses of like length. {told}."
 
 
-def course_sentence(course: Course | None) -> str:
-    """Where gold was best, and how the end compares; nothing where no gold is known."""
-    if course is None:
+def course_sentences(courses: Mapping[str, Course]) -> str:
+    """Where gold was best in each run, and how its end compares; nothing where no gold is known."""
+    if not courses:
         return ""
+    return " ".join([*(_course_sentence(name, course) for name, course in courses.items()), "Means of 3 iterations."])
+
+
+def _course_sentence(name: str, course: Course) -> str:
     best, end = number(course.best_gold), number(course.end_gold)
     if course.best == course.end:
-        return f"Gold is highest at the end, iteration {course.end} ({end}; means of 3 iterations)."
+        return f"{name}: gold is highest at the end, iteration {course.end} ({end})."
     surely = "surely lower" if course.fallen else "not surely lower by a good part of the gain"
+    proxy = f"; the proxy rose by {number(course.proxy_moved)} meanwhile" if course.proxy_rose else ""
     return (
-        f"Gold was highest at iteration {course.best} ({best}); at the end, iteration {course.end}, it is {end}: "
-        f"{surely} (means of 3 iterations)."
+        f"{name}: gold was highest at iteration {course.best} ({best}); at the end, iteration {course.end}, it is "
+        f"{end}: {surely}{proxy}."
     )
 
 

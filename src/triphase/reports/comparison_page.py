@@ -10,10 +10,10 @@ from markupsafe import Markup
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
 from triphase.reports.comparison import Compared, ComparisonFindings, CriterionFindings, against_first
-from triphase.reports.figures import interval_chart
+from triphase.reports.interval_wording import interval_text, percent_interval, signed
 from triphase.reports.intervals import Interval
-from triphase.reports.page import TEMPLATES, environment
-from triphase.reports.verdict import interval_text, percent_interval, signed
+from triphase.reports.judgment_figures import interval_chart
+from triphase.reports.layout import rendered
 
 FILE_NAME = "comparison.html"
 _SHOWN = 12
@@ -38,12 +38,10 @@ def write_comparison_page(directory: Path, found: ComparisonFindings, responses:
 
 def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Compared]) -> str:
     """The page as HTML."""
-    page: str = (
-        environment("SFT")
-        .get_template("comparison.html.j2")
-        .render(
+    return rendered(
+        "comparison.html.j2",
+        dict(
             name=name,
-            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
             found=found,
             sides=[side.name for side in found.sides],
             charts={each.name: Markup(_chart(number, each, found)) for number, each in enumerate(found.criteria)},  # noqa: S704 - text in it is escaped
@@ -53,9 +51,8 @@ def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Co
             signed=signed,
             rating=rating_text,
             beside=beside(responses, _SHOWN),
-        )
+        ),
     )
-    return page
 
 
 def beside(responses: Sequence[Compared], count: int) -> list[Beside]:

@@ -18,6 +18,7 @@ class Course:
         best_gold, end_gold: gold there and at the end.
         end: the last iteration.
         end_kl: reference KL of the last iteration, in nats; None where unknown.
+        proxy_moved: the proxy score at the end, less that at the best iteration.
         fallen: whether gold is surely lower at the end, by a good part of what had been gained.
         proxy_rose: whether the reward model's score is surely higher at the end than at the best iteration.
     """
@@ -27,6 +28,7 @@ class Course:
     end: int
     end_gold: float
     end_kl: float | None
+    proxy_moved: float
     fallen: bool
     proxy_rose: bool
 
@@ -46,6 +48,7 @@ def course_of(rows: Sequence[Row]) -> Course | None:
         end=end.now.step,
         end_gold=end.now.value,
         end_kl=both[-1].get("ppo/reference_kl"),
+        proxy_moved=now.value - then.value,
         fallen=has_fallen(end, best, limits),
         proxy_rose=now.value > then.value and now.differs(then, limits.margin),
     )

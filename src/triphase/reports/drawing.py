@@ -4,13 +4,18 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import Formatter, MaxNLocator
+
+from triphase.monitoring.wording import percent
+from triphase.reports.readout import Frame, Readout, overlay
 
 # Each color stands for a variable of the page's style sheet, which has a light and a dark value for it. The pairs of
 # series colors can be told apart with all common kinds of color blindness; shapes and dashes differ as well.
@@ -30,7 +35,10 @@ _VARIABLES = {
 SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (AMBER, "v"))
 """Color and marker of the first, second … run."""
 
+_MOST_DIGITS = 4
+
 _STYLE: Any = {
+    "axes.formatter.useoffset": False,
     "svg.fonttype": "none",
     "svg.id": None,
     "text.parse_math": False,
@@ -75,7 +83,26 @@ class Canvas:
     def __init__(self, figure: Figure) -> None:
         self.figure = figure
         self.axes: Axes = figure.add_subplot()
+        self.readouts: list[Readout] = []
         self.svg = ""
+
+    def overlay(self, width: float, height: float) -> str:
+        """The readouts as SVG; the figure must have been laid out."""
+        corners = self.axes.get_position()
+        frame = Frame(
+            corners.x0 * width,
+            corners.x1 * width,
+            (1 - corners.y1) * height,
+            (1 - corners.y0) * height,
+            width,
+            height,
+        )
+        to_figure = self.axes.transData - self.figure.transFigure
+        placed = []
+        for each in self.readouts:
+            x, y = to_figure.transform((each.x, self.axes.get_ylim()[0] if each.y is None else each.y))
+            placed.append((each, float(x) * width, None if each.y is None else (1 - float(y)) * height))
+        return overlay(placed, frame)
 
 
 @contextmanager
@@ -91,18 +118,48 @@ def drawing(name: str, description: str, *, width: int = 540, height: int = 300)
         FigureCanvasSVG(figure).print_svg(
             buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )  # type: ignore[no-untyped-call]
-        canvas.svg = _inline(buffer.getvalue(), name, description)
+        svg = _inline(buffer.getvalue(), name, escape(description))
+        canvas.svg = svg.removesuffix("</svg>") + canvas.overlay(width, height) + "</svg>"
 
 
 def whole_steps(axes: Axes, label: str) -> None:
     """An x axis of whole numbers."""
     axes.set_xlabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+
+
+class Percents(Formatter):
+    """Ticks as percentages, with as many digits after the point as tell neighbors apart, and no more."""
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """All ticks of an axis."""
+        digits = next((digits for digits in range(_MOST_DIGITS) if _differ(values, digits)), _MOST_DIGITS)
+        return [percent(value, digits).replace("-", "\N{MINUS SIGN}") for value in values]
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """One tick alone."""
+        del pos
+        return percent(x, 1)
+
+
+def _differ(values: Sequence[float], digits: int) -> bool:
+    return len({percent(value, digits) for value in values}) == len(set(values))
+
+
+def percents(axis: Axis, *, nbins: int = 6) -> None:
+    """An axis of shares."""
+    axis.set_major_locator(MaxNLocator(nbins=nbins, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(Percents())
 
 
 def marker_size(points: Sequence[object]) -> float:
     """Markers for few points, none for many."""
     return 4 if len(points) <= 30 else 0
+
+
+def name_of(color: str) -> str:
+    """The variable of the style sheet that a color of this module stands for."""
+    return _VARIABLES[color]
 
 
 def _inline(svg: str, name: str, description: str) -> str:

@@ -12,6 +12,7 @@ from triphase.monitoring.rules import limits_for
 from triphase.reports.chance import ChanceVerdict, chance_verdict
 from triphase.reports.contents import RunContents
 from triphase.reports.course import Course, course_of
+from triphase.reports.diversity import Diversity, diversity_of
 from triphase.reports.evaluation import (
     BestOfN,
     LengthStratified,
@@ -53,6 +54,9 @@ class PolicyFindings:
     reference_kl: float | None
     mean_length: float
     eos_rate: float
+    length_ratio: float | None = None
+    """Mean length over that of the reference's responses; None for the reference, and where those are empty."""
+    diversity: Diversity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,18 @@ class Findings:
     """By run: ``ppo``, then ``arm:NAME``."""
     paths: Mapping[str, list[Point]]
     """By run, as ``alarms``."""
-    course: Course | None
-    """Of the main run, by gold."""
+    courses: Mapping[str, Course]
+    """By run, as ``alarms``; of those whose gold is known."""
     best_of_n: list[BestOfN]
     gold_scale: tuple[float, float] | None
     """Mean and standard deviation of gold among the SFT policy's held-out samples."""
     seeds: SeedFindings | None = None
     """Over the runs with other seeds, where there are any."""
+
+    @property
+    def course(self) -> Course | None:
+        """Of the main run, by gold."""
+        return self.courses.get("ppo")
 
 
 def find(run: RunContents) -> Findings:
@@ -111,7 +120,7 @@ def find(run: RunContents) -> Findings:
         policies={name: _policy_findings(run, name) for name in run.policies},
         alarms={name: find_alarms(found, _limits(run, name)) for name, found in rows.items() if found},
         paths={name: optimization_path(found) for name, found in rows.items() if found},
-        course=course_of(run.ppo),
+        courses={name: course for name, each in rows.items() if (course := course_of(each)) is not None},
         best_of_n=best_of_n(sft),
         gold_scale=_scale([gold for samples in sft.values() for _, gold in samples]),
         seeds=_over_seeds(run),
@@ -167,11 +176,18 @@ def _policy_findings(run: RunContents, name: str) -> PolicyFindings:
         reference_kl=float(np.mean(divergences)) if divergences else None,
         mean_length=float(np.mean([sample.tokens for sample in own])),
         eos_rate=float(np.mean([sample.finished for sample in own])),
+        length_ratio=_length_ratio(own, [sample for sample in run.samples if sample.policy == other]),
+        diversity=diversity_of(run.samples, name, seed=run.seed),
     )
 
 
 def _lengths(samples: Sequence[Sample], policy: str) -> list[tuple[int, float]]:
     return [(sample.tokens, sample.gold) for sample in samples if sample.policy == policy and sample.gold is not None]
+
+
+def _length_ratio(own: Sequence[Sample], other: Sequence[Sample]) -> float | None:
+    total = sum(sample.tokens for sample in other)
+    return float(np.mean([sample.tokens for sample in own])) / (total / len(other)) if total else None
 
 
 def _over_seeds(run: RunContents) -> SeedFindings | None:

@@ -5,34 +5,34 @@ text passes through ``visible`` and is escaped by the template engine.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from triphase.monitoring.metrics import Row
-from triphase.monitoring.wording import number, percent
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
-from triphase.reports import captions, figures
+from triphase.reports import captions, figures, judgment_figures
 from triphase.reports.alarm_line import alarm_line
 from triphase.reports.answers_over_time import PromptCourse, courses_of
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
+from triphase.reports.layout import rendered
 from triphase.reports.learning_curve import told
+from triphase.reports.policy_verdicts import is_hacked, policy_verdicts
+from triphase.reports.readout import percent_reading, reading
 from triphase.reports.samples import side_by_side
 from triphase.reports.score_parts import part_courses
 from triphase.reports.scored_by import score_of, scorer_of, uses_reward_model
+from triphase.reports.sections import sections_of
 from triphase.reports.seed_figures import seed_panels
 from triphase.reports.start import left_out_of, start_of
 from triphase.reports.summary import total_seconds
-from triphase.reports.tables import clock, flattened, memory_table, pipeline, policy_name
-from triphase.reports.verdict import percent_interval, signed, verdict_of
+from triphase.reports.tables import flattened, memory_table, pipeline, policy_name
+from triphase.reports.verdict import verdict_of
 
 FILE_NAME = "report.html"
-TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_SAMPLES = 12
 
 PANELS = (
@@ -62,14 +62,17 @@ def page_of(run: RunContents, courses: Mapping[str, Sequence[PromptCourse]] | No
     found = find(run)
     shown = (run.settings.get("evaluation") or {}).get("shown_samples", SHOWN_SAMPLES)
     start = start_of(run.settings)
-    return (
-        environment(start.name)
-        .get_template("report.html.j2")
-        .render(
+    parts = part_courses(run.ppo)
+    return rendered(
+        "report.html.j2",
+        dict(
             run=run,
             found=found,
-            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            contents=sections_of(run, found, parts=bool(parts), answers=bool(courses)),
             verdict=verdict_of(run, found),
+            policy_verdicts=policy_verdicts(run, found),
+            hacked={name for name in found.policies if is_hacked(found, name)},
+            single_values=_single_values(run.ppo),
             pipeline=pipeline(run, found),
             figures=_figures(run, found),
             captions=_captions(run, found),
@@ -85,11 +88,12 @@ def page_of(run: RunContents, courses: Mapping[str, Sequence[PromptCourse]] | No
             memory=memory_table(run),
             scorer=scorer_of(run.settings),
             seed_panels=[Markup(svg) for svg in seed_panels(found.seeds)] if found.seeds else [],  # noqa: S704
-            part_courses=part_courses(run.ppo),
+            part_courses=parts,
             by_reward_model=uses_reward_model(run.settings),
             start=start,
             absent=left_out_of(run.settings),
-        )
+        ),
+        start=start.name,
     )
 
 
@@ -118,14 +122,14 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
             lines=levels,
             legend="lower right",
         ),
-        "reward_accuracy": figures.reward_accuracy(reward),
-        "reliability": figures.reliability_diagram(reward.reliability) if reward.reliability else None,
+        "reward_accuracy": judgment_figures.reward_accuracy(reward),
+        "reliability": judgment_figures.reliability_diagram(reward.reliability) if reward.reliability else None,
         "overoptimization": figures.overoptimization(
             _named(found.paths), found.best_of_n, found.gold_scale, start=start.name
         ),
         "alarm_line": alarm_line(found.alarms, {name: rows[-1]["step"] for name, rows in _rows(run).items() if rows}),
-        "win_rates": figures.win_rates(_named(rates), start=start.noun),
-        "gain_by_length": figures.gain_by_length(ppo.length, start=start.name) if ppo and ppo.length else None,
+        "win_rates": judgment_figures.win_rates(_named(rates), start=start.noun),
+        "gain_by_length": judgment_figures.gain_by_length(ppo.length, start=start.name) if ppo and ppo.length else None,
     }
     return {
         **{name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704 - text in it is escaped
@@ -133,14 +137,20 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
     }
 
 
+def _single_values(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """The metrics of the panels after the first iteration: one value is no curve."""
+    if len(rows) != 1:
+        return []
+    shown = [(metric, title, share) for metric, title, share in PANELS if metric in rows[0]]
+    return [
+        (title, percent_reading(rows[0][metric]) if share else reading(rows[0][metric]))
+        for metric, title, share in shown
+    ]
+
+
 def _rows(run: RunContents) -> dict[str, list[Row]]:
     """The metrics of every PPO run, by its name."""
     return {"ppo": run.ppo, **{f"arm:{name}": rows for name, rows in run.arms.items()}}
-
-
-def _tight(text: str) -> str:
-    """No line ends between a number and its percent sign."""
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _captions(run: RunContents, found: Findings) -> dict[str, str]:
@@ -151,7 +161,7 @@ def _captions(run: RunContents, found: Findings) -> dict[str, str]:
         "reliability": captions.reliability_caption(found.reward.reliability),
         "win_rates": captions.win_rate_caption(rates, start_of(run.settings).name),
         "length": captions.length_caption(ppo.length if ppo else None),
-        "course": captions.course_sentence(found.course),
+        "course": captions.course_sentences(_named(found.courses)),
         "overoptimization": captions.overoptimization_caption(
             gold=found.course is not None, best=found.best_of_n, score=score_of(run.settings)
         ),
@@ -164,29 +174,3 @@ def _named(by_policy: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of(interval: Any) -> float | None:
     return interval.value if interval else None
-
-
-def environment(start: str) -> Environment:
-    """Templates in which every text is escaped and made visible; ``start`` is what the reference is called."""
-
-    def finish(value: object) -> object:
-        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=finish,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "clock": clock,
-        "number": number,
-        "percent": lambda value: _tight(percent(value)),
-        "percent_interval": lambda value: _tight(percent_interval(value)),
-        "policy_name": partial(policy_name, start=start),
-        "signed": signed,
-        "tight": _tight,
-    }
-    return environment

@@ -5,7 +5,8 @@ from typing import Literal
 import numpy as np
 
 from triphase.records.visible import visible
-from triphase.reports.drawing import AMBER, BLUE, GREEN, MUTED, ORANGE, PURPLE, drawing
+from triphase.reports.drawing import AMBER, BLUE, GREEN, MUTED, ORANGE, PURPLE, drawing, name_of
+from triphase.reports.readout import Line, Readout, reading
 from triphase.reports.study import StudyFindings
 
 _COLORS = (ORANGE, BLUE, GREEN, PURPLE, AMBER)
@@ -25,6 +26,10 @@ def study_figure(found: StudyFindings, kind: Literal["gold", "proxy"]) -> str | 
             color = _COLORS[place % len(_COLORS)]
             assert each.curve is not None  # noqa: S101 - only such are drawn
             name = visible(each.name)[:24]
+            canvas.readouts += [
+                Readout(x, y, f"{name} {at}", (Line(name_of(color), f"KL {reading(x * x)} nats"), Line("", reading(y))))
+                for at, (x, y) in enumerate(zip(each.curve.root_kl, values, strict=True), start=1)
+            ]
             fitted = kind == "gold" and each.fit is not None
             axes.plot(
                 each.curve.root_kl, values, color=color, marker="o", markersize=3, linestyle="none", alpha=0.5,
@@ -42,6 +47,10 @@ def study_figure(found: StudyFindings, kind: Literal["gold", "proxy"]) -> str | 
             axes.plot(
                 best.curve.root_kl, values or (), color=MUTED, marker="*", markersize=7, linestyle="none", label=label
             )
+            canvas.readouts += [
+                Readout(x, y, f"best of {n}", (Line("muted", f"KL ≤ {reading(x * x)} nats"), Line("", reading(y))))
+                for n, x, y in zip(best.sizes, best.curve.root_kl, values or (), strict=False)
+            ]
             if kind == "gold" and best.fit is not None:
                 grid = np.linspace(0, max(best.curve.root_kl), 100)
                 axes.plot(grid, [best.fit.at(float(at)) for at in grid], color=MUTED, linewidth=1.4)

@@ -7,12 +7,12 @@ from typing import Any
 from markupsafe import Markup
 
 from triphase.records.files import write_atomically, write_json
+from triphase.reports.interval_wording import signed
 from triphase.reports.intervals import Interval
+from triphase.reports.layout import rendered
 from triphase.reports.overoptimization import Bounds, Fit
-from triphase.reports.page import TEMPLATES, environment
 from triphase.reports.study import StudyFindings, VariantFindings
 from triphase.reports.study_figures import study_figure
-from triphase.reports.verdict import signed
 
 FILE_NAME, JSON_NAME = "study.html", "study.json"
 
@@ -28,20 +28,17 @@ def write_study(directory: Path, found: StudyFindings) -> Path:
 def study_page(found: StudyFindings) -> str:
     """The page as HTML."""
     figures = {kind: study_figure(found, kind) for kind in ("gold", "proxy")}
-    page: str = (
-        environment("SFT")
-        .get_template("study.html.j2")
-        .render(
+    return rendered(
+        "study.html.j2",
+        dict(
             found=found,
-            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
             headline=headline(found),
             figures={kind: Markup(svg) for kind, svg in figures.items() if svg},  # noqa: S704 - text in it is escaped
             peak=peak_text,
             bounds=bounds_text,
             height=height_text,
-        )
+        ),
     )
-    return page
 
 
 def headline(found: StudyFindings) -> list[str]:

@@ -14,10 +14,11 @@ from triphase.monitoring.wording import number, percent
 from triphase.records.files import write_atomically
 from triphase.reports import figures
 from triphase.reports.contents import read_run
-from triphase.reports.page import PANELS, TEMPLATES, environment
+from triphase.reports.interval_wording import interval_text, percent_interval
+from triphase.reports.layout import rendered
+from triphase.reports.page import PANELS
 from triphase.reports.run_list import FIGURES, RunLine, line_of
 from triphase.reports.seeds import find_over_seeds
-from triphase.reports.verdict import interval_text, percent_interval
 
 FILE_NAME = "sweep.html"
 _SEEDS = ("seed", "ppo.seed")
@@ -59,12 +60,10 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
         )
         for name, changes in points.items()
     ]
-    found: str = (
-        environment("SFT")
-        .get_template("sweep.html.j2")
-        .render(
+    return rendered(
+        "sweep.html.j2",
+        dict(
             name=directory.resolve().name,
-            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
             keys=keys,
             titles=[FIGURES[name].title for name in shown],
             rows=rows,
@@ -72,9 +71,8 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
             without_seeds=[key for key in keys if key not in _SEEDS],
             panels=_panels(directory, list(made)),
             curves=list(zip(made, figures.run_colors(len(made)), strict=True)) if len(made) <= _MOST_CURVES else [],
-        )
+        ),
     )
-    return found
 
 
 def _means(

@@ -1,18 +1,19 @@
 """What came out of a run, in plain words: are the responses preferred, by how much, and was the reward model fooled?"""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from triphase.monitoring.wording import percent
 from triphase.reports.contents import RunContents
 from triphase.reports.course import Course
 from triphase.reports.findings import Findings, PolicyFindings
+from triphase.reports.interval_wording import signed
 from triphase.reports.intervals import Interval
+from triphase.reports.policy_verdicts import Tone, has_parted, is_hacked
 from triphase.reports.scored_by import score_of, uses_reward_model
 from triphase.reports.seeds import SeedFindings
 from triphase.reports.start import left_out_of, start_of
-
-Tone = Literal["good", "bad", "open"]
+from triphase.reports.tables import policy_name
+from triphase.reports.without_gold import alike_text, without_gold
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,8 @@ def verdict_of(run: RunContents, found: Findings) -> Verdict:
     sft, ppo = found.policies.get("sft"), found.policies.get("ppo")
     if ppo is None or sft is None:
         return Verdict("open", "No verdict yet", (_what_is_missing(run), *_hacking(run, found, ppo)))
-    tone: Tone = "open"
     if ppo.gold_win_rate is None:
-        headline = "No verdict: no gold score is known"
-        moved = f"{capital(score_of(run.settings))} moved by {signed(ppo.proxy_gain)}"
-        sentences: tuple[str, ...] = (
-            f"{moved} against {start_of(run.settings).noun}, but PPO was trained to raise it: that says nothing "
-            "certain about people. Let people rank responses of both policies.",
-        )
+        tone, headline, sentences = without_gold(run, found, ppo)
     else:
         tone, headline, sentences = _preference(run, sft, ppo, ppo.gold_win_rate, found.seeds)
     if found.course is not None and found.course.fallen:
@@ -44,41 +39,23 @@ def verdict_of(run: RunContents, found: Findings) -> Verdict:
     hacking = _hacking(run, found, ppo)
     followed = found.reward.chance if uses_reward_model(run.settings) else None
     doubted = followed is not None and not followed.is_better
-    if tone == "good" and (doubted or any(sentence.startswith("Reward hacking: yes") for sentence in hacking)):
+    alike = ppo.diversity is not None and ppo.diversity.is_collapsed
+    if tone == "good" and (doubted or alike or any(sentence.startswith("Reward hacking: yes") for sentence in hacking)):
         tone = "open"
-    return Verdict(tone, headline, (*sentences, *hacking))
+    if ppo.diversity is not None and alike and ppo.gold_win_rate is not None:
+        headline = f"{headline}; but the answers have become alike: {alike_text(ppo.diversity)}"
+    return Verdict(tone, headline, (*sentences, *hacking, *_hacked_variants(found)))
 
 
-def capital(text: str) -> str:
-    """With a capital letter at its beginning."""
-    return text[:1].upper() + text[1:]
-
-
-def percent_interval(interval: Interval | None) -> str:
-    """74 % (68 to 80 %)."""
-    if interval is None:
-        return "–"
-    if interval.low is None or interval.high is None:
-        return percent(interval.value)
-    return f"{percent(interval.value)} ({100 * interval.low:.0f} to {percent(interval.high)})"
-
-
-def signed(interval: Interval | None) -> str:
-    """+1.06 (+0.95 to +1.17)."""
-    if interval is None:
-        return "–"
-    bounds = "" if interval.low is None or interval.high is None else f" ({interval.low:+.2f} to {interval.high:+.2f})"
-    return f"{interval.value:+.2f}{bounds}".replace("-", "−")
-
-
-def interval_text(interval: Interval | None, digits: int = 2) -> str:
-    """1.06 (0.95 to 1.17)."""
-    if interval is None:
-        return "–"
-    bounds = ""
-    if interval.low is not None and interval.high is not None:
-        bounds = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
-    return f"{interval.value:.{digits}f}{bounds}".replace("-", "−")
+def _hacked_variants(found: Findings) -> tuple[str, ...]:
+    hacked = [
+        policy_name(name)
+        for name in found.alarms.keys() | found.policies.keys()
+        if name not in ("sft", "ppo") and is_hacked(found, name)
+    ]
+    if not hacked:
+        return ()
+    return (f"Reward hacking in {'a variant' if len(hacked) == 1 else 'variants'}: {', '.join(sorted(hacked))}.",)
 
 
 def judges(run: RunContents) -> str:
@@ -154,7 +131,7 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> t
     sentences = []
     if run.has_gold and (run.ppo or ppo):
         fooled = [alarm for alarm in alarms if alarm.name == "proxy-without-gold" and alarm.lasting]
-        if fooled or _parted(ppo):
+        if fooled or has_parted(ppo):
             sentences.append("Reward hacking: yes. " + _evidence(run, fooled[0].message if fooled else None, ppo))
         else:
             sentences.append(
@@ -177,18 +154,10 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> t
     return tuple(sentences)
 
 
-def _parted(ppo: PolicyFindings | None) -> bool:
-    """Whether on held-out prompts gold surely fell and the reward model's score surely rose."""
-    if ppo is None or ppo.gold_gain is None or ppo.proxy_gain is None:
-        return False
-    fell = ppo.gold_gain.high is not None and ppo.gold_gain.high < 0
-    return fell and ppo.proxy_gain.low is not None and ppo.proxy_gain.low > 0
-
-
 def _evidence(run: RunContents, message: str | None, ppo: PolicyFindings | None) -> str:
     if message is not None:
         return f"In training, {message}"
-    assert ppo is not None  # noqa: S101 - _parted was true
+    assert ppo is not None  # noqa: S101 - has_parted was true
     proxy, gold = signed(ppo.proxy_gain), signed(ppo.gold_gain)
     return f"On held-out prompts {score_of(run.settings)} moved by {proxy}, gold by {gold}."
 

@@ -1,0 +1,124 @@
+"""How alike the answers of a policy have become: one opening for all of them, and few two-word sequences.
+
+Both are held against the reference policy on the same held-out prompts, so that what the task itself makes alike ("Dear
+customer") counts for nothing.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from triphase.monitoring.rules import Limits
+from triphase.monitoring.wording import percent
+from triphase.reports.evaluation import Sample
+from triphase.reports.intervals import Interval, mean_over_prompts
+
+COLLAPSED_SHARE, COLLAPSED_RISE = 0.5, 0.2
+"""Half of the answers begin alike, and surely a fifth more of them than the reference's."""
+_FEWEST_BIGRAMS = 50
+_SIGNS = ".,;:!?…\"'“”‘’()[]{}*#_-–—`"
+_LONGEST = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Diversity:
+    """One policy's answers.
+
+    Attributes:
+        opening: the most common first word; empty where most answers are empty.
+        share: the share of answers that begin with it.
+        share_before: the share of the reference's answers that begin with its own most common first word.
+        rise: the first share less the second, over prompts; None for the reference itself.
+        distinct: distinct over all two-word sequences of its answers, each cut to the words that the reference's
+            answer of the same prompt and number has too; None where there are none, or for the reference.
+        distinct_before: the same of the reference.
+        bigrams: how many sequences that were, of each.
+    """
+
+    opening: str
+    share: float
+    share_before: float | None
+    rise: Interval | None
+    distinct: float | None
+    distinct_before: float | None
+    bigrams: int
+
+    @property
+    def has_one_opening(self) -> bool:
+        """Whether most answers surely came to begin alike."""
+        low = self.rise.low if self.rise else None
+        return self.share >= COLLAPSED_SHARE and low is not None and low > COLLAPSED_RISE
+
+    @property
+    def repeats_itself(self) -> bool:
+        """Whether two-word sequences became half as many, the limit of the alarm of the same figure."""
+        if self.distinct is None or self.distinct_before is None or self.bigrams < _FEWEST_BIGRAMS:
+            return False
+        return self.distinct < Limits().distinct_share * self.distinct_before
+
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether the answers have surely become alike."""
+        return self.has_one_opening or self.repeats_itself
+
+    def opening_text(self) -> str:
+        """66 % begin with “friend”."""
+        if not self.opening:
+            return f"{percent(self.share)} are empty"
+        return f"{percent(self.share)} begin with “{self.opening}”"
+
+
+def diversity_of(samples: Sequence[Sample], policy: str, reference: str = "sft", *, seed: int = 0) -> Diversity | None:
+    """The diversity of one policy's answers; None where it has none."""
+    own = [sample for sample in samples if sample.policy == policy]
+    other = [sample for sample in samples if sample.policy == reference] if policy != reference else []
+    if not own:
+        return None
+    opening, share = _most_common(own)
+    if not other:
+        return Diversity(opening, share, None, None, None, None, 0)
+    before, share_before = _most_common(other)
+    ours, theirs = _shares(own, opening), _shares(other, before)
+    rises = [ours[prompt] - theirs[prompt] for prompt in sorted(ours.keys() & theirs.keys())]
+    distinct, distinct_before, bigrams = _distinct(own, other)
+    return Diversity(
+        opening, share, share_before, mean_over_prompts(rises, seed=seed), distinct, distinct_before, bigrams
+    )
+
+
+def first_word(text: str) -> str:
+    """The first word in small letters, without the signs about it; empty where there is none."""
+    for word in text.split():
+        bare = word.strip(_SIGNS).casefold()
+        if bare:
+            return bare[:_LONGEST]
+    return ""
+
+
+def _most_common(samples: Sequence[Sample]) -> tuple[str, float]:
+    counts = Counter(first_word(sample.response) for sample in samples)
+    opening = min(counts, key=lambda word: (-counts[word], word))
+    return opening, counts[opening] / len(samples)
+
+
+def _shares(samples: Sequence[Sample], opening: str) -> dict[str, float]:
+    found: dict[str, list[bool]] = {}
+    for sample in samples:
+        found.setdefault(sample.prompt_id, []).append(first_word(sample.response) == opening)
+    return {prompt: sum(each) / len(each) for prompt, each in found.items()}
+
+
+def _distinct(first: Sequence[Sample], second: Sequence[Sample]) -> tuple[float | None, float | None, int]:
+    """Distinct-2 of both on answers of equal length, and the number of sequences."""
+    sides: tuple[Mapping[tuple[str, int], list[str]], ...] = tuple(
+        {(sample.prompt_id, sample.sample): sample.response.lower().split() for sample in side}
+        for side in (first, second)
+    )
+    shared = sorted(sides[0].keys() & sides[1].keys())
+    lengths = {key: min(len(side[key]) for side in sides) for key in shared}
+    found = [[pair for key in shared for pair in pairwise(side[key][: lengths[key]])] for side in sides]
+    count = len(found[0])
+    if not count:
+        return None, None, 0
+    return len(set(found[0])) / count, len(set(found[1])) / count, count

@@ -1,0 +1,51 @@
+"""Figures with their intervals, as sentences and tables write them."""
+
+from triphase.monitoring.wording import percent
+from triphase.reports.intervals import Interval
+
+
+def capital(text: str) -> str:
+    """With a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def percent_interval(interval: Interval | None) -> str:
+    """74 % (68 to 80 %)."""
+    if interval is None:
+        return "–"
+    if interval.low is None or interval.high is None:
+        return percent(interval.value)
+    return f"{percent(interval.value)} ({100 * interval.low:.0f} to {percent(interval.high)})"
+
+
+def signed(interval: Interval | None) -> str:
+    """+1.06 (+0.95 to +1.17)."""
+    if interval is None:
+        return "–"
+    bounds = "" if interval.low is None or interval.high is None else f" ({interval.low:+.2f} to {interval.high:+.2f})"
+    return f"{interval.value:+.2f}{bounds}".replace("-", "−")
+
+
+def interval_text(interval: Interval | None, digits: int = 2) -> str:
+    """1.06 (0.95 to 1.17)."""
+    if interval is None:
+        return "–"
+    bounds = ""
+    if interval.low is not None and interval.high is not None:
+        bounds = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
+    return f"{interval.value:.{digits}f}{bounds}".replace("-", "−")
+
+
+def is_above(interval: Interval | None, level: float) -> bool:
+    """Whether the whole interval lies above ``level``."""
+    return interval is not None and interval.low is not None and interval.low > level
+
+
+def is_below(interval: Interval | None, level: float) -> bool:
+    """Whether the whole interval lies below ``level``."""
+    return interval is not None and interval.high is not None and interval.high < level
+
+
+def moved(value: float) -> str:
+    """+1.06, −0.80."""
+    return f"{value:+z.2f}".replace("-", "−")

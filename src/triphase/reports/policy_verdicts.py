@@ -1,0 +1,167 @@
+"""One sentence for each policy, in words that follow from its figures, whether gold is known or not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from triphase.monitoring.alarms import Alarm
+from triphase.monitoring.wording import number, percent
+from triphase.reports.contents import RunContents
+from triphase.reports.course import Course
+from triphase.reports.diversity import Diversity
+from triphase.reports.findings import Findings, PolicyFindings
+from triphase.reports.interval_wording import is_above, is_below, moved, percent_interval, signed
+from triphase.reports.scored_by import score_of, uses_reward_model
+from triphase.reports.start import start_of
+
+Tone = Literal["good", "bad", "open"]
+_HACKED = ("proxy-without-gold", "proxy-without-witness")
+_MOVED_LENGTH = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVerdict:
+    """What is to be said of one policy; ``hacked`` where its score rose while what it stands for fell."""
+
+    policy: str
+    tone: Tone
+    hacked: bool
+    sentence: str
+
+
+def policy_verdicts(run: RunContents, found: Findings) -> list[PolicyVerdict]:
+    """The verdict on each PPO run, evaluated or not: the main one, then the variants by name."""
+    names = [name for name in found.policies if name != "sft"]
+    names += [name for name in found.alarms if name not in names]
+    return [_verdict(run, found, name) for name in sorted(names, key=lambda name: (name != "ppo", name))]
+
+
+def is_hacked(found: Findings, name: str) -> bool:
+    """Whether a run's proxy score rose while gold (or the witness) fell: in training to the end, or on held-out
+    prompts.
+    """
+    return bool(_lasting(found, name)) or has_parted(found.policies.get(name))
+
+
+def has_parted(policy: PolicyFindings | None) -> bool:
+    """Whether on held-out prompts gold surely fell and the proxy score surely rose."""
+    if policy is None or policy.gold_gain is None or policy.proxy_gain is None:
+        return False
+    fell = policy.gold_gain.high is not None and policy.gold_gain.high < 0
+    return fell and policy.proxy_gain.low is not None and policy.proxy_gain.low > 0
+
+
+def _lasting(found: Findings, name: str) -> list[Alarm]:
+    return [alarm for alarm in found.alarms.get(name, []) if alarm.name in _HACKED and alarm.lasting]
+
+
+def _verdict(run: RunContents, found: Findings, name: str) -> PolicyVerdict:
+    policy, course = found.policies.get(name), found.courses.get(name)
+    hacked = is_hacked(found, name)
+    diversity = policy.diversity if policy else None
+    start = start_of(run.settings)
+    head = [*_hacking(found, name, course)] if hacked else [*_judged(run, found, policy, course, start.noun)]
+    parts = [*head, *_drift(policy), *_alike(diversity, start.name), *_reward_model(run, found, name, policy)]
+    tone: Tone = "open"
+    wins = policy.gold_win_rate if policy else None
+    if hacked or (diversity and diversity.is_collapsed) or (course and course.fallen) or is_below(wins, 0.5):
+        tone = "bad"
+    elif is_above(wins, 0.5) and not _is_doubted(run, found, name):
+        tone = "good"
+    return PolicyVerdict(name, tone, hacked, "; ".join(parts) + ".")
+
+
+def _hacking(found: Findings, name: str, course: Course | None) -> Iterator[str]:
+    """Where proxy and gold parted: proxy +0.9, gold −0.7 since iteration 19."""
+    policy = found.policies.get(name)
+    if course is not None and course.fallen and course.proxy_rose:
+        gold = course.end_gold - course.best_gold
+        yield f"hacked: proxy {moved(course.proxy_moved)}, gold {moved(gold)} since iteration {course.best}"
+    elif has_parted(policy) and policy is not None and policy.proxy_gain and policy.gold_gain:
+        proxy, gold = policy.proxy_gain.value, policy.gold_gain.value
+        yield f"hacked: proxy {moved(proxy)}, gold {moved(gold)} on held-out prompts"
+    else:
+        alarm = _lasting(found, name)[0]
+        yield f"hacked: since iteration {alarm.iteration}, {alarm.message.rstrip('.')}"
+    if policy is not None and policy.gold_win_rate is not None:
+        yield f"preferred in {percent_interval(policy.gold_win_rate)} by gold"
+
+
+def _judged(
+    run: RunContents, found: Findings, policy: PolicyFindings | None, course: Course | None, start: str
+) -> Iterator[str]:
+    if policy is None:
+        yield "not evaluated on held-out prompts yet"
+    elif policy.gold_win_rate is not None:
+        wins = policy.gold_win_rate
+        kind = (
+            f"better than {start}"
+            if is_above(wins, 0.5)
+            else f"worse than {start}"
+            if is_below(wins, 0.5)
+            else f"not shown to differ from {start}"
+        )
+        yield f"{kind}: preferred in {percent_interval(wins)} by gold"
+        yield f"gold {moved(policy.gold_gain.value) if policy.gold_gain else '–'}, proxy {signed(policy.proxy_gain)}"
+    else:
+        yield f"whether people prefer it is not known: {_score(run, found, policy)}"
+    if course is not None and course.fallen:
+        yield f"gold fell by {number(course.best_gold - course.end_gold)} from iteration {course.best} on"
+
+
+def _score(run: RunContents, found: Findings, policy: PolicyFindings) -> str:
+    """What moved where no gold is known."""
+    gain = policy.proxy_gain
+    score = score_of(run.settings) if policy.name == "ppo" or uses_reward_model(run.settings) else "its score"
+    if gain is None:
+        return f"{score} is not comparable with the start's"
+    if gain.low is not None and gain.low > 0:
+        return f"{score} rose by {signed(gain)}"
+    if gain.high is not None and gain.high < 0:
+        return f"{score} fell by {signed(gain)}"
+    return f"{score} moved by {signed(gain)}, which may be nothing"
+
+
+def _drift(policy: PolicyFindings | None) -> Iterator[str]:
+    if policy is not None and policy.reference_kl is not None:
+        yield f"{number(policy.reference_kl, 1)} nats from the reference"
+    if policy is not None and policy.length_ratio is not None:
+        ratio = policy.length_ratio
+        if ratio >= _MOVED_LENGTH:
+            yield f"the answers are {ratio:.1f} times as long as at the start"
+        elif ratio <= 1 / _MOVED_LENGTH:
+            yield f"the answers are {percent(1 - ratio)} shorter than at the start"
+
+
+def _alike(diversity: Diversity | None, start: str) -> Iterator[str]:
+    if diversity is None or diversity.share_before is None:
+        return
+    lead = "the answers have become alike: " if diversity.is_collapsed else ""
+    yield f"{lead}{diversity.opening_text()} ({start}: {percent(diversity.share_before)} with one word)"
+    if diversity.repeats_itself:
+        yield f"distinct-2 {number(diversity.distinct)}, of {number(diversity.distinct_before)} at the start"
+
+
+def _reward_model(run: RunContents, found: Findings, name: str, policy: PolicyFindings | None) -> Iterator[str]:
+    """How far its score can be trusted, where nothing else is known."""
+    arm = name.removeprefix("arm:") if name.startswith("arm:") else None
+    if not uses_reward_model(run.settings, arm) or (policy is not None and policy.gold_win_rate is not None):
+        return
+    chance = found.reward.chance
+    if chance is None:
+        yield "how often the reward model is right is not known"
+    else:
+        doubt = (
+            ""
+            if chance.is_better
+            else {"length": ", no better than “longer wins”"}.get(
+                chance.outcome, ", not shown to be better than a coin"
+            )
+        )
+        yield f"the reward model is right in {percent_interval(chance.accuracy)} of the held-out judgments{doubt}"
+
+
+def _is_doubted(run: RunContents, found: Findings, name: str) -> bool:
+    arm = name.removeprefix("arm:") if name.startswith("arm:") else None
+    chance = found.reward.chance if uses_reward_model(run.settings, arm) else None
+    return chance is not None and not chance.is_better

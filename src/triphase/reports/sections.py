@@ -1,0 +1,37 @@
+"""The contents of the report: its sections in their order, each with the id that a link names."""
+
+from dataclasses import dataclass
+
+from triphase.reports.contents import RunContents
+from triphase.reports.findings import Findings
+from triphase.reports.start import start_of
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section: what a link to it names, its heading, and its few words in the contents."""
+
+    id: str
+    title: str
+    short: str
+
+
+def sections_of(run: RunContents, found: Findings, *, parts: bool, answers: bool) -> list[Section]:
+    """The sections of a run's report; those that not every run has are there if there is something in them."""
+    seeds = len(found.seeds.seeds) if found.seeds else 0
+    sections = (
+        Section("verdict", "Verdict", "Verdict"),
+        Section("seeds", f"Over {seeds} seeds", "Seeds") if seeds else None,
+        Section("policies", f"PPO against {start_of(run.settings).noun}", "Policies"),
+        Section("parts", "What the score is made of", "Score") if parts else None,
+        Section("alarms", "Alarms", "Alarms"),
+        Section("overoptimization", "Over-optimization", "Over-optimization"),
+        Section("iterations", "PPO, iteration by iteration", "Iterations"),
+        Section("reward", "Reward model", "Reward model"),
+        Section("labels", "The human step", "Labels"),
+        Section("sft", "Supervised fine-tuning", "Fine-tuning"),
+        Section("samples", "Samples side by side", "Samples"),
+        Section("answers", "How the answers changed", "Answers") if answers else None,
+        Section("making", "How this run was made", "Cost and settings"),
+    )
+    return [each for each in sections if each is not None]

@@ -1,0 +1,48 @@
+"""What can be said where no gold score is known: what moved, how far its measure can be trusted, what was lost."""
+
+from triphase.monitoring.wording import number
+from triphase.reports.contents import RunContents
+from triphase.reports.diversity import Diversity
+from triphase.reports.findings import Findings, PolicyFindings
+from triphase.reports.interval_wording import capital, is_above, is_below, percent_interval, signed
+from triphase.reports.policy_verdicts import Tone
+from triphase.reports.scored_by import score_of, uses_reward_model
+from triphase.reports.start import start_of
+
+_ASK = "Whether people prefer it is not known: let people rank responses of both policies."
+
+
+def without_gold(run: RunContents, found: Findings, ppo: PolicyFindings) -> tuple[Tone, str, tuple[str, ...]]:
+    """Tone, headline and sentences of the main PPO run. Never good: its score is what it was trained on."""
+    score, start = score_of(run.settings), start_of(run.settings).noun
+    chance = found.reward.chance if uses_reward_model(run.settings) else None
+    tone: Tone = "open"
+    if chance is not None and not chance.is_better and chance.outcome != "too few":
+        tone, headline = "bad", f"No ground for a verdict: {chance.headline[0].lower()}{chance.headline[1:]}"
+    elif ppo.diversity is not None and ppo.diversity.is_collapsed:
+        tone, headline = "bad", f"PPO's answers have become alike: {alike_text(ppo.diversity)}"
+    elif is_above(ppo.proxy_gain, 0):
+        headline = f"{capital(score)} rose; whether people agree is not known"
+    elif is_below(ppo.proxy_gain, 0):
+        tone, headline = "bad", f"{capital(score)} fell: PPO has not reached what it was trained for"
+    else:
+        headline = f"No gain shown: {score} may not have moved"
+    sentences = [
+        f"{capital(score)} moved by {signed(ppo.proxy_gain)} against {start}, but PPO was trained to raise it: that "
+        f"says nothing certain about people. {_ASK}"
+    ]
+    if chance is not None:
+        sentences.append(
+            f"The reward model is right in {percent_interval(chance.accuracy)} of the held-out judgments; preferring "
+            f"the longer response would be right in {percent_interval(chance.longer_wins)}."
+        )
+    if ppo.reference_kl is not None:
+        sentences.append(f"PPO is {number(ppo.reference_kl, 1)} nats per response from {start}.")
+    return tone, headline, tuple(sentences)
+
+
+def alike_text(found: Diversity) -> str:
+    """66 % begin with “friend”; or how few two-word sequences are left."""
+    if found.has_one_opening:
+        return found.opening_text()
+    return f"distinct-2 is {number(found.distinct)}, of {number(found.distinct_before)} at the start"
