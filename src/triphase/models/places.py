@@ -32,7 +32,7 @@ def directory_of(name: str) -> Path | None:
         raise ModelError(
             f"model.name: {name[:80]!r} cannot be looked at ({why}); write a directory or a hub id"
         ) from None
-    if _looks_like_hub_id(name) and not _holds_models(path.parent):
+    if is_hub_id(name) and not _holds_models(path.parent):
         return None
     raise ModelError(f"model.name: there is no directory {name}{_nearby(path)}; write a directory or a hub id")
 
@@ -57,7 +57,8 @@ def fetched(name: str) -> Path:
         ) from error
 
 
-def _looks_like_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether a model's name could be one of the hub's."""
     return len(name) <= _LONGEST_HUB_ID and bool(_HUB_ID.fullmatch(name)) and "--" not in name and ".." not in name
 
 

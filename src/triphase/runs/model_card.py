@@ -4,32 +4,19 @@ Written from the run's own files alone; what was not measured is not mentioned, 
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from triphase import __version__
-from triphase.demo.registry import PREFIX, public_name
+from triphase.demo.registry import public_name
 from triphase.records.rows import files_of
+from triphase.runs.base_license import License, license_of
 from triphase.settings.schema import RunSettings
 
-_LICENSE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
-_EMBEDDED = {"embedded:smollm2": "apache-2.0", "embedded:tiny": "apache-2.0"}
 _MOST_FIGURES = 24
 _OF_THE_RUN = ("seconds", "peak_gb", "seed")
 """Figures of a summary that nothing was measured by."""
-
-
-def license_of(name: str) -> str | None:
-    """The license of a base, where its README.md names it; None is unknown."""
-    if name.startswith(PREFIX):
-        return _EMBEDDED.get(name)
-    try:
-        found = _LICENSE.search((Path(name).expanduser() / "README.md").read_text(encoding="utf-8")[:4000])
-    except (OSError, ValueError):
-        return None
-    return found[1] if found is not None else None
 
 
 def with_run(card: str, run: Path, settings: RunSettings, what: str) -> str:
@@ -39,11 +26,11 @@ def with_run(card: str, run: Path, settings: RunSettings, what: str) -> str:
     """
     license_ = license_of(settings.model.name)
     if license_ is not None and card.startswith("---\n"):
-        card = card.replace("---\n", f"---\nlicense: {license_}\n", 1)
+        card = card.replace("---\n", f"---\n{license_.front()}", 1)
     return card.rstrip() + "\n\n" + "\n".join(_lines(run, settings, what, license_)) + "\n"
 
 
-def _lines(run: Path, settings: RunSettings, what: str, license_: str | None) -> Iterator[str]:
+def _lines(run: Path, settings: RunSettings, what: str, license_: License | None) -> Iterator[str]:
     base, note = public_name(settings.model.name)
     yield "## Base and license"
     yield ""

@@ -27,6 +27,11 @@ _COMBINED = {
     "worst": "each.amin(0)",
     "mean-minus-variance": "each.mean(0) - {penalty!r} * each.var(0, correction=0)",
 }
+_ELSEWHERE = """TRL takes the directory as it is: `RewardTrainer(model=directory, …)` trains it on,
+`GRPOTrainer(reward_funcs=directory, …)` asks it. OpenRLHF's reward loader finds head and bias by `config.json`
+(`value_head_prefix`, `mean`, `std`): with `normalize_reward` its scores are those above. Both read the score where this
+class does; give them texts by this directory's chat template.
+"""
 
 
 def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
@@ -67,7 +72,7 @@ def whole_reward_card(shared: SharedModel, *, cuts: bool) -> str:
     return (
         f"{front(None, 'reward-model')}# A reward model trained by Triphase\n\nThe score is read at "
         f"{end_token(shared)}, which must be the last token that is not padding. What is added to the class's score "
-        f"is the head's bias, which that class does not have.\n\n```python\n{code}```\n"
+        f"is the head's bias, which that class does not have.\n\n```python\n{code}```\n\n{_ELSEWHERE}"
     )
 
 

@@ -1,6 +1,8 @@
 """A reward model as an ordinary checkpoint: `AutoModelForSequenceClassification` opens it without peft.
 
-The adapter must have been merged into the base. The class has no bias, so scores differ from ours by one constant.
+The adapter must have been merged into the base. The class has no bias, so scores differ from ours by one constant,
+which `config.json` holds as OpenRLHF's loader reads it: `value_head_prefix` names the head, and with `normalize_reward`
+the score is (head - `mean`) / `std`.
 """
 
 import copy
@@ -50,4 +52,6 @@ def _classifier(shared: SharedModel) -> Any:
     whole = classes.from_config(config, dtype=shared.backbone.dtype)
     getattr(whole, whole.base_model_prefix).load_state_dict(getattr(model, model.base_model_prefix).state_dict())
     whole.score.weight.copy_(shared.score_head.linear.weight)
+    bias = shared.score_head.linear.bias.item()
+    whole.config.value_head_prefix, whole.config.mean, whole.config.std = "score", -bias, 1.0
     return whole

@@ -1,0 +1,78 @@
+"""The license of a base, as its own card on this machine or on the hub names it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from triphase.demo.registry import PREFIX
+from triphase.models.places import is_hub_id
+
+_EMBEDDED = {"embedded:smollm2": "apache-2.0", "embedded:tiny": "apache-2.0"}
+_CARD = "README.md"
+_KEYS = ("license", "license_name", "license_link")
+_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class License:
+    """What a card's head says: the hub's short name, and of `other` the name and address it is given."""
+
+    license: str
+    license_name: str | None = None
+    license_link: str | None = None
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.license, self.license_name and f"({self.license_name})", self.license_link)))
+
+    def front(self) -> str:
+        """Its lines in the head of a card."""
+        found = {key: getattr(self, key) for key in _KEYS if getattr(self, key)}
+        return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+
+
+def license_of(name: str) -> License | None:
+    """The license of a base: an embedded model, a directory, an adapter's directory (its base's), or a hub id.
+
+    None where no card says it, or the hub cannot be asked.
+    """
+    if name.startswith(PREFIX):
+        return License(_EMBEDDED[name]) if name in _EMBEDDED else None
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _in_card(folder / _CARD) or _of_adapter(folder)
+    return _on_hub(name) if is_hub_id(name) else None
+
+
+def _in_card(path: Path) -> License | None:
+    try:
+        _, head, _ = path.read_text(encoding="utf-8").split("---", 2)
+        told: Any = yaml.safe_load(head)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(told, dict) or not told.get("license"):
+        return None
+    several = told["license"] if isinstance(told["license"], list) else [told["license"]]
+    rest = (str(told[key]) if told.get(key) else None for key in _KEYS[1:])
+    return License(", ".join(map(str, several)), *rest)
+
+
+def _of_adapter(folder: Path) -> License | None:
+    """By the base that an adapter names."""
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return license_of(base) if isinstance(base, str) and Path(base) != folder else None
+
+
+def _on_hub(name: str) -> License | None:
+    """By the card that the hub's client has, or fetches; what it raises is of many kinds, and none matters here."""
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return _in_card(Path(hf_hub_download(name, _CARD, etag_timeout=_SECONDS)))
+    except Exception:
+        return None
