@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers test-peers bench mutants clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers test-peers test-dedup bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -90,6 +90,10 @@ test-browser: $(INSTALLED)
 test-trackers: $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt -e ".[wandb,mlflow]"
 	$(PYTEST) -m trackers
+
+test-dedup: $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e ".[dedup]"
+	$(PYTEST) -m dedup
 
 # TRL opens what we export, by a Python that has it: TRL_PYTHON names one, else one is made beside ours.
 test-peers: $(INSTALLED)

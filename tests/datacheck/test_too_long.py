@@ -14,6 +14,7 @@ from triphase.datacheck.run_data import RunData
 from triphase.datacheck.shortening import shortened
 from triphase.datacheck.survey import survey_data
 from triphase.errors import DataError
+from triphase.planning.plan import workload
 from triphase.records.identity import prompt_id
 from triphase.records.types import Message, Prompt
 from triphase.settings.schema import RunSettings
@@ -123,3 +124,11 @@ def test_check_and_run_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert main([verb, str(tmp_path / "my.yaml"), "--output", str(tmp_path / "runs")]) == 0
         heard = capsys.readouterr()
         assert "2 prompts lose their beginning" in heard.out + heard.err, verb
+
+
+@pytest.mark.parametrize(("too_long", "count"), [("error", 3), ("drop", 1), ("truncate-prompt", 3)])
+def test_a_plan_counts_the_records_that_a_run_trains_on(tmp_path: Path, too_long: str, count: int) -> None:
+    rows = [{**row, "split": "train"} for row in DEMONSTRATIONS]
+    found = workload(settings(tmp_path, too_long, "demonstrations", rows), Template(tokenizer())).demonstrations
+    longest = max(sum(record) for record in found.sampled)
+    assert found.count == count and (longest > 20) is (too_long == "error")

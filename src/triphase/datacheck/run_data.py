@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triphase.datacheck.examiner import Examiner
+from triphase.datacheck.near_duplicates import NearDuplicates, find_near_duplicates
 from triphase.errors import DataError
 from triphase.records.forms import form_of, told_of_forms
 from triphase.records.identity import split_of
@@ -75,6 +76,12 @@ def told_of_lengths(lengths: Mapping[str, int]) -> Iterator[str]:
         )
 
 
+def _why_none(lengths: Mapping[str, int]) -> str:
+    if lengths.get("left out"):
+        return "passes model.max_length; raise it"
+    return "nearly repeats others (data.near_duplicates: drop); leave the file out"
+
+
 class RunData:
     """The records that the settings name. Each role is read at the first call and kept.
 
@@ -103,6 +110,7 @@ class RunData:
         self._prompts: list[Prompt] | None = None
         self._comparisons: list[Comparison] | None = None
         self.left_out: Counter[str] = Counter()
+        self._near: NearDuplicates | None = None
 
     def demonstrations(self) -> list[list[Demonstration]]:
         """The demonstrations of each source.
@@ -166,7 +174,7 @@ class RunData:
         errors: list[DataError] = []
         columns, lengths, forms = Counter[str](), Counter[str](), Counter[str]()
         try:
-            for item in _STREAMS[role](source, HERE, self._settings.data.heldout_share, errors.append):
+            for item in self._kept(role, source, errors):
                 if not gives_columns(self._settings, role):
                     columns.update(item.unread)
                 forms[form_of(role, item)] += 1
@@ -184,13 +192,29 @@ class RunData:
         path = display_name(source.path, Path(source.path))
         if errors:
             self._settle(path, errors, left=len(found))
-        for line in (*told_of_lengths(lengths), *told_of_forms(forms, source)):
+        for line in (*told_of_lengths(lengths), *told_of_forms(forms, source), *self._told_of_near(role, source)):
             self._note(f"{path}: {line}")
-        if not found and lengths["left out"]:
-            raise DataError(f"{path}: every record passes model.max_length; raise it")
+        if not found:
+            raise DataError(f"{path}: every record {_why_none(lengths)}")
         if columns:
             self._note(f"{path}: {unread_columns(columns)}")
         return found
+
+    def _kept(self, role: str, source: SourceSettings, errors: list[DataError]) -> Iterator[Located[Any]]:
+        """The records of a source without those that `data.near_duplicates` leaves out."""
+        if self._near is None and self._settings.data.near_duplicates != "keep":
+            self._near = find_near_duplicates(self._settings)
+        dropped = set() if self._near is None else self._near.dropped(role, self._number(role, source))
+        for number, item in enumerate(_STREAMS[role](source, HERE, self._settings.data.heldout_share, errors.append)):
+            if number not in dropped:
+                yield item
+
+    def _told_of_near(self, role: str, source: SourceSettings) -> Iterator[str]:
+        if self._near is not None:
+            yield from self._near.told(role, self._number(role, source))
+
+    def _number(self, role: str, source: SourceSettings) -> int:
+        return next(number for number, each in enumerate(getattr(self._settings.data, role)) if each is source)
 
     def _settle(self, path: str, errors: list[DataError], *, left: int) -> None:
         count = len(errors)

@@ -8,6 +8,7 @@ from typing import Any
 
 from triphase.batches.order import permutation
 from triphase.datacheck.agenda import todo
+from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData
 from triphase.errors import ModelError
@@ -141,7 +142,8 @@ def work_of(settings: RunSettings, config: Any, dtype: Any) -> Work:
 def workload(settings: RunSettings, template: Template) -> Workload:
     """The lengths of the records that the settings name, of an even sample of each kind."""
 
-    data = RunData(settings)
+    fitted = settings.data.too_long != "error"  # else what is too long counts as long as it is
+    data = RunData(settings, (lambda: Examiner(template, settings)) if fitted else None)
     shown = [item for source in data.demonstrations() for item in source]
     asked, compared = data.prompts(), data.comparisons()
 

@@ -69,3 +69,8 @@ class DataSettings(Settings):
     """A record that passes `model.max_length` stops the run (`error`), is left out (`drop`), or loses the beginning of
     its prompt (`truncate-prompt`: the oldest turns, then the beginning of the last; never of an answer; a comparison's
     two sides have one prompt). Both are counted."""
+    near_duplicates: Literal["keep", "report", "drop"] = "keep"
+    """Look for records for training that nearly repeat earlier ones, or whose prompt is nearly a held-out one: they are
+    counted (`report`) or left out (`drop`); `keep` does not look. Needs `triphase[dedup]`."""
+    near_duplicate_similarity: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """From which share of common runs of three words (Jaccard) two texts are near-duplicates."""
