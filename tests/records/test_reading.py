@@ -426,3 +426,17 @@ def test_a_mutated_file_gives_records_or_a_data_error(tmp_path: Path, data: st.D
             read_demonstrations(SourceSettings(path=name), tmp_path)
         except DataError as error:
             assert name in str(error)
+
+
+def test_rows_that_are_added_change_no_split(tmp_path: Path) -> None:
+    def splits(count: int, first: int = 0) -> dict[str, str]:
+        rows = [{"prompt": f"Name tree {n}.", "chosen": "elm", "rejected": "oak"} for n in range(first, count)]
+        path = tmp_path / "a.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = [one.prompt for one in read_preferences(SourceSettings(path=str(path)), tmp_path)]
+        return {prompt.text: prompt.split for prompt in found}
+
+    before, after = splits(100), splits(300, first=50)
+    shared = before.keys() & after.keys()
+    assert len(shared) == 50 and all(before[text] == after[text] for text in shared)
+    assert 30 < list(after.values()).count("heldout") < 70  # a fifth of 250

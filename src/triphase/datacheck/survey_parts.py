@@ -14,6 +14,8 @@ from pathlib import Path
 from triphase.datacheck.source_survey import Examine, Refused, Seen, SourceSurvey, distinct, survey_source
 from triphase.errors import DataError
 from triphase.records.lines import Part, RecordError
+from triphase.records.rows import read_rows
+from triphase.records.trees import is_tree
 from triphase.settings.data import SourceSettings
 
 LARGE = 32 << 20
@@ -34,7 +36,7 @@ def survey_in_parts(
     global _task
     processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
     alone = source.max_records is not None or bool(source.columns) or not source.path.endswith(".jsonl")
-    if processes < 2 or alone or not _is_large(Path(source.path)):
+    if processes < 2 or alone or not _is_large(Path(source.path)) or _holds_trees(source):
         return None
     _task = (blank, source, heldout_share, examine)
     try:
@@ -60,6 +62,15 @@ def survey_in_parts(
 
 def _is_large(path: Path) -> bool:
     return os.path.isfile(path) and path.stat().st_size >= LARGE
+
+
+def _holds_trees(source: SourceSettings) -> bool:
+    """Whether records may be put together of several lines, which a part would not have."""
+    try:
+        first = next(read_rows(source, Path()), None)
+    except DataError:
+        return False
+    return first is not None and is_tree(first)
 
 
 def _survey_part(part: Part) -> _Found:

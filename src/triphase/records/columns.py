@@ -14,6 +14,7 @@ from triphase.records.conversations import (
     turns_of,
 )
 from triphase.records.lines import Row, is_blank, kind_of
+from triphase.records.marked_texts import turns_in_text
 from triphase.records.prompts import (
     CONVERSATIONS,
     QUESTIONS,
@@ -49,6 +50,8 @@ def asked(row: Row) -> Messages:
         if messages[-1].role == "assistant":
             return checked_prompt(row, "prompt", messages[:-1])
     question = question_in(row)
+    if question is None and (told := turns_in_text(row)) is not None:
+        return checked_prompt(row, "text", told[:-1] if told[-1].role == "assistant" else told)
     if question is None:
         missing(row, "prompts", "prompt (or messages, conversations, instruction, question)", *_PROMPT_COLUMNS)
     return question[1]
@@ -66,6 +69,8 @@ def answered(row: Row) -> list[tuple[Messages, str]]:
     if row.values.get("instances") is not None and row.values.get("instruction") is not None:
         return _instances(row)
     question = question_in(row)
+    if question is None and (told := turns_in_text(row)) is not None:
+        return [divided(row, "text", told)]
     if question is None:
         wanted = "prompt and completion (or messages, or instruction and output, or question and answer)"
         missing(row, "demonstrations", wanted, *_PROMPT_COLUMNS)

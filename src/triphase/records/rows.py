@@ -16,6 +16,7 @@ from pathlib import Path
 from triphase.errors import DataError
 from triphase.records.arrow_rows import arrow_rows, saved_rows
 from triphase.records.csv_rows import csv_rows
+from triphase.records.flat_trees import joined
 from triphase.records.hub_rows import hub_rows
 from triphase.records.json_rows import json_lines, json_list_or_lines
 from triphase.records.lines import WHOLE, Part, RefuseRow, Row, is_blank, raise_refused
@@ -40,7 +41,7 @@ def read_rows(
     A relative path is taken from ``base``; what is no file is a hub id. A row that cannot be parsed goes to
     ``refused``, which raises it, or counts it and lets the reading go on. Only a ``.jsonl`` file can be read in parts.
     """
-    rows = _rows(source, base, refused, part)
+    rows = joined(_rows(source, base, refused, part), refused)
     if source.max_records is not None:
         rows = _drawn(rows, source.max_records) if source.shuffle else islice(rows, source.max_records)
     return _renamed(rows, source.columns, shown(source.path)) if source.columns else rows

@@ -1,0 +1,77 @@
+"""Message trees that stand as one message a row (`message_id`, `parent_id`), put together again as rows of trees.
+
+OpenAssistant's data sets come in both ways. The messages of a tree stand together, as they do there; so no more than
+one tree is in memory.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import chain, groupby
+from typing import Any
+
+from triphase.errors import DataError
+from triphase.records.lines import RefuseRow, Row, is_blank
+
+_COLUMNS = {"message_id", "parent_id", "message_tree_id", "text", "role"}
+_KEPT = ("text", "role", "review_result", "deleted")
+_ORPHANS = "messages whose parent is not in their tree"
+
+
+def joined(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
+    """``rows`` as they are; or those of whole trees, where the first one is a message of a tree."""
+    first = next(rows, None)
+    if first is None:
+        return
+    rows = chain([first], rows)
+    yield from _trees(rows, refused) if first.values.keys() >= _COLUMNS else rows
+
+
+def _trees(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
+    seen: set[str] = set()
+    for name, group in groupby(rows, lambda row: str(row.values.get("message_tree_id"))):
+        messages = list(group)
+        try:
+            if name in seen:
+                messages[0].refuse(
+                    f"the messages of the tree {name[:40]!r} do not stand together; sort the file by message_tree_id"
+                )
+            seen.add(name)
+            yield _tree(messages)
+        except DataError as error:
+            refused(error)
+
+
+def _tree(messages: list[Row]) -> Row:
+    """One tree, at the place of its first message."""
+    nodes = {str(row.values["message_id"]): _node(row) for row in messages}
+    roots, orphans = [], 0
+    for row in messages:
+        node, parent = nodes[str(row.values["message_id"])], row.values.get("parent_id")
+        if is_blank(parent):
+            roots.append((row, node))
+        elif str(parent) in nodes and node is not nodes[str(parent)]:
+            nodes[str(parent)]["replies"].append(node)
+        else:
+            orphans += 1
+    if len(roots) != 1:
+        messages[0].refuse(f"the tree has {len(roots)} messages without a parent_id; it begins with one")
+    root, prompt = roots[0]
+    made = Row({"message_tree_id": root.values["message_tree_id"], "prompt": prompt}, root.file, root.number, root.unit)
+    if orphans:
+        made.ignored.add(_ORPHANS)
+    return made
+
+
+def _node(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {key: row.values.get(key) for key in _KEPT}
+    for key in ("review_result", "deleted"):  # tables write them as text
+        found[key] = {"true": True, "false": False}.get(str(found[key]).lower(), found[key])
+    return {**found, "rank": _rank(row.values.get("rank")), "replies": []}
+
+
+def _rank(value: Any) -> int | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(number) else int(number)

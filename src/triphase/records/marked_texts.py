@@ -1,0 +1,81 @@
+"""Conversations that stand in one text, each turn behind a mark: what training scripts wrote into a column `text`.
+
+HH-RLHF transcripts      \\n\\nHuman: …\\n\\nAssistant: …
+ChatML                   <|im_start|>user\\n…<|im_end|>\\n<|im_start|>assistant\\n…<|im_end|>
+Guanaco                  ### Human: … ### Assistant: …
+Alpaca                   ### Instruction:\\n…\\n\\n### Input:\\n…\\n\\n### Response:\\n…
+Llama 2                  <s>[INST] <<SYS>>…<</SYS>> … [/INST] … </s>
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+from triphase.records.conversations import is_transcript, messages_of
+from triphase.records.lines import Row
+from triphase.records.types import Message
+
+Turns = Iterator[tuple[str, str]]
+_CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.S)
+_GUANACO = re.compile(r"### ?(Human|Assistant|System):")
+_ALPACA = re.compile(r"^### ?(Instruction|Input|Response):[ \t]*\n?", re.M)
+_LLAMA = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.S)
+_SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>(.*)", re.S)
+_ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
+
+
+def turns_in_text(row: Row, column: str = "text") -> tuple[Message, ...] | None:
+    """The conversation in a text column; None where there is none, or its turns are not marked in a known way."""
+    value = row.values.get(column)
+    if not isinstance(value, str) or not value.strip():
+        return None
+    if is_transcript(value):
+        row.read.add(column)
+        return messages_of(row, column, value)
+    for mark, turns in _KINDS.items():
+        if mark.search(value):
+            found = [{"role": role, "content": text.strip()} for role, text in turns(value)]
+            if found:
+                row.read.add(column)
+                return messages_of(row, column, found)
+    return None
+
+
+def _chatml(text: str) -> Turns:
+    yield from ((found[1], found[2]) for found in _CHATML.finditer(text))
+
+
+def _guanaco(text: str) -> Turns:
+    parts = _GUANACO.split(text)
+    yield from ((_ROLES[name], content) for name, content in zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _alpaca(text: str) -> Turns:
+    """What stands before the first mark is the script's own sentence, and in none of the turns."""
+    parts = _ALPACA.split(text)
+    asked: list[str] = []
+    for name, content in zip(parts[1::2], parts[2::2], strict=True):
+        if name != "Response":
+            asked.append(content.strip())
+            continue
+        yield "user", "\n\n".join(filter(None, asked))
+        yield "assistant", content
+        asked = []
+
+
+def _llama(text: str) -> Turns:
+    for found in _LLAMA.finditer(text):
+        asked = found[1]
+        if told := _SYSTEM.match(asked):
+            yield "system", told[1]
+            asked = told[2]
+        yield "user", asked
+        if found[2].strip():
+            yield "assistant", found[2]
+
+
+_KINDS: Mapping[re.Pattern[str], Callable[[str], Turns]] = {
+    _CHATML: _chatml,
+    _LLAMA: _llama,
+    _GUANACO: _guanaco,
+    re.compile(r"^### ?Response:", re.M): _alpaca,
+}

@@ -1,0 +1,140 @@
+"""Conversations in one text column, and message trees of which each message is a row."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triphase.datacheck import survey_parts
+from triphase.errors import DataError
+from triphase.records.reading import read_demonstrations, read_preferences, read_prompts
+from triphase.records.rows import read_rows
+from triphase.records.types import Demonstration, Message
+from triphase.settings.data import SourceSettings
+
+
+def source(folder: Path, *rows: Any, name: str = "a.jsonl") -> SourceSettings:
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return SourceSettings(path=str(folder / name))
+
+
+def read(folder: Path, text: str) -> Demonstration:
+    (found,) = read_demonstrations(source(folder, {"text": text}), folder)
+    return found
+
+
+# Text
+
+TEXTS = {
+    "HH-RLHF": "\n\nHuman: Name a tree.\n\nAssistant: Elm.\n\nHuman: More?\n\nAssistant: Oak.\nFir.",
+    "ChatML": "<|im_start|>user\nName a tree.<|im_end|>\n<|im_start|>assistant\nElm.<|im_end|>\n"
+              "<|im_start|>user\nMore?<|im_end|>\n<|im_start|>assistant\nOak.\nFir.<|im_end|>\n",
+    "ChatML without its end": "<|im_start|>user\nName a tree.<|im_end|>\n<|im_start|>assistant\nElm.<|im_end|>\n"
+              "<|im_start|>user\nMore?<|im_end|>\n<|im_start|>assistant\nOak.\nFir.",
+    "Guanaco": "### Human: Name a tree.### Assistant: Elm.### Human: More?### Assistant: Oak.\nFir.",
+    "Guanaco in lines": "### Human: Name a tree.\n### Assistant: Elm.\n### Human: More?\n### Assistant: Oak.\nFir.\n",
+    "Llama 2": "<s>[INST] Name a tree. [/INST] Elm. </s><s>[INST] More? [/INST] Oak.\nFir. </s>",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+def test_turns_are_read_behind_their_marks(tmp_path: Path, text: str) -> None:
+    found = read(tmp_path, text)
+    assert [(each.role, each.content) for each in found.prompt.messages] == [
+        ("user", "Name a tree."), ("assistant", "Elm."), ("user", "More?")
+    ]  # fmt: skip
+    assert found.response == "Oak.\nFir."
+    (prompt,) = read_prompts(source(tmp_path, {"text": text}), tmp_path)
+    assert prompt.messages == found.prompt.messages
+
+
+def test_systems_and_inputs_are_kept(tmp_path: Path) -> None:
+    told = read(tmp_path, "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nName a tree. [/INST] Elm. </s>")
+    assert told.prompt.messages == (Message("system", "Be brief."), Message("user", "Name a tree."))
+    written = "Below is an instruction.\n\n### Instruction:\nName a tree.\n\n### Input:\nwith E\n\n### Response:\nElm."
+    assert read(tmp_path, written).prompt.messages == (Message("user", "Name a tree.\n\nwith E"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("The sky is blue.", "text alone does not say which part is learned"),
+        ("### Human: Name a tree.", "must end with an assistant message"),
+        ("<|im_start|>parrot\nElm.<|im_end|>", "known are"),
+        ("### Human: ### Assistant: Elm.", "the last user message in text is empty"),
+    ],
+)
+def test_what_is_no_answer_to_a_prompt_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(DataError, match=f"a.jsonl:1: .*{problem}"):
+        read(tmp_path, text)
+
+
+def test_columns_that_say_more_win_over_text(tmp_path: Path) -> None:
+    row = {"instruction": "Name a tree.", "output": "Elm.", "text": "### Human: x ### Assistant: y"}
+    (found,) = read_demonstrations(source(tmp_path, row), tmp_path)
+    assert (found.prompt.text, found.response) == ("Name a tree.", "Elm.")
+
+
+# Trees
+
+
+def message(name: str, parent: str | None, role: str, tree: str = "t", **more: Any) -> dict[str, Any]:
+    return {"message_id": name, "parent_id": parent, "message_tree_id": tree, "text": f"{name}.", "role": role, **more}
+
+
+TREE = [
+    message("ask", None, "prompter"),
+    message("poor", "ask", "assistant", rank=1),
+    message("good", "ask", "assistant", rank=0),
+    message("gone", "ask", "assistant", rank=2, deleted=True),
+    message("further", "good", "prompter"),
+    message("last", "further", "assistant"),
+]
+OTHER = [message("b", None, "prompter", "u"), message("c", "b", "assistant", "u")]
+
+
+def test_rows_of_messages_are_trees(tmp_path: Path) -> None:
+    given = source(tmp_path, *TREE, *OTHER)
+    assert [row.number for row in read_rows(given, tmp_path)] == [1, 7]
+    found = read_demonstrations(given, tmp_path)
+    assert [(one.prompt.text.split()[-1], one.response) for one in found] == [
+        ("ask.", "good."), ("further.", "last."), ("b.", "c.")
+    ]  # fmt: skip
+    (pair,) = read_preferences(given, tmp_path, refused=lambda error: None)  # one tree has no two ranked replies
+    assert (pair.chosen, pair.rejected) == ("good.", "poor.")
+    assert [one.messages[-1].content for one in read_prompts(given, tmp_path)] == ["ask.", "b."]
+    one = given.model_copy(update={"max_records": 1})
+    assert len(list(read_rows(one, tmp_path))) == 1  # a tree, not a message
+
+
+def test_a_table_of_messages_is_read_alike(tmp_path: Path) -> None:
+    columns = ["message_id", "parent_id", "message_tree_id", "text", "role", "rank", "deleted"]
+    lines = [",".join(columns)]
+    for row in TREE:
+        rank = "" if row.get("rank") is None else f"{row['rank']}.0"
+        lines.append(",".join([*(str(row[key] or "") for key in columns[:5]), rank, str(row.get("deleted", False))]))
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    (pair,) = read_preferences(SourceSettings(path=str(tmp_path / "a.csv")), tmp_path)
+    assert (pair.chosen, pair.rejected) == ("good.", "poor.")
+
+
+def test_what_is_no_tree_is_refused_by_its_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:8: the messages of the tree 't' do not stand together"):
+        read_demonstrations(source(tmp_path, *TREE[:5], *OTHER, TREE[5]), tmp_path)
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the tree has 0 messages without a parent_id"):
+        read_demonstrations(source(tmp_path, *TREE[1:]), tmp_path)
+    (row,) = read_rows(source(tmp_path, *TREE, message("lost", "elsewhere", "assistant")), tmp_path)
+    assert row.unread() == ("message_tree_id", "prompt", "messages whose parent is not in their tree")
+
+
+def test_a_large_file_of_messages_is_not_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey_parts, "LARGE", 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    given = source(tmp_path, *TREE)
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("divided")
+
+    monkeypatch.setattr(survey_parts, "ProcessPoolExecutor", never)
+    assert survey_parts.survey_in_parts(never, given, 0.2, never) is None
