@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from triphase import __version__
+from triphase.cli.examples import examples_of
 from triphase.cli.extras import missing_package
 from triphase.cli.numbers import converted
 from triphase.cli.streams import lasting_streams
@@ -29,40 +30,29 @@ DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("demo", "demo:demo", "The whole of RLHF on the embedded model and data."),
     ("init", "init:init", "Write a commented configuration from your data files."),
-    ("run", "run:run", "Every step of one configuration, from demonstrations to the report."),
-    ("check", "check:check", "Read the configuration and every record of its data, before any model is loaded."),
-    ("plan", "plan:plan", "What each phase will need, before anything runs: memory by part, time, and what to lower."),
+    ("run", "run:run", "Every step of one configuration, from data to the report."),
+    ("check", "check:check", "Read the configuration and every record; loads no model."),
+    ("plan", "plan:plan", "What each phase will need: memory, time, what to lower."),
     ("sft", "phases:sft", "Phase 1: supervised fine-tuning."),
     ("sample", "phases:sample", "Sample the responses that people rank."),
     ("reward", "phases:reward", "Phase 2: the reward model, from the rankings."),
     ("ppo", "phases:ppo", "Phase 3: PPO against the reward model."),
     ("evaluate", "phases:evaluate", "Compare the policies on held-out prompts."),
-    ("branch", "branch:branch", "Make a run that shares what another has finished, and does only the rest."),
-    (
-        "extend",
-        "extend:extend",
-        "Go on with a finished PPO run from its last checkpoint, and evaluate and report it again.",
-    ),
-    ("sweep", "sweep:sweep", "Run the branches of a run for every combination of the values that settings are given."),
-    ("study", "study:study", "Study over-optimization: variants and best of n over seeds, proxy and gold against √KL."),
+    ("branch", "branch:branch", "Make a run that shares what another has finished."),
+    ("extend", "extend:extend", "Go on with a finished PPO run from its last checkpoint."),
+    ("sweep", "sweep:sweep", "Run every combination of the values of some settings."),
+    ("study", "study:study", "Over-optimization: variants over seeds, gold against √KL."),
     ("report", "report:report", "Write report.html and summary.json of a run again."),
     ("runs", "runs:runs", "List the runs of a directory with their main figures."),
     ("diff", "runs:diff", "Show in what two runs differ: settings and figures."),
     ("compare", "compare:compare", "Compare policies on held-out prompts."),
     ("score", "score:score", "Score a file of prompts and responses by a run's reward."),
     ("chat", "chat:chat", "Talk to a run's policy, or to any model."),
-    (
-        "export",
-        "export:export",
-        "Write a run's policy or reward model for other tools, merged or as an adapter.",
-    ),
-    ("push", "push:push", "Upload an exported directory to a repository of the hub."),
+    ("export", "export:export", "Write a policy or reward model for other tools."),
+    ("push", "push:push", "Upload an exported directory to the hub."),
     ("settings", "settings:settings", "Explain a setting, or list those of a section."),
-    (
-        "doctor",
-        "doctor:doctor",
-        "Say what this machine is and what is missing: versions, device, rates, the embedded model.",
-    ),
+    ("doctor", "doctor:doctor", "Say what this machine is, and what is missing."),
+    ("completion", "completion:completion", "Print what bash, zsh or fish needs to complete commands."),
     ("explain", "explain:explain", "One PPO update, number by number."),
 )
 LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
@@ -96,10 +86,12 @@ _MEANT = {
     "validate": "check",
 }
 """Words of other tools, and the command here."""
-_HELP = """Reinforcement learning from human feedback in three phases: SFT, reward model, PPO.
+_HELP = """RLHF in three phases: supervised fine-tuning, reward model, PPO.
 
-Start with `triphase demo`, or with your own data: `triphase init data.jsonl`. Any setting can follow CONFIG:
-`--ppo.kl-coefficient 0.02` (`triphase settings KEY` explains one).
+Any setting can follow CONFIG; `triphase settings KEY` explains one:
+  triphase init data.jsonl              a configuration of your own data
+  triphase check my-run.yaml            reads every record of it
+  triphase run my-run.yaml --ppo.kl-coefficient 0.02
 """
 
 
@@ -113,11 +105,13 @@ def application() -> App:
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=(), converter=converted),
     )
-    label = App(name="label", help="The human step: serve, import, export, stats, simulate, sample, score, users.")
+    label = App(name="label", help="The human step: serve a page, import, export, stats, users.")
     users = App(name="users", help="The labelers: add, list, pause, reset.")
-    for owner, table in ((app, COMMANDS), (label, LABEL_COMMANDS), (users, USER_COMMANDS)):
+    tables = ((app, COMMANDS, ""), (label, LABEL_COMMANDS, "label "), (users, USER_COMMANDS, "label users "))
+    for owner, table, before in tables:
         for place, (name, function, meaning) in enumerate(table):
-            owner.command(f"triphase.cli.{function}", name=name, help=meaning, sort_key=place)
+            shown = examples_of(f"{before}{name}")
+            owner.command(f"triphase.cli.{function}", name=name, help=meaning, sort_key=place, help_epilogue=shown)
     label.command(users)
     app.command(label)
     return app
