@@ -3,6 +3,7 @@
 #   make tiny        the same pipeline on a tiny model, in about a minute
 #   make test        all tests that need neither a GPU, a browser nor a PostgreSQL server
 #   make bench       what the benchmarks are, and a quick one (generation, on the embedded model)
+#   make docs        the documentation as a site, in build/site
 #   make mutants     which of 150 small faults in objectives and phases no test notices
 #   make check       formatting, lint (with security rules), types, layers, docs, known vulnerabilities
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -19,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers test-peers test-dedup bench mutants clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers test-peers test-dedup docs bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -100,6 +101,11 @@ test-peers: $(INSTALLED)
 	@test -x "$(TRL_PYTHON)" || { $(PYTHON) -m venv $(VENV)-trl && \
 	  $(TRL_PYTHON) -m pip --disable-pip-version-check install --quiet "$(TORCH)" "$(TRL)"; }
 	TRIPHASE_TRL_PYTHON=$(TRL_PYTHON) $(PYTEST) -m peers
+
+# Warnings are errors: links and anchors that lead nowhere, pages outside the contents, docstrings that do not parse.
+docs: $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

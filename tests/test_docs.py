@@ -144,3 +144,17 @@ def test_every_page_is_linked_from_the_readme() -> None:
     linked = {target for _, target in LINK.findall(page("README.md"))}
     for path in (ROOT / "docs").glob("*.md"):
         assert identity(path) in linked, path.name
+
+
+def test_every_page_is_in_the_contents_of_the_site() -> None:
+    sections = yaml.safe_load(page("mkdocs.yml"))["nav"]
+    named = [name for section in sections for pages in section.values() for name in pages]
+    assert len(named) == len(set(named))
+    hooks = page("deploy/docs_hooks.py")
+    for name in set(named) ^ {path.name for path in (ROOT / "docs").glob("*.md")}:
+        assert f'"{name}"' in hooks, name
+
+
+def test_every_module_of_the_reference_exists() -> None:
+    modules = re.findall(r'"triphase\.([\w.]+)"', page("deploy/docs_hooks.py"))
+    assert modules and all((ROOT / "src" / "triphase" / f"{name.replace('.', '/')}.py").is_file() for name in modules)

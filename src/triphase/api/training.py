@@ -53,7 +53,9 @@ def train_reward_model(
     Args:
         model: as in `train_sft`; the policy that PPO is to start from, so that both share one base.
         preferences: a data file, a hub id, or rows with its columns (`prompt`, `chosen` and `rejected`, say).
-        name, progress, settings: as in `train_sft`.
+        name: as in `train_sft`.
+        progress: as in `train_sft`.
+        settings: as in `train_sft`.
 
     Raises:
         TriphaseError: a mistake in what was given, in one line.
@@ -80,7 +82,9 @@ def train_ppo(
         prompts: a data file, a hub id, texts, conversations, or rows with the columns of such a file.
         reward: a function, which is called here as `ppo.scorer.function` is called; the name of one
             (`module:function`); a run with a reward model; or settings of another scorer (`ppo.scorer`), as a mapping.
-        name, progress, settings: as in `train_sft`.
+        name: as in `train_sft`.
+        progress: as in `train_sft`.
+        settings: as in `train_sft`.
 
     Raises:
         TriphaseError: a mistake in what was given, in one line.

@@ -46,7 +46,13 @@ def _data_set(source: SourceSettings, name: str) -> Iterable[Mapping[str, Any]]:
     given = {"name": source.config, "revision": source.revision, "streaming": source.streaming or None}
     options = {key: value for key, value in given.items() if value is not None}
     try:
-        rows = load_dataset(source.path, split=source.split, **options)
+        try:
+            rows = load_dataset(source.path, split=source.split, **options)
+        except ValueError as error:
+            folder = options.pop("name", None)
+            if folder is None or "BuilderConfig" not in str(error):
+                raise
+            rows = load_dataset(source.path, data_dir=folder, split=source.split, **options)
     except Exception as error:  # the library raises many kinds of its own, of the network and of the file system
         raise _failed(name, error) from error
     if not isinstance(rows, Dataset | IterableDataset):

@@ -20,7 +20,7 @@ class SourceSettings(Settings):
     """A file (.jsonl, .json, .csv, .tsv, .parquet or .arrow; .gz or .zst may follow), a pattern (`data/*.jsonl`), a
     directory of such files or one of `save_to_disk` (relative to the configuration file), or a hub id."""
     config: str | None = None
-    """The configuration of a hub data set, where it has several."""
+    """The configuration of a hub data set, where it has several, or a folder of it (`harmless-base`)."""
     split: str = "train"
     """The split of a hub data set, or of one of `save_to_disk`."""
     revision: str | None = None
