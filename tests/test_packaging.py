@@ -1,8 +1,10 @@
 """What is imported is declared, what is declared is pinned, and the version is one."""
 
+import io
 import re
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 from tests.imports import imports_of
@@ -70,3 +72,12 @@ def test_the_label_extra_brings_no_torch() -> None:
 
 def test_the_version_stands_in_one_place() -> None:
     assert PROJECT["dynamic"] == ["version"] and re.fullmatch(r"\d+\.\d+\.\d+", triphase.__version__)
+
+
+def test_the_wheel_stays_small() -> None:
+    """What it holds, packed as a wheel is: under 3 MB, data and pages included."""
+    with zipfile.ZipFile(packed := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as file:
+        for path in (ROOT / "src" / "triphase").rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                file.write(path)
+    assert packed.tell() < 3e6

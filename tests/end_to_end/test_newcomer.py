@@ -13,7 +13,10 @@ import pytest
 from pyarrow import parquet
 
 from triphase.cli.main import main
+from triphase.datacheck.run_data import RunData
 from triphase.demo.tiny import tiny_directory
+from triphase.records.forms import FORMS, Form
+from triphase.settings.loading import load_settings
 
 TINY = ["--model", "embedded:tiny", "--max-length", "64", "--response-tokens", "8", "--yes"]
 # What makes it quick; a user gives none of these.
@@ -108,3 +111,37 @@ def test_six_commands_lead_from_data_to_a_model(
         [sys.executable, "-c", OPENS, "model"], env=environment, capture_output=True, text=True, check=False
     )
     assert opened.returncode == 0, opened.stderr
+
+
+EACH = [(form, role) for form in FORMS for role in form.roles]
+
+
+def in_form(form: Form, place: int, prompt: str) -> str:
+    """A row of a form with a prompt and answers of the tiny task."""
+    row = json.dumps(form.example).replace("Name a tree.", prompt).replace("An elm.", f"sun song {'sea ' * place}end")
+    return row.replace('"No."', '"mud rust"').replace("Assistant: No.", "Assistant: mud rust")
+
+
+@pytest.mark.parametrize(("form", "role"), EACH, ids=[f"{form.name}-{role}" for form, role in EACH])
+def test_each_form_is_one_command_from_a_configuration_that_reads_it(
+    form: Form, role: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What comes after reading is the same for all forms: the test above goes on from there."""
+    texts = asked(12)
+    (here / "data.jsonl").write_text("".join(f"{in_form(form, n, text)}\n" for n, text in enumerate(texts)))
+    assert main(["init", f"{role}:data.jsonl", *TINY]) == 0, capsys.readouterr().err
+    data = RunData(load_settings(here / "my-run.yaml"), note=lambda line: None)
+    good = [f"sun song {'sea ' * n}end" for n in range(12)]
+    if role == "demonstrations":
+        (shown,) = data.demonstrations()
+        assert [one.response for one in shown] == good
+        found = [one.prompt.text for one in shown]
+    elif role == "preferences":
+        pairs = [
+            one for one in data.comparisons() if not one.tied and one.chosen in good and one.rejected == "mud rust"
+        ]
+        assert [one.chosen for one in pairs] == good
+        found = [one.prompt.text for one in pairs]
+    else:
+        found = [one.text for one in data.prompts()]
+    assert len(found) == 12 and all(text in whole for text, whole in zip(texts, found, strict=True))
