@@ -26,7 +26,7 @@ def branch(
     ] = (),
     run: Annotated[bool, Parameter(help="Do at once what remains.")] = False,
 ) -> None:
-    """Make a run that shares what another has finished, and does only the rest."""
+    """Make a run that shares what another has finished."""
     changes = parse_overrides(overrides)
     if "name" in changes:
         raise SettingsError(f"--name: the branch is called {name}; give its name once")

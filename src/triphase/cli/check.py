@@ -39,7 +39,7 @@ def check(
         Path | None, Parameter(help="Set records that cannot be used aside in this file (JSON lines), and go on.")
     ] = None,
 ) -> None:
-    """Read the configuration and every record of its data, before any model is loaded."""
+    """Read the configuration and every record; loads no model."""
     settings = settings_of(config, overrides)
     if (run := expanded(settings.output) / settings.name).is_dir():
         deferred.require_taken(run, settings)

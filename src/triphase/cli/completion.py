@@ -10,5 +10,5 @@ from triphase.cli.main import application
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell that is to complete.")], /
 ) -> None:
-    """Print the completion script of a shell, for its start-up file or its folder of completions."""
+    """Print what bash, zsh or fish needs to complete commands."""
     print(application().generate_completion(shell=shell))

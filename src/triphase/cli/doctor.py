@@ -1,4 +1,4 @@
-"""Say what this machine is and what is missing: versions, device, rates, the embedded model."""
+"""What this machine is, and what is missing: versions, device, rates, the embedded model."""
 
 import json as json_text
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from triphase.planning.versions import versions
 
 
 def doctor(*, json: Annotated[bool, Parameter(help="Print one JSON document.")] = False) -> None:
-    """Say what this machine is and what is missing: versions, device, rates, the embedded model."""
+    """Say what this machine is, and what is missing."""
     found = versions()
     found |= deferred.abilities()
     if json:

@@ -23,7 +23,7 @@ def export(
     adapter: Annotated[bool, Parameter(help="Copy the adapter in peft's files instead of merging it.")] = False,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Write a run's policy or reward model for other tools, merged or as an adapter."""
+    """Write a policy or reward model for other tools."""
     require_run(run)
     if os.path.exists(to) and (not to.is_dir() or any(to.iterdir())):  # False for a name that is too long
         raise RunError(f"{to}: exists already; name a new directory with --to")

@@ -22,7 +22,7 @@ def extend(
         Schedule, Parameter(help="Learning rates: begin their schedule again, or go on with it over all iterations.")
     ] = "stretch",
 ) -> None:
-    """Go on with a finished PPO run from its last checkpoint, and evaluate and report it again."""
+    """Go on with a finished PPO run from its last checkpoint."""
     arm, iterations = target_of(parse_overrides(overrides))
     known = load_settings(require_run(path)).arms
     if arm is not None and arm not in known:

@@ -30,7 +30,7 @@ def plan(
     price: Annotated[float | None, Parameter(help="An hour of one of them, in any currency.")] = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Write the plan to this file too.")] = None,
 ) -> None:
-    """What each phase will need, before anything runs: memory by part, time, and what to lower."""
+    """What each phase will need: memory, time, what to lower."""
     settings = settings_of(config, overrides if model is None else (*overrides, "--model.name", model))
     if gpus is not None:
         show_machine_plan(deferred.plan_for(settings, machine_of(gpus, memory, card, price)), json_file)

@@ -21,7 +21,7 @@ def push(
     public: Annotated[bool, Parameter(help="Make a new repository public; it is private by default.")] = False,
     message: Annotated[str, Parameter(help="The message of the commit.")] = "Upload by Triphase",
 ) -> None:
-    """Upload an exported directory to a repository of the hub."""
+    """Upload an exported directory to the hub."""
     if not _REPOSITORY.fullmatch(repository):
         raise RunError(f"{repository[:80]}: no repository; write organization/name")
     if not any(os.path.isfile(directory / name) for name in _WEIGHTS) or not os.path.isfile(directory / "README.md"):

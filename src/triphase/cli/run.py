@@ -35,7 +35,7 @@ def run(
         int | None, Parameter(help="Train by so many processes of this machine together (docs/distributed.md).")
     ] = None,
 ) -> int | None:
-    """Every step of one configuration, from demonstrations to the report."""
+    """Every step of one configuration, from data to the report."""
     require_count(seeds)
     require_parallel(parallel)
     if verify is not None:

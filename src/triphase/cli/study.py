@@ -46,7 +46,7 @@ def study(
     best_of: Annotated[int, Parameter(help="Largest n of best of n, without training; 1 leaves it out.")] = 64,
     parallel: Annotated[int, Parameter(help="Runs side by side, each in a process and with its share of cores.")] = 1,
 ) -> int:
-    """Study over-optimization: variants and best of n over seeds, proxy and gold against √KL."""
+    """Over-optimization: variants over seeds, gold against √KL."""
     require_count(seeds)
     require_parallel(parallel)
     if not 1 <= best_of <= _MOST_SAMPLES:

@@ -29,7 +29,7 @@ def sweep(
     name: Annotated[str | None, Parameter(help="Name of the sweep's directory, beside the run; RUN-sweep.")] = None,
     parallel: Annotated[int, Parameter(help="Runs side by side, each in a process and with its share of cores.")] = 1,
 ) -> int:
-    """Run the branches of a run for every combination of the values that settings are given."""
+    """Run every combination of the values of some settings."""
     require_parallel(parallel)
     varied = parse_overrides(overrides)
     here = require_run(path).absolute()
