@@ -67,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
 ARGUMENTS = {
     "run": ["c.yaml"], "sft": ["c.yaml"], "sample": ["c.yaml"], "reward": ["c.yaml"], "ppo": ["c.yaml"],
     "evaluate": ["c.yaml"], "plan": ["c.yaml"], "check": ["c.yaml"], "report": ["run"], "chat": ["run"],
-    "export": ["run", "--to", "new"], "push": ["exported", "who/what"],
+    "export": ["run", "--to", "new"], "push": ["exported", "who/what"], "completion": ["bash"],
 }  # fmt: skip
 ALONE = ("init", "settings")
 """Commands that need no extra."""
