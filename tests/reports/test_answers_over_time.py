@@ -1,6 +1,7 @@
 """Responses over the iterations: which are shown, and that nobody picks them; alarms on a time line."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from triphase.errors import RunError
 from triphase.monitoring.alarms import Alarm
 from triphase.reports.alarm_line import alarm_line
-from triphase.reports.answers_over_time import MOMENTS, PROMPTS, courses_of, prompt_courses
+from triphase.reports.answers_over_time import MOMENTS, PROMPTS, courses_of, pieces_of, prompt_courses
 
 
 def row(iteration: int, prompt: str, response: str = "r") -> dict[str, Any]:
@@ -33,6 +34,19 @@ def test_the_first_and_the_last_iteration_are_among_those_that_are_shown() -> No
     # the choice depends on the ids alone
     other = prompt_courses([{**each, "response": "x", "score": -each["iteration"]} for each in reversed(rows)])
     assert [course.prompt for course in other] == [course.prompt for course in found]
+
+
+def test_what_is_new_is_marked_and_nothing_is_lost() -> None:
+    assert pieces_of("a b", None) == (("a b", False),)
+    assert pieces_of("the old  cat sat.", "the cat sat") == (
+        ("the ", False), ("old  ", True), ("cat ", False), ("sat.", True),
+    )  # fmt: skip
+    assert pieces_of("", "a") == (("", False),)
+    draw = random.Random(0)
+    for _ in range(100):
+        texts = ["".join(draw.choices("ab \n\u00a0é", k=draw.randrange(30))) for _ in range(2)]
+        assert "".join(text for text, _ in pieces_of(texts[0], texts[1])) == texts[0]
+        assert not any(is_new for _, is_new in pieces_of(texts[0], texts[0]))
 
 
 def test_what_is_damaged_is_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The pages of reports in Chromium, from the file as people open them."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,13 @@ from typing import Any
 import pytest
 from tests.browser import launched, too_wide
 from tests.reports.pages import write_pages
+from tests.reports.synthetic import write_run
+
+from triphase.reports.page import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 KINDS = ("report", "report of an empty run", "report of one iteration", "comparison", "sweep", "study")
+HOSTILE = "</div><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
@@ -78,4 +83,77 @@ def test_a_report_opens_at_once(chromium: Any, pages: dict[str, Path]) -> None:
     begun = time.perf_counter()
     page = opened(chromium, pages["report"])
     assert time.perf_counter() - begun < 5  # on a busy machine; `python -m benchmarks.report` measures it
+    page.context.close()
+
+
+def first_prompts(page: Any, count: int = 3) -> list[str]:
+    return [text for text in page.locator("#sample-list > .sample > h3").all_text_contents()[:count]]
+
+
+def test_samples_are_searched_and_sorted(chromium: Any, pages: dict[str, Path]) -> None:
+    page = opened(chromium, pages["report"])
+    fixed = first_prompts(page)
+    assert page.locator("#sample-list .sample").count() == 12 and "40 of 40" in page.text_content("#shown")
+    page.click("#show-more")
+    assert page.locator("#sample-list .sample").count() == 40 and page.is_hidden("#show-more")
+
+    def key(of: str, place: int) -> list[float]:
+        keys = page.locator("#sample-list > .sample").evaluate_all("nodes => nodes.map(node => node.dataset.keys)")
+        return [json.loads(each)[of][place] for each in keys]
+
+    for sort, place in (("0-", 0), ("1-", 1), ("2-", 2), ("3-", 3), ("3+", 3)):
+        page.select_option("#sort", sort)
+        values = key("ppo", place)
+        assert values == sorted(values, reverse=sort.endswith("-")) and len(values) == 12
+    page.select_option("#of", "arm:no-penalty")
+    assert key("arm:no-penalty", 3) == sorted(key("arm:no-penalty", 3))
+    page.select_option("#sort", "")
+    assert first_prompts(page) == fixed
+    page.fill("#search", "LIGHTHOUSE colleague")
+    assert first_prompts(page) == ["Tell a colleague about a lighthouse."] and "1 of 40" in page.text_content("#shown")
+    assert page.evaluate("CSS.highlights.get('found').size") > 1
+    page.fill("#search", "nowhere to be found")
+    assert first_prompts(page) == [] and "0 of 40" in page.text_content("#shown")
+    page.fill("#search", "")
+    assert first_prompts(page) == fixed and page.problems == []
+    page.locator(".sample summary").first.click()
+    assert page.locator(".sample details .answers").first.is_visible()
+    page.context.close()
+
+
+def test_without_script_every_sample_can_be_read(chromium: Any, pages: dict[str, Path]) -> None:
+    page = opened(chromium, pages["report"], java_script_enabled=False)
+    assert page.is_hidden("#controls") and page.locator("#sample-list .sample").count() == 40
+    page.click("#more > summary")
+    assert page.locator("#sample-list .sample").last.is_visible()
+    page.context.close()
+
+
+def test_hostile_samples_do_nothing_when_searched_and_sorted(chromium: Any, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    path = run / "evaluation" / "samples.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row.update(
+            response="</div><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>" + row["response"]
+        )
+        row.update(prompt="<svg onload='window.hit = 3'>" + row["prompt"])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = opened(chromium, write_report(run))
+    page.fill("#search", "<img src=x onerror=")
+    page.select_option("#sort", "1-")
+    assert page.locator("#sample-list .sample").count() == 12
+    assert page.evaluate("window.hit") is None and page.problems == []
+    page.context.close()
+
+
+def test_the_policy_stops_a_script_that_got_in(chromium: Any, pages: dict[str, Path], tmp_path: Path) -> None:
+    html = pages["report"].read_text(encoding="utf-8")
+    broken = tmp_path / "report.html"
+    broken.write_text(
+        html.replace("<main>", "<main><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>")
+    )
+    page = opened(chromium, broken)
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.hit") is None and page.locator("#controls").is_visible()
     page.context.close()

@@ -3,9 +3,12 @@
 from triphase.reports.captions import (
     accuracy_caption,
     course_sentences,
+    ensemble_caption,
+    histogram_caption,
     length_caption,
     overoptimization_caption,
     reliability_caption,
+    score_and_length_caption,
     watched,
     win_rate_caption,
 )
@@ -96,3 +99,32 @@ def test_only_what_was_measured_was_looked_at() -> None:
     assert watched([{"step": 1, "ppo/entropy": 1.0}]) == "None. Looked at: entropy."
     assert watched([{"step": 1, "ppo/entropy": 1.0, "ppo/gold_score": 1.0}]).endswith("entropy and gold against proxy.")
     assert watched([{"step": 1}]) == "None; there was nothing to look at."
+
+
+def test_scores_before_and_after_by_hand() -> None:
+    # Pairs: 2 over 1, 2 under 3; 3 over 1, 3 even with 3: 1 + 0 + 1 + ½ of 4.
+    told = histogram_caption({"SFT": [1.0, 3.0], "PPO": [2.0, 3.0], "low": [0.0]}, "SFT")
+    assert "PPO's responses score higher than SFT's in 62 %" in told and "low's responses score higher" in told
+    assert "low's responses score higher than SFT's in 0 % of all pairs" in told
+    assert histogram_caption({"PPO": [2.0]}, "SFT") == "Of held-out prompts."
+
+
+def test_score_and_length_say_what_each_did() -> None:
+    told = score_and_length_caption(
+        {"a": (10, 0.0, 20, 1.0), "b": (10, 1.0, 5, 0.0), "c": (10, 0.0, 10.5, 1.0), "d": (10, 1.0, 20, 1.0)}
+    )
+    a, b, c, d = told.split("; ")
+    assert "the score rose from 0.00 to 1.00 while the responses became longer (10.0 to 20.0 tokens)" in a
+    assert "fell" in b and "shorter" in b and "rose" in c and "stayed within a tenth" in c and "stayed from" in d
+    assert score_and_length_caption({}) == ""
+
+
+def test_an_ensemble_that_judges_the_unseen() -> None:
+    def told(value: float) -> str:
+        return ensemble_caption(
+            [{"step": step, "ppo/reward_disagreement": each} for step, each in enumerate((1.0, value))]
+        )
+
+    assert "2.00 times as much" in told(2.0) and "have not seen" in told(2.0)
+    assert "0.90 times as much" in told(0.9) and "have not seen" not in told(0.9)
+    assert ensemble_caption([{"step": 1}]) == ""

@@ -1,10 +1,12 @@
 """report.html: complete, self-contained, inert, and plain about what is missing."""
 
+import hashlib
 import json
 import re
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +16,7 @@ import matplotlib
 import pytest
 
 from triphase.errors import RunError
+from triphase.reports.layout import TEMPLATES
 from triphase.reports.page import PANELS, write_report
 from triphase.reports.readout import percent_reading, reading
 
@@ -21,7 +24,7 @@ HOSTILE = (
     "</div></article><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}{% raw %}"
     '"onmouseover="alert(3) \u202egnp.exe\u202c \u200b\x1b[31m\x00\x07 \U000e0041 \ud800 ]]>'
 )
-VOID = {"meta", "br", "path", "use"}
+VOID = {"meta", "br", "path", "use", "input"}
 OF_SEVERAL = ("ppo/witness_score", "ppo/reward_disagreement")
 """What a run with one reward model has no figure of."""
 
@@ -35,6 +38,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str]] = []
         self.ids: list[str] = []
         self.text = ""
+        self.scripts: list[str] = []
         self.wide_tables = 0
         self._classes: list[str] = []
         self._open: list[str] = []
@@ -63,7 +67,10 @@ class Page(HTMLParser):
             self._classes.pop()
 
     def handle_data(self, data: str) -> None:
-        self.text += data if self._open[-1:] != ["style"] else ""
+        if self._open[-1:] == ["script"]:
+            self.scripts.append(data)
+        elif self._open[-1:] != ["style"]:
+            self.text += data
 
 
 def page_of(directory: Path) -> Page:
@@ -101,7 +108,7 @@ def test_a_finished_run_shows_everything(run_directory: Path) -> None:
         *(title for metric, title, _ in PANELS if metric not in OF_SEVERAL),
     ):
         assert expected in text
-    assert text.count("Tell a colleague about") == 12
+    assert text.count("Tell a colleague about") == 40 and "28 further prompts" in text
     assert "not run yet" not in text and "No " not in text.replace("No verdict", "")
 
 
@@ -109,16 +116,25 @@ def test_a_wide_table_scrolls_in_its_place_and_not_the_page(run_directory: Path)
     assert page_of(run_directory).wide_tables == 0
 
 
-def test_the_page_fetches_and_runs_nothing(run_directory: Path) -> None:
+def test_the_page_fetches_nothing_and_runs_one_script_of_ours(run_directory: Path) -> None:
     html = write_report(run_directory).read_text(encoding="utf-8")
     page = Page(html)
-    assert page.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "base", "form", "image"})
+    assert page.tags.isdisjoint({"link", "img", "iframe", "object", "embed", "base", "form", "image"})
     assert not re.search(r"https?:|//www|@import|url\((?!#)|javascript:", html)
     for _, name, value in page.attributes:
         assert not name.startswith("on") and name != "src"
         assert name != "href" or value.startswith("#")
     policy = next(value for tag, name, value in page.attributes if tag == "meta" and name == "content")
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'") and "script-src" not in policy
+    (script,) = page.scripts
+    assert script == (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    known = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{known}'"
+    )
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval|Function\(|setAttribute\(.on", script
+    )
 
 
 def test_contents_lead_to_every_section(run_directory: Path) -> None:
@@ -165,7 +181,7 @@ def test_hostile_text_is_inert_everywhere(run_directory: Path) -> None:
     arm = run_directory / "arms" / "no-penalty"
     arm.rename(arm.with_name("<b onclick=1>$x$\u202e"))
     page = page_of(run_directory)
-    assert page.tags.isdisjoint({"script", "img"})
+    assert "img" not in page.tags and len(page.scripts) == 1
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
     assert "<script>alert(1)</script>" in page.text and "<script>alert(4)</script>" in page.text
     assert "{{ 7 * 7 }}" in page.text

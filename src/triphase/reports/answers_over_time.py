@@ -1,8 +1,10 @@
 """How the responses to the same prompts changed over PPO: a fixed choice of prompts, so that nobody picked them."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from triphase.training.artifacts import ARMS, PPO
 
 PROMPTS, MOMENTS = 6, 6
 """Prompts that are shown, and at most so many iterations of each."""
+COMPARED = 1000
+"""Words of a response that are compared with the one before it."""
 FILE_NAME = "samples.jsonl"
 
 
@@ -26,6 +30,8 @@ class ResponseAt:
     score: float | None
     gold: float | None
     reference_kl: float | None
+    pieces: tuple[tuple[str, bool], ...]
+    """The response in pieces, each with whether it is new since the response that is shown before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +69,39 @@ def prompt_courses(rows: Iterable[Mapping[str, Any]]) -> list[PromptCourse]:
     for row in rows:
         asked.setdefault(row["prompt_id"], {}).setdefault(row["iteration"], row)
     again = sorted((key for key, of in asked.items() if len(of) > 1), key=_digest)[:PROMPTS]
-    return [
-        PromptCourse(
-            asked[key][min(asked[key])]["prompt"], tuple(_moment(asked[key][at]) for at in _evenly(sorted(asked[key])))
-        )
-        for key in again
-    ]
+    return [PromptCourse(asked[key][min(asked[key])]["prompt"], tuple(_moments(asked[key]))) for key in again]
 
 
-def _moment(row: Mapping[str, Any]) -> ResponseAt:
+def _moments(asked: Mapping[int, Mapping[str, Any]]) -> Iterator[ResponseAt]:
+    before: str | None = None
+    for at in _evenly(sorted(asked)):
+        yield _moment(asked[at], before)
+        before = asked[at]["response"]
+
+
+def pieces_of(text: str, before: str | None) -> tuple[tuple[str, bool], ...]:
+    """``text`` in pieces, each with whether its words are new since ``before``: nothing is where that is None.
+
+    The pieces joined are the text. Words are compared in their order (difflib), blanks go with the word before them;
+    of long responses the first ``COMPARED`` words, which is what can be told quickly.
+    """
+    if before is None or not text:
+        return ((text, False),)
+    words = _words(text)
+    ours, theirs, rest = words[:COMPARED], _words(before)[:COMPARED], "".join(words[COMPARED:])
+    bare = [[word.strip() for word in side] for side in (theirs, ours)]
+    found = list[tuple[str, bool]]()
+    for kind, _, _, low, high in SequenceMatcher(None, *bare, autojunk=False).get_opcodes():
+        if low < high:
+            found.append(("".join(ours[low:high]), kind != "equal"))
+    return (*found, (rest, False)) if rest else tuple(found)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\s*\S+\s*|\s+", text)
+
+
+def _moment(row: Mapping[str, Any], before: str | None) -> ResponseAt:
     return ResponseAt(
         row["iteration"] + 1,
         row["response"],
@@ -80,6 +110,7 @@ def _moment(row: Mapping[str, Any]) -> ResponseAt:
         row["score"],
         row["gold"],
         row["reference_kl"],
+        pieces_of(row["response"], before),
     )
 
 

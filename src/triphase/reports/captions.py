@@ -1,5 +1,6 @@
 """What a caption says of its figure: each sentence follows from the figures that are drawn, none is fixed praise."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
 from triphase.monitoring.metrics import Row
@@ -11,6 +12,7 @@ from triphase.reports.interval_wording import capital, percent_interval
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import Reliability
 
+_FAR = 1.5
 _WATCHED = {
     "reference KL": "ppo/reference_kl",
     "ratios": "ppo/ratio_max",
@@ -133,3 +135,47 @@ def overoptimization_caption(*, gold: bool, best: Sequence[BestOfN], score: str)
             "curves by shape, not by KL."
         )
     return points
+
+
+def histogram_caption(values: Mapping[str, Sequence[float]], start: str) -> str:
+    """Which policies' scores lie higher than the start's, in how large a share of all pairs of responses."""
+    before = sorted(values.get(start, ()))
+    told = [
+        f"{name}'s responses score higher than {start}'s in {percent(_share_above(after, before))} of all pairs"
+        for name, after in values.items()
+        if name != start and after and before
+    ]
+    return ("; ".join(told) + ", whatever the prompt; ties ½.") if told else "Of held-out prompts."
+
+
+def _share_above(after: Sequence[float], before: Sequence[float]) -> float:
+    """The share of pairs in which the first is higher, ties ½; ``before`` is in order."""
+    higher = sum(bisect_left(before, value) + bisect_right(before, value) for value in after)
+    return higher / (2 * len(after) * len(before))
+
+
+def score_and_length_caption(courses: Mapping[str, tuple[float, float, float, float]]) -> str:
+    """What each run's length and score did: (length, score) of the first and of the last iteration."""
+    told = []
+    for name, (length, score, last_length, last_score) in courses.items():
+        rose = "rose" if last_score > score else "fell" if last_score < score else "stayed"
+        if last_length > 1.1 * length:
+            moved = "the responses became longer"
+        elif last_length < length / 1.1:
+            moved = "the responses became shorter"
+        else:
+            moved = "the length stayed within a tenth"
+        told.append(
+            f"{name}: the score {rose} from {number(score)} to {number(last_score)} while {moved} "
+            f"({number(length, 1)} to {number(last_length, 1)} tokens)"
+        )
+    return "; ".join(told) + "." if told else ""
+
+
+def ensemble_caption(rows: Sequence[Row]) -> str:
+    """How far the members of an ensemble disagree at the end."""
+    values = [row["ppo/reward_disagreement"] for row in rows if "ppo/reward_disagreement" in row]
+    if not values:
+        return ""
+    far = ": they judge what they have not seen" if values[-1] >= _FAR else ""
+    return f"At the end the members disagree {number(values[-1])} times as much as on samples of the reference{far}."

@@ -1,10 +1,11 @@
 """report.html: one self-contained page that says what a run has shown, to a lead first and to a researcher below.
 
-Nothing on it is fetched or run: no script, no outside file, and a content security policy that forbids both. Every
-text passes through ``visible`` and is escaped by the template engine.
+Nothing on it is fetched, and nothing runs but one script of ours that searches and sorts the samples: the content
+security policy names its sum and forbids all else. Every text passes through ``visible`` and is escaped by the template
+engine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from markupsafe import Markup
 from triphase.monitoring.metrics import Row
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
-from triphase.reports import captions, figures, judgment_figures
+from triphase.reports import captions, figures, judgment_figures, score_figures
 from triphase.reports.alarm_line import alarm_line
 from triphase.reports.answers_over_time import PromptCourse, courses_of
 from triphase.reports.contents import RunContents, read_run
+from triphase.reports.evaluation import Sample
 from triphase.reports.findings import Findings, find
 from triphase.reports.layout import rendered
 from triphase.reports.learning_curve import told
@@ -24,7 +26,7 @@ from triphase.reports.policy_verdicts import is_hacked, policy_verdicts
 from triphase.reports.readout import percent_reading, reading
 from triphase.reports.samples import side_by_side
 from triphase.reports.score_parts import part_courses
-from triphase.reports.scored_by import score_of, scorer_of, uses_reward_model
+from triphase.reports.scored_by import has_own_scorer, score_of, scorer_of, uses_reward_model
 from triphase.reports.sections import sections_of
 from triphase.reports.seed_figures import seed_panels
 from triphase.reports.start import left_out_of, start_of
@@ -43,6 +45,8 @@ PANELS = (
     ("ppo/reference_kl", "Reference KL, nats per response", False),
     ("ppo/entropy", "Entropy, nats per token", False),
     ("ppo/mean_length", "Mean length, tokens", False),
+    ("ppo/length_score_correlation", "Correlation of length and score", False),
+    ("ppo/distinct_2", "Distinct-2", False),
     ("ppo/eos_rate", "EOS rate", True),
     ("ppo/clip_fraction", "Clip fraction", True),
     ("ppo/explained_variance", "Explained variance", False),
@@ -62,24 +66,30 @@ def page_of(run: RunContents, courses: Mapping[str, Sequence[PromptCourse]] | No
     found = find(run)
     shown = (run.settings.get("evaluation") or {}).get("shown_samples", SHOWN_SAMPLES)
     start = start_of(run.settings)
-    parts = part_courses(run.ppo)
+    parts, samples = part_courses(run.ppo), side_by_side(run.samples, run.policies, _baselines(run))
+    drawn = _figures(run, found)
+    drawn_scores = any(drawn[name] for name in ("scores", "golds", "score_and_length", "ensemble"))
     return rendered(
         "report.html.j2",
         dict(
             run=run,
             found=found,
-            contents=sections_of(run, found, parts=bool(parts), answers=bool(courses)),
+            contents=sections_of(run, found, scores=drawn_scores, parts=bool(parts), answers=bool(courses)),
             verdict=verdict_of(run, found),
             policy_verdicts=policy_verdicts(run, found),
             hacked={name for name in found.policies if is_hacked(found, name)},
             single_values=_single_values(run.ppo),
             pipeline=pipeline(run, found),
-            figures=_figures(run, found),
+            figures=drawn,
             captions=_captions(run, found),
             watched=captions.watched,
             learning_curve=told(run.learning_curve),
             runs=["ppo", *(f"arm:{name}" for name in run.arms)] if run.arms else [],
-            samples=side_by_side(run.samples, run.policies, shown),
+            samples=samples,
+            shown=shown,
+            left_out_prompts=len({sample.prompt_id for sample in run.samples}) - len(samples),
+            policies=run.policies,
+            enumerate_keys=list(enumerate(("score", "gain in score", "length", "KL"))),
             courses=courses or {},
             settings=flattened(run.settings),
             versions=flattened(run.provenance.get("versions") or {}),
@@ -94,6 +104,7 @@ def page_of(run: RunContents, courses: Mapping[str, Sequence[PromptCourse]] | No
             absent=left_out_of(run.settings),
         ),
         start=start.name,
+        script="report.js",
     )
 
 
@@ -128,6 +139,10 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
             _named(found.paths), found.best_of_n, found.gold_scale, start=start.name
         ),
         "alarm_line": alarm_line(found.alarms, {name: rows[-1]["step"] for name, rows in _rows(run).items() if rows}),
+        "scores": score_figures.histogram("scores", "Score", _scores(run)),
+        "golds": score_figures.histogram("golds", "Gold", _golds(run)),
+        "score_and_length": score_figures.score_and_length(runs),
+        "ensemble": score_figures.ensemble_band(run.ppo),
         "win_rates": judgment_figures.win_rates(_named(rates), start=start.noun),
         "gain_by_length": judgment_figures.gain_by_length(ppo.length, start=start.name) if ppo and ppo.length else None,
     }
@@ -135,6 +150,12 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
         **{name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704 - text in it is escaped
         "panels": [Markup(svg) for svg in panels if svg],  # noqa: S704
     }
+
+
+def _baselines(run: RunContents) -> dict[str, Mapping[str, Sequence[float]]]:
+    """Of policies with a scorer of their own, what it says of the reference's samples; nothing where it saw none."""
+    own = [name for name in run.policies if has_own_scorer(run.settings, name)]
+    return {**{name: {} for name in own}, **run.baselines}
 
 
 def _single_values(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -160,12 +181,50 @@ def _captions(run: RunContents, found: Findings) -> dict[str, str]:
         "accuracy": captions.accuracy_caption(found.reward),
         "reliability": captions.reliability_caption(found.reward.reliability),
         "win_rates": captions.win_rate_caption(rates, start_of(run.settings).name),
+        "scores": captions.histogram_caption(_scores(run), start_of(run.settings).name),
+        "golds": captions.histogram_caption(_golds(run), start_of(run.settings).name),
+        "score_and_length": captions.score_and_length_caption(_lengths_and_scores(run)),
+        "ensemble": captions.ensemble_caption(run.ppo),
         "length": captions.length_caption(ppo.length if ppo else None),
         "course": captions.course_sentences(_named(found.courses)),
         "overoptimization": captions.overoptimization_caption(
             gold=found.course is not None, best=found.best_of_n, score=score_of(run.settings)
         ),
     }
+
+
+def _held_out(run: RunContents, figure: Callable[[Sample], float | None]) -> dict[str, list[float]]:
+    """A figure of the held-out samples by the policies' names, of those that the run's own scorer has scored."""
+    start = start_of(run.settings).name
+    values = {
+        visible(policy_name(policy, start)): [
+            value for sample in run.samples if sample.policy == policy and (value := figure(sample)) is not None
+        ]
+        for policy in run.policies
+        if not has_own_scorer(run.settings, policy)
+    }
+    return {name: each for name, each in values.items() if each}
+
+
+def _scores(run: RunContents) -> dict[str, list[float]]:
+    return _held_out(run, lambda sample: sample.score)
+
+
+def _golds(run: RunContents) -> dict[str, list[float]]:
+    return _held_out(run, lambda sample: sample.gold)
+
+
+def _lengths_and_scores(run: RunContents) -> dict[str, tuple[float, float, float, float]]:
+    """(length, score) of the first and the last iteration of each run."""
+    keys = ("ppo/mean_length", "ppo/proxy_score")
+    have = {name: [row for row in rows if all(key in row for key in keys)] for name, rows in _rows(run).items()}
+    return _named(
+        {
+            name: tuple(row[key] for row in (rows[0], rows[-1]) for key in keys)
+            for name, rows in have.items()
+            if len(rows) > 1
+        }
+    )
 
 
 def _named(by_policy: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,14 +16,15 @@ class Section:
     short: str
 
 
-def sections_of(run: RunContents, found: Findings, *, parts: bool, answers: bool) -> list[Section]:
+def sections_of(run: RunContents, found: Findings, *, scores: bool, parts: bool, answers: bool) -> list[Section]:
     """The sections of a run's report; those that not every run has are there if there is something in them."""
     seeds = len(found.seeds.seeds) if found.seeds else 0
     sections = (
         Section("verdict", "Verdict", "Verdict"),
         Section("seeds", f"Over {seeds} seeds", "Seeds") if seeds else None,
         Section("policies", f"PPO against {start_of(run.settings).noun}", "Policies"),
-        Section("parts", "What the score is made of", "Score") if parts else None,
+        Section("scores", "Scores before and after", "Scores") if scores else None,
+        Section("parts", "What the score is made of", "Parts") if parts else None,
         Section("alarms", "Alarms", "Alarms"),
         Section("overoptimization", "Over-optimization", "Over-optimization"),
         Section("iterations", "PPO, iteration by iteration", "Iterations"),
