@@ -1,6 +1,7 @@
 """The pages of reports in Chromium, from the file as people open them."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from tests.browser import launched, too_wide
 from tests.reports.pages import write_pages
 from tests.reports.synthetic import write_run
 
+from triphase.reports.live import LiveReport
 from triphase.reports.page import write_report
+from triphase.reports.server import serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 KINDS = ("report", "report of an empty run", "report of one iteration", "comparison", "sweep", "study")
@@ -156,4 +159,37 @@ def test_the_policy_stops_a_script_that_got_in(chromium: Any, pages: dict[str, P
     page = opened(chromium, broken)
     page.wait_for_timeout(200)
     assert page.evaluate("window.hit") is None and page.locator("#controls").is_visible()
+    page.context.close()
+
+
+def test_a_served_page_renews_itself_and_loses_nothing(chromium: Any, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    metrics = run / "ppo" / "metrics.jsonl"
+    rows = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(rows[:-1]))
+    clock = [0.0]
+    live = LiveReport(run, is_worked_on=lambda: True, clock=lambda: clock[0])
+    with serving(live, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        page = chromium.new_context(viewport=DESK).new_page()
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.goto(server.address)
+        assert "PPO iteration 19" in page.text_content("#live")
+        page.fill("#search", "lighthouse")
+        page.locator("#answers ~ details, details.card").last.locator("summary").click()
+        opened = page.locator("details[open]").count()
+        page.evaluate("window.same = true")
+        metrics.write_text("".join(rows))
+        clock[0] += 60
+        page.locator("#live", has_text="PPO iteration 20").wait_for()
+        page.locator("#iterations ~ div svg", has_text="iteration 20").first.wait_for()
+        assert page.evaluate("window.same") and page.input_value("#search") == "lighthouse"
+        assert page.locator("#sample-list .sample").count() == 1 and page.locator("details[open]").count() == opened
+        page.wait_for_timeout(300)
+        assert [each for each in problems if "favicon" not in each] == []
+        server.shutdown()
+        thread.join()
+    page.locator("#live", has_text="does not answer").wait_for()
     page.context.close()

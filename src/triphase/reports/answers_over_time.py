@@ -89,9 +89,9 @@ def pieces_of(text: str, before: str | None) -> tuple[tuple[str, bool], ...]:
         return ((text, False),)
     words = _words(text)
     ours, theirs, rest = words[:COMPARED], _words(before)[:COMPARED], "".join(words[COMPARED:])
-    bare = [[word.strip() for word in side] for side in (theirs, ours)]
+    old, new = ([word.strip() for word in side] for side in (theirs, ours))
     found = list[tuple[str, bool]]()
-    for kind, _, _, low, high in SequenceMatcher(None, *bare, autojunk=False).get_opcodes():
+    for kind, _, _, low, high in SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
         if low < high:
             found.append(("".join(ours[low:high]), kind != "equal"))
     return (*found, (rest, False)) if rest else tuple(found)

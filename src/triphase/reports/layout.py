@@ -24,7 +24,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 
 def rendered(template: str, values: dict[str, Any], *, start: str = "SFT", script: str = "", live: bool = False) -> str:
     """A page as HTML; ``start`` is what the reference is called, ``script`` the file beside the templates that runs."""
-    code = (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
+    code = code_of(script)
     page: str = (
         environment(start)
         .get_template(template)
@@ -40,6 +40,11 @@ def rendered(template: str, values: dict[str, Any], *, start: str = "SFT", scrip
         )
     )
     return page
+
+
+def code_of(script: str) -> str:
+    """The text of a script beside the templates; empty for none."""
+    return (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
 
 
 def policy_of(code: str, *, live: bool) -> str:

@@ -34,7 +34,7 @@ from triphase.reports.summary import total_seconds
 from triphase.reports.tables import flattened, memory_table, pipeline, policy_name
 from triphase.reports.verdict import verdict_of
 
-FILE_NAME = "report.html"
+FILE_NAME, SCRIPT = "report.html", "report.js"
 SHOWN_SAMPLES = 12
 
 PANELS = (
@@ -61,8 +61,17 @@ def write_report(run_directory: Path) -> Path:
     return path
 
 
-def page_of(run: RunContents, courses: Mapping[str, Sequence[PromptCourse]] | None = None) -> str:
-    """The page as HTML; ``courses`` are responses to the same prompts over the iterations, by PPO run."""
+def page_of(
+    run: RunContents,
+    courses: Mapping[str, Sequence[PromptCourse]] | None = None,
+    *,
+    version: str = "",
+    says: str = "",
+) -> str:
+    """The page as HTML; ``courses`` are responses to the same prompts over the iterations, by PPO run.
+
+    ``version`` and ``says`` are of a page that is served: it asks its server for newer ones.
+    """
     found = find(run)
     shown = (run.settings.get("evaluation") or {}).get("shown_samples", SHOWN_SAMPLES)
     start = start_of(run.settings)
@@ -73,6 +82,8 @@ def page_of(run: RunContents, courses: Mapping[str, Sequence[PromptCourse]] | No
         "report.html.j2",
         dict(
             run=run,
+            version=version,
+            says=says,
             found=found,
             contents=sections_of(run, found, scores=drawn_scores, parts=bool(parts), answers=bool(courses)),
             verdict=verdict_of(run, found),
@@ -104,7 +115,8 @@ def page_of(run: RunContents, courses: Mapping[str, Sequence[PromptCourse]] | No
             absent=left_out_of(run.settings),
         ),
         start=start.name,
-        script="report.js",
+        script=SCRIPT,
+        live=bool(version),
     )
 
 

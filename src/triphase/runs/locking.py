@@ -3,6 +3,7 @@
 import fcntl
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,3 +33,25 @@ def locked(run: Path, remedy: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_worked_on(run: Path) -> bool | None:
+    """Whether a process works on a run directory; None where another machine may, which cannot be seen from here.
+
+    Nothing is locked to find out: a run that starts at this very moment must not be refused.
+    """
+    try:
+        found = re.fullmatch(r"process (\d+) on (.+)\n?", (run / ".lock").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if found is None:
+        return False
+    if found[2] != platform.node():
+        return None
+    try:
+        os.kill(int(found[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

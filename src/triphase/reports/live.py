@@ -1,0 +1,104 @@
+"""The report of a run that goes on: written again when something of the run has changed, but never all the time."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from triphase.errors import RunError
+from triphase.monitoring.metrics import FILE_NAME, read_metrics
+from triphase.reports.answers_over_time import courses_of
+from triphase.reports.contents import read_run
+from triphase.reports.page import page_of
+
+_READ = (
+    "*.json", "config.yaml", f"*/{FILE_NAME}", f"arms/*/{FILE_NAME}", "evaluation/*.jsonl", "reward/*.json*",
+    "ppo/samples.jsonl", "arms/*/samples.jsonl", "sft/*.json",
+)  # fmt: skip
+PAUSE, SHARE = 5.0, 10.0
+"""A page is written at most every so many seconds, and in at most one part in so many of a core's time."""
+
+
+class LiveReport:
+    """The newest page of a run, and its version.
+
+    A run that is being trained needs the cores itself: writing a page that took two seconds is not done again for
+    twenty.
+    """
+
+    def __init__(
+        self, run: Path, *, is_worked_on: Callable[[], bool | None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._run = run
+        self._is_worked_on = is_worked_on
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._version, self._page, self._problem = "", "", ""
+        self._next = float("-inf")
+
+    def page(self) -> str:
+        """The page as HTML."""
+        with self._lock:
+            self._renew()
+            return self._page
+
+    def state(self) -> str:
+        """JSON for the page: its newest version, and how the run stands."""
+        with self._lock:
+            self._renew()
+            return json.dumps({"version": self._version, "says": self._says()})
+
+    def _renew(self) -> None:
+        if self._clock() < self._next:
+            return
+        version = self._fingerprint()
+        if version == self._version:
+            return
+        begun = self._clock()
+        try:
+            page = page_of(read_run(self._run), courses_of(self._run), version=version, says=self._says())
+        except RunError as error:
+            if not self._page:
+                raise
+            self._problem = str(error)
+        else:
+            self._version, self._page, self._problem = version, page, ""
+        now = self._clock()
+        self._next = now + max(PAUSE, SHARE * (now - begun))
+
+    def _fingerprint(self) -> str:
+        """Changes whenever a file that the report reads does."""
+        found = hashlib.sha256()
+        for path in sorted({path for pattern in _READ for path in self._run.glob(pattern)}):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # between the look and this
+                continue
+            found.update(f"{path.relative_to(self._run)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return found.hexdigest()[:16]
+
+    def _says(self) -> str:
+        steps = {
+            phase: rows[-1]["step"] for phase in ("sft", "reward", "ppo") if (rows := self._rows(self._run / phase))
+        }
+        told = ", ".join(
+            f"{name} {steps[phase]}"
+            for phase, name in (("sft", "SFT step"), ("reward", "reward-model step"), ("ppo", "PPO iteration"))
+            if phase in steps
+        )
+        begun = f" ({told})" if told else ""
+        worked_on = self._is_worked_on()
+        if worked_on is None:
+            stands = "Another machine may work on this run"
+        else:
+            stands = "The run goes on" if worked_on else "Nothing works on this run"
+        problem = f" Not refreshed: {self._problem}" if self._problem else ""
+        return f"{stands}{begun}; the page renews itself.{problem}"
+
+    def _rows(self, phase: Path) -> list[dict[str, float]]:
+        try:
+            return read_metrics(phase / FILE_NAME)
+        except RunError:
+            return []
