@@ -12,6 +12,7 @@ from triphase.reports.evaluation import best_of_n_kl
 from triphase.reports.intervals import Interval
 from triphase.reports.overoptimization import Bounds, Fit
 from triphase.reports.page import write_report
+from triphase.reports.runs_page import write_runs_page
 from triphase.reports.study import BestOfNFindings, Curve, StudyFindings, VariantFindings
 from triphase.reports.study_page import write_study
 from triphase.reports.sweep_page import write_sweep_page
@@ -29,6 +30,7 @@ def write_pages(directory: Path) -> dict[str, Path]:
         "comparison": comparison(directory / "compared"),
         "sweep": sweep(run, directory / "swept"),
         "study": study(directory / "studied"),
+        "runs": write_runs_page(directory / "runs.html", [run, directory / "swept" / "kl-1", directory / "begun"]),
     }
 
 

@@ -17,7 +17,7 @@ from triphase.reports.page import write_report
 from triphase.reports.server import serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
-KINDS = ("report", "report of an empty run", "report of one iteration", "comparison", "sweep", "study")
+KINDS = ("report", "report of an empty run", "report of one iteration", "comparison", "sweep", "study", "runs")
 HOSTILE = "</div><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 

@@ -2,15 +2,18 @@
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from triphase.cli.arguments import RunPath, require_run
+from triphase.cli.arguments import require_run
+from triphase.errors import SettingsError
 from triphase.reports.contents import gaps_of
 from triphase.reports.live import LiveReport
 from triphase.reports.page import write_report
+from triphase.reports.runs_page import FILE_NAME, MOST_RUNS, write_runs_page
 from triphase.reports.server import serving
 from triphase.reports.summary import write_summary
 from triphase.runs.locking import is_worked_on
@@ -19,16 +22,23 @@ PORT = 8410
 
 
 def report(
-    run: RunPath,
-    /,
-    *,
+    *runs: Annotated[Path, Parameter(help="Run directories; several are set beside one another on one page.")],
     serve: Annotated[
         bool, Parameter(negative="", help="Serve the report on this machine until Ctrl-C; it renews itself.")
     ] = False,
     port: Annotated[int, Parameter(help="The port of --serve; 0 takes a free one.")] = PORT,
+    to: Annotated[
+        Path | None, Parameter(help="The page of several runs; runs.html beside the first of them by default.")
+    ] = None,
 ) -> None:
-    """Write report.html and summary.json of a run again."""
-    require_run(run)
+    """Write report.html and summary.json of a run again; of several runs, one page that compares them."""
+    for each in runs:
+        require_run(each)
+    _check(runs, serve=serve, to=to)
+    if len(runs) > 1:
+        print(write_runs_page(to or runs[0].resolve().parent / FILE_NAME, runs))
+        return
+    run = runs[0]
     if serve:
         _serve(run, port)
         return
@@ -37,6 +47,26 @@ def report(
     for gap in gaps_of(run):
         print(f"note: {gap}", file=sys.stderr)
     print(path)
+
+
+def _check(runs: Sequence[Path], *, serve: bool, to: Path | None) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if not runs:
+        raise SettingsError("report needs a run: triphase report RUN")
+    if serve and len(runs) > 1:
+        raise SettingsError("--serve serves one run; leave the others out, or --serve")
+    if len(runs) > MOST_RUNS:
+        raise SettingsError(f"{len(runs)} runs are too many to be told apart on one page; at most {MOST_RUNS}")
+    if len({each.resolve() for each in runs}) < len(runs):
+        raise SettingsError("a run is named twice; name each once")
+    if to is not None and len(runs) == 1:
+        raise SettingsError("--to is for the page of several runs; the report of one stands in its directory")
+    if to is not None and (to.is_dir() or not to.parent.is_dir()):
+        raise SettingsError(f"--to {to}: must be a file in a directory that exists, such as runs.html")
 
 
 def _serve(run: Path, port: int) -> None:

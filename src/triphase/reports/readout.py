@@ -18,7 +18,7 @@ _ADVANCE, _LINE, _PAD = 6.2, 15.0, 7.0
 _REACH = 7.0
 """Radius about a point that takes the pointer."""
 _LONGEST = 22
-MOST_COLUMNS = 100
+MOST_COLUMNS = 64
 """Columns of a figure; of more steps some that lie evenly have one, the first and the last among them."""
 
 
