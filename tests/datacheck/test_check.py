@@ -337,3 +337,20 @@ def test_counting_by_the_small_library_is_counting_by_transformers() -> None:
     own = AutoTokenizer.from_pretrained(place_of(settings.model.name))
     assert count is not None
     assert count(texts) == [len(own(text, add_special_tokens=False).input_ids) for text in texts]
+
+
+def test_a_machine_reads_the_same_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path / "a.jsonl", [*ROWS, ROWS[0], {"prompt": "Say."}])
+    config = tmp_path / "my.yaml"
+    config.write_text(
+        "name: x\nmodel: {name: 'embedded:tiny', max_length: 64}\nlabeling: {source: none}\n"
+        "data: {preferences: [{path: a.jsonl}]}\n"
+    )
+    assert main(["check", str(config), "--json"]) == 2
+    heard = capsys.readouterr()
+    (source,) = json.loads(heard.out)["sources"]
+    assert (source["for"], source["records"], source["repeated"], source["refused"]) == ("preferences", 13, 1, 1)
+    assert source["median_length"] and "a.jsonl:14" in source["errors"][0]
+    assert heard.err.splitlines()[-1].startswith("error: ")
+    assert main(["check", str(config), "--json", "--data.on-bad-record", "drop"]) == 0
+    assert json.loads(capsys.readouterr().out)["sources"] == [source]

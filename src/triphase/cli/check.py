@@ -1,5 +1,6 @@
 """Read the configuration and every record of its data, in a stream, before any model is loaded."""
 
+import json as json_text
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from triphase.datacheck.quarantine import Quarantine
 from triphase.datacheck.run_data import drops, gives_columns, told_of_lengths
 from triphase.datacheck.source_survey import SHOWN, SourceSurvey
 from triphase.datacheck.survey import DataSurvey, survey_data
+from triphase.datacheck.survey_json import survey_json
 from triphase.datacheck.survey_tables import print_survey
 from triphase.datacheck.tokenizer_checks import token_count, tokenizer_notes
 from triphase.errors import DataError
@@ -38,6 +40,7 @@ def check(
     quarantine: Annotated[
         Path | None, Parameter(help="Set records that cannot be used aside in this file (JSON lines), and go on.")
     ] = None,
+    json: Annotated[bool, Parameter(help="Print one JSON document.")] = False,
 ) -> None:
     """Read the configuration and every record; loads no model."""
     settings = settings_of(config, overrides)
@@ -50,9 +53,13 @@ def check(
     else:
         with atomic_file(quarantine) as file:
             survey = survey_data(settings, count, Quarantine(file).refuse, judge.problem, names)
-    console = Console(soft_wrap=True, highlight=False)
-    print_survey(console, survey, "tokens" if count is not None else "tokens, taken as characters / 4")
-    for note in [*_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]:
+    console = Console(soft_wrap=True, highlight=False, quiet=json)
+    unit = "tokens" if count is not None else "tokens, taken as characters / 4"
+    notes = [*_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
+    if json:
+        print(json_text.dumps(survey_json(survey, unit, notes), indent=1, ensure_ascii=False))
+    print_survey(console, survey, unit)
+    for note in notes:
         console.print(f"note: {escape(note)}")
     require_settings(settings, todo(settings))
     _require_usable(survey, console, aside=quarantine is not None or drops(settings))

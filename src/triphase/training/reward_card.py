@@ -29,8 +29,8 @@ _COMBINED = {
 }
 _ELSEWHERE = """TRL takes the directory as it is: `RewardTrainer(model=directory, …)` trains it on,
 `GRPOTrainer(reward_funcs=directory, …)` asks it. OpenRLHF's reward loader finds head and bias by `config.json`
-(`value_head_prefix`, `mean`, `std`): with `normalize_reward` its scores are those above. Both read the score where this
-class does; give them texts by this directory's chat template.
+(`value_head_prefix`, `mean`, `std`): with its reward normalization on its scores are those above. Both read the score
+where this class does; give them texts by this directory's chat template.
 """
 
 

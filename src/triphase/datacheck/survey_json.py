@@ -1,0 +1,39 @@
+"""What a survey of the data found, for machines."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from triphase.datacheck.source_survey import SourceSurvey
+from triphase.datacheck.survey import DataSurvey
+
+
+def survey_json(survey: DataSurvey, unit: str, notes: Sequence[str]) -> dict[str, Any]:
+    """The figures of the tables, source by source, and the notes."""
+    return {
+        "sources": [_source(source) for source in survey.sources],
+        "lengths_in": unit,
+        "trained_and_held_out": survey.leaked,
+        "contradicted": survey.contradicted,
+        "notes": list(notes),
+    }
+
+
+def _source(source: SourceSurvey) -> dict[str, Any]:
+    return {
+        "for": source.role,
+        "source": source.name,
+        "read_as": dict(source.forms),
+        "records": source.records,
+        "held_out": source.heldout,
+        "repeated": source.repeated,
+        "near_empty": source.near_empty,
+        "too_long": source.lengths.too_long,
+        "left_out": source.left_out,
+        "shortened": source.shortened,
+        "refused": source.refused,
+        "kinds": {kind: count for kind, count in source.kinds.items() if kind},
+        "unread_columns": dict(source.columns),
+        "median_length": source.lengths.quantile(0.5),
+        "length_of_99_percent": source.lengths.quantile(0.99),
+        "errors": source.told,
+    }
