@@ -1,5 +1,6 @@
 """The documentation is true: every command, setting and link in it exists, and every setting and command is in it."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -41,6 +42,13 @@ def test_yaml_in_the_docs_is_a_configuration(path: Path) -> None:
     for language, text in FENCE.findall(path.read_text(encoding="utf-8")):
         if language == "yaml":
             settings_from_text(text, name=identity(path))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=identity)
+def test_json_in_the_docs_is_json(path: Path) -> None:
+    for language, text in FENCE.findall(path.read_text(encoding="utf-8")):
+        if language == "json":
+            json.loads(text)
 
 
 def shell_lines() -> list[tuple[str, str]]:

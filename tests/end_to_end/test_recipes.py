@@ -14,6 +14,7 @@ from tests.rewards.test_classifier import classifier
 
 from triphase.cli.main import main
 from triphase.demo.tiny import tiny_directory
+from triphase.settings.loading import load_settings
 
 GOOD, BAD = "sun song friend", "mud rust mud"
 ROOT = EXAMPLES.parent
@@ -121,6 +122,11 @@ def test_a_recipe_runs(name: str, recipe: Callable[[str], list[str]], capsys: py
     run = Path("runs") / name
     assert {phase for phase in ("sft", "reward", "ppo") if (run / phase / "final").is_dir()} == PHASES[name]
     assert (run / "report.html").is_file()
+
+
+def test_no_recipe_waits_for_people() -> None:
+    for name in PHASES:
+        assert load_settings(EXAMPLES / f"{name}.yaml").labeling.source == "none", name
 
 
 def test_every_recipe_has_its_section() -> None:

@@ -77,7 +77,9 @@ def _write_model(directory: Path) -> None:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer_class: Any = PreTrainedTokenizerFast
 
     vocabulary = {token: index for index, token in enumerate(("<pad>", "<end>", "<unknown>", *WORDS))}
