@@ -3,6 +3,7 @@
 #   make tiny        the same pipeline on a tiny model, in about a minute
 #   make test        all tests that need neither a GPU, a browser nor a PostgreSQL server
 #   make bench       what the benchmarks are, and a quick one (generation, on the embedded model)
+#   make screenshots all pictures in docs/screenshots (of the run in RUN; without one it makes the demo first)
 #   make docs        the documentation as a site, in build/site
 #   make mutants     which of 150 small faults in objectives and phases no test notices
 #   make check       formatting, lint (with security rules), types, layers, docs, known vulnerabilities
@@ -14,13 +15,14 @@ TRL ?= trl==1.16.0
 TRL_PYTHON ?= $(VENV)-trl/bin/python
 WORKERS ?= 2
 OUTPUT ?= runs
+RUN ?= $(OUTPUT)/demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers test-peers test-dedup docs bench mutants clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers test-peers test-dedup screenshots docs bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -88,6 +90,13 @@ test-browser: $(INSTALLED)
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q chromium; \
 	  else echo "Chromium is not installed; run: sudo apt-get install chromium"; exit 2; fi; }
 	$(PYTEST) -m browser
+
+# The browser tests of the labeling pages take its pictures as they go; those of the report are of a real run.
+screenshots: $(INSTALLED)
+	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[browser]"
+	test -f $(RUN)/config.yaml || $(BIN)/triphase demo --output $(dir $(RUN))
+	$(BIN)/python -m tests.reports.screenshots $(RUN) docs/screenshots
+	TRIPHASE_SCREENSHOTS=docs/screenshots $(PYTEST) -m browser tests/labeling/web
 
 # The libraries themselves, offline; that each is told the right things is in `make test`, by stand-ins.
 test-trackers: $(INSTALLED)

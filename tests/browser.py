@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -39,3 +39,24 @@ def too_wide(page: Any) -> list[str]:
         }"""
     )
     return found
+
+
+class Opening(NamedTuple):
+    """How a page opened: milliseconds to the first paint and to the end of loading, and its elements."""
+
+    painted: float
+    loaded: float
+    elements: int
+
+
+def opening(browser: Any, path: Path) -> Opening:
+    """Open a file in a new window and see how long it takes."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.goto(path.as_uri())
+    found = page.evaluate(
+        """() => [performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? NaN,
+                  performance.getEntriesByType("navigation")[0].loadEventEnd, document.querySelectorAll("*").length]"""
+    )
+    context.close()
+    return Opening(*found)

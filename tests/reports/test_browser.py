@@ -2,13 +2,13 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browser import launched, too_wide
+from tests.browser import launched, opening, too_wide
+from tests.reports.long_run import write_long_run
 from tests.reports.pages import write_pages
 from tests.reports.synthetic import write_run
 
@@ -75,18 +75,19 @@ def test_contents_stay_in_sight_and_lead_to_their_section(chromium: Any, pages: 
     for link in page.locator(".contents a").all():
         link.click()
         name = link.get_attribute("href")
+        page.locator(f".contents a[href='{name}'][aria-current]").wait_for()  # the bar itself scrolls to it
         assert page.url.endswith(name)
         assert 0 <= page.locator(name).bounding_box()["y"] < 110
         assert page.locator(".contents").bounding_box()["y"] == pytest.approx(0, abs=1)
     page.context.close()
 
 
-def test_a_report_opens_at_once(chromium: Any, pages: dict[str, Path]) -> None:
-    opened(chromium, pages["report"]).context.close()
-    begun = time.perf_counter()
-    page = opened(chromium, pages["report"])
-    assert time.perf_counter() - begun < 5  # on a busy machine; `python -m benchmarks.report` measures it
-    page.context.close()
+def test_a_long_run_has_a_page_that_opens_at_once(chromium: Any, tmp_path: Path) -> None:
+    report = write_report(write_long_run(tmp_path / "long"))
+    assert report.stat().st_size < 5_000_000
+    found = sorted((opening(chromium, report) for _ in range(3)), key=lambda each: each.loaded)[0]
+    assert found.elements < 30_000
+    assert found.loaded < 4000  # milliseconds; under 1000 where nothing else runs: python -m benchmarks.report
 
 
 def first_prompts(page: Any, count: int = 3) -> list[str]:

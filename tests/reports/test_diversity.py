@@ -29,6 +29,11 @@ def test_shares_and_distinct_by_hand() -> None:
     assert (found.opening, found.share, found.share_before) == ("x", pytest.approx(2 / 3), pytest.approx(1 / 3))
     # Cut to one length: ppo "x y", "x y z", "c a"; sft "a b", "b c d", "c a": 4 sequences of each.
     assert (found.bigrams, found.distinct, found.distinct_before) == (4, 3 / 4, 1.0)
+    assert (found.before, found.same_before) == (
+        "a",
+        0.0,
+    ) and found.before_text() == "33 % begin with “a”, 0 % with “x”"
+    assert found.same_rise is not None and found.same_rise.value == pytest.approx(2 / 3)
     assert found.rise is not None and found.rise.value == pytest.approx(1 / 3)  # prompts: 1 − 1, 1 − 0, 0 − 0
 
 
@@ -41,6 +46,20 @@ def test_what_the_task_makes_alike_is_no_collapse() -> None:
     assert fallen is not None and fallen.has_one_opening and fallen.opening_text() == "100 % begin with “dear”"
     single = diversity_of(answers("sft", varied[:1]) + answers("ppo", both[:1]), "ppo")
     assert single is not None and not single.is_collapsed
+
+
+def test_another_word_is_no_collapse_unless_more_answers_share_it() -> None:
+    def found(before: int, after: int) -> bool:
+        """Of 100 answers so many begin with one word, before with "the" and after with "your"."""
+        old = [f"{'the' if n < before else f'w{n}'} day is here" for n in range(100)]
+        new = [f"{'your' if n >= 100 - after else f'v{n}'} day is here" for n in range(100)]
+        diversity = diversity_of(answers("sft", old) + answers("ppo", new), "ppo")
+        assert diversity is not None
+        return diversity.has_one_opening
+
+    assert found(44, 67)  # two thirds begin with a word that none began with
+    assert not found(90, 90)  # as many as before, with another word
+    assert not found(20, 45)  # under a half
 
 
 def test_longer_answers_are_not_less_distinct_for_their_length() -> None:

@@ -97,4 +97,7 @@ def test_length_and_openings_are_said_where_they_moved(empty: RunContents) -> No
     assert "the answers are 60 % shorter than at the start" in verdicts(empty, samples=answered(4, ""))["ppo"].sentence
     level = verdicts(empty, samples=answered(11, "friend"))["ppo"]
     assert "times as long" not in level.sentence and "shorter" not in level.sentence and level.tone == "bad"
-    assert "the answers have become alike: 100 % begin with “friend” (SFT: 5 % with one word)" in level.sentence
+    assert (
+        "the answers have become alike: 100 % begin with “friend” (of SFT's, 5 % begin with “word0”, 0 % with “friend”)"
+        in level.sentence
+    )

@@ -12,10 +12,11 @@ from itertools import pairwise
 from triphase.monitoring.rules import Limits
 from triphase.monitoring.wording import percent
 from triphase.reports.evaluation import Sample
+from triphase.reports.interval_wording import is_above
 from triphase.reports.intervals import Interval, mean_over_prompts
 
 COLLAPSED_SHARE, COLLAPSED_RISE = 0.5, 0.2
-"""Half of the answers begin alike, and surely a fifth more of them than the reference's."""
+"""Half of the answers begin with a word, and surely a fifth more of them than of the reference's do with that word."""
 _FEWEST_BIGRAMS = 50
 _SIGNS = ".,;:!?…\"'“”‘’()[]{}*#_-–—`"
 _LONGEST = 24
@@ -28,8 +29,11 @@ class Diversity:
     Attributes:
         opening: the most common first word; empty where most answers are empty.
         share: the share of answers that begin with it.
-        share_before: the share of the reference's answers that begin with its own most common first word.
-        rise: the first share less the second, over prompts; None for the reference itself.
+        before: the most common first word of the reference's answers; empty for the reference itself, too.
+        share_before: the share of the reference's answers that begin with that; None for the reference itself.
+        same_before: the share of them that begin with ``opening``.
+        rise: ``share`` less ``share_before``, over prompts.
+        same_rise: ``share`` less ``same_before``, over prompts.
         distinct: distinct over all two-word sequences of its answers, each cut to the words that the reference's
             answer of the same prompt and number has too; None where there are none, or for the reference.
         distinct_before: the same of the reference.
@@ -38,17 +42,19 @@ class Diversity:
 
     opening: str
     share: float
+    before: str
     share_before: float | None
+    same_before: float | None
     rise: Interval | None
+    same_rise: Interval | None
     distinct: float | None
     distinct_before: float | None
     bigrams: int
 
     @property
     def has_one_opening(self) -> bool:
-        """Whether most answers surely came to begin alike."""
-        low = self.rise.low if self.rise else None
-        return self.share >= COLLAPSED_SHARE and low is not None and low > COLLAPSED_RISE
+        """Whether most answers came to begin alike: surely more than the reference's, with a word that was rarer."""
+        return self.share >= COLLAPSED_SHARE and is_above(self.rise, 0.0) and is_above(self.same_rise, COLLAPSED_RISE)
 
     @property
     def repeats_itself(self) -> bool:
@@ -64,9 +70,14 @@ class Diversity:
 
     def opening_text(self) -> str:
         """66 % begin with “friend”."""
-        if not self.opening:
-            return f"{percent(self.share)} are empty"
-        return f"{percent(self.share)} begin with “{self.opening}”"
+        return _begins(self.share, self.opening)
+
+    def before_text(self) -> str:
+        """14 % begin with “song”, 3 % with “friend”: of the reference; empty for the reference itself."""
+        if self.share_before is None:
+            return ""
+        same = "" if self.before == self.opening else f", {_begins(self.same_before, self.opening, verb='')}"
+        return _begins(self.share_before, self.before) + same
 
 
 def diversity_of(samples: Sequence[Sample], policy: str, reference: str = "sft", *, seed: int = 0) -> Diversity | None:
@@ -77,13 +88,17 @@ def diversity_of(samples: Sequence[Sample], policy: str, reference: str = "sft",
         return None
     opening, share = _most_common(own)
     if not other:
-        return Diversity(opening, share, None, None, None, None, 0)
+        return Diversity(opening, share, "", None, None, None, None, None, None, 0)
     before, share_before = _most_common(other)
-    ours, theirs = _shares(own, opening), _shares(other, before)
-    rises = [ours[prompt] - theirs[prompt] for prompt in sorted(ours.keys() & theirs.keys())]
+    same_before = sum(first_word(sample.response) == opening for sample in other) / len(other)
+    ours, theirs, same = _shares(own, opening), _shares(other, before), _shares(other, opening)
+    shared = sorted(ours.keys() & theirs.keys())
+    rise, same_rise = (
+        mean_over_prompts([ours[prompt] - side[prompt] for prompt in shared], seed=seed) for side in (theirs, same)
+    )
     distinct, distinct_before, bigrams = _distinct(own, other)
     return Diversity(
-        opening, share, share_before, mean_over_prompts(rises, seed=seed), distinct, distinct_before, bigrams
+        opening, share, before, share_before, same_before, rise, same_rise, distinct, distinct_before, bigrams
     )
 
 
@@ -94,6 +109,10 @@ def first_word(text: str) -> str:
         if bare:
             return bare[:_LONGEST]
     return ""
+
+
+def _begins(share: float | None, word: str, verb: str = "begin ") -> str:
+    return f"{percent(share)} {f'{verb}with “{word}”' if word else 'are empty'}"
 
 
 def _most_common(samples: Sequence[Sample]) -> tuple[str, float]:

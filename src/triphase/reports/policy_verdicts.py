@@ -137,7 +137,7 @@ def _alike(diversity: Diversity | None, start: str) -> Iterator[str]:
     if diversity is None or diversity.share_before is None:
         return
     lead = "the answers have become alike: " if diversity.is_collapsed else ""
-    yield f"{lead}{diversity.opening_text()} ({start}: {percent(diversity.share_before)} with one word)"
+    yield f"{lead}{diversity.opening_text()} (of {start}'s, {diversity.before_text()})"
     if diversity.repeats_itself:
         yield f"distinct-2 {number(diversity.distinct)}, of {number(diversity.distinct_before)} at the start"
 

@@ -9,7 +9,8 @@
   function mark() {
     const links = all(".contents a");
     const passed = links.filter((link) => one(link.getAttribute("href"))?.getBoundingClientRect().top < 140);
-    const here = passed.at(-1) ?? links[0];
+    const ended = scrollY + innerHeight >= document.documentElement.scrollHeight - 2;
+    const here = (ended ? links : passed).at(-1) ?? links[0];
     for (const link of links) {
       if (link === here && !link.hasAttribute("aria-current")) {
         link.setAttribute("aria-current", "true");
