@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tests.small import random_model, samples, tokenizer
 
+from triphase.models.backbone import layers_of
 from triphase.models.loading import LoadedModel
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases.ppo import PPOPhase
@@ -26,17 +27,28 @@ from triphase.settings.phases import OptimizerSettings, RewardSettings, Supervis
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
+from triphase.training.distributed.types import ALONE, Strategy
 
 Metrics = dict[str, float]
 TEXTS = ("oak", "red pine", "elm fir two", "ash", "one grey larch", "maple", "three")
 _OPTIMIZER = OptimizerSettings(learning_rate=2e-3, head_learning_rate=4e-3, schedule="constant")
 
 
-def shared_on(device: torch.device | str, kind: str = "llama", dtype: torch.dtype = torch.float32) -> SharedModel:
+def shared_on(
+    device: torch.device | str,
+    kind: str = "llama",
+    dtype: torch.dtype = torch.float32,
+    *,
+    strategy: Strategy = ALONE,
+    recompute: bool = False,
+) -> SharedModel:
     """The roles on a small decoder that lives on ``device``, each adapter with an update that changes something."""
     model = random_model(kind).to(device, dtype)
     model.tie_weights()  # moved to a device of others, the two names of the embedding are two tensors
-    loaded = LoadedModel(model, tokenizer(), "small")
+    if strategy.shards:
+        strategy.load_together(None)
+        strategy.shard(layers_of(model.requires_grad_(False)), torch.device(device))
+    loaded = LoadedModel(model, tokenizer(), "small", recompute_activations=recompute, sharded=strategy.shards)
     shared = SharedModel(loaded, AdapterSettings(layers=2, rank=4, alpha=8.0), seed=0)
     for number, adapter in enumerate((REFERENCE, REWARD)):
         shared.adapters.add(adapter)

@@ -8,6 +8,7 @@ from tests.resolved import resolved_yaml
 from tests.runs.small_run import settings, write_data
 
 from triphase.cli.main import main
+from triphase.demo.tiny import tiny_directory
 from triphase.errors import SettingsError
 from triphase.footprints.moments import ADAPTERS, BASE, CACHE, GRADIENTS, MOMENTS, Footprint, Moment
 from triphase.footprints.work import Shape
@@ -67,19 +68,31 @@ def test_a_rank_has_the_larger_share_of_what_does_not_divide(chosen: RunSettings
     assert other.kl_coefficient == 0.0 and (other.minibatch_size, other.batch_size) == (4, 8)
 
 
-def test_beyond_one_card_weights_are_sharded_and_what_is_trained_too(chosen: RunSettings, one: MachinePlan) -> None:
+LAYER = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128 + 2 * 64
+"""Numbers in a layer of the tiny model, which has two."""
+
+
+def test_beyond_one_card_layers_are_divided_and_what_is_trained_is_not(chosen: RunSettings, one: MachinePlan) -> None:
     whole = one
     total = part(whole, "sft", BASE)
     # The replicated base no longer fits, whatever else there is; the context alone takes 0.6 GB.
     sharded = plan_for(chosen, Machine(H100, 4, 0.6e9))
     assert sharded.strategy == "fsdp2" and sharded.too_large
-    layer, outside = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128 + 2 * 64, 15 * 64
-    # What a card holds: its quarter, two gathered layers of float32, and the largest weight outside of them.
-    largest = max(outside, 64 * 128)
-    assert part(sharded, "sft", BASE) == pytest.approx(total / 4 + 4 * (2 * layer + largest))
+    # What a card holds: a quarter of the layers, all outside of them, and a layer that is gathered, twice.
+    assert part(sharded, "sft", BASE) == pytest.approx(total - 4 * 2 * LAYER * 3 / 4 + 4 * 2 * LAYER)
     for name in (ADAPTERS, GRADIENTS, MOMENTS):
-        assert part(sharded, "ppo", name) == pytest.approx(part(whole, "ppo", name) / 4) and part(whole, "ppo", name)
-    assert sharded.gathered == total * 3 / 4 and whole.gathered == 0.0
+        assert part(sharded, "ppo", name) == part(whole, "ppo", name) > 0
+    assert sharded.gathered == 4 * 2 * LAYER * 3 / 4 and whole.gathered == 0.0
+
+
+def test_the_settings_narrow_what_is_planned(chosen: RunSettings) -> None:
+    small = Machine(H100, 4, 0.6e9)
+    for strategy in ("replicated", "fsdp2"):
+        parallel = chosen.parallel.model_copy(update={"strategy": strategy})
+        found = plan_for(chosen.model_copy(update={"parallel": parallel}), small)
+        assert found.strategy == strategy and found.too_large
+    whole = chosen.model_copy(update={"sft": chosen.sft.model_copy(update={"method": "full"})})
+    assert plan_for(whole, small).strategy == "replicated"  # what is trained whole is not divided
 
 
 def test_hours_and_prices_by_hand() -> None:
@@ -167,6 +180,19 @@ def test_memory_alone_takes_the_slowest_card_of_that_size() -> None:
     assert machine_of(1, "40GB", "H100", None) == Machine(H100, 1, 40e9)
 
 
+def deep_model(folder: Path) -> Path:
+    """The tiny model's configuration and tokenizer with 40 layers, and no weights."""
+    folder.mkdir()
+    for path in tiny_directory().joinpath("model").glob("*"):
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_hidden_layers": 40}
+    config.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def test_the_command_prints_what_it_writes(
     tmp_path: Path, chosen: RunSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,10 +204,16 @@ def test_the_command_prints_what_it_writes(
     shown, found = capsys.readouterr().out, json.loads(plan.read_text())
     assert shown.startswith("2 × h100 with 80.00 GB each: replicated") and "cost, roughly" in shown
     assert found["phases"]["ppo"]["cost"] == pytest.approx(6 * found["phases"]["ppo"]["hours"])
-    # Weights that would have to be sharded are told, not planned away.
-    assert main(["plan", str(tmp_path / "run.yaml"), "--gpus", "2", "--memory", "1GB", "--model.dtype", "float32"]) == 0
-    monkeypatch.setattr("triphase.planning.machine_plan._CONTEXT", 0.95e9)
-    assert main(["plan", str(tmp_path / "run.yaml"), "--gpus", "2", "--memory", "1GB"]) == 2
-    assert "this version does not shard its weights yet" in capsys.readouterr().err
+    # Cards between what a whole base takes and what a part of many layers does.
+    deep = deep_model(tmp_path / "deep")
+    words = ["plan", str(tmp_path / "run.yaml"), "--model", str(deep), "--adapters.layers", "1", "--gpus", "2"]
+    assert main([*words, "--memory", "80GB", "--json", str(plan)]) == 0
+    assert ": replicated (every card has the whole base" in capsys.readouterr().out
+    needs = max(each["peak_bytes"] for each in json.loads(plan.read_text())["phases"].values())
+    monkeypatch.setattr("triphase.planning.machine_plan._ROOM", (needs - 4 * LAYER * 10) / 1e9)
+    assert main([*words, "--memory", "1GB"]) == 0
+    assert ": fsdp2 (every card has a part of the base" in capsys.readouterr().out
+    assert main([*words, "--memory", "1GB", "--parallel.strategy", "replicated"]) == 2
+    assert "needs about" in capsys.readouterr().err
     assert main(["plan", str(tmp_path / "run.yaml"), "--model", str(tmp_path), "--gpus", "1", "--card", "l4"]) == 2
     assert "model.name" in capsys.readouterr().err

@@ -64,9 +64,27 @@ def require_close(first: Path, second: Path) -> None:
             assert all(float((tensors[name] - found[name]).abs().max()) < 1e-5 for name in tensors), path
 
 
-def test_two_processes_leave_what_one_leaves(folder: Path) -> None:
-    alone = triphase("run", str(config(folder, "alone")))
-    assert alone.returncode == 0, alone.stderr
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Path:
+    """The run of one process."""
+    found = triphase("run", str(config(folder, "alone")))
+    assert found.returncode == 0, found.stderr
+    return folder / "runs" / "alone"
+
+
+def test_ranks_with_a_divided_base_leave_what_one_process_leaves(folder: Path, alone: Path) -> None:
+    both = triphase("run", str(config(folder, "divided", parallel={"strategy": "fsdp2"})), "--processes", "2")
+    assert both.returncode == 0, both.stderr
+    assert "2 processes train together (strategy: fsdp2, backend: gloo)" in both.stderr
+    divided = folder / "runs" / "divided"
+    require_close(alone, divided)
+    log = (divided / "ranks" / "1.log").read_text()
+    assert all(f"{phase} begins" in log for phase in ("sft", "reward", "ppo")) and "ERROR" not in log
+    # One process reads it, and goes on with it.
+    assert triphase("evaluate", str(divided)).returncode == 0
+
+
+def test_two_processes_leave_what_one_leaves(folder: Path, alone: Path) -> None:
     both = triphase("run", str(config(folder, "both")), "--processes", "2")
     assert both.returncode == 0, both.stderr
     assert "2 processes train together (strategy: replicated, backend: gloo)" in both.stderr
@@ -121,9 +139,12 @@ def message(began: subprocess.Popen[str]) -> str:
     return errors
 
 
-def test_a_rank_that_dies_or_hangs_ends_the_run_and_it_goes_on(folder: Path) -> None:
+@pytest.mark.parametrize("strategy", ["replicated", "fsdp2"])
+def test_a_rank_that_dies_or_hangs_ends_the_run_and_it_goes_on(folder: Path, strategy: str) -> None:
+    name = f"lost-{strategy}"
     ppo = {"batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10, "iterations": 80}
-    path, run = config(folder, "lost", ppo=ppo, parallel={"timeout_seconds": 15.0}), folder / "runs" / "lost"
+    path = config(folder, name, ppo=ppo, parallel={"timeout_seconds": 15.0, "strategy": strategy})
+    run = folder / "runs" / name
     began, other = started(path, run, done=2)
     os.kill(other, signal.SIGKILL)
     killed = time.monotonic()
@@ -154,6 +175,27 @@ def test_a_rank_that_dies_or_hangs_ends_the_run_and_it_goes_on(folder: Path) -> 
     alone = triphase("run", str(path))
     assert alone.returncode == 0, alone.stderr
     assert [row["step"] for row in figures(run)["ppo"]] == list(range(1, 81))
+
+
+def test_torchrun_starts_a_run_again_that_lost_a_rank(folder: Path) -> None:
+    ppo = {"batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10, "iterations": 30}
+    path, run = config(folder, "elastic", ppo=ppo), folder / "runs" / "elastic"
+    words = ["--nproc-per-node", "2", "--max-restarts", "1", "--rdzv-backend", "c10d"]
+    words += ["--rdzv-endpoint", f"localhost:{free_port()}", "-m", "triphase", "run", str(path)]
+    began = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *words],
+        env=os.environ | QUIET,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    wait_for(lambda: began.poll() is not None or last_checkpoint(run) >= 3)
+    log = run / "ranks" / "1.log"
+    os.kill(int(re.findall(r"process (\d+) takes part", log.read_text())[-1]), signal.SIGKILL)
+    errors = message(began)
+    assert began.returncode == 0, errors
+    assert errors.count("2 processes train together") == 2 and log.read_text().count("takes part") == 2
+    assert [row["step"] for row in figures(run)["ppo"]] == list(range(1, 31))  # no gap and no double
 
 
 def as_ranks(*places: tuple[Path, str]) -> list[tuple[int, str]]:

@@ -41,10 +41,11 @@ Make = Callable[[Strategy], Phase]
 
 def sft(strategy: Strategy, method: str = "lora") -> SupervisedPhase:
     """Thirteen visits in steps of four: the last step has one sample, so one of two ranks has none."""
-    made = encoded_of(shared_on("cpu"))
+    shared = shared_on("cpu", strategy=strategy)
+    made = encoded_of(shared)
     order = [*range(10), 3, 1, 7]
     settings = SupervisedSettings(batch_size=4, optimizer=OPTIMIZER, method=method, microbatch_tokens=30)
-    return SupervisedPhase(shared_on("cpu"), made, order, samples(5, seed=3), settings, strategy=strategy)
+    return SupervisedPhase(shared, made, order, samples(5, seed=3), settings, strategy=strategy)
 
 
 def reward(strategy: Strategy) -> RewardPhase:
@@ -53,13 +54,14 @@ def reward(strategy: Strategy) -> RewardPhase:
     settings = RewardSettings(batch_size=3, epochs=1.75, optimizer=OPTIMIZER, microbatch_tokens=60, centering=0.01)
     pairs = ([pairs_of(group) for group in each] for each in (groups, heldout))
     trained, kept = pairs
-    return RewardPhase(shared_on("cpu"), groups, trained, heldout, kept, settings, seed=0, strategy=strategy)
+    shared = shared_on("cpu", strategy=strategy)
+    return RewardPhase(shared, groups, trained, heldout, kept, settings, seed=0, strategy=strategy)
 
 
 def ppo(strategy: Strategy, **changes: Any) -> PPOPhase:
     """PPO whose generation, scores and updates are shared out."""
     values = {"epochs": 3, "entropy_coefficient": 0.01, "optimizer": OPTIMIZER} | changes
-    settings, shared = ppo_phase(shared_on("cpu"), **values).settings, shared_on("cpu")
+    settings, shared = ppo_phase(shared_on("cpu"), **values).settings, shared_on("cpu", strategy=strategy)
     prompts, ids = prompts_of(shared)
     generator: Any = LocalGenerator(shared, adapter=POLICY, batch_size=8)
     scorer: Any = ModelScorer(shared, max_tokens=60, strategy=strategy)

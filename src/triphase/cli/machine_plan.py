@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -10,14 +10,11 @@ from rich.table import Table
 from triphase.errors import RunError, SettingsError
 from triphase.planning.wording import shortage, size_text
 from triphase.records.files import write_json
-from triphase.settings.parallel import ParallelSettings
 
 if TYPE_CHECKING:
     from triphase.footprints.moments import Footprint
     from triphase.planning.machine_plan import MachinePlan
 
-OFFERED = get_args(ParallelSettings.model_fields["strategy"].annotation)
-"""How a run can share its model today."""
 _PASSES = ("training", "forward", "decoding")
 
 
@@ -53,19 +50,14 @@ def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
         "times are the data sheet's figures times the shares of them that were measured on one H200 "
         "(docs/performance.md): an order of magnitude on another card"
     )
-    if found.strategy not in ("one process", *OFFERED):
-        raise RunError(
-            f"{machine.gpus} × {machine.card.name}: the base does not fit on every card, and this version does not "
-            "shard its weights yet (docs/distributed.md); take cards with more memory, or a smaller model"
-        )
     if found.too_large:
         raise RunError("; ".join(shortage(found.as_json(), phase.phase) for phase in found.too_large))
 
 
 _WHY = {
     "one process": "one card",
-    "replicated": "the base fits on every card, and only gradients of what is trained are exchanged",
-    "fsdp2": "the base does not fit on every card, so its weights are sharded",
+    "replicated": "every card has the whole base, and only gradients of what is trained are exchanged",
+    "fsdp2": "every card has a part of the base, and is sent each layer when it computes it",
 }
 
 

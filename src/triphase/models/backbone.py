@@ -31,18 +31,26 @@ class Backbone:
         trunk_layers: layers below the boundary, which stay as they are.
         packs: whether several responses may stand in one row behind their prompt.
         chooses: whether the last layer computes what is read of it alone; else it computes all, and some is taken.
+        sharded: whether the weights of a layer are there only while the layer itself runs.
         logit_map: what the language-model head does to its products: a bias, a scale, a soft cap.
         recomputation: what a layer that runs again in the backward pass must find as it was.
     """
 
     def __init__(
-        self, model: Any, *, adapted_layers: int | None, recompute_activations: bool = False, verified: bool = True
+        self,
+        model: Any,
+        *,
+        adapted_layers: int | None,
+        recompute_activations: bool = False,
+        verified: bool = True,
+        sharded: bool = False,
     ) -> None:
         """Divide ``model`` below its top ``adapted_layers`` layers (None, or more than there are: below all of them).
 
         Args:
             recompute_activations: keep only each layer's input for the backward pass, and run the layer again there.
             verified: False leaves out the comparison of the parts with the whole: tensors without data have none.
+            sharded: the weights of a layer are there only while the layer itself runs.
 
         Raises:
             ModelError: there are fewer layers, or the architecture does not allow the division.
@@ -50,6 +58,7 @@ class Backbone:
         self.model = model
         self._decoder = model.get_decoder()
         self._list_name = _name_of_layers(self._decoder)
+        self.sharded = sharded
         layers = getattr(self._decoder, self._list_name)
         self.layer_count = len(layers)
         adapted = self.layer_count if adapted_layers is None else adapted_layers
@@ -66,7 +75,8 @@ class Backbone:
         for part in (self._upper, self._whole):
             own = nn.ModuleList([*getattr(part, self._list_name)[:-1], self._last])
             part._modules[self._list_name] = self.recomputation.wrap(own) if recompute_activations else own
-        self.chooses = is_common(layers[-1])
+        # What chooses calls the parts of the last layer, and not the layer.
+        self.chooses = is_common(layers[-1]) and not sharded
         require_no_own_inputs(self)
         if verified:
             require_exact_division(self)
@@ -202,6 +212,16 @@ class Backbone:
 
 def _arguments(layout: Layout | None) -> dict[str, Tensor]:
     return {} if layout is None else {"position_ids": layout.positions, "attention_mask": layout.attention}
+
+
+def layers_of(model: Any) -> list[nn.Module]:
+    """The layers of a causal language model, the lowest first.
+
+    Raises:
+        ModelError: it has no list of layers.
+    """
+    decoder = model.get_decoder()
+    return list(getattr(decoder, _name_of_layers(decoder)))
 
 
 def _name_of_layers(decoder: nn.Module) -> str:

@@ -52,7 +52,7 @@ def check_files(directory: Path, *, weights: bool = True) -> None:
     _check_kind(directory, config)
     if not weights:
         return
-    numbers = [size for path in _weight_files(directory) for size in tensor_sizes(path).values()]
+    numbers = [size for path in weight_files(directory) for size in tensor_sizes(path).values()]
     _check_sizes(directory, config, numbers)
 
 
@@ -87,7 +87,7 @@ def tensor_sizes(path: Path) -> dict[str, int]:
     return numbers
 
 
-def _weight_files(directory: Path) -> Iterator[Path]:
+def weight_files(directory: Path) -> Iterator[Path]:
     """The safetensors files of a directory, whose index may name several."""
     if (directory / WEIGHTS).is_file():
         yield directory / WEIGHTS

@@ -6,17 +6,23 @@ from typing import Any
 import torch
 
 from triphase.errors import ModelError
-from triphase.models.chain import PlaceOf, as_named, chain_of, told_of
+from triphase.models.backbone import layers_of
+from triphase.models.chain import Chain, PlaceOf, as_named, chain_of, told_of
 from triphase.models.files import named
 from triphase.models.merging import merged
 from triphase.models.opening import open_config, open_tokenizer, open_weights
+from triphase.models.parts import Shard, local_part, open_parts
 from triphase.models.products import prefers_bfloat16
 from triphase.settings.schema import ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A causal language model with frozen weights, in evaluation mode, its tokenizer, and how it is to be used."""
+    """A causal language model with frozen weights, in evaluation mode, its tokenizer, and how it is to be used.
+
+    Attributes:
+        sharded: whether its layers are divided among the processes of a run.
+    """
 
     model: Any
     tokenizer: Any
@@ -25,6 +31,7 @@ class LoadedModel:
     recompute_activations: bool = False
     texts_write_control_tokens: bool = False
     template_date: str | None = None
+    sharded: bool = False
 
 
 def choose_device(setting: str) -> torch.device:
@@ -47,10 +54,11 @@ def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if setting == "bfloat16" else torch.float32
 
 
-def load_model(settings: ModelSettings, place_of: PlaceOf = as_named) -> LoadedModel:
+def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Shard | None = None) -> LoadedModel:
     """Open the model that the settings name: a whole one, or a base with the adapters that were trained on it.
 
-    ``place_of`` says where a name stands, of a model, or of the base that an adapter's directory names.
+    ``place_of`` says where a name stands, of a model, or of the base that an adapter's directory names; ``shard`` keeps
+    a part of the layers here.
 
     Raises:
         ModelError: it cannot be found or opened, is no decoder, or a weight is missing, unexpected or not finite.
@@ -58,13 +66,17 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named) -> LoadedM
     device = choose_device(settings.device)
     chain = chain_of(settings, place_of)
     open_config(chain.base, chain.settings)
-    model = open_weights(chain.base, chain.settings, dtype=choose_dtype(settings.dtype, device))
-    for adapter in chain.adapters:
-        with told_of(chain.setting_of(adapter)):
-            model = merged(model, adapter)
+    dtype = choose_dtype(settings.dtype, device)
+    model = None if shard is None else open_parts(chain, dtype, device, shard)
+    if model is None:
+        model = _whole(chain, dtype)
+        require_finite(model, settings.name)
+        if shard is not None:
+            shard(layers_of(model), device)
+    else:
+        require_finite(model, settings.name)
     tokenizer = open_tokenizer(chain.tokenizer, settings)
-    model.to(device).eval().requires_grad_(False)
-    require_finite(model, settings.name)
+    model.to(device)
     _switch_dropout_off(model)
     return LoadedModel(
         model,
@@ -74,7 +86,16 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named) -> LoadedM
         settings.recompute_activations,
         settings.texts_write_control_tokens,
         settings.template_date,
+        shard is not None,
     )
+
+
+def _whole(chain: Chain, dtype: torch.dtype) -> Any:
+    model = open_weights(chain.base, chain.settings, dtype=dtype)
+    for adapter in chain.adapters:
+        with told_of(chain.setting_of(adapter)):
+            model = merged(model, adapter)
+    return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -84,7 +105,7 @@ def require_finite(model: torch.nn.Module, name: str) -> None:
     Raises:
         ModelError: names the first of them.
     """
-    broken = [key for key, value in model.state_dict().items() if not _is_finite(value)]
+    broken = [key for key, value in model.state_dict().items() if not _is_finite(local_part(value))]
     if broken:
         raise ModelError(
             f"model.name: {name!r}: {named(broken)}: not finite (NaN or infinity); use an earlier checkpoint of the "

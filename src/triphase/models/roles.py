@@ -75,7 +75,10 @@ class SharedModel:
         """``base_name`` is how those who open an adapter find the base, ``base_note`` what they must know of it."""
         layers = None if settings.layers == "all" else settings.layers
         self.backbone = Backbone(
-            loaded.model, adapted_layers=layers, recompute_activations=loaded.recompute_activations
+            loaded.model,
+            adapted_layers=layers,
+            recompute_activations=loaded.recompute_activations,
+            sharded=loaded.sharded,
         )
         self.loaded, self.adapter_settings = loaded, settings
         self.template = Template(

@@ -218,8 +218,9 @@ def _computes_the_same(backbone: Backbone) -> bool:
 
 
 def has_common_shape(backbone: Backbone) -> bool:
-    """Whether the layers are of the shape that `DirectStepper` knows; `steps_directly` compares what they compute."""
-    return all(is_common(layer) for layer in backbone.layers) and backbone.attends_fully
+    """Whether the layers are of the shape that `DirectStepper` knows, their weights at hand; `steps_directly` compares
+    what they compute."""
+    return not backbone.sharded and all(is_common(layer) for layer in backbone.layers) and backbone.attends_fully
 
 
 def _states(backbone: Backbone, ids: Tensor) -> list[Tensor]:

@@ -19,8 +19,6 @@ from triphase.footprints.moments import (
     BASE,
     CACHE,
     GRADIENTS,
-    HEADS,
-    MOMENTS,
     PARTS,
     PROCESS,
     Footprint,
@@ -48,7 +46,6 @@ _ROOM = 0.95
 """Of a card's memory, what may be planned with; the rest is for what no plan knows."""
 ALONE = ("sampling", "evaluation")
 """Phases that rank 0 does while the others wait."""
-_SHARDED = (ADAPTERS, HEADS, GRADIENTS, MOMENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +135,7 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
     # A checkpoint holds float32 weights and two moments of each, as gradients are float32.
     trained = {each.phase: max(one.parts.get(GRADIENTS, 0.0) for one in each.moments) for each in phases}
     checkpoint = {phase: 3.0 * size for phase, size in trained.items() if size}
-    plans = [_with(machine, strategy, phases, share, work, checkpoint) for strategy in _strategies(machine)]
+    plans = [_with(machine, strategy, phases, share, work, checkpoint) for strategy in _strategies(machine, settings)]
     return next((plan for plan in plans if not plan.too_large), plans[-1])
 
 
@@ -183,8 +180,15 @@ def _load_of(load: Workload, ranks: int) -> Workload:
     )
 
 
-def _strategies(machine: Machine) -> tuple[Strategy, ...]:
-    return ("one process",) if machine.gpus == 1 else ("replicated", "fsdp2")
+def _strategies(machine: Machine, settings: RunSettings) -> tuple[Strategy, ...]:
+    """Those that the settings leave open, the simplest first; a base that is trained is not divided."""
+    chosen = settings.parallel.strategy
+    if machine.gpus == 1:
+        return ("one process",)
+    if chosen != "auto":
+        return (chosen,)
+    is_frozen = settings.sft_method != "full" and not settings.trains_whole
+    return ("replicated", "fsdp2") if is_frozen else ("replicated",)
 
 
 def _with(
@@ -196,14 +200,14 @@ def _with(
     checkpoint: dict[str, float],
 ) -> MachinePlan:
     ranks, size = machine.gpus, work.dtype.itemsize
-    # Two layers at once, the one that is computed and the one that comes next, and what is outside of the layers.
-    whole = (2 * work.layer_numbers + work.largest_numbers) * size
+    layer = work.layer_numbers * size
+    # Of the layers a rank keeps a part. It has the one that it computes, which is twice there while it is put together.
+    given = work.layers * layer * (ranks - 1) / ranks
 
     def moment(each: Moment) -> Moment:
         parts = {**each.parts, PROCESS: _CONTEXT}
         if strategy == "fsdp2":
-            parts[BASE] = parts[BASE] / ranks + whole
-            parts |= {part: parts.get(part, 0.0) / ranks for part in _SHARDED}
+            parts[BASE] += 2 * layer - given
         return Moment(each.name, parts, each.shape)
 
     made = [
@@ -212,7 +216,7 @@ def _with(
     ]
     for each in made:
         each.remedies = remedies_of(each, settings, adapted_layers=work.adapted_layers)
-    gathered = work.base_bytes * (ranks - 1) / ranks if strategy == "fsdp2" else 0.0
+    gathered = given if strategy == "fsdp2" else 0.0
     return MachinePlan(machine, strategy, made, gathered, checkpoint)
 
 

@@ -14,8 +14,13 @@ from typing import Any
 import torch
 
 import triphase
+from triphase.datacheck.opening import place_of
 from triphase.errors import RunError
+from triphase.models.chain import chain_of
 from triphase.models.loading import choose_device
+from triphase.monitoring.memory import available_gb
+from triphase.planning.machine import CARDS, Machine
+from triphase.planning.machine_plan import plan_for
 from triphase.records.files import make_directory, write_atomically
 from triphase.runs.data_files import fingerprints_of
 from triphase.runs.dependence import flat
@@ -29,6 +34,8 @@ from triphase.training.distributed.types import ALONE, Strategy
 
 _TOKEN = "token"  # noqa: S105 - the name of a file
 _MOST_NAMED = 4
+_AMPLE = 8
+"""A rank with so many times the memory of the weights' files has room for all that a run holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,12 @@ def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
     device = choose_device(settings.model.device)
     torch.set_num_threads(threads_of(settings, place.local_world))
     on_gpu = device.type == "cuda"
-    with joined(place, on_gpu=on_gpu, timeout_seconds=settings.parallel.timeout_seconds) as strategy:
+    timeout = settings.parallel.timeout_seconds
+
+    def shards(met: Strategy) -> bool:
+        return bool(met.from_lead(lambda: is_divided(settings, place, device)))
+
+    with joined(place, on_gpu=on_gpu, timeout_seconds=timeout, shards=shards) as strategy:
         where = f"{torch.cuda.get_device_name()} ({place.local_rank})" if on_gpu else "cpu"
         who = f"{where}, threads: {torch.get_num_threads()}, process {os.getpid()} on {platform.node()}"
         cards = strategy.gather({"who": who, "has": fingerprints(settings)})
@@ -67,6 +79,8 @@ def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
         require_alike([card["has"] for card in cards], [card["who"] for card in cards])
         backend = backend_of(on_gpu)
         lines = [f"{place.world} processes train together (strategy: {strategy.name}, backend: {backend})"]
+        if strategy.shards and settings.parallel.strategy == "auto":
+            lines.append("the whole base does not fit on every rank, so it is divided among them (parallel.strategy)")
         lines += [f"rank {rank}: {card['who']}" for rank, card in enumerate(cards)]
         yield Ranks(strategy, tuple(lines))
 
@@ -74,6 +88,29 @@ def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
 def threads_of(settings: RunSettings, local_world: int) -> int:
     """CPU threads of this process: those of the settings, or its share of the cores."""
     return settings.threads or max(1, len(os.sched_getaffinity(0)) // local_world)
+
+
+def is_divided(settings: RunSettings, place: Place, device: torch.device) -> bool:
+    """Whether the base is divided among the ranks: as the settings say, or where the plan finds that it must be.
+
+    Raises:
+        TriphaseError: the plan cannot be made.
+    """
+    chosen = settings.parallel.strategy
+    if chosen != "auto" or settings.trains_whole or settings.sft_method == "full":
+        return chosen == "fsdp2"
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        memory = float(torch.cuda.get_device_properties(device).total_memory)
+    else:
+        memory = (available_gb() or 0.0) * 1e9 / place.local_world
+    directory = chain_of(settings.model, place_of).directory
+    if directory is not None:
+        size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+        if size * _AMPLE < memory:
+            return False  # without a plan, which takes seconds
+    card = min(CARDS.values(), key=lambda each: abs(each.memory - memory))
+    return plan_for(settings, Machine(card, place.world, memory)).strategy == "fsdp2"
 
 
 def fingerprints(settings: RunSettings) -> dict[str, str]:

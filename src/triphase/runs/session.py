@@ -9,14 +9,14 @@ from typing import Any
 
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import Examiner
-from triphase.datacheck.opening import adapter_note, place_of
+from triphase.datacheck.opening import adapter_note
 from triphase.datacheck.run_data import RunData
 from triphase.datacheck.tokenizer_checks import open_template
-from triphase.demo.registry import gold_of, public_name
+from triphase.demo.registry import gold_of
 from triphase.errors import DataError, RunError, TriphaseError
 from triphase.models.chain import is_adapter
-from triphase.models.loading import load_model
 from triphase.models.opening import notes_on
+from triphase.models.parts import local_part
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.log import QUIET, run_log
 from triphase.monitoring.memory import resident_bytes
@@ -24,6 +24,7 @@ from triphase.monitoring.progress import Progress, progress_for
 from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
 from triphase.records.types import Demonstration, Prompt
+from triphase.runs.base_model import BaseModel
 from triphase.runs.checked_score import CheckedScore
 from triphase.runs.dependence import settings_of
 from triphase.runs.directory import RunDirectory
@@ -78,6 +79,7 @@ class Run:
         self.lent = lent
         self.strategy = strategy
         self._shared: SharedModel | None = None
+        self._base = BaseModel(settings, strategy, before=self.forget_model)
         self.process_bytes: float | None = None
         directory.shortage_of = lambda phase: shortage_of(directory.settings, phase, self.process_bytes)
 
@@ -201,11 +203,14 @@ class Run:
 
     def share_phase(self, phase: str, arm: str | None = None) -> None:
         """Call the other ranks, if any, to a phase that begins now."""
-        self.strategy.from_lead(lambda: [phase, arm])
+        self.strategy.from_lead(lambda: [phase, arm, self._shared is not None])
 
     def next_shared_phase(self) -> tuple[str, str | None]:
         """The phase (and arm) to which rank 0 calls this one; it waits as long as it takes."""
-        phase, arm = self.strategy.from_lead(lambda: list[str | None]())
+        phase, arm, is_loaded = self.strategy.from_lead(lambda: list[str | None]())
+        if self.strategy.shards and not is_loaded:  # rank 0 loads it anew, and its parts are those that this one gives
+            self.forget_model()
+            self._base.forget()
         return str(phase), arm
 
     def forget_model(self) -> None:
@@ -214,21 +219,10 @@ class Run:
 
     def whole_policy(self, final: Path) -> SharedModel:
         """The policy that PPO with full weights left in ``final``."""
-        return self._opened(self.settings.model.model_copy(update={"name": str(final.resolve()), "adapter": None}))
-
-    def _opened(self, settings: ModelSettings) -> SharedModel:
-        base_name, note = public_name(settings.name)
-        loaded = load_model(settings, place_of)
-        return SharedModel(
-            loaded,
-            self.settings.adapters,
-            seed=self.settings.seed,
-            base_name=base_name if settings.adapter is None else loaded.name,
-            base_note=note,
-        )
+        return self._base.opened(self.settings.model.model_copy(update={"name": str(final.resolve()), "adapter": None}))
 
     def _load(self, settings: ModelSettings) -> SharedModel:
-        shared = self._opened(settings)
+        shared = self._base.opened(settings)
         if settings.adapter is not None and self.directory.is_held:
             self.say(adapter_note(settings))
         size = notes_on(
@@ -237,7 +231,8 @@ class Run:
         for note in (*shared.template.notes, *size):
             if self.directory.is_held:
                 logging.getLogger(__name__).warning("%s", note)
-        base = sum(value.nbytes for name, value in shared.backbone.model.named_parameters() if ".lora_" not in name)
+        weights = shared.backbone.model.named_parameters()
+        base = sum(local_part(value).nbytes for name, value in weights if ".lora_" not in name)
         if self.directory.is_held:
             load_code()
         self.directory.restart_peak()

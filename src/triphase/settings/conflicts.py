@@ -54,3 +54,24 @@ def require_full_weights_fit(settings: "RunSettings") -> None:
                 f"{name} is full, and the servers of rollouts.addresses ({settings.rollouts.addresses[0]}) read "
                 f"adapters alone; leave them out, or set {name}: lora"
             )
+
+
+def require_shardable(settings: "RunSettings") -> None:
+    """Check what goes with a base that is divided among processes: it is frozen.
+
+    Raises:
+        ValueError: a phase trains all weights.
+    """
+    if settings.parallel.strategy != "fsdp2":
+        return
+    found = [("sft.method", settings.sft_method)]
+    found += [
+        ("ppo.method" if arm is None else f"arms.{arm}.method", settings.ppo_of(arm).method)
+        for arm in (None, *settings.arms)
+    ]
+    for name, method in found:
+        if method == "full":
+            raise ValueError(
+                f"{name} is full, and parallel.strategy fsdp2 divides a base that stays as it is; set {name}: lora, or "
+                "parallel.strategy: replicated"
+            )

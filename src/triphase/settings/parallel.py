@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 class ParallelSettings(Settings):
     """Several processes that train one model (docs/distributed.md)."""
 
-    strategy: Literal["auto", "replicated"] = "auto"
-    """How they share the work: `replicated` gives each the whole model and a share of each step's samples; `auto`
-    chooses it. One process needs none."""
+    strategy: Literal["auto", "replicated", "fsdp2"] = "auto"
+    """How they share the work, besides a share of each step's samples for each: `replicated` gives each the whole
+    model; `fsdp2` divides the layers of the frozen base among them, which takes less memory and is slower; `auto` does
+    that where the base does not fit on each. One process needs none."""
     timeout_seconds: Annotated[float, Field(gt=0, le=604_800)] = 600.0
     """How long ranks wait for one another in a step; one that does not come in this time hangs, and is named."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
-from triphase.settings.conflicts import require_full_weights_fit
+from triphase.settings.conflicts import require_full_weights_fit, require_shardable
 from triphase.settings.data import DataSettings
 from triphase.settings.parallel import ParallelSettings
 from triphase.settings.phases import RewardSettings, SamplingSettings, SupervisedSettings
@@ -251,6 +251,7 @@ class RunSettings(Settings):
         if self.labeling.source == "simulated" and self.evaluation.gold is None:
             raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
         require_full_weights_fit(self)
+        require_shardable(self)
         if self.trains_whole and self.model.dtype == "auto":  # resolved here, so that a run keeps it
             self.__dict__["model"] = self.model.model_copy(update={"dtype": "float32"})
         return self

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from triphase.models.parts import local_part
+
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the tensors' names and bytes, in their order."""
+    """SHA-256 of the tensors' names and bytes, in their order; of a sharded one, those that this process has."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(local_part(tensor).detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

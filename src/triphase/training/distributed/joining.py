@@ -1,7 +1,7 @@
 """Joining the other processes of a run, and leaving them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -12,6 +12,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from triphase.errors import SettingsError
 from triphase.training.distributed.environment import Place
+from triphase.training.distributed.fsdp2 import Sharded
 from triphase.training.distributed.replicated import Replicated
 from triphase.training.distributed.types import ALONE, LeadEnded, Strategy
 from triphase.training.stopping import Stopped
@@ -20,12 +21,15 @@ _MEETING_SECONDS = 120
 
 
 @contextmanager
-def joined(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Iterator[Strategy]:
+def joined(
+    place: Place, *, on_gpu: bool, timeout_seconds: float, shards: Callable[[Strategy], bool] = lambda met: False
+) -> Iterator[Strategy]:
     """The strategy of this process while the block lasts; a single process joins nobody.
 
     Args:
         on_gpu: whether tensors are on cards; each rank of a machine takes its own.
         timeout_seconds: how long ranks wait for one another in a step.
+        shards: asked once the ranks have met, and alike on all: whether the base is divided among them.
 
     Raises:
         SettingsError: the processes cannot meet: a port is in use, a machine has too few cards, or some have not come.
@@ -33,20 +37,11 @@ def joined(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Iterator[St
     if place.world == 1:
         yield ALONE
         return
-    if on_gpu:
-        _take_card(place)
-    waits = timedelta(seconds=timeout_seconds)
+    strategy = _met(place, on_gpu=on_gpu, timeout_seconds=timeout_seconds)
     try:
-        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=_MEETING_SECONDS)))
-        group = PrefixStore("group", store)
-        dist.init_process_group(backend_of(on_gpu), store=group, rank=place.rank, world_size=place.world, timeout=waits)
-    except (RuntimeError, ValueError) as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        busy = "EADDRINUSE" in str(error)
-        what = "is in use by another program; choose another (MASTER_PORT)" if busy else "is where they should meet"
-        raise SettingsError(f"rank {place.rank} of {place.world} found no way to the others: {where} {what}") from error
-    strategy = Replicated(PrefixStore("run", store), place.rank, place.world)
-    try:
+        if shards(strategy):
+            kind = "cuda" if on_gpu else "cpu"
+            strategy = Sharded(strategy, device_type=kind, timeout_seconds=timeout_seconds)
         yield strategy
     except LeadEnded as end:
         if end.clean:
@@ -60,6 +55,22 @@ def joined(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Iterator[St
         raise  # the others may wait in a step: that this process ends is what tells them
     else:
         _part(strategy)
+
+
+def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
+    if on_gpu:
+        _take_card(place)
+    waits = timedelta(seconds=timeout_seconds)
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=_MEETING_SECONDS)))
+        group = PrefixStore("group", store)
+        dist.init_process_group(backend_of(on_gpu), store=group, rank=place.rank, world_size=place.world, timeout=waits)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        busy = "EADDRINUSE" in str(error)
+        what = "is in use by another program; choose another (MASTER_PORT)" if busy else "is where they should meet"
+        raise SettingsError(f"rank {place.rank} of {place.world} found no way to the others: {where} {what}") from error
+    return Replicated(PrefixStore("run", store), place.rank, place.world)
 
 
 def backend_of(on_gpu: bool) -> str:

@@ -41,6 +41,15 @@ class Presence:
             return "rank 0"  # the meeting place is gone with it
         return ", ".join(f"rank {rank}" for rank in behind) or "a rank"
 
+    def lives(self, rank: int) -> bool:
+        """Whether a rank shows signs of life."""
+        try:
+            before = self._counts("beat")[rank]
+            time.sleep(_LISTENS_SECONDS)
+            return self._counts("beat")[rank] != before
+        except RuntimeError:
+            return False  # the meeting place is gone with it
+
     def leave(self) -> None:
         """Beat no more."""
         self._over.set()

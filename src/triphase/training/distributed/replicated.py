@@ -24,7 +24,8 @@ T = TypeVar("T")
 _BUCKET = 16 * 2**20
 """Most numbers in one flattened sum of gradients: 64 MB."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
-_ENDED = "ended"
+ENDED = "ended"
+"""Where rank 0 says that it has no more to say."""
 
 
 class Replicated(Strategy):
@@ -38,6 +39,12 @@ class Replicated(Strategy):
         self._store = store
         self._presence = Presence(store, rank, world)
         self._said = self._gathered = 0
+
+    def _continue(self, met: "Replicated") -> None:
+        """Take over from another strategy of the same ranks, which have met by it."""
+        self.rank, self.world = met.rank, met.world
+        self._store, self._presence = met._store, met._presence
+        self._said, self._gathered = met._said, met._gathered
 
     def mine(self, costs: Sequence[int], owners: Sequence[int] | None = None) -> list[int]:
         """See Strategy."""
@@ -87,6 +94,7 @@ class Replicated(Strategy):
         """See Strategy. Summed in the order of ranks, so that all have the same bits."""
         rows = [torch.zeros(len(figures), dtype=torch.float64) for _ in range(self.world)]
         mine = torch.tensor(list(figures.values()), dtype=torch.float64)
+        self._meet()
         with self._answered():
             dist.all_gather(rows, mine)
         columns = zip(*(row.tolist() for row in rows), strict=True)
@@ -108,8 +116,8 @@ class Replicated(Strategy):
             self._store.set(key, json.dumps(made))
             return made
         found: T = self._await(key)
-        if isinstance(found, dict) and _ENDED in found:
-            raise LeadEnded(found[_ENDED])
+        if isinstance(found, dict) and ENDED in found:
+            raise LeadEnded(found[ENDED])
         if self._store.add(f"heard/{key}", 1) == self.world - 1:  # nobody else will ask for it
             for each in (key, f"heard/{key}"):
                 self._store.delete_key(each)
@@ -118,7 +126,7 @@ class Replicated(Strategy):
     def say_ended(self, *, clean: bool) -> None:
         """Rank 0 has no more to say: whoever waits for it, or will, is told; ``clean`` as in LeadEnded."""
         with suppress(RuntimeError):
-            self._store.set(f"said/{self._said}", json.dumps({_ENDED: clean}))
+            self._store.set(f"said/{self._said}", json.dumps({ENDED: clean}))
 
     def gather(self, value: Any) -> list[Any]:
         """See Strategy."""
@@ -139,7 +147,11 @@ class Replicated(Strategy):
         """See Strategy."""
         self.total({"here": 1.0})
 
+    def _meet(self) -> None:
+        """Before a collective: whatever this rank owes to the others first."""
+
     def _all_reduce(self, tensor: Tensor) -> None:
+        self._meet()
         with self._answered():
             dist.all_reduce(tensor)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from triphase.errors import RunError, TriphaseError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 T = TypeVar("T")
@@ -39,9 +40,11 @@ class Strategy:
     Attributes:
         name: as the settings call it.
         rank, world: the place of this process, and how many there are.
+        shards: whether the blocks of a base are divided among the ranks.
     """
 
     name = "one process"
+    shards = False
     rank = 0
     world = 1
 
@@ -82,6 +85,23 @@ class Strategy:
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
+
+    def shard(
+        self,
+        blocks: "Sequence[nn.Module]",
+        device: "torch.device",
+        rows: "Callable[[int, str, int, int], Tensor] | None" = None,
+    ) -> None:
+        """Keep this rank's part of the frozen blocks of a model, on ``device``; every rank gives the same.
+
+        ``rows`` reads rows of a weight of blocks without data: number and name, the first, and the one behind the last.
+        """
+
+    def load_together(self, what: Any) -> None:
+        """Before a model is loaded whose blocks are divided: every rank loads it now; rank 0 says what (plain JSON)."""
+
+    def serve_loading(self, load: Callable[[Any], None]) -> None:
+        """Call ``load`` with what rank 0 loads while this rank waits for it."""
 
     def require_same(self, what: str, digest: str) -> None:
         """Refuse to go on where ranks differ.

@@ -1,0 +1,137 @@
+"""Opening a model of which each process keeps a part of every layer: it reads its own rows, and no process the whole.
+
+The model is made without weights, its layers are divided, and then each process reads what it keeps from the
+safetensors files: rows of the weights of layers, and all that is outside of them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from triphase.models.backbone import layers_of
+from triphase.models.chain import Chain
+from triphase.models.files import weight_files
+from triphase.models.opening import open_config, open_weights, opening
+
+Rows = Callable[[int, str, int, int], Tensor]
+"""Rows of a weight: the number of the layer, the weight's name in it, the first row, and the one behind the last."""
+
+
+class Shard(Protocol):
+    """What divides layers among processes."""
+
+    def __call__(self, blocks: Sequence[nn.Module], device: torch.device, rows: Rows | None = None) -> None:
+        """Keep a part of each weight on ``device``, of what is there or of what ``rows`` reads."""
+        ...
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor that may be divided among several."""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
+
+
+class WeightFiles:
+    """The tensors of a model's safetensors files, read by rows.
+
+    Attributes:
+        read: bytes that were read so far.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        from safetensors import safe_open
+
+        self._files: dict[str, Any] = {}
+        for path in weight_files(directory):
+            file = safe_open(path, framework="pt")
+            self._files |= dict.fromkeys(file.keys(), file)  # type: ignore[no-untyped-call]
+        self.read = 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def rows(self, name: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Rows of one tensor; all of them by default."""
+        found = self._files[name].get_slice(name)
+        if first == last:
+            return torch.empty(0, *found.get_shape()[1:])
+        part: Tensor = found[first:last]
+        self.read += part.nbytes
+        return part
+
+
+def open_parts(chain: Chain, dtype: torch.dtype, device: torch.device, shard: Shard) -> Any | None:
+    """The model with its layers divided by ``shard``; None where it can only be opened whole.
+
+    That is so where adapters are merged into it, and where its files name weights otherwise than its modules do.
+
+    Raises:
+        ModelError: the files do not fit the model.
+    """
+    if chain.adapters:
+        return None
+    model = open_weights(chain.base, chain.settings, device_map="meta", dtype=dtype)
+    files = WeightFiles(_directory(chain))
+    if any(name not in files for name, _ in model.named_parameters()):
+        return None
+    _give_buffers(model, chain, files)
+    layers = layers_of(model)
+    names = {module: name for name, module in model.named_modules()}
+
+    def rows(number: int, name: str, first: int, last: int) -> Tensor:
+        return files.rows(f"{names[layers[number]]}.{name}", first, last).to(dtype)
+
+    model.eval().requires_grad_(False)
+    shard(layers, device, rows)
+    for name, weight in list(model.named_parameters()):
+        if weight.is_meta:
+            _set(model, name, nn.Parameter(files.rows(name).to(device, dtype), requires_grad=False))
+    model.tie_weights()
+    return model
+
+
+def _directory(chain: Chain) -> Path:
+    if chain.directory is not None:
+        return chain.directory
+    from huggingface_hub import snapshot_download
+
+    with opening("the weights", chain.settings.name):
+        return Path(
+            snapshot_download(chain.base, revision=chain.settings.revision, allow_patterns=["*.safetensors", "*.json"])
+        )
+
+
+def _give_buffers(model: Any, chain: Chain, files: WeightFiles) -> None:
+    """Tensors that are no weights, as the model's own classes make them (tables of positions, masks)."""
+    from transformers import AutoModelForCausalLM
+
+    with _weights_without_data():
+        made: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            open_config(chain.base, chain.settings), trust_remote_code=bool(chain.settings.trust_remote_code)
+        )
+    for name, buffer in made.named_buffers():
+        _set(model, name, files.rows(name) if name in files else buffer)
+
+
+def _set(model: nn.Module, name: str, value: Tensor) -> None:
+    owner, _, child = name.rpartition(".")
+    place: Any = model.get_submodule(owner)
+    (place._parameters if isinstance(value, nn.Parameter) else place._buffers)[child] = value
+
+
+@contextmanager
+def _weights_without_data() -> Iterator[None]:
+    plain = nn.Module.register_parameter
+
+    def register(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        plain(self, name, None if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad))
+
+    nn.Module.register_parameter = register  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = plain  # type: ignore[method-assign]

@@ -1,0 +1,50 @@
+"""The base that a run trains on, opened by this process, or by all ranks together where its layers are divided."""
+
+from collections.abc import Callable
+from typing import Any
+
+from triphase.datacheck.opening import place_of
+from triphase.demo.registry import public_name
+from triphase.models.loading import load_model
+from triphase.models.roles import SharedModel
+from triphase.settings.schema import ModelSettings, RunSettings
+from triphase.training.distributed.types import Strategy
+
+
+class BaseModel:
+    """Opens models; a rank that waits while rank 0 opens one keeps its part, until it comes to open the same."""
+
+    def __init__(self, settings: RunSettings, strategy: Strategy, *, before: Callable[[], None]) -> None:
+        """``before`` lets go of the model that this rank has, since rank 0 opens another."""
+        self._settings, self._strategy, self._before = settings, strategy, before
+        self._served: tuple[ModelSettings, SharedModel] | None = None
+        strategy.serve_loading(self._serve)
+
+    def opened(self, settings: ModelSettings) -> SharedModel:
+        """The roles on the model that these settings name."""
+        if self._served is not None and self._served[0] == settings:
+            found, self._served = self._served[1], None
+            return found
+        self._strategy.load_together(settings.model_dump(mode="json"))
+        return self._read(settings)
+
+    def forget(self) -> None:
+        """Rank 0 has let its model go, and opens it again."""
+        self._served = None
+
+    def _serve(self, told: Any) -> None:
+        self._before()
+        self._served = None
+        settings = ModelSettings.model_validate(told)
+        self._served = (settings, self._read(settings))
+
+    def _read(self, settings: ModelSettings) -> SharedModel:
+        base_name, note = public_name(settings.name)
+        loaded = load_model(settings, place_of, self._strategy.shard if self._strategy.shards else None)
+        return SharedModel(
+            loaded,
+            self._settings.adapters,
+            seed=self._settings.seed,
+            base_name=base_name if settings.adapter is None else loaded.name,
+            base_note=note,
+        )

@@ -1,0 +1,177 @@
+"""Every rank keeps a part of the frozen base, and has the whole of one block while it computes it: torch's FSDP2.
+
+`fully_shard` divides the weights of each block, and gathers them when the block runs, forward and backward. What is
+outside of the blocks (embedding, final norm, head) and what is trained (adapters and heads) is whole on every rank.
+
+Ranks do not do the same passes: shares are uneven, a rank's responses end early, rank 0 evaluates alone. So before a
+block is gathered the ranks agree which one it is (`rounds`), and whoever has nothing to do gives its part of the
+blocks that others need until all have come to the next collective.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather
+from torch.distributed.tensor import DTensor, Shard
+
+from triphase.errors import RunError
+from triphase.training.distributed.replicated import ENDED, Replicated
+from triphase.training.distributed.rounds import FIRST_BLOCK, HERE, LOADS, Rounds, choose
+from triphase.training.distributed.types import LeadEnded
+
+T = TypeVar("T")
+
+
+class Sharded(Replicated):
+    """A process group in which each rank holds a part of the base, and a replica of what is trained."""
+
+    name = "fsdp2"
+    shards = True
+
+    def __init__(self, met: Replicated, *, device_type: str, timeout_seconds: float) -> None:
+        """``met`` is how the ranks have met; it is not used any more."""
+        self._continue(met)
+        self._mesh = init_device_mesh(device_type, (self.world,))
+        self._rounds = Rounds(
+            self._store,
+            self._presence,
+            self.rank,
+            self.world,
+            timeout_seconds=timeout_seconds,
+            look=self._raise_if_ended,
+        )
+        self._shards: list[list[DTensor]] = []
+        self._over = False
+        self._loads = 0
+        self._serves_loading: Callable[[Any], None] | None = None
+
+    def shard(
+        self,
+        blocks: Sequence[nn.Module],
+        device: torch.device,
+        rows: Callable[[int, str, int, int], Tensor] | None = None,
+    ) -> None:
+        """See Strategy."""
+        for number, block in enumerate(blocks):
+            made = fully_shard(block, mesh=self._mesh, reshard_after_forward=True)
+            made.set_custom_all_gather(_Agreed(self, number))
+            if rows is not None:
+                self._read(block, device, lambda *which, number=number: rows(number, *which))
+            block.to(device)
+        self._shards = [[each for each in block.parameters() if isinstance(each, DTensor)] for block in blocks]
+
+    def _read(self, block: nn.Module, device: torch.device, rows: Callable[[str, int, int], Tensor]) -> None:
+        """Give a divided block without data this rank's rows of its weights."""
+        for name, weight in list(block.named_parameters()):
+            size, count = len(weight), -(-len(weight) // self.world)
+            own = rows(name, min(self.rank * count, size), min((self.rank + 1) * count, size)).to(device)
+            part = DTensor.from_local(own, self._mesh, [Shard(0)], shape=weight.shape, stride=weight.stride())
+            owner, _, child = name.rpartition(".")
+            block.get_submodule(owner)._parameters[child] = nn.Parameter(part, requires_grad=False)
+
+    def load_together(self, what: Any) -> None:
+        """See Strategy."""
+        key, self._loads = f"load/{self._loads}", self._loads + 1
+        if self.is_lead:
+            self._store.set(key, json.dumps(what))
+        self._until(LOADS)
+
+    def serve_loading(self, load: Callable[[Any], None]) -> None:
+        """See Strategy."""
+        self._serves_loading = load
+
+    def from_lead(self, make: Callable[[], T]) -> T:
+        """See Strategy. What ``make`` needs of the base the others give."""
+        if self.is_lead:
+            made = make()
+            self._meet()
+            return super().from_lead(lambda: made)
+        self._meet()
+        try:
+            return super().from_lead(make)
+        except LeadEnded:
+            self._over = True  # all have come, and part
+            raise
+
+    def require_block(self, number: int) -> None:
+        """All ranks gather this block next, and no other; until then this one gives its part of others."""
+        self._until(FIRST_BLOCK + number)
+
+    @torch.no_grad()
+    def part_of(self, number: int) -> Tensor:
+        """What this rank keeps of a block, as it is sent: the rows of each weight, padded to as many on every rank."""
+        parts = []
+        for weight in self._shards[number]:
+            rows, own = -(-len(weight) // self.world), weight.to_local().reshape(-1)
+            size = rows * (weight.numel() // max(1, len(weight)))
+            parts.append(nn.functional.pad(own, (0, size - own.numel())))
+        if len({part.dtype for part in parts}) > 1:
+            parts = [part.view(torch.uint8) for part in parts]
+        return torch.cat(parts)
+
+    def gather_block(self, whole: Tensor, part: Tensor, group: Any) -> None:
+        """Put the parts of all ranks into ``whole``."""
+        with self._answered():
+            dist.all_gather_single(whole, part, group=group)
+
+    def _meet(self) -> None:
+        if not self._over:
+            self._until(HERE)
+
+    def _until(self, need: int) -> None:
+        """Do what the ranks need, round by round, until it is what this one needs."""
+        while True:
+            chosen = choose(self._rounds.say(need))
+            if chosen == need:
+                return
+            if chosen == LOADS:
+                self._load_too()
+            else:
+                part = self.part_of(chosen - FIRST_BLOCK)
+                self.gather_block(part.new_empty(self.world * part.numel()), part, self._mesh.get_group())
+
+    def _load_too(self) -> None:
+        key, self._loads = f"load/{self._loads}", self._loads + 1
+        if self._serves_loading is None:
+            raise RunError(f"rank {self.rank}: another rank loads a model here, and this one has none to load with it")
+        self._serves_loading(self._await(key))
+
+    def _raise_if_ended(self) -> None:
+        if self.is_lead:
+            return
+        key = f"said/{self._said}"
+        try:
+            said = json.loads(self._store.get(key)) if self._store.check([key]) else None
+        except RuntimeError:
+            return  # the meeting place is gone: the round meets that too
+        if isinstance(said, dict) and said.get(ENDED) is False:
+            raise LeadEnded(clean=False)
+
+
+class _Agreed(AllGather):
+    """How FSDP2 gathers one block: after the ranks have agreed on it."""
+
+    def __init__(self, strategy: Sharded, number: int) -> None:
+        self._strategy, self._number = strategy, number
+        self._is_known = False
+
+    def allocate(self, size: Sequence[Any], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(self, output_tensor: Tensor, input_tensor: Tensor, group: Any, async_op: bool = False) -> None:
+        self._strategy.require_block(self._number)
+        if not self._is_known:
+            # A rank that only gives its part lays it out by itself.
+            if not torch.equal(self._strategy.part_of(self._number), input_tensor):
+                raise RunError(
+                    f"torch {torch.__version__} lays a sharded block out in a way that triphase does not know; use a "
+                    "version that it was tested with, or parallel.strategy: replicated"
+                )
+            self._is_known = True
+        self._strategy.gather_block(output_tensor, input_tensor, group)
