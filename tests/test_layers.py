@@ -45,6 +45,7 @@ WITH_TORCH = {
     "planning.remedies",
     "planning.shortage",
     "planning.warm_up",
+    "runs.base_model",
     "runs.best_of",
     "runs.checkpoints",
     "runs.choosing",

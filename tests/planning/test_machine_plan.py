@@ -13,7 +13,7 @@ from triphase.errors import SettingsError
 from triphase.footprints.moments import ADAPTERS, BASE, CACHE, GRADIENTS, MOMENTS, Footprint, Moment
 from triphase.footprints.work import Shape
 from triphase.planning.machine import CARDS, Machine, machine_of
-from triphase.planning.machine_plan import SHARES, MachinePlan, plan_for, share_of
+from triphase.planning.machine_plan import SHARES, MachinePlan, plan_for, share_of, strategies_for
 from triphase.settings.schema import RunSettings
 
 H100 = CARDS["h100"]
@@ -86,13 +86,15 @@ def test_beyond_one_card_layers_are_divided_and_what_is_trained_is_not(chosen: R
 
 
 def test_the_settings_narrow_what_is_planned(chosen: RunSettings) -> None:
-    small = Machine(H100, 4, 0.6e9)
-    for strategy in ("replicated", "fsdp2"):
-        parallel = chosen.parallel.model_copy(update={"strategy": strategy})
-        found = plan_for(chosen.model_copy(update={"parallel": parallel}), small)
-        assert found.strategy == strategy and found.too_large
-    whole = chosen.model_copy(update={"sft": chosen.sft.model_copy(update={"method": "full"})})
-    assert plan_for(whole, small).strategy == "replicated"  # what is trained whole is not divided
+    def found(gpus: int = 4, strategy: str = "auto", method: str = "lora") -> tuple[str, ...]:
+        changes = {"parallel": {"strategy": strategy}, "sft": {"method": method}}
+        parts = {name: getattr(chosen, name).model_copy(update=values) for name, values in changes.items()}
+        return strategies_for(Machine(H100, gpus, 80e9), chosen.model_copy(update=parts))
+
+    assert found() == ("replicated", "fsdp2")
+    assert found(strategy="replicated") == ("replicated",) and found(strategy="fsdp2") == ("fsdp2",)
+    assert found(method="full") == ("replicated",)  # what is trained whole is not divided
+    assert found(gpus=1, strategy="fsdp2") == ("one process",)
 
 
 def test_hours_and_prices_by_hand() -> None:
@@ -213,7 +215,5 @@ def test_the_command_prints_what_it_writes(
     monkeypatch.setattr("triphase.planning.machine_plan._ROOM", (needs - 4 * LAYER * 10) / 1e9)
     assert main([*words, "--memory", "1GB"]) == 0
     assert ": fsdp2 (every card has a part of the base" in capsys.readouterr().out
-    assert main([*words, "--memory", "1GB", "--parallel.strategy", "replicated"]) == 2
-    assert "needs about" in capsys.readouterr().err
     assert main(["plan", str(tmp_path / "run.yaml"), "--model", str(tmp_path), "--gpus", "1", "--card", "l4"]) == 2
     assert "model.name" in capsys.readouterr().err

@@ -135,7 +135,9 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
     # A checkpoint holds float32 weights and two moments of each, as gradients are float32.
     trained = {each.phase: max(one.parts.get(GRADIENTS, 0.0) for one in each.moments) for each in phases}
     checkpoint = {phase: 3.0 * size for phase, size in trained.items() if size}
-    plans = [_with(machine, strategy, phases, share, work, checkpoint) for strategy in _strategies(machine, settings)]
+    plans = [
+        _with(machine, strategy, phases, share, work, checkpoint) for strategy in strategies_for(machine, settings)
+    ]
     return next((plan for plan in plans if not plan.too_large), plans[-1])
 
 
@@ -180,7 +182,7 @@ def _load_of(load: Workload, ranks: int) -> Workload:
     )
 
 
-def _strategies(machine: Machine, settings: RunSettings) -> tuple[Strategy, ...]:
+def strategies_for(machine: Machine, settings: RunSettings) -> tuple[Strategy, ...]:
     """Those that the settings leave open, the simplest first; a base that is trained is not divided."""
     chosen = settings.parallel.strategy
     if machine.gpus == 1:

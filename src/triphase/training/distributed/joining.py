@@ -1,9 +1,12 @@
 """Joining the other processes of a run, and leaving them."""
 
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +21,7 @@ from triphase.training.distributed.types import ALONE, LeadEnded, Strategy
 from triphase.training.stopping import Stopped
 
 _MEETING_SECONDS = 120
+_LOOKS_SECONDS = 0.02
 
 
 @contextmanager
@@ -63,6 +67,8 @@ def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
     waits = timedelta(seconds=timeout_seconds)
     try:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=_MEETING_SECONDS)))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            store = PrefixStore(f"start/{_token(store, place)}", store)
         group = PrefixStore("group", store)
         dist.init_process_group(backend_of(on_gpu), store=group, rank=place.rank, world_size=place.world, timeout=waits)
     except (RuntimeError, ValueError) as error:
@@ -71,6 +77,35 @@ def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
         what = "is in use by another program; choose another (MASTER_PORT)" if busy else "is where they should meet"
         raise SettingsError(f"rank {place.rank} of {place.world} found no way to the others: {where} {what}") from error
     return Replicated(PrefixStore("run", store), place.rank, place.world)
+
+
+def _token(store: Any, place: Place) -> str:
+    """A name that those alone know who start now.
+
+    torchrun keeps its store when it starts all processes again, with what the ended ones wrote into it: addresses at
+    which nobody listens any more. Numbers of restarts differ between machines. So rank 0 answers each rank by the name
+    that this one has given itself.
+
+    Raises:
+        RuntimeError: a rank does not come in time.
+    """
+    name = secrets.token_hex(8)
+    if place.rank:
+        store.set(f"hello/{place.rank}", name)
+        told: str = store.get(f"token/{name}").decode()
+        store.set(f"heard/{told}/{place.rank}", "")
+        return told
+    waiting, end = set(range(1, place.world)), time.monotonic() + _MEETING_SECONDS
+    while waiting:
+        if time.monotonic() > end:
+            raise RuntimeError(f"rank {min(waiting)} has not come")
+        for rank in sorted(waiting):
+            if store.check([f"hello/{rank}"]):
+                store.set(f"token/{store.get(f'hello/{rank}').decode()}", name)
+            if store.check([f"heard/{name}/{rank}"]):
+                waiting.remove(rank)
+        time.sleep(_LOOKS_SECONDS)
+    return name
 
 
 def backend_of(on_gpu: bool) -> str:
