@@ -132,3 +132,12 @@ def test_a_plan_counts_the_records_that_a_run_trains_on(tmp_path: Path, too_long
     found = workload(settings(tmp_path, too_long, "demonstrations", rows), Template(tokenizer())).demonstrations
     longest = max(sum(record) for record in found.sampled)
     assert found.count == count and (longest > 20) is (too_long == "error")
+
+
+@pytest.mark.parametrize("too_long", ["error", "truncate-prompt"])
+def test_text_without_a_prompt_is_never_cut(tmp_path: Path, too_long: str) -> None:
+    data, _ = read(settings(tmp_path, too_long, "demonstrations", [{"text": "ash elm"}, {"text": LONG}]))
+    with pytest.raises(DataError, match=r"a\.jsonl:2: text '.*' has 41 tokens and passes model\.max_length = 20"):
+        data.demonstrations()
+    data, said = read(settings(tmp_path, "drop", "demonstrations", [{"text": "ash elm"}, {"text": LONG}]))
+    assert [one.response for one in data.demonstrations()[0]] == ["ash elm"] and "1 records pass" in said[0]

@@ -55,6 +55,16 @@ def trl(folder: Path) -> list[str]:
     return ["a.jsonl", "b.jsonl"]
 
 
+def plain(folder: Path) -> list[str]:
+    """Text that is learned whole, and HH-RLHF's transcripts."""
+    told = [{"text": f"{row['prompt']} {row['completion']}"} for row in shown()]
+    sides = (("chosen", "sun song friend"), ("rejected", "mud rust mud"))
+    compared = [{side: f"\n\nHuman: {text}\n\nAssistant: {answer}" for side, answer in sides} for text in asked()]
+    for name, rows in (("a.jsonl", told), ("b.jsonl", compared)):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["a.jsonl", "b.jsonl"]
+
+
 def alpaca(folder: Path) -> list[str]:
     """Alpaca as a table, and votes as another."""
     with open(folder / "a.csv", "w", newline="") as file:
@@ -82,7 +92,13 @@ def ultrafeedback(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "data", [trl, pytest.param(alpaca, marks=pytest.mark.slow), pytest.param(ultrafeedback, marks=pytest.mark.slow)]
+    "data",
+    [
+        trl,
+        pytest.param(plain, marks=pytest.mark.slow),
+        pytest.param(alpaca, marks=pytest.mark.slow),
+        pytest.param(ultrafeedback, marks=pytest.mark.slow),
+    ],
 )
 def test_six_commands_lead_from_data_to_a_model(
     data: Callable[[Path], list[str]],
@@ -135,7 +151,7 @@ def test_each_form_is_one_command_from_a_configuration_that_reads_it(
     if role == "demonstrations":
         (shown,) = data.demonstrations()
         assert [one.response for one in shown] == good
-        found = [one.prompt.text for one in shown]
+        found = [one.prompt.text if one.prompt.messages else texts[n] for n, one in enumerate(shown)]
     elif role == "preferences":
         pairs = [
             one for one in data.comparisons() if not one.tied and one.chosen in good and one.rejected == "mud rust"

@@ -300,7 +300,7 @@ def test_answers_that_were_not_wanted_are_no_demonstrations(here: Path, label: A
         (read_demonstrations, {"document": "a", "summary": "b"}, "a text and its summary"),
         (read_demonstrations, {"content": "a", "summary": "b"}, "a text and its summary"),
         (read_demonstrations, {"prompt": "a", "label": "b"}, "label holds text: rename it to completion"),
-        (read_demonstrations, {"text": "a"}, "text alone does not say which part is learned"),
+        (read_demonstrations, {"text": "a", "label": 1}, "text and a label are no demonstration"),
         (read_demonstrations, {"prompt": "a", "responses": ["b", "c"]}, "several answers per row"),
         (read_demonstrations, {"Prompt": "a", "Completion": "b"}, "rename Prompt to prompt?"),
         (read_demonstrations, {" prompt": "a", "completion": "b"}, "rename ' prompt' to prompt?"),

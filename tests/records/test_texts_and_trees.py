@@ -8,7 +8,8 @@ import pytest
 
 from triphase.datacheck import survey_parts
 from triphase.errors import DataError
-from triphase.records.reading import read_demonstrations, read_preferences, read_prompts
+from triphase.records.forms import form_of
+from triphase.records.reading import read_demonstrations, read_preferences, read_prompts, stream_demonstrations
 from triphase.records.rows import read_rows
 from triphase.records.types import Demonstration, Message
 from triphase.settings.data import SourceSettings
@@ -59,7 +60,6 @@ def test_systems_and_inputs_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("The sky is blue.", "text alone does not say which part is learned"),
         ("### Human: Name a tree.", "must end with an assistant message"),
         ("<|im_start|>parrot\nElm.<|im_end|>", "known are"),
         ("### Human: ### Assistant: Elm.", "the last user message in text is empty"),
@@ -68,6 +68,22 @@ def test_systems_and_inputs_are_kept(tmp_path: Path) -> None:
 def test_what_is_no_answer_to_a_prompt_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(DataError, match=f"a.jsonl:1: .*{problem}"):
         read(tmp_path, text)
+
+
+def test_text_without_turns_is_learned_whole_and_split_by_itself(tmp_path: Path) -> None:
+    rows = [{"text": f"The sky is blue {n}.", "url": "x"} for n in range(60)]
+    given = source(tmp_path, *rows)
+    items = list(stream_demonstrations(given, tmp_path))
+    assert {form_of("demonstrations", item) for item in items} == {
+        "plain text, all of it learned (TRL language modeling)"
+    }
+    found = [item.record for item in items]
+    assert [one.response for one in found] == [row["text"] for row in rows]
+    assert not any(one.prompt.messages or one.prompt.text for one in found)
+    assert len({one.prompt.id for one in found}) == 60 and items[0].unread == ("url",)
+    assert 3 < [one.prompt.split for one in found].count("heldout") < 25
+    with pytest.raises(DataError, match="rename text to prompt"):
+        read_prompts(given, tmp_path)
 
 
 def test_columns_that_say_more_win_over_text(tmp_path: Path) -> None:

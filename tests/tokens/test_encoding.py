@@ -1,11 +1,19 @@
 """Records to ids: what is empty or too long is refused with its id, its size and the remedy; nothing is cut."""
 
 import pytest
-from tests.small import tokenizer
+from tests.small import CHAT, tokenizer
+from tokenizers import processors
 
 from triphase.errors import DataError
 from triphase.records.types import Demonstration, Message, Pair, Prompt, RankedGroup
-from triphase.tokens.encoding import Encoded, encode_demonstrations, encode_groups, encode_prompt, without_empty
+from triphase.tokens.encoding import (
+    Encoded,
+    TooLong,
+    encode_demonstrations,
+    encode_groups,
+    encode_prompt,
+    without_empty,
+)
 from triphase.tokens.template import Template
 
 TEMPLATE = Template(tokenizer())
@@ -93,3 +101,20 @@ def test_responses_without_tokens_are_left_out_and_counted_and_the_pairs_follow(
         (("red", ""), (True, True), whole.pairs),
     ]
     encode_groups(found, TEMPLATE, max_length=20)
+
+
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("template", [None, CHAT])
+def test_text_without_a_prompt_is_language_modeling(begins: bool, template: str | None) -> None:
+    """Every token but the first is learned, the end too, as with labels that are the ids; no chat template is asked."""
+    made = tokenizer(template)
+    if begins:
+        made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<system> $A", special_tokens=[("<system>", 5)]
+        )
+    chosen = Template(made)
+    (found,) = encode_demonstrations([Demonstration(Prompt("t", ()), "oak pine red")], chosen, max_length=5)
+    ids = [*made("oak pine red").input_ids, chosen.end_id]
+    assert [*found.prompt, *found.response] == ids and len(found.prompt) == 1 and len(ids) == 4 + begins
+    with pytest.raises(TooLong, match=r"text 't' has [45] tokens and passes model.max_length = 3; divide it"):
+        encode_demonstrations([Demonstration(Prompt("t", ()), "oak pine red")], chosen, max_length=3)

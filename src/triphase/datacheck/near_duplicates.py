@@ -157,7 +157,7 @@ class _Heldout:
         self._asked: set[str] = set()
 
     def add(self, item: Located[Any]) -> None:
-        asked = _asked(_prompt(item))
+        asked = _asked(item)
         if _prompt(item).split == "heldout" and asked not in self._asked:
             self._asked.add(asked)
             self._texts.add(len(self._places), _shingles(asked))
@@ -165,7 +165,7 @@ class _Heldout:
 
     def nearest(self, item: Located[Any]) -> tuple[str, float] | None:
         """That of the prompt of a record, unless it is the same one: that is told apart."""
-        asked = _asked(_prompt(item))
+        asked = _asked(item)
         near = None if asked in self._asked else self._texts.nearest(_shingles(asked))
         return None if near is None else (self._places[near[0]], near[1])
 
@@ -179,7 +179,7 @@ class _Earlier:
 
     def nearest_or_add(self, item: Located[Any]) -> tuple[str, float] | None:
         """What the record nearly repeats; it stays where that is nothing. An equal prompt is the same prompt again."""
-        text = _asked(_prompt(item))
+        text = _asked(item)
         if whole := isinstance(item.record, Demonstration):
             text += f"\n{item.record.response}"
         if text in self._fared and not whole:
@@ -208,8 +208,10 @@ def _prompt(item: Located[Any]) -> Prompt:
     return found
 
 
-def _asked(prompt: Prompt) -> str:
-    return "\n".join(message.content for message in prompt.messages)
+def _asked(item: Located[Any]) -> str:
+    """What is asked; of a text without a prompt, the text."""
+    messages = _prompt(item).messages
+    return "\n".join(message.content for message in messages) if messages else str(item.record.response)
 
 
 def _shingles(text: str) -> Shingles:

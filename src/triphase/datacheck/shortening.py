@@ -17,6 +17,8 @@ def shortened(prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt | None:
 
     It is another prompt with an id of its own, on the side of the split where the whole one is.
     """
+    if not prompt.messages:
+        return None
     first = 1 if prompt.messages[0].role == "system" else 0
     system, turns = prompt.messages[:first], prompt.messages[first:]
     for start in range(1, len(turns)):

@@ -142,7 +142,7 @@ def _count(
     record = item.record
     prompt = record if isinstance(record, Prompt) else record.prompt
     asked = "\x1e".join([f"{message.role}\x1f{message.content}" for message in prompt.messages])
-    key = _hash(asked)
+    key = _hash(asked if prompt.messages or isinstance(record, Prompt | Comparison) else record.response)
     survey.records += 1
     survey.columns.update(item.unread)
     answers: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ _SHOWN_TO: Sequence[tuple[set[str], str]] = (
     ({"completions"}, "several answers per row: write the best one as completion, or rank them under data.preferences"),
     ({"answers"}, "several answers per row: write the best one as completion, or rank them under data.preferences"),
     ({"responses"}, "several answers per row: write the best one as completion, or rank them under data.preferences"),
-    ({"text"}, "text alone does not say which part is learned: write prompt and completion, or mark its turns"),
+    ({"text", "label"}, "text and a label are no demonstration: write prompt and completion"),
 )
 _ASKED: Sequence[tuple[set[str], str]] = (
     ({"text"}, "rename text to prompt"),

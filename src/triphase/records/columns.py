@@ -14,7 +14,7 @@ from triphase.records.conversations import (
     turns_of,
 )
 from triphase.records.lines import Row, is_blank, kind_of
-from triphase.records.marked_texts import turns_in_text
+from triphase.records.marked_texts import is_plain_text, turns_in_text
 from triphase.records.prompts import (
     CONVERSATIONS,
     QUESTIONS,
@@ -26,7 +26,7 @@ from triphase.records.prompts import (
     question_in,
     with_system,
 )
-from triphase.records.texts import parsed, plain_text_of
+from triphase.records.texts import parsed, plain_text_of, text_of
 from triphase.records.trees import is_tree, root_of, turns_of_tree
 
 _ANSWERS = ("completion", "response", "output", "answer")
@@ -58,7 +58,7 @@ def asked(row: Row) -> Messages:
 
 
 def answered(row: Row) -> list[tuple[Messages, str]]:
-    """The prompts and responses of one record: one, or as many as it has ``instances``."""
+    """The prompts and responses of one record: one, or as many as it has ``instances``. Text alone has no prompt."""
     require_wanted(row)
     if is_tree(row):
         turns = [(checked_prompt(row, "prompt", turn.asked), turn.replies[0]) for turn in turns_of_tree(row)]
@@ -71,6 +71,8 @@ def answered(row: Row) -> list[tuple[Messages, str]]:
     question = question_in(row)
     if question is None and (told := turns_in_text(row)) is not None:
         return [divided(row, "text", told)]
+    if question is None and is_plain_text(row):
+        return [((), text_of(row, "text", row.get("text")))]
     if question is None:
         wanted = "prompt and completion (or messages, or instruction and output, or question and answer)"
         missing(row, "demonstrations", wanted, *_PROMPT_COLUMNS)

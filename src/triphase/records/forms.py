@@ -11,6 +11,7 @@ from typing import Any
 from triphase.records.cells import columns_in
 from triphase.records.conversations import is_transcript, turns_of
 from triphase.records.lines import Row
+from triphase.records.marked_texts import is_plain_text, turns_in_text
 from triphase.records.prompts import CONVERSATIONS, QUESTIONS
 from triphase.records.reading import Located
 from triphase.records.trees import is_tree
@@ -59,8 +60,16 @@ def _is_hh(row: Row, have: set[str]) -> bool:
     return is_transcript(row.values.get("chosen"))
 
 
-def _text_alone(row: Row, have: set[str]) -> bool:
+def _text_alone(have: set[str]) -> bool:
     return "text" in have and not have & {*CONVERSATIONS, *QUESTIONS, "chosen", "rejected"}
+
+
+def _marked(row: Row, have: set[str]) -> bool:
+    return _text_alone(have) and turns_in_text(row) is not None
+
+
+def _plain(row: Row, have: set[str]) -> bool:
+    return _text_alone(have) and is_plain_text(row)
 
 
 def _argilla(row: Row, have: set[str]) -> bool:
@@ -136,8 +145,10 @@ FORMS: tuple[Form, ...] = (
          {"question": "Name a tree.", "context": "An elm is a tree.", "answer": "An elm."}),
     Form("query and answer", _PAIRED, _any_of("query", "answer", "response", "completion", "output"),
          {"query": "Name a tree.", "response": "An elm."}),
-    Form("text with marked turns (TRL)", _PAIRED, _text_alone,
+    Form("text with marked turns (TRL)", _PAIRED, _marked,
          {"text": "### Human: Name a tree.### Assistant: An elm."}),
+    Form("plain text, all of it learned (TRL language modeling)", ("demonstrations",), _plain,
+         {"text": "An elm."}),
     # Prompts alone
     Form("prompts", ("prompts",), _has("prompt"), {"prompt": "Name a tree.", "split": "heldout"}, plain=True),
     Form("instructions", ("prompts",), _has("instruction"), {"instruction": "Name a tree.", "input": "with E"}),

@@ -10,6 +10,7 @@ Llama 2                  <s>[INST] <<SYS>>…<</SYS>> … [/INST] … </s>
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from triphase.records.cells import columns_in
 from triphase.records.conversations import is_transcript, messages_of
 from triphase.records.lines import Row
 from triphase.records.types import Message
@@ -20,6 +21,7 @@ _GUANACO = re.compile(r"### ?(Human|Assistant|System):")
 _ALPACA = re.compile(r"^### ?(Instruction|Input|Response):[ \t]*\n?", re.M)
 _LLAMA = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.S)
 _SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>(.*)", re.S)
+_ANSWERS = {"summary", "highlights", "label", "labels", "target", "targets", "chosen", "rejected"}
 _ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
 
 
@@ -38,6 +40,12 @@ def turns_in_text(row: Row, column: str = "text") -> tuple[Message, ...] | None:
                 row.read.add(column)
                 return messages_of(row, column, found)
     return None
+
+
+def is_plain_text(row: Row) -> bool:
+    """Whether a row has a text without turns, and nothing that would be its answer: all of it is learned."""
+    value = row.values.get("text")
+    return isinstance(value, str) and bool(value.strip()) and not columns_in(row) & _ANSWERS
 
 
 def _chatml(text: str) -> Turns:

@@ -4,7 +4,7 @@ Columns are named as the field's tools name them:
 
     demonstrations   messages · conversations (from/value) · prompt + completion (or response, output, answer)
                      instruction [+ input or context] + output · instruction + instances of input/output
-                     question (or query) [+ context] + answer
+                     question (or query) [+ context] + answer · text, by its marked turns or learned whole
     prompts          any of these without the answer, or a conversation in chosen; an answer at the end is left out
     preferences      prompt (or another of these) + chosen + rejected
                      chosen + rejected that begin with the same turns (lists of messages, or HH-RLHF transcripts)
@@ -20,7 +20,7 @@ our exports do. Optional everywhere: ``kind``, ``split`` (train or heldout), ``i
 import math
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -99,7 +99,8 @@ def stream_demonstrations(
     def convert(row: Row) -> Iterator[Demonstration]:
         kind = _word(row, "kind", source.kind)
         for messages, response in answered(row):
-            yield Demonstration(_prompt(row, messages, kind, heldout_share), response, kind)
+            prompt = _prompt(row, messages or (Message("assistant", response),), kind, heldout_share)
+            yield Demonstration(prompt if messages else replace(prompt, messages=()), response, kind)
 
     return _records(source, base, convert, refused, part)
 

@@ -20,7 +20,8 @@ class Message:
 class Prompt:
     """What is asked: a conversation that ends before the assistant's answer.
 
-    A prompt given as plain text is one user message. ``id`` is stable over imports (given, or a hash of the messages).
+    A prompt given as plain text is one user message; a demonstration that is text alone has a prompt without messages.
+    ``id`` is stable over imports (given, or a hash of the messages).
 
     Attributes:
         is_text: whether its record had a text, not a list of messages.
@@ -36,8 +37,8 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The last message: what a reader takes for the question."""
-        return self.messages[-1].content
+        """The last message: what a reader takes for the question. Plain text that is learned whole has none."""
+        return self.messages[-1].content if self.messages else ""
 
 
 @dataclass(frozen=True, slots=True)

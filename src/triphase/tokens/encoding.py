@@ -67,7 +67,8 @@ def encode_answer(
 def encode_demonstrations(
     demonstrations: Iterable[Demonstration], template: Template, *, max_length: int
 ) -> list[Encoded]:
-    """Ids of demonstrations, in order.
+    """Ids of demonstrations, in order. Of text without a prompt all tokens are learned but the first, which nothing
+    foretells.
 
     Raises:
         DataError: one is empty or too long.
@@ -77,9 +78,22 @@ def encode_demonstrations(
         response = tuple(template.response_ids(demonstration.response))
         if len(response) < 2:
             raise DataError(f"the response to prompt {demonstration.prompt.id!r} has no tokens; remove it")
+        if not demonstration.prompt.messages:
+            encoded.append(_encode_text(demonstration, template, response, max_length))
+            continue
         prompt = encode_prompt(demonstration.prompt, template, room=len(response), max_length=max_length)
         encoded.append(Encoded(prompt, response))
     return encoded
+
+
+def _encode_text(demonstration: Demonstration, template: Template, ids: tuple[int, ...], max_length: int) -> Encoded:
+    whole = (*template.prompt_ids(()), *ids)
+    if len(whole) > max_length:
+        raise TooLong(
+            f"text {demonstration.prompt.id!r} has {len(whole)} tokens and passes model.max_length = {max_length}; "
+            "divide it or raise the limit"
+        )
+    return Encoded(whole[:1], whole[1:])
 
 
 def without_empty(groups: Iterable[RankedGroup], template: Template) -> tuple[list[RankedGroup], int]:

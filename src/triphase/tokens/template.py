@@ -80,7 +80,9 @@ class Template:
         self.ends = tuple(dict.fromkeys((*self.ends, *given)))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a prompt, up to where the response begins."""
+        """The ids of a prompt, up to where the response begins; of none, what the tokenizer puts before every text."""
+        if not messages:
+            return list(affixes(self.tokenizer)[0])
         conversation = self.conversation(messages)
         marks = self._controls if self._written_in([message["content"] for message in conversation]) else None
         if marks is not None:
