@@ -12,6 +12,7 @@ import torch
 from triphase.errors import RunError
 from triphase.training.checkpoint import (
     FORMAT,
+    SETTLED,
     find_damage,
     kept_steps,
     load_checkpoint,
@@ -158,8 +159,8 @@ def test_a_later_format_is_refused_by_name_not_passed_over(tmp_path: Path) -> No
     newest = save(tmp_path, 2)
     manifest = json.loads((newest / "manifest.json").read_text())
     assert manifest["format"] == FORMAT and manifest["step"] == 2
-    (newest / "manifest.json").write_text(json.dumps({**manifest, "format": FORMAT + 1}))
-    with pytest.raises(RunError, match=rf"000002 was written in format {FORMAT + 1}.*config.yaml"):
+    (newest / "manifest.json").write_text(json.dumps({**manifest, "format": SETTLED + 1}))
+    with pytest.raises(RunError, match=rf"000002 was written in format {SETTLED + 1}.*config.yaml"):
         load_latest(tmp_path)
 
 

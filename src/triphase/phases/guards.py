@@ -116,7 +116,8 @@ class AlarmGuard:
             if step is None:
                 state.values.finished = f"alarm {alarm.name} at iteration {iteration}, and no checkpoint to go back to"
                 return
-            state.updater.load_tensors(load_checkpoint(self._checkpoints, step).tensors)
+            tensors = load_checkpoint(self._checkpoints, step).tensors
+            state.updater.load_tensors(tensors)
             if chosen == "stop":
                 state.values.finished = (
                     f"alarm {alarm.name} at iteration {iteration}: {alarm.message} "
@@ -125,6 +126,8 @@ class AlarmGuard:
                 _log.warning("PPO stops: %s", state.values.finished)
                 return
             told = f"PPO goes back to the weights after iteration {step}"
+            if not any(name.startswith("exp_avg.") for name in tensors):
+                told += ", from before it was extended, and to Adam's moments as at a start"
         else:
             told = "PPO goes on from its weights"
         state.values.rollbacks = [*rollbacks, iteration]

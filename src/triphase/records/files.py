@@ -58,7 +58,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     make_directory(path.parent)
     with disk_errors(path):
-        aside = _aside(path)
+        aside = aside_of(path)
         try:
             with open(aside, "xb") as file:
                 yield file
@@ -91,7 +91,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     make_directory(path.parent)
     with disk_errors(path):
-        aside = _aside(path)
+        aside = aside_of(path)
         aside.mkdir()
         try:
             yield aside
@@ -112,7 +112,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 def remove_directory(path: Path) -> None:
     """Remove a directory: it is there whole, or its name is gone."""
     with disk_errors(path):
-        aside = _aside(path).with_suffix(".old")
+        aside = aside_of(path).with_suffix(".old")
         os.replace(path, aside)
         shutil.rmtree(aside)
 
@@ -201,7 +201,7 @@ def _json_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
     )
 
 
-def _aside(path: Path) -> Path:
+def aside_of(path: Path) -> Path:
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
 
 

@@ -37,9 +37,10 @@ from triphase.runs.reward_training import run_reward
 from triphase.runs.rows import sample_row
 from triphase.runs.session import Run
 from triphase.runs.store_contents import is_noted, note_sampled
-from triphase.training.artifacts import SFT, is_usable, ppo_phase
+from triphase.training.artifacts import SFT, is_usable, name_of, ppo_phase
 from triphase.training.finals import save_policy, save_trained, save_whole_model
-from triphase.training.loop import MetricsSink, run_loop
+from triphase.training.loop import CHECKPOINTS, MetricsSink, run_loop
+from triphase.training.settling import settle, share_files
 
 _log = logging.getLogger(__name__)
 # Batches of responses that are sampled, and then kept in the store, together.
@@ -151,6 +152,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
     phase_name = ppo_phase(arm)
     final, settings = run.artifact(phase_name), run.settings.ppo_of(arm)
     if is_usable(final):
+        _settle(run, phase_name)
         return
     with run.directory.timed(phase_name):
         run.model()  # without it nothing else need be looked at
@@ -167,7 +169,20 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
             phase.on_samples = lambda iteration, found: _show(log, options.metrics, iteration, found)
             run_loop(phase, options)
         save_trained(phase.policy, final, with_critic=settings.has_critic, made_by=run.made_by(phase_name))
+        _settle(run, phase_name)
         phase.shared.adapters.remove(CRITIC)
+
+
+def _settle(run: Run, phase: str) -> None:
+    """Keep of a finished PPO run only what somebody may ask for."""
+    if not run.strategy.is_lead:
+        return
+    checkpoints, parent, final = run.settings.checkpoints, run.part(phase, CHECKPOINTS), run.part(name_of(phase))
+    gone = settle(parent, final, keep=max(1, checkpoints.keep - 1), keep_best=checkpoints.keep_best)
+    if final.is_dir() and run.artifact(SFT).is_dir():
+        share_files(final, run.artifact(SFT))
+    if gone:
+        _log.info("%s is finished; checkpoints %s are removed", phase, ", ".join(map(str, gone)))
 
 
 def _show(log: SampleLog, metrics: MetricsSink, iteration: int, found: Sequence[Excerpt]) -> None:

@@ -132,7 +132,8 @@ class CheckpointSettings(Settings):
     every_steps: Positive = 20
     """Optimizer steps (SFT, reward) between checkpoints; PPO keeps one after each iteration."""
     keep: Positive = 2
-    """How many of the newest checkpoints stay."""
+    """How many of the newest checkpoints stay; once PPO is finished one fewer, since the one before the last is a
+    spare. Of all but the last the weights alone stay then."""
     keep_best: Annotated[int, Field(ge=0)] = 1
     """How many more stay for being the best: by held-out loss (SFT, reward), by score less KL, or
     by the witness (PPO, docs/resilience.md)."""

@@ -1,7 +1,8 @@
 """Checkpoints: written aside, synced, renamed, with a manifest of SHA-256 sums. Safetensors and JSON, never pickle.
 
 They hold adapters, heads, Adam's moments and counters, never the base. One that is damaged or half written is named
-and the one before it is used.
+and the one before it is used. When a phase is finished some of it goes (`settling`): such a checkpoint is of another
+format, so that an older version says so and reads none of it.
 """
 
 import json
@@ -17,7 +18,8 @@ from triphase.errors import RunError
 from triphase.records.files import remove_directory
 from triphase.training.sealed import find_damage, read_manifest, write_directory
 
-FORMAT = 1
+FORMAT, SETTLED = 1, 2
+PARAMETER, VALUES = "parameter.", "values.json"
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +50,7 @@ def save_checkpoint(
 
     files = {
         "tensors.safetensors": save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
-        "values.json": json.dumps(dict(values), indent=1, sort_keys=True).encode(),
+        VALUES: json.dumps(dict(values), indent=1, sort_keys=True).encode(),
     }
     target = parent / f"{step:06d}"
     write_directory(target, files, format=FORMAT, step=step)
@@ -62,7 +64,7 @@ def save_checkpoint(
 
 
 def load_latest(parent: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, or None where there is none.
+    """The newest whole checkpoint that can be gone on from, or None where there is none.
 
     Raises:
         RunError: the newest was written by a later version.
@@ -72,13 +74,19 @@ def load_latest(parent: Path) -> Checkpoint | None:
 
 
 def newest_whole(parent: Path) -> int | None:
-    """The step of the newest whole checkpoint, or None where there is none; damaged ones are named in the log."""
+    """The step of the newest whole checkpoint that can be gone on from, or None where there is none.
+
+    Those that are passed over are named in the log.
+    """
     for step in reversed(kept_steps(parent)):
         path = parent / f"{step:06d}"
         problem = find_damage(path)
-        if problem is None:
+        if problem is None and not is_weights_alone(read_manifest(path)):
             return step
-        _log.warning("checkpoint %s is damaged (%s); the one before it is used", path, problem)
+        if problem is None:
+            _log.warning("checkpoint %s holds the weights alone; training cannot go on from it", path)
+        else:
+            _log.warning("checkpoint %s is damaged (%s); the one before it is used", path, problem)
     return None
 
 
@@ -94,14 +102,38 @@ def load_checkpoint(parent: Path, step: int) -> Checkpoint:
     problem = find_damage(path)
     if problem is not None:
         raise RunError(f"checkpoint {path} is damaged ({problem}); remove it, and an earlier one is used")
-    written = read_manifest(path).get("format")
-    if written != FORMAT:
+    manifest = read_manifest(path)
+    written = manifest.get("format")
+    if written not in (FORMAT, SETTLED):
         raise RunError(
-            f"{path} was written in format {written}, this version reads format {FORMAT}; continue with the version "
+            f"{path} was written in format {written}, this version reads format {SETTLED}; continue with the version "
             "of triphase that the run's config.yaml names under versions, or begin a new run (--name)"
         )
-    tensors = load((path / "tensors.safetensors").read_bytes())
-    return Checkpoint(step, tensors, json.loads((path / "values.json").read_text()))
+    tensors = own_tensors(path, manifest)
+    places: Mapping[str, list[str]] = manifest.get("shared", {})
+    for file in sorted({file for file, _ in places.values()}):
+        found = load((path / file).read_bytes())
+        tensors |= {name: found[key] for name, (at, key) in places.items() if at == file}
+    return Checkpoint(step, tensors, json.loads((path / VALUES).read_text()))
+
+
+def own_tensors(path: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors in the files of a whole checkpoint that are its alone."""
+    from safetensors.torch import load
+
+    shared = {file for file, _ in manifest.get("shared", {}).values()}
+    names = [name for name in manifest["sha256"] if name.endswith(".safetensors") and name not in shared]
+    return {name: value for file in sorted(names) for name, value in load((path / file).read_bytes()).items()}
+
+
+def is_weights_alone(manifest: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint holds weights only, so that nothing can go on from it."""
+    return bool(manifest.get("weights_only"))
+
+
+def best_of(scores: Mapping[int, float], steps: Collection[int]) -> list[int]:
+    """The judged ones of ``steps``, the best first, and of equals the later."""
+    return sorted((step for step in scores if step in steps), key=lambda step: (-scores[step], -step))
 
 
 def kept_steps(parent: Path) -> list[int]:

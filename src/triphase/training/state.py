@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from triphase.errors import RunError
-from triphase.training.checkpoint import kept_steps, load_checkpoint, newest_whole, save_checkpoint
+from triphase.training.checkpoint import best_of, kept_steps, load_checkpoint, newest_whole, save_checkpoint
 from triphase.training.digests import digest_of
 from triphase.training.step import Updater
 
@@ -81,7 +81,7 @@ class TrainingState(Generic[Values]):
             "values": self.values.as_json(),
         }
         there = {*kept_steps(parent), self.position}
-        best = sorted((step for step in self.scores if step in there), key=lambda step: (-self.scores[step], -step))
+        best = best_of(self.scores, there)
         tensors = self.updater.tensors()
         save_checkpoint(
             parent, self.position, tensors, values, keep=keep, spare={*best[:keep_best], *self.values.named}

@@ -1,0 +1,145 @@
+"""What is kept of a phase that is finished: nothing twice, and of all checkpoints but the last the weights alone.
+
+The last checkpoint stays whole, since `triphase extend` goes on from it. Its weights are those of ``final``: the file
+there gets a second name (a hard link) in the checkpoint, where the file system has such. Each checkpoint is changed
+file by file, its manifest last, so that it is whole whenever the process ends; the same call goes on.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from triphase.records.files import aside_of, disk_errors, fingerprint, remove_directory, write_atomically
+from triphase.training.checkpoint import PARAMETER, SETTLED, VALUES, best_of, is_weights_alone, kept_steps, own_tensors
+from triphase.training.sealed import MANIFEST, find_damage, read_manifest
+
+REST, WEIGHTS = "rest.safetensors", "weights.safetensors"
+_WORTH_A_LINK = 1 << 14
+_log = logging.getLogger(__name__)
+
+
+def settle(parent: Path, final: Path, *, keep: int, keep_best: int) -> list[int]:
+    """Keep of a finished phase's checkpoints the ``keep`` newest, the best, and those that a message names.
+
+    Returns the steps of those that are removed.
+
+    Raises:
+        RunError: the disk is full or cannot be written; every checkpoint is whole all the same.
+    """
+    whole = [step for step in kept_steps(parent) if find_damage(parent / f"{step:06d}") is None]
+    if not whole or find_damage(final) is not None:
+        return []
+    newest = parent / f"{whole[-1]:06d}"
+    values = json.loads((newest / VALUES).read_text(encoding="utf-8"))
+    scores = {int(step): score for step, score in values.get("scores", {}).items()}
+    stay = {*whole[-keep:], *best_of(scores, whole)[:keep_best], *values["values"].get("named", [])}
+    with disk_errors(parent):
+        for step in whole[:-1]:
+            if step in stay:
+                _keep_weights(parent / f"{step:06d}")
+            else:
+                remove_directory(parent / f"{step:06d}")
+        _share_weights(newest, final)
+    return [step for step in whole if step not in stay]
+
+
+def share_files(directory: Path, other: Path) -> None:
+    """Let files of a sealed directory that ``other`` has too, byte for byte, be one on the disk."""
+    if directory.resolve() == other.resolve() or find_damage(directory) or find_damage(other):
+        return
+    sums, known = (read_manifest(each)["sha256"] for each in (directory, other))
+    for name, value in sums.items():
+        path, twin = directory / name, other / name
+        if known.get(name) == value and path.stat().st_size >= _WORTH_A_LINK and not path.samefile(twin):
+            with disk_errors(directory):
+                aside = aside_of(path)
+                if _linked(twin, aside):
+                    os.replace(aside, path)
+
+
+def _keep_weights(path: Path) -> None:
+    """Leave only the weights of a checkpoint."""
+    manifest = read_manifest(path)
+    if not is_weights_alone(manifest):
+        tensors = {name: value for name, value in own_tensors(path, manifest).items() if name.startswith(PARAMETER)}
+        _write(path, WEIGHTS, tensors)
+        _seal(path, manifest, [WEIGHTS], weights_only=True)
+    _remove_strays(path)
+
+
+def _share_weights(path: Path, final: Path) -> None:
+    """Let the weights of the last checkpoint be the file in ``final``, where that holds the very same numbers."""
+    manifest = read_manifest(path)
+    if "shared" not in manifest:
+        tensors = own_tensors(path, manifest)
+        shared = _found_in(final, tensors)
+        names = sorted({file for file, _ in shared.values()})
+        for file in names:
+            (path / file).unlink(missing_ok=True)
+        if names and all(_linked(final / file, path / file) for file in names):
+            _write(path, REST, {name: value for name, value in tensors.items() if name not in shared})
+            _seal(path, manifest, [REST, *names], shared={name: list(place) for name, place in shared.items()})
+    _remove_strays(path)
+
+
+def _found_in(final: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
+    """Which of the weights stand in which file of ``final`` under which name; files of little else are left out."""
+    from safetensors.torch import load
+
+    found: dict[str, tuple[str, str]] = {}
+    for file in sorted(name for name in read_manifest(final)["sha256"] if name.endswith(".safetensors")):
+        if (final / file).stat().st_size < _WORTH_A_LINK or "/" in file:
+            continue
+        known = {_sum(value): name for name, value in sorted(load((final / file).read_bytes()).items())}
+        here = {
+            name: (file, known[key])
+            for name, value in tensors.items()
+            if name.startswith(PARAMETER) and name not in found and (key := _sum(value)) in known
+        }
+        if len({name for _, name in here.values()}) == len(known):
+            found.update(here)
+    return found
+
+
+def _sum(tensor: Tensor) -> str:
+    from safetensors.torch import save
+
+    return hashlib.sha256(save({"": tensor.contiguous()})).hexdigest()
+
+
+def _write(path: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save
+
+    write_atomically(path / name, save({name: value.contiguous() for name, value in tensors.items()}))
+
+
+def _seal(path: Path, manifest: Mapping[str, Any], files: list[str], **facts: Any) -> None:
+    """The manifest anew: the files that stand for the tensors, and the values as they are."""
+    sums = {name: fingerprint(path / name) for name in sorted([*files, VALUES])}
+    text = json.dumps({**manifest, **facts, "format": SETTLED, "sha256": sums}, indent=1, sort_keys=True)
+    write_atomically(path / MANIFEST, text)
+
+
+def _remove_strays(path: Path) -> None:
+    known = {MANIFEST, *read_manifest(path)["sha256"]}
+    for each in path.iterdir():
+        if each.name not in known:
+            each.unlink()
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        _log.info("%s and %s stay two files: %s", source, target, error.strerror or error)
+        with suppress(OSError):
+            target.unlink(missing_ok=True)
+        return False
+    return True

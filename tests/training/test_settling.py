@@ -1,0 +1,161 @@
+"""A finished phase keeps nothing twice: its last checkpoint goes on bit for bit, of the others the weights stay."""
+
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from triphase.errors import RunError
+from triphase.training.artifacts import write
+from triphase.training.checkpoint import kept_steps, load_checkpoint, load_latest, newest_whole, save_checkpoint
+from triphase.training.sealed import find_damage, read_manifest
+from triphase.training.settling import settle, share_files
+
+SIZE = 5000
+
+
+def tensors(step: int) -> dict[str, torch.Tensor]:
+    """Of two adapters and a head: the second is zero like a third, and the head is too small for a link."""
+    weights = {"a": torch.full((SIZE,), float(step)), "b": torch.zeros(SIZE), "head": torch.ones(2) * step}
+    found = {f"parameter.{name}": value for name, value in weights.items()}
+    return found | {f"exp_avg.{name}": value + 0.5 for name, value in weights.items()}
+
+
+def finished(folder: Path, steps: int = 5, **values: object) -> tuple[Path, Path]:
+    """Checkpoints of a phase, and what it left."""
+    from safetensors.torch import save
+
+    parent, final = folder / "checkpoints", folder / "final"
+    for step in range(1, steps + 1):
+        kept = {"position": step, "scores": {"1": 0.2, "2": 0.9}, "values": {}, **values}
+        save_checkpoint(parent, step, tensors(step), kept, keep=steps)
+    last = tensors(steps)
+    policy = {"model.a": last["parameter.a"], "model.b": last["parameter.b"], "model.c": last["parameter.b"].clone()}
+    write(final, {"adapter.safetensors": save(policy), "head.safetensors": save({"w": last["parameter.head"]})}, None)
+    return parent, final
+
+
+def bits(found: dict[str, torch.Tensor]) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in found.items()}
+
+
+def size(folder: Path) -> int:
+    files = {path.stat().st_ino: path.stat().st_size for path in folder.rglob("*.safetensors")}
+    return sum(files.values())
+
+
+def test_what_goes_and_what_stays(tmp_path: Path) -> None:
+    parent, final = finished(tmp_path, values={"named": [3]})
+    before = {step: load_checkpoint(parent, step) for step in kept_steps(parent)}
+    assert settle(parent, final, keep=1, keep_best=1) == [1, 4]
+    assert kept_steps(parent) == [2, 3, 5]
+    assert bits(load_checkpoint(parent, 5).tensors) == bits(before[5].tensors)  # moments and weights
+    assert load_latest(parent) is not None and newest_whole(parent) == 5
+    for step in (2, 3):
+        weights = {name: value for name, value in before[step].tensors.items() if name.startswith("parameter.")}
+        assert bits(load_checkpoint(parent, step).tensors) == bits(weights)
+        assert load_checkpoint(parent, step).values == before[step].values
+    assert (final / "adapter.safetensors").samefile(parent / "000005" / "adapter.safetensors")
+    assert all(find_damage(path) is None for path in (final, *parent.iterdir()))
+    # Numbers of 4 bytes: the policy (3), moments (2), and two times the weights (2); head and headers are small.
+    assert size(tmp_path) == pytest.approx((3 + 2 + 2 * 2) * SIZE * 4, rel=0.02)
+
+
+def test_settled_twice_is_settled_once(tmp_path: Path) -> None:
+    parent, final = finished(tmp_path)
+    settle(parent, final, keep=2, keep_best=1)
+    once = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in parent.rglob("*") if path.is_file()}
+    assert settle(parent, final, keep=2, keep_best=1) == []
+    assert once == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in parent.rglob("*") if path.is_file()}
+
+
+def test_a_process_that_ends_anywhere_leaves_whole_checkpoints_and_the_same_end(tmp_path: Path) -> None:
+    parent, final = finished(tmp_path / "calm")
+    settle(parent, final, keep=2, keep_best=1)
+    calm = {path.relative_to(parent): path.read_bytes() for path in parent.rglob("*") if path.is_file()}
+
+    class Killed(BaseException):
+        pass
+
+    for ending in range(40):
+        folder = tmp_path / f"killed-{ending}"
+        parent, final = finished(folder)
+        left = iter(range(ending))
+
+        def at(whole, left=left):  # type: ignore[no-untyped-def]
+            def operation(*given, **more):  # type: ignore[no-untyped-def]
+                if next(left, None) is None:
+                    raise Killed
+                return whole(*given, **more)
+
+            return operation
+
+        names = ("write_atomically", "remove_directory", "_linked", "_remove_strays")
+        base = "triphase.training.settling"
+        wrapped = {name: at(getattr(__import__(base, fromlist=["x"]), name)) for name in names}
+        try:
+            with mock.patch.multiple(base, **wrapped):
+                settle(parent, final, keep=2, keep_best=1)
+            ended = True
+        except Killed:
+            ended = False
+        steps = kept_steps(parent)
+        assert [find_damage(parent / f"{step:06d}") for step in steps] == [None] * len(steps)
+        assert bits(load_checkpoint(parent, 5).tensors) == bits(tensors(5)) and newest_whole(parent) == 5
+        settle(parent, final, keep=2, keep_best=1)
+        assert calm == {path.relative_to(parent): path.read_bytes() for path in parent.rglob("*") if path.is_file()}
+        shutil.rmtree(folder)
+        if ended:
+            break
+    assert ended and ending > 5
+
+
+def test_without_links_the_last_stays_as_it_is(tmp_path: Path) -> None:
+    parent, final = finished(tmp_path)
+    with mock.patch("os.link", side_effect=OSError(1, "Operation not permitted")):
+        settle(parent, final, keep=1, keep_best=0)
+    assert sorted(path.name for path in (parent / "000005").iterdir()) == [
+        "manifest.json",
+        "tensors.safetensors",
+        "values.json",
+    ]
+    assert bits(load_checkpoint(parent, 5).tensors) == bits(tensors(5)) and kept_steps(parent) == [5]
+
+
+def test_weights_that_are_not_those_of_the_end_stay(tmp_path: Path) -> None:
+    parent, final = finished(tmp_path)
+    other, _ = finished(tmp_path / "other", steps=4)
+    settle(other, final, keep=1, keep_best=0)  # `final` is of step 5
+    assert "shared" not in read_manifest(other / "000004")
+    assert bits(load_checkpoint(other, 4).tensors) == bits(tensors(4))
+    assert kept_steps(parent) == [1, 2, 3, 4, 5]
+
+
+def test_training_does_not_go_on_from_weights_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parent, final = finished(tmp_path)
+    settle(parent, final, keep=2, keep_best=0)
+    (parent / "000005" / "rest.safetensors").write_bytes(b"")
+    assert newest_whole(parent) is None
+    assert "000004 holds the weights alone; training cannot go on from it" in caplog.text
+    with pytest.raises(RunError, match="is damaged"):
+        load_checkpoint(parent, 5)
+
+
+def test_a_damaged_end_settles_nothing(tmp_path: Path) -> None:
+    parent, final = finished(tmp_path)
+    (final / "adapter.safetensors").write_bytes(b"x")
+    assert settle(parent, final, keep=1, keep_best=0) == [] and kept_steps(parent) == [1, 2, 3, 4, 5]
+
+
+def test_equal_files_of_two_phases_are_one_on_the_disk(tmp_path: Path) -> None:
+    big = b"t" * 20_000
+    write(tmp_path / "sft", {"tokenizer.json": big, "a.bin": b"1" * 20_000, "small": b"s"}, None)
+    write(tmp_path / "ppo", {"tokenizer.json": big, "a.bin": b"2" * 20_000, "small": b"s"}, None)
+    share_files(tmp_path / "ppo", tmp_path / "sft")
+    one = [name for name in ("tokenizer.json", "a.bin", "small") if (tmp_path / "ppo" / name).stat().st_nlink > 1]
+    assert one == ["tokenizer.json"] and find_damage(tmp_path / "ppo") is None
+    share_files(tmp_path / "ppo", tmp_path / "absent")
+    share_files(tmp_path / "ppo", tmp_path / "ppo")
+    assert (tmp_path / "ppo" / "tokenizer.json").read_bytes() == big
