@@ -10,7 +10,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from unittest import mock
 
 from tests.crash import pipeline, processes
 from tests.crash.file_operations import FileOperations, failing, killing
+from tests.crash.scenarios import SCENARIOS, Scenario
 
 from triphase.runs.directory import RunDirectory
 from triphase.settings.schema import RunSettings
@@ -66,11 +67,12 @@ class Undisturbed:
 class Killer:
     """Runs of one directory; each attempt stands at the same path, which some files name."""
 
-    def __init__(self, directory: Path, work: Callable[[RunSettings], None] = processes.pipeline) -> None:
+    def __init__(self, directory: Path, scenario: Scenario = SCENARIOS["run"]) -> None:
         self.directory = directory
         self.log = directory / "log"
-        self.run = directory / "runs" / "small"
-        self._work = work
+        self.runs = directory / "runs"
+        self._scenario = scenario
+        self._work = scenario.work
 
     def undisturbed(self, method: str) -> Undisturbed:
         """Run to the end with all operations counted."""
@@ -80,6 +82,8 @@ class Killer:
         def work() -> None:
             with _noting_phases(operations) as phases:
                 self._work(settings)
+            if self._scenario.of_a_finished_run:  # what is done before the first phase of what is made of it
+                phases = {"making": (1, min(first for first, _ in phases.values()) - 1), **phases}
             count.write_text(json.dumps([operations.count, phases]))
 
         begin = time.monotonic()
@@ -88,7 +92,7 @@ class Killer:
             raise RuntimeError(f"the undisturbed run ended with {code}:\n{self.log.read_text()[-3000:]}")
         seconds, (total, phases) = time.monotonic() - begin, json.loads(count.read_text())
         phases = {name: (first, last) for name, (first, last) in phases.items() if last > first}
-        return Undisturbed(pipeline.digests(self.run), seconds, total, phases)
+        return Undisturbed(self._scenario.digests(self.runs), seconds, total, phases)
 
     def attempt(self, number: int, method: str, calm: Undisturbed, draw: random.Random, kills: int = 1) -> Outcome:
         """One run, stopped ``kills`` times at random points and continued to its end."""
@@ -108,10 +112,10 @@ class Killer:
             if time.monotonic() > end:
                 outcome.failure = "did not end"
         if not outcome.failure:
-            found = pipeline.digests(self.run)
+            found = self._scenario.digests(self.runs)
             names = sorted({*found, *calm.digests})
             outcome.different = [name for name in names if found.get(name) != calm.digests.get(name)]
-            outcome.leftovers = pipeline.leftovers(self.run)
+            outcome.leftovers = self._scenario.leftovers(self.runs)
         return outcome
 
     def _stopped(self, settings: RunSettings, calm: Undisturbed, draw: random.Random, outcome: Outcome) -> int:
@@ -135,9 +139,18 @@ class Killer:
         return processes.wait(processes.start(lambda: self._work(settings), self.log))
 
     def _fresh(self, method: str) -> RunSettings:
-        shutil.rmtree(self.run, ignore_errors=True)
+        shutil.rmtree(self.runs, ignore_errors=True)
         self.log.unlink(missing_ok=True)
-        return pipeline.settings(self.directory, method)
+        settings = pipeline.settings(self.directory, method)
+        if self._scenario.of_a_finished_run:
+            finished = self.directory / f"finished-{method}"
+            if not finished.is_dir():
+                code = processes.wait(processes.start(lambda: processes.pipeline(settings), self.log))
+                if code:
+                    raise RuntimeError(f"the run to begin with ended with {code}:\n{self.log.read_text()[-3000:]}")
+                self.runs.rename(finished)
+            shutil.copytree(finished, self.runs)
+        return settings
 
 
 @contextmanager
@@ -162,11 +175,11 @@ def outcomes(
     kills: int,
     seed: int,
     methods: tuple[str, ...] = pipeline.METHODS,
-    work: Callable[[RunSettings], None] = processes.pipeline,
+    scenario: Scenario = SCENARIOS["run"],
 ) -> Iterator[Outcome]:
     """``kills`` runs, one kill each (every fifth run: two), methods in turn."""
     processes.load_libraries()
-    killer, draw = Killer(directory, work), random.Random(seed)
+    killer, draw = Killer(directory, scenario), random.Random(seed)
     calm: dict[str, Undisturbed] = {}
     done = number = 0
     while done < kills:

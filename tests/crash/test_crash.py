@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.crash import processes
 from tests.crash.kills import Killer, outcomes
+from tests.crash.scenarios import SCENARIOS, Scenario
 
 from triphase.records import files
 from triphase.runs import pipeline as steps
@@ -19,6 +20,14 @@ def test_eight_kills_end_bit_identical(tmp_path: Path) -> None:
     assert sum(len(outcome.kills) for outcome in found) == 8
     phases = {kill.split(" in ")[1].split()[0] for outcome in found for kill in outcome.kills}
     assert {"sft", "reward", "ppo"} <= phases, "kills come in every part of a run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["branch", "extend", "sweep"])
+def test_what_is_made_of_a_finished_run_ends_bit_identical(tmp_path: Path, what: str) -> None:
+    found = list(outcomes(tmp_path, kills=7, seed=2, methods=("lora",), scenario=SCENARIOS[what]))
+    assert [outcome.line() for outcome in found if not outcome.identical] == []
+    assert {kill.split(" in ")[1].split()[0] for outcome in found for kill in outcome.kills} >= {"making", "ppo"}
 
 
 def without_moments(settings: RunSettings) -> None:
@@ -52,7 +61,7 @@ def test_a_planted_fault_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The fault lives in the forked processes alone."""
     monkeypatch.setattr("tests.crash.kills.KINDS", (kind,))
     processes.load_libraries()
-    sound, faulty = Killer(tmp_path), Killer(tmp_path, fault)
+    sound, faulty = Killer(tmp_path), Killer(tmp_path, Scenario(fault))
     calm = sound.undisturbed("lora")
     draw = random.Random(3)
     assert not all(faulty.attempt(number, "lora", calm, draw, kills=3).identical for number in range(6))
