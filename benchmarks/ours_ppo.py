@@ -8,6 +8,7 @@ import argparse
 import json
 import resource
 import time
+from typing import Any
 
 import torch
 
@@ -103,7 +104,9 @@ def ppo_phase(
     *,
     critic: str = "value-head",
     method: str = "lora",
+    **changes: Any,
 ) -> PPOPhase:
+    """The phase of the benchmark, with ``changes`` to its PPO settings."""
     count = EPISODES * iterations
     ids = torch.randint(100, 49000, (count, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
     settings = PPOSettings.model_validate(
@@ -117,6 +120,7 @@ def ppo_phase(
             "microbatch_tokens": microbatch_tokens,
             "max_response_tokens": RESPONSE_TOKENS,
             "max_approximate_kl": None,
+            **changes,
         }
     )
     policy = policy_for(shared, method)
