@@ -50,6 +50,13 @@ def test_what_is_known_is_shown() -> None:
     }
 
 
+def test_a_gain_is_told_in_deviations_of_the_start_too() -> None:
+    ppo = {"proxy_gain": 0.42, "proxy_gain_deviations": 1.2, "scored_by": "the rule sentiment"}
+    told = "score of the rule sentiment +0.42 (+1.20 of its standard deviations at the start)"
+    assert dict(result_lines({"ppo": ppo})) == {"PPO": told}
+    assert dict(result_lines({"ppo": {"proxy_gain_deviations": 1.2}})) == {}
+
+
 def test_what_is_not_known_is_left_out() -> None:
     assert dict(result_lines({"seconds": 9.2, "ppo": {"reference_kl": None, "eos_rate": 1.0}, "sft": None})) == {
         "time": "9 s",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,20 @@ def test_ppo_with_prompts_and_a_function(folder: Path, capsys: pytest.CaptureFix
     assert {row["policy"] for row in rows} == {"sft", "ppo"} and all(row["score"] is not None for row in rows)
     first = json.loads((run / "ppo" / "metrics.jsonl").read_text().splitlines()[0])
     assert first["ppo/ratio_max"] == pytest.approx(1, abs=0.5)
+
+
+def test_ppo_in_five_minutes_tells_the_gain_in_deviations_of_the_start(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(folder / "examples" / "data" / "prompts.jsonl", folder / "examples" / "sentiment-prompts.jsonl")
+    run, said = ran("sentiment-hello", capsys)
+    assert trained(run) == {"ppo"}
+    ppo = json.loads((run / "summary.json").read_text())["ppo"]
+    rows = [json.loads(line) for line in (run / "evaluation" / "samples.jsonl").read_text().splitlines()]
+    start = [row["score"] for row in rows if row["policy"] == "sft"]
+    assert ppo["proxy_gain_deviations"] == pytest.approx(ppo["proxy_gain"] / statistics.pstdev(start))
+    assert f"({ppo['proxy_gain_deviations']:+.2f} of its standard deviations at the start)" in " ".join(said.split())
+    assert "in deviations of start" in (run / "report.html").read_text()
 
 
 def test_ppo_with_prompts_and_a_classifier(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ KEYS = {
         "gold_win_rate_low",
         "gold_win_rate_high",
         "proxy_gain",
+        "proxy_gain_deviations",
         "scored_by",
         "reference_kl",
         "mean_length",
@@ -109,6 +110,8 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert ppo["gold_win_rate"] == 0.625  # a: a win and a tie of two → 0.75; b: a loss and a win → 0.5
     assert (ppo["gold_win_rate_low"], ppo["gold_win_rate_high"]) == (0.5, 0.75)
     assert ppo["proxy_gain"] == pytest.approx(1.125)  # a: 1.5 − 0.25; b: 2 − 1
+    # The start's scores 0, 0.5 and 1 have variance 1/6, so the gain is 1.125·√6 of their deviations.
+    assert ppo["proxy_gain_deviations"] == pytest.approx(1.125 * 6**0.5)
     assert (ppo["reference_kl"], ppo["mean_length"]) == (5.0, 20.0)
     assert ppo["eos_rate"] == pytest.approx(2 / 3)
     reward = found["reward_model"]

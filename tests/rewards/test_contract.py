@@ -108,10 +108,11 @@ OPENED: dict[str, Callable[[], object]] = {
     "repetition": of_rule("repetition", n=1),
     "pattern": of_rule("pattern", pattern="two"),
     "json": of_rule("json"),
+    "sentiment": of_rule("sentiment"),
     "judge": of_judge,
     "sum": lambda: opened(ScorerContext(ScorerSettings.model_validate({"of": SUM}))),
 }
-TELL_APART = set(OPENED) - {"length", "repetition", "pattern", "json"}
+TELL_APART = set(OPENED) - {"length", "repetition", "pattern", "json", "sentiment"}
 """Kinds whose scores of `TEXTS` all differ."""
 
 

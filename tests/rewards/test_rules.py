@@ -1,5 +1,7 @@
 """Rules: values by hand, options that cannot be, and an expression that never ends."""
 
+import math
+import sys
 from typing import Any
 
 import pytest
@@ -51,6 +53,27 @@ def test_json_that_fits() -> None:
     assert rules.valid_json(('{"a": [true]}', '{"a": [1]}'), {"enum": [{"a": [1]}]}) == [0.0, 1.0]
 
 
+def test_sentiment_by_hand() -> None:
+    """Of one word with valence s, VADER's compound is s/√(s² + 15), the share of its side 1 where it stands alone."""
+    good, bad = 1.9, -2.5  # the lexicon's
+    texts = ("good", "bad", "chair", "", "good chair")
+    assert score("sentiment", *texts) == pytest.approx(
+        (good / math.sqrt(good**2 + 15), bad / math.sqrt(bad**2 + 15), 0, 0, good / math.sqrt(good**2 + 15)), abs=1e-4
+    )
+    # A word counts its valence and one more, one without valence counts 1: (1.9 + 1)/(1.9 + 1 + 1).
+    assert score("sentiment", *texts, of="balance") == pytest.approx((1, -1, 0, 0, 2.9 / 3.9), abs=1e-3)
+
+
+def test_a_package_that_is_missing_is_one_line_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vaderSentiment", None)
+    settings = ScorerSettings(kind="sentiment")
+    with pytest.raises(SettingsError) as told:
+        examine(settings)
+    assert str(told.value) == (
+        "ppo.scorer.kind: sentiment needs the package vaderSentiment; install it with: pip install 'triphase[train]'"
+    )
+
+
 def test_an_expression_that_backtracks_for_ever_ends_at_the_time_out() -> None:
     with pytest.raises(TrainingError, match=r"ppo\.scorer\.kind: pattern did not return within 1 s"):
         score("pattern", "a" * 40 + "!", seconds=1.0, pattern="(a+)+$")
@@ -64,6 +87,7 @@ def test_an_expression_that_backtracks_for_ever_ends_at_the_time_out() -> None:
         ("pattern", {}, "pattern needs pattern, which is no column"),
         ("pattern", {"pattern": "("}, "raised error: missing ), unterminated subpattern"),
         ("json", {"schema": {"oneOf": []}}, "oneOf of a schema is not known here"),
+        ("sentiment", {"of": "joy"}, "raised ValueError: of is compound or balance, not joy"),
     ],
 )
 def test_options_that_cannot_be_are_told_before_the_first_step(kind: str, options: Any, problem: str) -> None:

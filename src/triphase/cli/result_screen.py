@@ -98,7 +98,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         [
             wins + _interval(ppo, "gold_win_rate") if wins else "",
             _change("gold score {} → {}", sft.get("gold_mean"), ppo.get("gold_mean")),
-            _number(ppo.get("proxy_gain"), _scored(ppo.get("scored_by")) + " {:+.2f}"),
+            _gained(ppo),
             _number(ppo.get("best_iteration"), "past its best, iteration {:.0f}")
             if ppo.get("fell_from_its_best")
             else "",
@@ -128,6 +128,12 @@ def _line(name: str, parts: list[str]) -> Iterator[tuple[str, str]]:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
+
+
+def _gained(ppo: Mapping[str, Any]) -> str:
+    gain, deviations = ppo.get("proxy_gain"), ppo.get("proxy_gain_deviations")
+    told = _number(gain, _scored(ppo.get("scored_by")) + " {:+.2f}")
+    return told + _number(deviations, " ({:+.2f} of its standard deviations at the start)") if told else ""
 
 
 def _scored(by: str | None) -> str:

@@ -50,6 +50,8 @@ class PolicyFindings:
     gold_win_rate: Interval | None
     proxy: Interval | None
     proxy_gain: Interval | None
+    start_deviation: float | None
+    """Of the scores of the start's samples, in the unit of ``proxy_gain``; None where they do not differ."""
     length: LengthStratified | None
     reference_kl: float | None
     mean_length: float
@@ -57,6 +59,13 @@ class PolicyFindings:
     length_ratio: float | None = None
     """Mean length over that of the reference's responses; None for the reference, and where those are empty."""
     diversity: Diversity | None = None
+
+    @property
+    def gain_in_deviations(self) -> float | None:
+        """The gain in score, in standard deviations of the scores that the start had; None where one is not known."""
+        if self.proxy_gain is None or self.start_deviation is None:
+            return None
+        return self.proxy_gain.value / self.start_deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +181,7 @@ def _policy_findings(run: RunContents, name: str) -> PolicyFindings:
         gold_win_rate=win_rate(gold, other_gold, seed=run.seed),
         proxy=mean_value(proxy, seed=run.seed),
         proxy_gain=gain(proxy, other_proxy, seed=run.seed),
+        start_deviation=(_scale([score for scores in other_proxy.values() for score in scores]) or (0.0, None))[1],
         length=length_stratified(_lengths(run.samples, name), _lengths(run.samples, other)),
         reference_kl=float(np.mean(divergences)) if divergences else None,
         mean_length=float(np.mean([sample.tokens for sample in own])),

@@ -8,7 +8,7 @@ from triphase.settings.scorer import chosen_kind, laid_over
 
 _IDENTITY = ("address", "format", "function", "options", "of")
 _OTHERS = {"function": "the function", "remote": "the server", "classifier": "the classifier", "judge": "the judge"}
-_RULES = ("length", "repetition", "pattern", "json")
+_RULES = ("length", "repetition", "pattern", "json", "sentiment")
 
 
 def uses_reward_model(settings: Mapping[str, Any], arm: str | None = None) -> bool:

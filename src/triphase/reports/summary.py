@@ -55,6 +55,7 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
             "fell_from_its_best": found.course.fallen if found.course else None,
             "scored_by": scorer_of(run.settings) if ppo else None,
             "proxy_gain": _value(ppo.proxy_gain) if ppo else None,
+            "proxy_gain_deviations": ppo.gain_in_deviations if ppo else None,
             "reference_kl": ppo.reference_kl if ppo else None,
             "mean_length": ppo.mean_length if ppo else None,
             "eos_rate": ppo.eos_rate if ppo else None,

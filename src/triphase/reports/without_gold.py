@@ -27,9 +27,11 @@ def without_gold(run: RunContents, found: Findings, ppo: PolicyFindings) -> tupl
         tone, headline = "bad", f"{capital(score)} fell: PPO has not reached what it was trained for"
     else:
         headline = f"No gain shown: {score} may not have moved"
+    moved = f"{capital(score)} moved by {signed(ppo.proxy_gain)}"
+    if ppo.gain_in_deviations is not None:
+        moved += f", {ppo.gain_in_deviations:+.2f} standard deviations of its scores at the start,"
     sentences = [
-        f"{capital(score)} moved by {signed(ppo.proxy_gain)} against {start}, but PPO was trained to raise it: that "
-        f"says nothing certain about people. {_ASK}"
+        f"{moved} against {start}, but PPO was trained to raise it: that says nothing certain about people. {_ASK}"
     ]
     if chance is not None:
         sentences.append(

@@ -37,6 +37,7 @@ KINDS = {
     "repetition": ScorerKind("triphase.rewards.rule"),
     "pattern": ScorerKind("triphase.rewards.rule"),
     "json": ScorerKind("triphase.rewards.rule"),
+    "sentiment": ScorerKind("triphase.rewards.rule"),
     "judge": ScorerKind("triphase.rewards.judge"),
     "sum": ScorerKind("triphase.rewards.weighted"),
 }
