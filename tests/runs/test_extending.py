@@ -80,6 +80,16 @@ def test_what_is_broken_off_goes_on(run: Path, capsys: pytest.CaptureFixture[str
                 do(load_settings(run), pipeline.run_ppo, stop=True)
         assert main(["extend", str(path), "--ppo.iterations", "4"]) == 0
         assert weights(path) == weights(twin)
+    late = run.parent / "late"  # every iteration is done, and the process ends before the policy or the page is written
+    for gone in ("ppo/final", "report.html"):
+        shutil.copytree(twin, late)
+        remove = shutil.rmtree if (late / gone).is_dir() else Path.unlink
+        remove(late / gone)
+        capsys.readouterr()
+        assert main(["extend", str(late), "--ppo.iterations", "4"]) == 0
+        assert "ppo has its 4 iterations; what follows them goes on" in capsys.readouterr().out
+        assert weights(late) == weights(twin) and (late / "report.html").is_file()
+        shutil.rmtree(late)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from triphase.errors import RunError
 from triphase.training.artifacts import write
 from triphase.training.checkpoint import kept_steps, load_checkpoint, load_latest, newest_whole, save_checkpoint
-from triphase.training.sealed import find_damage, read_manifest
+from triphase.training.sealed import find_damage
 from triphase.training.settling import settle, share_files
 
 SIZE = 5000
@@ -92,7 +92,7 @@ def test_a_process_that_ends_anywhere_leaves_whole_checkpoints_and_the_same_end(
 
             return operation
 
-        names = ("write_atomically", "remove_directory", "_linked", "_remove_strays")
+        names = ("write_atomically", "remove_directory", "_linked", "_remove")
         base = "triphase.training.settling"
         wrapped = {name: at(getattr(__import__(base, fromlist=["x"]), name)) for name in names}
         try:
@@ -128,7 +128,7 @@ def test_weights_that_are_not_those_of_the_end_stay(tmp_path: Path) -> None:
     parent, final = finished(tmp_path)
     other, _ = finished(tmp_path / "other", steps=4)
     settle(other, final, keep=1, keep_best=0)  # `final` is of step 5
-    assert "shared" not in read_manifest(other / "000004")
+    assert (other / "000004" / "tensors.safetensors").is_file()
     assert bits(load_checkpoint(other, 4).tensors) == bits(tensors(4))
     assert kept_steps(parent) == [1, 2, 3, 4, 5]
 
@@ -147,6 +147,10 @@ def test_a_damaged_end_settles_nothing(tmp_path: Path) -> None:
     parent, final = finished(tmp_path)
     (final / "adapter.safetensors").write_bytes(b"x")
     assert settle(parent, final, keep=1, keep_best=0) == [] and kept_steps(parent) == [1, 2, 3, 4, 5]
+    parent, final = finished(tmp_path / "other")
+    (parent / "000005" / "values.json").write_bytes(b"x")
+    assert settle(parent, final, keep=1, keep_best=0) == [] and kept_steps(parent) == [1, 2, 3, 4, 5]
+    assert settle(tmp_path / "absent", final, keep=1, keep_best=0) == []
 
 
 def test_equal_files_of_two_phases_are_one_on_the_disk(tmp_path: Path) -> None:

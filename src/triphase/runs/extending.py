@@ -12,7 +12,7 @@ from triphase.runs.impact import require_ppo, require_program
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, read_config
 from triphase.runs.shared import require_shared
-from triphase.runs.stale import set_evaluation_aside
+from triphase.runs.stale import has_results, set_evaluation_aside
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import has_left, ppo_phase, set_aside, taken_of
@@ -35,8 +35,11 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
         require_ppo(run, settings)
         require_program(settings, arm)
         ppo, newest = settings.ppo_of(arm), _newest(run, phase)
-        if ppo.extensions and ppo.iterations == iterations and newest is not None and newest < iterations:
-            return f"{phase} goes on from iteration {newest} to {iterations}"
+        if ppo.extensions and ppo.iterations == iterations and newest is not None:
+            if newest < iterations:
+                return f"{phase} goes on from iteration {newest} to {iterations}"
+            if not has_left(run, phase) or not has_results(run):
+                return f"{phase} has its {iterations} iterations; what follows them goes on"
         if iterations <= ppo.iterations:
             raise RunError(f"{phase} of {run} has {ppo.iterations} iterations; give more of them, not {iterations}")
         _require_end(run, phase, ppo.iterations)

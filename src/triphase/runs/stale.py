@@ -8,6 +8,11 @@ _RESULTS = ("summary.json", "report.html")
 _EVALUATION = "evaluation"
 
 
+def has_results(run: Path) -> bool:
+    """Whether the figures and the page of a run are there; they are removed when a phase begins again."""
+    return all((run / name).is_file() for name in _RESULTS)
+
+
 def remove_results(run: Path) -> None:
     """Remove the summary and the report, which the next evaluation, or `triphase report`, writes again."""
     for name in _RESULTS:

@@ -20,6 +20,9 @@ from triphase.training.sealed import find_damage, read_manifest, write_directory
 
 FORMAT, SETTLED = 1, 2
 PARAMETER, VALUES = "parameter.", "values.json"
+TENSORS, WEIGHTS, REST, SHARED = "tensors.safetensors", "weights.safetensors", "rest.safetensors", "shared.json"
+"""All tensors; or of a phase that is finished the weights alone; or all but those that other files here hold, and which
+file under which name."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,7 @@ def save_checkpoint(
     from safetensors.torch import save
 
     files = {
-        "tensors.safetensors": save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
+        TENSORS: save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
         VALUES: json.dumps(dict(values), indent=1, sort_keys=True).encode(),
     }
     target = parent / f"{step:06d}"
@@ -81,7 +84,7 @@ def newest_whole(parent: Path) -> int | None:
     for step in reversed(kept_steps(parent)):
         path = parent / f"{step:06d}"
         problem = find_damage(path)
-        if problem is None and not is_weights_alone(read_manifest(path)):
+        if problem is None and not is_weights_alone(path):
             return step
         if problem is None:
             _log.warning("checkpoint %s holds the weights alone; training cannot go on from it", path)
@@ -96,39 +99,42 @@ def load_checkpoint(parent: Path, step: int) -> Checkpoint:
     Raises:
         RunError: it is damaged, or was written in a format that this version does not read.
     """
-    from safetensors.torch import load
 
     path = parent / f"{step:06d}"
     problem = find_damage(path)
     if problem is not None:
         raise RunError(f"checkpoint {path} is damaged ({problem}); remove it, and an earlier one is used")
-    manifest = read_manifest(path)
-    written = manifest.get("format")
+    written = read_manifest(path).get("format")
     if written not in (FORMAT, SETTLED):
         raise RunError(
             f"{path} was written in format {written}, this version reads format {SETTLED}; continue with the version "
             "of triphase that the run's config.yaml names under versions, or begin a new run (--name)"
         )
-    tensors = own_tensors(path, manifest)
-    places: Mapping[str, list[str]] = manifest.get("shared", {})
-    for file in sorted({file for file, _ in places.values()}):
-        found = load((path / file).read_bytes())
-        tensors |= {name: found[key] for name, (at, key) in places.items() if at == file}
-    return Checkpoint(step, tensors, json.loads((path / VALUES).read_text()))
+    return Checkpoint(step, tensors_of(path), json.loads((path / VALUES).read_text()))
 
 
-def own_tensors(path: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors in the files of a whole checkpoint that are its alone."""
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of a whole checkpoint, in whatever files they are."""
     from safetensors.torch import load
 
-    shared = {file for file, _ in manifest.get("shared", {}).values()}
-    names = [name for name in manifest["sha256"] if name.endswith(".safetensors") and name not in shared]
-    return {name: value for file in sorted(names) for name, value in load((path / file).read_bytes()).items()}
+    own = next((name for name in (TENSORS, WEIGHTS) if (path / name).is_file()), REST)
+    tensors: dict[str, Tensor] = load((path / own).read_bytes())
+    if own == REST:
+        places = shared_of(path)
+        for file in sorted({file for file, _ in places.values()}):
+            found = load((path / file).read_bytes())
+            tensors |= {name: found[key] for name, (at, key) in places.items() if at == file}
+    return tensors
 
 
-def is_weights_alone(manifest: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint holds weights only, so that nothing can go on from it."""
-    return bool(manifest.get("weights_only"))
+def shared_of(path: Path) -> dict[str, list[str]]:
+    """Which tensors of a checkpoint stand in which other file of it, and under which name there."""
+    return dict(json.loads((path / SHARED).read_text(encoding="utf-8"))) if (path / SHARED).is_file() else {}
+
+
+def is_weights_alone(path: Path) -> bool:
+    """Whether a whole checkpoint holds weights only, so that nothing can go on from it."""
+    return (path / WEIGHTS).is_file() and not (path / TENSORS).is_file()
 
 
 def best_of(scores: Mapping[int, float], steps: Collection[int]) -> list[int]:

@@ -9,18 +9,29 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from triphase.records.files import aside_of, disk_errors, fingerprint, remove_directory, write_atomically
-from triphase.training.checkpoint import PARAMETER, SETTLED, VALUES, best_of, is_weights_alone, kept_steps, own_tensors
+from triphase.training.checkpoint import (
+    PARAMETER,
+    REST,
+    SETTLED,
+    SHARED,
+    TENSORS,
+    VALUES,
+    WEIGHTS,
+    best_of,
+    is_weights_alone,
+    kept_steps,
+    shared_of,
+    tensors_of,
+)
 from triphase.training.sealed import MANIFEST, find_damage, read_manifest
 
-REST, WEIGHTS = "rest.safetensors", "weights.safetensors"
 _WORTH_A_LINK = 1 << 14
 _log = logging.getLogger(__name__)
 
@@ -33,9 +44,10 @@ def settle(parent: Path, final: Path, *, keep: int, keep_best: int) -> list[int]
     Raises:
         RunError: the disk is full or cannot be written; every checkpoint is whole all the same.
     """
-    whole = [step for step in kept_steps(parent) if find_damage(parent / f"{step:06d}") is None]
-    if not whole or find_damage(final) is not None:
-        return []
+    steps = kept_steps(parent)
+    whole = [step for step in steps if find_damage(parent / f"{step:06d}") is None]
+    if not whole or whole[-1] != steps[-1] or find_damage(final) is not None:
+        return []  # what is damaged may have to be made again from what is left
     newest = parent / f"{whole[-1]:06d}"
     values = json.loads((newest / VALUES).read_text(encoding="utf-8"))
     scores = {int(step): score for step, score in values.get("scores", {}).items()}
@@ -66,27 +78,28 @@ def share_files(directory: Path, other: Path) -> None:
 
 def _keep_weights(path: Path) -> None:
     """Leave only the weights of a checkpoint."""
-    manifest = read_manifest(path)
-    if not is_weights_alone(manifest):
-        tensors = {name: value for name, value in own_tensors(path, manifest).items() if name.startswith(PARAMETER)}
+    if not is_weights_alone(path):
+        tensors = {name: value for name, value in tensors_of(path).items() if name.startswith(PARAMETER)}
         _write(path, WEIGHTS, tensors)
-        _seal(path, manifest, [WEIGHTS], weights_only=True)
-    _remove_strays(path)
+        _seal(path, [WEIGHTS])
+    _remove(path, [TENSORS, REST, *(file for file, _ in shared_of(path).values()), SHARED])
 
 
 def _share_weights(path: Path, final: Path) -> None:
     """Let the weights of the last checkpoint be the file in ``final``, where that holds the very same numbers."""
-    manifest = read_manifest(path)
-    if "shared" not in manifest:
-        tensors = own_tensors(path, manifest)
-        shared = _found_in(final, tensors)
-        names = sorted({file for file, _ in shared.values()})
-        for file in names:
-            (path / file).unlink(missing_ok=True)
-        if names and all(_linked(final / file, path / file) for file in names):
-            _write(path, REST, {name: value for name, value in tensors.items() if name not in shared})
-            _seal(path, manifest, [REST, *names], shared={name: list(place) for name, place in shared.items()})
-    _remove_strays(path)
+    if not (path / TENSORS).is_file():
+        return
+    tensors = tensors_of(path)
+    shared = _found_in(final, tensors)
+    names = sorted({file for file, _ in shared.values()})
+    _remove(path, names)
+    if names and all(_linked(final / file, path / file) for file in names):
+        _write(path, REST, {name: value for name, value in tensors.items() if name not in shared})
+        write_atomically(path / SHARED, json.dumps(shared, indent=1, sort_keys=True))
+        _seal(path, [REST, SHARED, *names])
+        _remove(path, [TENSORS])
+    else:
+        _remove(path, names)
 
 
 def _found_in(final: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
@@ -120,18 +133,16 @@ def _write(path: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
     write_atomically(path / name, save({name: value.contiguous() for name, value in tensors.items()}))
 
 
-def _seal(path: Path, manifest: Mapping[str, Any], files: list[str], **facts: Any) -> None:
+def _seal(path: Path, files: list[str]) -> None:
     """The manifest anew: the files that stand for the tensors, and the values as they are."""
     sums = {name: fingerprint(path / name) for name in sorted([*files, VALUES])}
-    text = json.dumps({**manifest, **facts, "format": SETTLED, "sha256": sums}, indent=1, sort_keys=True)
+    text = json.dumps({**read_manifest(path), "format": SETTLED, "sha256": sums}, indent=1, sort_keys=True)
     write_atomically(path / MANIFEST, text)
 
 
-def _remove_strays(path: Path) -> None:
-    known = {MANIFEST, *read_manifest(path)["sha256"]}
-    for each in path.iterdir():
-        if each.name not in known:
-            each.unlink()
+def _remove(path: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (path / name).unlink(missing_ok=True)
 
 
 def _linked(source: Path, target: Path) -> bool:
