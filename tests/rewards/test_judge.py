@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from tests.rollouts.fake_server import Asked, FakeServer, Reply
 
 from triphase.errors import RunError, ServerError, SettingsError
 from triphase.records.types import Message, Prompt
+from triphase.rewards.kept_answers import KeptAnswers
 from triphase.rewards.registry import examine, opened
 from triphase.rewards.types import Answer, ScorerContext
 from triphase.settings.scorer import ScorerSettings
@@ -79,13 +82,53 @@ def test_grades_that_were_given_are_kept_where_another_question_fails(tmp_path: 
     with FakeServer(half).running() as server:
         with pytest.raises(ServerError, match="status 400"):
             score(server, tmp_path, "abc", "bad", "ab", parallel=1)
+        assert len(server.asked) == 2  # after a failure nothing more is asked
     with FakeServer(graded).running() as server:
-        assert score(server, tmp_path, "abc", "ab") == (3.0, 2.0) and not server.asked
+        assert score(server, tmp_path, "abc", "ab") == (3.0, 2.0) and len(server.asked) == 1
+
+
+def test_a_judge_that_is_away_is_not_asked_everything() -> None:
+    with FakeServer(lambda asked: Reply(503)).running() as server:
+        with pytest.raises(ServerError, match="status 503"):
+            score(server, None, *("x" * length for length in range(1, 200)))
+        assert len(server.asked) < 10
+
+
+def test_answers_are_kept_before_the_last_one_comes(tmp_path: Path) -> None:
+    kept, path = KeptAnswers(tmp_path / "a.jsonl", remedy=""), tmp_path / "a.jsonl"
+
+    def last() -> float:
+        end = time.monotonic() + 20.0
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        return float(path.exists())
+
+    asked = {"first": lambda: 1.0, "last": last}
+    kept.ask(asked, parallel=2, missing="%d of %d", interrupt=lambda: None)
+    assert kept.get("last") == 1.0
+
+
+def test_one_interruption_ends_the_questions_under_way(tmp_path: Path) -> None:
+    ended, begun = threading.Event(), threading.Event()
+
+    def hangs() -> float:
+        begun.set()
+        return 1.0 if ended.wait(20.0) else math.nan
+
+    def interrupted() -> float:
+        begun.wait(20.0)
+        raise KeyboardInterrupt
+
+    kept = KeptAnswers(tmp_path / "a.jsonl", remedy="")
+    with pytest.raises(KeyboardInterrupt):
+        kept.ask({"a": hangs, "b": interrupted}, parallel=2, missing="%d of %d", interrupt=ended.set)
+    assert ended.is_set() and KeptAnswers(tmp_path / "a.jsonl", remedy="").get("a") == 1.0
 
 
 def test_damaged_grades_are_told(tmp_path: Path) -> None:
     (tmp_path / "judge").mkdir()
-    for line in ("{}", '{"key": "k", "score": "x"}', "[]", '{"key": "k", "score": null}'):
+    for line in ("{}", '{"key": "k", "score": "x"}', "[]", '{"key": "k", "score": null}', '{"key": "k", "score": true}',
+                 '{"key": "k", "score": NaN}', '{"key": "k", "score": 1' + "0" * 400 + "}"):  # fmt: skip
         (tmp_path / "judge" / "grades.jsonl").write_text(line + "\n")
         with pytest.raises(RunError, match=r"grades.jsonl: the judge's grades cannot be read .*; restore it"):
             with opened(ScorerContext(settings("http://127.0.0.1:1"), directory=tmp_path)):

@@ -43,7 +43,7 @@ class JudgeScorer(Scorer):
         keys = [self._key(answer) for answer in answers]
         questions = {key: partial(self._grade, key, answer) for key, answer in zip(keys, answers, strict=True)}
         missing = f"{self.name} gave no grade for %d of %d responses"
-        self._grades.ask(questions, parallel=self._options.parallel, missing=missing)
+        self._grades.ask(questions, parallel=self._options.parallel, missing=missing, interrupt=self._judge.close)
         return Scores(tuple(map(self._grades.get, keys)))
 
     def examine(self) -> None:

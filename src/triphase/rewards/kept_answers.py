@@ -2,13 +2,16 @@
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from triphase.errors import RunError
 from triphase.records.files import append_json_lines, make_directory, read_json_lines
 
+_KEPT_EVERY_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -26,10 +29,21 @@ class KeptAnswers:
         """The answer; NaN where there is none."""
         return self._known.get(key, math.nan)
 
-    def ask(self, questions: Mapping[str, Callable[[], float]], *, parallel: int, missing: str) -> None:
+    def ask(
+        self,
+        questions: Mapping[str, Callable[[], float]],
+        *,
+        parallel: int,
+        missing: str,
+        interrupt: Callable[[], None],
+    ) -> None:
         """Ask what has no answer yet, ``parallel`` at a time, and keep what is answered; NaN stands for no answer.
 
-        ``missing`` is what the log says of those, with two places for numbers.
+        Answers are kept as they come. After a failure nothing more is asked; what is under way is waited for and kept.
+
+        Args:
+            missing: what the log says of those without an answer, with two places for numbers.
+            interrupt: ends the questions under way, where Ctrl-C does not wait for them.
 
         Raises:
             ServerError: the judge is away, or refuses a question; the other answers are kept.
@@ -38,26 +52,68 @@ class KeptAnswers:
         if not asked:
             return
         with ThreadPoolExecutor(parallel) as pool:
-            under_way = {key: pool.submit(question) for key, question in asked.items()}
-        done = {key: each.result() for key, each in under_way.items() if each.exception() is None}
-        self._keep({key: answer for key, answer in done.items() if not math.isnan(answer)})
-        for each in under_way.values():
-            each.result()  # what was paid for is kept; now the first failure ends the run
-        if count := sum(map(math.isnan, done.values())):
-            _log.warning(missing, count, len(done))
+            failed = threading.Event()  # a judge that is away is not asked all the rest
+            under_way = {pool.submit(_unless, failed, question): key for key, question in asked.items()}
+            try:
+                self._gather(under_way)
+            except BaseException as failure:
+                failed.set()
+                if not isinstance(failure, Exception):
+                    interrupt()
+                raise
+            finally:
+                wait(under_way)
+                self._keep(_answered(under_way))
+        if count := sum(key not in self._known for key in asked):
+            _log.warning(missing, count, len(asked))
+
+    def _gather(self, under_way: Mapping[Future[float], str]) -> None:
+        """Keep answers as they come; the first failure ends it."""
+        left = set(under_way)
+        while left:
+            done, left = wait(left, _KEPT_EVERY_SECONDS, FIRST_EXCEPTION)
+            for each in done:
+                each.result()
+            self._keep(_answered({each: under_way[each] for each in done}))
 
     def _keep(self, answers: Mapping[str, float]) -> None:
-        self._known |= answers
-        if self._file is not None and answers:
+        new = {key: answer for key, answer in answers.items() if key not in self._known}
+        if self._file is not None and new:
             make_directory(self._file.parent)
-            append_json_lines(self._file, [{"key": key, "score": answer} for key, answer in answers.items()])
+            append_json_lines(self._file, [{"key": key, "score": answer} for key, answer in new.items()])
+        self._known |= new
+
+
+def _unless(failed: threading.Event, question: Callable[[], float]) -> float:
+    """What a question brings; nothing is asked once another one has failed."""
+    if failed.is_set():
+        return math.nan
+    try:
+        return question()
+    except BaseException:
+        failed.set()
+        raise
+
+
+def _answered(questions: Mapping[Future[float], str]) -> dict[str, float]:
+    """The answers of those that are done and have one."""
+    found = {key: each.result() for each, key in questions.items() if each.done() and each.exception() is None}
+    return {key: answer for key, answer in found.items() if not math.isnan(answer)}
 
 
 def _read(path: Path, remedy: str) -> dict[str, float]:
     try:
-        return {str(row["key"]): float(row["score"]) for row in read_json_lines(path)}
-    except (KeyError, TypeError, ValueError) as error:
+        return {str(row["key"]): _number(row["score"]) for row in read_json_lines(path)}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(
             f"{path}: the judge's grades cannot be read ({type(error).__name__}); restore it, or remove it to have "
             f"{remedy} again"
         ) from None
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    if not math.isfinite(value):
+        raise ValueError
+    return float(value)

@@ -74,7 +74,7 @@ class PairJudge:
         keys = [self._key(*order) for order in orders]
         questions = {key: partial(self._judged, key, *order) for key, order in zip(keys, orders, strict=True)}
         missing = f"{self.name} gave no verdict on %d of %d questions"
-        self._verdicts.ask(questions, parallel=self._options.parallel, missing=missing)
+        self._verdicts.ask(questions, parallel=self._options.parallel, missing=missing, interrupt=self._judge.close)
         found = [self._verdicts.get(key) for key in keys]
         return [PairVerdict(found[place], 1 - found[place + 1]) for place in range(0, len(found), 2)]
 
