@@ -1,6 +1,7 @@
 """Conversations in one text column, and message trees of which each message is a row."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from triphase.datacheck import survey_parts
 from triphase.errors import DataError
 from triphase.records.forms import form_of
+from triphase.records.lines import Row
+from triphase.records.marked_texts import turns_in_text
 from triphase.records.reading import read_demonstrations, read_preferences, read_prompts, stream_demonstrations
 from triphase.records.rows import read_rows
 from triphase.records.types import Demonstration, Message
@@ -141,7 +144,47 @@ def test_what_is_no_tree_is_refused_by_its_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl:1: the tree has 0 messages without a parent_id"):
         read_demonstrations(source(tmp_path, *TREE[1:]), tmp_path)
     (row,) = read_rows(source(tmp_path, *TREE, message("lost", "elsewhere", "assistant")), tmp_path)
-    assert row.unread() == ("message_tree_id", "prompt", "messages whose parent is not in their tree")
+    lost = "messages that are not reached from the first of their tree"
+    assert row.unread() == ("message_tree_id", "prompt", lost)
+    circle = (message("x", "y", "prompter"), message("y", "x", "assistant"))
+    (row,) = read_rows(source(tmp_path, *TREE, *circle), tmp_path)
+    assert lost in row.unread()
+    with pytest.raises(DataError, match=r"a\.jsonl:7: the message_id 'good' stands twice in its tree"):
+        read_demonstrations(source(tmp_path, *TREE, message("good", "ask", "assistant")), tmp_path)
+    for key in ("message_id", "message_tree_id"):
+        short = {name: value for name, value in message("z", "ask", "assistant").items() if name != key}
+        with pytest.raises(DataError, match=r"a\.jsonl:7: a message needs its message_id and the message_tree_id"):
+            read_demonstrations(source(tmp_path, *TREE, short), tmp_path)
+
+
+@pytest.mark.parametrize("rank", [1e999, -1e999, 10**400, "inf", "nan", True, [1]])
+def test_a_rank_that_is_no_number_is_none(tmp_path: Path, rank: Any) -> None:
+    path = source(tmp_path, *TREE[:2], message("good", "ask", "assistant", rank=rank))
+    (tmp_path / "a.jsonl").write_text((tmp_path / "a.jsonl").read_text().replace("Infinity", "1e999"))
+    assert len(read_demonstrations(path, tmp_path)) == 1
+
+
+def test_a_tree_may_be_deeper_than_the_stack(tmp_path: Path) -> None:
+    roles = ("prompter", "assistant")
+    chain = [message(f"m{n}", f"m{n - 1}" if n else None, roles[n % 2]) for n in range(2400)]
+    found = read_demonstrations(source(tmp_path, *chain), tmp_path)
+    assert len(found) == 1200 and found[-1].response == "m2399."
+
+
+def test_what_stands_before_the_first_turn_is_told(tmp_path: Path) -> None:
+    for text in TEXTS.values():
+        (row,) = read_rows(source(tmp_path, {"text": text}), tmp_path)
+        assert turns_in_text(row) and not row.unread()
+        if not text.startswith("\n\nHuman"):
+            (row,) = read_rows(source(tmp_path, {"text": f"Be brief.\n{text}"}), tmp_path)
+            assert turns_in_text(row) and row.unread() == ("what stands before the first turn in text",)
+
+
+@pytest.mark.parametrize("mark", ["[INST]", "[INST] <<SYS>>", "<|im_start|>user\n", "### Human: ", "### Response:\n"])
+def test_marks_without_their_ends_do_not_hold_a_reader(mark: str) -> None:
+    begin = time.monotonic()
+    turns_in_text(Row({"text": mark * 20_000}, "f", 1))
+    assert time.monotonic() - begin < 10
 
 
 def test_a_large_file_of_messages_is_not_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from triphase.records.lines import RefuseRow, Row, is_blank
 
 _COLUMNS = {"message_id", "parent_id", "message_tree_id", "text", "role"}
 _KEPT = ("text", "role", "review_result", "deleted")
-_ORPHANS = "messages whose parent is not in their tree"
+_ORPHANS = "messages that are not reached from the first of their tree"
 
 
 def joined(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
@@ -43,23 +43,37 @@ def _trees(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
 
 def _tree(messages: list[Row]) -> Row:
     """One tree, at the place of its first message."""
-    nodes = {str(row.values["message_id"]): _node(row) for row in messages}
-    roots, orphans = [], 0
+    nodes: dict[str, dict[str, Any]] = {}
+    for row in messages:
+        name = row.values.get("message_id")
+        if is_blank(name) or is_blank(row.values.get("message_tree_id")):
+            row.refuse("a message needs its message_id and the message_tree_id of its tree; its tree is left out")
+        if str(name) in nodes:
+            row.refuse(f"the message_id {str(name)[:40]!r} stands twice in its tree; the tree is left out")
+        nodes[str(name)] = _node(row)
+    roots = []
     for row in messages:
         node, parent = nodes[str(row.values["message_id"])], row.values.get("parent_id")
         if is_blank(parent):
             roots.append((row, node))
-        elif str(parent) in nodes and node is not nodes[str(parent)]:
+        elif str(parent) in nodes:
             nodes[str(parent)]["replies"].append(node)
-        else:
-            orphans += 1
     if len(roots) != 1:
         messages[0].refuse(f"the tree has {len(roots)} messages without a parent_id; it begins with one")
     root, prompt = roots[0]
     made = Row({"message_tree_id": root.values["message_tree_id"], "prompt": prompt}, root.file, root.number, root.unit)
-    if orphans:
+    if _size(prompt) < len(messages):  # of those that name one another none is reached
         made.ignored.add(_ORPHANS)
     return made
+
+
+def _size(root: dict[str, Any]) -> int:
+    """How many messages are reached from the first."""
+    count, left = 0, [root]
+    while left:
+        count += 1
+        left += left.pop()["replies"]
+    return count
 
 
 def _node(row: Row) -> dict[str, Any]:
@@ -72,6 +86,6 @@ def _node(row: Row) -> dict[str, Any]:
 def _rank(value: Any) -> int | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return None if math.isnan(number) else int(number)
+    return int(number) if math.isfinite(number) else None

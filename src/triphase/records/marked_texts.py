@@ -19,7 +19,8 @@ Turns = Iterator[tuple[str, str]]
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.S)
 _GUANACO = re.compile(r"### ?(Human|Assistant|System):")
 _ALPACA = re.compile(r"^### ?(Instruction|Input|Response):[ \t]*\n?", re.M)
-_LLAMA = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.S)
+_LLAMA = re.compile(r"(?:<s>\s*)?\[INST\]")
+_LLAMA_END = re.compile(r"</?s>")
 _SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>(.*)", re.S)
 _ANSWERS = {"summary", "highlights", "label", "labels", "target", "targets", "chosen", "rejected"}
 _ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
@@ -34,10 +35,12 @@ def turns_in_text(row: Row, column: str = "text") -> tuple[Message, ...] | None:
         row.read.add(column)
         return messages_of(row, column, value)
     for mark, turns in _KINDS.items():
-        if mark.search(value):
+        if first := mark.search(value):
             found = [{"role": role, "content": text.strip()} for role, text in turns(value)]
             if found:
                 row.read.add(column)
+                if value[: first.start()].strip():
+                    row.ignored.add(f"what stands before the first turn in {column}")
                 return messages_of(row, column, found)
     return None
 
@@ -71,19 +74,26 @@ def _alpaca(text: str) -> Turns:
 
 
 def _llama(text: str) -> Turns:
-    for found in _LLAMA.finditer(text):
-        asked = found[1]
+    asked = ""
+    for part in text.split("[INST]")[1:]:  # in one pass, however many marks there are without their ends
+        question, end, answer = part.partition("[/INST]")
+        asked += question
+        if not end:
+            asked += "[INST]"
+            continue
         if told := _SYSTEM.match(asked):
             yield "system", told[1]
             asked = told[2]
         yield "user", asked
-        if found[2].strip():
-            yield "assistant", found[2]
+        answer = _LLAMA_END.split(answer, maxsplit=1)[0]
+        if answer.strip():
+            yield "assistant", answer
+        asked = ""
 
 
 _KINDS: Mapping[re.Pattern[str], Callable[[str], Turns]] = {
     _CHATML: _chatml,
     _LLAMA: _llama,
     _GUANACO: _guanaco,
-    re.compile(r"^### ?Response:", re.M): _alpaca,
+    _ALPACA: _alpaca,
 }

@@ -42,18 +42,17 @@ def root_of(row: Row) -> Messages:
 def turns_of_tree(row: Row) -> Iterator[Turn]:
     """Every turn at which the assistant has a reply, along the best replies."""
     row.read.update(_COLUMNS)
-    yield from _turns(row, row.values["prompt"], ())
-
-
-def _turns(row: Row, node: Mapping[str, Any], before: Messages) -> Iterator[Turn]:
-    asked = (*before, Message("user", _text(row, node)))
-    replies = sorted(_usable(node, "assistant"), key=lambda reply: (_rank(reply) is None, _rank(reply) or 0))
-    if not replies:
-        return
-    texts = tuple(_text(row, reply) for reply in replies)
-    yield Turn(asked, texts, tuple(_rank(reply) for reply in replies))
-    for further in _usable(replies[0], "prompter"):
-        yield from _turns(row, further, (*asked, Message("assistant", texts[0])))
+    waiting: list[tuple[Mapping[str, Any], Messages]] = [(row.values["prompt"], ())]
+    while waiting:  # without recursion: a tree may be deeper than Python's stack
+        node, before = waiting.pop()
+        asked = (*before, Message("user", _text(row, node)))
+        replies = sorted(_usable(node, "assistant"), key=lambda reply: (_rank(reply) is None, _rank(reply) or 0))
+        if not replies:
+            continue
+        texts = tuple(_text(row, reply) for reply in replies)
+        yield Turn(asked, texts, tuple(_rank(reply) for reply in replies))
+        known = (*asked, Message("assistant", texts[0]))
+        waiting += [(further, known) for further in reversed(_usable(replies[0], "prompter"))]
 
 
 def _usable(node: Mapping[str, Any], role: str) -> Sequence[Mapping[str, Any]]:
