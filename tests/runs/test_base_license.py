@@ -1,6 +1,7 @@
 """The license of a base: from its card, an adapter's base, or the hub; unknown where nobody says it."""
 
 import json
+import os
 from pathlib import Path
 
 import huggingface_hub
@@ -29,6 +30,38 @@ def test_the_head_of_the_card_says_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["tags: [x]", "license:", "a: [", "- license: mit"])
 def test_a_head_without_it_is_unknown(tmp_path: Path, head: str) -> None:
     assert license_of(card(tmp_path, head)) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        'license: "mit\\n\\n# Not ours"',
+        "license: '[mit](javascript:alert(1))'",
+        "license: {a: b}",
+        "license: [mit, [x]]",
+        f"license: {'x' * 200}",
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nlicense: *c",
+        "license: " + "[" * 3000,
+    ],
+)
+def test_what_is_no_name_of_a_license_is_unknown(tmp_path: Path, head: str) -> None:
+    assert license_of(card(tmp_path, head)) is None
+
+
+def test_of_the_rest_only_names_and_addresses_are_taken(tmp_path: Path) -> None:
+    head = 'license: other\nlicense_name: "a](b)"\nlicense_link: "javascript:alert(1)\\n# x"'
+    assert license_of(card(tmp_path, head)) == License("other")
+
+
+def test_files_that_cannot_be_read_are_unknown(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "README.md")
+    assert license_of(str(tmp_path)) is None
+    for base in ("~nosuchuser/x", "n" * 300, "a\0b", "../x", 7, str(tmp_path / "other")):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        assert license_of(str(tmp_path)) is None
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
+    assert license_of(str(tmp_path)) is None  # each names the other
 
 
 def test_no_card_is_unknown(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """What a model card says was measured: figures of held-out prompts, and nothing else of the run's summary."""
 
+import html
 import json
 from pathlib import Path
 
+import pytest
 from tests.runs.small_run import settings
 
+from triphase.records.visible import as_code, visible
 from triphase.runs.model_card import with_run
+from triphase.settings.data import SourceSettings
 
 
 def test_figures_of_the_run_itself_are_not_among_what_was_measured(tmp_path: Path) -> None:
@@ -15,3 +19,33 @@ def test_figures_of_the_run_itself_are_not_among_what_was_measured(tmp_path: Pat
     _, measured = card.split("## Measured on held-out prompts")
     rows = [line for line in measured.split("## Limits")[0].splitlines() if line.startswith("| `")]
     assert rows == ["| `ppo.gold_mean` | 1.25 |"]
+
+
+HOSTILE = (
+    "a`](javascript:alert(1))`b", "```\n<script>", "a|b", "\\", "\\|`", "`", " ``", "|", "\u202etxt.exe",
+    "\r\n\n# Not ours", "![x](http://evil)", "<img src=x>", "", "$x$", "a``b```c",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_strangers_names_stay_code_in_a_card(text: str) -> None:
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    inside = parser.render(f"- prompts: {as_code(text)} and more")
+    assert inside.startswith("<ul>\n<li>prompts: <code>") and inside.endswith("</code> and more</li>\n</ul>\n")
+    assert inside.count("<") == 6
+    table = parser.render(f"| figure | value |\n|---|---|\n| {as_code(text, in_table=True)} | 1 |\n")
+    assert table.count("<td>") == 2 and table.count("<code>") == 1 and table.rstrip().endswith("</table>")
+    assert table.count("<") == 20
+    shown = [html.unescape(one.split("<code>")[1].split("</code>")[0]).strip() for one in (inside, table)]
+    assert shown == [" ".join(visible(text).split())] * 2
+
+
+def test_a_card_names_files_as_code(tmp_path: Path) -> None:
+    name = "x`](javascript:alert(1))`.jsonl"
+    (tmp_path / name).write_text('{"prompt": "a"}\n')
+    made = settings(tmp_path)
+    made = made.model_copy(
+        update={"data": made.data.model_copy(update={"prompts": (SourceSettings(path=str(tmp_path / name)),)})}
+    )
+    card = with_run("# A policy\n", tmp_path, made, "policy")
+    assert f"- prompts: ``{name}``\n" in card

@@ -11,6 +11,8 @@ from triphase.errors import RunError
 
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
+_KEPT_HERE = ["manifest.json", ".*", "**/.*"]
+"""What is not uploaded: our own sums, and hidden files."""
 
 
 def push(
@@ -26,6 +28,7 @@ def push(
         raise RunError(f"{repository[:80]}: no repository; write organization/name")
     if not any(os.path.isfile(directory / name) for name in _WEIGHTS) or not os.path.isfile(directory / "README.md"):
         raise RunError(f"{directory}: holds no exported model (weights and README.md); make one with `triphase export`")
+    _require_own_files(directory)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
@@ -33,15 +36,29 @@ def push(
     try:
         api.create_repo(repository, private=not public, exist_ok=True)
         done = api.upload_folder(
-            repo_id=repository, folder_path=str(directory), commit_message=message, ignore_patterns=["manifest.json"]
+            repo_id=repository, folder_path=str(directory), commit_message=message, ignore_patterns=_KEPT_HERE
         )
     except LocalTokenNotFoundError:
         raise RunError(f"{repository}: not signed in to the hub; run `hf auth login`, or set HF_TOKEN") from None
     except HfHubHTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         hint = "; sign in with `hf auth login`, with a token that may write" if status in (401, 403) else ""
-        raise RunError(f"{repository}: the hub refuses it ({str(error).splitlines()[0][:200]}){hint}") from None
+        raise RunError(
+            f"{repository}: the hub refuses it ({(str(error).splitlines() or [''])[0][:200]}){hint}"
+        ) from None
     except Exception as error:  # the library raises many kinds of its own, of the network and of the file system
         line = (str(error).splitlines() or [""])[0][:200]
         raise RunError(f"{repository}: the hub cannot be reached ({type(error).__name__}: {line})") from None
     print(done.commit_url)
+
+
+def _require_own_files(directory: Path) -> None:
+    """Refuse links: what they lead to would be uploaded in their place.
+
+    Raises:
+        RunError: there is one.
+    """
+    for folder, folders, files in os.walk(directory):
+        for name in (*folders, *files):
+            if os.path.islink(path := os.path.join(folder, name)):
+                raise RunError(f"{path}: is a link, and what it leads to would be uploaded; copy it here, or remove it")

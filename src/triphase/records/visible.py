@@ -6,6 +6,7 @@ Default_Ignorable_Code_Point, and blanks that are letters or signs to every othe
 (which cannot be written as UTF-8).
 """
 
+import re
 import unicodedata
 from functools import lru_cache
 
@@ -37,6 +38,16 @@ def visible(text: str) -> str:
     return "".join(
         f"⟦U+{ord(sign):04X}⟧" if _hides(sign) and not _is_ordinary(text, at) else sign for at, sign in enumerate(text)
     )
+
+
+def as_code(text: str, *, in_table: bool = False) -> str:
+    """``text`` as code in a line of Markdown, from which nothing in it can break out."""
+    line = " ".join(visible(text).split()) or " "
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    marks, room = "`" * (longest + 1), " " if line.startswith("`") or line.endswith("`") else ""
+    if in_table:
+        line = line.replace("|", "\\|")
+    return f"{marks}{room}{line}{room}{marks}"
 
 
 @lru_cache(maxsize=4096)

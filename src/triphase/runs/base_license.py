@@ -1,6 +1,8 @@
 """The license of a base, as its own card on this machine or on the hub names it."""
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,11 @@ _EMBEDDED = {"embedded:smollm2": "apache-2.0", "embedded:tiny": "apache-2.0"}
 _CARD = "README.md"
 _KEYS = ("license", "license_name", "license_link")
 _SECONDS = 10
+_DEEPEST = 4
+_LONGEST = 1 << 16
+"""Bytes of a card in which its head must end."""
+_NAME = re.compile(r"\w[\w .+-]{0,99}")
+_LINK = re.compile(r"[\w./:~%?=&#+-]{1,300}")
 
 
 @dataclass(frozen=True)
@@ -33,39 +40,49 @@ class License:
         return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
 
 
-def license_of(name: str) -> License | None:
+def license_of(name: str, *, deepest: int = _DEEPEST) -> License | None:
     """The license of a base: an embedded model, a directory, an adapter's directory (its base's), or a hub id.
 
-    None where no card says it, or the hub cannot be asked.
+    None where no card says it, or the hub cannot be asked. ``deepest`` is how many adapters may stand one on another.
     """
     if name.startswith(PREFIX):
         return License(_EMBEDDED[name]) if name in _EMBEDDED else None
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _in_card(folder / _CARD) or _of_adapter(folder)
+    folder = Path(os.path.expanduser(name))
+    if os.path.isdir(folder):
+        return _in_card(folder / _CARD) or (_of_adapter(folder, deepest) if deepest else None)
     return _on_hub(name) if is_hub_id(name) else None
 
 
 def _in_card(path: Path) -> License | None:
+    """What a stranger's card says, as far as it is a name, or an address, and nothing else."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return None
     try:
-        _, head, _ = path.read_text(encoding="utf-8").split("---", 2)
+        with path.open("rb") as file:
+            _, head, _ = file.read(_LONGEST).decode("utf-8", "replace").split("---", 2)
         told: Any = yaml.safe_load(head)
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
     if not isinstance(told, dict) or not told.get("license"):
         return None
     several = told["license"] if isinstance(told["license"], list) else [told["license"]]
-    rest = (str(told[key]) if told.get(key) else None for key in _KEYS[1:])
-    return License(", ".join(map(str, several)), *rest)
+    if not all(isinstance(each, str) and _NAME.fullmatch(each) for each in several):
+        return None
+    name, link = (told.get(key) for key in _KEYS[1:])
+    return License(
+        ", ".join(several),
+        name if isinstance(name, str) and _NAME.fullmatch(name) else None,
+        link if isinstance(link, str) and _LINK.fullmatch(link) else None,
+    )
 
 
-def _of_adapter(folder: Path) -> License | None:
+def _of_adapter(folder: Path, deepest: int) -> License | None:
     """By the base that an adapter names."""
     try:
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return license_of(base) if isinstance(base, str) and Path(base) != folder else None
+    return license_of(base, deepest=deepest - 1) if isinstance(base, str) else None
 
 
 def _on_hub(name: str) -> License | None:

@@ -11,6 +11,7 @@ from typing import Any
 from triphase import __version__
 from triphase.demo.registry import public_name
 from triphase.records.rows import files_of
+from triphase.records.visible import as_code
 from triphase.runs.base_license import License, license_of
 from triphase.settings.schema import RunSettings
 
@@ -35,7 +36,9 @@ def _lines(run: Path, settings: RunSettings, what: str, license_: License | None
     yield "## Base and license"
     yield ""
     said = license_ or "not known here: read it on the base's own page before you share this"
-    yield f"Trained from `{base}` by Triphase {__version__}. {note} License of the base: {said}.".replace("  ", " ")
+    yield f"Trained from {as_code(base)} by Triphase {__version__}. {note} License of the base: {said}.".replace(
+        "  ", " "
+    )
     yield ""
     yield "## Data"
     yield ""
@@ -51,7 +54,7 @@ def _lines(run: Path, settings: RunSettings, what: str, license_: License | None
         yield "## Measured on held-out prompts"
         yield ""
         yield "| figure | value |\n|---|---|"
-        yield from (f"| `{name}` | {value:.4g} |" for name, value in figures)
+        yield from (f"| {as_code(name, in_table=True)} | {value:.4g} |" for name, value in figures)
     yield ""
     yield "## Limits"
     yield ""
@@ -62,7 +65,7 @@ def _data(settings: RunSettings) -> Iterator[str]:
     for role in ("demonstrations", "prompts", "preferences"):
         for source in getattr(settings.data, role):
             name = Path(source.path).name if files_of(source) else source.path  # where it stood is nobody else's
-            yield f"- {role}: `{name}`"
+            yield f"- {role}: {as_code(name)}"
     ranked = {"people": "people ranked sampled responses", "simulated": "simulated labelers ranked sampled responses"}
     yield f"- rankings: {ranked.get(settings.labeling.source, 'none of our own; the preferences are all there is')}"
 
@@ -84,7 +87,7 @@ def _chosen(settings: RunSettings, what: str) -> Iterator[tuple[str, Any]]:
 def _figures(run: Path) -> Iterator[tuple[str, float]]:
     try:
         found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
     measured = [(name, value) for name, value in _numbers(found) if name not in _OF_THE_RUN]
     yield from measured[:_MOST_FIGURES]

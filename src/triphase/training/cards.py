@@ -9,6 +9,7 @@ from typing import Any
 
 from triphase.models.roles import SharedModel
 from triphase.records.types import Message
+from triphase.records.visible import as_code
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 OPENED = "directory = {directory!r}\ntokenizer = AutoTokenizer.from_pretrained(directory)\n"
@@ -29,7 +30,7 @@ def policy_card(shared: SharedModel, base: str) -> str:
         f"{_ASKED.format(given='generation_config=GenerationConfig.from_pretrained(directory), ')}"
     )
     return (
-        f"{front(base, 'lora')}# A policy trained by Triphase\n\nA LoRA adapter on `{base}`.{note(shared)} "
+        f"{front(base, 'lora')}# A policy trained by Triphase\n\nA LoRA adapter on {as_code(base)}.{note(shared)} "
         f"{_ends(shared)} "
         "An adapter's directory is not asked for its generation configuration by peft: give it, as here, or name the "
         f"end of turn (`eos_token_id={shared.template.end_id}`; `stop_token_ids` for vLLM).\n\n"
@@ -70,7 +71,8 @@ def note(shared: SharedModel) -> str:
 def end_token(shared: SharedModel) -> str:
     """The end of turn, by its text and id."""
     template = shared.template
-    return f"the end of turn (`{template.tokenizer.convert_ids_to_tokens(template.end_id)}`, id {template.end_id})"
+    end = template.tokenizer.convert_ids_to_tokens(template.end_id)
+    return f"the end of turn ({as_code(end)}, id {template.end_id})"
 
 
 def _ends(shared: SharedModel) -> str:

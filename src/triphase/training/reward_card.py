@@ -4,6 +4,7 @@ Its Python blocks are run by the tests as they stand.
 """
 
 from triphase.models.roles import SharedModel
+from triphase.records.visible import as_code
 from triphase.training.cards import OPENED, end_token, front, note, question
 
 _SCORED = """with torch.no_grad():
@@ -79,12 +80,12 @@ def whole_reward_card(shared: SharedModel, *, cuts: bool) -> str:
 def _what(shared: SharedModel, base: str) -> str:
     witness = " `witness/` is a reward model of other comparisons: a second opinion." if shared.witness else ""
     if shared.ensemble is None:
-        return f"A LoRA adapter with a score head on `{base}`.{witness}"
+        return f"A LoRA adapter with a score head on {as_code(base)}.{witness}"
     count, how = len(shared.reward_members), shared.ensemble.combination
     return (
-        f"An ensemble of {count} reward models on `{base}`: this directory's own LoRA adapter with its score head, and "
-        f"those of `member-2` to `member-{count}`. By itself this directory opens as the first of them; the score is "
-        f"that of all ({how.combine}), as below.{witness}"
+        f"An ensemble of {count} reward models on {as_code(base)}: this directory's own LoRA adapter with its score "
+        f"head, and those of `member-2` to `member-{count}`. By itself this directory opens as the first of them; the "
+        f"score is that of all ({how.combine}), as below.{witness}"
     )
 
 
