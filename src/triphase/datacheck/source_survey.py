@@ -199,10 +199,3 @@ def _ordered_hash(asked: str, chosen: str, rejected: str) -> int:
     """The same for both orders of two answers but for the last bit, which tells the orders apart."""
     first, second = sorted((chosen, rejected))
     return (_hash(asked, first, second) & ~1) | (first == chosen)
-
-
-def distinct(hashes: "array[int]") -> int:
-    """How many different ones there are."""
-    import numpy
-
-    return len(numpy.unique(numpy.frombuffer(hashes, dtype=numpy.uint64))) if hashes else 0

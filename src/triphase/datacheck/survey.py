@@ -4,8 +4,9 @@ import re
 from array import array
 from dataclasses import dataclass
 
+from triphase.datacheck.hashes import collides, contradicted, distinct, leaked
 from triphase.datacheck.lengths import SourceLengths, TokenCount
-from triphase.datacheck.source_survey import STREAMS, Examine, Refused, SourceSurvey, distinct, survey_source
+from triphase.datacheck.source_survey import STREAMS, Examine, Refused, SourceSurvey, survey_source
 from triphase.datacheck.survey_parts import survey_in_parts
 from triphase.settings.schema import RunSettings
 
@@ -59,38 +60,13 @@ def survey_data(
             found = survey_in_parts(blank, source, share, refused, examine)
             survey, seen = found or survey_source(blank(), source, share, refused, examine)
             survey.repeated = len(seen.wholes) - distinct(seen.wholes)
-            trained.extend(seen.trained)
-            heldout.extend(seen.heldout)
-            compared.extend(seen.compared)
-            named.extend(seen.named)
+            for whole, part in (
+                (trained, seen.trained),
+                (heldout, seen.heldout),
+                (compared, seen.compared),
+                (named, seen.named),
+            ):
+                whole.extend(part)
+                del part[:]
             sources.append(survey)
-    return DataSurvey(sources, _leaked(trained, heldout), _contradicted(compared), _collides(named))
-
-
-def _leaked(trained: "array[int]", heldout: "array[int]") -> int:
-    import numpy
-
-    if not trained or not heldout:
-        return 0
-    prompts = numpy.unique(numpy.frombuffer(heldout, dtype=numpy.uint64))
-    return int(numpy.isin(numpy.frombuffer(trained, dtype=numpy.uint64), prompts).sum())
-
-
-def _collides(named: "array[int]") -> bool:
-    import numpy
-
-    if not named:
-        return False
-    pairs = numpy.unique(numpy.frombuffer(named, dtype=numpy.uint64).reshape(-1, 2), axis=0)
-    return len(numpy.unique(pairs[:, 0])) < len(pairs)
-
-
-def _contradicted(compared: "array[int]") -> int:
-    import numpy
-
-    if not compared:
-        return 0
-    found = numpy.frombuffer(compared, dtype=numpy.uint64)
-    pairs, orders = found >> numpy.uint64(1), found & numpy.uint64(1)
-    both = numpy.intersect1d(pairs[orders == 0], pairs[orders == 1])
-    return int(numpy.isin(pairs, both).sum())
+    return DataSurvey(sources, leaked(trained, heldout), contradicted(compared), collides(named))

@@ -11,7 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from triphase.datacheck.source_survey import Examine, Refused, Seen, SourceSurvey, distinct, survey_source
+from triphase.datacheck.hashes import distinct
+from triphase.datacheck.source_survey import Examine, Refused, Seen, SourceSurvey, survey_source
 from triphase.errors import DataError
 from triphase.records.lines import Part, RecordError
 from triphase.records.rows import read_rows
@@ -39,19 +40,19 @@ def survey_in_parts(
     if processes < 2 or alone or not _is_large(Path(source.path)) or _holds_trees(source):
         return None
     _task = (blank, source, heldout_share, examine)
+    whole, seen, errors, failed = blank(), Seen(), list[DataError](), False
     try:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
-            parts = list(pool.map(_survey_part, [Part(index, processes) for index in range(processes)]))
+            for survey, part, found in pool.map(_survey_part, [Part(index, processes) for index in range(processes)]):
+                seen.extend(part)
+                _add(whole, survey)
+                errors += found
+                failed = failed or bool(survey.failure)
     except BrokenProcessPool:  # one was killed, for want of memory most likely: one process needs less
         return None
     finally:
         _task = None
-    whole, seen = blank(), Seen()
-    for survey, part, _ in parts:
-        seen.extend(part)
-        _add(whole, survey)
-    errors = [error for _, _, found in parts for error in found]
-    if any(survey.failure for survey, _, _ in parts) or len(errors) > _MOST_REFUSED:
+    if failed or len(errors) > _MOST_REFUSED:
         return None
     if len(seen.ids) > distinct(seen.ids):
         return None
