@@ -20,7 +20,7 @@ from triphase.labeling.work.submission import Submission, submit
 from triphase.monitoring.metrics import MetricsWriter, read_metrics
 from triphase.runs import pipeline
 from triphase.store import Store, open_store
-from triphase.store.schema import assignments
+from triphase.store.schema import assignments, sign_ins
 
 NOW, HOUR = 1_000_000.0, 3600.0
 
@@ -134,3 +134,18 @@ def test_a_session_that_was_ended_stays_ended(store: Store) -> None:
         for now in (NOW, NOW - HOUR, NOW - 100 * HOUR):
             assert sessions.find(connection, token, now) is None
             assert sessions.find(connection, again, now) is None
+
+
+def test_failures_from_a_clock_that_was_ahead_never_count(store: Store) -> None:
+    with store.transaction() as connection:
+        for _ in range(sessions.MOST_FAILURES_OF_NAME):
+            sessions.attempt(connection, "ann", "1.2.3.4", NOW + 24 * HOUR)
+        sessions.succeeded(connection, sessions.attempt(connection, "ann", "1.2.3.4", NOW))  # the clock was set right
+        sessions.attempt(connection, "ann", "1.2.3.4", NOW + 24 * HOUR + 1)  # and comes to that time again
+
+
+def test_failures_that_are_over_are_not_kept(store: Store) -> None:
+    with store.transaction() as connection:
+        for minute in range(200):
+            sessions.attempt(connection, f"name {minute}", f"{minute}", NOW + 60.0 * minute)
+        assert len(connection.execute(select(sign_ins)).all()) <= 16

@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass
 
 from itsdangerous import BadSignature, Signer
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from triphase.labeling.work import audit
 from triphase.labeling.work.accounts import verify
@@ -61,22 +61,22 @@ def unsealed(cookie: str, key: str) -> str | None:
 def attempt(connection: Connection, name: str, address: str, now: float) -> int:
     """Count an attempt to sign in as a failure, before its password is looked at; return its number for ``succeeded``.
 
-    Counting and checking are one transaction, so attempts that come at the same moment see each other. Failures from
-    after ``now`` (the clock was set back) are those of another time, and do not count.
+    Counting and checking are one transaction, so attempts that come at the same moment see each other. Failures that
+    are over, and those from after ``now`` (the clock was set back), are forgotten, so that they count neither now nor
+    when the clock comes to them again.
 
     Raises:
         TooManyAttempts: too many failures for this name or from this address.
     """
     one_at_a_time(connection, Lock.SIGN_IN)
     name, address = name[:80], address[:80]
+    elsewhen = or_(sign_ins.c.at <= now - WINDOW_SECONDS, sign_ins.c.at > now + _CLOCK_SECONDS)
+    connection.execute(delete(sign_ins).where(elsewhen))
     for column, value, most in (
         (sign_ins.c.name, name, MOST_FAILURES_OF_NAME),
         (sign_ins.c.address, address, MOST_FAILURES_OF_ADDRESS),
     ):
-        recent = select(func.count()).where(
-            column == value, sign_ins.c.at > now - WINDOW_SECONDS, sign_ins.c.at <= now + _CLOCK_SECONDS
-        )
-        if connection.execute(recent).scalar_one() >= most:
+        if connection.execute(select(func.count()).where(column == value)).scalar_one() >= most:
             raise TooManyAttempts("too many attempts to sign in; wait a quarter of an hour and try again")
     row = insert(sign_ins).values(name=name, address=address, at=now).returning(sign_ins.c.id)
     return int(connection.execute(row).scalar_one())
