@@ -64,6 +64,34 @@ def test_five_questions_are_asked_on_a_terminal(folder: Path, monkeypatch: pytes
     assert chosen.labeling.source == "people" and chosen.sampling.responses_per_prompt == 4
 
 
+@pytest.mark.parametrize(
+    "name", ["a'b", "a\nb", "a # b", "\u202eb", "[x]", "a\tb", "--x", "a\x1bb", 'a"b\\\\c', "🌳 é"]
+)
+def test_a_file_is_found_whatever_it_is_called(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = folder / f"{name}.jsonl"
+    (folder / "d.jsonl").rename(file)
+    assert main(["init", f"./{file.name}", "--to", "odd name.yaml", "--yes"]) == 0
+    (found,) = load_settings(folder / "odd name.yaml").data.demonstrations
+    assert Path(found.path) == file
+    said = capsys.readouterr().out
+    assert said.endswith("next    triphase check 'odd name.yaml'\n")
+    assert all(map(str.isprintable, said.expandtabs().split("\n")))
+    assert main(["init", f"./{file.name}", "--to", f"./{name}.yaml", "--yes"]) == 0
+
+
+def test_an_end_of_the_input_is_no_answer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended(question: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", ended)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert main(["init", "d.jsonl"]) == 2
+    assert "the input has ended; answer, or give --yes" in capsys.readouterr().err
+    assert not (folder / "my-run.yaml").exists()
+
+
 def test_columns_of_other_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "odd.csv").write_text("prompts,completions\n" + "".join(f"{a} {b},sun\n" for a in WORDS for b in WORDS))
     assert main(["init", "odd.csv", *TINY, "--yes"]) == 2

@@ -173,6 +173,33 @@ def test_what_becomes_of_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         raising(ZeroDivisionError())
 
 
+def test_a_name_that_is_too_long_is_said_whatever_it_is_given_to(mistake: Callable[..., str], config: Path) -> None:
+    long, data = "n" * 300, config.parent / "d.jsonl"
+    for words in (
+        ["init", data, "--to", long],
+        ["runs", long],
+        ["chat", long],
+        ["check", config, "--name", long],
+        ["check", config, "--quarantine", long],
+        ["report", long],
+    ):
+        assert "nnn" in mistake(*words)
+
+
+def test_an_environment_that_names_no_place_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "abc")
+    done = subprocess.run([sys.executable, "-m", "triphase", "explain"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not WORLD_SIZE" in done.stderr
+
+
+def test_links_are_not_pushed(mistake: Callable[..., str], tmp_path: Path) -> None:
+    for name in ("README.md", "model.safetensors", "secret"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "link.json").symlink_to(tmp_path / "secret")
+    assert "more/link.json: is a link" in mistake("push", tmp_path, "org/name")
+
+
 def test_a_closed_pipe_is_quiet() -> None:
     command = f"{sys.executable} -m triphase explain | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.rollouts.fake_server import Asked, FakeServer, Reply
 from tests.runs.small_run import do, ppo_alone, settings, write_data
 
 import triphase
@@ -160,6 +161,35 @@ def test_what_a_scoring_function_is_given_of_a_file(tmp_path: Path, capsys: pyte
     )
     found, _ = score(tmp_path / "runs" / "small", rows, capsys)
     assert [row["score"] for row in found] == [1.0, 0.0]
+
+
+def test_a_response_without_a_score_counts_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path)
+
+    def scored(asked: Asked) -> Reply:
+        texts = [item["response"] for item in asked.body["items"]]
+        return Reply(body={"scores": [None if "mud" in text else float(len(text)) for text in texts]})
+
+    with FakeServer(scored).running() as server:
+        do(ppo_alone(tmp_path, ppo={"scorer": {"address": server.address}}), lambda run: None)
+        _count(tmp_path, capsys)
+
+
+def _count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "oak", "response": "sun", "half": "\ud800"}, {"prompt": "oak", "response": "mud"}]
+    (scored, without), said = score(tmp_path / "runs" / "small", lines(tmp_path / "rows.jsonl", *rows), capsys)
+    assert scored["score"] == 3.0 and scored["half"] == "\ud800"  # what came in goes out
+    assert without["score"] is None and without["problem"].endswith("gave no score")
+    assert "1 responses; mean score 3.000" in said and "1 rows have no score" in said
+    pairs = [
+        {"prompt": "oak", "chosen": "river", "rejected": "elm"},
+        {"prompt": "oak", "chosen": "mud", "rejected": "a"},
+    ]
+    (_, without), said = score(tmp_path / "runs" / "small", lines(tmp_path / "pairs.jsonl", *pairs), capsys)
+    assert without["score"] is None and "1 comparisons; right on 100.0%" in said
+    to = tmp_path / "to.jsonl"
+    score(tmp_path / "runs" / "small", tmp_path / "rows.jsonl", capsys, "--to", str(to))
+    assert json.loads(to.read_text().splitlines()[0])["half"] == "\ud800"
 
 
 def test_scores_go_to_a_new_file_and_what_cannot_be_scored_is_said(

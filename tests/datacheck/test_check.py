@@ -86,7 +86,38 @@ def test_bad_records_stop_the_check_and_can_be_set_aside(tmp_path: Path, capsys:
     assert [row["line"] for row in rows] == [13, 14, 15]
     assert json.loads(rows[0]["text"]) == {"prompt": "x", "chosen": "y"}
     assert rows[2]["text"] == '{"prompt": \\xff'
-    assert "3 records are set aside" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 records are set aside" in said
+    assert said.rstrip().endswith("--data.on-bad-record drop")  # the next step is one that a run takes
+
+
+@pytest.mark.parametrize("width", ["200", "60"])
+def test_a_strangers_names_do_not_act_on_the_terminal(
+    width: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    odd = {"\x1b]0;title\x07 \u202e[red]": "x"}
+    written(tmp_path / "p.jsonl", [*({**row, **odd} for row in ROWS), *ROWS[:1], {"\x1b[2J": 1}])
+    for words in (["--quarantine", str(tmp_path / "q")], []):
+        main(["check", *configured(tmp_path, "p.jsonl"), *words])
+        said = capsys.readouterr()
+        assert "U+001B" in said.out and not {"\x1b", "\x07", "\u202e"} & set(said.out + said.err)
+
+
+def test_records_with_the_id_of_another_prompt_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = [{"id": "1", "prompt": "Say x."}, {"id": "2", "prompt": "Say y.", "split": "heldout"}]
+    written(tmp_path / "p.jsonl", [*one, {"id": "3", "prompt": "Say v."}])
+    written(tmp_path / "q.jsonl", [{**row, "prompt": row["prompt"] + "?"} for row in one] + [{"prompt": "Say z."}])
+    both = [{"path": "p.jsonl"}, {"path": "q.jsonl"}]
+    preferred = [{**row, "split": "heldout" if number < 3 else "train"} for number, row in enumerate(ROWS)]
+    written(tmp_path / "r.jsonl", preferred)
+    assert main(["check", *configured(tmp_path, "r.jsonl", prompts=both)]) == 2
+    said = capsys.readouterr().err
+    assert "q.jsonl:1: the id '1' is already that of another prompt" in said and "(2 records of this file" in said
+    assert "`triphase check` lists them" not in said
+    assert main(["check", *configured(tmp_path, "r.jsonl", prompts=both, on_bad_record="drop")]) == 0
+    said = capsys.readouterr().out
+    assert "2 records have the id of another prompt and are left out too; the first: " in said
 
 
 CSV = 'prompt,chosen,rejected\nSay a.,yes,no\n"Say\nb.",yes,\nSay c.,yes\nSay d.,no,yes\n'

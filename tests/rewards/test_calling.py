@@ -81,6 +81,9 @@ def test_records_give_their_columns(tmp_path: Path) -> None:
     assert found[0].columns == {"answer": "x", "tests": ["t"], "id": "one"} and found == read
     with pytest.raises(DataError, match="f:1: when holds a bytes that a scoring function cannot be given"):
         with_columns(read[0], Row({"prompt": "a?", "when": b"x"}, "f", 1))
+    for half in ("\ud800", ["\ud800"], {"\udfff": 1}):  # a server is asked in UTF-8
+        with pytest.raises(DataError, match="f:1: half contains half of a surrogate pair"):
+            with_columns(read[0], Row({"prompt": "a?", "half": half}, "f", 1))
 
 
 def test_a_function_stands_in_a_file(tmp_path: Path) -> None:

@@ -143,6 +143,40 @@ def test_a_judge_sees_both_orders_and_its_bias_is_told(run: Path, tmp_path: Path
     assert mute["without"] == len(gaps) - mute["judge"]["same_text"] and mute["judge"]["first_place_share"] is None
 
 
+def test_damaged_files_are_told_by_their_lines(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", f"{run}/sft", str(run), "--to", str(tmp_path / "c")]
+    assert main(words) == 0
+    for name, changes in (
+        ("responses.jsonl", ({"tokens": "x"}, {"response": 7}, {"reference_kl": True}, {"sample": None})),
+        ("scores.jsonl", ({"key": 3}, {"score": "1"}, {"score": True})),
+    ):
+        path = tmp_path / "c" / name
+        kept = path.read_text()
+        first, *rest = kept.splitlines()
+        for damaged in (*(json.dumps({**json.loads(first), **change}) for change in changes), "[]", "{}", "7", "{"):
+            path.write_text("\n".join([*rest, damaged]) + "\n")
+            assert main(words) == 2, damaged
+            assert f"{name}:{len(rest) + 1}: damaged line" in capsys.readouterr().err
+        path.write_text(kept)
+    assert main(words) == 0
+
+
+def test_a_scorer_is_given_the_columns_of_the_prompts(run: Path, tmp_path: Path) -> None:
+    function, prompts, scorer = tmp_path / "mine.py", tmp_path / "prompts.jsonl", tmp_path / "by.yaml"
+    function.write_text(
+        "def score(prompts, completions, answer, **columns):\n    return [float(len(wanted)) for wanted in answer]\n"
+    )
+    prompts.write_text("".join(json.dumps({"prompt": f"oak {n}", "answer": "x" * n}) + "\n" for n in (1, 2, 3)))
+    scorer.write_text(json.dumps({"function": f"{function}:score"}))
+    words = ["--by", str(scorer), "--prompts", str(prompts), "--to", str(tmp_path / "c")]
+    assert main(["compare", f"{run}/sft", str(run), *words]) == 0
+    assert {json.loads(line)["score"] for line in (tmp_path / "c" / "scores.jsonl").read_text().splitlines()} == {
+        1,
+        2,
+        3,
+    }
+
+
 def test_refusals(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "odd.yaml").write_text("kind: lenght\n")
     (tmp_path / "model.yaml").write_text("kind: model\n")

@@ -3,7 +3,7 @@
 import json as json_text
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +29,7 @@ from triphase.errors import DataError
 from triphase.records.files import atomic_file
 from triphase.records.forms import read_as
 from triphase.records.lines import unread_columns
+from triphase.records.visible import visible
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 
@@ -54,27 +55,37 @@ def check(
         with atomic_file(quarantine) as file:
             survey = survey_data(settings, count, Quarantine(file).refuse, judge.problem, names)
     console = Console(soft_wrap=True, highlight=False, quiet=json)
+
+    def say(text: str) -> None:
+        console.print(escape(visible(text)))  # names of columns and kinds are whatever a stranger's file has
+
     unit = "tokens" if count is not None else "tokens, taken as characters / 4"
     notes = [*_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
     if json:
         print(json_text.dumps(survey_json(survey, unit, notes), indent=1, ensure_ascii=False))
     print_survey(console, survey, unit)
     for note in notes:
-        console.print(f"note: {escape(note)}")
+        say(f"note: {note}")
     require_settings(settings, todo(settings))
-    _require_usable(survey, console, aside=quarantine is not None or drops(settings))
+    _require_usable(survey, say, aside=quarantine is not None or drops(settings))
     if drops(settings) and survey.refused:
-        console.print(f"{survey.refused} records cannot be used and are left out (data.on_bad_record: drop)")
+        say(f"{survey.refused} records cannot be used and are left out (data.on_bad_record: drop)")
     if quarantine is not None:
-        console.print(f"{survey.refused} records are set aside in {escape(str(quarantine))}")
+        say(f"{survey.refused} records are set aside in {quarantine}")
     verdict = judge.verdict(survey)
+    if judge.collided:
+        say(
+            f"{len(judge.collided)} records have the id of another prompt and are left out too; the first: "
+            f"{judge.collided[0]}"
+        )
     for line in what_is_left_out(settings):
-        console.print(escape(line))
-    console.print(f"{escape(str(config))}: {verdict}")
-    console.print(f"next    {escape(shlex.join(['triphase', 'run', str(config), *overrides]))}")
+        say(line)
+    say(f"{config}: {verdict}")
+    drop = ("--data.on-bad-record", "drop") if survey.refused and not drops(settings) else ()
+    say(f"next    {shlex.join(['triphase', 'run', str(config), *overrides, *drop])}")
 
 
-def _require_usable(survey: DataSurvey, console: Console, *, aside: bool) -> None:
+def _require_usable(survey: DataSurvey, say: Callable[[str], None], *, aside: bool) -> None:
     """Refuse records that cannot be used, unless they are set ``aside``: then only files without any other.
 
     Raises:
@@ -85,7 +96,7 @@ def _require_usable(survey: DataSurvey, console: Console, *, aside: bool) -> Non
         return
     errors = [source.told[0] for source in failed] if aside else survey.errors
     for error in errors[1:SHOWN]:
-        console.print(escape(error))
+        say(error)
     more = f" ({survey.refused} records cannot be used)" if survey.refused > 1 else ""
     raise DataError(f"{errors[0]}{more}")
 

@@ -1,6 +1,8 @@
 """Write a commented configuration from one's data files, which `check` and `run` accept."""
 
+import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -45,9 +47,9 @@ def init(
 
     Example: triphase init instructions.jsonl preferences.csv --model HuggingFaceTB/SmolLM2-135M-Instruct
     """
-    if to.exists() and not force:
+    if os.path.lexists(to) and not force:  # False for a name that is too long
         raise SettingsError(f"{to}: is there already; name another with --to, or give --force")
-    if not data:
+    if not all(data or ("",)):
         raise SettingsError("init: name at least one file of records, for example triphase init data/*.jsonl")
     console = Console(soft_wrap=True, highlight=False)
     renamed = _columns(columns)
@@ -56,7 +58,8 @@ def init(
         if not any(ours in look.source.columns for look in looks):
             raise SettingsError(f"--columns {ours}={theirs}: no record of {', '.join(data)[:200]} has that column")
     for look in looks:
-        console.print(f"{escape(look.source.path)}: {look.role}, {escape(look.form)} ({look.seen} records looked at)")
+        line = f"{look.source.path}: {look.role}, {look.form} ({look.seen} records looked at)"
+        console.print(escape(visible(line)))
         if look.unread:
             console.print(f"  {escape(visible(unread_columns(look.unread)))}; --columns gives them our names")
     ask = _Asking(yes or not sys.stdin.isatty())
@@ -69,7 +72,7 @@ def init(
     if response >= length:
         raise SettingsError(f"--response-tokens {response}: leaves no room for a prompt in --max-length {length}")
     answers = RunChoices(
-        name=_run_name(name or ask.text("Name of the run", re.sub(r"[^\w.-]+", "-", to.stem) or "my-run")),
+        name=_run_name(name or ask.text("Name of the run", _name_of(to))),
         model=model or ask.text("Model: a directory, a hub id, or embedded:smollm2", MODEL),
         max_length=length,
         response_tokens=response,
@@ -78,7 +81,7 @@ def init(
     text = written(looks, answers, to)
     settings_from(parse_source(text, str(to)), None, to.absolute().parent)  # as `check` and `run` will read it
     write_atomically(to, text)
-    console.print(f"written {escape(str(to))}\nnext    triphase check {escape(str(to))}")
+    console.print(escape(visible(f"written {to}\nnext    triphase check {shlex.quote(str(to))}")))
 
 
 class _Asking:
@@ -90,7 +93,10 @@ class _Asking:
     def text(self, question: str, suggested: str) -> str:
         if self._quiet:
             return suggested
-        return input(f"{question} [{suggested}]: ").strip() or suggested
+        try:
+            return input(f"{question} [{suggested}]: ").strip() or suggested
+        except EOFError:
+            raise SettingsError(f"{question}: the input has ended; answer, or give --yes") from None
 
     def number(self, question: str, suggested: int) -> int:
         said = self.text(question, str(suggested))
@@ -129,6 +135,11 @@ def _positive(flag: str, value: int | None) -> int | None:
     if value is not None and value < 1:
         raise SettingsError(f"{flag} {value}: must be above 0")
     return value
+
+
+def _name_of(path: Path) -> str:
+    """A run's name after its configuration's, as far as it may be one."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:64] or "my-run"
 
 
 def _run_name(text: str) -> str:

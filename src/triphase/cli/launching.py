@@ -144,8 +144,8 @@ def _port() -> int:
         SettingsError: it is in use.
     """
     given = os.environ.get("MASTER_PORT", "0")
-    if not (given.isascii() and given.isdigit()) or int(given) > 65535:
-        raise SettingsError(f"MASTER_PORT={given}: is no port; write a number below 65536, or leave it out")
+    if not (given.isascii() and given.isdigit() and len(given) <= 5) or int(given) > 65535:
+        raise SettingsError(f"MASTER_PORT={given[:20]}: is no port; write a number below 65536, or leave it out")
     with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
         try:
             probe.bind(("", int(given)))  # every interface, as the ranks' meeting place listens

@@ -4,6 +4,7 @@ Nothing heavy is imported here: a command's module is imported when the command 
 """
 
 import difflib
+import errno
 import itertools
 import os
 import shlex
@@ -70,6 +71,11 @@ USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("pause", "label_users:users_pause", "Let a labeler rank no more, keeping what they did."),
     ("reset", "label_users:users_reset", "Give a labeler a new password."),
 )
+_OF_PLACES = {
+    getattr(errno, name)
+    for name in "ENAMETOOLONG ELOOP EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EISDIR EIO EMFILE ENFILE".split()
+}
+"""What is wrong with a path or a disk, and never with the program."""
 _OPTIONS = ("--help", "--version")
 _TOGETHER = ("demo", "run", "sft", "sample", "reward", "ppo", "evaluate")
 """Commands in which several processes (torchrun) take part; in those without a phase to share, the first works."""
@@ -182,7 +188,7 @@ def _rank() -> str:
 
 
 def _circumstance(error: Exception, command: Sequence[str]) -> str | None:
-    """What to say of an error that is none of the program: no memory left, or a package that is not installed."""
+    """What to say of an error that is none of the program's: of memory, of a path, or of a package that is missing."""
     if is_out_of_memory(error):
         traceback.clear_frames(error.__traceback__)  # what they hold is let go before more is made
         smaller = ", or name a smaller model" if command[-1:] in (["chat"], ["sample"]) else ""
@@ -190,6 +196,8 @@ def _circumstance(error: Exception, command: Sequence[str]) -> str | None:
             f"{' '.join(command)}: not enough memory ({memory_figures()}); close other programs, raise the limit of "
             f"this process (ulimit -v, or its container's){smaller}"
         )
+    if isinstance(error, OSError) and isinstance(error.filename, str) and error.errno in _OF_PLACES:
+        return f"{error.filename}: {(error.strerror or str(error)).lower()}; check this path and its permissions"
     return missing_package(error, command)
 
 

@@ -1,6 +1,7 @@
 """The last screen of a command: what came of the run, where it is, and what comes next."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from triphase.datacheck.agenda import left_out
+from triphase.records.visible import visible
 from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
@@ -26,7 +28,7 @@ def print_result(run: Path) -> None:
     if summary.is_file():
         figures = Table.grid(padding=(0, 2))
         for name, text in _lines_of(summary):
-            figures.add_row(f"[bold]{name}[/bold]", escape(text))
+            figures.add_row(f"[bold]{name}[/bold]", escape(visible(text)))
         console.print(figures)
     console.print(f"[bold]run[/bold]     {escape(str(run))}")
     if (run / REPORT).is_file():
@@ -50,26 +52,27 @@ def print_place(run: Path | None) -> None:
 
 def next_command(run: Path) -> str:
     """The command that carries the run on from where it stands; after the last step, the one to try it out."""
-    settings = load_settings(run)
+    settings, named = load_settings(run), shlex.quote(str(run))
     absent = left_out(settings)
     if "sft" not in absent and not has_left(run, SFT):
-        return f"triphase sft {run}"
+        return f"triphase sft {named}"
     if "reward" not in absent and not has_left(run, REWARD):
         return _next_of_reward(run, settings, samples="sampling" not in absent)
     if has_demonstrations_alone(settings):
-        return f"triphase chat {run}"
+        return f"triphase chat {named}"
     if not has_left(run, PPO):
-        return f"triphase ppo {run}" + ("   (on the prompts of the preferences)" if "ppo" in absent else "")
+        return f"triphase ppo {named}" + ("   (on the prompts of the preferences)" if "ppo" in absent else "")
     if not (run / (SAMPLES if "evaluation" in absent else REPORT)).is_file():
-        return f"triphase evaluate {run}"
-    return f"triphase chat {run}"
+        return f"triphase evaluate {named}"
+    return f"triphase chat {named}"
 
 
 def _next_of_reward(run: Path, settings: RunSettings, *, samples: bool) -> str:
+    named = shlex.quote(str(run))
     if samples and not (run / STORE).is_file():
-        return f"triphase sample {run}"
+        return f"triphase sample {named}"
     people = settings.labeling.source == "people"
-    return f"triphase label serve {run}   (then: triphase reward {run})" if people else f"triphase reward {run}"
+    return f"triphase label serve {named}   (then: triphase reward {named})" if people else f"triphase reward {named}"
 
 
 def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

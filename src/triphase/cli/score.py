@@ -1,11 +1,11 @@
 """``score``: what the reward of a run thinks of the prompts and responses in a file."""
 
 import json
+import os
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -28,16 +28,18 @@ def score(
 ) -> None:
     """Score a file of prompts and responses by a run's reward."""
     require_run(run)
-    if to is not None and to.exists():
+    if to is not None and os.path.lexists(to):  # False for a name that is too long
         raise RunError(f"{to}: exists already; name a new file with --to")
     found, rows = deferred.score_file(run, file, arm)
     if to is None:
-        for line in _lines(rows):
-            sys.stdout.buffer.write(line)
+        plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+        for row in rows:
+            sys.stdout.write(json.dumps(row, ensure_ascii=plain, default=str) + "\n")
     else:
         with disk_errors(to), atomic_file(to) as out:
-            for line in _lines(rows):
-                out.write(line)
+            for row in rows:  # half of a surrogate pair becomes its escape in JSON
+                line = json.dumps(row, ensure_ascii=False, default=str)
+                out.write(line.encode("utf-8", "backslashreplace") + b"\n")
     accuracy = found.accuracy
     if accuracy is not None:
         bounds = "" if accuracy.low is None else f" (95 % interval {accuracy.low:.0%} to {accuracy.high:.0%})"
@@ -46,8 +48,3 @@ def score(
         print(f"{len(found.scores)} responses; mean score {statistics.fmean(found.scores):.3f}", file=sys.stderr)
     if found.unscored:
         print(f"{found.unscored} rows have no score; `problem` says why", file=sys.stderr)
-
-
-def _lines(rows: Iterator[Mapping[str, Any]]) -> Iterator[bytes]:
-    for row in rows:
-        yield json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"

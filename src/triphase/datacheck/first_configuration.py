@@ -1,11 +1,13 @@
 """The commented configuration that `triphase init` writes: from what the data is, and from five answers."""
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from triphase.datacheck.first_look import FirstLook
+from triphase.records.visible import visible
 
 _MOST_TOKENS, _LEAST_TOKENS, _STEP = 2048, 128, 64
 _ANSWER_STEP, _MOST_ANSWER, _LEAST_ANSWER = 16, 256, 32
@@ -57,10 +59,11 @@ def written(looks: Sequence[FirstLook], answers: RunChoices, at: Path) -> str:
 
 def _lines(looks: Sequence[FirstLook], answers: RunChoices, at: Path) -> Iterator[str]:
     roles = {look.role for look in looks}
+    named = " ".join(visible(shlex.quote(str(at))).split("\n"))
     yield f"# {_what(roles, people=answers.people)}"
-    yield f"#   triphase check {at}        reads every record, says what it found, loads no model"
-    yield f"#   triphase plan {at}         memory and time of each phase, before anything runs"
-    yield f"#   triphase run {at}          every step; Ctrl-C stops it, the same command continues"
+    yield f"#   triphase check {named}        reads every record, says what it found, loads no model"
+    yield f"#   triphase plan {named}         memory and time of each phase, before anything runs"
+    yield f"#   triphase run {named}          every step; Ctrl-C stops it, the same command continues"
     yield "# Any setting can follow the file: --ppo.kl-coefficient 0.02. `triphase settings KEY` explains one."
     yield ""
     yield f"name: {_quoted(answers.name)}    # the run directory is runs/{answers.name}"
@@ -146,4 +149,7 @@ def _what(roles: set[str], *, people: bool) -> str:
 
 def _quoted(text: str) -> str:
     """A text as YAML takes it for that very text."""
-    return "'" + text.replace("'", "''") + "'"
+    if text.isprintable():
+        return "'" + text.replace("'", "''") + "'"
+    signs = (sign if sign.isprintable() and sign not in '"\\' else f"\\U{ord(sign):08x}" for sign in text)
+    return f'"{"".join(signs)}"'

@@ -25,13 +25,18 @@ EXACT_BYTES = 8 << 20
 
 
 class Judge:
-    """Says of each record whether the model can take it, and at the end whether a run would begin."""
+    """Says of each record whether the model can take it, and at the end whether a run would begin.
+
+    Attributes:
+        collided: of `verdict`: records whose id stands for another prompt, which a run leaves out too.
+    """
 
     def __init__(self, settings: RunSettings, check_model: Callable[[RunSettings], None]) -> None:
         """``check_model`` refuses a model that a run would refuse, as far as can be known here."""
         self._settings = settings
         self._check_model = check_model
         self.exact = _bytes_of(settings) <= EXACT_BYTES
+        self.collided: list[DataError] = []
         self._refusal: TriphaseError | None = None
         self._examiner: Examiner | None = None
         self._can_look = _has_transformers()
@@ -82,11 +87,16 @@ class Judge:
             data = RunData(
                 settings,
                 None if examiner is None else lambda: examiner,
-                drop=bool(survey.refused),
+                drop=bool(survey.refused) or drops(settings),
                 note=lambda text: None,
             )  # the survey has told it already
             data.comparisons()
-            return holdings_of(settings, data, todo(settings))
+            holdings = holdings_of(settings, data, todo(settings))
+            if data.collided and not drops(settings):
+                more = f" ({len(data.collided)} records)" if len(data.collided) > 1 else ""
+                raise DataError(f"{data.collided[0]}{more}")
+            self.collided = data.collided
+            return holdings
         prompts = _splits(survey, "prompts") if settings.data.prompts else _splits(survey, "preferences")
         shown = [source for source in survey.sources if source.role == "demonstrations"]
         return Holdings(

@@ -87,6 +87,7 @@ class RunData:
 
     Attributes:
         left_out: records that ``data.on_bad_record`` left out, by file.
+        collided: those among what cannot be used whose id stands for another prompt.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class RunData:
         self._comparisons: list[Comparison] | None = None
         self.left_out: Counter[str] = Counter()
         self._near: NearDuplicates | None = None
+        self.collided: list[DataError] = []
 
     def demonstrations(self) -> list[list[Demonstration]]:
         """The demonstrations of each source.
@@ -219,7 +221,8 @@ class RunData:
     def _settle(self, path: str, errors: list[DataError], *, left: int) -> None:
         count = len(errors)
         if not self._drops or not left:
-            more = f" ({count} records of this file cannot be used; `triphase check` lists them)"
+            listed = "" if all(error in self.collided for error in errors) else "; `triphase check` lists them"
+            more = f" ({count} records of this file cannot be used{listed})"
             raise DataError(f"{errors[0]}{more if count > 1 else ''}")
         self.left_out[path] = count
         self._note(f"{path}: {count} records are left out (data.on_bad_record); the first: {errors[0]}")
@@ -239,10 +242,13 @@ class RunData:
             prompt = with_columns(prompt, item.row)
         before = self._registry.get(prompt.id)
         if before is not None and before[0].messages != prompt.messages:
-            raise DataError(
-                f"{item.where}: the id {prompt.id!r} is already that of another prompt ({before[1]}); ids must be "
-                "unique over all files of a run: change one of them, or leave the ids out"
+            self.collided.append(
+                DataError(
+                    f"{item.where}: the id {prompt.id!r} is already that of another prompt ({before[1]}); ids must be "
+                    "unique over all files of a run: change one of them, or leave the ids out"
+                )
             )
+            raise self.collided[-1]
         place = item.where if before is None else before[1]
         merged = prompt if before is None else self._merged(before[0], prompt)
         self._registry[prompt.id] = (merged, place)

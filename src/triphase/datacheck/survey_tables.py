@@ -9,6 +9,7 @@ from rich.table import Table
 
 from triphase.datacheck.source_survey import SourceSurvey
 from triphase.datacheck.survey import DataSurvey
+from triphase.records.visible import visible
 
 _COUNTS = ("records", "held out", "repeated", "near-empty", "too long", "refused")
 _KINDS_SHOWN = 6
@@ -24,7 +25,7 @@ def print_survey(console: Console, survey: DataSurvey, unit: str) -> None:
             console.print(table)
         return
     for line in _lines(survey, unit):
-        console.print(escape(line))
+        console.print(escape(visible(line)))
 
 
 def _lines(survey: DataSurvey, unit: str) -> Iterator[str]:
@@ -43,7 +44,9 @@ def _counts_table(survey: DataSurvey) -> Table:
     for heading in ("for", "source", *_COUNTS, "kinds"):
         table.add_column(heading, justify="right" if heading in _COUNTS else "left", no_wrap=True)
     for source in survey.sources:
-        table.add_row(source.role, escape(source.name), *map(str, _counts(source)), escape(_kinds(source)))
+        table.add_row(
+            source.role, escape(visible(source.name)), *map(str, _counts(source)), escape(visible(_kinds(source)))
+        )
     return table
 
 

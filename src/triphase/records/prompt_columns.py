@@ -31,10 +31,14 @@ def _is_text(prompt: Prompt, row: Row) -> bool:
 
 
 def _plain(row: Row, name: str, value: Any) -> Any:
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, bool):
         return value
     try:
-        return json.loads(json.dumps(value, allow_nan=False))
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()  # a server is asked in UTF-8, in which half of a surrogate pair cannot be written
+        return value if isinstance(value, str) else json.loads(text)
+    except UnicodeEncodeError:
+        row.refuse(f"{name} contains half of a surrogate pair (\\ud800 to \\udfff), which is no character")
     except (TypeError, ValueError, RecursionError):
         row.refuse(
             f"{name} holds a {type(value).__name__} that a scoring function cannot be given; write it as text, a "

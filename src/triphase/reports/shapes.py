@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from triphase.errors import RunError
+from triphase.records.files import read_json_lines
 
 
 class _Part(BaseModel):
@@ -144,6 +145,19 @@ def problem_of(shape: Shape, value: Any) -> str | None:
         place = ".".join(str(part) for part in first["loc"])
         return f"{place}: {first['msg']}" if place else str(first["msg"])
     return None
+
+
+def shaped_rows(path: Path, record: type[Any]) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, each with the fields of a dataclass of plain values; none where it is absent.
+
+    Raises:
+        RunError: a line is damaged.
+    """
+    rows = read_json_lines(path)
+    for number, row in enumerate(rows, start=1):
+        if (problem := misfit(record, row)) is not None:
+            raise RunError(f"{path}:{number}: damaged line ({problem}); restore the file, or remove the line")
+    return rows
 
 
 def misfit(record: type[Any], values: Any) -> str | None:

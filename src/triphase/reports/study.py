@@ -8,18 +8,35 @@ from typing import Any
 
 import numpy as np
 
-from triphase.records.files import read_json_lines
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.crossed import pooled, pooled_share
 from triphase.reports.evaluation import best_of_n_kl, by_prompt, means, sizes_of, win_shares
 from triphase.reports.intervals import Interval
 from triphase.reports.overoptimization import Fit, Rollouts, best_of_n_points, fit, path_of, ppo_points
 from triphase.reports.seeds import best_of_gains, differences
+from triphase.reports.shapes import shaped_rows
 
 BEST_OF_N = "best-of-n.jsonl"
 """In the directory of a study's run: the score and gold of many responses of its SFT policy, one a line."""
 ROLLOUTS = "ppo/samples.jsonl"
 Scored = Mapping[str, Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """A line of best-of-n samples."""
+
+    prompt_id: str
+    score: float | None
+    gold: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow(ScoredRow):
+    """A line of a PPO run's samples."""
+
+    iteration: int
+    reference_kl: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +192,7 @@ def _rollouts(directory: Path) -> tuple[Rollouts, bool, list[str]] | None:
     """The rollouts of a run, whether gold is known, and its prompts in the order of their numbers."""
     rows: list[dict[str, Any]] = [
         row
-        for row in read_json_lines(directory / ROLLOUTS)
+        for row in shaped_rows(directory / ROLLOUTS, RolloutRow)
         if row["score"] is not None and row["reference_kl"] is not None
     ]
     if not rows:
@@ -263,7 +280,7 @@ def _best_of_n(runs: Sequence[StudyRun], seed: int) -> BestOfNFindings | None:
 
 def _scored(directory: Path) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, list[tuple[float, float]]] = {}
-    for row in read_json_lines(directory / BEST_OF_N):
+    for row in shaped_rows(directory / BEST_OF_N, ScoredRow):
         if row["score"] is not None and row["gold"] is not None:
             found.setdefault(row["prompt_id"], []).append((float(row["score"]), float(row["gold"])))
     return found

@@ -13,6 +13,7 @@ from typing import Any
 from triphase.errors import DataError, RunError, TriphaseError
 from triphase.monitoring.progress import Progress, progress_for
 from triphase.records.files import make_directory, write_json
+from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import stream_prompts
 from triphase.records.types import Prompt
 from triphase.reports.comparison import (
@@ -56,21 +57,29 @@ def compare_named(wanted: ComparisonRequest) -> tuple[Path, ComparisonFindings]:
         wanted.seed,
     )
     criteria = criteria_of(wanted.by, sides)
-    chosen, source = prompts_for(sides, wanted.prompts, wanted.max_prompts)
+    columns = any(each.takes_columns for each in criteria)
+    chosen, source = prompts_for(sides, wanted.prompts, wanted.max_prompts, columns=columns)
     beside = next((side.run.parent for side in sides if side.run is not None), Path())
     directory = wanted.to or beside / f"compare-{'-vs-'.join(map(_word, sides))}"[:_LONGEST_NAME]
     return directory, compare(sides, criteria, chosen, source, asking, directory, progress_for())
 
 
-def prompts_for(sides: Sequence[ComparedPolicy], file: str | None, most: int | None) -> tuple[list[Prompt], str]:
+def prompts_for(
+    sides: Sequence[ComparedPolicy], file: str | None, most: int | None, *, columns: bool = False
+) -> tuple[list[Prompt], str]:
     """The prompts of a comparison, and where they come from: a file, or the held-out ones of the first run.
+
+    ``columns`` says whether a scorer asks for those of the file's records.
 
     Raises:
         RunError: there is no run among the sides, and no file.
         DataError: there is no prompt.
     """
     if file is not None:
-        found = [item.record for item in stream_prompts(SourceSettings(path=file), Path(), 0.0)]
+        items = stream_prompts(SourceSettings(path=file), Path(), 0.0)
+        found = [
+            with_columns(item.record, item.row) if columns and item.row is not None else item.record for item in items
+        ]
         if not found:
             raise DataError(f"{file}: holds no prompts")
         return list({prompt.id: prompt for prompt in found}.values())[:most], file
@@ -137,7 +146,7 @@ def _begun(directory: Path, asking: Asking) -> dict[str, Any]:
         return asked
     try:
         kept = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); remove {directory}, and compare again") from None
     if kept != asked:
         changed = ", ".join(f"{key} {kept.get(key)}" for key in asked if kept.get(key) != asked[key])

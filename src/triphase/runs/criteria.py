@@ -45,6 +45,7 @@ class Criterion:
         digest: by which scores that are kept are known again.
         scores: opens what scores responses; None where pairs are judged.
         judge: opens what judges pairs, with the directory for its verdicts.
+        takes_columns: whether it asks for the columns of the prompts' records.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Criterion:
     digest: str
     scores: Open | None = None
     judge: Callable[[Path], PairJudge] | None = None
+    takes_columns: bool = False
 
 
 def criteria_of(by: Sequence[str] | None, sides: Sequence[ComparedPolicy]) -> list[Criterion]:
@@ -124,6 +126,7 @@ def _rewards(runs: Sequence[Run]) -> list[Criterion]:
             f"the reward of {run.path.name}",
             digest,
             _reward_of(run),
+            takes_columns=run.settings.ppo.scorer.takes_columns,
         )
         for digest, run in found.items()
     ]
@@ -173,7 +176,8 @@ def _of_file(path: Path) -> Criterion:
     if settings.chosen == "judge":
         return Criterion(path.stem, f"{path.name}: a judge of pairs, asked in both orders", digest, None,
                          lambda directory: PairJudge(context, directory))  # fmt: skip
-    return Criterion(path.stem, f"{path.name}: a scorer of kind {settings.chosen}", digest, _plain_scorer(context))
+    about, columns = f"{path.name}: a scorer of kind {settings.chosen}", settings.takes_columns
+    return Criterion(path.stem, about, digest, _plain_scorer(context), takes_columns=columns)
 
 
 def _plain_scorer(context: ScorerContext) -> Open:

@@ -1,5 +1,6 @@
 """What the reward of a run thinks of prompts and responses in a file."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) ->
         remedy = "run `triphase reward` with its configuration first" if why is None else f"it trains none: {why}"
         raise RunError(f"{run_path}: has no reward model, by which it scores; {remedy}")
     with scorer_of(run, settings) as scorer:
-        rows = _rows(file, encoder_of(run) if by_model else Answer)
+        rows = _rows(file, encoder_of(run) if by_model else Answer, columns=settings.scorer.takes_columns)
         while part := list(islice(rows, _ROWS)):
             yield from _scored(scorer, part, found)
 
@@ -97,7 +98,10 @@ def _scored(scorer: Scorer, rows: Sequence[Scorable], found: FileScores) -> Iter
             yield {**row.values, "score": None, "problem": row.problem}
             continue
         total = scores.total[place : place + len(row.answers)]
-        if len(row.answers) == 2:
+        if not all(map(math.isfinite, total)):
+            found.unscored += 1
+            yield {**row.values, "score": None, "problem": f"{scorer.name} gave no score"}
+        elif len(row.answers) == 2:
             right = 1.0 if total[0] > total[1] else 0.5 if total[0] == total[1] else 0.0
             found.right[row.answers[0].prompt.id].append(right)
             yield {**row.values, "score_chosen": total[0], "score_rejected": total[1]}
@@ -108,8 +112,8 @@ def _scored(scorer: Scorer, rows: Sequence[Scorable], found: FileScores) -> Iter
         place += len(row.answers)
 
 
-def _rows(file: str, encode: Encode) -> Iterator[Scorable]:
-    """The rows in their order, those that are refused among them."""
+def _rows(file: str, encode: Encode, *, columns: bool) -> Iterator[Scorable]:
+    """The rows in their order, those that are refused among them. ``columns`` says whether the scorer asks for them."""
     source, refused = SourceSettings(path=file), list[DataError]()
     compares = any("chosen" in row.values for row in islice(read_rows(source, Path(), refused.append), 1))
     refused.clear()
@@ -123,15 +127,15 @@ def _rows(file: str, encode: Encode) -> Iterator[Scorable]:
             yield from map(_unusable, refused)
             refused.clear()
             if located is not None and located.row is not None:
-                yield _scorable(located.row, located.record, encode)
+                yield _scorable(located.row, located.record, encode, columns=columns)
     except DataError as error:
         raise DataError(f"{error}; the first: {refused[0]}" if refused else str(error)) from None
 
 
-def _scorable(row: Row, record: Comparison | Demonstration, encode: Encode) -> Scorable:
+def _scorable(row: Row, record: Comparison | Demonstration, encode: Encode, *, columns: bool) -> Scorable:
     values = dict(row.values)
     try:
-        prompt = with_columns(record.prompt, row)
+        prompt = with_columns(record.prompt, row) if columns else record.prompt
         if isinstance(record, Demonstration):
             return Scorable(values, (encode(prompt, record.response, True),))
         chosen = encode(prompt, record.chosen, record.chosen_finished is not False)

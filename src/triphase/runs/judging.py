@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from triphase.monitoring.progress import Progress
-from triphase.records.files import append_json_lines, read_json_lines
+from triphase.records.files import append_json_lines
 from triphase.reports.comparison import Judgment
 from triphase.reports.duels import Duel
+from triphase.reports.shapes import shaped_rows
 from triphase.rewards.pair_judge import PairVerdict, position_bias
 from triphase.rewards.types import Answer
 from triphase.runs.criteria import Criterion, scoring_by
@@ -23,12 +25,20 @@ _AT_ONCE = 512
 """Responses after which what is done is kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptScore:
+    """A line of `scores.jsonl`."""
+
+    key: str
+    score: float | None
+
+
 def scores_by(
     criterion: Criterion, spoken: Sequence[Spoken], directory: Path, progress: Progress
 ) -> list[float | None]:
     """What a criterion says of each response, in order; None without a score. Equal texts are asked about once."""
     path, keys = directory / SCORES, [_hash(criterion, each) for each in spoken]
-    kept: dict[str, float | None] = {row["key"]: row["score"] for row in read_json_lines(path)}
+    kept: dict[str, float | None] = {row["key"]: row["score"] for row in shaped_rows(path, KeptScore)}
     missing = list({key: each for key, each in zip(keys, spoken, strict=True) if key not in kept}.items())
     if missing:
         with scoring_by(criterion) as score, progress.track(criterion.name, len(missing), unit="responses") as track:

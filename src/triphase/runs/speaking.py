@@ -11,8 +11,9 @@ from typing import Any
 from triphase.models.roles import SharedModel
 from triphase.monitoring.progress import Progress
 from triphase.phases.sampling import sample_responses
-from triphase.records.files import append_json_lines, read_json_lines
+from triphase.records.files import append_json_lines
 from triphase.records.types import Prompt
+from triphase.reports.shapes import shaped_rows
 from triphase.runs.evaluation import acting, encoded, sequence_kl
 from triphase.runs.opening import open_any, open_run
 from triphase.runs.sides import ComparedPolicy
@@ -33,6 +34,20 @@ class Asking:
     max_response_tokens: int
     samples: int
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenRow:
+    """A line of `responses.jsonl`."""
+
+    side: str
+    prompt_id: str
+    prompt: str
+    sample: int
+    response: str
+    finished: bool
+    tokens: int
+    reference_kl: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +74,7 @@ def spoken_by(
 ) -> list[Spoken]:
     """Every response of every side, by side, prompt and number; those that are missing are sampled."""
     path, texts = directory / RESPONSES, {prompt.id: prompt.text for prompt in prompts}
-    rows = [row for row in read_json_lines(path) if texts.get(row["prompt_id"]) == row["prompt"]]
+    rows = [row for row in shaped_rows(path, SpokenRow) if texts.get(row["prompt_id"]) == row["prompt"]]
     kept = {_key(row): row for row in rows}
     missing = {
         side: [p for p in prompts if any((side.digest, p.id, n) not in kept for n in range(asking.samples))]
