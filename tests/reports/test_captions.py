@@ -65,6 +65,7 @@ def test_win_rates_on_either_side_of_the_line() -> None:
         }
     )
     assert "Better than SFT: PPO; worse than SFT: no-kl; not shown to differ from SFT: other, one." in told
+    assert win_rate_caption({}) == ""
 
 
 def test_gain_by_length_up_down_and_incomparable() -> None:

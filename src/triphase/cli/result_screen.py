@@ -85,7 +85,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ]
     yield from _line("time", time)
     yield from _line("labelers", [_percent("agree on {} of the pairs", labelers.get("agreement"))])
-    accuracy = _percent("right on {} of the held-out pairs", reward.get("accuracy"))
+    accuracy = _percent("right on {} of the held-out judgments", reward.get("accuracy"))
     yield from _line(
         "reward model",
         [

@@ -79,6 +79,8 @@ def reliability_caption(found: Reliability | None) -> str:
 
 def win_rate_caption(rates: Mapping[str, Interval], start: str = "SFT") -> str:
     """Which policies are better than ``start``, which worse, and of which nothing is shown."""
+    if not rates:
+        return ""
     kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not shown to differ from": []}
     for name, rate in rates.items():
         if rate.low is not None and rate.low > 0.5:

@@ -114,23 +114,23 @@ def _points(interval: Interval) -> str:
 
 _MORE = "rank more prompts, look at the labelers' agreement, or train longer (reward.epochs)."
 _FINDINGS: dict[Outcome, tuple[str, str]] = {
-    "better": ("The reward model is better than chance: right in {right} of the held-out comparisons.", ""),
+    "better": ("The reward model is better than chance: right in {right} of the held-out judgments.", ""),
     "too few": (
         "Whether the reward model is better than chance cannot be told: it was right in {right}, on {prompts} held-out "
         f"prompt(s) with a preference; at least {FEWEST_PROMPTS} are needed.",
         "rank more held-out prompts, or raise data.heldout_share.",
     ),
     "worse than chance": (
-        "The reward model is worse than chance: right in {right} of the held-out comparisons.",
+        "The reward model is worse than chance: right in {right} of the held-out judgments.",
         "look whether chosen and rejected are exchanged in the data; then " + _MORE,
     ),
     "chance": (
-        "The reward model is no better than chance: right in {right} of the held-out comparisons; a coin reaches 50 %.",
+        "The reward model is no better than chance: right in {right} of the held-out judgments; a coin reaches 50 %.",
         _MORE,
     ),
     "length": (
         "The reward model is no better than preferring the longer response: right in {right} of the held-out "
-        'comparisons, "longer wins" in {long}; the difference is {ahead} points.',
+        'judgments, "longer wins" in {long}; the difference is {ahead} points.',
         "rank more pairs of like length, so that length alone does not win; then train the reward model again.",
     ),
 }

@@ -40,10 +40,11 @@ def verdict_of(run: RunContents, found: Findings) -> Verdict:
     followed = found.reward.chance if uses_reward_model(run.settings) else None
     doubted = followed is not None and not followed.is_better
     alike = ppo.diversity is not None and ppo.diversity.is_collapsed
+    joined = "but" if tone == "good" else "and"
     if tone == "good" and (doubted or alike or any(sentence.startswith("Reward hacking: yes") for sentence in hacking)):
         tone = "open"
     if ppo.diversity is not None and alike and ppo.gold_win_rate is not None:
-        headline = f"{headline}; but the answers have become alike: {alike_text(ppo.diversity)}"
+        headline = f"{headline}; {joined} the answers have become alike: {alike_text(ppo.diversity)}"
     return Verdict(tone, headline, (*sentences, *hacking, *_hacked_variants(found)))
 
 

@@ -9,7 +9,7 @@ from triphase.reports.policy_verdicts import Tone
 from triphase.reports.scored_by import score_of, uses_reward_model
 from triphase.reports.start import start_of
 
-_ASK = "Whether people prefer it is not known: let people rank responses of both policies."
+_ASK = "Let people rank responses of both policies."
 
 
 def without_gold(run: RunContents, found: Findings, ppo: PolicyFindings) -> tuple[Tone, str, tuple[str, ...]]:
@@ -38,8 +38,6 @@ def without_gold(run: RunContents, found: Findings, ppo: PolicyFindings) -> tupl
             f"The reward model is right in {percent_interval(chance.accuracy)} of the held-out judgments; preferring "
             f"the longer response would be right in {percent_interval(chance.longer_wins)}."
         )
-    if ppo.reference_kl is not None:
-        sentences.append(f"PPO is {number(ppo.reference_kl, 1)} nats per response from {start}.")
     return tone, headline, tuple(sentences)
 
 

@@ -15,7 +15,7 @@
       if (link === here && !link.hasAttribute("aria-current")) {
         link.setAttribute("aria-current", "true");
         const bar = link.closest("nav");
-        bar.scrollLeft = link.offsetLeft - bar.clientWidth / 2;
+        if (!bar.matches(":hover")) bar.scrollLeft = link.offsetLeft - bar.clientWidth / 2;  // nothing moves under a finger
       } else if (link !== here) link.removeAttribute("aria-current");
     }
   }
