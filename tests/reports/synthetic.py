@@ -61,6 +61,26 @@ def write_run(directory: Path, *, seed: int = 7) -> Path:
             "agreement_high": 0.766,
             "alpha": 0.46,
             "noise_ceiling": 0.842,
+            "by_labeler": [
+                {
+                    "labeler": "ann",
+                    "rankings": 120,
+                    "tied": 0.1,
+                    "seconds": 21.4,
+                    "agreement": 0.78,
+                    "agreement_low": 0.7,
+                    "agreement_high": 0.84,
+                },
+                {
+                    "labeler": "bob",
+                    "rankings": 80,
+                    "tied": 0.31,
+                    "seconds": None,
+                    "agreement": 0.52,
+                    "agreement_low": 0.44,
+                    "agreement_high": 0.6,
+                },
+            ],
         },
     )
     seconds = {"sft": 96.2, "sampling": 41.8, "labelling": 1.9, "reward": 88.4, "ppo": 402.7, "evaluation": 61.0}

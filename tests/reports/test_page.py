@@ -291,6 +291,26 @@ def test_a_reward_model_at_chance_is_said_first_and_in_red(run_directory: Path) 
     assert "no better than preferring the longer response" in write_report(run_directory).read_text(encoding="utf-8")
 
 
+def test_each_labeler_stands_with_what_the_others_say_of_them(run_directory: Path) -> None:
+    path = run_directory / "labelling.json"
+    labels = json.loads(path.read_text())
+    labels["by_labeler"][0]["labeler"] = HOSTILE
+    path.write_text(json.dumps(labels))
+    html = write_report(run_directory).read_text(encoding="utf-8")
+    page, table = Page(html), html[html.index("Each labeler") :].partition("</table>")[0]
+    assert "of the 2 with the most rankings" in table and "img" not in page.tags
+    first, second = table.split("<tr>")[2:]
+    assert "78\xa0% (70\xa0% to 84\xa0%)" in first and ' bad"' not in first and ">21<" in first
+    assert "52\xa0% (44\xa0% to 60\xa0%)" in second and ' bad"' in second and "31\xa0%" in second and ">–<" in second
+    del labels["by_labeler"]  # as older versions left it
+    path.write_text(json.dumps(labels))
+    assert "Each labeler" not in write_report(run_directory).read_text(encoding="utf-8")
+
+
+def test_the_seconds_of_ppo_are_divided(run_directory: Path) -> None:
+    assert "of PPO: generation2 min 22 s" in sections(page_of(run_directory))
+
+
 def test_units_of_comparisons_are_told(run_directory: Path) -> None:
     text = sections(page_of(run_directory))
     assert "240 held-out judgments (one labeler on one pair of responses each)" in text

@@ -31,7 +31,7 @@ from triphase.reports.sections import sections_of
 from triphase.reports.seed_figures import seed_panels
 from triphase.reports.start import left_out_of, start_of
 from triphase.reports.summary import total_seconds
-from triphase.reports.tables import flattened, memory_table, pipeline, policy_name
+from triphase.reports.tables import flattened, memory_table, pipeline, policy_name, ppo_parts
 from triphase.reports.verdict import verdict_of
 
 FILE_NAME, SCRIPT = "report.html", "report.js"
@@ -106,6 +106,7 @@ def page_of(
             versions=flattened(run.provenance.get("versions") or {}),
             provenance=flattened({key: value for key, value in run.provenance.items() if key != "versions"}),
             seconds=total_seconds(run),
+            ppo_parts=ppo_parts(run),
             memory=memory_table(run),
             scorer=scorer_of(run.settings),
             seed_panels=[Markup(svg) for svg in seed_panels(found.seeds)] if found.seeds else [],  # noqa: S704

@@ -41,6 +41,18 @@ class MixtureShape(_Part):
     kinds: dict[str, KindShape] = {}
 
 
+class LabelerShape(_Part):
+    """One labeler in labelling.json"""
+
+    labeler: str
+    rankings: NonNegativeInt
+    tied: FiniteFloat | None = None
+    seconds: FiniteFloat | None = None
+    agreement: FiniteFloat | None = None
+    agreement_low: FiniteFloat | None = None
+    agreement_high: FiniteFloat | None = None
+
+
 class Labeling(_Part):
     """labelling.json"""
 
@@ -54,6 +66,7 @@ class Labeling(_Part):
     agreement_high: FiniteFloat | None = None
     alpha: FiniteFloat | None = None
     noise_ceiling: FiniteFloat | None = None
+    by_labeler: list[LabelerShape] = []
 
 
 class CalibrationShape(_Part):

@@ -77,6 +77,13 @@ def memory_table(run: RunContents) -> MemoryTable | None:
     return MemoryTable(tuple(planned), tuple(rows))
 
 
+def ppo_parts(run: RunContents) -> list[tuple[str, float]]:
+    """Seconds of the main PPO run by what was done, over all iterations that say so."""
+    parts = ("generation", "scoring", "update")
+    sums = [(part, sum(row.get(f"ppo/seconds_{part}", 0.0) for row in run.ppo)) for part in parts]
+    return [(part, seconds) for part, seconds in sums if seconds > 0]
+
+
 def _megabytes(size: float | None) -> str:
     return f"{size / 1e6:.1f}" if size else "–"
 

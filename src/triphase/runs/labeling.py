@@ -1,17 +1,23 @@
 """The human step of a run: simulated labelers rank, or people have ranked enough, or preferences were imported."""
 
 import math
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 from triphase.errors import WaitingForPeople
 from triphase.labeling.exchange.importing import import_comparisons
 from triphase.labeling.quality.agreement import pairwise_agreement, ranking_alpha
+from triphase.labeling.quality.labeler_quality import median_seconds
 from triphase.labeling.simulation.simulated import SimulatedLabelers, simulate_rankings
 from triphase.objectives.calibration import noise_ceiling_from_agreement
 from triphase.records.files import write_json
+from triphase.records.types import Ranking
 from triphase.runs.session import Run
 from triphase.store import Store
 
+MOST_LABELERS = 30
+"""Labelers whose own figures are kept, those with the most rankings."""
 PAGE = "http://127.0.0.1:8400"
 """Where the page is served unless told otherwise."""
 
@@ -76,6 +82,32 @@ def _figures(source: str, store: Store) -> dict[str, Any]:
         "agreement_high": None if agreement is None else agreement.high,
         "alpha": ranking_alpha(rankings),
         "noise_ceiling": None if agreement is None else _ceiling(agreement.value),
+        "by_labeler": _by_labeler(rankings),
+    }
+
+
+def _by_labeler(rankings: Sequence[Ranking]) -> list[dict[str, Any]]:
+    """What each labeler gave and how far the others agree, those with the most rankings first."""
+    given: dict[str, list[Ranking]] = {}
+    for ranking in rankings:
+        given.setdefault(ranking.labeler, []).append(ranking)
+    names = sorted(given, key=lambda name: (-len(given[name]), name))[:MOST_LABELERS]
+    return [_labeler(name, given[name], rankings, alone=len(given) == 1) for name in names]
+
+
+def _labeler(name: str, own: Sequence[Ranking], rankings: Sequence[Ranking], *, alone: bool) -> dict[str, Any]:
+    asked = {ranking.prompt_id for ranking in own}
+    shared = () if alone else [ranking for ranking in rankings if ranking.prompt_id in asked]
+    agreement = pairwise_agreement(shared, of=name).value
+    pairs = [first != second for ranking in own for first, second in combinations(ranking.places.values(), 2)]
+    return {
+        "labeler": name,
+        "rankings": len(own),
+        "tied": 1 - sum(pairs) / len(pairs) if pairs else None,
+        "seconds": median_seconds(own),
+        "agreement": None if agreement is None else agreement.value,
+        "agreement_low": None if agreement is None else agreement.low,
+        "agreement_high": None if agreement is None else agreement.high,
     }
 
 
