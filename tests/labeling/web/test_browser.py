@@ -1,36 +1,23 @@
 """The pages in Chromium, as people use them. TRIPHASE_SCREENSHOTS=docs/screenshots renews the pictures of the docs."""
 
-import os
-import random
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.labeling.crowd import PASSWORD, days_of_work, people
+from tests.labeling.web.browsing import answers, chromium, filled, item_shown, new_page, next_after, picture, sign_in
 
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.serving import in_thread
 from triphase.labeling.work import invitations, item_plan
-from triphase.records.types import Message, Prompt, Response
 from triphase.settings.schema import LabelingSettings
-from triphase.store import Store, open_store
+from triphase.store import Store
 
+__all__ = ["chromium"]
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 SETTINGS = LabelingSettings(overlap_share=0.4, gold_share=0.0, repeat_share=0.0, ask_quality=True)
-SCREENSHOTS = os.environ.get("TRIPHASE_SCREENSHOTS")
-PATIENCE = float(os.environ.get("TRIPHASE_BROWSER_SECONDS", "60")) * 1000
-SUBJECTS = ("the new library", "a walk in the rain", "the old harbour", "your first bicycle", "a good breakfast")
-ANSWERS = (
-    "It is a quiet, friendly place, and I would gladly go back there with you on Saturday.",
-    "Well, it exists. People go there. Some of them come back, I think.",
-    "You would love it! The light in the afternoon is wonderful, and there is always a free seat near the window.",
-    "amazing amazing amazing amazing!!!!",
-    "I am not sure what to say about that, but here is a list: one, two, three, and",
-    "Honestly, it made my week: small, warm, and full of people who have time for a word or two.",
-)
 
 GUIDELINES = """# What is better
 
@@ -40,25 +27,6 @@ GUIDELINES = """# What is better
 
 Do not reward flattery. If you cannot tell, tie them.
 """
-
-
-def filled(directory: Path, prompts: int, responses: int, settings: LabelingSettings) -> Store:
-    """An open store with items that read like people's, and a lead."""
-    draw = random.Random(4)
-    opened = open_store(directory)
-    added = [
-        Prompt(f"p{n:03d}", (Message("user", f"Tell a colleague about {draw.choice(SUBJECTS)} (no. {n})."),), "warm")
-        for n in range(prompts)
-    ]
-    opened.add_prompts(added)
-    opened.add_responses(
-        Response(f"{prompt.id}-{k}", prompt.id, text, f"sft-{k}", not text.endswith("and"))
-        for prompt in added
-        for k, text in enumerate(draw.sample(ANSWERS, responses))
-    )
-    item_plan.make_items(opened, settings, seed=0, now=0.0)
-    people(opened, "lea", role="lead")
-    return opened
 
 
 @pytest.fixture(scope="module")
@@ -98,54 +66,6 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         days_of_work(opened, settings, names=names, days=9, now=time.time())
         with in_thread(create_application(opened, settings)) as served:
             yield served
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not Path("/usr/bin/chromium").exists():
-        pytest.skip("there is no /usr/bin/chromium; install it with: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
-def new_page(chromium: Any, address: str, **options: Any) -> Any:
-    context = chromium.new_context(base_url=address, **{"viewport": {"width": 1280, "height": 860}, **options})
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda message: page.problems.append(message.text) if message.type == "error" else None)
-    return page
-
-
-def picture(page: Any, name: str, **options: Any) -> None:
-    if SCREENSHOTS:
-        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", **options)
-
-
-def sign_in(page: Any, name: str) -> None:
-    page.goto("/sign-in")
-    page.fill("[name=name]", name)
-    page.fill("[name=password]", PASSWORD)
-    page.press("[name=password]", "Enter")
-    page.wait_for_url(re.compile("/(rank|lead)$"))
-
-
-def item_shown(page: Any) -> str:
-    page.wait_for_selector("body:not(.busy) #work:not([hidden]) [data-card]")
-    return str(page.inner_text("#prompt-text"))
-
-
-def next_after(page: Any, shown: str) -> str:
-    page.wait_for_function("(old) => document.querySelector('#prompt-text').innerText !== old", arg=shown)
-    return item_shown(page)
-
-
-def answers(store: Store, name: str, status: str = "active") -> list[Any]:
-    return [one for one in store.answers(counted=False) if one.ranking.labeler == name and one.status == status]
 
 
 def drag(page: Any, letter: int, slot: int) -> None:

@@ -1,14 +1,15 @@
 // The labeler's page: one item at a time, by keyboard, by mouse or by finger.
 
 import { attempt, call, Refused } from "./api.js";
+import { drawTexts, fold, reveal } from "./cards.js";
 import { ask, isOpen, openHelp } from "./dialogs.js";
+import { find } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { greet, toggleGuide } from "./guide.js";
 import { canonical, empty, letter, move, ordinal, place, spoken, tie, unranked } from "./ranking.js";
 import { Timer } from "./timer.js";
-import { drawItem, drawNothing, drawProgress, drawRanking, say, tell } from "./view.js";
+import { drawItem, drawNothing, drawProgress, drawPrompt, drawRanking, say, tell } from "./view.js";
 
-const find = (selector) => document.querySelector(selector);
 const options = find("#options").dataset;
 const askQuality = options.askQuality === "yes";
 const askStrength = options.askStrength === "yes";
@@ -18,6 +19,8 @@ let busy = false;
 let warned = false;
 let saving = null;
 let awaitingQuality = false;
+// How the texts are shown: as written or formatted, what differs from which response marked, which long ones unfolded.
+const reading = { raw: false, base: null, open: new Set() };
 
 function clock(seconds) {
   const whole = Math.floor(seconds);
@@ -44,20 +47,67 @@ function show(item, draft, back = null) {
     strength: draft?.strength ?? null, current: 0, last: null,
   });
   find("#note").value = draft?.note ?? "";
+  showNote(Boolean(draft?.note));
   warned = false;
-  drawItem(item, askQuality);
+  Object.assign(reading, { base: null, open: new Set() });
+  drawItem(item, askQuality, reading.raw);
+  drawReading();
   find("#editing").hidden = back === null;
   find("#skip").hidden = back !== null;
   find("#submit").textContent = back === null ? "Submit" : "Save the correction";
   timer.restart(draft?.seconds ?? 0);
   draw();
-  window.scrollTo({ top: 0 });
+  find("#reading").scrollTo({ top: 0 });
   find("#prompt").focus({ preventScroll: true });
   say(`New item. ${count} responses.`);
 }
 
 function draw() {
   drawRanking(state);
+}
+
+// The texts anew, and folds where they are long now.
+function drawReading() {
+  const shown = state.places.map((_, position) => position);
+  const told = drawTexts(state.item.responses, { ...reading, shown });
+  if (!told) tell("These texts are too long to mark their differences.", true);
+  find("#differences").setAttribute("aria-pressed", String(reading.base !== null));
+  fold(reading.open);
+}
+
+function differences() {
+  reading.base = reading.base === null ? state.current : null;
+  drawReading();
+  say(reading.base === null ? "No differences marked" : `Marked: what differs from response ${letter(reading.base)}`);
+}
+
+function unfold(position) {
+  if (reading.open.has(position)) reading.open.delete(position);
+  else reading.open.add(position);
+  fold(reading.open);
+  reveal(position);
+}
+
+function unfoldAll() {
+  const all = state.places.map((_, position) => position);
+  reading.open = reading.open.size ? new Set() : new Set(all);
+  fold(reading.open);
+}
+
+function showNote(open) {
+  find("#note").hidden = !open;
+  find("#note-toggle").setAttribute("aria-expanded", String(open));
+}
+
+function writeNote() {
+  showMore(true);
+  showNote(true);
+  find("#note").focus();
+}
+
+function showMore(open = !find("#desk").classList.contains("all")) {
+  find("#desk").classList.toggle("all", open);
+  find("#more-toggle").setAttribute("aria-expanded", String(open));
 }
 
 function changed(message) {
@@ -83,7 +133,7 @@ function focusCard(position) {
   draw();
   const card = find(`[data-card="${state.current}"]`);
   card.focus({ preventScroll: true });
-  card.scrollIntoView({ block: "nearest", behavior: "auto" });
+  reveal(state.current);
 }
 
 // After a click: the keys go to the response again, not to the button (Enter submits).
@@ -260,7 +310,10 @@ const KEYS = {
   q: () => { awaitingQuality = askQuality; if (askQuality) say("Quality: 1 to 7"); },
   "+": () => strengthen(1),
   "-": () => strengthen(-1),
-  n: () => { find("#note-box").open = true; find("#note").focus(); },
+  n: writeNote,
+  d: differences,
+  o: () => unfold(state.current),
+  m: () => showMore(),
   Escape: () => { if (state.back !== null) leave(); },
 };
 
@@ -275,7 +328,8 @@ document.addEventListener("keydown", (event) => {
   if (onButton && (key === "Enter" || key === " ")) return;
   if (!state.item && key !== "?" && key !== "g" && key !== "u") return;
   if (busy) { event.preventDefault(); return; }
-  if (/^[1-9]$/.test(key)) digit(Number(key));
+  if (event.shiftKey && key === "o") unfoldAll();
+  else if (/^[1-9]$/.test(key)) digit(Number(key));
   else if (key.startsWith("Arrow")) arrow(key);
   else if (key in KEYS) KEYS[key]();
   else return;
@@ -302,7 +356,11 @@ document.addEventListener("click", (event) => {
     focusQuietly(state.current);
   } else if (data.flag) flag(data.flag === "prompt" ? null : Number(data.flag));
   else if (data.act === "tie") { choosePair(null); focusQuietly(state.current); }
-  else if (data.act) ({ submit, skip, undo, leave, help: () => openHelp("keys-dialog"), guide: toggleGuide })[data.act]();
+  else if (data.act) ({
+    submit, skip, undo, leave, differences, help: () => openHelp("keys-dialog"), guide: toggleGuide,
+    note: () => (find("#note").hidden ? writeNote() : showNote(false)), more: () => showMore(),
+  })[data.act]();
+  else if (data.fold) unfold(Number(data.fold));
   else if (data.card) { state.current = Number(data.card); draw(); }
 });
 
@@ -317,4 +375,5 @@ during(async () => {
   await receive(await call("GET", "/api/next"));
   greet();
 });
+window.addEventListener("resize", () => { if (state.item) fold(reading.open); });
 setInterval(() => { if (!state.item && !busy && !document.hidden) leave(); }, 30000);

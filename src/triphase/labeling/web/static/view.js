@@ -1,92 +1,43 @@
-// Draws an item. Every text goes in as textContent: nothing that a model wrote can become markup.
+// Draws an item. Every text goes in as a text node: nothing that a model wrote can become markup.
 
+import { card } from "./cards.js";
+import { element, find } from "./dom.js";
+import { written } from "./formatted.js";
 import { letter, ordinal, spoken, unranked } from "./ranking.js";
 
-const find = (selector) => document.querySelector(selector);
+const ROLES = { system: "Instructions", user: "Person", assistant: "Assistant" };
 
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined) made.setAttribute(key, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-function conversation(messages) {
-  const names = { system: "Instructions", user: "Person", assistant: "Assistant" };
+function conversation(messages, raw) {
   return messages.map((message) =>
     element("div", { class: `turn ${message.role}` },
-      messages.length > 1 ? element("span", { class: "role" }, names[message.role] ?? message.role) : "",
-      element("bdi", { class: "text", dir: "auto" }, message.content)));
-}
-
-function placeButtons(position, count) {
-  if (count === 2) return pairButton(position);
-  const box = element("div", { class: "places", role: "group", "aria-label": `Place of response ${letter(position)}` });
-  for (let value = 1; value <= count; value += 1) {
-    box.append(element("button", {
-      type: "button", "data-position": position, "data-place": value, "aria-pressed": "false",
-      "aria-label": `Response ${letter(position)} ${ordinal(value)}`, tabindex: "-1",
-    }, String(value)));
-  }
-  return box;
-}
-
-// Of two, one button says which is better; its key is the number of the response.
-function pairButton(position) {
-  const button = element("button", {
-    type: "button", "data-position": position, "data-place": 1, "aria-pressed": "false", tabindex: "-1",
-    "aria-label": `Response ${letter(position)} is better`,
-  }, element("kbd", {}, String(position + 1)), " This one is better");
-  return element("div", { class: "places" }, button);
-}
-
-function qualityButtons(position) {
-  const box = element("div", { class: "quality", role: "group", "aria-label": `Quality of response ${letter(position)}` },
-    element("span", { class: "hint" }, "Quality"));
-  for (let value = 1; value <= 7; value += 1) {
-    box.append(element("button", {
-      type: "button", "data-position": position, "data-quality": value, "aria-pressed": "false", tabindex: "-1",
-      "aria-label": `Quality ${value} of 7 for response ${letter(position)}`,
-    }, String(value)));
-  }
-  return box;
-}
-
-function card(response, position, count, askQuality) {
-  const text = element("bdi", { class: "text", dir: "auto" }, response.text);
-  const body = element("div", { class: "body" }, text);
-  if (!response.text.trim()) body.replaceChildren(element("span", { class: "hint" }, "(empty response)"));
-  if (!response.finished) body.append(element("span", { class: "cut" }, " … cut at the length limit"));
-  const foot = element("footer", {}, placeButtons(position, count));
-  if (askQuality) foot.append(qualityButtons(position));
-  return element("article", { class: "card", tabindex: "0", "data-card": position, "aria-label": `Response ${letter(position)}` },
-    element("header", {},
-      element("span", { class: "handle", "data-drag": position, "aria-hidden": "true", title: "Drag to a place" }, letter(position)),
-      element("span", { class: "badge" }, "not ranked"),
-      element("button", { type: "button", class: "quiet flag", "data-flag": position, tabindex: "-1", "aria-label": `Flag response ${letter(position)}` }, "Flag")),
-    body, foot);
+      messages.length > 1 ? element("span", { class: "role" }, ROLES[message.role] ?? message.role) : "",
+      written(message.content, message.blocks, raw)));
 }
 
 function slots(count) {
-  const made = [element("div", { class: "slot none", "data-slot": "none" }, element("span", { class: "slot-name" }, "unranked"))];
+  const made = [element("div", { class: "slot none", "data-slot": "none" }, element("span", { class: "slot-name" }, "–", element("span", { class: "long" }, " unranked")))];
   for (let value = 1; value <= count; value += 1) {
     made.push(element("div", { class: "slot", "data-slot": value },
-      element("span", { class: "slot-name" }, value === 1 ? "1st, best" : ordinal(value))));
+      element("span", { class: "slot-name" }, ordinal(value), value === 1 ? element("span", { class: "long" }, ", best") : "")));
   }
   return made;
 }
 
-export function drawItem(item, askQuality) {
+export function drawItem(item, askQuality, raw) {
   const count = item.responses.length;
-  find("#prompt-text").replaceChildren(...conversation(item.prompt));
-  find("#responses").replaceChildren(...item.responses.map((one, position) => card(one, position, count, askQuality)));
+  drawPrompt(item, raw);
+  find("#responses").replaceChildren(...item.responses.map((one, position) => card(one, position, count, askQuality, raw)));
   find("#responses").dataset.count = count;
   find("#slots").replaceChildren(...slots(count));
   document.body.classList.toggle("pair", count === 2);
   find("#work").hidden = false;
   find("#nothing").hidden = true;
+}
+
+export function drawPrompt(item, raw) {
+  const box = find("#prompt-text");
+  box.replaceChildren(...conversation(item.prompt, raw));
+  box.classList.toggle("chat", item.prompt.length > 1);
 }
 
 export function drawRanking(state) {

@@ -1,0 +1,99 @@
+// A response as a card: its text, folded where it is long, and the buttons below it.
+
+import { markDifferences, wordsOf } from "./differences.js";
+import { element, find } from "./dom.js";
+import { written } from "./formatted.js";
+import { letter, ordinal } from "./ranking.js";
+
+const cards = () => [...document.querySelectorAll("[data-card]")];
+
+function placeButtons(position, count) {
+  if (count === 2) return pairButton(position);
+  const box = element("div", { class: "places", role: "group", "aria-label": `Place of response ${letter(position)}` });
+  for (let value = 1; value <= count; value += 1) {
+    box.append(element("button", {
+      type: "button", "data-position": position, "data-place": value, "aria-pressed": "false",
+      "aria-label": `Response ${letter(position)} ${ordinal(value)}`, tabindex: "-1",
+    }, String(value)));
+  }
+  return box;
+}
+
+// Of two, one button says which is better; its key is the number of the response.
+function pairButton(position) {
+  const button = element("button", {
+    type: "button", "data-position": position, "data-place": 1, "aria-pressed": "false", tabindex: "-1",
+    "aria-label": `Response ${letter(position)} is better`,
+  }, element("kbd", {}, String(position + 1)), " This one is better");
+  return element("div", { class: "places" }, button);
+}
+
+function qualityButtons(position) {
+  const box = element("div", { class: "quality", role: "group", "aria-label": `Quality of response ${letter(position)}` },
+    element("span", { class: "hint" }, "Quality"));
+  for (let value = 1; value <= 7; value += 1) {
+    box.append(element("button", {
+      type: "button", "data-position": position, "data-quality": value, "aria-pressed": "false", tabindex: "-1",
+      "aria-label": `Quality ${value} of 7 for response ${letter(position)}`,
+    }, String(value)));
+  }
+  return box;
+}
+
+export function card(response, position, count, askQuality, raw) {
+  const body = element("div", { class: "body" });
+  fill(body, response, raw);
+  const foot = element("footer", {}, placeButtons(position, count));
+  if (askQuality) foot.append(qualityButtons(position));
+  return element("article", { class: "card", tabindex: "0", "data-card": position, "aria-label": `Response ${letter(position)}` },
+    element("header", {},
+      element("span", { class: "handle", "data-drag": position, "aria-hidden": "true", title: "Drag to a place" }, letter(position)),
+      element("span", { class: "badge" }, "not ranked"),
+      element("button", { type: "button", class: "quiet flag", "data-flag": position, tabindex: "-1", "aria-label": `Flag response ${letter(position)}` }, "Flag")),
+    body,
+    element("button", { type: "button", class: "quiet fold", "data-fold": position, "aria-expanded": "true", hidden: "" }),
+    foot);
+}
+
+function fill(body, response, raw) {
+  if (response.text.trim()) body.replaceChildren(written(response.text, response.blocks, raw));
+  else body.replaceChildren(element("span", { class: "hint" }, "(empty response)"));
+  if (!response.finished) body.append(element("span", { class: "cut" }, " … cut at the length limit"));
+}
+
+// Writes the responses anew: as written or formatted, and with what differs from response `base` marked.
+// Of two, each is marked against the other. False where the texts are too long to compare.
+export function drawTexts(responses, { raw, base, shown }) {
+  const bodies = cards().map((one) => one.querySelector(".body"));
+  bodies.forEach((body, position) => fill(body, responses[position], raw));
+  if (base === null) return true;
+  const texts = bodies.map((body) => body.querySelector(".text"));
+  const words = texts.map((text) => (text ? wordsOf(text).map((one) => one.text) : []));
+  return shown.every((position) => {
+    const other = position === base ? (shown.length === 2 ? shown.find((one) => one !== base) : null) : base;
+    return other === null || !texts[position] || markDifferences(texts[position], words[other]) !== null;
+  });
+}
+
+// Folds what is longer than a card should be, unless it was unfolded; says how much is hidden.
+export function fold(open) {
+  const most = 21 * parseFloat(getComputedStyle(document.documentElement).fontSize);
+  for (const one of cards()) {
+    const body = one.querySelector(".body");
+    const position = Number(one.dataset.card);
+    const isLong = (body.querySelector(".text")?.offsetHeight ?? 0) > 1.15 * most;
+    const isOpen = !isLong || open.has(position);
+    one.classList.toggle("folded", !isOpen);
+    const button = one.querySelector("[data-fold]");
+    button.hidden = !isLong;
+    button.setAttribute("aria-expanded", String(isOpen));
+    button.setAttribute("aria-label", `${isOpen ? "Fold" : "Show all of"} response ${letter(position)}`);
+    button.textContent = isOpen ? "Fold (O)" : `Show all ${words(body)} words (O)`;
+  }
+}
+
+const words = (body) => (body.textContent.match(/\S+/gu) ?? []).length;
+
+export function reveal(position) {
+  find(`[data-card="${position}"]`)?.scrollIntoView({ block: "nearest", behavior: "auto" });
+}

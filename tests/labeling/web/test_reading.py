@@ -1,0 +1,131 @@
+"""Reading long responses in Chromium: the dock leaves them room, they fold, and what differs is marked."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from tests.labeling.crowd import PLAIN, people
+from tests.labeling.web.browsing import chromium, item_shown, new_page, sign_in
+
+from triphase.labeling.web.application import create_application
+from triphase.labeling.web.serving import in_thread
+from triphase.labeling.work import item_plan
+from triphase.records.types import Message, Prompt, Response
+from triphase.store import Store, open_store
+
+__all__ = ["chromium"]
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+SENTENCES = [f"Sentence {n} of the answer says a little more about the weather at the sea." for n in range(60)]
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]:
+    """A store of one prompt with four responses: three of 60 sentences, which differ in one word, and a short one."""
+    texts = [" ".join(SENTENCES).replace("Sentence 1 ", f"{word} 1 ") for word in ("Line", "Phrase", "Verse")]
+    with open_store(tmp_path_factory.mktemp("long")) as store:
+        store.add_prompts([Prompt("p", (Message("user", "How is the weather at the sea?"),), "warm")])
+        store.add_responses(Response(f"p-{k}", "p", text, f"m{k}", True) for k, text in enumerate([*texts, "Fine."]))
+        item_plan.make_items(store, PLAIN.model_copy(update={"rankings_per_prompt": 9}), seed=0, now=0.0)
+        with in_thread(create_application(store, PLAIN)) as address:
+            yield store, address
+
+
+def page_of(long: tuple[Store, str], chromium: Any, name: str, **options: Any) -> Any:
+    store, address = long
+    people(store, name)
+    page = new_page(chromium, address, **options)
+    sign_in(page, name)
+    item_shown(page)
+    return page
+
+
+def share_of_the_dock(page: Any) -> float:
+    return float(page.evaluate("document.querySelector('#desk').getBoundingClientRect().height / innerHeight"))
+
+
+@pytest.mark.parametrize("viewport", [(1280, 800), (390, 844), (1280, 600), (844, 390)])
+def test_the_dock_is_low_and_covers_nothing(long: Any, chromium: Any, viewport: tuple[int, int]) -> None:
+    width, height = viewport
+    page = page_of(long, chromium, f"ann{width}{height}", viewport={"width": width, "height": height})
+    assert share_of_the_dock(page) < 0.15
+    assert page.inner_text("#desk .bar") and page.locator("#submit").is_visible()
+    low = height <= 640
+    assert page.locator("text=Best is better by").is_visible() != low
+    page.keyboard.press("m")
+    assert page.locator("text=Best is better by").is_visible()
+    last = page.locator("[data-card='3']")
+    last.scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#reading').scrollTo(0, 1e6)")
+    card, dock = last.bounding_box(), page.locator("#desk").bounding_box()
+    assert card["y"] + card["height"] <= dock["y"], "the last response ends above the dock"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.problems == []
+
+
+def test_long_responses_fold_and_say_how_much_is_hidden(long: Any, chromium: Any) -> None:
+    page = page_of(long, chromium, "bob")
+    folded = page.locator(".card.folded")
+    assert folded.count() == 3
+    assert (
+        page.locator("[data-fold]:visible").first.inner_text()
+        == f"Show all {len(' '.join(SENTENCES).split())} words (O)"
+    )
+    page.locator("[data-fold]:visible").first.click()
+    assert folded.count() == 2
+    page.keyboard.press("Shift+O")
+    assert folded.count() == 3, "once some are open, Shift+O folds all"
+    page.keyboard.press("Shift+O")
+    assert folded.count() == 0
+    page.focus("[data-card='0']")
+    page.keyboard.press("o")
+    page.focus("[data-card='1']")
+    page.keyboard.press("o")
+    assert folded.count() == (2 if "Fine." not in page.inner_text("#responses .card:nth-child(-n+2)") else 1)
+    assert page.problems == []
+
+
+def test_what_differs_from_the_outlined_response_is_marked(long: Any, chromium: Any) -> None:
+    page = page_of(long, chromium, "cy")
+    texts = [one.inner_text() for one in page.locator(".card .body").all()]
+    first = next(position for position, text in enumerate(texts) if text != "Fine.")
+    page.focus(f"[data-card='{first}']")
+    page.keyboard.press("d")
+    for position, text in enumerate(texts):
+        marks = [mark.inner_text() for mark in page.locator(f"[data-card='{position}'] mark").all()]
+        if position == first:
+            assert marks == []
+        elif text != "Fine.":
+            assert marks == [text.split(". ")[1].split()[0]], "the one word in which they differ"
+        assert page.locator(f"[data-card='{position}'] .body").inner_text() == text, "marks change no word"
+    page.keyboard.press("d")
+    assert page.locator("mark").count() == 0 and page.problems == []
+
+
+def longest_common(these: Sequence[str], others: Sequence[str]) -> int:
+    """Slow reference."""
+    best = [[0] * (len(others) + 1) for _ in range(len(these) + 1)]
+    for i, one in enumerate(these):
+        for j, other in enumerate(others):
+            best[i + 1][j + 1] = best[i][j] + 1 if one == other else max(best[i][j + 1], best[i + 1][j])
+    return best[-1][-1]
+
+
+def test_the_words_that_stay_are_a_longest_common_subsequence(long: Any, chromium: Any) -> None:
+    page = page_of(long, chromium, "dee")
+    draw = random.Random(3)
+    pairs = [[[draw.choice("abcd") for _ in range(draw.randrange(12))] for _ in range(2)] for _ in range(60)]
+    pairs += [[[], []], [["a"], []], [["a"] * 5, ["a"] * 3]]
+    kept = page.evaluate(
+        """async (pairs) => {
+          const { common } = await import("/static/differences.js");
+          const keep = (words, other) => words.filter((_, n) => common(words, other)[n]);
+          return pairs.map(([one, other]) => [keep(one, other), keep(other, one)]);
+        }""",
+        pairs,
+    )
+    for (one, other), (of_one, of_other) in zip(pairs, kept, strict=True):
+        best = longest_common(one, other)
+        assert len(of_one) == len(of_other) == best
+        assert longest_common(of_one, one) == longest_common(of_one, other) == best, "a subsequence of both"
