@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.labeling.crowd import PLAIN, people
 from tests.labeling.web.browsing import chromium, item_shown, new_page, sign_in
+from tests.labeling.web.hostile import HOSTILE
 
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.serving import in_thread
@@ -129,3 +130,38 @@ def test_the_words_that_stay_are_a_longest_common_subsequence(long: Any, chromiu
         best = longest_common(one, other)
         assert len(of_one) == len(of_other) == best
         assert longest_common(of_one, one) == longest_common(of_one, other) == best, "a subsequence of both"
+
+
+def test_markdown_is_formatted_and_nothing_comes_of_hostile_texts(
+    tmp_path_factory: pytest.TempPathFactory, chromium: Any
+) -> None:
+    texts = [*HOSTILE[:8], "# Answer\n\n**Yes**, with `code` and\n\n| a | b |\n|---|---|\n| 1 | 2 |"]
+    with open_store(tmp_path_factory.mktemp("nasty")) as store:
+        store.add_prompts(
+            [
+                Prompt("p", (Message("user", HOSTILE[0]), Message("assistant", "Hm."), Message("user", "Go."))),
+            ]
+        )
+        store.add_responses(Response(f"p-{k}", "p", text, f"m{k}", True) for k, text in enumerate(texts))
+        item_plan.make_items(store, PLAIN, seed=0, now=0.0)
+        with in_thread(create_application(store, PLAIN)) as address:
+            page = new_page(chromium, address)
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            people(store, "eve")
+            sign_in(page, "eve")
+            item_shown(page)
+            page.keyboard.press("Shift+O")
+            inside = "#reading a, #reading img, #reading script, #reading style, #reading iframe, #reading svg"
+            for _ in range(2):  # formatted, then as written
+                assert page.locator(inside).count() == 0 and page.title() == "Rank – Triphase"
+                assert page.locator("#reading [style], #reading [onclick], #reading [onerror]").count() == 0
+                page.keyboard.press("r")
+            page.keyboard.press("r")
+            assert "**Yes**" in page.inner_text("#responses") and page.locator("#reading strong").count() == 0
+            page.keyboard.press("r")
+            assert page.locator("#responses strong").first.inner_text() == "Yes"
+            assert page.locator("#responses td").count() >= 2 and page.locator("#prompt-text.chat .turn").count() == 3
+            assert page.locator("#responses .code").count() >= 1
+            assert all(one.startswith(address) for one in asked), "nothing is loaded from elsewhere"
+            assert page.problems == []

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 from tests.labeling.crowd import PASSWORD, PLAIN, Clock, client, fill, people, served, signed_in
+from tests.labeling.web.hostile import NASTY
 
 from triphase.labeling.web import api, guard, health, lead, lead_prompts, pages, sessions
 from triphase.labeling.web.application import create_application
@@ -23,10 +24,6 @@ from triphase.records.types import Message, Prompt, Response
 from triphase.records.visible import visible
 from triphase.store import Store, schema
 
-NASTY = (
-    "<script>document.title='owned'</script><img src=x onerror=alert(1)><svg onload=alert(1)>"
-    "{{ 7*7 }} \u202eevil\u202c \x1b[31m \x07 &amp; \"'` ]]> </textarea></script>"
-)
 PARTS = (pages, api, lead, lead_prompts, health)
 
 

@@ -92,12 +92,20 @@ def _next(connection: Connection, context: Context, name: str) -> dict[str, Any]
     }  # fmt: skip
 
 
+async def _formatted(context: Context, item: dict[str, Any] | None) -> dict[str, Any] | None:
+    """An item with its Markdown read, outside of the transaction that found it."""
+    if item is None or not labeler_views.has_markup(item):
+        return item
+    return await context.slow(lambda: labeler_views.with_blocks(item))
+
+
 @router.get("/next")
 @access(LABELER)
 async def next_item(request: Request) -> dict[str, Any]:
     """The item that the labeler holds, or a new one; ``item`` is null where nothing is left."""
     context, name = _of(request)
-    return {"item": await context.write(lambda connection: _next(connection, context, name))}
+    found = await context.write(lambda connection: _next(connection, context, name))
+    return {"item": await _formatted(context, found)}
 
 
 @router.post("/answers")
@@ -113,7 +121,8 @@ async def answer(request: Request, body: AnswerBody) -> dict[str, Any]:
             found["item"] = _next(connection, context, name)
         return found
 
-    return await context.write(work)
+    found = await context.write(work)
+    return {**found, "item": await _formatted(context, found["item"])} if body.next else found
 
 
 def _take(connection: Connection, context: Context, name: str, body: AnswerBody) -> Stored:
@@ -159,11 +168,11 @@ async def skip(request: Request, body: SkipBody) -> dict[str, Any]:
     """Give an item back with a reason, and return the next."""
     context, name = _of(request)
 
-    def work(connection: Connection) -> dict[str, Any]:
+    def work(connection: Connection) -> dict[str, Any] | None:
         submission.skip(connection, name, body.assignment, body.reason, body.note, now=context.now())
-        return {"item": _next(connection, context, name)}
+        return _next(connection, context, name)
 
-    return await context.write(work)
+    return {"item": await _formatted(context, await context.write(work))}
 
 
 @router.post("/flags")
@@ -185,7 +194,8 @@ async def flag(request: Request, body: FlagBody) -> dict[str, bool]:
 async def history(request: Request, back: Annotated[int, Field(ge=0, le=100_000)] = 0) -> dict[str, Any]:
     """One's own answer, ``back`` answers ago, to be looked at and corrected; null beyond the first."""
     context, name = _of(request)
-    return {"answer": await context.read(lambda connection: labeler_views.past_answer(connection, name, back))}
+    found = await context.read(lambda connection: labeler_views.past_answer(connection, name, back))
+    return {"answer": await _formatted(context, found)}
 
 
 @router.get("/progress")

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, String, bindparam, func, select
 
+from triphase.labeling.web.formatting import formatted, may_be_formatted
 from triphase.records.visible import visible
 from triphase.store.schema import assignments, items, prompts, rankings, responses
 
@@ -27,6 +28,26 @@ def shown(connection: Connection, prompt_id: str, order: Sequence[str]) -> dict[
         "prompt": [{"role": role, "content": visible(content)} for role, content in messages],
         "responses": [{"text": visible(texts[id_].text), "finished": texts[id_].finished} for id_ in order],
     }
+
+
+def has_markup(item: dict[str, Any]) -> bool:
+    """Whether a text of an item, as ``shown`` gives it, could be Markdown."""
+    return any(may_be_formatted(text) for text in _texts(item))
+
+
+def with_blocks(item: dict[str, Any]) -> dict[str, Any]:
+    """An item with the trees of those of its texts that are Markdown, as ``blocks`` beside the text; takes a while."""
+    prompt = [_with_blocks(message, message["content"]) for message in item["prompt"]]
+    return {**item, "prompt": prompt, "responses": [_with_blocks(one, one["text"]) for one in item["responses"]]}
+
+
+def _texts(item: dict[str, Any]) -> list[str]:
+    return [one["content"] for one in item["prompt"]] + [one["text"] for one in item["responses"]]
+
+
+def _with_blocks(part: dict[str, Any], text: str) -> dict[str, Any]:
+    blocks = formatted(text)
+    return part if blocks is None else {**part, "blocks": blocks}
 
 
 def past_answer(connection: Connection, labeler: str, back: int) -> dict[str, Any] | None:

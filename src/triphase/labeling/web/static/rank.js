@@ -21,6 +21,7 @@ let saving = null;
 let awaitingQuality = false;
 // How the texts are shown: as written or formatted, what differs from which response marked, which long ones unfolded.
 const reading = { raw: false, base: null, open: new Set() };
+const hasBlocks = (item) => [...item.prompt, ...item.responses].some((one) => one.blocks);
 
 function clock(seconds) {
   const whole = Math.floor(seconds);
@@ -51,6 +52,7 @@ function show(item, draft, back = null) {
   warned = false;
   Object.assign(reading, { base: null, open: new Set() });
   drawItem(item, askQuality, reading.raw);
+  find("#raw").hidden = !hasBlocks(item);
   drawReading();
   find("#editing").hidden = back === null;
   find("#skip").hidden = back !== null;
@@ -72,6 +74,7 @@ function drawReading() {
   const told = drawTexts(state.item.responses, { ...reading, shown });
   if (!told) tell("These texts are too long to mark their differences.", true);
   find("#differences").setAttribute("aria-pressed", String(reading.base !== null));
+  find("#raw").setAttribute("aria-pressed", String(reading.raw));
   fold(reading.open);
 }
 
@@ -79,6 +82,15 @@ function differences() {
   reading.base = reading.base === null ? state.current : null;
   drawReading();
   say(reading.base === null ? "No differences marked" : `Marked: what differs from response ${letter(reading.base)}`);
+}
+
+// As it was written, or formatted; what was chosen stays for the items to come.
+function toggleRaw() {
+  reading.raw = !reading.raw;
+  keep("triphase raw", reading.raw);
+  drawPrompt(state.item, reading.raw);
+  drawReading();
+  say(reading.raw ? "Shown as written" : "Shown formatted");
 }
 
 function unfold(position) {
@@ -312,6 +324,7 @@ const KEYS = {
   "-": () => strengthen(-1),
   n: writeNote,
   d: differences,
+  r: toggleRaw,
   o: () => unfold(state.current),
   m: () => showMore(),
   Escape: () => { if (state.back !== null) leave(); },
@@ -357,7 +370,7 @@ document.addEventListener("click", (event) => {
   } else if (data.flag) flag(data.flag === "prompt" ? null : Number(data.flag));
   else if (data.act === "tie") { choosePair(null); focusQuietly(state.current); }
   else if (data.act) ({
-    submit, skip, undo, leave, differences, help: () => openHelp("keys-dialog"), guide: toggleGuide,
+    submit, skip, undo, leave, differences, raw: toggleRaw, help: () => openHelp("keys-dialog"), guide: toggleGuide,
     note: () => (find("#note").hidden ? writeNote() : showNote(false)), more: () => showMore(),
   })[data.act]();
   else if (data.fold) unfold(Number(data.fold));
@@ -370,6 +383,7 @@ document.addEventListener("focusin", (event) => {
 });
 
 find("#note").addEventListener("input", () => changed(""));
+reading.raw = recall("triphase raw") === true;
 makeDraggable(document.body, (position, value) => setPlace(position, value));
 during(async () => {
   await receive(await call("GET", "/api/next"));
