@@ -2,15 +2,23 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from sqlalchemy import select
 from tests.rollouts.fake_server import Asked, FakeServer, Reply
 from tests.runs.small_run import do, ppo_alone, write_data
 
 from triphase.cli.main import main
+from triphase.errors import SettingsError
+from triphase.records.types import Ranking, Response
 from triphase.runs import pipeline
+from triphase.runs.people import judged_by_people
+from triphase.runs.sides import ComparedPolicy
+from triphase.store import Store, open_store
+from triphase.store.schema import items
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +210,59 @@ def test_refusals(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert main(["compare", *words]) == 2, words
         assert said in capsys.readouterr().err.strip().splitlines()[-1], words
     assert [path.name for path in run.parent.iterdir()] == ["small"]
+
+
+def people_rank(store: Store, name: str, order: Callable[[Response], int]) -> None:
+    """A ranking of every item by one person: 1 for the response that ``order`` gives the smallest number."""
+    given = []
+    with store.reading() as connection:
+        shown = [(row.prompt_id, json.loads(row.response_ids)) for row in connection.execute(select(items))]
+    responses = {each.id: each for each in store.responses()}
+    for prompt, ids in shown:
+        numbers = {id_: order(responses[id_]) for id_ in ids}
+        places = {id_: 1 + sum(other < number for other in numbers.values()) for id_, number in numbers.items()}
+        given.append(Ranking(f"{prompt}/{name}", prompt, name, places, tuple(ids), 1.0))
+    store.add_rankings(given)
+
+
+def test_people_judge_on_the_page_and_the_same_command_counts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sides, directory = [f"{run}/sft", str(run)], run.parent / "compare-small-sft-vs-small-ppo"
+    words = ["compare", *sides, "--by", "people", "--samples", "2"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "nobody has ranked yet" in said and f"`triphase label serve {directory}`" in said
+    (people,) = found_in(directory)["criteria"]
+    lines = [json.loads(line) for line in (directory / "responses.jsonl").read_text().splitlines()]
+    texts = {(line["name"], line["prompt_id"]): line["response"] for line in lines if line["sample"] == 0}
+    prompts = sorted({prompt for _, prompt in texts})
+    same = [prompt for prompt in prompts if texts[sides[0], prompt] == texts[sides[1], prompt]]
+    assert people["without"] == len(prompts) - len(same) > 0 and people["judge"]["same_text"] == len(same)
+    assert people["judge"]["people"] == {"labelers": 0, "rankings": 0, "agreement": None}
+
+    with open_store(directory) as store:
+        assert {(each.model, each.prompt_id): each.text for each in store.responses()} == texts
+        people_rank(store, "ann", lambda response: response.model != str(run))
+        people_rank(store, "bob", lambda response: 0)
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    (people,) = found_in(directory)["criteria"]
+    asked = len(prompts) - len(same)
+    expected = (0.25 * asked + 0.5 * len(same)) / len(prompts)  # of each pair ann prefers PPO, and bob neither
+    assert people["win_rates"][0]["value"] == pytest.approx(expected) and people["without"] == 0
+    assert people["judge"]["people"] == {"labelers": 2, "rankings": 2 * asked, "agreement": None}
+    assert f"{2 * asked} rankings by 2 people, blind" in out and "people are to rank" not in out
+    page = (directory / "comparison.html").read_text()
+    assert "By people" in page and "shown in both orders" not in page
+
+    with open_store(directory) as store:
+        people_rank(store, "cy", lambda response: response.model == str(run))
+    assert main([*words[:-2], "--samples", "2"]) == 0
+    (people,) = found_in(directory)["criteria"]
+    assert people["win_rates"][0]["value"] == pytest.approx(0.5), "one for, one against, one for neither"
+    assert people["judge"]["people"]["agreement"]["value"] == 0.0, "ann and cy contradict one another"
+
+
+def test_people_judge_no_more_than_a_page_can_show(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="a page shows at most 9"):
+        judged_by_people([], [cast(ComparedPolicy, None)] * 10, tmp_path, seed=0)
+    assert not any(tmp_path.iterdir())

@@ -18,6 +18,7 @@ from triphase.reports.comparison_page import (
     FILE_NAME,
     against,
     controlled_text,
+    people_text,
     rating_text,
 )
 from triphase.reports.interval_wording import interval_text, percent_interval
@@ -40,8 +41,8 @@ def compare(
     by: Annotated[
         list[str] | None,
         Parameter(
-            help="gold, reward (of the runs), or a YAML file with a scorer's settings; kind judge compares pairs. "
-            "Can be given several times; what the runs have by default.",
+            help="gold, reward (of the runs), people (on the labeling page), or a YAML file with a scorer's settings; "
+            "kind judge compares pairs. Can be given several times; what the runs have by default.",
         ),
     ] = None,
     to: Annotated[Path | None, Parameter(help="The directory of the comparison; beside the first run by default.")] = (
@@ -94,7 +95,9 @@ def _print(found: ComparisonFindings, directory: Path) -> None:
             what = "pairs have no verdict" if criterion.judgment else "responses have no score"
             wide.print(f"{criterion.without} {what} and are left out")
         judgment = criterion.judgment
-        if judgment is not None and judgment.first is not None and judgment.consistent is not None:
+        if judgment is not None and judgment.labelers is not None:
+            _print_people(wide, criterion, directory)
+        elif judgment is not None and judgment.first is not None and judgment.consistent is not None:
             wide.print(
                 f"the first place was preferred in {judgment.first:.0%} of the verdicts; {judgment.consistent:.0%} of "
                 "the pairs had the same verdict in both orders"
@@ -110,6 +113,13 @@ def _print(found: ComparisonFindings, directory: Path) -> None:
     for note in found.notes:
         wide.print(Text(visible(f"note: {note}")))
     Console(highlight=False, soft_wrap=True).print(f"[bold]page[/bold]  {escape(visible(str(directory / FILE_NAME)))}")
+
+
+def _print_people(wide: Console, criterion: CriterionFindings, directory: Path) -> None:
+    wide.print(Text(visible(people_text(criterion))))
+    if criterion.without:
+        serve = f"triphase label serve {directory}"
+        wide.print(Text(visible(f"people are to rank: `{serve}`; then the same command again counts what they said")))
 
 
 def _criterion_table(found: CriterionFindings, sides: Sequence[str]) -> Table:

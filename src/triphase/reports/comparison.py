@@ -27,6 +27,15 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelers:
+    """The people who judged: how many, how many rankings they gave, and on what share of pairs two of them agree."""
+
+    names: int
+    rankings: int
+    agreement: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
 class Judgment:
     """What a judge of pairs made of one criterion.
 
@@ -35,7 +44,8 @@ class Judgment:
         unjudged: how many have none.
         same: how many were even because both responses are the same text; nobody was asked.
         first: the share of verdicts for the first place, ties ½; None where no pair was asked about.
-        consistent: the share of pairs with the same verdict in both orders.
+        consistent: the share of pairs with the same verdict in both orders; None where each is seen in one.
+        labelers: who judged, where people did.
     """
 
     duels: Sequence[Duel]
@@ -43,6 +53,7 @@ class Judgment:
     same: int
     first: float | None
     consistent: float | None
+    labelers: Labelers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +229,18 @@ def _plain_criterion(found: CriterionFindings) -> dict[str, Any]:
             "same_text": judgment.same,
             "first_place_share": judgment.first,
             "consistent": judgment.consistent,
+            "people": _plain_people(judgment.labelers),
         },
+    }
+
+
+def _plain_people(labelers: Labelers | None) -> dict[str, Any] | None:
+    if labelers is None:
+        return None
+    return {
+        "labelers": labelers.names,
+        "rankings": labelers.rankings,
+        "agreement": _plain(labelers.agreement),
     }
 
 

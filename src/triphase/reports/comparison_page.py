@@ -47,6 +47,7 @@ def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Co
             charts={each.name: Markup(_chart(number, each, found)) for number, each in enumerate(found.criteria)},  # noqa: S704 - text in it is escaped
             against=against,
             controlled=controlled_text,
+            people=people_text,
             plain=interval_text,
             signed=signed,
             rating=rating_text,
@@ -68,6 +69,21 @@ def beside(responses: Sequence[Compared], count: int) -> list[Beside]:
 def against(found: CriterionFindings, first: str, side: str) -> str:
     """The win rate of a side over the first one, in words."""
     return "–" if side == first else percent_interval(against_first(found, first, side))
+
+
+def people_text(found: CriterionFindings) -> str:
+    """Who judged, and how far they agree, in a sentence; empty where no people did."""
+    judgment = found.judgment
+    if judgment is None or judgment.labelers is None:
+        return ""
+    who = judgment.labelers
+    if not who.rankings:
+        return "nobody has ranked yet"
+    counted = f"{who.rankings} rankings by {who.names} {'person' if who.names == 1 else 'people'}, blind"
+    agreed = f"two of them agree on {percent_interval(who.agreement)} of the pairs that both ordered"
+    alone = "no two of them ordered the same pair, so how far they agree is not known"
+    first = "" if judgment.first is None else f"; the response shown earlier was preferred in {judgment.first:.0%}"
+    return f"{counted}; {agreed if who.agreement else alone}{first}"
 
 
 def controlled_text(found: CriterionFindings, side: str) -> str:

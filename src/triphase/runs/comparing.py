@@ -1,7 +1,7 @@
 """Policies side by side: each answers the same prompts, and what they wrote is judged. What is done is kept.
 
 The directory of a comparison holds `asked.json`, `responses.jsonl`, `scores.jsonl`, a judge's verdicts,
-`comparison.json` and `comparison.html`.
+`comparison.json` and `comparison.html`; where people judge, the store that they work on.
 """
 
 import json
@@ -19,6 +19,7 @@ from triphase.records.types import Prompt
 from triphase.reports.comparison import (
     Compared,
     ComparisonFindings,
+    Judgment,
     by_judgment,
     by_scores,
     plain_of,
@@ -30,6 +31,7 @@ from triphase.runs.criteria import Criterion, criteria_of
 from triphase.runs.judging import scores_by, scores_of, verdicts_by
 from triphase.runs.locking import locked
 from triphase.runs.opening import open_run
+from triphase.runs.people import judged_by_people
 from triphase.runs.session import Run
 from triphase.runs.sides import ComparedPolicy, reference_digest, sides_of
 from triphase.runs.speaking import Asking, Spoken, spoken_by
@@ -113,9 +115,9 @@ def compare(
         responses = [_compared(each, scores_of(scores, place)) for place, each in enumerate(spoken)]
         found = [
             by_scores(responses, names, each.name, each.about, seed=asking.seed)
-            if each.judge is None
+            if each.scores is not None
             else by_judgment(
-                verdicts_by(each, spoken, sides, directory), names, each.name, each.about, seed=asking.seed
+                _judgment(each, spoken, sides, directory, asking.seed), names, each.name, each.about, seed=asking.seed
             )
             for each in criteria
         ]
@@ -128,6 +130,14 @@ def compare(
         write_json(directory / FINDINGS, plain_of(findings))
         write_comparison_page(directory, findings, responses)
     return findings
+
+
+def _judgment(
+    criterion: Criterion, spoken: Sequence[Spoken], sides: Sequence[ComparedPolicy], directory: Path, seed: int
+) -> Judgment:
+    if criterion.people:
+        return judged_by_people(spoken, sides, directory, seed=seed)
+    return verdicts_by(criterion, spoken, sides, directory)
 
 
 def _begun(directory: Path, asking: Asking) -> dict[str, Any]:

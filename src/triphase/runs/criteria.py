@@ -1,4 +1,4 @@
-"""By what `compare` says which response is better: gold, the rewards of runs, any scorer, a judge of pairs."""
+"""By what `compare` says which response is better: gold, the rewards of runs, any scorer, a judge of pairs, people."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from triphase.settings.source import read_source
 from triphase.training.artifacts import REWARD, is_whole
 from triphase.training.sealed import MANIFEST
 
-GOLD, REWARDS = "gold", "reward"
+GOLD, REWARDS, PEOPLE = "gold", "reward", "people"
 Said = tuple[Prompt, str, bool]
 """A prompt, a response to it, and whether it is finished."""
 Score = Callable[[Sequence[Said]], list[float | None]]
@@ -46,6 +46,7 @@ class Criterion:
         scores: opens what scores responses; None where pairs are judged.
         judge: opens what judges pairs, with the directory for its verdicts.
         takes_columns: whether it asks for the columns of the prompts' records.
+        people: labelers judge, on the page of the comparison's own store.
     """
 
     name: str
@@ -54,10 +55,11 @@ class Criterion:
     scores: Open | None = None
     judge: Callable[[Path], PairJudge] | None = None
     takes_columns: bool = False
+    people: bool = False
 
 
 def criteria_of(by: Sequence[str] | None, sides: Sequence[ComparedPolicy]) -> list[Criterion]:
-    """The criteria that ``by`` names (`gold`, `reward`, or a file with a scorer); all that the runs have by default.
+    """The criteria that ``by`` names (`gold`, `reward`, `people`, a scorer's file); all that the runs have by default.
 
     Raises:
         SettingsError: there is none, or one cannot be used.
@@ -70,6 +72,8 @@ def criteria_of(by: Sequence[str] | None, sides: Sequence[ComparedPolicy]) -> li
                 new = _golds(list(runs.values()))
             case "reward":
                 new = _rewards(list(runs.values()))
+            case "people":
+                new = [Criterion(PEOPLE, "people, blind, on the labeling page", _digest(PEOPLE), people=True)]
             case _:
                 new = [_of_file(Path(name))]
         if not new and by is not None:
