@@ -14,6 +14,7 @@ from tests.runs.small_run import do, ppo_alone, write_data
 from triphase.cli.main import main
 from triphase.errors import SettingsError
 from triphase.records.types import Ranking, Response
+from triphase.reports.page import write_report
 from triphase.runs import pipeline
 from triphase.runs.people import judged_by_people
 from triphase.runs.sides import ComparedPolicy
@@ -252,6 +253,9 @@ def test_people_judge_on_the_page_and_the_same_command_counts(run: Path, capsys:
     assert people["judge"]["people"] == {"labelers": 2, "rankings": 2 * asked, "agreement": None}
     assert f"{2 * asked} rankings by 2 people, blind" in out and "people are to rank" not in out
     page = (directory / "comparison.html").read_text()
+    report = write_report(run).read_text()
+    rate = people["win_rates"][0]["value"]
+    assert 'id="people"' in report and f"{100 * (1 - rate):.0f}" in report and "2 people, blind" in report
     assert "By people" in page and "shown in both orders" not in page
 
     with open_store(directory) as store:

@@ -22,6 +22,7 @@ from triphase.reports.evaluation import Sample
 from triphase.reports.findings import Findings, find
 from triphase.reports.layout import rendered
 from triphase.reports.learning_curve import told
+from triphase.reports.people_wins import PeopleWin, people_wins
 from triphase.reports.policy_verdicts import is_hacked, policy_verdicts
 from triphase.reports.readout import percent_reading, reading
 from triphase.reports.samples import side_by_side
@@ -57,13 +58,14 @@ PANELS = (
 def write_report(run_directory: Path) -> Path:
     """Writes report.html into the run directory, whole or not at all, from whatever the run has left so far."""
     path = run_directory / FILE_NAME
-    write_atomically(path, page_of(read_run(run_directory), courses_of(run_directory)))
+    write_atomically(path, page_of(read_run(run_directory), courses_of(run_directory), people_wins(run_directory)))
     return path
 
 
 def page_of(
     run: RunContents,
     courses: Mapping[str, Sequence[PromptCourse]] | None = None,
+    people: Sequence[PeopleWin] = (),
     *,
     version: str = "",
     says: str = "",
@@ -85,7 +87,9 @@ def page_of(
             version=version,
             says=says,
             found=found,
-            contents=sections_of(run, found, scores=drawn_scores, parts=bool(parts), answers=bool(courses)),
+            contents=sections_of(
+                run, found, scores=drawn_scores, parts=bool(parts), answers=bool(courses), people=bool(people)
+            ),
             verdict=verdict_of(run, found),
             policy_verdicts=policy_verdicts(run, found),
             hacked={name for name in found.policies if is_hacked(found, name)},
@@ -102,6 +106,7 @@ def page_of(
             policies=run.policies,
             enumerate_keys=list(enumerate(("score", "gain in score", "length", "KL"))),
             courses=courses or {},
+            people=people,
             settings=flattened(run.settings),
             versions=flattened(run.provenance.get("versions") or {}),
             provenance=flattened({key: value for key, value in run.provenance.items() if key != "versions"}),

@@ -16,12 +16,15 @@ class Section:
     short: str
 
 
-def sections_of(run: RunContents, found: Findings, *, scores: bool, parts: bool, answers: bool) -> list[Section]:
+def sections_of(
+    run: RunContents, found: Findings, *, scores: bool, parts: bool, answers: bool, people: bool
+) -> list[Section]:
     """The sections of a run's report; those that not every run has are there if there is something in them."""
     seeds = len(found.seeds.seeds) if found.seeds else 0
     sections = (
         Section("verdict", "Verdict", "Verdict"),
         Section("seeds", f"Over {seeds} seeds", "Seeds") if seeds else None,
+        Section("people", "What people prefer", "People") if people else None,
         Section("policies", f"PPO against {start_of(run.settings).noun}", "Policies"),
         Section("scores", "Scores before and after", "Scores") if scores else None,
         Section("parts", "What the score is made of", "Parts") if parts else None,

@@ -26,6 +26,7 @@ from triphase.reports.comparison import (
     side_findings,
 )
 from triphase.reports.comparison_page import write_comparison_page
+from triphase.reports.people_wins import keep_people_wins
 from triphase.runs.comparison_request import ComparisonRequest
 from triphase.runs.criteria import Criterion, criteria_of
 from triphase.runs.judging import scores_by, scores_of, verdicts_by
@@ -129,6 +130,7 @@ def compare(
         )
         write_json(directory / FINDINGS, plain_of(findings))
         write_comparison_page(directory, findings, responses)
+        keep_people_wins([side.run for side in sides if side.run is not None], directory, findings)
     return findings
 
 

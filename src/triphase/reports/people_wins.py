@@ -1,0 +1,119 @@
+"""What people preferred, by the comparisons that a run was a side of (`triphase compare … --by people`)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.records.files import make_directory, write_json
+from triphase.reports.comparison import ComparisonFindings, Labelers
+from triphase.reports.interval_wording import is_above, is_below, percent_interval
+from triphase.reports.intervals import Interval
+
+DIRECTORY = "people"
+"""In a run: a file for each comparison that people judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleWin:
+    """How often people prefer the first of two policies; ``comparison`` is the directory where they do."""
+
+    comparison: str
+    first: str
+    second: str
+    rate: Interval
+    labelers: Labelers
+
+    @property
+    def tone(self) -> str:
+        """Whether people have preferred one of the two."""
+        return "good" if is_above(self.rate, 0.5) or is_below(self.rate, 0.5) else "open"
+
+    @property
+    def sentence(self) -> str:
+        """The win rate in words that its interval allows, and who judged."""
+        first, second, rate = self.first, self.second, self.rate
+        if is_below(rate, 0.5):
+            first, second, rate = second, first, _turned(rate)
+        if self.rate.low is None:
+            said = f"one prompt is too few to say whether people prefer {first} or {second}"
+        elif is_above(rate, 0.5):
+            said = f"people prefer {first} to {second}: {percent_interval(rate)} of the prompts, ties half"
+        else:
+            said = (
+                f"people do not clearly prefer one: {first} wins against {second} on {percent_interval(rate)} of the "
+                "prompts, ties half, which may be even"
+            )
+        return f"{said[0].upper()}{said[1:]}."
+
+    @property
+    def judges(self) -> str:
+        """Who judged, and how far they agree."""
+        who, agreement = self.labelers, self.labelers.agreement
+        agreed = (
+            f"two of them agree on {percent_interval(agreement)} of the pairs that both ordered"
+            if agreement is not None
+            else "no two of them ordered the same pair, so how far they agree is not known"
+        )
+        count = f"{who.rankings} ranking{'' if who.rankings == 1 else 's'} of {self.rate.prompts} prompts"
+        return f"{count} by {who.names} {'person' if who.names == 1 else 'people'}, blind; {agreed}."
+
+
+def keep_people_wins(runs: Sequence[Path], directory: Path, found: ComparisonFindings) -> None:
+    """Write what people have said so far into each run that is a side, for its report."""
+    about = {side.name: side.about if side.about != "a model" else side.name for side in found.sides}
+    for criterion in found.criteria:
+        judgment = criterion.judgment
+        if judgment is None or judgment.labelers is None:
+            continue
+        who = judgment.labelers
+        wins = [
+            {
+                "first": about[first],
+                "second": about[second],
+                "rate": _plain(rate),
+                "labelers": who.names,
+                "rankings": who.rankings,
+                "agreement": _plain(who.agreement),
+            }
+            for (first, second), rate in criterion.wins.items()
+            if who.rankings
+        ]
+        for run in runs:
+            make_directory(run / DIRECTORY)
+            write_json(run / DIRECTORY / f"{directory.resolve().name}.json", wins)
+
+
+def people_wins(run: Path) -> list[PeopleWin]:
+    """What people said of a run's policies, by comparison.
+
+    Raises:
+        RunError: a file of it is damaged.
+    """
+    found = []
+    for path in sorted((run / DIRECTORY).glob("*.json")):
+        try:
+            found += [_win(path.stem, each) for each in json.loads(path.read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            message = f"{path}: damaged ({type(error).__name__}: {error}); give the compare command again, or remove it"
+            raise RunError(message) from None
+    return found
+
+
+def _win(comparison: str, row: Mapping[str, Any]) -> PeopleWin:
+    agreement = None if row["agreement"] is None else Interval(**row["agreement"])
+    who = Labelers(int(row["labelers"]), int(row["rankings"]), agreement)
+    return PeopleWin(comparison, str(row["first"]), str(row["second"]), Interval(**row["rate"]), who)
+
+
+def _plain(interval: Interval | None) -> dict[str, float | int | None] | None:
+    if interval is None:
+        return None
+    return {"value": interval.value, "low": interval.low, "high": interval.high, "prompts": interval.prompts}
+
+
+def _turned(rate: Interval) -> Interval:
+    low, high = (None if bound is None else 1 - bound for bound in (rate.high, rate.low))
+    return Interval(1 - rate.value, low, high, rate.prompts)
