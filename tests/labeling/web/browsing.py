@@ -3,13 +3,16 @@
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.labeling.crowd import PASSWORD, people
+from tests.labeling.crowd import PASSWORD, PLAIN, people
 
+from triphase.labeling.web.application import create_application
+from triphase.labeling.web.serving import in_thread
 from triphase.labeling.work import item_plan
 from triphase.records.types import Message, Prompt, Response
 from triphase.settings.schema import LabelingSettings
@@ -93,3 +96,24 @@ def next_after(page: Any, shown: str) -> str:
 
 def answers(store: Store, name: str, status: str = "active") -> list[Any]:
     return [one for one in store.answers(counted=False) if one.ranking.labeler == name and one.status == status]
+
+
+@contextmanager
+def one_item(directory: Path, texts: Sequence[str], messages: Sequence[Message]) -> Iterator[tuple[Store, str]]:
+    """A store with these responses to one prompt, for nine people, and the address of its page."""
+    with open_store(directory) as store:
+        store.add_prompts([Prompt("p", tuple(messages), "warm")])
+        store.add_responses(Response(f"p-{k}", "p", text, f"m{k}", True) for k, text in enumerate(texts))
+        item_plan.make_items(store, PLAIN.model_copy(update={"rankings_per_prompt": 9}), seed=0, now=0.0)
+        with in_thread(create_application(store, PLAIN)) as address:
+            yield store, address
+
+
+def page_of(store_and_address: tuple[Store, str], chromium: Any, name: str, **options: Any) -> Any:
+    """The labeler's page of somebody new, with the first item on it."""
+    store, address = store_and_address
+    people(store, name)
+    page = new_page(chromium, address, **options)
+    sign_in(page, name)
+    item_shown(page)
+    return page

@@ -5,15 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from tests.labeling.crowd import PLAIN, people
-from tests.labeling.web.browsing import chromium, item_shown, new_page, sign_in
+from tests.labeling.crowd import people
+from tests.labeling.web.browsing import chromium, item_shown, new_page, one_item, page_of, sign_in
 from tests.labeling.web.hostile import HOSTILE
 
-from triphase.labeling.web.application import create_application
-from triphase.labeling.web.serving import in_thread
-from triphase.labeling.work import item_plan
-from triphase.records.types import Message, Prompt, Response
-from triphase.store import Store, open_store
+from triphase.records.types import Message
+from triphase.store import Store
 
 __all__ = ["chromium"]
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
@@ -25,21 +22,8 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]:
     """A store of one prompt with four responses: three of 60 sentences, which differ in one word, and a short one."""
     texts = [" ".join(SENTENCES).replace("Sentence 1 ", f"{word} 1 ") for word in ("Line", "Phrase", "Verse")]
-    with open_store(tmp_path_factory.mktemp("long")) as store:
-        store.add_prompts([Prompt("p", (Message("user", "How is the weather at the sea?"),), "warm")])
-        store.add_responses(Response(f"p-{k}", "p", text, f"m{k}", True) for k, text in enumerate([*texts, "Fine."]))
-        item_plan.make_items(store, PLAIN.model_copy(update={"rankings_per_prompt": 9}), seed=0, now=0.0)
-        with in_thread(create_application(store, PLAIN)) as address:
-            yield store, address
-
-
-def page_of(long: tuple[Store, str], chromium: Any, name: str, **options: Any) -> Any:
-    store, address = long
-    people(store, name)
-    page = new_page(chromium, address, **options)
-    sign_in(page, name)
-    item_shown(page)
-    return page
+    with one_item(tmp_path_factory.mktemp("long"), [*texts, "Fine."], [Message("user", "How is the weather?")]) as both:
+        yield both
 
 
 def share_of_the_dock(page: Any) -> float:
@@ -136,32 +120,25 @@ def test_markdown_is_formatted_and_nothing_comes_of_hostile_texts(
     tmp_path_factory: pytest.TempPathFactory, chromium: Any
 ) -> None:
     texts = [*HOSTILE[:8], "# Answer\n\n**Yes**, with `code` and\n\n| a | b |\n|---|---|\n| 1 | 2 |"]
-    with open_store(tmp_path_factory.mktemp("nasty")) as store:
-        store.add_prompts(
-            [
-                Prompt("p", (Message("user", HOSTILE[0]), Message("assistant", "Hm."), Message("user", "Go."))),
-            ]
-        )
-        store.add_responses(Response(f"p-{k}", "p", text, f"m{k}", True) for k, text in enumerate(texts))
-        item_plan.make_items(store, PLAIN, seed=0, now=0.0)
-        with in_thread(create_application(store, PLAIN)) as address:
-            page = new_page(chromium, address)
-            asked: list[str] = []
-            page.on("request", lambda request: asked.append(request.url))
-            people(store, "eve")
-            sign_in(page, "eve")
-            item_shown(page)
-            page.keyboard.press("Shift+O")
-            inside = "#reading a, #reading img, #reading script, #reading style, #reading iframe, #reading svg"
-            for _ in range(2):  # formatted, then as written
-                assert page.locator(inside).count() == 0 and page.title() == "Rank – Triphase"
-                assert page.locator("#reading [style], #reading [onclick], #reading [onerror]").count() == 0
-                page.keyboard.press("r")
+    messages = [Message("user", HOSTILE[0]), Message("assistant", "Hm."), Message("user", "Go.")]
+    with one_item(tmp_path_factory.mktemp("nasty"), texts, messages) as (store, address):
+        page = new_page(chromium, address)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        people(store, "eve")
+        sign_in(page, "eve")
+        item_shown(page)
+        page.keyboard.press("Shift+O")
+        inside = "#reading a, #reading img, #reading script, #reading style, #reading iframe, #reading svg"
+        for _ in range(2):  # formatted, then as written
+            assert page.locator(inside).count() == 0 and page.title() == "Rank – Triphase"
+            assert page.locator("#reading [style], #reading [onclick], #reading [onerror]").count() == 0
             page.keyboard.press("r")
-            assert "**Yes**" in page.inner_text("#responses") and page.locator("#reading strong").count() == 0
-            page.keyboard.press("r")
-            assert page.locator("#responses strong").first.inner_text() == "Yes"
-            assert page.locator("#responses td").count() >= 2 and page.locator("#prompt-text.chat .turn").count() == 3
-            assert page.locator("#responses .code").count() >= 1
-            assert all(one.startswith(address) for one in asked), "nothing is loaded from elsewhere"
-            assert page.problems == []
+        page.keyboard.press("r")
+        assert "**Yes**" in page.inner_text("#responses") and page.locator("#reading strong").count() == 0
+        page.keyboard.press("r")
+        assert page.locator("#responses strong").first.inner_text() == "Yes"
+        assert page.locator("#responses td").count() >= 2 and page.locator("#prompt-text.chat .turn").count() == 3
+        assert page.locator("#responses .code").count() >= 1
+        assert all(one.startswith(address) for one in asked), "nothing is loaded from elsewhere"
+        assert page.problems == []

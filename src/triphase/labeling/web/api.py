@@ -38,6 +38,8 @@ class Draft(Body):
     quality: list[Quality | None] = Field(default=[], max_length=9)
     note: Note = ""
     seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
+    inserting: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=3, max_length=3)] | None = None
+    """Where two are shown at a time: the response that is being put in, and the groups between which its place is."""
 
 
 class AnswerBody(Draft):

@@ -28,6 +28,13 @@ function pairButton(position) {
   return element("div", { class: "places" }, button);
 }
 
+// The same where two of many are shown at a time.
+function betterButton(position) {
+  return element("button", {
+    type: "button", class: "better", "data-better": position, tabindex: "-1", "aria-label": `Response ${letter(position)} is better`,
+  }, element("kbd", {}, "1"), " This one is better");
+}
+
 function qualityButtons(position) {
   const box = element("div", { class: "quality", role: "group", "aria-label": `Quality of response ${letter(position)}` },
     element("span", { class: "hint" }, "Quality"));
@@ -44,6 +51,7 @@ export function card(response, position, count, askQuality, raw) {
   const body = element("div", { class: "body" });
   fill(body, response, raw);
   const foot = element("footer", {}, placeButtons(position, count));
+  if (count > 2) foot.append(betterButton(position));
   if (askQuality) foot.append(qualityButtons(position));
   return element("article", { class: "card", tabindex: "0", "data-card": position, "aria-label": `Response ${letter(position)}` },
     element("header", {},

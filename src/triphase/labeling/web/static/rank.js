@@ -1,42 +1,41 @@
 // The labeler's page: one item at a time, by keyboard, by mouse or by finger.
 
 import { attempt, call, Refused } from "./api.js";
-import { drawTexts, fold, reveal } from "./cards.js";
+import { reveal } from "./cards.js";
 import { ask, isOpen, openHelp } from "./dialogs.js";
 import { find } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { greet, toggleGuide } from "./guide.js";
+import { answered, mostQuestions, question } from "./insertion.js";
 import { canonical, empty, letter, move, ordinal, place, spoken, tie, unranked } from "./ranking.js";
+import * as reading from "./reading.js";
+import { keep, forget, recall } from "./storage.js";
 import { Timer } from "./timer.js";
-import { drawItem, drawNothing, drawProgress, drawPrompt, drawRanking, say, tell } from "./view.js";
+import { drawItem, drawNothing, drawProgress, drawQuestion, drawRanking, say, showMore, showNote, tell } from "./view.js";
 
 const options = find("#options").dataset;
 const askQuality = options.askQuality === "yes";
 const askStrength = options.askStrength === "yes";
-const state = { item: null, places: [], quality: [], strength: null, current: 0, last: null, note: "", back: null };
+const state = {
+  item: null, places: [], quality: [], strength: null, current: 0, last: null, note: "", back: null,
+  inserting: null, asked: [], two: recall("triphase two") === true,
+};
 const timer = new Timer((seconds) => (find("#clock").textContent = clock(seconds)));
 let busy = false;
 let warned = false;
 let saving = null;
 let awaitingQuality = false;
-// How the texts are shown: as written or formatted, what differs from which response marked, which long ones unfolded.
-const reading = { raw: false, base: null, open: new Set() };
-const hasBlocks = (item) => [...item.prompt, ...item.responses].some((one) => one.blocks);
-
 function clock(seconds) {
   const whole = Math.floor(seconds);
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-const keep = (key, value) => { try { localStorage.setItem(key, JSON.stringify(value)); } catch { /* private mode */ } };
-const recall = (key) => { try { return JSON.parse(localStorage.getItem(key)); } catch { return null; } };
-const forget = (key) => { try { localStorage.removeItem(key); } catch { /* private mode */ } };
 const draftKey = () => `triphase draft ${state.item.assignment}`;
 
 function content() {
   return {
     places: state.places, quality: askQuality ? state.quality : [], strength: state.strength,
-    note: find("#note").value, seconds: timer.read(),
+    note: find("#note").value, seconds: timer.read(), inserting: state.inserting,
   };
 }
 
@@ -45,15 +44,13 @@ function show(item, draft, back = null) {
   Object.assign(state, {
     item, back, places: draft?.places?.length === count ? [...draft.places] : empty(count),
     quality: draft?.quality?.length === count ? [...draft.quality] : empty(count),
-    strength: draft?.strength ?? null, current: 0, last: null,
+    strength: draft?.strength ?? null, current: 0, last: null, inserting: draft?.inserting ?? null, asked: [],
   });
   find("#note").value = draft?.note ?? "";
   showNote(Boolean(draft?.note));
   warned = false;
-  Object.assign(reading, { base: null, open: new Set() });
-  drawItem(item, askQuality, reading.raw);
-  find("#raw").hidden = !hasBlocks(item);
-  drawReading();
+  drawItem(item, askQuality, reading.isRaw());
+  reading.begin(item);
   find("#editing").hidden = back === null;
   find("#skip").hidden = back !== null;
   find("#submit").textContent = back === null ? "Submit" : "Save the correction";
@@ -64,62 +61,57 @@ function show(item, draft, back = null) {
   say(`New item. ${count} responses.`);
 }
 
+// The question at hand where two are shown at a time, else null.
+function asking() {
+  const apart = state.two && state.item !== null && state.back === null && state.places.length > 2;
+  return apart ? question(state.places, state.inserting) : null;
+}
+
 function draw() {
+  const asked = asking();
   drawRanking(state);
+  drawQuestion(asked, state.asked.length + 1, asked ? state.asked.length + mostQuestions(state.places, state.inserting) : 0);
+  find("#two").hidden = state.places.length < 3 || state.back !== null;
+  find("#two").setAttribute("aria-pressed", String(state.two));
+  reading.show(asked ? [asked.left, asked.right] : state.places.map((_, position) => position));
 }
 
-// The texts anew, and folds where they are long now.
-function drawReading() {
-  const shown = state.places.map((_, position) => position);
-  const told = drawTexts(state.item.responses, { ...reading, shown });
-  if (!told) tell("These texts are too long to mark their differences.", true);
-  find("#differences").setAttribute("aria-pressed", String(reading.base !== null));
-  find("#raw").setAttribute("aria-pressed", String(reading.raw));
-  fold(reading.open);
+function toggleTwo() {
+  if (state.places.length < 3 || state.back !== null) return;
+  state.two = !state.two;
+  keep("triphase two", state.two);
+  draw();
+  if (asking()) askNext();
+  else say(`All responses. ${spoken(state.places)}`);
 }
 
-function differences() {
-  reading.base = reading.base === null ? state.current : null;
-  drawReading();
-  say(reading.base === null ? "No differences marked" : `Marked: what differs from response ${letter(reading.base)}`);
+// Which of the two on the page is better: "left", "right", or null where they are equal.
+function answerPair(side) {
+  const asked = asking();
+  const { places, inserting } = state;
+  state.asked.push({ places, inserting });
+  Object.assign(state, answered(places, inserting, side === null ? null : asked[side]));
+  changed("");
+  askNext();
 }
 
-// As it was written, or formatted; what was chosen stays for the items to come.
-function toggleRaw() {
-  reading.raw = !reading.raw;
-  keep("triphase raw", reading.raw);
-  drawPrompt(state.item, reading.raw);
-  drawReading();
-  say(reading.raw ? "Shown as written" : "Shown formatted");
+function takeBack() {
+  if (!state.asked.length) return;
+  Object.assign(state, state.asked.pop());
+  changed("");
+  askNext();
 }
 
-function unfold(position) {
-  if (reading.open.has(position)) reading.open.delete(position);
-  else reading.open.add(position);
-  fold(reading.open);
-  reveal(position);
-}
-
-function unfoldAll() {
-  const all = state.places.map((_, position) => position);
-  reading.open = reading.open.size ? new Set() : new Set(all);
-  fold(reading.open);
-}
-
-function showNote(open) {
-  find("#note").hidden = !open;
-  find("#note-toggle").setAttribute("aria-expanded", String(open));
-}
-
-function writeNote() {
-  showMore(true);
-  showNote(true);
-  find("#note").focus();
-}
-
-function showMore(open = !find("#desk").classList.contains("all")) {
-  find("#desk").classList.toggle("all", open);
-  find("#more-toggle").setAttribute("aria-expanded", String(open));
+function askNext() {
+  const asked = asking();
+  if (asked) {
+    focusCard(asked.left);
+    say(`Which is better, ${letter(asked.left)} or ${letter(asked.right)}?`);
+  } else {
+    focusCard(state.places.indexOf(1));
+    tell(`Ranked: ${spoken(state.places)}. Enter submits.`);
+    say(`Ranked: ${spoken(state.places)}. Enter submits.`);
+  }
 }
 
 function changed(message) {
@@ -155,8 +147,15 @@ function focusQuietly(position) {
   find(`[data-card="${position}"]`)?.focus({ preventScroll: true });
 }
 
+function writeNote() {
+  showMore(true);
+  showNote(true);
+  find("#note").focus();
+}
+
 function setPlace(position, value, advance = false) {
   state.places = place(state.places, position, value);
+  state.inserting = null;
   state.last = value === null ? state.last : position;
   state.current = position;
   changed(value === null ? `Response ${letter(position)} not ranked` : `Response ${letter(position)} ${ordinal(value)}`);
@@ -221,7 +220,8 @@ async function submit() {
   }
   clearTimeout(saving);
   await during(async () => {
-    const body = { ...content(), places: canonical(state.places), next: true };
+    const { inserting: _, ...given } = content();
+    const body = { ...given, places: canonical(state.places), next: true };
     if (state.back !== null) body.corrects = state.item.ranking;
     else Object.assign(body, { assignment: state.item.assignment, receipt: state.item.receipt });
     const key = state.back === null ? draftKey() : null;
@@ -271,6 +271,10 @@ async function flag(position) {
 const leave = () => during(async () => receive(await call("GET", "/api/next")));
 
 function digit(value) {
+  if (asking() && !awaitingQuality) {
+    if (value <= 2) answerPair(value === 1 ? "left" : "right");
+    return;
+  }
   if (awaitingQuality && value <= 7) {
     awaitingQuality = false;
     state.quality[state.current] = value;
@@ -280,6 +284,10 @@ function digit(value) {
 }
 
 function arrow(key) {
+  if (asking()) {
+    if (key === "ArrowLeft" || key === "ArrowRight") answerPair(key === "ArrowLeft" ? "left" : "right");
+    return;
+  }
   if (state.places.length === 2 && (key === "ArrowLeft" || key === "ArrowRight")) {
     choosePair(key === "ArrowLeft" ? 0 : 1);
     return;
@@ -289,6 +297,7 @@ function arrow(key) {
     return;
   }
   state.places = move(state.places, state.current, key === "ArrowUp" ? -1 : 1);
+  state.inserting = null;
   state.last = state.current;
   changed();
 }
@@ -303,16 +312,18 @@ const KEYS = {
   Enter: submit,
   "=": () => {
     if (state.places.length === 2) choosePair(null);
+    else if (asking()) answerPair(null);
     else {
       const position = state.current;
       state.places = tie(state.places, position, state.last);
+      state.inserting = null;
       state.last = position;
       changed();
       advanceFrom(position);
     }
   },
-  0: () => setPlace(state.current, null),
-  Backspace: () => setPlace(state.current, null),
+  0: () => { if (!asking()) setPlace(state.current, null); },
+  Backspace: () => { if (asking() || (state.two && state.asked.length)) takeBack(); else setPlace(state.current, null); },
   u: undo,
   s: skip,
   f: () => flag(state.current),
@@ -323,9 +334,10 @@ const KEYS = {
   "+": () => strengthen(1),
   "-": () => strengthen(-1),
   n: writeNote,
-  d: differences,
-  r: toggleRaw,
-  o: () => unfold(state.current),
+  d: () => reading.toggleDifferences(state.current),
+  r: reading.toggleRaw,
+  o: () => reading.unfold(state.current),
+  t: toggleTwo,
   m: () => showMore(),
   Escape: () => { if (state.back !== null) leave(); },
 };
@@ -341,7 +353,7 @@ document.addEventListener("keydown", (event) => {
   if (onButton && (key === "Enter" || key === " ")) return;
   if (!state.item && key !== "?" && key !== "g" && key !== "u") return;
   if (busy) { event.preventDefault(); return; }
-  if (event.shiftKey && key === "o") unfoldAll();
+  if (event.shiftKey && key === "o") reading.unfoldAll();
   else if (/^[1-9]$/.test(key)) digit(Number(key));
   else if (key.startsWith("Arrow")) arrow(key);
   else if (key in KEYS) KEYS[key]();
@@ -368,12 +380,15 @@ document.addEventListener("click", (event) => {
     changed();
     focusQuietly(state.current);
   } else if (data.flag) flag(data.flag === "prompt" ? null : Number(data.flag));
+  else if (data.act === "tie" && asking()) answerPair(null);
   else if (data.act === "tie") { choosePair(null); focusQuietly(state.current); }
+  else if (data.better) answerPair(Number(data.better) === asking().left ? "left" : "right");
   else if (data.act) ({
-    submit, skip, undo, leave, differences, raw: toggleRaw, help: () => openHelp("keys-dialog"), guide: toggleGuide,
+    submit, skip, undo, leave, differences: () => reading.toggleDifferences(state.current), raw: reading.toggleRaw,
+    two: toggleTwo, back: takeBack, help: () => openHelp("keys-dialog"), guide: toggleGuide,
     note: () => (find("#note").hidden ? writeNote() : showNote(false)), more: () => showMore(),
   })[data.act]();
-  else if (data.fold) unfold(Number(data.fold));
+  else if (data.fold) reading.unfold(Number(data.fold));
   else if (data.card) { state.current = Number(data.card); draw(); }
 });
 
@@ -383,11 +398,10 @@ document.addEventListener("focusin", (event) => {
 });
 
 find("#note").addEventListener("input", () => changed(""));
-reading.raw = recall("triphase raw") === true;
 makeDraggable(document.body, (position, value) => setPlace(position, value));
 during(async () => {
   await receive(await call("GET", "/api/next"));
   greet();
 });
-window.addEventListener("resize", () => { if (state.item) fold(reading.open); });
+window.addEventListener("resize", () => { if (state.item) reading.refold(); });
 setInterval(() => { if (!state.item && !busy && !document.hidden) leave(); }, 30000);

@@ -34,6 +34,29 @@ export function drawItem(item, askQuality, raw) {
   find("#nothing").hidden = true;
 }
 
+// Of all responses only the two that are asked about; all of them where nothing is.
+export function drawQuestion(asked, number, most) {
+  document.body.classList.toggle("two", asked !== null);
+  for (const one of document.querySelectorAll("[data-card]")) {
+    const position = Number(one.dataset.card);
+    one.classList.toggle("apart", asked !== null && position !== asked.left && position !== asked.right);
+    const button = one.querySelector("[data-better] kbd");
+    if (button && asked) button.textContent = position === asked.left ? "1" : "2";
+  }
+  find("#question").textContent = asked ? `Question ${number} of ${most} at most` : "";
+  find("#take-back").hidden = !asked || number === 1;
+}
+
+export function showNote(open) {
+  find("#note").hidden = !open;
+  find("#note-toggle").setAttribute("aria-expanded", String(open));
+}
+
+export function showMore(open = !find("#desk").classList.contains("all")) {
+  find("#desk").classList.toggle("all", open);
+  find("#more-toggle").setAttribute("aria-expanded", String(open));
+}
+
 export function drawPrompt(item, raw) {
   const box = find("#prompt-text");
   box.replaceChildren(...conversation(item.prompt, raw));
