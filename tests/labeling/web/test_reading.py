@@ -142,3 +142,33 @@ def test_markdown_is_formatted_and_nothing_comes_of_hostile_texts(
         assert page.locator("#responses .code").count() >= 1
         assert all(one.startswith(address) for one in asked), "nothing is loaded from elsewhere"
         assert page.problems == []
+
+
+def test_a_goal_of_ones_own_and_back_where_one_was(long: Any, chromium: Any) -> None:
+    page = page_of(long, chromium, "gus")
+    assert "0 today" in page.inner_text("#progress-text")
+    page.click("[data-act=goal]")
+    page.fill("#goal-number", "2")
+    page.press("#goal-number", "Enter")
+    page.wait_for_function("() => document.querySelector('#progress-text').textContent === '0 of 2 today'")
+    page.focus("[data-card='0']")
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    page.wait_for_function("() => document.querySelector('#saved').textContent === 'draft saved'")
+    page.reload()
+    item_shown(page)
+    page.wait_for_selector("#toast:not([hidden])")
+    assert "back where you were" in page.inner_text("#toast") and page.locator(".card.placed").count() == 2
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#nothing:not([hidden])")
+    assert page.inner_text("#progress-text").startswith("1 of 2 today")
+    texts = page.evaluate(
+        """async () => {
+          const { progressText } = await import("/static/goal.js");
+          const at = (today, left, median_seconds) => progressText({ done: 9, today, left, median_seconds });
+          return [at(1, 50, 30), at(2, 50, 30), at(3, 0, null)];
+        }"""
+    )
+    assert texts == ["1 of 2 today · about 1 min to go", *(f"Your goal of 2 is reached: {n} today" for n in (2, 3))]
+    assert page.problems == []

@@ -1,4 +1,4 @@
-"""Two responses at a time: K are ranked by binary insertion, with ties, drafts and a way back, and stored as any other."""
+"""Two responses at a time: K are ranked by binary insertion, with ties, drafts and a way back, and stored as ever."""
 
 import itertools
 import math
@@ -69,7 +69,8 @@ def test_a_draft_survives_in_the_middle_of_an_insertion_and_answers_can_be_taken
     assert asked(page) == before, "taken back"
     page.wait_for_function("() => document.querySelector('#saved').textContent === 'draft saved'")
     page.evaluate(
-        "Object.keys(localStorage).filter((key) => key.startsWith('triphase draft')).forEach((key) => localStorage.removeItem(key))"
+        """() => Object.keys(localStorage).filter((key) => key.startsWith("triphase draft"))
+        .forEach((key) => localStorage.removeItem(key))"""
     )
     page.reload()
     item_shown(page)

@@ -110,7 +110,9 @@ class _Tree:
         if found is None:
             closing = {"\\(": "\\)", "\\[": "\\]"}.get(token.markup, token.markup)
             return ["code", "formula", [f"{token.markup}{token.content}{closing}"], {"dir": "ltr"}]
-        return ["div" if token.block else "span", "formula", [found], {"dir": "ltr"}]
+        if token.block:  # it may be wider than the card, and scrolls then
+            return ["div", "formula", [found], {"dir": "ltr", "tabindex": "0"}]
+        return ["span", "formula", [found], {"dir": "ltr"}]
 
 
 def _code(content: str, info: str) -> list[Any]:
@@ -133,7 +135,7 @@ def _closed(node: list[Any]) -> list[Any]:
         label = "".join(child for child in children if isinstance(child, str))
         return [node] if label == address else [node, f" ⟨{address}⟩"]
     if name == "table":
-        return [["div", "table", [node], {"tabindex": "0", "role": "region", "aria-label": "Table"}]]
+        return [["div", "table", [node], {"tabindex": "0", "role": "group", "aria-label": "Table"}]]
     return [[name, kind, children, attributes]]
 
 

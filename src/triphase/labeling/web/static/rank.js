@@ -5,6 +5,7 @@ import { reveal } from "./cards.js";
 import { ask, isOpen, openHelp } from "./dialogs.js";
 import { find } from "./dom.js";
 import { makeDraggable } from "./drag.js";
+import { askGoal } from "./goal.js";
 import { greet, toggleGuide } from "./guide.js";
 import { answered, mostQuestions, question } from "./insertion.js";
 import { canonical, empty, letter, move, ordinal, place, spoken, tie, unranked } from "./ranking.js";
@@ -182,6 +183,10 @@ async function receive(answer) {
   } else {
     show(item, recall(`triphase draft ${item.assignment}`) ?? item.draft);
   }
+  await refreshProgress();
+}
+
+async function refreshProgress() {
   const progress = await attempt("GET", "/api/progress");
   if (progress) drawProgress(progress);
 }
@@ -385,7 +390,7 @@ document.addEventListener("click", (event) => {
   else if (data.better) answerPair(Number(data.better) === asking().left ? "left" : "right");
   else if (data.act) ({
     submit, skip, undo, leave, differences: () => reading.toggleDifferences(state.current), raw: reading.toggleRaw,
-    two: toggleTwo, back: takeBack, help: () => openHelp("keys-dialog"), guide: toggleGuide,
+    two: toggleTwo, back: takeBack, goal: () => askGoal(refreshProgress), help: () => openHelp("keys-dialog"), guide: toggleGuide,
     note: () => (find("#note").hidden ? writeNote() : showNote(false)), more: () => showMore(),
   })[data.act]();
   else if (data.fold) reading.unfold(Number(data.fold));
@@ -402,6 +407,7 @@ makeDraggable(document.body, (position, value) => setPlace(position, value));
 during(async () => {
   await receive(await call("GET", "/api/next"));
   greet();
+  if (state.places.some((one) => one !== null)) tell("You are back where you were: what you had done is here.");
 });
 window.addEventListener("resize", () => { if (state.item) reading.refold(); });
 setInterval(() => { if (!state.item && !busy && !document.hidden) leave(); }, 30000);

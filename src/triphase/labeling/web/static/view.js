@@ -3,6 +3,7 @@
 import { card } from "./cards.js";
 import { element, find } from "./dom.js";
 import { written } from "./formatted.js";
+import { progressShare, progressText } from "./goal.js";
 import { letter, ordinal, spoken, unranked } from "./ranking.js";
 
 const ROLES = { system: "Instructions", user: "Person", assistant: "Assistant" };
@@ -112,13 +113,11 @@ export function tell(message, bad = false) {
 }
 
 export function drawProgress(progress) {
-  const parts = [`${progress.today} today`, `${progress.done} in all`];
-  if (progress.median_seconds !== null) parts.push(`${Math.round(progress.median_seconds)} s each`);
-  parts.push(progress.left ? `${progress.left} waiting` : "none waiting");
-  find("#progress-text").textContent = parts.join(" · ");
+  find("#progress-text").textContent = progressText(progress);
   const bar = find("#progress-bar");
-  bar.max = Math.max(progress.done + progress.left, 1);
-  bar.value = progress.done;
+  const [value, most] = progressShare(progress);
+  bar.max = most;
+  bar.value = value;
 }
 
 export function drawNothing(message) {
