@@ -20,6 +20,7 @@ export function progressText({ done, today, left, median_seconds: seconds }) {
     return parts.join(" · ");
   }
   if (today >= wanted) return `Your goal of ${wanted} is reached: ${today} today`;
+  if (!left) return `${today} of ${wanted} today · none waiting`;
   const rest = Math.min(wanted - today, left);
   const minutes = seconds === null ? null : Math.max(1, Math.round((rest * seconds) / 60));
   return `${today} of ${wanted} today${minutes === null ? "" : ` · about ${minutes} min to go`}`;
