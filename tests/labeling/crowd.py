@@ -12,6 +12,7 @@ from triphase.labeling.simulation.simulated import SimulatedLabelers
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
 from triphase.labeling.work import accounts, assignment, item_plan, submission
+from triphase.labeling.work.answer_content import Submission
 from triphase.records.types import Message, Prompt, Response
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
@@ -74,9 +75,7 @@ def days_of_work(store: Store, settings: LabelingSettings, *, names: list[str], 
                     choice = crowd.choose(prompts[taken.prompt_id], shown, alias, round_)
                     clock += choice.seconds
                     places = [choice.places[one.id] for one in shown]
-                    submission.submit(
-                        connection, name, taken.id, submission.Submission(places, choice.seconds), now=clock
-                    )
+                    submission.submit(connection, name, taken.id, Submission(places, choice.seconds), now=clock)
 
 
 @contextmanager

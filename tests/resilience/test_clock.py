@@ -15,8 +15,9 @@ from tests.runs import small_run
 from triphase.labeling.quality.labeling_statistics import collect
 from triphase.labeling.web import sessions
 from triphase.labeling.work import accounts
+from triphase.labeling.work.answer_content import Submission
 from triphase.labeling.work.assignment import next_assignment
-from triphase.labeling.work.submission import Submission, submit
+from triphase.labeling.work.submission import submit
 from triphase.monitoring.metrics import MetricsWriter, read_metrics
 from triphase.runs import pipeline
 from triphase.store import Store, open_store

@@ -14,8 +14,9 @@ from sqlalchemy import insert, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from triphase.errors import StoreError
-from triphase.records.types import Message, Prompt, Response
+from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.store import Store, open_store, upgrade
+from triphase.store.answers import StoredAnswer
 from triphase.store.schema import REVISION, audit, metadata
 
 PROMPT = Prompt("p", (Message("user", "hello"),))
@@ -71,6 +72,8 @@ def test_a_store_of_the_first_schema_takes_long_seeds(store: Store) -> None:
     with store.transaction() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("ALTER TABLE responses ALTER COLUMN seed TYPE INTEGER"))
+        for name in ("ratings", "rationale", "rewrites"):
+            connection.execute(text(f"ALTER TABLE rankings DROP COLUMN {name}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     upgrade.upgrade(store.engine, "store")
     response = Response("r", "p", "hi", "policy", True, 2**63 - 1)
@@ -78,6 +81,25 @@ def test_a_store_of_the_first_schema_takes_long_seeds(store: Store) -> None:
     assert store.responses() == [response] and store.prompts() == [PROMPT]
     with store.reading() as connection:
         assert upgrade.revision_of(connection) == REVISION
+
+
+def test_answers_of_an_older_store_have_no_remarks_and_new_ones_keep_theirs(store: Store) -> None:
+    store.add_prompts([PROMPT])
+    store.add_responses([Response(f"r{n}", "p", f"hi {n}", "policy") for n in range(2)])
+    places = {"r0": 1, "r1": 2}
+    old = StoredAnswer(Ranking("old", "p", "ann", places, ("r1", "r0"), 1.0), quality={"r0": 3})
+    store.add_answers([old])
+    with store.transaction() as connection:
+        for name in ("ratings", "rationale", "rewrites"):
+            connection.execute(text(f"ALTER TABLE rankings DROP COLUMN {name}"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+    upgrade.upgrade(store.engine, "store")
+    new = StoredAnswer(
+        Ranking("new", "p", "bob", places, ("r0", "r1"), 2.0),
+        ratings={"honest": {"r0": 7}}, rationale="because", rewrites={"r1": "Hello."},
+    )  # fmt: skip
+    store.add_answers([new])
+    assert store.answers() == [old, new]
 
 
 def test_a_step_that_fails_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

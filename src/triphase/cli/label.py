@@ -141,7 +141,7 @@ def export_file(
     path: Path,
     /,
     *,
-    format: Literal["comparisons", "rankings", "store"] = "comparisons",
+    format: Literal["comparisons", "rankings", "demonstrations", "store"] = "comparisons",
     to: Literal["argilla", "openrlhf", "trl"] | None = None,
 ) -> None:
     """Write comparisons, raw rankings, or the whole store to a .jsonl or .parquet file.
@@ -149,7 +149,8 @@ def export_file(
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
         path: the file to write, .jsonl or .parquet.
-        format: comparisons as TRL reads them; rankings, one line for each answer; store, everything (.jsonl).
+        format: comparisons as TRL reads them; rankings, one line for each answer; demonstrations, the
+            responses that labelers rewrote; store, everything (.jsonl).
         to: the columns of another tool, and nothing else.
     """
 

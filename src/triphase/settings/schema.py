@@ -111,6 +111,12 @@ class LabelingSettings(Settings):
     """Offer (never demand) a strength of preference with each ranking."""
     ask_quality: bool = False
     """Offer (never demand) an overall quality from 1 to 7 for each response."""
+    criteria: tuple[Annotated[str, Field(min_length=1, max_length=40)], ...] = Field(default=(), max_length=8)
+    """Offer (never demand) a rating from 1 to 7 of each response by each of these, such as `[helpful, honest]`."""
+    ask_rationale: bool = False
+    """Offer a field for why the ranking is as it is; it is kept with the ranking."""
+    ask_rewrite: bool = False
+    """Let people write a response as it should be: `label export --format demonstrations` has what they wrote."""
 
 
 class EvaluationSettings(Settings):

@@ -17,7 +17,8 @@ class StoredAnswer:
     ``purpose``: what the seat was for; only label and adjudication become comparisons. ``status``: active counts;
     withdrawn left with its labeler; skipped has a reason and no places; superseded was corrected by its labeler; late
     came when another labeler had taken the seat. ``strength`` is 1 (slight) to 4 (much better); ``margin`` comes with
-    imported data; ``quality`` maps response ids to 1–7.
+    imported data; ``quality`` maps response ids to 1–7, ``ratings`` does so for each criterion. ``rationale`` says why;
+    ``rewrites`` are responses, by id, as the labeler would have written them.
     """
 
     ranking: Ranking
@@ -29,3 +30,6 @@ class StoredAnswer:
     margin: float | None = None
     quality: Mapping[str, int] = field(default_factory=dict)
     skip_reason: str | None = None
+    ratings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rationale: str = ""
+    rewrites: Mapping[str, str] = field(default_factory=dict)

@@ -47,7 +47,9 @@ def _problem(answer: StoredAnswer, known: set[str]) -> str | None:
         return "the prompt has no responses in the store; add them first"
     if not ranking.labeler:
         return "the labeler has no name; give one"
-    unknown = [id_ for id_ in (*ranking.places, *ranking.order_shown, *answer.quality) if id_ not in known]
+    rated = [id_ for each in answer.ratings.values() for id_ in each]
+    named = (*ranking.places, *ranking.order_shown, *answer.quality, *rated, *answer.rewrites)
+    unknown = [id_ for id_ in named if id_ not in known]
     if unknown:
         return f"response {unknown[0]!r} does not belong to this prompt; name only responses that were shown"
     if len(set(ranking.order_shown)) != len(ranking.order_shown):
@@ -65,7 +67,8 @@ def _problem_of_values(answer: StoredAnswer) -> str | None:
             return f"response {id_!r} has place {place!r}; places are whole numbers from 1"
     if answer.status == "active" and not answer.ranking.places:
         return "it gives no response a place; rank at least one, or skip"
-    for id_, value in answer.quality.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 7:
-            return f"response {id_!r} has quality {value!r}; it is 1 to 7"
+    for name, given in (("quality", answer.quality), *answer.ratings.items()):
+        for id_, value in given.items():
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 7:
+                return f"response {id_!r} has {name} {value!r}; it is 1 to 7"
     return None

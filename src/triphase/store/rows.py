@@ -65,6 +65,11 @@ def answer_row(answer: StoredAnswer) -> dict[str, Any]:
         "margin": answer.margin,
         "quality": as_json(dict(answer.quality)) if answer.quality else None,
         "skip_reason": answer.skip_reason,
+        "ratings": as_json({name: dict(each) for name, each in answer.ratings.items()}) if answer.ratings else None,
+        "rationale": storable(answer.rationale) or None,
+        "rewrites": as_json({id_: storable(text) for id_, text in answer.rewrites.items()})
+        if answer.rewrites
+        else None,
     }
 
 
@@ -87,4 +92,7 @@ def answer_of(row: Row[Any]) -> StoredAnswer:
         margin=row.margin,
         quality=json.loads(row.quality) if row.quality else {},
         skip_reason=row.skip_reason,
+        ratings=json.loads(row.ratings) if row.ratings else {},
+        rationale=row.rationale or "",
+        rewrites=json.loads(row.rewrites) if row.rewrites else {},
     )

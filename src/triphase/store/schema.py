@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The revision that this program reads and writes: the newest of ``migrations/versions``."""
 
 metadata = MetaData()
@@ -200,6 +200,9 @@ rankings = Table(
     Column("strength", Integer),
     Column("margin", Float),
     Column("quality", Text),
+    Column("ratings", Text),
+    Column("rationale", Text),
+    Column("rewrites", Text),
     Column("skip_reason", String(80)),
     CheckConstraint("purpose IN ('label', 'gold', 'repeat', 'adjudication')", name="rankings_purpose"),
     CheckConstraint("status IN ('active', 'withdrawn', 'skipped', 'superseded', 'late')", name="rankings_status"),

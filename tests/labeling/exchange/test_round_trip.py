@@ -45,6 +45,9 @@ def fill(store: Store) -> None:
                     strength=3,
                     guideline_version=2,
                     quality={f"r{n}-0": 7},
+                    ratings={"helpful": {f"r{n}-0": 7, f"r{n}-4": 1}, "honest": {f"r{n}-3": 2}},
+                    rationale="it rolls",
+                    rewrites={f"r{n}-1": "a stone\nof the river"},
                 ),
                 StoredAnswer(
                     Ranking(

@@ -99,13 +99,15 @@ def answers(store: Store, name: str, status: str = "active") -> list[Any]:
 
 
 @contextmanager
-def one_item(directory: Path, texts: Sequence[str], messages: Sequence[Message]) -> Iterator[tuple[Store, str]]:
+def one_item(
+    directory: Path, texts: Sequence[str], messages: Sequence[Message], settings: LabelingSettings = PLAIN
+) -> Iterator[tuple[Store, str]]:
     """A store with these responses to one prompt, for nine people, and the address of its page."""
     with open_store(directory) as store:
         store.add_prompts([Prompt("p", tuple(messages), "warm")])
         store.add_responses(Response(f"p-{k}", "p", text, f"m{k}", True) for k, text in enumerate(texts))
-        item_plan.make_items(store, PLAIN.model_copy(update={"rankings_per_prompt": 9}), seed=0, now=0.0)
-        with in_thread(create_application(store, PLAIN)) as address:
+        item_plan.make_items(store, settings.model_copy(update={"rankings_per_prompt": 9}), seed=0, now=0.0)
+        with in_thread(create_application(store, settings)) as address:
             yield store, address
 
 

@@ -14,6 +14,7 @@ from tests.labeling.crowd import PLAIN, Clock, people, prepared, served, signed_
 from tests.labeling.from_schema import requests
 
 from triphase.errors import StoreError
+from triphase.labeling.exchange.exporting import export_rows
 from triphase.store import Store, open_store
 from triphase.store.schema import audit, flags, guidelines
 
@@ -162,6 +163,10 @@ def test_drafts_come_back(app: FastAPI) -> None:
         "seconds": 8.0,
         "quality": [],
         "strength": None,
+        "inserting": None,
+        "ratings": {},
+        "rationale": "",
+        "rewrites": [],
     }
 
 
@@ -296,3 +301,40 @@ def test_guideline_versions_only_grow(app: FastAPI, store: Store) -> None:
         rows = connection.execute(select(guidelines.c.version, guidelines.c.text).order_by(guidelines.c.version)).all()
     assert [tuple(row) for row in rows] == [(1, "one"), (2, "two")]
     assert "two" in signed_in(app, "ann").get("/rank").text
+
+
+def test_ratings_rationale_and_rewrites_are_kept_and_become_demonstrations(store: Store, clock: Clock) -> None:
+    asking = PLAIN.model_copy(update={"criteria": ("helpful", "honest"), "ask_rationale": True, "ask_rewrite": True})
+    prepared(store, asking, 1, "ann")
+    with served(store, clock=clock, settings=asking) as app:
+        ann = signed_in(app, "ann")
+        item = ann.get("/api/next").json()["item"]
+        texts = [one["text"] for one in item["responses"]]
+        said = {
+            "ratings": {"helpful": [7, None, 1, 2], "honest": [None] * 4},
+            "rationale": "shorter, and true",
+            "rewrites": [None, "As it should be.", None, None],
+        }
+        for wrong, why in (
+            ({"ratings": {"tall": [1, 1, 1, 1]}}, "'tall' is not a criterion"),
+            ({"ratings": {"helpful": [1]}}, "1 helpful for 4 responses"),
+            ({"ratings": {"helpful": [9, 1, 1, 1]}}, "helpful"),
+            ({"rewrites": ["a"]}, "1 rewrites for 4 responses"),
+            ({"rationale": "x" * 2001}, "rationale"),
+        ):
+            refused = ann.post("/api/answers", json={**body(item, [1, 2, 3, 4]), **wrong})
+            assert refused.status_code == 422 and why in refused.json()["message"], wrong
+        for _ in range(2):  # the second time it is the same answer
+            assert ann.post("/api/answers", json={**body(item, [1, 2, 3, 4]), **said}).status_code == 200
+        other = {**body(item, [1, 2, 3, 4]), **said, "rationale": "longer"}
+        assert ann.post("/api/answers", json=other).status_code == 409
+        (kept,) = store.answers()
+        shown = kept.ranking.order_shown
+        assert kept.ratings == {"helpful": {shown[0]: 7, shown[2]: 1, shown[3]: 2}}
+        assert kept.rationale == said["rationale"] and kept.rewrites == {shown[1]: "As it should be."}
+        again = ann.get("/api/history").json()["answer"]
+        assert again["ratings"]["helpful"] == said["ratings"]["helpful"] and again["rewrites"] == said["rewrites"]
+        assert [one["text"] for one in again["responses"]] == texts
+    (row,) = export_rows(store, "demonstrations")
+    assert row["messages"][-1] == {"role": "assistant", "content": "As it should be."} and row["labeler"] == "ann"
+    assert row["response_id"] == shown[1] and row["messages"][0]["role"] == "user"

@@ -9,9 +9,10 @@ from tests.labeling.crowd import PLAIN, fill, people, prepared
 
 from triphase.errors import StoreError
 from triphase.labeling.work import item_plan, labeler_status
+from triphase.labeling.work.answer_content import Submission
 from triphase.labeling.work.assignment import Assignment, NotNow, next_assignment, order_for
 from triphase.labeling.work.item_plan import uncertainty
-from triphase.labeling.work.submission import Submission, skip, submit
+from triphase.labeling.work.submission import skip, submit
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 from triphase.store.schema import assignments, items, rankings

@@ -5,6 +5,7 @@ comparisons  prompt, chosen, rejected (messages, as TRL reads them), margin, lab
              over rejected: a soft label.
 rankings     one line for each active ranking, also those of gold items and repeats: the responses in the order
              shown, places, times, and all that was said beside them
+demonstrations  prompt, response: what labelers wrote where they rewrote a response, one line for each
 store        one line for each prompt, response and answer; importing it into an empty store gives the same store
 
 What is written can be imported again. Pairs that no reader of preferences takes (an empty side, two equal texts) and
@@ -29,7 +30,7 @@ from triphase.store.answers import StoredAnswer
 from triphase.store.schema import items
 from triphase.store.side_tables import side_rows
 
-FORMATS = ("comparisons", "rankings", "store")
+FORMATS = ("comparisons", "rankings", "demonstrations", "store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ def export_rows(store: Store, name: str, left_out: Counter[str] | None = None) -
             return _comparisons(store, counted)
         case "rankings":
             return _rankings(store, counted)
+        case "demonstrations":
+            return _demonstrations(store)
         case "store":
             return _everything(store)
     raise DataError(f"{name!r} is not an export; there are {', '.join(FORMATS)}")
@@ -164,11 +167,32 @@ def _rankings(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
                 "strength": answer.strength,
                 "margin": answer.margin,
                 "quality": [answer.quality.get(id_) for id_ in shown],
+                "ratings": {name: [values.get(id_) for id_ in shown] for name, values in answer.ratings.items()}
+                or None,
+                "rationale": answer.rationale or None,
+                "rewrites": [answer.rewrites.get(id_) for id_ in shown] if answer.rewrites else None,
                 "note": ranking.note,
                 "prompt_id": prompt.id,
                 "kind": prompt.kind,
                 "split": prompt.split,
             }
+
+
+def _demonstrations(store: Store) -> Iterator[dict[str, Any]]:
+    """Rewritten responses of answers that count, as data for fine-tuning reads them."""
+    for prompt, responses, answers in _by_prompt(store, store.answers()):
+        models = {response.id: response.model for response in responses}
+        for answer in answers:
+            for id_, text in answer.rewrites.items():
+                yield {
+                    "messages": [*_messages(prompt), {"role": "assistant", "content": text}],
+                    "labeler": answer.ranking.labeler,
+                    "model": models[id_],
+                    "response_id": id_,
+                    "prompt_id": prompt.id,
+                    "kind": prompt.kind,
+                    "split": prompt.split,
+                }
 
 
 def _everything(store: Store) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,7 @@ _OF_A_RANKING = {
 COLUMNS: Mapping[str, set[str]] = {
     "rankings": {
         *_OF_A_PROMPT, *_OF_A_RANKING, "responses", "places", "models", "gold", "response_ids", "finished", "seeds",
-        "quality", "shown",
+        "quality", "ratings", "rationale", "rewrites", "shown",
     },
     "votes": {*_OF_A_PROMPT, *_OF_A_RANKING, "response_a", "response_b", "winner", "model_a", "model_b"},
     "preferences": {

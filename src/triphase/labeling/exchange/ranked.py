@@ -161,11 +161,38 @@ def _answer(
         guideline_version=_whole(row, "guideline_version", cells.MOST),
         strength=_whole(row, "strength", 4),
         margin=margin,
-        quality={
-            one.id: cells.whole(row, f"quality[{n}]", value, 1, 7)
-            for n, (one, value) in enumerate(zip(made, quality, strict=False)) if not absent(value)
+        quality=_rated(row, "quality", quality, made),
+        ratings={
+            cells.word(row, "a criterion in ratings", name, 40): _rated(row, f"ratings[{name[:40]!r}]", rated, made)
+            for name, rated in _ratings(row, len(made)).items()
+        },
+        rationale="" if absent(values.get("rationale")) else cells.free_text(row, "rationale", values["rationale"]),
+        rewrites={
+            one.id: cells.free_text(row, f"rewrites[{n}]", text)
+            for n, (one, text) in enumerate(zip(made, _rewrites(row, len(made)), strict=False)) if not absent(text)
         },
     )  # fmt: skip
+
+
+def _rated(row: Row, name: str, given: list[Any], made: list[Response]) -> dict[str, int]:
+    return {
+        one.id: cells.whole(row, f"{name}[{n}]", value, 1, 7)
+        for n, (one, value) in enumerate(zip(made, given, strict=False)) if not absent(value)
+    }  # fmt: skip
+
+
+def _ratings(row: Row, count: int) -> dict[str, list[Any]]:
+    given = cells.parsed(row.values.get("ratings"))
+    if absent(given):
+        return {}
+    if not isinstance(given, dict):
+        row.refuse("ratings must be an object, criterion to a list of ratings")
+    return {name: cells.listed(row, "ratings", each, count) for name, each in given.items() if not absent(each)}
+
+
+def _rewrites(row: Row, count: int) -> list[Any]:
+    given = row.values.get("rewrites")
+    return [] if absent(given) else cells.listed(row, "rewrites", given, count)
 
 
 def _response(prompt: Prompt, text: str, model: str) -> Response:

@@ -96,6 +96,24 @@ def _by_response(most: int) -> Check:
     return lambda row, name, value: cells.by_response(row, name, value, most)
 
 
+def _by_criterion(row: Row, name: str, value: Any) -> dict[str, dict[str, int]]:
+    if not isinstance(value, Mapping):
+        row.refuse(f"{name} must be an object, criterion to ratings, not {kind_of(value)}")
+    return {
+        cells.word(row, f"a criterion in {name}", each, 40): cells.by_response(row, f"{name}[{each[:40]!r}]", rated, 7)
+        for each, rated in value.items()
+    }
+
+
+def _texts_by_response(row: Row, name: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        row.refuse(f"{name} must be an object, response id to text, not {kind_of(value)}")
+    return {
+        cells.word(row, f"an id in {name}", id_, cells.LONGEST_ID): cells.free_text(row, f"{name}[{id_[:40]!r}]", text)
+        for id_, text in value.items()
+    }
+
+
 def _number(least: float) -> Check:
     return lambda row, name, value: cells.number(row, name, value, least=least)
 
@@ -133,7 +151,8 @@ _COLUMNS: Mapping[str, Mapping[str, Check]] = {
         "submitted_at": cells.moment, "seconds": _maybe(_number(0.0)), "note": cells.free_text,
         "purpose": _choice(PURPOSES), "status": _choice(_STATUSES), "guideline_version": _maybe(_whole(1, cells.MOST)),
         "strength": _maybe(_whole(1, 4)), "margin": _maybe(_number(0.0)), "quality": _by_response(7),
-        "skip_reason": _maybe(_word(80)),
+        "skip_reason": _maybe(_word(80)), "ratings": _by_criterion, "rationale": cells.free_text,
+        "rewrites": _texts_by_response,
     },
     "gold": {"prompt_id": _ID, "places": _by_response(cells.MOST_PLACE)},
     "guideline": {
@@ -156,6 +175,7 @@ _OPTIONAL: Mapping[str, Mapping[str, Any]] = {
     "ranking": {
         "seconds": None, "note": "", "purpose": "label", "status": "active", "guideline_version": None,
         "strength": None, "margin": None, "quality": {}, "skip_reason": None,
+        "ratings": {}, "rationale": "", "rewrites": {},
     },
 }  # fmt: skip
 """What may be left out, and its value then."""

@@ -12,13 +12,15 @@ from triphase.labeling.web import labeler_views
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.guard import LABELER, GuardedRoute, access
 from triphase.labeling.work import submission
+from triphase.labeling.work.answer_content import Submission
 from triphase.labeling.work.assignment import next_assignment
-from triphase.labeling.work.submission import AnswerError, SlotGone, Stored, Submission
+from triphase.labeling.work.submission import AnswerError, SlotGone, Stored
 from triphase.store.rows import storable
 
 router = APIRouter(prefix="/api", route_class=GuardedRoute)
 Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Note = Annotated[str, Field(max_length=2000), AfterValidator(storable)]
+Rewrite = Annotated[str, Field(max_length=20_000), AfterValidator(storable)]
 Place = Annotated[int, Field(ge=1, le=9)]
 Quality = Annotated[int, Field(ge=1, le=7)]
 Result = TypeVar("Result")
@@ -38,6 +40,11 @@ class Draft(Body):
     quality: list[Quality | None] = Field(default=[], max_length=9)
     note: Note = ""
     seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
+    ratings: dict[Annotated[str, Field(max_length=40)], Annotated[list[Quality | None], Field(max_length=9)]] = Field(
+        default={}, max_length=8
+    )
+    rationale: Note = ""
+    rewrites: list[Rewrite | None] = Field(default=[], max_length=9)
     inserting: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=3, max_length=3)] | None = None
     """Where two are shown at a time: the response that is being put in, and the groups between which its place is."""
 
@@ -52,7 +59,16 @@ class AnswerBody(Draft):
 
     def to_submission(self) -> Submission:
         """As the store takes it."""
-        return Submission(self.places, self.seconds, self.strength, self.quality, self.note)
+        return Submission(
+            self.places,
+            self.seconds,
+            self.strength,
+            self.quality,
+            self.note,
+            self.ratings,
+            self.rationale,
+            self.rewrites,
+        )
 
 
 class DraftBody(Draft):
@@ -129,6 +145,9 @@ async def answer(request: Request, body: AnswerBody) -> dict[str, Any]:
 
 def _take(connection: Connection, context: Context, name: str, body: AnswerBody) -> Stored:
     now = context.now()
+    unknown = sorted(set(body.ratings) - set(context.settings.criteria))
+    if unknown:
+        raise AnswerError(f"{unknown[0]!r} is not a criterion here; reload the page")
     if body.corrects is not None:
         return submission.correct(connection, name, body.corrects, body.to_submission(), now=now)
     if body.assignment is None:

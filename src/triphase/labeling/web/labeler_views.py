@@ -9,6 +9,7 @@ from sqlalchemy import Connection, String, bindparam, func, select
 
 from triphase.labeling.web.formatting import formatted, may_be_formatted
 from triphase.records.visible import visible
+from triphase.store.rows import answer_of
 from triphase.store.schema import assignments, items, prompts, rankings, responses
 
 _DAY = 86400.0
@@ -60,8 +61,8 @@ def past_answer(connection: Connection, labeler: str, back: int) -> dict[str, An
     row = connection.execute(query.offset(back).limit(1)).first()
     if row is None:
         return None
-    order = json.loads(row.order_shown)
-    places, quality = json.loads(row.places), json.loads(row.quality or "{}")
+    order, answer = json.loads(row.order_shown), answer_of(row)
+    places, quality = answer.ranking.places, answer.quality
     return {
         "ranking": row.id,
         **shown(connection, row.prompt_id, order),
@@ -69,6 +70,9 @@ def past_answer(connection: Connection, labeler: str, back: int) -> dict[str, An
         "quality": [quality.get(id_) for id_ in order],
         "strength": row.strength,
         "note": row.note,
+        "ratings": {name: [values.get(id_) for id_ in order] for name, values in answer.ratings.items()},
+        "rationale": answer.rationale,
+        "rewrites": [answer.rewrites.get(id_) for id_ in order],
         "seconds": row.seconds,
     }
 

@@ -124,6 +124,8 @@ async def rank(request: Request) -> Response:
         "guidelines": text.text if text else "", "version": text.version if text else 0,
         "skip_reasons": SKIP_REASONS, "flag_reasons": FLAG_REASONS,
         "ask_strength": context.settings.ask_strength, "ask_quality": context.settings.ask_quality,
+        "criteria": context.settings.criteria, "ask_rationale": context.settings.ask_rationale,
+        "ask_rewrite": context.settings.ask_rewrite,
     }  # fmt: skip
     return page(request, "rank.html", values)
 

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from triphase.errors import TriphaseError
 from triphase.labeling.work import audit
+from triphase.labeling.work.answer_content import Submission, by_id, problem_of, says_the_same
 from triphase.records.types import Ranking
 from triphase.store.answers import Purpose, Status, StoredAnswer
 from triphase.store.identity import ranking_id
@@ -35,20 +36,6 @@ class SlotGone(AnswerError):
 
 class Answered(AnswerError):
     """The labeler has answered this slot before, and otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """An answer as the page sends it: by position in the order shown, which is all that the page knows.
-
-    ``places``: for each position a place from 1, or None for not ranked. ``quality``: 1–7 or None for each position.
-    """
-
-    places: Sequence[int | None]
-    seconds: float | None = None
-    strength: int | None = None
-    quality: Sequence[int | None] = ()
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +222,11 @@ def _answer(
     connection: Connection, slot: Row[*tuple[Any, ...]], labeler: str, identity: str, order: list[str],
     submission: Submission, *, now: float, status: Status = "active", assignment_id: int | None = None,
 ) -> StoredAnswer:  # fmt: skip
-    problem = _problem(submission, len(order))
+    problem = problem_of(submission, len(order))
     if problem:
         raise AnswerError(problem)
     places = {id_: place for id_, place in zip(order, submission.places, strict=True) if place is not None}
-    quality = {id_: value for id_, value in zip(order, submission.quality or [None] * len(order), strict=True) if value}
+    quality = by_id(order, submission.quality)
     seconds = None if submission.seconds is None else round(submission.seconds, 2)
     leased_at = getattr(slot, "leased_at", None)
     if seconds is not None and leased_at is not None and now >= leased_at:  # the clock may have gone back
@@ -247,43 +234,20 @@ def _answer(
     ranking = Ranking(identity, slot.prompt_id, labeler, places, tuple(order), now, seconds, submission.note)
     purpose: Purpose = slot.purpose
     guideline = slot.guideline if hasattr(slot, "guideline") else latest_guideline(connection)
+    rated = {name: by_id(order, values) for name, values in submission.ratings.items()}
     return StoredAnswer(
-        ranking, purpose, status, assignment_id or slot.id, guideline, submission.strength, None, quality
-    )
-
-
-def _problem(submission: Submission, count: int) -> str | None:
-    if len(submission.places) != count:
-        return f"{len(submission.places)} places for {count} responses; reload the page"
-    if submission.quality and len(submission.quality) != count:
-        return f"{len(submission.quality)} qualities for {count} responses; reload the page"
-    if all(place is None for place in submission.places):
-        return "no response has a place yet; rank at least two, or skip"
-    if sum(place is not None for place in submission.places) < 2:
-        return "only one response has a place; rank at least two, or skip"
-    if any(place is not None and not 1 <= place <= count for place in submission.places):
-        return f"places go from 1 to {count}"
-    return None
+        ranking, purpose, status, assignment_id or slot.id, guideline, submission.strength, None, quality,
+        ratings={name: values for name, values in sorted(rated.items()) if values},
+        rationale=submission.rationale, rewrites=by_id(order, submission.rewrites),
+    )  # fmt: skip
 
 
 def _again(before: Sequence[Row[*tuple[Any, ...]]], submission: Submission) -> Stored:
     """What became of an answer that is handed in again; another answer than those before is refused."""
     for row in before:
-        if _is_same(row, submission):
+        if says_the_same(row, submission):
             return Stored(row.id, "late" if row.status == "late" else "active")
     raise Answered("you have answered this item before, and otherwise; press U to open that answer and change it")
-
-
-def _is_same(row: Row[*tuple[Any, ...]], submission: Submission) -> bool:
-    """Whether a stored answer says what ``submission`` says; the time taken is no part of it."""
-    order = json.loads(row.order_shown)
-    places, quality = json.loads(row.places), json.loads(row.quality or "{}")
-    rated = list(submission.quality or [None] * len(order))
-    return (
-        [places.get(id_) for id_ in order] == list(submission.places)
-        and [quality.get(id_) for id_ in order] == rated
-        and (row.strength, row.note) == (submission.strength, submission.note)
-    )
 
 
 def _same_correction(connection: Connection, old: Row[*tuple[Any, ...]], submission: Submission) -> Stored:
@@ -293,6 +257,6 @@ def _same_correction(connection: Connection, old: Row[*tuple[Any, ...]], submiss
             rankings.c.status == "active",
         )
     ).first()  # fmt: skip
-    if newest is not None and _is_same(newest, submission):
+    if newest is not None and says_the_same(newest, submission):
         return Stored(newest.id, "active")
     raise Answered("this answer was already corrected; open the newest one")

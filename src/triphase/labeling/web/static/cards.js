@@ -47,20 +47,46 @@ function qualityButtons(position) {
   return box;
 }
 
-export function card(response, position, count, askQuality, raw) {
+// A list from 1 to 7 for each criterion.
+function criterionLists(position, criteria) {
+  return criteria.map((name, index) => {
+    const list = element("select", { "data-criterion": index, "data-position": position, "aria-label": `${name}, response ${letter(position)}` },
+      element("option", { value: "" }, "–"));
+    for (let value = 1; value <= 7; value += 1) list.append(element("option", { value }, String(value)));
+    return element("label", { class: "criterion" }, `${name} `, list);
+  });
+}
+
+function rewriting(position) {
+  return element("div", { class: "rewriting", hidden: "" },
+    element("textarea", { "data-rewrite-text": position, rows: 6, maxlength: 20000, "aria-label": `Response ${letter(position)} as it should be` }));
+}
+
+export function card(response, position, count, { askQuality, askRewrite, criteria }, raw) {
   const body = element("div", { class: "body" });
   fill(body, response, raw);
   const foot = element("footer", {}, placeButtons(position, count));
   if (count > 2) foot.append(betterButton(position));
   if (askQuality) foot.append(qualityButtons(position));
+  foot.append(...criterionLists(position, criteria));
+  const edit = askRewrite
+    ? [element("button", { type: "button", class: "quiet flag", "data-rewrite": position, tabindex: "-1", "aria-expanded": "false", "aria-label": `Rewrite response ${letter(position)}` }, "Rewrite")] : [];
   return element("article", { class: "card", tabindex: "0", "data-card": position, "aria-label": `Response ${letter(position)}` },
     element("header", {},
       element("span", { class: "handle", "data-drag": position, "aria-hidden": "true", title: "Drag to a place" }, letter(position)),
-      element("span", { class: "badge" }, "not ranked"),
+      element("span", { class: "badge" }, "not ranked"), ...edit,
       element("button", { type: "button", class: "quiet flag", "data-flag": position, tabindex: "-1", "aria-label": `Flag response ${letter(position)}` }, "Flag")),
     body,
     element("button", { type: "button", class: "quiet fold", "data-fold": position, "aria-expanded": "true", hidden: "" }),
-    foot);
+    ...(askRewrite ? [rewriting(position)] : []), foot);
+}
+
+// Opens or closes the field in which a response is written as it should be.
+export function showRewriting(position, open) {
+  const one = find(`[data-card="${position}"]`);
+  one.querySelector(".rewriting").hidden = !open;
+  one.querySelector("[data-rewrite]").setAttribute("aria-expanded", String(open));
+  if (open) one.querySelector("textarea").focus();
 }
 
 function fill(body, response, raw) {

@@ -1,7 +1,7 @@
 // The labeler's page: one item at a time, by keyboard, by mouse or by finger.
 
 import { attempt, call, Refused } from "./api.js";
-import { reveal } from "./cards.js";
+import { reveal, showRewriting } from "./cards.js";
 import { ask, isOpen, openHelp } from "./dialogs.js";
 import { find } from "./dom.js";
 import { makeDraggable } from "./drag.js";
@@ -16,10 +16,12 @@ import { drawItem, drawNothing, drawProgress, drawQuestion, drawRanking, say, sh
 
 const options = find("#options").dataset;
 const askQuality = options.askQuality === "yes";
+const askRewrite = options.askRewrite === "yes";
+const criteria = JSON.parse(options.criteria);
 const askStrength = options.askStrength === "yes";
 const state = {
   item: null, places: [], quality: [], strength: null, current: 0, last: null, note: "", back: null,
-  inserting: null, asked: [], two: recall("triphase two") === true,
+  ratings: [], rewrites: [], inserting: null, asked: [], two: recall("triphase two") === true,
 };
 const timer = new Timer((seconds) => (find("#clock").textContent = clock(seconds)));
 let busy = false;
@@ -37,7 +39,27 @@ function content() {
   return {
     places: state.places, quality: askQuality ? state.quality : [], strength: state.strength,
     note: find("#note").value, seconds: timer.read(), inserting: state.inserting,
+    ratings: Object.fromEntries(criteria.map((name, index) => [name, state.ratings[index]])),
+    rationale: find("#rationale")?.value ?? "", rewrites: askRewrite ? rewritten() : [],
   };
+}
+
+// What was written in place of responses; null where nothing is, or it is as it was.
+function rewritten() {
+  return state.rewrites.map((text, position) => (text && text !== state.item.responses[position].text ? text : null));
+}
+
+function rewrite(position) {
+  if (!askRewrite) return;
+  const field = find(`[data-rewrite-text="${position}"]`);
+  if (!field.value) field.value = state.rewrites[position] = state.item.responses[position].text;
+  showRewriting(position, field.closest(".rewriting").hidden);
+}
+
+function showRemarks(draft, count) {
+  state.ratings = criteria.map((name) => draft?.ratings?.[name]?.length === count ? [...draft.ratings[name]] : empty(count));
+  state.rewrites = draft?.rewrites?.length === count ? [...draft.rewrites] : empty(count);
+  if (find("#rationale")) find("#rationale").value = draft?.rationale ?? "";
 }
 
 function show(item, draft, back = null) {
@@ -50,7 +72,9 @@ function show(item, draft, back = null) {
   find("#note").value = draft?.note ?? "";
   showNote(Boolean(draft?.note));
   warned = false;
-  drawItem(item, askQuality, reading.isRaw());
+  showRemarks(draft, count);
+  drawItem(item, { askQuality, askRewrite, criteria }, reading.isRaw());
+  state.rewrites.forEach((text, position) => { if (text && askRewrite) find(`[data-rewrite-text="${position}"]`).value = text; });
   reading.begin(item);
   find("#editing").hidden = back === null;
   find("#skip").hidden = back !== null;
@@ -339,6 +363,8 @@ const KEYS = {
   "+": () => strengthen(1),
   "-": () => strengthen(-1),
   n: writeNote,
+  w: () => find("#rationale")?.focus(),
+  e: () => rewrite(state.current),
   d: () => reading.toggleDifferences(state.current),
   r: reading.toggleRaw,
   o: () => reading.unfold(state.current),
@@ -393,6 +419,7 @@ document.addEventListener("click", (event) => {
     two: toggleTwo, back: takeBack, goal: () => askGoal(refreshProgress), help: () => openHelp("keys-dialog"), guide: toggleGuide,
     note: () => (find("#note").hidden ? writeNote() : showNote(false)), more: () => showMore(),
   })[data.act]();
+  else if (data.rewrite) rewrite(Number(data.rewrite));
   else if (data.fold) reading.unfold(Number(data.fold));
   else if (data.card) { state.current = Number(data.card); draw(); }
 });
@@ -403,6 +430,14 @@ document.addEventListener("focusin", (event) => {
 });
 
 find("#note").addEventListener("input", () => changed(""));
+find("#rationale")?.addEventListener("input", () => changed(""));
+find("#responses").addEventListener("input", (event) => {
+  const { criterion, position, rewriteText } = event.target.dataset;
+  if (criterion) state.ratings[criterion][Number(position)] = Number(event.target.value) || null;
+  else if (rewriteText) state.rewrites[Number(rewriteText)] = event.target.value;
+  else return;
+  changed("");
+});
 makeDraggable(document.body, (position, value) => setPlace(position, value));
 during(async () => {
   await receive(await call("GET", "/api/next"));

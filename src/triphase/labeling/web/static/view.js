@@ -24,10 +24,10 @@ function slots(count) {
   return made;
 }
 
-export function drawItem(item, askQuality, raw) {
+export function drawItem(item, asks, raw) {
   const count = item.responses.length;
   drawPrompt(item, raw);
-  find("#responses").replaceChildren(...item.responses.map((one, position) => card(one, position, count, askQuality, raw)));
+  find("#responses").replaceChildren(...item.responses.map((one, position) => card(one, position, count, asks, raw)));
   find("#responses").dataset.count = count;
   find("#slots").replaceChildren(...slots(count));
   document.body.classList.toggle("pair", count === 2);
@@ -85,6 +85,9 @@ export function drawRanking(state) {
   find('[data-act="tie"]').setAttribute("aria-pressed", String(equalPair));
   for (const one of document.querySelectorAll("[data-quality]")) {
     one.setAttribute("aria-pressed", String(quality[Number(one.dataset.position)] === Number(one.dataset.quality)));
+  }
+  for (const one of document.querySelectorAll("[data-criterion]")) {
+    one.value = String(state.ratings[one.dataset.criterion][Number(one.dataset.position)] ?? "");
   }
   for (const one of document.querySelectorAll("[data-strength]")) {
     one.setAttribute("aria-pressed", String(strength === Number(one.dataset.strength)));

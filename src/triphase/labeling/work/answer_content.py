@@ -1,0 +1,72 @@
+"""What an answer says, by position as the page sends it: checked, put by id, and compared with what is stored."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import Row
+
+from triphase.store.rows import answer_of
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An answer as the page sends it: by position in the order shown, which is all that the page knows.
+
+    ``places``: for each position a place from 1, or None for not ranked. ``quality``: 1–7 or None for each position,
+    and ``ratings`` so for each criterion. ``rewrites``: for each position the text as it should be, or None.
+    """
+
+    places: Sequence[int | None]
+    seconds: float | None = None
+    strength: int | None = None
+    quality: Sequence[int | None] = ()
+    note: str = ""
+    ratings: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    rationale: str = ""
+    rewrites: Sequence[str | None] = ()
+
+
+def by_id(order: Sequence[str], values: Sequence[Value | None]) -> dict[str, Value]:
+    """What is said of the responses by position, by id; nothing where nothing is said."""
+    return {id_: value for id_, value in zip(order, values or [None] * len(order), strict=True) if value}
+
+
+def problem_of(submission: Submission, count: int) -> str | None:
+    """Why a submission cannot be taken, and what to do; None where it can."""
+    if len(submission.places) != count:
+        return f"{len(submission.places)} places for {count} responses; reload the page"
+    for what, values in (
+        ("qualities", submission.quality),
+        ("rewrites", submission.rewrites),
+        *submission.ratings.items(),
+    ):
+        if values and len(values) != count:
+            return f"{len(values)} {what} for {count} responses; reload the page"
+    if all(place is None for place in submission.places):
+        return "no response has a place yet; rank at least two, or skip"
+    if sum(place is not None for place in submission.places) < 2:
+        return "only one response has a place; rank at least two, or skip"
+    if any(place is not None and not 1 <= place <= count for place in submission.places):
+        return f"places go from 1 to {count}"
+    return None
+
+
+def says_the_same(row: Row[*tuple[Any, ...]], submission: Submission) -> bool:
+    """Whether a stored answer says what ``submission`` says; the time taken is no part of it."""
+    order: list[str] = json.loads(row.order_shown)
+    if problem_of(submission, len(order)):
+        return False
+    before, ranking = answer_of(row), answer_of(row).ranking
+    rated = {name: found for name, values in submission.ratings.items() if (found := by_id(order, values))}
+    return (
+        [ranking.places.get(id_) for id_ in order] == list(submission.places)
+        and dict(before.quality) == by_id(order, submission.quality)
+        and (row.strength, row.note) == (submission.strength, submission.note)
+        and dict(before.ratings) == rated
+        and before.rationale == submission.rationale
+        and dict(before.rewrites) == by_id(order, submission.rewrites)
+    )
