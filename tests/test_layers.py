@@ -61,6 +61,7 @@ WITH_TORCH = {
     "runs.learning_curve",
     "runs.merging",
     "runs.opening",
+    "runs.people",
     "runs.performing",
     "runs.phases",
     "runs.pipeline",
