@@ -100,7 +100,17 @@ def test_the_labelers_page(texts: Any, chromium: Any, kind: dict[str, Any]) -> N
 def test_the_leads_pages(lead: str, chromium: Any, kind: dict[str, Any]) -> None:
     page = new_page(chromium, lead, **kind)
     sign_in(page, "lea")
-    for path in ("", "/labelers", "/conflicts", "/flags", "/samples", "/guidelines", "/audit", "/prompt?id=p000"):
+    for path in (
+        "",
+        "/labelers",
+        "/labelers/ann",
+        "/conflicts",
+        "/flags",
+        "/samples",
+        "/guidelines",
+        "/audit",
+        "/prompt?id=p000",
+    ):
         page.goto(f"/lead{path}")
         assert serious(page) == [], path
 

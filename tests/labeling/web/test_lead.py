@@ -139,6 +139,21 @@ def test_samples_filter(app: FastAPI, store: Store) -> None:
     assert lea.get("/lead/samples?page=-1").status_code == 422
 
 
+def test_one_labeler_over_time(app: FastAPI, store: Store) -> None:
+    lea = signed_in(app, "lea")
+    assert lea.get("/lead/labelers/nobody").status_code == 404
+    assert "No answers yet" in lea.get("/lead/labelers/lea").text
+    names = {answer.ranking.labeler for answer in store.answers()} - {"lea"}
+    assert names
+    for name in names:
+        assert f'href="/lead/labelers/{name}"' in lea.get("/lead/labelers").text
+        page = lea.get(f"/lead/labelers/{name}").text
+        answers = sum(
+            answer.ranking.labeler == name and answer.status == "active" for answer in store.answers(counted=False)
+        )
+        assert f"<td>{answers}</td>" in page and "Day (UTC)" in page
+
+
 def test_downloads(app: FastAPI) -> None:
     lea = signed_in(app, "lea")
     for name in ("comparisons", "rankings", "store"):

@@ -18,6 +18,7 @@ from triphase.labeling.quality.agreement import (
     pairwise_agreement,
     ranking_alpha,
 )
+from triphase.labeling.quality.over_time import Period, periods_of
 from triphase.records.types import Ranking
 from triphase.store import Store
 from triphase.store.answers import StoredAnswer
@@ -113,6 +114,13 @@ def collect(store: Store, now: float) -> Statistics:
         kappas={pair: pair_kappa(overlapping, *pair) for pair in by_pair},
         labelers=tuple(record for record in records if record.role == "labeler" or record.answers),
     )
+
+
+def labeler_periods(store: Store, name: str) -> list[Period]:
+    """One labeler's figures over time."""
+    with store.reading() as connection:
+        known = _gold(connection)
+    return periods_of(name, store.answers(counted=False), known)
 
 
 def _record(

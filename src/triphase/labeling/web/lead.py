@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Path, Query, Request
+from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
 from sqlalchemy import func, insert, select, update
 from starlette.responses import RedirectResponse, Response
 
-from triphase.labeling.quality.labeling_statistics import Statistics, collect
+from triphase.labeling.quality.labeling_statistics import Statistics, collect, labeler_periods
+from triphase.labeling.quality.over_time import DAY
 from triphase.labeling.web import charts
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.first_steps import first_steps
@@ -88,6 +89,33 @@ async def _people(request: Request, link: str, status: int = 200, problem: str =
         "length": chart("length", "Prefers the longer response, percent", 0.5),
     }  # fmt: skip
     return page(request, "lead-labelers.html", values, status)
+
+
+@router.get("/labelers/{name}")
+@access(LEAD)
+async def one_labeler(request: Request, name: Annotated[str, Path(max_length=80)]) -> Response:
+    """One labeler's figures over time."""
+    context: Context = request.app.state.context
+    person = await context.read(lambda connection: accounts.account(connection, storable(name)))
+    if person is None:
+        raise HTTPException(404)
+    periods = await context.slow(lambda: labeler_periods(context.store, person.name))
+    named = [(datetime.fromtimestamp(each.begin, UTC).strftime("%d %b %Y"), each) for each in periods]
+
+    def chart(part: str, title: str) -> Any:
+        return charts.intervals([(label, getattr(each, part)) for label, each in named], title)
+
+    figures = [
+        ("Agreement with the others", chart("agreement", "Agreement over time, percent"), "Of ordered pairs."),
+        ("Gold accuracy", chart("gold", "Gold accuracy over time, percent"), "A tie counts half."),
+        ("Self-consistency", chart("consistency", "Self-consistency over time, percent"), "The same items again."),
+    ]
+    by_day = bool(periods) and periods[0].length == DAY
+    return page(
+        request,
+        "lead-labeler.html",
+        {"name": person.name, "person": person, "periods": named, "figures": figures, "by_day": by_day},
+    )
 
 
 @router.post("/invitations")
