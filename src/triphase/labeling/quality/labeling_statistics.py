@@ -74,6 +74,7 @@ class Statistics:
     alpha_pairs: float | None
     position: Estimate | None
     length: Estimate | None
+    median_seconds: float | None = None
     by_pair: Mapping[tuple[str, str], Agreement] = field(default_factory=dict)
     kappas: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
     labelers: tuple[LabelerRecord, ...] = ()
@@ -110,6 +111,7 @@ def collect(store: Store, now: float) -> Statistics:
         alpha_pairs=pair_alpha(overlapping),
         position=labeler_quality.position_bias(counted),
         length=labeler_quality.length_bias(counted, words),
+        median_seconds=labeler_quality.median_seconds(counted),
         by_pair=by_pair,
         kappas={pair: pair_kappa(overlapping, *pair) for pair in by_pair},
         labelers=tuple(record for record in records if record.role == "labeler" or record.answers),

@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from triphase.labeling.quality.labeling_statistics import Statistics, collect, labeler_periods
 from triphase.labeling.quality.over_time import DAY
+from triphase.labeling.quality.overlap_plan import choices
 from triphase.labeling.web import charts
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.first_steps import first_steps
@@ -48,6 +49,7 @@ async def overview(request: Request) -> Response:
     values = {
         "statistics": statistics,
         "steps": [] if all(step.done for step in steps) else steps,
+        "overlaps": choices(statistics.agreement.value, statistics.median_seconds, statistics.progress.items),
         "days": charts.bars(days, "Answers per day (UTC)"),
         "matrix": charts.matrix(statistics.by_pair, "Agreement of each two labelers, percent of ordered pairs"),
     }
