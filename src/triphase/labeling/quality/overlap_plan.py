@@ -1,9 +1,9 @@
 """What more labelers on each prompt would cost, and bring: from how far they agree, and how long an answer takes.
 
 Two labelers who are right about an ordered pair with probability q, each by themselves, agree with probability
-a = q² + (1 − q)². So a measured agreement a gives q = (1 + √(2a − 1)) / 2, and n labelers together, by majority with ties
-½, are right with probability Σ C(n, k)·qᵏ·(1 − q)ⁿ⁻ᵏ over k > n/2. Where some pairs are hard for everybody, labelers are
-not independent, and more of them bring less than this.
+a = q² + (1 − q)². So a measured agreement a gives q = (1 + √(2a − 1)) / 2, and n labelers together, by majority with
+ties ½, are right with probability Σ C(n, k)·qᵏ·(1 − q)ⁿ⁻ᵏ over k > n/2. Where some pairs are hard for everybody,
+labelers are not independent, and more of them bring less than this.
 """
 
 from collections.abc import Sequence
