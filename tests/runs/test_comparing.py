@@ -251,7 +251,7 @@ def test_people_judge_on_the_page_and_the_same_command_counts(run: Path, capsys:
     expected = (0.25 * asked + 0.5 * len(same)) / len(prompts)  # of each pair ann prefers PPO, and bob neither
     assert people["win_rates"][0]["value"] == pytest.approx(expected) and people["without"] == 0
     assert people["judge"]["people"] == {"labelers": 2, "rankings": 2 * asked, "agreement": None}
-    assert f"{2 * asked} rankings by 2 people, blind" in out and "people are to rank" not in out
+    assert f"{2 * asked} rankings by 2 people, blind" in out and "without a ranking" not in out
     page = (directory / "comparison.html").read_text()
     report = write_report(run).read_text()
     rate = people["win_rates"][0]["value"]

@@ -91,7 +91,7 @@ def _print(found: ComparisonFindings, directory: Path) -> None:
     for criterion in found.criteria:
         wide.print()
         wide.print(_criterion_table(criterion, [side.name for side in found.sides]))
-        if criterion.without:
+        if criterion.without and not (criterion.judgment and criterion.judgment.labelers):
             what = "pairs have no verdict" if criterion.judgment else "responses have no score"
             wide.print(f"{criterion.without} {what} and are left out")
         judgment = criterion.judgment
@@ -119,7 +119,8 @@ def _print_people(wide: Console, criterion: CriterionFindings, directory: Path) 
     wide.print(Text(visible(people_text(criterion))))
     if criterion.without:
         serve = f"triphase label serve {directory}"
-        wide.print(Text(visible(f"people are to rank: `{serve}`; then the same command again counts what they said")))
+        waiting = f"{criterion.without} pair{'' if criterion.without == 1 else 's'} without a ranking"
+        wide.print(Text(visible(f"{waiting}: `{serve}`, and then the same command again counts what people said")))
 
 
 def _criterion_table(found: CriterionFindings, sides: Sequence[str]) -> Table:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from triphase.monitoring.wording import percent
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
 from triphase.reports.comparison import Compared, ComparisonFindings, CriterionFindings, against_first
@@ -82,7 +83,7 @@ def people_text(found: CriterionFindings) -> str:
     counted = f"{who.rankings} rankings by {who.names} {'person' if who.names == 1 else 'people'}, blind"
     agreed = f"two of them agree on {percent_interval(who.agreement)} of the pairs that both ordered"
     alone = "no two of them ordered the same pair, so how far they agree is not known"
-    first = "" if judgment.first is None else f"; the response shown earlier was preferred in {judgment.first:.0%}"
+    first = "" if judgment.first is None else f"; the response shown earlier was preferred in {percent(judgment.first)}"
     return f"{counted}; {agreed if who.agreement else alone}{first}"
 
 
