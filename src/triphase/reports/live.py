@@ -12,6 +12,7 @@ from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.reports.answers_over_time import courses_of
 from triphase.reports.contents import read_run
 from triphase.reports.page import page_of
+from triphase.reports.people_wins import people_wins
 
 _READ = (
     "*.json", "config.yaml", f"*/{FILE_NAME}", f"arms/*/{FILE_NAME}", "evaluation/*.jsonl", "reward/*.json*",
@@ -58,7 +59,8 @@ class LiveReport:
             return
         begun = self._clock()
         try:
-            page = page_of(read_run(self._run), courses_of(self._run), version=version, says=self._says())
+            contents, people = read_run(self._run), people_wins(self._run)
+            page = page_of(contents, courses_of(self._run), people, version=version, says=self._says())
         except RunError as error:
             if not self._page:
                 raise
