@@ -144,11 +144,11 @@ def export_file(
     format: Literal["comparisons", "rankings", "demonstrations", "store"] = "comparisons",
     to: Literal["argilla", "openrlhf", "trl"] | None = None,
 ) -> None:
-    """Write comparisons, raw rankings, or the whole store to a .jsonl or .parquet file.
+    """Write comparisons, raw rankings, or the whole store to a .jsonl, .csv or .parquet file.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        path: the file to write, .jsonl or .parquet.
+        path: the file to write, .jsonl, .csv or .parquet.
         format: comparisons as TRL reads them; rankings, one line for each answer; demonstrations, the
             responses that labelers rewrote; store, everything (.jsonl).
         to: the columns of another tool, and nothing else.

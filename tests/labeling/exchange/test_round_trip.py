@@ -1,6 +1,8 @@
 """What ``label export`` writes, ``label import`` and ``data.preferences`` take, with everything that was in it."""
 
+import csv
 import dataclasses
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from triphase.cli import label
 from triphase.errors import StoreError
+from triphase.labeling.exchange.csv_cells import csv_text
 from triphase.labeling.exchange.exporting import export_file
 from triphase.labeling.exchange.importing import import_comparisons, import_file
 from triphase.records.identity import prompt_id
@@ -231,3 +234,43 @@ def test_argilla_records_come_back_as_the_rankings_they_were(tmp_path: Path) -> 
         (found,) = other.rankings()
         assert found.labeler == "ann"
         assert {texts[id_]: place for id_, place in found.places.items()} == {"mud": 2, "clay": 1, "flint": 2}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_rankings_come_back_from_every_form_of_file(tmp_path: Path, suffix: str) -> None:
+    with open_store(tmp_path / "a.sqlite") as store, open_store(tmp_path / "b.sqlite") as other:
+        fill(store)
+        export_file(store, tmp_path / f"rankings{suffix}", "rankings")
+        import_file(other, tmp_path / f"rankings{suffix}", now=1.0, by="t")
+
+        def said(of: Store) -> list[object]:
+            texts = {response.id: (response.text, response.model) for response in of.responses()}
+            return sorted(
+                (
+                    answer.ranking.labeler,
+                    sorted((texts[id_], place) for id_, place in answer.ranking.places.items()),
+                    sorted(
+                        (name, texts[id_], value)
+                        for name, each in answer.ratings.items()
+                        for id_, value in each.items()
+                    ),
+                    answer.rationale,
+                    sorted((texts[id_], text) for id_, text in answer.rewrites.items()),
+                )
+                for answer in of.answers(counted=False)
+                if answer.status == "active"
+            )
+
+        assert said(other) == said(store) and any(row[3] for row in said(store))
+
+
+def test_a_spreadsheet_runs_no_text_as_a_formula() -> None:
+    rows = [
+        {"note": "=HYPERLINK(1)", "margin": -1.5, "responses": ["=1", 'a,"b"'], "shown": True},
+        {"note": None, "kind": "x"},
+    ]
+    lines = csv_text(rows).splitlines()
+    assert lines[0] == "note,margin,responses,shown,kind" and lines[2] == ",,,,x"
+    assert lines[1].startswith("'=HYPERLINK(1),-1.5,") and lines[1].endswith(",true,")
+    (row, _) = csv.DictReader(io.StringIO(csv_text(rows)))
+    assert json.loads(row["responses"]) == ["=1", 'a,"b"']

@@ -1,5 +1,7 @@
 """The lead's pages: statistics, conflicts and their decision, withdrawal, samples, the audit."""
 
+import csv
+import io
 import re
 from collections.abc import Iterator
 
@@ -156,6 +158,12 @@ def test_one_labeler_over_time(app: FastAPI, store: Store) -> None:
 
 def test_downloads(app: FastAPI) -> None:
     lea = signed_in(app, "lea")
+    for name in ("comparisons", "rankings"):
+        answer = lea.get(f"/lead/export/{name}?form=csv")
+        assert answer.headers["content-type"].startswith("text/csv") and ".csv" in answer.headers["content-disposition"]
+        assert len(list(csv.DictReader(io.StringIO(answer.text)))) == len(
+            lea.get(f"/lead/export/{name}").text.splitlines()
+        )
     for name in ("comparisons", "rankings", "store"):
         answer = lea.get(f"/lead/export/{name}")
         assert answer.status_code == 200 and "attachment" in answer.headers["content-disposition"]

@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import select
 
 from triphase.errors import DataError
+from triphase.labeling.exchange.csv_cells import csv_text
 from triphase.records.files import atomic_file
 from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Prompt, Response
@@ -42,7 +43,7 @@ class Exported:
 
 
 def export_file(store: Store, path: str | Path, name: str) -> Exported:
-    """Write an export to a .jsonl or .parquet file, whole or not at all."""
+    """Write an export to a .jsonl, .csv or .parquet file, whole or not at all."""
     left_out: Counter[str] = Counter()
     rows = list(export_rows(store, name, left_out))
     write_rows(Path(path), rows, one_kind=name != "store")
@@ -50,18 +51,20 @@ def export_file(store: Store, path: str | Path, name: str) -> Exported:
 
 
 def write_rows(target: Path, rows: Sequence[Mapping[str, Any]], *, one_kind: bool = True) -> None:
-    """Write rows to a .jsonl or .parquet file, whole or not at all.
+    """Write rows to a .jsonl, .csv or .parquet file, whole or not at all.
 
     Raises:
-        DataError: the name has another suffix, or Parquet cannot hold lines of several kinds.
+        DataError: the name has another suffix, or a table cannot hold lines of several kinds.
     """
-    if target.suffix not in (".jsonl", ".parquet"):
-        raise DataError(f"{target}: the suffix {target.suffix!r} is not known; write to .jsonl or .parquet")
-    if target.suffix == ".parquet" and not one_kind:
+    if target.suffix not in (".jsonl", ".csv", ".parquet"):
+        raise DataError(f"{target}: the suffix {target.suffix!r} is not known; write to .jsonl, .csv or .parquet")
+    if target.suffix != ".jsonl" and not one_kind:
         raise DataError(f"{target}: the store has lines of several kinds; export it as .jsonl")
     with atomic_file(target) as file:
         if target.suffix == ".jsonl":
             file.writelines(_line(row).encode() for row in rows)
+        elif target.suffix == ".csv":
+            file.write(csv_text(rows).encode())
         else:
             import pyarrow
             import pyarrow.parquet

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from triphase.errors import StoreError
-from triphase.labeling.exchange.exporting import FORMATS, export_lines
+from triphase.labeling.exchange.csv_cells import csv_text
+from triphase.labeling.exchange.exporting import FORMATS, export_lines, export_rows
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.guard import LEAD, GuardedRoute, access
 from triphase.labeling.web.prompt_browser import PAGE_SIZE, Filters, choices, detail, first_words, samples
@@ -93,12 +94,16 @@ async def decide(request: Request, id: Word) -> Response:
 
 @router.get("/export/{name}")
 @access(LEAD)
-async def download(request: Request, name: str) -> Response:
-    """Comparisons or rankings as JSON lines."""
+async def download(request: Request, name: str, form: Annotated[str, Query(max_length=10)] = "jsonl") -> Response:
+    """Comparisons, rankings or demonstrations as JSON lines, or with ``?form=csv`` as a table; everything as lines."""
     context: Context = request.app.state.context
     if name not in FORMATS:
         message = f"There is no export {name!r}; there are: {', '.join(FORMATS)}."
         return page(request, "message.html", {"title": "Export", "message": message}, 404)
+    if form == "csv" and name != "store":
+        text = await context.slow(lambda: csv_text(list(export_rows(context.store, name))))
+        headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
+        return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
     text = await context.slow(lambda: "".join(export_lines(context.store, name)))
     headers = {"content-disposition": f'attachment; filename="{name}.jsonl"'}
     return Response(text, media_type="application/x-ndjson", headers=headers)

@@ -1,0 +1,33 @@
+"""Rows as a CSV file that spreadsheets open and `label import` reads: lists and objects are JSON in their cell.
+
+A text that a spreadsheet would run as a formula (it begins with =, +, -, @, a tab or a carriage return) gets an
+apostrophe before it; responses and prompts stand in lists, as JSON, and stay as they are.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_RUNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows under a line of their columns, in the order in which these first come."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    return file.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_RUNS) else value
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
