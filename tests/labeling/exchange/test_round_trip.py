@@ -15,7 +15,7 @@ from triphase.labeling.exchange.csv_cells import csv_text
 from triphase.labeling.exchange.exporting import export_file
 from triphase.labeling.exchange.importing import import_comparisons, import_file
 from triphase.records.identity import prompt_id
-from triphase.records.reading import read_preferences
+from triphase.records.reading import read_preferences, stream_demonstrations
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.settings.data import SourceSettings
 from triphase.store import Store, open_store
@@ -274,3 +274,12 @@ def test_a_spreadsheet_runs_no_text_as_a_formula() -> None:
     assert lines[1].startswith("'=HYPERLINK(1),-1.5,") and lines[1].endswith(",true,")
     (row, _) = csv.DictReader(io.StringIO(csv_text(rows)))
     assert json.loads(row["responses"]) == ["=1", 'a,"b"']
+
+
+def test_rewritten_responses_are_demonstrations(tmp_path: Path) -> None:
+    with open_store(tmp_path / "a.sqlite") as store:
+        fill(store)
+        export_file(store, tmp_path / "rewritten.jsonl", "demonstrations")
+    read = [item.record for item in stream_demonstrations(SourceSettings(path="rewritten.jsonl"), tmp_path, 0.0)]
+    assert [one.response for one in read] == ["a stone\nof the river"] * 4
+    assert [one.prompt.messages for one in read] == [(Message("user", f"name stone {n}"),) for n in range(4)]
