@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.labeling.web.hostile import HOSTILE, NASTY
 
 from triphase.labeling.exchange import exporting
 from triphase.labeling.web import code_colors, formatting, formulas
-from triphase.labeling.web.formatting import formatted
+from triphase.labeling.web.formatting import as_html, formatted
 from triphase.labeling.work import item_plan
 from triphase.records.types import Message, Prompt, Response
 from triphase.records.visible import visible
@@ -45,6 +46,10 @@ def text_of(nodes: list[Any]) -> str:
     return "".join(node if isinstance(node, str) else f"{text_of(node[2])} " for node in nodes)
 
 
+def plain_text(nodes: list[Any]) -> str:
+    return "".join(node if isinstance(node, str) else plain_text(node[2]) for node in nodes)
+
+
 def check_inert(text: str) -> None:
     """Nothing but listed elements, classes and attributes, none of which can hold an address."""
     classes = {None, "link", "code", "language", "formula", "table", "right", "center", *code_colors.CLASSES}
@@ -56,6 +61,39 @@ def check_inert(text: str) -> None:
         assert all(
             isinstance(value, int) or re.fullmatch(r"[A-Za-z0-9. -]{1,40}", value) for value in attributes.values()
         )
+
+
+class Elements(HTMLParser):
+    """The elements of markup with their attributes, and its text."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.said = ""
+        self.feed(str(markup))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.said += data
+
+    def unknown_decl(self, data: str) -> None:
+        raise AssertionError(data)
+
+    handle_comment = handle_decl = handle_pi = unknown_decl
+
+
+@settings(max_examples=100, deadline=None)
+@given(pieces)
+def test_as_markup_it_is_the_same_elements_and_texts(text: str) -> None:
+    nodes = formatted(visible(text)) or []
+    read = Elements(as_html(nodes))
+    assert [name for name, _, _ in elements(nodes)] == [name for name, _ in read.found]
+    assert [{**({"class": kind} if kind else {}), **{k: str(v) for k, v in attributes.items()}}
+            for _, kind, attributes in elements(nodes)] == [attributes for _, attributes in read.found]  # fmt: skip
+    assert read.said == plain_text(nodes)
 
 
 @settings(max_examples=150, deadline=None)

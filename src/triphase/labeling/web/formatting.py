@@ -12,6 +12,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from markupsafe import Markup, escape
 
 from triphase.labeling.web.code_colors import colored
 from triphase.labeling.web.formulas import mathml, read_formulas
@@ -48,6 +49,21 @@ def formatted(text: str) -> list[Any] | None:
         return None
     nodes = _Tree().of(_MARKDOWN.parse(text))
     return None if all(_is_plain(node) for node in nodes) else nodes
+
+
+def as_html(nodes: Sequence[Any]) -> Markup:
+    """A tree as markup, for pages that are made on the server; every text and attribute is escaped."""
+    parts = []
+    for node in nodes:
+        if isinstance(node, str):
+            parts.append(escape(node))
+            continue
+        name, kind, children, attributes = node
+        given = {**({"class": kind} if kind else {}), **attributes}
+        said = Markup("").join(Markup(' {}="{}"').format(key, value) for key, value in given.items())
+        end = Markup("") if name in ("br", "hr") else Markup("</{}>").format(name)
+        parts.append(Markup("<{}{}>{}{}").format(name, said, as_html(children), end))
+    return Markup("").join(parts)
 
 
 def _is_plain(node: Any) -> bool:

@@ -7,8 +7,10 @@ from typing import Any
 
 from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from triphase.labeling.web.formatting import as_html, formatted
 from triphase.labeling.web.markdown import markdown
 from triphase.monitoring.wording import number, percent
 from triphase.records.visible import visible
@@ -25,13 +27,24 @@ def _moment(seconds: float | None) -> str:
         return f"{seconds:g} s"
 
 
+def _text(text: str) -> Markup:
+    """A text of a model or a person: its Markdown formatted, or as it was written."""
+    shown = visible(text)
+    nodes = formatted(shown)
+    if nodes is None:
+        return Markup('<bdi class="text" dir="auto">{}</bdi>').format(shown)
+    raw = Markup('<details><summary class="hint">as written</summary><bdi class="text" dir="auto">{}</bdi></details>')
+    return Markup('<div class="text formatted" dir="auto">{}</div>{}').format(as_html(nodes), raw.format(shown))
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "visible": visible, "markdown": markdown, "moment": _moment, "percent": percent, "number": number,
+        "visible": visible, "markdown": markdown, "formatted": _text, "moment": _moment, "percent": percent,
+        "number": number,
     }  # fmt: skip
     return environment
 
