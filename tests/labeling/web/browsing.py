@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser import launched
 from tests.labeling.crowd import PASSWORD, PLAIN, people
 
 from triphase.labeling.web.application import create_application
@@ -52,13 +53,8 @@ def filled(directory: Path, prompts: int, responses: int, settings: LabelingSett
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not Path("/usr/bin/chromium").exists():
-        pytest.skip("there is no /usr/bin/chromium; install it with: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 def new_page(chromium: Any, address: str, **options: Any) -> Any:
