@@ -134,7 +134,7 @@ class _Tree:
 def _code(content: str, info: str) -> list[Any]:
     language = info.split()[0] if info else ""
     named = [["span", "language", [info], {}]] if info else []
-    code = ["code", None, colored(content, language), {}]
+    code: list[Any] = ["code", None, colored(content, language), {}]
     return ["pre", "code", [*named, code], {"tabindex": "0", "dir": "ltr"}]
 
 
