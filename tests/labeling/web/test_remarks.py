@@ -38,7 +38,7 @@ def test_remarks_survive_a_reload_and_are_kept_with_the_ranking(
         page.focus("[data-card='0']")
         for key in ("1", "2", "3", "Enter"):
             page.keyboard.press(key)
-        page.wait_for_selector("#nothing:not([hidden])")
+        page.wait_for_selector("body:not(.busy) #nothing:not([hidden])")
         (kept,) = answers(both[0], "ann")
         order = kept.ranking.order_shown
         assert kept.rationale == "It answers." and kept.rewrites == {order[1]: "As it should be."}

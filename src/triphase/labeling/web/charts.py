@@ -102,6 +102,6 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
 
 def _svg(height: float, title: str, inner: str) -> Markup:
     return Markup(  # noqa: S704 (labels are escaped above)
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" tabindex="0" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{inner}</svg>"
     )
