@@ -2,6 +2,7 @@
 
 import re
 from html import unescape
+from importlib import import_module
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -9,12 +10,18 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 
-try:
-    from latex2mathml.converter import convert_to_element
-    from mdit_py_plugins.dollarmath import dollarmath_plugin
-except ImportError:  # an environment from before they were in the extra `label`: formulas are shown as written
-    convert_to_element = dollarmath_plugin = None
 
+def _installed(module: str, name: str) -> Any:
+    """What a module of the extra `label` offers; None in an environment from before it was in there."""
+    try:
+        return getattr(import_module(module), name)
+    except ImportError:
+        return None
+
+
+convert_to_element = _installed("latex2mathml.converter", "convert_to_element")
+dollarmath_plugin = _installed("mdit_py_plugins.dollarmath", "dollarmath_plugin")
+"""Without these two, formulas are shown as written."""
 MOST_CHARACTERS = 1_000
 """A longer formula is shown as written."""
 ELEMENTS = frozenset(
