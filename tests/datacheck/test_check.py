@@ -385,3 +385,18 @@ def test_a_machine_reads_the_same_figures(tmp_path: Path, capsys: pytest.Capture
     assert heard.err.splitlines()[-1].startswith("error: ")
     assert main(["check", str(config), "--json", "--data.on-bad-record", "drop"]) == 0
     assert json.loads(capsys.readouterr().out)["sources"] == [source]
+
+
+def test_demonstrations_alone_are_not_asked_for_room_for_responses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path / "a.jsonl", [{"prompt": f"sun road {n}", "completion": "mud"} for n in range(20)])
+    config = tmp_path / "my.yaml"
+    model = "model: {name: 'embedded:tiny', max_length: 16}"
+    config.write_text(f"name: x\n{model}\ndata: {{demonstrations: [{{path: a.jsonl}}]}}\n")
+    assert main(["check", str(config)]) == 0
+    config.write_text(
+        f"name: x\n{model}\ndata: {{demonstrations: [{{path: a.jsonl}}], prompts: [{{path: a.jsonl}}]}}\n"
+    )
+    assert main(["check", str(config)]) == 2
+    assert "leave none for a prompt in model.max_length = 16" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from triphase.monitoring.trackers import require_trackers
 from triphase.records.types import Split
 from triphase.rewards.registry import examine
 from triphase.rollouts.client import JsonClient
+from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.schema import RunSettings
 
 _SPLITS: tuple[Split, ...] = ("train", "heldout")
@@ -49,7 +50,7 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callab
         ServerError: a server's token is not set, or its client is not installed.
     """
     require_trackers(settings.trackers)
-    for split in _SPLITS:
+    for split in () if has_demonstrations_alone(settings) else _SPLITS:
         for name, tokens in response_limits(settings, split):
             if tokens >= settings.model.max_length:
                 raise SettingsError(
