@@ -82,6 +82,7 @@ function show(item, draft, back = null) {
   timer.restart(draft?.seconds ?? 0);
   draw();
   find("#reading").scrollTo({ top: 0 });
+  find("#prompt").classList.add("arrived"); // it has the focus so that reading begins there: no ring until one comes by Tab
   find("#prompt").focus({ preventScroll: true });
   say(`New item. ${count} responses.`);
 }
@@ -429,6 +430,7 @@ document.addEventListener("focusin", (event) => {
   if (card && state.item) { state.current = Number(card.dataset.card); draw(); }
 });
 
+find("#prompt").addEventListener("blur", () => find("#prompt").classList.remove("arrived"));
 find("#note").addEventListener("input", () => changed(""));
 find("#rationale")?.addEventListener("input", () => changed(""));
 find("#responses").addEventListener("input", (event) => {
