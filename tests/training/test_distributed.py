@@ -9,12 +9,14 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.training.together import PHASES
 from tests.training.worlds import begin, ended
+from torch.distributed import HashStore
 
 from triphase.cli.main import main
 from triphase.errors import RunError, SettingsError
@@ -22,6 +24,7 @@ from triphase.runs.ranks import require_alike
 from triphase.settings.parallel import require_work
 from triphase.settings.schema import RunSettings
 from triphase.training.distributed.environment import Place, place_in
+from triphase.training.distributed.joining import start_name
 from triphase.training.distributed.shares import divide
 from triphase.training.distributed.types import ALONE
 
@@ -171,6 +174,18 @@ def test_ranks_wait_no_longer_than_a_clock_can_count() -> None:
     for wrong in (0, 1e20, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=r"parallel\.timeout_seconds"):
             small(parallel={"timeout_seconds": wrong})
+
+
+def test_a_store_that_torchrun_keeps_has_no_say_in_the_next_start() -> None:
+    """Three ranks in threads at one store, twice: each start has a name of its own, alike on all ranks."""
+    store, names = HashStore(), []
+    store.set("hello/1", "of a rank that ended before it was answered")
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as ranks:
+            found = {*ranks.map(lambda rank: start_name(store, Place(rank, 3, rank, 3)), range(3))}
+        assert len(found) == 1
+        names += found
+    assert len(set(names)) == 2
 
 
 def test_torch_distributed_is_imported_in_one_folder() -> None:

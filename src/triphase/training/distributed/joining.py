@@ -68,7 +68,7 @@ def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
     try:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=_MEETING_SECONDS)))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            store = PrefixStore(f"start/{_token(store, place)}", store)
+            store = PrefixStore(f"start/{start_name(store, place)}", store)
         group = PrefixStore("group", store)
         dist.init_process_group(backend_of(on_gpu), store=group, rank=place.rank, world_size=place.world, timeout=waits)
     except (RuntimeError, ValueError) as error:
@@ -79,7 +79,7 @@ def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
     return Replicated(PrefixStore("run", store), place.rank, place.world)
 
 
-def _token(store: Any, place: Place) -> str:
+def start_name(store: Any, place: Place) -> str:
     """A name that those alone know who start now.
 
     torchrun keeps its store when it starts all processes again, with what the ended ones wrote into it: addresses at
