@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-clusters test-postgres test-browser test-trackers test-peers test-dedup screenshots docs bench mutants clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-clusters test-postgres test-browser test-trackers test-peers test-dedup test-quantization screenshots docs bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -125,6 +125,11 @@ test-peers: $(INSTALLED)
 docs: $(INSTALLED)
 	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# A base in few bits, by the libraries themselves; what does not depend on them is in `make test`.
+test-quantization: $(INSTALLED)
+	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[quantization]"
+	$(PYTEST) -m quantization
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

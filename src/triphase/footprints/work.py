@@ -51,7 +51,16 @@ class Work:
         layer_numbers, largest_numbers: in one layer, and in the largest weight, of the base.
     """
 
-    def __init__(self, config: Any, dtype: torch.dtype, adapters: AdapterSettings, *, recompute: bool, trusted: bool):
+    def __init__(
+        self,
+        config: Any,
+        dtype: torch.dtype,
+        adapters: AdapterSettings,
+        *,
+        recompute: bool,
+        trusted: bool,
+        quantization: str | None = None,
+    ):
         self.layers = int(config.get_text_config().num_hidden_layers)
         adapted = self.layers if adapters.layers == "all" else min(adapters.layers, self.layers)
         self.trunk_layers = self.layers - adapted
@@ -65,13 +74,16 @@ class Work:
                 targets=adapters.targets,
                 recompute=recompute,
                 trusted=trusted,
+                quantization=quantization,
             )
             for depth in DEPTHS
         ]
         sizes = [part.base_numbers() for part in self._parts]
         self.layer_numbers = sizes[1] - sizes[0]
         self.base_numbers = sizes[0] + self.layer_numbers * (self.layers - DEPTHS[0])
-        self.base_bytes = self.base_numbers * dtype.itemsize
+        held = [part.base_bytes() for part in self._parts]
+        self.base_bytes = held[0] + (held[1] - held[0]) * (self.layers - DEPTHS[0])
+        self.quantization = quantization
         self.adapter_numbers = self._parts[0].adapter_size() * adapted // DEPTHS[0]
         self.largest_numbers = self._parts[0].largest_number()
         self.hidden_size = self._parts[0].backbone.hidden_size

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from triphase.batches.order import generator
 from triphase.errors import ModelError
 from triphase.models.backbone import Backbone
+from triphase.models.quantization import QuantizedLinear
 
 _MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 """Kinds whose ``out_proj`` peft does not adapt, since their fused kernels read its weight by themselves."""
@@ -34,8 +35,9 @@ class LoraLinear(nn.Module):
     def __init__(self, base: Any, *, rank: int, alpha: float) -> None:
         super().__init__()
         self.base = base
-        self.transposed = not isinstance(base, nn.Linear)
-        self.outputs, self.inputs = base.weight.shape[::-1] if self.transposed else base.weight.shape
+        self.transposed = not isinstance(base, nn.Linear | QuantizedLinear)
+        shape = base.weight.shape[::-1] if self.transposed else (base.out_features, base.in_features)
+        self.outputs, self.inputs = shape
         self.rank = rank
         self.scale = alpha / rank
         self.active: str | None = None
@@ -46,7 +48,7 @@ class LoraLinear(nn.Module):
         """Add an adapter that changes nothing: A uniform as in peft (Kaiming, a = √5), B zero."""
         bound = 1 / math.sqrt(self.inputs)
         a = torch.empty(self.rank, self.inputs).uniform_(-bound, bound, generator=random)
-        device = self.base.weight.device
+        device = (self.base.codes if isinstance(self.base, QuantizedLinear) else self.base.weight).device
         self.lora_a[name] = nn.Parameter(a.to(device), requires_grad=False)
         self.lora_b[name] = nn.Parameter(torch.zeros(self.outputs, self.rank, device=device), False)
 
@@ -69,8 +71,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
-        weight = self.base.weight.t() if self.transposed else self.base.weight
-        y: Tensor = nn.functional.linear(x, weight, self.base.bias)
+        y = self._frozen(x)
         if self.active is None:
             return y
         a = self.lora_a[self.active].to(x.dtype)
@@ -79,6 +80,13 @@ class LoraLinear(nn.Module):
         # In place: the backward pass of a frozen linear map needs neither its output nor its input.
         y.view(-1, y.shape[-1]).addmm_(low, b.t())
         return y
+
+    def _frozen(self, x: Tensor) -> Tensor:
+        if isinstance(self.base, QuantizedLinear):
+            y: Tensor = self.base(x)
+            return y
+        weight = self.base.weight.t() if self.transposed else self.base.weight
+        return nn.functional.linear(x, weight, self.base.bias)
 
 
 class Adapters:
@@ -213,7 +221,12 @@ class Adapters:
         """Add an adapter's update to the base for good, in float32 and rounded once; the adapter must not work after.
 
         W ← W + (alpha / rank)·B·A
+
+        Raises:
+            ModelError: the base is quantized, and its codes cannot take the update up.
         """
+        if any(isinstance(module.base, QuantizedLinear) for module in self._modules.values()):
+            raise ModelError("a quantized base takes no adapter up; open the model without model.quantization")
         for module in self._modules.values():
             weight = module.base.weight
             weight.copy_(weight.float() + module.update(name))
@@ -265,5 +278,5 @@ def _linear_maps(backbone: Backbone) -> Iterator[tuple[nn.Module, str, str]]:
     for layer in list(layers)[backbone.trunk_layers :]:
         for owner in list(layer.modules()):
             for child, module in list(owner.named_children()):
-                if isinstance(module, nn.Linear | Conv1D):
+                if isinstance(module, nn.Linear | Conv1D | QuantizedLinear):
                     yield owner, child, paths[module]

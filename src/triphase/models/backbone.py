@@ -18,6 +18,7 @@ from triphase.errors import ModelError
 from triphase.models.division import chooses_rightly, packs_rightly, require_exact_division, require_no_own_inputs
 from triphase.models.language_head import logit_map_of
 from triphase.models.layers import FirstLayer, LastLayer, Tokens, chosen, is_common
+from triphase.models.quantization import kept_codes
 from triphase.models.recomputation import Recomputation, Recomputed
 from triphase.objectives.masking import at_least_float32
 
@@ -141,6 +142,11 @@ class Backbone:
     def device(self) -> torch.device:
         """Where the base lives."""
         return self.head_weight.device
+
+    def base_tensors(self) -> dict[str, Tensor]:
+        """The frozen weights by name, and what quantized maps keep of theirs; those of adapters are none of them."""
+        named = self.model.named_parameters()
+        return {name: value for name, value in named if ".lora_" not in name} | kept_codes(self.model)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -11,6 +11,7 @@ from triphase.models.backbone import Backbone
 from triphase.models.chain import Chain, told_of
 from triphase.models.merging import check_adapter
 from triphase.models.opening import open_config, open_tokenizer, open_weights
+from triphase.models.quantization import require_library
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template
 
@@ -21,6 +22,7 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
     Raises:
         ModelError: names the file, tensor or setting, and the remedy.
     """
+    require_library(chain.settings.quantization)
     config = open_config(chain.base, chain.settings)
     tokenizer = open_tokenizer(chain.tokenizer, chain.settings)
     if chain.directory is None:

@@ -13,6 +13,7 @@ from triphase.models.merging import merged
 from triphase.models.opening import open_config, open_tokenizer, open_weights
 from triphase.models.parts import Shard, local_part, open_parts
 from triphase.models.products import prefers_bfloat16
+from triphase.models.quantization import quantize, require_library
 from triphase.settings.schema import ModelSettings
 
 
@@ -64,6 +65,7 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Sha
         ModelError: it cannot be found or opened, is no decoder, or a weight is missing, unexpected or not finite.
     """
     device = choose_device(settings.device)
+    require_library(settings.quantization)
     chain = chain_of(settings, place_of)
     open_config(chain.base, chain.settings)
     dtype = choose_dtype(settings.dtype, device)
@@ -76,6 +78,8 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Sha
     else:
         require_finite(model, settings.name)
     tokenizer = open_tokenizer(chain.tokenizer, settings)
+    if settings.quantization is not None:
+        quantize(model, settings.quantization, device)
     model.to(device)
     _switch_dropout_off(model)
     return LoadedModel(

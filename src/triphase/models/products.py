@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from triphase.models.adapters import LoraLinear
+from triphase.models.quantization import QuantizedLinear
 
 # oneDNN keeps the code that it makes for each shape of a product in bfloat16, 0.7 MB each, up to 1024 of them, in two
 # caches. Lengths differ from batch to batch, so a run came to twice its planned memory. A step uses fewer than these.
@@ -102,15 +103,16 @@ class JointMaps:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         bases: list[Any] = [module.base if isinstance(module, LoraLinear) else module for module in modules]
-        self._weights: list[Tensor] = [base.weight for base in bases]
-        self.sizes = [len(weight) for weight in self._weights]
-        dtype = product_dtype(self._weights[0])
+        # Of a quantized map the codes alone are kept: it is widened for each product.
+        self._weights: list[Any] = [base if isinstance(base, QuantizedLinear) else base.weight for base in bases]
+        self.sizes = [base.out_features for base in bases]
+        dtype = product_dtype(bases[0].weight)
         biases = [base.bias for base in bases]
         self._bias: Tensor | None = None
         if any(bias is not None for bias in biases):
+            like = next(bias for bias in biases if bias is not None)
             filled = [
-                weight.new_zeros(len(weight)) if bias is None else bias
-                for weight, bias in zip(self._weights, biases, strict=True)
+                like.new_zeros(size) if bias is None else bias for size, bias in zip(self.sizes, biases, strict=True)
             ]
             self._bias = torch.cat(filled).to(dtype)[:, None]
         self._ups: list[tuple[int, slice, Tensor]] = []
@@ -129,7 +131,7 @@ class JointMaps:
         y = columns.new_empty((sum(self.sizes), columns.shape[1]))
         parts = torch.split(y, self.sizes)
         for weight, part in zip(self._weights, parts, strict=True):
-            multiply(weight, columns, out=part)
+            multiply(weight if isinstance(weight, Tensor) else weight.weight, columns, out=part)
         if self._bias is not None:
             y += self._bias
         if self._down is not None:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
+from triphase.models.quantization import quantize, saved_numbers
 
 DEPTHS = (2, 3)
 """Layers of the models that are traced. With one layer, its input would be the caller's and not be let go."""
@@ -108,7 +109,16 @@ class Skeleton:
     """
 
     def __init__(
-        self, config: Any, dtype: torch.dtype, *, depth: int, rank: int, targets: Any, recompute: bool, trusted: bool
+        self,
+        config: Any,
+        dtype: torch.dtype,
+        *,
+        depth: int,
+        rank: int,
+        targets: Any,
+        recompute: bool,
+        trusted: bool,
+        quantization: str | None = None,
     ) -> None:
         from torch._subclasses.fake_tensor import FakeTensorMode
         from transformers import AutoModelForCausalLM
@@ -119,6 +129,8 @@ class Skeleton:
                 with_depth(config, depth), dtype=dtype, trust_remote_code=trusted
             )
             model.eval().requires_grad_(False)
+            if quantization is not None:
+                quantize(model, quantization)
             self.backbone = Backbone(model, adapted_layers=None, recompute_activations=recompute, verified=False)
             self.adapters = Adapters(self.backbone, rank=rank, alpha=rank, targets=targets, seed=0)
             self.adapters.add("traced")
@@ -141,8 +153,13 @@ class Skeleton:
         return torch.empty(rows, length, self.backbone.hidden_size, dtype=self.dtype)
 
     def base_numbers(self) -> int:
-        """Numbers in the base's weights; those that two modules share count once."""
-        return sum(value.numel() for value in self._base())
+        """Numbers in the base's weights; those that two modules share count once, quantized ones as what they were."""
+        wide = sum(value.numel() for value in self._base())
+        return wide + saved_numbers(self.backbone.model)
+
+    def base_bytes(self) -> int:
+        """Bytes of the base's weights as they are kept."""
+        return sum(value.nbytes for value in self.backbone.base_tensors().values())
 
     def largest_number(self) -> int:
         """Numbers in the base's largest weight."""

@@ -35,10 +35,9 @@ class FrozenWeights:
                 )
 
     def _digests(self) -> dict[str, str]:
-        adapters, model = self._shared.adapters, self._shared.backbone.model
+        adapters = self._shared.adapters
         scoring = [member.adapter for member in self._shared.reward_members]
         if self._shared.witness is not None:
             scoring.append(self._shared.witness.adapter)
         found = {name: digest_of(adapters.parameters(name)) for name in (REFERENCE, *scoring) if adapters.has(name)}
-        base = {name: value for name, value in model.named_parameters() if ".lora_" not in name}
-        return {"base": digest_of(base), **found}
+        return {"base": digest_of(self._shared.backbone.base_tensors()), **found}

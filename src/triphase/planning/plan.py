@@ -136,6 +136,7 @@ def work_of(settings: RunSettings, config: Any, dtype: Any) -> Work:
         settings.adapters,
         recompute=settings.model.recompute_activations,
         trusted=bool(settings.model.trust_remote_code),
+        quantization=settings.model.quantization,
     )
 
 
@@ -211,9 +212,10 @@ def _warm_up(config: Any, dtype: Any) -> None:
 def _weights(settings: RunSettings, work: Work) -> list[tuple[str, str, float, float, float]]:
     kind, each = str(work.dtype).removeprefix("torch."), float(work.dtype.itemsize)
     adapter, head = float(work.adapter_numbers), work.hidden_size + 1.0
+    base_each = work.base_bytes / work.base_numbers
     trained = float(work.base_numbers) if settings.sft_method == "full" else adapter
     rows = [
-        ("base weights, frozen, one for all roles", kind, float(work.base_numbers), each),
+        ("base weights, frozen, one for all roles", work.quantization or kind, float(work.base_numbers), base_each),
         ("each adapter (reference, policy, reward model)", "float32", adapter, 4.0),
         ("value head and score head", "float32", 2 * head, 4.0)
         if settings.has_critic

@@ -6,6 +6,7 @@ from typing import Any
 from triphase.datacheck.opening import place_of
 from triphase.demo.registry import public_name
 from triphase.models.loading import load_model
+from triphase.models.quantization import note_of
 from triphase.models.roles import SharedModel
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.training.distributed.types import Strategy
@@ -40,6 +41,7 @@ class BaseModel:
 
     def _read(self, settings: ModelSettings) -> SharedModel:
         base_name, note = public_name(settings.name)
+        note = " ".join(part for part in (note, note_of(settings.quantization)) if part)
         loaded = load_model(settings, place_of, self._strategy.shard if self._strategy.shards else None)
         return SharedModel(
             loaded,

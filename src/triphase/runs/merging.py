@@ -9,6 +9,7 @@ from triphase.models.roles import REWARD
 from triphase.records.files import atomic_directory
 from triphase.runs.model_card import with_run
 from triphase.runs.opening import open_policy, open_run
+from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import PPO, SFT, is_whole
 from triphase.training.finals import holds_whole_model, save_whole_model
@@ -23,7 +24,7 @@ def merge_policy(run: Path, to: Path, checkpoint: int | None = None, *, what: Wh
     """Write a policy of a run, or its reward model, to ``to`` as an ordinary checkpoint with a card.
 
     ``checkpoint`` names an iteration of PPO. The update B·A is added to each weight in float32 and rounded once to the
-    base's dtype.
+    base's dtype; a base that the run quantized is opened as it is.
 
     Raises:
         RunError: the run has not trained it, or it is several models (an ensemble).
@@ -31,11 +32,11 @@ def merge_policy(run: Path, to: Path, checkpoint: int | None = None, *, what: Wh
     if what == "reward":
         _merge_reward(run, to)
         return
-    shared, adapter, settings = open_policy(run, checkpoint, SFT if what == "sft" else None)
+    shared, adapter, _ = open_policy(run, checkpoint, SFT if what == "sft" else None, wide=True)
     if adapter is not None:
         shared.adapters.merge(adapter)
     save_whole_model(shared, to)
-    _describe(to, run, settings, what)
+    _describe(to, run, load_settings(run), what)
 
 
 def copy_adapter(run: Path, to: Path, *, what: What = "policy") -> None:
@@ -57,7 +58,7 @@ def copy_adapter(run: Path, to: Path, *, what: What = "policy") -> None:
 
 
 def _merge_reward(run: Path, to: Path) -> None:
-    opened = open_run(run)
+    opened = open_run(run, wide=True)
     final = opened.artifact("reward")
     if not is_whole(final):
         raise RunError(f"{run}: has no reward model yet; run `triphase run {run}`")
@@ -67,7 +68,7 @@ def _merge_reward(run: Path, to: Path) -> None:
     load_reward_model(shared, final)
     shared.adapters.merge(REWARD)
     save_whole_reward_model(shared, to)
-    _describe(to, run, opened.settings, "reward")
+    _describe(to, run, load_settings(run), "reward")
 
 
 def _describe(to: Path, run: Path, settings: RunSettings, what: str) -> None:

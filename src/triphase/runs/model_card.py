@@ -36,6 +36,11 @@ def _lines(run: Path, settings: RunSettings, what: str, license_: License | None
     yield "## Base and license"
     yield ""
     said = license_ or "not known here: read it on the base's own page before you share this"
+    if (kind := settings.model.quantization) is not None:
+        note += (
+            f" Adapters were trained over it quantized to {kind}; merged weights are those of the base as it is with "
+        )
+        note += "the update added, so their outputs differ by that rounding."
     yield f"Trained from {as_code(base)} by Triphase {__version__}. {note} License of the base: {said}.".replace(
         "  ", " "
     )
@@ -75,6 +80,8 @@ def _chosen(settings: RunSettings, what: str) -> Iterator[tuple[str, Any]]:
     adapters, sft = settings.adapters, settings.sft
     yield "adapters", f"layers {adapters.layers}, rank {adapters.rank}, alpha {adapters.alpha:g}"
     yield "seed", settings.seed
+    if settings.model.quantization is not None:
+        yield "model.quantization", settings.model.quantization
     yield "sft", f"{settings.sft_method}, epochs {sft.epochs:g}, learning rate {sft.optimizer.learning_rate:g}"
     if what != "sft":
         yield "reward.epochs", f"{settings.reward.epochs:g}"

@@ -19,26 +19,31 @@ from triphase.training.finals import holds_whole_model, load_policy
 from triphase.training.stopping import StopRequest
 
 
-def open_run(path: Path) -> Run:
-    """A run as it stands now, which need not be where it was made."""
+def open_run(path: Path, *, wide: bool = False) -> Run:
+    """A run as it stands now, which need not be where it was made.
+
+    ``wide`` keeps its base in `model.dtype` whatever `model.quantization` says: codes take no adapter up.
+    """
     here = path.resolve()
     require_shared(here)
     settings = load_settings(path).model_copy(update={"output": str(here.parent), "name": here.name})
+    if wide:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"quantization": None})})
     return Run(settings, RunDirectory(settings), SilentProgress(), StopRequest())
 
 
 def open_policy(
-    path: Path, checkpoint: int | None = None, policy: str | None = None
+    path: Path, checkpoint: int | None = None, policy: str | None = None, *, wide: bool = False
 ) -> tuple[SharedModel, str | None, RunSettings]:
     """The model of a run with the adapter of its PPO policy (of its SFT policy where PPO has not been run).
 
     ``checkpoint`` names an iteration of PPO, whose policy is taken instead of the last. ``policy`` is `sft`, `ppo` or a
-    variant of the run.
+    variant of the run. ``wide`` as in `open_run`.
 
     Raises:
         RunError: the run has no policy yet, no such policy, or no such checkpoint.
     """
-    run = open_run(path)
+    run = open_run(path, wide=wide)
     if policy is not None:
         _require_policy(run, path, policy, checkpoint)
     if checkpoint is not None:

@@ -231,8 +231,7 @@ class Run:
         for note in (*shared.template.notes, *size):
             if self.directory.is_held:
                 logging.getLogger(__name__).warning("%s", note)
-        weights = shared.backbone.model.named_parameters()
-        base = sum(local_part(value).nbytes for name, value in weights if ".lora_" not in name)
+        base = sum(local_part(value).nbytes for value in shared.backbone.base_tensors().values())
         if self.directory.is_held:
             load_code()
         self.directory.restart_peak()

@@ -75,3 +75,30 @@ def require_shardable(settings: "RunSettings") -> None:
                 f"{name} is full, and parallel.strategy fsdp2 divides a base that stays as it is; set {name}: lora, or "
                 "parallel.strategy: replicated"
             )
+
+
+def require_quantization_fits(settings: "RunSettings") -> None:
+    """Check what goes with a quantized base.
+
+    Raises:
+        ValueError: a setting stands against it.
+    """
+    kind = settings.model.quantization
+    if kind is None:
+        return
+    whole = "sft.method" if settings.sft_method == "full" else "ppo.method" if settings.trains_whole else None
+    if whole is not None:
+        raise ValueError(
+            f"model.quantization is {kind}, and {whole} full trains the weights that it freezes in few bits; set "
+            "lora, or leave model.quantization out"
+        )
+    if settings.parallel.strategy == "fsdp2":
+        raise ValueError(
+            f"model.quantization is {kind}, and parallel.strategy fsdp2 divides weights, not codes; set replicated, or "
+            "leave one of the two out"
+        )
+    if settings.rollouts.addresses:
+        raise ValueError(
+            f"model.quantization is {kind}, and the servers of rollouts.addresses ({settings.rollouts.addresses[0]}) "
+            "hold the base as it is, so they would sample from another policy; leave one of the two out"
+        )

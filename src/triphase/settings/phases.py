@@ -59,7 +59,7 @@ class SupervisedSettings(TakenSettings):
     """Demonstrations for each optimizer step."""
     microbatch_tokens: Positive | None = None
     """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
-    processor, where more are no faster, and 4096 on a GPU."""
+    processor, where more are no faster, and 4096 on a GPU. Where memory does not do it is halved, with a warning."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_share=0.05)
     """AdamW and its schedule."""
 
@@ -111,7 +111,7 @@ class RewardSettings(TakenSettings):
     """Rankings (prompts with all their responses) for each optimizer step."""
     microbatch_tokens: Positive | None = None
     """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
-    processor, where more are no faster, and 4096 on a GPU."""
+    processor, where more are no faster, and 4096 on a GPU. Where memory does not do it is halved, with a warning."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Probability that a label is taken to be flipped."""
     flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0

@@ -35,7 +35,7 @@ class PPOSettings(Settings):
     """K: how many episodes of a rollout answer the same prompt, which is computed once for them; divides both sizes."""
     microbatch_tokens: Positive | None = None
     """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
-    processor, where more are no faster, and 4096 on a GPU."""
+    processor, where more are no faster, and 4096 on a GPU. Where memory does not do it is halved, with a warning."""
     epochs: Positive = 4
     """Passes over each rollout."""
     max_response_tokens: Positive = 32

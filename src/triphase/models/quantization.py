@@ -1,0 +1,217 @@
+"""Linear maps of the frozen base in few bits: int8 by torchao, nf4 by bitsandbytes.
+
+    int8:  w ≈ s·c       c in −127…127, one scale s for each output
+    nf4:   w ≈ s·q(c)    c one of 16 quantiles of a normal distribution, one scale s for 64 weights (arXiv 2305.14314)
+
+A map keeps the codes and widens them to the base's dtype for each product, in the backward pass once more: what is
+widened never lives longer than its product. Embedding, language-model head, norms and all that is trained stay wide.
+"""
+
+import logging
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from triphase.errors import ModelError
+
+_BLOCK = 64
+LIBRARIES = {"int8": "torchao", "nf4": "bitsandbytes"}
+"""What computes each kind; both come with the extra `quantization`."""
+# Where they are installed transformers imports them too, and they list the kernels of other machines.
+for _noisy in ("torchao", "torch.utils._pytree", "bitsandbytes"):
+    logging.getLogger(_noisy).setLevel(logging.ERROR)
+
+
+class Packing(Protocol):
+    """How a weight is kept."""
+
+    def packed(self, weight: Tensor) -> dict[str, Tensor]:
+        """(N, K) weight → what is kept of it, by name; the first are the codes."""
+        ...
+
+    def widened(self, kept: dict[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """What is kept → (N, K) weight in ``dtype``."""
+        ...
+
+
+class Int8:
+    """Symmetric, a scale for each output: torchao's weight-only int8."""
+
+    def __init__(self) -> None:
+        from torchao import quantization
+
+        self._library: Any = quantization
+
+    def packed(self, weight: Tensor) -> dict[str, Tensor]:
+        """See Packing. The scale is kept in the weight's dtype; codes are chosen for it as it is kept."""
+        library, block = self._library, (1, weight.shape[1])
+        wide = weight.float()
+        scale, zero = library.choose_qparams_affine(
+            wide, library.MappingType.SYMMETRIC, block, torch.int8, quant_min=-127, quant_max=127
+        )
+        scale = scale.to(weight.dtype)
+        # A row of zeros has scale 0, or one that its dtype cannot hold.
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        codes = library.quantize_affine(wide, block, scale.float(), zero, torch.int8, quant_min=-127, quant_max=127)
+        return {"codes": codes, "scales": scale.reshape(-1, 1)}
+
+    def widened(self, kept: dict[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """See Packing."""
+        scale = kept["scales"].to(dtype)
+        wide: Tensor = self._library.dequantize_affine(
+            kept["codes"], (1, shape[1]), scale, None, torch.int8, output_dtype=dtype
+        )
+        return wide
+
+
+class NF4:
+    """Four bits with the levels of a normal distribution: bitsandbytes."""
+
+    def __init__(self) -> None:
+        from bitsandbytes import functional
+
+        self._library: Any = functional
+
+    def packed(self, weight: Tensor) -> dict[str, Tensor]:
+        """See Packing. Two codes share a byte."""
+        codes, state = self._library.quantize_4bit(
+            weight.contiguous(), blocksize=_BLOCK, compress_statistics=False, quant_type="nf4"
+        )
+        return {"codes": codes, "scales": state.absmax, "levels": state.code.to(weight.device)}
+
+    def widened(self, kept: dict[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """See Packing."""
+        state = self._library.QuantState(
+            absmax=kept["scales"],
+            shape=torch.Size(shape),
+            code=kept["levels"],
+            blocksize=_BLOCK,
+            quant_type="nf4",
+            dtype=dtype,
+        )
+        wide: Tensor = self._library.dequantize_4bit(kept["codes"], state)
+        return wide
+
+
+class QuantizedLinear(nn.Module):
+    """A frozen linear map of which codes and scales are kept.
+
+    Attributes:
+        out_features, in_features: N and K.
+        bias: (N,) as it was, or None.
+        dtype: of what is widened.
+    """
+
+    bias: nn.Parameter | None
+    codes: Tensor
+
+    def __init__(self, linear: nn.Linear, packing: Packing) -> None:
+        super().__init__()
+        weight = linear.weight.detach()
+        self.out_features, self.in_features = weight.shape
+        self.dtype = weight.dtype
+        self.bias = linear.bias
+        self._packing = packing
+        self._names: list[str] = []
+        for name, tensor in packing.packed(weight).items():
+            self.register_buffer(name, tensor)
+            self._names.append(name)
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """What is kept of the weight, by name."""
+        return {name: getattr(self, name) for name in self._names}
+
+    @property
+    def weight(self) -> Tensor:
+        """(N, K), widened anew each time that it is asked for; writing into it changes nothing."""
+        return self._packing.widened(self.kept, (self.out_features, self.in_features), self.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, K) → (…, N)."""
+        # A view of what the function returns may be changed in place; a view that is made inside it may not.
+        rows: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), self)  # type: ignore[no-untyped-call]
+        return rows.view(*x.shape[:-1], self.out_features)
+
+
+class _Product(torch.autograd.Function):
+    """x·Wᵀ + b of rows x (M, K), of which the backward pass widens W again instead of keeping it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, linear: QuantizedLinear) -> Tensor:
+        ctx.linear = linear
+        return nn.functional.linear(x, linear.weight, linear.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] @ ctx.linear.weight, None
+
+
+def require_library(kind: str | None) -> None:
+    """Import what ``kind`` needs.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    if kind is not None:
+        _packing_of(kind)
+
+
+@torch.no_grad()
+def quantize(model: Any, kind: str, device: torch.device | str | None = None) -> None:
+    """Let every linear map of the decoder's layers keep its weight in few bits, on ``device``.
+
+    Map by map, so that of the wide weights no more than one is on the device.
+
+    Raises:
+        ModelError: the layers have no linear maps of the usual kind.
+    """
+    packing = _packing_of(kind)
+    maps = [
+        (owner, child, module)
+        for owner in list(model.get_decoder().modules())
+        for child, module in list(owner.named_children())
+        if isinstance(module, nn.Linear)
+    ]
+    if not maps:
+        raise ModelError(
+            f"model.quantization: {kind} is for linear maps (torch.nn.Linear), and the layers of "
+            f"{type(model).__name__} have none; leave it out"
+        )
+    for owner, child, module in maps:
+        setattr(owner, child, QuantizedLinear(module if device is None else module.to(device), packing))
+
+
+def kept_codes(model: nn.Module) -> dict[str, Tensor]:
+    """What the quantized maps of a model keep, by name: part of its frozen weights, and no parameter."""
+    return {
+        f"{path}.{name}": tensor
+        for path, module in model.named_modules()
+        if isinstance(module, QuantizedLinear)
+        for name, tensor in module.kept.items()
+    }
+
+
+def note_of(kind: str | None) -> str:
+    """What those must know who put an adapter on the wide base; nothing where it was not quantized."""
+    if kind is None:
+        return ""
+    call = {
+        "int8": "TorchAoConfig(Int8WeightOnlyConfig())",
+        "nf4": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")',
+    }[kind]
+    return (
+        f"It was trained over that base quantized to {kind} ({LIBRARIES[kind]}): open the base with "
+        f"quantization_config={call} for about the same numbers; over the base as it is they differ by that rounding."
+    )
+
+
+def saved_numbers(model: nn.Module) -> int:
+    """How many weights stand behind the codes."""
+    quantized = (module for module in model.modules() if isinstance(module, QuantizedLinear))
+    return sum(module.out_features * module.in_features for module in quantized)
+
+
+def _packing_of(kind: str) -> Packing:
+    return Int8() if kind == "int8" else NF4()
