@@ -7,7 +7,8 @@ Measured are the card's rate of products and its memory bandwidth; tokens per se
 second of the reward model, new tokens per second of generation at batches of 8, 64 and 256, and an iteration of PPO
 (64 episodes of 128 + 128 tokens, two epochs). Each stands beside its floor: the operations that it must do, counted in
 the same run, at the measured rate, or for generation the bytes that each step must read at the measured bandwidth.
-Prints one table and, last, one JSON line. What does not fit into ``--seconds`` is left out, and named.
+Prints one table and, last, one JSON line. What would not end within ``--seconds``, by what the same part took of a
+smaller shape, is left out, and named. ``--quantization`` keeps the base in 8 or 4 bits.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from triphase.footprints.cost import CostModel
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.models.loading import LoadedModel
+from triphase.models.quantization import quantize
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.models.tracing import Meter
 from triphase.phases.ppo import PPOPhase
@@ -62,20 +65,22 @@ def main() -> None:
     card |= {"tflops": round(_rate(device) / 1e12, 1), "gb_per_second": round(_bandwidth(device) / 1e9)}
     rows: list[Row] = []
     left_out: list[str] = []
+    budget = Budget(start + options.seconds)
     for shape in options.shapes.split(","):
         for layers in options.layers.split(","):
             parts = {"ppo": _ppo} if layers == "all" else {"generation": _generation, "ppo": _ppo}
             parts |= {"sft": _sft, "reward": _reward}
             shared = None
             for name, part in parts.items():
-                if time.perf_counter() - start > options.seconds:
+                if not budget.allows(name, layers, shape):
                     left_out.append(f"{shape} {layers} {name}")
                     continue
                 if shared is None:
-                    shared = _shared(shape, layers, device)
-                for row in _guarded(part, shared, card, options):
-                    rows.append({"shape": shape, "layers": layers, "what": name, **row})
-                    print(_shown(rows[-1]), file=sys.stderr, flush=True)
+                    shared = _shared(shape, layers, device, options.quantization)
+                with budget.spending(name, layers, shape):
+                    for row in _guarded(part, shared, card, options):
+                        rows.append({"shape": shape, "layers": layers, "what": name, **row})
+                        print(_shown(rows[-1]), file=sys.stderr, flush=True)
             del shared
             _empty(device)
     print(f"{card['name']}: {card['tflops']} TFLOP/s in bfloat16, {card['gb_per_second']} GB/s")
@@ -83,10 +88,36 @@ def main() -> None:
         print(_shown(row))
     if left_out:
         print(f"left out after {options.seconds} s: {', '.join(left_out)}")
-    line = json.dumps({"card": card, "commit": _commit(), "rows": rows, "left_out": left_out})
+    told = {"card": card, "commit": _commit(), "quantization": options.quantization}
+    line = json.dumps({**told, "rows": rows, "left_out": left_out})
     if options.json:
         options.json.write_text(line + "\n")
     print(line)
+
+
+class Budget:
+    """Which parts still end in time: one takes as long as of a smaller shape, times their sizes."""
+
+    def __init__(self, end: float) -> None:
+        self._end = end
+        self._seconds: dict[tuple[str, str], float] = {}  # for each weight of the layers
+
+    def allows(self, part: str, layers: str, shape: str) -> bool:
+        """Whether it would end in time; what was never timed needs only to begin in time."""
+        expected = self._seconds.get((part, layers), 0.0) * _weights(shape)
+        return time.perf_counter() + expected < self._end
+
+    @contextmanager
+    def spending(self, part: str, layers: str, shape: str) -> Iterator[None]:
+        """Time a part."""
+        begun = time.perf_counter()
+        yield
+        self._seconds[part, layers] = (time.perf_counter() - begun) / _weights(shape)
+
+
+def _weights(shape: str) -> float:
+    hidden, inner, depth, heads, key_heads, *_ = SHAPES[shape]
+    return float(depth * hidden * (2 * hidden + 2 * hidden * key_heads // heads + 3 * inner))
 
 
 def _options() -> argparse.Namespace:
@@ -95,7 +126,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--layers", default="third,all", help="adapted layers: the top third, or all")
     parser.add_argument("--batches", default="8,64,256", help="of generation")
     parser.add_argument("--microbatch-tokens", default="4096,16384", help="of PPO, with commas")
-    parser.add_argument("--seconds", type=float, default=400, help="what has not begun by then is left out")
+    parser.add_argument("--seconds", type=float, default=400, help="what would end later is left out")
+    parser.add_argument("--quantization", choices=["int8", "nf4"], help="keep the base in few bits")
     parser.add_argument("--tiny", action="store_true", help="a tiny shape, for a try on any device")
     parser.add_argument("--json", type=Path, help="where the JSON line is written too")
     options = parser.parse_args()
@@ -166,7 +198,7 @@ def _bandwidth(device: torch.device) -> float:
     return source.nbytes / _timed(device, source.sum, 3)
 
 
-def _shared(shape: str, layers: str, device: torch.device) -> SharedModel:
+def _shared(shape: str, layers: str, device: torch.device, quantization: str | None = None) -> SharedModel:
     hidden, inner, depth, heads, key_heads, vocabulary, tied = SHAPES[shape]
     config = AutoConfig.for_model(
         "llama",
@@ -185,6 +217,8 @@ def _shared(shape: str, layers: str, device: torch.device) -> SharedModel:
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.eval().requires_grad_(False)
+    if quantization is not None:
+        quantize(model, quantization)
     words = {"<pad>": 0, "<end>": 1, **{f"w{number}": number for number in range(2, vocabulary)}}
     plain = Tokenizer(models.WordLevel(words, unk_token=next(iter(words))))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -254,7 +288,7 @@ def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> 
     _, prompt, response = _sizes(shared)
     rows: list[Row] = []
     backbone = shared.backbone
-    weights = sum(value.nbytes for name, value in backbone.model.named_parameters() if ".lora_" not in name)
+    weights = sum(value.nbytes for value in backbone.base_tensors().values())
     config = backbone.model.config
     if not config.tie_word_embeddings:  # of the embedding a step reads the rows of its tokens alone
         weights -= backbone.model.get_input_embeddings().weight.nbytes
@@ -283,10 +317,10 @@ def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> 
 
 
 def _ppo(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
-    return [_ppo_at(shared, card, int(most)) for most in options.microbatch_tokens.split(",")]
+    return [_ppo_at(shared, card, options, int(most)) for most in options.microbatch_tokens.split(",")]
 
 
-def _ppo_at(shared: SharedModel, card: Row, most: int) -> Row:
+def _ppo_at(shared: SharedModel, card: Row, options: argparse.Namespace, most: int) -> Row:
     episodes, prompt, response = _sizes(shared)
     settings = PPOSettings(
         iterations=4,
@@ -317,19 +351,26 @@ def _ppo_at(shared: SharedModel, card: Row, most: int) -> Row:
         "unit": f"s per iteration, {most}",
         "floor_share": share,
         "peak_gb": peak,
-        "planned_gb": _planned_gb(shared, settings),
+        "planned_gb": _planned_gb(shared, settings, options.quantization),
         "parts": {name: found[f"ppo/seconds_{name}"] for name in ("generation", "scoring", "update")},
     }
 
 
-def _planned_gb(shared: SharedModel, ppo: PPOSettings) -> float:
+def _planned_gb(shared: SharedModel, ppo: PPOSettings, quantization: str | None) -> float:
     """What `triphase plan` says of the same iteration, on a process that itself holds nothing on the card."""
     episodes, prompt, _ = _sizes(shared)
     settings = RunSettings.model_validate({"name": "gpu", "model": {"name": "x"}, "data": {}}).model_copy(
         update={"ppo": ppo, "adapters": shared.adapter_settings}
     )
     backbone = shared.backbone
-    work = Work(backbone.model.config, backbone.dtype, shared.adapter_settings, recompute=False, trusted=False)
+    work = Work(
+        backbone.model.config,
+        backbone.dtype,
+        shared.adapter_settings,
+        recompute=False,
+        trusted=False,
+        quantization=quantization,
+    )
     prompts, none = Lengths([(prompt,)] * episodes, episodes), Lengths()
     cost = CostModel(settings, work, Workload(none, none, 0, prompts, none, none), process_bytes=0.0)
     return ppo_footprint(cost, None).peak.total / 1e9
