@@ -31,6 +31,7 @@ def test_response_positions_follow_the_prompt_and_pads_repeat_the_last_token() -
     batch = pad_batch(BATCH, pad_id=0)
     assert batch.response_positions.tolist() == [[3, 4, 4], [1, 2, 3], [2, 2, 2]]
     assert batch.responses.tolist() == [[7, 1, 1], [1, 9, 1], [1, 1, 1]]
+    assert batch.targets.tolist() == batch.responses[batch.response_mask].tolist()
 
 
 def test_each_response_is_read_back_from_the_batch() -> None:

@@ -40,7 +40,7 @@ def test_each_response_token_is_predicted_by_the_one_before_it_and_the_first_by_
     batch = pad_groups(GROUPS, pad_id=0)
     assert batch.lengths.tolist() == [5, 4]
     assert batch.response_mask.tolist() == [[True, True], [True, False], [True, False], [True, True]]
-    assert batch.responses[batch.response_mask].tolist() == [7, 1, 8, 1, 7, 8]
+    assert batch.targets.tolist() == batch.responses[batch.response_mask].tolist() == [7, 1, 8, 1, 7, 8]
     rows, places = batch.predicting_tokens
     assert list(zip(rows.tolist(), places.tolist(), strict=True)) == [(0, 1), (0, 2), (0, 1), (1, 0), (1, 0), (1, 2)]
 

@@ -1,29 +1,35 @@
 """One step of every phase on a device, and what it measured: the same on all of them.
 
-As a program it runs each phase on the pretended card of `tests.devices.card` and prints, as JSON, its metrics there
-and on the processor, and how often the processor waited for the card.
+`tests.devices.counted` runs them on a pretended card, `tests.gpu` on a real one.
 """
 
-import json
 import random
-import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from tests.small import random_model, samples, tokenizer
 
 from triphase.models.backbone import layers_of
 from triphase.models.loading import LoadedModel
+from triphase.models.members import WITNESS, RewardMember
+from triphase.models.policies import policy_for
+from triphase.models.quantization import quantize
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.reward import RewardPhase
+from triphase.phases.reward_calibration import calibrate, join_members, take_length_off
+from triphase.phases.reward_member import Member, members_of
 from triphase.phases.sampling import sample_responses
 from triphase.phases.sft import SupervisedPhase
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rewards.model import score_samples
 from triphase.rollouts.decoding import LocalGenerator
-from triphase.settings.phases import OptimizerSettings, RewardSettings, SupervisedSettings
+from triphase.runs.evaluation import sequence_kl
+from triphase.settings.phases import EnsembleSettings, OptimizerSettings, RewardSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
@@ -31,6 +37,8 @@ from triphase.training.distributed.types import ALONE, Strategy
 
 Metrics = dict[str, float]
 TEXTS = ("oak", "red pine", "elm fir two", "ash", "one grey larch", "maple", "three")
+around_step: Callable[[], AbstractContextManager[Any]] = nullcontext
+"""Entered around each step itself, without what comes before it; whoever wants to count puts something here."""
 _OPTIMIZER = OptimizerSettings(learning_rate=2e-3, head_learning_rate=4e-3, schedule="constant")
 
 
@@ -41,9 +49,12 @@ def shared_on(
     *,
     strategy: Strategy = ALONE,
     recompute: bool = False,
+    quantization: str | None = None,
 ) -> SharedModel:
     """The roles on a small decoder that lives on ``device``, each adapter with an update that changes something."""
     model = random_model(kind).to(device, dtype)
+    if quantization is not None:
+        quantize(model, quantization, device)
     model.tie_weights()  # moved to a device of others, the two names of the embedding are two tensors
     if strategy.shards:
         strategy.load_together(None)
@@ -69,7 +80,9 @@ def sft(shared: SharedModel, method: str = "lora") -> Metrics:
     """One step on demonstrations."""
     made = encoded_of(shared)
     settings = SupervisedSettings(batch_size=10, epochs=1, optimizer=_OPTIMIZER, method=method, microbatch_tokens=60)
-    return SupervisedPhase(shared, made, list(range(len(made))), made, settings).advance(0)
+    phase = SupervisedPhase(shared, made, list(range(len(made))), made, settings)
+    with around_step():
+        return phase.advance(0)
 
 
 def sft_full(shared: SharedModel) -> Metrics:
@@ -77,8 +90,8 @@ def sft_full(shared: SharedModel) -> Metrics:
     return sft(shared, "full")
 
 
-def reward(shared: SharedModel) -> Metrics:
-    """One step on rankings."""
+def reward_phase(shared: SharedModel, member: Member | None = None, like: RewardPhase | None = None) -> RewardPhase:
+    """The reward model on small rankings."""
     draw = random.Random(0)
     groups = []
     for _ in range(6):
@@ -87,7 +100,34 @@ def reward(shared: SharedModel) -> Metrics:
         groups.append(EncodedGroup(prompt, tuple((*body, 1) for body in bodies)))
     pairs = [[Pair(0, 1, 1.0), Pair(0, 2, 1.0), Pair(1, 2, 0.5)] for _ in groups]
     settings = RewardSettings(batch_size=4, optimizer=_OPTIMIZER, microbatch_tokens=60)
-    return RewardPhase(shared, groups[:4], pairs[:4], groups[4:], pairs[4:], settings, seed=0).advance(0)
+    rankings = (groups[:4], pairs[:4], groups[4:], pairs[4:])
+    return RewardPhase(shared, *rankings, settings, seed=0, member=member, like=like)
+
+
+def reward(shared: SharedModel) -> Metrics:
+    """One step on rankings."""
+    phase = reward_phase(shared)
+    with around_step():
+        return phase.advance(0)
+
+
+def with_ensemble(shared: SharedModel) -> Metrics:
+    """A step of each of two members, fitted heads, a witness, their calibration, and PPO with the score of both."""
+    members = members_of(shared, [(number,) for number in range(4)], 2, seed=0)
+    witness = RewardMember(WITNESS, shared.fresh_score_head(0, WITNESS))
+    first: RewardPhase | None = None
+    found: Metrics = {}
+    for number, member in enumerate([*members, Member(witness, apart=(WITNESS,))]):
+        phase = reward_phase(shared, member, None if number == 2 else first)
+        first = first or phase
+        phase.start()
+        found |= {f"{number}/{name}": value for name, value in phase.advance(0).items()}
+    references, models = encoded_of(shared), [member.model for member in members]
+    join_members(shared, models, EnsembleSettings(members=2, combine="mean-minus-variance"), references, max_tokens=60)
+    take_length_off(shared, 0.01, references, max_tokens=60)
+    shared.witness = witness
+    calibrate(shared, references, max_tokens=60, member=witness)
+    return found | ppo(shared)
 
 
 def prompts_of(shared: SharedModel) -> tuple[list[Prompt], list[tuple[int, ...]]]:
@@ -109,35 +149,50 @@ def ppo_phase(shared: SharedModel, **changes: Any) -> PPOPhase:
         "optimizer": _OPTIMIZER,
     }
     prompts, ids = prompts_of(shared)
-    generator = LocalGenerator(shared, adapter=POLICY, batch_size=8)
-    return PPOPhase(shared, prompts, ids, generator, PPOSettings.model_validate(values | changes), seed=0)
+    settings = PPOSettings.model_validate(values | changes)
+    policy = policy_for(shared, settings.method)
+    generator = LocalGenerator(policy.model, adapter=policy.adapter, batch_size=8)
+    return PPOPhase(shared, prompts, ids, generator, settings, seed=0, policy=policy)
 
 
-def ppo(shared: SharedModel) -> Metrics:
+def ppo(shared: SharedModel, **changes: Any) -> Metrics:
     """One iteration: rollout, scores, advantages, update."""
-    return ppo_phase(shared).advance(0)
+    phase = ppo_phase(shared, **changes)
+    with around_step():
+        return phase.advance(0)
 
 
-def ppo_groups(shared: SharedModel) -> Metrics:
-    """One iteration with four responses to a prompt, whose prompt is read once."""
-    return ppo_phase(shared, responses_per_prompt=4, entropy_coefficient=0.01).advance(0)
+def ppo_full(shared: SharedModel) -> Metrics:
+    """One iteration of a policy whose every weight is trained, with a critic of its own."""
+    return ppo(shared, method="full", critic="adapter", critic_start="reward")
+
+
+def evaluation(shared: SharedModel) -> Metrics:
+    """How far sampled responses are from the reference, as the evaluation asks it."""
+    shared.adapters.load(POLICY, {name: 1.5 * value for name, value in shared.adapters.state(REFERENCE).items()})
+    settings = SimpleNamespace(ppo=SimpleNamespace(microbatch_tokens=60))
+    run = cast(Any, SimpleNamespace(reference_adapter=REFERENCE, settings=settings))
+    with around_step():
+        found = sequence_kl(run, shared, (shared, POLICY), encoded_of(shared), temperature=1.0)
+    return {str(number): value for number, value in enumerate(found)}
 
 
 def sampling(shared: SharedModel) -> Metrics:
     """Responses of the SFT policy, as the labeling and evaluation ask for them, and their scores."""
     prompts, _ = prompts_of(shared)
-    found = sample_responses(
-        shared,
-        prompts,
-        adapter=REFERENCE,
-        model="sft",
-        count=2,
-        temperature=1.0,
-        max_response_tokens=7,
-        max_length=64,
-        batch_size=4,
-        seed=0,
-    )
+    with around_step():
+        found = sample_responses(
+            shared,
+            prompts,
+            adapter=REFERENCE,
+            model="sft",
+            count=2,
+            temperature=1.0,
+            max_response_tokens=7,
+            max_length=64,
+            batch_size=4,
+            seed=0,
+        )
     encoded = [Encoded(tuple(shared.template.prompt_ids(prompt.messages)), made.ids) for prompt, _, made in found]
     scores = score_samples(shared, encoded, max_tokens=60)
     # The ids themselves, weighed by their places: another token gives another number.
@@ -151,30 +206,12 @@ STEPS: dict[str, Callable[[SharedModel], Metrics]] = {
     "reward": reward,
     "sampling": sampling,
     "ppo": ppo,
-    "ppo-groups": ppo_groups,
+    "ppo-groups": partial(ppo, responses_per_prompt=4, entropy_coefficient=0.01),
+    "ppo-rloo": partial(ppo, advantage_estimator="rloo", responses_per_prompt=2),
+    "ppo-grpo": partial(ppo, advantage_estimator="grpo", responses_per_prompt=2),
+    "ppo-reinforce": partial(ppo, advantage_estimator="reinforce"),
+    "ppo-critic": partial(ppo, critic="adapter", critic_warmup=1),
+    "ppo-full": ppo_full,
+    "ensemble": with_ensemble,
+    "evaluation": evaluation,
 }
-
-
-def main() -> None:
-    """All steps on the card and on the processor."""
-    from tests.devices import card
-
-    device = card.install()  # before the first backward, which makes a thread for each device that there is
-    on_processor = {name: step(shared_on("cpu")) for name, step in STEPS.items()}
-    found = {}
-    for name, step in STEPS.items():
-        shared = shared_on(device)
-        shared.stepper(None)  # compared with the full pass, once
-        try:
-            with card.watching() as watch:
-                metrics = step(shared)
-        except card.MixedDevicesError as error:
-            found[name] = {"error": str(error)}
-            continue
-        counts = {"waits": dict(watch.waits), "uploads": watch.uploads}
-        found[name] = {"card": metrics, "processor": on_processor[name], **counts}
-    json.dump(found, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Every phase keeps to its device, on a pretended card: no tensor of the processor gets among those of the card.
 
-A step of each phase runs there in a process of its own (`tests.devices.steps`). What it measures is what the processor
-measures, and how often the processor waits for the card stays within a stated number.
+A step of each phase runs there in a process of its own (`tests.devices.counted`). What it measures is what the
+processor measures, and how often the processor waits for the card stays within a stated number.
 """
 
 import json
@@ -12,15 +12,31 @@ from typing import Any
 import pytest
 from tests.devices.steps import STEPS
 
-# How often the processor may wait for the card: each wait empties the queue of a real one. Of sampling: one a token
-# and one a batch of prompts; captured on a CUDA device it is one in eight tokens. Of a phase: in the whole step, which
-# has so many microbatches.
-WAITS = {"sft": 49, "sft-full": 45, "reward": 59, "sampling": 35, "ppo": 274, "ppo-groups": 278}
+# How often the processor may wait for the card in a whole step: each wait empties the queue of a real one. What is left
+# of SFT is a look of transformers in each pass, to see whether a row holds several sequences.
+WAITS = {
+    "sft": 11,
+    "sft-full": 7,
+    "reward": 4,
+    "sampling": 26,
+    "ppo": 69,
+    "ppo-groups": 57,
+    "ppo-rloo": 56,
+    "ppo-grpo": 56,
+    "ppo-reinforce": 67,
+    "ppo-critic": 75,
+    "ppo-full": 130,  # of a model of its own: how it writes is compared with the full pass once
+    "ensemble": 75,
+    "evaluation": 8,
+}
+# Of the updates: one a minibatch for its figures, one at the first for the ratio, and transformers' look in each pass
+# over rows that hold one response alone.
+PASSES = {"ppo-groups": 0, "ppo-rloo": 0, "ppo-grpo": 0, "ppo-critic": 2, "ppo-full": 2}
 
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-m", "tests.devices.steps"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "tests.devices.counted"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -43,10 +59,26 @@ def test_a_phase_waits_for_its_card_no_more_often_than_stated(name: str, seen: d
     assert 0 < waits <= WAITS[name], seen[name]["waits"]
 
 
+@pytest.mark.parametrize("name", [name for name in STEPS if name.startswith("ppo")])
+def test_the_updates_wait_once_a_minibatch(name: str, seen: dict[str, Any]) -> None:
+    counts = seen[name]
+    assert counts["update_microbatches"] >= counts["minibatches"] == 4
+    allowed = counts["minibatches"] + 1 + PASSES.get(name, 1) * counts["update_microbatches"]
+    assert 0 < counts["update_waits"] <= allowed
+
+
+def test_the_decode_loop_waits_once_a_token(seen: dict[str, Any]) -> None:
+    """To see which rows have ended; captured on a CUDA device it is once in eight tokens, and the loop itself never."""
+    counts = seen["sampling"]
+    # The last token of a batch is drawn and not read any more.
+    assert sum(counts["waits"].values()) <= counts["tokens"] + counts["reads"]
+
+
 PLANTED = """
-from tests.devices import card, steps
+from tests.devices import card, counted, steps
 import torch
 from triphase.models import heads
+from triphase.phases import minibatch
 device = card.install()
 shared = steps.shared_on(device)
 forward = heads.ScoreHead.forward
@@ -55,6 +87,17 @@ try:
     steps.reward(shared)
 except card.MixedDevicesError as error:
     print("found:", error)
+heads.ScoreHead.forward = forward
+loss = minibatch.clipped_policy_loss
+def waiting(*args, **kwargs):
+    made = loss(*args, **kwargs)
+    made[0].item()
+    return made
+minibatch.clipped_policy_loss = waiting
+counts = counted.Counts()
+steps.around_step = counts.counting
+steps.ppo(steps.shared_on(device), responses_per_prompt=4)
+print(counts.update_waits - counts.minibatches - 1, counts.update_microbatches)
 """
 
 CAPTURED = """
@@ -85,8 +128,11 @@ def run(program: str) -> str:
     return done.stdout
 
 
-def test_a_planted_tensor_of_the_processor_is_found() -> None:
-    assert run(PLANTED).startswith("found: aten.add.Tensor")
+def test_a_planted_tensor_of_the_processor_is_found_and_a_planted_wait_counted() -> None:
+    mixed, waits = run(PLANTED).splitlines()
+    assert mixed.startswith("found: aten.add.Tensor")
+    planted, microbatches = map(int, waits.split())
+    assert planted == microbatches > 0
 
 
 def test_the_step_that_is_captured_never_waits() -> None:

@@ -8,7 +8,8 @@ from torch import nn
 
 from triphase.errors import TrainingError
 from triphase.settings.phases import OptimizerSettings
-from triphase.training.step import Updater, schedule_factor
+from triphase.training import step as step_module
+from triphase.training.step import Updater, is_fused, schedule_factor
 
 
 def settings(**values: object) -> OptimizerSettings:
@@ -202,3 +203,33 @@ def test_without_moments_the_optimizer_begins_anew() -> None:
     subject.load_tensors(start)
     assert set(subject.tensors()) == {"parameter.a"}
     assert float(subject.parameters["a"].detach()) == 1
+
+
+# One kernel for all parameters, as on a CUDA device
+
+
+def test_fused_steps_are_those_of_the_plain_ones_and_go_on_from_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = [(0.3, -2.0), (1.0, 0.5), (-0.7, 0.1)]
+    plain = updater(parameter(1.0, 2.0))
+    for gradient in gradients:
+        step(plain, gradient)
+    assert not is_fused(plain.parameters)
+    monkeypatch.setattr(step_module, "is_fused", lambda parameters: True)
+    fused = updater(parameter(1.0, 2.0))
+    for gradient in gradients[:2]:
+        step(fused, gradient)
+    again = updater(parameter(0.0, 0.0))
+    again.load_tensors({name: value.clone() for name, value in fused.tensors().items()})
+    again.step_count = fused.step_count
+    for each in (fused, again):
+        step(each, gradients[2])
+    assert torch.equal(again.parameters["a"], fused.parameters["a"])
+    assert torch.allclose(fused.parameters["a"], plain.parameters["a"], atol=1e-6)
+
+
+def test_parameters_of_a_card_are_stepped_by_one_kernel() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        there = {"a": nn.Parameter(torch.empty(2, device="cuda"))}
+        assert is_fused(there) and not is_fused({**there, "b": nn.Parameter(torch.empty(2))})

@@ -41,6 +41,13 @@ def pass_after_pass(count: int, size: int, step: int, seed: int, *names: str | i
     return [orders[position // count][position % count] for position in positions]
 
 
+def most_tokens(setting: int | None) -> int:
+    """How many tokens a pass may have: what the setting says, or what suits the machine."""
+    if setting is not None:
+        return setting
+    return _GPU_MOST_TOKENS if torch.cuda.is_available() else _MOST_TOKENS
+
+
 def microbatches(lengths: Sequence[int], *, max_tokens: int | None) -> list[list[int]]:
     """Divide samples into groups of similar length, each of at most ``max_tokens`` padded tokens.
 
@@ -50,10 +57,8 @@ def microbatches(lengths: Sequence[int], *, max_tokens: int | None) -> list[list
     512 tokens on a processor, 4096 where there is a GPU.
     """
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    on_gpu = torch.cuda.is_available()
-    fixed = _GPU_PASS_TOKENS if on_gpu else _PASS_TOKENS
-    if max_tokens is None:
-        max_tokens = _GPU_MOST_TOKENS if on_gpu else _MOST_TOKENS
+    fixed = _GPU_PASS_TOKENS if torch.cuda.is_available() else _PASS_TOKENS
+    max_tokens = most_tokens(max_tokens)
     costs, starts = [0], [0]  # of the first 0, 1, 2 … samples: the least cost, and where their last group starts
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]

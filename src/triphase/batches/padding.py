@@ -2,6 +2,9 @@
 
 Padding stands on the right alone, so under a causal mask no real token can see it: no attention mask is needed, the
 fastest attention kernel applies, and what the pads hold changes nothing.
+
+Ids are on the model's device, lengths on the processor: what follows from lengths (shapes, places, masks) is made here
+and sent there, and nobody waits for a card to say what was known before.
 """
 
 from collections.abc import Sequence
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from triphase.objectives.shapes import with_count
 from triphase.tokens.encoding import Encoded
 
 
@@ -32,8 +36,8 @@ class TokenBatch:
 
     Attributes:
         input_ids: (B, L) token ids, prompt then response then padding.
-        prompt_lengths: (B,) real tokens of each prompt.
-        response_lengths: (B,) real tokens of each response, the end token included.
+        prompt_lengths: (B,) real tokens of each prompt, on the processor.
+        response_lengths: (B,) real tokens of each response, the end token included; on the processor.
     """
 
     input_ids: Tensor
@@ -53,30 +57,37 @@ class TokenBatch:
     @property
     def last_tokens(self) -> tuple[Tensor, Tensor]:
         """(B,) row and (B,) position of each response's last real token."""
-        return torch.arange(len(self.input_ids), device=self.input_ids.device), self.lengths - 1
+        return sent(self.input_ids.device, torch.arange(len(self.input_ids)), self.lengths - 1)
 
     @property
     def predicting_tokens(self) -> tuple[Tensor, Tensor]:
         """(N,) row and (N,) position of what predicts each real response token, in the order of `response_mask`."""
-        rows, steps = self.response_mask.nonzero(as_tuple=True)
-        return rows, self.prompt_lengths[rows] + steps - 1
+        rows, steps = prefix_mask(self.response_lengths).nonzero(as_tuple=True)
+        return sent(self.input_ids.device, rows, self.prompt_lengths[rows] + steps - 1)
+
+    @property
+    def targets(self) -> Tensor:
+        """(N,) the real response tokens, in the order of `response_mask`."""
+        rows, steps = prefix_mask(self.response_lengths).nonzero(as_tuple=True)
+        return self.input_ids[sent(self.input_ids.device, rows, self.prompt_lengths[rows] + steps)]
 
     @property
     def attention_mask(self) -> Tensor:
         """(B, L) True on real tokens."""
-        positions = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
-        return positions[None, :] < self.lengths[:, None]
+        mask = torch.arange(self.input_ids.shape[1])[None, :] < self.lengths[:, None]
+        return mask.to(self.input_ids.device)
 
     @property
     def response_mask(self) -> Tensor:
         """(B, R) True on the real tokens of each response."""
-        return prefix_mask(self.response_lengths)
+        return mask_of(self.response_lengths, self.input_ids.device)
 
     @property
     def response_positions(self) -> Tensor:
         """(B, R) position of each response token in ``input_ids``; pads repeat the last real position."""
-        offsets = torch.arange(int(self.response_lengths.max()), device=self.input_ids.device)[None, :]
-        return torch.minimum(self.prompt_lengths[:, None] + offsets, self.lengths[:, None] - 1)
+        offsets = torch.arange(int(self.response_lengths.max()))[None, :]
+        places = torch.minimum(self.prompt_lengths[:, None] + offsets, self.lengths[:, None] - 1)
+        return places.to(self.input_ids.device, non_blocking=True)
 
     @property
     def responses(self) -> Tensor:
@@ -84,16 +95,25 @@ class TokenBatch:
         return self.input_ids.gather(1, self.response_positions)
 
     def rows(self, index: Tensor) -> "TokenBatch":
-        """The chosen rows, cut to their own longest."""
-        lengths = self.lengths[index]
-        return TokenBatch(
-            self.input_ids[index, : int(lengths.max())], self.prompt_lengths[index], self.response_lengths[index]
-        )
+        """The rows at ``index``, which is on the processor, cut to their own longest."""
+        longest = int(self.lengths[index].max())
+        ids = self.input_ids[index.to(self.input_ids.device, non_blocking=True), :longest]
+        return TokenBatch(ids, self.prompt_lengths[index], self.response_lengths[index])
 
 
 def prefix_mask(lengths: Tensor) -> Tensor:
     """(B,) lengths → (B, longest) True on the first so many of each row."""
     return torch.arange(int(lengths.max()), device=lengths.device)[None, :] < lengths[:, None]
+
+
+def mask_of(lengths: Tensor, device: torch.device) -> Tensor:
+    """The `prefix_mask` on a device, with a note of how much it counts."""
+    return with_count(prefix_mask(lengths).to(device, non_blocking=True), int(lengths.sum()))
+
+
+def sent(device: torch.device, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two index tensors on a device; the processor does not wait until they are there."""
+    return first.to(device, non_blocking=True), second.to(device, non_blocking=True)
 
 
 def pad_batch(samples: Sequence[Encoded], *, pad_id: int, device: torch.device | str = "cpu") -> TokenBatch:
@@ -104,4 +124,4 @@ def pad_batch(samples: Sequence[Encoded], *, pad_id: int, device: torch.device |
         input_ids[row, : sample.length] = torch.tensor([*sample.prompt, *sample.response], dtype=torch.long)
     prompts = torch.tensor([len(sample.prompt) for sample in samples], dtype=torch.long)
     responses = torch.tensor([len(sample.response) for sample in samples], dtype=torch.long)
-    return TokenBatch(input_ids.to(device), prompts.to(device), responses.to(device))
+    return TokenBatch(input_ids.to(device, non_blocking=True), prompts, responses)

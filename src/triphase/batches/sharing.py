@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triphase.batches.padding import Layout, TokenBatch, prefix_mask
+from triphase.batches.padding import Layout, TokenBatch, mask_of, prefix_mask, sent
 from triphase.tokens.encoding import EncodedGroup
 
 
@@ -22,8 +22,9 @@ class GroupBatch:
         input_ids: (G, L) prompt, responses, padding.
         positions: (G, L) position of each token; those of a response go on from the prompt's.
         owners: (G, L) the response that a token belongs to, from 1 on; 0 for the prompt, -1 for padding.
-        prompt_lengths: (G,) real tokens of each prompt.
-        row_of, starts, response_lengths: (N,) row of each response, place of its first token there, its real tokens.
+        prompt_lengths: (G,) real tokens of each prompt, on the processor.
+        row_of, starts, response_lengths: (N,) row of each response, place of its first token there, its real tokens;
+            on the processor (see `batches.padding`).
     """
 
     input_ids: Tensor
@@ -37,7 +38,7 @@ class GroupBatch:
     @property
     def lengths(self) -> Tensor:
         """(G,) real tokens of each row."""
-        return (self.owners >= 0).sum(1)
+        return self.prompt_lengths.scatter_reduce(0, self.row_of, self._ends, "amax")
 
     @property
     def layout(self) -> Layout:
@@ -51,7 +52,11 @@ class GroupBatch:
     @property
     def last_tokens(self) -> tuple[Tensor, Tensor]:
         """(N,) row and (N,) place of each response's last real token."""
-        return self.row_of, self.starts + self.response_lengths - 1
+        return sent(self.input_ids.device, self.row_of, self._ends - 1)
+
+    @property
+    def _ends(self) -> Tensor:
+        return self.starts + self.response_lengths
 
     @property
     def predicting_tokens(self) -> tuple[Tensor, Tensor]:
@@ -59,30 +64,39 @@ class GroupBatch:
 
         The first token of every response is predicted by the prompt's last.
         """
-        numbers, offsets = self.response_mask.nonzero(as_tuple=True)
+        numbers, offsets = prefix_mask(self.response_lengths).nonzero(as_tuple=True)
         rows = self.row_of[numbers]
-        return rows, torch.where(offsets > 0, self.starts[numbers] + offsets, self.prompt_lengths[rows]) - 1
+        places = torch.where(offsets > 0, self.starts[numbers] + offsets, self.prompt_lengths[rows]) - 1
+        return sent(self.input_ids.device, rows, places)
+
+    @property
+    def targets(self) -> Tensor:
+        """(N,) the real response tokens, in the order of ``response_mask``."""
+        numbers, offsets = prefix_mask(self.response_lengths).nonzero(as_tuple=True)
+        places = sent(self.input_ids.device, self.row_of[numbers], self.starts[numbers] + offsets)
+        return self.input_ids[places]
 
     @property
     def response_mask(self) -> Tensor:
         """(N, R) True on the real tokens of each response."""
-        return prefix_mask(self.response_lengths)
+        return mask_of(self.response_lengths, self.input_ids.device)
 
     @property
     def responses(self) -> Tensor:
         """(N, R) response tokens; pads repeat the last real token."""
-        offsets = torch.arange(int(self.response_lengths.max()), device=self.starts.device)
-        places = torch.minimum(self.starts[:, None] + offsets, self.last_tokens[1][:, None])
-        return self.input_ids[self.row_of[:, None], places]
+        offsets = torch.arange(int(self.response_lengths.max()))
+        places = torch.minimum(self.starts[:, None] + offsets, self._ends[:, None] - 1)
+        return self.input_ids[sent(self.input_ids.device, self.row_of[:, None], places)]
 
     def rows(self, index: Tensor) -> "GroupBatch":
-        """The chosen rows with their responses, cut to their own longest."""
+        """The rows at ``index``, which is on the processor, with their responses, cut to their own longest."""
         row_of, numbers = (self.row_of == index[:, None]).nonzero(as_tuple=True)
         length = int(self.lengths[index].max())
+        there = index.to(self.input_ids.device, non_blocking=True)
         return GroupBatch(
-            self.input_ids[index, :length],
-            self.positions[index, :length],
-            self.owners[index, :length],
+            self.input_ids[there, :length],
+            self.positions[there, :length],
+            self.owners[there, :length],
             self.prompt_lengths[index],
             row_of,
             self.starts[numbers],
@@ -121,11 +135,11 @@ def pad_groups(groups: Sequence[EncodedGroup], *, pad_id: int, device: torch.dev
             lengths.append(len(response))
             place = end
     return GroupBatch(
-        input_ids.to(device),
-        positions.to(device),
-        owners.to(device),
-        torch.tensor([len(group.prompt) for group in groups], device=device),
-        torch.tensor(row_of, device=device),
-        torch.tensor(starts, device=device),
-        torch.tensor(lengths, device=device),
+        input_ids.to(device, non_blocking=True),
+        positions.to(device, non_blocking=True),
+        owners.to(device, non_blocking=True),
+        torch.tensor([len(group.prompt) for group in groups]),
+        torch.tensor(row_of),
+        torch.tensor(starts),
+        torch.tensor(lengths),
     )

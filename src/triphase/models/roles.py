@@ -166,7 +166,7 @@ class SharedModel:
             else:
                 hidden = self.backbone.upper(boundary, batch.layout, at=at)
         mask = batch.response_mask
-        found = self._logprobs(hidden, batch.responses[mask], temperature, with_entropy)
+        found = self._logprobs(hidden, batch.targets, temperature, with_entropy)
         empty = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         entropy = None if found.entropy is None else empty.masked_scatter(mask, found.entropy)
         values = None
@@ -181,7 +181,7 @@ class SharedModel:
     def total(self, scores: Tensor, batch: Batch) -> Tensor:
         """(M, N) scores of the members → (N,) the score."""
         total = scores[0] if self.ensemble is None else self.ensemble.total(scores)
-        return total if self.residual is None else self.residual.of(total, batch.response_lengths)
+        return total if self.residual is None else self.residual.of(total, batch.response_lengths.to(total.device))
 
     def member_scores(self, batch: Batch, boundary: Tensor) -> Tensor:
         """(M, N) the scores of each reward model whose scores are the score."""

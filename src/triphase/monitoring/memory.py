@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import resource
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -54,11 +55,14 @@ def resident_bytes() -> int:
 
 
 def give_back() -> None:
-    """Give freed memory back to the system, where the C library is glibc; elsewhere nothing happens.
+    """Give freed memory back to the system, where the C library is glibc, and to the card; elsewhere nothing happens.
 
     glibc keeps freed pieces that do not stand at the end of its heap. What one phase has freed would count in the next.
     """
     gc.collect()
+    torch = sys.modules.get("torch")  # whoever has not imported it holds nothing on a card
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
     # Other C libraries have no such function, and some systems no library to look in.
     with suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

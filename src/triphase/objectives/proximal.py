@@ -7,7 +7,7 @@ from torch import Tensor
 
 from triphase.objectives.divergence import kl_k3
 from triphase.objectives.masking import at_least_float32, masked_mean, masked_sum, moments, token_divisor
-from triphase.objectives.shapes import require_constant, require_positive, require_same_shape
+from triphase.objectives.shapes import require_constant, require_mask, require_positive, require_same_shape
 
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios are clamped to ± this, so that one token cannot overflow float32; such a token gives no gradient."""
@@ -82,7 +82,7 @@ def clipped_policy_loss(
             ratio_max=torch.where(mask, ratio, 0).max(),
             clip_fraction=masked_mean((clipped < unclipped).float(), mask),
             approximate_kl=masked_mean(kl_k3(torch.zeros_like(log_ratio), log_ratio), mask),
-            token_count=int(mask.sum()),
+            token_count=require_mask(mask),
         )
     return loss, metrics
 
@@ -145,7 +145,7 @@ def clipped_value_loss(
     metrics = ValueMetrics(
         squared_error=masked_mean(error.detach(), mask),
         clip_fraction=masked_mean((worse > error).float(), mask),
-        token_count=int(mask.sum()),
+        token_count=require_mask(mask),
     )
     return loss, metrics
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+_NOTE = "_triphase_count"
+
 
 def require_shapes(**tensors: tuple[Tensor, str]) -> None:
     """Check that each tensor has the dimensions its letters name, the same letter being the same size everywhere.
@@ -48,10 +50,22 @@ def require_mask(mask: Tensor) -> int:
     """
     if mask.dtype != torch.bool:
         raise ValueError(f"the mask must be bool, True where an element counts; it is {mask.dtype}")
-    count = int(mask.sum())
+    count, version = getattr(mask, _NOTE, (0, None))
+    if version != mask._version:
+        count = int(mask.sum())
+        with_count(mask, count)
     if count == 0:
         raise ValueError(f"the mask of shape {tuple(mask.shape)} counts no element: there is nothing to average")
     return count
+
+
+def with_count(mask: Tensor, count: int) -> Tensor:
+    """The same mask with a note of how many elements it counts, so that nobody waits for its device to count them.
+
+    What changes the mask in place makes the note void.
+    """
+    setattr(mask, _NOTE, (count, mask._version))
+    return mask
 
 
 def require_rows(mask: Tensor) -> None:

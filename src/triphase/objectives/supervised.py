@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from triphase.objectives.masking import masked_sum, token_divisor
+from triphase.objectives.shapes import require_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +46,5 @@ def response_nll(
     """
     nll_sum = -masked_sum(logprobs, mask)
     loss = nll_sum / token_divisor(mask, token_count)
-    counted = int(mask.sum())
+    counted = require_mask(mask)
     return loss, SupervisedMetrics(nll_sum.detach(), counted, nll_sum.detach() / counted)

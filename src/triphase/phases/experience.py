@@ -94,7 +94,7 @@ def open_rollout(
     """
     with torch.no_grad():
         batch = _padded(shared, samples, settings)
-        require_lengths(batch.response_mask, batch.response_lengths)
+        require_lengths(batch.response_mask, batch.response_lengths.to(shared.device))
     orders = {"seed": seed, "iteration": iteration, "epoch": 0}
     owners = _owners(batch, _rows_of_steps(batch, settings, **orders), strategy)
     with torch.no_grad():
@@ -141,9 +141,9 @@ def evaluate_rollout(
         strategy.sum_tensors([logprobs, reference, entropy, *([] if values is None else [values])])
     scores = torch.tensor(scored.total, dtype=torch.float32, device=shared.device)
     figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}
-    nonfinite = tuple(
-        name for name, tensor in figures.items() if tensor is not None and not bool(torch.isfinite(tensor).all())
-    )
+    there = {name: tensor for name, tensor in figures.items() if tensor is not None}
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in there.values()]).tolist()
+    nonfinite = tuple(name for name, is_finite in zip(there, finite, strict=True) if not is_finite)
     if rollout.starts and not nonfinite:
         require_zero_reference_kl(logprobs, reference, batch.response_mask)
     figures_of_all = (logprobs, reference, values, entropy, scores, nonfinite, scored, rollout.owners)
@@ -232,7 +232,7 @@ def rows_of(batch: Batch, boundary: Tensor, episodes: list[int]) -> tuple[Batch,
 
 
 def _part(batch: Batch, episodes: list[int]) -> Batch:
-    return batch.rows(torch.tensor(_rows(batch, episodes), device=batch.input_ids.device))
+    return batch.rows(torch.tensor(_rows(batch, episodes)))
 
 
 def _states(batch: Batch, boundary: Tensor, episodes: list[int], part: Batch) -> Tensor:
@@ -265,5 +265,5 @@ def _fill_trunk(
     lengths = batch.lengths.tolist()
     for group in microbatches([lengths[row] for row in wanted], max_tokens=settings.microbatch_tokens):
         rows = [wanted[place] for place in group]
-        part = batch.rows(torch.tensor(rows, device=shared.device))
+        part = batch.rows(torch.tensor(rows))
         boundary[rows, : part.input_ids.shape[1]] = shared.trunk(part)

@@ -39,6 +39,8 @@ def accumulate_gradients(
     if experience.values is not None:
         totals["ppo/value_loss"] = 0.0
     totals["ppo/ratio_max"] = 0.0
+    shares: list[float] = []
+    figures: list[torch.Tensor] = []  # of each microbatch, on the device until all of them are under way
     for rows in minibatch:
         batch, states = rows_of(experience.batch, experience.boundary, rows)
         mask, width = batch.response_mask, int(batch.response_lengths.max())
@@ -81,16 +83,16 @@ def accumulate_gradients(
             entropy_coefficient=settings.entropy_coefficient,
         )
         objective.backward()  # type: ignore[no-untyped-call]
-        share = float(mask.sum()) / tokens
-        part = {
-            "ppo/clip_fraction": float(moved.clip_fraction) * share,
-            "ppo/approximate_kl": float(moved.approximate_kl) * share,
-            "ppo/ratio_mean": float(moved.ratio_mean) * share,
-            "ppo/policy_loss": float(policy_loss.detach()),
-        }
+        shares.append(float(moved.token_count) / tokens)
+        means = (moved.clip_fraction, moved.approximate_kl, moved.ratio_mean)
+        figures.append(torch.stack([*means, policy_loss.detach(), value_loss.detach(), moved.ratio_max]).double())
+    for share, values in zip(shares, torch.stack(figures).tolist() if figures else (), strict=True):
+        clip_fraction, approximate_kl, ratio_mean, policy_part, value_part, ratio_max = values
+        totals["ppo/clip_fraction"] += clip_fraction * share
+        totals["ppo/approximate_kl"] += approximate_kl * share
+        totals["ppo/ratio_mean"] += ratio_mean * share
+        totals["ppo/policy_loss"] += policy_part
         if experience.values is not None:
-            part["ppo/value_loss"] = float(value_loss.detach())
-        for name, value in part.items():
-            totals[name] += value
-        totals["ppo/ratio_max"] = max(totals["ppo/ratio_max"], float(moved.ratio_max))
+            totals["ppo/value_loss"] += value_part
+        totals["ppo/ratio_max"] = max(totals["ppo/ratio_max"], ratio_max)
     return strategy.total(totals)

@@ -41,9 +41,10 @@ def pair_loss(
 ) -> PairLoss:
     """The loss of the (N,) scores of all responses of these groups; ``group_count`` rankings make up the step.
 
-    ``counts`` says how often each group counts; once by default.
+    ``counts`` says how often each group counts; once by default. Some scores, and pairs of which each is looked at:
+    that is done on the processor, which waits once for the scores of a card.
     """
-    stacked = stack_pairs(groups, pairs, counts).to(scores.device)
+    scores, stacked = scores.cpu(), stack_pairs(groups, pairs, counts)
     at = (stacked.first, stacked.second, stacked.target)
     objective, metrics = bradley_terry_loss(
         scores,

@@ -23,6 +23,7 @@ from triphase.phases.estimators import kept_as, require_same_estimator
 from triphase.phases.experience import Experience, Rollout, epochs_of, evaluate_rollout, open_rollout
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
+from triphase.phases.halving import HalvesMicrobatches
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.rewards import advantages_of, shape_rewards
@@ -50,7 +51,7 @@ _SHOWN_AS = {
 }
 
 
-class PPOPhase(Phase):
+class PPOPhase(HalvesMicrobatches, Phase):
     """The policy (an adapter, or all weights of a copy of the base) and its critic, trained by PPO."""
 
     def __init__(
@@ -83,6 +84,8 @@ class PPOPhase(Phase):
         self.prompt_ids = prompt_ids
         self.generator = generator
         self.settings = settings
+        behind = settings.max_response_tokens * (settings.responses_per_prompt if shared.backbone.packs else 1)
+        self.lengths = [len(ids) + behind for ids in prompt_ids]
         self.seed = seed
         self.strategy = strategy
         self.gold = gold

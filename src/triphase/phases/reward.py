@@ -22,6 +22,7 @@ from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.progress import Progress, SilentProgress
 from triphase.phases.guards import judge_by
+from triphase.phases.halving import HalvesMicrobatches
 from triphase.phases.head import fitted_head
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.phases.pair_loss import PairLoss, pair_loss, stack_pairs
@@ -44,7 +45,7 @@ Figure = Callable[[TokenBatch | GroupBatch, Tensor], Tensor]
 """What is read of a batch and its trunk states, a row for each response."""
 
 
-class RewardPhase(Phase):
+class RewardPhase(HalvesMicrobatches, Phase):
     """Trains the reward adapter and the score head on ranked groups."""
 
     def __init__(

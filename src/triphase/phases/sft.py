@@ -18,6 +18,7 @@ from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.supervised import response_nll
 from triphase.phases.guards import judge_by
+from triphase.phases.halving import HalvesMicrobatches
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.settings.phases import SupervisedSettings
 from triphase.tokens.encoding import Encoded
@@ -28,7 +29,7 @@ from triphase.training.state import PhaseState, TrainingState
 from triphase.training.step import Updater
 
 
-class SupervisedPhase(Phase):
+class SupervisedPhase(HalvesMicrobatches, Phase):
     """Trains the reference adapter, or every weight, on demonstrations."""
 
     def __init__(
@@ -99,11 +100,14 @@ class SupervisedPhase(Phase):
         indices = self.order[step * size : (step + 1) * size]
         tokens = sum(len(self.samples[index].response) for index in indices)
         # 2. gradients of this rank's share, microbatch by microbatch; normalized by the tokens of the whole step
-        loss = 0.0
+        parts = []
         for members in self._shared_out(indices):
             part = self._loss(members, tokens)
             part.backward()  # type: ignore[no-untyped-call]
-            loss += float(part.detach())
+            parts.append(part.detach())
+        loss = 0.0
+        for value in _numbers(parts):
+            loss += value
         loss = self.strategy.total({"loss": loss})["loss"]
         # 3. one optimizer step
         updater = self.state.updater
@@ -145,5 +149,10 @@ class SupervisedPhase(Phase):
     def heldout_loss(self) -> float:
         """Mean negative log-likelihood of held-out response tokens, in nats."""
         total = sum(len(self.samples[index].response) for index in self.heldout)
-        loss = sum(float(self._loss(members, total)) for members in self._shared_out(self.heldout))
+        loss = sum(_numbers([self._loss(members, total) for members in self._shared_out(self.heldout)]))
         return self.strategy.total({"loss": loss})["loss"]
+
+
+def _numbers(losses: Sequence[torch.Tensor]) -> list[float]:
+    """Scalars as numbers, all at once: each by itself would have the processor wait for its microbatch."""
+    return torch.stack(list(losses)).double().tolist() if losses else []

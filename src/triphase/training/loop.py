@@ -1,17 +1,22 @@
 """The loop of every phase: steps, metrics, checkpoints, and going on from the newest of them."""
 
+import copy
+import logging
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from triphase.errors import is_out_of_memory
 from triphase.training.digests import digest_of
 from triphase.training.state import TrainingState
 from triphase.training.step import MAX_SKIPPED_IN_A_ROW
 from triphase.training.stopping import Stopped, StopRequest
 
 CHECKPOINTS = "checkpoints"
+_log = logging.getLogger(__name__)
 
 Judged = tuple[int, float] | None
 """The step whose weights some metrics judge, and how good they are; None where they judge none."""
@@ -51,6 +56,13 @@ class Phase(Protocol):
     def advance(self, step: int) -> Mapping[str, float]:
         """Do one step (from 0) and return its metrics."""
         ...
+
+    def halve_microbatches(self) -> int | None:
+        """Let a pass have half as many tokens, after a lack of memory, and give back what was freed.
+
+        Returns how many; None where it cannot.
+        """
+        return None
 
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
         """Which weights the metrics of step ``position`` (from 1) judge, and how good they are; higher is better."""
@@ -128,7 +140,7 @@ def run_loop(phase: Phase, options: LoopOptions) -> None:
 
 def _step(phase: Phase, options: LoopOptions) -> None:
     state = phase.state
-    metrics = phase.advance(state.position)
+    metrics = _advanced(phase, options)
     state.position += 1
     state.note_fingerprint()
     judged = phase.judge(state.position, metrics)
@@ -137,6 +149,37 @@ def _step(phase: Phase, options: LoopOptions) -> None:
     options.metrics.write(state.position, metrics)
     if options.on_step is not None:
         options.on_step(metrics)
+
+
+def _advanced(phase: Phase, options: LoopOptions) -> Mapping[str, float]:
+    """One step, tried again in smaller passes where the memory did not do.
+
+    Where nothing was trained yet the step begins anew, else the phase goes on from its newest checkpoint, like a run
+    that was ended by the lack of memory and started again with less.
+    """
+    while True:
+        state = phase.state
+        begun, values = state.updater.begun, copy.deepcopy(state.values)
+        try:
+            return phase.advance(state.position)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or state.updater.strategy.world > 1:
+                raise
+            traceback.clear_frames(error.__traceback__)  # what they hold is let go
+            most = phase.halve_microbatches()
+            if most is None:
+                raise
+            failed = error if state.updater.begun != begun else None
+        state.updater.discard()
+        state.values = values
+        if failed is not None and not state.resume(options.directory / CHECKPOINTS):
+            raise failed
+        options.metrics.truncate_after(state.position)
+        _log.warning(
+            "not enough memory: passes of at most %d tokens from step %d on (changes rounding at most); set "
+            "microbatch_tokens to that to begin so",
+            *(most, state.position + 1),
+        )
 
 
 def _has_ended(phase: Phase) -> bool:

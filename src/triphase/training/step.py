@@ -41,6 +41,7 @@ class Updater:
     Attributes:
         parameters: the trained parameters by name, in a fixed order.
         step_count: optimizer steps so far, skipped ones included.
+        begun: how often this object has begun to write into parameters, whether it came to an end or not.
         skipped_in_a_row, most_skipped_in_a_row: how many steps were skipped since the last good one, and the limit.
         rate_scale: factor of every learning rate, beside the schedule.
         strategy: the processes that share each step, or this one alone.
@@ -62,6 +63,7 @@ class Updater:
         self.parameters = {**adapters, **critic, **heads}
         self.strategy = strategy
         self.step_count = 0
+        self.begun = 0
         self.skipped_in_a_row = 0
         self.most_skipped_in_a_row = MAX_SKIPPED_IN_A_ROW
         self.rate_scale = 1.0
@@ -77,8 +79,10 @@ class Updater:
             together = [dict(adapters), {**critic, **heads}]
         # What is scaled down together: a large gradient of one network must not slow another.
         self._networks = [list(network.values()) for network in together]
+        self._fused = is_fused(self.parameters)
         self._optimizer = torch.optim.AdamW(
             groups,
+            fused=self._fused or None,
             lr=settings.learning_rate,
             betas=settings.adam_betas,
             eps=settings.adam_epsilon,
@@ -100,6 +104,7 @@ class Updater:
             return self.skip_step([f"the gradient of {name}" for name in self._broken_gradients()], norm)
         for trained, total in zip(networks, totals, strict=True):
             nn.utils.clip_grads_with_norm_(trained, self._settings.max_gradient_norm, total)
+        self.begun += 1
         self._optimizer.step()
         self.skipped_in_a_row = 0
         self.discard()
@@ -162,7 +167,7 @@ class Updater:
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])
             state = {
-                key: tensors[f"{key}.{name}"].to(parameter.device if key != "step" else "cpu")
+                key: tensors[f"{key}.{name}"].to(parameter.device if key != "step" or self._fused else "cpu")
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}.{name}" in tensors
             }
@@ -170,6 +175,11 @@ class Updater:
                 self._optimizer.state[parameter] = state
             else:
                 self._optimizer.state.pop(parameter, None)
+
+
+def is_fused(parameters: Mapping[str, nn.Parameter]) -> bool:
+    """Whether one kernel steps all of them: on a CUDA device, where they are hundreds of small tensors."""
+    return all(parameter.device.type == "cuda" for parameter in parameters.values())
 
 
 def schedule_factor(settings: OptimizerSettings, step: int, total: int) -> float:

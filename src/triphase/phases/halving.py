@@ -1,0 +1,23 @@
+"""Passes of half the size after a lack of memory: what bounds memory changes rounding at most."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from triphase.batches.order import most_tokens
+from triphase.monitoring.memory import give_back
+
+
+class HalvesMicrobatches:
+    """A phase whose settings have ``microbatch_tokens``, for rows of these ``lengths``."""
+
+    settings: Any
+    lengths: Sequence[int]
+
+    def halve_microbatches(self) -> int | None:
+        """See Phase; it cannot where a pass has one row already."""
+        most = most_tokens(self.settings.microbatch_tokens)
+        if most <= max(self.lengths, default=0):
+            return None
+        give_back()
+        self.settings = self.settings.model_copy(update={"microbatch_tokens": most // 2})
+        return most // 2
