@@ -160,6 +160,23 @@ def _config(**changes: Any) -> Callable[[Path], object]:
     return lambda place: reconfigure(place, **changes)
 
 
+def _json(name: str, **changes: Any) -> Callable[[Path], object]:
+    def damage(place: Path) -> None:
+        path = place / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return damage
+
+
+def _vocabulary(words: dict[str, int]) -> Callable[[Path], object]:
+    def damage(place: Path) -> None:
+        path = place / "tokenizer.json"
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps({**found, "model": {**found["model"], "vocab": words}}))
+
+    return damage
+
+
 def _index(weight_map: Any) -> Callable[[Path], object]:
     def damage(place: Path) -> None:
         (place / "model.safetensors").rename(place / "model-00001.safetensors")
@@ -240,6 +257,15 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "tokenizer a pointer": _write("tokenizer.json", LFS),
     "tokenizer_config a list": _write("tokenizer_config.json", b"[]"),
     "tokenizer_config nested": _write("tokenizer_config.json", b"[" * 200_000),
+    "tokenizer_config with a length in words": _json("tokenizer_config.json", model_max_length="x"),
+    "tokenizer_config with a length of nothing": _json("tokenizer_config.json", model_max_length=[[]]),
+    "tokenizer_config with an empty token": _json("tokenizer_config.json", unk_token=""),
+    "tokenizer with the words of another": _vocabulary({"a": 1}),
+    "generation ends at a fraction": _json("generation_config.json", eos_token_id=0.5),
+    "generation ends at a list of lists": _json("generation_config.json", eos_token_id=[1, [2]]),
+    "generation ends at an object": _json("generation_config.json", eos_token_id=[{}]),
+    "generation ends at no id": _json("generation_config.json", eos_token_id=[-1]),
+    "generation ends beyond 64 bits": _json("generation_config.json", eos_token_id=2**70),
     "index of nothing": _index({}),
     "index a list": _index([1]),
     "index of a shard that is gone": _index({"lm_head.weight": "model-00002.safetensors"}),

@@ -38,8 +38,10 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
     backbone = Backbone(model, adapted_layers=layers, verified=False)
     Adapters(backbone, rank=adapters.rank, alpha=adapters.alpha, targets=adapters.targets, seed=0)
     require_positions(backbone, max_length)
+    template = Template(tokenizer)
+    template.also_ends(getattr(model.generation_config, "eos_token_id", None))
     if not chain.adapters:  # which may bring rows of their own
-        require_rows(Template(tokenizer), len(backbone.head_weight), chain.name)
+        require_rows(template, len(backbone.head_weight), chain.name)
 
 
 def require_positions(backbone: Backbone, max_length: int) -> None:

@@ -6,14 +6,35 @@ many tokenizers pad with it. A padding id that differs from the end is needed al
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from triphase.errors import DataError, ModelError
+from triphase.errors import DataError, ModelError, TriphaseError, is_out_of_memory
 from triphase.records.types import Message
 from triphase.settings.schema import ModelSettings
 from triphase.tokens.controls import ControlTokens
 from triphase.tokens.probing import ANSWERED, PROBE, add_generation_prompt, affixes, differences, writes_date
 from triphase.tokens.rendering import render
+
+_MOST_IDS = 1 << 31
+
+
+@contextmanager
+def _using(tokenizer: Any) -> Iterator[None]:
+    """Translate what a tokenizer's library raises over files that do not fit together."""
+    try:
+        yield
+    except TriphaseError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        text = "" if isinstance(error, RecursionError) else str(error).strip()  # its words depend on where it was
+        line = ": ".join(filter(None, (type(error).__name__, *text.splitlines()[:1])))[:200]
+        raise ModelError(
+            f"model.name: the tokenizer of {str(getattr(tokenizer, 'name_or_path', ''))[:200]!r} cannot be used "
+            f"({line}); its files are damaged or do not fit together: copy the model again"
+        ) from error
 
 
 class Template:
@@ -52,6 +73,10 @@ class Template:
         self.tokenizer = tokenizer
         self._system = None if system_prompt is None else Message("system", system_prompt)
         self.date = date
+        with _using(tokenizer):
+            self._examine(tokenizer, texts_write_control_tokens=texts_write_control_tokens)
+
+    def _examine(self, tokenizer: Any, *, texts_write_control_tokens: bool) -> None:
         self._controls = None if texts_write_control_tokens else ControlTokens(tokenizer)
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
         opening = add_generation_prompt(tokenizer) if self.is_chat else None
@@ -75,8 +100,17 @@ class Template:
         )
 
     def also_ends(self, ids: int | Sequence[int] | None) -> None:
-        """Let these tokens end a response too: those of the model's generation configuration."""
-        given = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+        """Let these tokens end a response too: those of the model's generation configuration.
+
+        Raises:
+            ModelError: they are no ids.
+        """
+        given: list[Any] = [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
+        if not all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < _MOST_IDS for each in given):
+            raise ModelError(
+                f"model.name: eos_token_id is {str(ids)[:80]} in generation_config.json (or config.json), and must be "
+                "the id of a token, or a list of ids; mend it, or copy the model again"
+            )
         self.ends = tuple(dict.fromkeys((*self.ends, *given)))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
