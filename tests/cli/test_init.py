@@ -126,6 +126,11 @@ def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.Cap
         (["d.jsonl", "--max-length", "0"], "--max-length 0: must be above 0"),
         (["d.jsonl", "--max-length", "8", "--response-tokens", "8"], "leaves no room for a prompt"),
         (["d.jsonl", "--name", "a b"], "--name a b: letters, digits"),
+        (
+            ["d.jsonl", "--model", "embedded:smolm2"],
+            "there is no embedded model 'embedded:smolm2'; write embedded:smollm2",
+        ),
+        ([""], "name at least one file of records"),
         (["d.jsonl", "--columns", "prompt"], "--columns prompt: write ours=yours"),
         (["d.jsonl", "--columns", "prompt=nosuch"], "--columns prompt=nosuch: no record of d.jsonl has that column"),
         (["d.jsonl", "--columns", "nosuch=prompt"], "--columns nosuch=prompt: the names on the left are ours: prompt"),

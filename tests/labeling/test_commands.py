@@ -57,6 +57,14 @@ def test_the_whole_human_step_without_torch(run: str) -> None:
     assert "simulated-2" in found.stdout and (Path(run) / "c.parquet").is_file()
 
 
+def test_no_password_is_asked_for_where_there_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_users, "_ask_password", lambda: pytest.fail("asked"))
+    for command in (label_users.users_add, label_users.users_reset):
+        with pytest.raises(TriphaseError, match="typo: there is no store"):
+            command(str(tmp_path / "typo"), "bob")
+    assert not (tmp_path / "typo").exists()
+
+
 def test_users(run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     label_users.users_add(run, "ann", password="long enough password")
     label_users.users_add(run, "lea", role="lead", password="long enough password")

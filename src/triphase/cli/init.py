@@ -19,6 +19,7 @@ from triphase.datacheck.first_configuration import (
     written,
 )
 from triphase.datacheck.first_look import ROLES, FirstLook, first_look
+from triphase.demo.registry import PREFIX, require_embedded
 from triphase.errors import SettingsError
 from triphase.records.files import write_atomically
 from triphase.records.lines import unread_columns
@@ -73,7 +74,7 @@ def init(
         raise SettingsError(f"--response-tokens {response}: leaves no room for a prompt in --max-length {length}")
     answers = RunChoices(
         name=_run_name(name or ask.text("Name of the run", _name_of(to))),
-        model=model or ask.text("Model: a directory, a hub id, or embedded:smollm2", MODEL),
+        model=_model(model or ask.text("Model: a directory, a hub id, or embedded:smollm2", MODEL)),
         max_length=length,
         response_tokens=response,
         people=ask.truth("Are people to rank responses", needs_people(looks)) if people is None else people,
@@ -140,6 +141,12 @@ def _positive(flag: str, value: int | None) -> int | None:
 def _name_of(path: Path) -> str:
     """A run's name after its configuration's, as far as it may be one."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:64] or "my-run"
+
+
+def _model(name: str) -> str:
+    if name.startswith(PREFIX):
+        require_embedded(name)
+    return name
 
 
 def _run_name(text: str) -> str:

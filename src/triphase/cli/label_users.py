@@ -7,7 +7,7 @@ from typing import Literal
 
 from rich.table import Table
 
-from triphase.cli.label import console, opened, say
+from triphase.cli.label import console, opened, require_store, say
 from triphase.errors import SettingsError
 from triphase.labeling.work import accounts, labeler_status
 from triphase.labeling.work.invitations import OPERATOR
@@ -18,6 +18,7 @@ def users_add(
     run_or_store: str, name: str, /, *, role: Literal["labeler", "lead"] = "labeler", password: str | None = None
 ) -> None:
     """Make an account. The password is asked for, or read from standard input where that is no terminal."""
+    require_store(run_or_store)
     given = password if password is not None else _ask_password()
     hashed = accounts.hashed(given)
     with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
@@ -55,6 +56,7 @@ def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resu
 
 def users_reset(run_or_store: str, name: str, /, *, password: str | None = None) -> None:
     """Give someone a new password, and end their sessions."""
+    require_store(run_or_store)
     given = password if password is not None else _ask_password()
     hashed = accounts.hashed(given)
     with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
@@ -65,7 +67,10 @@ def users_reset(run_or_store: str, name: str, /, *, password: str | None = None)
 def _ask_password() -> str:
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
-    first, again = getpass.getpass("Password: "), getpass.getpass("The same again: ")
+    try:
+        first, again = getpass.getpass("Password: "), getpass.getpass("The same again: ")
+    except EOFError:
+        raise SettingsError("the input has ended before the password; type it, or give --password") from None
     if first != again:
         raise SettingsError("the two passwords differ; type the same one twice")
     return first
