@@ -242,28 +242,26 @@ def test_people_judge_on_the_page_and_the_same_command_counts(run: Path, capsys:
 
     with open_store(directory) as store:
         assert {(each.model, each.prompt_id): each.text for each in store.responses()} == texts
-        people_rank(store, "ann", lambda response: response.model != str(run))
-        people_rank(store, "bob", lambda response: 0)
+        people_rank(store, "ann", lambda response: response.model == str(run))
     assert main(words) == 0
-    out = capsys.readouterr().out
     (people,) = found_in(directory)["criteria"]
-    asked = len(prompts) - len(same)
-    expected = (0.25 * asked + 0.5 * len(same)) / len(prompts)  # of each pair ann prefers PPO, and bob neither
-    assert people["win_rates"][0]["value"] == pytest.approx(expected) and people["without"] == 0
-    assert people["judge"]["people"] == {"labelers": 2, "rankings": 2 * asked, "agreement": None}
-    assert f"{2 * asked} rankings by 2 people, blind" in out and "without a ranking" not in out
-    page = (directory / "comparison.html").read_text()
-    report = write_report(run).read_text()
-    rate = people["win_rates"][0]["value"]
-    assert 'id="people"' in report and f"{100 * (1 - rate):.0f}" in report and "2 people, blind" in report
-    assert "By people" in page and "shown in both orders" not in page
+    asked, even = len(prompts) - len(same), 0.5 * len(same)
+    assert people["win_rates"][0]["value"] == pytest.approx((asked + even) / len(prompts)), "ann prefers SFT"
+    assert people["judge"]["people"] == {"labelers": 1, "rankings": asked, "agreement": None} and people["without"] == 0
 
     with open_store(directory) as store:
-        people_rank(store, "cy", lambda response: response.model == str(run))
-    assert main([*words[:-2], "--samples", "2"]) == 0
+        for name in ("bob", "cy"):
+            people_rank(store, name, lambda response: response.model != str(run))
+    capsys.readouterr()
+    assert main(words) == 0
+    out, page = capsys.readouterr().out, (directory / "comparison.html").read_text()
     (people,) = found_in(directory)["criteria"]
-    assert people["win_rates"][0]["value"] == pytest.approx(0.5), "one for, one against, one for neither"
-    assert people["judge"]["people"]["agreement"]["value"] == 0.0, "ann and cy contradict one another"
+    assert people["win_rates"][0]["value"] == pytest.approx((asked / 3 + even) / len(prompts)), "bob and cy prefer PPO"
+    assert people["judge"]["people"]["agreement"]["value"] == pytest.approx(1 / 3), "bob and cy; not ann with either"
+    assert f"{3 * asked} rankings by 3 people, blind" in out and "without a ranking" not in out
+    assert "By people" in page and "shown in both orders" not in page
+    report = write_report(run).read_text()
+    assert 'id="people"' in report and "3 people, blind" in report
 
 
 def test_people_judge_no_more_than_a_page_can_show(tmp_path: Path) -> None:
