@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import matplotlib
 import pytest
 
 from triphase.errors import RunError
+from triphase.monitoring.alarms import Alarm
+from triphase.reports.contents import RunContents
+from triphase.reports.findings import Findings, find
 from triphase.reports.layout import TEMPLATES
 from triphase.reports.page import PANELS, write_report
 from triphase.reports.readout import percent_reading, reading
@@ -114,6 +118,12 @@ def test_a_finished_run_shows_everything(run_directory: Path) -> None:
 
 def test_a_wide_table_scrolls_in_its_place_and_not_the_page(run_directory: Path) -> None:
     assert page_of(run_directory).wide_tables == 0
+
+
+def test_what_scrolls_can_be_reached_by_keyboard(run_directory: Path) -> None:
+    html = write_report(run_directory).read_text(encoding="utf-8")
+    assert len(re.findall(r'class="(?:card )?(?:scroll|wide)"', html)) > 5
+    assert not re.findall(r'class="(?:card )?(?:scroll|wide)"(?! tabindex="0")[^>]*>', html)
 
 
 def test_the_page_fetches_nothing_and_runs_one_script_of_ours(run_directory: Path) -> None:
@@ -289,6 +299,29 @@ def test_a_reward_model_at_chance_is_said_first_and_in_red(run_directory: Path) 
         row.update(target=1.0, score_first=float(number % 4 > 0), words_first=9 if number % 4 else 3, words_second=6)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "no better than preferring the longer response" in write_report(run_directory).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown(Alarm):
+    """An alarm with samples."""
+
+    samples: tuple[Mapping[str, Any], ...] = ()
+
+
+def test_an_alarm_shows_how_it_looks(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(run: RunContents) -> Findings:
+        sample = {"prompt": HOSTILE, "response": f"how it looks {HOSTILE}", "score": 1.25}
+        empty = {"prompt": "?", "response": "", "score": None}
+        alarm = Shown("repetition", 3, True, {}, "It repeats.", "Look.", (sample, empty))
+        return replace(find(run), alarms={"ppo": [alarm, Alarm("plain", 4, True, {}, "It is plain.", "None.")]})
+
+    monkeypatch.setattr("triphase.reports.page.find", found)
+    page = page_of(run_directory)
+    text = sections(page)
+    assert "How it looks: 2 samples" in text and text.count("how it looks") == 1 and "score 1.25" in text
+    assert text.count("How it looks") == 1  # an alarm without samples has none to show
+    assert "img" not in page.tags and len(page.scripts) == 1
+    assert not any(name.startswith("on") for _, name, _ in page.attributes)
 
 
 def test_each_labeler_stands_with_what_the_others_say_of_them(run_directory: Path) -> None:

@@ -118,7 +118,7 @@ def test_variants_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_what_is_said_of_a_peak_and_that_all_is_escaped() -> None:
-    hostile = "<img src=x>"
+    hostile = "<img src=x> no-kl"
     known = Bounds(1.0, 0.8, None)
     fit = Fit("ppo", known, known, known, Bounds(1.2, 1.0, 1.4), seen=4.0)
     curve = Curve((0.0, 2.0, 4.0), (0.0, 1.0, 2.0), (0.0, 1.0, -0.5))

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from triphase.records.files import write_atomically, write_json
-from triphase.reports.interval_wording import signed
+from triphase.reports.interval_wording import moved, signed
 from triphase.reports.intervals import Interval
 from triphase.reports.layout import rendered
 from triphase.reports.overoptimization import Bounds, Fit
@@ -65,10 +65,9 @@ def _peaked(variant: VariantFindings) -> list[str]:
     fit, curve = variant.fit, variant.curve
     if fit is None or curve is None or curve.gold is None or not _is_reached(fit):
         return []
-    proxy, gold = curve.proxy[-1], curve.gold[-1]
     return [
-        f"{variant.name} went past its peak at √KL {peak_text(fit)}: it ended with proxy {proxy:+.2f} and gold "
-        f"{gold:+.2f}, of {fit.height.value or 0:+.2f} at the peak.".replace("-", "−")
+        f"{variant.name} went past its peak at √KL {peak_text(fit)}: it ended with proxy {moved(curve.proxy[-1])} and "
+        f"gold {moved(curve.gold[-1])}, of {moved(fit.height.value or 0.0)} at the peak."
     ]
 
 
