@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from triphase.reports.comparison import Labelers
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.evaluation import Sample
 from triphase.reports.findings import find
 from triphase.reports.interval_wording import percent_interval, signed
+from triphase.reports.intervals import Interval
+from triphase.reports.people_wins import PeopleWin
 from triphase.reports.reward_quality import ScoredPair
 from triphase.reports.verdict import Verdict, verdict_of
 
@@ -142,6 +145,24 @@ def test_without_gold_the_headline_follows_the_figures(empty: RunContents) -> No
     groundless = verdict(empty, samples=samples(unknown, {"sft": 0, "ppo": 1}), pairs=coin)
     assert groundless.tone == "bad"
     assert groundless.headline == "No ground for a verdict: the reward model is no better than chance"
+
+
+def test_what_people_prefer_comes_first_where_no_gold_is_known(empty: RunContents) -> None:
+    unknown: dict[str, list[float | None]] = {"sft": [None] * 20, "ppo": [None] * 20}
+    run = replace(empty, samples=samples(unknown, {"sft": 0, "ppo": 1}), ppo=[{"step": 1, "ppo/proxy_score": 1.0}])
+
+    def win(value: float, low: float, high: float) -> PeopleWin:
+        return PeopleWin("c", "ppo", "sft", Interval(value, low, high, 40), Labelers(3, 60, None))
+
+    clear, even = win(0.7, 0.6, 0.8), win(0.5, 0.4, 0.6)
+    found = verdict_of(run, find(run), [even, clear])
+    assert found.headline == "People prefer ppo to sft: 70 % (60 to 80 %) of the prompts, ties half"
+    assert "not known" not in found.headline + " ".join(found.sentences) and "cannot be told" not in found.sentences[-1]
+    assert verdict_of(run, find(run), [even]).headline.startswith("People do not clearly prefer one")
+    assert "people agree is not known" in verdict_of(run, find(run)).headline
+    coin = replace(run, pairs=[ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)])
+    doubted = verdict_of(coin, find(coin), [clear])
+    assert doubted.tone == "bad" and doubted.sentences[0].startswith("People prefer ppo to sft")
 
 
 def test_answers_that_have_become_alike_are_in_the_headline(empty: RunContents) -> None:

@@ -16,7 +16,7 @@ from triphase.reports.people_wins import people_wins
 
 _READ = (
     "*.json", "config.yaml", f"*/{FILE_NAME}", f"arms/*/{FILE_NAME}", "evaluation/*.jsonl", "reward/*.json*",
-    "ppo/samples.jsonl", "arms/*/samples.jsonl", "sft/*.json",
+    "ppo/samples.jsonl", "arms/*/samples.jsonl", "sft/*.json", "people/*.json",
 )  # fmt: skip
 PAUSE, SHARE = 5.0, 10.0
 """A page is written at most every so many seconds, and in at most one part in so many of a core's time."""

@@ -90,8 +90,8 @@ def page_of(
             contents=sections_of(
                 run, found, scores=drawn_scores, parts=bool(parts), answers=bool(courses), people=bool(people)
             ),
-            verdict=verdict_of(run, found),
-            policy_verdicts=policy_verdicts(run, found),
+            verdict=verdict_of(run, found, people),
+            policy_verdicts=policy_verdicts(run, found, judged=bool(people)),
             hacked={name for name in found.policies if is_hacked(found, name)},
             single_values=_single_values(run.ppo),
             pipeline=pipeline(run, found),

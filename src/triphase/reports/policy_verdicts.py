@@ -29,11 +29,14 @@ class PolicyVerdict:
     sentence: str
 
 
-def policy_verdicts(run: RunContents, found: Findings) -> list[PolicyVerdict]:
-    """The verdict on each PPO run, evaluated or not: the main one, then the variants by name."""
+def policy_verdicts(run: RunContents, found: Findings, *, judged: bool = False) -> list[PolicyVerdict]:
+    """The verdict on each PPO run, evaluated or not: the main one, then the variants by name.
+
+    ``judged``: people have ranked responses of the run, so that what they prefer is not unknown.
+    """
     names = [name for name in found.policies if name != "sft"]
     names += [name for name in found.alarms if name not in names]
-    return [_verdict(run, found, name) for name in sorted(names, key=lambda name: (name != "ppo", name))]
+    return [_verdict(run, found, name, judged=judged) for name in sorted(names, key=lambda name: (name != "ppo", name))]
 
 
 def is_hacked(found: Findings, name: str) -> bool:
@@ -55,12 +58,12 @@ def _lasting(found: Findings, name: str) -> list[Alarm]:
     return [alarm for alarm in found.alarms.get(name, []) if alarm.name in _HACKED and alarm.lasting]
 
 
-def _verdict(run: RunContents, found: Findings, name: str) -> PolicyVerdict:
+def _verdict(run: RunContents, found: Findings, name: str, *, judged: bool) -> PolicyVerdict:
     policy, course = found.policies.get(name), found.courses.get(name)
     hacked = is_hacked(found, name)
     diversity = policy.diversity if policy else None
     start = start_of(run.settings)
-    head = [*_hacking(found, name, course)] if hacked else [*_judged(run, found, policy, course, start.noun)]
+    head = [*_hacking(found, name, course)] if hacked else [*_judged(run, found, policy, course, judged=judged)]
     parts = [*head, *_drift(policy), *_alike(diversity, start.name), *_reward_model(run, found, name, policy)]
     tone: Tone = "open"
     wins = policy.gold_win_rate if policy else None
@@ -88,8 +91,9 @@ def _hacking(found: Findings, name: str, course: Course | None) -> Iterator[str]
 
 
 def _judged(
-    run: RunContents, found: Findings, policy: PolicyFindings | None, course: Course | None, start: str
+    run: RunContents, found: Findings, policy: PolicyFindings | None, course: Course | None, *, judged: bool
 ) -> Iterator[str]:
+    start = start_of(run.settings).noun
     if policy is None:
         yield "not evaluated on held-out prompts yet"
     elif policy.gold_win_rate is not None:
@@ -104,7 +108,8 @@ def _judged(
         yield f"{kind}: preferred in {percent_interval(wins)} by gold"
         yield f"gold {moved(policy.gold_gain.value) if policy.gold_gain else '–'}, proxy {signed(policy.proxy_gain)}"
     else:
-        yield f"whether people prefer it is not known: {_score(run, found, policy)}"
+        unknown = "no gold score is known" if judged else "whether people prefer it is not known"
+        yield f"{unknown}: {_score(run, found, policy)}"
     if course is not None and course.fallen:
         yield f"gold fell by {number(course.best_gold - course.end_gold)} from iteration {course.best} on"
 

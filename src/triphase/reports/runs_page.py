@@ -1,6 +1,6 @@
 """Runs beside one another on one self-contained page: verdicts, figures, settings that differ, curves, samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from triphase.reports.findings import Findings, PolicyFindings, find
 from triphase.reports.interval_wording import percent_interval, signed
 from triphase.reports.layout import rendered
 from triphase.reports.page import PANELS, SCRIPT
+from triphase.reports.people_wins import people_wins
 from triphase.reports.policy_verdicts import PolicyVerdict, policy_verdicts
 from triphase.reports.samples import side_by_side
 from triphase.reports.sections import Section
@@ -61,7 +62,9 @@ def write_runs_page(path: Path, directories: Sequence[Path]) -> Path:
     Raises:
         RunError: one of them is no run, or damaged.
     """
-    write_atomically(path, runs_page(path.stem, {name_of(each, directories): read_run(each) for each in directories}))
+    names = {name_of(each, directories): each for each in directories}
+    judged = {name for name, each in names.items() if people_wins(each)}
+    write_atomically(path, runs_page(path.stem, {name: read_run(each) for name, each in names.items()}, judged))
     return path
 
 
@@ -74,8 +77,8 @@ def name_of(directory: Path, among: Sequence[Path]) -> str:
     return str(directory)
 
 
-def runs_page(title: str, runs: Mapping[str, RunContents]) -> str:
-    """The page as HTML; ``runs`` by the names they are to have."""
+def runs_page(title: str, runs: Mapping[str, RunContents], judged: Collection[str] = ()) -> str:
+    """The page as HTML; ``runs`` by the names they are to have, ``judged`` those whose responses people ranked."""
     found = {name: find(run) for name, run in runs.items()}
     curves = {visible(name): run.ppo for name, run in runs.items()}
     panels = [
@@ -90,7 +93,7 @@ def runs_page(title: str, runs: Mapping[str, RunContents]) -> str:
         dict(
             name=title,
             contents=_SECTIONS,
-            sides=[_side(name, run, found[name]) for name, run in runs.items()],
+            sides=[_side(name, run, found[name], judged=name in judged) for name, run in runs.items()],
             titles=_TITLES,
             settings=setting_table(runs),
             panels=[Markup(svg) for svg in panels if svg],  # noqa: S704 - text in it is escaped
@@ -134,8 +137,8 @@ def setting_table(runs: Mapping[str, RunContents]) -> list[tuple[str, list[str]]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
-def _side(name: str, run: RunContents, found: Findings) -> RunSide:
-    verdict = next((each for each in policy_verdicts(run, found) if each.policy == "ppo"), None)
+def _side(name: str, run: RunContents, found: Findings, *, judged: bool) -> RunSide:
+    verdict = next((each for each in policy_verdicts(run, found, judged=judged) if each.policy == "ppo"), None)
     ppo: PolicyFindings | None = found.policies.get("ppo")
     alike = ppo.diversity if ppo else None
     return RunSide(

@@ -1,5 +1,6 @@
 """What came out of a run, in plain words: are the responses preferred, by how much, and was the reward model fooled?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from triphase.monitoring.wording import percent
@@ -8,6 +9,7 @@ from triphase.reports.course import Course
 from triphase.reports.findings import Findings, PolicyFindings
 from triphase.reports.interval_wording import signed
 from triphase.reports.intervals import Interval
+from triphase.reports.people_wins import PeopleWin
 from triphase.reports.policy_verdicts import Tone, has_parted, is_hacked
 from triphase.reports.scored_by import score_of, uses_reward_model
 from triphase.reports.seeds import SeedFindings
@@ -25,18 +27,18 @@ class Verdict:
     sentences: tuple[str, ...]
 
 
-def verdict_of(run: RunContents, found: Findings) -> Verdict:
-    """The verdict on the main PPO run."""
+def verdict_of(run: RunContents, found: Findings, people: Sequence[PeopleWin] = ()) -> Verdict:
+    """The verdict on the main PPO run; ``people`` is what they preferred, the headline where no gold is known."""
     sft, ppo = found.policies.get("sft"), found.policies.get("ppo")
     if ppo is None or sft is None:
-        return Verdict("open", "No verdict yet", (_what_is_missing(run), *_hacking(run, found, ppo)))
+        return Verdict("open", "No verdict yet", (_what_is_missing(run), *_hacking(run, found, ppo, judged=False)))
     if ppo.gold_win_rate is None:
-        tone, headline, sentences = without_gold(run, found, ppo)
+        tone, headline, sentences = without_gold(run, found, ppo, people)
     else:
         tone, headline, sentences = _preference(run, sft, ppo, ppo.gold_win_rate, found.seeds)
     if found.course is not None and found.course.fallen:
         tone, headline, sentences = _past_its_best(found.course, score_of(run.settings), tone, headline, sentences)
-    hacking = _hacking(run, found, ppo)
+    hacking = _hacking(run, found, ppo, judged=bool(people))
     followed = found.reward.chance if uses_reward_model(run.settings) else None
     doubted = followed is not None and not followed.is_better
     alike = ppo.diversity is not None and ppo.diversity.is_collapsed
@@ -127,7 +129,7 @@ def _past_its_best(
     return "bad", f"{told}{fell}{rose}", (advice, *sentences)
 
 
-def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> tuple[str, ...]:
+def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None, *, judged: bool) -> tuple[str, ...]:
     alarms = found.alarms.get("ppo", [])
     sentences = []
     if run.has_gold and (run.ppo or ppo):
@@ -146,6 +148,8 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None) -> t
             else "Reward hacking: none seen by the witness, a reward model of other comparisons; a fault that both "
             "reward models share it cannot see."
         )
+    elif run.ppo and judged:
+        sentences.append("Reward hacking: no gold score tells it; what people prefer is what there is to go by.")
     elif run.ppo:
         sentences.append("Reward hacking: cannot be told without a gold score or people's judgment of these samples.")
     others = [alarm for alarm in alarms if alarm.name != "proxy-without-gold" or not alarm.lasting]

@@ -1,10 +1,13 @@
 """What can be said where no gold score is known: what moved, how far its measure can be trusted, what was lost."""
 
+from collections.abc import Sequence
+
 from triphase.monitoring.wording import number
 from triphase.reports.contents import RunContents
 from triphase.reports.diversity import Diversity
 from triphase.reports.findings import Findings, PolicyFindings
-from triphase.reports.interval_wording import capital, is_above, is_below, percent_interval, signed
+from triphase.reports.interval_wording import capital, is_above, is_below, moved, percent_interval, signed
+from triphase.reports.people_wins import PeopleWin
 from triphase.reports.policy_verdicts import Tone
 from triphase.reports.scored_by import score_of, uses_reward_model
 from triphase.reports.start import start_of
@@ -12,7 +15,9 @@ from triphase.reports.start import start_of
 _ASK = "Let people rank responses of both policies."
 
 
-def without_gold(run: RunContents, found: Findings, ppo: PolicyFindings) -> tuple[Tone, str, tuple[str, ...]]:
+def without_gold(
+    run: RunContents, found: Findings, ppo: PolicyFindings, people: Sequence[PeopleWin] = ()
+) -> tuple[Tone, str, tuple[str, ...]]:
     """Tone, headline and sentences of the main PPO run. Never good: its score is what it was trained on."""
     score, start = score_of(run.settings), start_of(run.settings).noun
     chance = found.reward.chance if uses_reward_model(run.settings) else None
@@ -27,12 +32,14 @@ def without_gold(run: RunContents, found: Findings, ppo: PolicyFindings) -> tupl
         tone, headline = "bad", f"{capital(score)} fell: PPO has not reached what it was trained for"
     else:
         headline = f"No gain shown: {score} may not have moved"
-    moved = f"{capital(score)} moved by {signed(ppo.proxy_gain)}"
+    said = [each.sentence for each in people]
+    if said and tone == "open":
+        headline = next((each.sentence for each in people if each.tone != "open"), said[0]).removesuffix(".")
+    gained = f"{capital(score)} moved by {signed(ppo.proxy_gain)}"
     if ppo.gain_in_deviations is not None:
-        moved += f", {ppo.gain_in_deviations:+.2f} standard deviations of its scores at the start,"
-    sentences = [
-        f"{moved} against {start}, but PPO was trained to raise it: that says nothing certain about people. {_ASK}"
-    ]
+        gained += f", {moved(ppo.gain_in_deviations)} standard deviations of its scores at the start,"
+    uncertain = "what people say of it stands above" if people else f"that says nothing certain about people. {_ASK}"
+    sentences = [*said, f"{gained} against {start}, but PPO was trained to raise it: {uncertain.rstrip('.')}."]
     if chance is not None:
         sentences.append(
             f"The reward model is right in {percent_interval(chance.accuracy)} of the held-out judgments; preferring "
