@@ -36,6 +36,17 @@ def critic_conflict(settings: "PPOSettings") -> str | None:
     return None
 
 
+def require_weights_fit(settings: "RunSettings") -> None:
+    """Check what goes with how the weights are trained, divided and kept.
+
+    Raises:
+        ValueError: two settings stand against each other.
+    """
+    require_full_weights_fit(settings)
+    require_shardable(settings)
+    require_quantization_fits(settings)
+
+
 def require_full_weights_fit(settings: "RunSettings") -> None:
     """Check what goes with PPO of all weights, in the main run or an arm; the settings of every arm are read.
 

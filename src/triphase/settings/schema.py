@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
-from triphase.settings.conflicts import require_full_weights_fit, require_quantization_fits, require_shardable
+from triphase.settings.conflicts import require_weights_fit
 from triphase.settings.data import DataSettings
 from triphase.settings.parallel import ParallelSettings
 from triphase.settings.phases import RewardSettings, SamplingSettings, SupervisedSettings
@@ -30,10 +30,8 @@ class ModelSettings(Settings):
     """Dtype of the frozen base; `auto` is bfloat16 where its products are faster (on a processor they are timed),
     else float32, as with `ppo.method: full`. Adapters, heads and optimizer states are always float32."""
     quantization: Literal["int8", "nf4"] | None = None
-    """Keep the frozen base's linear maps in 8 bits (`int8`, by torchao) or 4 (`nf4`, by bitsandbytes), for models that
-    do not fit: `pip install 'triphase[quantization]'`. Each product widens its weights anew, so all phases are slower,
-    writing responses most. Adapters, heads, embedding and language-model head stay as they are. None keeps all in
-    `dtype`."""
+    """Keep the linear maps of the frozen base in 8 bits (`int8`, by torchao) or 4 (`nf4`, by bitsandbytes), if it does
+    not fit (`pip install 'triphase[quantization]'`): all phases are slower, writing most. None keeps `dtype`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where tensors live; `auto` takes CUDA where there is one."""
     max_length: Positive = 1024
@@ -262,9 +260,7 @@ class RunSettings(Settings):
             self.__dict__["labeling"] = self.labeling.model_copy(update={"source": self._who_ranks()})
         if self.labeling.source == "simulated" and self.evaluation.gold is None:
             raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
-        require_full_weights_fit(self)
-        require_shardable(self)
-        require_quantization_fits(self)
+        require_weights_fit(self)
         if self.trains_whole and self.model.dtype == "auto":  # resolved here, so that a run keeps it
             self.__dict__["model"] = self.model.model_copy(update={"dtype": "float32"})
         return self
