@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from triphase.monitoring.alarms import Alarm, Limits, find_alarms
+from triphase.monitoring.alarms import Alarm, Limits, find_alarms, shown_samples, with_samples
 from triphase.monitoring.rules import RULES, certainty_for, limits_for
 from triphase.monitoring.signs import SIGNS
 from triphase.settings.schema import AlarmName
@@ -196,7 +196,7 @@ def test_a_score_far_outside_the_calibration_is_told(sign: int) -> None:
 
 
 def test_a_critic_is_not_judged_before_it_has_had_time() -> None:
-    rows = spoiled("ppo/explained_variance", lambda _, __: -0.1, since=1, until=19)
+    rows = spoiled("ppo/explained_variance", lambda _, __: -0.4, since=1, until=19)
     assert find_alarms(rows[:19]) == [] and find_alarms(rows) != []
     assert find_alarms(spoiled("ppo/explained_variance", lambda _, __: 0.0, since=1, until=9)) == []
 
@@ -318,8 +318,53 @@ def test_a_rule_speaks_at_the_second_look_in_a_row() -> None:
 
 
 def test_what_has_no_noise_needs_no_second_look() -> None:
-    alarm = the_alarm(spoiled("ppo/ratio_max", lambda _, __: 1e4, until=11), Limits(looks=5))
-    assert (alarm.name, alarm.iteration) == ("ratio-explosion", 11)
+    rows = spoiled("ppo/clip_fraction", lambda _, value: value)
+    rows[10]["nonfinite"] = ["ppo/value_loss"]
+    alarm = the_alarm(rows, Limits(looks=5))
+    assert (alarm.name, alarm.iteration) == ("not-finite", 11)
+
+
+def test_one_ratio_of_a_sound_run_may_be_large_and_two_in_a_row_may_not() -> None:
+    assert find_alarms(spoiled("ppo/ratio_max", lambda _, __: 1e4, until=11), Limits(looks=2)) == []
+    alarm = the_alarm(spoiled("ppo/ratio_max", lambda _, __: 1e4, until=12), Limits(looks=2))
+    assert (alarm.name, alarm.iteration) == ("ratio-explosion", 12)
+
+
+# As a value head of sound runs of the tiny task showed it (seeds 0 and 11; their means come lowest of 20).
+_SOUND = (
+    "0 .02 .03 .06 .01 -.09 -.09 .02 -.05 -.03 .03 .01 -.09 .01 .02 0 .02 .04 .05 .01 .02 -.04 .02 0",
+    "0 .01 .03 -.01 .03 .03 -.06 -.18 -.01 .02 0 -.03 -.02 .02 -.03 -.06 .03 .06 0 0 -.04 .02 .05 .09",
+)
+
+
+@pytest.mark.parametrize("shown", _SOUND)
+def test_a_critic_that_explains_little_because_little_can_be_foreseen_is_sound(shown: str) -> None:
+    values = [float(value) for value in shown.split()]
+    rows = spoiled("ppo/explained_variance", lambda step, _: values[step % len(values)], since=1)
+    assert find_alarms(rows, Limits(looks=2)) == []
+
+
+@pytest.mark.parametrize(("value", "says"), [(0.0, "tells no returns apart"), (-0.4, "no critic would be better")])
+def test_a_critic_that_does_not_move_and_one_that_does_harm_are_told_apart(value: float, says: str) -> None:
+    rows = spoiled("ppo/explained_variance", lambda _, __: value, since=1)
+    alarm = the_alarm(rows)
+    assert (alarm.name, alarm.iteration) == ("critic-not-learning", 20) and says in alarm.message
+
+
+def test_an_alarm_shows_the_best_the_middle_and_the_worst_response_of_its_iteration() -> None:
+    alarms = find_alarms(spoiled("ppo/clip_fraction", lambda _, __: 0.6))
+    lines = [
+        {"iteration": iteration, "prompt": f"p{n}", "response": f"r{iteration}", "score": float(n * n % 7), "tokens": 3}
+        for iteration in range(20)
+        for n in range(5)
+    ]
+    (alarm,) = with_samples(alarms, lines)
+    assert [(each["response"], each["score"]) for each in alarm.samples] == [
+        (f"r{alarm.iteration - 1}", score) for score in (4.0, 2.0, 0.0)
+    ]
+    assert set(alarm.samples[0]) == {"prompt", "response", "score"}
+    assert [len(shown_samples(lines[:count])) for count in range(4)] == [0, 1, 2, 3]
+    assert with_samples(alarms, []) == alarms
 
 
 def test_the_limit_follows_from_the_false_alarm_rate() -> None:
@@ -355,7 +400,7 @@ def test_few_rows_or_absent_figures_raise_nothing(count: int) -> None:
     assert find_alarms([{"step": step, "time": 0.0} for step in range(20)]) == []
 
 
-@pytest.mark.parametrize(("value", "told"), [(-0.001, "explains 0.00 of"), (-0.04, "explains −0.04 of")])
+@pytest.mark.parametrize(("value", "told"), [(-0.0004, "explains 0.000 of"), (-0.4, "explains −0.40 of")])
 def test_no_minus_stands_before_a_zero(value: float, told: str) -> None:
     assert told in the_alarm(spoiled("ppo/explained_variance", lambda _, __: value, since=1)).message
 

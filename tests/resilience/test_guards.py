@@ -246,3 +246,23 @@ def test_the_checkpoint_that_an_alarm_names_is_kept(tmp_path: Path) -> None:
     again.resume(tmp_path)
     again.save(tmp_path, keep=2)
     assert kept_steps(tmp_path) == [named, 19, 20], "forgotten by a resumed run"
+
+
+def test_a_warning_shows_responses_of_its_iteration_in_a_line_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+
+    def samples(iteration: int) -> list[dict[str, object]]:
+        asked.append(iteration)
+        return [{"prompt": "p", "response": f"a\x1b[2J\n{'b' * n * 100}", "score": float(n)} for n in range(3)]
+
+    guard = AlarmGuard(GuardSettings(), Limits(), lambda: [], tmp_path, samples=samples)
+    for iteration in range(1, 9):
+        row = {"ppo/clip_fraction": 0.9, "ppo/episodes": 64.0 * iteration}
+        guard.check_alarms(TrainingState(updater(), PPOState()), iteration, row)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(asked) == 1  # at the first look that counts
+    assert told[0].startswith(f"alarm clip-fraction at iteration {asked[0]}") and len(told) == 4
+    assert told[1].startswith("  score 2: a") and told[3].startswith("  score 0: a")
+    assert all("\n" not in line and "\x1b" not in line and len(line) < 200 for line in told[1:])

@@ -43,7 +43,11 @@ PPO = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "max_response_toke
 
 def test_a_run_with_everything_emits_every_declared_metric_and_nothing_else(tmp_path: Path) -> None:
     write_data(tmp_path)
-    chosen = settings(tmp_path, ppo={**PPO, "score_limit": 0.5}, guards={"on_alarm": "rollback"})
+    chosen = settings(
+        tmp_path,
+        ppo={**PPO, "score_limit": 0.5, "sft_mix": 0.1, "reference_reset_every": 1},
+        guards={"on_alarm": "rollback"},
+    )
     several = {"ensemble": EnsembleSettings(members=2), "witness": True}
     chosen = chosen.model_copy(update={"reward": chosen.reward.model_copy(update=several)})
     lines = lines_of(do(chosen, pipeline.run_all))

@@ -83,7 +83,7 @@ def holdings_of(settings: RunSettings, data: RunData, steps: tuple[str, ...], *,
     """What the records hold for these steps."""
     compared = data.comparisons() if "reward" in steps else []
     return Holdings(
-        _demonstrated(settings, data) if "sft" in steps else (),
+        _demonstrated(settings, data) if "sft" in steps or _is_mixing(settings, steps) else (),
         Counter(prompt.split for prompt in data.prompts()),
         Counter(item.prompt.split for item in compared),
         rankings,
@@ -109,6 +109,11 @@ def _sft(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
     for path, trained in holdings.demonstrations:
         if not trained:
             yield f"{path}: has no demonstration to train on: all its prompts are held out; {_SHARE}"
+
+
+def _is_mixing(settings: RunSettings, steps: tuple[str, ...]) -> bool:
+    """Whether PPO is among the steps and has a loss on demonstrations."""
+    return "ppo" in steps and settings.mixes_demonstrations
 
 
 def _prompts(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
@@ -139,6 +144,8 @@ def _reward(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
 
 
 def _ppo(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
+    if _is_mixing(settings, ("ppo",)):
+        yield from _sft(settings, holdings)
     yield from _prompts(settings, holdings)
     if holdings.prompts.total() and not holdings.prompts["train"]:
         yield f"all {holdings.prompts.total()} prompts are held out: PPO has none to train on; {_SHARE}"

@@ -23,7 +23,7 @@ from triphase.models.roles import POLICY, REFERENCE, PolicyOutput, SharedModel
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the policy was at the start: the frozen base with the reference's adapter.
+    """What the policy was at the start: the frozen base with the reference's adapter (or a later policy's, in a copy).
 
     Attributes:
         whole: whether all layers run, on the rows that the policy is given, or the upper ones on the kept trunk states.
@@ -32,10 +32,13 @@ class Reference:
 
     shared: SharedModel
     whole: bool
+    adapter: str = REFERENCE
 
     def logprobs(self, batch: Batch, boundary: Tensor, *, temperature: float) -> Tensor:
         """(B, R) log π_ref of the responses."""
-        found = self.shared.policy_output(batch, boundary, adapter=REFERENCE, temperature=temperature, whole=self.whole)
+        found = self.shared.policy_output(
+            batch, boundary, adapter=self.adapter, temperature=temperature, whole=self.whole
+        )
         return found.logprobs
 
 

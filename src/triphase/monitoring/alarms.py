@@ -8,8 +8,9 @@ its members share data it falls while gold collapses.
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from triphase.monitoring.noise import WINDOW, Drift, Rows, moments
 from triphase.monitoring.rules import RULES, Hit, Limits, Rule
@@ -34,6 +35,9 @@ class Alarm:
     """What happened, in one sentence."""
     remedy: str
     """What to try."""
+    samples: tuple[Mapping[str, Any], ...] = ()
+    """How it looks: ``prompt``, ``response`` and ``score`` of the responses of that iteration with the highest, the
+    middle and the lowest score; none where they are not at hand."""
 
     def line(self) -> str:
         """For the terminal."""
@@ -45,14 +49,30 @@ def find_alarms(rows: Rows, limits: Limits | None = None) -> list[Alarm]:
     limits = limits or Limits()
     hits: defaultdict[str, list[Hit]] = defaultdict(list)
     for rule in RULES:
-        found = _threshold_hits(rule, rows, limits)
-        hits[rule.name] += found if rule.exact else _confirmed(found, rows, limits.looks)
+        hits[rule.name] += _confirmed(_threshold_hits(rule, rows, limits), rows, limits.looks)
     for name, sign in SIGNS.items():
         found = sign(rows, limits)
         hits[name] += found if name in SURE_SIGNS else _confirmed(found, rows, limits.looks)
     last = rows[-1]["step"] if rows else 0
     alarms = [_alarm(name, sorted(each, key=lambda hit: hit.step), last) for name, each in hits.items() if each]
     return sorted(alarms, key=lambda alarm: (alarm.iteration, alarm.name))
+
+
+def with_samples(alarms: Sequence[Alarm], rows: Iterable[Mapping[str, Any]]) -> list[Alarm]:
+    """The alarms with samples among ``rows`` (the lines of samples.jsonl, whose ``iteration`` counts from 0)."""
+    wanted = {alarm.iteration - 1 for alarm in alarms}
+    found: defaultdict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["iteration"] in wanted:
+            found[row["iteration"]].append(row)
+    return [replace(alarm, samples=shown_samples(found[alarm.iteration - 1])) for alarm in alarms]
+
+
+def shown_samples(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Of the responses of an iteration those with the highest, the middle and the lowest score: nobody picks them."""
+    ordered = sorted(rows, key=lambda row: -row["score"])
+    places = sorted({0, len(ordered) // 2, len(ordered) - 1}) if ordered else []
+    return tuple({name: ordered[place][name] for name in ("prompt", "response", "score")} for place in places)
 
 
 def _confirmed(hits: Sequence[Hit], rows: Rows, looks: int) -> list[Hit]:

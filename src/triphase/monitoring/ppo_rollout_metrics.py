@@ -21,6 +21,10 @@ _WORDS = Condition("where a response has two words", certain=False)
 _FOUR_WORDS = Condition("where a response has four words", certain=False)
 _SINCE_START = Condition("unless the run was begun by an older version", certain=False)
 _GAINED = Condition("where the mean score is 2 standard errors above that of the first rollout", certain=False)
+_RESET = Condition(
+    "from the first reset on, where ppo.reference_reset_every is set",
+    lambda run: run.ppo.reference_reset_every is not None,
+)
 _LIMITED = Condition("where ppo.score_limit is set", lambda run: run.ppo.score_limit is not None)
 
 PPO_ROLLOUT_METRICS = (
@@ -57,6 +61,15 @@ PPO_ROLLOUT_METRICS = (
         _EPISODES,
         "0 at the first iteration, then rises slowly; short responses: under about 10",
         better="lower",
+    ),
+    Metric(
+        "ppo/penalty_kl",
+        "nats per response",
+        "Σ_t [log π(a_t) − log π_reset(a_t)], π_reset the policy that the KL penalty counts from since its last reset",
+        _EPISODES,
+        "falls to 0 at each reset, then rises",
+        better="lower",
+        when=_RESET,
     ),
     Metric(
         "ppo/reference_kl_deviation",

@@ -6,6 +6,7 @@ _UPDATES = "response tokens of a minibatch, then the updates of the iteration"
 _RESPONSE_TOKENS = "response tokens of the rollout"
 _CRITIC = Condition("where ppo.advantage_estimator is gae", lambda run: run.ppo.has_critic)
 _RETURNS_VARY = Condition(f"{_CRITIC.words} and Var(returns) > 0", _CRITIC.allows, certain=False)
+_MIXED = Condition("where ppo.sft_mix is not 0, once the policy learns", lambda run: run.ppo.sft_mix > 0)
 _GUARDED = Condition("where guards.on_alarm is not continue", lambda run: run.guards.on_alarm != "continue")
 
 PPO_UPDATE_METRICS = (
@@ -56,6 +57,15 @@ PPO_UPDATE_METRICS = (
         "falls, then levels off",
         better="lower",
         when=_CRITIC,
+    ),
+    Metric(
+        "ppo/sft_loss",
+        "nats per token",
+        "−log π(token | tokens before) on the demonstrations of each step (ppo.sft_mix), before the step",
+        "response tokens of minibatch_size demonstrations, then the updates of the iteration",
+        "near sft/loss at its end; rising is forgetting",
+        better="lower",
+        when=_MIXED,
     ),
     Metric(
         "ppo/gradient_norm",

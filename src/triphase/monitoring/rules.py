@@ -31,8 +31,10 @@ class Limits:
     """Size of the correlation of length and score."""
     length_moved: float = 1.25
     """Growth or shrinkage of the length that makes a correlation of length and score a fault where no gold is known."""
-    explained_variance: float = 0.05
-    """Mean over the last ``critic_iterations``."""
+    explained_variance: float = -0.05
+    """Mean over the last ``critic_iterations``: under it, predicting nothing would be better."""
+    predicting: float = 0.001
+    """Mean size of the explained variance of a critic that tells returns apart at all, rightly or wrongly."""
     critic_iterations: int = 10
     """Iterations over which the critic is judged, from twice as many on: before, it has had no time to learn."""
     score_spread: float = 0.02
@@ -114,7 +116,7 @@ class Rule:
     relative: bool = False
     of: Callable[[float], float] | None = None
     exact: bool = False
-    """A figure without noise, such as a maximum: the limit alone decides."""
+    """A maximum, of which no error is known: the limit alone decides, at two looks as with the others."""
     unless_gold_rose: bool = False
     """Silent while a known gold score is surely above its start: the judge likes what happens."""
 

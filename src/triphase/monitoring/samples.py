@@ -6,6 +6,8 @@ from typing import Any
 
 from triphase.records.files import append_json_lines, make_directory, read_json_lines, write_json_lines
 
+FILE_NAME = "samples.jsonl"
+
 
 class SampleLog:
     """``samples.jsonl`` of a phase; every line has the ``iteration`` that it came from."""
@@ -21,6 +23,10 @@ class SampleLog:
             self._truncate_from(iteration)
         append_json_lines(self.path, [{"iteration": iteration, **row} for row in rows])
         self._newest = iteration
+
+    def read(self, iteration: int) -> list[dict[str, Any]]:
+        """What an iteration sampled."""
+        return [row for row in read_json_lines(self.path) if row["iteration"] == iteration]
 
     def _last(self) -> int:
         if self._newest is None:

@@ -181,23 +181,35 @@ def _scale(start: Mapping[str, float]) -> tuple[float, float]:
 
 
 def idle_critic(rows: Rows, limits: Limits) -> list[Hit]:
-    """The critic has had time, and explains nothing of the returns."""
+    """The critic has had time, and is worse than none or tells no returns apart.
+
+    How much of the returns can be foreseen is the task's, and may be little: a critic that learns may explain next to
+    nothing of them. What no sound critic shows is known, though. One that always says the same explains exactly 0; and
+    one whose predictions add to the variance of the returns is surely under 0.
+    """
     window = limits.critic_iterations
+    sizes = moments(rows, "ppo/explained_variance", window=window, of=abs)
     hits = []
     for at, each in enumerate(moments(rows, "ppo/explained_variance", window=window)):
-        low = each.now.error is not None and each.now.value + limits.margin * each.now.error < limits.explained_variance
-        if at >= window and low:
-            numbers = {"value": each.now.value, "limit": limits.explained_variance, "window": float(window)}
-            hits.append(
-                Hit(
-                    each.now.step,
-                    numbers,
-                    "over the last {window:.0f} iterations the critic explains {value:.2f} of the variance of the "
-                    "returns.",
-                    "raise ppo.optimizer.head_learning_rate or ppo.value_coefficient; widen ppo.value_clip_range.",
-                )
-            )
+        now, silent = each.now, sizes[at].now.value < limits.predicting
+        harmful = now.error is not None and now.value + limits.margin * now.error < limits.explained_variance
+        if at >= window and (silent or harmful):
+            limit = 0.0 if silent else limits.explained_variance
+            numbers = {"value": now.value, "limit": limit, "window": float(window)}
+            hits.append(Hit(now.step, numbers, *(_SILENT if silent else _HARMFUL)))
     return hits
+
+
+_SILENT = (
+    "over the last {window:.0f} iterations the critic tells no returns apart (it explains {value:.3f} of their "
+    "variance): it does not learn.",
+    "raise ppo.optimizer.head_learning_rate or ppo.value_coefficient.",
+)
+_HARMFUL = (
+    "over the last {window:.0f} iterations the critic explains {value:.2f} of the variance of the returns: it adds to "
+    "it, and no critic would be better.",
+    "lower ppo.optimizer.head_learning_rate or ppo.value_coefficient, or use ppo.advantage_estimator rloo.",
+)
 
 
 def not_finite(rows: Rows, limits: Limits) -> list[Hit]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from triphase.batches.order import microbatches, permutation
 from triphase.batches.padding import pad_batch
 from triphase.batches.sharing import Batch, pad_groups
-from triphase.models.policies import AdapterPolicy, Policy
+from triphase.models.policies import AdapterPolicy, Policy, Reference
 from triphase.models.roles import SharedModel
 from triphase.objectives.invariants import require_lengths, require_zero_reference_kl
 from triphase.rewards.types import Scores
@@ -63,6 +63,7 @@ class Experience:
         nonfinite: names of the tensors among these that hold a NaN or an infinity.
         scored: the scores as the scorer gave them, with their parts.
         owners: the rank that takes each row, in the first epoch; of one process, nothing need be said.
+        penalty_logprobs: (B, R) of what the KL penalty counts from, where that is no longer the reference.
     """
 
     batch: Batch
@@ -76,6 +77,12 @@ class Experience:
     nonfinite: tuple[str, ...] = ()
     scored: Scores = field(default_factory=lambda: Scores(()))
     owners: list[int] = field(default_factory=list)
+    penalty_logprobs: Tensor | None = None
+
+    @property
+    def counted_from(self) -> Tensor:
+        """(B, R) log-probabilities of what the KL penalty counts from."""
+        return self.reference_logprobs if self.penalty_logprobs is None else self.penalty_logprobs
 
 
 def open_rollout(
@@ -114,11 +121,13 @@ def evaluate_rollout(
     settings: PPOSettings,
     *,
     policy: Policy | None = None,
+    reset: Reference | None = None,
     strategy: Strategy = ALONE,
 ) -> Experience:
     """What policy (by default its adapter), critic and reference say of a rollout, as the updates compute it.
 
-    Each rank computes it for the rows that it takes; all ranks have it for all rows.
+    Each rank computes it for the rows that it takes; all ranks have it for all rows. ``reset`` is what the KL penalty
+    counts from in place of the reference.
 
     Raises:
         InvariantError: the policy does not start as the reference.
@@ -128,6 +137,7 @@ def evaluate_rollout(
         shape = batch.response_mask.shape
         logprobs, reference, entropy = (torch.zeros(shape, device=shared.device) for _ in range(3))
         values = torch.zeros(shape, device=shared.device) if settings.has_critic else None
+        penalty = None if reset is None else torch.zeros(shape, device=shared.device)
         for rows, part, states in rollout.parts():
             temperature, width = settings.temperature, int(part.response_lengths.max())
             acting = policy.output(
@@ -136,9 +146,11 @@ def evaluate_rollout(
             assert acting.entropy is not None  # noqa: S101 - asked for above
             logprobs[rows, :width], entropy[rows, :width] = acting.logprobs, acting.entropy
             reference[rows, :width] = policy.reference.logprobs(part, states, temperature=temperature)
+            if reset is not None and penalty is not None:
+                penalty[rows, :width] = reset.logprobs(part, states, temperature=temperature)
             if values is not None and acting.values is not None:
                 values[rows, :width] = acting.values
-        strategy.sum_tensors([logprobs, reference, entropy, *([] if values is None else [values])])
+        strategy.sum_tensors([logprobs, reference, entropy, *(each for each in (values, penalty) if each is not None)])
     scores = torch.tensor(scored.total, dtype=torch.float32, device=shared.device)
     figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}
     there = {name: tensor for name, tensor in figures.items() if tensor is not None}
@@ -146,7 +158,7 @@ def evaluate_rollout(
     nonfinite = tuple(name for name, is_finite in zip(there, finite, strict=True) if not is_finite)
     if rollout.starts and not nonfinite:
         require_zero_reference_kl(logprobs, reference, batch.response_mask)
-    figures_of_all = (logprobs, reference, values, entropy, scores, nonfinite, scored, rollout.owners)
+    figures_of_all = (logprobs, reference, values, entropy, scores, nonfinite, scored, rollout.owners, penalty)
     return Experience(batch, rollout.boundary, rollout.minibatches, *figures_of_all)
 
 

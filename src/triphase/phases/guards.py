@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms
+from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms, shown_samples
 from triphase.monitoring.glossary import METRICS
 from triphase.monitoring.signs import peaks
 from triphase.phases.ppo_state import PPOState
+from triphase.records.visible import visible
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import GuardSettings
 from triphase.training.checkpoint import kept_steps, load_checkpoint
@@ -24,6 +25,7 @@ from triphase.training.state import TrainingState
 
 LEAST_KL_PRICE = 0.1
 """What a nat of reference KL costs at least where checkpoints are compared, in standard deviations of the scores."""
+_LONGEST_SHOWN = 160
 _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]
 
@@ -69,15 +71,18 @@ class AlarmGuard:
         history: Callable[[], Rows],
         checkpoints: Path,
         *,
+        samples: Callable[[int], Rows] = lambda _: (),
         strategy: Strategy = ALONE,
     ) -> None:
         """``history`` gives the metrics of the iterations so far; it is called once, at the first iteration, by rank 0,
-        which also says what to go back to. Every rank judges the same metrics."""
+        which also says what to go back to. Every rank judges the same metrics. ``samples`` gives the responses of an
+        iteration (from 1), which a warning shows."""
         self._strategy = strategy
         self._settings = settings
         self._limits = limits
         self._history = history
         self._checkpoints = checkpoints
+        self._samples = samples
         self._rows: list[Mapping[str, Any]] | None = None
         self._noted: set[str] = set()
         self.keep = 0 if settings.on_alarm == "continue" else settings.back + 1
@@ -99,6 +104,7 @@ class AlarmGuard:
             if alarm.name not in self._noted:
                 self._noted.add(alarm.name)
                 _log.warning("%s", alarm.line())
+                self._show(iteration)
         listed = [alarm for alarm in found if alarm.name in self._settings.alarms]
         # A start that was left stays in the rows as the measure of "at the start"; it raises no alarm by itself.
         listed = [alarm for alarm in listed if iteration > max(rollbacks, default=0)]
@@ -106,6 +112,10 @@ class AlarmGuard:
             return None
         self._act(state, iteration, listed[0], rollbacks)
         return listed[0]
+
+    def _show(self, iteration: int) -> None:
+        for each in shown_samples(self._samples(iteration)) if self._strategy.is_lead else ():
+            _log.warning("  score %.3g: %s", each["score"], _cut(each["response"]))
 
     def _act(self, state: TrainingState[PPOState], iteration: int, alarm: Alarm, rollbacks: list[int]) -> None:
         chosen = self._settings.on_alarm
@@ -165,3 +175,9 @@ class AlarmGuard:
         ]
         old_enough = [step for step in whole if step <= iteration - self._settings.back]
         return old_enough[-1] if old_enough else (whole[0] if whole else None)
+
+
+def _cut(text: str) -> str:
+    """A response in one line of the terminal."""
+    line = visible(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_SHOWN else f"{line[:_LONGEST_SHOWN]}…"

@@ -15,7 +15,7 @@ from torch import Tensor
 from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
 from triphase.objectives.advantages import Advantages
-from triphase.objectives.divergence import AdaptiveKL, FixedKL, reference_kl
+from triphase.objectives.divergence import AdaptiveKL, FixedKL
 from triphase.phases.causes import cause_of
 from triphase.phases.critic import start_critic, train_roles
 from triphase.phases.episodes import prompts_of, requests_of
@@ -25,15 +25,16 @@ from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
 from triphase.phases.halving import HalvesMicrobatches
 from triphase.phases.minibatch import accumulate_gradients
-from triphase.phases.ppo_state import PPOState
+from triphase.phases.ppo_state import PPOState, schedule_iteration
+from triphase.phases.reset_reference import ResetReference
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.rollout_metrics import Clock, Excerpt, Gold, Means, against_first_rollout, figures_of, samples_of
 from triphase.phases.score_scale import ScoreScale, next_scale
+from triphase.phases.sft_mix import SFTMix
 from triphase.records.types import Prompt
 from triphase.rewards.model import ModelScorer
 from triphase.rewards.types import Answer, Answers, Scorer, Scores
 from triphase.rollouts.types import Generated, Generator
-from triphase.settings.extension import schedule_span
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
@@ -68,15 +69,18 @@ class PPOPhase(HalvesMicrobatches, Phase):
         policy: Policy | None = None,
         on_samples: Callable[[int, list[Excerpt]], None] | None = None,
         guard: AlarmGuard | None = None,
+        mix: SFTMix | None = None,
         strategy: Strategy = ALONE,
     ) -> None:
         """``scorer`` scores the responses, by default the reward model of ``shared``; ``policy`` is what ``generator``
         samples from, by default the policy's adapter on ``shared``. Every rank of a ``strategy`` has its own of both;
-        they give all ranks the same (see `phases.together`).
+        they give all ranks the same (see `phases.together`). ``mix`` are the demonstrations of ``settings.sft_mix``.
 
         Raises:
-            ValueError: ``settings.method`` is full, and there is no policy.
+            ValueError: ``settings.method`` is full, and there is no policy; or ``sft_mix`` is set, and there is no mix.
         """
+        if (mix is None) != (settings.sft_mix == 0):
+            raise ValueError(f"sft_mix is {settings.sft_mix:g}, and mix is {'not ' * (mix is None)}given")
         if policy is None and settings.method == "full":
             raise ValueError("PPO with full weights needs the policy that the generator samples from; give it")
         self.shared = shared
@@ -93,16 +97,17 @@ class PPOPhase(HalvesMicrobatches, Phase):
         self.on_samples = on_samples
         self.directory: Path | None = None
         self.guard = guard
+        self.mix = mix
         self._frozen: FrozenWeights | None = None
         self.policy = policy or policy_for(shared, settings.method)
+        self.reset = ResetReference(shared, settings.reference_reset_every)
         heads = start_critic(shared, settings)
         train_roles(shared, self.policy, settings, 0)
-        minibatches = settings.batch_size // settings.minibatch_size
         updater = Updater(
             self.policy.parameters(),
             heads,
             settings.optimizer,
-            total_steps=settings.iterations * settings.epochs * minibatches,
+            total_steps=settings.iterations * settings.steps_per_iteration,
             critic=shared.critic.parameters(),
             critic_learning_rate=settings.critic_learning_rate,
             strategy=strategy,
@@ -134,6 +139,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
     def finish(self) -> None:
         """Nothing is trained any more, and what is frozen has not moved."""
         self.policy.train(False)
+        self.reset.close()
         self.shared.adapters.train_only(None)
         if self._frozen is not None:
             self._frozen.require_unchanged()
@@ -141,7 +147,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
     def advance(self, iteration: int) -> dict[str, float]:
         """One rollout and its updates."""
         clock = Clock()
-        self._schedule(iteration)
+        schedule_iteration(self.state, self.settings, iteration)
         train_roles(self.shared, self.policy, self.settings, iteration)
         # 1. sample the responses to each prompt of this iteration
         chosen = self._prompts_of(iteration)
@@ -155,8 +161,9 @@ class PPOPhase(HalvesMicrobatches, Phase):
             self.shared, samples, self.settings, seed=self.seed, iteration=iteration, strategy=self.strategy
         )
         scored = self._score(rollout, chosen, generated)
+        reset = self.reset.at(iteration, self.policy, self.state)
         experience = evaluate_rollout(
-            self.shared, rollout, scored, self.settings, policy=self.policy, strategy=self.strategy
+            self.shared, rollout, scored, self.settings, policy=self.policy, reset=reset, strategy=self.strategy
         )
         clock.lap("ppo/seconds_scoring")
         if experience.nonfinite:
@@ -175,7 +182,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         others = updates | clock.laps | shaped | against_first_rollout(self.state.values, iteration, experience)
         metrics = self.strategy.from_lead(lambda: self._told(iteration, experience, advantages, generated, others))
         if iteration >= self.settings.critic_warmup:
-            self._control(metrics["ppo/reference_kl"], len(chosen))
+            self._control(metrics, len(chosen))
         self._check_alarms(iteration, metrics)
         return metrics
 
@@ -188,24 +195,12 @@ class PPOPhase(HalvesMicrobatches, Phase):
         others: Mapping[str, float],
     ) -> dict[str, float]:
         """The metrics of an iteration: of its rollout, whose samples are shown, and ``others``."""
-        observed = reference_kl(experience.logprobs, experience.reference_logprobs, experience.batch.response_mask)
         prompts = [self.prompts[number] for number in self._prompts_of(iteration)]
         shown = samples_of(self.shared, experience, prompts, generated, self.gold)
         if self.on_samples is not None:
             self.on_samples(iteration, shown)
         metrics = {**figures_of(experience, advantages, shown), **others}
-        return metrics | {"ppo/reference_kl": float(observed), "ppo/episodes": float((iteration + 1) * len(prompts))}
-
-    def _schedule(self, iteration: int) -> None:
-        """Let the schedule of the learning rates go over the iterations that the extensions say."""
-        settings, updater = self.settings, self.state.updater
-        if not settings.extensions:
-            return
-        first, end = schedule_span(settings.extensions, settings.iterations, iteration)
-        if first == iteration > 0:
-            self.state.values.schedule_from = updater.step_count
-        steps = settings.epochs * (settings.batch_size // settings.minibatch_size)
-        updater.schedule_over(self.state.values.schedule_from or 0, (end - first) * steps)
+        return metrics | {"ppo/episodes": float((iteration + 1) * len(prompts))}
 
     def _prompts_of(self, iteration: int) -> list[int]:
         return prompts_of(len(self.prompts), self.settings, seed=self.seed, iteration=iteration)
@@ -247,6 +242,8 @@ class PPOPhase(HalvesMicrobatches, Phase):
                 # The policy has moved as far as this rollout can be trusted: drop this gradient, end the updates.
                 self.state.updater.discard()
                 return sums.means() | {"ppo/steps": float(steps), "ppo/skipped_steps": float(skipped)}
+            if self.mix is not None and iteration >= self.settings.critic_warmup:
+                figures |= self.mix.accumulate(self.policy, iteration, steps)
             result = self.state.updater.step()
             steps, skipped = steps + 1, skipped + result.skipped
             if result.skipped:
@@ -289,9 +286,10 @@ class PPOPhase(HalvesMicrobatches, Phase):
             if self.guard.keep:
                 metrics["ppo/rollbacks"] = float(len(self.state.values.rollbacks))
 
-    def _control(self, observed: float, episodes: int) -> None:
-        coefficient = self.state.values.kl_coefficient
-        self.state.values.kl_coefficient = self.controller.next_coefficient(coefficient, observed, episodes)
+    def _control(self, metrics: Mapping[str, float], episodes: int) -> None:
+        coefficient, observed = self.state.values.kl_coefficient, metrics["ppo/reference_kl"]
+        penalized = metrics.get("ppo/penalty_kl", observed)
+        self.state.values.kl_coefficient = self.controller.next_coefficient(coefficient, penalized, episodes)
         budget = self.settings.kl_budget
         if budget is not None and observed > budget:
             self.state.values.finished = f"reference KL {observed:.2f} passed ppo.kl_budget {budget:g}"

@@ -15,8 +15,9 @@ def ppo_footprint(cost: CostModel, arm: str | None) -> Footprint:
     settings, work = cost.settings.ppo_of(arm), cost.work
     found = Footprint("ppo" if arm is None else f"arms/{arm}")
     critics, whole = int(settings.critic == "adapter"), settings.method == "full"
+    resets = int(settings.reference_reset_every is not None)
     trained = (work.base_numbers if whole else work.adapter_numbers) + critics * work.adapter_numbers
-    static = cost.static(adapters=2 + cost.scorers() + critics, trained=trained)
+    static = cost.static(adapters=2 + cost.scorers() + critics + resets, trained=trained)
     if whole:  # the policy is a copy of the base, with the reference's adapter on it
         static[BASE] += work.base_bytes
     prompts, limit = cost.load.prompts, settings.max_response_tokens
@@ -35,8 +36,8 @@ def ppo_footprint(cost: CostModel, arm: str | None) -> Footprint:
     upper = acting(train=False, with_entropy=True)
     scored = acting(train=False, with_entropy=True, whole=True) if whole else upper
     found.moments.append(cost.looked("scoring", static, scored, trunk, shape))
-    # The policy and its reference; the reward model, and a critic with an adapter of its own.
-    found.compute("forward", trunk + scored * 2 + upper * (cost.scorers() + critics), shape, tokens)
+    # The policy and its reference; the reward model, a critic with an adapter of its own, and a reset reference.
+    found.compute("forward", trunk + scored * 2 + upper * (cost.scorers() + critics + resets), shape, tokens)
     traced = acting(train=True, with_entropy=settings.entropy_coefficient > 0, whole=whole)
     if critics:  # both passes are kept for one backward pass
         second = work.reward(shape, train=True)
@@ -44,8 +45,23 @@ def ppo_footprint(cost: CostModel, arm: str | None) -> Footprint:
         traced = Traced(peak, traced.kept + second.kept, traced.flops + second.flops)
     found.moments.append(cost.trained("update", static, traced, shape))
     found.compute("training", traced, shape, tokens * settings.epochs)
+    if settings.sft_mix and cost.load.demonstrations.count:
+        _mix(cost, found, static, settings)
     cost.stepped(found, static, trained, work.largest_numbers if whole else 0)
     return found
+
+
+def _mix(cost: CostModel, found: Footprint, static: dict[str, float], settings: PPOSettings) -> None:
+    """The demonstrations of each step: their trunk is computed at each visit."""
+    work, shown = cost.work, cost.load.demonstrations
+    shapes = list(shapes_of(shown, batch_size=settings.minibatch_size, max_tokens=settings.microbatch_tokens))
+    shape = largest(shapes)
+    traced = work.policy(shape, train=True, whole=settings.method == "full", again=True)
+    visited = settings.iterations * settings.steps_per_iteration * settings.minibatch_size
+    tokens = sum(each.tokens for each in shapes) / len(shown.sampled) * visited
+    found.moments.append(cost.trained("update on demonstrations", static, traced, shape))
+    found.compute("forward", work.trunk(shape), shape, tokens)
+    found.compute("training", traced, shape, tokens)
 
 
 def _largest_shape(rollout: Lengths, settings: PPOSettings, share: int) -> Shape:

@@ -6,7 +6,9 @@ from typing import Any, Self
 
 from triphase.phases.first_rollout import FirstRollout
 from triphase.phases.score_scale import ScoreScale
-from triphase.training.state import PhaseState
+from triphase.settings.extension import schedule_span
+from triphase.settings.ppo import PPOSettings
+from triphase.training.state import PhaseState, TrainingState
 
 
 @dataclass
@@ -47,3 +49,13 @@ class PPOState(PhaseState):
         first = values.get("first_rollout")
         read.first_rollout = None if first is None else FirstRollout.from_json(first)
         return read
+
+
+def schedule_iteration(state: TrainingState[PPOState], settings: PPOSettings, iteration: int) -> None:
+    """Let the schedule of the learning rates go over the iterations that the extensions say."""
+    if not settings.extensions:
+        return
+    first, end = schedule_span(settings.extensions, settings.iterations, iteration)
+    if first == iteration > 0:
+        state.values.schedule_from = state.updater.step_count
+    state.updater.schedule_over(state.values.schedule_from or 0, (end - first) * settings.steps_per_iteration)

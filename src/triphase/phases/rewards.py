@@ -42,7 +42,7 @@ def shape_rewards(
     figures["ppo/kl_coefficient"] = kl_coefficient
     if divisor is not None:
         figures["ppo/effective_kl_coefficient"] = kl_coefficient * divisor
-    divergence = experience.logprobs, experience.reference_logprobs, mask
+    divergence = experience.logprobs, experience.counted_from, mask
     penalty = kl_penalty(*divergence, kl_coefficient=kl_coefficient)
     if not bool(torch.isfinite(penalty).all()):
         raise TrainingError(f"ppo.kl_coefficient: {kl_coefficient:g} times a log-ratio is beyond float32; lower it")

@@ -9,6 +9,7 @@ from itertools import pairwise
 from triphase.models.roles import SharedModel
 from triphase.monitoring.score_parts import PREFIX
 from triphase.objectives.advantages import Advantages
+from triphase.objectives.divergence import reference_kl
 from triphase.objectives.masking import masked_mean
 from triphase.objectives.proximal import explained_variance
 from triphase.phases.experience import Experience
@@ -133,6 +134,9 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
     }
     figures |= {f"{PREFIX}{name}": mean for name, mean in experience.scored.part_means().items()}
     figures |= monitor_figures(experience.scored.monitors, scores)
+    figures["ppo/reference_kl"] = float(reference_kl(experience.logprobs, experience.reference_logprobs, mask))
+    if experience.penalty_logprobs is not None:
+        figures["ppo/penalty_kl"] = float(reference_kl(experience.logprobs, experience.penalty_logprobs, mask))
     return {name: value for name, value in figures.items() if value is not None}
 
 

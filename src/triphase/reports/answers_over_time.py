@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
+from triphase.monitoring.samples import FILE_NAME
 from triphase.records.files import read_json_lines
 from triphase.training.artifacts import ARMS, PPO
 
@@ -16,7 +17,6 @@ PROMPTS, MOMENTS = 6, 6
 """Prompts that are shown, and at most so many iterations of each."""
 COMPARED = 1000
 """Words of a response that are compared with the one before it."""
-FILE_NAME = "samples.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

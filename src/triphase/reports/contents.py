@@ -37,6 +37,7 @@ class RunContents:
         gaps: what is damaged or missing although its phase is finished, one line each.
         varied: the setting in which ``others`` differ: `seed` or `ppo.seed`; empty without such runs.
         others: the runs of this one with other seeds (`triphase run --seeds`).
+        directory: where it was read.
     """
 
     name: str
@@ -64,6 +65,7 @@ class RunContents:
     gaps: tuple[str, ...] = ()
     varied: str = ""
     others: "tuple[RunContents, ...]" = ()
+    directory: Path | None = None
 
     @property
     def seed(self) -> int:
@@ -120,6 +122,7 @@ def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
         gaps=tuple(gaps_of(directory)),
         varied=varied,
         others=tuple(read_run(other, with_seeds=False) for other in others),
+        directory=directory,
     )
 
 

@@ -6,9 +6,11 @@ from math import sqrt
 
 import numpy as np
 
-from triphase.monitoring.alarms import Alarm, Limits, find_alarms
+from triphase.monitoring.alarms import Alarm, Limits, find_alarms, with_samples
 from triphase.monitoring.metrics import Row
 from triphase.monitoring.rules import limits_for
+from triphase.monitoring.samples import FILE_NAME as SAMPLES
+from triphase.records.files import read_json_lines
 from triphase.reports.chance import ChanceVerdict, chance_verdict
 from triphase.reports.contents import RunContents
 from triphase.reports.course import Course, course_of
@@ -127,13 +129,21 @@ def find(run: RunContents) -> Findings:
     return Findings(
         reward=_reward_findings(run),
         policies={name: _policy_findings(run, name) for name in run.policies},
-        alarms={name: find_alarms(found, _limits(run, name)) for name, found in rows.items() if found},
+        alarms={name: _alarms(run, name, found) for name, found in rows.items() if found},
         paths={name: optimization_path(found) for name, found in rows.items() if found},
         courses={name: course for name, each in rows.items() if (course := course_of(each)) is not None},
         best_of_n=best_of_n(sft),
         gold_scale=_scale([gold for samples in sft.values() for _, gold in samples]),
         seeds=_over_seeds(run),
     )
+
+
+def _alarms(run: RunContents, name: str, rows: Sequence[Row]) -> list[Alarm]:
+    """The alarms of a PPO run, each with samples of its iteration."""
+    found = find_alarms(rows, _limits(run, name))
+    if not found or run.directory is None:
+        return found
+    return with_samples(found, read_json_lines(run.directory / name.replace("arm:", "arms/", 1) / SAMPLES))
 
 
 def optimization_path(rows: Sequence[Row]) -> list[Point]:

@@ -1,5 +1,6 @@
 """summary.json: the figures of a run, for machines. A figure that is not known is null."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
             "mean_length": ppo.mean_length if ppo else None,
             "eos_rate": ppo.eos_rate if ppo else None,
         },
+        "alarms": {name: [asdict(alarm) for alarm in each] for name, each in found.alarms.items()},
         **({} if start.tuned else {"start": start.noun}),
         **({} if found.seeds is None else {"seeds": _over_seeds(found.seeds)}),
         "versions": run.provenance.get("versions", {}),

@@ -83,12 +83,20 @@ def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> 
 def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if key in ("sft.method", "data.demonstrations") and not _is_tuned(settings):
         return _ALL  # what has begun started from the model as it was
+    if key == "data.demonstrations" and _is_mixed(settings):
+        return (SFT, PPO)
     if key == "data.preferences" and not (settings.get("data") or {}).get("prompts"):
         return _ON_PROMPTS  # prompts are theirs
     unsampled = (settings.get("labeling") or {}).get("source") == "none"
     if unsampled and key in ("ppo.temperature", "ppo.max_response_tokens"):
         return (REWARD, PPO, EVALUATION)  # the responses on which scores are calibrated are sampled so
     return next((phases for prefix, phases in _READ_BY if key == prefix or key.startswith(f"{prefix}.")), _ALL)
+
+
+def _is_mixed(settings: Mapping[str, Any]) -> bool:
+    """Whether PPO or an arm of it has a loss on demonstrations."""
+    sections = [settings.get("ppo") or {}, *(settings.get("arms") or {}).values()]
+    return any(section.get("sft_mix") for section in sections)
 
 
 def _is_tuned(settings: Mapping[str, Any]) -> bool:

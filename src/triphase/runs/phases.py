@@ -8,9 +8,12 @@ from typing import Any
 from triphase.models.policies import policy_for
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.monitoring.rules import limits_for
+from triphase.monitoring.samples import FILE_NAME as SAMPLES
+from triphase.monitoring.samples import SampleLog
 from triphase.phases.guards import AlarmGuard
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.sft import SupervisedPhase
+from triphase.phases.sft_mix import SFTMix, visits
 from triphase.records.mixture import Mixture
 from triphase.rewards.registry import kind_of
 from triphase.runs.rows import mixture_figures
@@ -29,8 +32,7 @@ def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
     settings = run.settings
     sources = run.data.demonstrations()
     heldout = [item for source in sources for item in as_split(source, "heldout")]
-    weights = [source.weight for source in settings.data.demonstrations]
-    mixture = Mixture([as_split(source, "train") for source in sources], weights, seed=settings.seed)
+    mixture = _mixture(run)
     order = mixture.order(settings.sft.epochs)
     phase = SupervisedPhase(
         run.fresh_model(),
@@ -67,8 +69,25 @@ def ppo_phase_of(run: Run, arm: str | None) -> Iterator[PPOPhase]:
             scorer=scorer,
             guard=_guard(run, run.part(name), settings),
             policy=policy,
+            mix=_mix(run, settings),
             strategy=strategy,
         )
+
+
+def _mix(run: Run, settings: PPOSettings) -> SFTMix | None:
+    """The demonstrations of ``ppo.sft_mix``, in the order in which supervised fine-tuning would visit them."""
+    if settings.sft_mix == 0:
+        return None
+    mixture, count = _mixture(run), visits(settings)
+    samples = run.data.encoded(mixture.demonstrations)
+    order = mixture.order(count / len(samples) + 1)[:count]
+    return SFTMix(run.model(), samples, order, settings, strategy=run.strategy)
+
+
+def _mixture(run: Run) -> Mixture:
+    weights = [source.weight for source in run.settings.data.demonstrations]
+    trained = [as_split(source, "train") for source in run.data.demonstrations()]
+    return Mixture(trained, weights, seed=run.settings.seed)
 
 
 def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
@@ -80,4 +99,12 @@ def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
         looks=guards.looks,
     )
     metrics = directory / FILE_NAME
-    return AlarmGuard(guards, limits, lambda: read_metrics(metrics), directory / CHECKPOINTS, strategy=run.strategy)
+    samples = SampleLog(directory / SAMPLES)
+    return AlarmGuard(
+        guards,
+        limits,
+        lambda: read_metrics(metrics),
+        directory / CHECKPOINTS,
+        samples=lambda iteration: samples.read(iteration - 1),
+        strategy=run.strategy,
+    )

@@ -21,7 +21,7 @@ def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
     require_settings(settings, pending, run.lent)
     # Records of steps that were not asked for are read too: what is wrong with them is known before hours have passed.
     later = [step for step in wanted if not run.is_done(step)]
-    if "sft" in later:
+    if "sft" in later or ("ppo" in later and settings.mixes_demonstrations):
         data.demonstrations()
     if later:
         data.prompts()

@@ -47,6 +47,40 @@ def require_weights_fit(settings: "RunSettings") -> None:
     require_quantization_fits(settings)
 
 
+def reset_conflict(settings: "PPOSettings") -> str | None:
+    """What the settings of a reset reference contradict; None where they go together."""
+    every = settings.reference_reset_every
+    if every is None:
+        return None
+    if settings.method == "full":
+        return (
+            f"reference_reset_every {every} copies the policy's adapter, and method full has none; leave it out, or "
+            "set method: lora"
+        )
+    if every >= settings.iterations:
+        return (
+            f"reference_reset_every {every} is not reached in {settings.iterations} iterations; lower it, or leave it "
+            "out"
+        )
+    return None
+
+
+def require_demonstrations_to_mix(settings: "RunSettings") -> None:
+    """Check that there are demonstrations where PPO or an arm mixes their loss in.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if settings.data.demonstrations:
+        return
+    for arm in (None, *settings.arms):
+        if (mix := settings.ppo_of(arm).sft_mix) > 0:
+            name = "ppo.sft_mix" if arm is None else f"arms.{arm}.sft_mix"
+            raise ValueError(
+                f"{name} is {mix:g}, and data.demonstrations is empty; name demonstrations to mix in, or set {name}: 0"
+            )
+
+
 def require_full_weights_fit(settings: "RunSettings") -> None:
     """Check what goes with PPO of all weights, in the main run or an arm; the settings of every arm are read.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
-from triphase.settings.conflicts import critic_conflict
+from triphase.settings.conflicts import critic_conflict, reset_conflict
 from triphase.settings.extension import ExtensionSettings, extension_problem
 from triphase.settings.phases import OptimizerSettings
 from triphase.settings.renamed import with_new_names
@@ -79,6 +79,13 @@ class PPOSettings(Settings):
     """Iterations at the start in which the critic alone learns and the policy stays as it is."""
     entropy_coefficient: NonNegative = 0.0
     """c2, weight of the entropy bonus."""
+    sft_mix: NonNegative = 0.0
+    """γ, weight of the supervised loss on minibatch_size demonstrations (of data.demonstrations) that joins each
+    optimizer step, against forgetting what they show (PPO-ptx); 0 leaves it out."""
+    reference_reset_every: Positive | None = None
+    """Iterations after which the KL penalty (and kl_target) begin to count from the policy as it is then, again and
+    again; none counts from the SFT policy throughout. Reports, alarms and kl_budget always count from the SFT policy.
+    One forward pass more; not with method full."""
     score_normalization: Literal["calibrated", "running", "batch", "raw"] = "calibrated"
     """What the scores are divided by before the KL penalty is subtracted. `calibrated`: one scale for the whole run,
     that of the SFT policy's samples (the reward model's calibration; for a server, its scores in the first rollout).
@@ -109,6 +116,11 @@ class PPOSettings(Settings):
         """Whether a critic is trained."""
         return self.advantage_estimator in WITH_CRITIC
 
+    @property
+    def steps_per_iteration(self) -> int:
+        """Optimizer steps on a rollout, where its updates do not end early."""
+        return self.epochs * (self.batch_size // self.minibatch_size)
+
     @model_validator(mode="before")
     @classmethod
     def _old_names(cls, values: Any) -> Any:
@@ -126,8 +138,9 @@ class PPOSettings(Settings):
     @model_validator(mode="after")
     def _estimator_and_critic_fit(self) -> "PPOSettings":
         sizes = {"responses_per_prompt": self.responses_per_prompt, "batch_size": self.batch_size}
-        if problem := estimator_problem(self.advantage_estimator, **sizes) or critic_conflict(self):
-            raise ValueError(problem)
+        found = estimator_problem(self.advantage_estimator, **sizes) or critic_conflict(self) or reset_conflict(self)
+        if found:
+            raise ValueError(found)
         return self
 
     @model_validator(mode="after")

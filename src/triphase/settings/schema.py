@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
-from triphase.settings.conflicts import require_weights_fit
+from triphase.settings.conflicts import require_demonstrations_to_mix, require_weights_fit
 from triphase.settings.data import DataSettings
 from triphase.settings.parallel import ParallelSettings
 from triphase.settings.phases import RewardSettings, SamplingSettings, SupervisedSettings
@@ -261,6 +261,7 @@ class RunSettings(Settings):
         if self.labeling.source == "simulated" and self.evaluation.gold is None:
             raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
         require_weights_fit(self)
+        require_demonstrations_to_mix(self)
         if self.trains_whole and self.model.dtype == "auto":  # resolved here, so that a run keeps it
             self.__dict__["model"] = self.model.model_copy(update={"dtype": "float32"})
         return self
@@ -282,6 +283,11 @@ class RunSettings(Settings):
     def has_critic(self) -> bool:
         """Whether a critic is trained, in the main run or in an arm."""
         return any(self.ppo_of(arm).has_critic for arm in (None, *self.arms))
+
+    @property
+    def mixes_demonstrations(self) -> bool:
+        """Whether PPO or an arm of it has a loss on demonstrations."""
+        return any(self.ppo_of(arm).sft_mix > 0 for arm in (None, *self.arms))
 
     @property
     def trains_whole(self) -> bool:

@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+from torch import Tensor
+
 from triphase.errors import RunError
 from triphase.training.checkpoint import best_of, kept_steps, load_checkpoint, newest_whole, save_checkpoint
 from triphase.training.digests import digest_of
 from triphase.training.step import Updater
 
+_UNTRAINED = "untrained."
 FINGERPRINTED = 3
 """Steps at the start of a phase whose weights are summed."""
 
@@ -61,6 +64,7 @@ class TrainingState(Generic[Values]):
         values: controllers and running values.
         scores: how good the weights were after each judged step; higher is better.
         fingerprints: a sum of the trained weights after each of the first steps, to tell whether a run repeats.
+        untrained: tensors that a checkpoint keeps beside those that are trained, by names of their own.
     """
 
     updater: Updater
@@ -68,6 +72,7 @@ class TrainingState(Generic[Values]):
     position: int = 0
     scores: dict[int, float] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    untrained: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, parent: Path, *, keep: int, keep_best: int = 0) -> None:
         """Write a checkpoint; the newest ``keep`` stay, and the ``keep_best`` of the highest score."""
@@ -82,7 +87,7 @@ class TrainingState(Generic[Values]):
         }
         there = {*kept_steps(parent), self.position}
         best = best_of(self.scores, there)
-        tensors = self.updater.tensors()
+        tensors = self.updater.tensors() | {f"{_UNTRAINED}{name}": value for name, value in self.untrained.items()}
         save_checkpoint(
             parent, self.position, tensors, values, keep=keep, spare={*best[:keep_best], *self.values.named}
         )
@@ -99,6 +104,8 @@ class TrainingState(Generic[Values]):
         checkpoint = load_checkpoint(parent, step)
         self.values = self._read(checkpoint.values["values"], parent / f"{checkpoint.step:06d}")
         self.updater.load_tensors(checkpoint.tensors)
+        kept = {name: value for name, value in checkpoint.tensors.items() if name.startswith(_UNTRAINED)}
+        self.untrained = {name.removeprefix(_UNTRAINED): value for name, value in kept.items()}
         self.updater.step_count = checkpoint.values["step_count"]
         self.updater.skipped_in_a_row = checkpoint.values["skipped_in_a_row"]
         self.updater.rate_scale = checkpoint.values.get("rate_scale", 1.0)

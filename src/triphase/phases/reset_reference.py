@@ -1,0 +1,45 @@
+"""What the KL penalty counts from, where it is not the SFT policy throughout: the policy of every N-th iteration.
+
+At iteration k·N the policy's adapter is copied, and until (k + 1)·N the penalty counts from the copy. The copy stands
+in checkpoints beside what is trained, so that a run that goes on counts from the same bytes. The reference itself stays
+the SFT policy: reports, alarms and the budget count from it.
+"""
+
+from triphase.models.policies import Policy, Reference
+from triphase.models.roles import SharedModel
+from triphase.phases.ppo_state import PPOState
+from triphase.training.state import TrainingState
+
+RESET = "reset-reference"
+_PREFIX = f"{RESET}."
+
+
+class ResetReference:
+    """The copy of the policy that the KL penalty counts from."""
+
+    def __init__(self, shared: SharedModel, every: int | None) -> None:
+        self._shared, self._every = shared, every
+        shared.adapters.remove(RESET)
+
+    def at(self, iteration: int, policy: Policy, state: TrainingState[PPOState]) -> Reference | None:
+        """What the penalty of an iteration (from 0) counts from; None is the reference.
+
+        At an iteration at which it is reset, the policy is copied into ``state``.
+        """
+        if self._every is None:
+            return None
+        if iteration and iteration % self._every == 0:
+            copied = {f"{_PREFIX}{name}": value.detach().clone() for name, value in policy.parameters().items()}
+            state.untrained = copied
+            self._load(state)
+        elif state.untrained and not self._shared.adapters.has(RESET):
+            self._load(state)
+        return Reference(self._shared, whole=False, adapter=RESET) if state.untrained else None
+
+    def close(self) -> None:
+        """Let the copy go."""
+        self._shared.adapters.remove(RESET)
+
+    def _load(self, state: TrainingState[PPOState]) -> None:
+        tensors = {name.removeprefix(_PREFIX): value for name, value in state.untrained.items()}
+        self._shared.adapters.load(RESET, tensors)
