@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from triphase.objectives import within_group_slope
+from triphase.objectives import within_group_correlation, within_group_slope
 
 
 def test_a_value_by_hand() -> None:
@@ -32,3 +32,21 @@ def test_where_lengths_do_not_differ_within_a_prompt_there_is_none() -> None:
     assert within_group_slope(torch.randn(4), torch.tensor([3, 3, 5, 5]), torch.tensor([0, 0, 1, 1])) is None
     with pytest.raises(ValueError, match="lengths"):
         within_group_slope(torch.randn(4), torch.tensor([3, 3, 5]), torch.tensor([0, 0, 1, 1]))
+
+
+def test_the_correlation_within_groups_by_hand_and_against_loops() -> None:
+    # Deviations: lengths -1 1 | -2 2, scores -1 1 | 1 -1: (2 - 4) / √(10 · 4)
+    scores, lengths = torch.tensor([5.0, 7.0, 2.0, 0.0]), torch.tensor([1, 3, 10, 14])
+    group = torch.tensor([7, 7, 2, 2])
+    found = within_group_correlation(scores, lengths, group)
+    assert found is not None and found.item() == pytest.approx(-2 / 40**0.5)
+    moved = within_group_correlation(3 * scores + torch.tensor([9.0, 9.0, -4.0, -4.0]), lengths, group)
+    assert moved is not None and moved.item() == pytest.approx(found.item())  # level of a prompt and unit say nothing
+    assert within_group_correlation(scores, torch.tensor([3, 3, 8, 8]), group) is None
+    assert within_group_correlation(torch.zeros(4), lengths, group) is None
+
+
+def test_the_gradient_of_the_correlation_is_that_of_finite_differences() -> None:
+    scores = torch.tensor([0.3, -1.0, 2.0, 0.1, 0.7], dtype=torch.float64, requires_grad=True)
+    lengths, group = torch.tensor([2, 5, 9, 1, 4]), torch.tensor([0, 0, 0, 1, 1])
+    assert torch.autograd.gradcheck(lambda each: within_group_correlation(each, lengths, group), (scores,))

@@ -48,7 +48,7 @@ def test_a_run_with_everything_emits_every_declared_metric_and_nothing_else(tmp_
         ppo={**PPO, "score_limit": 0.5, "sft_mix": 0.1, "reference_reset_every": 1},
         guards={"on_alarm": "rollback"},
     )
-    several = {"ensemble": EnsembleSettings(members=2), "witness": True}
+    several = {"ensemble": EnsembleSettings(members=2), "witness": True, "length": "two-heads"}
     chosen = chosen.model_copy(update={"reward": chosen.reward.model_copy(update=several)})
     lines = lines_of(do(chosen, pipeline.run_all))
     assert [fault for phase, rows in lines.items() for fault in faults(phase, rows, chosen)] == []

@@ -14,6 +14,11 @@ _HEAD_CHOSEN = Condition(
     lambda run: run.reward.head_penalty == "auto",
     certain=False,
 )
+_TWO_HEADS = Condition(
+    "where reward.length is two-heads and responses to one prompt differ in length",
+    lambda run: run.reward.length == "two-heads",
+    certain=False,
+)
 _HEAD_HELDOUT = Condition(
     "in the first line, where reward.head_penalty is set and rankings are held out",
     lambda run: run.reward.head_penalty is not None,
@@ -62,6 +67,22 @@ REWARD_METRICS = (
         _PAIRS,
         "falls",
         better="lower",
+    ),
+    Metric(
+        "reward/quality_length_correlation",
+        "1",
+        "ρ of score and tokens among responses to one prompt, of the head that scores",
+        "responses of the step, before it",
+        "near 0",
+        when=_TWO_HEADS,
+    ),
+    Metric(
+        "reward/length_head_correlation",
+        "1",
+        "the same of the length head, which is let go after training",
+        "responses of the step, before it",
+        "near 1 (−1 where the shorter response is preferred)",
+        when=_TWO_HEADS,
     ),
     Metric(
         "reward/head_penalty",

@@ -45,7 +45,7 @@ from triphase.objectives.invariants import (
     require_scores_on_last_token,
     require_zero_reference_kl,
 )
-from triphase.objectives.length import within_group_slope
+from triphase.objectives.length import within_group_correlation, within_group_slope
 from triphase.objectives.logits import LogitMap, entropy, token_logprobs
 from triphase.objectives.logprobs import ResponseLogprobs, response_logprobs
 from triphase.objectives.masking import (
@@ -134,5 +134,6 @@ __all__ = [
     "standardize_with",
     "token_logprobs",
     "token_rewards",
+    "within_group_correlation",
     "within_group_slope",
 ]

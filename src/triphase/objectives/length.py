@@ -29,15 +29,38 @@ def within_group_slope(scores: Tensor, lengths: Tensor, group: Tensor) -> float 
     Source: the within estimator of panel data; residual rewards as in Shen et al. (arXiv 2310.05199) and Singhal et al.
     (arXiv 2310.03716), Sec. 5.
     """
-    require_shapes(scores=(scores, "N"), lengths=(lengths, "N"), group=(group, "N"))
-    _, place, counts = torch.unique(group, return_inverse=True, return_counts=True)
-
-    def centered(values: Tensor) -> Tensor:
-        values = at_least_float32(values).double()
-        sums = torch.zeros(len(counts), dtype=torch.float64, device=values.device).index_add_(0, place, values)
-        means: Tensor = sums / counts
-        return values - means[place]
-
-    off = centered(lengths)
+    off, scored = centered_within(lengths, group), centered_within(scores, group)
     total = float(off.square().sum())
-    return float((off * centered(scores)).sum()) / total if total > 0 else None
+    return float((off * scored).sum()) / total if total > 0 else None
+
+
+def within_group_correlation(scores: Tensor, lengths: Tensor, group: Tensor) -> Tensor | None:
+    """How far score and length go together among the responses to one prompt; gradients flow to the scores.
+
+        rho = Σ_i (l_i - l̄_g)(r_i - r̄_g) / √( Σ_i (l_i - l̄_g)² · Σ_i (r_i - r̄_g)² )
+
+    Args:
+        scores: (N,) r.
+        lengths: (N,) l.
+        group: (N,) int64, the prompt of each; any numbers.
+
+    Returns:
+        () rho; None where scores or lengths do not differ within any group.
+
+    Raises:
+        ValueError: shapes do not fit.
+
+    Source: the correlation whose size Chen et al. (arXiv 2402.07319) penalize, taken within prompts.
+    """
+    off, scored = centered_within(lengths, group), centered_within(scores, group)
+    total = off.square().sum() * scored.square().sum()
+    return (off * scored).sum() / total.sqrt() if float(total.detach()) > 0 else None
+
+
+def centered_within(values: Tensor, group: Tensor) -> Tensor:
+    """(N,) float64: each value less the mean of its group's, (N,) int64."""
+    require_shapes(values=(values, "N"), group=(group, "N"))
+    _, place, counts = torch.unique(group, return_inverse=True, return_counts=True)
+    values = at_least_float32(values).double()
+    sums = torch.zeros(len(counts), dtype=torch.float64, device=values.device).index_add(0, place, values)
+    return values - (sums / counts)[place]

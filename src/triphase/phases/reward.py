@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from triphase.batches.order import microbatches, permutation
+from triphase.batches.order import microbatches
 from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.batches.sharing import GroupBatch, packed_length, pad_groups
 from triphase.models.boundaries import Boundaries
@@ -26,7 +26,7 @@ from triphase.phases.halving import HalvesMicrobatches
 from triphase.phases.head import fitted_head
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
 from triphase.phases.pair_loss import PairLoss, pair_loss, stack_pairs
-from triphase.phases.reward_member import Member, alone
+from triphase.phases.reward_member import Member, alone, drawn_of, order_of
 from triphase.phases.reward_state import HeadFit, RewardState
 from triphase.phases.shares import gathered
 from triphase.records.files import make_directory
@@ -75,16 +75,15 @@ class RewardPhase(HalvesMicrobatches, Phase):
         self.seed = seed
         self.strategy = strategy
         self.member = member or alone(shared)
-        self.order = _order(len(groups), settings.epochs, seed, self.member)
-        self.total_steps = min(len(self.order), math.ceil(_drawn(len(groups), settings.epochs) / settings.batch_size))
+        self.order = order_of(len(groups), settings.epochs, seed, self.member)
+        self.total_steps = min(len(self.order), math.ceil(drawn_of(len(groups), settings.epochs) / settings.batch_size))
         adapter, self.head = self.member.model.adapter, self.member.model.head
         shared.adapters.load(adapter, shared.adapters.state(REFERENCE))
         if self.member.apart and settings.ensemble.combine != AVERAGE:
             shared.adapters.redraw(adapter, *self.member.apart)
         shared.adapters.train_only(adapter)
-        heads = {f"score_head.{name}": value for name, value in self.head.named_parameters()}
-        trained = shared.adapters.parameters(adapter)
-        updater = Updater(trained, heads, settings.optimizer, total_steps=self.total_steps, strategy=strategy)
+        trained, every = shared.adapters.parameters(adapter), self.total_steps
+        updater = Updater(trained, self._heads(), settings.optimizer, total_steps=every, strategy=strategy)
         self.state = TrainingState(updater, RewardState())
         self.directory: Path | None = None
         self._packs = shared.backbone.packs
@@ -94,6 +93,10 @@ class RewardPhase(HalvesMicrobatches, Phase):
         self.start_features: Tensor | None = None
         self._like = like or self
         self.boundaries: Boundaries = like.boundaries if like is not None else self._new_boundaries()
+
+    def _heads(self) -> dict[str, nn.Parameter]:
+        """What is trained beside the adapter."""
+        return {f"score_head.{name}": value for name, value in self.head.named_parameters()}
 
     def _new_boundaries(self) -> Boundaries:
         return Boundaries(
@@ -285,16 +288,3 @@ class RewardPhase(HalvesMicrobatches, Phase):
         if found.decided:
             figures["reward/heldout_accuracy"] = found.correct / found.decided
         return figures
-
-
-def _order(count: int, epochs: float, seed: int, member: Member) -> list[int]:
-    """The rankings in the order in which they are trained on: those of a member that count at all."""
-    order: list[int] = []
-    for epoch in range(math.ceil(epochs)):
-        order += permutation(count, seed, "reward", "order", *member.apart, epoch)
-    order = order if member.counts is None else [number for number in order if member.counts[number]]
-    return order[: _drawn(len(order) / math.ceil(epochs), epochs)]
-
-
-def _drawn(count: float, epochs: float) -> int:
-    return max(1, round(count * epochs))

@@ -36,5 +36,7 @@ def reward_footprint(cost: CostModel) -> Footprint:
     looked = work.reward(wide, train=False)
     found.moments.append(cost.looked("scoring", static, looked, work.trunk(wide), wide, head=False))
     found.compute("forward", looked, wide, tokens * (fits + 1))
+    if settings.length == "two-heads":  # all of a step is scored before its gradients
+        found.compute("forward", work.reward(shape, train=False), shape, tokens * settings.epochs * passes)
     cost.stepped(found, static, work.adapter_numbers, 0)
     return found

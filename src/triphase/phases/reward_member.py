@@ -1,5 +1,6 @@
 """Which rankings a reward model of several learns from, and how often each counts."""
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -71,3 +72,17 @@ def halves_of(prompts: Sequence[Hashable], *, seed: int) -> tuple[list[int], lis
     for number, prompt in enumerate(prompts):
         sides[prompt not in first].append(number)
     return sides
+
+
+def order_of(count: int, epochs: float, seed: int, member: Member) -> list[int]:
+    """The rankings in the order in which they are trained on: those of a member that count at all."""
+    order: list[int] = []
+    for epoch in range(math.ceil(epochs)):
+        order += permutation(count, seed, "reward", "order", *member.apart, epoch)
+    order = order if member.counts is None else [number for number in order if member.counts[number]]
+    return order[: drawn_of(len(order) / math.ceil(epochs), epochs)]
+
+
+def drawn_of(count: float, epochs: float) -> int:
+    """How many rankings so many passes over them visit."""
+    return max(1, round(count * epochs))

@@ -15,6 +15,7 @@ from triphase.objectives.length import within_group_slope
 from triphase.phases.reward import RewardPhase
 from triphase.phases.reward_calibration import Calibration, calibrate, join_members, take_length_off
 from triphase.phases.reward_member import Member, alone, halves_of, members_of
+from triphase.phases.two_heads import TWO_HEADS, TwoHeadPhase
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.types import Comparison, Pair, RankedGroup
 from triphase.runs.empty_responses import usable_groups
@@ -204,7 +205,8 @@ def phase_of(
     like: RewardPhase | None = None,
 ) -> RewardPhase:
     """The phase of one reward model of a run; see `RewardPhase`."""
-    return RewardPhase(
+    kind = TwoHeadPhase if settings.length == TWO_HEADS else RewardPhase
+    return kind(
         shared,
         rankings.groups,
         rankings.pairs,

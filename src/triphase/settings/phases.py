@@ -136,10 +136,15 @@ class RewardSettings(TakenSettings):
     """Reference responses on which the score is brought to mean 0 and standard deviation 1."""
     ensemble: EnsembleSettings = EnsembleSettings()
     """Several reward models in the place of one, against a policy that exploits the errors of one."""
-    length: Literal["free", "residual"] = "free"
+    length: Literal["free", "residual", "two-heads"] = "free"
     """What of the score may be length. `residual` takes off what a token more is worth among the responses to one
     prompt (least squares on the training responses, a level for each prompt), so that a longer response earns nothing
-    by its length alone; what people do prefer in longer responses is taken off too."""
+    by its length alone; what people do prefer in longer responses is taken off too. `two-heads` trains a second head,
+    which is to take up what length explains and is let go (ODIN, arXiv 2402.07319); the score may then depend on length
+    only in ways that its correlation within prompts does not show."""
+    length_penalty: NonNegative = 1.0
+    """Of `two-heads`: λ, weight of the penalties |ρ(quality, length)| − |ρ(length score, length)| + |cosine of the
+    heads|, beside the loss of the comparisons."""
     witness: bool = False
     """Train a second reward model, the witness, on half of the prompts, and the reward model on the other half. PPO
     never sees the score of the witness: where the reward model's score rises and that of the witness does not, the

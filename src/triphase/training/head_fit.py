@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from triphase.batches.order import permutation
+from triphase.objectives.length import centered_within
 from triphase.objectives.preference import bradley_terry_loss
 
 _ITERATIONS = 100
@@ -96,6 +97,30 @@ def fit_linear_scores(
     x, mean, deviation = _standardized(features)
     found = _solve(x, pairs, penalty, torch.zeros(x.shape[1], dtype=torch.float64), flips) / deviation
     return found.float(), -float(found @ mean)
+
+
+def fit_lengths(features: Tensor, lengths: Tensor, group: Tensor, *, penalty: float) -> Tensor | None:
+    """The weight w of the linear map w·x that says the length best among responses to one prompt.
+
+        min_w  mean_i (x̃_i·w - l̃_i/σ)²  +  penalty·|w·std(x)|²        ~: less the mean of the prompt; σ of l̃
+
+    Args:
+        features: (N, d), without gradient.
+        lengths: (N,) in tokens. group: (N,) int64, the prompt of each.
+        penalty: as in `fit_linear_scores`.
+
+    Returns:
+        (d,) float32; None where no prompt has responses of two lengths.
+    """
+    x, _, deviation = _standardized(features)
+    off = centered_within(lengths, group)
+    scale = off.square().mean().sqrt()
+    if not scale > 0:
+        return None
+    within = torch.stack([centered_within(column, group) for column in x.T], 1)
+    normal = within.T @ within / len(x) + penalty * torch.eye(x.shape[1], dtype=torch.float64)
+    found: Tensor = torch.linalg.solve(normal, within.T @ (off / scale) / len(x)) / deviation
+    return found.float()
 
 
 def fit_count(prompts: Sequence[Hashable]) -> int:
