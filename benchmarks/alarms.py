@@ -32,7 +32,7 @@ from triphase.rewards.types import Answer, Scorer, Scores
 from triphase.runs import pipeline
 from triphase.runs.servers import generator_of
 from triphase.runs.session import Run, prepare
-from triphase.settings.schema import GuardSettings
+from triphase.settings.guards import GuardSettings
 from triphase.tokens.encoding import encode_prompt
 from triphase.training.loop import LoopOptions, run_loop
 

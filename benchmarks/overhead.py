@@ -26,7 +26,7 @@ from triphase.monitoring.alarms import Limits
 from triphase.monitoring.metrics import FILE_NAME, MetricsWriter, read_metrics
 from triphase.phases import experience, minibatch, rewards
 from triphase.phases.guards import AlarmGuard
-from triphase.settings.schema import GuardSettings
+from triphase.settings.guards import GuardSettings
 from triphase.training.loop import LoopOptions, run_loop
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater

@@ -11,7 +11,7 @@ import pytest
 from triphase.monitoring.alarms import Alarm, Limits, find_alarms, shown_samples, with_samples
 from triphase.monitoring.rules import RULES, certainty_for, limits_for
 from triphase.monitoring.signs import SIGNS
-from triphase.settings.schema import AlarmName
+from triphase.settings.guards import AlarmName
 
 Row = dict[str, Any]
 # Metrics whose limits are so near that noise alone decides, with mean and deviation of an episode.

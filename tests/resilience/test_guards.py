@@ -16,9 +16,9 @@ from triphase.monitoring.alarms import Limits, find_alarms
 from triphase.phases.guards import AlarmGuard, judge_by, judge_rollout
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.sft import SupervisedPhase
+from triphase.settings.guards import GuardSettings
 from triphase.settings.phases import OptimizerSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
-from triphase.settings.schema import GuardSettings
 from triphase.training.checkpoint import kept_steps
 from triphase.training.loop import CHECKPOINTS, Judged, LoopOptions, Phase, run_loop
 from triphase.training.state import PhaseState, TrainingState

@@ -13,7 +13,7 @@ from tests.runs.small_run import ppo_alone, settings, write_data
 from triphase.cli.main import main
 from triphase.reports.contents import read_run
 from triphase.reports.overoptimization import Bounds, Fit
-from triphase.reports.study import Curve, StudyFindings, VariantFindings
+from triphase.reports.study import Curve, StudyFindings, VariantFindings, _rollouts
 from triphase.reports.study_page import headline, peak_text, study_page
 from triphase.runs.studying import variants_of
 
@@ -115,6 +115,24 @@ def test_variants_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [variant.name for variant in built_in] == ["none", "kl", "ensemble", "all"]
     (own,) = variants_of(settings(tmp_path, arms={"own": {"optimizer": {"learning_rate": 1e-5}}}), ["own"])
     assert own.changes == {"ppo.optimizer.learning_rate": "1e-05", "arms": "{}"}
+    (rounds,) = variants_of(settings(tmp_path), ["rounds"])
+    assert rounds.changes["rounds"] == "3" and rounds.changes["ppo.iterations"] == "1"
+
+
+def test_the_curve_of_rounds_goes_through_all_of_them(tmp_path: Path) -> None:
+    last = tmp_path / "r" / "rounds" / "3"
+    for place, iterations in ((tmp_path / "r", 2), (last.parent / "2", 3), (last, 1)):
+        (place / "ppo").mkdir(parents=True)
+        rows = [
+            {"iteration": n, "prompt_id": p, "score": 1.0, "reference_kl": 0.5, "gold": None}
+            for n in range(iterations)
+            for p in "ab"
+        ]
+        (place / "ppo" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = _rollouts(last)
+    assert found is not None and found[0].iteration.tolist() == [n for n in range(6) for _ in "ab"]
+    alone = _rollouts(tmp_path / "r")
+    assert alone is not None and alone[0].iteration.tolist() == [0, 0, 1, 1]
 
 
 def test_what_is_said_of_a_peak_and_that_all_is_escaped() -> None:

@@ -49,6 +49,8 @@ def run(
     if config is None:
         raise SettingsError("CONFIG is missing; name a settings file (YAML) or the directory of a run")
     settings, place = settings_of(config, overrides), place_in(os.environ)
+    if settings.rounds > 1 and (processes or place.world) > 1:
+        raise SettingsError("rounds and several processes are not given together; set rounds: 1, or run one process")
     if processes is not None and processes < 1:
         raise SettingsError(f"--processes: {processes} is not allowed; it must be a whole number above 0")
     if place.world == 1 and processes is not None and processes > 1:

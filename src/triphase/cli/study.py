@@ -40,7 +40,9 @@ def study(
     *overrides: Overrides,
     variants: Annotated[
         str | None,
-        Parameter(help="Names with commas between: none, kl, ensemble, all, and variants (`arms`) of the settings."),
+        Parameter(
+            help="Names with commas between: none, kl, ensemble, rounds, all, and variants (`arms`) of the settings."
+        ),
     ] = None,
     seeds: Annotated[int, Parameter(help="Seeds of each variant.")] = 3,
     best_of: Annotated[int, Parameter(help="Largest n of best of n, without training; 1 leaves it out.")] = 64,

@@ -92,9 +92,12 @@ def open_rollout(
     *,
     seed: int,
     iteration: int,
+    starts: bool | None = None,
     strategy: Strategy = ALONE,
 ) -> Rollout:
     """Sampled responses as a batch, with the trunk states that every role reads.
+
+    ``starts`` says whether the policy is still the reference; by default at iteration 0.
 
     Raises:
         InvariantError: a mask does not fit its lengths.
@@ -111,7 +114,7 @@ def open_rollout(
         _fill_trunk(shared, batch, boundary, mine, settings)
     minibatches = minibatches_of(batch, settings, strategy=strategy, owners=owners, **orders)
     parts = [_part(batch, episodes) for minibatch in minibatches for episodes in minibatch]
-    return Rollout(batch, boundary, owners, minibatches, parts, starts=iteration == 0)
+    return Rollout(batch, boundary, owners, minibatches, parts, starts=iteration == 0 if starts is None else starts)
 
 
 def evaluate_rollout(

@@ -15,8 +15,8 @@ from triphase.monitoring.glossary import METRICS
 from triphase.monitoring.signs import peaks
 from triphase.phases.ppo_state import PPOState
 from triphase.records.visible import visible
+from triphase.settings.guards import GuardSettings
 from triphase.settings.ppo import PPOSettings
-from triphase.settings.schema import GuardSettings
 from triphase.training.checkpoint import kept_steps, load_checkpoint
 from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.loop import Judged

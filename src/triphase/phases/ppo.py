@@ -70,11 +70,13 @@ class PPOPhase(HalvesMicrobatches, Phase):
         on_samples: Callable[[int, list[Excerpt]], None] | None = None,
         guard: AlarmGuard | None = None,
         mix: SFTMix | None = None,
+        continues: bool = False,
         strategy: Strategy = ALONE,
     ) -> None:
         """``scorer`` scores the responses, by default the reward model of ``shared``; ``policy`` is what ``generator``
         samples from, by default the policy's adapter on ``shared``. Every rank of a ``strategy`` has its own of both;
         they give all ranks the same (see `phases.together`). ``mix`` are the demonstrations of ``settings.sft_mix``.
+        ``continues`` says that the policy has been trained before and is not the reference at the start.
 
         Raises:
             ValueError: ``settings.method`` is full, and there is no policy; or ``sft_mix`` is set, and there is no mix.
@@ -97,7 +99,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         self.on_samples = on_samples
         self.directory: Path | None = None
         self.guard = guard
-        self.mix = mix
+        self.mix, self.continues = mix, continues
         self._frozen: FrozenWeights | None = None
         self.policy = policy or policy_for(shared, settings.method)
         self.reset = ResetReference(shared, settings.reference_reset_every)
@@ -157,9 +159,9 @@ class PPOPhase(HalvesMicrobatches, Phase):
         samples = [
             Encoded(self.prompt_ids[number], answer.ids) for number, answer in zip(chosen, generated, strict=True)
         ]
-        rollout = open_rollout(
-            self.shared, samples, self.settings, seed=self.seed, iteration=iteration, strategy=self.strategy
-        )
+        orders = {"seed": self.seed, "iteration": iteration}
+        starts = iteration == 0 and not self.continues
+        rollout = open_rollout(self.shared, samples, self.settings, **orders, starts=starts, strategy=self.strategy)
         scored = self._score(rollout, chosen, generated)
         reset = self.reset.at(iteration, self.policy, self.state)
         experience = evaluate_rollout(

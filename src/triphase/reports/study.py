@@ -13,6 +13,7 @@ from triphase.reports.crossed import pooled, pooled_share
 from triphase.reports.evaluation import best_of_n_kl, by_prompt, means, sizes_of, win_shares
 from triphase.reports.intervals import Interval
 from triphase.reports.overoptimization import Fit, Rollouts, best_of_n_points, fit, path_of, ppo_points
+from triphase.reports.rounds import rounds_before
 from triphase.reports.seeds import best_of_gains, differences
 from triphase.reports.shapes import shaped_rows
 
@@ -189,12 +190,16 @@ def _scaled(values: Mapping[str, float], unit: float) -> dict[str, float]:
 
 
 def _rollouts(directory: Path) -> tuple[Rollouts, bool, list[str]] | None:
-    """The rollouts of a run, whether gold is known, and its prompts in the order of their numbers."""
-    rows: list[dict[str, Any]] = [
-        row
-        for row in shaped_rows(directory / ROLLOUTS, RolloutRow)
-        if row["score"] is not None and row["reference_kl"] is not None
-    ]
+    """The rollouts of a run, whether gold is known, and its prompts in the order of their numbers.
+
+    Of the last of several rounds, those of all, one after the other.
+    """
+    rows: list[dict[str, Any]] = []
+    for each in (*rounds_before(directory), directory):
+        begun = 1 + max((row["iteration"] for row in rows), default=-1)
+        found_there = shaped_rows(each / ROLLOUTS, RolloutRow)
+        known = (row for row in found_there if row["score"] is not None and row["reference_kl"] is not None)
+        rows += [{**row, "iteration": begun + row["iteration"]} for row in known]
     if not rows:
         return None
     prompts = sorted({row["prompt_id"] for row in rows})

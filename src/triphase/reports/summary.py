@@ -8,6 +8,7 @@ from triphase.records.files import write_json
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.intervals import Interval
+from triphase.reports.rounds import rounds_of
 from triphase.reports.scored_by import scorer_of
 from triphase.reports.seeds import SeedFindings
 from triphase.reports.start import start_of
@@ -64,9 +65,15 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
         "alarms": {name: [asdict(alarm) for alarm in each] for name, each in found.alarms.items()},
         **({} if start.tuned else {"start": start.noun}),
         **({} if found.seeds is None else {"seeds": _over_seeds(found.seeds)}),
+        **({"rounds": rounds} if (rounds := _rounds(run)) else {}),
         "versions": run.provenance.get("versions", {}),
         "seed": run.settings.get("seed"),
     }
+
+
+def _rounds(run: RunContents) -> list[dict[str, Any]]:
+    """The further rounds, where there are any."""
+    return [] if run.directory is None else rounds_of(run.directory, run.seed)
 
 
 def _over_seeds(found: SeedFindings) -> dict[str, Any]:

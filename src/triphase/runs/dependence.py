@@ -22,6 +22,7 @@ FREE = (
     "model.recompute_activations",
     "trackers",
     "reward.require_better_than_chance",
+    "rounds",
 )
 # These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
 BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")

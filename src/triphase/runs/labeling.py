@@ -31,7 +31,8 @@ def label(run: Run) -> None:
     settings = run.settings.labeling
     with run.store() as store:
         store.add_prompts(run.prompts())
-        _import_preferences(run, store)
+        if not run.settings.earlier_rounds:  # else they are in the store of the first
+            _import_preferences(run, store)
         if settings.source == "simulated" and run.gold is not None:
             labelers = SimulatedLabelers(
                 run.gold, run.settings.seed, settings.labelers, noise_scale=settings.noise_scale

@@ -10,8 +10,9 @@ from triphase.runs.choosing import choose_best
 from triphase.runs.following import follow
 from triphase.runs.learning_curve import measure_curve
 from triphase.runs.preflight import examine_run
-from triphase.runs.ranks import ranks_of
+from triphase.runs.ranks import Ranks, ranks_of
 from triphase.runs.reward_training import run_reward
+from triphase.runs.rounds import further_rounds, told_of_round
 from triphase.runs.session import Lent, Run, prepare
 from triphase.settings.schema import RunSettings
 from triphase.training.distributed.environment import Place
@@ -62,3 +63,16 @@ def perform(
                 examine_run(run, examined)
             for step in steps:
                 by_name[step](run)
+        if "all" in steps and settings.rounds > 1:
+            _further_rounds(settings, progress, lent, ranks)
+
+
+def _further_rounds(settings: RunSettings, progress: Progress | None, lent: Lent, ranks: Ranks) -> None:
+    """Each further round as a run of its own; afterwards the report of the first is made again."""
+    for each in further_rounds(settings):
+        with prepare(each, progress, lent, ranks) as run:
+            pipeline.run_all(run)
+            if (line := told_of_round(run)) is not None:
+                run.say(line)
+    with prepare(settings, progress, lent, ranks) as run:
+        pipeline.run_report(run)

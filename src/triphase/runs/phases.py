@@ -16,6 +16,7 @@ from triphase.phases.sft import SupervisedPhase
 from triphase.phases.sft_mix import SFTMix, visits
 from triphase.records.mixture import Mixture
 from triphase.rewards.registry import kind_of
+from triphase.runs.rounds import continue_policy
 from triphase.runs.rows import mixture_figures
 from triphase.runs.scoring import shared_scorer
 from triphase.runs.servers import shared_generator
@@ -54,6 +55,7 @@ def ppo_phase_of(run: Run, arm: str | None) -> Iterator[PPOPhase]:
         load_reward_model(shared, run.artifact(REWARD))  # calibrated, as rank 0 has it
     limit, room = run.settings.model.max_length, settings.max_response_tokens
     policy = policy_for(shared, settings.method)
+    continue_policy(run, shared)
     with (
         shared_scorer(run, settings) as scorer,
         shared_generator(run, policy, settings.batch_size, run.part(name, "serving")) as generator,
@@ -70,6 +72,7 @@ def ppo_phase_of(run: Run, arm: str | None) -> Iterator[PPOPhase]:
             guard=_guard(run, run.part(name), settings),
             policy=policy,
             mix=_mix(run, settings),
+            continues=bool(run.settings.earlier_rounds),
             strategy=strategy,
         )
 

@@ -31,9 +31,9 @@ from triphase.runs.keeping import kept
 from triphase.runs.labeling import label
 from triphase.runs.phases import ppo_phase_of, sft_phase
 from triphase.runs.preflight import examine_run
-from triphase.runs.references import SFT_MODEL
 from triphase.runs.reward_gate import require_reward_model
 from triphase.runs.reward_training import run_reward
+from triphase.runs.rounds import sampled_as, sampled_policy
 from triphase.runs.rows import sample_row
 from triphase.runs.session import Run
 from triphase.runs.store_contents import is_noted, note_sampled
@@ -93,31 +93,32 @@ def run_sft(run: Run) -> None:
 
 
 def run_sampling(run: Run) -> None:
-    """K responses of the SFT policy to each prompt, into the store. Without labeling there is nothing to sample."""
+    """K responses of the newest policy to each prompt, into the store. Without labeling there is nothing to sample."""
 
     settings = run.settings
     if settings.labeling.source == "none":
         return
     with run.directory.timed("sampling"), run.store() as store:
         store.add_prompts(run.prompts())
-        done = {response.prompt_id for response in store.responses() if response.model == SFT_MODEL}
+        called = sampled_as(run)
+        done = {response.prompt_id for response in store.responses() if response.model == called}
         missing = [prompt for prompt in run.prompts() if prompt.id not in done]
         if not missing:
             # A run that was stopped behind its last samples has not noted them yet.
             if not is_noted(run.path):
-                report_empty_samples(store, SFT_MODEL)
+                report_empty_samples(store, called)
                 note_sampled(run.path, store)
             return
         count = settings.sampling.responses_per_prompt
-        shared = run.model()
+        shared, adapter = sampled_policy(run)
         with run.progress.track("sampling", len(missing) * count, unit="responses") as track:
             for part in _parts(run.prompts(), max(1, _BATCHES_KEPT * settings.sampling.batch_size // count)):
                 wanted = [prompt for prompt in part if prompt.id not in done]
                 found = sample_responses(
                     shared,
                     wanted,
-                    adapter=run.reference_adapter,
-                    model=SFT_MODEL,
+                    adapter=adapter,
+                    model=called,
                     count=count,
                     temperature=settings.sampling.temperature,
                     max_response_tokens=settings.sampling.max_response_tokens,
@@ -128,7 +129,7 @@ def run_sampling(run: Run) -> None:
                 )
                 store.add_responses(response for _, response, _ in found)
                 run.raise_if_stop_requested()
-        report_empty_samples(store, SFT_MODEL)
+        report_empty_samples(store, called)
         note_sampled(run.path, store)
 
 

@@ -18,17 +18,19 @@ from triphase.phases.reward_member import Member, alone, halves_of, members_of
 from triphase.phases.two_heads import TWO_HEADS, TwoHeadPhase
 from triphase.records.files import write_json, write_json_lines
 from triphase.records.types import Comparison, Pair, RankedGroup
+from triphase.rewards.model import score_samples
 from triphase.runs.empty_responses import usable_groups
 from triphase.runs.keeping import kept
 from triphase.runs.references import reference_samples
 from triphase.runs.reward_gate import set_refused_aside
+from triphase.runs.rounds import BEFORE, earlier_rankings, newest_round
 from triphase.runs.rows import hard_lines, heldout_lines
 from triphase.runs.session import Run
 from triphase.settings.phases import RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup, encode_groups
-from triphase.training.artifacts import REWARD, is_usable
+from triphase.training.artifacts import REWARD, is_usable, place_of
 from triphase.training.loop import run_loop
-from triphase.training.reward_finals import save_reward_model
+from triphase.training.reward_finals import load_reward_model, save_reward_model
 
 _log = logging.getLogger(__name__)
 _GROUPS = TypeAdapter(list[RankedGroup])
@@ -66,6 +68,7 @@ def run_reward(run: Run) -> None:
     if is_usable(final):
         return
     with run.directory.timed("reward"):
+        judge_before(run)
         run.share_phase("reward")
         (rankings, held), shared = rankings_of(run), run.model()
         heldout, votes = held.groups, held.votes
@@ -91,6 +94,22 @@ def run_reward(run: Run) -> None:
         if shared.witness is not None or len(members) > 1:
             write_json(run.part("reward", "members.json"), told)
         save_reward_model(shared, final, asdict(calibration), run.made_by(REWARD))
+
+
+def judge_before(run: Run) -> None:
+    """In a further round: what the reward model of the one before says of the held-out rankings of this one."""
+    path = run.part("reward", BEFORE)
+    if not run.settings.earlier_rounds or path.is_file():
+        return
+    (rankings, held), shared = rankings_of(run), run.model()
+    load_reward_model(shared, place_of(newest_round(run), REWARD))
+    samples = [Encoded(group.prompt, response) for group in rankings.heldout for response in group.responses]
+    scores = torch.zeros(0)
+    if samples:
+        scores = score_samples(shared, samples, max_tokens=run.settings.reward.microbatch_tokens)
+    each = torch.split(scores, [len(group.responses) for group in rankings.heldout])
+    write_json_lines(path, heldout_lines(held.groups, [part.tolist() for part in each], held.votes))
+    run.forget_model()  # heads and adapters begin anew
 
 
 def follow_reward(run: Run) -> None:
@@ -120,6 +139,7 @@ def _ranked(run: Run) -> tuple[list[RankedGroup], list[RankedGroup], list[Compar
         with run.store() as store:
             groups = [store.ranked_groups("train"), store.ranked_groups("heldout")]
             votes = store.comparisons("heldout")
+        groups[0] = [*earlier_rankings(run), *groups[0]]
     if run.strategy.world > 1:
         told = run.strategy.from_lead(lambda: [_GROUPS.dump_python(each, mode="json") for each in groups])
         groups = [_GROUPS.validate_python(each) for each in told]

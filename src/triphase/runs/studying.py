@@ -14,7 +14,7 @@ from triphase.runs.sweeping import SweepPoint, note_points, plan_points
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 
-_KL, _MEMBERS = 0.1, 4
+_KL, _MEMBERS, _ROUNDS = 0.1, 4, 3
 _FREE: Mapping[str, str] = {"ppo.kl-coefficient": "0", "ppo.kl-target": "null", "ppo.kl-budget": "null", "arms": "{}"}
 _ONE: Mapping[str, str] = {"reward.ensemble.members": "1"}
 _ENSEMBLE: Mapping[str, str] = {"reward.ensemble.members": str(_MEMBERS), "reward.ensemble.combine": "worst"}
@@ -40,7 +40,7 @@ class StudyPoint:
     @property
     def run(self) -> StudyRun:
         """As the report takes it."""
-        return StudyRun(self.variant, self.seed, self.point.path)
+        return StudyRun(self.variant, self.seed, self.point.last_round)
 
 
 def variants_of(settings: RunSettings, names: Sequence[str] | None) -> list[Variant]:
@@ -68,6 +68,10 @@ def _built_in(settings: RunSettings) -> Iterator[Variant]:
     yield Variant("none", {**alone, **_ONE}, "no KL penalty, one reward model")
     yield Variant("kl", {**alone, **_ONE, **kl}, f"KL coefficient {coefficient:g}")
     yield Variant("ensemble", {**alone, **_ENSEMBLE}, f"no KL penalty, the worst of {_MEMBERS} reward models")
+    if settings.labeling.source in ("people", "simulated") and settings.reward.taken_from is None:
+        each = max(1, settings.ppo.iterations // _ROUNDS)
+        about = f"no KL penalty, {_ROUNDS} rounds of {each} iterations, the reward model trained anew before each"
+        yield Variant("rounds", {**alone, **_ONE, "rounds": str(_ROUNDS), "ppo.iterations": str(each)}, about)
     both = f"KL coefficient {coefficient:g}, the worst of {_MEMBERS} reward models"
     yield Variant("all", {**alone, **_ENSEMBLE, **kl}, both)
 

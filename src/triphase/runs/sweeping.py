@@ -10,6 +10,7 @@ from typing import Any
 
 from triphase.errors import RunError, SettingsError
 from triphase.records.files import make_directory, write_json
+from triphase.reports.rounds import FOLDER as ROUNDS
 from triphase.runs.branching import make_branch
 from triphase.runs.dependence import EVALUATION, FREE, LABELING, REWARD, SAMPLING, SFT, settings_of
 from triphase.runs.differences import differences
@@ -47,7 +48,15 @@ class SweepPoint:
         phases = phases_of(self.settings)
         trained = all(has_left(self.path, each) for each in phases if each not in (SAMPLING, LABELING, EVALUATION))
         files = ["summary.json", "report.html", *(["evaluation/samples.jsonl"] if EVALUATION in phases else [])]
+        if self.settings.rounds > 1:
+            files.append(str(self.last_round.relative_to(self.path) / "summary.json"))
         return trained and all((self.path / name).is_file() for name in files)
+
+    @property
+    def last_round(self) -> Path:
+        """The run that its last round is; of one round itself."""
+        rounds = self.settings.rounds
+        return self.path if rounds == 1 else self.path / ROUNDS / str(rounds)
 
     def make(self) -> None:
         """Make the branch where it is not there yet."""

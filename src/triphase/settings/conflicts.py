@@ -147,3 +147,27 @@ def require_quantization_fits(settings: "RunSettings") -> None:
             f"model.quantization is {kind}, and the servers of rollouts.addresses ({settings.rollouts.addresses[0]}) "
             "hold the base as it is, so they would sample from another policy; leave one of the two out"
         )
+
+
+def require_rounds_fit(settings: "RunSettings") -> None:
+    """Check what goes with further rounds.
+
+    Raises:
+        ValueError: nobody ranks here, the reward model is another run's or none, or all weights are trained.
+    """
+    if settings.rounds == 1 and not settings.earlier_rounds:
+        return
+    remedy = "set rounds: 1"
+    if settings.labeling.source not in ("people", "simulated"):
+        remedy = f"labeling.source is {settings.labeling.source}; let people (or simulated labelers) rank, or {remedy}"
+    elif settings.reward.taken_from is not None:
+        remedy = f"reward.from takes it from {settings.reward.taken_from}; leave that out, or {remedy}"
+    elif settings.ppo.scorer.chosen in SHIPPED and not settings.ppo.scorer.by_reward_model:
+        remedy = f"ppo.scorer {settings.ppo.scorer.chosen} scores in its place; leave that out, or {remedy}"
+    elif settings.ppo.method == "full":
+        remedy = f"the next round goes on from an adapter, and ppo.method is full; set it to lora, or {remedy}"
+    else:
+        return
+    raise ValueError(
+        f"rounds: each round ranks samples of the newest policy and trains the reward model anew: {remedy}"
+    )

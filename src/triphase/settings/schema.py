@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from triphase.settings.base import RUN_NAME, NonNegative, Positive, PositiveFloat, Settings, Share
-from triphase.settings.conflicts import require_demonstrations_to_mix, require_weights_fit
+from triphase.settings.conflicts import require_demonstrations_to_mix, require_rounds_fit, require_weights_fit
 from triphase.settings.data import DataSettings
+from triphase.settings.guards import GuardSettings
 from triphase.settings.parallel import ParallelSettings
 from triphase.settings.phases import RewardSettings, SamplingSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
@@ -148,56 +149,6 @@ class CheckpointSettings(Settings):
     by the witness (PPO, docs/resilience.md)."""
 
 
-AlarmName = Literal[
-    "clip-fraction",
-    "critic-not-learning",
-    "entropy-collapse",
-    "eos-collapse",
-    "length-growth",
-    "length-score-correlation",
-    "length-shrinkage",
-    "not-finite",
-    "proxy-without-gold",
-    "proxy-without-witness",
-    "ratio-bias",
-    "ratio-explosion",
-    "reference-kl",
-    "repetition",
-    "score-out-of-range",
-    "score-without-spread",
-    "self-similarity",
-]
-
-
-class GuardSettings(Settings):
-    """What a run does when its numbers go wrong (docs/resilience.md)."""
-
-    skipped_in_a_row: Positive = 5
-    """Steps in a row that may be skipped for a loss, gradient or score that is not finite; then the run stops."""
-    on_alarm: Literal[
-        "continue", "lower-learning-rate", "raise-kl-coefficient", "rollback", "rollback-to-best", "stop"
-    ] = "continue"
-    """What PPO does at an alarm: `continue` notes it; `lower-learning-rate` and `raise-kl-coefficient` go on with that
-    alone; `rollback` goes on from the weights before the alarm with both; `rollback-to-best` likewise, from the best
-    judged checkpoint before it (by the witness where there is one, else by score minus KL penalty); `stop` ends with
-    the weights from before it. After `rollbacks` of them the next alarm stops."""
-    false_alarm_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.05
-    """Share of PPO runs without any change that may raise an alarm which compares with the SFT policy's own samples
-    (the first rollout): the limit in standard errors follows from it, from the rules and from ppo.iterations."""
-    looks: Annotated[int, Field(ge=1, le=20)] = 2
-    """Iterations in a row at which a rule must hold before it speaks (each looks at the mean of three iterations)."""
-    alarms: tuple[AlarmName, ...] = ("reference-kl", "ratio-explosion", "entropy-collapse", "eos-collapse")
-    """The alarms that are acted on; the others are noted."""
-    back: Positive = 3
-    """How many iterations before the alarm the weights are taken from; alarms look at three iterations at a time."""
-    rollbacks: Positive = 2
-    """How often an alarm is acted on before the next one stops."""
-    learning_rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Factor of the learning rates, each time."""
-    kl_coefficient_factor: Annotated[float, Field(ge=1)] = 2.0
-    """Factor of the KL coefficient, each time; a coefficient of 0 becomes `ppo.kl_coefficient`'s default."""
-
-
 class RunSettings(Settings):
     """A whole run: the top of the configuration file."""
 
@@ -248,6 +199,12 @@ class RunSettings(Settings):
     """What a run does when its numbers go wrong."""
     parallel: ParallelSettings = ParallelSettings()
     """Several processes."""
+    rounds: Positive = 1
+    """How often: `run` samples responses of the newest policy, has them ranked, trains the reward model anew on all
+    rankings and goes on with PPO, from that policy. Each further round is a run of its own, in `rounds/2` … of the run
+    directory; its PPO has ppo.iterations of its own."""
+    earlier_rounds: tuple[str, ...] = ()
+    """The runs of the rounds before this one; `rounds` fills it in."""
 
     @model_validator(mode="before")
     @classmethod
@@ -262,6 +219,7 @@ class RunSettings(Settings):
             raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
         require_weights_fit(self)
         require_demonstrations_to_mix(self)
+        require_rounds_fit(self)
         if self.trains_whole and self.model.dtype == "auto":  # resolved here, so that a run keeps it
             self.__dict__["model"] = self.model.model_copy(update={"dtype": "float32"})
         return self

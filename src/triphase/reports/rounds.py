@@ -1,0 +1,52 @@
+"""The rounds of a run: what the reward model was worth on the newest policy's samples before and after each refit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from triphase.reports.contents import read_pairs
+from triphase.reports.intervals import Interval
+from triphase.reports.reward_quality import accuracy
+
+FOLDER = "rounds"
+BEFORE = "before.jsonl"
+"""Scores of the reward model of the round before, of the held-out rankings of this one; like `heldout.jsonl`."""
+
+
+def rounds_of(run: Path, seed: int) -> list[dict[str, Any]]:
+    """The further rounds of a run that have trained a reward model, in their order, as plain values."""
+    found = []
+    for place in sorted((run / FOLDER).glob("[0-9]*"), key=lambda path: int(path.name)):
+        accuracies = accuracies_of(place, seed)
+        if accuracies is not None:
+            before, after = (_bounds(each) for each in accuracies)
+            found.append(
+                {"round": int(place.name), "accuracy_before": before, "accuracy_after": after, "ppo": _ppo(place)}
+            )
+    return found
+
+
+def rounds_before(place: Path) -> list[Path]:
+    """The runs of the rounds before one, the first run of all included; none of what is no further round."""
+    if place.parent.name != FOLDER or not place.name.isdigit():
+        return []
+    return [place.parent.parent, *(place.parent / str(number) for number in range(2, int(place.name)))]
+
+
+def accuracies_of(place: Path, seed: int) -> tuple[Interval | None, Interval | None] | None:
+    """Accuracy on the held-out rankings of a round, before and after; None before it has trained a reward model."""
+    paths = place / "reward" / BEFORE, place / "reward" / "heldout.jsonl"
+    if not all(path.is_file() for path in paths):
+        return None
+    before, after = (accuracy(read_pairs(path), seed=seed) for path in paths)
+    return before, after
+
+
+def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
+    return None if interval is None else {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _ppo(place: Path) -> Any:
+    """What the summary of the round says of its policy; None before there is one."""
+    path = place / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("ppo") if path.is_file() else None
