@@ -63,16 +63,17 @@ def perform(
                 examine_run(run, examined)
             for step in steps:
                 by_name[step](run)
+            dated = run.settings  # prompts of all rounds are rendered on one day
         if "all" in steps and settings.rounds > 1:
-            _further_rounds(settings, progress, lent, ranks)
+            _further_rounds(dated, progress, lent, ranks)
+            with prepare(settings, progress, lent, ranks) as run:
+                pipeline.run_report(run)
 
 
 def _further_rounds(settings: RunSettings, progress: Progress | None, lent: Lent, ranks: Ranks) -> None:
-    """Each further round as a run of its own; afterwards the report of the first is made again."""
+    """Each further round as a run of its own."""
     for each in further_rounds(settings):
         with prepare(each, progress, lent, ranks) as run:
             pipeline.run_all(run)
             if (line := told_of_round(run)) is not None:
                 run.say(line)
-    with prepare(settings, progress, lent, ranks) as run:
-        pipeline.run_report(run)
