@@ -98,7 +98,7 @@ def main() -> None:
         print(
             f"seed {seed}: gold {one['start']:.2f} at the start, {one['golds'][one['best']]:.2f} at its best "
             f"(iteration {one['best']}), {last:.2f} at the end; chosen {one['chosen']} with "
-            f"{one['golds'][one['chosen']]:.2f}, reached {one['reached'] if one['reached'] is None else round(one['reached'], 2)}",
+            f"{one['golds'][one['chosen']]:.2f}, reached {one['reached'] and round(one['reached'], 2)}",
             flush=True,
         )
     near = sum(one["reached"] is not None and one["reached"] >= NEAR for one in found.values())
