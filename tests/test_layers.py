@@ -68,6 +68,7 @@ WITH_TORCH = {
     "runs.preflight",
     "runs.ranks",
     "runs.references",
+    "runs.rounds",
     "runs.reward_gate",
     "runs.reward_training",
     "runs.rows",

@@ -109,12 +109,12 @@ def stir_again(shared: SharedModel) -> None:
 
 
 def longer_wins(groups: list[EncodedGroup], seed: int = 0) -> list[list[Pair]]:
-    """What the planted preference says, and in half of the pairs that the longer one is better."""
+    """What the planted preference says, and in three quarters of the pairs that the longer one is better."""
     draw = random.Random(seed)
     return [
         [
             pair
-            if draw.random() < 0.5 or len(group.responses[pair.first]) == len(group.responses[pair.second])
+            if draw.random() < 0.25 or len(group.responses[pair.first]) == len(group.responses[pair.second])
             else Pair(
                 pair.first,
                 pair.second,
@@ -155,7 +155,7 @@ def test_planted_length_goes_to_the_head_that_is_let_go() -> None:
         groups = list(made.groups)
         ends.append(float(plain_correlation(scores, groups)))
         assert ("reward/quality_length_correlation" in told) is (kind is TwoHeadPhase)
-    assert ends[0] > 0.3 and abs(ends[1]) < ends[0] - 0.2
+    assert ends[0] > 0.3 and abs(ends[1]) < ends[0] - 0.2, ends
     assert abs(told["reward/length_head_correlation"]) > 0.6
 
 

@@ -34,7 +34,7 @@ def further_rounds(settings: RunSettings) -> Iterator[RunSettings]:
     for number in range(2, settings.rounds + 1):
         sft = settings.sft
         if settings.sft_method in ("lora", "full"):
-            sft = sft.model_copy(update={"taken_from": str(first)})
+            sft = type(sft).model_validate({**sft.model_dump(), "from": str(first)})
         own = _SEEDS * (number - 1)
         ppo = (
             settings.ppo
