@@ -117,6 +117,12 @@ def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (run / "ppo/final").is_dir()
 
 
+def test_what_a_further_round_goes_on_from_is_not_extended(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "rounds" / "2").mkdir(parents=True)
+    assert main(["extend", str(run), "--ppo.iterations", "4"]) == 2
+    assert f"ppo of {run} is where {run / 'rounds' / '2'} goes on from" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_spans() -> None:
     twice = (ExtensionSettings(at=2, schedule="restart"), ExtensionSettings(at=4, schedule="stretch"))
     assert [schedule_span(twice, 6, each) for each in range(6)] == [(0, 2), (0, 2), (2, 4), (2, 4), (2, 6), (2, 6)]

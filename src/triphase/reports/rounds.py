@@ -33,6 +33,13 @@ def rounds_before(place: Path) -> list[Path]:
     return [place.parent.parent, *(place.parent / str(number) for number in range(2, int(place.name)))]
 
 
+def round_after(place: Path) -> Path | None:
+    """The run of the round behind one, where it has begun."""
+    before = rounds_before(place)
+    after = place / FOLDER / "2" if not before else place.parent / str(int(place.name) + 1)
+    return after if after.is_dir() else None
+
+
 def accuracies_of(place: Path, seed: int) -> tuple[Interval | None, Interval | None] | None:
     """Accuracy on the held-out rankings of a round, before and after; None before it has trained a reward model."""
     paths = place / "reward" / BEFORE, place / "reward" / "heldout.jsonl"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from triphase.errors import RunError, SettingsError
 from triphase.monitoring.sums import seal
 from triphase.records.files import write_atomically
+from triphase.reports.rounds import round_after
 from triphase.runs.impact import require_ppo, require_program
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, read_config
@@ -15,7 +16,7 @@ from triphase.runs.shared import require_shared
 from triphase.runs.stale import has_results, set_evaluation_aside
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import has_left, ppo_phase, set_aside, taken_of
+from triphase.training.artifacts import PPO, has_left, ppo_phase, set_aside, taken_of
 from triphase.training.sealed import find_damage
 
 Schedule = Literal["restart", "stretch"]
@@ -69,7 +70,12 @@ def _kept(run: Path, phase: str) -> list[int]:
 
 def _require_end(run: Path, phase: str, iterations: int) -> None:
     """The checkpoint after the last iteration must be there, of a PPO run that came to it."""
-    taken = taken_of(run, phase)
+    taken, after = taken_of(run, phase), round_after(run)
+    if phase == PPO and after is not None:
+        raise RunError(
+            f"{phase} of {run} is where {after} goes on from; extend the last round, or make a run of another setting: "
+            f"triphase branch {run} NAME"
+        )
     if not has_left(run, phase) and not _kept(run, phase):
         raise RunError(f"{run} has not finished {phase}; give `triphase run {run}` first")
     if taken is not None:
