@@ -119,8 +119,8 @@ def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_a_further_round_goes_on_from_is_not_extended(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "rounds" / "2").mkdir(parents=True)
-    assert main(["extend", str(run), "--ppo.iterations", "4"]) == 2
-    assert f"ppo of {run} is where {run / 'rounds' / '2'} goes on from" in capsys.readouterr().err.replace("\n", " ")
+    said = refused(capsys, str(run), "--ppo.iterations", "4")
+    assert f"ppo of {run} is where {run / 'rounds' / '2'} goes on from" in said
 
 
 def test_spans() -> None:

@@ -115,6 +115,8 @@ def test_variants_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [variant.name for variant in built_in] == ["none", "kl", "ensemble", "all"]
     (own,) = variants_of(settings(tmp_path, arms={"own": {"optimizer": {"learning_rate": 1e-5}}}), ["own"])
     assert own.changes == {"ppo.optimizer.learning_rate": "1e-05", "arms": "{}"}
+    (residual,) = variants_of(settings(tmp_path), ["length-residual"])
+    assert residual.changes["reward.length"] == "residual" and residual.changes["ppo.kl-coefficient"] == "0"
     (rounds,) = variants_of(settings(tmp_path), ["rounds"])
     assert rounds.changes["rounds"] == "3" and rounds.changes["ppo.iterations"] == "1"
 
