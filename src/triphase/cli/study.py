@@ -41,8 +41,8 @@ def study(
     variants: Annotated[
         str | None,
         Parameter(
-            help="Names with commas between: none, kl, ensemble, length-residual, rounds, all, and variants (`arms`) of "
-            "the settings."
+            help="Names with commas between: none, kl, ensemble, length-residual, rounds, all, and variants (`arms`) "
+            "of the settings."
         ),
     ] = None,
     seeds: Annotated[int, Parameter(help="Seeds of each variant.")] = 3,
