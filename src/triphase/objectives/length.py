@@ -29,6 +29,7 @@ def within_group_slope(scores: Tensor, lengths: Tensor, group: Tensor) -> float 
     Source: the within estimator of panel data; residual rewards as in Shen et al. (arXiv 2310.05199) and Singhal et al.
     (arXiv 2310.03716), Sec. 5.
     """
+    require_shapes(scores=(scores, "N"), lengths=(lengths, "N"), group=(group, "N"))
     off, scored = centered_within(lengths, group), centered_within(scores, group)
     total = float(off.square().sum())
     return float((off * scored).sum()) / total if total > 0 else None
@@ -52,9 +53,11 @@ def within_group_correlation(scores: Tensor, lengths: Tensor, group: Tensor) -> 
 
     Source: the correlation whose size Chen et al. (arXiv 2402.07319) penalize, taken within prompts.
     """
+    require_shapes(scores=(scores, "N"), lengths=(lengths, "N"), group=(group, "N"))
     off, scored = centered_within(lengths, group), centered_within(scores, group)
     total = off.square().sum() * scored.square().sum()
-    return (off * scored).sum() / total.sqrt() if float(total.detach()) > 0 else None
+    correlation: Tensor = (off * scored).sum() / total.sqrt()
+    return correlation if float(total.detach()) > 0 else None
 
 
 def centered_within(values: Tensor, group: Tensor) -> Tensor:
@@ -63,4 +66,5 @@ def centered_within(values: Tensor, group: Tensor) -> Tensor:
     _, place, counts = torch.unique(group, return_inverse=True, return_counts=True)
     values = at_least_float32(values).double()
     sums = torch.zeros(len(counts), dtype=torch.float64, device=values.device).index_add(0, place, values)
-    return values - (sums / counts)[place]
+    means: Tensor = sums / counts
+    return values - means[place]

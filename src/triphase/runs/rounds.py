@@ -95,10 +95,10 @@ def continue_policy(run: Run, shared: SharedModel) -> None:
 
 def told_of_round(run: Run) -> str | None:
     """What the refit of a round was worth, in a line; None where no held-out prompt was ranked."""
-    found = accuracies_of(run.path, run.settings.seed)
-    if found is None or found[0] is None or found[1] is None:
+    first, second = accuracies_of(run.path, run.settings.seed) or (None, None)
+    if first is None or second is None:
         return None
-    before, after = (percent(each.value) for each in found)
+    before, after = percent(first.value), percent(second.value)
     return (
         f"round {run.settings.name}: of the held-out judgments on the newest policy's responses the reward model was "
         f"right in {before} before, and in {after} after it was trained anew"
