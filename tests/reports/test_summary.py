@@ -42,6 +42,7 @@ KEYS = {
         "mean_length",
         "eos_rate",
     },
+    "alarms": None,
     "versions": None,
     "seed": None,
 }
@@ -68,6 +69,9 @@ def test_a_finished_run(run_directory: Path) -> None:
     assert reward["accuracy_low"] < reward["accuracy"] < reward["accuracy_high"] < reward["noise_ceiling"] == 0.842
     assert ppo["gold_win_rate_low"] < ppo["gold_win_rate"] < ppo["gold_win_rate_high"]
     assert found["versions"]["torch"] == "2.13.0"
+    assert set(found["alarms"]) == {"ppo", "arm:no-penalty"}
+    for alarm in found["alarms"]["arm:no-penalty"]:
+        assert {"name", "iteration", "lasting", "numbers", "message", "remedy", "samples"} <= set(alarm)
 
 
 def test_an_empty_run_has_the_same_keys_and_no_invented_number(tmp_path: Path) -> None:
