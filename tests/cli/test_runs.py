@@ -187,6 +187,12 @@ def _count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     (_, without), said = score(tmp_path / "runs" / "small", lines(tmp_path / "pairs.jsonl", *pairs), capsys)
     assert without["score"] is None and "1 comparisons; right on 100.0%" in said
+    table = pytest.importorskip("pyarrow").Table.from_pylist(
+        [{"prompt": "oak", "response": "sun", "weight": float("nan"), "more": [float("inf"), 1.0]}]
+    )
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "rows.parquet")
+    (row,), _ = score(tmp_path / "runs" / "small", tmp_path / "rows.parquet", capsys)
+    assert (row["weight"], row["more"]) == (None, [None, 1.0])
     to = tmp_path / "to.jsonl"
     score(tmp_path / "runs" / "small", tmp_path / "rows.jsonl", capsys, "--to", str(to))
     assert json.loads(to.read_text().splitlines()[0])["half"] == "\ud800"

@@ -1,11 +1,13 @@
 """``score``: what the reward of a run thinks of the prompts and responses in a file."""
 
 import json
+import math
 import os
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -34,11 +36,11 @@ def score(
     if to is None:
         plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
         for row in rows:
-            sys.stdout.write(json.dumps(row, ensure_ascii=plain, default=str) + "\n")
+            sys.stdout.write(json.dumps(_in_json(row), ensure_ascii=plain, default=str) + "\n")
     else:
         with disk_errors(to), atomic_file(to) as out:
             for row in rows:  # half of a surrogate pair becomes its escape in JSON
-                line = json.dumps(row, ensure_ascii=False, default=str)
+                line = json.dumps(_in_json(row), ensure_ascii=False, default=str)
                 out.write(line.encode("utf-8", "backslashreplace") + b"\n")
     accuracy = found.accuracy
     if accuracy is not None:
@@ -48,3 +50,12 @@ def score(
         print(f"{len(found.scores)} responses; mean score {statistics.fmean(found.scores):.3f}", file=sys.stderr)
     if found.unscored:
         print(f"{found.unscored} rows have no score; `problem` says why", file=sys.stderr)
+
+
+def _in_json(value: Any) -> Any:
+    """``value`` with null for NaN and infinities, which tables hold and JSON does not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _in_json(inner) for name, inner in value.items()}
+    return [_in_json(inner) for inner in value] if isinstance(value, list | tuple) else value
