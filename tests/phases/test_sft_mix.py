@@ -45,7 +45,7 @@ def test_the_gradient_is_the_coefficient_times_that_of_the_mean_over_all_respons
     ppo = mixed(chosen)
     moved(ppo)
     assert ppo.mix is not None
-    figures = ppo.mix.accumulate(ppo.policy, 1, 2)
+    figures = ppo.mix.accumulate(ppo.policy, 1, 2, max_tokens=microbatch_tokens)
     ours = gradients(ppo)
     ppo.state.updater.discard()
 
@@ -73,7 +73,7 @@ def test_the_loss_joins_every_step_and_demonstrations_are_forgotten_less() -> No
         rows = [ppo.advance(iteration) for iteration in range(3)]
         assert all(("ppo/sft_loss" in row) is (mix > 0) for row in rows)
         judge = SFTMix(ppo.shared, SHOWN, range(6), settings(sft_mix=1.0, minibatch_size=8, epochs=1))
-        ends.append(judge.accumulate(ppo.policy, 0, 0)["ppo/sft_loss"])
+        ends.append(judge.accumulate(ppo.policy, 0, 0, max_tokens=None)["ppo/sft_loss"])
     assert ends[1] < ends[0] - 0.05
 
 

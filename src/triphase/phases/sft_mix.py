@@ -38,8 +38,11 @@ class SFTMix:
         self._shared, self._samples, self._order = shared, samples, order
         self._settings, self._strategy = settings, strategy
 
-    def accumulate(self, policy: Policy, iteration: int, step: int) -> dict[str, float]:
-        """Add the gradient of γ times the loss on the demonstrations of a step of an iteration; its figures."""
+    def accumulate(self, policy: Policy, iteration: int, step: int, *, max_tokens: int | None) -> dict[str, float]:
+        """Add the gradient of γ times the loss on the demonstrations of a step of an iteration; its figures.
+
+        ``max_tokens`` bounds a pass; after a lack of memory it is less than the settings say.
+        """
         size = self._settings.minibatch_size
         first = (iteration * self._settings.steps_per_iteration + step) * size
         chosen = [self._samples[index] for index in self._order[first : first + size]]
@@ -47,8 +50,7 @@ class SFTMix:
         lengths = [sample.length for sample in chosen]
         mine = self._strategy.mine(lengths)
         loss = 0.0
-        limit = self._settings.microbatch_tokens
-        for part in microbatches([lengths[place] for place in mine], max_tokens=limit):
+        for part in microbatches([lengths[place] for place in mine], max_tokens=max_tokens):
             loss += self._part(policy, [chosen[mine[place]] for place in part], tokens)
         return self._strategy.total({"ppo/sft_loss": loss})
 
