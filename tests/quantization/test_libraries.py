@@ -63,15 +63,20 @@ def test_a_resumed_run_ends_the_same_to_the_bit(kind: str, tmp_path: Path) -> No
 def test_the_tiny_pipeline_learns_and_exports(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configuration = tmp_path / "tiny.yaml"
     configuration.write_text(resolved_yaml(demo_settings(tiny=True, output=str(tmp_path))))
-    assert main(["run", str(configuration), "--model.quantization", kind]) == 0
-    summary = json.loads((tmp_path / "tiny" / "summary.json").read_text())
+    # The tiny model begins with random weights, all of which its SFT trains; what came of it is the base here.
+    base, run = str(tmp_path / "base"), str(tmp_path / "quantized")
+    assert main(["sft", str(configuration)]) == 0
+    assert main(["export", str(tmp_path / "tiny"), "--what", "sft", "--to", base]) == 0
+    changes = ["--name", "quantized", "--model.name", base, "--sft.method", "lora", "--ppo.iterations", "25"]
+    assert main(["run", str(configuration), *changes, "--model.quantization", kind]) == 0
+    summary = json.loads(Path(run, "summary.json").read_text())
     assert summary["reward_model"]["accuracy"] >= 0.85 * summary["reward_model"]["noise_ceiling"]
     assert summary["ppo"]["gold_win_rate_low"] > 0.5
-    assert main(["run", str(configuration)]) == 2  # without it, it is another run
+    assert main(["run", str(configuration), *changes]) == 2  # without it, it is another run
     assert "model.quantization" in capsys.readouterr().err
-    assert main(["export", str(tmp_path / "tiny"), "--to", str(tmp_path / "merged")]) == 0
+    assert main(["export", run, "--to", str(tmp_path / "merged")]) == 0
     assert f"quantized to {kind}" in (tmp_path / "merged" / "README.md").read_text()
-    assert main(["export", str(tmp_path / "tiny"), "--adapter", "--to", str(tmp_path / "adapter")]) == 0
+    assert main(["export", run, "--adapter", "--to", str(tmp_path / "adapter")]) == 0
     assert f"quantized to {kind}" in (tmp_path / "adapter" / "README.md").read_text()
 
 
