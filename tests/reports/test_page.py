@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -301,18 +301,11 @@ def test_a_reward_model_at_chance_is_said_first_and_in_red(run_directory: Path) 
     assert "no better than preferring the longer response" in write_report(run_directory).read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True, slots=True)
-class Shown(Alarm):
-    """An alarm with samples."""
-
-    samples: tuple[Mapping[str, Any], ...] = ()
-
-
 def test_an_alarm_shows_how_it_looks(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def found(run: RunContents) -> Findings:
         sample = {"prompt": HOSTILE, "response": f"how it looks {HOSTILE}", "score": 1.25}
         empty = {"prompt": "?", "response": "", "score": None}
-        alarm = Shown("repetition", 3, True, {}, "It repeats.", "Look.", (sample, empty))
+        alarm = Alarm("repetition", 3, True, {}, "It repeats.", "Look.", (sample, empty))
         return replace(find(run), alarms={"ppo": [alarm, Alarm("plain", 4, True, {}, "It is plain.", "None.")]})
 
     monkeypatch.setattr("triphase.reports.page.find", found)
