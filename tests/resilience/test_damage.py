@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import traceback
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.runs.small_run import do, settings, write_data
 from triphase.cli.main import main
 from triphase.runs import pipeline
 
-WRONG: tuple[Any, ...] = (None, True, -1, 1e308, "x", [], {}, [[]], {"a": None}, "1", float("nan"), 2**70)
+WRONG: tuple[Any, ...] = (None, True, -1, 1e38, 1e308, "x", [], {}, [[]], {"a": None}, "1", float("nan"), 2**70)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,24 @@ def figures_of(run: Path) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in ("seconds", "peak_gb")}
 
 
+def outcome(command: str, run: Path, expected: dict[str, Any], capsys: Any) -> tuple[str | None, str]:
+    """What is wrong with how a command ended on a damaged run, or None; and how it ended."""
+    try:
+        code = main([command, str(run)])
+    except Exception:
+        capsys.readouterr()
+        return f"a traceback ({traceback.format_exc(limit=-3)})", "traceback"
+    printed = capsys.readouterr()
+    if code == 2:
+        said = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+        return (None if len(said) == 1 and "Traceback" not in printed.err else f"said {printed.err}"), "one line"
+    told = any(word in printed.out + printed.err for word in ("note: ", "warning: ", " is damaged"))
+    if code != 0:
+        return f"ended with {code}", "code"
+    silent = not told and figures_of(run) != expected
+    return ("silent" if silent else None), "with a word" if told else "as before"
+
+
 def fuzz(
     whole: Path,
     folder: Path,
@@ -93,7 +112,7 @@ def fuzz(
     """Damage a file and give the commands (report or run in turn), again and again; every tenth report is drawn."""
     from triphase.reports import page
 
-    draw, ends, real = random.Random(seed), Counter[tuple[str, str]](), page._figures
+    draw, ends, real, faults = random.Random(seed), Counter[tuple[str, str]](), page._figures, []
     names, expected = files_of(whole), figures_of(whole)
     names = [name for name in names if name.suffix not in (".safetensors",)] * 3 + names
     for number in range(count):
@@ -109,20 +128,11 @@ def fuzz(
         monkeypatch.setattr(page, "_figures", real if number % 10 == 0 else lambda *_: defaultdict(lambda: None))
         for command in commands or (("report", "run")[number % 2],):
             about = f"seed {seed}, damage {number} of {name} ({(content or b'')[:60]!r}), {command}"
-            try:
-                code = main([command, str(run)])
-            except Exception as error:
-                raise AssertionError(f"a traceback: {about}") from error
-            printed = capsys.readouterr()
-            if code == 2:
-                said = [line for line in printed.err.splitlines() if line.startswith("error: ")]
-                assert len(said) == 1 and "Traceback" not in printed.err, about
-                ends[command, "one line"] += 1
-                continue
-            assert code == 0, about
-            told = any(word in printed.out + printed.err for word in ("note: ", "warning: ", " is damaged"))
-            assert told or figures_of(run) == expected, f"silent: {about}"
-            ends[command, "with a word" if told else "as before"] += 1
+            fault, end = outcome(command, run, expected, capsys)
+            if fault is not None:
+                faults.append(f"{fault}: {about}")
+            ends[command, end] += 1
+    assert not faults, "\n".join(faults)
     return ends
 
 

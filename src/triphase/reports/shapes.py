@@ -3,7 +3,6 @@
 Keys that are not read may be whatever they are, and any key may be absent: runs of older versions lack some.
 """
 
-import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -173,6 +172,10 @@ def shaped_rows(path: Path, record: type[Any]) -> list[dict[str, Any]]:
     return rows
 
 
+_LARGEST = 3.4028235e38
+"""Of float32, which all figures of a run come from: a larger one is damage, and sums of it would be infinite."""
+
+
 def misfit(record: type[Any], values: Any) -> str | None:
     """The first field of a dataclass of plain values that ``values`` has not, or has of another type; None without."""
     if not isinstance(values, dict):
@@ -188,5 +191,5 @@ def misfit(record: type[Any], values: Any) -> str | None:
 
 def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     return type(value) is kind
