@@ -31,7 +31,6 @@ pieces = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=8), st.samp
 words = st.lists(st.one_of(st.sampled_from(MARKS), st.integers(100, 999).map(lambda n: f"w{n}")), max_size=30).map(
     " ".join
 )
-needs_formulas = pytest.mark.skipif(formulas.convert_to_element is None, reason="latex2mathml is not installed")
 
 
 def elements(nodes: list[Any]) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
@@ -148,7 +147,6 @@ def test_what_is_no_markdown_is_shown_as_written(text: str) -> None:
     assert formatted(text) is None
 
 
-@needs_formulas
 def test_formulas() -> None:
     assert formulas.mathml("x^2", block=False) == [
         "math", None, [["mrow", None, [["msup", None, [["mi", None, ["x"], {}], ["mn", None, ["2"], {}]], {}]], {}]],

@@ -2,26 +2,15 @@
 
 import re
 from html import unescape
-from importlib import import_module
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from latex2mathml.converter import convert_to_element
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
+from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-
-def _installed(module: str, name: str) -> Any:
-    """What a module of the extra `label` offers; None in an environment from before it was in there."""
-    try:
-        return getattr(import_module(module), name)
-    except ImportError:
-        return None
-
-
-convert_to_element = _installed("latex2mathml.converter", "convert_to_element")
-dollarmath_plugin = _installed("mdit_py_plugins.dollarmath", "dollarmath_plugin")
-"""Without these two, formulas are shown as written."""
 MOST_CHARACTERS = 1_000
 """A longer formula is shown as written."""
 ELEMENTS = frozenset(
@@ -39,8 +28,6 @@ _CLOSING = {"(": "\\)", "[": "\\]"}
 
 def read_formulas(markdown: MarkdownIt) -> MarkdownIt:
     """Let ``markdown`` read ``$…$``, ``$$…$$``, ``\\(…\\)`` and ``\\[…\\]`` as formulas; prices stay prices."""
-    if dollarmath_plugin is None:
-        return markdown
     markdown.use(dollarmath_plugin, allow_space=False, allow_digits=False, allow_labels=False, double_inline=True)
     markdown.inline.ruler.before("escape", "bracketed_formula", _inline)
     markdown.block.ruler.before("fence", "bracketed_formula", _block, {"alt": ["paragraph", "reference", "blockquote"]})
@@ -49,7 +36,7 @@ def read_formulas(markdown: MarkdownIt) -> MarkdownIt:
 
 def mathml(latex: str, *, block: bool) -> list[Any] | None:
     """A formula as a tree of elements that are listed above; None where it cannot be read."""
-    if convert_to_element is None or len(latex) > MOST_CHARACTERS or not latex.strip():
+    if len(latex) > MOST_CHARACTERS or not latex.strip():
         return None
     try:
         return _node(convert_to_element(latex, display="block" if block else "inline"), 0)
