@@ -1,6 +1,7 @@
 """A quality and a length head: the gradient written out plainly, the split of the fit, planted length, cuts."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from triphase.objectives.length import within_group_correlation
 from triphase.objectives.preference import bradley_terry_loss
 from triphase.phases.pair_loss import stack_pairs
 from triphase.phases.reward import RewardPhase
-from triphase.phases.two_heads import TwoHeadPhase
+from triphase.phases.two_heads import TwoHeadPhase, preferred_length
 from triphase.records.types import Pair
 from triphase.settings.phases import RewardSettings
 from triphase.tokens.encoding import EncodedGroup
@@ -53,11 +54,14 @@ def plain_correlation(scores: torch.Tensor, groups: list[EncodedGroup]) -> torch
     return (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt()
 
 
-@pytest.mark.parametrize("microbatch_tokens", [10_000, 1])
-def test_the_gradient_of_a_step_is_that_of_the_whole_objective_at_once(microbatch_tokens: int) -> None:
+@pytest.mark.parametrize(("microbatch_tokens", "sign"), [(10_000, 1), (1, 1), (10_000, -1)])
+def test_the_gradient_of_a_step_is_that_of_the_whole_objective_at_once(microbatch_tokens: int, sign: int) -> None:
     chosen = two_heads(length_penalty=0.7, microbatch_tokens=microbatch_tokens)
-    made = built(chosen)
-    assert isinstance(made, TwoHeadPhase)
+    compared = longer_wins(uneven(8))
+    if sign < 0:
+        compared = [[replace(pair, target=1 - pair.target) for pair in pairs] for pairs in compared]
+    made = built(chosen, pairs=compared)
+    assert isinstance(made, TwoHeadPhase) and made.preferred_length == sign
     stir_again(made.shared)
     members = made._rankings_of(0)
     made._look(members)
@@ -91,7 +95,7 @@ def test_the_gradient_of_a_step_is_that_of_the_whole_objective_at_once(microbatc
     )
     a, b = made.head.linear.weight[0], made.length_head.linear.weight[0]
     apart = ((a @ b) / (a.norm() * b.norm())).abs()
-    penalty = plain_correlation(quality, groups).abs() - plain_correlation(length, groups).abs() + apart
+    penalty = plain_correlation(quality, groups).square() - sign * plain_correlation(length, groups) + apart
     total = loss + 0.7 * penalty
     total.backward()
     assert value == pytest.approx(total.item(), rel=1e-5)
@@ -143,6 +147,16 @@ def test_one_fit_becomes_two_heads_whose_sum_it_is_and_of_which_one_has_nothing_
     assert left is not None and abs(float(left)) < 1e-4
     before, after = (within_group_correlation(scores, lengths, prompts) for scores in (fitted, quality))
     assert before is not None and after is not None and abs(float(after)) < abs(float(before)) - 0.2
+
+
+def test_the_preferred_length_is_that_of_all_comparisons_weighed_by_how_sure_they_are() -> None:
+    one, three = EncodedGroup((1,), ((5,), (5, 5, 5))), EncodedGroup((1,), ((5,), (5, 5, 5, 5, 5)))
+    assert preferred_length([one], [[Pair(0, 1, 1.0)]]) == -1
+    assert preferred_length([one], [[Pair(1, 0, 1.0)]]) == 1
+    assert preferred_length([one], [[Pair(0, 1, 0.5)]]) == 1  # neither
+    # −2·1 + 4·0.4: the shorter one; with −2·1 + 4·0.6 the longer one
+    assert preferred_length([one, three], [[Pair(0, 1, 1.0)], [Pair(1, 0, 0.7)]]) == -1
+    assert preferred_length([one, three], [[Pair(0, 1, 1.0)], [Pair(1, 0, 0.8)]]) == 1
 
 
 def test_planted_length_goes_to_the_head_that_is_let_go() -> None:

@@ -1,12 +1,13 @@
 """The reward model with two heads: one for quality, one for length, trained together; the quality head alone scores.
 
-    L(θ) = Bradley–Terry( r_Q + r_L ) + λ·( |ρ(r_Q, l)| − |ρ(r_L, l)| + |cos(w_Q, w_L)| )
+    L(θ) = Bradley–Terry( r_Q + r_L ) + λ·( ρ(r_Q, l)² − s·ρ(r_L, l) + |cos(w_Q, w_L)| )
 
-ρ is the correlation with the length l in tokens among responses to one prompt, over all rankings of a step. What length
-explains of the preferences goes to the length head, which is let go after training. Source: ODIN (Chen et al., arXiv
-2402.07319), Sec. 3. Departures: ρ within prompts, where a policy can exploit it; |ρ(r_L, l)| in place of ρ(r_L, l),
-since people may prefer the shorter response; the cosine of the heads' weights in place of the product of weights that
-are kept at norm 1; and both heads begin as parts of one fit.
+ρ is the correlation with the length l in tokens among responses to one prompt, over all rankings of a step; s is 1
+where the longer response is preferred in the comparisons and −1 where the shorter one is. What length explains of the
+preferences goes to the length head, which is let go after training. Source: ODIN (Chen et al., arXiv 2402.07319),
+Sec. 3. Departures: ρ within prompts, where a policy can exploit it; ρ² in place of |ρ|, whose pull does not lessen near
+0 and drove the heads past it; s, since people may prefer the shorter response; the cosine of the heads' weights in
+place of the product of weights that are kept at norm 1; and both heads begin as parts of one fit.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from triphase.monitoring.progress import Progress
 from triphase.objectives.length import within_group_correlation, within_group_slope
 from triphase.phases.pair_loss import PairLoss, pair_loss
 from triphase.phases.reward import RewardPhase
+from triphase.records.types import Pair
+from triphase.tokens.encoding import EncodedGroup
 from triphase.training.head_fit import fit_lengths
 
 TWO_HEADS = "two-heads"
@@ -37,6 +40,7 @@ class TwoHeadPhase(RewardPhase):
         self._pushes: dict[int, Tensor] = {}
         self._penalty, self._told = 0.0, dict[str, float]()
         super().__init__(shared, *records, seed=seed, **options)
+        self.preferred_length = preferred_length(*self._records(self.trained))
 
     def _heads(self) -> dict[str, torch.nn.Parameter]:
         length = {f"length_head.{name}": value for name, value in self.length_head.named_parameters()}
@@ -70,9 +74,10 @@ class TwoHeadPhase(RewardPhase):
         """How the penalty of the correlations pulls at the two scores of each response of a step."""
         both = torch.cat(self._of_each(members, self._both, width=2)).requires_grad_()
         correlations = [within_group_correlation(both[:, head], *self._lengths(members)) for head in (0, 1)]
-        penalty = torch.zeros(())
-        for sign, correlation in zip((1, -1), correlations, strict=True):
-            penalty = penalty if correlation is None else penalty + sign * correlation.abs()
+        quality, length = correlations
+        penalty = torch.zeros(()) if quality is None else quality.square()
+        if length is not None:
+            penalty = penalty - self.preferred_length * length
         pulls = torch.autograd.grad(penalty, both)[0] if penalty.requires_grad else torch.zeros_like(both)
         sizes = [self.sizes[member] for member in members]
         self._pushes = dict(zip(members, torch.split(pulls.to(self.shared.device), sizes), strict=True))
@@ -108,3 +113,16 @@ class TwoHeadPhase(RewardPhase):
         penalty = pull - pull.detach() + share * (self._penalty + apart)
         objective = found.objective + self.settings.length_penalty * penalty
         return replace(found, objective=objective, scores=both[:, 0].detach())
+
+
+def preferred_length(groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]]) -> int:
+    """1 where the longer response is preferred, in tokens over all comparisons, or neither is; −1 for the shorter one.
+
+    sign Σ (l_first − l_second)·(2p − 1)          p: share that prefers the first
+    """
+    total = sum(
+        (len(group.responses[pair.first]) - len(group.responses[pair.second])) * (2 * pair.target - 1)
+        for group, compared in zip(groups, pairs, strict=True)
+        for pair in compared
+    )
+    return -1 if total < 0 else 1

@@ -143,8 +143,8 @@ class RewardSettings(TakenSettings):
     which is to take up what length explains and is let go (ODIN, arXiv 2402.07319); the score may then depend on length
     only in ways that its correlation within prompts does not show."""
     length_penalty: NonNegative = 1.0
-    """Of `two-heads`: λ, weight of the penalties |ρ(quality, length)| − |ρ(length score, length)| + |cosine of the
-    heads|, beside the loss of the comparisons."""
+    """Of `two-heads`: λ, weight of the penalties ρ(quality, length)² − s·ρ(length score, length) + |cosine of the
+    heads| beside the loss of the comparisons; s is −1 where the shorter response is preferred, else 1."""
     witness: bool = False
     """Train a second reward model, the witness, on half of the prompts, and the reward model on the other half. PPO
     never sees the score of the witness: where the reward model's score rises and that of the witness does not, the
