@@ -8,6 +8,7 @@ from tests.objectives.toy import Method, Rollout, no_whitening
 from torch import Tensor
 
 from triphase import objectives
+from triphase.phases.experience import Experience
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.settings.ppo import PPOSettings
@@ -47,9 +48,13 @@ class Pipeline:
         """The advantages come whitened."""
         return Method(token_rewards=self.token_rewards, advantages=self.advantages, whiten=no_whitening)
 
-    def _experience(self, rollout: Rollout) -> Any:
-        return SimpleNamespace(
-            batch=SimpleNamespace(response_mask=rollout.mask),
+    def _experience(self, rollout: Rollout) -> Experience:
+        batch: Any = SimpleNamespace(response_mask=rollout.mask)
+        return Experience(
+            batch=batch,
+            boundary=torch.empty(0),
+            minibatches=[],
+            entropy=torch.zeros_like(rollout.rollout_logprobs),
             logprobs=rollout.rollout_logprobs,
             reference_logprobs=rollout.reference_logprobs,
             values=rollout.values if self._settings.has_critic else None,

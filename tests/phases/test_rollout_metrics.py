@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from triphase.phases.experience import Experience
 from triphase.phases.rollout_metrics import (
     Excerpt,
     Means,
@@ -24,8 +25,11 @@ def test_a_rollout_by_hand() -> None:
     """Two responses of one and three tokens; what stands behind the first is padding, and counts in nothing."""
     mask = torch.tensor([[True, False, False], [True, True, True]])
     scores, golds, witness = [1.0, 4.0], [2.0, 6.0], (5.0, 3.0)
-    experience: Any = SimpleNamespace(
-        batch=SimpleNamespace(response_mask=mask, response_lengths=mask.sum(1)),
+    batch: Any = SimpleNamespace(response_mask=mask, response_lengths=mask.sum(1))
+    experience = Experience(
+        batch=batch,
+        boundary=torch.empty(0),
+        minibatches=[],
         scores=torch.tensor(scores),
         values=None,
         logprobs=torch.tensor([[-9.0, 7.0, 7.0], [-9.0, -9.0, -9.0]]),
@@ -48,6 +52,7 @@ def test_a_rollout_by_hand() -> None:
         "gold_score": 4.0, "gold_deviation": 2.0, "length_score_correlation": 1.0, "length_gold_correlation": 1.0,
         "distinct_2": 5 / 8, "repeated_2": 0.0, "repeated_2_deviation": 0.0, "self_similarity": 0.5,
         "self_similarity_deviation": 0.0, "reference_perplexity": math.exp(8 / 4), "witness_score": 4.0,
+        "reference_kl": (-8 - 7 - 6 - 7) / 2,
         "witness_score_deviation": 1.0, "witness_score_correlation": -1.0,
     }  # fmt: skip
     found = figures_of(experience, advantages, samples)

@@ -1,5 +1,6 @@
 """A report that is served while its run goes on: when it is written again, and who may ask for it."""
 
+import functools
 import http.client
 import json
 import os
@@ -158,7 +159,10 @@ def test_who_works_on_a_run_is_seen_without_a_lock(begun: Path) -> None:
 def test_one_line_with_the_address_and_ctrl_c_ends_it(begun: Path) -> None:
     (begun / "config.yaml").write_text("settings: {}\n")
     command = [sys.executable, "-m", "triphase", "report", str(begun), "--serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as running:
         assert running.stdout is not None and running.stderr is not None
         line = running.stdout.readline()
         assert line.startswith("The report: http://127.0.0.1:") and line.endswith("(Ctrl-C ends)\n")

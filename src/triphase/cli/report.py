@@ -31,7 +31,10 @@ def report(
         Path | None, Parameter(help="The page of several runs; runs.html beside the first of them by default.")
     ] = None,
 ) -> None:
-    """Write report.html and summary.json of a run again; of several runs, one page that compares them."""
+    """Write report.html and summary.json of a run again.
+
+    Of several runs it writes one page that compares them.
+    """
     for each in runs:
         require_run(each)
     _check(runs, serve=serve, to=to)
