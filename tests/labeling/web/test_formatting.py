@@ -138,6 +138,48 @@ def test_what_markdown_becomes() -> None:
     assert text_of(formatted("<https://x.y>") or []).split() == ["https://x.y"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "| a | b |\n|---|---|\n| 1 | 2 | w100 |\n",
+        "> | a |\n> |---|\n> | 1 | 2 | w100",
+        ">" * 25 + "**w100**\n\nafter",
+        "- " * 25 + "x\n\nafter **w100**",
+        "**b** $\\phantom{\\text{w100}}$",
+    ],
+)
+def test_no_word_is_hidden_where_markdown_would_hide_it(text: str) -> None:
+    nodes = formatted(text)
+    assert nodes is None or "w100" in text_of(nodes)
+    assert not any(name == "mphantom" for name, _, _ in elements(nodes or []))
+
+
+def test_empty_cells_left_over_are_nothing() -> None:
+    assert any(name == "table" for name, _, _ in elements(formatted("| a | b |\n|---|---|\n| 1 | 2 | |\n") or []))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**a** x&#x202E;y",
+        "**a** &ZeroWidthSpace;",
+        "**a** [b](http://x.y/&#8238;z)",
+        "``` a&#x202E;b\nc\n```",
+        "**a** ![b&#x202E;](http://x.y '&#x202E;')",
+        "**a** $\\text{&#x202E;abc}$",
+        "**a** $\\unicode{x202e}$",
+        "**a** $\\text{&#8203;}$",
+    ],
+)
+def test_what_is_written_as_an_entity_hides_as_little(text: str) -> None:
+    said = plain_text(formatted(visible(text)) or [])
+    assert visible(said) == said and "a" in said
+
+
+def test_operators_without_a_shape_are_part_of_formulas() -> None:
+    assert any(name == "math" for name, _, _ in elements(formatted("**a** $f \u2061 x$") or []))
+
+
 LONG = "x " * formatting.MOST_CHARACTERS + "**b**"
 PLAINLY = ("", "Plain words.", "Two lines\nof words, 3 < 4 & 5.", "It costs $5 and $10.", "a * b * c", LONG)
 

@@ -16,6 +16,8 @@ from markupsafe import Markup, escape
 
 from triphase.labeling.web.code_colors import colored
 from triphase.labeling.web.formulas import mathml, read_formulas
+from triphase.labeling.web.tables import whole_table
+from triphase.records.visible import visible
 
 ELEMENTS = frozenset(
     "p h3 h4 h5 h6 ul ol li blockquote pre code em strong s br hr span table thead tbody tr th td div".split()
@@ -31,10 +33,14 @@ _HEADINGS = {"h1": "h3", "h2": "h4", "h3": "h5"}
 """The page's own headings are above those of a response."""
 _ALIGNED = {"text-align:right": "right", "text-align:center": "center", "text-align:left": None}
 _OWN_DIRECTION = ("p", "h3", "h4", "h5", "h6", "li", "td", "th", "blockquote")
+_MOST_NESTED = 20
 _MARKDOWN = read_formulas(
-    MarkdownIt("commonmark", {"html": False, "maxNesting": 20}).enable(["table", "strikethrough"]).disable("reference")
+    MarkdownIt("commonmark", {"html": False, "maxNesting": _MOST_NESTED})
+    .enable(["table", "strikethrough"])
+    .disable("reference")
 )
 # Definitions of references would vanish from the page; what a labeler judges is the whole text.
+_MARKDOWN.block.ruler.at("table", whole_table, {"alt": ["paragraph", "reference"]})
 
 
 def may_be_formatted(text: str) -> bool:
@@ -47,7 +53,10 @@ def formatted(text: str) -> list[Any] | None:
     """The tree of ``text``, which went through ``visible``; None where it is to be shown as written."""
     if not may_be_formatted(text):
         return None
-    nodes = _Tree().of(_MARKDOWN.parse(text))
+    tokens = _MARKDOWN.parse(text)
+    if any(token.level >= _MOST_NESTED - 1 for token in tokens):
+        return None  # what is nested deeper is left out of the tokens
+    nodes = _Tree().of(tokens)
     return None if all(_is_plain(node) for node in nodes) else nodes
 
 
@@ -110,14 +119,14 @@ class _Tree:
         if kind == "code_inline":
             return ["code", None, [content], {"dir": "ltr"}]
         if kind in ("fence", "code_block"):
-            return _code(content, token.info.strip())
+            return _code(content, visible(token.info.strip()))
         if kind.startswith("math_"):
             return self._formula(token)
         if kind == "image":
-            return ["span", "link", [f"{content} ⟨{_address(token, 'src')}⟩"], {}]
+            return ["span", "link", [f"{visible(content)} ⟨{_address(token, 'src')}⟩"], {}]
         if kind == "hr":
             return ["hr", None, [], {}]
-        return content  # text, and whatever else there may be, as written
+        return visible(content)  # text, and whatever else there may be, as written; `&#8238;` is a sign by now
 
     def _formula(self, token: Token) -> Any:
         self._formulas += 1
@@ -140,7 +149,7 @@ def _code(content: str, info: str) -> list[Any]:
 
 def _address(token: Token, attribute: str) -> str:
     title = token.attrGet("title")
-    return f"{token.attrGet(attribute)}" + (f' "{title}"' if title else "")
+    return visible(f"{token.attrGet(attribute)}" + (f' "{title}"' if title else ""))
 
 
 def _closed(node: list[Any]) -> list[Any]:

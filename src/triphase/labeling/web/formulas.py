@@ -11,11 +11,15 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
+from triphase.records.visible import visible
+
 MOST_CHARACTERS = 1_000
 """A longer formula is shown as written."""
+_OPERATORS = "\u2061\u2062\u2063\u2064"
+"""Signs without a shape that MathML has between what is multiplied or applied."""
 ELEMENTS = frozenset(
     "math mrow mi mn mo ms mtext mspace msup msub msubsup mfrac msqrt mroot munder mover munderover mtable mtr mtd "
-    "mpadded mphantom mstyle menclose mmultiscripts mprescripts none".split()
+    "mpadded mstyle menclose mmultiscripts mprescripts none".split()
 )
 ATTRIBUTES = frozenset(
     "display stretchy fence mathvariant linethickness accent accentunder columnalign displaystyle scriptlevel "
@@ -45,7 +49,7 @@ def mathml(latex: str, *, block: bool) -> list[Any] | None:
 
 
 class _Unlisted(Exception):
-    """Something in the MathML that is not on the lists."""
+    """Something in the MathML that is not on the lists, or hides."""
 
 
 def _node(element: Element, depth: int) -> list[Any]:
@@ -53,7 +57,10 @@ def _node(element: Element, depth: int) -> list[Any]:
     if name not in ELEMENTS or depth > _MOST_DEPTH:
         raise _Unlisted(name)
     attributes = {key: value for key, value in element.items() if key in ATTRIBUTES and _VALUE.fullmatch(value)}
-    children: list[Any] = [unescape(element.text)] if element.text and element.text.strip() else []
+    text = unescape(element.text or "")
+    if visible(bare := text.translate(dict.fromkeys(map(ord, _OPERATORS)))) != bare:
+        raise _Unlisted(text)
+    children: list[Any] = [text] if text.strip() else []
     children += [_node(child, depth + 1) for child in element]
     return [name, None, children, attributes]
 

@@ -8,7 +8,7 @@ const HTML = new Set([
 ]);
 const MATH = new Set([
   "math", "mrow", "mi", "mn", "mo", "ms", "mtext", "mspace", "msup", "msub", "msubsup", "mfrac", "msqrt", "mroot",
-  "munder", "mover", "munderover", "mtable", "mtr", "mtd", "mpadded", "mphantom", "mstyle", "menclose", "mmultiscripts",
+  "munder", "mover", "munderover", "mtable", "mtr", "mtd", "mpadded", "mstyle", "menclose", "mmultiscripts",
   "mprescripts", "none",
 ]);
 const ATTRIBUTES = new Set([
