@@ -9,6 +9,7 @@ from tests.small import Lines
 
 from triphase.models.roles import POLICY, REFERENCE
 from triphase.phases.reset_reference import RESET
+from triphase.training.checkpoint import load_checkpoint
 from triphase.training.loop import LoopOptions, run_loop
 
 
@@ -66,6 +67,33 @@ def test_after_a_cut_at_any_iteration_the_end_is_the_same_to_the_bit(tmp_path: P
     for resumed, kept in resumed_after_cuts(lambda: phase(chosen), tmp_path, range(1, 5)):
         assert whole_state(resumed) == whole_state(expected)
         assert kept.plain() == lines.plain()
+
+
+def test_what_goes_back_to_a_checkpoint_counts_from_the_copy_of_then(tmp_path: Path) -> None:
+    ppo = phase(settings(iterations=5, reference_reset_every=2))
+    reset, state = ppo.reset, ppo.state
+
+    def copy_at(iteration: int) -> dict[str, torch.Tensor]:
+        reset.at(iteration, ppo.policy, state)
+        return ppo.shared.adapters.state(RESET)
+
+    def move(value: float) -> None:
+        with torch.no_grad():
+            for parameter in ppo.policy.parameters().values():
+                parameter.fill_(value)
+
+    move(1.0)
+    copied = copy_at(2)
+    state.position = 3
+    state.save(tmp_path, keep=9)
+    move(2.0)
+    assert all(bool((value == 2).all()) for value in copy_at(4).values())
+    # A guard that gives the weights back, and a phase that begins again after a lack of memory.
+    for go_back in (lambda: state.load_tensors(load_checkpoint(tmp_path, 3).tensors), lambda: state.resume(tmp_path)):
+        copy_at(4)
+        go_back()
+        now = copy_at(3)
+        assert all(torch.equal(now[name], copied[name]) for name in now)
 
 
 def test_what_cannot_be_reset_is_refused() -> None:

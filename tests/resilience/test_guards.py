@@ -248,6 +248,17 @@ def test_the_checkpoint_that_an_alarm_names_is_kept(tmp_path: Path) -> None:
     assert kept_steps(tmp_path) == [named, 19, 20], "forgotten by a resumed run"
 
 
+def test_iterations_that_are_done_again_count_once(tmp_path: Path) -> None:
+    """After a lack of memory the phase goes on from an earlier checkpoint: what lay behind it is another course."""
+    again, once = (AlarmGuard(GuardSettings(), Limits(), lambda: [], tmp_path) for _ in range(2))
+    state = TrainingState(updater(), PPOState())
+    for iteration in (1, 2, 3, 4, 5, 3, 4, 5, 6):
+        again.check_alarms(state, iteration, {"ppo/entropy": 1.0})
+    for iteration in range(1, 7):
+        once.check_alarms(state, iteration, {"ppo/entropy": 1.0})
+    assert again._rows == once._rows
+
+
 def test_a_warning_shows_responses_of_its_iteration_in_a_line_each(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

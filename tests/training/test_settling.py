@@ -112,6 +112,66 @@ def test_a_process_that_ends_anywhere_leaves_whole_checkpoints_and_the_same_end(
     assert ended and ending > 5
 
 
+def test_a_process_that_ends_anywhere_after_an_extension_leaves_whole_checkpoints(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def extended(folder: Path) -> tuple[Path, Path]:
+        """The checkpoint that was the last shares its weights with what the phase left then."""
+        from safetensors.torch import save
+
+        parent, final = finished(folder, steps=2)
+        settle(parent, final, keep=2, keep_best=0)
+        assert (parent / "000002" / "shared.json").is_file()
+        final.rename(folder / "before")
+        save_checkpoint(parent, 3, tensors(3), {"position": 3, "scores": {}, "values": {}}, keep=9)
+        last = tensors(3)
+        write(final, {"adapter.safetensors": save({"a": last["parameter.a"], "b": last["parameter.b"]})}, None)
+        return parent, final
+
+    def is_whole(parent: Path) -> bool:
+        return all(find_damage(parent / f"{step:06d}") is None for step in kept_steps(parent))
+
+    base = "triphase.training.settling"
+    names = ("write_atomically", "_linked", "_remove")
+    for ending in range(40):
+        parent, final = extended(tmp_path / f"killed-{ending}")
+        left = iter(range(ending))
+
+        def at(whole, left=left):  # type: ignore[no-untyped-def]
+            def operation(*given, **more):  # type: ignore[no-untyped-def]
+                if next(left, None) is None:
+                    raise Killed
+                return whole(*given, **more)
+
+            return operation
+
+        wrapped = {name: at(getattr(__import__(base, fromlist=["x"]), name)) for name in names}
+        try:
+            with mock.patch.multiple(base, **wrapped):
+                settle(parent, final, keep=2, keep_best=0)
+            ended = True
+        except Killed:
+            ended = False
+        assert is_whole(parent)
+        settle(parent, final, keep=2, keep_best=0)
+        assert is_whole(parent) and kept_steps(parent) == [2, 3]
+        assert bits(load_checkpoint(parent, 3).tensors) == bits(tensors(3)) and newest_whole(parent) == 3
+        kept = {name: value for name, value in tensors(2).items() if name.startswith("parameter.")}
+        assert bits(load_checkpoint(parent, 2).tensors) == bits(kept)
+        if ended:
+            break
+    assert ended and ending > 5
+
+
+def test_what_stands_beside_the_trained_weights_stays_with_them(tmp_path: Path) -> None:
+    parent, final = finished(tmp_path)
+    beside = {"untrained.copy": torch.full((SIZE,), 4.0)}
+    save_checkpoint(parent, 4, tensors(4) | beside, {"position": 4, "scores": {}, "values": {}}, keep=9)
+    settle(parent, final, keep=2, keep_best=0)
+    assert bits(load_checkpoint(parent, 4).tensors)["untrained.copy"] == bits(beside)["untrained.copy"]
+
+
 def test_without_links_the_last_stays_as_it_is(tmp_path: Path) -> None:
     parent, final = finished(tmp_path)
     with mock.patch("os.link", side_effect=OSError(1, "Operation not permitted")):

@@ -93,7 +93,9 @@ class AlarmGuard:
         """Judge the iteration (from 1) that is being finished, and act on the state; returns the alarm, if any."""
         if self._rows is None:
             past = self._strategy.from_lead(lambda: [dict(row) for row in self._history()])
-            self._rows = [row for row in past if row["step"] < iteration]
+            self._rows = list(past)
+        # Rows from here on are of an earlier try, before the phase went back to a checkpoint.
+        self._rows = [row for row in self._rows if row["step"] < iteration]
         self._rows.append({"step": iteration, **metrics})
         if named := peaks(self._rows):
             state.values.named = sorted(set(named))
@@ -127,7 +129,7 @@ class AlarmGuard:
                 state.values.finished = f"alarm {alarm.name} at iteration {iteration}, and no checkpoint to go back to"
                 return
             tensors = load_checkpoint(self._checkpoints, step).tensors
-            state.updater.load_tensors(tensors)
+            state.load_tensors(tensors)
             if chosen == "stop":
                 state.values.finished = (
                     f"alarm {alarm.name} at iteration {iteration}: {alarm.message} "

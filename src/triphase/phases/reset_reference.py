@@ -5,6 +5,8 @@ in checkpoints beside what is trained, so that a run that goes on counts from th
 the SFT policy: reports, alarms and the budget count from it.
 """
 
+from torch import Tensor
+
 from triphase.models.policies import Policy, Reference
 from triphase.models.roles import SharedModel
 from triphase.phases.ppo_state import PPOState
@@ -19,6 +21,7 @@ class ResetReference:
 
     def __init__(self, shared: SharedModel, every: int | None) -> None:
         self._shared, self._every = shared, every
+        self._loaded: dict[str, Tensor] | None = None
         shared.adapters.remove(RESET)
 
     def at(self, iteration: int, policy: Policy, state: TrainingState[PPOState]) -> Reference | None:
@@ -31,15 +34,16 @@ class ResetReference:
         if iteration and iteration % self._every == 0:
             copied = {f"{_PREFIX}{name}": value.detach().clone() for name, value in policy.parameters().items()}
             state.untrained = copied
-            self._load(state)
-        elif state.untrained and not self._shared.adapters.has(RESET):
+        if state.untrained and state.untrained is not self._loaded:  # the state may have gone back to an earlier copy
             self._load(state)
         return Reference(self._shared, whole=False, adapter=RESET) if state.untrained else None
 
     def close(self) -> None:
         """Let the copy go."""
+        self._loaded = None
         self._shared.adapters.remove(RESET)
 
     def _load(self, state: TrainingState[PPOState]) -> None:
         tensors = {name.removeprefix(_PREFIX): value for name, value in state.untrained.items()}
         self._shared.adapters.load(RESET, tensors)
+        self._loaded = state.untrained

@@ -19,7 +19,7 @@ from triphase.records.files import remove_directory
 from triphase.training.sealed import find_damage, read_manifest, write_directory
 
 FORMAT, SETTLED = 1, 2
-PARAMETER, VALUES = "parameter.", "values.json"
+PARAMETER, UNTRAINED, VALUES = "parameter.", "untrained.", "values.json"
 TENSORS, WEIGHTS, REST, SHARED = "tensors.safetensors", "weights.safetensors", "rest.safetensors", "shared.json"
 """All tensors; or of a phase that is finished the weights alone; or all but those that other files here hold, and which
 file under which name."""
@@ -117,7 +117,8 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     """The tensors of a whole checkpoint, in whatever files they are."""
     from safetensors.torch import load
 
-    own = next((name for name in (TENSORS, WEIGHTS) if (path / name).is_file()), REST)
+    sums = read_manifest(path)["sha256"]  # what else lies there was left by a process that ended
+    own = next(name for name in (TENSORS, WEIGHTS, REST) if name in sums)
     tensors: dict[str, Tensor] = load((path / own).read_bytes())
     if own == REST:
         places = shared_of(path)
@@ -134,7 +135,7 @@ def shared_of(path: Path) -> dict[str, list[str]]:
 
 def is_weights_alone(path: Path) -> bool:
     """Whether a whole checkpoint holds weights only, so that nothing can go on from it."""
-    return (path / WEIGHTS).is_file() and not (path / TENSORS).is_file()
+    return WEIGHTS in read_manifest(path)["sha256"]
 
 
 def best_of(scores: Mapping[int, float], steps: Collection[int]) -> list[int]:

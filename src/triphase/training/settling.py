@@ -22,6 +22,7 @@ from triphase.training.checkpoint import (
     SETTLED,
     SHARED,
     TENSORS,
+    UNTRAINED,
     VALUES,
     WEIGHTS,
     best_of,
@@ -79,7 +80,7 @@ def share_files(directory: Path, other: Path) -> None:
 def _keep_weights(path: Path) -> None:
     """Leave only the weights of a checkpoint."""
     if not is_weights_alone(path):
-        tensors = {name: value for name, value in tensors_of(path).items() if name.startswith(PARAMETER)}
+        tensors = {name: value for name, value in tensors_of(path).items() if name.startswith((PARAMETER, UNTRAINED))}
         _write(path, WEIGHTS, tensors)
         _seal(path, [WEIGHTS])
     _remove(path, [TENSORS, REST, *(file for file, _ in shared_of(path).values()), SHARED])
@@ -88,6 +89,9 @@ def _keep_weights(path: Path) -> None:
 def _share_weights(path: Path, final: Path) -> None:
     """Let the weights of the last checkpoint be the file in ``final``, where that holds the very same numbers."""
     if not (path / TENSORS).is_file():
+        return
+    if REST in read_manifest(path)["sha256"]:  # done but for this
+        _remove(path, [TENSORS])
         return
     tensors = tensors_of(path)
     shared = _found_in(final, tensors)

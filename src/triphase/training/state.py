@@ -13,11 +13,10 @@ from typing import Any, Generic, Self, TypeVar
 from torch import Tensor
 
 from triphase.errors import RunError
-from triphase.training.checkpoint import best_of, kept_steps, load_checkpoint, newest_whole, save_checkpoint
+from triphase.training.checkpoint import UNTRAINED, best_of, kept_steps, load_checkpoint, newest_whole, save_checkpoint
 from triphase.training.digests import digest_of
 from triphase.training.step import Updater
 
-_UNTRAINED = "untrained."
 FINGERPRINTED = 3
 """Steps at the start of a phase whose weights are summed."""
 
@@ -87,7 +86,7 @@ class TrainingState(Generic[Values]):
         }
         there = {*kept_steps(parent), self.position}
         best = best_of(self.scores, there)
-        tensors = self.updater.tensors() | {f"{_UNTRAINED}{name}": value for name, value in self.untrained.items()}
+        tensors = self.updater.tensors() | {f"{UNTRAINED}{name}": value for name, value in self.untrained.items()}
         save_checkpoint(
             parent, self.position, tensors, values, keep=keep, spare={*best[:keep_best], *self.values.named}
         )
@@ -103,9 +102,7 @@ class TrainingState(Generic[Values]):
             return False
         checkpoint = load_checkpoint(parent, step)
         self.values = self._read(checkpoint.values["values"], parent / f"{checkpoint.step:06d}")
-        self.updater.load_tensors(checkpoint.tensors)
-        kept = {name: value for name, value in checkpoint.tensors.items() if name.startswith(_UNTRAINED)}
-        self.untrained = {name.removeprefix(_UNTRAINED): value for name, value in kept.items()}
+        self.load_tensors(checkpoint.tensors)
         self.updater.step_count = checkpoint.values["step_count"]
         self.updater.skipped_in_a_row = checkpoint.values["skipped_in_a_row"]
         self.updater.rate_scale = checkpoint.values.get("rate_scale", 1.0)
@@ -113,6 +110,12 @@ class TrainingState(Generic[Values]):
         self.scores = {int(step): score for step, score in checkpoint.values.get("scores", {}).items()}
         self.fingerprints = checkpoint.values.get("fingerprints", {})
         return True
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over those of a checkpoint: what is trained, and what stands beside it."""
+        self.updater.load_tensors(tensors)
+        kept = {name: value for name, value in tensors.items() if name.startswith(UNTRAINED)}
+        self.untrained = {name.removeprefix(UNTRAINED): value for name, value in kept.items()}
 
     def _read(self, values: Mapping[str, Any], path: Path) -> Values:
         try:
