@@ -50,6 +50,15 @@ def test_samples_are_of_shared_prompts_and_gains_of_each_runs_own_start(run_dire
     assert gains["arm:b"] == pytest.approx(gains["arm:a"] + 1.0, abs=1e-3) and gains["sft"] == 0
 
 
+def test_one_id_of_two_prompts_is_not_one_prompt(run_directory: Path, other: Path) -> None:
+    whole = read_run(other)
+    first = whole.samples[0].prompt_id
+    rewrite_samples(other, lambda row: row.update(prompt="another one") if row["prompt_id"] == first else None)
+    samples, _ = merged_samples({"a": read_run(run_directory), "b": read_run(other)})
+    shared = {sample.prompt_id for sample in whole.samples}
+    assert {sample.prompt_id for sample in samples} == shared - {first}
+
+
 def test_only_settings_that_differ_are_shown(run_directory: Path, other: Path) -> None:
     assert setting_table({"a": read_run(run_directory), "b": read_run(run_directory)}) == []
     assert setting_table({"a": read_run(run_directory), "b": read_run(other)}) == [

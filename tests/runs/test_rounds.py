@@ -13,6 +13,7 @@ from triphase.errors import WaitingForPeople
 from triphase.monitoring.metrics import read_metrics
 from triphase.monitoring.progress import SilentProgress
 from triphase.reports.contents import read_pairs
+from triphase.reports.rounds import rounds_before, rounds_of
 from triphase.runs.opening import open_policy, open_run
 from triphase.runs.performing import perform
 from triphase.runs.reward_training import rankings_of
@@ -60,6 +61,16 @@ def test_what_leaves_nothing_to_repeat_is_refused(tmp_path: Path, changes: dict[
         chosen(tmp_path, **changes)
     with pytest.raises(ValueError, match="rounds"):
         ppo_alone(tmp_path, ppo={}, rounds=2)
+
+
+def test_branches_beside_the_rounds_are_no_rounds(tmp_path: Path) -> None:
+    for name in ("2b", "12-colder", "²"):
+        place = tmp_path / "rounds" / name
+        (place / "reward").mkdir(parents=True)
+        for file in ("before.jsonl", "heldout.jsonl"):
+            (place / "reward" / file).write_text("")
+        assert rounds_before(place) == []
+    assert rounds_of(tmp_path, 0) == []
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ BEFORE = "before.jsonl"
 def rounds_of(run: Path, seed: int) -> list[dict[str, Any]]:
     """The further rounds of a run that have trained a reward model, in their order, as plain values."""
     found = []
-    for place in sorted((run / FOLDER).glob("[0-9]*"), key=lambda path: int(path.name)):
+    numbered = [path for path in (run / FOLDER).glob("[0-9]*") if path.name.isdecimal()]  # others are branches of one
+    for place in sorted(numbered, key=lambda path: int(path.name)):
         accuracies = accuracies_of(place, seed)
         if accuracies is not None:
             before, after = (_bounds(each) for each in accuracies)
@@ -28,7 +29,7 @@ def rounds_of(run: Path, seed: int) -> list[dict[str, Any]]:
 
 def rounds_before(place: Path) -> list[Path]:
     """The runs of the rounds before one, the first run of all included; none of what is no further round."""
-    if place.parent.name != FOLDER or not place.name.isdigit():
+    if place.parent.name != FOLDER or not place.name.isdecimal():
         return []
     return [place.parent.parent, *(place.parent / str(number) for number in range(2, int(place.name)))]
 

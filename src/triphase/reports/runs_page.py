@@ -115,15 +115,18 @@ def merged_samples(runs: Mapping[str, RunContents]) -> tuple[list[Sample], list[
     The reference of the first run stands before them, as `sft`; scores are those of each run's own scorer.
     """
     newest = {name: "ppo" if "ppo" in run.policies else "sft" for name, run in runs.items()}
-    asked = [{sample.prompt_id for sample in run.samples} for run in runs.values()]
+    # Ids may be people's own, and stand for other prompts in other data.
+    asked = [{(sample.prompt_id, sample.prompt) for sample in run.samples} for run in runs.values()]
     shared = set.intersection(*asked) if asked else set()
     first = next(iter(runs.values()))
-    samples = [sample for sample in first.samples if sample.policy == "sft" and sample.prompt_id in shared]
+    samples = [
+        sample for sample in first.samples if sample.policy == "sft" and (sample.prompt_id, sample.prompt) in shared
+    ]
     for name, run in runs.items():
         samples += [
             replace(sample, policy=f"arm:{name}")
             for sample in run.samples
-            if sample.policy == newest[name] and sample.prompt_id in shared
+            if sample.policy == newest[name] and (sample.prompt_id, sample.prompt) in shared
         ]
     have = {sample.policy for sample in samples}
     return samples, [name for name in ("sft", *(f"arm:{name}" for name in runs)) if name in have]

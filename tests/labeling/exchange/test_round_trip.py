@@ -276,6 +276,13 @@ def test_a_spreadsheet_runs_no_text_as_a_formula() -> None:
     assert json.loads(row["responses"]) == ["=1", 'a,"b"']
 
 
+@pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\r\nb", 'a,"b"', "\n=1", "\uff1d1"])
+def test_a_cell_is_one_cell_whatever_breaks_are_in_it(text: str) -> None:
+    rows = list(csv.reader(io.StringIO(csv_text([{"note": text, "kind": "x"}]), newline="")))
+    runs = text[0] in "\n\uff1d"
+    assert rows == [["note", "kind"], [f"'{text}" if runs else text, "x"]]
+
+
 def test_rewritten_responses_are_demonstrations(tmp_path: Path) -> None:
     with open_store(tmp_path / "a.sqlite") as store:
         fill(store)

@@ -1,6 +1,6 @@
 """Rows as a CSV file that spreadsheets open and `label import` reads: lists and objects are JSON in their cell.
 
-A text that a spreadsheet would run as a formula (it begins with =, +, -, @, a tab or a carriage return) gets an
+A text that a spreadsheet would run as a formula (it begins with =, +, -, @, their wide forms, or a break) gets an
 apostrophe before it; responses and prompts stand in lists, as JSON, and stay as they are.
 """
 
@@ -10,14 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_RUNS = ("=", "+", "-", "@", "\t", "\r")
+_RUNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows under a line of their columns, in the order in which these first come."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\r\n")  # what ends a line is quoted in a cell: either sign alone, too
     writer.writerow(columns)
     writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
     return file.getvalue()
