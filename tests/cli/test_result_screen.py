@@ -83,6 +83,26 @@ def test_the_next_command(tmp_path: Path, source: str, then: str) -> None:
         assert next_command(run).startswith(f"{command} {run}")
     (run / "report.html").touch()
     assert next_command(run) == f"triphase chat {run}"
+    # The newest policy is that of the last round that has one.
+    for number in (2, 3):
+        (run / "rounds" / str(number) / "ppo" / "final").mkdir(parents=True)
+    (run / "rounds" / "4").mkdir()
+    assert next_command(run) == f"triphase chat {run / 'rounds' / '3'}"
+
+
+def test_each_further_round_has_its_line() -> None:
+    rates = {"accuracy_before": {"value": 0.6, "low": 0.5, "high": 0.7}, "accuracy_after": {"value": 0.7}}
+    ppo = {"gold_win_rate": 0.8, "gold_win_rate_low": 0.75, "gold_win_rate_high": 0.85, "reference_kl": 3.21}
+    rounds = [
+        {"round": 2, **rates, "ppo": ppo},
+        {"round": 3, "accuracy_before": None, "accuracy_after": None, "ppo": None},
+    ]
+    lines = dict(result_lines({**SUMMARY, "rounds": rounds}))
+    assert lines["round 2"] == (
+        "reward model right on 60 % before, 70 % after it was trained anew; preferred to SFT in 80 % (75–85); "
+        "3.2 nats from the reference"
+    )
+    assert "round 3" not in lines
 
 
 def test_the_screen_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,12 @@ import torch
 from tests.runs.small_run import ppo_alone, settings, write_data
 
 from triphase.cli import label
-from triphase.errors import WaitingForPeople
+from triphase.errors import RunError, WaitingForPeople
 from triphase.monitoring.metrics import read_metrics
 from triphase.monitoring.progress import SilentProgress
 from triphase.reports.contents import read_pairs
 from triphase.reports.rounds import rounds_before, rounds_of
+from triphase.runs.directory import RunDirectory
 from triphase.runs.opening import open_policy, open_run
 from triphase.runs.performing import perform
 from triphase.runs.reward_training import rankings_of
@@ -61,6 +62,22 @@ def test_what_leaves_nothing_to_repeat_is_refused(tmp_path: Path, changes: dict[
         chosen(tmp_path, **changes)
     with pytest.raises(ValueError, match="rounds"):
         ppo_alone(tmp_path, ppo={}, rounds=2)
+
+
+def test_rounds_that_were_moved_together_go_on(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    (_, third) = further_rounds(chosen(tmp_path))
+    with RunDirectory(third).held():
+        (RunDirectory(third).path / "labelling.json").write_text("{}")  # so a phase has begun with these settings
+    (tmp_path / "runs" / "small").rename(tmp_path / "runs" / "renamed")
+    (_, moved) = further_rounds(chosen(tmp_path).model_copy(update={"name": "renamed"}))
+    with RunDirectory(moved).held():
+        kept = load_settings(RunDirectory(moved).path)
+    assert kept.earlier_rounds == moved.earlier_rounds and kept.earlier_rounds[0].endswith("/renamed")
+    assert kept.sft.taken_from == moved.earlier_rounds[0]
+    elsewhere = moved.model_copy(update={"earlier_rounds": (moved.earlier_rounds[0], str(tmp_path / "other"))})
+    with pytest.raises(RunError, match="earlier_rounds is"), RunDirectory(elsewhere).held():
+        pass
 
 
 def test_branches_beside_the_rounds_are_no_rounds(tmp_path: Path) -> None:

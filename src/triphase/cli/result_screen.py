@@ -12,6 +12,7 @@ from rich.table import Table
 
 from triphase.datacheck.agenda import left_out
 from triphase.records.visible import visible
+from triphase.reports.rounds import round_after
 from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
@@ -64,7 +65,14 @@ def next_command(run: Path) -> str:
         return f"triphase ppo {named}" + ("   (on the prompts of the preferences)" if "ppo" in absent else "")
     if not (run / (SAMPLES if "evaluation" in absent else REPORT)).is_file():
         return f"triphase evaluate {named}"
-    return f"triphase chat {named}"
+    return f"triphase chat {shlex.quote(str(_newest_round(run)))}"
+
+
+def _newest_round(run: Path) -> Path:
+    """The run of the last round that has a policy."""
+    while (after := round_after(run)) is not None and has_left(after, PPO):
+        run = after
+    return run
 
 
 def _next_of_reward(run: Path, settings: RunSettings, *, samples: bool) -> str:
@@ -119,6 +127,24 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             _number(ppo.get("reference_kl"), "{:.1f} nats from the reference"),
             _number(ppo.get("mean_length"), "{:.0f} tokens per response"),
             _percent("{} of them finished", ppo.get("eos_rate")),
+        ],
+    )
+    for each in summary.get("rounds") or ():
+        yield from _round(each, summary.get("start", "SFT"))
+
+
+def _round(found: Mapping[str, Any], start: str) -> Iterator[tuple[str, str]]:
+    """What came of a further round; the lines above it are of the first."""
+    before, after, ppo = (found.get(name) or {} for name in ("accuracy_before", "accuracy_after", "ppo"))
+    right = [_percent("{}", each.get("value")) for each in (before, after)]
+    wins = _percent(f"preferred to {start} in {{}}", ppo.get("gold_win_rate"))
+    yield from _line(
+        f"round {found.get('round')}",
+        [
+            f"reward model right on {right[0]} before, {right[1]} after it was trained anew" if all(right) else "",
+            wins + _interval(ppo, "gold_win_rate") if wins else "",
+            _gained(ppo),
+            _number(ppo.get("reference_kl"), "{:.1f} nats from the reference"),
         ],
     )
 

@@ -26,6 +26,7 @@ from triphase.records.files import (
     write_json,
 )
 from triphase.records.paths import refuse_pipes
+from triphase.reports.rounds import rounds_before
 from triphase.reports.shapes import problem_of
 from triphase.runs.data_files import fingerprints_of, roles_of, scorer_files
 from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound
@@ -111,6 +112,9 @@ class RunDirectory:
         for key, old, new in differences(kept, wanted):
             if key in FREE or (key in _FROM and str(old).endswith(f"/{new}")):
                 continue  # a directory that is gone cannot be made absolute, and is told of by name
+            if self._is_of_moved_rounds(key, old):
+                changed = True
+                continue
             if key == "sampling.batch_size" or is_bound(key):
                 self.notes.append(f"{key} was {old!r} when this run was begun and is {new!r} now: rounding may differ")
                 continue
@@ -131,6 +135,15 @@ class RunDirectory:
             aside = set_evaluation_aside(self.path)
             self.notes.append(f"{'; '.join(stale)}: the policies are evaluated again; the old evaluation is in {aside}")
         return changed or bool(stale)
+
+    def _is_of_moved_rounds(self, key: str, old: Any) -> bool:
+        """Whether a setting names the rounds before this one, which were moved together with it."""
+        before, there = [str(each) for each in rounds_before(self.path.resolve())], self.settings.earlier_rounds
+        if not before or list(there) != before:
+            return False
+        return (key == "earlier_rounds" and len(old or ()) == len(before)) or (
+            key == "sft.from" and self.settings.sft.taken_from == before[0]
+        )
 
     def _changed_data(
         self, kept: Mapping[str, str], found: Mapping[str, str], settings: Mapping[str, Any], begun: Sequence[str]
