@@ -40,6 +40,16 @@ def visible(text: str) -> str:
     )
 
 
+def without_marks(text: str, original: str) -> str:
+    """A text that was written over ``visible(original)``, with the signs themselves for the marks that came of it."""
+    shown = visible(original)
+    for sign in set(original):
+        mark = f"⟦U+{ord(sign):04X}⟧"
+        if mark in shown and mark not in original:
+            text = text.replace(mark, sign)
+    return text
+
+
 def as_code(text: str, *, in_table: bool = False) -> str:
     """``text`` as code in a line of Markdown, from which nothing in it can break out."""
     line = " ".join(visible(text).split()) or " "

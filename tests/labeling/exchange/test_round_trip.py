@@ -12,11 +12,12 @@ import pytest
 from triphase.cli import label
 from triphase.errors import StoreError
 from triphase.labeling.exchange.csv_cells import csv_text
-from triphase.labeling.exchange.exporting import export_file
+from triphase.labeling.exchange.exporting import export_file, export_rows
 from triphase.labeling.exchange.importing import import_comparisons, import_file
 from triphase.records.identity import prompt_id
 from triphase.records.reading import read_preferences, stream_demonstrations
 from triphase.records.types import Message, Prompt, Ranking, Response
+from triphase.records.visible import visible
 from triphase.settings.data import SourceSettings
 from triphase.store import Store, open_store
 from triphase.store.answers import StoredAnswer
@@ -274,6 +275,19 @@ def test_a_spreadsheet_runs_no_text_as_a_formula() -> None:
     assert lines[1].startswith("'=HYPERLINK(1),-1.5,") and lines[1].endswith(",true,")
     (row, _) = csv.DictReader(io.StringIO(csv_text(rows)))
     assert json.loads(row["responses"]) == ["=1", 'a,"b"']
+
+
+def test_a_rewritten_response_has_its_signs_and_no_marks_of_the_page(tmp_path: Path) -> None:
+    original = "soft\u00adware\u200b ⟦U+FEFF⟧\ufeff"
+    with open_store(tmp_path / "a.sqlite") as store:
+        store.add_prompts([Prompt("p", (Message("user", "name stone"),))])
+        store.add_responses([Response("r0", "p", original, "m"), Response("r1", "p", "mud", "m")])
+        ranking = Ranking("k", "p", "ann", {"r0": 2, "r1": 1}, ("r0", "r1"), 0.0)
+        edited = visible(original).replace("ware", "wares").replace("⟦U+200B⟧", "")
+        store.add_answers([StoredAnswer(ranking, rewrites={"r0": edited})])
+        (row,) = export_rows(store, "demonstrations")
+    # Of the last two, one was written by the model: it stays what the page showed.
+    assert row["messages"][-1]["content"] == "soft\u00adwares ⟦U+FEFF⟧⟦U+FEFF⟧"
 
 
 @pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\r\nb", 'a,"b"', "\n=1", "\uff1d1"])

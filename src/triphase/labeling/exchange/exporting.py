@@ -26,6 +26,7 @@ from triphase.labeling.exchange.csv_cells import csv_text
 from triphase.records.files import atomic_file
 from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Prompt, Response
+from triphase.records.visible import without_marks
 from triphase.store import Store
 from triphase.store.answers import StoredAnswer
 from triphase.store.schema import items
@@ -184,13 +185,14 @@ def _rankings(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
 def _demonstrations(store: Store) -> Iterator[dict[str, Any]]:
     """Rewritten responses of answers that count, as data for fine-tuning reads them."""
     for prompt, responses, answers in _by_prompt(store, store.answers()):
-        models = {response.id: response.model for response in responses}
+        known = {response.id: response for response in responses}
         for answer in answers:
             for id_, text in answer.rewrites.items():
+                written = without_marks(text, known[id_].text)  # the page showed what hides in it as marks
                 yield {
-                    "messages": [*_messages(prompt), {"role": "assistant", "content": text}],
+                    "messages": [*_messages(prompt), {"role": "assistant", "content": written}],
                     "labeler": answer.ranking.labeler,
-                    "model": models[id_],
+                    "model": known[id_].model,
                     "response_id": id_,
                     "prompt_id": prompt.id,
                     "kind": prompt.kind,
