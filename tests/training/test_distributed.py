@@ -23,10 +23,12 @@ from triphase.errors import RunError, SettingsError
 from triphase.runs.ranks import require_alike
 from triphase.settings.parallel import require_work
 from triphase.settings.schema import RunSettings
+from triphase.training.distributed import joining
 from triphase.training.distributed.environment import Place, place_in
 from triphase.training.distributed.joining import start_name
+from triphase.training.distributed.replicated import Replicated
 from triphase.training.distributed.shares import divide
-from triphase.training.distributed.types import ALONE
+from triphase.training.distributed.types import ALONE, RankLost
 
 WORLD = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -186,6 +188,30 @@ def test_a_store_that_torchrun_keeps_has_no_say_in_the_next_start() -> None:
         assert len(found) == 1
         names += found
     assert len(set(names)) == 2
+
+
+def test_what_rank_0_fails_at_while_others_wait_for_it_is_told_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = HashStore()
+    lead, other = (Replicated(store, rank, 2) for rank in (0, 1))
+    try:
+        for strategy in (lead, other):
+            assert strategy.from_lead(lambda: "a plan") == "a plan"
+        monkeypatch.setattr(joining, "_met", lambda place, **_: lead if place.rank == 0 else other)
+
+        def divided(strategy: Any) -> bool:
+            return bool(strategy.from_lead(lambda: 1 / 0))
+
+        options = {"on_gpu": False, "timeout_seconds": 5.0, "shards": divided}
+        with pytest.raises(ZeroDivisionError), joining.joined(Place(0, 2, 0, 2), **options):
+            pass
+        with (
+            pytest.raises(RankLost, match="rank 0 has ended before the work began"),
+            joining.joined(Place(1, 2, 1, 2), **options),
+        ):
+            pass
+    finally:
+        lead.leave()
+        other.leave()
 
 
 def test_torch_distributed_is_imported_in_one_folder() -> None:

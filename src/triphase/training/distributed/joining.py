@@ -17,7 +17,7 @@ from triphase.errors import SettingsError
 from triphase.training.distributed.environment import Place
 from triphase.training.distributed.fsdp2 import Sharded
 from triphase.training.distributed.replicated import Replicated
-from triphase.training.distributed.types import ALONE, LeadEnded, Strategy
+from triphase.training.distributed.types import ALONE, LeadEnded, RankLost, Strategy
 from triphase.training.stopping import Stopped
 
 _MEETING_SECONDS = 120
@@ -43,7 +43,7 @@ def joined(
         return
     strategy = _met(place, on_gpu=on_gpu, timeout_seconds=timeout_seconds)
     try:
-        if shards(strategy):
+        if _are_divided(shards, strategy):
             kind = "cuda" if on_gpu else "cpu"
             strategy = Sharded(strategy, device_type=kind, timeout_seconds=timeout_seconds)
         yield strategy
@@ -59,6 +59,13 @@ def joined(
         raise  # the others may wait in a step: that this process ends is what tells them
     else:
         _part(strategy)
+
+
+def _are_divided(shards: Callable[[Strategy], bool], strategy: Strategy) -> bool:
+    try:
+        return shards(strategy)
+    except LeadEnded:  # there is no work yet that could be left in peace
+        raise RankLost("rank 0 has ended before the work began, and has said why") from None
 
 
 def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:

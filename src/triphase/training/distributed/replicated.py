@@ -110,11 +110,12 @@ class Replicated(Strategy):
             LeadEnded: there is nothing to wait for any more.
             RankLost: rank 0 is gone.
         """
-        key, self._said = f"said/{self._said}", self._said + 1
         if self.is_lead:
-            made = make()
+            made = make()  # what it raises ends the run, and is said under the key for which the others wait
+            key, self._said = f"said/{self._said}", self._said + 1
             self._store.set(key, json.dumps(made))
             return made
+        key, self._said = f"said/{self._said}", self._said + 1
         found: T = self._await(key)
         if isinstance(found, dict) and ENDED in found:
             raise LeadEnded(found[ENDED])
