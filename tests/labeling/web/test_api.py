@@ -303,6 +303,22 @@ def test_guideline_versions_only_grow(app: FastAPI, store: Store) -> None:
     assert "two" in signed_in(app, "ann").get("/rank").text
 
 
+def test_every_response_may_be_rewritten_in_any_script(store: Store, clock: Clock) -> None:
+    prepared(store, PLAIN, 1, "ann")
+    rewrites = ["語" * 20_000] * 4  # 240 kB; without rewritten responses no request is longer than 64 here
+    for asked, status in ((False, 413), (True, 200)):
+        with served(store, clock=clock, settings=PLAIN.model_copy(update={"ask_rewrite": asked})) as app:
+            ann = signed_in(app, "ann")
+            item = ann.get("/api/next").json()["item"]
+            draft = {"assignment": item["assignment"], "places": [None] * 4, "rewrites": rewrites}
+            assert ann.put("/api/drafts", json=draft).status_code == status
+            given = body(item, [1, 2, 3, 4], rewrites=rewrites)
+            assert ann.post("/api/answers", json=given).status_code == status
+            assert ann.post("/api/skips", content=b" " * 200_000).status_code == 413
+    (kept,) = store.answers()
+    assert len(kept.rewrites) == 4
+
+
 def test_ratings_rationale_and_rewrites_are_kept_and_become_demonstrations(store: Store, clock: Clock) -> None:
     asking = PLAIN.model_copy(update={"criteria": ("helpful", "honest"), "ask_rationale": True, "ask_rewrite": True})
     prepared(store, asking, 1, "ann")

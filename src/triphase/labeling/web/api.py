@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from triphase.labeling.web import labeler_views
 from triphase.labeling.web.context import Context
-from triphase.labeling.web.guard import LABELER, GuardedRoute, access
+from triphase.labeling.web.guard import LABELER, MOST_REWRITTEN, GuardedRoute, access
 from triphase.labeling.work import submission
 from triphase.labeling.work.answer_content import Submission
 from triphase.labeling.work.assignment import next_assignment
@@ -20,7 +20,7 @@ from triphase.store.rows import storable
 router = APIRouter(prefix="/api", route_class=GuardedRoute)
 Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Note = Annotated[str, Field(max_length=2000), AfterValidator(storable)]
-Rewrite = Annotated[str, Field(max_length=20_000), AfterValidator(storable)]
+Rewrite = Annotated[str, Field(max_length=MOST_REWRITTEN), AfterValidator(storable)]
 Place = Annotated[int, Field(ge=1, le=9)]
 Quality = Annotated[int, Field(ge=1, le=7)]
 Result = TypeVar("Result")

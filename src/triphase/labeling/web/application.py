@@ -40,7 +40,7 @@ def create_application(
     app = FastAPI(
         title="Triphase labeling", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan,
         middleware=[
-            Middleware(Hardened, server=server),
+            Middleware(Hardened, server=server, rewrites=context.settings.ask_rewrite),
         ],
         redirect_slashes=False,
     )  # fmt: skip

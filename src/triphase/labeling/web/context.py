@@ -34,7 +34,7 @@ class ServerSettings:
     metrics_token: str = field(default="", repr=False)
     """Who has it may read ``/metrics``; without one there is no such page."""
     most_body_bytes: int = 128 * 1024
-    """Of any request but one with guidelines, whose length their form bounds."""
+    """Of any request but one with guidelines or rewritten responses, whose lengths their forms bound."""
     now: Callable[[], float] = time.time
 
 

@@ -30,6 +30,11 @@ MOST_GUIDELINES = 60_000
 """Characters of the guidelines."""
 _LONGEST_GUIDELINES = 12 * MOST_GUIDELINES + 4096
 """Bytes of the form with the guidelines: a character beyond the first plane takes twelve, %F0%9F%98%80."""
+_ANSWERS = ("/api/answers", "/api/drafts")
+MOST_REWRITTEN = 20_000
+"""Characters of a response as a labeler would have written it."""
+_LONGEST_ANSWER = 9 * 6 * MOST_REWRITTEN + 65_536
+"""Bytes of an answer with all of its nine responses rewritten: JSON writes a character in six at most."""
 _log = logging.getLogger("triphase.labeling")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -131,8 +136,10 @@ def _say(request: Request, status: int, message: str) -> Response:
 class Hardened:
     """The outermost layer: hosts, lengths of bodies, security headers on every answer, and an end for every failure."""
 
-    def __init__(self, app: ASGIApp, server: ServerSettings) -> None:
+    def __init__(self, app: ASGIApp, server: ServerSettings, *, rewrites: bool = False) -> None:
+        """``rewrites``: answers hold responses as labelers would have written them."""
         self.app = app
+        self.longer = {_GUIDELINES: _LONGEST_GUIDELINES} | dict.fromkeys(_ANSWERS if rewrites else (), _LONGEST_ANSWER)
         self.hosts = server.allowed_hosts
         self.most_body_bytes = server.most_body_bytes
         self.headers = {**_HEADERS, **({"strict-transport-security": "max-age=31536000"} if server.secure else {})}
@@ -151,7 +158,7 @@ class Hardened:
 
         hardened = self._with_headers(scope, noting)
         request = Request(scope)
-        most = self.most_body_bytes if scope["path"] != _GUIDELINES else max(self.most_body_bytes, _LONGEST_GUIDELINES)
+        most = max(self.most_body_bytes, self.longer.get(scope["path"], 0))
         too_long = f"The request is longer than {most} bytes; shorten the text."
         length = request.headers.get("content-length", "0")
         if not self._is_ours(request.headers.get("host", "")):
