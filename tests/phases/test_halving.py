@@ -79,6 +79,26 @@ def test_smaller_passes_give_the_same_results(
         assert phase.state.values.score_scale.count == wide.state.values.score_scale.count > 0
 
 
+def test_a_skipped_step_before_the_lack_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that are skipped write nothing, so the step begins anew from its own count."""
+    ends = []
+    for lacks in (False, True):
+        phase, lines = supervised(160), Lines()
+        advance, left = phase.advance, iter([lacks])
+
+        def skips_first(step: int, advance: Any = advance, phase: Any = phase, left: Any = left) -> Any:
+            if step == 0:
+                phase.state.updater.skip_step(["the loss"])
+                if next(left, False):
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return advance(step)
+
+        monkeypatch.setattr(phase, "advance", skips_first)
+        run_loop(phase, LoopOptions(tmp_path / str(lacks), lines, keep=1))
+        ends.append((phase.state.updater.step_count, phase.state.updater.skipped_in_a_row))
+    assert ends[0] == ends[1]
+
+
 def test_passes_of_one_row_cannot_be_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         carried(supervised(160), tmp_path, monkeypatch, Scarce(room=3))

@@ -159,18 +159,20 @@ def _advanced(phase: Phase, options: LoopOptions) -> Mapping[str, float]:
     """
     while True:
         state = phase.state
-        begun, values = state.updater.begun, copy.deepcopy(state.values)
+        updater, values = state.updater, copy.deepcopy(state.values)
+        begun, counted = updater.begun, (updater.step_count, updater.skipped_in_a_row)
         try:
             return phase.advance(state.position)
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or state.updater.strategy.world > 1:
+            if not is_out_of_memory(error) or updater.strategy.world > 1:
                 raise
             traceback.clear_frames(error.__traceback__)  # what they hold is let go
             most = phase.halve_microbatches()
             if most is None:
                 raise
-            failed = error if state.updater.begun != begun else None
-        state.updater.discard()
+            failed = error if updater.begun != begun else None
+        updater.discard()
+        updater.step_count, updater.skipped_in_a_row = counted
         state.values = values
         if failed is not None and not state.resume(options.directory / CHECKPOINTS):
             raise failed
