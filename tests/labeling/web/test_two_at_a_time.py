@@ -89,6 +89,26 @@ def test_a_draft_survives_in_the_middle_of_an_insertion_and_answers_can_be_taken
     assert page.problems == []
 
 
+@pytest.mark.parametrize("key", ["2", "="])
+def test_a_key_too_many_after_the_last_question_changes_nothing(five: Any, chromium: Any, key: str) -> None:
+    page = page_of(five, chromium, f"eve{ord(key)}")
+    page.keyboard.press("t")
+    while page.locator("body.two").count():
+        page.keyboard.press("2")
+
+    def ranked() -> list[str]:
+        return [" ".join(one.inner_text().split()) for one in page.locator(".slot").all()]
+
+    before = ranked()
+    page.keyboard.press(key)
+    assert ranked() == before and "All questions are answered" in page.inner_text("#toast")
+    page.keyboard.press("t")  # on one page again the keys place responses
+    page.keyboard.press("2")
+    assert ranked() != before
+    page.keyboard.press("t")
+    assert page.problems == []
+
+
 def test_on_a_phone_the_dock_stays_low(five: Any, chromium: Any) -> None:
     store, address = five
     people(store, "cy")

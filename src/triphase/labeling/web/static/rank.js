@@ -93,6 +93,16 @@ function asking() {
   return apart ? question(state.places, state.inserting) : null;
 }
 
+// A key too many after the last question, whose number nobody can foresee: the ranking stays as it was answered.
+function refuseMore() {
+  const done = state.two && state.asked.length > 0 && !asking();
+  if (done) {
+    tell("All questions are answered: Enter submits, Backspace takes the last answer back, T lets you change the places.");
+    say("All questions are answered. Enter submits.");
+  }
+  return done;
+}
+
 function draw() {
   const asked = asking();
   drawRanking(state);
@@ -309,7 +319,8 @@ function digit(value) {
     awaitingQuality = false;
     state.quality[state.current] = value;
     changed(`Quality ${value} for response ${letter(state.current)}`);
-  } else if (state.places.length === 2 && value <= 2) choosePair(value - 1);
+  } else if (refuseMore()) return;
+  else if (state.places.length === 2 && value <= 2) choosePair(value - 1);
   else if (value <= state.places.length) setPlace(state.current, value, true);
 }
 
@@ -343,7 +354,7 @@ const KEYS = {
   "=": () => {
     if (state.places.length === 2) choosePair(null);
     else if (asking()) answerPair(null);
-    else {
+    else if (!refuseMore()) {
       const position = state.current;
       state.places = tie(state.places, position, state.last);
       state.inserting = null;
