@@ -51,7 +51,7 @@ def test_two_ranks_do_the_steps_of_one(told: list[dict[str, Any]], phase: str) -
     assert max(found["gradients"], found["parameters"], found["metrics"]) < 1e-6
 
 
-@pytest.mark.parametrize("phase", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("phase", ["sft", "reward", "ppo", "ppo-mixed"])
 def test_a_phase_goes_on_under_another_world(told: list[dict[str, Any]], phase: str) -> None:
     found = told[0]["change_of_world"][phase]
     assert found["stopped at"] == 2  # a step by two ranks, a step by one

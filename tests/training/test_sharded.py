@@ -44,7 +44,7 @@ def require_equal(told: list[dict[str, Any]]) -> None:
 
 
 def test_a_divided_base_does_what_a_whole_one_does(told: list[dict[str, Any]]) -> None:
-    assert {"sft", "reward", "ppo", "ppo-critic"} <= set(told[0]["equality"])
+    assert {"sft", "reward", "ppo", "ppo-mixed", "ppo-critic"} <= set(told[0]["equality"])
     require_equal(told)
     # No rank stops early while another still writes.
     assert max(told[0]["generation"]["lengths"]) <= 2 < max(told[1]["generation"]["lengths"])

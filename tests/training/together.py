@@ -23,11 +23,13 @@ from triphase.models.roles import POLICY
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
+from triphase.phases.sft_mix import SFTMix, visits
 from triphase.phases.together import LedGenerator, LedScorer, SharedGenerator
 from triphase.rewards.model import ModelScorer
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Generated, Request
 from triphase.settings.phases import OptimizerSettings, RewardSettings, SupervisedSettings
+from triphase.settings.ppo import PPOSettings
 from triphase.training.digests import digest_of
 from triphase.training.distributed.environment import place_in
 from triphase.training.distributed.joining import joined
@@ -59,16 +61,22 @@ def reward(strategy: Strategy) -> RewardPhase:
 
 
 def ppo(strategy: Strategy, **changes: Any) -> PPOPhase:
-    """PPO whose generation, scores and updates are shared out."""
-    values = {"epochs": 3, "entropy_coefficient": 0.01, "optimizer": OPTIMIZER} | changes
-    settings, shared = ppo_phase(shared_on("cpu"), **values).settings, shared_on("cpu", strategy=strategy)
+    """PPO whose generation, scores and updates are shared out, and the demonstrations that are mixed in."""
+    values = {"epochs": 3, "entropy_coefficient": 0.01, "optimizer": OPTIMIZER}
+    plain = ppo_phase(shared_on("cpu"), **values).settings.model_dump(exclude_unset=True)
+    settings, shared = PPOSettings.model_validate(plain | changes), shared_on("cpu", strategy=strategy)
+    mix = None
+    if settings.sft_mix:
+        shown = encoded_of(shared)
+        order = [7 * visit % len(shown) for visit in range(visits(settings))]
+        mix = SFTMix(shared, shown, order, settings, strategy=strategy)
     prompts, ids = prompts_of(shared)
     generator: Any = LocalGenerator(shared, adapter=POLICY, batch_size=8)
     scorer: Any = ModelScorer(shared, max_tokens=60, strategy=strategy)
     if strategy.world > 1:
         generator = SharedGenerator(generator, strategy, shared.device)
         scorer = LedScorer(scorer, [], strategy) if strategy.is_lead else LedScorer(None, [scorer], strategy)
-    return PPOPhase(shared, prompts, ids, generator, settings, seed=0, scorer=scorer, strategy=strategy)
+    return PPOPhase(shared, prompts, ids, generator, settings, seed=0, scorer=scorer, mix=mix, strategy=strategy)
 
 
 PHASES: dict[str, Make] = {
@@ -80,6 +88,8 @@ PHASES: dict[str, Make] = {
     "ppo-groups": lambda strategy: ppo(strategy, responses_per_prompt=4, advantage_estimator="rloo"),
     # Three prompts in a minibatch: two and one.
     "ppo-packed": lambda strategy: ppo(strategy, responses_per_prompt=4, batch_size=12, minibatch_size=12),
+    # Demonstrations in each step, and a penalty that counts from a copy of the policy.
+    "ppo-mixed": lambda strategy: ppo(strategy, sft_mix=0.7, reference_reset_every=1),
     "ppo-critic": lambda strategy: ppo(strategy, critic="adapter", critic_warmup=1, score_normalization="running"),
 }
 
@@ -154,7 +164,7 @@ def equality(strategy: Strategy, folder: Path) -> dict[str, Any]:
 def change_of_world(strategy: Strategy, folder: Path) -> dict[str, Any]:
     """Both ranks, rank 0 alone, both again: from checkpoint to checkpoint."""
     found: dict[str, Any] = {}
-    for name, steps in {"sft": 1, "reward": 1, "ppo": 1}.items():
+    for name, steps in {"sft": 1, "reward": 1, "ppo": 1, "ppo-mixed": 1}.items():
         straight = carried(PHASES[name], strategy, folder / name / "straight")
         there = folder / name / "changing"
         carried(PHASES[name], strategy, there, stop_after=steps)
