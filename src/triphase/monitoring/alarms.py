@@ -55,6 +55,8 @@ def find_alarms(rows: Rows, limits: Limits | None = None) -> list[Alarm]:
         hits[name] += found if name in SURE_SIGNS else _confirmed(found, rows, limits.looks)
     last = rows[-1]["step"] if rows else 0
     alarms = [_alarm(name, sorted(each, key=lambda hit: hit.step), last) for name, each in hits.items() if each]
+    if limits.variant is not None:
+        alarms = [replace(alarm, remedy=_of_variant(alarm.remedy, limits.variant)) for alarm in alarms]
     return sorted(alarms, key=lambda alarm: (alarm.iteration, alarm.name))
 
 
@@ -91,6 +93,14 @@ def _before(held: Mapping[int, int]) -> int:
 def _alarm(name: str, hits: Sequence[Hit], last: int) -> Alarm:
     first = hits[0]
     return Alarm(name, first.step, hits[-1].step == last, first.numbers, _told(first), first.remedy)
+
+
+def _of_variant(remedy: str, name: str) -> str:
+    """A remedy by the settings of a variant, whose checkpoints no verb opens."""
+    told = re.sub(
+        r"take the policy of iteration (\d+) \([^)]*\)", r"end it at about iteration \1 (ppo.iterations)", remedy
+    )
+    return told.replace(" and take an earlier checkpoint", "").replace("ppo.", f"arms.{name}.")
 
 
 def _told(hit: Hit) -> str:

@@ -53,6 +53,8 @@ class Limits:
     """Standard errors by which a figure must differ from the start (or gold from its peak) before a rule speaks."""
     margin: float = 2.0
     """Standard errors by which a figure must be beyond a fixed limit."""
+    variant: str | None = None
+    """The variant that is judged, by whose settings remedies are named; None is the main PPO run."""
     gold_share: float = 0.25
     """Fall of the gold score under its peak, as a share of its rise from the start to the peak."""
 

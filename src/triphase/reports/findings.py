@@ -1,7 +1,7 @@
 """The statistics of a run, computed once from its contents: what the page shows and summary.json carries."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -228,9 +228,10 @@ def _limits(run: RunContents, name: str) -> Limits:
     by_model = uses_reward_model(run.settings, arm)
     guards = run.settings.get("guards") or {}
     known = "false_alarm_rate" in guards  # alarms of older versions were told without it
-    return limits_for(
+    limits = limits_for(
         ppo.get("kl_budget"),
         calibrated=bool(run.calibration) and by_model,
         false_alarms=(guards["false_alarm_rate"], ppo["iterations"]) if known else None,
         looks=guards.get("looks", 1),
     )
+    return replace(limits, variant=arm)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from triphase.models.policies import policy_for
@@ -69,7 +69,7 @@ def ppo_phase_of(run: Run, arm: str | None) -> Iterator[PPOPhase]:
             seed=run.settings.seed if settings.seed is None else settings.seed,
             gold=run.gold,
             scorer=scorer,
-            guard=_guard(run, run.part(name), settings),
+            guard=_guard(run, arm, settings),
             policy=policy,
             mix=_mix(run, settings),
             continues=bool(run.settings.earlier_rounds),
@@ -93,8 +93,8 @@ def _mixture(run: Run) -> Mixture:
     return Mixture(trained, weights, seed=run.settings.seed)
 
 
-def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
-    guards = run.settings.guards
+def _guard(run: Run, arm: str | None, settings: PPOSettings) -> AlarmGuard:
+    guards, directory = run.settings.guards, run.part(ppo_phase(arm))
     limits = limits_for(
         settings.kl_budget,
         calibrated=kind_of(settings.scorer).needs_reward_model,
@@ -105,7 +105,7 @@ def _guard(run: Run, directory: Path, settings: PPOSettings) -> AlarmGuard:
     samples = SampleLog(directory / SAMPLES)
     return AlarmGuard(
         guards,
-        limits,
+        replace(limits, variant=arm),
         lambda: read_metrics(metrics),
         directory / CHECKPOINTS,
         samples=lambda iteration: samples.read(iteration - 1),
