@@ -81,6 +81,7 @@ def test_from_the_command_line(run_directory: Path, other: Path, capsys: pytest.
     for words, said in (
         ([], "report needs a run"),
         ([*both, "--serve"], "--serve serves one run"),
+        ([both[0], "--port", "9000"], "--port 9000: is for --serve"),
         ([both[0], both[0]], "a run is named twice"),
         (both * 3, "6 runs are too many"),
         ([both[0], "--to", str(run_directory.parent / "x.html")], "--to is for the page of several runs"),

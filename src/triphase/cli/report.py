@@ -26,7 +26,9 @@ def report(
     serve: Annotated[
         bool, Parameter(negative="", help="Serve the report on this machine until Ctrl-C; it renews itself.")
     ] = False,
-    port: Annotated[int, Parameter(help="The port of --serve; 0 takes a free one.")] = PORT,
+    port: Annotated[
+        int | None, Parameter(help=f"The port of --serve, {PORT} by default; 0 takes a free one.", show_default=False)
+    ] = None,
     to: Annotated[
         Path | None, Parameter(help="The page of several runs; runs.html beside the first of them by default.")
     ] = None,
@@ -37,13 +39,13 @@ def report(
     """
     for each in runs:
         require_run(each)
-    _check(runs, serve=serve, to=to)
+    _check(runs, serve=serve, port=port, to=to)
     if len(runs) > 1:
         print(write_runs_page(to or runs[0].resolve().parent / FILE_NAME, runs))
         return
     run = runs[0]
     if serve:
-        _serve(run, port)
+        _serve(run, PORT if port is None else port)
         return
     write_summary(run)
     path = write_report(run)
@@ -52,7 +54,7 @@ def report(
     print(path)
 
 
-def _check(runs: Sequence[Path], *, serve: bool, to: Path | None) -> None:
+def _check(runs: Sequence[Path], *, serve: bool, port: int | None, to: Path | None) -> None:
     """Refuse what does not go together.
 
     Raises:
@@ -62,6 +64,8 @@ def _check(runs: Sequence[Path], *, serve: bool, to: Path | None) -> None:
         raise SettingsError("report needs a run: triphase report RUN")
     if serve and len(runs) > 1:
         raise SettingsError("--serve serves one run; leave the others out, or --serve")
+    if port is not None and not serve:
+        raise SettingsError(f"--port {port}: is for --serve; leave it out, or say --serve")
     if len(runs) > MOST_RUNS:
         raise SettingsError(f"{len(runs)} runs are too many to be told apart on one page; at most {MOST_RUNS}")
     if len({each.resolve() for each in runs}) < len(runs):

@@ -173,3 +173,16 @@ def test_a_goal_of_ones_own_and_back_where_one_was(long: Any, chromium: Any) -> 
     )
     assert texts == ["1 of 2 today · about 1 min to go", *(f"Your goal of 2 is reached: {n} today" for n in (2, 3))]
     assert page.problems == []
+
+
+def test_how_much_is_waiting_is_not_cut_on_a_phone(long: Any, chromium: Any) -> None:
+    page = page_of(long, chromium, "hal", **PHONE)
+    height = page.evaluate("document.querySelector('header').offsetHeight")
+    found = page.evaluate(
+        """() => {
+          const text = document.querySelector("#progress-text");
+          text.textContent = "12 today · 128 in all · 45 s each · 230 waiting";
+          return [text.scrollWidth - text.clientWidth, document.querySelector("header").offsetHeight];
+        }"""
+    )
+    assert found == [0, height]
