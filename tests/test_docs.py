@@ -76,6 +76,14 @@ def test_every_command_in_the_docs_exists(where: str, line: str, capsys: pytest.
         assert all(option in shown for option in options), f"{where}: {line}"
 
 
+def test_plans_for_a_machine_say_how_many_cards_it_has() -> None:
+    """What describes a machine is refused without `--gpus`."""
+    plans = [line for _, line in shell_lines() if line.startswith("triphase plan")]
+    assert any("--gpus" in line for line in plans)
+    for line in plans:
+        assert "--gpus" in line or not re.search(r"--(memory|card|price)\b", line), line
+
+
 def test_every_command_has_its_section() -> None:
     text = page("docs/commands.md")
     for name, _, _ in COMMANDS:
