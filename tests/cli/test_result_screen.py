@@ -123,3 +123,27 @@ def test_a_doubtful_reward_model_and_a_run_past_its_best_are_said() -> None:
     assert lines["PPO"].endswith("past its best, iteration 12")
     sound = dict(result_lines({**SUMMARY, "ppo": {**ppo, "fell_from_its_best": False}}))
     assert "past its best" not in sound["PPO"]
+
+
+def test_of_several_rounds_the_newest_policy_is_told_and_tried_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "r"
+    config(run, "people")
+    kept = json.loads((run / "config.yaml").read_text())
+    kept["settings"] |= {"rounds": 3}
+    (run / "config.yaml").write_text(json.dumps(kept))
+    second = run / "rounds" / "2"
+    for place in (run, second):
+        for phase in ("sft", "reward", "ppo"):
+            (place / phase / "final").mkdir(parents=True)
+        (place / "report.html").write_text("")
+    assert next_command(run) == f"triphase run {run}"  # the third is missing
+    (run / "rounds" / "3" / "ppo" / "final").mkdir(parents=True)
+    assert next_command(run) == f"triphase chat {run / 'rounds' / '3'}"
+    newer = {"gold_mean": 1.2, "proxy_gain": 2.0, "reference_kl": 9.1}
+    (run / "summary.json").write_text(json.dumps({**SUMMARY, "rounds": [{"round": 2, "ppo": newer}, {"round": 3}]}))
+    print_result(run)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "round 1 preferred to SFT in 81 %" in shown and "round 2 " in shown and "9.1 nats" in shown
+    assert f"report {run / 'report.html'} report {second / 'report.html'}" in shown

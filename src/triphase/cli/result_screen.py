@@ -32,8 +32,9 @@ def print_result(run: Path) -> None:
             figures.add_row(f"[bold]{name}[/bold]", escape(visible(text)))
         console.print(figures)
     console.print(f"[bold]run[/bold]     {escape(str(run))}")
-    if (run / REPORT).is_file():
-        console.print(f"[bold]report[/bold]  {escape(str(run / REPORT))}")
+    for place in (run, *_further_rounds(run)):
+        if (place / REPORT).is_file():
+            console.print(f"[bold]report[/bold]  {escape(str(place / REPORT))}")
     console.print(f"[bold]next[/bold]    {escape(next_command(run))}")
 
 
@@ -65,14 +66,19 @@ def next_command(run: Path) -> str:
         return f"triphase ppo {named}" + ("   (on the prompts of the preferences)" if "ppo" in absent else "")
     if not (run / (SAMPLES if "evaluation" in absent else REPORT)).is_file():
         return f"triphase evaluate {named}"
-    return f"triphase chat {shlex.quote(str(_newest_round(run)))}"
+    further = _further_rounds(run)
+    if len(further) < settings.rounds - 1:
+        return f"triphase run {named}"
+    return f"triphase chat {shlex.quote(str(further[-1]))}" if further else f"triphase chat {named}"
 
 
-def _newest_round(run: Path) -> Path:
-    """The run of the last round that has a policy."""
-    while (after := round_after(run)) is not None and has_left(after, PPO):
-        run = after
-    return run
+def _further_rounds(run: Path) -> list[Path]:
+    """The rounds behind the first that have a policy, in their order."""
+    found, after = list[Path](), round_after(run)
+    while after is not None and has_left(after, PPO):
+        found.append(after)
+        after = round_after(after)
+    return found
 
 
 def _next_of_reward(run: Path, settings: RunSettings, *, samples: bool) -> str:
@@ -104,8 +110,9 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ],
     )
     wins = _percent(f"preferred to {summary.get('start', 'SFT')} in {{}}", ppo.get("gold_win_rate"))
+    rounds = [each for each in summary.get("rounds") or () if each.get("ppo")]
     yield from _line(
-        "PPO",
+        "round 1" if rounds else "PPO",
         [
             wins + _interval(ppo, "gold_win_rate") if wins else "",
             _change("gold score {} → {}", sft.get("gold_mean"), ppo.get("gold_mean")),
