@@ -163,6 +163,7 @@ def test_what_people_prefer_comes_first_where_no_gold_is_known(empty: RunContent
     coin = replace(run, pairs=[ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)])
     doubted = verdict_of(coin, find(coin), [clear])
     assert doubted.tone == "bad" and doubted.sentences[0].startswith("People prefer ppo to sft")
+    assert doubted.headline == f"{found.headline}; but the reward model is no better than chance"
 
 
 def test_answers_that_have_become_alike_are_in_the_headline(empty: RunContents) -> None:

@@ -22,8 +22,11 @@ def without_gold(
     score, start = score_of(run.settings), start_of(run.settings).noun
     chance = found.reward.chance if uses_reward_model(run.settings) else None
     tone: Tone = "open"
+    said = [each.sentence for each in people]
+    told = next((each.sentence for each in people if each.tone != "open"), said[0]).removesuffix(".") if said else None
     if chance is not None and not chance.is_better and chance.outcome != "too few":
-        tone, headline = "bad", f"No ground for a verdict: {chance.headline[0].lower()}{chance.headline[1:]}"
+        doubt = f"{chance.headline[0].lower()}{chance.headline[1:]}"
+        tone, headline = "bad", f"No ground for a verdict: {doubt}" if told is None else f"{told}; but {doubt}"
     elif ppo.diversity is not None and ppo.diversity.is_collapsed:
         tone, headline = "bad", f"PPO's answers have become alike: {alike_text(ppo.diversity)}"
     elif is_above(ppo.proxy_gain, 0):
@@ -32,9 +35,8 @@ def without_gold(
         tone, headline = "bad", f"{capital(score)} fell: PPO has not reached what it was trained for"
     else:
         headline = f"No gain shown: {score} may not have moved"
-    said = [each.sentence for each in people]
-    if said and tone == "open":
-        headline = next((each.sentence for each in people if each.tone != "open"), said[0]).removesuffix(".")
+    if told is not None and tone == "open":
+        headline = told
     gained = f"{capital(score)} moved by {signed(ppo.proxy_gain)}"
     if ppo.gain_in_deviations is not None:
         gained += f", {moved(ppo.gain_in_deviations)} standard deviations of its scores at the start,"
