@@ -101,6 +101,12 @@ def test_the_backward_pass_widens_again_and_keeps_nothing_wide() -> None:
 def test_joint_maps_widen_each_time_and_add_biases_and_updates() -> None:
     quantized = [QuantizedLinear(linear(24, size, bias=size == 8), ByHand()) for size in (16, 8)]
     columns = torch.linspace(-1, 1, 24 * 3).view(24, 3)
+    plain = torch.cat([nn.functional.linear(columns.T, q.weight, q.bias).T for q in quantized])
+    bare = JointMaps(quantized)
+    for _ in range(2):
+        ByHand.widened_times = 0
+        assert torch.allclose(bare(columns), plain, atol=1e-6)
+        assert ByHand.widened_times == len(quantized)  # nothing wide is kept between products
     ours, theirs = (JointMaps([lora(base) for base in bases]) for bases in (quantized, [wide(q) for q in quantized]))
     assert ours.sizes == [16, 8]
     with torch.no_grad():
