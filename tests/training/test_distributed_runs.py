@@ -232,3 +232,13 @@ def test_ranks_of_other_settings_and_another_directory_are_refused(folder: Path)
     results = as_ranks((folder, "relative.yaml"), (second, "relative.yaml"))
     assert results[1][0] == 2 and "is not the directory that rank 0 writes" in results[1][1], results
     assert results[0][0] == 1 and "rank 1 has ended" in results[0][1], results
+
+
+@pytest.mark.parametrize("strategy", ["replicated", "fsdp2"])
+def test_people_who_are_to_rank_are_no_fault_of_a_rank(folder: Path, strategy: str) -> None:
+    chosen = {"labeling": {"source": "people"}, "parallel": {"strategy": strategy}}
+    found = triphase("run", str(config(folder, f"people-{strategy}", **chosen)), "--processes", "2")
+    assert found.returncode == 3, found.stderr
+    assert found.stderr.strip().splitlines()[-1].startswith("people are to rank")
+    assert "error" not in found.stderr
+    assert "ERROR" not in (folder / "runs" / f"people-{strategy}" / "ranks" / "1.log").read_text()

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from triphase.errors import SettingsError
+from triphase.errors import SettingsError, WaitingForPeople
 from triphase.training.distributed.environment import Place
 from triphase.training.distributed.fsdp2 import Sharded
 from triphase.training.distributed.replicated import Replicated
@@ -52,6 +52,9 @@ def joined(
             _part(strategy)
     except Stopped:
         _part(strategy)
+        raise
+    except WaitingForPeople:
+        _part(strategy)  # rank 0 alone asks for rankings, and the others wait at rest: no fault, and none is told
         raise
     except BaseException:
         if strategy.is_lead:
