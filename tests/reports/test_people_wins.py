@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from triphase.errors import RunError
 from triphase.reports.comparison import Labelers
 from triphase.reports.intervals import Interval
-from triphase.reports.people_wins import DIRECTORY, PeopleWin, people_wins
+from triphase.reports.people_wins import DIRECTORY, PeopleWin, keep_people_wins, people_wins
+from triphase.reports.shapes import misfit
 
 
 def win(value: float, low: float | None, high: float | None, agreement: Interval | None = None) -> PeopleWin:
@@ -42,3 +45,32 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         (tmp_path / DIRECTORY / "c.json").write_text(text)
         with pytest.raises(RunError, match=r"people/c\.json: damaged"):
             people_wins(tmp_path)
+
+
+def test_two_comparisons_of_one_name_keep_a_file_each(tmp_path: Path) -> None:
+    run, (one, other) = tmp_path / "run", (tmp_path / "a" / "c", tmp_path / "b" / "c")
+    for place in (one, other):
+        place.mkdir(parents=True)
+    sides = [SimpleNamespace(name=name, about=name) for name in ("ppo", "sft")]
+    judgment = SimpleNamespace(labelers=Labelers(2, 40, None))
+
+    def keep(place: Path, rate: float) -> None:
+        criterion = SimpleNamespace(judgment=judgment, wins={("ppo", "sft"): Interval(rate, 0.1, 0.9, 20)})
+        found: Any = SimpleNamespace(sides=sides, criteria=[criterion])
+        keep_people_wins([run], place, found)
+
+    keep(one, 0.6)
+    keep(other, 0.7)
+    keep(one, 0.8)  # counted again
+    assert {each.comparison: each.rate.value for each in people_wins(run)} == {"c": 0.8, "c-2": 0.7}
+    one.rename(tmp_path / "a" / "moved")
+    other.rename(tmp_path / "c")
+    keep(tmp_path / "c", 0.9)  # it takes the place of one that is no longer there
+    assert {each.comparison: each.rate.value for each in people_wins(run)}["c"] == 0.9
+
+
+def test_a_figure_beyond_float32_is_damage() -> None:
+    row = {"low": 0.1, "high": 3.4e38, "value": 0.2, "prompts": 3}
+    assert misfit(Interval, row) is None
+    for wrong in (1e39, -1e39, 1e308, float("inf"), float("nan")):
+        assert misfit(Interval, {**row, "value": wrong}) is not None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,30 @@ def keep_people_wins(runs: Sequence[Path], directory: Path, found: ComparisonFin
                 "labelers": who.names,
                 "rankings": who.rankings,
                 "agreement": _plain(who.agreement),
+                "directory": str(directory.resolve()),
             }
             for (first, second), rate in criterion.wins.items()
             if who.rankings
         ]
         for run in runs:
             make_directory(run / DIRECTORY)
-            write_json(run / DIRECTORY / f"{directory.resolve().name}.json", wins)
+            write_json(_place(run / DIRECTORY, directory.resolve()), wins)
+
+
+def _place(folder: Path, comparison: Path) -> Path:
+    """The file of a comparison: by its name, with a number where another comparison of that name has the file."""
+    names = (comparison.name if number == 1 else f"{comparison.name}-{number}" for number in count(1))
+    return next(path for path in (folder / f"{name}.json" for name in names) if _is_free(path, comparison))
+
+
+def _is_free(path: Path, comparison: Path) -> bool:
+    """Whether a file is of this comparison, or of none that is still there (it was moved, say)."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        owners = {Path(row["directory"]) for row in rows}
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
+    return all(owner == comparison or not owner.is_dir() for owner in owners)
 
 
 def people_wins(run: Path) -> list[PeopleWin]:

@@ -16,7 +16,7 @@ OVERLAPS = (1, 2, 3, 5, 7)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class OverlapCost:
     """``overlap`` labelers on each prompt: hours of work in all, and the share of ordered pairs that come out right."""
 
     overlap: int
@@ -26,7 +26,7 @@ class Choice:
     high: float
 
 
-def choices(agreement: Estimate | None, seconds: float | None, prompts: int) -> Sequence[Choice]:
+def choices(agreement: Estimate | None, seconds: float | None, prompts: int) -> Sequence[OverlapCost]:
     """What each overlap costs and brings; nothing where agreement or time is not known, or agreement is by chance.
 
     Args:
@@ -37,7 +37,7 @@ def choices(agreement: Estimate | None, seconds: float | None, prompts: int) -> 
     if agreement is None or seconds is None or agreement.value <= 0.5 or not prompts:
         return ()
     right = [accuracy(share) for share in (agreement.value, agreement.low, agreement.high)]
-    return [Choice(n, n * prompts * seconds / 3600, *(majority(q, n) for q in right)) for n in OVERLAPS]
+    return [OverlapCost(n, n * prompts * seconds / 3600, *(majority(q, n) for q in right)) for n in OVERLAPS]
 
 
 def accuracy(agreement: float) -> float:
