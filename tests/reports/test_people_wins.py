@@ -41,7 +41,14 @@ def test_who_judged_is_told_with_what_is_not_known() -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     assert people_wins(tmp_path) == []
     (tmp_path / DIRECTORY).mkdir()
-    for text in ("{", json.dumps([{"first": "a"}]), "[1]"):
+    rate = {"value": 0.5, "low": 0.4, "high": 0.6, "prompts": 4}
+    row = {"first": "a", "second": "b", "rate": rate, "labelers": 1, "rankings": 4, "agreement": None}
+    wrong = [
+        {**row, "labelers": "x"},
+        {**row, "rate": {**rate, "value": "x"}},
+        {**row, "agreement": {**rate, "low": []}},
+    ]
+    for text in ("{", json.dumps([{"first": "a"}]), "[1]", "[" * 100_000, *(json.dumps([each]) for each in wrong)):
         (tmp_path / DIRECTORY / "c.json").write_text(text)
         with pytest.raises(RunError, match=r"people/c\.json: damaged"):
             people_wins(tmp_path)

@@ -34,9 +34,13 @@ def test_units_are_those_of_the_first_rollout_and_are_kept(tmp_path: Path) -> No
     assert score([NUMBER, SHORT], "7", run=tmp_path, begins=False).total == (2 * 2 - 1,)
     path = units_file(ScorerSettings.model_validate({"of": [NUMBER, SHORT]}), tmp_path)
     assert json.loads(path.read_text())["number"] == {"center": 3.0, "scale": 2.0}
-    path.write_text("{}")
-    with pytest.raises(RunError, match="the units of a sum of scores cannot be read"):
-        score([NUMBER, SHORT], "7", run=tmp_path)
+    whole = json.loads(path.read_text())
+    units = [("center", math.nan), ("center", True), ("center", 10**400), ("scale", 0.0), ("scale", "2"), ("scale", -1)]
+    wrong = [{**whole, "number": {**whole["number"], name: value}} for name, value in units]
+    for text in ("{}", "[" * 100_000, *map(json.dumps, wrong)):
+        path.write_text(text)
+        with pytest.raises(RunError, match="the units of a sum of scores cannot be read"):
+            score([NUMBER, SHORT], "7", run=tmp_path)
 
 
 def test_a_part_may_count_as_it_is_and_one_without_spread_keeps_its_unit() -> None:

@@ -90,6 +90,17 @@ def test_branches_beside_the_rounds_are_no_rounds(tmp_path: Path) -> None:
     assert rounds_of(tmp_path, 0) == []
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "7", "[" * 100_000])
+def test_a_round_whose_summary_is_damaged_is_told(tmp_path: Path, text: str) -> None:
+    place = tmp_path / "rounds" / "2"
+    (place / "reward").mkdir(parents=True)
+    for file in ("before.jsonl", "heldout.jsonl"):
+        (place / "reward" / file).write_text("")
+    (place / "summary.json").write_text(text)
+    with pytest.raises(RunError, match=r"2/summary\.json is damaged; `triphase report .*2` writes it again"):
+        rounds_of(tmp_path, 0)
+
+
 @pytest.mark.slow
 def test_each_round_ranks_the_newest_policy_and_goes_on_from_it(tmp_path: Path) -> None:
     write_data(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from tests.runs import small_run
 from tests.small import shared_model, stir
 
+from triphase.errors import RunError
 from triphase.models.roles import POLICY
 from triphase.runs import pipeline
 from triphase.runs.dependence import settings_of
@@ -50,6 +51,20 @@ def spelled(source: str) -> list[int]:
         and id(node) not in told
         and PLACE.search(node.value)
     ]
+
+
+@pytest.mark.parametrize(
+    "change", [{"place": 1e308}, {"origin": None}, {"manifest": []}, {"shared": "no"}, {"more": "x"}]
+)
+def test_a_note_of_what_is_taken_has_the_types_of_its_values(tmp_path: Path, change: dict[str, Any]) -> None:
+    note = {"origin": "a", "place": "b", "manifest": "c", "shared": False}
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "taken.json").write_text(json.dumps(note))
+    assert place_of(tmp_path, "sft") == tmp_path / "sft" / "b"
+    for text in (json.dumps({**note, **change}), "[]", "[" * 100_000):
+        (tmp_path / "sft" / "taken.json").write_text(text)
+        with pytest.raises(RunError, match=r"taken\.json is damaged"):
+            place_of(tmp_path, "sft")
 
 
 def test_the_places_are_spelled_in_one_file() -> None:

@@ -54,8 +54,10 @@ class Run:
         path = self.path / SUMMARY
         if not path.is_file():  # a phase that trains takes an older one away
             write_summary(self.path)
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError):
+            raise RunError(f"{path} is damaged; `triphase report {self.path}` writes it again") from None
 
     def metrics(self, phase: str = PPO) -> list[dict[str, Any]]:
         """The metrics of a phase (`sft`, `reward`, `ppo`, or a variant by its name), a mapping for each step.

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from triphase.errors import RunError
+from triphase.records.hub import bound_hub
 
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
@@ -32,6 +33,7 @@ def push(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+    bound_hub()
     api = HfApi()
     try:
         api.create_repo(repository, private=not public, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from triphase.errors import ModelError, TriphaseError, is_out_of_memory
 from triphase.models.files import named
+from triphase.records.hub import bound_hub
 from triphase.settings.schema import ModelSettings
 from triphase.tokens.shipped_templates import give_template
 
@@ -18,6 +19,7 @@ _PREFIXES = ("_orig_mod.", "module.", "pretrained_model.", "model._orig_mod.", "
 @contextmanager
 def opening(what: str, name: str) -> Iterator[None]:
     """Translate whatever a library raises over a stranger's files into a `ModelError`; a lack of memory stays."""
+    bound_hub()
     try:
         with quiet():
             yield

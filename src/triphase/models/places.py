@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from triphase.errors import ModelError
+from triphase.records.hub import bound_hub
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _LONGEST_HUB_ID = 96
@@ -46,6 +47,7 @@ def fetched(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
+        bound_hub()
         return Path(snapshot_download(name, allow_patterns=list(_FETCHED)))
     except ImportError as error:
         raise ModelError(f"model.name: {error.name} is not installed; run: pip install 'triphase[train]'") from None

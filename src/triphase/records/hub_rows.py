@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from triphase.errors import DataError
+from triphase.records.hub import bound_hub
 from triphase.records.lines import Row
 from triphase.records.paths import SUFFIXES, shown
 from triphase.settings.data import SourceSettings
@@ -43,6 +44,7 @@ def _data_set(source: SourceSettings, name: str) -> Iterable[Mapping[str, Any]]:
         from datasets import Dataset, IterableDataset, load_dataset
     except ImportError:
         raise DataError(f"{name}: hub data sets need datasets; run: pip install 'triphase[train]'") from None
+    bound_hub()
     given = {"name": source.config, "revision": source.revision, "streaming": source.streaming or None}
     options = {key: value for key, value in given.items() if value is not None}
     try:

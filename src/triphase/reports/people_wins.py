@@ -12,6 +12,7 @@ from triphase.records.files import make_directory, write_json
 from triphase.reports.comparison import ComparisonFindings, Labelers
 from triphase.reports.interval_wording import is_above, is_below, percent_interval
 from triphase.reports.intervals import Interval
+from triphase.reports.shapes import misfit
 
 DIRECTORY = "people"
 """In a run: a file for each comparison that people judge."""
@@ -99,7 +100,7 @@ def _is_free(path: Path, comparison: Path) -> bool:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         owners = {Path(row["directory"]) for row in rows}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return True
     return all(owner == comparison or not owner.is_dir() for owner in owners)
 
@@ -114,16 +115,25 @@ def people_wins(run: Path) -> list[PeopleWin]:
     for path in sorted((run / DIRECTORY).glob("*.json")):
         try:
             found += [_win(path.stem, each) for each in json.loads(path.read_text(encoding="utf-8"))]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             message = f"{path}: damaged ({type(error).__name__}: {error}); give the compare command again, or remove it"
             raise RunError(message) from None
     return found
 
 
 def _win(comparison: str, row: Mapping[str, Any]) -> PeopleWin:
-    agreement = None if row["agreement"] is None else Interval(**row["agreement"])
-    who = Labelers(int(row["labelers"]), int(row["rankings"]), agreement)
-    return PeopleWin(comparison, str(row["first"]), str(row["second"]), Interval(**row["rate"]), who)
+    for name in ("labelers", "rankings"):
+        if type(row[name]) is not int:
+            raise TypeError(f"{name} is {str(row[name])[:40]!r}")
+    agreement = None if row["agreement"] is None else _interval(row["agreement"])
+    who = Labelers(row["labelers"], row["rankings"], agreement)
+    return PeopleWin(comparison, str(row["first"]), str(row["second"]), _interval(row["rate"]), who)
+
+
+def _interval(values: Any) -> Interval:
+    if (problem := misfit(Interval, values)) is not None:
+        raise TypeError(problem)
+    return Interval(**values)
 
 
 def _plain(interval: Interval | None) -> dict[str, float | int | None] | None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from triphase.errors import RunError
 from triphase.reports.contents import read_pairs
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import accuracy
@@ -57,4 +58,9 @@ def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
 def _ppo(place: Path) -> Any:
     """What the summary of the round says of its policy; None before there is one."""
     path = place / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("ppo") if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))).get("ppo")
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise RunError(f"{path} is damaged; `triphase report {place}` writes it again") from None

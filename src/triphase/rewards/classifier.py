@@ -18,6 +18,7 @@ from torch import Tensor
 from triphase.batches.order import microbatches
 from triphase.errors import SettingsError, TriphaseError
 from triphase.models.opening import quiet
+from triphase.records.hub import bound_hub
 from triphase.records.visible import visible
 from triphase.rewards.options import options_of
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
@@ -58,6 +59,7 @@ class ClassifierScorer(Scorer):
         self._context = context
         self._setting = f"{context.setting}.options"
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        bound_hub()
         try:
             with quiet(), warnings.catch_warnings(action="ignore"):
                 self._tokenizer, self._model, self._bias = self._opened()

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from triphase.errors import RunError
 from triphase.records.files import write_json
@@ -117,9 +118,15 @@ def _unit_of(scores: Sequence[float]) -> Unit:
 def _read(path: Path, names: Sequence[str]) -> dict[str, Unit]:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return {name: (float(kept[name]["center"]), float(kept[name]["scale"])) for name in names}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {name: (_number(kept[name]["center"]), _number(kept[name]["scale"], above=0.0)) for name in names}
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise RunError(
             f"{path}: the units of a sum of scores cannot be read ({type(error).__name__}); restore it, or choose "
             "another name (--name)"
         ) from None
+
+
+def _number(value: Any, *, above: float = -math.inf) -> float:
+    if type(value) not in (int, float) or not math.isfinite(float(value)) or value <= above:
+        raise ValueError
+    return float(value)

@@ -11,6 +11,7 @@ import yaml
 
 from triphase.demo.registry import PREFIX
 from triphase.models.places import is_hub_id
+from triphase.records.hub import bound_hub
 
 _EMBEDDED = {"embedded:smollm2": "apache-2.0", "embedded:tiny": "apache-2.0"}
 _CARD = "README.md"
@@ -90,6 +91,7 @@ def _on_hub(name: str) -> License | None:
     try:
         from huggingface_hub import hf_hub_download
 
+        bound_hub()
         return _in_card(Path(hf_hub_download(name, _CARD, etag_timeout=_SECONDS)))
     except Exception:
         return None

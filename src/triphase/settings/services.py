@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from triphase.settings.base import Positive, PositiveFloat, Settings
 
+_BARE = "an address must hold no user and no password"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -20,9 +21,11 @@ def _checked_address(text: str) -> str:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:
+        if "@" in text:  # what cannot be read may hold a password all the same
+            raise ValueError(f"{_BARE}, and its port is a number") from None
         raise ValueError(f"{text!r} is no address ({error}); write for example http://10.0.0.5:8000") from None
-    if "@" in parts.netloc:
-        raise ValueError("an address must hold no user and no password; name a token's variable in token_variable")
+    if "@" in parts.netloc or ("@" in text and not (parts.scheme in ("http", "https") and host)):
+        raise ValueError(f"{_BARE}; name a token's variable in token_variable")
     if not (text.isascii() and text.isprintable()):
         raise ValueError(f"{text!r} holds signs that an address cannot; write the host as xn--… and the path with %XX")
     if parts.scheme not in ("http", "https") or not host or port == 0 or any(sign.isspace() for sign in text):

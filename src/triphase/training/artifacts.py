@@ -71,10 +71,14 @@ def taken_of(run: Path, phase: str) -> Taken | None:
     """
     path = run / phase / TAKEN
     try:
-        return Taken(**json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in found.items():
+            if type(value) is not (bool if name == "shared" else str):
+                raise TypeError(f"{name} is {str(value)[:40]!r}")
+        return Taken(**found)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); remove it, and give the same command again") from None
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from triphase.records.hub import stoppable
+
 
 class Stopped(Exception):
     """The person asked to stop; the state is saved and the same command continues."""
@@ -25,7 +27,8 @@ class StopRequest:
             return
         before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield self
+            with stoppable(lambda: self.asked):
+                yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -1,0 +1,160 @@
+"""The hub's client, with a deadline that no server can outlast, and a wait that one request to stop ends.
+
+The client of `huggingface_hub` bounds single reads alone, and some of them not at all, so that a hub, or what stands
+before it, which sends a byte now and then is waited for without end. Here the head of an answer has `SECONDS`, and what
+follows must bring `LEAST` bytes in each `SECONDS`: how long a model takes depends on its size, how slow it may get does
+not. Large files may go through hf-xet, which is none of Python's.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SECONDS = 120.0
+LEAST = 100_000
+_SLICE = 0.2
+_LARGEST_WRITE = 1 << 16
+
+
+class HubTooSlow(OSError):
+    """The hub keeps a connection without getting on."""
+
+
+class _Stop:
+    """Whether a person has asked to stop; nobody has, outside of a run."""
+
+    asked: Callable[[], bool] = staticmethod(lambda: False)
+
+
+@contextmanager
+def stoppable(asked: Callable[[], bool]) -> Iterator[None]:
+    """Inside the block ``asked`` is looked at a few times a second, and ends a wait for the hub."""
+    before, _Stop.asked = _Stop.asked, staticmethod(asked)
+    try:
+        yield
+    finally:
+        _Stop.asked = before
+
+
+def bound_hub() -> None:
+    """Give the hub's client, of this process and from now on, its deadlines; nothing where it is not installed."""
+    try:
+        from huggingface_hub import set_client_factory
+        from huggingface_hub.utils import _http
+    except ImportError:
+        return
+    if getattr(_http, "_GLOBAL_CLIENT_FACTORY", None) is not _bounded_client:
+        set_client_factory(_bounded_client)
+
+
+def _bounded_client() -> Any:
+    from huggingface_hub.utils._http import default_client_factory
+
+    client: Any = default_client_factory()
+    for transport in {client._transport, *filter(None, client._mounts.values())}:
+        _bound(transport)
+    return client
+
+
+def _bound(transport: Any) -> None:
+    pace, plain = _Pace(), transport.handle_request
+    transport._pool._network_backend = _Backend(transport._pool._network_backend, pace)
+
+    def handle_request(request: Any) -> Any:
+        pace.begin(is_head=True)
+        try:
+            return plain(request)
+        finally:
+            pace.begin(is_head=False)
+
+    transport.handle_request = handle_request
+
+
+class _Pace(threading.local):
+    """How an exchange gets on, in each thread."""
+
+    def __init__(self) -> None:
+        self.begin(is_head=False)
+
+    def begin(self, *, is_head: bool) -> None:
+        """The head of an answer is waited for, or what follows it."""
+        self._is_head, self._moved, self._since = is_head, 0, time.monotonic()
+
+    def slice(self) -> float:
+        """How long to wait before looking again.
+
+        Raises:
+            HubTooSlow: too little has come.
+            KeyboardInterrupt: a person asked to stop. It passes by all that libraries catch.
+        """
+        if _Stop.asked():
+            raise KeyboardInterrupt
+        left = self._since + SECONDS - time.monotonic()
+        if left <= 0:
+            if self._is_head or self._moved < LEAST:
+                raise HubTooSlow(
+                    f"the hub does not get on within {SECONDS:g} s; try again, or set HF_HUB_OFFLINE=1 for what is on "
+                    "this machine"
+                )
+            self.begin(is_head=False)
+        return max(0.01, min(_SLICE, left))
+
+    def came(self, count: int) -> None:
+        """So many bytes came, or went."""
+        self._moved += count
+
+
+class _Backend:
+    """Opens connections that keep a pace."""
+
+    def __init__(self, inner: Any, pace: _Pace) -> None:
+        self._inner, self._pace = inner, pace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> "_Stream":
+        """See httpcore."""
+        self._pace.slice()
+        seconds = SECONDS if timeout is None else min(timeout, SECONDS)
+        return _Stream(self._inner.connect_tcp(host, port, timeout=seconds, **options), self._pace)
+
+
+class _Stream:
+    """A connection that keeps a pace."""
+
+    def __init__(self, inner: Any, pace: _Pace) -> None:
+        self._inner, self._pace = inner, pace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """See httpcore. ``timeout`` is for the next byte, whichever it is."""
+        silent = time.monotonic() + (SECONDS if timeout is None else timeout)
+        while True:
+            wait = min(self._pace.slice(), max(0.01, silent - time.monotonic()))
+            try:
+                found: bytes = self._inner.read(max_bytes, timeout=wait)
+            except Exception as error:
+                if type(error).__name__ != "ReadTimeout" or time.monotonic() >= silent:
+                    raise
+                continue
+            self._pace.came(len(found))
+            return found
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """See httpcore."""
+        seconds = SECONDS if timeout is None else min(timeout, SECONDS)
+        for start in range(0, len(buffer), _LARGEST_WRITE):
+            self._pace.slice()
+            part = buffer[start : start + _LARGEST_WRITE]
+            self._inner.write(part, timeout=seconds)
+            self._pace.came(len(part))
+
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
+        """See httpcore."""
+        seconds = SECONDS if timeout is None else min(timeout, SECONDS)
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, seconds), self._pace)
