@@ -6,6 +6,7 @@ follows must bring `LEAST` bytes in each `SECONDS`: how long a model takes depen
 not. Large files may go through hf-xet, which is none of Python's.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,7 +134,7 @@ class _Stream:
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """See httpcore. ``timeout`` is for the next byte, whichever it is."""
-        silent = time.monotonic() + (SECONDS if timeout is None else timeout)
+        silent = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             wait = min(self._pace.slice(), max(0.01, silent - time.monotonic()))
             try:
