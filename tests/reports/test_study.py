@@ -1,6 +1,7 @@
 """The figures of a study against slow ones: gains, units, what is held against the first variant, and the curves."""
 
 import json
+import shutil
 import math
 from collections.abc import Callable
 from itertools import combinations
@@ -112,3 +113,15 @@ def test_a_seed_without_rollouts_is_left_out_of_the_curves(runs: list[StudyRun])
     curve = left.variants[0].curve
     assert curve is not None and curve.gold == pytest.approx((0.0, 2 / unit))
     assert left.notes == ("none, seed 0: ppo/samples.jsonl has no scores; it is left out of the curves",)
+
+
+def test_a_variant_of_several_rounds_says_that_its_proxy_changes_hands(
+    runs: list[StudyRun], found: StudyFindings, tmp_path: Path
+) -> None:
+    assert not any("round" in note for note in found.notes)
+    first, last = tmp_path / "r", tmp_path / "r" / "rounds" / "2"
+    for place in (first, last):
+        shutil.copytree(runs[0].directory, place)
+    moved = [StudyRun("none", 0, last), *runs[1:]]
+    (said,) = find_study("s", moved, ABOUT).notes
+    assert said.startswith("none: each round has a reward model of its own")

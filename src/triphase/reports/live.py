@@ -13,10 +13,12 @@ from triphase.reports.answers_over_time import courses_of
 from triphase.reports.contents import read_run
 from triphase.reports.page import page_of
 from triphase.reports.people_wins import people_wins
+from triphase.reports.rounds import newest_place
 
 _READ = (
     "*.json", "config.yaml", f"*/{FILE_NAME}", f"arms/*/{FILE_NAME}", "evaluation/*.jsonl", "reward/*.json*",
     "ppo/samples.jsonl", "arms/*/samples.jsonl", "sft/*.json", "people/*.json",
+    f"rounds/*/*/{FILE_NAME}", "rounds/*/summary.json", "rounds/*/reward/*.jsonl", "rounds/*/report.html",
 )  # fmt: skip
 PAUSE, SHARE = 5.0, 10.0
 """A page is written at most every so many seconds, and in at most one part in so many of a core's time."""
@@ -82,14 +84,15 @@ class LiveReport:
         return found.hexdigest()[:16]
 
     def _says(self) -> str:
-        steps = {
-            phase: rows[-1]["step"] for phase in ("sft", "reward", "ppo") if (rows := self._rows(self._run / phase))
-        }
+        place = newest_place(self._run)
+        steps = {phase: rows[-1]["step"] for phase in ("sft", "reward", "ppo") if (rows := self._rows(place / phase))}
         told = ", ".join(
             f"{name} {steps[phase]}"
             for phase, name in (("sft", "SFT step"), ("reward", "reward-model step"), ("ppo", "PPO iteration"))
             if phase in steps
         )
+        if place != self._run:
+            told = f"round {place.name}{', ' if told else ''}{told}"
         begun = f" ({told})" if told else ""
         worked_on = self._is_worked_on()
         if worked_on is None:

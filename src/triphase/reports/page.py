@@ -25,6 +25,7 @@ from triphase.reports.learning_curve import told
 from triphase.reports.people_wins import PeopleWin, people_wins
 from triphase.reports.policy_verdicts import is_hacked, policy_verdicts
 from triphase.reports.readout import percent_reading, reading
+from triphase.reports.rounds import round_rows, rounds_caption
 from triphase.reports.samples import side_by_side
 from triphase.reports.score_parts import part_courses
 from triphase.reports.scored_by import has_own_scorer, score_of, scorer_of, uses_reward_model
@@ -78,6 +79,7 @@ def page_of(
     shown = (run.settings.get("evaluation") or {}).get("shown_samples", SHOWN_SAMPLES)
     start = start_of(run.settings)
     parts, samples = part_courses(run.ppo), side_by_side(run.samples, run.policies, _baselines(run))
+    rounds = [] if run.directory is None else round_rows(run.directory, run.seed)
     drawn = _figures(run, found)
     drawn_scores = any(drawn[name] for name in ("scores", "golds", "score_and_length", "ensemble"))
     return rendered(
@@ -88,8 +90,16 @@ def page_of(
             says=says,
             found=found,
             contents=sections_of(
-                run, found, scores=drawn_scores, parts=bool(parts), answers=bool(courses), people=bool(people)
+                run,
+                found,
+                scores=drawn_scores,
+                parts=bool(parts),
+                answers=bool(courses),
+                people=bool(people),
+                rounds=bool(rounds),
             ),
+            rounds=rounds,
+            rounds_caption=rounds_caption(rounds),
             verdict=verdict_of(run, found, people),
             policy_verdicts=policy_verdicts(run, found, judged=bool(people)),
             hacked={name for name in found.policies if is_hacked(found, name)},

@@ -1,31 +1,106 @@
 """The rounds of a run: what the reward model was worth on the newest policy's samples before and after each refit."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
+from triphase.monitoring.wording import number, percent
 from triphase.reports.contents import read_pairs
+from triphase.reports.interval_wording import percent_interval
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import accuracy
+from triphase.reports.shapes import require_shape
 
 FOLDER = "rounds"
 BEFORE = "before.jsonl"
 """Scores of the reward model of the round before, of the held-out rankings of this one; like `heldout.jsonl`."""
 
 
-def rounds_of(run: Path, seed: int) -> list[dict[str, Any]]:
-    """The further rounds of a run that have trained a reward model, in their order, as plain values."""
-    found = []
-    numbered = [path for path in (run / FOLDER).glob("[0-9]*") if path.name.isdecimal()]  # others are branches of one
-    for place in sorted(numbered, key=lambda path: int(path.name)):
+@dataclass(frozen=True, slots=True)
+class RoundRow:
+    """A further round in the report.
+
+    Attributes:
+        before: accuracy of the reward model of the round before on the held-out judgments of this one's responses.
+        after: the same of the reward model that was trained anew.
+        ppo: what its own summary says of its policy; empty before there is one.
+        page: its own report, seen from the run; None before there is one.
+    """
+
+    number: int
+    before: Interval | None
+    after: Interval | None
+    ppo: dict[str, Any]
+    page: str | None
+
+    @property
+    def win_rate(self) -> Interval | None:
+        """How often its policy's responses are preferred to the SFT policy's."""
+        value, low, high = (self.ppo.get(f"gold_win_rate{each}") for each in ("", "_low", "_high"))
+        return None if value is None else Interval(value, low, high, 0)
+
+    @property
+    def sentence(self) -> str:
+        """The newest policy in a sentence, under a verdict that is about the first round's."""
+        gain, kl = (self.ppo.get(key) for key in ("proxy_gain_deviations", "reference_kl"))
+        told = [
+            f"preferred in {percent_interval(self.win_rate)}" if self.win_rate else "",
+            f"{number(gain)} deviations of the start gained in score" if gain is not None else "",
+            f"{number(kl, 1)} nats from the reference" if kl is not None else "",
+        ]
+        said = ", ".join(each for each in told if each) or "not evaluated yet"
+        return f"This verdict is on round 1. The newest policy is that of round {self.number}: {said}."
+
+
+def round_rows(run: Path, seed: int) -> list[RoundRow]:
+    """The further rounds of a run that have trained a reward model, for its report."""
+    rows = []
+    for number_, place in _places(run):
         accuracies = accuracies_of(place, seed)
         if accuracies is not None:
-            before, after = (_bounds(each) for each in accuracies)
-            found.append(
-                {"round": int(place.name), "accuracy_before": before, "accuracy_after": after, "ppo": _ppo(place)}
-            )
-    return found
+            page = f"{FOLDER}/{number_}/report.html"
+            rows.append(RoundRow(number_, *accuracies, _ppo(place) or {}, page if (run / page).is_file() else None))
+    return rows
+
+
+def rounds_caption(rows: list[RoundRow]) -> str:
+    """What the refits were worth, in a sentence."""
+    known = [(row.before.value, row.after.value) for row in rows if row.before and row.after]
+    if not known:
+        return "No held-out prompt was ranked in a further round, so what its refit was worth is not known."
+    better = sum(after > before for before, after in known)
+    first, last = known[0][0], known[-1][1]
+    return (
+        f"On the newest policy's responses the reward model was better after {better} of {len(known)} "
+        f"refit{'' if len(known) == 1 else 's'}: {percent(first)} before the first, {percent(last)} after the last."
+    )
+
+
+def rounds_of(run: Path, seed: int) -> list[dict[str, Any]]:
+    """The further rounds of a run that have trained a reward model, in their order, as plain values."""
+    return [
+        {
+            "round": row.number,
+            "accuracy_before": _bounds(row.before),
+            "accuracy_after": _bounds(row.after),
+            "ppo": row.ppo or None,
+        }
+        for row in round_rows(run, seed)
+    ]
+
+
+def _places(run: Path) -> list[tuple[int, Path]]:
+    """The further rounds that have begun, by number."""
+    numbered = [path for path in (run / FOLDER).glob("[0-9]*") if path.name.isdecimal()]  # others are branches of one
+    return sorted((int(path.name), path) for path in numbered)
+
+
+def newest_place(run: Path) -> Path:
+    """The run of the newest round that has begun; of one round, the run itself."""
+    places = _places(run)
+    return places[-1][1] if places else run
 
 
 def rounds_before(place: Path) -> list[Path]:
@@ -55,12 +130,15 @@ def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
     return None if interval is None else {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _ppo(place: Path) -> Any:
-    """What the summary of the round says of its policy; None before there is one."""
+def _ppo(place: Path) -> dict[str, Any]:
+    """What the summary of the round says of its policy; nothing before there is one."""
     path = place / "summary.json"
     if not path.is_file():
-        return None
+        return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))).get("ppo")
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise RunError(f"{path} is damaged; `triphase report {place}` writes it again") from None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        again = f"`triphase report {place}` writes it again"
+        raise RunError(f"{path}: damaged ({type(error).__name__}: {error}); {again}") from None
+    require_shape(path, "summary", found)
+    return found.get("ppo") or {}

@@ -17,13 +17,14 @@ class Section:
 
 
 def sections_of(
-    run: RunContents, found: Findings, *, scores: bool, parts: bool, answers: bool, people: bool
+    run: RunContents, found: Findings, *, scores: bool, parts: bool, answers: bool, people: bool, rounds: bool
 ) -> list[Section]:
     """The sections of a run's report; those that not every run has are there if there is something in them."""
     seeds = len(found.seeds.seeds) if found.seeds else 0
     sections = (
         Section("verdict", "Verdict", "Verdict"),
         Section("seeds", f"Over {seeds} seeds", "Seeds") if seeds else None,
+        Section("rounds", "Round by round", "Rounds") if rounds else None,
         Section("people", "What people prefer", "People") if people else None,
         Section("policies", f"PPO against {start_of(run.settings).noun}", "Policies"),
         Section("scores", "Scores before and after", "Scores") if scores else None,

@@ -127,9 +127,14 @@ def find_study(
         for name in about
         if any(variant == name for variant, _ in contents)
     ]
-    return StudyFindings(
-        name, tuple(variants), _best_of_n([run for run in runs if run.variant == first], seed), (*notes, *left_out)
+    stepping = dict.fromkeys(run.variant for run in runs if rounds_before(run.directory))
+    steps = (
+        f"{variant}: each round has a reward model of its own, so its proxy steps where the next one takes over; "
+        "compare its gold"
+        for variant in stepping
     )
+    best = _best_of_n([run for run in runs if run.variant == first], seed)
+    return StudyFindings(name, tuple(variants), best, (*notes, *left_out, *steps))
 
 
 def _variant(
