@@ -1,4 +1,4 @@
-"""The rounds of a run in its report: a row each, what a refit was worth, and a verdict that says which round it is on."""
+"""The rounds of a run in its report: a row each, what a refit was worth, and which round the verdict is on."""
 
 import json
 from pathlib import Path

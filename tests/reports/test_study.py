@@ -1,8 +1,8 @@
 """The figures of a study against slow ones: gains, units, what is held against the first variant, and the curves."""
 
 import json
-import shutil
 import math
+import shutil
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
