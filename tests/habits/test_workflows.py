@@ -24,18 +24,22 @@ def recipe(target: str) -> list[str]:
     return [line.strip() for line in found[1].splitlines()]
 
 
-def steps() -> list[dict[str, Any]]:
+def jobs() -> dict[str, dict[str, Any]]:
     workflow = load(".github/workflows/ci.yml")
     assert set(workflow) <= {"name", True, "permissions", "concurrency", "jobs"}  # YAML 1.1 reads `on` as true
-    (job,) = workflow["jobs"].values()
-    assert set(job) <= {"runs-on", "timeout-minutes", "strategy", "env", "steps"}
-    return list(job["steps"])
+    for job in workflow["jobs"].values():
+        assert set(job) <= {"runs-on", "timeout-minutes", "strategy", "env", "steps"}
+    return dict(workflow["jobs"])
+
+
+def runs_of(job: dict[str, Any]) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
 
 
 def test_the_workflow_runs_what_a_person_runs() -> None:
-    runs = [step["run"] for step in steps() if "run" in step]
-    assert runs == ["make install", "make check", ".ci/run"]
-    for command in runs:
+    runs = {name: runs_of(job) for name, job in jobs().items()}
+    assert runs == {"test": ["make install", "make check", ".ci/run"], "docs": ["make docs"]}
+    for command in (command for own in runs.values() for command in own):
         if command.startswith("make "):
             assert re.search(rf"^{command.removeprefix('make ')}:", MAKEFILE, re.M)
 
@@ -48,18 +52,24 @@ def test_ci_run_is_make_test() -> None:
 
 
 def test_the_pythons_of_the_workflow_are_those_of_the_package() -> None:
-    (job,) = load(".github/workflows/ci.yml")["jobs"].values()
+    job = jobs()["test"]
     pythons = job["strategy"]["matrix"]["python"]
     assert f">={pythons[0]}" == PROJECT["requires-python"]
     classifiers = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
     assert classifiers[-1] == pythons[-1] and set(pythons) <= set(classifiers)
+    (docs,) = (
+        step["with"]["python-version"] for step in jobs()["docs"]["steps"] if "python-version" in step.get("with", {})
+    )
+    assert docs == pythons[0]
     # The Makefile takes the interpreter from the environment, and the workflow names the one that was set up.
-    assert job["env"]["PYTHON"] == "python" and re.search(r"^PYTHON \?=", MAKEFILE, re.M)
+    assert all(job["env"]["PYTHON"] == "python" for job in jobs().values()) and re.search(
+        r"^PYTHON \?=", MAKEFILE, re.M
+    )
 
 
 def test_the_workflow_uses_actions_at_a_version_and_may_only_read() -> None:
     assert load(".github/workflows/ci.yml")["permissions"] == {"contents": "read"}
-    used = [step["uses"] for step in steps() if "uses" in step]
+    used = [step["uses"] for job in jobs().values() for step in job["steps"] if "uses" in step]
     assert used and all(re.fullmatch(r"actions/[a-z-]+@v\d+", name) for name in used)
 
 
