@@ -10,20 +10,20 @@ blocks that others need until all have come to the next collective.
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather
-from torch.distributed.tensor import DTensor, Shard
 
 from triphase.errors import RunError
 from triphase.training.distributed.replicated import ENDED, Replicated
 from triphase.training.distributed.rounds import FIRST_BLOCK, HERE, LOADS, Rounds, choose
 from triphase.training.distributed.types import LeadEnded
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather
+    from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -36,6 +36,8 @@ class Sharded(Replicated):
 
     def __init__(self, met: Replicated, *, device_type: str, timeout_seconds: float) -> None:
         """``met`` is how the ranks have met; it is not used any more."""
+        from torch.distributed.device_mesh import init_device_mesh  # half a second: not for a process alone
+
         self._continue(met)
         self._mesh = init_device_mesh(device_type, (self.world,))
         self._rounds = Rounds(
@@ -58,9 +60,12 @@ class Sharded(Replicated):
         rows: Callable[[int, str, int, int], Tensor] | None = None,
     ) -> None:
         """See Strategy."""
+        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.tensor import DTensor
+
         for number, block in enumerate(blocks):
             made = fully_shard(block, mesh=self._mesh, reshard_after_forward=True)
-            made.set_custom_all_gather(_Agreed(self, number))
+            made.set_custom_all_gather(cast("AllGather", _Agreed(self, number)))
             if rows is not None:
                 self._read(block, device, lambda *which, number=number: rows(number, *which))
             block.to(device)
@@ -68,6 +73,8 @@ class Sharded(Replicated):
 
     def _read(self, block: nn.Module, device: torch.device, rows: Callable[[str, int, int], Tensor]) -> None:
         """Give a divided block without data this rank's rows of its weights."""
+        from torch.distributed.tensor import DTensor, Shard
+
         for name, weight in list(block.named_parameters()):
             size, count = len(weight), -(-len(weight) // self.world)
             own = rows(name, min(self.rank * count, size), min((self.rank + 1) * count, size)).to(device)
@@ -154,8 +161,8 @@ class Sharded(Replicated):
             raise LeadEnded(clean=False)
 
 
-class _Agreed(AllGather):
-    """How FSDP2 gathers one block: after the ranks have agreed on it."""
+class _Agreed:
+    """How FSDP2 gathers one block (an `AllGather` of torch's): after the ranks have agreed on it."""
 
     def __init__(self, strategy: Sharded, number: int) -> None:
         self._strategy, self._number = strategy, number
