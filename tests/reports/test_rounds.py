@@ -76,7 +76,7 @@ def test_the_caption_counts_refits_that_made_it_better() -> None:
 def test_a_damaged_summary_of_a_round_is_named(run: Path, text: str) -> None:
     place = further(run, 2, [1], [1])
     (place / "summary.json").write_text(text)
-    with pytest.raises(RunError, match=r"rounds/2/summary.json: damaged"):
+    with pytest.raises(RunError, match=r"rounds/2/summary\.json is damaged"):
         write_report(run)
 
 

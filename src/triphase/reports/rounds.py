@@ -11,7 +11,7 @@ from triphase.reports.contents import read_pairs
 from triphase.reports.interval_wording import percent_interval
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import accuracy
-from triphase.reports.shapes import require_shape
+from triphase.reports.shapes import problem_of
 
 FOLDER = "rounds"
 BEFORE = "before.jsonl"
@@ -137,8 +137,8 @@ def _ppo(place: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        again = f"`triphase report {place}` writes it again"
-        raise RunError(f"{path}: damaged ({type(error).__name__}: {error}); {again}") from None
-    require_shape(path, "summary", found)
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if problem_of("summary", found) is not None:
+        raise RunError(f"{path} is damaged; `triphase report {place}` writes it again")
     return found.get("ppo") or {}
