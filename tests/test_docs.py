@@ -9,7 +9,7 @@ import pytest
 import yaml
 from tests.settings_text import settings_from_text
 
-from triphase.cli.main import COMMANDS, LABEL_COMMANDS, USER_COMMANDS, main
+from triphase.cli.main import CAMPAIGN_COMMANDS, COMMANDS, LABEL_COMMANDS, USER_COMMANDS, main
 from triphase.settings.documentation import with_reference
 from triphase.settings.fields import settings_fields
 from triphase.settings.loading import load_settings
@@ -70,7 +70,8 @@ def test_every_command_in_the_docs_exists(where: str, line: str, capsys: pytest.
     assert words[0] in ("triphase", "pip", ".", "tensorboard"), f"{where}: {line}"
     if words[0] == "triphase":
         options = [word.split("=")[0] for word in words if word.startswith("--") and "." not in word]
-        command = [words[1]] + ([words[2]] if words[1] == "label" else [])
+        depth = 1 if words[1] != "label" else 3 if words[2:3] in (["users"], ["campaigns"]) else 2
+        command = words[1 : 1 + depth]
         assert main([*command, "--help"]) == 0
         shown = capsys.readouterr().out
         assert all(option in shown for option in options), f"{where}: {line}"
@@ -92,6 +93,8 @@ def test_every_command_has_its_section() -> None:
         assert f"\n### `triphase label {name}`\n" in text
     for name, _, _ in USER_COMMANDS:
         assert f"`{name}`" in text.partition("### `triphase label users`")[2]
+    for name, _, _ in CAMPAIGN_COMMANDS:
+        assert f"`{name}`" in text.partition("### `triphase label campaigns`")[2]
 
 
 def test_every_section_has_its_command() -> None:
@@ -99,6 +102,7 @@ def test_every_section_has_its_command() -> None:
     assert set(re.findall(r"^##+ `triphase ([a-z ]+)`$", page("docs/commands.md"), re.M)) == known | {
         "label",
         "label users",
+        "label campaigns",
     }
 
 
@@ -111,7 +115,8 @@ def section_of(title: str) -> str:
     ("command", "section"),
     [(name, name) for name, _, _ in COMMANDS]
     + [(f"label {name}", f"label {name}") for name, _, _ in LABEL_COMMANDS]
-    + [(f"label users {name}", "label users") for name, _, _ in USER_COMMANDS],
+    + [(f"label users {name}", "label users") for name, _, _ in USER_COMMANDS]
+    + [(f"label campaigns {name}", "label campaigns") for name, _, _ in CAMPAIGN_COMMANDS],
 )
 def test_every_option_is_in_the_docs(command: str, section: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0

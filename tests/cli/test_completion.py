@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from triphase.cli.examples import EXAMPLES
-from triphase.cli.main import COMMANDS, LABEL_COMMANDS, USER_COMMANDS, main
+from triphase.cli.main import CAMPAIGN_COMMANDS, COMMANDS, LABEL_COMMANDS, USER_COMMANDS, main
 
 _ASK = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _triphase; echo "${COMPREPLY[@]}"'
 
@@ -66,7 +66,9 @@ def test_the_help_is_one_screen_without_colors(
 def test_every_command_has_an_example() -> None:
     names = [name for name, _, _ in COMMANDS]
     names += [f"label {name}" for name, _, _ in LABEL_COMMANDS]
-    assert set(EXAMPLES) == {*names, *(f"label users {name}" for name, _, _ in USER_COMMANDS)}
+    names += [f"label users {name}" for name, _, _ in USER_COMMANDS]
+    names += [f"label campaigns {name}" for name, _, _ in CAMPAIGN_COMMANDS]
+    assert set(EXAMPLES) == {*names}
 
 
 @pytest.mark.parametrize("command", EXAMPLES)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.cli import label, label_users
+from triphase.cli import label, label_campaigns, label_users
 from triphase.errors import SettingsError, TriphaseError
 from triphase.labeling.web.serving import check_safe, hosts, is_loopback, listener
 from triphase.labeling.work.people import AccountError
@@ -40,6 +40,40 @@ def test_import_simulate_stats_export(capsys: pytest.CaptureFixture[str], run: s
     assert len((Path(run) / "out.jsonl").read_text().splitlines()) >= 30
     label.simulate(run, labelers=3)
     assert "0 answers by 3 labelers" in capsys.readouterr().out
+
+
+def test_campaigns(run: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "rules.md").write_text("Rate kindness.\n")
+    label_campaigns.campaigns_add(run, "kindness", task="rating", share=50, guidelines=tmp_path / "rules.md", most=5)
+    assert "kindness: 5 prompts, 5 answers wanted." in capsys.readouterr().out
+    label.simulate(run, labelers=2)
+    with open_store(run) as store:
+        given = [one for one in store.answers() if one.campaign == "kindness"]
+        assert len(given) == 5 and all(len(one.quality) == 3 and one.guideline_version == 1 for one in given)
+    label_campaigns.campaigns_set(run, "kindness", overlap=2, state="paused")
+    capsys.readouterr()
+    label_campaigns.campaigns_list(run)
+    shown = capsys.readouterr().out
+    assert "kindness" in shown and "paused" in shown and "5 of 10" in shown
+    label.stats(run, campaign="kindness")
+    assert "5 of 10 slots over 5 items" in capsys.readouterr().out
+    for campaign, lines in (("kindness", 5), ("main", 12)):
+        with open_store(run) as store:
+            assert (
+                len({one.ranking.prompt_id for one in store.answers() if one.campaign == campaign.replace("main", "")})
+                == lines
+            )
+        label.export_file(run, tmp_path / "out.jsonl", format="rankings", campaign=campaign)
+        rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert {row["campaign"] for row in rows} == {None if campaign == "main" else campaign}
+    for wrong, said in (
+        (lambda: label.stats(run, campaign="typo"), "there is no campaign 'typo'; there are: main, kindness"),
+        (lambda: label_campaigns.campaigns_set(run, "typo", share=3), "there is no campaign 'typo'"),
+        (lambda: label_campaigns.campaigns_set(run, "kindness"), "nothing to change"),
+        (lambda: label_campaigns.campaigns_add(run, "x", guidelines=tmp_path / "none.md"), "none.md: cannot be read"),
+    ):
+        with pytest.raises(TriphaseError, match=said):
+            wrong()
 
 
 def test_the_whole_human_step_without_torch(run: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, inspect, text
+from sqlalchemy import Connection, insert, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from triphase.errors import StoreError
@@ -20,6 +20,30 @@ from triphase.store.answers import StoredAnswer
 from triphase.store.schema import REVISION, audit, metadata
 
 PROMPT = Prompt("p", (Message("user", "hello"),))
+
+
+def before_campaigns(connection: Connection) -> None:
+    """Bring an empty or filled store back to the schema 0003; its items must be none, or gone before."""
+    connection.execute(text("DROP TABLE campaigns"))
+    connection.execute(text("DROP INDEX assignments_next"))
+    for table in ("guidelines", "assignments", "rankings"):
+        connection.execute(text(f"ALTER TABLE {table} DROP COLUMN campaign"))
+    connection.execute(text("CREATE INDEX assignments_next ON assignments (state, purpose, priority, id)"))
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("ALTER TABLE items DROP CONSTRAINT items_prompt"))
+        connection.execute(text("ALTER TABLE items DROP COLUMN campaign"))
+        connection.execute(text("ALTER TABLE items ADD CONSTRAINT items_prompt UNIQUE (prompt_id, kind)"))
+        return
+    connection.execute(text("DROP TABLE items"))
+    connection.execute(
+        text(
+            "CREATE TABLE items (id INTEGER NOT NULL, prompt_id VARCHAR(200) NOT NULL, kind VARCHAR(20) NOT NULL, "
+            "response_ids TEXT NOT NULL, overlap INTEGER NOT NULL, chosen_by VARCHAR(20) NOT NULL, "
+            "priority FLOAT NOT NULL, gold_places TEXT, closed BOOLEAN DEFAULT false NOT NULL, "
+            "CONSTRAINT items_kind CHECK (kind IN ('label', 'gold')), FOREIGN KEY(prompt_id) REFERENCES prompts (id), "
+            "PRIMARY KEY (id), CONSTRAINT items_prompt UNIQUE (prompt_id, kind))"
+        )
+    )
 
 
 def test_the_steps_lead_to_the_tables(store: Store) -> None:
@@ -72,6 +96,7 @@ def test_a_store_of_the_first_schema_takes_long_seeds(store: Store) -> None:
     with store.transaction() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("ALTER TABLE responses ALTER COLUMN seed TYPE INTEGER"))
+        before_campaigns(connection)
         for name in ("ratings", "rationale", "rewrites"):
             connection.execute(text(f"ALTER TABLE rankings DROP COLUMN {name}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
@@ -90,6 +115,7 @@ def test_answers_of_an_older_store_have_no_remarks_and_new_ones_keep_theirs(stor
     old = StoredAnswer(Ranking("old", "p", "ann", places, ("r1", "r0"), 1.0), quality={"r0": 3})
     store.add_answers([old])
     with store.transaction() as connection:
+        before_campaigns(connection)
         for name in ("ratings", "rationale", "rewrites"):
             connection.execute(text(f"ALTER TABLE rankings DROP COLUMN {name}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))

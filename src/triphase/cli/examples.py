@@ -38,6 +38,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "label simulate": ("triphase label simulate runs/my-run --labelers 5",),
     "label sample": ("triphase label sample runs/my-run HuggingFaceTB/SmolLM2-360M-Instruct --count 2",),
     "label score": ("triphase label score runs/my-run",),
+    "label campaigns add": (
+        "triphase label campaigns add runs/my-run honesty --task rating --share 30 --guidelines honesty.md",
+        "triphase label campaigns add runs/my-run new-policy --task policies --models sft --models ppo",
+    ),
+    "label campaigns list": ("triphase label campaigns list runs/my-run",),
+    "label campaigns set": ("triphase label campaigns set runs/my-run honesty --state paused",),
     "label users add": ("triphase label users add runs/my-run ann",),
     "label users list": ("triphase label users list runs/my-run",),
     "label users pause": ("triphase label users pause runs/my-run ann --withdraw",),

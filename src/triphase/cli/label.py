@@ -29,6 +29,7 @@ from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
 from triphase.labeling.web.workers import check_workers, run_workers, token_in
 from triphase.labeling.work import accounts, item_plan
+from triphase.labeling.work.campaigns import require_known
 from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.visible import visible
 from triphase.settings.loading import load_settings
@@ -143,6 +144,7 @@ def export_file(
     *,
     format: Literal["comparisons", "rankings", "demonstrations", "store"] = "comparisons",
     to: Literal["argilla", "openrlhf", "trl"] | None = None,
+    campaign: str | None = None,
 ) -> None:
     """Write comparisons, raw rankings, or the whole store to a .jsonl, .csv or .parquet file.
 
@@ -152,9 +154,11 @@ def export_file(
         format: comparisons as TRL reads them; rankings, one line for each answer; demonstrations, the
             responses that labelers rewrote; store, everything (.jsonl).
         to: the columns of another tool, and nothing else.
+        campaign: only answers of it; main is the main work.
     """
 
-    with opened(run_or_store, must_exist=True) as store:
+    with opened(run_or_store, must_exist=True) as whole:
+        store = whole if campaign is None else whole.only({_known(whole, campaign)})
         if to is None:
             done = exporting.export_file(store, path, format)
         else:
@@ -167,11 +171,22 @@ def export_file(
         say(f"  left out: {count} {reason}")
 
 
-def stats(run_or_store: str, /) -> None:
-    """Print what the lead's page shows: progress, agreement, and each labeler's record."""
+def stats(run_or_store: str, /, *, campaign: str | None = None) -> None:
+    """Print what the lead's page shows: progress, agreement, and each labeler's record.
+
+    Args:
+        run_or_store: run directory, SQLite file, or PostgreSQL URL.
+        campaign: only answers of it; main is the main work.
+    """
 
     with opened(run_or_store, must_exist=True) as store:
-        print_statistics(collect(store, time.time()), console)
+        of = None if campaign is None else _known(store, campaign)
+        print_statistics(collect(store, time.time(), of), console)
+
+
+def _known(store: Store, campaign: str) -> str:
+    with store.reading() as connection:
+        return require_known(connection, campaign)
 
 
 def simulate(

@@ -71,6 +71,11 @@ USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("pause", "label_users:users_pause", "Let a labeler rank no more, keeping what they did."),
     ("reset", "label_users:users_reset", "Give a labeler a new password."),
 )
+CAMPAIGN_COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("add", "label_campaigns:campaigns_add", "Begin a task beside the main work."),
+    ("list", "label_campaigns:campaigns_list", "List the campaigns."),
+    ("set", "label_campaigns:campaigns_set", "Change a campaign, pause it, or end it."),
+)
 _OF_PLACES = {
     getattr(errno, name)
     for name in "ENAMETOOLONG ELOOP EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EISDIR EIO EMFILE ENFILE".split()
@@ -111,14 +116,19 @@ def application() -> App:
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=(), converter=converted),
     )
-    label = App(name="label", help="The human step: serve a page, import, export, stats, users.")
+    label = App(name="label", help="The human step: serve a page, import, export, stats, campaigns, users.")
+    campaigns = App(name="campaigns", help="Tasks beside the main work: add, list, set.")
     users = App(name="users", help="The labelers: add, list, pause, reset.")
-    tables = ((app, COMMANDS, ""), (label, LABEL_COMMANDS, "label "), (users, USER_COMMANDS, "label users "))
+    tables = (
+        (app, COMMANDS, ""), (label, LABEL_COMMANDS, "label "), (users, USER_COMMANDS, "label users "),
+        (campaigns, CAMPAIGN_COMMANDS, "label campaigns "),
+    )  # fmt: skip
     for owner, table, before in tables:
         for place, (name, function, meaning) in enumerate(table):
             shown = examples_of(f"{before}{name}")
             owner.command(f"triphase.cli.{function}", name=name, help=meaning, sort_key=place, help_epilogue=shown)
     label.command(users)
+    label.command(campaigns)
     app.command(label)
     return app
 
@@ -213,7 +223,11 @@ def _one_line(message: str) -> str:
 def _unknown_command(given: Sequence[str]) -> str | None:
     """What to say where a word that should be a command is none."""
     known: list[str] = [name for name, _, _ in COMMANDS] + ["label"]
-    below = {"label": [name for name, _, _ in LABEL_COMMANDS] + ["users"], "users": [n for n, _, _ in USER_COMMANDS]}
+    below = {
+        "label": [name for name, _, _ in LABEL_COMMANDS] + ["campaigns", "users"],
+        "users": [name for name, _, _ in USER_COMMANDS],
+        "campaigns": [name for name, _, _ in CAMPAIGN_COMMANDS],
+    }
     before = ""
     for word in given:
         if word.startswith("-"):
@@ -234,7 +248,8 @@ def _unknown_command(given: Sequence[str]) -> str | None:
 
 def _subcommand(given: Sequence[str]) -> str:
     """The command that was given, for the hint at its help."""
-    names = {name for name, _, _ in (*COMMANDS, *LABEL_COMMANDS, *USER_COMMANDS)} | {"label", "users"}
+    tables = (*COMMANDS, *LABEL_COMMANDS, *USER_COMMANDS, *CAMPAIGN_COMMANDS)
+    names = {name for name, _, _ in tables} | {"label", "users", "campaigns"}
     return "".join(f"{word} " for word in itertools.takewhile(names.__contains__, given))
 
 

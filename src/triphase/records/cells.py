@@ -15,7 +15,7 @@ from typing import Any
 from triphase.records import texts
 from triphase.records.lines import Row, kind_of
 
-LONGEST_ID, LONGEST_NAME, LONGEST_MODEL, LONGEST_KIND = 200, 80, 400, 80
+LONGEST_ID, LONGEST_NAME, LONGEST_MODEL, LONGEST_KIND, LONGEST_CAMPAIGN = 200, 80, 400, 80, 60
 MOST = 2**31 - 1
 """The greatest whole number that every database keeps."""
 MOST_SEED = 2**63 - 1

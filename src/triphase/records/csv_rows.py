@@ -1,4 +1,4 @@
-"""Rows of a CSV file, with a header, read in a stream."""
+"""Rows of a CSV file, with a header, read in a stream. Names lose the apostrophe that exports put before formulas."""
 
 import csv
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from triphase.errors import DataError
+from triphase.records.formulas import NAMES, unprotected
 from triphase.records.lines import LONGEST_LINE, RecordError, RefuseRow, Row, decoded, numbered_lines
 from triphase.records.paths import format_of, shown
 
@@ -35,7 +36,9 @@ def csv_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
                 reason = f"{len(fields)} fields, where there are {len(columns)} columns"
                 refused(RecordError(f"{name}:{number}: {reason}", number, text))
         else:
-            yield Row(dict(zip(columns, fields, strict=True)), name, number, raw=text)
+            cells = zip(columns, fields, strict=True)
+            values = {column: unprotected(cell) if column in NAMES else cell for column, cell in cells}
+            yield Row(values, name, number, raw=text)
 
 
 class _Lines:

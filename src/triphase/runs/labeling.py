@@ -1,15 +1,17 @@
 """The human step of a run: simulated labelers rank, or people have ranked enough, or preferences were imported."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from triphase.errors import WaitingForPeople
+from triphase.errors import SettingsError, WaitingForPeople
 from triphase.labeling.exchange.importing import import_comparisons
 from triphase.labeling.quality.agreement import pairwise_agreement, ranking_alpha
 from triphase.labeling.quality.labeler_quality import median_seconds
 from triphase.labeling.simulation.simulated import SimulatedLabelers, simulate_rankings
+from triphase.labeling.work.campaign_plan import MAIN, all_campaigns, missing
 from triphase.objectives.calibration import noise_ceiling_from_agreement
 from triphase.records.files import write_json
 from triphase.records.types import Ranking
@@ -45,6 +47,7 @@ def label(run: Run) -> None:
                 rankings_per_prompt=settings.rankings_per_prompt,
             )
         elif settings.source == "people":
+            _require_campaigns(run, store)
             _require_rankings(run, store)
         write_json(run.part("labelling.json"), _figures(settings.source, store))
 
@@ -53,6 +56,30 @@ def _import_preferences(run: Run, store: Store) -> None:
     comparisons = run.data.comparisons()
     if comparisons:
         import_comparisons(store, comparisons)
+
+
+def _require_campaigns(run: Run, store: Store) -> None:
+    with store.reading() as connection:
+        unknown = missing(connection, run.settings.labeling.campaigns)
+        known = ", ".join([MAIN, *(one.name for one in all_campaigns(connection))])
+    if unknown:
+        raise SettingsError(
+            f"labeling.campaigns: there is no campaign {unknown[0]!r} in {run.path}; there are: {known}. Begin it with "
+            f"`triphase label campaigns add {run.path} …`, or leave it out"
+        )
+
+
+def _campaigns(store: Store) -> dict[str, Any]:
+    """How many answers of each campaign there are, and whether they are learned from; nothing where there are none."""
+    counts = Counter(one.campaign for one in store.answers(counted=False) if one.status == "active")
+    if not any(counts):
+        return {}
+    read = store.read_campaigns
+    return {
+        "campaigns": {
+            name or MAIN: {"answers": counts[name], "read": read is None or name in read} for name in sorted(counts)
+        }
+    }
 
 
 def _require_rankings(run: Run, store: Store) -> None:
@@ -84,6 +111,7 @@ def _figures(source: str, store: Store) -> dict[str, Any]:
         "alpha": ranking_alpha(rankings),
         "noise_ceiling": None if agreement is None else _ceiling(agreement.value),
         "by_labeler": _by_labeler(rankings),
+        **_campaigns(store),
     }
 
 

@@ -14,6 +14,7 @@ from triphase.datacheck.run_data import RunData
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.demo.registry import gold_of
 from triphase.errors import DataError, RunError, TriphaseError
+from triphase.labeling.work.campaign_plan import learned_from
 from triphase.models.chain import is_adapter
 from triphase.models.opening import notes_on
 from triphase.models.parts import local_part
@@ -136,6 +137,8 @@ class Run:
         store = open_store(self.part("labels.sqlite"))
         try:
             require_contents(self.path, store)
+            with store.reading() as connection:
+                store.read_campaigns = learned_from(connection, self.settings.labeling.campaigns)
             yield store
         finally:
             store.close()

@@ -109,6 +109,9 @@ class LabelingSettings(Settings):
     """Share of items that a person gets a second time in another order, to measure self-consistency."""
     random_share: Share = 0.25
     """Where reward-model scores choose the items: share that is still drawn at random, kept for unbiased evaluation."""
+    campaigns: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] | None = None
+    """Campaigns of the labeling page whose answers the run learns from, `main` for the main work. None takes all but
+    comparisons of policies, which judge what was trained."""
     lease_minutes: PositiveFloat = 20.0
     """How long an item is kept for one person; after that another may take it."""
     ask_strength: bool = True

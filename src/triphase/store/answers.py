@@ -18,7 +18,7 @@ class StoredAnswer:
     withdrawn left with its labeler; skipped has a reason and no places; superseded was corrected by its labeler; late
     came when another labeler had taken the seat. ``strength`` is 1 (slight) to 4 (much better); ``margin`` comes with
     imported data; ``quality`` maps response ids to 1–7, ``ratings`` does so for each criterion. ``rationale`` says why;
-    ``rewrites`` are responses, by id, as the labeler would have written them.
+    ``rewrites`` are responses, by id, as the labeler would have written them. ``campaign`` is empty in the main work.
     """
 
     ranking: Ranking
@@ -33,3 +33,4 @@ class StoredAnswer:
     ratings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     rationale: str = ""
     rewrites: Mapping[str, str] = field(default_factory=dict)
+    campaign: str = ""

@@ -6,12 +6,13 @@ as they arrived at their prompt, answers by prompt, then time, then id.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, func, insert, or_, select
 
 from triphase.records.types import Comparison, Prompt, RankedGroup, Ranking, Response, Split
 from triphase.store import rows
@@ -27,6 +28,20 @@ COUNTED = ("label", "adjudication")
 
 class Labels:
     """Prompts, responses and rankings, in and out. ``Store`` inherits it."""
+
+    read_campaigns: Collection[str] | None = None
+    """Where this is set, only their answers are counted (and decisions of the lead); empty is the main work."""
+
+    def only(self, campaigns: Collection[str]) -> Self:
+        """The same store, of which only answers of these campaigns are counted."""
+        narrowed = copy(self)
+        narrowed.read_campaigns = frozenset(campaigns)
+        return narrowed
+
+    def reads(self, answer: StoredAnswer) -> bool:
+        """Whether an answer is of the campaigns that are counted; decisions of the lead always are."""
+        wanted = self.read_campaigns
+        return wanted is None or answer.campaign in wanted or answer.purpose == "adjudication"
 
     def transaction(self) -> AbstractContextManager[Connection]:
         """A write transaction; ``Store`` provides it."""
@@ -96,6 +111,9 @@ class Labels:
         query = select(rankings).join(prompts).order_by(prompts.c.position, rankings.c.submitted_at, rankings.c.id)
         if counted:
             query = query.where(rankings.c.status == "active", rankings.c.purpose.in_(COUNTED))
+            if self.read_campaigns is not None:
+                wanted = rankings.c.campaign.in_(sorted(self.read_campaigns))
+                query = query.where(or_(wanted, rankings.c.purpose == "adjudication"))
         if prompt_id is not None:
             query = query.where(rankings.c.prompt_id == prompt_id)
         with self.reading() as connection:

@@ -70,6 +70,7 @@ def answer_row(answer: StoredAnswer) -> dict[str, Any]:
         "rewrites": as_json({id_: storable(text) for id_, text in answer.rewrites.items()})
         if answer.rewrites
         else None,
+        "campaign": answer.campaign,
     }
 
 
@@ -95,4 +96,5 @@ def answer_of(row: Row[Any]) -> StoredAnswer:
         ratings=json.loads(row.ratings) if row.ratings else {},
         rationale=row.rationale or "",
         rewrites=json.loads(row.rewrites) if row.rewrites else {},
+        campaign=row.campaign,
     )

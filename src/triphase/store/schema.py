@@ -21,10 +21,16 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 """The revision that this program reads and writes: the newest of ``migrations/versions``."""
 
 metadata = MetaData()
+
+
+def _campaign() -> Column[str]:
+    """The campaign that a row is of, by name; empty for the main work."""
+    return Column("campaign", String(60), nullable=False, server_default="")
+
 
 meta = Table(
     "meta",
@@ -127,8 +133,29 @@ guidelines = Table(
     Column("text", Text, nullable=False),
     Column("created_by", String(80), nullable=False),
     Column("created_at", Float, nullable=False),
+    _campaign(),
 )
 """What labelers are told to prefer, in Markdown; every answer keeps the version it was given under."""
+
+campaigns = Table(
+    "campaigns",
+    metadata,
+    Column("name", String(60), primary_key=True),
+    Column("task", String(20), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("share", Integer, nullable=False),
+    Column("overlap", Integer, nullable=False),
+    Column("models", Text, nullable=False),
+    Column("split", String(20), nullable=False),
+    Column("kind", String(80), nullable=False),
+    Column("most", Integer, nullable=False),
+    Column("created_by", String(80), nullable=False),
+    Column("created_at", Float, nullable=False),
+    CheckConstraint("task IN ('ranking', 'ab', 'rating', 'policies')", name="campaigns_task"),
+    CheckConstraint("state IN ('active', 'paused', 'ended')", name="campaigns_state"),
+)
+"""Tasks beside the main work: ``share`` in percent of what labelers get, ``overlap`` answers to each item. ``models``
+(a JSON list), ``split``, ``kind`` and ``most`` say which prompts and responses; empty or 0 is no limit."""
 
 items = Table(
     "items",
@@ -142,7 +169,8 @@ items = Table(
     Column("priority", Float, nullable=False),
     Column("gold_places", Text),
     Column("closed", Boolean, nullable=False, server_default=text("false")),
-    UniqueConstraint("prompt_id", "kind", name="items_prompt"),
+    _campaign(),
+    UniqueConstraint("prompt_id", "kind", "campaign", name="items_prompt"),
     CheckConstraint("kind IN ('label', 'gold')", name="items_kind"),
 )
 """What is put before labelers: a prompt and its responses. ``chosen_by`` is random or active; lower priority first."""
@@ -160,11 +188,12 @@ assignments = Table(
     Column("leased_at", Float),
     Column("expires_at", Float),
     Column("order_shown", Text),
+    _campaign(),
     UniqueConstraint("item_id", "purpose", "seat", name="assignments_seat"),
     UniqueConstraint("item_id", "purpose", "labeler", name="assignments_labeler"),
     CheckConstraint("purpose IN ('label', 'gold', 'repeat')", name="assignments_purpose"),
     CheckConstraint("state IN ('open', 'leased', 'done', 'closed')", name="assignments_state"),
-    Index("assignments_next", "state", "purpose", "priority", "id"),
+    Index("assignments_next", "state", "purpose", "campaign", "priority", "id"),
     Index("assignments_expiry", "state", "expires_at"),
     Index("assignments_by_labeler", "labeler", "state"),
     Index("assignments_had", "labeler", "item_id"),
@@ -204,6 +233,7 @@ rankings = Table(
     Column("rationale", Text),
     Column("rewrites", Text),
     Column("skip_reason", String(80)),
+    _campaign(),
     CheckConstraint("purpose IN ('label', 'gold', 'repeat', 'adjudication')", name="rankings_purpose"),
     CheckConstraint("status IN ('active', 'withdrawn', 'skipped', 'superseded', 'late')", name="rankings_status"),
     Index("rankings_prompt", "prompt_id", "status"),

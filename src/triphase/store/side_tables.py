@@ -1,4 +1,5 @@
-"""What a store holds beside prompts, responses and answers, as rows that travel: guidelines, scores, flags, decisions.
+"""What a store holds beside prompts, responses and answers, as rows that travel: guidelines, scores, flags, decisions,
+campaigns.
 
 Accounts, sessions and the audit belong to one server and stay with it.
 """
@@ -9,10 +10,10 @@ from typing import Any
 from sqlalchemy import Column, Connection, Table, insert, select
 
 from triphase.store.checks import RecordRefused
-from triphase.store.schema import adjudications, flags, guidelines, labelers, scores
+from triphase.store.schema import adjudications, campaigns, flags, guidelines, labelers, scores
 
 TABLES: Mapping[str, Table] = {
-    "guideline": guidelines, "score": scores, "flag": flags, "decision": adjudications,
+    "guideline": guidelines, "score": scores, "flag": flags, "decision": adjudications, "campaign": campaigns,
 }  # fmt: skip
 """Kind of row → its table."""
 _PEOPLE = ("labeler", "decided_by")

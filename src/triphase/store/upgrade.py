@@ -1,6 +1,8 @@
 """Brings a store to the schema of this program when it is opened: forward only, an SQLite file copied before."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic.script import ScriptDirectory
@@ -27,10 +29,30 @@ def upgrade(engine: Engine, name: str) -> None:
         )
     if found is not None and engine.dialect.name == "sqlite" and engine.url.database:
         _copy(Path(engine.url.database), found)
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+    with engine.connect().execution_options(writes=True) as connection, _without_foreign_keys(connection, name):
         one_at_a_time(connection, Lock.UPGRADE)
         if revision_of(connection) != REVISION:
             _run(connection)
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection, name: str) -> Iterator[None]:
+    """A transaction in which SQLite lets a step make a table anew that others refer to; they are checked at its end."""
+    plain = connection.connection.dbapi_connection if connection.dialect.name == "sqlite" else None
+    if plain is not None:
+        plain.cursor().execute("PRAGMA foreign_keys=OFF")  # before the transaction: within one it does nothing
+    try:
+        with connection.begin():
+            yield
+            broken = plain.cursor().execute("PRAGMA foreign_key_check").fetchone() if plain is not None else None
+            if broken is not None:
+                raise StoreError(
+                    f"{name} is damaged: a row of {broken[0]} is about something that is not in {broken[2]}; restore "
+                    "the file from a copy"
+                )
+    finally:
+        if plain is not None:
+            plain.cursor().execute("PRAGMA foreign_keys=ON")
 
 
 def revision_of(connection: Connection) -> str | None:

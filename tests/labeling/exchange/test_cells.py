@@ -8,8 +8,14 @@ import pyarrow.parquet
 import pytest
 
 from triphase.errors import DataError
+from triphase.labeling.exchange.exporting import export_file
 from triphase.labeling.exchange.importing import import_file
+from triphase.records import formulas
+from triphase.records.reading import stream_preferences
+from triphase.records.types import Message, Prompt, Ranking, Response
+from triphase.settings.data import SourceSettings
 from triphase.store import Store, open_store
+from triphase.store.answers import StoredAnswer
 
 
 def csv(folder: Path, *lines: str) -> Path:
@@ -128,3 +134,35 @@ def test_parquet_dates(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         import_file(store, tmp_path / "r.parquet")
         assert store.rankings()[0].submitted_at == 1769860800.0 and places_of(store) == [{"mud": 2, "river": 1}]
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+x", "'=1", "''-x", "'quoted'", "'", "\t", "@a", "＝1", "plain", "-", "", "a'=b"]
+)
+def test_what_stops_a_formula_comes_off_again(text: str) -> None:
+    cell = formulas.protected(text)
+    assert formulas.unprotected(cell) == text
+    assert not cell.startswith(("=", "+", "-", "@", "＝", "\t"))
+
+
+def test_names_and_notes_that_look_like_formulas_come_back_as_they_were(tmp_path: Path) -> None:
+    prompt = Prompt("=p", (Message("user", "=a?"),), "+kind")
+    answer = StoredAnswer(
+        Ranking("r", "=p", "-ann", {"=p-0": 1, "=p-1": 2}, ("=p-0", "=p-1"), 1.0, None, "'=note"),
+        rationale="@why", campaign="style",
+    )  # fmt: skip
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    with open_store(tmp_path / "one") as store, open_store(tmp_path / "two") as other:
+        store.add_prompts([prompt])
+        store.add_responses(Response(f"=p-{n}", "=p", f"={n}", "=model") for n in range(2))
+        store.add_answers([answer])
+        export_file(store, tmp_path / "rankings.csv", "rankings")
+        import_file(other, tmp_path / "rankings.csv")
+        (back,) = other.answers()
+        assert other.prompts() == [prompt] and other.responses() == store.responses()
+        assert (back.ranking.labeler, back.ranking.note, back.rationale) == ("-ann", "'=note", "@why")
+        assert back.campaign == "style"
+        export_file(store, tmp_path / "comparisons.csv", "comparisons")
+        (compared,) = stream_preferences(SourceSettings(path=str(tmp_path / "comparisons.csv")), tmp_path, 0.0)
+        assert (compared.record.labeler, compared.record.prompt.kind) == ("-ann", "+kind")

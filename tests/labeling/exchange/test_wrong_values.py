@@ -77,7 +77,7 @@ class Trial:
         item_plan.make_items(self.store, PLAIN, seed=0, now=0.0)
         print_statistics(collect(self.store, 1.8e9), Console(file=StringIO()))
         self.store.ranked_groups("train")
-        self.app.state.context.kept_statistics = None
+        self.app.state.context.kept_statistics.clear()
         for page in PAGES:
             assert self.lead.get(f"/lead{page}").status_code == 200, page
         for prompt in self.store.prompts()[:2]:

@@ -14,7 +14,17 @@ from starlette.testclient import TestClient
 from tests.labeling.crowd import PASSWORD, PLAIN, Clock, client, fill, people, served, signed_in
 from tests.labeling.web.hostile import NASTY
 
-from triphase.labeling.web import api, guard, health, lead, lead_prompts, pages, sessions
+from triphase.labeling.web import (
+    api,
+    guard,
+    health,
+    lead,
+    lead_campaigns,
+    lead_prompts,
+    pages,
+    sessions,
+    tables_download,
+)
 from triphase.labeling.web.application import create_application
 from triphase.labeling.web.context import ServerSettings
 from triphase.labeling.web.markdown import markdown
@@ -24,7 +34,7 @@ from triphase.records.types import Message, Prompt, Response
 from triphase.records.visible import visible
 from triphase.store import Store, schema
 
-PARTS = (pages, api, lead, lead_prompts, health)
+PARTS = (pages, api, lead, lead_campaigns, lead_prompts, tables_download, health)
 
 
 def every_route() -> list[APIRoute]:

@@ -50,7 +50,10 @@ def records_of_comparisons(
         records.prompts.append(prompt)
         records.responses += pair
         records.assumed |= {one.id for one, end in zip(pair, ends, strict=True) if end is None}
-        records.answers.append(StoredAnswer(ranking, first.purpose, strength=first.strength, margin=comparison.margin))
+        records.answers.append(StoredAnswer(
+                ranking, first.purpose, strength=first.strength, margin=comparison.margin, campaign=first.campaign
+            )
+        )  # fmt: skip
     for pairs in whole.values():
         _add_ranking(records, pairs, seen)
     return records

@@ -1,7 +1,7 @@
 """Rows as a CSV file that spreadsheets open and `label import` reads: lists and objects are JSON in their cell.
 
 A text that a spreadsheet would run as a formula (it begins with =, +, -, @, their wide forms, or a break) gets an
-apostrophe before it; responses and prompts stand in lists, as JSON, and stay as they are.
+apostrophe before it, which reading the file takes off; responses and prompts stand in lists, as JSON, as they are.
 """
 
 import csv
@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_RUNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n")
+from triphase.records.formulas import protected
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -27,7 +27,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_RUNS) else value
+        return protected(value)
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     return json.dumps(value, ensure_ascii=False)

@@ -89,6 +89,8 @@ def export_rows(store: Store, name: str, left_out: Counter[str] | None = None) -
         case "demonstrations":
             return _demonstrations(store)
         case "store":
+            if store.read_campaigns is not None:
+                raise DataError("the store is exported whole; a campaign's answers are rankings or comparisons")
             return _everything(store)
     raise DataError(f"{name!r} is not an export; there are {', '.join(FORMATS)}")
 
@@ -119,6 +121,7 @@ def _comparisons(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any
                     "confidence": sum(votes[chosen, rejected]) / len(votes[chosen, rejected]),
                     "strength": answer.strength,
                     "purpose": answer.purpose,
+                    "campaign": answer.campaign or None,
                     "submitted_at": answer.ranking.submitted_at,
                     "chosen_model": first.model,
                     "rejected_model": second.model,
@@ -143,7 +146,7 @@ def _unreadable(prompt: Prompt, chosen: str, rejected: str) -> str | None:
 
 
 def _rankings(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
-    standing = [answer for answer in store.answers(counted=False) if answer.status == "active"]
+    standing = [answer for answer in store.answers(counted=False) if answer.status == "active" and store.reads(answer)]
     for prompt, responses, answers in _by_prompt(store, standing):
         known = {response.id: response for response in responses}
         for answer in answers:
@@ -167,6 +170,7 @@ def _rankings(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
                 "submitted_at": ranking.submitted_at,
                 "seconds": ranking.seconds,
                 "purpose": answer.purpose,
+                "campaign": answer.campaign or None,
                 "guideline_version": answer.guideline_version,
                 "strength": answer.strength,
                 "margin": answer.margin,
@@ -192,6 +196,7 @@ def _demonstrations(store: Store) -> Iterator[dict[str, Any]]:
                 yield {
                     "messages": [*_messages(prompt), {"role": "assistant", "content": written}],
                     "labeler": answer.ranking.labeler,
+                    "campaign": answer.campaign or None,
                     "model": known[id_].model,
                     "response_id": id_,
                     "prompt_id": prompt.id,

@@ -31,6 +31,7 @@ _ASKED = {"prompt", "messages", "conversations", "instruction", "question", "que
 _OF_A_PROMPT = {"prompt_id", "kind", "split"}
 _OF_A_RANKING = {
     "labeler", "submitted_at", "seconds", "note", "margin", "strength", "purpose", "guideline_version",
+    "campaign",
 }  # fmt: skip
 COLUMNS: Mapping[str, set[str]] = {
     "rankings": {
@@ -39,8 +40,8 @@ COLUMNS: Mapping[str, set[str]] = {
     },
     "votes": {*_OF_A_PROMPT, *_OF_A_RANKING, "response_a", "response_b", "winner", "model_a", "model_b"},
     "preferences": {
-        *_OF_A_PROMPT, "id", "chosen", "rejected", "margin", "labeler", "purpose", "strength", "submitted_at",
-        "chosen_finished", "rejected_finished", "chosen_model", "rejected_model",
+        *_OF_A_PROMPT, "id", "chosen", "rejected", "margin", "labeler", "purpose", "campaign", "strength",
+        "submitted_at",        "chosen_finished", "rejected_finished", "chosen_model", "rejected_model",
     },
     "responses": {
         *_OF_A_PROMPT, "response", "completion", "output", "answer", "model", "finished", "seed", "labeler",

@@ -18,6 +18,7 @@ class Side:
     purpose: Purpose = "label"
     strength: int | None = None
     submitted_at: float = 0.0
+    campaign: str = ""
 
 
 def side_of(row: Row) -> tuple[Side, Side]:
@@ -26,6 +27,8 @@ def side_of(row: Row) -> tuple[Side, Side]:
     said = "label" if absent(values.get("purpose")) else cells.one_of(row, "purpose", values["purpose"], PURPOSES)
     purpose = next(known for known in PURPOSES if known == said)
     at, strength = values.get("submitted_at"), values.get("strength")
+    campaign = values.get("campaign")
+    of = "" if absent(campaign) else cells.word(row, "campaign", campaign, cells.LONGEST_CAMPAIGN)
     moment = 0.0 if absent(at) else cells.moment(row, "submitted_at", at)
     strong = None if absent(strength) else cells.whole(row, "strength", strength, 1, 4)
     sides = []
@@ -34,7 +37,7 @@ def side_of(row: Row) -> tuple[Side, Side]:
         sides.append(
             Side(
                 IMPORTED if absent(model) else cells.word(row, f"{name}_model", model, cells.LONGEST_MODEL),
-                purpose, strong, moment,
+                purpose, strong, moment, of,
             )
         )  # fmt: skip
     return sides[0], sides[1]

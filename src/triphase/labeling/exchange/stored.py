@@ -5,11 +5,14 @@ from typing import Any
 
 from triphase.labeling.exchange.formats import STORED, Records
 from triphase.labeling.exchange.ranked import PURPOSES
+from triphase.labeling.work.campaign_plan import TASKS
+from triphase.labeling.work.campaigns import MOST_OVERLAP, STATES
 from triphase.records import cells
 from triphase.records.conversations import checked_prompt, messages_of
 from triphase.records.lines import Row, kind_of
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.store.answers import StoredAnswer
+from triphase.store.rows import as_json
 
 Check = Callable[[Row, str, Any], Any]
 _STATUSES = ("active", "withdrawn", "skipped", "superseded", "late")
@@ -114,6 +117,12 @@ def _texts_by_response(row: Row, name: str, value: Any) -> dict[str, str]:
     }
 
 
+def _models(row: Row, name: str, value: Any) -> str:
+    if not isinstance(value, str) or not isinstance(found := cells.parsed(value), list):
+        row.refuse(f"{name} must be a JSON list of models, as text")
+    return as_json([cells.word(row, f"{name}[{n}]", each, cells.LONGEST_MODEL) for n, each in enumerate(found)])
+
+
 def _number(least: float) -> Check:
     return lambda row, name, value: cells.number(row, name, value, least=least)
 
@@ -151,12 +160,14 @@ _COLUMNS: Mapping[str, Mapping[str, Check]] = {
         "submitted_at": cells.moment, "seconds": _maybe(_number(0.0)), "note": cells.free_text,
         "purpose": _choice(PURPOSES), "status": _choice(_STATUSES), "guideline_version": _maybe(_whole(1, cells.MOST)),
         "strength": _maybe(_whole(1, 4)), "margin": _maybe(_number(0.0)), "quality": _by_response(7),
-        "skip_reason": _maybe(_word(80)), "ratings": _by_criterion, "rationale": cells.free_text,
+        "skip_reason": _maybe(_word(80)),
+        "campaign": _or_empty(cells.LONGEST_CAMPAIGN), "ratings": _by_criterion, "rationale": cells.free_text,
         "rewrites": _texts_by_response,
     },
     "gold": {"prompt_id": _ID, "places": _by_response(cells.MOST_PLACE)},
     "guideline": {
         "version": _whole(1, cells.MOST), "text": cells.free_text, "created_by": _PERSON, "created_at": cells.moment,
+        "campaign": _or_empty(cells.LONGEST_CAMPAIGN),
     },
     "score": {"response_id": _ID, "scorer": _word(200), "score": _number(-1e11)},
     "flag": {
@@ -168,6 +179,12 @@ _COLUMNS: Mapping[str, Mapping[str, Check]] = {
         "prompt_id": _ID, "ranking_id": _maybe(_ID), "decided_by": _PERSON, "decided_at": cells.moment,
         "decision": _choice(_DECISIONS), "note": cells.free_text,
     },
+    "campaign": {
+        "name": _word(cells.LONGEST_CAMPAIGN), "task": _choice(tuple(TASKS)), "state": _choice(STATES),
+        "share": _whole(0, 100), "overlap": _whole(1, MOST_OVERLAP), "models": _models,
+        "split": _choice(("", "train", "heldout")), "kind": _or_empty(cells.LONGEST_KIND),
+        "most": _whole(0, cells.MOST), "created_by": _PERSON, "created_at": cells.moment,
+    },
 }  # fmt: skip
 _OPTIONAL: Mapping[str, Mapping[str, Any]] = {
     "prompt": {"kind": "", "split": "train"},
@@ -175,7 +192,8 @@ _OPTIONAL: Mapping[str, Mapping[str, Any]] = {
     "ranking": {
         "seconds": None, "note": "", "purpose": "label", "status": "active", "guideline_version": None,
         "strength": None, "margin": None, "quality": {}, "skip_reason": None,
-        "ratings": {}, "rationale": "", "rewrites": {},
+        "ratings": {}, "rationale": "", "rewrites": {}, "campaign": "",
     },
+    "guideline": {"campaign": ""},
 }  # fmt: skip
 """What may be left out, and its value then."""

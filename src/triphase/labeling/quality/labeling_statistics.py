@@ -3,10 +3,10 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 
 from triphase.labeling.quality import labeler_quality
 from triphase.labeling.quality.agreement import (
@@ -22,7 +22,7 @@ from triphase.labeling.quality.over_time import Period, periods_of
 from triphase.records.types import Ranking
 from triphase.store import Store
 from triphase.store.answers import StoredAnswer
-from triphase.store.schema import assignments, flags, items, labelers, responses
+from triphase.store.schema import assignments, campaigns, flags, items, labelers, responses
 
 _DAY = 86400.0
 _SITTING_GAP = 1800.0
@@ -80,11 +80,14 @@ class Statistics:
     labelers: tuple[LabelerRecord, ...] = ()
 
 
-def collect(store: Store, now: float) -> Statistics:
-    """Compute every figure from the store."""
-    every = store.answers(counted=False)
+def collect(store: Store, now: float, campaign: str | None = None) -> Statistics:
+    """Compute every figure from the store: of the main work (empty) or one campaign, or by default of all together.
+
+    Labelers agree or not within a campaign: its guidelines are its own.
+    """
+    every = [one for one in within_campaigns(store.answers(counted=False)) if campaign in (None, one.campaign)]
     with store.reading() as connection:
-        progress = _progress(connection, every, now)
+        progress = _progress(connection, every, now, campaign)
         known = _gold(connection)
         people = connection.execute(select(labelers).order_by(labelers.c.name)).all()
         words = {row.id: len(row.text.split()) for row in connection.execute(select(responses.c.id, responses.c.text))}
@@ -118,11 +121,20 @@ def collect(store: Store, now: float) -> Statistics:
     )
 
 
+def within_campaigns(answers: Sequence[StoredAnswer]) -> list[StoredAnswer]:
+    """The answers, with a prompt standing apart in each campaign."""
+    return [
+        replace(one, ranking=replace(one.ranking, prompt_id=f"{one.ranking.prompt_id}\0{one.campaign}"))
+        if one.campaign else one
+        for one in answers
+    ]  # fmt: skip
+
+
 def labeler_periods(store: Store, name: str) -> list[Period]:
     """One labeler's figures over time."""
     with store.reading() as connection:
         known = _gold(connection)
-    return periods_of(name, store.answers(counted=False), known)
+    return periods_of(name, within_campaigns(store.answers(counted=False)), known)
 
 
 def _record(
@@ -167,15 +179,24 @@ def _gold(connection: Connection) -> dict[str, dict[str, int]]:
     return {row.prompt_id: json.loads(row.gold_places) for row in connection.execute(query)}
 
 
-def _progress(connection: Connection, every: Sequence[StoredAnswer], now: float) -> LabelingProgress:
+def _progress(
+    connection: Connection, every: Sequence[StoredAnswer], now: float, campaign: str | None
+) -> LabelingProgress:
+    going = select(campaigns.c.name).where(campaigns.c.state == "active")
+    wanted_now = or_(assignments.c.state == "done", assignments.c.campaign == "", assignments.c.campaign.in_(going))
+    of = assignments.c.campaign == campaign if campaign is not None else wanted_now
     slots: dict[str, int] = dict(
         connection.execute(
             select(assignments.c.state, func.count())
-            .where(assignments.c.purpose == "label")
+            .where(assignments.c.purpose == "label", of)
             .group_by(assignments.c.state)
         ).all()
     )
-    item_count = connection.execute(select(func.count()).where(items.c.kind == "label")).scalar_one()
+    item_count = connection.execute(
+        select(func.count()).where(
+            items.c.kind == "label", *([] if campaign is None else [items.c.campaign == campaign])
+        )
+    ).scalar_one()
     open_flags = connection.execute(select(func.count()).where(flags.c.resolved_at.is_(None))).scalar_one()
     times = [
         answer.ranking.submitted_at for answer in every

@@ -11,6 +11,7 @@ import httpx
 
 from triphase.errors import StoreError
 from triphase.labeling.simulation.simulated import SimulatedLabelers
+from triphase.labeling.work.answer_content import places_of_ratings
 from triphase.records.types import Message, Prompt, Response
 
 _TOKEN = re.compile(r'<meta name="csrf" content="([^"]+)">')
@@ -81,9 +82,13 @@ class HttpLabeler:
         self._rounds[prompt.text] = round_
         choice = labelers.choose(prompt, shown, self.name, round_)
         places = [choice.places[response.id] for response in shown]
-        return {
+        found = {
             "assignment": item["assignment"], "places": places, "seconds": choice.seconds, "receipt": item["receipt"],
         }  # fmt: skip
+        if item["task"] is not None and item["task"]["kind"] == "rating":  # the ranking follows from the ratings
+            ratings = [max(1, 8 - place) for place in places]
+            found |= {"quality": ratings, "places": places_of_ratings(ratings)}
+        return found
 
     async def _json(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         answer = await self._patiently(method, path, **content)

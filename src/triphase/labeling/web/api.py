@@ -3,18 +3,20 @@
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from itsdangerous import BadSignature, URLSafeSerializer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from triphase.labeling.web import labeler_views
 from triphase.labeling.web.context import Context
+from triphase.labeling.web.formatting import formatted
 from triphase.labeling.web.guard import LABELER, MOST_REWRITTEN, GuardedRoute, access
 from triphase.labeling.work import submission
-from triphase.labeling.work.answer_content import Submission
+from triphase.labeling.work.answer_content import Asks, Submission
 from triphase.labeling.work.assignment import next_assignment
 from triphase.labeling.work.submission import AnswerError, SlotGone, Stored
+from triphase.settings.schema import LabelingSettings
 from triphase.store.rows import storable
 
 router = APIRouter(prefix="/api", route_class=GuardedRoute)
@@ -24,6 +26,13 @@ Rewrite = Annotated[str, Field(max_length=MOST_REWRITTEN), AfterValidator(storab
 Place = Annotated[int, Field(ge=1, le=9)]
 Quality = Annotated[int, Field(ge=1, le=7)]
 Result = TypeVar("Result")
+
+
+def _fit_together(rewrites: list[str | None]) -> list[str | None]:
+    length = sum(len(text or "") for text in rewrites)
+    if length > MOST_REWRITTEN:
+        raise ValueError(f"{length} characters in all; {MOST_REWRITTEN} at most are kept, so shorten one")
+    return rewrites
 
 
 class Body(BaseModel):
@@ -44,7 +53,7 @@ class Draft(Body):
         default={}, max_length=8
     )
     rationale: Note = ""
-    rewrites: list[Rewrite | None] = Field(default=[], max_length=9)
+    rewrites: Annotated[list[Rewrite | None], Field(max_length=9), AfterValidator(_fit_together)] = []
     inserting: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=3, max_length=3)] | None = None
     """Where two are shown at a time: the response that is being put in, and the groups between which its place is."""
 
@@ -106,7 +115,7 @@ def _next(connection: Connection, context: Context, name: str) -> dict[str, Any]
     receipt = URLSafeSerializer(context.key, salt="seat").dumps([assigned.id, name, list(assigned.order_shown)])
     return {
         "assignment": assigned.id, **shown, "expires_at": assigned.expires_at, "draft": assigned.draft,
-        "receipt": receipt,
+        "receipt": receipt, "task": labeler_views.task_of(connection, assigned.campaign),
     }  # fmt: skip
 
 
@@ -149,7 +158,8 @@ def _take(connection: Connection, context: Context, name: str, body: AnswerBody)
     if unknown:
         raise AnswerError(f"{unknown[0]!r} is not a criterion here; reload the page")
     if body.corrects is not None:
-        return submission.correct(connection, name, body.corrects, body.to_submission(), now=now)
+        asks = _asks(context.settings)
+        return submission.correct(connection, name, body.corrects, body.to_submission(), now=now, asks=asks)
     if body.assignment is None:
         raise AnswerError("name the assignment, or the answer that this corrects")
     try:
@@ -159,6 +169,12 @@ def _take(connection: Connection, context: Context, name: str, body: AnswerBody)
         if order is None:
             raise
         return submission.submit_late(connection, name, body.assignment, order, body.to_submission(), now=now)
+
+
+def _asks(settings: LabelingSettings) -> Asks:
+    return Asks(
+        settings.ask_strength, settings.ask_quality, settings.criteria, settings.ask_rationale, settings.ask_rewrite
+    )
 
 
 def _receipt(context: Context, name: str, body: AnswerBody) -> list[str] | None:
@@ -217,6 +233,16 @@ async def history(request: Request, back: Annotated[int, Field(ge=0, le=100_000)
     context, name = _of(request)
     found = await context.read(lambda connection: labeler_views.past_answer(connection, name, back))
     return {"answer": await _formatted(context, found)}
+
+
+@router.get("/guidelines")
+@access(LABELER)
+async def campaign_guidelines(request: Request, campaign: Annotated[str, Query(max_length=80)] = "") -> dict[str, Any]:
+    """What holds for the items of a campaign."""
+    context, _ = _of(request)
+    found = await context.read(lambda connection: labeler_views.guidelines_for(connection, storable(campaign)))
+    blocks = await context.slow(lambda: formatted(found["text"]))
+    return found if blocks is None else {**found, "blocks": blocks}
 
 
 @router.get("/progress")

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from triphase.errors import StoreError, TriphaseError
-from triphase.labeling.web import api, health, lead, lead_prompts, pages
+from triphase.labeling.web import api, health, lead, lead_campaigns, lead_prompts, pages, tables_download
 from triphase.labeling.web.context import Context, ServerSettings
 from triphase.labeling.web.guard import Hardened
 from triphase.labeling.web.templating import HERE, page
@@ -45,7 +45,7 @@ def create_application(
         redirect_slashes=False,
     )  # fmt: skip
     app.state.context = context
-    for part in (pages, api, lead, lead_prompts, health):
+    for part in (pages, api, lead, lead_campaigns, lead_prompts, tables_download, health):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(TriphaseError, _known_error)

@@ -46,7 +46,8 @@ class Context:
     settings: LabelingSettings
     server: ServerSettings
     key: str = field(init=False, repr=False)
-    kept_statistics: tuple[float, Statistics] | None = field(init=False, default=None, repr=False)
+    kept_statistics: dict[str | None, tuple[float, Statistics]] = field(init=False, default_factory=dict, repr=False)
+    """By campaign; None is all of them together."""
 
     def __post_init__(self) -> None:
         with self.store.transaction() as connection:

@@ -26,15 +26,16 @@ PUBLIC, LABELER, LEAD, ANYONE_SIGNED_IN = "public", "labeler", "lead", "signed i
 """Who may enter. What labelers may, leads may too: who works alone is both."""
 _SAFE = ("GET", "HEAD")
 _GUIDELINES = "/lead/guidelines"
+CAMPAIGNS, CAMPAIGN = "/lead/campaigns", "/lead/campaign"
 MOST_GUIDELINES = 60_000
 """Characters of the guidelines."""
 _LONGEST_GUIDELINES = 12 * MOST_GUIDELINES + 4096
 """Bytes of the form with the guidelines: a character beyond the first plane takes twelve, %F0%9F%98%80."""
 _ANSWERS = ("/api/answers", "/api/drafts")
-MOST_REWRITTEN = 20_000
-"""Characters of a response as a labeler would have written it."""
-_LONGEST_ANSWER = 9 * 6 * MOST_REWRITTEN + 65_536
-"""Bytes of an answer with all of its nine responses rewritten: JSON writes a character in six at most."""
+MOST_REWRITTEN = 180_000
+"""Characters of the responses of one item as a labeler would have written them, all together."""
+_LONGEST_ANSWER = 6 * MOST_REWRITTEN + 65_536
+"""Bytes of an answer with so much rewritten: JSON writes a character in six at most."""
 _log = logging.getLogger("triphase.labeling")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -139,7 +140,8 @@ class Hardened:
     def __init__(self, app: ASGIApp, server: ServerSettings, *, rewrites: bool = False) -> None:
         """``rewrites``: answers hold responses as labelers would have written them."""
         self.app = app
-        self.longer = {_GUIDELINES: _LONGEST_GUIDELINES} | dict.fromkeys(_ANSWERS if rewrites else (), _LONGEST_ANSWER)
+        self.longer = dict.fromkeys((_GUIDELINES, CAMPAIGNS, CAMPAIGN), _LONGEST_GUIDELINES)
+        self.longer |= dict.fromkeys(_ANSWERS if rewrites else (), _LONGEST_ANSWER)
         self.hosts = server.allowed_hosts
         self.most_body_bytes = server.most_body_bytes
         self.headers = {**_HEADERS, **({"strict-transport-security": "max-age=31536000"} if server.secure else {})}

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from sqlalchemy import Connection, String, bindparam, func, select
+from sqlalchemy import Connection, String, bindparam, func, or_, select
 
 from triphase.labeling.web.formatting import formatted, may_be_formatted
+from triphase.labeling.work.campaign_plan import campaign_called
+from triphase.labeling.work.submission import latest_guideline
 from triphase.records.visible import visible
 from triphase.store.rows import answer_of
-from triphase.store.schema import assignments, items, prompts, rankings, responses
+from triphase.store.schema import assignments, campaigns, guidelines, items, prompts, rankings, responses
 
 _DAY = 86400.0
 _SHOWN = (
@@ -29,6 +31,22 @@ def shown(connection: Connection, prompt_id: str, order: Sequence[str]) -> dict[
         "prompt": [{"role": role, "content": visible(content)} for role, content in messages],
         "responses": [{"text": visible(texts[id_].text), "finished": texts[id_].finished} for id_ in order],
     }
+
+
+def task_of(connection: Connection, campaign: str) -> dict[str, Any] | None:
+    """What a campaign asks, and the version of its guidelines; None for the main work, which the page knows."""
+    if not campaign:
+        return None
+    found = campaign_called(connection, campaign)
+    version = latest_guideline(connection, campaign)
+    return {"campaign": campaign, "kind": found.task if found else "ranking", "guideline": version or 0}
+
+
+def guidelines_for(connection: Connection, campaign: str) -> dict[str, Any]:
+    """The newest guidelines of a campaign, or where it has none of the main work."""
+    version = latest_guideline(connection, campaign)
+    text = connection.execute(select(guidelines.c.text).where(guidelines.c.version == version)).scalar()
+    return {"version": version or 0, "text": visible(text or "")}
 
 
 def has_markup(item: dict[str, Any]) -> bool:
@@ -65,6 +83,7 @@ def past_answer(connection: Connection, labeler: str, back: int) -> dict[str, An
     places, quality = answer.ranking.places, answer.quality
     return {
         "ranking": row.id,
+        "task": task_of(connection, row.campaign),
         **shown(connection, row.prompt_id, order),
         "places": [places.get(id_) for id_ in order],
         "quality": [quality.get(id_) for id_ in order],
@@ -92,9 +111,11 @@ def progress(connection: Connection, labeler: str, now: float) -> dict[str, Any]
     ).scalars()
     known = [float(value) for value in times if value is not None]
     had = select(assignments.c.item_id).where(assignments.c.labeler == labeler)
+    active = select(campaigns.c.name).where(campaigns.c.state == "active")
     open_items = (
         select(func.count(func.distinct(assignments.c.item_id)))
         .join(items)
+        .where(or_(assignments.c.campaign == "", assignments.c.campaign.in_(active)))
         .where(assignments.c.state == "open", assignments.c.purpose == "label", assignments.c.item_id.not_in(had))
     )
     left = connection.execute(open_items).scalar_one()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from starlette.responses import RedirectResponse, Response
 
 from triphase.labeling.quality.labeling_statistics import Statistics, collect, labeler_periods
@@ -16,7 +16,7 @@ from triphase.labeling.web.first_steps import first_steps
 from triphase.labeling.web.guard import LEAD, MOST_GUIDELINES, GuardedRoute, access
 from triphase.labeling.web.prompt_browser import first_words
 from triphase.labeling.web.templating import page
-from triphase.labeling.work import accounts, audit, invitations, item_plan, labeler_status
+from triphase.labeling.work import accounts, audit, campaigns, invitations, item_plan, labeler_status
 from triphase.labeling.work.people import AccountError
 from triphase.store.rows import storable
 from triphase.store.schema import flags, guidelines
@@ -25,13 +25,13 @@ router = APIRouter(prefix="/lead", route_class=GuardedRoute)
 _KEPT_SECONDS = 10.0
 
 
-async def statistics_of(context: Context) -> Statistics:
-    """All statistics; kept for ten seconds, since they take long over many rankings."""
-    kept = context.kept_statistics
+async def statistics_of(context: Context, campaign: str | None = None) -> Statistics:
+    """All statistics, or a campaign's; kept for ten seconds, since they take long over many rankings."""
+    kept = context.kept_statistics.get(campaign)
     now = context.now()
     if kept is None or not 0 <= now - kept[0] < _KEPT_SECONDS:
-        kept = (now, await context.slow(lambda: collect(context.store, now)))
-        context.kept_statistics = kept
+        kept = (now, await context.slow(lambda: collect(context.store, now, campaign)))
+        context.kept_statistics[campaign] = kept
     return kept[1]
 
 
@@ -163,7 +163,7 @@ async def set_status(request: Request, name: str, status: Annotated[str, Form(ma
         )
     except AccountError as error:
         return await _people(request, "", 422, str(error))
-    context.kept_statistics = None
+    context.kept_statistics.clear()
     return RedirectResponse("/lead/labelers", status_code=303)
 
 
@@ -207,9 +207,12 @@ async def resolve_flag(
 async def guidelines_form(request: Request) -> Response:
     """The guidelines, with their earlier versions."""
     context: Context = request.app.state.context
-    query = select(guidelines).order_by(guidelines.c.version.desc())
-    found = await context.read(lambda connection: connection.execute(query).all())
-    return page(request, "lead-guidelines.html", {"versions": found})
+    query = select(guidelines).where(guidelines.c.campaign == "").order_by(guidelines.c.version.desc())
+    newest = select(func.coalesce(func.max(guidelines.c.version), 0))  # counted through those of campaigns
+    found, last = await context.read(
+        lambda connection: (connection.execute(query).all(), connection.execute(newest).scalar_one())
+    )
+    return page(request, "lead-guidelines.html", {"versions": found, "next_version": last + 1})
 
 
 @router.post("/guidelines")
@@ -221,10 +224,7 @@ async def save_guidelines(request: Request, text: Annotated[str, Form(max_length
     kept = storable(text.replace("\r\n", "\n").strip())
 
     def work(connection: Any) -> None:
-        latest = connection.execute(select(func.max(guidelines.c.version))).scalar() or 0
-        row = {"version": latest + 1, "text": kept, "created_by": by, "created_at": now}
-        connection.execute(insert(guidelines), row)
-        audit.note(connection, at=now, who=by, action="guidelines changed", subject=f"version {latest + 1}")
+        campaigns.add_guidelines(connection, kept, now=now, by=by)
 
     await context.write(work)
     return RedirectResponse("/lead/guidelines", status_code=303)

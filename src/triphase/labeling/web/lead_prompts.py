@@ -13,6 +13,7 @@ from triphase.labeling.web.guard import LEAD, GuardedRoute, access
 from triphase.labeling.web.prompt_browser import PAGE_SIZE, Filters, choices, detail, first_words, samples
 from triphase.labeling.web.templating import page
 from triphase.labeling.work import item_plan
+from triphase.labeling.work.campaigns import require_known
 from triphase.labeling.work.conflicts import adjudicate, conflicts
 from triphase.store.rows import storable
 
@@ -94,17 +95,29 @@ async def decide(request: Request, id: Word) -> Response:
 
 @router.get("/export/{name}")
 @access(LEAD)
-async def download(request: Request, name: str, form: Annotated[str, Query(max_length=10)] = "jsonl") -> Response:
-    """Comparisons, rankings or demonstrations as JSON lines, or with ``?form=csv`` as a table; everything as lines."""
+async def download(
+    request: Request,
+    name: str,
+    form: Annotated[str, Query(max_length=10)] = "jsonl",
+    campaign: Annotated[str, Query(max_length=80)] = "",
+) -> Response:
+    """Comparisons, rankings or demonstrations as JSON lines, or with ``?form=csv`` as a table; everything as lines.
+
+    With ``?campaign=`` only its answers (``main``: of the main work).
+    """
     context: Context = request.app.state.context
+    store = context.store
+    if campaign:
+        known = await context.read(lambda connection: require_known(connection, storable(campaign)))
+        store = store.only({known})
     if name not in FORMATS:
         message = f"There is no export {name!r}; there are: {', '.join(FORMATS)}."
         return page(request, "message.html", {"title": "Export", "message": message}, 404)
     if form == "csv" and name != "store":
-        text = await context.slow(lambda: csv_text(list(export_rows(context.store, name))))
+        text = await context.slow(lambda: csv_text(list(export_rows(store, name))))
         headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
         return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
-    text = await context.slow(lambda: "".join(export_lines(context.store, name)))
+    text = await context.slow(lambda: "".join(export_lines(store, name)))
     headers = {"content-disposition": f'attachment; filename="{name}.jsonl"'}
     return Response(text, media_type="application/x-ndjson", headers=headers)
 

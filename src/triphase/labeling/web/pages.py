@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from triphase.labeling.web import sessions
 from triphase.labeling.web.context import Context
-from triphase.labeling.web.guard import ANYONE_SIGNED_IN, COOKIE, LABELER, PUBLIC, GuardedRoute, access
+from triphase.labeling.web.guard import ANYONE_SIGNED_IN, COOKIE, LABELER, MOST_REWRITTEN, PUBLIC, GuardedRoute, access
 from triphase.labeling.web.sessions import TooManyAttempts
 from triphase.labeling.web.templating import page
 from triphase.labeling.work import accounts, invitations
@@ -117,7 +117,10 @@ async def rank(request: Request) -> Response:
     context: Context = request.app.state.context
     text = await context.read(
         lambda connection: connection.execute(
-            select(guidelines.c.version, guidelines.c.text).order_by(guidelines.c.version.desc()).limit(1)
+            select(guidelines.c.version, guidelines.c.text)
+            .where(guidelines.c.campaign == "")
+            .order_by(guidelines.c.version.desc())
+            .limit(1)
         ).first()
     )
     values = {
@@ -125,7 +128,7 @@ async def rank(request: Request) -> Response:
         "skip_reasons": SKIP_REASONS, "flag_reasons": FLAG_REASONS,
         "ask_strength": context.settings.ask_strength, "ask_quality": context.settings.ask_quality,
         "criteria": context.settings.criteria, "ask_rationale": context.settings.ask_rationale,
-        "ask_rewrite": context.settings.ask_rewrite,
+        "ask_rewrite": context.settings.ask_rewrite, "most_rewritten": MOST_REWRITTEN,
     }  # fmt: skip
     return page(request, "rank.html", values)
 

@@ -1,12 +1,13 @@
 """What an answer says, by position as the page sends it: checked, put by id, and compared with what is stored."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Row
 
+from triphase.store.answers import StoredAnswer
 from triphase.store.rows import answer_of
 
 Value = TypeVar("Value")
@@ -28,6 +29,17 @@ class Submission:
     ratings: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     rationale: str = ""
     rewrites: Sequence[str | None] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """What the page asks besides places."""
+
+    strength: bool = True
+    quality: bool = True
+    criteria: Collection[str] = ()
+    rationale: bool = True
+    rewrite: bool = True
 
 
 def by_id(order: Sequence[str], values: Sequence[Value | None]) -> dict[str, Value]:
@@ -53,6 +65,39 @@ def problem_of(submission: Submission, count: int) -> str | None:
     if any(place is not None and not 1 <= place <= count for place in submission.places):
         return f"places go from 1 to {count}"
     return None
+
+
+def places_of_ratings(ratings: Sequence[int | None]) -> list[int] | None:
+    """The places that ratings give: the best is 1, equal ones are tied; None where a rating is missing."""
+    if any(rating is None for rating in ratings):
+        return None
+    given = [rating for rating in ratings if rating is not None]
+    return [1 + sum(other > rating for other in given) for rating in given]
+
+
+def problem_of_ratings(submission: Submission) -> str | None:
+    """Why a submission cannot be taken where responses are rated and the ranking follows; None where it can."""
+    wanted = places_of_ratings(submission.quality) if submission.quality else None
+    if wanted is None:
+        return "every response needs a rating from 1 to 7 here; rate the rest, or skip"
+    return None if wanted == list(submission.places) else "the places do not follow from the ratings; reload the page"
+
+
+def carried_over(before: StoredAnswer, submission: Submission, asks: Asks) -> Submission:
+    """A correction, with what the page does not ask any more as the corrected answer said it."""
+    order = before.ranking.order_shown
+    gone = {name: [rated.get(id_) for id_ in order] for name, rated in before.ratings.items()}
+    kept = {name: values for name, values in gone.items() if name not in asks.criteria}
+    given: dict[str, Any] = {"ratings": {**submission.ratings, **kept}}
+    if not asks.quality and not submission.quality:
+        given["quality"] = [before.quality.get(id_) for id_ in order]
+    if not asks.strength and submission.strength is None:
+        given["strength"] = before.strength
+    if not asks.rationale and not submission.rationale:
+        given["rationale"] = before.rationale
+    if not asks.rewrite and not submission.rewrites:
+        given["rewrites"] = [before.rewrites.get(id_) for id_ in order]
+    return replace(submission, **given)
 
 
 def says_the_same(row: Row[*tuple[Any, ...]], submission: Submission) -> bool:

@@ -8,8 +8,9 @@ anyone; until then its holder may still hand in.
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import (
@@ -33,7 +34,7 @@ from sqlalchemy import (
 from triphase.errors import TriphaseError
 from triphase.settings.schema import LabelingSettings
 from triphase.store.rows import as_json
-from triphase.store.schema import assignments, drafts, items, labelers, rankings
+from triphase.store.schema import assignments, campaigns, drafts, items, labelers, rankings
 
 _Slot = Row[*tuple[Any, ...]]
 _TRIES = 20
@@ -58,6 +59,7 @@ class Assignment:
     prompt_id: str
     purpose: str
     order_shown: tuple[str, ...]
+    campaign: str
     expires_at: float
     draft: dict[str, Any] | None
 
@@ -76,7 +78,8 @@ def next_assignment(
     if held is None:
         return None
     return Assignment(
-        held.id, held.item_id, held.prompt_id, held.purpose, tuple(json.loads(held.order_shown)), expires,
+        held.id, held.item_id, held.prompt_id, held.purpose, tuple(json.loads(held.order_shown)), held.campaign,
+        expires,
         json.loads(held.draft) if held.draft else None,
     )  # fmt: skip
 
@@ -115,6 +118,7 @@ _STATE = (
         select(func.count()).where(rankings.c.labeler == _ME).scalar_subquery().label("answered"),
         _end_of_leases(_ENDED, assignments.c.state, assignments.c.expires_at).label("ended"),
         _end_of_leases(_UNREAL, assignments.c.state.desc(), assignments.c.expires_at.desc()).label("unreal"),
+        exists().where(campaigns.c.state == "active").label("has_campaigns"),
     )
     .where(labelers.c.name == _ME)
     .with_for_update(of=labelers)
@@ -127,7 +131,7 @@ _RENEW = (
 )
 _SLOT = select(
     assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.order_shown,
-    items.c.prompt_id, items.c.response_ids,
+    assignments.c.campaign, items.c.prompt_id, items.c.response_ids,
     select(drafts.c.content).where(drafts.c.assignment_id == assignments.c.id, drafts.c.labeler == _ME)
     .scalar_subquery().label("draft"),
 ).join(items)  # fmt: skip
@@ -139,7 +143,8 @@ _LEFT = (
     .join(rankings, rankings.c.assignment_id == _mine.c.id)
     .where(rankings.c.labeler == _ME, rankings.c.status.in_(("skipped", "late")))
 )
-_MAY = (assignments.c.purpose == "label", ~_HAD, assignments.c.item_id.not_in(_LEFT))
+_MAY = (assignments.c.purpose == "label", assignments.c.campaign == bindparam("campaign", type_=String), ~_HAD,
+        assignments.c.item_id.not_in(_LEFT))  # fmt: skip
 _EXPIRED = (
     _SLOT.where(*_MAY, assignments.c.state == "leased", _VOID)
     .order_by(assignments.c.expires_at).limit(1).with_for_update(skip_locked=True, of=assignments)
@@ -160,11 +165,13 @@ _LEASE = (
 )  # fmt: skip
 
 
+_ACTIVE = select(campaigns.c.name, campaigns.c.share).where(campaigns.c.state == "active")
 _REPEATED = select(assignments.c.item_id).where(assignments.c.labeler == _ME, assignments.c.purpose == "repeat")
 _RECENT = (
-    select(assignments.c.item_id, rankings.c.order_shown)
+    select(assignments.c.item_id, assignments.c.campaign, rankings.c.order_shown)
     .join(assignments, assignments.c.id == rankings.c.assignment_id)
     .where(rankings.c.labeler == _ME, rankings.c.status == "active", rankings.c.purpose == "label")
+    .where(or_(assignments.c.campaign == "", assignments.c.campaign.in_(_ACTIVE.with_only_columns(campaigns.c.name))))
     .order_by(rankings.c.submitted_at.desc(), rankings.c.assignment_id)
     .limit(_REPEATABLE)
 )
@@ -190,16 +197,33 @@ def _take(
     if taken is not None:
         return taken
     queries = (_EXPIRED, _OPEN) if (state.ended or state.unreal) is not None else (_OPEN,)
-    return _take_slot(connection, labeler, queries, seed, now, expires)
+    going = {row.name: row.share for row in connection.execute(_ACTIVE)} if state.has_campaigns else {}
+    for campaign in _by_share(going, random.Random(f"campaign {seed} {labeler} {state.answered}").random()):  # noqa: S311
+        taken = _take_slot(connection, labeler, campaign, queries, seed, now, expires)
+        if taken is not None:
+            return taken
+    return None
+
+
+def _by_share(shares: Mapping[str, int], draw: float) -> list[str]:
+    """The campaign that ``draw`` (0 to 1) falls on, then the others, which give where it has nothing (more).
+
+    ``shares`` are percent; what they leave is the main work's, whose name is empty.
+    """
+    named = sorted(shares, key=lambda name: (-shares[name], name))
+    ends = list(accumulate(shares[name] for name in named))
+    drawn = next((name for name, end in zip(named, ends, strict=True) if 100.0 * draw < end), "")
+    return [drawn, *(name for name in ("", *named) if name != drawn)]
 
 
 def _take_slot(
-    connection: Connection, labeler: str, queries: Sequence[Select[*tuple[Any, ...]]], seed: int, now: float,
-    expires: float,
+    connection: Connection, labeler: str, campaign: str, queries: Sequence[Select[*tuple[Any, ...]]], seed: int,
+    now: float, expires: float,
 ) -> _Slot | None:  # fmt: skip
     for query in queries:
         for _ in range(_TRIES):
-            slot = connection.execute(query, {"me": labeler, "now": now, "until": expires}).first()
+            asked = {"me": labeler, "now": now, "until": expires, "campaign": campaign}
+            slot = connection.execute(query, asked).first()
             if slot is None:
                 break
             order = as_json(order_for(seed, slot.item_id, labeler, json.loads(slot.response_ids)))
@@ -217,7 +241,7 @@ def _take_gold(connection: Connection, labeler: str, seed: int, now: float, expi
         return None
     item = found[random.Random(f"gold {seed} {labeler} {len(found)}").randrange(len(found))]  # noqa: S311
     order = order_for(seed, item.id, labeler, json.loads(item.response_ids))
-    return _own_slot(connection, item.id, "gold", labeler, order, now, expires)
+    return _own_slot(connection, item.id, "gold", labeler, order, now, expires, "")
 
 
 def _take_repeat(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Slot | None:
@@ -227,15 +251,17 @@ def _take_repeat(connection: Connection, labeler: str, seed: int, now: float, ex
     if found is None:
         return None
     order = order_for(seed, found.item_id, labeler, json.loads(found.order_shown), not_like=found.order_shown)
-    return _own_slot(connection, found.item_id, "repeat", labeler, order, now, expires)
+    return _own_slot(connection, found.item_id, "repeat", labeler, order, now, expires, found.campaign)
 
 
 def _own_slot(
-    connection: Connection, item_id: int, purpose: str, labeler: str, order: list[str], now: float, expires: float
-) -> _Slot | None:
+    connection: Connection, item_id: int, purpose: str, labeler: str, order: list[str], now: float, expires: float,
+    campaign: str,
+) -> _Slot | None:  # fmt: skip
     values = {
         "item_id": item_id, "purpose": purpose, "seat": labeler, "priority": 0.0, "state": "leased",
         "labeler": labeler, "leased_at": now, "expires_at": expires, "order_shown": as_json(order),
+        "campaign": campaign,
     }  # fmt: skip
     connection.execute(insert(assignments), values)
     return _held(connection, labeler)

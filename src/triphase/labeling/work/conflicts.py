@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -27,21 +27,26 @@ class Conflict:
     opposite: int
     compared: int
     best_differs: bool
+    campaign: str = ""
 
 
 def conflicts(store: Store) -> list[Conflict]:
     """Prompts with opposite orders and no decision yet: the most contradictory first."""
-    by_prompt: dict[str, list[Ranking]] = defaultdict(list)
+    by_prompt: dict[tuple[str, str], list[Ranking]] = defaultdict(list)  # what two campaigns ask is not the same
     for answer in store.answers():
         if answer.purpose == "label":
-            by_prompt[answer.ranking.prompt_id].append(answer.ranking)
+            by_prompt[answer.ranking.prompt_id, answer.campaign].append(answer.ranking)
     with store.reading() as connection:
         decided = set(connection.execute(select(adjudications.c.prompt_id)).scalars())
     found = [
-        _conflict(prompt, given) for prompt, given in by_prompt.items() if len(given) > 1 and prompt not in decided
+        replace(_conflict(prompt, given), campaign=campaign)
+        for (prompt, campaign), given in by_prompt.items()
+        if len(given) > 1 and prompt not in decided
     ]
     wanted = [conflict for conflict in found if conflict.opposite]
-    return sorted(wanted, key=lambda one: (-one.opposite / one.compared, not one.best_differs, one.prompt_id))
+    return sorted(
+        wanted, key=lambda one: (-one.opposite / one.compared, not one.best_differs, one.prompt_id, one.campaign)
+    )
 
 
 def adjudicate(

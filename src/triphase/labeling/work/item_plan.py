@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, pstdev
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from triphase.labeling.work import audit
+from triphase.labeling.work.campaign_plan import MOST_RESPONSES, Campaign, all_campaigns, candidates
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 from triphase.store.checks import RecordRefused
 from triphase.store.locking import Lock, one_at_a_time
 from triphase.store.rows import as_json
-from triphase.store.schema import assignments, items, prompts, rankings, responses
+from triphase.store.schema import assignments, items, responses
 from triphase.store.schema import scores as scores_table
 
-MOST_RESPONSES = 9
-"""Places are given with the digits 1 to 9."""
+__all__ = ["MOST_RESPONSES", "Planned", "add_campaign_items", "add_gold", "make_items", "plan", "reprioritize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +38,35 @@ class Planned:
 def make_items(store: Store, settings: LabelingSettings, *, seed: int, now: float) -> int:
     """Make items and slots for every prompt with 2 to 9 responses that has neither an item nor a ranking.
 
-    Return how many were made. Called when the server starts and after each import; running it again adds nothing.
+    Of the main work, and of each campaign that has not ended. Return how many were made. Called when the server starts
+    and after each import; running it again adds nothing.
     """
     with store.transaction() as connection:
         one_at_a_time(connection, Lock.ITEMS)  # two servers that start together would make every item twice
-        candidates = _candidates(connection)
-        scores = _scores(connection)
-        planned = plan(candidates, scores, settings, seed=seed)
+        planned = plan(candidates(connection, None, seed), _scores(connection), settings, seed=seed)
         if planned:
-            _insert_items(connection, planned)
-            audit.note(
-                connection, at=now, who="triphase", action="items made", subject="store", after={"items": len(planned)}
-            )
-    if planned:
+            _insert_items(connection, planned, "")
+            after = {"items": len(planned)}
+            audit.note(connection, at=now, who="triphase", action="items made", subject="store", after=after)
+        made = len(planned)
+        for campaign in all_campaigns(connection):
+            if campaign.state != "ended":
+                made += add_campaign_items(connection, campaign, settings, seed=seed, now=now)
+    if made:
         store.take_stock()
+    return made
+
+
+def add_campaign_items(
+    connection: Connection, campaign: Campaign, settings: LabelingSettings, *, seed: int, now: float
+) -> int:
+    """Make the items of a campaign that are missing, each with as many slots as it wants answers; return how many."""
+    fitting = settings.model_copy(update={"rankings_per_prompt": campaign.overlap, "overlap_share": 0.0})
+    planned = plan(candidates(connection, campaign, seed), _scores(connection), fitting, seed=seed)
+    if planned:
+        _insert_items(connection, planned, campaign.name)
+        after = {"items": len(planned)}
+        audit.note(connection, at=now, who="triphase", action="items made", subject=campaign.name, after=after)
     return len(planned)
 
 
@@ -104,14 +120,18 @@ def reprioritize(store: Store, settings: LabelingSettings, *, seed: int) -> int:
     with store.transaction() as connection:
         begun = select(assignments.c.item_id).where(assignments.c.state.in_(("leased", "done")))
         query = select(items).where(items.c.kind == "label", items.c.id.not_in(begun)).with_for_update()
-        waiting = {row.prompt_id: row for row in connection.execute(query)}
-        candidates = {prompt: _ids(row.response_ids) for prompt, row in waiting.items()}
-        for each in plan(candidates, _scores(connection), settings, seed=seed):
-            item = waiting[each.prompt_id].id
-            values = {"priority": each.priority, "chosen_by": each.chosen_by}
-            connection.execute(update(items).where(items.c.id == item).values(values))
-            connection.execute(update(assignments).where(assignments.c.item_id == item).values(priority=each.priority))
-    return len(waiting)
+        waiting: dict[str, dict[str, Row[Any]]] = defaultdict(dict)
+        for row in connection.execute(query):
+            waiting[row.campaign][row.prompt_id] = row
+        for of_campaign in waiting.values():
+            asked = {prompt: _ids(row.response_ids) for prompt, row in of_campaign.items()}
+            for each in plan(asked, _scores(connection), settings, seed=seed):
+                item = of_campaign[each.prompt_id].id
+                values = {"priority": each.priority, "chosen_by": each.chosen_by}
+                connection.execute(update(items).where(items.c.id == item).values(values))
+                slots = update(assignments).where(assignments.c.item_id == item)
+                connection.execute(slots.values(priority=each.priority))
+    return sum(map(len, waiting.values()))
 
 
 def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], *, now: float, by: str) -> bool:
@@ -153,20 +173,6 @@ def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], 
     return True
 
 
-def _candidates(connection: Connection) -> dict[str, list[str]]:
-    taken = select(items.c.prompt_id).union(select(rankings.c.prompt_id).where(rankings.c.status == "active"))
-    query = (
-        select(responses.c.prompt_id, responses.c.id, responses.c.text)
-        .join(prompts)
-        .where(responses.c.prompt_id.not_in(taken))
-        .order_by(prompts.c.position, responses.c.position)
-    )
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in connection.execute(query):
-        found[row.prompt_id].setdefault(row.text, row.id)  # the same text twice is one response to rank
-    return {prompt: list(texts.values())[:MOST_RESPONSES] for prompt, texts in found.items() if len(texts) > 1}
-
-
 def _scores(connection: Connection) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for row in connection.execute(select(scores_table)):
@@ -174,20 +180,22 @@ def _scores(connection: Connection) -> dict[str, dict[str, float]]:
     return dict(found)
 
 
-def _insert_items(connection: Connection, planned: Sequence[Planned]) -> None:
+def _insert_items(connection: Connection, planned: Sequence[Planned], campaign: str) -> None:
     rows = [
         {
             "prompt_id": each.prompt_id, "kind": "label", "response_ids": as_json(list(each.response_ids)),
             "overlap": each.slots, "chosen_by": each.chosen_by, "priority": each.priority, "closed": False,
+            "campaign": campaign,
         }
         for each in planned
     ]  # fmt: skip
     connection.execute(insert(items), rows)
-    made = {row.prompt_id: row.id for row in connection.execute(select(items).where(items.c.kind == "label"))}
+    of_campaign = select(items).where(items.c.kind == "label", items.c.campaign == campaign)
+    made = {row.prompt_id: row.id for row in connection.execute(of_campaign)}
     slots = [
         {
             "item_id": made[each.prompt_id], "purpose": "label", "seat": str(number), "priority": each.priority,
-            "state": "open",
+            "state": "open", "campaign": campaign,
         }
         for each in planned
         for number in range(each.slots)

@@ -10,17 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, String, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, String, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from triphase.errors import TriphaseError
 from triphase.labeling.work import audit
-from triphase.labeling.work.answer_content import Submission, by_id, problem_of, says_the_same
+from triphase.labeling.work.answer_content import (
+    Asks,
+    Submission,
+    by_id,
+    carried_over,
+    problem_of,
+    problem_of_ratings,
+    says_the_same,
+)
 from triphase.records.types import Ranking
 from triphase.store.answers import Purpose, Status, StoredAnswer
 from triphase.store.identity import ranking_id
 from triphase.store.rows import answer_of, answer_row, as_json
-from triphase.store.schema import assignments, drafts, flags, guidelines, items, labelers, rankings
+from triphase.store.schema import assignments, campaigns, drafts, flags, guidelines, items, labelers, rankings
 
 SKIP_REASONS = ("cannot decide", "all alike", "not my field", "unclear prompt", "other language", "other")
 FLAG_REASONS = ("unsafe", "wrong language", "broken", "personal data", "other")
@@ -87,8 +95,19 @@ def submit_late(
     return Stored(identity, "late")
 
 
-def correct(connection: Connection, labeler: str, corrected: str, submission: Submission, *, now: float) -> Stored:
-    """Replace one's own earlier answer; the old one stays in the store as superseded."""
+def correct(
+    connection: Connection,
+    labeler: str,
+    corrected: str,
+    submission: Submission,
+    *,
+    now: float,
+    asks: Asks | None = None,
+) -> Stored:
+    """Replace one's own earlier answer; the old one stays in the store as superseded.
+
+    What the page does not ask (any more), by ``asks``, stays as the old answer said it.
+    """
     old = connection.execute(
         select(rankings).where(rankings.c.id == corrected, rankings.c.labeler == labeler).with_for_update()
     ).first()
@@ -96,11 +115,13 @@ def correct(connection: Connection, labeler: str, corrected: str, submission: Su
         raise AnswerError("this answer is not one of yours; reload the page")
     rounds = select(func.count()).where(rankings.c.labeler == labeler, rankings.c.assignment_id == old.assignment_id)
     done: int = connection.execute(rounds).scalar_one()
+    before = answer_of(old)
+    if asks is not None:
+        submission = carried_over(before, submission, asks)
     if old.status == "superseded":
         return _same_correction(connection, old, submission)
     if old.status != "active":
         raise AnswerError(f"this answer is {old.status} and cannot be changed")
-    before = answer_of(old)
     identity = ranking_id(old.prompt_id, labeler, done, old.assignment_id)
     answer = _answer(
         connection, old, labeler, identity, list(before.ranking.order_shown), submission, now=now,
@@ -131,8 +152,9 @@ def skip(connection: Connection, labeler: str, assignment_id: int, reason: str, 
         raise SlotGone("this item is not with you any more; take the next one")
     ranking = Ranking(identity, slot.prompt_id, labeler, {}, tuple(json.loads(slot.order_shown)), now, None, note)
     answer = StoredAnswer(
-        ranking, slot.purpose, "skipped", assignment_id, latest_guideline(connection), skip_reason=reason
-    )
+        ranking, slot.purpose, "skipped", assignment_id, latest_guideline(connection, slot.campaign),
+        skip_reason=reason, campaign=slot.campaign,
+    )  # fmt: skip
     connection.execute(insert(rankings), answer_row(answer))
     opened: dict[str, Any] = {"state": "open", "labeler": None, "leased_at": None, "expires_at": None}
     if slot.purpose != "label":
@@ -183,10 +205,19 @@ def save_draft(
     return True
 
 
-def latest_guideline(connection: Connection) -> int | None:
-    """The newest version of the guidelines; None where there are none."""
-    found: int | None = connection.execute(_GUIDELINE).scalar()
+def latest_guideline(connection: Connection, campaign: str) -> int | None:
+    """The newest version of a campaign's guidelines, or where it has none of the main work's; None where none are."""
+    found: int | None = connection.execute(_GUIDELINE, {"campaign": campaign}).scalar()
     return found
+
+
+def _newest(campaign: ColumnElement[str]) -> ColumnElement[Any]:
+    of = [select(func.max(guidelines.c.version)).where(guidelines.c.campaign == name) for name in (campaign, "")]
+    return func.coalesce(*(each.scalar_subquery() for each in of))
+
+
+def _task(campaign: ColumnElement[str]) -> ColumnElement[Any]:
+    return select(campaigns.c.task).where(campaigns.c.name == campaign).scalar_subquery()
 
 
 # Made once, since they are run for every answer.
@@ -194,7 +225,8 @@ _SLOT = (
     select(
         assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.state, assignments.c.labeler,
         assignments.c.leased_at, assignments.c.order_shown, items.c.prompt_id, items.c.response_ids, labelers.c.status,
-        select(func.max(guidelines.c.version)).scalar_subquery().label("guideline"),
+        assignments.c.campaign, _newest(assignments.c.campaign).label("guideline"),
+        _task(assignments.c.campaign).label("task"),
     )
     .join(items, items.c.id == assignments.c.item_id)
     .join(labelers, labelers.c.name == bindparam("me", type_=String))
@@ -206,7 +238,8 @@ _BEFORE = select(rankings).where(
     rankings.c.status != "skipped",
 )  # fmt: skip
 _DONE = update(assignments).where(assignments.c.id == bindparam("slot_id")).values(state="done")
-_GUIDELINE = select(func.max(guidelines.c.version))
+_GUIDELINE = select(_newest(bindparam("campaign", type_=String)))
+_TASK = select(_task(bindparam("campaign", type_=String)))
 
 
 def _slot(connection: Connection, labeler: str, assignment_id: int) -> Row[*tuple[Any, ...]]:
@@ -222,7 +255,8 @@ def _answer(
     connection: Connection, slot: Row[*tuple[Any, ...]], labeler: str, identity: str, order: list[str],
     submission: Submission, *, now: float, status: Status = "active", assignment_id: int | None = None,
 ) -> StoredAnswer:  # fmt: skip
-    problem = problem_of(submission, len(order))
+    task = slot.task if hasattr(slot, "task") else connection.execute(_TASK, {"campaign": slot.campaign}).scalar()
+    problem = problem_of(submission, len(order)) or (problem_of_ratings(submission) if task == "rating" else None)
     if problem:
         raise AnswerError(problem)
     places = {id_: place for id_, place in zip(order, submission.places, strict=True) if place is not None}
@@ -233,12 +267,13 @@ def _answer(
         seconds = min(seconds, round(now - leased_at + 2.0, 2))
     ranking = Ranking(identity, slot.prompt_id, labeler, places, tuple(order), now, seconds, submission.note)
     purpose: Purpose = slot.purpose
-    guideline = slot.guideline if hasattr(slot, "guideline") else latest_guideline(connection)
+    guideline = slot.guideline if hasattr(slot, "guideline") else latest_guideline(connection, slot.campaign)
     rated = {name: by_id(order, values) for name, values in submission.ratings.items()}
     return StoredAnswer(
         ranking, purpose, status, assignment_id or slot.id, guideline, submission.strength, None, quality,
         ratings={name: values for name, values in sorted(rated.items()) if values},
         rationale=submission.rationale, rewrites=by_id(order, submission.rewrites),
+        campaign=slot.campaign,
     )  # fmt: skip
 
 

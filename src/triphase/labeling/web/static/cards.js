@@ -59,7 +59,7 @@ function criterionLists(position, criteria) {
 
 function rewriting(position) {
   return element("div", { class: "rewriting", hidden: "" },
-    element("textarea", { "data-rewrite-text": position, rows: 6, maxlength: 20000, "aria-label": `Response ${letter(position)} as it should be` }));
+    element("textarea", { "data-rewrite-text": position, rows: 6, "aria-label": `Response ${letter(position)} as it should be` }));
 }
 
 export function card(response, position, count, { askQuality, askRewrite, criteria }, raw) {

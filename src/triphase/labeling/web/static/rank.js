@@ -6,22 +6,23 @@ import { ask, isOpen, openHelp } from "./dialogs.js";
 import { find } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { askGoal } from "./goal.js";
-import { greet, toggleGuide } from "./guide.js";
+import { greet, guideFor, toggleGuide } from "./guide.js";
 import { answered, mostQuestions, question } from "./insertion.js";
-import { canonical, empty, letter, move, ordinal, place, spoken, tie, unranked } from "./ranking.js";
+import { canonical, empty, letter, move, ordinal, place, placesOfRatings, spoken, tie, unranked } from "./ranking.js";
 import * as reading from "./reading.js";
 import { keep, forget, recall } from "./storage.js";
 import { Timer } from "./timer.js";
-import { drawItem, drawNothing, drawProgress, drawQuestion, drawRanking, say, showMore, showNote, tell } from "./view.js";
+import { drawItem, drawNothing, drawProgress, drawQuestion, drawRanking, drawTask, say, showMore, showNote, tell } from "./view.js";
 
 const options = find("#options").dataset;
 const askQuality = options.askQuality === "yes";
 const askRewrite = options.askRewrite === "yes";
 const criteria = JSON.parse(options.criteria);
+const MOST_REWRITTEN = Number(options.mostRewritten);
 const askStrength = options.askStrength === "yes";
 const state = {
   item: null, places: [], quality: [], strength: null, current: 0, last: null, note: "", back: null,
-  ratings: [], rewrites: [], inserting: null, asked: [], two: recall("triphase two") === true,
+  ratings: [], rewrites: [], inserting: null, asked: [], two: recall("triphase two") === true, rating: false,
 };
 const timer = new Timer((seconds) => (find("#clock").textContent = clock(seconds)));
 let busy = false;
@@ -37,7 +38,7 @@ const draftKey = () => `triphase draft ${state.item.assignment}`;
 
 function content() {
   return {
-    places: state.places, quality: askQuality ? state.quality : [], strength: state.strength,
+    places: state.places, quality: askQuality || state.rating ? state.quality : [], strength: state.strength,
     note: find("#note").value, seconds: timer.read(), inserting: state.inserting,
     ratings: Object.fromEntries(criteria.map((name, index) => [name, state.ratings[index]])),
     rationale: find("#rationale")?.value ?? "", rewrites: askRewrite ? rewritten() : [],
@@ -52,6 +53,11 @@ function rewritten() {
 function rewrite(position) {
   if (!askRewrite) return;
   const field = find(`[data-rewrite-text="${position}"]`);
+  const used = state.rewrites.reduce((sum, text, other) => sum + (other === position ? 0 : (text ?? "").length), 0);
+  if (!field.value && used + state.item.responses[position].text.length > MOST_REWRITTEN) {
+    tell(`This response is too long to be rewritten here: all that is rewritten holds ${MOST_REWRITTEN} characters.`, true);
+    return;
+  }
   if (!field.value) field.value = state.rewrites[position] = state.item.responses[position].text;
   showRewriting(position, field.closest(".rewriting").hidden);
 }
@@ -73,7 +79,10 @@ function show(item, draft, back = null) {
   showNote(Boolean(draft?.note));
   warned = false;
   showRemarks(draft, count);
-  drawItem(item, { askQuality, askRewrite, criteria }, reading.isRaw());
+  state.rating = item.task?.kind === "rating";
+  drawItem(item, { askQuality: askQuality || state.rating, askRewrite, criteria }, reading.isRaw());
+  drawTask(item.task ?? null);
+  guideFor(item.task ?? null);
   state.rewrites.forEach((text, position) => { if (text && askRewrite) find(`[data-rewrite-text="${position}"]`).value = text; });
   reading.begin(item);
   find("#editing").hidden = back === null;
@@ -89,7 +98,7 @@ function show(item, draft, back = null) {
 
 // The question at hand where two are shown at a time, else null.
 function asking() {
-  const apart = state.two && state.item !== null && state.back === null && state.places.length > 2;
+  const apart = state.two && !state.rating && state.item !== null && state.back === null && state.places.length > 2;
   return apart ? question(state.places, state.inserting) : null;
 }
 
@@ -107,13 +116,13 @@ function draw() {
   const asked = asking();
   drawRanking(state);
   drawQuestion(asked, state.asked.length + 1, asked ? state.asked.length + mostQuestions(state.places, state.inserting) : 0);
-  find("#two").hidden = state.places.length < 3 || state.back !== null;
+  find("#two").hidden = state.places.length < 3 || state.rating || state.back !== null;
   find("#two").setAttribute("aria-pressed", String(state.two));
   reading.show(asked ? [asked.left, asked.right] : state.places.map((_, position) => position));
 }
 
 function toggleTwo() {
-  if (state.places.length < 3 || state.back !== null) return;
+  if (state.places.length < 3 || state.rating || state.back !== null) return;
   state.two = !state.two;
   keep("triphase two", state.two);
   draw();
@@ -204,6 +213,15 @@ function advanceFrom(position) {
   else say(`${spoken(state.places)}. Enter submits.`);
 }
 
+// Where responses are rated, their places follow.
+function rate(position, value, advance = false) {
+  state.quality[position] = value;
+  state.places = placesOfRatings(state.quality);
+  state.current = position;
+  changed(value === null ? `Response ${letter(position)} not rated` : `Response ${letter(position)} rated ${value} of 7`);
+  if (advance && value !== null) advanceFrom(position);
+}
+
 function choosePair(better) {
   state.places = better === null ? [1, 1] : better === 0 ? [1, 2] : [2, 1];
   state.current = better ?? state.current;
@@ -246,6 +264,11 @@ async function during(work) {
 
 async function submit() {
   const rest = unranked(state.places);
+  if (state.rating && rest.length) {
+    tell(`Rate every response from 1 to 7, or skip (S). Not rated: ${rest.map(letter).join(", ")}.`, true);
+    say("Rate every response from 1 to 7, or skip.");
+    return;
+  }
   if (state.places.length - rest.length < 2) {
     tell("Rank at least two responses, or skip (S).", true);
     say("Rank at least two responses, or skip.");
@@ -311,6 +334,10 @@ async function flag(position) {
 const leave = () => during(async () => receive(await call("GET", "/api/next")));
 
 function digit(value) {
+  if (state.rating) {
+    if (value <= 7) rate(state.current, value, true);
+    return;
+  }
   if (asking() && !awaitingQuality) {
     if (value <= 2) answerPair(value === 1 ? "left" : "right");
     return;
@@ -329,7 +356,12 @@ function arrow(key) {
     if (key === "ArrowLeft" || key === "ArrowRight") answerPair(key === "ArrowLeft" ? "left" : "right");
     return;
   }
-  if (state.places.length === 2 && (key === "ArrowLeft" || key === "ArrowRight")) {
+  if (state.rating && (key === "ArrowUp" || key === "ArrowDown")) {
+    const before = state.quality[state.current] ?? 4;
+    rate(state.current, Math.max(1, Math.min(7, before + (key === "ArrowUp" ? 1 : -1))));
+    return;
+  }
+  if (!state.rating && state.places.length === 2 && (key === "ArrowLeft" || key === "ArrowRight")) {
     choosePair(key === "ArrowLeft" ? 0 : 1);
     return;
   }
@@ -352,7 +384,8 @@ function strengthen(step) {
 const KEYS = {
   Enter: submit,
   "=": () => {
-    if (state.places.length === 2) choosePair(null);
+    if (state.rating) tell("Equal ratings are a tie.");
+    else if (state.places.length === 2) choosePair(null);
     else if (asking()) answerPair(null);
     else if (!refuseMore()) {
       const position = state.current;
@@ -363,8 +396,8 @@ const KEYS = {
       advanceFrom(position);
     }
   },
-  0: () => { if (!asking()) setPlace(state.current, null); },
-  Backspace: () => { if (asking() || (state.two && state.asked.length)) takeBack(); else setPlace(state.current, null); },
+  0: () => { if (state.rating) rate(state.current, null); else if (!asking()) setPlace(state.current, null); },
+  Backspace: () => { if (state.rating) rate(state.current, null); else if (asking() || (state.two && state.asked.length)) takeBack(); else setPlace(state.current, null); },
   u: undo,
   s: skip,
   f: () => flag(state.current),
@@ -415,8 +448,11 @@ document.addEventListener("click", (event) => {
     else setPlace(position, state.places[position] === Number(data.place) ? null : Number(data.place));
     focusQuietly(position);
   } else if (data.quality) {
-    state.quality[Number(data.position)] = Number(data.quality);
-    changed();
+    if (state.rating) rate(Number(data.position), Number(data.quality));
+    else {
+      state.quality[Number(data.position)] = Number(data.quality);
+      changed();
+    }
     focusQuietly(Number(data.position));
   } else if (data.strength) {
     state.strength = state.strength === Number(data.strength) ? null : Number(data.strength);
@@ -451,7 +487,7 @@ find("#responses").addEventListener("input", (event) => {
   else return;
   changed("");
 });
-makeDraggable(document.body, (position, value) => setPlace(position, value));
+makeDraggable(document.body, (position, value) => { if (!state.rating) setPlace(position, value); });
 during(async () => {
   await receive(await call("GET", "/api/next"));
   greet();

@@ -74,3 +74,8 @@ export function spoken(places) {
   const said = order.length ? order.join(", then ") : "Nothing ranked yet";
   return rest.length && order.length ? `${said}; not ranked: ${rest.map(letter).join(", ")}` : said;
 }
+
+// The places that ratings give, as the server counts them: the best 1, equal ones tied; null where none is given.
+export function placesOfRatings(ratings) {
+  return ratings.map((one) => (one === null ? null : 1 + ratings.filter((other) => other !== null && other > one).length));
+}

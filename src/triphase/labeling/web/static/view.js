@@ -15,6 +15,16 @@ function conversation(messages, raw) {
       written(message.content, message.blocks, raw)));
 }
 
+const DOES = { ab: "which is better?", policies: "which is better?", rating: "rate each response from 1 to 7" };
+
+// Of which campaign the item is, and what it asks; nothing for the main work.
+export function drawTask(task) {
+  const box = find("#task");
+  box.hidden = task === null;
+  box.textContent = task === null ? "" : [task.campaign, DOES[task.kind]].filter(Boolean).join(": ");
+  document.body.classList.toggle("rating", task?.kind === "rating");
+}
+
 function slots(count) {
   const made = [element("div", { class: "slot none", "data-slot": "none" }, element("span", { class: "slot-name" }, "–", element("span", { class: "long" }, " unranked")))];
   for (let value = 1; value <= count; value += 1) {
