@@ -240,8 +240,13 @@ def companions(
 ) -> list[tuple[str, dict[str, object]]]:
     """Guidelines, scores, flags and decisions about what is there."""
     rows: list[tuple[str, dict[str, object]]] = [
-        ("guideline", {"version": 1, "text": "# Be kind", "created_by": "lea", "created_at": 1.0})
-    ]
+        ("guideline", {"version": 1, "text": "# Be kind", "created_by": "lea", "created_at": 1.0, "campaign": "style"}),
+        (
+            "campaign",
+            {"name": "style", "task": "ab", "state": "paused", "share": 7, "overlap": 2, "models": "[]", "split": "",
+             "kind": "", "most": 0, "created_by": "lea", "created_at": 1.0},
+        ),
+    ]  # fmt: skip
     rows += [("score", {"response_id": one.id, "scorer": "a", "score": 0.5}) for one in responses]
     unsettled = {"resolution": None, "resolved_by": None, "resolved_at": None}
     rows += [
