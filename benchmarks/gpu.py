@@ -6,7 +6,8 @@
 Measured are the card's rate of products and its memory bandwidth; tokens per second of supervised fine-tuning, pairs a
 second of the reward model, new tokens per second of generation at batches of 8, 64 and 256, and an iteration of PPO
 (64 episodes of 128 + 128 tokens, two epochs). Each stands beside its floor: the operations that it must do, counted in
-the same run, at the measured rate, or for generation the bytes that each step must read at the measured bandwidth.
+the same run, at the measured rate, or for generation the bytes that each step must read at the measured bandwidth; the
+first call of generation, which captures its step, is named apart, and one batch is written kernel by kernel too.
 Prints one table and, last, one JSON line. What would not end within ``--seconds``, by what the same part took of a
 smaller shape, is left out, and named. ``--quantization`` keeps the base in 8 or 4 bits.
 """
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +145,7 @@ def _shown(row: Row) -> str:
     parts = " ".join(f"{name} {value:.2f} s" for name, value in row.get("parts", {}).items())
     planned = f" (planned {row['planned_gb']:.1f})" if "planned_gb" in row else ""
     return (
-        f"{place} {row['value']:10.1f} {row['unit']:24} {row['floor_share']:5.0%} of the floor"
+        f"{place} {row['value']:10.1f} {row['unit']:42} {row['floor_share']:5.0%} of the floor"
         f"  peak {row['peak_gb']:6.1f} GB{planned}  {parts}"
     )
 
@@ -292,15 +294,18 @@ def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> 
     config = backbone.model.config
     if not config.tie_word_embeddings:  # of the embedding a step reads the rows of its tokens alone
         weights -= backbone.model.get_input_embeddings().weight.nbytes
-    for batch in [int(each) for each in options.batches.split(",")]:
+    batches = [int(each) for each in options.batches.split(",")]
+    captured, plain = shared.loaded, replace(shared.loaded, capture_decoding="off")
+    for batch, loaded in [*((batch, captured) for batch in batches), (batches[len(batches) // 2], plain)]:
         _empty(shared.device)
+        shared.loaded = loaded
         generator = LocalGenerator(shared, adapter=REFERENCE, batch_size=batch)
 
         def write(count: int, generator: LocalGenerator = generator, batch: int = batch) -> None:
             requests = [Request(_ids(prompt, n, shared), n) for n in range(batch)]
             generator.generate(requests, temperature=1.0, max_response_tokens=count)
 
-        write(response)
+        first = _timed(shared.device, lambda: write(response))
         seconds = _timed(shared.device, lambda: write(response))
         cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2
         read = response * (weights + batch * cache * (prompt + response / 2))
@@ -308,11 +313,13 @@ def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> 
         rows.append(
             {
                 "value": batch * response / seconds,
-                "unit": f"new tokens/s, batch {batch}",
+                "unit": f"new tokens/s, batch {batch}" + (", kernel by kernel" if loaded is plain else ""),
                 "floor_share": floor / seconds,
                 "peak_gb": _peak(shared.device),
+                "parts": {"first call": first, "later": seconds},
             }
         )
+    shared.loaded = captured
     return rows
 
 

@@ -68,7 +68,7 @@ def test_the_updates_wait_once_a_minibatch(name: str, seen: dict[str, Any]) -> N
 
 
 def test_the_decode_loop_waits_once_a_token(seen: dict[str, Any]) -> None:
-    """To see which rows have ended; captured on a CUDA device it is once in eight tokens, and the loop itself never."""
+    """To see which rows have ended; captured on a CUDA device it is once in eight tokens."""
     counts = seen["sampling"]
     # The last token of a batch is drawn and not read any more.
     assert sum(counts["waits"].values()) <= counts["tokens"] + counts["reads"]
@@ -135,6 +135,37 @@ def test_a_planted_tensor_of_the_processor_is_found_and_a_planted_wait_counted()
     assert planted == microbatches > 0
 
 
+WRITTEN = """
+from tests.devices import card, steps
+import torch
+from triphase.rollouts.captured import CapturedRows
+from triphase.rollouts.decoding import LocalGenerator, _draws, sample
+from triphase.rollouts.types import Request
+from triphase.rollouts.writing import CapturedWriter
+device = card.install()
+_, prompts = steps.prompts_of(steps.shared_on("cpu"))
+asked = [Request(prompts[number % len(prompts)], number) for number in range(40)]
+plain = LocalGenerator(steps.shared_on("cpu"), adapter=steps.REFERENCE, batch_size=16)
+expected = [list(each.ids) for each in plain.generate(asked, temperature=1.0, max_response_tokens=20)]
+shared = steps.shared_on(device)
+intervals, widths, advance = [0], set(), CapturedRows.advance
+def counted(rows, tokens):
+    intervals[0] += 1
+    widths.add(rows.width)
+    advance(rows, tokens)
+CapturedRows.advance = counted
+writer = CapturedWriter(shared, choose=sample, draws=_draws, record=None)
+with shared.role(steps.REFERENCE), card.watching() as watch:
+    found = writer.write(asked, batch_size=16, temperature=1.0, limit=20)
+print(sum(watch.waits.values()) == intervals[0] > 4, widths == {8, 16}, found == expected, dict(watch.waits))
+"""
+
+
 def test_the_step_that_is_captured_never_waits() -> None:
     """A CUDA graph can hold nothing that the processor answers."""
     assert run(CAPTURED).split() == ["0", "0", "True"]
+
+
+def test_captured_writing_waits_once_in_eight_tokens() -> None:
+    """At the look itself: not where prompts are read into free places, nor where rows move to a narrower step."""
+    assert run(WRITTEN).split()[:3] == ["True", "True", "True"], run(WRITTEN)

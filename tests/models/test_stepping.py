@@ -8,7 +8,8 @@ from tests.small import random_model, shared_model, stir
 
 from triphase.demo.registry import model_directory
 from triphase.models.backbone import Backbone
-from triphase.models.direct import DirectLayer, DirectStepper
+from triphase.models.direct import DirectStepper
+from triphase.models.direct_layer import DirectLayer
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, SharedModel
 from triphase.models.stepping import OwnStepper, WholeStepper, stepper_for, steps_directly, steps_rightly

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from triphase.batches.transfers import to_device
 from triphase.objectives.shapes import with_count
 from triphase.tokens.encoding import Encoded
 
@@ -75,7 +76,7 @@ class TokenBatch:
     def attention_mask(self) -> Tensor:
         """(B, L) True on real tokens."""
         mask = torch.arange(self.input_ids.shape[1])[None, :] < self.lengths[:, None]
-        return mask.to(self.input_ids.device)
+        return to_device(mask, self.input_ids.device)
 
     @property
     def response_mask(self) -> Tensor:
@@ -87,7 +88,7 @@ class TokenBatch:
         """(B, R) position of each response token in ``input_ids``; pads repeat the last real position."""
         offsets = torch.arange(int(self.response_lengths.max()))[None, :]
         places = torch.minimum(self.prompt_lengths[:, None] + offsets, self.lengths[:, None] - 1)
-        return places.to(self.input_ids.device, non_blocking=True)
+        return to_device(places, self.input_ids.device)
 
     @property
     def responses(self) -> Tensor:
@@ -97,7 +98,7 @@ class TokenBatch:
     def rows(self, index: Tensor) -> "TokenBatch":
         """The rows at ``index``, which is on the processor, cut to their own longest."""
         longest = int(self.lengths[index].max())
-        ids = self.input_ids[index.to(self.input_ids.device, non_blocking=True), :longest]
+        ids = self.input_ids[to_device(index, self.input_ids.device), :longest]
         return TokenBatch(ids, self.prompt_lengths[index], self.response_lengths[index])
 
 
@@ -108,12 +109,12 @@ def prefix_mask(lengths: Tensor) -> Tensor:
 
 def mask_of(lengths: Tensor, device: torch.device) -> Tensor:
     """The `prefix_mask` on a device, with a note of how much it counts."""
-    return with_count(prefix_mask(lengths).to(device, non_blocking=True), int(lengths.sum()))
+    return with_count(to_device(prefix_mask(lengths), device), int(lengths.sum()))
 
 
 def sent(device: torch.device, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Two index tensors on a device; the processor does not wait until they are there."""
-    return first.to(device, non_blocking=True), second.to(device, non_blocking=True)
+    return to_device(first, device), to_device(second, device)
 
 
 def pad_batch(samples: Sequence[Encoded], *, pad_id: int, device: torch.device | str = "cpu") -> TokenBatch:
@@ -124,4 +125,4 @@ def pad_batch(samples: Sequence[Encoded], *, pad_id: int, device: torch.device |
         input_ids[row, : sample.length] = torch.tensor([*sample.prompt, *sample.response], dtype=torch.long)
     prompts = torch.tensor([len(sample.prompt) for sample in samples], dtype=torch.long)
     responses = torch.tensor([len(sample.response) for sample in samples], dtype=torch.long)
-    return TokenBatch(input_ids.to(device, non_blocking=True), prompts, responses)
+    return TokenBatch(to_device(input_ids, device), prompts, responses)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from triphase.batches.padding import Layout, TokenBatch, mask_of, prefix_mask, sent
+from triphase.batches.transfers import to_device
 from triphase.tokens.encoding import EncodedGroup
 
 
@@ -92,7 +93,7 @@ class GroupBatch:
         """The rows at ``index``, which is on the processor, with their responses, cut to their own longest."""
         row_of, numbers = (self.row_of == index[:, None]).nonzero(as_tuple=True)
         length = int(self.lengths[index].max())
-        there = index.to(self.input_ids.device, non_blocking=True)
+        there = to_device(index, self.input_ids.device)
         return GroupBatch(
             self.input_ids[there, :length],
             self.positions[there, :length],
@@ -135,9 +136,9 @@ def pad_groups(groups: Sequence[EncodedGroup], *, pad_id: int, device: torch.dev
             lengths.append(len(response))
             place = end
     return GroupBatch(
-        input_ids.to(device, non_blocking=True),
-        positions.to(device, non_blocking=True),
-        owners.to(device, non_blocking=True),
+        to_device(input_ids, device),
+        to_device(positions, device),
+        to_device(owners, device),
         torch.tensor([len(group.prompt) for group in groups]),
         torch.tensor(row_of),
         torch.tensor(starts),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from triphase.batches.order import microbatches
 from triphase.batches.sharing import Batch
+from triphase.batches.transfers import to_device
 from triphase.models.roles import SharedModel
 from triphase.models.spill import SpillFile
 from triphase.settings.schema import AdapterSettings
@@ -101,7 +102,7 @@ class Boundaries:
         assert self._file is not None  # noqa: S101 - filled before it is asked
         backbone = self._shared.backbone
         shape = (self._lengths[index], backbone.hidden_size)
-        return self._file.read(self._places[index], shape, backbone.dtype).to(backbone.device)
+        return to_device(self._file.read(self._places[index], shape, backbone.dtype), backbone.device)
 
     def _fill(self, group: Sequence[int]) -> None:
         states = self._shared.trunk(self._make_batch(group))

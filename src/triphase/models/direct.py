@@ -5,17 +5,19 @@ values of a row stand from place 0 on, so rows of different age stand side by si
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from triphase.batches.order import microbatches
+from triphase.batches.transfers import to_device
 from triphase.models.backbone import Backbone
-from triphase.models.products import JointMaps, product_dtype
+from triphase.models.direct_layer import DirectLayer, rotation_of
+from triphase.models.products import product_dtype
 
-# Prompts are read in groups of so many padded tokens: more are not read faster, and their activations take memory.
-_READ_TOKENS = 2048
+# Prompts are read in groups of so many padded tokens: more are not read faster, and their activations take memory. A
+# card waits for launches with fewer.
+_READ_TOKENS, _GPU_READ_TOKENS = 2048, 8192
 
 
 class DirectStepper:
@@ -65,9 +67,10 @@ class DirectStepper:
         self._keys = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
         self._values = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
         self.hidden = torch.empty((len(unique), self._backbone.hidden_size), dtype=self._dtype, device=device)
-        for rows in microbatches(lengths, max_tokens=_READ_TOKENS):
-            self.hidden[rows] = self._read_rows(rows, [unique[row] for row in rows], pad_id)
-        self._places = torch.tensor(lengths, device=device) - 1
+        most = _GPU_READ_TOKENS if torch.cuda.is_available() else _READ_TOKENS
+        for rows in microbatches(lengths, max_tokens=most):
+            self.hidden[_index(rows, device)] = self._read_rows(rows, [unique[row] for row in rows], pad_id)
+        self._places = _index(lengths, device) - 1
         self._bias = torch.full((len(unique), capacity), float("-inf"), dtype=self._dtype, device=device)
         self._bias.masked_fill_(torch.arange(capacity, device=device) <= self._places[:, None], 0.0)
         self._length = max(lengths)
@@ -92,7 +95,7 @@ class DirectStepper:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows alone, in this order."""
-        index = torch.tensor(rows, device=self._bias.device)
+        index = _index(rows, self._bias.device)
         self.hidden, self._bias, self._places = self.hidden[index], self._bias[index], self._places[index]
         for cache in (self._keys, self._values):
             for number, states in enumerate(cache):  # layer by layer, so that the cache is never there twice
@@ -112,17 +115,35 @@ class DirectStepper:
         self._places = torch.zeros(rows, dtype=torch.long, device=device)
         self._length = capacity
 
+    @property
+    def reserved_bytes(self) -> int:
+        """Bytes of keys, values and what stands beside them."""
+        return sum(each.nbytes for each in (*self._keys, *self._values, self._bias, self.hidden))
+
     @torch.no_grad()
     def take(self, rows: Sequence[int], other: "DirectStepper", others: Sequence[int]) -> None:
         """Put the rows ``others`` of another stepper into the reserved ``rows``."""
-        here, there = (torch.tensor(each, device=self.hidden.device) for each in (rows, others))
+        here, there = (_index(each, self.hidden.device) for each in (rows, others))
         length = min(other._capacity, self._capacity)
         for mine, its in ((self._keys, other._keys), (self._values, other._values)):
             for number, states in enumerate(its):
                 mine[number][here, :, :length] = states[there, :, :length]
-        self._bias[here] = float("-inf")
+        self._bias.index_fill_(0, here, float("-inf"))
         self._bias[here, :length] = other._bias[there, :length]
         self._places[here], self.hidden[here] = other._places[there], other.hidden[there]
+
+    @torch.no_grad()
+    def pack(self, rows: Sequence[int]) -> None:
+        """Move these reserved rows to the front, in this order; what stands behind them is free."""
+        index = _index(rows, self.hidden.device)
+        for each in (*self._keys, *self._values, self._bias, self._places, self.hidden):
+            each[: len(rows)] = each.index_select(0, index)  # layer by layer, so that the cache is never there twice
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take the values that the adapter at work has now into the tensors that steps read."""
+        for layer in self._layers:
+            layer.refresh()
 
     def moving(self) -> list[Tensor]:
         """What `step_in_place` overwrites of reserved rows: where they stand, what they see, their hidden states.
@@ -134,9 +155,9 @@ class DirectStepper:
 
     @torch.no_grad()
     def step_in_place(self, tokens: Tensor) -> None:
-        """`step` for reserved rows: no shape changes and no tensor moves, so that it can be captured once."""
-        self._places.add_(1).clamp_(max=self._capacity - 1)
-        self.hidden.copy_(self._read_tokens(tokens))
+        """`step` for the first (B,) reserved rows: no shape changes and no tensor moves, so that it can be captured."""
+        self._places[: len(tokens)].add_(1).clamp_(max=self._capacity - 1)
+        self.hidden[: len(tokens)] = self._read_tokens(tokens)
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> None:
@@ -147,23 +168,23 @@ class DirectStepper:
 
     def _read_tokens(self, tokens: Tensor) -> Tensor:
         """Read a token at each row's place → (B, d) hidden state after it."""
-        backbone = self._backbone
-        rows, places, length = torch.arange(len(tokens), device=tokens.device), self._places, self._length
-        self._bias.scatter_(1, places[:, None], 0.0)
+        backbone, count, length = self._backbone, len(tokens), self._length
+        rows, places = torch.arange(count, device=tokens.device), self._places[:count]
+        self._bias[:count].scatter_(1, places[:, None], 0.0)
         x = backbone.embed(tokens).to(self._dtype)
-        rotation = backbone.rotary(x[:, None], places[:, None])
-        bias = self._bias[:, None, None, :length]
+        rotation = rotation_of(backbone, x[:, None], places[:, None])
+        bias = self._bias[:count, None, None, :length]
         for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
             query, keys[rows, :, places], values[rows, :, places] = layer.project(x, rotation)
             # Query heads that share a key head stand beside one another: they attend as several queries of one head.
             mixed = nn.functional.scaled_dot_product_attention(
-                query.reshape(len(tokens), layer.key_heads, -1, layer.width),
-                keys[:, :, :length],
-                values[:, :, :length],
+                query.reshape(count, layer.key_heads, -1, layer.width),
+                keys[:count, :, :length],
+                values[:count, :, :length],
                 attn_mask=bias,
                 scale=layer.scaling,
             )
-            x = layer.finish(x, mixed.reshape(len(tokens), -1))
+            x = layer.finish(x, mixed.reshape(count, -1))
         hidden: Tensor = backbone.norm(x)
         return hidden
 
@@ -174,10 +195,10 @@ class DirectStepper:
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[*prompt, *[pad_id] * (longest - len(prompt))] for prompt in prompts])
         device = backbone.device
-        places, row_index = torch.arange(longest, device=device), torch.tensor(rows, device=device)
-        last = (torch.arange(count) * longest + lengths - 1).to(device)
-        x = backbone.embed(ids.to(device).flatten()).to(self._dtype)
-        rotation = backbone.rotary(x[:, None], places.repeat(count)[:, None])
+        places, row_index = torch.arange(longest, device=device), _index(rows, device)
+        last = to_device(torch.arange(count) * longest + lengths - 1, device)
+        x = backbone.embed(to_device(ids, device).flatten()).to(self._dtype)
+        rotation = rotation_of(backbone, x[:, None], places.repeat(count)[:, None])
         for number, layer in enumerate(self._layers):
             flat, key, value = layer.attend(x, rotation, count)
             self._keys[number][row_index, :, :longest] = key
@@ -189,59 +210,8 @@ class DirectStepper:
         return hidden
 
 
-class DirectLayer:
-    """One layer in two halves, before and after its attention; M tokens."""
-
-    def __init__(self, layer: Any) -> None:
-        attention = layer.self_attn
-        self._layer, self._attention = layer, attention
-        self.width: int = attention.head_dim
-        self.scaling: float = attention.scaling
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self._project = JointMaps(projections)
-        self.key_heads = self._project.sizes[1] // self.width
-        self._output = JointMaps([attention.o_proj])
-        self._widen = JointMaps([layer.mlp.gate_proj, layer.mlp.up_proj])
-        self._narrow = JointMaps([layer.mlp.down_proj])
-
-    def project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """(M, d) → queries, keys (both rotated) and values, each (M, heads, width)."""
-        joint = self._project(self._layer.input_layernorm(x).t()).t().contiguous()
-        query, key, value = (
-            part.view(len(x), -1, self.width) for part in torch.split(joint, self._project.sizes, dim=1)
-        )
-        if hasattr(self._attention, "q_norm"):
-            query, key = self._attention.q_norm(query), self._attention.k_norm(key)
-        cosine, sine = rotation
-        return query * cosine + _turned(query) * sine, key * cosine + _turned(key) * sine, value
-
-    def attend(self, x: Tensor, rotation: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(count · T, d) right-padded rows of T tokens → what was attended to (count · T, heads · width), and keys and
-        values (count, heads, T, width)."""
-        query, key, value = (
-            part.view(count, -1, part.shape[1], self.width).transpose(1, 2) for part in self.project(x, rotation)
-        )
-        groups = query.shape[1] // self.key_heads
-        # Pads stand on the right, where no real token sees them.
-        mixed = nn.functional.scaled_dot_product_attention(
-            query,
-            key.repeat_interleave(groups, dim=1),
-            value.repeat_interleave(groups, dim=1),
-            is_causal=True,
-            scale=self.scaling,
-        )
-        return mixed.transpose(1, 2).reshape(len(x), -1), key, value
-
-    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """(M, d) the layer's input and (M, heads · width) what was attended to → (M, d) its output."""
-        x = x + self._output(mixed.t()).t()
-        gate, up = self._widen(self._layer.post_attention_layernorm(x).t()).chunk(2)
-        return x + self._narrow(self._layer.mlp.act_fn(gate).mul_(up)).t()
-
-
-def _turned(x: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    return torch.cat([-x[..., half:], x[..., :half]], dim=-1)
+def _index(numbers: Sequence[int], device: torch.device) -> Tensor:
+    return to_device(torch.tensor(numbers, dtype=torch.long), device)
 
 
 def _padded(x: Tensor, capacity: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Opening pretrained models: a local directory or a hub id becomes a frozen base and its tokenizer."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,6 +23,7 @@ class LoadedModel:
 
     Attributes:
         sharded: whether its layers are divided among the processes of a run.
+        capture_decoding: whether sampling captures its step as a CUDA graph (`model.capture_decoding`).
     """
 
     model: Any
@@ -33,6 +34,7 @@ class LoadedModel:
     texts_write_control_tokens: bool = False
     template_date: str | None = None
     sharded: bool = False
+    capture_decoding: Literal["auto", "on", "off"] = "auto"
 
 
 def choose_device(setting: str) -> torch.device:
@@ -46,6 +48,19 @@ def choose_device(setting: str) -> torch.device:
     if setting == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(setting)
+
+
+def require_capture(setting: str, device: torch.device) -> None:
+    """Refuse a capture that is demanded where there is no CUDA device.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if setting == "on" and device.type != "cuda":
+        raise ModelError(
+            f"model.capture_decoding is on, but the model lives on {device.type}, and only a CUDA device captures; set "
+            "it to auto"
+        )
 
 
 def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
@@ -65,6 +80,7 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Sha
         ModelError: it cannot be found or opened, is no decoder, or a weight is missing, unexpected or not finite.
     """
     device = choose_device(settings.device)
+    require_capture(settings.capture_decoding, device)
     require_library(settings.quantization)
     chain = chain_of(settings, place_of)
     open_config(chain.base, chain.settings)
@@ -91,6 +107,7 @@ def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Sha
         settings.texts_write_control_tokens,
         settings.template_date,
         shard is not None,
+        settings.capture_decoding,
     )
 
 

@@ -106,25 +106,47 @@ class JointMaps:
         # Of a quantized map the codes alone are kept: it is widened for each product.
         self._weights: list[Any] = [base if isinstance(base, QuantizedLinear) else base.weight for base in bases]
         self.sizes = [base.out_features for base in bases]
-        dtype = product_dtype(bases[0].weight)
-        biases = [base.bias for base in bases]
-        self._bias: Tensor | None = None
-        if any(bias is not None for bias in biases):
-            like = next(bias for bias in biases if bias is not None)
-            filled = [
-                like.new_zeros(size) if bias is None else bias for size, bias in zip(self.sizes, biases, strict=True)
-            ]
-            self._bias = torch.cat(filled).to(dtype)[:, None]
-        self._ups: list[tuple[int, slice, Tensor]] = []
+        self._dtype = product_dtype(bases[0].weight)
+        self._bases = bases
+        self._bias = self._read_bias()
+        self._adapted = [
+            (place, module)
+            for place, module in enumerate(modules)
+            if isinstance(module, LoraLinear) and module.active is not None
+        ]
+        self._down, self._ups = self._read_adapters()
+
+    def _read_bias(self) -> Tensor | None:
+        biases = [base.bias for base in self._bases]
+        like = next((bias for bias in biases if bias is not None), None)
+        if like is None:
+            return None
+        filled = [like.new_zeros(size) if bias is None else bias for size, bias in zip(self.sizes, biases, strict=True)]
+        return torch.cat(filled).to(self._dtype)[:, None]
+
+    def _read_adapters(self) -> tuple[Tensor | None, list[tuple[int, slice, Tensor]]]:
+        """The A matrices below one another, and of each adapted map its place, its rows of their product and its B."""
+        ups: list[tuple[int, slice, Tensor]] = []
         downs: list[Tensor] = []
         rank = 0
-        for place, module in enumerate(modules):
-            if isinstance(module, LoraLinear) and module.active is not None:
-                downs.append(module.lora_a[module.active].detach().to(dtype))
-                up = (module.lora_b[module.active].detach() * module.scale).to(dtype)
-                self._ups.append((place, slice(rank, rank + module.rank), up))
-                rank += module.rank
-        self._down = torch.cat(downs) if downs else None
+        for place, module in self._adapted:
+            assert module.active is not None  # noqa: S101 - chosen above
+            downs.append(module.lora_a[module.active].detach().to(self._dtype))
+            up = (module.lora_b[module.active].detach() * module.scale).to(self._dtype)
+            ups.append((place, slice(rank, rank + module.rank), up))
+            rank += module.rank
+        return torch.cat(downs) if downs else None, ups
+
+    def refresh(self) -> None:
+        """Take the values of now into the very tensors that are at work, which a CUDA graph reads."""
+        bias = self._read_bias()
+        if bias is not None and self._bias is not None:
+            self._bias.copy_(bias)
+        down, ups = self._read_adapters()
+        if down is not None and self._down is not None:
+            self._down.copy_(down)
+        for (_, _, mine), (_, _, now) in zip(self._ups, ups, strict=True):
+            mine.copy_(now)
 
     def __call__(self, columns: Tensor) -> Tensor:
         """(K, M) → (sum of N, M), the maps' outputs below one another."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from triphase.batches.order import generator
 from triphase.batches.sharing import Batch
+from triphase.batches.transfers import to_device
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
 from triphase.models.checking import require_rows
@@ -181,7 +182,9 @@ class SharedModel:
     def total(self, scores: Tensor, batch: Batch) -> Tensor:
         """(M, N) scores of the members → (N,) the score."""
         total = scores[0] if self.ensemble is None else self.ensemble.total(scores)
-        return total if self.residual is None else self.residual.of(total, batch.response_lengths.to(total.device))
+        return (
+            total if self.residual is None else self.residual.of(total, to_device(batch.response_lengths, total.device))
+        )
 
     def member_scores(self, batch: Batch, boundary: Tensor) -> Tensor:
         """(M, N) the scores of each reward model whose scores are the score."""

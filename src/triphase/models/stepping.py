@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from triphase.batches.order import microbatches
 from triphase.models.backbone import Backbone
-from triphase.models.direct import DirectLayer, DirectStepper
+from triphase.models.direct import DirectStepper
+from triphase.models.direct_layer import DirectLayer, rotation_of
 from triphase.models.layers import is_common
 from triphase.models.products import product_dtype
 
@@ -209,7 +210,8 @@ def _computes_the_same(backbone: Backbone) -> bool:
     dtype = product_dtype(backbone.head_weight)
     if not torch.equal(states[0], backbone.embed(ids[0])):
         return False
-    rotation = backbone.rotary(states[0].to(dtype)[:, None], torch.arange(_PROBE_LENGTH, device=ids.device)[:, None])
+    places = torch.arange(_PROBE_LENGTH, device=ids.device)[:, None]
+    rotation = rotation_of(backbone, states[0].to(dtype)[:, None], places)
     for layer, given, own in zip(backbone.layers, states, states[1:], strict=False):
         direct, x = DirectLayer(layer), given.to(dtype)
         if not _agree(given, own, direct.finish(x, direct.attend(x, rotation, 1)[0])):

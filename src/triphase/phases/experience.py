@@ -9,6 +9,7 @@ from torch import Tensor
 from triphase.batches.order import microbatches, permutation
 from triphase.batches.padding import pad_batch
 from triphase.batches.sharing import Batch, pad_groups
+from triphase.batches.transfers import to_device
 from triphase.models.policies import AdapterPolicy, Policy, Reference
 from triphase.models.roles import SharedModel
 from triphase.objectives.invariants import require_lengths, require_zero_reference_kl
@@ -104,7 +105,7 @@ def open_rollout(
     """
     with torch.no_grad():
         batch = _padded(shared, samples, settings)
-        require_lengths(batch.response_mask, batch.response_lengths.to(shared.device))
+        require_lengths(batch.response_mask, to_device(batch.response_lengths, shared.device))
     orders = {"seed": seed, "iteration": iteration, "epoch": 0}
     owners = _owners(batch, _rows_of_steps(batch, settings, **orders), strategy)
     with torch.no_grad():
@@ -154,7 +155,7 @@ def evaluate_rollout(
             if values is not None and acting.values is not None:
                 values[rows, :width] = acting.values
         strategy.sum_tensors([logprobs, reference, entropy, *(each for each in (values, penalty) if each is not None)])
-    scores = torch.tensor(scored.total, dtype=torch.float32, device=shared.device)
+    scores = to_device(torch.tensor(scored.total, dtype=torch.float32), shared.device)
     figures = {"logprobs": logprobs, "reference_logprobs": reference, "values": values, "scores": scores}
     there = {name: tensor for name, tensor in figures.items() if tensor is not None}
     finite = torch.stack([torch.isfinite(tensor).all() for tensor in there.values()]).tolist()

@@ -5,6 +5,7 @@ from typing import Any
 
 from triphase.batches.order import most_tokens
 from triphase.monitoring.memory import give_back
+from triphase.rollouts.decoding import LocalGenerator
 
 
 class HalvesMicrobatches:
@@ -18,6 +19,9 @@ class HalvesMicrobatches:
         most = most_tokens(self.settings.microbatch_tokens)
         if most <= max(self.lengths, default=0):
             return None
+        generator = getattr(self, "generator", None)
+        if isinstance(generator, LocalGenerator):
+            generator.release()
         give_back()
         self.settings = self.settings.model_copy(update={"microbatch_tokens": most // 2})
         return most // 2

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from triphase.batches.transfers import to_device
 from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
 from triphase.objectives.advantages import Advantages
@@ -172,10 +173,10 @@ class PPOPhase(HalvesMicrobatches, Phase):
             return self._refused(iteration, experience) | clock.laps
         # 3. rewards at every token, and advantages
         coefficient = self.state.values.kl_coefficient
-        finished = torch.tensor([answer.finished for answer in generated], device=experience.scores.device)
+        finished = to_device(torch.tensor([answer.finished for answer in generated]), experience.scores.device)
         scale = self._scale_with(experience.scores)
         rewards, shaped = shape_rewards(experience, finished, self.settings, kl_coefficient=coefficient, scale=scale)
-        groups = torch.tensor(chosen, device=rewards.device)
+        groups = to_device(torch.tensor(chosen), rewards.device)
         advantages = advantages_of(rewards, experience, self.settings, groups)
         # 4. epochs of clipped updates
         updates = self._update(iteration, experience, advantages)

@@ -17,7 +17,7 @@ from triphase.footprints.moments import PARTS, Footprint
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.models.chain import chain_of
-from triphase.models.loading import choose_device, choose_dtype
+from triphase.models.loading import choose_device, choose_dtype, require_capture
 from triphase.models.opening import open_config, open_tokenizer
 from triphase.monitoring.memory import available_gb, give_back, resident_bytes
 from triphase.planning.every_phase import footprints_of
@@ -91,6 +91,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     config, tokenizer = opened(settings.model)
     load = workload(settings, Template.of(tokenizer, settings.model))
     device = choose_device(settings.model.device)
+    require_capture(settings.model.capture_decoding, device)
     whole = settings.sft_method == "full"
     dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)
     if process_bytes is None:

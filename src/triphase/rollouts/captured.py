@@ -1,42 +1,39 @@
-"""Sampling on a CUDA device: the whole step of all rows is captured once, and replayed for each token.
+"""Sampling on a CUDA device: the whole step of all rows is captured once for each width, and replayed for each token.
 
 Choosing a token, reading it through every layer and noting what has ended are dozens of small kernels in each layer:
 from Python each waits for the next to be asked for. Captured as one CUDA graph the card runs them back to back, and the
 processor looks only every few tokens at which rows have ended. Rows keep their places; where one has ended, the next
-prompt takes its place. Once few are left they move to a smaller batch, which is captured anew.
+prompt takes its place. Once few are left they move to the front, where a narrower step suffices.
 """
 
-import logging
-import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from triphase.batches.transfers import to_device
 from triphase.models.direct import DirectStepper
 from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
-from triphase.rollouts.types import Request
+from triphase.rollouts.graphs import NotRecordedError, Record, Step
 
 Choose = Callable[[Tensor, float, Tensor], Tensor]
 
-_LOOK_EVERY = 8
+LOOK_EVERY = 8
 """Tokens between two looks at which rows have ended."""
 _CAPACITY_STEP = 64  # kernels of masked attention want rows of whole blocks
-_WARM_UPS = 2
-_SMALL_SHARE = 0.5  # of the places that still have a row, where no prompt waits: they move to a batch of that size
-_READ_SHARE = 0.25  # of the places that are free before prompts are read into them
-_log = logging.getLogger(__name__)
+_LEAST_WIDTH = 8  # fewer rows are not faster
+_MOST_LONGER = 2  # times the capacity that rows need: all of it is read for each token
 
 
 class CapturedRows:
-    """A batch of rows in places of their own, and the step that writes one token into each.
+    """A batch of rows in places of their own, and the step that writes one token into each of the first ``width``.
 
     The adapter that is at work when this is made is the one that is used.
 
     Attributes:
+        width: how many places a step computes.
         written: (B, limit) tokens of each row's response.
         counts: (B,) how many there are.
         ended: (B,) True where the row is finished or free.
@@ -53,153 +50,127 @@ class CapturedRows:
         limit: int,
         temperature: float,
         choose: Choose,
+        record: Record | None = None,
+        on_failure: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        self._shared, self._temperature, self._choose = shared, temperature, choose
-        self._stepper = stepper
-        device, self._limit = shared.device, limit
-        stepper.reserve(places, -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP)
+        """``record`` captures the step; None runs it as it is. ``on_failure`` is told why a step is not captured."""
+        self._shared, self.temperature, self._choose = shared, temperature, choose
+        self._stepper, self._record, self._on_failure = stepper, record, on_failure
+        self._steps: dict[int, Step] = {}
+        device, self.limit, self.width = shared.device, limit, places
+        self.capacity = _whole_blocks(capacity)
+        stepper.reserve(places, self.capacity)
         self.written = torch.zeros((places, limit), dtype=torch.long, device=device)
         self.counts = torch.zeros(places, dtype=torch.long, device=device)
         self.ended = torch.ones(places, dtype=torch.bool, device=device)
         self._uniforms = torch.zeros((places, limit), dtype=torch.float64, device=device)
-        self._ends = torch.tensor(shared.template.ends, device=device)
-        self._graph: Any = None
-        self._failed = False
+        self._ends = to_device(torch.tensor(list(shared.template.ends)), device)
+        self._recent = torch.arange(-LOOK_EVERY, 0, device=device)
 
     @property
     def places(self) -> int:
         """How many rows there are room for."""
         return len(self.counts)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept of the rows, without what a step has in between."""
+        return self._stepper.reserved_bytes + self.written.nbytes + self._uniforms.nbytes
+
+    def fits(self, count: int, length: int) -> bool:
+        """Whether ``count`` rows of ``length`` tokens can be written here, without reading far more than theirs."""
+        return self.places >= count and length <= self.capacity <= _MOST_LONGER * _whole_blocks(length)
+
+    @torch.no_grad()
+    def begin(self, count: int) -> None:
+        """Free all places, and compute the first ``count`` from now on, by the adapter's values of now."""
+        self._stepper.refresh()
+        self.ended.fill_(True)
+        self.width = self.width_for(count)
+
+    def width_for(self, count: int) -> int:
+        """The narrowest step for so many rows: the widths are 8, 16, 32 … and all places."""
+        width = _LEAST_WIDTH
+        while width < count:
+            width *= 2
+        return min(width, self.places)
+
     @torch.no_grad()
     def put(self, places: Sequence[int], other: DirectStepper, uniforms: Tensor) -> None:
         """Begin a response in each of ``places``: the prompts are the rows of ``other``, (N, limit) their draws."""
         self._stepper.take(places, other, range(len(places)))
-        index = torch.tensor(places, device=self.counts.device)
-        self._uniforms[index] = uniforms.to(self.counts.device)
-        self.counts[index] = 0
-        self.ended[index] = False
+        index = to_device(torch.tensor(places), self.counts.device)
+        self._uniforms[index] = to_device(uniforms, self.counts.device)
+        self.counts.index_fill_(0, index, 0)
+        self.ended.index_fill_(0, index, False)
 
     @torch.no_grad()
-    def move_to(self, other: "CapturedRows", places: Sequence[int]) -> None:
-        """Let the responses in ``places`` go on in the first places of another batch."""
-        here = torch.tensor(places, device=self.counts.device)
-        other._stepper.take(range(len(places)), self._stepper, places)
-        for name in ("written", "counts", "ended", "_uniforms"):
-            getattr(other, name)[: len(places)] = getattr(self, name)[here]
+    def pack(self, places: Sequence[int]) -> None:
+        """Let the responses in ``places`` go on in the first places, by a step that is as narrow as they allow."""
+        index = to_device(torch.tensor(places), self.counts.device)
+        self._stepper.pack(places)
+        for each in (self.written, self.counts, self.ended, self._uniforms):
+            each[: len(places)] = each.index_select(0, index)
+        self.ended[len(places) :] = True
+        self.width = self.width_for(len(places))
 
     @torch.no_grad()
     def advance(self, tokens: int) -> None:
         """Write so many tokens into each row that goes on; rows that end on the way stay as they are."""
-        if self._graph is None and self.counts.device.type == "cuda" and not self._failed:
-            self._graph = self._captured()
+        step = self._step()
         for _ in range(tokens):
-            if self._graph is None:
-                self._tick()
-            else:
-                self._graph.replay()
+            step()
 
-    def _tick(self) -> None:
+    @torch.no_grad()
+    def look(self) -> list[tuple[int, bool, list[int]]]:
+        """(tokens written, whether it has ended, the last `LOOK_EVERY` of them) of each row: here alone one waits.
+
+        What stands in front of the first token of a short response is not its own.
+        """
+        counts, ended, written = (each[: self.width] for each in (self.counts, self.ended, self.written))
+        recent = written.gather(1, (counts[:, None] + self._recent).clamp(min=0))
+        found = torch.cat([counts[:, None], ended[:, None].long(), recent], dim=1).tolist()
+        return [(row[0], bool(row[1]), row[2:]) for row in found]
+
+    def _step(self) -> Step:
+        if self.width not in self._steps:
+            step = partial(self._tick, self.width)
+            self._steps[self.width] = step if self._record is None else self._recorded(self._record, step)
+        return self._steps[self.width]
+
+    def _tick(self, width: int) -> None:
         shared = self._shared
         backbone = shared.backbone
-        logits = backbone.logits(multiply(backbone.head_weight, self._stepper.hidden.t()).t())
+        written, counts, ended, uniforms = (
+            each[:width] for each in (self.written, self.counts, self.ended, self._uniforms)
+        )
+        logits = backbone.logits(multiply(backbone.head_weight, self._stepper.hidden[:width].t()).t())
         if shared.absent is not None:
-            logits.index_fill_(1, shared.absent, -math.inf)
-        place = self.counts.clamp(max=self._limit - 1)[:, None]
-        tokens = self._choose(logits, self._temperature, self._uniforms.gather(1, place)[:, 0])
-        kept = torch.where(self.ended, self.written.gather(1, place)[:, 0], tokens)
-        self.written.scatter_(1, place, kept[:, None])
-        self.counts.add_(~self.ended)
-        self.ended.logical_or_((tokens[:, None] == self._ends).any(1) | (self.counts >= self._limit))
+            logits.index_fill_(1, shared.absent, float("-inf"))
+        place = counts.clamp(max=self.limit - 1)[:, None]
+        tokens = self._choose(logits, self.temperature, uniforms.gather(1, place)[:, 0])
+        kept = torch.where(ended, written.gather(1, place)[:, 0], tokens)
+        written.scatter_(1, place, kept[:, None])
+        counts.add_(~ended)
+        ended.logical_or_((tokens[:, None] == self._ends).any(1) | (counts >= self.limit))
         self._stepper.step_in_place(tokens)
 
-    def _captured(self) -> Any:
-        """The step as a CUDA graph. What is tried out before it is captured changes free rows alone."""
+    def _recorded(self, record: Record, step: Step) -> Step:
+        """The step as it is captured. What is tried out before changes free rows alone."""
         ended = self.ended.clone()
         saved = [each.clone() for each in self._stepper.moving()]
         self.ended.fill_(True)
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UPS):
-                self._tick()
-        torch.cuda.current_stream().wait_stream(side)
-        graph: Any = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
-                self._tick()
-        except RuntimeError as error:  # a layer asks for something that only the processor can answer
-            _log.warning(
-                "tokens are written one kernel at a time: the step cannot be captured (%s)", _first_line(error)
-            )
-            self._failed, graph = True, None
-        for each, before in zip(self._stepper.moving(), saved, strict=True):
-            each.copy_(before)
-        self.ended.copy_(ended)
-        return graph
+            return record(step)
+        except NotRecordedError as error:  # a layer asks for something that only the processor can answer
+            self._record = None
+            self._on_failure(str(error))
+            return step
+        finally:
+            for each, before in zip(self._stepper.moving(), saved, strict=True):
+                each.copy_(before)
+            self.ended.copy_(ended)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:160]
-
-
-@torch.no_grad()
-def write_captured(
-    shared: SharedModel,
-    requests: Sequence[Request],
-    uniforms: Callable[[int, int], Tensor],
-    *,
-    batch_size: int,
-    temperature: float,
-    limit: int,
-    choose: Choose,
-    on_finished: Callable[[int], None] | None = None,
-) -> list[list[int]]:
-    """The ids of a response to each request, by the adapter that is at work.
-
-    ``uniforms`` gives the (limit,) draws of a seed, ``choose`` a token of logits, temperature and draws.
-    """
-    waiting = deque(sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt), index)))
-    responses: list[list[int]] = [[] for _ in requests]
-    capacity = max(len(request.prompt) for request in requests) + limit
-    pad_id = shared.template.pad_id
-
-    def batch(places: int) -> CapturedRows:
-        stepper = DirectStepper(shared.backbone)
-        return CapturedRows(
-            shared, stepper, places, capacity=capacity, limit=limit, temperature=temperature, choose=choose
-        )
-
-    rows = batch(min(batch_size, len(requests)))
-    holders: list[int | None] = [None] * rows.places  # the request that each place answers
-    while True:
-        free = [place for place, holder in enumerate(holders) if holder is None]
-        if waiting and len(free) >= _READ_SHARE * rows.places:
-            new = [waiting.popleft() for _ in range(min(len(waiting), len(free)))]
-            reader = DirectStepper(shared.backbone)
-            reader.read([requests[index].prompt for index in new], pad_id=pad_id, room=0)
-            rows.put(free[: len(new)], reader, torch.stack([uniforms(requests[index].seed, limit) for index in new]))
-            del reader
-            for place, index in zip(free, new, strict=False):
-                holders[place] = index
-        held = [place for place, holder in enumerate(holders) if holder is not None]
-        if not held:
-            return responses
-        if not waiting and len(held) <= _SMALL_SHARE * rows.places:
-            smaller = batch(len(held))
-            rows.move_to(smaller, held)
-            rows, holders = smaller, [holders[place] for place in held]
-        rows.advance(_LOOK_EVERY)
-        finished = 0
-        counts, ended = torch.stack([rows.counts, rows.ended.long()]).tolist()
-        done = [place for place, holder in enumerate(holders) if holder is not None and ended[place]]
-        if done:
-            written = rows.written[torch.tensor(done, device=rows.written.device)].tolist()
-            for place, ids in zip(done, written, strict=True):
-                holder = holders[place]
-                assert holder is not None  # noqa: S101 - chosen above
-                responses[holder] = ids[: counts[place]]
-                holders[place] = None
-                finished += 1
-        if finished and on_finished is not None:
-            on_finished(finished)
+def _whole_blocks(length: int) -> int:
+    return -(-length // _CAPACITY_STEP) * _CAPACITY_STEP

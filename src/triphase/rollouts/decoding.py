@@ -6,22 +6,28 @@ inverting the cumulative distribution at a uniform number drawn from the row's o
 (vocabulary, rows).
 """
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
+from triphase.errors import ModelError
 from triphase.models.direct import DirectStepper
 from triphase.models.products import multiply
 from triphase.models.roles import SharedModel
 from triphase.models.stepping import Stepper
-from triphase.rollouts.captured import write_captured
+from triphase.rollouts.graphs import CudaGraphs
 from triphase.rollouts.types import Generated, Request
+from triphase.rollouts.writing import CapturedWriter
 
 # Rows are dropped from the batch once this share of it is finished: dropping copies the cache.
 _COMPACT_SHARE = 0.25
+_told: WeakSet[SharedModel] = WeakSet()  # of which it was said why they are not captured
+_log = logging.getLogger(__name__)
 
 
 class LocalGenerator:
@@ -36,6 +42,12 @@ class LocalGenerator:
         self._shared = shared
         self.adapter = adapter
         self.batch_size = batch_size
+        self._writer: CapturedWriter | None = None
+
+    def release(self) -> None:
+        """Let go of what is kept on a card between two calls."""
+        if self._writer is not None:
+            self._writer.release()
 
     @torch.no_grad()
     def generate(
@@ -49,20 +61,47 @@ class LocalGenerator:
         """One response for each request, in order. ``on_finished`` is told how many more are done."""
         stepper = self._shared.stepper(self.adapter)
         with self._shared.role(self.adapter):
-            if _can_be_captured(stepper, requests):
-                written = write_captured(
-                    self._shared,
+            if requests and self._captures(stepper):
+                if self._writer is None:
+                    self._writer = CapturedWriter(
+                        self._shared, choose=sample, draws=_draws, record=CudaGraphs(), on_failure=self._go_without
+                    )
+                written = self._writer.write(
                     requests,
-                    _draws,
                     batch_size=self.batch_size,
                     temperature=temperature,
                     limit=max_response_tokens,
-                    choose=sample,
                     on_finished=on_finished,
                 )
             else:
                 written = self._write(stepper, requests, temperature, max_response_tokens, on_finished)
         return [Generated(tuple(ids), ids[-1] in self._shared.template.ends) for ids in written]
+
+    def _captures(self, stepper: Stepper) -> bool:
+        """Whether the step is captured here: on a card where nothing speaks against it, which else is said once."""
+        if self._shared.loaded.capture_decoding == "off" or not _is_card(self._shared.device):
+            return False
+        if isinstance(stepper, DirectStepper):
+            return True
+        self._go_without(
+            f"the layers of {type(self._shared.backbone.model).__name__} are not of the Llama, Mistral or Qwen shape, "
+            "or are divided among processes"
+        )
+        return False
+
+    def _go_without(self, reason: str) -> None:
+        """Say once for each model why its step is not captured.
+
+        Raises:
+            ModelError: a capture is demanded.
+        """
+        if self._shared.loaded.capture_decoding == "on":
+            raise ModelError(
+                f"model.capture_decoding is on, but the step cannot be captured ({reason}); set it to auto"
+            )
+        if self._shared not in _told:
+            _told.add(self._shared)
+            _log.warning("tokens are written one kernel at a time: the step is not captured (%s)", reason)
 
     def _write(
         self,
@@ -117,8 +156,8 @@ class LocalGenerator:
         return responses
 
 
-def _can_be_captured(stepper: Stepper, requests: Sequence[Request]) -> bool:
-    return bool(requests) and isinstance(stepper, DirectStepper) and stepper.device.type == "cuda"
+def _is_card(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def _is_small(rows: Sequence[int], places: int) -> bool:

@@ -20,6 +20,7 @@ FREE = (
     "parallel.strategy",
     "parallel.timeout_seconds",
     "model.recompute_activations",
+    "model.capture_decoding",
     "trackers",
     "reward.require_better_than_chance",
     "rounds",

@@ -40,6 +40,10 @@ class ModelSettings(Settings):
     recompute_activations: bool = False
     """Run each trained layer again in the backward pass instead of keeping its activations: the same gradients with far
     less memory, for about a third more time in the updates. Worth it where a microbatch does not fit."""
+    capture_decoding: Literal["auto", "on", "off"] = "auto"
+    """On a CUDA device, sample by one CUDA graph for each token instead of kernel after kernel: the same tokens up to
+    rounding, some times faster. `auto` does so for models of the Llama, Mistral and Qwen shape, quantized ones too, and
+    says where it cannot; `on` refuses then; `off` goes kernel by kernel, which takes a little less memory."""
     system_prompt: str | None = None
     """A system message put before every conversation that has none; none leaves it to the chat template."""
     chat_template: str | None = None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from triphase.batches.order import permutation
+from triphase.batches.transfers import to_device
 from triphase.objectives.length import centered_within
 from triphase.objectives.preference import bradley_terry_loss
 
@@ -38,7 +39,7 @@ class StackedPairs:
 
     def to(self, device: torch.device) -> "StackedPairs":
         """The same on another device."""
-        return StackedPairs(*(getattr(self, name).to(device) for name in self.__slots__))
+        return StackedPairs(*(to_device(getattr(self, name), device) for name in self.__slots__))
 
     def where(self, kept: Tensor) -> "StackedPairs":
         """The pairs for which ``kept``, (P,) bool, is true."""
