@@ -1,6 +1,7 @@
 """`make mutants`: a seeded sample of small faults in the objectives and the phases, and which of them no test notices.
 
     python -m tests.mutants [--sample 150] [--seed 0] [--workers 2] [--only objectives/advantages] [--least 0.9]
+        [--after 75]
 
 Each worker has a copy of `src` with one fault in it, and runs the test files that touch the faulty module, nearest
 first, until one fails. Prints each survivor, and fails where fewer than `--least` of the mutants were killed.
@@ -140,6 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=150, help="how many mutants (default: 150)")
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
+    parser.add_argument(
+        "--after", type=int, default=0, help="leave out the first so many of them: another run has them"
+    )
     parser.add_argument("--workers", type=int, default=2, help="how many at once (default: 2)")
     parser.add_argument("--only", default="", help="only modules whose path holds this")
     parser.add_argument("--least", type=float, default=0.9, help="share that must be killed (default: 0.9)")
@@ -148,7 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not possible:
         parser.error(f"--only {options.only}: no module of {' and '.join(FOLDERS)} has this in its path")
     draw = random.Random(options.seed)
-    sample = draw.sample(possible, min(options.sample, len(possible)))
+    sample = draw.sample(possible, min(options.sample, len(possible)))[options.after :]
+    if not sample:
+        parser.error(f"--after {options.after}: the sample has no more than {min(options.sample, len(possible))}")
     start = time.monotonic()
     alive = survivors(sample, options.workers)
     killed, minutes = len(sample) - len(alive), (time.monotonic() - start) / 60

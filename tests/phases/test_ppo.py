@@ -244,4 +244,6 @@ def test_a_rollout_with_a_nan_teaches_nothing_and_is_kept(head: str, tmp_path: P
 
 def test_one_episode_alone_is_a_batch() -> None:
     metrics = phase(settings(batch_size=1, minibatch_size=1, epochs=1)).advance(0)
-    assert metrics["ppo/steps"] == 1 and all(math.isfinite(value) for value in metrics.values())
+    assert metrics["ppo/steps"] == 1 and metrics["ppo/skipped_steps"] == 0
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert all(f"ppo/seconds_{part}" in metrics for part in ("generation", "scoring", "update"))

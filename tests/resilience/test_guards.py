@@ -13,7 +13,7 @@ from torch import nn
 
 from triphase.errors import TrainingError
 from triphase.monitoring.alarms import Limits, find_alarms
-from triphase.phases.guards import AlarmGuard, judge_by, judge_rollout
+from triphase.phases.guards import AlarmGuard, _cut, judge_by, judge_rollout
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.sft import SupervisedPhase
 from triphase.settings.guards import GuardSettings
@@ -277,3 +277,8 @@ def test_a_warning_shows_responses_of_its_iteration_in_a_line_each(
     assert told[0].startswith(f"alarm clip-fraction at iteration {asked[0]}") and len(told) == 4
     assert told[1].startswith("  score 2: a") and told[3].startswith("  score 0: a")
     assert all("\n" not in line and "\x1b" not in line and len(line) < 200 for line in told[1:])
+
+
+@pytest.mark.parametrize(("length", "shown"), [(159, "a" * 159), (160, "a" * 160), (161, "a" * 160 + "…")])
+def test_a_response_is_cut_where_it_is_longer_than_a_line(length: int, shown: str) -> None:
+    assert _cut("a" * length) == shown
