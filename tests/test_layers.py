@@ -77,6 +77,7 @@ WITH_TORCH = {
     "runs.session",
     "runs.sides",
     "runs.speaking",
+    "runs.standing",
     "runs.taking",
     "runs.store_samples",
     "runs.store_scores",

@@ -133,6 +133,12 @@ def test_weights_that_are_not_finite_are_named(damaged: Path, name: str, value: 
     assert f"{name}: not finite" in refused(damaged, by_check=False)
 
 
+def test_a_configuration_under_which_nothing_is_finite_is_told_as_such(damaged: Path) -> None:
+    config = json.loads((damaged / "config.json").read_text())
+    (damaged / "config.json").write_text(json.dumps({**config, "rms_norm_eps": -10.0}))
+    assert "gives states that are not finite, although its weights are" in refused(damaged, by_check=False)
+
+
 def test_a_reward_model_is_no_base(damaged: Path, tmp_path: Path) -> None:
     reconfigure(damaged, num_labels=1)
     AutoModelForSequenceClassification.from_pretrained(damaged, num_labels=1).save_pretrained(tmp_path / "reward")

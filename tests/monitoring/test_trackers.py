@@ -3,6 +3,8 @@
 import importlib.util
 import logging
 import sys
+import threading
+import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from triphase.monitoring import trackers
 from triphase.monitoring.events import EventFile
 from triphase.monitoring.metrics import MetricsWriter, read_metrics
 from triphase.monitoring.trackers import KINDS, open_trackers, require_trackers
+from triphase.records.interruption import stoppable
 from triphase.runs import pipeline
 
 ROWS = [{"prompt": "a", "score": 1.5, "parts": {"x": 1}}, {"prompt": "b", "score": None}]
@@ -127,6 +130,34 @@ def test_one_that_fails_is_said_once_and_stops_nothing(
             metrics.write(step, {"sft/loss": 1.0})
     assert [record.getMessage() for record in caplog.records] == [
         f"{kind} is off for sft: ZeroDivisionError: division by zero. metrics.jsonl goes on."
+    ]
+    assert len(read_metrics(metrics.path)) == 3
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize(
+    ("stopped", "limit"), [(False, "within 0.3 s"), (True, "within 0.1 s after a request to stop")]
+)
+def test_one_whose_server_hangs_is_left(
+    kind: str, stopped: bool, limit: str, library: Library, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(trackers, "SECONDS", 30.0 if stopped else 0.3)
+    monkeypatch.setattr(trackers, "STOPPING_SECONDS", 0.1)
+    hang = threading.Event()
+    for name in ("log", "log_metric"):
+        monkeypatch.setattr(Library, name, lambda *a, **k: hang.wait(20))
+    chosen, begin = open_trackers([kind], tmp_path, group="mine", phase="sft"), time.monotonic()
+    try:
+        with caplog.at_level(logging.WARNING), stoppable(lambda: stopped):
+            with MetricsWriter(tmp_path, tensorboard=False, trackers=chosen) as metrics:
+                for step in (1, 2, 3):
+                    metrics.write(step, {"sft/loss": 1.0})
+        assert time.monotonic() - begin < 5
+    finally:
+        hang.set()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{kind} is off for sft: did not return within {limit}. metrics.jsonl goes on."
     ]
     assert len(read_metrics(metrics.path)) == 3
 

@@ -12,6 +12,7 @@ from triphase.cli.push import push
 from triphase.errors import ModelError, RunError
 from triphase.models.places import fetched
 from triphase.records import hub
+from triphase.records.interruption import stoppable
 from triphase.runs.base_license import license_of
 
 SECONDS, GRACE = 0.6, 2.0
@@ -84,7 +85,7 @@ def test_a_request_to_stop_ends_the_wait(ask: Callable[[str], object], monkeypat
     monkeypatch.setattr(hub, "SECONDS", 60.0)
     begin = time.monotonic()
     hub.bound_hub()
-    with hostile(BEHAVIORS["drips_headers"]) as address, hub.stoppable(lambda: time.monotonic() - begin > 0.3):
+    with hostile(BEHAVIORS["drips_headers"]) as address, stoppable(lambda: time.monotonic() - begin > 0.3):
         at(address, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             ask("owner/name")

@@ -2,15 +2,19 @@
 
 import json
 import logging
+import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.small import CHAT, WORDS, random_model, shared_model, stir, tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from triphase.errors import SettingsError
+from triphase.errors import ModelError, SettingsError, TriphaseError
 from triphase.models.roles import REWARD
 from triphase.records.types import Message, Prompt
 from triphase.rewards.classifier import ClassifierScorer
@@ -106,7 +110,7 @@ def test_what_is_no_classifier_is_told(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"task_type": "CAUSAL_LM", "base_model_name_or_path": "x"}')
     with pytest.raises(SettingsError, match=r"is an adapter for CAUSAL_LM, no classifier; of a run name reward/final"):
         opened(tmp_path)
-    with pytest.raises(SettingsError, match=r"options.model: cannot open \S+/absent as a sequence classifier"):
+    with pytest.raises(ModelError, match=r"^ppo.scorer.options.model: there is no directory \S+/absent"):
         opened(tmp_path / "absent")
     with pytest.raises(
         SettingsError, match=r"ppo.scorer.options.lable: unknown option of kind classifier; known are mo"
@@ -114,3 +118,81 @@ def test_what_is_no_classifier_is_told(tmp_path: Path) -> None:
         opened(tmp_path, lable="x")
     with pytest.raises(SettingsError, match=r"ppo.scorer.options.model: is missing; kind classifier needs it"):
         ClassifierScorer(ScorerContext(ScorerSettings(kind="classifier")))
+
+
+def altered(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def weights(file: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def broken(held: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value * math.nan if name == min(held) else value for name, value in held.items()}
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "not finite": (lambda made: weights(made / "model.safetensors", broken), r"\.bias is not finite"),
+    "cut": (lambda made: os.truncate(made / "model.safetensors", 9000), r"has 9,000 bytes where its header says"),
+    "a pointer": (
+        lambda made: (made / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
+        r"is a pointer of Git LFS",
+    ),
+    "huge": (lambda made: altered(made / "config.json", num_hidden_layers=10**9), r"more than the weights can have"),
+    "no count": (lambda made: altered(made / "config.json", num_attention_heads=0), r"num_attention_heads: 0 is no"),
+    "labels": (
+        lambda made: altered(made / "config.json", id2label={"5": "P", "6": "Q"}, label2id={"P": 5, "Q": 6}),
+        r"calls its output 5 'P', and has no such",
+    ),
+    "longest": (lambda made: altered(made / "tokenizer_config.json", model_max_length="x"), r"cannot open \S+ as a"),
+    "nested": (lambda made: (made / "config.json").write_text("[" * 100_000), r"is no readable JSON"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_classifier_is_one_line(name: str, tmp_path: Path) -> None:
+    made = classifier(tmp_path, 2, id2label={0: "N", 1: "P"}, label2id={"N": 0, "P": 1})
+    DAMAGES[name][0](made)
+    with pytest.raises(TriphaseError, match=rf"^ppo\.scorer\.options\.(model|label): [^\n]*{DAMAGES[name][1]}[^\n]*$"):
+        opened(made, label="P")
+
+
+OF_ADAPTERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "half": (
+        lambda made: weights(
+            made / "final/adapter_model.safetensors",
+            lambda held: {name: value for name, value in held.items() if "lora_B" not in name},
+        ),
+        r"it lacks \S+lora_B",
+    ),
+    "not finite": (lambda made: weights(made / "final/adapter_model.safetensors", broken), r"not finite"),
+    "its head": (lambda made: weights(made / "final/score_head.safetensors", broken), r"bias is not finite"),
+    "a base without a layer": (
+        lambda made: weights(
+            made / "base/model.safetensors",
+            lambda held: {name: value for name, value in held.items() if "layers.1." not in name},
+        ),
+        r"its files lack model\.layers\.1\.",
+    ),
+    "a base not finite": (lambda made: weights(made / "base/model.safetensors", broken), r"is not finite"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("name", OF_ADAPTERS)
+def test_a_damaged_reward_model_of_ours_is_one_line(name: str, sealed: bool, tmp_path: Path) -> None:
+    random_model().save_pretrained(tmp_path / "base")
+    tokenizer(CHAT).save_pretrained(tmp_path / "base")
+    shared = shared_model(name=str(tmp_path / "base"))
+    stir(shared, REWARD)
+    save_reward_model(shared, tmp_path / "final", {"mean": 0.0, "deviation": 1.0})
+    damage, says = OF_ADAPTERS[name]
+    opened(tmp_path / "final")
+    damage(tmp_path)
+    if not sealed:
+        (tmp_path / "final" / "manifest.json").unlink()
+    elif "base" not in name:
+        says = r"final is damaged: the sum of \w+\.safetensors differs"
+    with pytest.raises(TriphaseError, match=rf"^ppo\.scorer\.options\.model: [^\n]*{says}[^\n]*$"):
+        opened(tmp_path / "final")

@@ -14,8 +14,10 @@ from tests.phases.test_ppo import phase
 from tests.phases.test_ppo import settings as ppo_settings
 from tests.rewards.test_classifier import classifier
 from tests.rollouts.fake_server import Asked, FakeServer, Reply
+from tests.runs import small_run
 from tests.small import shared_model, stir
 
+from triphase.datacheck.demands import require_settings
 from triphase.errors import SettingsError, TriphaseError
 from triphase.models.roles import REWARD, SharedModel
 from triphase.records.types import Message, Prompt
@@ -198,3 +200,15 @@ def test_an_unknown_kind_is_told_with_the_nearest() -> None:
         kind_of(ScorerSettings(kind="functoin"))
     with pytest.raises(SettingsError, match="there are model, remote, function"):
         kind_of(ScorerSettings(kind="zzz"))
+
+
+def test_the_scorer_of_a_variant_is_named_as_its_own(tmp_path: Path) -> None:
+    small_run.write_data(tmp_path)
+    for scorer, says in (
+        ({"function": "nosuch:f"}, r"^arms\.x\.scorer\.function: nosuch"),
+        ({"kind": "nosuch"}, r"^arms\.x\.scorer\.kind: 'nosuch' is no kind"),
+        ({"of": [{"name": "a", "function": "nosuch:f"}]}, r"^arms\.x\.scorer\.of\.a\.function: nosuch"),
+        ({"address": "http://127.0.0.1:9", "token_variable": "ABSENT"}, r"^arms\.x\.scorer\.address: token_variable"),
+    ):
+        with pytest.raises(TriphaseError, match=says):
+            require_settings(small_run.settings(tmp_path, arms={"x": {"scorer": scorer}}), ("ppo",))

@@ -30,7 +30,6 @@ from triphase.records.files import atomic_file
 from triphase.records.forms import read_as
 from triphase.records.lines import unread_columns
 from triphase.records.visible import visible
-from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 
 
@@ -45,8 +44,7 @@ def check(
 ) -> None:
     """Read the configuration and every record; loads no model."""
     settings = settings_of(config, overrides)
-    if (run := expanded(settings.output) / settings.name).is_dir():
-        deferred.require_taken(run, settings)
+    standing = deferred.require_standing(settings)
     count, judge = token_count(settings), Judge(settings, deferred.check_model)
     names = judge.control_names
     if quarantine is None:
@@ -60,7 +58,7 @@ def check(
         console.print(escape(visible(text)))  # names of columns and kinds are whatever a stranger's file has
 
     unit = "tokens" if count is not None else "tokens, taken as characters / 4"
-    notes = [*_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
+    notes = [*standing, *_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
     if json:
         print(json_text.dumps(survey_json(survey, unit, notes), indent=1, ensure_ascii=False))
     print_survey(console, survey, unit)

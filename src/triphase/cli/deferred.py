@@ -92,13 +92,13 @@ def check_model(settings: RunSettings) -> None:
     defined(settings)
 
 
-def require_taken(run: Path, settings: RunSettings) -> None:
-    """See `runs.taking`; without the libraries of `triphase[train]` nothing is looked at."""
+def require_standing(settings: RunSettings) -> list[str]:
+    """See `runs.standing`; without the libraries of `triphase[train]` nothing is looked at."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
-        return
-    from triphase.runs.taking import require_taken as defined
+        return []
+    from triphase.runs.standing import require_standing as defined
 
-    defined(run, settings)
+    return defined(settings)
 
 
 def conversation(

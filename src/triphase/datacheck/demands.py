@@ -168,9 +168,13 @@ _DEMANDS: dict[str, Callable[[RunSettings, Holdings], Iterator[str]]] = {
 
 
 def _examine_services(settings: RunSettings, lent: Callable[..., Any] | None) -> None:
-    scorers = [settings.ppo_of(arm).scorer for arm in (None, *settings.arms)]
-    for number, scorer in enumerate(scorers):
-        if scorer not in scorers[:number]:
-            examine(scorer, first_prompts(settings) if scorer.takes_columns else (), lent, place_of)
+    seen = []
+    for arm in (None, *settings.arms):
+        scorer = settings.ppo_of(arm).scorer
+        if scorer not in seen:
+            prompts = first_prompts(settings) if scorer.takes_columns else ()
+            named = "ppo.scorer" if arm is None else f"arms.{arm}.scorer"
+            examine(scorer, prompts, lent, place_of, setting=named)
+        seen.append(scorer)
     for address in settings.rollouts.addresses:
         JsonClient(address, settings.rollouts, setting="rollouts.addresses").close()

@@ -64,6 +64,11 @@ def _compare(backbone: "Backbone") -> None:
             f"{_name(backbone)} gives states of {decoder.shape[-1]} numbers where config.json says hidden_size "
             f"{backbone.hidden_size}: heads would not fit; name one of the families in docs/models.md"
         )
+    if not bool(torch.isfinite(decoder).all() and torch.isfinite(logits).all()):
+        raise ModelError(
+            f"{_name(backbone)} gives states that are not finite, although its weights are: a number in config.json "
+            "(rms_norm_eps, the rotary positions) is not the one that it was trained with; copy that file again"
+        )
     divided = backbone.upper(backbone.trunk(ids))
     if backbone.trunk_layers and not torch.equal(divided, decoder):
         backbone.give_boundary()

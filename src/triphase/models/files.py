@@ -56,6 +56,19 @@ def check_files(directory: Path, *, weights: bool = True) -> None:
     _check_sizes(directory, config, numbers)
 
 
+def check_classifier_files(directory: Path) -> None:
+    """Refuse the directory of a sequence classifier whose configuration or weights cannot be opened.
+
+    Raises:
+        ModelError: as in `check_files`.
+    """
+    if not (directory / CONFIG).is_file():
+        raise ModelError(f"model.name: {_no_config(directory)}")
+    config = read_object(directory / CONFIG)
+    numbers = [size for path in weight_files(directory) for size in tensor_sizes(path).values()]
+    _check_sizes(directory, config, numbers)
+
+
 def tensor_sizes(path: Path) -> dict[str, int]:
     """How many numbers each tensor of a safetensors file has, from its header.
 

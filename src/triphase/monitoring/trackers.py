@@ -9,14 +9,20 @@ import importlib
 import importlib.util
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from triphase.errors import SettingsError
+from triphase.records.interruption import is_stop_asked
+from triphase.records.waiting import NoAnswer, Worker
 
 _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]
+
+SECONDS, STOPPING_SECONDS = 120.0, 5.0
+"""Longest time for one call into a tracker's library, and for one where a person has asked to stop."""
 
 
 class Tracker(Protocol):
@@ -40,7 +46,7 @@ class Tracker(Protocol):
 
 
 class _Guarded:
-    """Nothing that a tracker's library raises reaches the training."""
+    """Nothing that a tracker's library raises reaches the training, and no server of it is waited for without end."""
 
     kind = ""
 
@@ -48,6 +54,8 @@ class _Guarded:
         self._directory, self._group, self._phase = directory, group, phase
         self._open: Any = None
         self._broken = False
+        self._began = 0.0
+        self._worker = Worker(self._call, seconds=SECONDS, check=self._check, name=f"tracker {self.kind}")
 
     def write(self, step: int, moment: float, figures: Mapping[str, float]) -> None:
         """See `Tracker`."""
@@ -67,18 +75,31 @@ class _Guarded:
         if self._open is not None:
             self._do("_end")
         self._open, self._broken = None, True
+        self._worker.close()
 
     def _do(self, method: str, *arguments: Any) -> None:
         if self._broken:
             return
+        self._began = time.monotonic()
         try:
-            if self._open is None:
-                self._open = self._begin(importlib.import_module(self.kind))
-            getattr(self, method)(*arguments)
-        except Exception as error:  # a network that is away, a full disk, a changed interface
+            _, error = self._worker.call(method, *arguments)
+        except NoAnswer as late:
+            error = late
+        if error is not None:  # a network that is away, a full disk, a changed interface
             self._broken = True
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            kind = "" if isinstance(error, NoAnswer) else f"{type(error).__name__}: "
+            reason = f"{kind}{(str(error).splitlines() or [''])[0][:200]}"
             _log.warning("%s is off for %s: %s. metrics.jsonl goes on.", self.kind, self._phase, reason)
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        """In the worker's thread, always the same one."""
+        if self._open is None:
+            self._open = self._begin(importlib.import_module(self.kind))
+        getattr(self, method)(*arguments)
+
+    def _check(self) -> None:
+        if is_stop_asked() and time.monotonic() - self._began > STOPPING_SECONDS:
+            raise NoAnswer(f"did not return within {STOPPING_SECONDS:g} s after a request to stop")
 
     def _begin(self, library: Any) -> Any:
         raise NotImplementedError

@@ -9,9 +9,9 @@ not. Large files may go through hf-xet, which is none of Python's.
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
+
+from triphase.records.interruption import is_stop_asked
 
 SECONDS = 120.0
 LEAST = 100_000
@@ -21,22 +21,6 @@ _LARGEST_WRITE = 1 << 16
 
 class HubTooSlow(OSError):
     """The hub keeps a connection without getting on."""
-
-
-class _Stop:
-    """Whether a person has asked to stop; nobody has, outside of a run."""
-
-    asked: Callable[[], bool] = staticmethod(lambda: False)
-
-
-@contextmanager
-def stoppable(asked: Callable[[], bool]) -> Iterator[None]:
-    """Inside the block ``asked`` is looked at a few times a second, and ends a wait for the hub."""
-    before, _Stop.asked = _Stop.asked, staticmethod(asked)
-    try:
-        yield
-    finally:
-        _Stop.asked = before
 
 
 def bound_hub() -> None:
@@ -90,7 +74,7 @@ class _Pace(threading.local):
             HubTooSlow: too little has come.
             KeyboardInterrupt: a person asked to stop. It passes by all that libraries catch.
         """
-        if _Stop.asked():
+        if is_stop_asked():
             raise KeyboardInterrupt
         left = self._since + SECONDS - time.monotonic()
         if left <= 0:

@@ -5,8 +5,8 @@ than the policy. A directory may be an adapter of peft, as `reward/final` of a r
 and the bias of our score head, which the plain class has no place for, is added.
 """
 
-import json
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,11 @@ from torch import Tensor
 
 from triphase.batches.order import microbatches
 from triphase.errors import SettingsError, TriphaseError
+from triphase.models.chain import base_of, told_of
+from triphase.models.files import check_classifier_files, read_object
+from triphase.models.merging import check_adapter
 from triphase.models.opening import quiet
+from triphase.models.places import directory_of
 from triphase.records.hub import bound_hub
 from triphase.records.visible import visible
 from triphase.rewards.options import options_of
@@ -26,6 +30,7 @@ from triphase.settings.base import Positive, Settings
 from triphase.tokens.rendering import render
 from triphase.training.artifacts import REWARD, name_of
 from triphase.training.reward_finals import what_plain_libraries_miss
+from triphase.training.sealed import MANIFEST, find_damage
 
 _log = logging.getLogger(__name__)
 _HEAD, _ADAPTER = "score_head.safetensors", "adapter_config.json"
@@ -61,8 +66,9 @@ class ClassifierScorer(Scorer):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         bound_hub()
         try:
-            with quiet(), warnings.catch_warnings(action="ignore"):
+            with told_of(f"{self._setting}.model"), quiet(), warnings.catch_warnings(action="ignore"):
                 self._tokenizer, self._model, self._bias = self._opened()
+                self._label, self._limit = self._label_number(), self._longest()
         except TriphaseError:
             raise
         except Exception as error:  # the many kinds of transformers, peft and the hub
@@ -71,8 +77,6 @@ class ClassifierScorer(Scorer):
                 f"{self._setting}.model: cannot open {self.name} as a sequence classifier ({type(error).__name__}: "
                 f"{text}); name a directory or hub id with config.json, tokenizer and safetensors weights"
             ) from None
-        self._label = self._label_number()
-        self._limit = self._longest()
         self._reads = self.options.reads or ("conversation" if self._tokenizer.chat_template else "response")
         self._cut = 0
 
@@ -143,25 +147,26 @@ class ClassifierScorer(Scorer):
     def _opened(self) -> tuple[Any, Any, float]:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        directory = Path(self.options.model)
-        adapter = json.loads((directory / _ADAPTER).read_text()) if (directory / _ADAPTER).is_file() else None
+        directory = directory_of(self.options.model) or Path(self.options.model)
+        adapter = self._checked(directory)
         self._is_ours = (directory / _HEAD).is_file()
         if missed := what_plain_libraries_miss(directory):
             raise SettingsError(
                 f"{self._setting}.model: {self.name} {missed}; take the whole of it with reward.from, or name the "
                 "directory of a reward model that was trained alone"
             )
-        tokenizer = AutoTokenizer.from_pretrained(self.options.model, revision=self.options.revision)
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), revision=self.options.revision)
         tokenizer.truncation_side = "left"
         options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
         if self._device.type == "cpu":
             options["dtype"] = torch.float32
         if adapter is None:
             found: Any = AutoModelForSequenceClassification.from_pretrained(
-                self.options.model, revision=self.options.revision, **options
+                str(directory), revision=self.options.revision, **options
             )
             model, report = found
             self._require_whole(report["missing_keys"])
+            self._require_finite(model)
         else:
             from peft import PeftModel
 
@@ -170,21 +175,44 @@ class ClassifierScorer(Scorer):
                     f"{self._setting}.model: {self.name} is an adapter for {adapter.get('task_type')}, no classifier; "
                     f"of a run name {name_of(REWARD)}"
                 )
-            base = self._context.place_of(adapter["base_model_name_or_path"], directory)
+            base = self._context.place_of(base_of(directory, scores=True), directory)
             found = AutoModelForSequenceClassification.from_pretrained(
                 base, num_labels=1, pad_token_id=tokenizer.pad_token_id, **options
             )
-            model = PeftModel.from_pretrained(found[0], self.options.model)
+            bare, report = found
+            brought = tuple(adapter.get("modules_to_save") or ())
+            self._require_whole([name for name in report["missing_keys"] if not name.startswith(brought)])
+            check_adapter(bare, directory)
+            self._require_finite(bare)
+            model = PeftModel.from_pretrained(bare, str(directory))
         if model.config.pad_token_id is None and tokenizer.pad_token_id is not None:
             model.config.pad_token_id = tokenizer.pad_token_id
         return tokenizer, model.eval().requires_grad_(False).to(self._device), self._bias_in(directory)
+
+    def _checked(self, directory: Path) -> dict[str, Any] | None:
+        """The configuration of an adapter, or None, after a look at the files that are here."""
+        if (directory / MANIFEST).is_file() and (damage := find_damage(directory)) is not None:
+            raise SettingsError(f"{self._setting}.model: {directory} is damaged: {damage}; make it again, or copy it")
+        if (directory / _ADAPTER).is_file():
+            return read_object(directory / _ADAPTER)
+        if directory.is_dir():
+            check_classifier_files(directory)
+        return None
+
+    def _require_finite(self, model: Any) -> None:
+        for name, weight in model.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise SettingsError(f"{self._setting}.model: {self.name}: {name} is not finite; use another copy")
 
     def _bias_in(self, directory: Path) -> float:
         if not self._is_ours:
             return 0.0
         from safetensors.torch import load_file
 
-        return float(load_file(directory / _HEAD).get("bias", torch.zeros(())))
+        bias = float(load_file(directory / _HEAD).get("bias", torch.zeros(())))
+        if not math.isfinite(bias):
+            raise SettingsError(f"{self._setting}.model: {directory / _HEAD}: bias is not finite; use another copy")
+        return bias
 
     def _require_whole(self, missing: Sequence[str]) -> None:
         if missing:
@@ -201,13 +229,18 @@ class ClassifierScorer(Scorer):
             raise SettingsError(f"{self._setting}.label: {self.name} has several labels: {shown}; name one of them")
         if label is not None and label not in names:
             raise SettingsError(f"{self._setting}.label: {self.name} has no label {label[:40]!r}; it has {shown}")
-        return 0 if label is None else names[label]
+        place = 0 if label is None else names[label]
+        if not 0 <= place < self._model.config.num_labels:
+            raise SettingsError(
+                f"{self._setting}.label: {self.name} calls its output {place} {label!r}, and has no such"
+            )
+        return place
 
     def _longest(self) -> int:
         if self.options.max_length is not None:
             return self.options.max_length
         given = (self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", None))
-        return min((limit for limit in given if limit and limit < _UNBOUNDED), default=_UNBOUNDED)
+        return min((limit for limit in given if limit and 0 < limit < _UNBOUNDED), default=_UNBOUNDED)
 
 
 def open_scorer(context: ScorerContext) -> ClassifierScorer:

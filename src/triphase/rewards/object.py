@@ -7,11 +7,11 @@ settings of the run say that there was such an object, and no file can say which
 from typing import Any
 
 from triphase.errors import SettingsError
+from triphase.records.waiting import NoAnswer, Worker
 from triphase.rewards.answering import answer_of
 from triphase.rewards.calling import Convention
 from triphase.rewards.function import CalledScorer
 from triphase.rewards.types import ScorerContext
-from triphase.rewards.waiting import NoAnswer, Worker
 
 
 class ObjectScorer(CalledScorer):

@@ -21,8 +21,8 @@ from typing import IO, Any
 
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
+from triphase.records.waiting import NoAnswer
 from triphase.rewards.importing import parts_of, source_of
-from triphase.rewards.waiting import NoAnswer
 
 _POLL_SECONDS = 0.1
 _IMPORT_SECONDS = 60.0

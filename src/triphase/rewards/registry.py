@@ -43,7 +43,7 @@ KINDS = {
 }
 
 
-def kind_of(settings: ScorerSettings) -> ScorerKind:
+def kind_of(settings: ScorerSettings, setting: str = "ppo.scorer") -> ScorerKind:
     """The kind that the settings choose.
 
     Raises:
@@ -53,7 +53,7 @@ def kind_of(settings: ScorerSettings) -> ScorerKind:
     if name not in KINDS:
         near = get_close_matches(name, KINDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
-        raise SettingsError(f"ppo.scorer.kind: {name!r} is no kind of scorer; {hint}")
+        raise SettingsError(f"{setting}.kind: {name!r} is no kind of scorer; {hint}")
     return KINDS[name]
 
 
@@ -86,21 +86,21 @@ def examine(
     prompts: Sequence[Prompt] = (),
     lent: Callable[..., Any] | None = None,
     place_of: Callable[[str, Path | None], str] = lambda name, adapter: name,
+    *,
+    setting: str = "ppo.scorer",
 ) -> None:
     """Look at a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's,
-    ``lent`` is its Python object, ``place_of`` as in `ScorerContext`.
+    ``lent`` is its Python object, ``place_of`` as in `ScorerContext`, ``setting`` where it stands, for messages.
 
     Raises:
         TriphaseError: it cannot score.
     """
-    kind_of(settings)
-    looked_at = [(settings, "ppo.scorer", False)]
+    kind_of(settings, setting)
+    looked_at = [(settings, setting, False)]
     if settings.parts:
-        looked_at = [(part.settings, f"ppo.scorer.of.{part.name}", True) for part in settings.parts]
-    for each, setting, is_part in looked_at:
+        looked_at = [(part.settings, f"{setting}.of.{part.name}", True) for part in settings.parts]
+    for each, place, is_part in looked_at:
         if not needs_reward_model(each):
-            context = ScorerContext(
-                each, prompts=prompts, setting=setting, is_part=is_part, lent=lent, place_of=place_of
-            )
+            context = ScorerContext(each, prompts=prompts, setting=place, is_part=is_part, lent=lent, place_of=place_of)
             with opened(context) as scorer:
                 scorer.examine()

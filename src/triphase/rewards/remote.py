@@ -88,7 +88,7 @@ class RemoteScorer(Scorer):
 
 def open_scorer(context: ScorerContext) -> RemoteScorer:
     """The scorer at the address in the settings; Ctrl-C ends the wait for it."""
-    return RemoteScorer(context.settings, check=context.check)
+    return RemoteScorer(context.settings, setting=f"{context.setting}.address", check=context.check)
 
 
 def _item(answer: Answer) -> dict[str, Any]:

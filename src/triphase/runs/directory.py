@@ -21,6 +21,7 @@ from triphase.monitoring.memory import memory_errors, peak_gb, restart_peak
 from triphase.monitoring.sums import is_changed, seal, seal_phase
 from triphase.records.files import (
     clear_leftovers,
+    disk_errors,
     make_directory,
     write_atomically,
     write_json,
@@ -67,6 +68,7 @@ class RunDirectory:
         Raises:
             RunError: another process holds it, or it belongs to another configuration.
         """
+        _require_place(self.path)
         make_directory(self.path)
         with locked(self.path, "wait for it, stop it, or choose another name (--name)"):
             try:
@@ -79,6 +81,21 @@ class RunDirectory:
             finally:
                 self._is_held = False
 
+    def examine(self) -> None:
+        """Refuse what `held` would refuse, but for another process that works on it; nothing is written.
+
+        Raises:
+            RunError: as in `held`.
+        """
+        _require_place(self.path)
+        if not self.path.is_dir():
+            return
+        _refuse_links(self.path)
+        refuse_pipes(self.path)
+        if (self.path / "config.yaml").exists():
+            settings = self.settings.model_dump(mode="json")
+            self._compare(read_config(self.path / "config.yaml"), fingerprints_of(self.settings), settings)
+
     def _write_config(self) -> None:
         path = self.path / "config.yaml"
         fingerprints, settings = fingerprints_of(self.settings), self.settings.model_dump(mode="json")
@@ -86,15 +103,30 @@ class RunDirectory:
             self._write(path, provenance(self.settings, settings, fingerprints, self.begun))
             return
         kept = read_config(path)
+        begun, changed, stale = self._compare(kept, fingerprints, settings)
+        if stale:
+            aside = set_evaluation_aside(self.path)
+            self.notes.append(f"{'; '.join(stale)}: the policies are evaluated again; the old evaluation is in {aside}")
+        if changed or stale:
+            now = {**kept, "settings": settings, "begun": self.begun, "data_fingerprints": fingerprints}
+            self._write(path, now if begun else provenance(self.settings, settings, fingerprints, self.begun))
+
+    def _compare(
+        self, kept: Mapping[str, Any], fingerprints: Mapping[str, str], settings: Mapping[str, Any]
+    ) -> tuple[Sequence[str], bool, list[str]]:
+        """The phases that have begun, whether settings or data differ, and what makes the evaluation stale.
+
+        Raises:
+            RunError: a phase that has begun depends on what differs.
+        """
+        path = self.path / "config.yaml"
         if is_changed(self.path, path.name):
             self.notes.append(f"{path} is not as this run wrote it (damaged or edited); look at the settings in it")
         before = completed(kept["settings"])
         begun = begun_phases(self.path, {*(before.get("arms") or {}), *self.settings.arms})
-        changed = self._changed_settings(before, settings, path, begun)
+        changed, stale = self._changed_settings(before, settings, path, begun)
         changed |= self._changed_data(kept.get("data_fingerprints") or {}, fingerprints, before, begun)
-        if changed:
-            now = {**kept, "settings": settings, "begun": self.begun, "data_fingerprints": fingerprints}
-            self._write(path, now if begun else provenance(self.settings, settings, fingerprints, self.begun))
+        return begun, changed, stale
 
     def _write(self, path: Path, config: Mapping[str, Any]) -> None:
         write_atomically(path, as_yaml(config))
@@ -102,8 +134,8 @@ class RunDirectory:
 
     def _changed_settings(
         self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, begun: Sequence[str]
-    ) -> bool:
-        """Whether settings have changed on which nothing that has begun depends; those are noted.
+    ) -> tuple[bool, list[str]]:
+        """Whether settings have changed on which nothing that has begun depends, which are noted; and stale ones.
 
         Raises:
             RunError: a phase that has begun depends on one.
@@ -131,10 +163,7 @@ class RunDirectory:
             if begun or not is_of_a_server(key, old, new):
                 self.notes.append(f"{key} was {old!r} and is {new!r} now; nothing that has begun depends on it")
             changed = True
-        if stale:  # once nothing is refused any more
-            aside = set_evaluation_aside(self.path)
-            self.notes.append(f"{'; '.join(stale)}: the policies are evaluated again; the old evaluation is in {aside}")
-        return changed or bool(stale)
+        return changed, stale
 
     def _is_of_moved_rounds(self, key: str, old: Any) -> bool:
         """Whether a setting names the rounds before this one, which were moved together with it."""
@@ -236,6 +265,22 @@ class RunDirectory:
             return dict(found)
         _log.warning("%s is damaged (%s): the times of earlier phases are lost", path, problem)
         return {}
+
+
+def _require_place(run: Path) -> None:
+    """A run must be a directory, or able to become one.
+
+    Raises:
+        RunError: something else is there, or above it.
+    """
+    nearest = run
+    with disk_errors(run):
+        while not os.path.lexists(nearest) and nearest != nearest.parent:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(nearest)
+            nearest = nearest.parent
+    if not nearest.is_dir():
+        raise RunError(f"{nearest}: is no directory; choose another name (--name), or another place with `output`")
 
 
 def _refuse_links(run: Path) -> None:

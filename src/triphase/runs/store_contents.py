@@ -1,12 +1,15 @@
 """Whether the store of a run still holds what finished steps put there: an emptied one is not filled in silence."""
 
 import json
+import sqlite3
+import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from triphase.errors import RunError
+from triphase.errors import RunError, StoreError, TriphaseError
 from triphase.records.files import write_json
-from triphase.store import Store
+from triphase.store import Store, open_store
 
 SAMPLED, RANKED = "sampling.json", "labelling.json"
 """What was sampled, and what was ranked, when the step ended."""
@@ -38,6 +41,30 @@ def require_contents(run: Path, store: Store) -> None:
                 f"{run / 'labels.sqlite'}: holds {found} {noun}, where {wanted} were when {name} was written; restore "
                 f"the store from a copy, or remove {name} too to do the step again"
             )
+
+
+def examine_store(run: Path) -> None:
+    """Refuse a store that the run would refuse; a copy is looked at, and nothing is written beside it.
+
+    Raises:
+        TriphaseError: it is damaged, of a newer version, or holds less than it did.
+    """
+    path = run / "labels.sqlite"
+    if not path.is_file():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as source:
+                with closing(sqlite3.connect(copy)) as target:
+                    source.backup(target)
+            with closing(open_store(copy)) as store:
+                require_contents(run, store)
+                store.ranked_groups("train")
+        except sqlite3.Error as error:
+            raise StoreError(f"{path} cannot be read ({error}); restore it from a copy") from None
+        except TriphaseError as error:
+            raise type(error)(str(error).replace(str(copy), str(path))) from None
 
 
 def _noted(path: Path, noun: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from triphase.records.hub import stoppable
+from triphase.records.interruption import stoppable
 
 
 class Stopped(Exception):

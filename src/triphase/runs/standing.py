@@ -1,0 +1,30 @@
+"""What `run` would refuse of a directory that is there already, told by `check`; nothing is written."""
+
+from triphase.datacheck.agenda import todo
+from triphase.monitoring.progress import SilentProgress
+from triphase.runs.directory import RunDirectory
+from triphase.runs.rounds import further_rounds
+from triphase.runs.session import Run
+from triphase.runs.store_contents import examine_store
+from triphase.runs.taking import require_taken
+from triphase.settings.schema import RunSettings
+from triphase.training.stopping import StopRequest
+
+
+def require_standing(settings: RunSettings) -> list[str]:
+    """Refuse a place that is no directory, and a run that was begun with other settings or data, is damaged, or lacks
+    what it shares. Returns what differs and may.
+
+    Raises:
+        TriphaseError: as `run` does.
+    """
+    directory = RunDirectory(settings)
+    directory.examine()
+    if directory.path.is_dir():
+        require_taken(directory.path, settings)
+        run = Run(settings, directory, SilentProgress(), StopRequest())
+        if not all(run.is_done(step) for step in todo(settings)):
+            examine_store(directory.path)
+        for each in further_rounds(run.settings) if settings.rounds > 1 else ():
+            RunDirectory(each).examine()
+    return directory.notes

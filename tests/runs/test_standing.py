@@ -1,0 +1,120 @@
+"""What `run` refuses of a directory that is there already, `check` refuses too, and writes nothing."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.runs.small_run import do, settings, write_data
+
+from triphase.cli.main import main
+from triphase.store import open_store
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A run whose fine-tuning has begun; its settings stand beside its data."""
+    write_data(tmp_path)
+    chosen = settings(tmp_path, method="lora")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(chosen.model_dump(mode="json", by_alias=True)))
+    do(chosen)
+    run = tmp_path / "runs" / "small"
+    (run / "sft" / "checkpoints" / "000001").mkdir(parents=True)
+    return run
+
+
+def change(run: Path, section: str, **values: Any) -> None:
+    path = run.parents[1] / "small.yaml"
+    found = yaml.safe_load(path.read_text())
+    found[section] |= values
+    path.write_text(yaml.safe_dump(found))
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def emptied(run: Path) -> None:
+    open_store(run / "labels.sqlite").close()
+    (run / "sampling.json").write_text(json.dumps({"responses": 5}))
+
+
+def moved_below_a_file(run: Path) -> None:
+    path = run.parents[1] / "small.yaml"
+    found = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**found, "output": str(run.parents[1] / "prompts.jsonl")}))
+
+
+def replaced_by_a_file(run: Path) -> None:
+    run.rename(run.with_name("other"))
+    run.write_text("")
+
+
+CASES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "other settings": (lambda run: change(run, "sft", epochs=9), r"another configuration: sft\.epochs is 2\.0 there"),
+    "other data": (
+        lambda run: (run.parents[1] / "demonstrations.jsonl").write_text('{"prompt": "sun", "completion": "mud"}\n'),
+        r"demonstrations\.jsonl has changed since",
+    ),
+    "a link": (lambda run: (run / "elsewhere").symlink_to("/tmp"), r"elsewhere: is a symbolic link"),
+    "a pipe": (lambda run: os.mkfifo(run / "pipe"), r"pipe: is a pipe"),
+    "a cut configuration": (
+        lambda run: (run / "config.yaml").write_text("settings: ["),
+        r"config\.yaml cannot be read",
+    ),
+    "an emptied store": (emptied, r"labels\.sqlite: holds 0 responses, where 5 were"),
+    "a store that is none": (
+        lambda run: (run / "labels.sqlite").write_bytes(b"x" * 9000),
+        r"labels\.sqlite (cannot be|is not an SQLite file)",
+    ),
+    "a file in its place": (replaced_by_a_file, r"runs/small: is no directory; choose another name"),
+    "below a file": (moved_below_a_file, r"prompts\.jsonl: is no directory; choose another name"),
+    "a damaged note": (
+        lambda run: (run / "sft" / "taken.json").write_text('{"place": 1}'),
+        r"taken\.json is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_check_refuses_a_directory_that_run_refuses(begun: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    damage, says = CASES[name]
+    damage(begun)
+    before, config = everything(begun.parents[1]), str(begun.parents[1] / "small.yaml")
+    assert main(["check", config]) == 2
+    told = capsys.readouterr()
+    assert everything(begun.parents[1]) == before
+    assert main(["run", config]) == 2
+    refused = capsys.readouterr().err.strip().splitlines()[-1]
+    for line in (told.err.strip(), refused):
+        assert re.search(says, line), line
+    assert "in order" not in told.out
+
+
+def test_check_takes_what_run_takes_with_the_same_notes(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(begun, "ppo", iterations=3)
+    open_store(begun / "labels.sqlite").close()
+    before = everything(begun.parents[1])
+    assert main(["check", str(begun.parents[1] / "small.yaml")]) == 0
+    told = capsys.readouterr().out
+    assert "ppo.iterations was 2 and is 3 now; nothing that has begun depends on it" in told and "in order" in told
+    assert everything(begun.parents[1]) == before
+
+
+def test_a_damaged_further_round_is_told_before_hours_have_passed(
+    begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = begun.parents[1] / "small.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "rounds": 2}))
+    assert main(["check", str(path)]) == 0
+    (begun / "rounds" / "2").mkdir(parents=True)
+    (begun / "rounds" / "2" / "config.yaml").write_text("[")
+    assert main(["check", str(path)]) == 2
+    assert "rounds/2/config.yaml cannot be read" in capsys.readouterr().err
