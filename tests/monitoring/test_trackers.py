@@ -157,7 +157,7 @@ def test_one_whose_server_hangs_is_left(
     finally:
         hang.set()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{kind} is off for sft: did not return within {limit}. metrics.jsonl goes on."
+        f"{kind} is off for sft: did not return {limit}. metrics.jsonl goes on."
     ]
     assert len(read_metrics(metrics.path)) == 3
 

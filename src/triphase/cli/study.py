@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from triphase.cli import deferred
-from triphase.cli.arguments import Config, Overrides, settings_of
+from triphase.cli.arguments import Config, Overrides, parse_overrides, settings_of
 from triphase.cli.steps import do_steps
 from triphase.cli.sweep import carry, print_failures, require_parallel
 from triphase.datacheck.agenda import todo
@@ -25,6 +25,8 @@ from triphase.reports.study_page import headline, peak_text, write_study
 from triphase.runs.locking import locked
 from triphase.runs.seeds import require_count
 from triphase.runs.studying import StudyPoint, Variant, study_points, variants_of
+from triphase.runs.sweeping import require_directory
+from triphase.settings.loading import load_settings
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import REWARD, SFT, has_left
@@ -57,8 +59,11 @@ def study(
     settings = settings_of(config, overrides)
     chosen = variants_of(settings, None if variants is None else [each.strip() for each in variants.split(",")])
     run = expanded(settings.output) / settings.name
-    _begin(settings, run)
     directory = run.absolute().parent / f"{run.name}-study"
+    require_directory(directory, run)
+    for variant in chosen:  # what is wrong with one is told before the first phase
+        load_settings(config, {**parse_overrides(overrides), **variant.changes})
+    _begin(settings, run)
     points = study_points(run, directory, chosen, seeds)
     with locked(directory, "another call works on this study: wait for it, or stop it"):
         failures = carry([each.point for each in points], parallel)

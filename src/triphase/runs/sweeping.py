@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,8 +98,7 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
         SettingsError: a setting is unknown or a value not allowed.
         RunError: the run has not finished what a sweep starts from.
     """
-    if directory.exists() and not (directory / FILE_NAME).is_file():
-        raise RunError(f"{directory} is there already, and is no sweep; choose another name (--name)")
+    require_directory(directory, run.absolute())
     require_shared(run)
     base = load_settings(run)
     require_ppo(run, base)
@@ -123,6 +123,18 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
     for point in points:
         point.require_own()
     return [_begun(point, run) for point in points]
+
+
+def require_directory(directory: Path, run: Path) -> None:
+    """A place for a sweep of ``run``: none yet, or its own.
+
+    Raises:
+        RunError: something else is there, or a sweep of another run.
+    """
+    if (directory / FILE_NAME).is_file():
+        read_points(directory, run)
+    elif os.path.lexists(directory):
+        raise RunError(f"{directory} is there already, and is no sweep; choose another name (--name)")
 
 
 def _require_different(points: Sequence[SweepPoint]) -> None:
