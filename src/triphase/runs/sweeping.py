@@ -98,7 +98,7 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
         SettingsError: a setting is unknown or a value not allowed.
         RunError: the run has not finished what a sweep starts from.
     """
-    require_directory(directory, run.absolute())
+    require_directory(directory)
     require_shared(run)
     base = load_settings(run)
     require_ppo(run, base)
@@ -125,8 +125,8 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
     return [_begun(point, run) for point in points]
 
 
-def require_directory(directory: Path, run: Path) -> None:
-    """A place for a sweep of ``run``: none yet, or its own.
+def require_directory(directory: Path, run: Path | None = None) -> None:
+    """A place for a sweep: none yet, or one; of ``run``, where one is given.
 
     Raises:
         RunError: something else is there, or a sweep of another run.
