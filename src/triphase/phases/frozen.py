@@ -30,14 +30,20 @@ class FrozenWeights:
         for role, before in self._before.items():
             if now.get(role) != before:
                 raise InvariantError(
-                    f"{_NAMES.get(role, role)} is not as it was when the phase began, and nothing may train it; likely "
+                    f"{_named(role)} is not as it was when the phase began, and nothing may train it; likely "
                     "causes: an optimizer was given its weights, or an operation wrote into them in place"
                 )
 
     def _digests(self) -> dict[str, str]:
-        adapters = self._shared.adapters
-        scoring = [member.adapter for member in self._shared.reward_members]
-        if self._shared.witness is not None:
-            scoring.append(self._shared.witness.adapter)
-        found = {name: digest_of(adapters.parameters(name)) for name in (REFERENCE, *scoring) if adapters.has(name)}
-        return {"base": digest_of(self._shared.backbone.base_tensors()), **found}
+        adapters, witness = self._shared.adapters, self._shared.witness
+        scoring = (*self._shared.reward_members, *([witness] if witness is not None else []))
+        found = {"base": digest_of(self._shared.backbone.base_tensors())}
+        for name in (REFERENCE, *(member.adapter for member in scoring)):
+            if adapters.has(name):
+                found[name] = digest_of(adapters.parameters(name))
+        heads = {f"the head of {_named(member.adapter)}": digest_of(member.head.state_dict()) for member in scoring}
+        return found | heads
+
+
+def _named(role: str) -> str:
+    return _NAMES.get(role, role)
