@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -44,8 +45,11 @@ class Worker:
             NoAnswer: it did not return in time; its thread is left behind.
         """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, daemon=True, name=self._name)
+            # The thread knows nothing of this object, so that it ends with it where nobody closes it.
+            serving = (self._asked, self._function)
+            self._thread = threading.Thread(target=_serve, args=serving, daemon=True, name=self._name)
             self._thread.start()
+            weakref.finalize(self, self._asked.put, None)
         answers: queue.SimpleQueue[Answered] = (
             queue.SimpleQueue()
         )  # a late answer is not taken for that of a later call
@@ -63,10 +67,12 @@ class Worker:
         """Let the thread end once it is idle."""
         self._asked.put(None)
 
-    def _serve(self) -> None:
-        while (asked := self._asked.get()) is not None:
-            values, named, answers = asked
-            try:
-                answers.put((self._function(*values, **named), None))
-            except BaseException as error:  # sys.exit in it ends neither the thread nor the run
-                answers.put((None, error))
+
+def _serve(asked: "queue.SimpleQueue[_Asked | None]", function: Callable[..., Any]) -> None:
+    while (one := asked.get()) is not None:
+        values, named, answers = one
+        try:
+            answers.put((function(*values, **named), None))
+        except BaseException as error:  # sys.exit in it ends neither the thread nor the run
+            answers.put((None, error))
+        del one, values, named, answers  # what was asked is not held until the next question
