@@ -135,6 +135,24 @@ def test_where_all_pairs_are_ties_there_is_no_accuracy() -> None:
     assert "reward/preference_accuracy" not in metrics
 
 
+def test_a_loop_without_progress_fits_the_head_too(tmp_path: Path) -> None:
+    subject = phase(shared_model(), groups_of(8), head_penalty=0.01)
+    assert not subject.head_summary()
+    run_loop(subject, LoopOptions(tmp_path, Lines(), keep=1))
+    assert subject.head_summary()["penalty"] == 0.01
+
+
+def test_a_batch_with_a_nan_teaches_nothing_and_is_kept(tmp_path: Path) -> None:
+    subject = phase(shared_model(), groups_of(4))
+    subject.directory = tmp_path
+    with torch.no_grad():
+        subject.shared.score_head.linear.bias.fill_(math.nan)
+    before = subject.shared.adapters.state(REWARD)
+    assert subject.advance(0)["reward/skipped_steps"] == 1
+    assert all(torch.equal(value, before[name]) for name, value in subject.shared.adapters.state(REWARD).items())
+    assert (tmp_path / "bad" / "000001.safetensors").exists()
+
+
 @pytest.mark.parametrize("epochs", [0.5, 1.0, 2.5])
 def test_every_ranking_is_seen_as_often_as_the_epochs_say(epochs: float) -> None:
     order = phase(shared_model(), epochs=epochs).order

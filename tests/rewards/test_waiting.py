@@ -4,6 +4,7 @@ import gc
 import threading
 
 from triphase.rewards.waiting import Worker
+
 from triphase.runs.checked_score import CheckedScore
 
 
