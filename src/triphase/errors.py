@@ -42,7 +42,16 @@ class TrainingError(TriphaseError):
 
 
 class ServerError(TriphaseError):
-    """A server that a run asks (a remote scorer, a vLLM server) is away, answers wrongly, or answers too much."""
+    """A server that a run asks (a remote scorer, a vLLM server) is away, answers wrongly, or answers too much.
+
+    ``status`` is that of its answer, where the answer is what is wrong.
+    """
+
+    status: int | None = None
+
+
+class ServerAway(ServerError):
+    """A server that gave no answer, or is overloaded, after the last try: another may do its work."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

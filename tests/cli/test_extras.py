@@ -69,8 +69,8 @@ ARGUMENTS = {
     "evaluate": ["c.yaml"], "plan": ["c.yaml"], "check": ["c.yaml"], "report": ["run"], "chat": ["run"],
     "export": ["run", "--to", "new"], "push": ["exported", "who/what"], "completion": ["bash"],
 }  # fmt: skip
-ALONE = ("init", "settings")
-"""Commands that need no extra."""
+ALONE = ("init", "settings", "rollouts")
+"""Commands that need no extra; the last needs vLLM, in an environment of its own."""
 LABEL_ARGUMENTS = {
     "serve": ["run", "--create"],
     "import": ["run", "d.jsonl"],

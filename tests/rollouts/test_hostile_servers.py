@@ -18,7 +18,7 @@ from triphase.rewards.remote import RemoteScorer
 from triphase.rewards.types import Answer
 from triphase.rollouts.client import JsonClient
 from triphase.rollouts.redaction import shown
-from triphase.rollouts.servers import ServerGenerator
+from triphase.rollouts.servers import Served, ServerGenerator
 from triphase.rollouts.types import Request
 from triphase.settings.scorer import ScorerSettings
 from triphase.settings.services import RolloutSettings, ServiceSettings
@@ -44,9 +44,9 @@ def _generates(
 ) -> None:
     (directory / "adapter_model.safetensors").write_bytes(b"1")
     settings = RolloutSettings(
-        addresses=(address,), timeout_seconds=seconds, connect_seconds=seconds, retries=0, parallel=4
+        addresses=(address,), timeout_seconds=seconds, connect_seconds=seconds, retries=0, parallel=4, away_seconds=0.1
     )
-    generator = ServerGenerator(settings, lambda: directory, ends=[1], vocabulary_size=9, check=check)
+    generator = ServerGenerator(settings, lambda: directory, Served((1,), 9), check=check)
     try:
         generator.generate([Request((3,), n) for n in range(4)], temperature=1.0, max_response_tokens=4)
     finally:

@@ -1,4 +1,4 @@
-"""Sampling on servers: what they are asked, who is asked, and what of their answers is refused."""
+"""Sampling on servers: what they are asked, and what of their answers is refused; `test_fleet` has who is asked."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from tests.rollouts.fake_server import Asked, FakeServer, Reply
 
 from triphase.errors import ServerError
-from triphase.rollouts.servers import ServerGenerator
+from triphase.rollouts.servers import Served, ServerGenerator
 from triphase.rollouts.types import Generated, Request
 from triphase.settings.services import RolloutSettings
 
@@ -19,18 +19,29 @@ def like_vllm(asked: Asked) -> Reply:
     """As vLLM answers: the last id of the prompt, the seed, and the end."""
     if asked.path == "/v1/completions":
         ids = [asked.body["prompt"][-1], asked.body["seed"] % VOCABULARY, END]
-        return Reply(body={"choices": [{"index": 0, "text": "x", "token_ids": ids, "finish_reason": "stop"}]})
+        return _ids(ids)
     return Reply(body=b"Success: LoRA adapter added successfully.")
+
+
+def expected(request: Request) -> Generated:
+    """What `like_vllm` writes."""
+    return Generated((request.prompt[-1], request.seed % VOCABULARY, END), True, (-0.5, -1.5, -2.5))
 
 
 class Servers:
     """Some fake servers, and a generator that asks them; the adapter changes at each rollout."""
 
-    def __init__(self, directory: Path, *servers: FakeServer, **changes: Any) -> None:
+    def __init__(
+        self, directory: Path, *servers: FakeServer, absent: frozenset[int] = frozenset(), **changes: Any
+    ) -> None:
         self.directory, self.published = directory, 0
+        self.said: list[str] = []
         settings = {"addresses": [server.address for server in servers], "retries": 0, "parallel": 4, **changes}
         self.generator = ServerGenerator(
-            RolloutSettings.model_validate(settings), self.publish, ends=[END], vocabulary_size=VOCABULARY
+            RolloutSettings.model_validate(settings),
+            self.publish,
+            Served((END,), VOCABULARY, absent),
+            say=self.said.append,
         )
 
     def publish(self) -> Path:
@@ -42,16 +53,16 @@ class Servers:
         return self.generator.generate(REQUESTS, temperature=0.7, max_response_tokens=LIMIT)
 
 
-def test_ids_go_in_and_come_out_in_order_and_servers_take_turns(tmp_path: Path) -> None:
+def test_ids_go_in_and_come_out_in_order_and_each_is_asked_once(tmp_path: Path) -> None:
     with FakeServer(like_vllm).running() as first, FakeServer(like_vllm).running() as second:
         servers = Servers(tmp_path, first, second)
         found = servers.generate()
         servers.generator.close()
-    assert found == [Generated((request.prompt[-1], request.seed % VOCABULARY, END), True) for request in REQUESTS]
-    for number, server in enumerate((first, second)):
+    assert found == [expected(request) for request in REQUESTS]
+    for server in (first, second):
         assert [one.path for one in server.asked[:2]] == ["/health", "/v1/load_lora_adapter"]
-        bodies = [one.body for one in server.asked[2:]]
-        assert sorted(body["seed"] for body in bodies) == [203 + 7 * (number + place) for place in (0, 2, 4)]
+    seeds = [one.body["seed"] for server in (first, second) for one in server.asked[2:]]
+    assert sorted(seeds) == [request.seed for request in REQUESTS]
 
 
 def test_a_request_says_all_that_decides_the_sample(tmp_path: Path) -> None:
@@ -77,12 +88,13 @@ def test_a_request_says_all_that_decides_the_sample(tmp_path: Path) -> None:
 def test_an_unfinished_response_is_one_of_all_tokens(tmp_path: Path) -> None:
     with FakeServer(lambda asked: _ids([5, 6, 7, 8]) if "completions" in asked.path else Reply()).running() as server:
         servers = Servers(tmp_path, server)
-        assert servers.generate() == [Generated((5, 6, 7, 8), False)] * len(REQUESTS)
+        assert servers.generate() == [Generated((5, 6, 7, 8), False, (-0.5, -1.5, -2.5, -3.5))] * len(REQUESTS)
         servers.generator.close()
 
 
 def _ids(ids: Any) -> Reply:
-    return Reply(body={"choices": [{"token_ids": ids}]})
+    sampled = {"token_logprobs": [-0.5 - place for place in range(len(ids))]}
+    return Reply(body={"choices": [{"index": 0, "token_ids": ids, "logprobs": sampled}]})
 
 
 @pytest.mark.parametrize(
@@ -129,8 +141,7 @@ def test_a_server_that_is_away_is_told_before_anything_is_sampled(tmp_path: Path
 
 def test_ids_without_a_token_are_not_asked_for_and_not_taken(tmp_path: Path) -> None:
     with FakeServer(like_vllm).running() as server:
-        servers = Servers(tmp_path, server)
-        servers.generator._absent = frozenset({3, 48})
+        servers = Servers(tmp_path, server, absent=frozenset({3, 48}))
         with pytest.raises(ServerError, match="answers with the token '3', which this model does not have"):
             servers.generate()
         servers.generator.close()

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.rollouts.fake_server import Asked, FakeServer, Reply
 from tests.runs import small_run
 from tests.settings_text import settings_from_text
 
+from triphase.batches.padding import pad_batch
 from triphase.demo.registry import gold_of
 from triphase.errors import RunError, ServerError, SettingsError, TrainingError
 from triphase.models.roles import POLICY
@@ -23,10 +25,12 @@ from triphase.monitoring.metrics import read_metrics
 from triphase.reports.contents import read_run
 from triphase.reports.findings import find
 from triphase.rollouts.decoding import LocalGenerator
+from triphase.rollouts.probing import logprobs_of
 from triphase.rollouts.types import Request
 from triphase.runs import pipeline
 from triphase.runs.session import Run
 from triphase.settings.schema import RunSettings
+from triphase.tokens.encoding import Encoded
 from triphase.training.finals import load_policy
 from triphase.training.stopping import Stopped
 
@@ -172,6 +176,7 @@ class VLLM:
         self.lock = threading.Lock()
         self.shared = Run(chosen, run.directory, run.progress, run.stop).model()
         self.loads: list[str] = []
+        self.rounding = 0.0
 
     def __call__(self, asked: Asked) -> Reply:
         with self.lock:
@@ -179,15 +184,32 @@ class VLLM:
                 load_policy(self.shared, POLICY, Path(asked.body["lora_path"]))
                 self.loads.append(asked.body["lora_name"])
                 return Reply(body=b"Success")
+            if asked.path == "/v1/models":
+                return Reply(body={"data": [{"id": "the-base", "root": "the-base", "max_model_len": 64}]})
             if asked.path != "/v1/completions":
                 return Reply(body=b"")
             body = asked.body
+            if "prompt_logprobs" in body:
+                ids = body["prompt"]
+                numbers = logprobs_of(self.shared, None if body["model"] == "the-base" else POLICY, ids)
+                known = [{str(token): {"logprob": number}} for token, number in zip(ids[1:], numbers, strict=True)]
+                return Reply(body={"choices": [{"prompt_logprobs": [None, *known]}]})
             found = LocalGenerator(self.shared, adapter=POLICY, batch_size=8).generate(
                 [Request(tuple(body["prompt"]), body["seed"])],
                 temperature=body["temperature"],
                 max_response_tokens=body["max_tokens"],
             )
-            return Reply(body={"choices": [{"token_ids": list(found[0].ids)}]})
+            ids = list(found[0].ids)
+            return Reply(
+                body={"choices": [{"token_ids": ids, "logprobs": {"token_logprobs": self._sampled(body, ids)}}]}
+            )
+
+    def _sampled(self, body: dict[str, Any], ids: list[int]) -> list[float]:
+        """Log-probabilities of a response at the temperature that it was sampled at, off by as much as ``rounding``."""
+        batch = pad_batch([Encoded(tuple(body["prompt"]), tuple(ids))], pad_id=0, device=self.shared.device)
+        with torch.no_grad():
+            found = self.shared.policy_output(batch, None, adapter=POLICY, temperature=body["temperature"])
+        return [number + self.rounding for number in found.logprobs[0].tolist()]
 
 
 def test_a_run_whose_rollouts_come_from_servers_ends_like_one_in_process(trained: Path) -> None:
@@ -201,6 +223,25 @@ def test_a_run_whose_rollouts_come_from_servers_ends_like_one_in_process(trained
     assert stand_in.loads == [stand_in.loads[0]] * 4 and len(first.asked) > 4 and len(second.asked) > 4
     finals = [small_run.files_of(run.path / "ppo", "final/*.safetensors") for run in (alone, served)]
     assert finals[0] and finals[0] == finals[1]
+    rows = read_metrics(served.path / "ppo" / "metrics.jsonl")
+    assert all(row["ppo/sampler_difference_max"] < 1e-5 for row in rows)
+
+
+def test_importance_weights_are_of_the_servers_own_logprobs(trained: Path) -> None:
+    with FakeServer(graded).running() as scorer:
+        ppo = {**scored_by(scorer.address)["ppo"], "iterations": 1, "importance_limit": 1.05}
+        stand_in = VLLM(run.settings, run) if (run := small_run.do(settings(trained, "weighed", ppo=PPO))) else None
+        assert stand_in is not None
+        stand_in.rounding = -0.02  # every ratio is exp(0.02)
+        with FakeServer(stand_in).running() as server:
+            rollouts = {"addresses": [server.address], "retries": 0}
+            done = small_run.do(settings(trained, "weighed", rollouts=rollouts, ppo=ppo), pipeline.run_ppo)
+            row = read_metrics(done.path / "ppo" / "metrics.jsonl")[0]
+            assert row["ppo/importance_weight"] == pytest.approx(math.exp(0.02), abs=1e-5)
+            assert row["ppo/sampler_difference"] == pytest.approx(0.02, abs=1e-5) and row["ppo/importance_cut"] == 0
+            stand_in.rounding = -0.7  # raw log-probabilities at a temperature, say
+            with pytest.raises(TrainingError, match=r"0\.7 nats .* --logprobs-mode processed_logprobs"):
+                small_run.do(settings(trained, "raw", rollouts=rollouts, ppo=ppo), pipeline.run_ppo)
 
 
 def test_servers_at_a_wrong_address_end_the_run_in_one_line(trained: Path) -> None:

@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "chat": ("triphase chat runs/my-run --against runs/my-run/sft",),
     "export": ("triphase export runs/my-run --to model", "triphase export runs/my-run --to scorer --what reward"),
     "push": ("triphase push model organization/name",),
+    "rollouts": ("triphase rollouts serve my-run.yaml --port 8000",),
     "settings": ("triphase settings ppo.kl_coefficient",),
     "doctor": ("triphase doctor --json",),
     "completion": (

@@ -51,6 +51,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("chat", "chat:chat", "Talk to a run's policy, or to any model."),
     ("export", "export:export", "Write a policy or reward model for other tools."),
     ("push", "push:push", "Upload an exported directory to the hub."),
+    ("rollouts", "rollouts:rollouts", "Start a vLLM server for a run's rollouts."),
     ("settings", "settings:settings", "Explain a setting, or list those of a section."),
     ("doctor", "doctor:doctor", "Say what this machine is, and what is missing."),
     ("completion", "completion:completion", "Print what bash, zsh or fish needs to complete commands."),

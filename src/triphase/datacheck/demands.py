@@ -19,6 +19,7 @@ from triphase.monitoring.trackers import require_trackers
 from triphase.records.types import Split
 from triphase.rewards.registry import examine
 from triphase.rollouts.client import JsonClient
+from triphase.rollouts.serving import require_vllm
 from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.schema import RunSettings
 
@@ -176,5 +177,7 @@ def _examine_services(settings: RunSettings, lent: Callable[..., Any] | None) ->
             named = "ppo.scorer" if arm is None else f"arms.{arm}.scorer"
             examine(scorer, prompts, lent, place_of, setting=named)
         seen.append(scorer)
+    if settings.rollouts.servers:
+        require_vllm(settings.rollouts)
     for address in settings.rollouts.addresses:
         JsonClient(address, settings.rollouts, setting="rollouts.addresses").close()

@@ -26,6 +26,11 @@ _RESET = Condition(
     lambda run: run.ppo.reference_reset_every is not None,
 )
 _LIMITED = Condition("where ppo.score_limit is set", lambda run: run.ppo.score_limit is not None)
+_SERVED = Condition("where servers sample (rollouts)", lambda run: run.rollouts.by_servers)
+_WEIGHED = Condition(
+    "where servers sample and ppo.importance_limit is set",
+    lambda run: run.rollouts.by_servers and run.ppo.importance_limit is not None,
+)
 
 PPO_ROLLOUT_METRICS = (
     Metric(
@@ -221,6 +226,41 @@ PPO_ROLLOUT_METRICS = (
         "near 0",
         better="lower",
         when=_LIMITED,
+    ),
+    Metric(
+        "ppo/sampler_difference",
+        "nats per token",
+        "|log π(a_t) − log π_server(a_t)|, of one policy by the trainer and by the server that sampled",
+        _RESPONSE_TOKENS,
+        "under 0.01 in float32, under 0.1 in half precision; a jump is a server with another adapter",
+        better="lower",
+        when=_SERVED,
+    ),
+    Metric(
+        "ppo/sampler_difference_max",
+        "nats per token",
+        "largest |log π(a_t) − log π_server(a_t)|",
+        "maximum over response tokens",
+        "some ten times the mean",
+        better="lower",
+        when=_SERVED,
+    ),
+    Metric(
+        "ppo/importance_weight",
+        "1",
+        "min(π(a_t) / π_server(a_t), importance_limit), what the advantages are multiplied by",
+        _RESPONSE_TOKENS,
+        "0.99 to 1.01",
+        when=_WEIGHED,
+    ),
+    Metric(
+        "ppo/importance_cut",
+        "share",
+        "share of tokens whose weight was cut at importance_limit",
+        _RESPONSE_TOKENS,
+        "near 0",
+        better="lower",
+        when=_WEIGHED,
     ),
     Metric("ppo/episodes", "responses", "responses so far", "sum since the start", "rises by batch_size"),
 )

@@ -30,6 +30,7 @@ from triphase.phases.ppo_state import PPOState, schedule_iteration
 from triphase.phases.reset_reference import ResetReference
 from triphase.phases.rewards import advantages_of, shape_rewards
 from triphase.phases.rollout_metrics import Clock, Excerpt, Gold, Means, against_first_rollout, figures_of, samples_of
+from triphase.phases.sampler import against_sampler
 from triphase.phases.score_scale import ScoreScale, next_scale
 from triphase.phases.sft_mix import SFTMix
 from triphase.records.types import Prompt
@@ -176,13 +177,13 @@ class PPOPhase(HalvesMicrobatches, Phase):
         finished = to_device(torch.tensor([answer.finished for answer in generated]), experience.scores.device)
         scale = self._scale_with(experience.scores)
         rewards, shaped = shape_rewards(experience, finished, self.settings, kl_coefficient=coefficient, scale=scale)
-        groups = to_device(torch.tensor(chosen), rewards.device)
-        advantages = advantages_of(rewards, experience, self.settings, groups)
+        plain = advantages_of(rewards, experience, self.settings, to_device(torch.tensor(chosen), rewards.device))
+        advantages, gap = against_sampler(plain, experience, generated, self.settings)
         # 4. epochs of clipped updates
         updates = self._update(iteration, experience, advantages)
         clock.lap("ppo/seconds_update")
         # 5. what happened, as rank 0 tells it; the coefficient of the next iteration
-        others = updates | clock.laps | shaped | against_first_rollout(self.state.values, iteration, experience)
+        others = updates | clock.laps | shaped | gap | against_first_rollout(self.state.values, iteration, experience)
         metrics = self.strategy.from_lead(lambda: self._told(iteration, experience, advantages, generated, others))
         if iteration >= self.settings.critic_warmup:
             self._control(metrics, len(chosen))

@@ -53,9 +53,12 @@ class LedGenerator:
         def asked() -> list[Any]:
             assert self._inner is not None  # noqa: S101 - rank 0 has it
             found = self._inner.generate(requests, temperature=temperature, max_response_tokens=max_response_tokens)
-            return [[list(each.ids), each.finished] for each in found]
+            return [[list(each.ids), each.finished, each.logprobs and list(each.logprobs)] for each in found]
 
-        return [Generated(tuple(ids), finished) for ids, finished in self._strategy.from_lead(asked)]
+        return [
+            Generated(tuple(ids), finished, logprobs and tuple(logprobs))
+            for ids, finished, logprobs in self._strategy.from_lead(asked)
+        ]
 
 
 class LedScorer(Scorer):

@@ -6,13 +6,14 @@ token whose variable the settings name for this server. An exchange, from connec
 """
 
 import json
+import math
 import os
 import random
 from collections.abc import Callable
 from typing import Any
 
 from triphase import __version__
-from triphase.errors import ServerError
+from triphase.errors import ServerAway, ServerError
 from triphase.rollouts.redaction import shown, without_parts
 from triphase.settings.services import ServiceSettings
 
@@ -55,10 +56,12 @@ class JsonClient:
         check: Callable[[], None] = _go_on,
         sleep: Callable[[float], None] | None = None,
         draw: Callable[[], float] = random.random,
+        token: str | None = None,
     ) -> None:
         """``setting`` is the name under which the address stands in the settings; errors name it.
 
-        ``check`` is called a few times a second while a server is waited for, and may raise to end the wait.
+        ``check`` is called a few times a second while a server is waited for, and may raise to end the wait. ``token``
+        stands in for that of the settings' variable.
 
         Raises:
             ServerError: the token's variable is not set, or httpcore is not installed.
@@ -66,41 +69,56 @@ class JsonClient:
         self.address = address
         self._settings = settings
         self._setting = setting
-        self._token = self._read_token()
+        self._token = token or self._read_token()
         self._exchanges, self._pool = self._open(check)
         self._sleep = self._exchanges.wait if sleep is None else sleep
         self._draw = draw
 
-    def post(self, path: str, body: Any, *, plain: bool = False, hint: str = "") -> Any:
-        """The JSON answer to ``body``; with ``plain`` its text. ``hint`` is told beside a refusal.
+    def post(self, path: str, body: Any, *, tries: int | None = None) -> Any:
+        """The JSON answer to ``body``.
 
         Raises:
-            ServerError: there is no answer after the last try, or none that can be used.
+            ServerAway: there is no answer after the last try.
+            ServerError: there is one that cannot be used.
         """
-        try:
-            answer = self.ask("POST", path, json.dumps(body, ensure_ascii=False, allow_nan=False).encode())
-        except ServerError as error:
-            raise ServerError(f"{error} ({hint})" if hint else str(error)) from None
-        if plain:
-            return answer.decode(errors="replace")
+        answer = self.ask("POST", path, json.dumps(body, ensure_ascii=False, allow_nan=False).encode(), tries=tries)
+        return self.parsed(path, answer)
+
+    def parsed(self, path: str, answer: bytes) -> Any:
+        """An answer as JSON.
+
+        Raises:
+            ServerError: it is none.
+        """
         try:
             return json.loads(answer)
         except (ValueError, RecursionError):
             raise self.error(path, f"answers with something that is not JSON: {self._quoted(answer)}") from None
 
-    def ask(self, method: str, path: str, content: bytes | None = None) -> bytes:
-        """The answer to one request, tried again where a failure may pass.
+    def ask(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        *,
+        tries: int | None = None,
+        seconds: float | None = None,
+    ) -> bytes:
+        """The answer to one request, tried again where a failure may pass; ``tries`` times where that is given.
+
+        ``seconds`` are for an exchange that takes less than others.
 
         Raises:
-            ServerError: as ``post``.
+            ServerAway, ServerError: as ``post``.
         """
-        tries = self._settings.retries + 1
+        tries = self._settings.retries + 1 if tries is None else tries
         for number in range(tries):
             try:
-                return self._once(method, path, content)
+                return self._once(method, path, content, seconds)
             except _Passing as failure:
                 if number == tries - 1:
-                    raise self.error(path, f"{failure} ({tries} {'try' if tries == 1 else 'tries'})") from None
+                    line = self.error(path, f"{failure} ({tries} {'try' if tries == 1 else 'tries'})")
+                    raise ServerAway(str(line)) from None
             # The wait doubles; its random part keeps many runs from asking at the same moment again.
             self._sleep(min(_LONGEST_WAIT, _FIRST_WAIT * 2**number) * (0.5 + self._draw() / 2))
         raise AssertionError("unreachable")
@@ -126,10 +144,10 @@ class JsonClient:
         self._exchanges.close()
         self._pool.close()
 
-    def _once(self, method: str, path: str, content: bytes | None) -> bytes:
+    def _once(self, method: str, path: str, content: bytes | None, less: float | None) -> bytes:
         import httpcore
 
-        seconds = self._settings.timeout_seconds
+        seconds = min(self._settings.timeout_seconds, less or math.inf)
         waits = {"connect": self._settings.connect_seconds, "read": seconds, "write": seconds, "pool": seconds}
         self._exchanges.begin(seconds)
         try:
@@ -156,7 +174,9 @@ class JsonClient:
         problem = f"answers with status {status}: {self._quoted(body)}"
         if status == 429 or status >= 500:
             raise _Passing(problem)
-        raise self.error(path, problem)
+        error = self.error(path, problem)
+        error.status = status
+        raise error
 
     def _read(self, response: "httpcore.Response", path: str) -> bytes:
         encodings = [value for name, value in response.headers if name.lower() == b"content-encoding"]

@@ -1,26 +1,67 @@
 """Sampling on vLLM servers, through their OpenAI-compatible interface.
 
 Before each rollout the policy's adapter is written to disk and every server loads it in place of the one before (they
-must run with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and see the file under the same path). Requests
-carry token ids and ask for token ids, so nothing is decoded and encoded again. Every parameter of sampling is said
-outright: a server would otherwise take those of the model's generation_config. The trainer computes the
-log-probabilities itself, so those of the server are not asked for.
+must run with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and see the file under the same path); that it is
+at work is proved (`proof`). Each request goes to the server with the fewest under way. A server that goes away is asked
+no more, what it had not answered another one does, and it is taken up again once it is back.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from triphase.errors import ServerAway, ServerError
 from triphase.records.files import fingerprint
 from triphase.rollouts.client import JsonClient
+from triphase.rollouts.fleet import Fleet
+from triphase.rollouts.proof import Probe, Probing, Proof, probed_of
+from triphase.rollouts.started import StartedServers
 from triphase.rollouts.types import Generated, Request
+from triphase.rollouts.vllm_server import Sampling, VLLMServer
 from triphase.settings.services import RolloutSettings
 
 _SETTING = "rollouts.addresses"
+_STARTED = "rollouts.servers"
 _WEIGHTS = "adapter_model.safetensors"
-_HINT = "run it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+_FORGOTTEN = 404
+_MORE_TRIES = 4
+"""Tries of one request beyond one for each server: what servers that are up cannot answer, they never will."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The policy as servers must know it.
+
+    Attributes:
+        ends: the tokens that end a response.
+        vocabulary_size: tokens that the model has; ``absent`` are ids below it that are no token.
+        base: what the base is called, for messages.
+        rank: of the adapter.
+        room: most tokens of a prompt with its response; None does not compare it.
+        probing: what the trainer says of a prompt; None proves nothing.
+    """
+
+    ends: tuple[int, ...]
+    vocabulary_size: int
+    absent: frozenset[int] = frozenset()
+    base: str = ""
+    rank: int = 1
+    room: int | None = None
+    probing: Probing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Push:
+    """An adapter on its way to the servers."""
+
+    adapter: str
+    directory: Path
+    version: str
+    probe: Probe | None
 
 
 class ServerGenerator:
@@ -30,100 +71,117 @@ class ServerGenerator:
         self,
         settings: RolloutSettings,
         publish: Callable[[], Path],
+        served: Served,
         *,
-        ends: Sequence[int],
-        vocabulary_size: int,
-        absent: Sequence[int] = (),
+        started: StartedServers | None = None,
         check: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = _log.info,
     ) -> None:
         """``publish`` writes the policy's adapter to a directory, as peft reads it, and returns that directory.
 
-        ``ends`` are the tokens that end a response.
-
-        ``absent`` are ids below ``vocabulary_size`` that are no token; the servers are asked not to sample them.
-        ``check`` is called a few times a second while a server is waited for, and may raise to end the wait.
+        ``started`` are servers that this process has started. ``check`` is called a few times a second while a server
+        is waited for, and may raise to end the wait; ``say`` shows a line to the person.
         """
-        self._settings = settings
-        self._publish = publish
-        self._ends = list(ends)
-        self._vocabulary_size = vocabulary_size
-        self._absent = frozenset(absent)
-        self._clients = [JsonClient(address, settings, setting=_SETTING, check=check) for address in settings.addresses]
-        self._healthy = False
+        self._settings, self._publish, self._served, self._started = settings, publish, served, started
+        self._push: _Push | None = None
+        addresses = settings.addresses if started is None else started.addresses
+        setting, token = (_SETTING, None) if started is None else (_STARTED, started.token)
+        self._servers = [
+            VLLMServer(JsonClient(address, settings, setting=setting, check=check, token=token))
+            for address in addresses
+        ]
+        self._proofs = [Proof(settings.probe_tolerance, served.base) for _ in addresses]
+        self._fleet = Fleet(addresses, again=self._enter, check=check, say=say, away_seconds=settings.away_seconds)
 
     def generate(self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int) -> list[Generated]:
-        """One response for each request, in order; the servers are asked in turn.
+        """One response for each request, in order.
 
         Raises:
-            ServerError: a server is away, does not take the adapter, or answers wrongly.
+            ServerError: no server is there, or one does not take the adapter, or answers wrongly.
         """
-        self._require_health()
-        name, version = self._load_adapter()
-        fixed: dict[str, Any] = {
-            "model": name,
-            "temperature": temperature,
-            "max_tokens": max_response_tokens,
-            "stop_token_ids": self._ends,
-            "ignore_eos": True,  # these end a response, and no other token that the server's copy of the model may name
-            "return_token_ids": True,
-            "cache_salt": version,  # keys and values of the adapter before must not be used for this one
-            "top_p": 1.0,
-            "top_k": -1,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
-        }
-        if self._absent:
-            fixed["logit_bias"] = {str(token): -100.0 for token in sorted(self._absent)}
-
-        def ask(index: int) -> Generated:
-            client, request = self._clients[index % len(self._clients)], requests[index]
-            body = {**fixed, "prompt": list(request.prompt), "seed": request.seed}
-            return self._response(client, client.post("/v1/completions", body), max_response_tokens)
-
-        pool = ThreadPoolExecutor(self._settings.parallel, thread_name_prefix="rollout")
-        try:
-            return list(pool.map(ask, range(len(requests))))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        is_first = self._push is None
+        if is_first:
+            for server in self._servers:
+                server.require_up()
+        push = self._push = self._published(requests)
+        for number in self._fleet.up:
+            self._bring_up_to_date(number, is_first)
+        served = self._served
+        sampling = Sampling(
+            push.adapter,
+            push.version,
+            temperature,
+            max_response_tokens,
+            served.ends,
+            served.absent,
+            served.vocabulary_size,
+        )
+        with self._fleet.watching():
+            pool = ThreadPoolExecutor(self._settings.parallel, thread_name_prefix="rollout")
+            try:
+                return list(pool.map(lambda request: self._sample(request, sampling), requests))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """Close the connections."""
-        for client in self._clients:
-            client.close()
+        for server in self._servers:
+            server.client.close()
 
-    def _require_health(self) -> None:
-        if not self._healthy:
-            for client in self._clients:
-                client.ask("GET", "/health")
-            self._healthy = True
-
-    def _load_adapter(self) -> tuple[str, str]:
-        """The adapter's name on the servers, which is the run's own, and the sum of its weights."""
+    def _published(self, requests: Sequence[Request]) -> _Push:
+        """The policy's adapter on disk. Its name on the servers is the run's, its version the sum of its weights."""
         directory = self._publish().resolve()
         name = f"triphase-{hashlib.sha256(str(directory).encode()).hexdigest()[:12]}"
-        body = {"lora_name": name, "lora_path": str(directory), "load_inplace": True}
-        for client in self._clients:
-            client.post("/v1/load_lora_adapter", body, plain=True, hint=_HINT)
-        return name, fingerprint(directory / _WEIGHTS)
+        probing, before = self._served.probing, None if self._push is None else self._push.probe
+        probe = None
+        if probing is not None:
+            probe = probing(probed_of(requests[0].prompt) if before is None else before.ids)
+        return _Push(name, directory, fingerprint(directory / _WEIGHTS), probe)
 
-    def _response(self, client: JsonClient, answer: Any, limit: int) -> Generated:
+    def _bring_up_to_date(self, number: int, is_first: bool) -> None:
+        """Give a server the adapter of now; at the first time a server that is away ends the run, later not."""
         try:
-            ids = answer["choices"][0]["token_ids"]
-        except (KeyError, IndexError, TypeError):
-            ids = None
-        path = "/v1/completions"
-        if not isinstance(ids, list):
-            raise client.error(path, "answers without token_ids; a vLLM from 0.10.2 on gives them")
-        if not ids or len(ids) > limit:
-            raise client.error(path, f"answers with {len(ids)} tokens, where 1 to {limit} were asked for")
-        for token in ids:
-            if type(token) is not int or not 0 <= token < self._vocabulary_size or token in self._absent:
-                raise client.error(
-                    path, f"answers with the token {client.shown(str(token), 20)}, which this model does not have"
-                )
-        finished = ids[-1] in self._ends
-        if not set(ids[:-1]).isdisjoint(self._ends) or (not finished and len(ids) < limit):
-            raise client.error(path, f"ends a response after {len(ids)} tokens, which is not where it ends")
-        return Generated(tuple(ids), finished)
+            if is_first:
+                self._greet(number)
+            self._load(number)
+        except ServerAway as error:
+            if is_first:
+                raise
+            self._fleet.drain(number, error)
+
+    def _enter(self, number: int) -> None:
+        """Take up a server again that was away."""
+        if self._started is not None:
+            self._started.require_running(number)
+        self._servers[number].require_up(tries=1)
+        self._greet(number)
+        self._load(number)
+
+    def _greet(self, number: int) -> None:
+        if self._push is not None and self._push.probe is not None:
+            self._servers[number].look(self._served.room)
+            self._proofs[number].begin(self._servers[number], self._push.probe)
+
+    def _load(self, number: int) -> None:
+        push, server = self._push, self._servers[number]
+        assert push is not None  # noqa: S101 - published before anything is loaded
+        server.load(push.adapter, push.directory, self._served.rank)
+        if push.probe is not None:
+            _log.info("%s", self._proofs[number].pushed(server, push.probe, push.adapter, push.version))
+
+    def _sample(self, request: Request, sampling: Sampling) -> Generated:
+        """The response of the first server that gives one; the last of so many tries raises what went wrong."""
+        for left in reversed(range(len(self._servers) + _MORE_TRIES)):
+            number = self._fleet.take()
+            try:
+                tries = None if self._fleet.is_alone(number) else 1  # where another may do it, it does
+                return self._servers[number].sample(request, sampling, tries=tries)
+            except ServerError as error:
+                # One that was started anew has no adapter, and is given it again.
+                is_away = isinstance(error, ServerAway) or error.status == _FORGOTTEN
+                if not is_away or not left:
+                    raise
+                self._fleet.drain(number, error)
+            finally:
+                self._fleet.give_back(number)
+        raise AssertionError("unreachable")

@@ -45,6 +45,7 @@ def require_weights_fit(settings: "RunSettings") -> None:
     require_full_weights_fit(settings)
     require_shardable(settings)
     require_quantization_fits(settings)
+    require_rollouts_fit(settings)
 
 
 def reset_conflict(settings: "PPOSettings") -> str | None:
@@ -94,10 +95,10 @@ def require_full_weights_fit(settings: "RunSettings") -> None:
             raise ValueError(
                 f"{name} is full, and model.dtype bfloat16 cannot hold its small updates; set model.dtype: float32"
             )
-        if settings.rollouts.addresses:
+        if settings.rollouts.by_servers:
             raise ValueError(
-                f"{name} is full, and the servers of rollouts.addresses ({settings.rollouts.addresses[0]}) read "
-                f"adapters alone; leave them out, or set {name}: lora"
+                f"{name} is full, and the servers of {_servers(settings)} read adapters alone; leave them out, or set "
+                f"{name}: lora"
             )
 
 
@@ -142,10 +143,10 @@ def require_quantization_fits(settings: "RunSettings") -> None:
             f"model.quantization is {kind}, and parallel.strategy fsdp2 divides weights, not codes; set replicated, or "
             "leave one of the two out"
         )
-    if settings.rollouts.addresses:
+    if settings.rollouts.by_servers:
         raise ValueError(
-            f"model.quantization is {kind}, and the servers of rollouts.addresses ({settings.rollouts.addresses[0]}) "
-            "hold the base as it is, so they would sample from another policy; leave one of the two out"
+            f"model.quantization is {kind}, and the servers of {_servers(settings)} hold the base as it is, so they "
+            "would sample from another policy; leave one of the two out"
         )
 
 
@@ -171,3 +172,47 @@ def require_rounds_fit(settings: "RunSettings") -> None:
     raise ValueError(
         f"rounds: each round ranks samples of the newest policy and trains the reward model anew: {remedy}"
     )
+
+
+_HIGHEST_RANK = 512
+"""vLLM's; of adapters."""
+_LOWEST_TEMPERATURE = 0.01
+"""vLLM takes a lower one for this, and says so in its log alone."""
+
+
+def require_rollouts_fit(settings: "RunSettings") -> None:
+    """Check what goes with servers that write rollouts, in the main run or an arm.
+
+    Raises:
+        ValueError: a setting stands against them, or counts on them where there are none.
+    """
+    by_servers = settings.rollouts.by_servers
+    for arm in (None, *settings.arms):
+        name = "ppo.importance_limit" if arm is None else f"arms.{arm}.importance_limit"
+        ppo = settings.ppo_of(arm)
+        limit = ppo.importance_limit
+        if by_servers and ppo.temperature < _LOWEST_TEMPERATURE:
+            raise ValueError(
+                f"{name.replace('importance_limit', 'temperature')} {ppo.temperature:g} is below "
+                f"{_LOWEST_TEMPERATURE:g}, the lowest that vLLM samples at; raise it, or leave rollouts out"
+            )
+        if limit is not None and not by_servers:
+            raise ValueError(
+                f"{name} {limit:g} weighs samples of servers, and rollouts names none: this process samples from the "
+                "very policy that it trains; leave it out"
+            )
+    if settings.rollouts.servers and settings.model.adapter is not None:
+        raise ValueError(
+            f"rollouts.servers serve the base from its files, and model.adapter {settings.model.adapter} is merged "
+            "into it; write the sum with `triphase export` and name it in model.name, or leave rollouts out"
+        )
+    if by_servers and settings.adapters.rank > _HIGHEST_RANK:
+        raise ValueError(
+            f"adapters.rank {settings.adapters.rank} is above {_HIGHEST_RANK}, the highest that vLLM serves; lower it, "
+            "or leave rollouts out"
+        )
+
+
+def _servers(settings: "RunSettings") -> str:
+    addresses = settings.rollouts.addresses
+    return f"rollouts.addresses ({addresses[0]})" if addresses else "rollouts.servers"

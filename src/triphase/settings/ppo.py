@@ -102,6 +102,9 @@ class PPOSettings(Settings):
     score_limit: PositiveFloat | None = 5.0
     """Scores are clipped to ± this many standard deviations from the mean of the first rollout, which is the SFT
     policy's (under `batch` and `raw`, to ± this in the scorer's own unit); none does not clip."""
+    importance_limit: PositiveFloat | None = None
+    """Truncated importance sampling, where servers sample (`rollouts`): the advantage of each token is multiplied by
+    min(π_trainer / π_server, this), both of the policy before its updates; 2 is usual. none does not weigh."""
     max_approximate_kl: PositiveFloat | None = 0.1
     """The updates on a rollout end early once the KL to the rollout policy (nats per token) passes this."""
     optimizer: OptimizerSettings = OptimizerSettings(

@@ -1,6 +1,6 @@
 """The settings of the servers that a run asks."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -71,12 +71,48 @@ class ServiceSettings(Settings):
 class RolloutSettings(ServiceSettings):
     """vLLM servers that write PPO's rollouts (docs/servers.md)."""
 
+    engine: Literal["auto", "local", "vllm"] = "auto"
+    """Who samples: `local` is this process, `vllm` are servers; `auto` is vllm where servers or addresses are set."""
+    servers: Annotated[int, Field(ge=0, le=64)] = 0
+    """vLLM servers that the run starts on this machine when PPO begins, and ends with it."""
     addresses: tuple[Address, ...] = ()
-    """vLLM servers, asked in turn; none samples in this process. They read the run directory under its path here."""
+    """vLLM servers that somebody else started (`triphase rollouts serve`). They read the run directory under its path
+    here. Each request goes to the one with the fewest under way."""
     parallel: Positive = 32
     """Requests under way at the same time, over all servers."""
+    python: str | None = None
+    """Python of the environment in which vLLM is installed, for `servers`; none is the one that runs Triphase."""
+    devices: tuple[str, ...] = ()
+    """The GPUs of each started server, as CUDA_VISIBLE_DEVICES names them (`["1", "2,3"]`); none leaves it as it is."""
+    arguments: tuple[str, ...] = ()
+    """Further arguments of each started server, such as `--gpu-memory-utilization=0.5`."""
+    ready_seconds: PositiveFloat = 600.0
+    """Longest wait until the started servers answer."""
+    away_seconds: PositiveFloat = 600.0
+    """How long a run waits for a server to come back once none answers; then it ends, and its command goes on later."""
+    probe_tolerance: PositiveFloat = 0.25
+    """Largest mean difference of a server's log-probabilities from the trainer's on a prompt, in nats per token, with
+    the base and with each adapter that is pushed; a larger one ends the run. Half precision takes up to about 0.1."""
+
+    @property
+    def by_servers(self) -> bool:
+        """Whether servers sample."""
+        return bool(self.servers or self.addresses)
 
     @model_validator(mode="after")
-    def _private(self) -> Self:
+    def _fit(self) -> Self:
         self._require_private(self.addresses)
+        if self.servers and self.addresses:
+            raise ValueError(
+                f"servers {self.servers} starts servers, and addresses names {self.addresses[0]}; set one of the two"
+            )
+        if self.engine == "local" and self.by_servers:
+            raise ValueError("engine local samples in this process; leave servers and addresses out, or set vllm")
+        if self.engine == "vllm" and not self.by_servers:
+            raise ValueError("engine vllm needs servers; set servers: 1 to start one here, or name some in addresses")
+        if self.devices and len(self.devices) != self.servers:
+            raise ValueError(
+                f"devices names GPUs for {len(self.devices)} servers, and servers is {self.servers}; give one entry "
+                "for each"
+            )
         return self

@@ -1,0 +1,63 @@
+"""vLLM servers for the rollouts of a run, on this machine."""
+
+import os
+import shutil
+import socket
+import sys
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from triphase.cli.arguments import Config, Overrides, settings_of
+from triphase.errors import SettingsError
+from triphase.rollouts.serving import Base, require_vllm, server_command, server_environment
+from triphase.runs.served_base import served_base
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def rollouts(
+    action: Annotated[Literal["serve"], Parameter(help="serve: start a server in the foreground; Ctrl-C ends it.")],
+    config: Config,
+    /,
+    *overrides: Overrides,
+    host: Annotated[str, Parameter(help="The interface it listens on; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="The port it listens on.")] = 8000,
+) -> None:
+    """Start a vLLM server for a run's rollouts; its address goes into rollouts.addresses."""
+    settings = settings_of(config, overrides)
+    require_vllm(settings.rollouts)
+    _require_free(host, port)
+    device = settings.model.device
+    on_cpu = device == "cpu" or (device == "auto" and shutil.which("nvidia-smi") is None)
+    command = server_command(settings, Base(served_base(settings), settings.model.dtype, on_cpu), host, port)
+    address = f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
+    print(
+        f"in the run's settings: rollouts: {{addresses: [{address}]}}; it reads the run directory under its path there"
+    )
+    if host not in _LOOPBACK and not os.environ.get("VLLM_API_KEY"):
+        print(
+            f"note: whoever reaches {host}:{port} can load adapters; keep it in a network of your own, or behind https"
+        )
+    print(f"starting: {' '.join(command)}", flush=True)
+    sys.stderr.flush()
+    os.execve(command[0], command, server_environment(settings.rollouts, on_cpu=on_cpu))  # noqa: S606
+
+
+def _require_free(host: str, port: int) -> None:
+    """Refuse a port on which somebody listens, or a host that is not this machine's.
+
+    Raises:
+        SettingsError: it cannot be listened on.
+    """
+    if not 0 < port < 1 << 16:
+        raise SettingsError(f"--port {port}: is not allowed; it must be from 1 to 65535")
+    try:
+        kind, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        raise SettingsError(
+            f"--port {port}: {host} cannot be listened on ({error.strerror or error}); give another --port or --host"
+        ) from None

@@ -1,0 +1,50 @@
+"""A rollout that an engine sampled by arithmetic of its own: how far its log-probabilities are from the trainer's."""
+
+from collections.abc import Sequence
+
+import torch
+
+from triphase.batches.transfers import to_device
+from triphase.errors import TrainingError
+from triphase.objectives.advantages import Advantages
+from triphase.objectives.importance import truncated_importance_weights
+from triphase.objectives.masking import masked_mean
+from triphase.phases.experience import Experience
+from triphase.rollouts.types import Generated
+from triphase.settings.ppo import PPOSettings
+
+_NOT_ROUNDING = 0.5
+"""Mean difference, in nats per token, beyond which the two are not one policy in two arithmetics."""
+
+
+def against_sampler(
+    advantages: Advantages, experience: Experience, generated: Sequence[Generated], settings: PPOSettings
+) -> tuple[Advantages, dict[str, float]]:
+    """The advantages, weighed where ``importance_limit`` is set, and figures of the difference; none in one process.
+
+    Raises:
+        TrainingError: weights are asked for, and the difference is no rounding.
+    """
+    if any(each.logprobs is None for each in generated):
+        return advantages, {}
+    mask = experience.batch.response_mask
+    rows = torch.zeros(mask.shape)
+    for row, each in enumerate(generated):
+        given = each.logprobs or ()
+        rows[row, : len(given)] = torch.tensor(given)
+    sampled = to_device(rows, mask.device)
+    difference = torch.where(mask, experience.logprobs - sampled, 0).abs()
+    mean = float(masked_mean(difference, mask))
+    figures = {"ppo/sampler_difference": mean, "ppo/sampler_difference_max": float(difference.max())}
+    limit = settings.importance_limit
+    if limit is None:
+        return advantages, figures
+    if mean > _NOT_ROUNDING:
+        raise TrainingError(
+            f"ppo.importance_limit: the servers' log-probabilities are {mean:.3g} nats per token from the trainer's, "
+            "which is no rounding: start them with --logprobs-mode processed_logprobs (`triphase rollouts serve` does)"
+        )
+    weights = truncated_importance_weights(experience.logprobs, sampled, mask, limit=limit)
+    figures["ppo/importance_weight"] = float(masked_mean(weights, mask))
+    figures["ppo/importance_cut"] = float(masked_mean((weights >= limit).float(), mask))
+    return Advantages(advantages.advantages * weights, advantages.returns), figures

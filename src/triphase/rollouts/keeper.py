@@ -1,0 +1,71 @@
+"""Keeps one server alive as long as the process that started it, and no longer.
+
+    python keeper.py LOG COMMAND…
+
+Standard input is a pipe whose other end that process holds. However it ends, by kill -9 too, the system closes the
+pipe; then the server and all that it started (its process group) are ended: asked to, and killed ten seconds later.
+Where the server ends by itself, its group is cleared away as well, and its exit status is this one's. The file is run
+as it is, by any Python: it imports nothing but the standard library.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from types import FrameType
+
+GRACE_SECONDS = 10.0
+_SLICE = 0.2
+
+
+def keep(log: str, command: list[str]) -> int:
+    """Run the command until it ends, or standard input does; returns its exit status."""
+    asked = _Asked()
+    signal.signal(signal.SIGTERM, asked.hear)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its servers in turn
+    with open(log, "ab") as output:
+        server = subprocess.Popen(  # noqa: S603 - what this process was told to run
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    while server.poll() is None:
+        if asked.to_end or _is_orphan():
+            _end(server)
+    _signal_group(server.pid, signal.SIGKILL)
+    return server.returncode if server.returncode >= 0 else 128 - server.returncode
+
+
+class _Asked:
+    """Whether somebody asked for the end."""
+
+    def __init__(self) -> None:
+        self.to_end = False
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        self.to_end = True
+
+
+def _is_orphan() -> bool:
+    """Whether the other end of standard input is closed; waits a moment for it."""
+    readable, _, _ = select.select([0], [], [], _SLICE)
+    return bool(readable) and not os.read(0, 1)
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    _signal_group(server.pid, signal.SIGTERM)
+    end = time.monotonic() + GRACE_SECONDS
+    while server.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    _signal_group(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def _signal_group(group: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+if __name__ == "__main__":
+    sys.exit(keep(sys.argv[1], sys.argv[2:]))

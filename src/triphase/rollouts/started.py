@@ -1,0 +1,203 @@
+"""vLLM servers that this process starts on this machine, and that end with it."""
+
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from triphase.errors import ServerAway, ServerError
+from triphase.records.visible import visible
+from triphase.rollouts import keeper
+from triphase.rollouts.client import JsonClient
+from triphase.settings.services import RolloutSettings
+
+_SETTING = "rollouts.servers"
+_HOST = "127.0.0.1"
+_POLL_SECONDS = 0.3
+_LAST_LINES, _LINE_SIGNS, _TAIL_BYTES = 4, 200, 1 << 14
+_MOST_RESTARTS = 3
+_COMMAND = "# "
+
+
+@dataclass(slots=True)
+class _Started:
+    """One server: its keeper, its port, where it logs, and how often it had to be started again."""
+
+    port: int
+    log: Path
+    keeper: "subprocess.Popen[bytes] | None" = None
+    restarts: int = 0
+
+
+class StartedServers:
+    """Servers behind a random token on free ports of the loopback interface.
+
+    Attributes:
+        token: what they ask for.
+        addresses: where they are.
+    """
+
+    def __init__(
+        self,
+        settings: RolloutSettings,
+        command: Callable[[str, int], list[str]],
+        environment: Mapping[str, str],
+        logs: Path,
+        *,
+        check: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        """``command`` is that of a server at a host and port; ``logs`` is where their logs go.
+
+        ``check`` is called a few times a second while they are waited for, and may raise to end the wait.
+        """
+        self._settings, self._command, self._environment = settings, command, environment
+        self._check, self._say = check, say
+        self.token = secrets.token_urlsafe(24)
+        ports = free_ports(settings.servers)
+        self._servers = [_Started(port, logs / f"vllm-{number}.log") for number, port in enumerate(ports)]
+        self.addresses = tuple(f"http://{_HOST}:{port}" for port in ports)
+
+    def __enter__(self) -> "StartedServers":
+        """Start them, and wait until each answers.
+
+        Raises:
+            ServerError: one ends, or none answers in time; with the last lines of its log.
+        """
+        try:
+            for number, server in enumerate(self._servers):
+                server.log.parent.mkdir(parents=True, exist_ok=True)
+                self._start(number)
+            self._await_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End them, and wait until they have ended."""
+        keepers = [server.keeper for server in self._servers if server.keeper is not None]
+        for each in keepers:
+            with suppress(OSError):
+                assert each.stdin is not None  # noqa: S101 - opened with the process
+                each.stdin.close()
+        for each in keepers:
+            try:
+                each.wait(keeper.GRACE_SECONDS + 5)
+            except subprocess.TimeoutExpired:
+                each.kill()
+                each.wait()
+        for server in self._servers:
+            server.keeper = None
+
+    def require_running(self, number: int) -> None:
+        """Start a server again that has ended.
+
+        Raises:
+            ServerError: it has ended too often.
+        """
+        server = self._servers[number]
+        if server.keeper is not None and server.keeper.poll() is None:
+            return
+        if server.restarts >= _MOST_RESTARTS:
+            raise ServerError(f"{_SETTING}: server {number} ended {_MOST_RESTARTS + 1} times; {self._told(server)}")
+        server.restarts += 1
+        if server.keeper is not None and server.keeper.stdin is not None:
+            server.keeper.stdin.close()
+        self._say(f"vLLM server {number} has ended and is started again; {self._told(server)}")
+        self._start(number)
+
+    def _start(self, number: int) -> None:
+        server, devices = self._servers[number], self._settings.devices
+        visible_devices = {"CUDA_VISIBLE_DEVICES": devices[number]} if devices else {}
+        command = self._command(_HOST, server.port)
+        with server.log.open("ab") as log:
+            log.write(f"\n{_COMMAND}{' '.join(command)}\n".encode())
+        try:
+            server.keeper = subprocess.Popen(  # noqa: S603 - our own keeper, and the server of the settings
+                [sys.executable, "-P", keeper.__file__, str(server.log), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**self._environment, **visible_devices, "VLLM_API_KEY": self.token},
+                start_new_session=True,  # Ctrl-C is for the run
+            )
+        except OSError as error:
+            raise ServerError(f"{_SETTING}: the server cannot be started ({error})") from None
+
+    def _await_ready(self) -> None:
+        count, seconds = len(self._servers), self._settings.ready_seconds
+        some = "a vLLM server" if count == 1 else f"{count} vLLM servers"
+        self._say(f"starting {some} (log: {self._servers[0].log}); that may take up to {seconds:g} s")
+        begin, waiting = time.monotonic(), list(range(count))
+        clients = [
+            JsonClient(address, self._settings, setting=_SETTING, check=self._check, token=self.token)
+            for address in self.addresses
+        ]
+        try:
+            while waiting:
+                self._check()
+                waiting = [number for number in waiting if not self._is_ready(number, clients[number])]
+                if waiting and time.monotonic() - begin > seconds:
+                    raise ServerError(
+                        f"{_SETTING}: server {waiting[0]} does not answer within ready_seconds {seconds:g}; "
+                        f"{self._told(self._servers[waiting[0]])}"
+                    )
+                if waiting:
+                    time.sleep(_POLL_SECONDS)
+        finally:
+            for client in clients:
+                client.close()
+        self._say(f"{some} answered after {time.monotonic() - begin:.0f} s")
+
+    def _is_ready(self, number: int, client: JsonClient) -> bool:
+        server = self._servers[number]
+        if server.keeper is None or server.keeper.poll() is not None:
+            status = None if server.keeper is None else server.keeper.returncode
+            raise ServerError(
+                f"{_SETTING}: server {number} ended with exit code {status} before it answered; {self._told(server)}"
+            )
+        try:
+            client.ask("GET", "/health", tries=1, seconds=5.0)
+        except ServerAway:
+            return False
+        return True
+
+    def _told(self, server: _Started) -> str:
+        lines = last_lines(server.log)
+        return f"the last lines of {server.log}: {' | '.join(lines)}" if lines else f"{server.log} is empty"
+
+
+def last_lines(log: Path) -> list[str]:
+    """The last lines of a log that say something, each cut; those that an error begins come first."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    text = text.rpartition(f"\n{_COMMAND}")[2].partition("\n")[2] or text  # of the last start
+    lines = [visible(line.strip()) for line in text.splitlines() if line.strip() and not line.startswith(_COMMAND)]
+    errors = [line for line in lines if "Error" in line]
+    chosen = [*errors[-1:], *(line for line in lines[-_LAST_LINES:] if line not in errors[-1:])]
+    return [line[:_LINE_SIGNS] for line in chosen]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface on which nobody listens now."""
+    opened: Sequence[socket.socket] = [socket.socket() for _ in range(count)]
+    try:
+        for each in opened:
+            each.bind((_HOST, 0))
+        return [int(each.getsockname()[1]) for each in opened]
+    finally:
+        for each in opened:
+            each.close()

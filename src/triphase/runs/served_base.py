@@ -1,0 +1,32 @@
+"""Which model the servers of a run must serve: the base that the policy's adapter lies on."""
+
+from triphase.datacheck.opening import place_of
+from triphase.errors import SettingsError
+from triphase.models.chain import is_adapter
+from triphase.models.places import directory_of
+from triphase.settings.places import expanded
+from triphase.settings.schema import RunSettings
+from triphase.training.artifacts import SFT, is_whole
+from triphase.training.artifacts import place_of as place_of_artifact
+
+
+def served_base(settings: RunSettings) -> str:
+    """A directory, or a hub id.
+
+    Raises:
+        SettingsError: the base has no files of its own, or phase 1, which makes it, has not been run.
+    """
+    final = place_of_artifact(expanded(settings.output) / settings.name, SFT)
+    taken_whole = settings.sft_method == "taken" and not is_adapter(final)
+    if settings.sft_method == "full" or taken_whole:
+        if not is_whole(final):
+            raise SettingsError(f"{final}: the servers serve what phase 1 leaves there; run `triphase sft` first")
+        return str(final.resolve())
+    name = place_of(settings.model.name)
+    directory = directory_of(name)
+    if is_adapter(directory) or settings.model.adapter is not None:
+        raise SettingsError(
+            f"model.name: {settings.model.name} is merged from an adapter and its base, and servers need the files of "
+            "the sum; write them with `triphase export`, and name them there"
+        )
+    return name if directory is None else str(directory.resolve())
