@@ -185,7 +185,7 @@ def test_a_server_that_is_killed_is_replaced_and_no_prompt_is_lost(started: Star
     asked.close()
     assert [each.ids for each in found] == [each.ids for each in expected for _ in range(20)]
     assert any("no vLLM server answers" in line for line in said), said
-    assert any("is started again" in line for line in said) and any("is back" in line for line in said)
+    assert any("is back, with the adapter of now" in line for line in said) and started._servers[0].restarts == 1
 
 
 def test_a_run_from_the_command_line(folder: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_run_from_the_command_line(folder: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     path = folder / "runs" / "small"
     rows = read_metrics(path / "ppo" / "metrics.jsonl")
-    assert len(rows) == 2 and rows[1]["ppo/reference_kl"] > 0
+    assert len(rows) == 2 and rows[1]["ppo/reference_kl"] != 0
     assert all(row["ppo/sampler_difference_max"] < 1e-4 for row in rows)
     assert (path / "log.jsonl").read_text().count("is at work on") == 2
 
