@@ -24,7 +24,7 @@ def rollouts(
     host: Annotated[str, Parameter(help="The interface it listens on; 0.0.0.0 is every one.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port it listens on.")] = 8000,
 ) -> None:
-    """Start a vLLM server for a run's rollouts; its address goes into rollouts.addresses."""
+    """Start a vLLM server for a run's rollouts."""
     settings = settings_of(config, overrides)
     require_vllm(settings.rollouts)
     _require_free(host, port)

@@ -174,9 +174,9 @@ class JsonClient:
         problem = f"answers with status {status}: {self._quoted(body)}"
         if status == 429 or status >= 500:
             raise _Passing(problem)
-        error = self.error(path, problem)
-        error.status = status
-        raise error
+        refusal = self.error(path, problem)
+        refusal.status = status
+        raise refusal
 
     def _read(self, response: "httpcore.Response", path: str) -> bytes:
         encodings = [value for name, value in response.headers if name.lower() == b"content-encoding"]

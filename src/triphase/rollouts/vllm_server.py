@@ -158,7 +158,7 @@ class VLLMServer:
         """
         model = self.served if adapter is None else adapter
         body = {"model": model, "prompt": list(ids), "max_tokens": 1, "prompt_logprobs": 0, "temperature": 1.0}
-        found = self._choice(self.client.post(_COMPLETIONS, body)).get("prompt_logprobs")
+        found: Any = self._choice(self.client.post(_COMPLETIONS, body)).get("prompt_logprobs")
         try:
             given = [found[place][str(ids[place])]["logprob"] for place in range(1, len(ids))]
         except (KeyError, IndexError, TypeError):
