@@ -35,10 +35,12 @@ from triphase.models.loading import LoadedModel
 from triphase.models.quantization import quantize
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.models.tracing import Meter
+from triphase.monitoring.memory import available_gb
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.ppo_footprint import ppo_footprint
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
+from triphase.planning.passes import sized
 from triphase.records.types import Message, Pair, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Request
@@ -127,14 +129,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shapes", default="1b,3b,8b")
     parser.add_argument("--layers", default="third,all", help="adapted layers: the top third, or all")
     parser.add_argument("--batches", default="8,64,256", help="of generation")
-    parser.add_argument("--microbatch-tokens", default="4096,16384", help="of PPO, with commas")
+    parser.add_argument(
+        "--microbatch-tokens", default="4096,auto", help="of PPO, with commas; auto is what fits the plan"
+    )
     parser.add_argument("--seconds", type=float, default=400, help="what would end later is left out")
     parser.add_argument("--quantization", choices=["int8", "nf4"], help="keep the base in few bits")
     parser.add_argument("--tiny", action="store_true", help="a tiny shape, for a try on any device")
     parser.add_argument("--json", type=Path, help="where the JSON line is written too")
     options = parser.parse_args()
     if options.tiny:
-        options.shapes, options.batches, options.microbatch_tokens = "tiny", "4", "64"
+        options.shapes, options.batches, options.microbatch_tokens = "tiny", "4", "64,auto"
     return options
 
 
@@ -324,10 +328,10 @@ def _generation(shared: SharedModel, card: Row, options: argparse.Namespace) -> 
 
 
 def _ppo(shared: SharedModel, card: Row, options: argparse.Namespace) -> list[Row]:
-    return [_ppo_at(shared, card, options, int(most)) for most in options.microbatch_tokens.split(",")]
+    return [_ppo_at(shared, card, options, most) for most in options.microbatch_tokens.split(",")]
 
 
-def _ppo_at(shared: SharedModel, card: Row, options: argparse.Namespace, most: int) -> Row:
+def _ppo_at(shared: SharedModel, card: Row, options: argparse.Namespace, most: str) -> Row:
     episodes, prompt, response = _sizes(shared)
     settings = PPOSettings(
         iterations=4,
@@ -336,9 +340,11 @@ def _ppo_at(shared: SharedModel, card: Row, options: argparse.Namespace, most: i
         epochs=2,
         max_response_tokens=response,
         max_approximate_kl=None,
-        microbatch_tokens=most,
+        microbatch_tokens="auto" if most == "auto" else int(most),
     )
     _empty(shared.device)
+    cost = _cost(shared, settings, options.quantization)
+    settings = cost.settings.ppo
     phase = PPOPhase(
         shared,
         [Prompt(str(number), (Message("user", "w5"),)) for number in range(episodes)],
@@ -355,16 +361,16 @@ def _ppo_at(shared: SharedModel, card: Row, options: argparse.Namespace, most: i
     shared.adapters.train_only(None)
     return {
         "value": seconds,
-        "unit": f"s per iteration, {most}",
+        "unit": f"s per iteration, {settings.microbatch_tokens}" + (" (auto)" if most == "auto" else ""),
         "floor_share": share,
         "peak_gb": peak,
-        "planned_gb": _planned_gb(shared, settings, options.quantization),
+        "planned_gb": ppo_footprint(cost, None).peak.total / 1e9,
         "parts": {name: found[f"ppo/seconds_{name}"] for name in ("generation", "scoring", "update")},
     }
 
 
-def _planned_gb(shared: SharedModel, ppo: PPOSettings, quantization: str | None) -> float:
-    """What `triphase plan` says of the same iteration, on a process that itself holds nothing on the card."""
+def _cost(shared: SharedModel, ppo: PPOSettings, quantization: str | None) -> CostModel:
+    """What `triphase plan` plans the same iteration with, on a process that itself holds nothing on the card."""
     episodes, prompt, _ = _sizes(shared)
     settings = RunSettings.model_validate({"name": "gpu", "model": {"name": "x"}, "data": {}}).model_copy(
         update={"ppo": ppo, "adapters": shared.adapter_settings}
@@ -380,7 +386,10 @@ def _planned_gb(shared: SharedModel, ppo: PPOSettings, quantization: str | None)
     )
     prompts, none = Lengths([(prompt,)] * episodes, episodes), Lengths()
     cost = CostModel(settings, work, Workload(none, none, 0, prompts, none, none), process_bytes=0.0)
-    return ppo_footprint(cost, None).peak.total / 1e9
+    on_card = shared.device.type == "cuda"
+    allowed = torch.cuda.mem_get_info()[1] if on_card else 1e9 * (available_gb() or 0.0)
+    cost.settings, _ = sized(cost, allowed, on_card=on_card)
+    return cost
 
 
 def _commit() -> str:

@@ -72,7 +72,7 @@ class HeldOut:
     def scores(self, samples: list[Encoded]) -> list[float]:
         """What the run's reward model says of samples."""
         found: list[float] = score_samples(
-            self.shared, samples, max_tokens=self.run.settings.ppo.microbatch_tokens
+            self.shared, samples, max_tokens=self.run.settings.ppo.tokens_at_once
         ).tolist()
         return found
 

@@ -41,6 +41,7 @@ WITH_TORCH = {
     "planning.evaluation",
     "planning.machine_plan",
     "planning.every_phase",
+    "planning.passes",
     "planning.plan",
     "planning.remedies",
     "planning.shortage",

@@ -170,7 +170,7 @@ def ppo_full(shared: SharedModel) -> Metrics:
 def evaluation(shared: SharedModel) -> Metrics:
     """How far sampled responses are from the reference, as the evaluation asks it."""
     shared.adapters.load(POLICY, {name: 1.5 * value for name, value in shared.adapters.state(REFERENCE).items()})
-    settings = SimpleNamespace(ppo=SimpleNamespace(microbatch_tokens=60))
+    settings = SimpleNamespace(ppo=PPOSettings(microbatch_tokens=60))
     run = cast(Any, SimpleNamespace(reference_adapter=REFERENCE, settings=settings))
     with around_step():
         found = sequence_kl(run, shared, (shared, POLICY), encoded_of(shared), temperature=1.0)

@@ -8,14 +8,18 @@ import random
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.devices.steps import ppo_phase, shared_on
+from tests.resolved import resolved_yaml
 from tests.small import random_model, tokenizer
 
 from triphase.batches.transfers import to_device
+from triphase.cli.main import main
+from triphase.demo.configuration import demo_settings
 from triphase.models.loading import LoadedModel
 from triphase.models.quantization import LIBRARIES, quantize
 from triphase.models.roles import REFERENCE, SharedModel
@@ -134,6 +138,19 @@ def test_iterations_of_ppo_are_the_same_with_and_without_capture() -> None:
         )
     for with_graph, without in zip(*found, strict=True):
         assert with_graph == pytest.approx(without, rel=1e-3, abs=1e-3)
+
+
+def test_passes_that_the_plan_chose_fit_the_card(tmp_path: Path) -> None:
+    """And are named before training; the peak of the card is within what they were planned with."""
+    configuration = tmp_path / "tiny.yaml"
+    made = demo_settings(tiny=True, output=str(tmp_path))
+    automatic = {part: getattr(made, part).model_copy(update={"microbatch_tokens": "auto"}) for part in ("sft", "ppo")}
+    configuration.write_text(resolved_yaml(made.model_copy(update=automatic)))
+    few = ["--model.device", "cuda", "--ppo.iterations", "2", "--evaluation.samples-per-prompt", "1"]
+    assert main(["run", str(configuration), *few]) == 0
+    log = (tmp_path / "tiny" / "log.jsonl").read_text()
+    assert "sft.microbatch_tokens: auto is" in log and "ppo.microbatch_tokens: auto is" in log
+    assert "not enough memory" not in log
 
 
 def test_the_optimizer_is_one_kernel_and_transfers_arrive() -> None:

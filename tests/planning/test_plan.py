@@ -117,3 +117,11 @@ def test_a_run_leaves_its_plan_beside_what_was_measured(tmp_path: Path) -> None:
         assert entry["peak_bytes"] / 1e9 == pytest.approx(timings["peaks_gb"][phase], rel=0.15), phase
     page = page_of(read_run(run.path))
     assert "Memory at the peak of each phase" in page and "measured peak" in page and "planned peak" in page
+
+
+@pytest.mark.parametrize("verb", ["plan", "check", "sft"])
+def test_a_capture_that_is_demanded_without_a_card_is_refused_in_one_line(
+    verb: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, str(config), "--model.device", "cpu", "--model.capture-decoding", "on"]) == 2
+    assert "model.capture_decoding is on, but the model lives on cpu" in capsys.readouterr().err

@@ -70,4 +70,4 @@ def load_reward_model(run: Place) -> RewardModel:
         raise RunError(f"{path}: has no reward model; `triphase reward` or triphase.train_reward_model trains one")
     shared, settings = opened.model(), opened.settings
     load_into(shared, opened.artifact(REWARD))
-    return RewardModel(shared, max_length=settings.model.max_length, max_tokens=settings.reward.microbatch_tokens)
+    return RewardModel(shared, max_length=settings.model.max_length, max_tokens=settings.reward.tokens_at_once)

@@ -41,11 +41,11 @@ def pass_after_pass(count: int, size: int, step: int, seed: int, *names: str | i
     return [orders[position // count][position % count] for position in positions]
 
 
-def most_tokens(setting: int | None) -> int:
-    """How many tokens a pass may have: what the setting says, or what suits the machine."""
+def most_tokens(setting: int | None, *, on_card: bool | None = None) -> int:
+    """How many tokens a pass may have: what the setting says, or what suits a machine (this one by default)."""
     if setting is not None:
         return setting
-    return _GPU_MOST_TOKENS if torch.cuda.is_available() else _MOST_TOKENS
+    return _GPU_MOST_TOKENS if (torch.cuda.is_available() if on_card is None else on_card) else _MOST_TOKENS
 
 
 def microbatches(lengths: Sequence[int], *, max_tokens: int | None) -> list[list[int]]:

@@ -43,6 +43,8 @@ def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
         f"({_WHY[found.strategy]})"
     )
     console.print(_table(found))
+    for note in found.notes:
+        console.print(note)
     for phase in found.phases:
         for setting, saved in phase.remedies[:2]:
             console.print(f"{phase.phase}: {setting} saves about {size_text(saved)} on each card")

@@ -42,6 +42,8 @@ def plan(
     console = Console(soft_wrap=True, highlight=False)
     console.print(_weights(found))
     console.print(_phases(found))
+    for note in found.notes:
+        console.print(note)
     for phase in found.phases:
         for setting, saved in phase.remedies[:2]:
             console.print(f"{phase.phase}: {setting} saves about {size_text(saved)}")

@@ -186,7 +186,7 @@ def minibatches_of(
     for step in _rows_of_steps(batch, settings, seed=seed, iteration=iteration, epoch=epoch):
         theirs = [owners[row] for row in step] if owners else None
         rows = [step[place] for place in strategy.mine([lengths[row] for row in step], theirs)]
-        parts = microbatches([lengths[row] for row in rows], max_tokens=settings.microbatch_tokens)
+        parts = microbatches([lengths[row] for row in rows], max_tokens=settings.tokens_at_once)
         found.append([_expanded([rows[index] for index in part], share) for part in parts])
     return found
 
@@ -279,7 +279,7 @@ def _fill_trunk(
     shared: SharedModel, batch: Batch, boundary: Tensor, wanted: Sequence[int], settings: PPOSettings
 ) -> None:
     lengths = batch.lengths.tolist()
-    for group in microbatches([lengths[row] for row in wanted], max_tokens=settings.microbatch_tokens):
+    for group in microbatches([lengths[row] for row in wanted], max_tokens=settings.tokens_at_once):
         rows = [wanted[place] for place in group]
         part = batch.rows(torch.tensor(rows))
         boundary[rows, : part.input_ids.shape[1]] = shared.trunk(part)

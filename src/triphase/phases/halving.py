@@ -16,7 +16,7 @@ class HalvesMicrobatches:
 
     def halve_microbatches(self) -> int | None:
         """See Phase; it cannot where a pass has one row already."""
-        most = most_tokens(self.settings.microbatch_tokens)
+        most = most_tokens(self.settings.tokens_at_once)
         if most <= max(self.lengths, default=0):
             return None
         generator = getattr(self, "generator", None)

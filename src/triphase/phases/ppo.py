@@ -247,7 +247,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
                 self.state.updater.discard()
                 return sums.means() | {"ppo/steps": float(steps), "ppo/skipped_steps": float(skipped)}
             if self.mix is not None and iteration >= self.settings.critic_warmup:
-                most = self.settings.microbatch_tokens
+                most = self.settings.tokens_at_once
                 figures |= self.mix.accumulate(self.policy, iteration, steps, max_tokens=most)
             result = self.state.updater.step()
             steps, skipped = steps + 1, skipped + result.skipped

@@ -54,7 +54,7 @@ def ppo_footprint(cost: CostModel, arm: str | None) -> Footprint:
 def _mix(cost: CostModel, found: Footprint, static: dict[str, float], settings: PPOSettings) -> None:
     """The demonstrations of each step: their trunk is computed at each visit."""
     work, shown = cost.work, cost.load.demonstrations
-    shapes = list(shapes_of(shown, batch_size=settings.minibatch_size, max_tokens=settings.microbatch_tokens))
+    shapes = list(shapes_of(shown, batch_size=settings.minibatch_size, max_tokens=settings.tokens_at_once))
     shape = largest(shapes)
     traced = work.policy(shape, train=True, whole=settings.method == "full", again=True)
     visited = settings.iterations * settings.steps_per_iteration * settings.minibatch_size
@@ -68,4 +68,4 @@ def _largest_shape(rollout: Lengths, settings: PPOSettings, share: int) -> Shape
     """The largest microbatch: minibatches of the longest prompts, whose responses are as long as they may be."""
     rows = settings.minibatch_size // share
     longest = rollout.repeated(rows)
-    return largest(shapes_of(longest, batch_size=rows, max_tokens=settings.microbatch_tokens, packed=share > 1))
+    return largest(shapes_of(longest, batch_size=rows, max_tokens=settings.tokens_at_once, packed=share > 1))

@@ -104,7 +104,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
             self.lengths,
             self._batch,
             visits=self._visits() if self._packs else [0] * len(self.groups),
-            max_tokens=self.settings.microbatch_tokens,
+            max_tokens=self.settings.tokens_at_once,
             budgets=self.shared.adapter_settings,
         )
 
@@ -174,7 +174,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
         """This rank's share of the groups with these numbers, divided into microbatches: places among them."""
         lengths = [self.lengths[member] for member in members]
         mine = self.strategy.mine(lengths, [self.owners[member] for member in members])
-        parts = microbatches([lengths[place] for place in mine], max_tokens=self.settings.microbatch_tokens)
+        parts = microbatches([lengths[place] for place in mine], max_tokens=self.settings.tokens_at_once)
         return [[mine[index] for index in part] for part in parts]
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ def reward_footprint(cost: CostModel) -> Footprint:
     size = settings.batch_size if packs else settings.batch_size * round(rows.count / groups.count)
 
     def shapes_for(count: int) -> list[Shape]:
-        limit = settings.microbatch_tokens
+        limit = settings.tokens_at_once
         return list(shapes_of(rows, batch_size=count, max_tokens=limit, packed=packs, scored=True))
 
     several = _REWARD_SHARE * settings.ensemble.members if settings.ensemble.members > 1 else 1.0
@@ -26,9 +26,7 @@ def reward_footprint(cost: CostModel) -> Footprint:
     shapes = shapes_for(size)
     shape, wide = largest(shapes), largest(shapes_for(len(rows.sampled)))
     fits = float(settings.head_penalty is not None)
-    static = cost.with_trunk(
-        found, static, rows, settings.epochs + fits, wide, settings.microbatch_tokens, packed=packs
-    )
+    static = cost.with_trunk(found, static, rows, settings.epochs + fits, wide, settings.tokens_at_once, packed=packs)
     traced = work.reward(shape, train=True)
     found.moments.append(cost.trained("update", static, traced, shape, head=False))
     tokens = sum(each.tokens for each in shapes) * rows.scale

@@ -68,7 +68,7 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
             self.lengths,
             self._batch,
             visits=self._visits(len(samples)),
-            max_tokens=settings.microbatch_tokens,
+            max_tokens=settings.tokens_at_once,
             budgets=shared.adapter_settings,
         )
 
@@ -131,7 +131,7 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
         """This rank's share of the samples with these numbers, divided into microbatches."""
         lengths = [self.lengths[index] for index in indices]
         mine = [indices[place] for place in self.strategy.mine(lengths, [self.owners[index] for index in indices])]
-        parts = microbatches([self.lengths[index] for index in mine], max_tokens=self.settings.microbatch_tokens)
+        parts = microbatches([self.lengths[index] for index in mine], max_tokens=self.settings.tokens_at_once)
         return [[mine[place] for place in part] for part in parts]
 
     def _batch(self, indices: Sequence[int]) -> TokenBatch:

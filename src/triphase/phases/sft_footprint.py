@@ -13,7 +13,7 @@ def sft_footprint(cost: CostModel) -> Footprint:
     found, whole, lengths = Footprint("sft"), settings.method == "full", load.demonstrations
     trained = work.base_numbers if whole else work.adapter_numbers
     static = cost.static(adapters=1, trained=trained)
-    tokens_at_once = settings.microbatch_tokens
+    tokens_at_once = settings.tokens_at_once
     shapes = list(shapes_of(lengths, batch_size=settings.batch_size, max_tokens=tokens_at_once))
     shape = largest(shapes)
     several = len(shapes) > -(-len(lengths.sampled) // settings.batch_size)

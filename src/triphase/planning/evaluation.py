@@ -16,7 +16,7 @@ def evaluation_footprint(cost: CostModel) -> Footprint:
         static[BASE] += cost.work.base_bytes
     cost.sampled(found, static, prompts, responses, settings.sampling.batch_size, limit, times=policies)
     answered = prompts.answered(1, [limit]).repeated(responses)
-    tokens = settings.ppo.microbatch_tokens
+    tokens = settings.ppo.tokens_at_once
     shape = largest(shapes_of(answered, batch_size=responses, max_tokens=tokens))
     looked, trunk = work.policy(shape, train=False), work.trunk(shape)
     found.moments.append(cost.looked("scoring", static, looked, trunk, shape))

@@ -7,7 +7,7 @@
 The shares are what is left of a card's data sheet. Measured on one card (`SOURCE`); elsewhere a guess.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -28,6 +28,7 @@ from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.planning.every_phase import footprints_of
 from triphase.planning.machine import Machine
+from triphase.planning.passes import sized
 from triphase.planning.plan import opened, traceable, work_of, workload
 from triphase.planning.remedies import remedies_of
 from triphase.settings.parallel import require_work
@@ -56,6 +57,7 @@ class MachinePlan:
         strategy: how the ranks share the model; the simplest that fits, or else the one that needs least.
         phases: footprints of one rank. gathered: bytes of weights that a rank is sent in a pass.
         checkpoint: bytes of one checkpoint by phase.
+        notes: what the plan has chosen itself (`microbatch_tokens: auto`).
     """
 
     machine: Machine
@@ -63,6 +65,7 @@ class MachinePlan:
     phases: list[Footprint]
     gathered: float
     checkpoint: dict[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> float:
@@ -100,6 +103,7 @@ class MachinePlan:
             "card": self.machine.card.name,
             "allowed_bytes": self.allowed,
             "strategy": self.strategy,
+            "notes": list(self.notes),
             "phases": {
                 found.phase: {
                     "peak_bytes": found.peak.total,
@@ -129,16 +133,20 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
     exact = settings.model.dtype == "float32" or (settings.sft_method == "full" and settings.model.dtype == "auto")
     with traceable(settings):
         work = work_of(settings, config, torch.float32 if exact else torch.bfloat16)
-        planned = footprints_of(CostModel(share, work, load, process_bytes=0.0))
+        cost, notes = CostModel(share, work, load, process_bytes=0.0), list[str]()
+        if machine.gpus == 1:
+            cost.settings, notes = sized(cost, machine.memory * _ROOM, on_card=True)
+        planned = footprints_of(cost)
     wanted = todo(settings)
     phases = [each for each in planned if _step(each.phase) in wanted]
     # A checkpoint holds float32 weights and two moments of each, as gradients are float32.
     trained = {each.phase: max(one.parts.get(GRADIENTS, 0.0) for one in each.moments) for each in phases}
     checkpoint = {phase: 3.0 * size for phase, size in trained.items() if size}
     plans = [
-        _with(machine, strategy, phases, share, work, checkpoint) for strategy in strategies_for(machine, settings)
+        _with(machine, strategy, phases, cost.settings, work, checkpoint)
+        for strategy in strategies_for(machine, settings)
     ]
-    return next((plan for plan in plans if not plan.too_large), plans[-1])
+    return replace(next((plan for plan in plans if not plan.too_large), plans[-1]), notes=tuple(notes))
 
 
 def share_of(settings: RunSettings, ranks: int) -> RunSettings:

@@ -11,7 +11,7 @@ from triphase.datacheck.agenda import todo
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData
-from triphase.errors import ModelError
+from triphase.errors import ModelError, TriphaseError
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import PARTS, Footprint
 from triphase.footprints.work import Work
@@ -21,6 +21,7 @@ from triphase.models.loading import choose_device, choose_dtype, require_capture
 from triphase.models.opening import open_config, open_tokenizer
 from triphase.monitoring.memory import available_gb, give_back, resident_bytes
 from triphase.planning.every_phase import footprints_of
+from triphase.planning.passes import asks, sized
 from triphase.planning.rates import Rates, measure_rates
 from triphase.planning.remedies import remedies_of
 from triphase.planning.warm_up import load_code
@@ -41,12 +42,14 @@ class Plan:
         weights: (part, dtype, numbers, bytes a number, bytes) of what is held for parameters.
         allowed: bytes that this process may use.
         rates: of this machine.
+        notes: what the plan has chosen itself (`microbatch_tokens: auto`).
     """
 
     phases: list[Footprint]
     weights: list[tuple[str, str, float, float, float]]
     allowed: float
     rates: Rates
+    notes: tuple[str, ...] = ()
 
     def seconds(self, phase: Footprint) -> float:
         """The time of a phase, roughly."""
@@ -61,6 +64,7 @@ class Plan:
         """The plan as plain values: the peak of each phase by part, what to lower, and the parameters."""
         return {
             "allowed_bytes": self.allowed,
+            "notes": list(self.notes),
             "phases": {
                 found.phase: {
                     "peak_bytes": found.peak.total,
@@ -86,29 +90,64 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
         ModelError: configuration or tokenizer cannot be opened, or the layers cannot be adapted or traced.
         DataError: a record cannot be read, or is too long.
     """
-    import torch
-
-    config, tokenizer = opened(settings.model)
-    load = workload(settings, Template.of(tokenizer, settings.model))
-    device = choose_device(settings.model.device)
+    config, tokenizer, dtype, device = _opened_for(settings)
     require_capture(settings.model.capture_decoding, device)
-    whole = settings.sft_method == "full"
-    dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)
+    load = workload(settings, Template.of(tokenizer, settings.model))
     if process_bytes is None:
         _warm_up(config, dtype)
         give_back()
         process_bytes = float(resident_bytes())
-    process = process_bytes if device.type == "cpu" else 0.0
-    allowed = (available_gb() or 0.0) * 1e9 if device.type == "cpu" else float(torch.cuda.mem_get_info()[1])
     rates = measure_rates(config, dtype, device, rows=settings.sampling.batch_size)
     with traceable(settings):
-        work = work_of(settings, config, dtype)
-        planned = footprints_of(CostModel(settings, work, load, process_bytes=process))
-    wanted = todo(settings)
+        cost, allowed, notes = _sized_cost(settings, load, config, dtype, device, process_bytes)
+        planned = footprints_of(cost)
+    wanted, settings = todo(settings), cost.settings
     phases = [each for each in planned if ("ppo" if each.phase.startswith("arms/") else each.phase) in wanted]
     for found in phases:
-        found.remedies = remedies_of(found, settings, adapted_layers=work.adapted_layers)
-    return Plan(phases, _weights(settings, work), allowed, rates)
+        found.remedies = remedies_of(found, settings, adapted_layers=cost.work.adapted_layers)
+    return Plan(phases, _weights(settings, cost.work), allowed, rates, tuple(notes))
+
+
+def sized_settings(settings: RunSettings, process_bytes: float | None) -> tuple[RunSettings, list[str]]:
+    """The settings with what fits in place of each `microbatch_tokens: auto`, and a line about each.
+
+    What cannot be planned stays as it is, which is what suits the machine; the line says so.
+    """
+    if not asks(settings):
+        return settings, []
+    try:
+        config, tokenizer, dtype, device = _opened_for(settings)
+        load, process = workload(settings, Template.of(tokenizer, settings.model)), process_bytes or resident_bytes()
+        with traceable(settings):
+            cost, _, lines = _sized_cost(settings, load, config, dtype, device, float(process))
+    except TriphaseError as error:
+        return settings, [f"microbatch_tokens: auto is taken for null, since there is no plan: {error}"]
+    return cost.settings, lines
+
+
+def _opened_for(settings: RunSettings) -> tuple[Any, Any, Any, Any]:
+    """The model's configuration and tokenizer, its dtype and its device."""
+    import torch
+
+    config, tokenizer = opened(settings.model)
+    device = choose_device(settings.model.device)
+    whole = settings.sft_method == "full"
+    dtype = torch.float32 if whole and settings.model.dtype == "auto" else choose_dtype(settings.model.dtype, device)
+    return config, tokenizer, dtype, device
+
+
+def _sized_cost(
+    settings: RunSettings, load: Workload, config: Any, dtype: Any, device: Any, process_bytes: float
+) -> tuple[CostModel, float, list[str]]:
+    """The cost of the phases in passes that fit, the bytes that are allowed, and what was chosen."""
+    import torch
+
+    on_card = device.type != "cpu"
+    allowed = float(torch.cuda.mem_get_info()[1]) if on_card else (available_gb() or 0.0) * 1e9
+    process = 0.0 if on_card else process_bytes
+    cost = CostModel(settings, work_of(settings, config, dtype), load, process_bytes=process)
+    cost.settings, notes = sized(cost, allowed, on_card=on_card)
+    return cost, allowed, notes
 
 
 @contextmanager

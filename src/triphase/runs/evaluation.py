@@ -234,7 +234,7 @@ def sequence_kl(
     """
     reference = run.reference_adapter
     found = [0.0] * len(samples)
-    for indices in microbatches([sample.length for sample in samples], max_tokens=run.settings.ppo.microbatch_tokens):
+    for indices in microbatches([sample.length for sample in samples], max_tokens=run.settings.ppo.tokens_at_once):
         batch = pad_batch([samples[index] for index in indices], pad_id=shared.template.pad_id, device=shared.device)
         boundary = shared.trunk(batch)
         model, adapter = actor

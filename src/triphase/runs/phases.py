@@ -40,7 +40,7 @@ def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
         run.data.encoded(mixture.demonstrations),
         order,
         run.data.encoded(heldout),
-        settings.sft,
+        run.settings.sft,  # as the model that was opened just now lets its passes be
         strategy=run.strategy,
     )
     return phase, mixture_figures(mixture, order, run)
@@ -49,8 +49,8 @@ def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
 @contextmanager
 def ppo_phase_of(run: Run, arm: str | None) -> Iterator[PPOPhase]:
     """PPO of the main run or of an arm, with who samples and who scores."""
-    name, settings, strategy = ppo_phase(arm), run.settings.ppo_of(arm), run.strategy
     shared, prompts = run.model(), run.prompts("train")
+    name, settings, strategy = ppo_phase(arm), run.settings.ppo_of(arm), run.strategy
     if not strategy.is_lead and shared.adapters.has(REWARD) and is_whole(run.artifact(REWARD)):
         load_reward_model(shared, run.artifact(REWARD))  # calibrated, as rank 0 has it
     limit, room = run.settings.model.max_length, settings.max_response_tokens

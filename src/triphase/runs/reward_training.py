@@ -75,7 +75,7 @@ def run_reward(run: Run) -> None:
         halves = _halves(run, rankings) if settings.reward.witness else (rankings, None)
         told: dict[str, Any] = {"witness": None}
         phase, members = _trained(run, shared, halves[0], told)
-        references, limit = reference_samples(run, shared), settings.reward.microbatch_tokens
+        references, limit = reference_samples(run, shared), settings.reward.tokens_at_once
         if len(members) == 1:
             calibration = calibrate(shared, references, max_tokens=limit)
         else:
@@ -106,7 +106,7 @@ def judge_before(run: Run) -> None:
     samples = [Encoded(group.prompt, response) for group in rankings.heldout for response in group.responses]
     scores = torch.zeros(0)
     if samples:
-        scores = score_samples(shared, samples, max_tokens=run.settings.reward.microbatch_tokens)
+        scores = score_samples(shared, samples, max_tokens=run.settings.reward.tokens_at_once)
     each = torch.split(scores, [len(group.responses) for group in rankings.heldout])
     write_json_lines(path, heldout_lines(held.groups, [part.tolist() for part in each], held.votes))
     run.forget_model()  # heads and adapters begin anew
@@ -210,7 +210,7 @@ def _without_length(
     if slope is None:
         _log.warning("reward.length residual: no prompt has responses of two lengths; nothing is taken off")
         return calibration
-    deviation = take_length_off(shared, slope, references, max_tokens=run.settings.reward.microbatch_tokens)
+    deviation = take_length_off(shared, slope, references, max_tokens=run.settings.reward.tokens_at_once)
     run.say(f"reward model: a token more was worth {slope:+.3f} standard deviations within a prompt; taken off")
     write_json(run.part("reward", "length.json"), {"slope": slope, "deviation_left": deviation})
     return replace(calibration, standard_deviation=calibration.standard_deviation * deviation)

@@ -34,7 +34,7 @@ def scorer_of(
             reward_model=lambda: _reward_model(run),
             strategy=strategy,
             directory=run.path,
-            max_tokens=settings.microbatch_tokens,
+            max_tokens=settings.tokens_at_once,
             begins=begins,
             lent=run.lent,
         )
@@ -48,8 +48,7 @@ def shared_scorer(run: Run, settings: PPOSettings) -> Iterator[Scorer]:
     if not strategy.is_lead:
         count = reward_models_in(settings.scorer)
         shares = [
-            ModelScorer(_reward_model(run), max_tokens=settings.microbatch_tokens, strategy=strategy)
-            for _ in range(count)
+            ModelScorer(_reward_model(run), max_tokens=settings.tokens_at_once, strategy=strategy) for _ in range(count)
         ]
         yield LedScorer(None, shares, strategy)
         return

@@ -22,6 +22,7 @@ from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.log import QUIET, run_log
 from triphase.monitoring.memory import resident_bytes
 from triphase.monitoring.progress import Progress, progress_for
+from triphase.planning.plan import sized_settings
 from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
 from triphase.records.types import Demonstration, Prompt
@@ -239,6 +240,10 @@ class Run:
             load_code()
         self.directory.restart_peak()
         self.process_bytes = max(0.0, float(resident_bytes() - base))
+        if self.strategy.world == 1:  # else each rank would plan, and plan another number
+            self.settings, lines = sized_settings(self.settings, self.process_bytes)
+            for line in lines:
+                self.say(line)
         return shared
 
 

@@ -32,5 +32,5 @@ def scores_by(path: Path, given: Sequence[tuple[Prompt, Response]]) -> dict[str,
         if sample is not None:
             ids.append(response.id)
             samples.append(sample)
-    found = score_samples(shared, samples, max_tokens=run.settings.reward.microbatch_tokens).tolist()
+    found = score_samples(shared, samples, max_tokens=run.settings.reward.tokens_at_once).tolist()
     return dict(zip(ids, found, strict=True))

@@ -1,6 +1,6 @@
 """The base of every section of settings, and the types that its values share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,3 +15,8 @@ class Settings(BaseModel):
     """The base of each section: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+def tokens_at_once(setting: int | Literal["auto"] | None) -> int | None:
+    """Most tokens of a pass; None is what suits the machine, and so is an `auto` for which no plan was made."""
+    return None if setting == "auto" else setting

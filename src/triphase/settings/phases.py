@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
+from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share, tokens_at_once
 
 
 class OptimizerSettings(Settings):
@@ -57,11 +57,18 @@ class SupervisedSettings(TakenSettings):
     """Passes over the mixture."""
     batch_size: Positive = 16
     """Demonstrations for each optimizer step."""
-    microbatch_tokens: Positive | None = None
+    microbatch_tokens: Positive | Literal["auto"] | None = None
     """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
-    processor, where more are no faster, and 4096 on a GPU. Where memory does not do it is halved, with a warning."""
+    processor, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a
+    processor), which is logged; as none with several processes. Where memory does not do it is halved, with a
+    warning."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_share=0.05)
     """AdamW and its schedule."""
+
+    @property
+    def tokens_at_once(self) -> int | None:
+        """See `tokens_at_once` of settings.base."""
+        return tokens_at_once(self.microbatch_tokens)
 
 
 class SamplingSettings(Settings):
@@ -109,9 +116,11 @@ class RewardSettings(TakenSettings):
     """Passes over the comparisons; more than one overfits quickly (InstructGPT)."""
     batch_size: Positive = 8
     """Rankings (prompts with all their responses) for each optimizer step."""
-    microbatch_tokens: Positive | None = None
+    microbatch_tokens: Positive | Literal["auto"] | None = None
     """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
-    processor, where more are no faster, and 4096 on a GPU. Where memory does not do it is halved, with a warning."""
+    processor, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a
+    processor), which is logged; as none with several processes. Where memory does not do it is halved, with a
+    warning."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Probability that a label is taken to be flipped."""
     flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
@@ -151,6 +160,11 @@ class RewardSettings(TakenSettings):
     policy exploits the reward model. Worth half of the comparisons where no gold score is known."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, head_learning_rate=1e-5, schedule="cosine")
     """AdamW and its schedule."""
+
+    @property
+    def tokens_at_once(self) -> int | None:
+        """See `tokens_at_once` of settings.base."""
+        return tokens_at_once(self.microbatch_tokens)
 
     @model_validator(mode="after")
     def _flips_are_counted_once(self) -> "RewardSettings":

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share
+from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share, tokens_at_once
 from triphase.settings.conflicts import critic_conflict, reset_conflict
 from triphase.settings.extension import ExtensionSettings, extension_problem
 from triphase.settings.phases import OptimizerSettings
@@ -33,9 +33,11 @@ class PPOSettings(Settings):
     """Episodes for each optimizer step; divides batch_size."""
     responses_per_prompt: Annotated[int, Field(ge=1, le=9)] = 1
     """K: how many episodes of a rollout answer the same prompt, which is computed once for them; divides both sizes."""
-    microbatch_tokens: Positive | None = None
+    microbatch_tokens: Positive | Literal["auto"] | None = None
     """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
-    processor, where more are no faster, and 4096 on a GPU. Where memory does not do it is halved, with a warning."""
+    processor, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a
+    processor), which is logged; as none with several processes. Where memory does not do it is halved, with a
+    warning."""
     epochs: Positive = 4
     """Passes over each rollout."""
     max_response_tokens: Positive = 32
@@ -118,6 +120,11 @@ class PPOSettings(Settings):
     def has_critic(self) -> bool:
         """Whether a critic is trained."""
         return self.advantage_estimator in WITH_CRITIC
+
+    @property
+    def tokens_at_once(self) -> int | None:
+        """See `tokens_at_once` of settings.base."""
+        return tokens_at_once(self.microbatch_tokens)
 
     @property
     def steps_per_iteration(self) -> int:

@@ -1,0 +1,101 @@
+"""`microbatch_tokens: auto`: the largest passes that fit the plan, for each phase that asks for it.
+
+On a processor more than the usual tokens are no faster, so they are the most there; where they do not fit it is fewer.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+
+from triphase.batches.order import most_tokens
+from triphase.footprints.cost import CostModel
+from triphase.footprints.moments import Footprint
+from triphase.phases.ppo_footprint import ppo_footprint
+from triphase.phases.reward_footprint import reward_footprint
+from triphase.phases.sft_footprint import sft_footprint
+from triphase.planning.evaluation import evaluation_footprint
+from triphase.planning.wording import size_text
+from triphase.settings.phases import RewardSettings, SupervisedSettings
+from triphase.settings.ppo import PPOSettings
+from triphase.settings.schema import RunSettings
+
+ROOM = 0.9
+"""Of what is allowed; the rest is for what the plan is wrong by."""
+LEAST, MOST = 128, 1 << 17
+
+
+def asks(settings: RunSettings) -> bool:
+    """Whether any phase leaves the size of its passes to the plan."""
+    return any(_section(settings, name).microbatch_tokens == "auto" for name in _names(settings))
+
+
+def sized(cost: CostModel, allowed: float, *, on_card: bool) -> tuple[RunSettings, list[str]]:
+    """``cost``'s settings with a number in place of each `auto`, and a line about each."""
+    settings, lines = cost.settings, []
+    for name in _names(settings):
+        # Of what was given: a variant that takes over the `auto` of ppo has a number of its own.
+        if _section(cost.settings, name).microbatch_tokens != "auto" or not _has_work(cost, name):
+            continue
+        tokens, peak = _largest(cost, name, ROOM * allowed, on_card=on_card)
+        settings = with_tokens(settings, name, tokens)
+        fits = "of" if peak <= ROOM * allowed else "which are more than fit, of"
+        lines.append(
+            f"{name}.microbatch_tokens: auto is {tokens} (planned {size_text(peak)}, {fits} {size_text(allowed)})"
+        )
+    return settings, lines
+
+
+def with_tokens(settings: RunSettings, name: str, tokens: int) -> RunSettings:
+    """The settings with passes of so many tokens in `sft`, `reward`, `ppo` or a variant `arms.NAME`."""
+    changed = {"microbatch_tokens": tokens}
+    if name.startswith("arms."):
+        arm = name.removeprefix("arms.")
+        return settings.model_copy(update={"arms": {**settings.arms, arm: {**settings.arms[arm], **changed}}})
+    return settings.model_copy(update={name: getattr(settings, name).model_copy(update=changed)})
+
+
+def _largest(cost: CostModel, name: str, room: float, *, on_card: bool) -> tuple[int, float]:
+    """The tokens of the largest passes that fit, and the peak with them; the least where none does."""
+    start = most_tokens(None, on_card=on_card)
+    chosen, peak, shapes = start, *_planned(cost, name, start)
+    while peak > room and chosen > LEAST:
+        chosen //= 2
+        peak, shapes = _planned(cost, name, chosen)
+    while on_card and start <= chosen < MOST:
+        larger, other = _planned(cost, name, 2 * chosen)
+        if larger > room or other == shapes:  # all passes are whole minibatches already
+            break
+        chosen, peak, shapes = 2 * chosen, larger, other
+    return chosen, peak
+
+
+def _planned(cost: CostModel, name: str, tokens: int) -> tuple[float, list[object]]:
+    """The peak of a phase in passes of so many tokens, and the shapes of its moments."""
+    tried = copy.copy(cost)
+    tried.settings = with_tokens(cost.settings, name, tokens)
+    found = [footprint(tried) for footprint in _footprints(cost, name)]
+    return max(each.peak.total for each in found), [moment.shape for each in found for moment in each.moments]
+
+
+def _footprints(cost: CostModel, name: str) -> Iterator[Callable[[CostModel], Footprint]]:
+    if name in ("sft", "reward"):
+        yield sft_footprint if name == "sft" else reward_footprint
+        return
+    arm = None if name == "ppo" else name.removeprefix("arms.")
+    yield lambda tried: ppo_footprint(tried, arm)
+    if arm is None and cost.load.heldout_prompts.count:
+        yield evaluation_footprint
+
+
+def _has_work(cost: CostModel, name: str) -> bool:
+    load = cost.load
+    return bool({"sft": load.demonstrations, "reward": load.groups}.get(name, load.prompts).count)
+
+
+def _names(settings: RunSettings) -> list[str]:
+    return ["sft", "reward", "ppo", *(f"arms.{arm}" for arm in settings.arms)]
+
+
+def _section(settings: RunSettings, name: str) -> SupervisedSettings | RewardSettings | PPOSettings:
+    if name.startswith("arms.") or name == "ppo":
+        return settings.ppo_of(None if name == "ppo" else name.removeprefix("arms."))
+    return settings.sft if name == "sft" else settings.reward
