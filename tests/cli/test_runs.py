@@ -180,7 +180,7 @@ def _count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (scored, without), said = score(tmp_path / "runs" / "small", lines(tmp_path / "rows.jsonl", *rows), capsys)
     assert scored["score"] == 3.0 and scored["half"] == "\ud800"  # what came in goes out
     assert without["score"] is None and without["problem"].endswith("gave no score")
-    assert "1 responses; mean score 3.000" in said and "1 rows have no score" in said
+    assert "1 response; mean score 3.000" in said and "1 row has no score" in said
     pairs = [
         {"prompt": "oak", "chosen": "river", "rejected": "elm"},
         {"prompt": "oak", "chosen": "mud", "rejected": "a"},

@@ -82,6 +82,41 @@ def test_contents_stay_in_sight_and_lead_to_their_section(chromium: Any, pages: 
     page.context.close()
 
 
+@pytest.mark.parametrize("kind", ["comparison", "sweep", "study", "runs"])
+def test_other_pages_have_contents_and_headings_that_stay(chromium: Any, pages: dict[str, Path], kind: str) -> None:
+    page = opened(chromium, pages[kind], viewport=PHONE)
+    links = page.locator(".contents a").all()
+    assert len(links) > 1
+    for link in links:
+        link.click()
+        name = link.get_attribute("href")
+        assert page.url.endswith(name)
+        in_sight = "name => { const { top } = document.querySelector(name).getBoundingClientRect(); "
+        page.wait_for_function(in_sight + "return top >= 0 && top < innerHeight; }", arg=name)
+        assert page.locator(".contents").bounding_box()["y"] == pytest.approx(0, abs=1)
+    stays = "nodes => nodes.map(node => getComputedStyle(node).position)"
+    headings = page.locator("main section > h2").evaluate_all(stays)
+    assert headings and set(headings) == {"sticky"}
+    section = page.locator("section:has(> h2[id])").nth(1)
+    page.evaluate("node => scrollTo(0, node.offsetTop + node.offsetHeight - 120)", section.element_handle())
+    assert 0 <= section.locator("h2").bounding_box()["y"] < 60, "the heading stays while its section is read"
+    assert page.problems == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("kind", ["report", "comparison", "sweep", "study", "runs"])
+def test_words_in_figures_can_be_read_on_a_phone(chromium: Any, pages: dict[str, Path], kind: str) -> None:
+    page = opened(chromium, pages[kind], viewport=PHONE)
+    sizes = page.locator("figure svg text").evaluate_all(
+        """texts => texts.filter(text => !text.closest(".says")).map(text => {
+             const { a, b } = text.getScreenCTM();
+             return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b);
+           })"""
+    )
+    assert sizes and min(sizes) >= 9.4
+    page.context.close()
+
+
 def test_a_long_run_has_a_page_that_opens_at_once(chromium: Any, tmp_path: Path) -> None:
     report = write_report(write_long_run(tmp_path / "long"))
     assert report.stat().st_size < 5_000_000

@@ -31,6 +31,7 @@ from triphase.labeling.web.workers import check_workers, run_workers, token_in
 from triphase.labeling.work import accounts, item_plan
 from triphase.labeling.work.campaigns import require_known
 from triphase.labeling.work.invitations import OPERATOR
+from triphase.monitoring.wording import counted
 from triphase.records.visible import visible
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import LabelingSettings
@@ -127,9 +128,10 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
             say(f"{run_or_store}: a new store is made")
         for path in files:
             done = importing.import_file(store, path, heldout_share=heldout_share, now=time.time(), by=OPERATOR)
-            more = f", {done.gold} known answers" if done.gold else ""
+            more = f", {counted(done.gold, 'known answer')}" if done.gold else ""
             more += f", {done.others} guidelines, scores, flags and decisions" if done.others else ""
-            say(f"{path}: {done.prompts} prompts, {done.responses} responses, {done.rankings} rankings{more} new")
+            new = ((done.prompts, "prompt"), (done.responses, "response"), (done.rankings, "ranking"))
+            say(f"{path}: {', '.join(counted(*each) for each in new)}{more} new")
             for note in done.notes:
                 say(f"  {note}")
             if done.ignored:
@@ -166,9 +168,10 @@ def export_file(
             rows = list(rows_for(to, store, left_out))
             exporting.write_rows(path, rows)
             done = exporting.Exported(len(rows), dict(left_out))
-    say(f"{path}: {done.lines} lines")
+    say(f"{path}: {counted(done.lines, 'line')}")
     for reason, count in done.left_out.items():
-        say(f"  left out: {count} {reason}")
+        first, rest = reason.split(" ", 1)
+        say(f"  left out: {counted(count, first.removesuffix('s'))} {rest}")
 
 
 def stats(run_or_store: str, /, *, campaign: str | None = None) -> None:

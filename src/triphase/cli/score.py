@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from triphase.cli import deferred
 from triphase.cli.arguments import RunPath, require_run
 from triphase.errors import RunError
+from triphase.monitoring.wording import counted
 from triphase.records.files import atomic_file, disk_errors
 
 
@@ -47,9 +48,11 @@ def score(
         bounds = "" if accuracy.low is None else f" (95 % interval {accuracy.low:.0%} to {accuracy.high:.0%})"
         print(f"{found.comparisons} comparisons; right on {accuracy.value:.1%}{bounds}", file=sys.stderr)
     if found.scores:
-        print(f"{len(found.scores)} responses; mean score {statistics.fmean(found.scores):.3f}", file=sys.stderr)
+        scored, mean = counted(len(found.scores), "response"), statistics.fmean(found.scores)
+        print(f"{scored}; mean score {mean:.3f}", file=sys.stderr)
     if found.unscored:
-        print(f"{found.unscored} rows have no score; `problem` says why", file=sys.stderr)
+        rows = counted(found.unscored, "row")
+        print(f"{rows} {'has' if found.unscored == 1 else 'have'} no score; `problem` says why", file=sys.stderr)
 
 
 def _in_json(value: Any) -> Any:

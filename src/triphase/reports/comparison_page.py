@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from triphase.monitoring.wording import percent
+from triphase.monitoring.wording import counted, percent
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
 from triphase.reports.comparison import Compared, ComparisonFindings, CriterionFindings, against_first
@@ -15,6 +15,7 @@ from triphase.reports.interval_wording import interval_text, percent_interval, s
 from triphase.reports.intervals import Interval
 from triphase.reports.judgment_figures import interval_chart
 from triphase.reports.layout import rendered
+from triphase.reports.sections import Section
 
 FILE_NAME = "comparison.html"
 _SHOWN = 12
@@ -43,6 +44,7 @@ def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Co
         "comparison.html.j2",
         dict(
             name=name,
+            contents=_contents(found),
             found=found,
             sides=[side.name for side in found.sides],
             charts={each.name: Markup(_chart(number, each, found)) for number, each in enumerate(found.criteria)},  # noqa: S704 - text in it is escaped
@@ -55,6 +57,16 @@ def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Co
             beside=beside(responses, _SHOWN),
         ),
     )
+
+
+def _contents(found: ComparisonFindings) -> list[Section]:
+    criteria = [Section(f"by-{n}", f"By {each.name}", f"By {each.name}") for n, each in enumerate(found.criteria, 1)]
+    return [
+        Section("sides", "What they write", "Policies"),
+        *criteria,
+        Section("samples", "Side by side", "Samples"),
+        Section("method", "How it is measured", "Method"),
+    ]
 
 
 def beside(responses: Sequence[Compared], count: int) -> list[Beside]:
@@ -80,11 +92,11 @@ def people_text(found: CriterionFindings) -> str:
     who = judgment.labelers
     if not who.rankings:
         return "nobody has ranked yet"
-    counted = f"{who.rankings} rankings by {who.names} {'person' if who.names == 1 else 'people'}, blind"
+    given = f"{counted(who.rankings, 'ranking')} by {who.names} {'person' if who.names == 1 else 'people'}, blind"
     agreed = f"two of them agree on {percent_interval(who.agreement)} of the pairs that both ordered"
     alone = "no two of them ordered the same pair, so how far they agree is not known"
     first = "" if judgment.first is None else f"; the response shown earlier was preferred in {percent(judgment.first)}"
-    return f"{counted}; {agreed if who.agreement else alone}{first}"
+    return f"{given}; {agreed if who.agreement else alone}{first}"
 
 
 def controlled_text(found: CriterionFindings, side: str) -> str:

@@ -11,6 +11,7 @@ from triphase.reports.interval_wording import moved, signed
 from triphase.reports.intervals import Interval
 from triphase.reports.layout import rendered
 from triphase.reports.overoptimization import Bounds, Fit
+from triphase.reports.sections import Section
 from triphase.reports.study import StudyFindings, VariantFindings
 from triphase.reports.study_figures import study_figure
 
@@ -28,12 +29,21 @@ def write_study(directory: Path, found: StudyFindings) -> Path:
 def study_page(found: StudyFindings) -> str:
     """The page as HTML."""
     figures = {kind: study_figure(found, kind) for kind in ("gold", "proxy")}
+    shown = {kind: Markup(svg) for kind, svg in figures.items() if svg}  # noqa: S704 - text in it is escaped
+    contents = (
+        Section("verdict", "What it says", "Verdict"),
+        Section("end", "At the end, on held-out prompts", "At the end"),
+        Section("curves", "Gain against KL", "Curves") if shown else None,
+        Section("turns", "Where it turns", "Where it turns"),
+        Section("method", "How it is measured", "Method"),
+    )
     return rendered(
         "study.html.j2",
         dict(
             found=found,
+            contents=[each for each in contents if each is not None],
             headline=headline(found),
-            figures={kind: Markup(svg) for kind, svg in figures.items() if svg},  # noqa: S704 - text in it is escaped
+            figures=shown,
             peak=peak_text,
             bounds=bounds_text,
             height=height_text,

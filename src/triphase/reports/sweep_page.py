@@ -18,6 +18,7 @@ from triphase.reports.interval_wording import interval_text, percent_interval
 from triphase.reports.layout import rendered
 from triphase.reports.page import PANELS
 from triphase.reports.run_list import FIGURES, RunLine, line_of
+from triphase.reports.sections import Section
 from triphase.reports.seeds import find_over_seeds
 
 FILE_NAME = "sweep.html"
@@ -60,16 +61,23 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
         )
         for name, changes in points.items()
     ]
+    means, panels = _means(directory, made, lines, shown), _panels(directory, list(made))
+    contents = (
+        Section("seeds", "Over seeds", "Seeds") if means else None,
+        Section("runs", "Runs", "Runs"),
+        Section("iterations", "PPO", "PPO") if panels else None,
+    )
     return rendered(
         "sweep.html.j2",
         dict(
             name=directory.resolve().name,
+            contents=[each for each in contents if each is not None],
             keys=keys,
             titles=[FIGURES[name].title for name in shown],
             rows=rows,
-            means=_means(directory, made, lines, shown),
+            means=means,
             without_seeds=[key for key in keys if key not in _SEEDS],
-            panels=_panels(directory, list(made)),
+            panels=panels,
             curves=list(zip(made, figures.run_colors(len(made)), strict=True)) if len(made) <= _MOST_CURVES else [],
         ),
     )

@@ -137,7 +137,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     label.export_file(str(tmp_path), tmp_path / "r.jsonl", format="rankings")
     said = capsys.readouterr().out
     assert "left out: 36 pairs with an empty response" in said and "left out: 4 pairs of equal texts" in said
-    assert "left out: 1 rankings of a single response" in said
+    assert "left out: 1 ranking of a single response" in said
 
 
 def test_rankings_do_not_change_what_is_known_of_a_response(tmp_path: Path) -> None:

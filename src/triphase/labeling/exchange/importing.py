@@ -16,6 +16,7 @@ from triphase.labeling.exchange.settling import settled_prompts, settled_respons
 from triphase.labeling.exchange.side_columns import Side, side_of
 from triphase.labeling.exchange.stored import read_stored
 from triphase.labeling.work import audit, item_plan
+from triphase.monitoring.wording import counted
 from triphase.records import foreign, tool_exports
 from triphase.records.lines import Row
 from triphase.records.reading import stream_preferences, stream_prompts
@@ -79,7 +80,7 @@ def import_file(
         _read_again(file, source, base, heldout_share)
     notes = _rank_rated(file.records)
     if file.unranked:
-        notes.append(f"{_count(file.unranked, 'record')} without a submitted ranking left out")
+        notes.append(f"{counted(file.unranked, 'record')} without a submitted ranking left out")
     done = _write(store, file.records, now=now, by=by, source=str(path), where=file.where)
     return replace(done, ignored=tuple(sorted(file.ignored)), notes=tuple(notes))
 
@@ -164,9 +165,9 @@ def _rank_rated(records: Records) -> list[str]:
         records.answers.append(StoredAnswer(Ranking(identity, prompt, labeler, places, (), 0.0)))
     notes = []
     if rated:
-        notes.append(f"ranked by the ratings of single responses: {_count(len(rated) - alone, 'prompt')}")
+        notes.append(f"ranked by the ratings of single responses: {counted(len(rated) - alone, 'prompt')}")
     if alone:
-        notes.append(f"{_count(alone, 'prompt')} with one rated response, and no ranking")
+        notes.append(f"{counted(alone, 'prompt')} with one rated response, and no ranking")
     return notes
 
 
@@ -208,10 +209,6 @@ def _extend(records: Records, more: Records) -> None:
             there.update(new)
         else:
             there.extend(new)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 _READERS: dict[str, Callable[[Row, float, dict[object, int]], Records]] = {
