@@ -81,7 +81,7 @@ export function drawRanking(state) {
     const position = Number(one.dataset.card);
     const value = places[position];
     const tied = value !== null && places.filter((other) => other === value).length > 1;
-    const said = value === null ? "not ranked" : equalPair ? "equal" : `${ordinal(value)}${tied ? ", tied" : ""}`;
+    const said = value === null ? (document.body.classList.contains("rating") ? "not rated" : "not ranked") : equalPair ? "equal" : `${ordinal(value)}${tied ? ", tied" : ""}`;
     one.classList.toggle("current", position === current);
     one.classList.toggle("placed", value !== null);
     one.classList.toggle("best", value === 1 && !equalPair);
