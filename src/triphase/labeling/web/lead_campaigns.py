@@ -107,7 +107,7 @@ async def _page(request: Request, name: str, problem: str, status: int = 200) ->
         wins = await context.slow(lambda: policy_wins(context.store, name, found.models, found.split))
     values = {
         "campaign": found, "statistics": await statistics_of(context, name), "versions": versions, "wins": wins,
-        "task": TASKS[found.task], "problem": problem,
+        "task": TASKS[found.task].partition(" (")[0], "problem": problem,
     }  # fmt: skip
     return page(request, "lead-campaign.html", values, status)
 

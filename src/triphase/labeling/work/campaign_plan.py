@@ -23,7 +23,7 @@ TASKS: Mapping[str, str] = {
     "ranking": "order the responses of each prompt, ties allowed",
     "ab": "say which of two responses is better, drawn at random from those of each prompt",
     "rating": "rate each response from 1 to 7; the ranking follows from the ratings",
-    "policies": "say which of the policies' responses is better, blind, on held-out prompts",
+    "policies": "say which of the policies' responses is better, blind (on held-out prompts, unless a split is chosen)",
 }
 """Task → what labelers do in it."""
 
