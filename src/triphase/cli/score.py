@@ -51,8 +51,8 @@ def score(
         scored, mean = counted(len(found.scores), "response"), statistics.fmean(found.scores)
         print(f"{scored}; mean score {mean:.3f}", file=sys.stderr)
     if found.unscored:
-        rows = counted(found.unscored, "row")
-        print(f"{rows} {'has' if found.unscored == 1 else 'have'} no score; `problem` says why", file=sys.stderr)
+        without = counted(found.unscored, "row")
+        print(f"{without} {'has' if found.unscored == 1 else 'have'} no score; `problem` says why", file=sys.stderr)
 
 
 def _in_json(value: Any) -> Any:
