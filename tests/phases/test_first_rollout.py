@@ -26,6 +26,13 @@ def test_by_hand() -> None:
     assert START.length_share([1, 1, 1, 1], [9.0, 9.0, 9.0, 9.0]) == pytest.approx(-1.5 / 6.5)  # in spite of it
 
 
+def test_of_one_and_of_two_scores() -> None:
+    two = FirstRollout.of([1, 2], [0.0, 2.0])
+    assert two.deviation == pytest.approx(1.0) and two.error == pytest.approx(1.0)  # √(2/1/2)
+    one = FirstRollout.of([1], [3.0])
+    assert (one.mean, one.error, one.deviation) == (3.0, 0.0, 0.0)
+
+
 def test_the_parts_of_the_gain_are_the_gain() -> None:
     draw = random.Random(0)
     lengths = [draw.randint(3, 20) for _ in range(200)]

@@ -3,6 +3,7 @@
 import math
 import random
 from pathlib import Path
+from statistics import pstdev
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tests.small import Encoded, Lines, samples, shared_model, stir
 from triphase.errors import TrainingError
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.monitoring.progress import SilentProgress
+from triphase.phases.heldout import EVALUATIONS_PER_PHASE
 from triphase.phases.reward import RewardPhase
 from triphase.phases.reward_calibration import calibrate
 from triphase.records.types import Pair
@@ -85,14 +87,16 @@ def test_the_loss_is_the_mean_over_rankings_of_the_mean_over_pairs() -> None:
     shared = shared_model()
     groups = [groups_of(1, seed=1)[0], groups_of(1, seed=2, responses=2)[0]]
     subject = phase(shared, groups, batch_size=2, centering=0.0)
-    expected = 0.0
-    for group, scores in zip(groups, subject.scores_of(subject.trained), strict=True):
+    expected, before = 0.0, subject.scores_of(subject.trained)
+    for group, scores in zip(groups, before, strict=True):
         found = [
             math.log1p(math.exp(-(float(scores[p.first] - scores[p.second]) * (1 if p.target else -1))))
             for p in pairs_of(group)
         ]
         expected += sum(found) / len(found) / 2
-    assert subject.advance(0)["reward/loss"] == pytest.approx(expected, abs=1e-5)
+    metrics = subject.advance(0)
+    assert metrics["reward/loss"] == pytest.approx(expected, abs=1e-5)
+    assert metrics["reward/score_deviation"] == pytest.approx(pstdev(torch.cat(before).tolist()), rel=1e-4)
 
 
 def test_scores_of_groups_are_those_of_their_samples() -> None:
@@ -140,6 +144,12 @@ def test_a_loop_without_progress_fits_the_head_too(tmp_path: Path) -> None:
     assert not subject.head_summary()
     run_loop(subject, LoopOptions(tmp_path, Lines(), keep=1))
     assert subject.head_summary()["penalty"] == 0.01
+
+
+@pytest.mark.parametrize(("penalty", "visits"), [(None, 2.0), (0.01, 3.0)])
+def test_a_reward_model_alone_visits_each_ranking_once_an_epoch_and_for_the_fit(penalty, visits: float) -> None:
+    subject = phase(shared_model(), groups_of(3), heldout=groups_of(1, seed=9), epochs=2, head_penalty=penalty)
+    assert subject._visits() == [visits] * 3 + [EVALUATIONS_PER_PHASE]
 
 
 def test_a_batch_with_a_nan_teaches_nothing_and_is_kept(tmp_path: Path) -> None:

@@ -105,6 +105,34 @@ def test_full_fine_tuning() -> None:
     assert planned(found, "update") + gradients == pytest.approx(metered(lambda: phase.advance(0)), rel=0.15)
 
 
+def test_what_is_there_at_every_moment_by_hand() -> None:
+    """float32: an adapter of n numbers has 4n bytes, its gradients as many, Adam's moments twice; SFT has one adapter,
+    and a step over every weight holds two copies of the largest."""
+    shared, few = model(), run_settings()
+    shared.adapters.add(REFERENCE)
+    adapter = sum(each.numel() for each in shared.adapters.state(REFERENCE).values())
+    whole = run_settings(
+        adapters={"layers": "all", "rank": 4},
+        sft={"method": "full", "optimizer": OPTIMIZER},
+        ppo={"method": "full", "optimizer": OPTIMIZER},
+    )
+    base = sum(each.numel() for each in shared.backbone.base_tensors().values())
+    largest = max(each.numel() for each in shared.backbone.base_tensors().values())
+    footprint: Any
+    for settings, footprint, arm, adapters, trained, temporary in (
+        (few, sft_footprint, (), 1, adapter, 0),
+        (few, ppo_footprint, (None,), 3, adapter, 0),  # a head of 129 numbers is not counted
+        (whole, sft_footprint, (), None, base, largest),
+        (whole, ppo_footprint, (None,), None, base, largest),
+    ):
+        parts = next(
+            one for one in footprint(planner(settings, model()), *arm).moments if one.name == "optimizer step"
+        ).parts
+        assert parts["gradients"] == 4 * trained and parts[TEMPORARY] == 8 * temporary
+        if adapters is not None:
+            assert parts["adapters"] == 4 * adapters * adapter
+
+
 def test_an_update_of_the_reward_model() -> None:
     shared, settings = model(), run_settings()
     shared.adapters.add(REFERENCE)
