@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +10,7 @@ from triphase.labeling.work import campaigns
 from triphase.labeling.work.campaign_plan import Campaign, learned_from
 from triphase.records.types import Message, Prompt, Ranking, Response
 from triphase.runs import labeling
+from triphase.runs.store_contents import require_campaigns
 from triphase.settings.schema import LabelingSettings
 from triphase.store import open_store
 from triphase.store.answers import StoredAnswer
@@ -39,11 +39,8 @@ def test_a_run_reads_the_campaigns_it_is_told_to(tmp_path: Path, named: tuple[st
         )
         assert said["rankings"] == len(read) == len(store.comparisons("heldout"))
         assert sum(len(group.pairs) for group in store.ranked_groups("heldout")) == 1
-        run = SimpleNamespace(
-            settings=SimpleNamespace(labeling=LabelingSettings(campaigns=("style", "typo"))), path="runs/x"
-        )
         with pytest.raises(SettingsError, match="no campaign 'typo' in runs/x; there are: main, duel, style"):
-            labeling._require_campaigns(run, store)
+            require_campaigns(Path("runs/x"), store, ("style", "typo"))
 
 
 def test_a_store_without_campaigns_says_nothing_of_them(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 from tests.runs.small_run import do, settings, write_data
 
 from triphase.cli.main import main
+from triphase.records.types import Message, Prompt
 from triphase.store import open_store
 
 
@@ -46,6 +47,13 @@ def emptied(run: Path) -> None:
     (run / "sampling.json").write_text(json.dumps({"responses": 5}))
 
 
+def ranked_for_an_unknown_campaign(run: Path) -> None:
+    with open_store(run / "labels.sqlite") as store:
+        store.add_prompts(Prompt(f"p{n}", (Message("user", "sun"),), "", "train") for n in range(3))
+    (run / "sampling.json").write_text(json.dumps({"responses": 0}))
+    change(run, "labeling", campaigns=["main", "typo"])
+
+
 def moved_below_a_file(run: Path) -> None:
     path = run.parents[1] / "small.yaml"
     found = yaml.safe_load(path.read_text())
@@ -76,6 +84,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a file in its place": (replaced_by_a_file, r"runs/small: is no directory; choose another name"),
     "below a file": (moved_below_a_file, r"prompts\.jsonl: is no directory; choose another name"),
+    "an unknown campaign": (ranked_for_an_unknown_campaign, r"labeling\.campaigns: there is no campaign 'typo' in"),
     "a damaged note": (
         lambda run: (run / "sft" / "taken.json").write_text('{"place": 1}'),
         r"taken\.json is damaged",
@@ -96,6 +105,12 @@ def test_check_refuses_a_directory_that_run_refuses(begun: Path, name: str, caps
     for line in (told.err.strip(), refused):
         assert re.search(says, line), line
     assert "in order" not in told.out
+
+
+def test_check_says_which_campaigns_are_to_be_begun(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(begun, "labeling", campaigns=["main", "style"])
+    assert main(["check", str(begun.parents[1] / "small.yaml")]) == 0
+    assert "the run stops until there is a campaign 'style'" in capsys.readouterr().out
 
 
 def test_check_takes_what_run_takes_with_the_same_notes(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:

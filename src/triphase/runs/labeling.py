@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from triphase.errors import SettingsError, WaitingForPeople
+from triphase.errors import WaitingForPeople
 from triphase.labeling.exchange.importing import import_comparisons
 from triphase.labeling.quality.agreement import pairwise_agreement, ranking_alpha
 from triphase.labeling.quality.labeler_quality import median_seconds
 from triphase.labeling.simulation.simulated import SimulatedLabelers, simulate_rankings
-from triphase.labeling.work.campaign_plan import MAIN, all_campaigns, missing
+from triphase.labeling.work.campaign_plan import MAIN
 from triphase.objectives.calibration import noise_ceiling_from_agreement
 from triphase.records.files import write_json
 from triphase.records.types import Ranking
 from triphase.runs.session import Run
+from triphase.runs.store_contents import require_campaigns
 from triphase.store import Store
 
 MOST_LABELERS = 30
@@ -46,8 +47,8 @@ def label(run: Run) -> None:
                 seed=run.settings.seed,
                 rankings_per_prompt=settings.rankings_per_prompt,
             )
-        elif settings.source == "people":
-            _require_campaigns(run, store)
+        require_campaigns(run.path, store, settings.campaigns)  # else nothing would be learned from, whoever ranks
+        if settings.source == "people":
             _require_rankings(run, store)
         write_json(run.part("labelling.json"), _figures(settings.source, store))
 
@@ -56,17 +57,6 @@ def _import_preferences(run: Run, store: Store) -> None:
     comparisons = run.data.comparisons()
     if comparisons:
         import_comparisons(store, comparisons)
-
-
-def _require_campaigns(run: Run, store: Store) -> None:
-    with store.reading() as connection:
-        unknown = missing(connection, run.settings.labeling.campaigns)
-        known = ", ".join([MAIN, *(one.name for one in all_campaigns(connection))])
-    if unknown:
-        raise SettingsError(
-            f"labeling.campaigns: there is no campaign {unknown[0]!r} in {run.path}; there are: {known}. Begin it with "
-            f"`triphase label campaigns add {run.path} …`, or leave it out"
-        )
 
 
 def _campaigns(store: Store) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """What `run` would refuse of a directory that is there already, told by `check`; nothing is written."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from triphase.datacheck.agenda import todo
+from triphase.labeling.work.campaign_plan import MAIN
 from triphase.monitoring.progress import SilentProgress
 from triphase.runs.directory import RunDirectory
 from triphase.runs.rounds import further_rounds
 from triphase.runs.session import Run
-from triphase.runs.store_contents import examine_store
+from triphase.runs.store_contents import examine_store, is_noted
 from triphase.runs.taking import require_taken
 from triphase.settings.schema import RunSettings
 from triphase.training.stopping import StopRequest
@@ -24,7 +28,17 @@ def require_standing(settings: RunSettings) -> list[str]:
         require_taken(directory.path, settings)
         run = Run(settings, directory, SilentProgress(), StopRequest())
         if not all(run.is_done(step) for step in todo(settings)):
-            examine_store(directory.path)
+            examine_store(directory.path, settings.labeling.campaigns)
         for each in further_rounds(run.settings) if settings.rounds > 1 else ():
             RunDirectory(each).examine()
-    return directory.notes
+    return [*directory.notes, *_campaigns_to_begin(directory.path, settings)]
+
+
+def _campaigns_to_begin(path: Path, settings: RunSettings) -> Iterator[str]:
+    """Campaigns that can be begun only when the responses are sampled; then the run waits for them."""
+    named = [name for name in settings.labeling.campaigns or () if name != MAIN]
+    if named and not is_noted(path):
+        yield (
+            f"labeling.campaigns: once the responses are sampled, the run stops until there is a campaign "
+            f"{named[0]!r} (`triphase label campaigns add {path} …`)"
+        )

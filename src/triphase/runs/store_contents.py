@@ -3,11 +3,13 @@
 import json
 import sqlite3
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from triphase.errors import RunError, StoreError, TriphaseError
+from triphase.errors import RunError, SettingsError, StoreError, TriphaseError
+from triphase.labeling.work.campaign_plan import MAIN, all_campaigns, missing
 from triphase.records.files import write_json
 from triphase.store import Store, open_store
 
@@ -43,11 +45,29 @@ def require_contents(run: Path, store: Store) -> None:
             )
 
 
-def examine_store(run: Path) -> None:
-    """Refuse a store that the run would refuse; a copy is looked at, and nothing is written beside it.
+def require_campaigns(run: Path, store: Store, wanted: Sequence[str] | None) -> None:
+    """Each campaign that `labeling.campaigns` names is in the store.
 
     Raises:
-        TriphaseError: it is damaged, of a newer version, or holds less than it did.
+        SettingsError: one is not.
+    """
+    with store.reading() as connection:
+        unknown = missing(connection, wanted)
+        known = ", ".join([MAIN, *(one.name for one in all_campaigns(connection))])
+    if unknown:
+        raise SettingsError(
+            f"labeling.campaigns: there is no campaign {unknown[0]!r} in {run}; there are: {known}. Begin it with "
+            f"`triphase label campaigns add {run} …`, or leave it out"
+        )
+
+
+def examine_store(run: Path, campaigns: Sequence[str] | None = None) -> None:
+    """Refuse a store that the run would refuse; a copy is looked at, and nothing is written beside it.
+
+    ``campaigns`` are those that the run is to learn from; they are begun once its responses are sampled.
+
+    Raises:
+        TriphaseError: it is damaged, of a newer version, holds less than it did, or lacks a campaign.
     """
     path = run / "labels.sqlite"
     if not path.is_file():
@@ -61,6 +81,8 @@ def examine_store(run: Path) -> None:
             with closing(open_store(copy)) as store:
                 require_contents(run, store)
                 store.ranked_groups("train")
+                if is_noted(run):
+                    require_campaigns(run, store, campaigns)
         except sqlite3.Error as error:
             raise StoreError(f"{path} cannot be read ({error}); restore it from a copy") from None
         except TriphaseError as error:
