@@ -51,6 +51,7 @@ WITH_TORCH = {
     "runs.checkpoints",
     "runs.choosing",
     "runs.comparing",
+    "runs.comparison_sums",
     "runs.conversation",
     "runs.criteria",
     "runs.evaluation",

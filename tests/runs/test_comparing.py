@@ -68,6 +68,14 @@ def test_a_comparison_goes_on_where_it_ended(
     assert main(["compare", *sides, "--samples", "3", "--to", str(directory)]) == 0
     assert (directory / "responses.jsonl").read_bytes().startswith(kept)
     assert found_in(directory)["sides"][0]["responses"] == 6
+    assert found_in(directory)["notes"] == []
+    scores = directory / "scores.jsonl"
+    scores.write_text(scores.read_text().replace('"score": ', '"score": 1', 1))  # one figure, by hand
+    capsys.readouterr()
+    assert main(["compare", *sides, "--samples", "3", "--to", str(directory)]) == 0
+    assert "note: " + str(scores) + " is not as the last comparison left it" in capsys.readouterr().out
+    (note,) = found_in(directory)["notes"]
+    assert note.split(" (")[0] in (directory / "comparison.html").read_text()
     capsys.readouterr()
     assert main(["compare", *sides, "--temperature", "0.5", "--to", str(directory)]) == 2
     assert "was begun with temperature 1.0; ask so again" in capsys.readouterr().err

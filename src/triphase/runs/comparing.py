@@ -1,7 +1,7 @@
 """Policies side by side: each answers the same prompts, and what they wrote is judged. What is done is kept.
 
-The directory of a comparison holds `asked.json`, `responses.jsonl`, `scores.jsonl`, a judge's verdicts,
-`comparison.json` and `comparison.html`; where people judge, the store that they work on.
+The directory of a comparison holds `asked.json`, `responses.jsonl`, `scores.jsonl`, a judge's verdicts, their
+sums, `comparison.json` and `comparison.html`; where people judge, the store that they work on.
 """
 
 import json
@@ -28,6 +28,7 @@ from triphase.reports.comparison import (
 from triphase.reports.comparison_page import write_comparison_page
 from triphase.reports.people_wins import keep_people_wins
 from triphase.runs.comparison_request import ComparisonRequest
+from triphase.runs.comparison_sums import watched
 from triphase.runs.criteria import Criterion, criteria_of
 from triphase.runs.judging import scores_by, scores_of, verdicts_by
 from triphase.runs.locking import locked
@@ -108,7 +109,10 @@ def compare(
         RunError: the directory holds a comparison that was asked in another way, or something else.
     """
     asked = _begun(directory, asking)
-    with locked(directory, "another call works on this comparison: wait for it, or stop it"):
+    with (
+        locked(directory, "another call works on this comparison: wait for it, or stop it"),
+        watched(directory) as edited,
+    ):
         spoken, names = spoken_by(sides, prompts, asking, directory, progress), [side.name for side in sides]
         scores = {
             each.name: scores_by(each, spoken, directory, progress) for each in criteria if each.scores is not None
@@ -125,7 +129,7 @@ def compare(
         findings = ComparisonFindings(
             [side_findings(responses, side.name, _about(side), seed=asking.seed) for side in sides],
             found,
-            _notes_on(sides, prompts),
+            [*edited, *_notes_on(sides, prompts)],
             {**asked, "samples": asking.samples, "prompts": len(prompts), "prompts_from": source},
         )
         write_json(directory / FINDINGS, plain_of(findings))
