@@ -22,7 +22,10 @@ def main(words: list[str]) -> None:
     if behavior == "silent":
         time.sleep(60)
     helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    Path(words[words.index("--pids") + 1]).write_text(f"{os.getpid()} {helper.pid}")
+    pids = Path(words[words.index("--pids") + 1])
+    aside = pids.with_name(f"{pids.name}.{os.getpid()}")
+    aside.write_text(f"{os.getpid()} {helper.pid}")
+    aside.replace(pids)  # whoever reads them finds both
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

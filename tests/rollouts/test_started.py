@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.settings_text import settings_from_text
 
-from triphase.errors import ServerError, SettingsError
+from triphase.errors import RunError, ServerError, SettingsError
 from triphase.rollouts.serving import Base, require_vllm, server_command, server_environment
 from triphase.rollouts.started import StartedServers, last_lines
 from triphase.rollouts.vllm_server import rank_limit
@@ -100,6 +100,21 @@ def test_one_that_does_not_come_up_is_told_with_its_last_lines(tmp_path: Path) -
         ServerError, match=r"server 0 ended with exit code 3 .*vllm-0\.log: ValueError: the model has no"
     ):
         servers(settings(tmp_path, "fails"), tmp_path, []).__enter__()
+
+
+def test_a_python_that_is_gone_by_then_is_told(tmp_path: Path) -> None:
+    started = servers(settings(tmp_path), tmp_path, [])
+    (tmp_path / "python").unlink()
+    with pytest.raises(ServerError, match=r"ended with exit code 127 .*FileNotFoundError: .*No such file .*/python'"):
+        started.__enter__()
+
+
+@pytest.mark.parametrize("place", ["logs", "logs/vllm-0.log/x"])
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).touch()
+    with pytest.raises(RunError, match=r"/logs(/vllm-0\.log)?: (cannot be written|is a directory)"):
+        servers(settings(tmp_path), tmp_path, []).__enter__()
 
 
 def test_one_that_does_not_answer_in_time_is_ended(tmp_path: Path) -> None:
@@ -206,6 +221,10 @@ def test_the_log_of_an_earlier_start_is_not_told(tmp_path: Path) -> None:
         ("rollouts: {engine: local, servers: 1}", "engine local samples in this process"),
         ("rollouts: {servers: 1, addresses: ['http://h:1']}", "set one of the two"),
         ("rollouts: {servers: 2, devices: ['0']}", "GPUs for 1 servers, and servers is 2"),
+        ("rollouts: {servers: 1, arguments: [--port=9]}", "arguments holds --port, which Triphase sets itself"),
+        ("rollouts: {servers: 1, arguments: [--api_key, secret]}", "arguments holds --api-key, which Triphase sets"),
+        ('rollouts: {servers: 1, arguments: ["a\\0"]}', "arguments holds 'a.x00', with a sign that a command line"),
+        ('rollouts: {servers: 1, devices: ["0\\0"]}', "devices holds '0.x00'"),
         ("rollouts: {servers: 1}\nppo: {method: full}", "rollouts.servers read adapters alone"),
         ("rollouts: {servers: 1}\nadapters: {rank: 600}", "above 512"),
         ("rollouts: {servers: 1}\nppo: {temperature: 0.001}", "ppo.temperature 0.001 is below 0.01"),

@@ -14,6 +14,7 @@ from triphase.rollouts.serving import Base, require_vllm, server_command, server
 from triphase.runs.served_base import served_base
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_EVERY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 def rollouts(
@@ -31,7 +32,8 @@ def rollouts(
     device = settings.model.device
     on_cpu = device == "cpu" or (device == "auto" and shutil.which("nvidia-smi") is None)
     command = server_command(settings, Base(served_base(settings), settings.model.dtype, on_cpu), host, port)
-    address = f"http://{socket.gethostname() if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
+    place = socket.gethostname() if host in _EVERY else f"[{host}]" if ":" in host else host
+    address = f"http://{place}:{port}"
     print(
         f"in the run's settings: rollouts: {{addresses: [{address}]}}; it reads the run directory under its path there"
     )

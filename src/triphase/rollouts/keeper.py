@@ -19,6 +19,8 @@ from types import FrameType
 
 GRACE_SECONDS = 10.0
 _SLICE = 0.2
+_NOT_STARTED = 127
+"""The exit status of a shell that finds no such program."""
 
 
 def keep(log: str, command: list[str]) -> int:
@@ -27,9 +29,13 @@ def keep(log: str, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, asked.hear)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its servers in turn
     with open(log, "ab") as output:
-        server = subprocess.Popen(  # noqa: S603 - what this process was told to run
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        try:
+            server = subprocess.Popen(  # noqa: S603 - what this process was told to run
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:  # nobody hears this process: what it says stands in the log
+            output.write(f"{type(error).__name__}: {error}\n".encode(errors="replace"))
+            return _NOT_STARTED
     while server.poll() is None:
         if asked.to_end or _is_orphan():
             _end(server)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triphase.errors import ServerAway, ServerError
+from triphase.records.files import disk_errors, make_directory
 from triphase.records.visible import visible
 from triphase.rollouts import keeper
 from triphase.rollouts.client import JsonClient
@@ -71,7 +72,7 @@ class StartedServers:
         """
         try:
             for number, server in enumerate(self._servers):
-                server.log.parent.mkdir(parents=True, exist_ok=True)
+                make_directory(server.log.parent)
                 self._start(number)
             self._await_ready()
         except BaseException:
@@ -119,7 +120,7 @@ class StartedServers:
         server, devices = self._servers[number], self._settings.devices
         visible_devices = {"CUDA_VISIBLE_DEVICES": devices[number]} if devices else {}
         command = self._command(_HOST, server.port)
-        with server.log.open("ab") as log:
+        with disk_errors(server.log), server.log.open("ab") as log:
             log.write(f"\n{_COMMAND}{' '.join(command)}\n".encode())
         try:
             server.keeper = subprocess.Popen(  # noqa: S603 - our own keeper, and the server of the settings

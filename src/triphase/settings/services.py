@@ -9,6 +9,8 @@ from triphase.settings.base import Positive, PositiveFloat, Settings
 
 _BARE = "an address must hold no user and no password"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_OWN_ARGUMENTS = ("--model", "--host", "--port", "--uds", "--api-key", "--logprobs-mode")
+"""Of vLLM: with others of these the run would not find its servers, or take their log-probabilities for others."""
 
 
 def _checked_address(text: str) -> str:
@@ -102,6 +104,7 @@ class RolloutSettings(ServiceSettings):
     @model_validator(mode="after")
     def _fit(self) -> Self:
         self._require_private(self.addresses)
+        self._require_words()
         if self.servers and self.addresses:
             raise ValueError(
                 f"servers {self.servers} starts servers, and addresses names {self.addresses[0]}; set one of the two"
@@ -116,3 +119,17 @@ class RolloutSettings(ServiceSettings):
                 "for each"
             )
         return self
+
+    def _require_words(self) -> None:
+        """What goes to the servers' command line can stand there, and leaves alone what the run says itself."""
+        given = (("python", (self.python or "",)), ("devices", self.devices), ("arguments", self.arguments))
+        for name, words in given:
+            for word in words:
+                if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in word):
+                    raise ValueError(f"{name} holds {word!r}, with a sign that a command line cannot hold; take it out")
+        for word in self.arguments:
+            flag = word.partition("=")[0].replace("_", "-")
+            if flag in _OWN_ARGUMENTS:
+                raise ValueError(
+                    f"arguments holds {flag}, which Triphase sets itself; leave it out"
+                )  # and no value: a key
