@@ -95,7 +95,7 @@ def test_policies_are_compared_by_their_first_responses_on_heldout_prompts(store
             wins = said[taken.prompt_id]
             places = [1 if wins in ("tie", model[id_]) else 2 for id_ in taken.order_shown]
             answer(store, taken, name, places=places)
-    (wins,) = policy_wins(store, "duel", ("ppo", "sft"), "heldout")
+    (wins,) = policy_wins(store, "duel", ("ppo", "sft"), "heldout", "")
     assert wins.same == 1
     # p0: 1, 1; p1: 1, ½; p2: ½ by its one text; p3: 0, 0: 4 of 7.
     assert wins.rate is not None and wins.rate.value == pytest.approx(4 / 7) and wins.rate.prompts == 4
@@ -291,3 +291,31 @@ def test_agreement_and_conflicts_are_within_a_campaign(store: Store) -> None:
     with store.transaction() as connection:
         connection.execute(rankings.update().where(rankings.c.labeler == "bob").values(campaign=""))
     assert [one.campaign for one in conflicts(store)] == [""]
+
+
+def test_pairs_of_one_text_count_only_among_the_prompts_of_the_campaigns_kind(store: Store) -> None:
+    for number, (kind, texts) in enumerate([("math", ("1", "2")), ("math", ("3", "3")), *[("chat", ("4", "4"))] * 5]):
+        prompt = f"p{number}"
+        store.add_prompts([Prompt(prompt, (Message("user", prompt),), kind, "heldout")])
+        store.add_responses(Response(f"{prompt}/{n}", prompt, text, f"m{n}") for n, text in enumerate(texts))
+    people(store, "ann")
+    assert add(store, Campaign("duel", "policies", 100, models=("m0", "m1"), kind="math")) == 1
+    assert work(store, 2) == {"duel": 1}
+    (wins,) = policy_wins(store, "duel", ("m0", "m1"), "heldout", "math")
+    assert wins.same == 1 and wins.rate is not None and wins.rate.value == 0.75  # 1 and ½, by hand
+    (wins,) = policy_wins(store, "duel", ("m0", "m1"), "heldout", "")
+    assert wins.same == 6 and wins.rate is not None and wins.rate.value == 4 / 7
+
+
+def test_a_prompt_that_became_gold_is_asked_as_gold_alone_whatever_the_overlap(store: Store) -> None:
+    prepared(store, PLAIN, 2, "ann")
+    add(store, Campaign("style", overlap=2))
+    gold, *_ = (prompt.id for prompt in store.prompts())
+    places = {response.id: place for place, response in enumerate(store.responses(gold), start=1)}
+    with store.transaction() as connection:
+        item_plan.add_gold(connection, gold, places, now=NOW, by="lea")
+    for overlap in (3, 1, 2):
+        change(store, "style", overlap=overlap)
+        with store.reading() as connection:
+            query = select(assignments.c.state).join(items).where(items.c.prompt_id == gold)
+            assert set(connection.execute(query).scalars()) == {"closed"}

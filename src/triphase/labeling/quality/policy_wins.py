@@ -20,13 +20,15 @@ class Wins:
     same: int
 
 
-def policy_wins(store: Store, campaign: str, models: Sequence[str], split: str) -> list[Wins]:
+def policy_wins(store: Store, campaign: str, models: Sequence[str], split: str, kind: str) -> list[Wins]:
     """The win rate of each two policies: a tie counts half, and so does a pair of one text, which nobody was asked.
 
-    Intervals draw whole prompts anew. Prompts that not all policies answered are left out, as they were not asked.
+    ``split`` and ``kind`` narrow the prompts as they do those that are asked; empty is all. Intervals draw whole
+    prompts anew. Prompts that not all policies answered are left out, as they were not asked.
     """
     first: dict[str, dict[str, Response]] = defaultdict(dict)
-    prompts = {prompt.id for prompt in store.prompts() if not split or prompt.split == split}
+    asked = (prompt for prompt in store.prompts() if split in ("", prompt.split) and kind in ("", prompt.kind))
+    prompts = {prompt.id for prompt in asked}
     for response in store.responses():
         if response.model in models and response.prompt_id in prompts:
             first[response.prompt_id].setdefault(response.model, response)

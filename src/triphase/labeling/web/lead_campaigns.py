@@ -104,7 +104,7 @@ async def _page(request: Request, name: str, problem: str, status: int = 200) ->
     )
     wins = []
     if found.task == "policies":
-        wins = await context.slow(lambda: policy_wins(context.store, name, found.models, found.split))
+        wins = await context.slow(lambda: policy_wins(context.store, name, found.models, found.split, found.kind))
     values = {
         "campaign": found, "statistics": await statistics_of(context, name), "versions": versions, "wins": wins,
         "task": TASKS[found.task].partition(" (")[0], "problem": problem,

@@ -207,7 +207,7 @@ async def _wins(context: Context, of: str) -> Rows:
     found = await context.read(lambda connection: campaign_called(connection, of))
     if found is None:
         raise HTTPException(404)
-    wins = await context.slow(lambda: policy_wins(context.store, of, found.models, found.split))
+    wins = await context.slow(lambda: policy_wins(context.store, of, found.models, found.split, found.kind))
     return [
         {"policy": one.first, "against": one.second, **_share("preferred", one.rate), "one_text": one.same}
         for one in wins

@@ -193,10 +193,15 @@ def _why_empty(wanted: Campaign) -> str:
 
 
 def _fit_slots(connection: Connection, name: str, overlap: int) -> None:
-    """Close what nobody has begun where there are too many slots; open, or make, what is missing."""
+    """Close what nobody has begun where there are too many slots; open, or make, what is missing.
+
+    Prompts that are gold items by now are left as they are: their answer is known, and asked for as gold alone.
+    """
+    gold = select(items.c.prompt_id).where(items.c.kind == "gold", ~items.c.closed)
     query = (
         select(assignments).join(items)
         .where(items.c.campaign == name, items.c.kind == "label", assignments.c.purpose == "label")
+        .where(items.c.prompt_id.not_in(gold))
         .order_by(assignments.c.id).with_for_update(of=assignments)
     )  # fmt: skip
     of_item = defaultdict(list)
