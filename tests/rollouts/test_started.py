@@ -8,15 +8,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.settings_text import settings_from_text
 
-from triphase.errors import RunError, ServerError, SettingsError
+from triphase.errors import RunError, ServerAway, ServerError, SettingsError
+from triphase.rollouts.servers import Served, ServerGenerator
 from triphase.rollouts.serving import Base, require_vllm, server_command, server_environment
 from triphase.rollouts.started import StartedServers, last_lines
+from triphase.rollouts.types import Request
 from triphase.rollouts.vllm_server import rank_limit
 from triphase.settings.schema import RunSettings
 
@@ -100,6 +103,18 @@ def test_one_that_does_not_come_up_is_told_with_its_last_lines(tmp_path: Path) -
         ServerError, match=r"server 0 ended with exit code 3 .*vllm-0\.log: ValueError: the model has no"
     ):
         servers(settings(tmp_path, "fails"), tmp_path, []).__enter__()
+
+
+def test_one_that_dies_of_the_first_adapter_is_told_with_its_last_lines(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    chosen = settings(tmp_path, "dies")
+    with servers(chosen, tmp_path, []) as started:
+        generator = ServerGenerator(chosen.rollouts, lambda: tmp_path, Served((1,), 9), started=started)
+        with (
+            closing(generator),
+            pytest.raises(ServerAway, match=r"server 0 ended with exit code 9; .*OutOfMemoryError"),
+        ):
+            generator.generate([Request((1, 2), 0)], temperature=1.0, max_response_tokens=4)
 
 
 def test_a_python_that_is_gone_by_then_is_told(tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ class ServerGenerator:
             self._load(number)
         except ServerAway as error:
             if is_first:
+                if self._started is not None and (end := self._started.end_of(number)) is not None:
+                    raise ServerAway(f"{_STARTED}: {end}") from error
                 raise
             self._fleet.drain(number, error)
 

@@ -22,6 +22,8 @@ _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.3
 _LAST_LINES, _LINE_SIGNS, _TAIL_BYTES = 4, 200, 1 << 14
 _MOST_RESTARTS = 3
+_NOTICED_SECONDS = 1.0
+"""Within these a keeper has noticed that its server has ended."""
 _COMMAND = "# "
 
 
@@ -115,6 +117,16 @@ class StartedServers:
             server.keeper.stdin.close()
         self._say(f"vLLM server {number} has ended and is started again; {self._told(server)}")
         self._start(number)
+
+    def end_of(self, number: int) -> str | None:
+        """How a server has ended, with its last lines; None where it runs."""
+        server = self._servers[number]
+        if server.keeper is None:
+            return None
+        with suppress(subprocess.TimeoutExpired):
+            server.keeper.wait(_NOTICED_SECONDS)
+        status = server.keeper.returncode
+        return None if status is None else f"server {number} ended with exit code {status}; {self._told(server)}"
 
     def _start(self, number: int) -> None:
         server, devices = self._servers[number], self._settings.devices
