@@ -16,6 +16,8 @@ from triphase.records import texts
 from triphase.records.lines import Row, kind_of
 
 LONGEST_ID, LONGEST_NAME, LONGEST_MODEL, LONGEST_KIND, LONGEST_CAMPAIGN = 200, 80, 400, 80, 60
+MAIN = "main"
+"""How people name the main work where a campaign could be; in the store its name is empty."""
 MOST = 2**31 - 1
 """The greatest whole number that every database keeps."""
 MOST_SEED = 2**63 - 1
@@ -42,6 +44,12 @@ def columns_in(row: Row) -> set[str]:
 def absent(value: Any) -> bool:
     """Whether a cell holds nothing."""
     return value is None or value == ""
+
+
+def campaign(row: Row, name: str, value: Any) -> str:
+    """The name of a campaign as the store has it: empty for the main work."""
+    found = "" if absent(value) else word(row, name, value, LONGEST_CAMPAIGN)
+    return "" if found == MAIN else found
 
 
 def word(row: Row, name: str, value: Any, longest: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError, SettingsError, StoreError, TriphaseError
-from triphase.labeling.work.campaign_plan import MAIN, all_campaigns, missing
+from triphase.labeling.work.campaign_plan import known_names, missing
 from triphase.records.files import write_json
 from triphase.store import Store, open_store
 
@@ -53,7 +53,7 @@ def require_campaigns(run: Path, store: Store, wanted: Sequence[str] | None) -> 
     """
     with store.reading() as connection:
         unknown = missing(connection, wanted)
-        known = ", ".join([MAIN, *(one.name for one in all_campaigns(connection))])
+        known = ", ".join(known_names(connection))
     if unknown:
         raise SettingsError(
             f"labeling.campaigns: there is no campaign {unknown[0]!r} in {run}; there are: {known}. Begin it with "

@@ -12,7 +12,9 @@ from tests.labeling.crowd import PLAIN, fill
 from triphase.errors import DataError, StoreError
 from triphase.labeling.exchange.exporting import export_file, export_rows
 from triphase.labeling.exchange.importing import import_comparisons, import_file
-from triphase.labeling.work import item_plan
+from triphase.labeling.work import campaigns, item_plan
+from triphase.labeling.work.campaign_plan import missing
+from triphase.labeling.work.campaigns import CampaignError
 from triphase.records.reading import read_preferences
 from triphase.records.types import Comparison, Message, Prompt, Ranking, Response
 from triphase.settings.data import SourceSettings
@@ -73,6 +75,31 @@ def test_prompts_and_responses(tmp_path: Path) -> None:
         assert len(store.prompts()) == 2 and [one.text for one in store.responses()] == ["a", "b", "a"]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "chosen": "a", "rejected": "b"},
+        {"prompt": "Hi", "responses": ["a", "b"]},
+        {"prompt": "Hi", "response_a": "a", "response_b": "b", "winner": "a"},
+    ],
+)
+def test_answers_of_main_are_of_the_main_work_and_imported_campaigns_can_be_named(tmp_path: Path, row: dict) -> None:
+    given = [{**row, "prompt": name, "campaign": name} for name in ("main", "style")]
+    with open_store(tmp_path) as store:
+        import_file(store, written(tmp_path / "a.jsonl", *given))
+        assert [one.campaign for one in store.answers()] == ["", "style"]
+        with store.reading() as connection:
+            assert campaigns.require_known(connection, "main") == "" and missing(connection, ["main", "style"]) == []
+            assert campaigns.require_known(connection, "style") == "style"
+            with pytest.raises(CampaignError, match=r"no campaign 'typo'; there are: main, style$"):
+                campaigns.require_known(connection, "typo")
+        lines = list(export_rows(store, "store"))
+    said = [{**line, "campaign": "main"} if line["type"] == "ranking" else line for line in lines]
+    with open_store(tmp_path / "again.sqlite") as store:
+        import_file(store, written(tmp_path / "s.jsonl", *said))
+        assert [one.campaign for one in store.answers()] == ["", ""]
+
+
 def test_gold_rows(tmp_path: Path) -> None:
     row = {"prompt": "Hi", "responses": ["a", "b"], "gold": True}
     with open_store(tmp_path) as store:
@@ -101,6 +128,8 @@ def test_gold_rows(tmp_path: Path) -> None:
         ({"responses": ["a", "b"]}, "missing column: prompt"),
         ({"type": "ranking", "id": "k"}, "not a ranking of the store format"),
         ({"type": "banana"}, "type is 'banana'"),
+        ({"type": "campaign", "name": "main", "task": "ab", "state": "active", "share": 1, "overlap": 1, "models": "[]",
+          "split": "", "kind": "", "most": 0, "created_by": "lea", "created_at": 0.0}, "name is 'main', which is the"),
         ({"type": "flag", "prompt_id": "p", "response_id": None, "labeler": "ann", "reason": "other", "note": "",
           "created_at": 0.0, "resolution": None, "resolved_by": "lea", "resolved_at": 1.0}, "belong together"),
         ({"type": "decision", "prompt_id": "p", "ranking_id": None, "decided_by": "lea", "decided_at": 1.0,

@@ -171,7 +171,7 @@ def _answer(
             one.id: cells.free_text(row, f"rewrites[{n}]", text)
             for n, (one, text) in enumerate(zip(made, _rewrites(row, len(made)), strict=False)) if not absent(text)
         },
-        campaign=_word(row, "campaign", "", cells.LONGEST_CAMPAIGN),
+        campaign=cells.campaign(row, "campaign", row.values.get("campaign")),
     )  # fmt: skip
 
 

@@ -27,8 +27,7 @@ def side_of(row: Row) -> tuple[Side, Side]:
     said = "label" if absent(values.get("purpose")) else cells.one_of(row, "purpose", values["purpose"], PURPOSES)
     purpose = next(known for known in PURPOSES if known == said)
     at, strength = values.get("submitted_at"), values.get("strength")
-    campaign = values.get("campaign")
-    of = "" if absent(campaign) else cells.word(row, "campaign", campaign, cells.LONGEST_CAMPAIGN)
+    of = cells.campaign(row, "campaign", values.get("campaign"))
     moment = 0.0 if absent(at) else cells.moment(row, "submitted_at", at)
     strong = None if absent(strength) else cells.whole(row, "strength", strength, 1, 4)
     sides = []

@@ -123,6 +123,13 @@ def _models(row: Row, name: str, value: Any) -> str:
     return as_json([cells.word(row, f"{name}[{n}]", each, cells.LONGEST_MODEL) for n, each in enumerate(found)])
 
 
+def _campaign_name(row: Row, name: str, value: Any) -> str:
+    found = cells.campaign(row, name, value)
+    if not found:
+        row.refuse(f"{name} is {value!r}, which is the main work; give the campaign another name")
+    return found
+
+
 def _number(least: float) -> Check:
     return lambda row, name, value: cells.number(row, name, value, least=least)
 
@@ -161,13 +168,13 @@ _COLUMNS: Mapping[str, Mapping[str, Check]] = {
         "purpose": _choice(PURPOSES), "status": _choice(_STATUSES), "guideline_version": _maybe(_whole(1, cells.MOST)),
         "strength": _maybe(_whole(1, 4)), "margin": _maybe(_number(0.0)), "quality": _by_response(7),
         "skip_reason": _maybe(_word(80)),
-        "campaign": _or_empty(cells.LONGEST_CAMPAIGN), "ratings": _by_criterion, "rationale": cells.free_text,
+        "campaign": cells.campaign, "ratings": _by_criterion, "rationale": cells.free_text,
         "rewrites": _texts_by_response,
     },
     "gold": {"prompt_id": _ID, "places": _by_response(cells.MOST_PLACE)},
     "guideline": {
         "version": _whole(1, cells.MOST), "text": cells.free_text, "created_by": _PERSON, "created_at": cells.moment,
-        "campaign": _or_empty(cells.LONGEST_CAMPAIGN),
+        "campaign": cells.campaign,
     },
     "score": {"response_id": _ID, "scorer": _word(200), "score": _number(-1e11)},
     "flag": {
@@ -180,7 +187,7 @@ _COLUMNS: Mapping[str, Mapping[str, Check]] = {
         "decision": _choice(_DECISIONS), "note": cells.free_text,
     },
     "campaign": {
-        "name": _word(cells.LONGEST_CAMPAIGN), "task": _choice(tuple(TASKS)), "state": _choice(STATES),
+        "name": _campaign_name, "task": _choice(tuple(TASKS)), "state": _choice(STATES),
         "share": _whole(0, 100), "overlap": _whole(1, MOST_OVERLAP), "models": _models,
         "split": _choice(("", "train", "heldout")), "kind": _or_empty(cells.LONGEST_KIND),
         "most": _whole(0, cells.MOST), "created_by": _PERSON, "created_at": cells.moment,

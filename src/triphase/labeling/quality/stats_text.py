@@ -6,7 +6,7 @@ from rich.text import Text
 
 from triphase.labeling.quality.agreement import Estimate
 from triphase.labeling.quality.labeling_statistics import Statistics
-from triphase.monitoring.wording import number
+from triphase.monitoring.wording import counted, number
 from triphase.records.visible import visible
 
 
@@ -49,7 +49,7 @@ def _labelers(statistics: Statistics) -> Table:
         state = "" if one.status == "active" else f", {one.status}"
         table.add_row(
             _name(f"{one.name}{state}"),
-            f"{one.answers} answers, {one.skipped} skipped, {number(one.median_seconds, 0)} s each (median)",
+            f"{counted(one.answers, 'answer')}, {one.skipped} skipped, {number(one.median_seconds, 0)} s each (median)",
         )
         for name, value in (
             ("agreement", one.agreement.value), ("gold accuracy", one.gold), ("self-consistency", one.consistency),

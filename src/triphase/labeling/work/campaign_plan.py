@@ -13,12 +13,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, select
 
+from triphase.records.cells import MAIN
 from triphase.store.schema import campaigns, items, prompts, rankings, responses
 
 MOST_RESPONSES = 9
 """Places are given with the digits 1 to 9."""
-MAIN = "main"
-"""How the main work is named where a campaign could be."""
 TASKS: Mapping[str, str] = {
     "ranking": "order the responses of each prompt, ties allowed",
     "ab": "say which of two responses is better, drawn at random from those of each prompt",
@@ -72,10 +71,15 @@ def learned_from(connection: Connection, wanted: Sequence[str] | None) -> frozen
     return frozenset({"", *connection.execute(select(rankings.c.campaign).distinct()).scalars()} - judging)
 
 
+def known_names(connection: Connection) -> list[str]:
+    """The main work, every campaign, and those that answers were imported from, as people name them."""
+    imported = sorted(connection.execute(select(rankings.c.campaign).distinct()).scalars())
+    return list(dict.fromkeys([MAIN, *(one.name for one in all_campaigns(connection)), *filter(None, imported)]))
+
+
 def missing(connection: Connection, wanted: Sequence[str] | None) -> list[str]:
     """Names that are neither of a campaign nor of answers that were imported from one."""
-    known = {MAIN, *connection.execute(select(campaigns.c.name)).scalars()}
-    known |= set(connection.execute(select(rankings.c.campaign).distinct()).scalars())
+    known = known_names(connection)
     return [name for name in wanted or () if name not in known]
 
 

@@ -15,6 +15,7 @@ from triphase.labeling.work.campaign_plan import (
     Campaign,
     all_campaigns,
     campaign_called,
+    known_names,
 )
 from triphase.settings.schema import LabelingSettings
 from triphase.store.locking import Lock, one_at_a_time
@@ -115,15 +116,16 @@ def slots_of(connection: Connection) -> dict[str, tuple[int, int]]:
 
 
 def require_known(connection: Connection, name: str) -> str:
-    """The name as rows have it: empty for ``main``.
+    """The name as rows have it, of imported answers too: empty for ``main``.
 
     Raises:
         CampaignError: there is no such campaign.
     """
     if name == MAIN:
         return ""
-    if campaign_called(connection, name) is None:
-        raise CampaignError(_unknown(connection, name))
+    known = known_names(connection)
+    if name not in known:
+        raise CampaignError(f"there is no campaign {name!r}; there are: {', '.join(known)}")
     return name
 
 
