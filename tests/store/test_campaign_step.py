@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from triphase.errors import StoreError
 from triphase.store import open_store, upgrade
-from triphase.store.schema import assignments, items, metadata
+from triphase.store.schema import REVISION, assignments, items, metadata
 
 ROWS = {
     "prompts": [
@@ -102,6 +102,31 @@ def test_nothing_is_lost_and_all_is_the_main_works(where: Any) -> None:
             connection.execute(items.insert(), row)
         with pytest.raises(IntegrityError), store.transaction() as connection:
             connection.execute(items.insert(), row)
+
+
+def test_the_copy_is_of_the_store_before_the_step_whoever_else_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "labels.sqlite"
+    engine = create_engine(f"sqlite:///{place}")
+    old_store(engine)
+    engine.dispose()
+    looked = upgrade.revision_of
+
+    def meanwhile(connection: Connection) -> str | None:
+        """Between the look and the step of one program, another one takes it."""
+        found = looked(connection)
+        monkeypatch.setattr(upgrade, "revision_of", looked)
+        open_store(place).close()
+        return found
+
+    monkeypatch.setattr(upgrade, "revision_of", meanwhile)
+    with open_store(place) as store, store.reading() as connection:
+        assert looked(connection) == REVISION
+    copy = create_engine(f"sqlite:///{place}.before-{REVISION}-was-0003")
+    with copy.connect() as connection:
+        assert looked(connection) == "0003" and not inspect(connection).has_table("campaigns")
+    copy.dispose()
 
 
 def test_a_store_with_broken_references_is_refused_and_untouched(tmp_path: Path) -> None:

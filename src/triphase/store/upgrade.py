@@ -27,11 +27,11 @@ def upgrade(engine: Engine, name: str) -> None:
             f"{name} has schema {found}, and this Triphase knows up to {REVISION}: it was written by a newer version. "
             "Upgrade Triphase, or open the copy that was kept beside the file before the upgrade"
         )
-    if found is not None and engine.dialect.name == "sqlite" and engine.url.database:
-        _copy(Path(engine.url.database), found)
     with engine.connect().execution_options(writes=True) as connection, _without_foreign_keys(connection, name):
         one_at_a_time(connection, Lock.UPGRADE)
-        if revision_of(connection) != REVISION:
+        if (found := revision_of(connection)) != REVISION:  # another program may have brought it here by now
+            if found is not None and engine.dialect.name == "sqlite" and engine.url.database:
+                _copy(Path(engine.url.database), found)
             _run(connection)
 
 
