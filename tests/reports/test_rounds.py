@@ -11,7 +11,7 @@ from triphase.errors import RunError
 from triphase.reports.intervals import Interval
 from triphase.reports.live import LiveReport
 from triphase.reports.page import write_report
-from triphase.reports.rounds import RoundRow, newest_place, round_rows, rounds_caption
+from triphase.reports.rounds import RoundRow, newest_place, round_after, round_rows, rounds_before, rounds_caption
 
 WORDS = {"words_first": 9, "words_second": 7}
 WINS = {"gold_win_rate": 0.7, "gold_win_rate_low": 0.6, "gold_win_rate_high": 0.8}
@@ -93,3 +93,30 @@ def test_a_served_report_is_on_the_newest_round_and_links_to_no_file(run: Path) 
     page = report.page()
     assert "Round by round" in page and 'href="rounds/' not in page
     assert "round 2, PPO iteration 4" in json.loads(report.state())["says"]
+
+
+def test_only_directories_with_the_number_of_a_further_round_are_rounds(run: Path) -> None:
+    place = further(run, 2, [1], [1])
+    for name in ("02", "0", "1", "2-old", "3\u0663", "9" * 100):
+        place.rename(run / "rounds" / name)
+        assert round_rows(run, 0) == [] and newest_place(run) == run, name
+        (run / "rounds" / name).rename(place)
+    (run / "rounds" / "3").write_text("a file")
+    (run / "rounds" / "4").symlink_to("..")
+    assert [row.number for row in round_rows(run, 0)] == [2] and newest_place(run) == place
+
+
+def test_a_run_that_is_called_like_a_round_has_none_before_it(tmp_path: Path) -> None:
+    first, second, third = tmp_path / "r", tmp_path / "r" / "rounds" / "2", tmp_path / "r" / "rounds" / "3"
+    for place in (second, third):
+        place.mkdir(parents=True)
+    assert rounds_before(third) == [first, second] and round_after(second) == third
+    assert rounds_before(third.with_name("20261127")) == [] == rounds_before(third.with_name("123456"))
+    for text, before in (
+        ("settings: {earlier_rounds: [/r, /r/rounds/2]}", [first, second]),
+        ("settings: {name: '3'}", []),
+        ("settings: {earlier_rounds: []}", []),
+        ("settings: [", [first, second]),
+    ):
+        (third / "config.yaml").write_text(text)
+        assert rounds_before(third) == before, text

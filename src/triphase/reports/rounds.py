@@ -1,19 +1,23 @@
 """The rounds of a run: what the reward model was worth on the newest policy's samples before and after each refit."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from triphase.errors import RunError
 from triphase.monitoring.wording import number, percent
-from triphase.reports.contents import read_pairs
+from triphase.reports.contents import SETTINGS, read_pairs
 from triphase.reports.interval_wording import percent_interval
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import accuracy
 from triphase.reports.shapes import problem_of
 
 FOLDER = "rounds"
+_NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 BEFORE = "before.jsonl"
 """Scores of the reward model of the round before, of the held-out rankings of this one; like `heldout.jsonl`."""
 
@@ -93,8 +97,13 @@ def rounds_of(run: Path, seed: int) -> list[dict[str, Any]]:
 
 def _places(run: Path) -> list[tuple[int, Path]]:
     """The further rounds that have begun, by number."""
-    numbered = [path for path in (run / FOLDER).glob("[0-9]*") if path.name.isdecimal()]  # others are branches of one
-    return sorted((int(path.name), path) for path in numbered)
+    found = ((_number(path), path) for path in (run / FOLDER).glob("[0-9]*"))  # others are branches of one
+    return sorted((number, path) for number, path in found if number and path.is_dir() and not path.is_symlink())
+
+
+def _number(place: Path) -> int | None:
+    """Which further round a directory is by its name, written as we write it; None for another name."""
+    return int(place.name) if _NUMBER.fullmatch(place.name) and place.name != "1" else None
 
 
 def newest_place(run: Path) -> Path:
@@ -104,16 +113,40 @@ def newest_place(run: Path) -> Path:
 
 
 def rounds_before(place: Path) -> list[Path]:
-    """The runs of the rounds before one, the first run of all included; none of what is no further round."""
-    if place.parent.name != FOLDER or not place.name.isdecimal():
+    """The runs of the rounds before one, the first run of all included; none of what is no further round.
+
+    A run of its own may be called 3, in a folder called rounds: its settings name none before it.
+    """
+    number = _number(place)
+    if place.parent.name != FOLDER or number is None or _stands_alone(place):
         return []
-    return [place.parent.parent, *(place.parent / str(number) for number in range(2, int(place.name)))]
+    before = [place.parent.parent]
+    for each in range(2, number):
+        before.append(place.parent / str(each))
+        if not before[-1].is_dir():
+            return []
+    return before
+
+
+def _stands_alone(place: Path) -> bool:
+    """Whether a run is no round: its settings name none before it, and the folders it lies in are of no run."""
+    own = _begun_with(place)
+    return own is not None and not own.get("earlier_rounds") and _begun_with(place.parent.parent) is None
+
+
+def _begun_with(place: Path) -> dict[str, Any] | None:
+    """The settings that a run was begun with; None where a directory is no run, or they cannot be read."""
+    try:
+        found = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))[SETTINGS]
+    except (OSError, ValueError, yaml.YAMLError, RecursionError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def round_after(place: Path) -> Path | None:
     """The run of the round behind one, where it has begun."""
     before = rounds_before(place)
-    after = place / FOLDER / "2" if not before else place.parent / str(int(place.name) + 1)
+    after = place / FOLDER / "2" if not before else place.parent / str(len(before) + 2)
     return after if after.is_dir() else None
 
 
