@@ -53,7 +53,7 @@ def watched(directory: Path) -> Iterator[list[str]]:
 def _is_as_left(path: Path, noted: Mapping[str, Any], *, grown: bool) -> bool:
     size = path.stat().st_size
     fits = size >= noted["bytes"] if grown else size == noted["bytes"]
-    return fits and _sum(path, noted["bytes"])["sha256"] == noted["sha256"]
+    return bool(fits and _sum(path, noted["bytes"])["sha256"] == noted["sha256"])
 
 
 def _sum(path: Path, most: int | None = None) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from triphase.labeling.exchange.importing import import_comparisons
 from triphase.labeling.quality.agreement import pairwise_agreement, ranking_alpha
 from triphase.labeling.quality.labeler_quality import median_seconds
 from triphase.labeling.simulation.simulated import SimulatedLabelers, simulate_rankings
-from triphase.labeling.work.campaign_plan import MAIN
 from triphase.objectives.calibration import noise_ceiling_from_agreement
+from triphase.records.cells import MAIN
 from triphase.records.files import write_json
 from triphase.records.types import Ranking
 from triphase.runs.session import Run

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from triphase.datacheck.agenda import todo
-from triphase.labeling.work.campaign_plan import MAIN
 from triphase.monitoring.progress import SilentProgress
+from triphase.records.cells import MAIN
 from triphase.runs.directory import RunDirectory
 from triphase.runs.rounds import further_rounds
 from triphase.runs.session import Run

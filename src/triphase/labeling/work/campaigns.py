@@ -9,7 +9,6 @@ from sqlalchemy import Connection, func, insert, select, update
 from triphase.errors import TriphaseError
 from triphase.labeling.work import audit, item_plan
 from triphase.labeling.work.campaign_plan import (
-    MAIN,
     MOST_RESPONSES,
     TASKS,
     Campaign,
@@ -17,6 +16,7 @@ from triphase.labeling.work.campaign_plan import (
     campaign_called,
     known_names,
 )
+from triphase.records.cells import MAIN
 from triphase.settings.schema import LabelingSettings
 from triphase.store.locking import Lock, one_at_a_time
 from triphase.store.rows import as_json
