@@ -54,6 +54,14 @@ def test_a_run_of_one_round_has_no_such_section(run: Path) -> None:
     assert "Round by round" not in page and "This verdict is on round" not in page
 
 
+def test_a_further_round_is_called_after_its_run_and_leads_back(run: Path) -> None:
+    page = write_report(write_run(run / "rounds" / "2")).read_text()
+    assert "<h1>run, round 2</h1>" in page and "<title>run, round 2 · Triphase report</title>" in page
+    assert '<a href="../../report.html">' in page and "<span>whole run" not in page and "<span>this round" in page
+    first = write_report(run).read_text()
+    assert "../../report.html" not in first and "<span>this round" not in first
+
+
 def test_a_round_without_held_out_rankings_and_without_an_end(tmp_path: Path) -> None:
     place = further(tmp_path, 2, [], [])
     (place / "summary.json").unlink()

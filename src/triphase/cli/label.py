@@ -71,7 +71,7 @@ def serve(
         address: how people reach the page, where that differs; a proxy needs it.
         create: make the store where there is none.
         workers: processes that serve; several need PostgreSQL.
-        metrics_token_variable: name of the environment variable with the token that ``/metrics`` asks for.
+        metrics_token_variable: name of the environment variable with the token that /metrics asks for.
     """
 
     check_workers(workers, run_or_store)
@@ -273,7 +273,7 @@ def require_store(run_or_store: str, create: bool | None = None) -> None:
     """
     if create or has_store(run_or_store):
         return
-    remedy = "check the path, import something first (triphase label import)"
+    remedy = "check the path, sample responses (triphase sample) or import something first (triphase label import)"
     raise TriphaseError(
         f"{_file_of(run_or_store)}: there is no store; {remedy}"
         + (", or give --create to begin one" if create is not None else "")

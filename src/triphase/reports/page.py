@@ -25,7 +25,7 @@ from triphase.reports.learning_curve import told
 from triphase.reports.people_wins import PeopleWin, people_wins
 from triphase.reports.policy_verdicts import is_hacked, policy_verdicts
 from triphase.reports.readout import percent_reading, reading
-from triphase.reports.rounds import round_rows, rounds_caption
+from triphase.reports.rounds import round_rows, rounds_before, rounds_caption, title_of
 from triphase.reports.samples import side_by_side
 from triphase.reports.score_parts import part_courses
 from triphase.reports.scored_by import has_own_scorer, score_of, scorer_of, uses_reward_model
@@ -99,6 +99,8 @@ def page_of(
                 rounds=bool(rounds),
             ),
             rounds=rounds,
+            title=title_of(run.directory, run.name),
+            is_round=run.directory is not None and bool(rounds_before(run.directory)),
             rounds_caption=rounds_caption(rounds),
             verdict=verdict_of(run, found, people),
             policy_verdicts=policy_verdicts(run, found, judged=bool(people)),

@@ -143,6 +143,12 @@ def _begun_with(place: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def title_of(place: Path | None, name: str) -> str:
+    """What a run is called on its report: a further round, whose own name is a number, after the run that it goes on from."""
+    before = [] if place is None else rounds_before(place)
+    return f"{before[0].resolve().name}, round {place.name}" if place is not None and before else name
+
+
 def round_after(place: Path) -> Path | None:
     """The run of the round behind one, where it has begun."""
     before = rounds_before(place)

@@ -19,6 +19,9 @@ def anchor_paths(values: dict[str, Any], base: Path) -> None:
     arms = values.get("arms")
     for ppo in (values.get("ppo"), *(arms.values() if isinstance(arms, dict) else ())):
         anchor_scorer(ppo.get("scorer") if isinstance(ppo, dict) else None, base)
+    rollouts = values.get("rollouts")
+    if isinstance(rollouts, dict) and isinstance(rollouts.get("python"), str):
+        rollouts["python"] = _program(rollouts["python"], base)
     for name, keys in (("model", ("name", "adapter", "trust_remote_code")), ("sft", ("from",)), ("reward", ("from",))):
         section = values.get(name)
         if name == "model" and isinstance(section, dict) and isinstance(section.get("chat_template"), str):
@@ -59,6 +62,14 @@ def _template(text: str, base: Path) -> str:
     if "{%" not in found and "{{" not in found:
         raise SettingsError(f"model.chat_template: {text[:80]}: has no {{{{ … }}}} of a Jinja template")
     return found
+
+
+def _program(text: str, base: Path) -> str:
+    """A program by its path; a bare name is looked up in PATH when it is started."""
+    if "\0" in text or not text:
+        return text
+    path = str(expanded(text))
+    return os.path.abspath(base / path) if "/" in path else text
 
 
 def _anchored(text: str, base: Path, file: bool) -> str:

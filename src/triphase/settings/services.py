@@ -83,7 +83,8 @@ class RolloutSettings(ServiceSettings):
     parallel: Positive = 32
     """Requests under way at the same time, over all servers."""
     python: str | None = None
-    """Python of the environment in which vLLM is installed, for `servers`; none is the one that runs Triphase."""
+    """Python of the environment in which vLLM is installed, for `servers`; none is the one that runs Triphase.
+    A path is relative to the settings file."""
     devices: tuple[str, ...] = ()
     """The GPUs of each started server, as CUDA_VISIBLE_DEVICES names them (`["1", "2,3"]`); none leaves it as it is."""
     arguments: tuple[str, ...] = ()
