@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from tests.runs.small_run import do, settings, write_data
 
+from triphase.monitoring.progress import SilentProgress
 from triphase.runs import pipeline
 from triphase.runs.references import reference_samples
 from triphase.runs.session import Run
 from triphase.tokens.encoding import Encoded
 from triphase.tokens.template import Template
+from triphase.training.stopping import Stopped
 
 
 def test_samples_that_read_longer_than_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +41,20 @@ def test_samples_that_read_longer_than_they_were_written(tmp_path: Path, monkeyp
     assert any(len(sample.response) > 3 for sample in written)
     assert all(len(sample.response) <= 3 for sample in read) and read
     assert "left out of the calibration: prompt" in (run.path / "log.jsonl").read_text()
+
+
+def test_sampling_for_the_calibration_shows_progress_and_ends_when_asked(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    tracks = list[str]()
+
+    def sample(run: Run) -> None:
+        shared = run.model()
+        run.stop.asked = True
+        with pytest.raises(Stopped):
+            reference_samples(run, shared)
+        run.stop.asked = False
+        assert isinstance(run.progress, SilentProgress)
+        tracks.extend(track.description for track in run.progress.tracks)
+
+    do(settings(tmp_path, method="lora"), pipeline.run_sft, sample)
+    assert "samples for calibration" in tracks

@@ -144,7 +144,7 @@ def _begun_with(place: Path) -> dict[str, Any] | None:
 
 
 def title_of(place: Path | None, name: str) -> str:
-    """What a run is called on its report: a further round, whose own name is a number, after the run that it goes on from."""
+    """What a run is called on its report: a further round, whose own name is a number, after the run that it is of."""
     before = [] if place is None else rounds_before(place)
     return f"{before[0].resolve().name}, round {place.name}" if place is not None and before else name
 

@@ -32,18 +32,26 @@ def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
     ]
     if not each:
         chosen = list(prompts.values())[:wanted]
-        found = sample_responses(
-            shared,
-            chosen,
-            adapter=run.reference_adapter,
-            model=SFT_MODEL,
-            count=max(1, wanted // len(chosen)),
-            temperature=settings.ppo.temperature,
-            max_response_tokens=settings.ppo.max_response_tokens,
-            max_length=settings.model.max_length,
-            batch_size=settings.sampling.batch_size,
-            seed=settings.seed,
-        )
+        count = max(1, wanted // len(chosen))
+        with run.progress.track("samples for calibration", len(chosen) * count, unit="responses") as track:
+
+            def finished(number: int) -> None:
+                track.advance(number)
+                run.raise_if_stop_requested()
+
+            found = sample_responses(
+                shared,
+                chosen,
+                adapter=run.reference_adapter,
+                model=SFT_MODEL,
+                count=count,
+                temperature=settings.ppo.temperature,
+                max_response_tokens=settings.ppo.max_response_tokens,
+                max_length=settings.model.max_length,
+                batch_size=settings.sampling.batch_size,
+                seed=settings.seed,
+                on_finished=finished,
+            )
         # As they were sampled: the ids of a text that is read again may be others, and more.
         each = [
             Encoded(encode_prompt(prompt, template, room=len(written.ids), max_length=limit), written.ids)

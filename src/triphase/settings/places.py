@@ -19,9 +19,7 @@ def anchor_paths(values: dict[str, Any], base: Path) -> None:
     arms = values.get("arms")
     for ppo in (values.get("ppo"), *(arms.values() if isinstance(arms, dict) else ())):
         anchor_scorer(ppo.get("scorer") if isinstance(ppo, dict) else None, base)
-    rollouts = values.get("rollouts")
-    if isinstance(rollouts, dict) and isinstance(rollouts.get("python"), str):
-        rollouts["python"] = _program(rollouts["python"], base)
+    _anchor_program(values.get("rollouts"), base)
     for name, keys in (("model", ("name", "adapter", "trust_remote_code")), ("sft", ("from",)), ("reward", ("from",))):
         section = values.get(name)
         if name == "model" and isinstance(section, dict) and isinstance(section.get("chat_template"), str):
@@ -64,12 +62,11 @@ def _template(text: str, base: Path) -> str:
     return found
 
 
-def _program(text: str, base: Path) -> str:
-    """A program by its path; a bare name is looked up in PATH when it is started."""
-    if "\0" in text or not text:
-        return text
-    path = str(expanded(text))
-    return os.path.abspath(base / path) if "/" in path else text
+def _anchor_program(rollouts: Any, base: Path) -> None:
+    """Make the path of vLLM's Python absolute; a bare name is looked up in PATH when it is started."""
+    text = rollouts.get("python") if isinstance(rollouts, dict) else None
+    if isinstance(text, str) and "\0" not in text and ("/" in text or text.startswith("~")):
+        rollouts["python"] = os.path.normpath(base / expanded(text))
 
 
 def _anchored(text: str, base: Path, file: bool) -> str:
