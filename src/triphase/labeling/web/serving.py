@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -125,11 +126,20 @@ def prepare() -> None:
     quiet_logs()
 
 
+class PatientServer(uvicorn.Server):
+    """Ends in its time, a few seconds at most: a second Ctrl-C, which would break that off with a traceback, is one."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+
+
 def run(app: FastAPI, listening: Listening) -> None:
     """Serve until interrupted; what was acknowledged is in the store."""
     prepare()
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(listening.config(app)).run(sockets=listening.sockets)
+        PatientServer(listening.config(app)).run(sockets=listening.sockets)
 
 
 def _protocol(*arguments: Any, certificate: Path | None, key: Path | None, **named: Any) -> BoundedProtocol:
