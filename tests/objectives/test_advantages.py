@@ -281,3 +281,5 @@ def test_bad_input() -> None:
         objectives.penalize_unfinished(scores, scores > 0, -1.0)
     with pytest.raises(ValueError, match="limit must be above 0"):
         objectives.clip_scores(scores, 0.0)
+    with pytest.raises(ValueError, match="scores"):
+        objectives.clip_scores(torch.zeros(2, 1), 1.0)

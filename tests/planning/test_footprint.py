@@ -198,6 +198,7 @@ def test_a_shared_prompt_counts_once_where_the_model_packs(window: int | None, s
     shared = shared_model("mistral", adapted=3, layers=LAYERS, sliding_window=window, **SIZES)
     settings = run_settings(arms={"four": {"responses_per_prompt": 4}})
     one, four = (ppo_footprint(planner(settings, shared), arm) for arm in (None, "four"))
+    assert (one.phase, four.phase) == ("ppo", "arms/four")
     trunk = [next(moment.parts[TRUNK] for moment in found.moments if moment.name == "update") for found in (one, four)]
     assert trunk[1] / trunk[0] == pytest.approx(share)
     # What the last layer and the heads do for response tokens alone stays as it was.

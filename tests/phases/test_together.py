@@ -1,0 +1,49 @@
+"""Two ranks sample together: each its own share, and both know all responses in the order of the requests."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from triphase.phases.together import SharedGenerator
+from triphase.rollouts.types import Generated, Request
+from triphase.training.distributed.types import Strategy
+
+REQUESTS = [Request((3, 4), seed=seed) for seed in range(3)]
+ANSWERS = [Generated((7, 8, 9), False), Generated((1,), True), Generated((5, 2), True)]
+
+
+class Echo:
+    """Answers by the request's seed."""
+
+    def generate(self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int) -> list[Generated]:
+        return [ANSWERS[request.seed] for request in requests]
+
+
+class Half(Strategy):
+    """One of two ranks, which takes ``own``."""
+
+    world = 2
+
+    def __init__(self, own: list[int], meet: Callable[[Tensor], None]) -> None:
+        self._own, self._meet = own, meet
+
+    def mine(self, costs: Sequence[int], owners: Sequence[int] | None = None) -> list[int]:
+        return self._own
+
+    def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
+        (rows,) = tensors
+        self._meet(rows)
+
+
+def test_each_rank_answers_its_share_and_knows_all() -> None:
+    sent: list[Tensor] = []
+
+    def sample(own: list[int], meet: Callable[[Tensor], None]) -> list[Generated]:
+        together = SharedGenerator(Echo(), Half(own, meet), torch.device("cpu"))
+        return together.generate(REQUESTS, temperature=1.0, max_response_tokens=3)
+
+    alone = sample([1], lambda rows: sent.append(rows.clone()))
+    assert alone == [Generated((), False), ANSWERS[1], Generated((), False)]
+    found = sample([0, 2], lambda rows: rows.add_(sent[0]))
+    assert [(each.ids, each.finished) for each in found] == [(each.ids, each.finished) for each in ANSWERS]
