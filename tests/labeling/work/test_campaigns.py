@@ -97,8 +97,10 @@ def test_policies_are_compared_by_their_first_responses_on_heldout_prompts(store
             answer(store, taken, name, places=places)
     (wins,) = policy_wins(store, "duel", ("ppo", "sft"), "heldout", "")
     assert wins.same == 1
-    # p0: 1, 1; p1: 1, ½; p2: ½ by its one text; p3: 0, 0: 4 of 7.
-    assert wins.rate is not None and wins.rate.value == pytest.approx(4 / 7) and wins.rate.prompts == 4
+    # p0: 1, 1; p1: 1, ½; p3: 0, 0: 3.5 of 6 where they were asked; p2, a quarter of the prompts, ½ by its one text.
+    assert (
+        wins.rate is not None and wins.rate.value == pytest.approx(1 / 8 + 3 / 4 * 3.5 / 6) and wins.rate.prompts == 3
+    )
     with store.reading() as connection:
         assert learned_from(connection, None) == {""}, "what judges policies is not learned from by itself"
         assert learned_from(connection, ["duel", "main"]) == {"duel", ""}
@@ -304,7 +306,22 @@ def test_pairs_of_one_text_count_only_among_the_prompts_of_the_campaigns_kind(st
     (wins,) = policy_wins(store, "duel", ("m0", "m1"), "heldout", "math")
     assert wins.same == 1 and wins.rate is not None and wins.rate.value == 0.75  # 1 and ½, by hand
     (wins,) = policy_wins(store, "duel", ("m0", "m1"), "heldout", "")
-    assert wins.same == 6 and wins.rate is not None and wins.rate.value == 4 / 7
+    assert wins.same == 6 and wins.rate is not None and wins.rate.value == pytest.approx(4 / 7)
+
+
+def test_a_win_rate_does_not_depend_on_how_many_have_answered_yet(store: Store) -> None:
+    for number, texts in enumerate([("1", "2"), ("3", "4"), ("same", "same"), ("same", "same")]):
+        store.add_prompts([Prompt(f"p{number}", (Message("user", "x"),), "", "heldout")])
+        store.add_responses(Response(f"p{number}/{n}", f"p{number}", text, f"m{n}") for n, text in enumerate(texts))
+    people(store, "ann")
+    assert add(store, Campaign("duel", "policies", 100, models=("m0", "m1"))) == 2
+    assert policy_wins(store, "duel", ("m0", "m1"), "", "")[0].rate is None, "nobody was asked"
+    for _ in range(2):  # half of the prompts are ties without asking, and m0 wins the others
+        taken = take(store, "ann")
+        assert taken is not None
+        answer(store, taken, "ann", places=[1 if id_.endswith("/0") else 2 for id_ in taken.order_shown])
+        (wins,) = policy_wins(store, "duel", ("m0", "m1"), "", "")
+        assert wins.rate is not None and (wins.rate.value, wins.rate.low, wins.rate.high) == (0.75, 0.75, 0.75)
 
 
 def test_a_prompt_that_became_gold_is_asked_as_gold_alone_whatever_the_overlap(store: Store) -> None:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from triphase.labeling.quality.agreement import Estimate, share_by_prompt
@@ -50,9 +50,19 @@ def _wins(
         ours, theirs = by_model[one].text, by_model[other].text
         if ours == theirs:
             same += 1
-            outcomes.append((prompt, 0.5))
             continue
         for given in places[prompt]:
             if ours in given and theirs in given:
                 outcomes.append((prompt, 0.5 + 0.5 * ((given[ours] < given[theirs]) - (given[ours] > given[theirs]))))
-    return Wins(one, other, share_by_prompt(outcomes), same)
+    return Wins(one, other, _with_ties(share_by_prompt(outcomes), same / max(1, len(complete))), same)
+
+
+def _with_ties(asked: Estimate | None, same: float) -> Estimate | None:
+    """The rate over all prompts, of which a share ``same`` has one text: known without asking, however many answered.
+
+    rate = same/2 + (1 - same) · (rate where the texts differ)
+    """
+    if asked is None:
+        return None
+    value, low, high = (same / 2 + (1 - same) * each for each in (asked.value, asked.low, asked.high))
+    return replace(asked, value=value, low=low, high=high)
