@@ -146,6 +146,8 @@ def test_bad_input() -> None:
         objectives.full_kl(POLICY, REFERENCE, 0.0)
     with pytest.raises(ValueError, match=r"row \[1\]"):
         objectives.reference_kl(noise(2, 4), noise(2, 4), response_mask([3, 0], 4))
+    with pytest.raises(ValueError, match="with B = 2 as in logprobs"):  # one row would be taken for all
+        objectives.reference_kl(noise(2, 4), noise(1, 4), MASK)
 
 
 # Controllers

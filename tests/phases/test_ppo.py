@@ -13,6 +13,7 @@ from triphase.batches.padding import TokenBatch, pad_batch
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
 from triphase.phases import experience as experience_module
 from triphase.phases.experience import Experience, minibatches_of
+from triphase.phases.frozen import FrozenWeights
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo import PPOPhase
 from triphase.phases.rewards import advantages_of, shape_rewards
@@ -21,6 +22,7 @@ from triphase.records.types import Message, Prompt
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.settings.phases import OptimizerSettings
 from triphase.settings.ppo import PPOSettings
+from triphase.training.distributed.types import Strategy
 from triphase.training.loop import LoopOptions, run_loop
 
 TEXTS = ("oak", "red pine", "elm fir two", "ash", "one grey larch", "maple", "three")
@@ -224,6 +226,25 @@ def test_after_a_cut_at_any_iteration_the_end_is_the_same_to_the_bit(tmp_path: P
         assert whole_state(resumed) == whole_state(expected)
         assert resumed.state.values == expected.state.values
         assert kept.plain() == lines.plain()
+
+
+class OneOfTwo(Strategy):
+    """The first of two ranks, which hears what must be the same on both."""
+
+    world = 2
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def require_same(self, what: str, digest: str) -> None:
+        self.asked.append(f"{what}: {digest}")
+
+
+def test_two_ranks_compare_what_is_frozen(tmp_path: Path) -> None:
+    ppo = phase(settings())
+    ppo.strategy = both = OneOfTwo()
+    ppo.open(tmp_path)
+    assert both.asked == [f"the frozen weights: {FrozenWeights(ppo.shared).digest}"]
 
 
 # Rollouts gone wrong
