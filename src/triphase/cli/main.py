@@ -117,7 +117,7 @@ def application() -> App:
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=(), converter=converted),
     )
-    label = App(name="label", help="The human step: serve a page, import, export, stats, campaigns, users.")
+    label = App(name="label", help="The human step: page, import, export, stats, campaigns, users.")
     campaigns = App(name="campaigns", help="Tasks beside the main work: add, list, set.")
     users = App(name="users", help="The labelers: add, list, pause, reset.")
     tables = (
