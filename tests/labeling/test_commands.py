@@ -122,7 +122,9 @@ def test_users(run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(TriphaseError, match="there is no store; check the path, import something first"):
+    with pytest.raises(
+        TriphaseError, match=r"there is no store; check the path, sample responses .* or import something first"
+    ):
         label.stats(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 

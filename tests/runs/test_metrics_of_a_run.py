@@ -54,7 +54,9 @@ def test_a_run_with_everything_emits_every_declared_metric_and_nothing_else(tmp_
     assert [fault for phase, rows in lines.items() for fault in faults(phase, rows, chosen)] == []
     rows = [row for phase in lines.values() for row in phase]
     emitted = {name for row in rows for name in row} - {"step", "time"}
-    assert emitted - NEEDS_A_GAIN == set(METRICS) - NEEDS_A_GAIN
+    served = {name for name, metric in METRICS.items() if metric.when and "where servers sample" in metric.when.words}
+    assert len(served) == 4  # of rollouts by servers: see test_servers.py
+    assert emitted - NEEDS_A_GAIN == set(METRICS) - NEEDS_A_GAIN - served
     shares = [row[name] for row in rows for name in row if name in METRICS and METRICS[name].unit == "share"]
     assert shares and all(0 <= share <= 1 for share in shares)
     assert any(0 < row["ppo/clipped_scores"] for row in rows if "ppo/clipped_scores" in row)

@@ -66,8 +66,8 @@ def test_what_leaves_nothing_to_repeat_is_refused(tmp_path: Path, changes: dict[
 
 def test_rounds_that_were_moved_together_go_on(tmp_path: Path) -> None:
     write_data(tmp_path)
-    (_, third) = further_rounds(chosen(tmp_path))
-    with RunDirectory(third).held():
+    (second, third) = further_rounds(chosen(tmp_path))
+    with RunDirectory(second).held(), RunDirectory(third).held():
         (RunDirectory(third).path / "labelling.json").write_text("{}")  # so a phase has begun with these settings
     (tmp_path / "runs" / "small").rename(tmp_path / "runs" / "renamed")
     (_, moved) = further_rounds(chosen(tmp_path).model_copy(update={"name": "renamed"}))
