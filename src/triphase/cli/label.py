@@ -79,10 +79,9 @@ def serve(
     serving.check_certificate(certificate, key)
     settings, seed = settings_of_store(run_or_store)
     local = serving.is_loopback(host)
-    scheme = "https" if certificate else "http"
-    here = (address or f"{scheme}://{host}:{port}").rstrip("/")
     require_store(run_or_store, create)
     with serving.listener(host, port) as listening:
+        here = (address or serving.address_of(host, listening, tls=certificate is not None)).rstrip("/")
         server = ServerSettings(
             secure=not local or behind_proxy,
             allowed_hosts=serving.hosts(host, address),

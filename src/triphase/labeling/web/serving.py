@@ -65,6 +65,12 @@ def hosts(host: str, address: str | None) -> tuple[str, ...]:
     return (*here, host.lower(), *named)
 
 
+def address_of(host: str, listening: socket.socket, *, tls: bool) -> str:
+    """Where a page that is served here is; port 0 took any that was free."""
+    shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
+
+
 def listener(host: str, port: int) -> socket.socket:
     """A socket at this address, so that what is in the way is known before anything else is done."""
     try:
