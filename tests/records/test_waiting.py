@@ -3,8 +3,7 @@
 import gc
 import threading
 
-from triphase.rewards.waiting import Worker
-
+from triphase.records.waiting import Worker
 from triphase.runs.checked_score import CheckedScore
 
 
