@@ -111,6 +111,7 @@ def test_what_is_there_at_every_moment_by_hand() -> None:
     shared, few = model(), run_settings()
     shared.adapters.add(REFERENCE)
     adapter = sum(each.numel() for each in shared.adapters.state(REFERENCE).values())
+    reset = run_settings(ppo={**few.ppo.model_dump(), "reference_reset_every": 2})
     whole = run_settings(
         adapters={"layers": "all", "rank": 4},
         sft={"method": "full", "optimizer": OPTIMIZER},
@@ -122,6 +123,7 @@ def test_what_is_there_at_every_moment_by_hand() -> None:
     for settings, footprint, arm, adapters, trained, temporary in (
         (few, sft_footprint, (), 1, adapter, 0),
         (few, ppo_footprint, (None,), 3, adapter, 0),  # a head of 129 numbers is not counted
+        (reset, ppo_footprint, (None,), 4, adapter, 0),  # and the reference that it began with
         (whole, sft_footprint, (), None, base, largest),
         (whole, ppo_footprint, (None,), None, base, largest),
     ):
