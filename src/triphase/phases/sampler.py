@@ -1,5 +1,6 @@
 """A rollout that an engine sampled by arithmetic of its own: how far its log-probabilities are from the trainer's."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,9 +24,15 @@ def against_sampler(
     """The advantages, weighed where ``importance_limit`` is set, and figures of the difference; none in one process.
 
     Raises:
-        TrainingError: weights are asked for, and the difference is no rounding.
+        TrainingError: weights are asked for, and the difference is no rounding, or is not known.
     """
+    limit = settings.importance_limit
     if any(each.logprobs is None for each in generated):
+        if limit is not None:
+            raise TrainingError(
+                f"ppo.importance_limit: {limit:g} weighs samples by the servers' log-probabilities, and a response "
+                "came without; sample by servers of rollouts, or leave the setting out"
+            )
         return advantages, {}
     mask = experience.batch.response_mask
     rows = torch.zeros(mask.shape)
@@ -36,7 +43,6 @@ def against_sampler(
     difference = torch.where(mask, experience.logprobs - sampled, 0).abs()
     mean = float(masked_mean(difference, mask))
     figures = {"ppo/sampler_difference": mean, "ppo/sampler_difference_max": float(difference.max())}
-    limit = settings.importance_limit
     if limit is None:
         return advantages, figures
     if mean > _NOT_ROUNDING:
@@ -46,5 +52,5 @@ def against_sampler(
         )
     weights = truncated_importance_weights(experience.logprobs, sampled, mask, limit=limit)
     figures["ppo/importance_weight"] = float(masked_mean(weights, mask))
-    figures["ppo/importance_cut"] = float(masked_mean((weights >= limit).float(), mask))
+    figures["ppo/importance_cut"] = float(masked_mean((experience.logprobs - sampled > math.log(limit)).float(), mask))
     return Advantages(advantages.advantages * weights, advantages.returns), figures
