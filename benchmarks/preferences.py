@@ -1,7 +1,7 @@
 """How good reward models are on people's preferences: ours, its head alone, and TRL 1.16, on the same comparisons.
 
     python -m benchmarks.preferences DATA [--peer PATH_TO_PEER_PYTHON] [--trained 500] [--heldout 199]
-        [--longest 660] [--seeds 0,1,2] [--layers all,10] [--peer-rates 3e-4,1e-3]
+        [--longest 660] [--seeds 0,1,2] [--layers all,10] [--peer-rates 3e-4,1e-3] [--kept FILE]
 
 DATA is any file of comparisons that `data.preferences` reads. Rows that cannot be read are counted and left out; of the
 comparisons whose conversation has under ``--longest`` characters, the first ``--trained`` are trained on and the next
@@ -9,11 +9,15 @@ comparisons whose conversation has under ``--longest`` characters, the first ``-
 layers, the settings' defaults for all else; both sides read the same messages by the model's own template.
 `PATH_TO_PEER_PYTHON` is the Python of an environment with trl==1.16.0, peft and the same torch. Prints a table
 (accuracy and Bradley–Terry loss on the held-out comparisons, 95 % intervals by bootstrap over prompts) and a JSON line.
+A row takes up to half an hour of a core: with ``--kept`` each one is added to FILE, and those that it has for the same
+comparisons are not made again.
 """
 
 import argparse
+import hashlib
 import json
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -43,8 +47,9 @@ def main() -> None:
     print(f"{'longer wins':<45} {_shown(longer)}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         files = [_write(Path(scratch) / name, part) for name, part in (("trained", trained), ("heldout", heldout))]
+        kept = Kept(options.kept, files, scratch)
         for command in _commands(options, files, scratch):
-            row = run_side(command)
+            row = kept.row(command) or kept.add(command, run_side(command))
             for name, margins in row.pop("margins").items():
                 accuracy, loss = judged(margins)
                 rate = f"{row['learning_rate']:g}"
@@ -53,6 +58,35 @@ def main() -> None:
                 row[name] = {"accuracy": accuracy.value, "loss": loss.value}
             rows.append(row)
     print(json.dumps({"trained": len(trained), "heldout": len(heldout), "rows": rows}))
+
+
+class Kept:
+    """Rows of earlier starts, in a file; a row belongs to the command that made it and to the comparisons it read."""
+
+    def __init__(self, path: Path | None, files: Sequence[str], scratch: str) -> None:
+        self.path, self.scratch = path, scratch
+        self.sums = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+        self.rows: dict[str, Row] = {}
+        if path is not None and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            self.rows = {line["of"]: line["row"] for line in map(json.loads, lines) if line["sums"] == self.sums}
+
+    def row(self, command: Sequence[str]) -> Row | None:
+        """The row of a command, or None where no earlier start has made it."""
+        row = self.rows.get(self._of(command))
+        return None if row is None else dict(row)
+
+    def add(self, command: Sequence[str], row: Row) -> Row:
+        """Append the row of a command to the file."""
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"of": self._of(command), "sums": self.sums, "row": row}) + "\n")
+        return row
+
+    def _of(self, command: Sequence[str]) -> str:
+        """A command without what each start and machine has a name of its own for."""
+        parts = [Path(part).name if os.sep in part else part for part in command[1:] if part != self.scratch]
+        return " ".join(parts)
 
 
 def judged(margins: Sequence[float]) -> tuple[Interval, Interval]:
@@ -74,6 +108,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--layers", default="all,10", help="with commas: all, or how many from the top")
     parser.add_argument("--peer-rates", default="3e-4,1e-3", help="learning rates of the peer, with commas")
+    parser.add_argument("--kept", type=Path, help="a file of rows: those that it has are not made again")
     dtype = "bfloat16" if prefers_bfloat16("cpu") else "float32"
     parser.add_argument("--dtype", default=dtype, help="of the base, on both sides (default here: %(default)s)")
     return parser.parse_args()

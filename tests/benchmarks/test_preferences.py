@@ -1,9 +1,10 @@
 """What `benchmarks.preferences` tells of score differences."""
 
 import math
+from pathlib import Path
 
 import pytest
-from benchmarks.preferences import judged
+from benchmarks.preferences import Kept, judged
 
 
 def test_accuracy_and_loss_by_hand() -> None:
@@ -15,3 +16,23 @@ def test_accuracy_and_loss_by_hand() -> None:
 
 def test_large_differences_do_not_overflow() -> None:
     assert judged([1000.0, -1000.0])[1].value == pytest.approx(500)
+
+
+def test_a_kept_row_is_of_one_command_and_of_the_same_comparisons(tmp_path: Path) -> None:
+    trained, kept = tmp_path / "trained.jsonl", tmp_path / "kept.jsonl"
+    trained.write_text("{}\n")
+
+    def rows(scratch: str) -> Kept:
+        return Kept(kept, [str(trained)], scratch)
+
+    def command(scratch: str, seed: str) -> list[str]:
+        return ["/some/python", "peer_preferences.py", f"{scratch}/trained.jsonl", "10", "3e-4", seed, scratch]
+
+    assert rows("/a").row(command("/a", "0")) is None
+    rows("/a").add(command("/a", "0"), {"margins": {"adapter": [1.0]}})
+    rows("/a").add(command("/a", "1"), {"margins": {"adapter": [2.0]}})
+    assert rows("/b").row(command("/b", "0")) == {"margins": {"adapter": [1.0]}}
+    assert rows("/b").row(command("/b", "1")) == {"margins": {"adapter": [2.0]}}
+    assert rows("/b").row(command("/b", "2")) is None
+    trained.write_text("[]\n")
+    assert rows("/b").row(command("/b", "0")) is None
