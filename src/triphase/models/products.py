@@ -55,7 +55,7 @@ def prefers_bfloat16(device_type: str) -> bool:
 def _bfloat16_rate() -> float:
     """Rate of products in bfloat16 over that in float32, on one thread.
 
-    The best of several runs in turn, since other work only slows, and one thread is disturbed by it least.
+    Processor time, and the best of several runs in turn: other work on the machine only slows, and must not decide.
     """
     x, weight = torch.ones(_TIMED[0], _TIMED[1]), torch.ones(_TIMED[2], _TIMED[1])
     sides = {dtype: (x.to(dtype), weight.to(dtype)) for dtype in (torch.float32, torch.bfloat16)}
@@ -65,9 +65,9 @@ def _bfloat16_rate() -> float:
     try:
         for _ in range(_TIMES):
             for dtype, (left, right) in sides.items():
-                start = time.perf_counter()
+                start = time.thread_time()
                 torch.nn.functional.linear(left, right)
-                best[dtype] = min(best[dtype], time.perf_counter() - start)
+                best[dtype] = min(best[dtype], time.thread_time() - start)
     finally:
         torch.set_num_threads(threads)
     return best[torch.float32] / best[torch.bfloat16]

@@ -108,18 +108,22 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
     return Plan(phases, _weights(settings, cost.work), allowed, rates, tuple(notes))
 
 
-def sized_settings(settings: RunSettings, process_bytes: float | None) -> tuple[RunSettings, list[str]]:
+def sized_settings(
+    settings: RunSettings, process_bytes: float | None, dtype: Any = None
+) -> tuple[RunSettings, list[str]]:
     """The settings with what fits in place of each `microbatch_tokens: auto`, and a line about each.
+
+    ``dtype`` is the base's, where it is open.
 
     What cannot be planned stays as it is, which is what suits the machine; the line says so.
     """
     if not asks(settings):
         return settings, []
     try:
-        config, tokenizer, dtype, device = _opened_for(settings)
+        config, tokenizer, chosen, device = _opened_for(settings)
         load, process = workload(settings, Template.of(tokenizer, settings.model)), process_bytes or resident_bytes()
         with traceable(settings):
-            cost, _, lines = _sized_cost(settings, load, config, dtype, device, float(process))
+            cost, _, lines = _sized_cost(settings, load, config, dtype or chosen, device, float(process))
     except TriphaseError as error:
         return settings, [f"microbatch_tokens: auto is taken for null, since there is no plan: {error}"]
     return cost.settings, lines

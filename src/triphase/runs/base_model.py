@@ -15,9 +15,19 @@ from triphase.training.distributed.types import Strategy
 class BaseModel:
     """Opens models; a rank that waits while rank 0 opens one keeps its part, until it comes to open the same."""
 
-    def __init__(self, settings: RunSettings, strategy: Strategy, *, before: Callable[[], None]) -> None:
-        """``before`` lets go of the model that this rank has, since rank 0 opens another."""
-        self._settings, self._strategy, self._before = settings, strategy, before
+    def __init__(
+        self,
+        settings: RunSettings,
+        strategy: Strategy,
+        *,
+        before: Callable[[], None],
+        dtype: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """``before`` lets go of the model that this rank has, since rank 0 opens another.
+
+        ``dtype`` is what ``auto`` was when the run was begun; None where this machine chooses.
+        """
+        self._settings, self._strategy, self._before, self._dtype = settings, strategy, before, dtype
         self._served: tuple[ModelSettings, SharedModel] | None = None
         strategy.serve_loading(self._serve)
 
@@ -40,6 +50,8 @@ class BaseModel:
         self._served = (settings, self._read(settings))
 
     def _read(self, settings: ModelSettings) -> SharedModel:
+        if settings.dtype == "auto":
+            settings = settings.model_copy(update={"dtype": self._dtype() or "auto"})
         base_name, note = public_name(settings.name)
         note = " ".join(part for part in (note, note_of(settings.quantization)) if part)
         loaded = load_model(settings, place_of, self._strategy.shard if self._strategy.shards else None)

@@ -16,6 +16,7 @@ from triphase.records.files import atomic_directory, fingerprint, remove_directo
 from triphase.records.files import read_json_lines as rows_of
 from triphase.rewards.judge import FILE as GRADES
 from triphase.rewards.weighted import FOLDER as UNITS
+from triphase.runs.base_dtype import kept_dtype
 from triphase.runs.data_files import changed_files, fingerprints_of
 from triphase.runs.dependence import EVALUATION, LABELING, REWARD, SAMPLING, SFT
 from triphase.runs.impact import followed, impact, phases_of, ranks_by_people, require_ppo
@@ -195,9 +196,10 @@ def _keep_evaluation(
 
 
 def _config(run: Path, settings: RunSettings, fingerprints: Mapping[str, str]) -> str:
-    """As of a run that begins now, but on the day of the run that it shares with: prompts may be rendered with it."""
+    """As of a run that begins now, but with the day and the base's dtype of the run that it shares with."""
     plain: dict[str, Any] = settings.model_dump(mode="json")
     found = provenance(settings, plain, fingerprints, day_begun(run))
+    found["machine"] |= {"dtype": kept_dtype(run)} if kept_dtype(run) else {}
     return as_yaml({**found, "branch_of": {"run": str(run.resolve()), "config": fingerprint(run / RUN_CONFIG)}})
 
 

@@ -19,16 +19,11 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.memory import memory_errors, peak_gb, restart_peak
 from triphase.monitoring.sums import is_changed, seal, seal_phase
-from triphase.records.files import (
-    clear_leftovers,
-    disk_errors,
-    make_directory,
-    write_atomically,
-    write_json,
-)
+from triphase.records.files import clear_leftovers, disk_errors, make_directory, write_atomically, write_json
 from triphase.records.paths import refuse_pipes
 from triphase.reports.rounds import rounds_before
 from triphase.reports.shapes import problem_of
+from triphase.runs.base_dtype import dtype_in, with_dtype
 from triphase.runs.data_files import fingerprints_of, roles_of, scorer_files
 from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound
 from triphase.runs.differences import completed, differences, is_of_a_server, shown
@@ -40,8 +35,6 @@ from triphase.settings.schema import RunSettings
 
 TIMINGS = "timings.json"
 _log = logging.getLogger(__name__)
-
-
 _FROM = ("sft.from", "reward.from")
 
 
@@ -97,19 +90,23 @@ class RunDirectory:
             self._compare(read_config(self.path / "config.yaml"), fingerprints_of(self.settings), settings)
 
     def _write_config(self) -> None:
-        path = self.path / "config.yaml"
+        path, model = self.path / "config.yaml", self.settings.model
         fingerprints, settings = fingerprints_of(self.settings), self.settings.model_dump(mode="json")
+        new = (settings, fingerprints, self.begun)
         if not path.exists():
-            self._write(path, provenance(self.settings, settings, fingerprints, self.begun))
+            self._write(path, with_dtype(provenance(self.settings, *new), model, begun=False)[0])
             return
         kept = read_config(path)
         begun, changed, stale = self._compare(kept, fingerprints, settings)
         if stale:
             aside = set_evaluation_aside(self.path)
             self.notes.append(f"{'; '.join(stale)}: the policies are evaluated again; the old evaluation is in {aside}")
-        if changed or stale:
-            now = {**kept, "settings": settings, "begun": self.begun, "data_fingerprints": fingerprints}
-            self._write(path, now if begun else provenance(self.settings, settings, fingerprints, self.begun))
+        now = {**kept, "settings": settings, "begun": self.begun, "data_fingerprints": fingerprints}
+        now = now if begun else provenance(self.settings, *new)
+        now, note = with_dtype(now, model, begun=bool(begun))
+        self.notes += [note] if note else []
+        if changed or stale or dtype_in(now) != dtype_in(kept):
+            self._write(path, now)
 
     def _compare(
         self, kept: Mapping[str, Any], fingerprints: Mapping[str, str], settings: Mapping[str, Any]

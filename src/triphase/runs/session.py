@@ -26,6 +26,7 @@ from triphase.planning.plan import sized_settings
 from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
 from triphase.records.types import Demonstration, Prompt
+from triphase.runs.base_dtype import kept_dtype
 from triphase.runs.base_model import BaseModel
 from triphase.runs.checked_score import CheckedScore
 from triphase.runs.dependence import settings_of
@@ -81,7 +82,7 @@ class Run:
         self.lent = lent
         self.strategy = strategy
         self._shared: SharedModel | None = None
-        self._base = BaseModel(settings, strategy, before=self.forget_model)
+        self._base = BaseModel(settings, strategy, before=self.forget_model, dtype=lambda: kept_dtype(directory.path))
         self.process_bytes: float | None = None
         directory.shortage_of = lambda phase: shortage_of(directory.settings, phase, self.process_bytes)
 
@@ -241,7 +242,7 @@ class Run:
         self.directory.restart_peak()
         self.process_bytes = max(0.0, float(resident_bytes() - base))
         if self.strategy.world == 1:  # else each rank would plan, and plan another number
-            self.settings, lines = sized_settings(self.settings, self.process_bytes)
+            self.settings, lines = sized_settings(self.settings, self.process_bytes, shared.backbone.dtype)
             for line in lines:
                 self.say(line)
         return shared

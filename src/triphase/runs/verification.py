@@ -15,6 +15,7 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.progress import SilentProgress, SilentTrack
 from triphase.runs import pipeline
+from triphase.runs.base_dtype import kept_dtype
 from triphase.runs.directory import RunDirectory
 from triphase.runs.provenance import day_begun, read_config, versions
 from triphase.runs.reward_training import run_reward
@@ -53,7 +54,10 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verification]:
     """
     settings = load_settings(path)
     dated = settings.model.template_date or day_begun(path)
-    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"template_date": dated})})
+    alike = {"template_date": dated}
+    if settings.sft.method != "full":  # whose first phase has a dtype of its own
+        alike["dtype"] = kept_dtype(path) or settings.model.dtype
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update=alike)})
     threads = read_config(path / "config.yaml").get("machine", {}).get("threads")
     phases: list[tuple[str, str | None]] = [("sft", None), ("reward", None), ("ppo", None)]
     phases += [(f"arms/{arm}", arm) for arm in settings.arms]
