@@ -59,7 +59,7 @@ def test_a_model_that_only_counts_words_is_told_whatever_its_accuracy() -> None:
              for pair in comparisons(300, 0.9, 0.9)]  # fmt: skip
     found = chance_verdict(pairs)
     assert found and found.outcome == "length" and found.advantage.value == 0
-    assert "90 %" in found.finding and "+0 (+0 to +0) points" in found.finding
+    assert "90 %" in found.finding and "+0 (−1 to +1) points" in found.finding
 
 
 def test_many_comparisons_of_few_prompts_are_not_many_prompts() -> None:

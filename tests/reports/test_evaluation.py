@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from triphase.reports.crossed import interval_over_seeds, pooled_share
 from triphase.reports.evaluation import (
     Sample,
     best_of,
@@ -17,7 +18,7 @@ from triphase.reports.evaluation import (
     mean_value,
     win_rate,
 )
-from triphase.reports.intervals import Interval, mean_over_prompts, ratio_over_prompts
+from triphase.reports.intervals import DIFFERENCE, SHARE, Interval, mean_over_prompts, ratio_over_prompts
 
 FIRST = {"a": [1.0, 3.0], "b": [2.0], "only-here": [9.0]}
 SECOND = {"a": [2.0, 3.0], "b": [2.0]}
@@ -54,6 +55,20 @@ def test_mean_value_weighs_prompts_alike() -> None:
 
 def test_one_prompt_has_no_interval() -> None:
     assert mean_over_prompts([0.7]) == Interval(0.7, None, None, 1)
+
+
+def test_prompts_that_all_say_the_same_make_nothing_certain() -> None:
+    z2 = 1.959963984540054**2
+    found = mean_over_prompts([1.0] * 10, within=SHARE)
+    assert found and (found.value, found.high) == (1.0, 1.0) and found.low == pytest.approx(10 / (10 + z2))
+    found = mean_over_prompts([-1.0] * 10, within=DIFFERENCE)
+    assert found and found.low == -1.0 and found.high == pytest.approx(1 - 2 * 10 / (10 + z2))
+    found = ratio_over_prompts([1.0, 2.0], [2.0, 4.0], within=SHARE)  # ½ in each; others up to z² / (2 + z²), at 0 or 1
+    half = 0.5 * z2 / (2 + z2)
+    assert found and found.low == pytest.approx(0.5 - half) and found.high == pytest.approx(0.5 + half)
+    assert mean_over_prompts([0.25, 0.25]) == Interval(0.25, None, None, 2), "what has no bounds has no interval"
+    assert pooled_share([{"a": 1.0, "b": 1.0}] * 3) == mean_over_prompts([1.0, 1.0], within=SHARE)
+    assert interval_over_seeds([0.5, 0.5]) == Interval(0.5, None, None, 0)
 
 
 def test_ratio_pools_counts_and_leaves_out_prompts_without_any() -> None:

@@ -123,4 +123,5 @@ def test_spearman_by_hand() -> None:
 def test_length_correlation_is_within_prompts() -> None:
     # Long prompts' answers are long and score low, yet within each prompt the longer scores higher.
     pairs = [pair("a", 5, 4, 1.0, (9, 3)), pair("b", 1, 0, 1.0, (90, 80)), pair("c", 2, 2, 0.5, (1, 9))]
-    assert length_correlation(pairs) == Interval(1.0, 1.0, 1.0, 2)
+    found = length_correlation(pairs)  # 1 in both prompts; others up to z² / (2 + z²) = 0.658, at −1
+    assert found == Interval(1.0, pytest.approx(1 - 2 * 0.6576, abs=1e-4), 1.0, 2)

@@ -26,7 +26,7 @@ def before_campaigns(connection: Connection) -> None:
     """Bring an empty or filled store back to the schema 0003; its items must be none, or gone before."""
     connection.execute(text("DROP TABLE campaigns"))
     connection.execute(text("DROP INDEX assignments_next"))
-    for table in ("guidelines", "assignments", "rankings"):
+    for table in ("guidelines", "assignments", "rankings", "adjudications"):
         connection.execute(text(f"ALTER TABLE {table} DROP COLUMN campaign"))
     connection.execute(text("CREATE INDEX assignments_next ON assignments (state, purpose, priority, id)"))
     if connection.dialect.name == "postgresql":
@@ -214,3 +214,20 @@ def test_store_and_labeling_need_no_torch() -> None:
     code = f"import {modules}, sys; print([m for m in ('torch', 'pandas', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_store_that_a_newer_program_upgraded_while_it_was_open_is_left_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_prompts([PROMPT])
+    with store.transaction() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    monkeypatch.setattr(store, "_look_again", 0.0)  # a second later
+    other = Prompt("q", PROMPT.messages)
+    for attempt in (store.prompts, lambda: store.add_prompts([other])):
+        with pytest.raises(
+            StoreError, match=r"brought to schema 9999 by a newer Triphase while this program.*start it again"
+        ):
+            attempt()
+    with store.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM prompts")).scalar() == 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from triphase.monitoring.wording import percent
-from triphase.reports.intervals import Interval, ratio_over_prompts
+from triphase.reports.intervals import DIFFERENCE, Interval, ratio_over_prompts
 from triphase.reports.reward_quality import ScoredPair, accuracy, is_right, longer_wins
 
 FEWEST_PROMPTS = 6
@@ -95,7 +95,8 @@ def _advantage(pairs: Sequence[ScoredPair], seed: int) -> Interval | None:
             gained[pair.prompt_id] += is_right(scores, pair.target) - is_right(words, pair.target)
             counted[pair.prompt_id] += 1
     prompts = sorted(counted)
-    return ratio_over_prompts([gained[key] for key in prompts], [counted[key] for key in prompts], seed=seed)
+    sums, counts = [gained[key] for key in prompts], [counted[key] for key in prompts]
+    return ratio_over_prompts(sums, counts, seed=seed, within=DIFFERENCE)
 
 
 def _shown(interval: Interval) -> str:

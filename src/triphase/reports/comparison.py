@@ -8,7 +8,7 @@ from typing import Any
 
 from triphase.reports.duels import Duel, LengthControlled, length_controlled, ratings_of, win_rate_of
 from triphase.reports.evaluation import mean_value
-from triphase.reports.intervals import Interval
+from triphase.reports.intervals import SHARE, Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +106,13 @@ def side_findings(responses: Sequence[Compared], side: str, about: str, *, seed:
     """What one side wrote, each prompt alike."""
     own = [each for each in responses if each.side == side]
 
-    def mean(figure: Callable[[Compared], float | None]) -> Interval | None:
+    def mean(figure: Callable[[Compared], float | None], within: tuple[float, float] | None = None) -> Interval | None:
         found: dict[str, list[float]] = {}
         for each in own:
             value = figure(each)
             if value is not None:
                 found.setdefault(each.prompt_id, []).append(value)
-        return mean_value(found, seed=seed)
+        return mean_value(found, seed=seed, within=within)
 
     return SideFindings(
         name=side,
@@ -122,7 +122,7 @@ def side_findings(responses: Sequence[Compared], side: str, about: str, *, seed:
         reference_kl=mean(lambda each: each.reference_kl),
         tokens=mean(lambda each: float(each.tokens)),
         characters=mean(lambda each: float(len(each.response))),
-        finished=mean(lambda each: float(each.finished)),
+        finished=mean(lambda each: float(each.finished), SHARE),
     )
 
 

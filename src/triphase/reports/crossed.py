@@ -21,13 +21,15 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from triphase.reports.intervals import Interval, mean_over_prompts
+from triphase.reports.intervals import SHARE, Interval, mean_over_prompts, never_certain
 
 _NORMAL_FROM = 2000.0
 _POINTS = 2001
 
 
-def pooled(by_seed: Sequence[Mapping[str, float]], *, seed: int = 0) -> Interval | None:
+def pooled(
+    by_seed: Sequence[Mapping[str, float]], *, seed: int = 0, within: tuple[float, float] | None = None
+) -> Interval | None:
     """The mean of one value for each seed and prompt, over the prompts that all seeds have; None where there is none.
 
     A single seed has the interval over prompts alone. ``seed`` is that of its bootstrap.
@@ -38,13 +40,14 @@ def pooled(by_seed: Sequence[Mapping[str, float]], *, seed: int = 0) -> Interval
     if not shared:
         return None
     if len(by_seed) == 1:
-        return mean_over_prompts([by_seed[0][prompt] for prompt in shared], seed=seed)
-    return crossed_interval(np.array([[values[prompt] for prompt in shared] for values in by_seed], dtype=np.float64))
+        return mean_over_prompts([by_seed[0][prompt] for prompt in shared], seed=seed, within=within)
+    values = np.array([[values[prompt] for prompt in shared] for values in by_seed], dtype=np.float64)
+    return never_certain(crossed_interval(values), within)
 
 
 def pooled_share(by_seed: Sequence[Mapping[str, float]], *, seed: int = 0) -> Interval | None:
     """`pooled` of shares: their bounds end at 0 and 1."""
-    found = pooled(by_seed, seed=seed)
+    found = pooled(by_seed, seed=seed, within=SHARE)
     if found is None or found.low is None or found.high is None:
         return found
     return Interval(found.value, max(0.0, found.low), min(1.0, found.high), found.prompts)
@@ -82,7 +85,7 @@ def interval_over_seeds(values: Sequence[float]) -> Interval | None:
     if len(values) == 1:
         return Interval(mean, None, None, 0)
     half = t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / sqrt(len(values))
-    return Interval(mean, mean - half, mean + half, 0)
+    return never_certain(Interval(mean, mean - half, mean + half, 0), None)
 
 
 def t_quantile(freedom: float, probability: float = 0.975) -> float:

@@ -13,7 +13,7 @@ from triphase.monitoring.rules import Limits
 from triphase.monitoring.wording import percent
 from triphase.reports.evaluation import Sample
 from triphase.reports.interval_wording import is_above
-from triphase.reports.intervals import Interval, mean_over_prompts
+from triphase.reports.intervals import DIFFERENCE, Interval, mean_over_prompts
 
 COLLAPSED_SHARE, COLLAPSED_RISE = 0.5, 0.2
 """Half of the answers begin with a word, and surely a fifth more of them than of the reference's do with that word."""
@@ -94,7 +94,8 @@ def diversity_of(samples: Sequence[Sample], policy: str, reference: str = "sft",
     ours, theirs, same = _shares(own, opening), _shares(other, before), _shares(other, opening)
     shared = sorted(ours.keys() & theirs.keys())
     rise, same_rise = (
-        mean_over_prompts([ours[prompt] - side[prompt] for prompt in shared], seed=seed) for side in (theirs, same)
+        mean_over_prompts([ours[prompt] - side[prompt] for prompt in shared], seed=seed, within=DIFFERENCE)
+        for side in (theirs, same)
     )
     distinct, distinct_before, bigrams = _distinct(own, other)
     return Diversity(

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triphase.reports.intervals import Interval, mean_over_prompts
+from triphase.reports.intervals import SHARE, Interval, mean_over_prompts, never_certain
 
 RATING_RESAMPLES = 1000
 """Bootstrap samples behind the intervals of ratings and of length-controlled win rates."""
@@ -65,7 +65,8 @@ def win_rate_of(duels: Sequence[Duel], first: str, second: str, *, seed: int = 0
     outcomes: dict[str, list[float]] = {}
     for duel in _between(duels, first, second):
         outcomes.setdefault(duel.prompt, []).append(duel.outcome)
-    return mean_over_prompts([float(np.mean(outcomes[prompt])) for prompt in sorted(outcomes)], seed=seed)
+    means = [float(np.mean(outcomes[prompt])) for prompt in sorted(outcomes)]
+    return mean_over_prompts(means, seed=seed, within=SHARE)
 
 
 def ratings_of(duels: Sequence[Duel], sides: Sequence[str], *, seed: int = 0) -> dict[str, Interval]:
@@ -84,7 +85,7 @@ def ratings_of(duels: Sequence[Duel], sides: Sequence[str], *, seed: int = 0) ->
         return {}
     drawn = _counts(len(prompts), seed)
     theta = _ELO * _bradley_terry(np.einsum("rp,pij->rij", drawn, shares))
-    return {side: _interval(theta[:, number], len(prompts)) for side, number in place.items()}
+    return {side: _interval(theta[:, number], len(prompts), None) for side, number in place.items()}
 
 
 def length_controlled(duels: Sequence[Duel], first: str, second: str, *, seed: int = 0) -> LengthControlled | None:
@@ -106,7 +107,7 @@ def length_controlled(duels: Sequence[Duel], first: str, second: str, *, seed: i
     theta = np.concatenate(
         [_logistic(design, outcomes, weight * part[:, rows])[:, 0] for part in np.array_split(drawn, 20)]
     )
-    return LengthControlled(_interval(_sigmoid(theta), len(prompts)), longer)
+    return LengthControlled(_interval(_sigmoid(theta), len(prompts), SHARE), longer)
 
 
 def _between(duels: Sequence[Duel], first: str, second: str) -> list[Duel]:
@@ -125,12 +126,12 @@ def _counts(prompts: int, seed: int) -> Numbers:
     return np.concatenate([np.ones((1, prompts)), drawn.astype(np.float64)])
 
 
-def _interval(values: Numbers, prompts: int) -> Interval:
+def _interval(values: Numbers, prompts: int, within: tuple[float, float] | None) -> Interval:
     """The first value with the interval of the others; none over a single prompt."""
     if prompts < 2:
         return Interval(float(values[0]), None, None, prompts)
     low, high = np.quantile(values[1:], (0.025, 0.975))
-    return Interval(float(values[0]), float(low), float(high), prompts)
+    return never_certain(Interval(float(values[0]), float(low), float(high), prompts), within)
 
 
 def _bradley_terry(wins: Numbers) -> Numbers:

@@ -10,7 +10,7 @@ from math import comb, log, sqrt
 
 import numpy as np
 
-from triphase.reports.intervals import Interval, mean_over_prompts
+from triphase.reports.intervals import SHARE, Interval, mean_over_prompts
 
 ByPrompt = Mapping[str, Sequence[float]]
 """The values of one policy's samples, for each prompt id."""
@@ -102,7 +102,7 @@ def win_rate(first: ByPrompt, second: ByPrompt, *, seed: int = 0) -> Interval | 
 
     None where the two share no prompt.
     """
-    return mean_over_prompts(list(win_shares(first, second).values()), seed=seed)
+    return mean_over_prompts(list(win_shares(first, second).values()), seed=seed, within=SHARE)
 
 
 def win_shares(first: ByPrompt, second: ByPrompt) -> dict[str, float]:
@@ -119,9 +119,9 @@ def means(values: ByPrompt) -> dict[str, float]:
     return {prompt: float(np.mean(values[prompt])) for prompt in sorted(values)}
 
 
-def mean_value(values: ByPrompt, *, seed: int = 0) -> Interval | None:
+def mean_value(values: ByPrompt, *, seed: int = 0, within: tuple[float, float] | None = None) -> Interval | None:
     """The mean of the prompts' means."""
-    return mean_over_prompts([float(np.mean(values[prompt])) for prompt in sorted(values)], seed=seed)
+    return mean_over_prompts([float(np.mean(values[prompt])) for prompt in sorted(values)], seed=seed, within=within)
 
 
 def gain(first: ByPrompt, second: ByPrompt, *, seed: int = 0) -> Interval | None:

@@ -1,7 +1,8 @@
 """A figure with its 95 % interval: the percentile bootstrap over prompts.
 
 Prompts are drawn anew, not responses: responses to one prompt are alike, and an interval that took them as independent
-would be too narrow.
+would be too narrow. Where every prompt says the same, every draw does, and the bootstrap would claim certainty: a share
+then has the interval of `proportions.of_the_same`, and what can be of any size has none.
 """
 
 from collections.abc import Sequence
@@ -9,13 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from triphase.monitoring.proportions import of_the_same
+
 RESAMPLES = 10_000
 """Bootstrap samples behind every interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and the bounds between which 95 % of its bootstrap values lie. One prompt has no interval: None."""
+    """A figure and its 95 % bounds; without an interval (one prompt, or see the module) they are None."""
 
     value: float
     low: float | None
@@ -23,15 +26,25 @@ class Interval:
     prompts: int
 
 
-def mean_over_prompts(values: Sequence[float], *, seed: int = 0) -> Interval | None:
+SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
+"""Between what a share lies, and a difference of two shares."""
+_ALIKE = 1e-12
+
+
+def mean_over_prompts(
+    values: Sequence[float], *, seed: int = 0, within: tuple[float, float] | None = None
+) -> Interval | None:
     """The mean of one value a prompt; None where there is none."""
-    return ratio_over_prompts(values, [1.0] * len(values), seed=seed)
+    return ratio_over_prompts(values, [1.0] * len(values), seed=seed, within=within)
 
 
-def ratio_over_prompts(sums: Sequence[float], counts: Sequence[float], *, seed: int = 0) -> Interval | None:
+def ratio_over_prompts(
+    sums: Sequence[float], counts: Sequence[float], *, seed: int = 0, within: tuple[float, float] | None = None
+) -> Interval | None:
     """Σ sums / Σ counts, where each prompt brings a sum and the number of things that it sums.
 
-    None where nothing was counted. Prompts without any count say nothing and are left out.
+    None where nothing was counted. Prompts without any count say nothing and are left out. ``within``: the least and
+    the most that it can be, where there are such.
     """
     pairs = [(total, count) for total, count in zip(sums, counts, strict=True) if count > 0]
     if not pairs:
@@ -46,4 +59,13 @@ def ratio_over_prompts(sums: Sequence[float], counts: Sequence[float], *, seed: 
         drawn = rng.integers(len(pairs), size=(1000, len(pairs)))
         found.append(numerators[drawn].sum(axis=1) / denominators[drawn].sum(axis=1))
     low, high = np.quantile(np.concatenate(found), (0.025, 0.975))
-    return Interval(value, float(low), float(high), len(pairs))
+    return never_certain(Interval(value, float(low), float(high), len(pairs)), within)
+
+
+def never_certain(interval: Interval, within: tuple[float, float] | None) -> Interval:
+    """The interval, or where it has no width that of prompts which all say the same; without ``within`` none."""
+    if interval.low is None or interval.high is None or interval.high - interval.low > _ALIKE:
+        return interval
+    if within is None or interval.prompts < 1:
+        return Interval(interval.value, None, None, interval.prompts)
+    return Interval(interval.value, *of_the_same(interval.value, interval.prompts, *within), interval.prompts)

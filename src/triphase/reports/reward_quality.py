@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from triphase.reports.intervals import Interval, mean_over_prompts, ratio_over_prompts
+from triphase.reports.intervals import DIFFERENCE, SHARE, Interval, mean_over_prompts, ratio_over_prompts
 
 Array = NDArray[np.float64]
 
@@ -116,7 +116,7 @@ def length_correlation(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interva
         value = spearman([score for score, _ in ordered], [words for _, words in ordered])
         if value is not None:
             found.append(value)
-    return mean_over_prompts(found, seed=seed)
+    return mean_over_prompts(found, seed=seed, within=DIFFERENCE)
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -141,7 +141,8 @@ def _agreement(pairs: Sequence[ScoredPair], difference: Callable[[ScoredPair], f
             right[pair.prompt_id] += is_right(difference(pair), pair.target)
             counted[pair.prompt_id] += 1
     prompts = sorted(counted)
-    return ratio_over_prompts([right[key] for key in prompts], [counted[key] for key in prompts], seed=seed)
+    sums, counts = [right[key] for key in prompts], [counted[key] for key in prompts]
+    return ratio_over_prompts(sums, counts, seed=seed, within=SHARE)
 
 
 def _ranks(values: Array) -> Array:

@@ -15,7 +15,7 @@ from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences
 from triphase.records.rows import read_rows
 from triphase.records.types import Comparison, Demonstration, Prompt
-from triphase.reports.intervals import Interval, ratio_over_prompts
+from triphase.reports.intervals import SHARE, Interval, ratio_over_prompts
 from triphase.rewards.registry import needs_reward_model
 from triphase.rewards.types import Answer, Scorer
 from triphase.runs.opening import open_run
@@ -61,7 +61,8 @@ class FileScores:
     @property
     def accuracy(self) -> Interval | None:
         """The share of comparisons that the scores order as the file does; None where there are none."""
-        return ratio_over_prompts(list(map(sum, self.right.values())), list(map(len, self.right.values())))
+        sums, counts = list(map(sum, self.right.values())), list(map(len, self.right.values()))
+        return ratio_over_prompts(sums, counts, within=SHARE)
 
 
 def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,18 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from triphase.errors import StoreError
 from triphase.store.labels import Labels
+from triphase.store.schema import REVISION
 from triphase.store.upgrade import upgrade
 
 FILE_NAME = "labels.sqlite"
 """The store of a run directory."""
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one on SQLite."""
+_LOOK_SECONDS = 1.0
+
+
+class NewerSchema(StoreError):
+    """A newer program has brought the store to its schema while it was open here."""
 
 
 class Store(Labels):
@@ -27,6 +34,7 @@ class Store(Labels):
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
+        self._look_again = 0.0
         self._autocommitting = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
@@ -35,12 +43,14 @@ class Store(Labels):
         with self._translated(), self.engine.connect() as plain:
             connection = plain.execution_options(writes=True)
             with connection.begin():
+                self._require_same_schema(connection)
                 yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection that sees one moment of the store."""
         with self._translated(), self.engine.connect() as connection, connection.begin():
+            self._require_same_schema(connection)
             yield connection
 
     @contextmanager
@@ -52,6 +62,18 @@ class Store(Labels):
             return
         with self._translated(), self._autocommitting.connect() as connection:
             yield connection
+
+    def _require_same_schema(self, connection: Connection) -> None:
+        """Refuse a store that a newer program has brought to its schema meanwhile; looks once a second."""
+        if time.monotonic() < self._look_again:
+            return
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        if found != REVISION:
+            raise NewerSchema(
+                f"{self.name} was brought to schema {found} by a newer Triphase while this program, which knows "
+                f"{REVISION}, had it open; it reads and writes nothing more: end it, and start it again with that one"
+            )
+        self._look_again = time.monotonic() + _LOOK_SECONDS
 
     def take_stock(self) -> None:
         """Let PostgreSQL count its rows now, so that the first plans are good ones; SQLite needs nothing."""

@@ -7,36 +7,43 @@ from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Comparison, Pair, Prompt, RankedGroup, Response
 from triphase.store.answers import StoredAnswer
 
+_Pair = tuple[int, int]
+"""Two distinct responses by index, the lower one first."""
+_Place = tuple[str, _Pair]
+"""Where a vote stands: its campaign and its pair."""
+_Vote = tuple[float, float]
+"""1 for the first, 0.5 tied, 0 for the other; and the margin by which, negative for the other."""
+
 
 def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequence[StoredAnswer]) -> RankedGroup | None:
     """All that active answers say about one prompt, combined; None where they order or tie no two responses.
 
-    The target of a pair is the mean of its votes (preferred 1, tied 0.5, other 0). A pair that an adjudication orders
-    has that vote alone. The first of a pair is the one preferred by the majority, so targets are at least 0.5; equal
-    votes stand in the order of the responses. Responses with the same text and ending are one response. ``margin`` is
-    the mean of the margins given with the answers, those of the minority counting against it, and at least 0.
+    The target of a pair is the mean of its votes (preferred 1, tied 0.5, other 0). Where an adjudication orders a pair,
+    the votes of its campaign on that pair are as it says, and where there are none it is one vote. The first of a pair
+    is the one preferred by the majority, so targets are at least 0.5; equal votes stand in the order of the responses.
+    Responses with the same text and ending are one response. ``margin`` is the mean of the margins given with the
+    answers, those of the minority counting against it, and at least 0.
     """
     index_of, distinct = _distinct(responses)
-    votes: dict[tuple[int, int], list[float]] = defaultdict(list)
-    margins: dict[tuple[int, int], list[float]] = defaultdict(list)
-    decided: set[tuple[int, int]] = set()
+    said = [(answer, _said(answer, index_of)) for answer in answers]
+    decided = _decided([seen for answer, seen in said if answer.purpose == "adjudication"])
+    votes: dict[_Pair, list[_Vote]] = defaultdict(list)
+    overruled: set[_Place] = set()
     voters: set[str] = set()
-    for answer in sorted(answers, key=lambda answer: answer.purpose != "adjudication"):
-        seen = _votes_of(answer, index_of)
+    for answer, seen in said:
         if answer.purpose != "adjudication":
-            seen = {pair: vote for pair, vote in seen.items() if pair not in decided}
-        for pair, vote in seen.items():
-            votes[pair].append(vote)
-            margins[pair].append((2.0 * vote - 1.0) * (answer.margin or 0.0))
-        if answer.purpose == "adjudication":
-            decided |= seen.keys()
+            for place, vote in seen.items():
+                votes[place[1]].append(decided.get(place, vote))
+            overruled |= seen.keys() & decided.keys()
+            seen = {place: vote for place, vote in seen.items() if place not in decided}
         if seen:
             voters.add(answer.ranking.labeler)
+    for place, vote in decided.items():
+        if place not in overruled:
+            votes[place[1]].append(vote)
     if not votes:
         return None
-    pairs = tuple(
-        _pair(first, second, found, margins[first, second]) for (first, second), found in sorted(votes.items())
-    )
+    pairs = tuple(_pair(first, second, found) for (first, second), found in sorted(votes.items()))
     texts = tuple(response.text for response in distinct)
     finished = tuple(response.finished for response in distinct)
     return RankedGroup(prompt, texts, finished, pairs, "store", tuple(sorted(voters)))
@@ -73,6 +80,27 @@ def _distinct(responses: Sequence[Response]) -> tuple[dict[str, int], list[Respo
     return index_of, distinct
 
 
+def _said(answer: StoredAnswer, index_of: dict[str, int]) -> dict[_Place, _Vote]:
+    """This answer's votes, each with the margin for the lower index."""
+    found = _votes_of(answer, index_of)
+    return {
+        (answer.campaign, pair): (vote, (2.0 * vote - 1.0) * (answer.margin or 0.0)) for pair, vote in found.items()
+    }
+
+
+def _decided(decisions: Sequence[dict[_Place, _Vote]]) -> dict[_Place, _Vote]:
+    """What adjudications say of each pair that they order, of their campaign alone; several (imported) are averaged."""
+    found: dict[_Place, list[_Vote]] = defaultdict(list)
+    for seen in decisions:
+        for place, vote in seen.items():
+            found[place].append(vote)
+    return {place: _mean(votes) for place, votes in found.items()}
+
+
+def _mean(votes: Sequence[_Vote]) -> _Vote:
+    return sum(vote for vote, _ in votes) / len(votes), sum(margin for _, margin in votes) / len(votes)
+
+
 def _votes_of(answer: StoredAnswer, index_of: dict[str, int]) -> dict[tuple[int, int], float]:
     """This answer's vote on each unordered pair of distinct responses, for the lower index; copies are averaged."""
     found: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -85,8 +113,8 @@ def _votes_of(answer: StoredAnswer, index_of: dict[str, int]) -> dict[tuple[int,
     return {pair: sum(values) / len(values) for pair, values in found.items()}
 
 
-def _pair(first: int, second: int, votes: list[float], margins: list[float]) -> Pair:
-    target, margin = sum(votes) / len(votes), sum(margins) / len(margins)
+def _pair(first: int, second: int, votes: Sequence[_Vote]) -> Pair:
+    target, margin = _mean(votes)
     if target < 0.5:
         return Pair(second, first, 1.0 - target, max(0.0, -margin))
     return Pair(first, second, target, max(0.0, margin) if target > 0.5 else 0.0)

@@ -12,7 +12,7 @@ from copy import copy
 from itertools import islice
 from typing import Any, Self
 
-from sqlalchemy import Connection, Table, func, insert, or_, select
+from sqlalchemy import Connection, Table, func, insert, select
 
 from triphase.records.types import Comparison, Prompt, RankedGroup, Ranking, Response, Split
 from triphase.store import rows
@@ -30,7 +30,7 @@ class Labels:
     """Prompts, responses and rankings, in and out. ``Store`` inherits it."""
 
     read_campaigns: Collection[str] | None = None
-    """Where this is set, only their answers are counted (and decisions of the lead); empty is the main work."""
+    """Where this is set, only their answers and the decisions about them are counted; empty is the main work."""
 
     def only(self, campaigns: Collection[str]) -> Self:
         """The same store, of which only answers of these campaigns are counted."""
@@ -39,9 +39,8 @@ class Labels:
         return narrowed
 
     def reads(self, answer: StoredAnswer) -> bool:
-        """Whether an answer is of the campaigns that are counted; decisions of the lead always are."""
-        wanted = self.read_campaigns
-        return wanted is None or answer.campaign in wanted or answer.purpose == "adjudication"
+        """Whether an answer, or a decision of the lead, is of the campaigns that are counted."""
+        return self.read_campaigns is None or answer.campaign in self.read_campaigns
 
     def transaction(self) -> AbstractContextManager[Connection]:
         """A write transaction; ``Store`` provides it."""
@@ -112,8 +111,7 @@ class Labels:
         if counted:
             query = query.where(rankings.c.status == "active", rankings.c.purpose.in_(COUNTED))
             if self.read_campaigns is not None:
-                wanted = rankings.c.campaign.in_(sorted(self.read_campaigns))
-                query = query.where(or_(wanted, rankings.c.purpose == "adjudication"))
+                query = query.where(rankings.c.campaign.in_(sorted(self.read_campaigns)))
         if prompt_id is not None:
             query = query.where(rankings.c.prompt_id == prompt_id)
         with self.reading() as connection:

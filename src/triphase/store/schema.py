@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0004"
+REVISION = "0005"
 """The revision that this program reads and writes: the newest of ``migrations/versions``."""
 
 metadata = MetaData()
@@ -276,9 +276,12 @@ adjudications = Table(
     Column("decided_at", Float, nullable=False),
     Column("decision", String(40), nullable=False),
     Column("note", Text, nullable=False),
+    _campaign(),
     Index("adjudications_prompt", "prompt_id"),
 )
-"""The lead's decisions on conflicts: a ranking of their own (which overrules), or that the disagreement stands."""
+"""The lead's decisions on conflicts: a ranking of their own (which overrules), or that the disagreement stands.
+
+Each is about one campaign's answers, or the main work's."""
 
 audit = Table(
     "audit",

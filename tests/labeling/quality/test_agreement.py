@@ -105,13 +105,24 @@ def test_agreement_by_pair_of_labelers() -> None:
 
 
 def test_interval_draws_whole_prompts() -> None:
-    # a hundred pairs of one prompt are one piece of evidence: no spread can be seen
-    assert share_by_prompt([("p", 1.0), ("p", 0.0)] * 50).low == 0.5
+    # a hundred pairs of one prompt are one piece of evidence: 0.5 ± 0.5·z² / (1 + z²)
+    assert share_by_prompt([("p", 1.0), ("p", 0.0)] * 50).low == pytest.approx(0.5 - 0.5 * 0.7935, abs=1e-4)
     wide = share_by_prompt([("p", 1.0)] * 50 + [("q", 0.0)] * 50)
     assert (wide.low, wide.value, wide.high) == (0.0, 0.5, 1.0)
     many = share_by_prompt([(f"p{i}", float(i % 2)) for i in range(400)])
     assert many.low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.01)
     assert many.high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.01)
+
+
+def test_an_interval_is_never_without_a_width() -> None:
+    z2 = 1.959963984540054**2
+    found = share_by_prompt([(f"p{n}", 1.0) for n in range(10) for _ in range(3)])
+    assert found is not None and (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(10 / (10 + z2)), "ten prompts, however many pairs of each"
+    found = share_by_prompt([("p", 1.0), ("p", 1.0), ("p", 0.0)])
+    assert found is not None and found.low < 0.15 and found.high > 0.9, "one prompt says next to nothing"
+    found = share_by_prompt([("p", 0.0), ("q", 0.0)])
+    assert found is not None and found.low == 0.0 and found.high == pytest.approx(z2 / (2 + z2))
 
 
 def test_alpha_of_rankings() -> None:

@@ -14,7 +14,9 @@ from tests.labeling.crowd import PLAIN, Clock, people, prepared, served, signed_
 
 from triphase.labeling.web.tables_download import TABLES
 from triphase.labeling.work import audit
+from triphase.records.types import Ranking
 from triphase.store import Store
+from triphase.store.answers import StoredAnswer
 from triphase.store.schema import campaigns, flags
 
 FORM = {"task": "rating", "share": "100", "overlap": "2", "text": "Rate *kindness*.", "models": ["model-0", "model-2"]}
@@ -161,3 +163,36 @@ def test_every_table_of_a_page_links_to_its_file(app: FastAPI) -> None:
         assert page.count("<table") <= page.count("form=csv"), path
     for address in linked:
         assert lea.get(address.replace("&amp;", "&")).status_code == 200, address
+
+
+def test_decisions_and_gold_items_of_a_campaign_from_the_prompts_page(app: FastAPI, store: Store) -> None:
+    lea, ann, bob = (signed_in(app, name) for name in ("lea", "ann", "bob"))
+    begin(lea)
+    rate(ann, [7, 3])
+    rate(bob, [7, 3])
+    prompt = "p00003"
+    for name, places in (("ann", {f"{prompt}-0": 1, f"{prompt}-2": 2}), ("bob", {f"{prompt}-0": 2, f"{prompt}-2": 1})):
+        store.add_answers([StoredAnswer(Ranking(name, prompt, name, places, (), 1.0), campaign="kindness")])
+    assert f"/lead/prompt?id={prompt}&amp;campaign=kindness" in lea.get("/lead/conflicts").text
+    page = lea.get("/lead/prompt", params={"id": prompt, "campaign": "kindness"}).text
+    assert '<option value="kindness" selected>' in page and '<option value="main">the main work' in page
+    given = {"decision": "rank", "place-0": "1", "place-2": "2", "campaign": "kindness"}
+    answer = lea.post("/lead/prompt", params={"id": prompt}, data=given)
+    assert answer.status_code == 303 and "campaign=kindness" in answer.headers["location"]
+    (decision,) = [one for one in store.answers() if one.purpose == "adjudication"]
+    assert decision.campaign == "kindness"
+    assert f"/lead/prompt?id={prompt}" not in lea.get("/lead/conflicts").text
+    assert "a ranking (kindness)" in lea.get(answer.headers["location"]).text
+    answer = lea.post("/lead/prompt", params={"id": "p00004"}, data={**given, "decision": "gold"})
+    assert answer.status_code == 303
+    assert 'gold <span class="hint">kindness</span>' in lea.get(answer.headers["location"]).text
+    page = lea.get("/lead/campaign?name=kindness").text
+    assert "1 gold item" in page and "Labelers in it" in page and "It has no gold items yet" not in page
+    answer = lea.post("/lead/prompt", params={"id": "p00004"}, data={**given, "campaign": "nobody's"})
+    assert answer.status_code == 422 and "there is no campaign" in answer.text
+    rows = lea.get("/lead/table/labelers", params={"of": "kindness"}).text.splitlines()
+    assert [json.loads(row)["answers"] for row in rows] == [2, 2, 1], "her decision too"
+    assert lea.get("/lead/table/labelers", params={"of": "nobody's"}).status_code == 404
+    stored = [json.loads(row) for row in lea.get("/lead/export/store").text.splitlines()]
+    assert [one["campaign"] for one in stored if one["type"] == "gold"] == ["kindness"]
+    assert [one["campaign"] for one in stored if one["type"] == "decision"] == ["kindness"]

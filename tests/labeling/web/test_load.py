@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,21 +21,37 @@ from triphase.cli.label import simulated_accounts
 from triphase.labeling.simulation.simulate_http import Report, simulate_over_http
 from triphase.labeling.simulation.simulated import SimulatedLabelers
 from triphase.labeling.work import item_plan
+from triphase.labeling.work.campaign_plan import Campaign
+from triphase.labeling.work.campaigns import add_campaign
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store, open_store
 from triphase.store.schema import assignments, items, rankings
 
 SETTINGS = LabelingSettings(overlap_share=0.5, overlap=3)
+TASKS = (
+    Campaign("style", share=30, overlap=2),
+    Campaign("pairs", "ab", share=20, overlap=2),
+    Campaign("duel", "policies", 10, 3, ("model-0", "model-2"), "train"),
+)
+"""Beside the main work, which has the other 40 percent."""
 
 
 def labelers(count: int) -> SimulatedLabelers:
     return SimulatedLabelers(lambda _prompt, response, _finished: float(len(response) % 7), 5, count)
 
 
-def prepare(where: str | Path, prompts: int, people: int) -> list[tuple[str, str]]:
+def prepare(where: str | Path, prompts: int, people: int, tasks: Sequence[Campaign] = ()) -> list[tuple[str, str]]:
     with open_store(where) as store:
         fill(store, prompts)
         item_plan.make_items(store, SETTINGS, seed=0, now=time.time())
+        with store.transaction() as connection:
+            for one in tasks:
+                add_campaign(connection, one, "Be fair.", SETTINGS, seed=0, now=time.time(), by="test")
+                for number in range(20):
+                    known = {f"p{number:05d}-{place}": place + 1 for place in range(2)}
+                    item_plan.add_gold(
+                        connection, f"p{number:05d}", known, now=time.time(), by="test", campaign=one.name
+                    )
         return simulated_accounts(store, labelers(people).names)
 
 
@@ -47,17 +64,23 @@ def check_nothing_lost_or_doubled(where: str | Path, report: Report) -> int:
         assert len(ids) == len(set(ids))
         active = [answer for answer in every if answer.status == "active"]
         assert len({answer.assignment_id for answer in active}) == len(active), "a slot was answered twice"
-        labels = [answer.ranking for answer in active if answer.purpose == "label"]
-        assert len({(one.prompt_id, one.labeler) for one in labels}) == len(labels), "a labeler had an item twice"
-        given = Counter(one.prompt_id for one in labels)
+        labels = [answer for answer in active if answer.purpose == "label"]
+        had = {(one.ranking.prompt_id, one.campaign, one.ranking.labeler) for one in labels}
+        assert len(had) == len(labels), "a labeler had an item twice"
+        given = Counter((one.ranking.prompt_id, one.campaign) for one in labels)
         with store.reading() as connection:
-            slots = dict(connection.execute(select(items.c.prompt_id, items.c.overlap)).all())
-        assert all(given[prompt] <= slots[prompt] for prompt in slots), "more answers than slots"
+            of_items = select(items).where(items.c.kind == "label")
+            slots = {(row.prompt_id, row.campaign): row.overlap for row in connection.execute(of_items)}
+        assert given.keys() <= slots.keys(), "an answer to what was not asked"
+        assert all(given[item] <= slots[item] for item in slots), "more answers than slots"
         return len(active)
 
 
-def run_load(where: str | Path, prompts: int, people: int, most: int | None, think: float, workers: int = 1) -> Report:
-    passwords = prepare(where, prompts, people)
+def run_load(
+    where: str | Path, prompts: int, people: int, most: int | None, think: float, workers: int = 1,
+    tasks: Sequence[Campaign] = (),
+) -> Report:  # fmt: skip
+    passwords = prepare(where, prompts, people, tasks)
     server = LiveServer(where, free_port(), workers)
     server.start()
     begun = time.perf_counter()
@@ -121,6 +144,26 @@ def test_a_small_load(tmp_path: Path) -> None:
     assert len(report.submitted) >= 40
 
 
+def check_shares(where: str | Path, tasks: Sequence[Campaign]) -> None:
+    """Each campaign has about its share of the answers, while it has something to give, and its own gold items."""
+    with open_store(where) as store:
+        given = Counter(one.campaign for one in store.answers(counted=False) if one.purpose == "label")
+        gold = Counter(one.campaign for one in store.answers(counted=False) if one.purpose == "gold")
+    shares = {one.name: one.share / 100 for one in tasks}
+    shares[""] = 1 - sum(shares.values())
+    for name, share in shares.items():
+        # Binomial, four deviations; and what nobody else had left goes to the others.
+        slack = 4 * (share * (1 - share) / given.total()) ** 0.5 + 0.01
+        assert abs(given[name] / given.total() - share) < slack, (name, share, given)
+    assert all(gold[one.name] for one in tasks), gold
+
+
+def test_a_small_load_with_campaigns(tmp_path: Path) -> None:
+    report = run_load(tmp_path, prompts=120, people=8, most=30, think=0.0, tasks=TASKS)
+    assert len(report.submitted) == 240
+    check_shares(tmp_path, TASKS)
+
+
 def test_killed_twice_in_a_small_load(tmp_path: Path) -> None:
     run_kills(tmp_path, prompts=150, people=6, kills=2, pause=0.6)
 
@@ -130,6 +173,17 @@ def test_killed_twice_in_a_small_load(tmp_path: Path) -> None:
 def test_sixty_four_labelers_submit_ten_thousand(tmp_path: Path, think: float) -> None:
     report = run_load(tmp_path, prompts=5600, people=64, most=157, think=think)
     assert len(report.submitted) >= 10_000
+    if think:
+        assert report.percentile(0.95) < float(os.environ.get("TRIPHASE_P95_SECONDS", "0.15"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("think", [0.5, 0.0])
+def test_sixty_four_labelers_in_four_tasks_submit_ten_thousand(tmp_path: Path, think: float) -> None:
+    most = int(os.environ.get("TRIPHASE_LOAD_EACH", "157"))
+    report = run_load(tmp_path, prompts=5600, people=64, most=most, think=think, tasks=TASKS)
+    assert len(report.submitted) == 64 * most
+    check_shares(tmp_path, TASKS)
     if think:
         assert report.percentile(0.95) < float(os.environ.get("TRIPHASE_P95_SECONDS", "0.15"))
 

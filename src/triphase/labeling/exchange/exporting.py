@@ -222,7 +222,8 @@ def _everything(store: Store) -> Iterator[dict[str, Any]]:
     with store.reading() as connection:
         query = select(items).where(items.c.kind == "gold").order_by(items.c.id)
         for row in connection.execute(query).all():
-            yield {"type": "gold", "prompt_id": row.prompt_id, "places": json.loads(row.gold_places)}
+            known = {"prompt_id": row.prompt_id, "places": json.loads(row.gold_places), "campaign": row.campaign}
+            yield {"type": "gold", **known}
         for kind, beside in list(side_rows(connection)):
             yield {"type": kind, **beside}
 

@@ -68,7 +68,8 @@ class Records:
     prompts: list[Prompt] = field(default_factory=list)
     responses: list[Response] = field(default_factory=list)
     answers: list[StoredAnswer] = field(default_factory=list)
-    gold: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+    gold: list[tuple[str, dict[str, int], str]] = field(default_factory=list)
+    """Prompt, the known places, and the campaign that asks it (empty: the main work)."""
     beside: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     rated: list[tuple[str, str, str, float]] = field(default_factory=list)
     """Prompt, labeler, response and its rating, higher is better: rankings once all rows are read."""

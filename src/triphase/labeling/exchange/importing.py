@@ -143,7 +143,7 @@ def _place(file: _File, found: Records, where: str) -> None:
     for kind, records in (("prompt", found.prompts), ("response", found.responses)):
         file.where |= {(kind, one.id): where for one in records}
     file.where |= {("ranking", one.ranking.id): where for one in found.answers}
-    file.where |= {("gold", prompt): where for prompt, _ in found.gold}
+    file.where |= {("gold", prompt): where for prompt, _, _ in found.gold}
     start = len(file.records.beside)
     file.where |= {(kind, str(start + n)): where for n, (kind, _) in enumerate(found.beside)}
     _extend(file.records, found)
@@ -190,8 +190,11 @@ def _insert(connection: Connection, records: Records, *, now: float, by: str) ->
     new_prompts = insert_prompts(connection, _unique(settled_prompts(connection, records)))
     new_responses = insert_responses(connection, _unique(settled_responses(connection, records)))
     rankings = insert_answers(connection, records.answers)
-    gold = sum(item_plan.add_gold(connection, prompt_id, places, now=now, by=by) for prompt_id, places in records.gold)
-    others = insert_side_rows(connection, records.beside)
+    others = insert_side_rows(connection, records.beside)  # campaigns are there before the gold items that name them
+    gold = sum(
+        item_plan.add_gold(connection, prompt_id, places, now=now, by=by, campaign=campaign)
+        for prompt_id, places, campaign in records.gold
+    )
     return Imported(new_prompts, new_responses, rankings, gold=gold, others=others)
 
 

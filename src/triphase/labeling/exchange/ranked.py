@@ -128,7 +128,8 @@ def _ranked(row: Row, prompt: Prompt, made: list[Response], places: list[Any], s
     if not absent(gold) and cells.truth(row, "gold", gold):
         if len(ranked) < 2:
             row.refuse("a known answer (gold) needs places for at least two responses")
-        return Records([prompt], made, gold=[(prompt.id, ranked)])
+        campaign = cells.campaign(row, "campaign", row.values.get("campaign"))
+        return Records([prompt], made, gold=[(prompt.id, ranked, campaign)])
     if not ranked:
         row.refuse("no response has a place")
     return Records([prompt], made, [_answer(row, prompt, made, ranked, seen)])

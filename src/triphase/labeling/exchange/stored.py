@@ -34,7 +34,7 @@ def read_stored(row: Row) -> Records:
         case "gold":
             if len(values["places"]) < 2:
                 row.refuse("a known answer (gold) needs places for at least two responses")
-            return Records(gold=[(values["prompt_id"], values["places"])])
+            return Records(gold=[(values["prompt_id"], values["places"], values["campaign"])])
         case "ranking":
             return Records(answers=[_answer(row, values)])
     return Records(beside=[(kind, values)])
@@ -171,7 +171,7 @@ _COLUMNS: Mapping[str, Mapping[str, Check]] = {
         "campaign": cells.campaign, "ratings": _by_criterion, "rationale": cells.free_text,
         "rewrites": _texts_by_response,
     },
-    "gold": {"prompt_id": _ID, "places": _by_response(cells.MOST_PLACE)},
+    "gold": {"prompt_id": _ID, "places": _by_response(cells.MOST_PLACE), "campaign": cells.campaign},
     "guideline": {
         "version": _whole(1, cells.MOST), "text": cells.free_text, "created_by": _PERSON, "created_at": cells.moment,
         "campaign": cells.campaign,
@@ -184,7 +184,7 @@ _COLUMNS: Mapping[str, Mapping[str, Check]] = {
     },
     "decision": {
         "prompt_id": _ID, "ranking_id": _maybe(_ID), "decided_by": _PERSON, "decided_at": cells.moment,
-        "decision": _choice(_DECISIONS), "note": cells.free_text,
+        "decision": _choice(_DECISIONS), "note": cells.free_text, "campaign": cells.campaign,
     },
     "campaign": {
         "name": _campaign_name, "task": _choice(tuple(TASKS)), "state": _choice(STATES),
@@ -201,6 +201,6 @@ _OPTIONAL: Mapping[str, Mapping[str, Any]] = {
         "strength": None, "margin": None, "quality": {}, "skip_reason": None,
         "ratings": {}, "rationale": "", "rewrites": {}, "campaign": "",
     },
-    "guideline": {"campaign": ""},
+    "guideline": {"campaign": ""}, "gold": {"campaign": ""}, "decision": {"campaign": ""},
 }  # fmt: skip
 """What may be left out, and its value then."""

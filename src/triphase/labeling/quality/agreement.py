@@ -3,7 +3,8 @@
 How ties count. ``pairwise_agreement`` looks at the pairs of responses that two labelers both ranked. Pairs that either
 of them tied are left out of ``value``, since a tied pair becomes no ordered comparison; ``with_ties`` counts every
 pair: the same order or both tied 1, exactly one tied 0.5, opposite orders 0. Intervals are percentile bootstraps over
-prompts, because pairs of one prompt are not independent. A statistic over nothing is None, never 0.
+prompts, because pairs of one prompt are not independent. Where all prompts say the same, or there is one, that has
+no width: they are those of ``of_the_same`` then. A statistic over nothing is None, never 0.
 """
 
 import warnings
@@ -17,16 +18,18 @@ import krippendorff
 import numpy as np
 from numpy.typing import NDArray
 
+from triphase.monitoring.proportions import of_the_same
 from triphase.records.types import Ranking
 
 RESAMPLES = 1000
+_ALIKE = 1e-12
 Votes = dict[tuple[str, str, str], dict[str, int]]
 """(prompt, response, response) → labeler → 1 first preferred, −1 second, 0 tied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A share with its 95 % bootstrap interval, and over how much it was taken."""
+    """A share with its 95 % interval, and over how much it was taken."""
 
     value: float
     low: float
@@ -101,7 +104,7 @@ def agreement_by_pair(
 def share_by_prompt(
     values: Sequence[tuple[str, float]], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate | None:
-    """Mean of the values with a 95 % bootstrap interval in which whole prompts are drawn; None over nothing."""
+    """Mean of the values with its 95 % interval (see the module), in which whole prompts count; None over nothing."""
     if not values:
         return None
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -113,6 +116,8 @@ def share_by_prompt(
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(len(table), np.full(len(table), 1.0 / len(table)), size=resamples) @ table
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    if high - low < _ALIKE:
+        low, high = of_the_same(mean, len(table))
     return Estimate(mean, float(low), float(high), len(values), len(table))
 
 

@@ -124,10 +124,15 @@ def collect(store: Store, now: float, campaign: str | None = None) -> Statistics
 def within_campaigns(answers: Sequence[StoredAnswer]) -> list[StoredAnswer]:
     """The answers, with a prompt standing apart in each campaign."""
     return [
-        replace(one, ranking=replace(one.ranking, prompt_id=f"{one.ranking.prompt_id}\0{one.campaign}"))
+        replace(one, ranking=replace(one.ranking, prompt_id=_apart(one.ranking.prompt_id, one.campaign)))
         if one.campaign else one
         for one in answers
     ]  # fmt: skip
+
+
+def _apart(prompt_id: str, campaign: str) -> str:
+    """The key of a prompt within a campaign; in the main work its id."""
+    return f"{prompt_id}\0{campaign}" if campaign else prompt_id
 
 
 def labeler_periods(store: Store, name: str) -> list[Period]:
@@ -175,8 +180,8 @@ def _with_others(name: str, overlapping: Sequence[Ranking]) -> Agreement:
 
 
 def _gold(connection: Connection) -> dict[str, dict[str, int]]:
-    query = select(items.c.prompt_id, items.c.gold_places).where(items.c.kind == "gold")
-    return {row.prompt_id: json.loads(row.gold_places) for row in connection.execute(query)}
+    query = select(items.c.prompt_id, items.c.gold_places, items.c.campaign).where(items.c.kind == "gold")
+    return {_apart(row.prompt_id, row.campaign): json.loads(row.gold_places) for row in connection.execute(query)}
 
 
 def _progress(

@@ -21,8 +21,14 @@ from triphase.labeling.work.assignment import NotNow
 from triphase.labeling.work.submission import Answered, SlotGone
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
+from triphase.store.database import NewerSchema
 
 _log = logging.getLogger("triphase.labeling")
+_AWAY = "The labels cannot be read or written at the moment. Nothing is lost: try again in a moment."
+_NEWER = (
+    "A newer version of Triphase has taken the labels over. Nothing is lost: whoever runs this page has to start it again "
+    "with that version."
+)
 
 
 def create_application(
@@ -66,9 +72,7 @@ def _say(request: Request, status: int, message: str) -> Response:
 async def _known_error(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
         _log.error("%s", error)  # the message names the store's place, which is for whoever runs the server
-        return _say(
-            request, 503, "The labels cannot be read or written at the moment. Nothing is lost: try again in a moment."
-        )
+        return _say(request, 503, _NEWER if isinstance(error, NewerSchema) else _AWAY)
     if isinstance(error, SlotGone | Answered):
         return _say(request, 409, str(error))
     return _say(request, 403 if isinstance(error, NotNow) else 422, str(error))

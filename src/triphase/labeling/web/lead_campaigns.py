@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, HTTPException, Query, Request
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, func, select
 from starlette.responses import RedirectResponse, Response
 
 from triphase.labeling.quality.policy_wins import policy_wins
@@ -16,7 +16,7 @@ from triphase.labeling.work import campaigns
 from triphase.labeling.work.campaign_plan import TASKS, Campaign, all_campaigns, campaign_called
 from triphase.labeling.work.campaigns import CampaignError
 from triphase.store.rows import storable
-from triphase.store.schema import guidelines, prompts, responses
+from triphase.store.schema import guidelines, items, prompts, responses
 
 router = APIRouter(route_class=GuardedRoute)
 Name = Annotated[str, Form(max_length=80)]
@@ -97,16 +97,18 @@ async def _page(request: Request, name: str, problem: str, status: int = 200) ->
     found = await context.read(lambda connection: campaign_called(connection, name))
     if found is None:
         raise HTTPException(404)
-    versions = await context.read(
-        lambda connection: connection.execute(
-            select(guidelines).where(guidelines.c.campaign == name).order_by(guidelines.c.version.desc())
-        ).all()
+    of = select(guidelines).where(guidelines.c.campaign == name).order_by(guidelines.c.version.desc())
+    known = select(func.count()).where(items.c.campaign == name, items.c.kind == "gold", ~items.c.closed)
+    versions, gold = await context.read(
+        lambda connection: (connection.execute(of).all(), connection.execute(known).scalar_one())
     )
     wins = []
     if found.task == "policies":
         wins = await context.slow(lambda: policy_wins(context.store, name, found.models, found.split, found.kind))
+    statistics = await statistics_of(context, name)
     values = {
-        "campaign": found, "statistics": await statistics_of(context, name), "versions": versions, "wins": wins,
+        "campaign": found, "statistics": statistics, "versions": versions, "wins": wins, "gold": gold,
+        "people": [one for one in statistics.labelers if one.answers or one.skipped],
         "task": TASKS[found.task].partition(" (")[0], "problem": problem,
     }  # fmt: skip
     return page(request, "lead-campaign.html", values, status)

@@ -13,8 +13,10 @@ from triphase.labeling.web.guard import LEAD, GuardedRoute, access
 from triphase.labeling.web.prompt_browser import PAGE_SIZE, Filters, choices, detail, first_words, samples
 from triphase.labeling.web.templating import page
 from triphase.labeling.work import item_plan
-from triphase.labeling.work.campaigns import require_known
+from triphase.labeling.work.campaign_plan import known_names
+from triphase.labeling.work.campaigns import CampaignError, require_gold_fits, require_known
 from triphase.labeling.work.conflicts import adjudicate, conflicts
+from triphase.records.cells import MAIN
 from triphase.store.rows import storable
 
 router = APIRouter(prefix="/lead", route_class=GuardedRoute)
@@ -55,9 +57,9 @@ async def conflict_list(request: Request) -> Response:
 
 @router.get("/prompt")
 @access(LEAD)
-async def prompt_page(request: Request, id: Word) -> Response:
-    """Everything about one prompt, and the forms to decide it."""
-    return await _prompt(request, id, "")
+async def prompt_page(request: Request, id: Word, campaign: Word = "") -> Response:
+    """Everything about one prompt, and the forms to decide it, for one campaign (``main``: the main work)."""
+    return await _prompt(request, id, "", campaign=campaign)
 
 
 @router.post("/prompt")
@@ -68,6 +70,7 @@ async def decide(request: Request, id: Word) -> Response:
     by, now = request.state.session.name, context.now()
     form = await request.form(max_files=0, max_fields=60)
     note = storable(str(form.get("note", ""))[:2000])
+    chosen = storable(str(form.get("campaign", "") or MAIN)[:80])
     decision = str(form.get("decision", ""))
 
     def work(connection: Any) -> None:
@@ -79,18 +82,24 @@ async def decide(request: Request, id: Word) -> Response:
             given = str(form.get(f"place-{number}", ""))
             if given.isascii() and given.isdigit() and 1 <= int(given[:4]) <= 99:
                 places[response.id] = int(given[:4])
+        campaign = require_known(connection, chosen)
         if decision == "gold":
-            item_plan.add_gold(connection, found.prompt.id, places, now=now, by=by)
+            if campaign:
+                require_gold_fits(connection, campaign, places)
+            item_plan.add_gold(connection, found.prompt.id, places, now=now, by=by, campaign=campaign)
         elif decision in ("rank", "stand"):
-            adjudicate(connection, found.prompt.id, places if decision == "rank" else None, note, by=by, now=now)
+            ranked = places if decision == "rank" else None
+            adjudicate(connection, found.prompt.id, ranked, note, by=by, now=now, campaign=campaign)
         else:
             raise StoreError(f"{decision!r} is not a decision; use the buttons of the page")
 
     try:
         await context.write(work)
-    except StoreError as error:
-        return await _prompt(request, id, str(error), 422)
-    return RedirectResponse(str(request.url_for("prompt_page").include_query_params(id=id)), status_code=303)
+    except (StoreError, CampaignError) as error:
+        return await _prompt(request, id, str(error), 422, campaign=chosen)
+    context.kept_statistics.clear()
+    address = request.url_for("prompt_page").include_query_params(id=id, campaign=chosen)
+    return RedirectResponse(str(address), status_code=303)
 
 
 @router.get("/export/{name}")
@@ -122,10 +131,15 @@ async def download(
     return Response(text, media_type="application/x-ndjson", headers=headers)
 
 
-async def _prompt(request: Request, id_: str, problem: str, status: int = 200) -> Response:
+async def _prompt(request: Request, id_: str, problem: str, status: int = 200, *, campaign: str) -> Response:
     context: Context = request.app.state.context
-    found = await context.read(lambda connection: detail(connection, storable(id_)))
+    found, named = await context.read(lambda connection: (detail(connection, storable(id_)), known_names(connection)))
     if found is None:
         return page(request, "message.html", {"title": "Prompt", "message": "There is no such prompt."}, 404)
     names = {response.id: number for number, response in enumerate(found.responses, start=1)}
-    return page(request, "lead-prompt.html", {"detail": found, "names": names, "problem": problem}, status)
+    about = next(iter(found.campaigns), "") if len(found.campaigns) == 1 else ""
+    values = {
+        "detail": found, "names": names, "problem": problem, "campaigns": named if len(named) > 1 else [],
+        "campaign": campaign or about or MAIN,
+    }  # fmt: skip
+    return page(request, "lead-prompt.html", values, status)

@@ -49,7 +49,10 @@ class Detail:
     answers: tuple[StoredAnswer, ...]
     flags: tuple[Any, ...]
     decisions: tuple[Any, ...]
-    gold: dict[str, int] | None
+    gold: dict[str, dict[str, int]]
+    """By campaign; the main work's name is empty."""
+    campaigns: tuple[str, ...]
+    """That ask it, or have answers to it, the main work (empty) among them."""
 
 
 def samples(connection: Connection, filters: Filters) -> tuple[list[PromptLine], int]:
@@ -89,9 +92,7 @@ def detail(connection: Connection, prompt_id: str) -> Detail | None:
     given = connection.execute(
         select(rankings).where(rankings.c.prompt_id == prompt_id).order_by(rankings.c.submitted_at, rankings.c.id)
     ).all()
-    gold = connection.execute(
-        select(items.c.gold_places).where(items.c.prompt_id == prompt_id, items.c.kind == "gold")
-    ).scalar()
+    asked = connection.execute(select(items).where(items.c.prompt_id == prompt_id).order_by(items.c.id)).all()
     by_response: dict[str, dict[str, float]] = {}
     for each in scored:
         by_response.setdefault(each.response_id, {})[each.scorer] = each.score
@@ -106,7 +107,8 @@ def detail(connection: Connection, prompt_id: str) -> Detail | None:
                 select(adjudications).where(adjudications.c.prompt_id == prompt_id).order_by(adjudications.c.id)
             ).all()
         ),
-        json.loads(gold) if gold else None,
+        {one.campaign: json.loads(one.gold_places) for one in asked if one.kind == "gold"},
+        tuple(dict.fromkeys([*(one.campaign for one in asked), *(one.campaign for one in given)])),
     )
 
 

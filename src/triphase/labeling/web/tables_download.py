@@ -71,8 +71,10 @@ def _share(name: str, estimate: Estimate | None) -> dict[str, float | int | None
     return {f"{name}_{part}".removesuffix("_value"): getattr(estimate, part, None) for part in parts}
 
 
-async def _labelers(context: Context, _of: str) -> Rows:
-    statistics = await statistics_of(context)
+async def _labelers(context: Context, of: str) -> Rows:
+    if of and await context.read(lambda connection: campaign_called(connection, of)) is None:
+        raise HTTPException(404)
+    statistics = await statistics_of(context, of or None)
     people = {one.name: one for one in await context.read(accounts.accounts)}
     return [
         {
@@ -81,7 +83,7 @@ async def _labelers(context: Context, _of: str) -> Rows:
             "skipped": one.skipped, "flagged": one.flagged, "corrected": one.corrected,
             "median_seconds": one.median_seconds, **_share("agreement", one.agreement.value),
             **_share("gold", one.gold), **_share("consistency", one.consistency),
-            **_share("earlier_preferred", one.position),            **_share("longer_preferred", one.length),
+            **_share("earlier_preferred", one.position), **_share("longer_preferred", one.length),
         }
         for one in statistics.labelers
     ]  # fmt: skip

@@ -188,8 +188,10 @@ def _take(
     """Take a gold item, a repeat or a slot; which of them is drawn by labeler and count, so it cannot be foreseen."""
     draw = random.Random(f"purpose {seed} {labeler} {state.answered}").random()  # noqa: S311
     expires = now + settings.lease_minutes * 60.0
+    going = {row.name: row.share for row in connection.execute(_ACTIVE)} if state.has_campaigns else {}
+    in_turn = _by_share(going, random.Random(f"campaign {seed} {labeler} {state.answered}").random())  # noqa: S311
     if draw < settings.gold_share:
-        taken = _take_gold(connection, labeler, seed, now, expires)
+        taken = _take_gold(connection, labeler, in_turn, seed, now, expires)
     elif draw < settings.gold_share + settings.repeat_share:
         taken = _take_repeat(connection, labeler, seed, now, expires)
     else:
@@ -197,8 +199,7 @@ def _take(
     if taken is not None:
         return taken
     queries = (_EXPIRED, _OPEN) if (state.ended or state.unreal) is not None else (_OPEN,)
-    going = {row.name: row.share for row in connection.execute(_ACTIVE)} if state.has_campaigns else {}
-    for campaign in _by_share(going, random.Random(f"campaign {seed} {labeler} {state.answered}").random()):  # noqa: S311
+    for campaign in in_turn:
         taken = _take_slot(connection, labeler, campaign, queries, seed, now, expires)
         if taken is not None:
             return taken
@@ -233,15 +234,20 @@ def _take_slot(
     return None
 
 
-def _take_gold(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Slot | None:
+def _take_gold(
+    connection: Connection, labeler: str, in_turn: Sequence[str], seed: int, now: float, expires: float
+) -> _Slot | None:
+    """A gold item of the first campaign that has one left for the labeler."""
     had = select(assignments.c.item_id).where(assignments.c.labeler == labeler, assignments.c.purpose == "gold")
     query = select(items).where(items.c.kind == "gold", ~items.c.closed, items.c.id.not_in(had))
-    found = connection.execute(query.order_by(items.c.id)).all()
-    if not found:
-        return None
-    item = found[random.Random(f"gold {seed} {labeler} {len(found)}").randrange(len(found))]  # noqa: S311
-    order = order_for(seed, item.id, labeler, json.loads(item.response_ids))
-    return _own_slot(connection, item.id, "gold", labeler, order, now, expires, "")
+    left = connection.execute(query.order_by(items.c.id)).all()
+    for campaign in in_turn:
+        found = [row for row in left if row.campaign == campaign]
+        if found:
+            item = found[random.Random(f"gold {seed} {labeler} {len(found)}").randrange(len(found))]  # noqa: S311
+            order = order_for(seed, item.id, labeler, json.loads(item.response_ids))
+            return _own_slot(connection, item.id, "gold", labeler, order, now, expires, campaign)
+    return None
 
 
 def _take_repeat(connection: Connection, labeler: str, seed: int, now: float, expires: float) -> _Slot | None:

@@ -98,7 +98,8 @@ def candidates(connection: Connection, campaign: Campaign | None, seed: int) -> 
     asked = {prompt: ids for prompt, ids in chosen.items() if len(ids) > 1}
     if campaign is None or not campaign.most:
         return asked
-    there = len(connection.execute(select(items.c.id).where(items.c.campaign == campaign.name)).all())
+    of_campaign = select(items.c.id).where(items.c.campaign == campaign.name, items.c.kind == "label")
+    there = len(connection.execute(of_campaign).all())
     return dict(
         sorted(asked.items(), key=lambda each: _drawn(seed, campaign, each[0]))[: max(0, campaign.most - there)]
     )
@@ -108,7 +109,7 @@ def _conditions(campaign: Campaign | None) -> list[ColumnElement[bool]]:
     name = "" if campaign is None else campaign.name
     taken = (
         select(items.c.prompt_id)
-        .where((items.c.campaign == name) | (items.c.kind == "gold"))
+        .where((items.c.campaign == name) | ((items.c.kind == "gold") & (items.c.campaign == "")))
         .union(select(rankings.c.prompt_id).where(rankings.c.status == "active", rankings.c.campaign == name))
     )
     wanted: list[ColumnElement[bool]] = [responses.c.prompt_id.not_in(taken)]

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -129,6 +130,26 @@ def require_known(connection: Connection, name: str) -> str:
     return name
 
 
+def require_gold_fits(connection: Connection, name: str, places: Mapping[str, int]) -> None:
+    """Refuse a known answer that could not stand among the items of a campaign, or would show that it is one.
+
+    Raises:
+        CampaignError: what is wrong with it.
+    """
+    campaign = campaign_called(connection, name)
+    if campaign is None:
+        raise CampaignError(_unknown(connection, name))
+    if campaign.state == "ended":
+        raise CampaignError(f"campaign {name!r} has ended; nobody would get the gold item")
+    asked = {"ab": 2, "policies": len(campaign.models)}.get(campaign.task, MOST_RESPONSES)
+    if not 2 <= len(places) <= asked:
+        wanted = "2" if asked == 2 else f"2 to {asked}"
+        raise CampaignError(
+            f"{len(places)} responses have a place, and the items of {name!r} have {wanted}; a gold item must look "
+            "like them"
+        )
+
+
 def _unknown(connection: Connection, name: str) -> str:
     known = ", ".join([MAIN, *(one.name for one in all_campaigns(connection))])
     return f"there is no campaign {name!r}; there are: {known}"
@@ -199,7 +220,7 @@ def _fit_slots(connection: Connection, name: str, overlap: int) -> None:
 
     Prompts that are gold items by now are left as they are: their answer is known, and asked for as gold alone.
     """
-    gold = select(items.c.prompt_id).where(items.c.kind == "gold", ~items.c.closed)
+    gold = select(items.c.prompt_id).where(items.c.kind == "gold", ~items.c.closed, items.c.campaign.in_(("", name)))
     query = (
         select(assignments).join(items)
         .where(items.c.campaign == name, items.c.kind == "label", assignments.c.purpose == "label")

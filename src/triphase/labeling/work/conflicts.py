@@ -37,11 +37,12 @@ def conflicts(store: Store) -> list[Conflict]:
         if answer.purpose == "label":
             by_prompt[answer.ranking.prompt_id, answer.campaign].append(answer.ranking)
     with store.reading() as connection:
-        decided = set(connection.execute(select(adjudications.c.prompt_id)).scalars())
+        query = select(adjudications.c.prompt_id, adjudications.c.campaign)
+        decided = {(row.prompt_id, row.campaign) for row in connection.execute(query)}
     found = [
         replace(_conflict(prompt, given), campaign=campaign)
         for (prompt, campaign), given in by_prompt.items()
-        if len(given) > 1 and prompt not in decided
+        if len(given) > 1 and (prompt, campaign) not in decided
     ]
     wanted = [conflict for conflict in found if conflict.opposite]
     return sorted(
@@ -50,20 +51,22 @@ def conflicts(store: Store) -> list[Conflict]:
 
 
 def adjudicate(
-    connection: Connection, prompt_id: str, places: Mapping[str, int] | None, note: str, *, by: str, now: float
-) -> None:
+    connection: Connection, prompt_id: str, places: Mapping[str, int] | None, note: str, *, by: str, now: float,
+    campaign: str = "",
+) -> None:  # fmt: skip
     """Decide a conflict: by a ranking of the lead's own, or (``places`` None) that the disagreement stands.
 
-    The lead's ranking overrules the others for the pairs that it orders; an earlier decision is superseded.
+    The lead's ranking overrules the others of its campaign (empty: of the main work) for the pairs that it orders; an
+    earlier decision about them is superseded.
     """
     one_at_a_time(connection, Lock.DECISIONS)  # of two leads at the same moment the later one supersedes
-    before = connection.execute(
-        select(rankings).where(
-            rankings.c.prompt_id == prompt_id, rankings.c.purpose == "adjudication", rankings.c.status == "active"
-        )
-    ).first()
+    standing = (
+        rankings.c.prompt_id == prompt_id, rankings.c.campaign == campaign, rankings.c.purpose == "adjudication",
+        rankings.c.status == "active",
+    )  # fmt: skip
+    before = connection.execute(select(rankings).where(*standing)).first()
     if before is not None:
-        connection.execute(update(rankings).where(rankings.c.id == before.id).values(status="superseded"))
+        connection.execute(update(rankings).where(*standing).values(status="superseded"))
     identity = None
     if places is not None:
         if len(places) < 2:
@@ -71,14 +74,14 @@ def adjudicate(
         rounds = connection.execute(select(func.count()).where(adjudications.c.prompt_id == prompt_id)).scalar_one()
         identity = ranking_id(prompt_id, by, rounds, "adjudication")
         ranking = Ranking(identity, prompt_id, by, dict(places), (), now, None, note)
-        insert_answers(connection, [StoredAnswer(ranking, "adjudication")])
+        insert_answers(connection, [StoredAnswer(ranking, "adjudication", campaign=campaign)])
     row = {
         "prompt_id": prompt_id, "ranking_id": identity, "decided_by": by, "decided_at": now,
-        "decision": "ranked" if places is not None else "stands", "note": note,
+        "decision": "ranked" if places is not None else "stands", "note": note, "campaign": campaign,
     }  # fmt: skip
     connection.execute(insert(adjudications), row)
     audit.note(
-        connection, at=now, who=by, action="adjudicated", subject=prompt_id,
+        connection, at=now, who=by, action="adjudicated", subject=prompt_id + (f" in {campaign}" if campaign else ""),
         before=None if before is None else {"ranking": before.id, "places": before.places},
         after={"ranking": identity, "places": None if places is None else dict(places)},
     )  # fmt: skip

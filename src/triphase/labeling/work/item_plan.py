@@ -12,7 +12,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from triphase.labeling.work import audit
-from triphase.labeling.work.campaign_plan import MOST_RESPONSES, Campaign, all_campaigns, candidates
+from triphase.labeling.work.campaign_plan import (
+    MOST_RESPONSES,
+    Campaign,
+    all_campaigns,
+    campaign_called,
+    candidates,
+)
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
 from triphase.store.checks import RecordRefused
@@ -134,9 +140,12 @@ def reprioritize(store: Store, settings: LabelingSettings, *, seed: int) -> int:
     return sum(map(len, waiting.values()))
 
 
-def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], *, now: float, by: str) -> bool:
+def add_gold(
+    connection: Connection, prompt_id: str, places: Mapping[str, int], *, now: float, by: str, campaign: str = ""
+) -> bool:
     """Make a prompt a gold item: its known answer measures labelers, and it is no comparison.
 
+    Of a campaign it measures there, and is no item of that campaign any more; of the main work (empty), of none.
     False where it is one already, with the same answer.
     """
     known = [row.id for row in connection.execute(select(responses.c.id).where(responses.c.prompt_id == prompt_id))]
@@ -147,7 +156,12 @@ def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], 
             f"gold answer for prompt {prompt_id!r}: "
             + (f"response {unknown[0]!r} does not belong to it" if unknown else "rank at least two responses"),
         )  # fmt: skip
-    there = connection.execute(select(items).where(items.c.prompt_id == prompt_id, items.c.kind == "gold")).first()
+    if campaign and campaign_called(connection, campaign) is None:
+        raise RecordRefused(
+            "gold", prompt_id, f"gold answer for prompt {prompt_id!r}: campaign {campaign!r} is not in the store"
+        )
+    of_prompt = (items.c.prompt_id == prompt_id, items.c.kind == "gold", items.c.campaign == campaign)
+    there = connection.execute(select(items).where(*of_prompt)).first()
     values = {"response_ids": as_json([id_ for id_ in known if id_ in places]), "gold_places": as_json(dict(places))}
     if there is not None and there.gold_places == values["gold_places"] and not there.closed:
         return False
@@ -159,17 +173,20 @@ def add_gold(connection: Connection, prompt_id: str, places: Mapping[str, int], 
             "chosen_by": "random",
             "priority": 0.0,
             "closed": False,
+            "campaign": campaign,
         }
         connection.execute(insert(items), {**row, **values})
     else:
         connection.execute(update(items).where(items.c.id == there.id).values(**values, closed=False))
     slots = select(items.c.id).where(items.c.prompt_id == prompt_id, items.c.kind == "label")
+    slots = slots.where(items.c.campaign == campaign) if campaign else slots
     waiting = (assignments.c.item_id.in_(slots), assignments.c.state == "open")
     connection.execute(update(assignments).where(*waiting).values(state="closed"))
     before = None if there is None else {"places": there.gold_places}
     audit.note(
-        connection, at=now, who=by, action="gold answer set", subject=prompt_id, before=before, after=dict(places)
-    )
+        connection, at=now, who=by, action="gold answer set", before=before, after=dict(places),
+        subject=prompt_id + (f" in {campaign}" if campaign else ""),
+    )  # fmt: skip
     return True
 
 
