@@ -26,8 +26,8 @@ from triphase.store.database import NewerSchema
 _log = logging.getLogger("triphase.labeling")
 _AWAY = "The labels cannot be read or written at the moment. Nothing is lost: try again in a moment."
 _NEWER = (
-    "A newer version of Triphase has taken the labels over. Nothing is lost: whoever runs this page has to start it again "
-    "with that version."
+    "A newer version of Triphase has taken the labels over. Nothing is lost: whoever runs this page has to start it "
+    "again with that version."
 )
 
 
