@@ -18,6 +18,7 @@ from triphase.reports.evaluation import (
     mean_value,
     win_rate,
 )
+from triphase.reports.interval_wording import interval_text, percent_interval, signed
 from triphase.reports.intervals import DIFFERENCE, SHARE, Interval, mean_over_prompts, ratio_over_prompts
 
 FIRST = {"a": [1.0, 3.0], "b": [2.0], "only-here": [9.0]}
@@ -66,9 +67,11 @@ def test_prompts_that_all_say_the_same_make_nothing_certain() -> None:
     found = ratio_over_prompts([1.0, 2.0], [2.0, 4.0], within=SHARE)  # ½ in each; others up to z² / (2 + z²), at 0 or 1
     half = 0.5 * z2 / (2 + z2)
     assert found and found.low == pytest.approx(0.5 - half) and found.high == pytest.approx(0.5 + half)
-    assert mean_over_prompts([0.25, 0.25]) == Interval(0.25, None, None, 2), "what has no bounds has no interval"
+    score = mean_over_prompts([0.25, 0.25])
+    assert score == Interval(0.25, 0.25, 0.25, 2) and interval_text(score) == "0.25" and signed(score) == "+0.25"
+    assert interval_text(mean_over_prompts([0.0, 1.0])) == "0.50 (0.00 to 1.00)"
     assert pooled_share([{"a": 1.0, "b": 1.0}] * 3) == mean_over_prompts([1.0, 1.0], within=SHARE)
-    assert interval_over_seeds([0.5, 0.5]) == Interval(0.5, None, None, 0)
+    assert percent_interval(interval_over_seeds([0.5, 0.5])) == "50 %"
 
 
 def test_ratio_pools_counts_and_leaves_out_prompts_without_any() -> None:

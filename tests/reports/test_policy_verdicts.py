@@ -37,8 +37,8 @@ def test_better_worse_and_not_shown_to_differ(empty: RunContents) -> None:
     )
     assert list(found) == ["ppo", "arm:even", "arm:low"]
     assert found["ppo"].tone == "good"
-    assert found["ppo"].sentence.startswith("better than the SFT policy: preferred in 100 % (100 to 100 %) by gold")
-    assert "gold +1.00, proxy +1.00 (+1.00 to +1.00); 1.0 nats from the reference" in found["ppo"].sentence
+    assert found["ppo"].sentence.startswith("better than the SFT policy: preferred in 100 % (84 to 100 %) by gold")
+    assert "gold +1.00, proxy +1.00; 1.0 nats from the reference" in found["ppo"].sentence
     assert found["arm:even"].tone == "open" and "not shown to differ from the SFT policy" in found["arm:even"].sentence
     assert found["arm:low"].tone == "bad" and "worse than the SFT policy" in found["arm:low"].sentence
     assert not any(each.hacked for each in found.values())
@@ -71,7 +71,7 @@ def test_without_gold_the_reward_model_is_held_against_what_is_known_of_it(empty
     rose = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": 1}), pairs=SURE)["ppo"]
     assert rose.tone == "open"
     assert "whether people prefer it is not known: the reward model's score rose by +1.00" in rose.sentence
-    assert "the reward model is right in 100 % (100 to 100 %) of the held-out judgments." in rose.sentence
+    assert "the reward model is right in 100 % (91 to 100 %) of the held-out judgments." in rose.sentence
     doubted = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": -1}), pairs=COIN)["ppo"]
     assert "score fell by −1.00" in doubted.sentence and "not shown to be better than a coin" in doubted.sentence
     unknown = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": 0}))["ppo"]

@@ -11,7 +11,7 @@ from triphase.monitoring.wording import counted, percent
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
 from triphase.reports.comparison import Compared, ComparisonFindings, CriterionFindings, against_first
-from triphase.reports.interval_wording import interval_text, percent_interval, signed
+from triphase.reports.interval_wording import interval_text, percent_interval, signed, written_bounds
 from triphase.reports.intervals import Interval
 from triphase.reports.judgment_figures import interval_chart
 from triphase.reports.layout import rendered
@@ -113,7 +113,8 @@ def rating_text(rating: Interval | None) -> str:
     """+35 (+20 to +51)."""
     if rating is None:
         return "–"
-    bounds = "" if rating.low is None or rating.high is None else f" ({rating.low:+.0f} to {rating.high:+.0f})"
+    low, high = written_bounds(rating)
+    bounds = "" if low is None else f" ({low:+.0f} to {high:+.0f})"
     return f"{rating.value:+.0f}{bounds}".replace("-", "−")
 
 

@@ -85,7 +85,7 @@ def interval_over_seeds(values: Sequence[float]) -> Interval | None:
     if len(values) == 1:
         return Interval(mean, None, None, 0)
     half = t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / sqrt(len(values))
-    return never_certain(Interval(mean, mean - half, mean + half, 0), None)
+    return Interval(mean, mean - half, mean + half, 0)
 
 
 def t_quantile(freedom: float, probability: float = 0.975) -> float:

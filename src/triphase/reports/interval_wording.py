@@ -1,7 +1,7 @@
 """Figures with their intervals, as sentences and tables write them."""
 
 from triphase.monitoring.wording import percent
-from triphase.reports.intervals import Interval
+from triphase.reports.intervals import ALIKE, Interval
 
 
 def capital(text: str) -> str:
@@ -13,16 +13,16 @@ def percent_interval(interval: Interval | None) -> str:
     """74 % (68 to 80 %)."""
     if interval is None:
         return "–"
-    if interval.low is None or interval.high is None:
-        return percent(interval.value)
-    return f"{percent(interval.value)} ({100 * interval.low:.0f} to {percent(interval.high)})"
+    low, high = written_bounds(interval)
+    return percent(interval.value) if low is None else f"{percent(interval.value)} ({100 * low:.0f} to {percent(high)})"
 
 
 def signed(interval: Interval | None) -> str:
     """+1.06 (+0.95 to +1.17)."""
     if interval is None:
         return "–"
-    bounds = "" if interval.low is None or interval.high is None else f" ({interval.low:+.2f} to {interval.high:+.2f})"
+    low, high = written_bounds(interval)
+    bounds = "" if low is None else f" ({low:+.2f} to {high:+.2f})"
     return f"{interval.value:+.2f}{bounds}".replace("-", "−")
 
 
@@ -30,10 +30,16 @@ def interval_text(interval: Interval | None, digits: int = 2) -> str:
     """1.06 (0.95 to 1.17)."""
     if interval is None:
         return "–"
-    bounds = ""
-    if interval.low is not None and interval.high is not None:
-        bounds = f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
+    low, high = written_bounds(interval)
+    bounds = "" if low is None else f" ({low:.{digits}f} to {high:.{digits}f})"
     return f"{interval.value:.{digits}f}{bounds}".replace("-", "−")
+
+
+def written_bounds(interval: Interval) -> tuple[float, float] | tuple[None, None]:
+    """The bounds as they are written: none where they are one, since the figure is no surer for it."""
+    if interval.low is None or interval.high is None or interval.high - interval.low <= ALIKE:
+        return None, None
+    return interval.low, interval.high
 
 
 def is_above(interval: Interval | None, level: float) -> bool:

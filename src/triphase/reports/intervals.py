@@ -2,7 +2,8 @@
 
 Prompts are drawn anew, not responses: responses to one prompt are alike, and an interval that took them as independent
 would be too narrow. Where every prompt says the same, every draw does, and the bootstrap would claim certainty: a share
-then has the interval of `proportions.of_the_same`, and what can be of any size has none.
+then has the interval of `proportions.of_the_same`; what can be of any size has its value for bounds, which are not
+written.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ class Interval:
 
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
 """Between what a share lies, and a difference of two shares."""
-_ALIKE = 1e-12
+ALIKE = 1e-12
+"""Bounds nearer than this are one."""
 
 
 def mean_over_prompts(
@@ -63,9 +65,9 @@ def ratio_over_prompts(
 
 
 def never_certain(interval: Interval, within: tuple[float, float] | None) -> Interval:
-    """The interval, or where it has no width that of prompts which all say the same; without ``within`` none."""
-    if interval.low is None or interval.high is None or interval.high - interval.low > _ALIKE:
+    """The interval, or where it has no width that of prompts which all say the same; without ``within`` as it is."""
+    if within is None or interval.low is None or interval.high is None or interval.high - interval.low > ALIKE:
         return interval
-    if within is None or interval.prompts < 1:
+    if interval.prompts < 1:
         return Interval(interval.value, None, None, interval.prompts)
     return Interval(interval.value, *of_the_same(interval.value, interval.prompts, *within), interval.prompts)

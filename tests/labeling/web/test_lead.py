@@ -183,8 +183,14 @@ def test_flags_are_closed_with_a_word(app: FastAPI) -> None:
 
 
 def test_ordering_by_scores_from_the_page(app: FastAPI, store: Store) -> None:
+    lea = signed_in(app, "lea")
+    assert "/lead/order" not in lea.get("/lead").text and "triphase label score" in lea.get("/lead").text
+    refused = lea.post("/lead/order")
+    assert refused.status_code == 422 and "The store holds no scores" in refused.text
     store.add_scores("rm", {one.id: 0.0 for one in store.responses()})
-    assert signed_in(app, "lea").post("/lead/order").status_code == 303
+    answer = lea.post("/lead/order")
+    assert answer.status_code == 303 and answer.headers["location"] == "/lead?ordered=0", "each was begun"
+    assert "0 waiting items ordered by the scores" in lea.get(answer.headers["location"]).text
 
 
 def test_every_page_of_an_empty_store_opens(store: Store, clock: Clock) -> None:

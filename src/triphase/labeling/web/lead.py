@@ -19,10 +19,11 @@ from triphase.labeling.web.templating import page
 from triphase.labeling.work import accounts, audit, campaigns, invitations, item_plan, labeler_status
 from triphase.labeling.work.people import AccountError
 from triphase.store.rows import storable
-from triphase.store.schema import flags, guidelines
+from triphase.store.schema import flags, guidelines, scores
 
 router = APIRouter(prefix="/lead", route_class=GuardedRoute)
 _KEPT_SECONDS = 10.0
+_SCORED = select(select(scores).exists())
 
 
 async def statistics_of(context: Context, campaign: str | None = None) -> Statistics:
@@ -37,17 +38,21 @@ async def statistics_of(context: Context, campaign: str | None = None) -> Statis
 
 @router.get("")
 @access(LEAD)
-async def overview(request: Request) -> Response:
+async def overview(request: Request, ordered: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None) -> Response:
     """Progress with forecast, agreement, and each labeler at a glance."""
     context: Context = request.app.state.context
     statistics = await statistics_of(context)
-    steps = await context.read(lambda connection: first_steps(connection, context.now()))
+    steps, scored = await context.read(
+        lambda connection: (first_steps(connection, context.now()), connection.execute(_SCORED).scalar_one())
+    )
     days = [
         (datetime.fromtimestamp(day * 86400, UTC).strftime("%d %b"), float(count))
         for day, count in statistics.progress.by_day
     ]
     values = {
         "statistics": statistics,
+        "ordered": ordered,
+        "scored": scored,
         "steps": [] if all(step.done for step in steps) else steps,
         "overlaps": choices(statistics.agreement.value, statistics.median_seconds, statistics.progress.items),
         "days": charts.bars(days, "Answers per day (UTC)"),
@@ -237,13 +242,20 @@ async def order_by_scores(request: Request) -> Response:
     context: Context = request.app.state.context
     by, now = request.state.session.name, context.now()
 
-    def work() -> None:
+    def work() -> int | None:
+        with context.store.reading() as connection:
+            if not connection.execute(_SCORED).scalar_one():
+                return None
         count = item_plan.reprioritize(context.store, context.settings, seed=context.server.seed)
         with context.store.transaction() as connection:
             audit.note(connection, at=now, who=by, action="items ordered", subject="store", after={"items": count})
+        return count
 
-    await context.slow(work)
-    return RedirectResponse("/lead", status_code=303)
+    ordered = await context.slow(work)
+    if ordered is None:
+        message = "The store holds no scores, so the order stays as it is. Bring them in with: triphase label score"
+        return page(request, "message.html", {"title": "Nothing to order by", "message": message}, 422)
+    return RedirectResponse(f"/lead?ordered={ordered}", status_code=303)
 
 
 @router.get("/audit")
