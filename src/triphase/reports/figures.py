@@ -52,7 +52,7 @@ def training_curve(
         axes = canvas.axes
         means = _running_mean(values)
         axes.plot(steps, values, color=BLUE, alpha=0.35, linewidth=1)
-        axes.plot(steps, means, color=BLUE, label="training, running mean")
+        axes.plot(steps, means, color=BLUE, label="training, smoothed")
         held_steps, held = curve(rows, heldout)
         if held_steps:
             axes.plot(held_steps, held, color=ORANGE, marker="s", linestyle="--", label="held-out")
