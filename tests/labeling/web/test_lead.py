@@ -189,8 +189,8 @@ def test_ordering_by_scores_from_the_page(app: FastAPI, store: Store) -> None:
     assert refused.status_code == 422 and "The store holds no scores" in refused.text
     store.add_scores("rm", {one.id: 0.0 for one in store.responses()})
     answer = lea.post("/lead/order")
-    assert answer.status_code == 303 and answer.headers["location"] == "/lead?ordered=0", "each was begun"
-    assert "0 waiting items ordered by the scores" in lea.get(answer.headers["location"]).text
+    assert answer.status_code == 303 and answer.headers["location"] == "/lead?ordered=4", "one was begun"
+    assert "4 waiting items ordered by the scores" in lea.get(answer.headers["location"]).text
 
 
 def test_every_page_of_an_empty_store_opens(store: Store, clock: Clock) -> None:
