@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.imports import cycles_of, graph_of, imported_at_start, imports_of, sources_of
 
+from triphase.cli import deferred
+
 PACKAGE = Path(__file__).parent.parent / "src" / "triphase"
 LAYERS = (
     ("errors", "settings", "records"),
@@ -29,23 +31,29 @@ HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 WITHIN = {("settings", "errors"), ("records", "errors"), ("records", "settings")}
 # Inside a folder with rooms, lowest first: a room imports only from itself and from the rooms under it.
 ROOMS = {"labeling": (("quality",), ("work",), ("exchange",), ("web", "simulation"))}
-# Without imports inside functions of any package but those of extras that a user may leave out.
-STRAIGHT = ("labeling",)
-OPTIONAL = ("pyarrow",)
-DEFERRED = "triphase.cli.deferred"
+# Packages that a function may import: in a module that starts without torch, what costs time or may not be installed.
+LATE = {
+    "alembic", "datasets", "datasketch", "huggingface_hub", "jinja2", "pyarrow", "tensorboard", "tokenizers", "torch",
+    "transformers", "vaderSentiment",
+}  # fmt: skip
+# In a module that brings torch in: peft takes two seconds, torch.distributed one; the others are extras.
+LATE_WITH_TORCH = {"peft", "torch.distributed", "torchao", "bitsandbytes"}
+# In these folders only what an extra brings that a user may leave out.
+STRAIGHT = {"labeling": {"pyarrow"}}
 MIXED = ("cli", "runs", "planning", "datacheck", "demo")
 """Folders that start without torch but for the modules of `WITH_TORCH`."""
 WITH_TORCH = {
     "datacheck.model_check",
-    "planning.abilities",
     "planning.evaluation",
     "planning.machine_plan",
     "planning.every_phase",
     "planning.passes",
     "planning.plan",
+    "planning.rates",
     "planning.remedies",
     "planning.shortage",
     "planning.warm_up",
+    "runs.abilities",
     "runs.base_model",
     "runs.best_of",
     "runs.checkpoints",
@@ -176,7 +184,7 @@ def test_what_is_torch_free_starts_where_torch_cannot_be_imported() -> None:
     names = [
         name
         for name in sources_of(PACKAGE)
-        if ".versions" not in name
+        if ".migrations.versions" not in name
         and not name.endswith((".env", ".__main__"))
         and name.split(".")[1:2] != []
         and name.split(".")[1] in (*WITHOUT_TORCH, *MIXED)
@@ -219,36 +227,63 @@ def test_a_planted_circle_is_found() -> None:
     assert {low, high} <= set(circle)
 
 
-def is_refused(name: str, folder: str) -> bool:
-    top = name.split(".")[0]
-    return top == "triphase" or (folder in STRAIGHT and top not in OPTIONAL)
+def may_be_late(name: str, importer: str, *, brings_torch: bool) -> bool:
+    allowed = LATE_WITH_TORCH if brings_torch else STRAIGHT.get(importer.split(".")[1], LATE)
+    return any(f"{name}.".startswith(f"{package}.") for package in allowed)
 
 
 def inner_imports(sources: Mapping[str, str]) -> list[str]:
-    """The imports of own modules inside functions, but for the one file that may have them.
-
-    In a folder of `STRAIGHT` those of other packages too, but for optional ones.
-    """
+    """The imports inside functions that stand in no list above; modules of Triphase are in none."""
+    bound = imported_at_start(sources, frozenset({"torch"}))
     return [
         f"{name}:{each.line} imports {each.name}"
         for name, source in sources.items()
-        if name not in ("triphase", DEFERRED) and ".versions" not in name
+        if ".migrations.versions" not in name
         for each in imports_of(source)
-        if each.inside and is_refused(each.name, name.split(".")[1])
+        if each.inside and not may_be_late(each.name, name, brings_torch=name in bound)
     ]
 
 
-def test_own_modules_are_imported_at_the_top() -> None:
+def test_modules_are_imported_at_the_top() -> None:
     assert inner_imports(sources_of(PACKAGE)) == []
 
 
 def test_a_planted_import_inside_a_function_is_found() -> None:
     planted = {"triphase.runs.x": "class A:\n    async def f(self):\n        from triphase.errors import RunError\n"}
     assert inner_imports(planted) == ["triphase.runs.x:3 imports triphase.errors.RunError"]
-    assert inner_imports({DEFERRED: "def f():\n    import triphase.store\n"}) == []
-    assert inner_imports({"triphase.runs.x": "def f():\n    import torch\n"}) == []
-    assert inner_imports({"triphase.labeling.x": "def f():\n    import uvicorn\n"}) != []
-    assert inner_imports({"triphase.labeling.x": "def f():\n    import pyarrow\n"}) == []
+    late = "def f():\n    import "
+    assert inner_imports({"triphase.cli.deferred": f"{late}triphase.store\n"}) != []
+    assert inner_imports({"triphase.runs.x": f"{late}torch\n"}) == []
+    assert inner_imports({"triphase.runs.x": f"import torch\n{late}transformers\n"}) != []
+    assert inner_imports({"triphase.runs.x": f"import torch\n{late}peft\n"}) == []
+    assert inner_imports({"triphase.runs.x": f"{late}math\n"}) != []
+    assert inner_imports({"triphase.labeling.x": f"{late}uvicorn\n"}) != []
+    assert inner_imports({"triphase.labeling.x": f"{late}pyarrow\n"}) == []
+
+
+def test_the_table_of_what_verbs_call_late_is_what_a_type_checker_reads() -> None:
+    source = (PACKAGE / "cli" / "deferred.py").read_text()
+    typed = {each.name for each in imports_of(source) if each.typing}
+    assert typed == {f"triphase.{module}.{name}" for name, module in deferred.PLACES.items()}
+    assert {name for name in deferred.PLACES if callable(getattr(deferred, name))} == set(deferred.PLACES)
+    with pytest.raises(AttributeError, match="has no attribute 'perfrom'"):
+        getattr(deferred, "perfrom")  # noqa: B009 - mypy knows that it is not there
+
+
+SEALED = "triphase.training.sealed"
+OPENERS = {"triphase.training.artifacts", "triphase.training.checkpoint", "triphase.training.settling"}
+
+
+def users_of(module: str, sources: Mapping[str, str]) -> set[str]:
+    return {name for name, others in graph_of(sources).items() if module in others}
+
+
+def test_what_phases_leave_is_opened_and_written_in_one_place() -> None:
+    """Artifacts by `training/artifacts.py`, checkpoints by the other two."""
+    sources = sources_of(PACKAGE)
+    assert users_of(SEALED, sources) == OPENERS
+    planted = {**sources, "triphase.runs.x": "from triphase.training.sealed import find_damage\n"}
+    assert users_of(SEALED, planted) == OPENERS | {"triphase.runs.x"}
 
 
 def test_the_picture_of_the_layers_is_the_tree() -> None:

@@ -94,8 +94,10 @@ def test_mistakes_in_settings(mistake: Callable[..., str], config: Path) -> None
         == "ppo.epochs: unexpected; settings are given as --ppo.kl-coefficient 0.02"
     )
     assert mistake("ppo", config, "--arm", "x") == "--arm: there is no arm 'x'; known are none"
-    assert mistake("report", config.parent).endswith("(no config.yaml in it); runs stand in runs/NAME")
-    assert mistake("export", config.parent, "--to", "x").endswith("(no config.yaml in it); runs stand in runs/NAME")
+    assert mistake("report", config.parent).endswith("(no config.yaml in it); run directories are runs/NAME")
+    assert mistake("export", config.parent, "--to", "x").endswith(
+        "(no config.yaml in it); run directories are runs/NAME"
+    )
     assert not (config.parent / "runs").exists()
 
 
@@ -132,7 +134,7 @@ def test_check_counts_leaks_and_contradictions(config: Path, capsys: pytest.Capt
     printed = capsys.readouterr()
     shown = " ".join(printed.out.split())
     assert "3 records for training have a prompt that is held out elsewhere" in shown
-    assert "3 comparisons stand beside their opposite" in shown
+    assert "3 comparisons are contradicted by their opposite" in shown
     assert "the reward model has nothing to learn from" in printed.err
 
 

@@ -83,7 +83,7 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     def wrong(*_: Any, **__: Any) -> None:
         raise RuntimeError("shape '[2]' is invalid for input of size 3")
 
-    monkeypatch.setattr("triphase.cli.deferred.conversation", wrong)
+    monkeypatch.setattr("triphase.cli.deferred.conversation_with", wrong)
     with pytest.raises(RuntimeError, match="shape"):
         main(["chat", "embedded:tiny"])
 

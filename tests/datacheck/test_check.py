@@ -87,7 +87,7 @@ def test_bad_records_stop_the_check_and_can_be_set_aside(tmp_path: Path, capsys:
     assert json.loads(rows[0]["text"]) == {"prompt": "x", "chosen": "y"}
     assert rows[2]["text"] == '{"prompt": \\xff'
     said = capsys.readouterr().out
-    assert "3 records are set aside" in said
+    assert "3 records are moved to" in said
     assert said.rstrip().endswith("--data.on-bad-record drop")  # the next step is one that a run takes
 
 
@@ -163,7 +163,7 @@ def test_records_are_set_aside_with_line_and_text_from_files_of_every_kind(
     found = [json.loads(line) for line in Path("q.jsonl").read_text().splitlines()]
     assert [(row["line"], row["text"]) for row in found] == expected
     assert all(row["file"].endswith(path.name) and row["reason"].startswith(f"{path}:") for row in found)
-    assert f"{len(expected)} records are set aside in q.jsonl" in capsys.readouterr().out
+    assert f"{len(expected)} records are moved to q.jsonl" in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_read_counts_as_no_record(tmp_path: Path) -> None:

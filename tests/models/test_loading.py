@@ -299,7 +299,7 @@ def test_a_damaged_directory_ends_in_one_line(damaged: Path, damage: Callable[[P
         ("nopes/inner/config.json", "is a file"),
         ("~nosuchuser/model", "cannot be looked at"),
         ("x" * 300, "cannot be looked at"),
-        ("loop", "is a link that leads to nothing"),
+        ("loop", "is a broken link"),
         ("a\0b", "there is no directory"),
         ("organization/model", "there is no directory of that name here, and a hub id needs the network once"),
         ("nopes/run", "is the directory of a run; name the `final` directory"),

@@ -129,7 +129,7 @@ def test_one_that_fails_is_said_once_and_stops_nothing(
         for step in (1, 2, 3):
             metrics.write(step, {"sft/loss": 1.0})
     assert [record.getMessage() for record in caplog.records] == [
-        f"{kind} is off for sft: ZeroDivisionError: division by zero. metrics.jsonl goes on."
+        f"{kind} is off for sft: ZeroDivisionError: division by zero. metrics.jsonl is still written."
     ]
     assert len(read_metrics(metrics.path)) == 3
 
@@ -157,7 +157,7 @@ def test_one_whose_server_hangs_is_left(
     finally:
         hang.set()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{kind} is off for sft: did not return {limit}. metrics.jsonl goes on."
+        f"{kind} is off for sft: did not return {limit}. metrics.jsonl is still written."
     ]
     assert len(read_metrics(metrics.path)) == 3
 

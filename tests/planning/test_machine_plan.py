@@ -210,7 +210,7 @@ def test_the_command_prints_what_it_writes(
     deep = deep_model(tmp_path / "deep")
     words = ["plan", str(tmp_path / "run.yaml"), "--model", str(deep), "--adapters.layers", "1", "--gpus", "2"]
     assert main([*words, "--memory", "80GB", "--json", str(plan)]) == 0
-    assert ": replicated (every card has the whole base" in capsys.readouterr().out
+    assert ": replicated (every card holds the whole base" in capsys.readouterr().out
     needs = max(each["peak_bytes"] for each in json.loads(plan.read_text())["phases"].values())
     monkeypatch.setattr("triphase.planning.machine_plan._ROOM", (needs - 4 * LAYER * 10) / 1e9)
     assert main([*words, "--memory", "1GB"]) == 0

@@ -345,7 +345,7 @@ def test_damaged_preferences(here: Path, content: str, message: str) -> None:
             "d.json:2: not valid JSON: ']' expected, the end of the file found",
         ),
         ("[" + json.dumps(ROW) + "\n" + json.dumps(ROW) + "]", "d.json:2: not valid JSON: ']' expected, '{' found"),
-        ("[" + json.dumps(ROW) + ",\n]", "d.json:2: not valid JSON: a comma stands before the closing ]"),
+        ("[" + json.dumps(ROW) + ",\n]", "d.json:2: not valid JSON: there is a comma before the closing ]"),
         ("[1]", "d.json:1: a record must be an object like {…}, not a number"),
         ("[" + json.dumps(ROW) + "]\n]", "d.json:2: not valid JSON: text after the end of the list"),
         ("[]", "d.json: contains no records"),

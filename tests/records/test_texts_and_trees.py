@@ -139,7 +139,7 @@ def test_a_table_of_messages_is_read_alike(tmp_path: Path) -> None:
 
 
 def test_what_is_no_tree_is_refused_by_its_place(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.jsonl:8: the messages of the tree 't' do not stand together"):
+    with pytest.raises(DataError, match=r"a\.jsonl:8: the messages of the tree 't' are not on consecutive lines"):
         read_demonstrations(source(tmp_path, *TREE[:5], *OTHER, TREE[5]), tmp_path)
     with pytest.raises(DataError, match=r"a\.jsonl:1: the tree has 0 messages without a parent_id"):
         read_demonstrations(source(tmp_path, *TREE[1:]), tmp_path)
@@ -177,7 +177,7 @@ def test_what_stands_before_the_first_turn_is_told(tmp_path: Path) -> None:
         assert turns_in_text(row) and not row.unread()
         if not text.startswith("\n\nHuman"):
             (row,) = read_rows(source(tmp_path, {"text": f"Be brief.\n{text}"}), tmp_path)
-            assert turns_in_text(row) and row.unread() == ("what stands before the first turn in text",)
+            assert turns_in_text(row) and row.unread() == ("what precedes the first turn in text",)
 
 
 @pytest.mark.parametrize("mark", ["[INST]", "[INST] <<SYS>>", "<|im_start|>user\n", "### Human: ", "### Response:\n"])

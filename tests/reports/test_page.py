@@ -247,7 +247,7 @@ def test_without_gold_there_is_no_win_rate_and_the_page_says_why(run_directory: 
         "whether people prefer it is not known: the reward model's score rose by" in text
         and "No gold score is known for this data" in text
     )
-    assert "Reward hacking: cannot be told" in text and "preferred: they win" not in text
+    assert "Reward hacking: cannot be determined" in text and "preferred: they win" not in text
 
 
 def test_first_iteration_of_a_run_has_a_page(run_directory: Path) -> None:

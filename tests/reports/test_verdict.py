@@ -128,7 +128,7 @@ def test_without_gold_nothing_is_claimed(empty: RunContents) -> None:
     found = verdict(empty, ppo=rows, samples=samples({"sft": [None] * 4, "ppo": [None] * 4}, {"sft": 0, "ppo": 1}))
     assert found.tone == "open" and "+1.00" in found.sentences[0]
     assert found.headline == "The reward model's score rose; whether people agree is not known"
-    assert any("cannot be told" in sentence for sentence in found.sentences)
+    assert any("cannot be determined" in sentence for sentence in found.sentences)
 
 
 def test_without_gold_the_headline_follows_the_figures(empty: RunContents) -> None:
@@ -156,7 +156,10 @@ def test_what_people_prefer_comes_first_where_no_gold_is_known(empty: RunContent
     clear, even = win(0.7, 0.6, 0.8), win(0.5, 0.4, 0.6)
     found = verdict_of(run, find(run), [even, clear])
     assert found.headline == "People prefer ppo to sft: 70 % (60 to 80 %) of the prompts, ties half"
-    assert "not known" not in found.headline + " ".join(found.sentences) and "cannot be told" not in found.sentences[-1]
+    assert (
+        "not known" not in found.headline + " ".join(found.sentences)
+        and "cannot be determined" not in found.sentences[-1]
+    )
     assert verdict_of(run, find(run), [even]).headline.startswith("People do not clearly prefer one")
     assert "people agree is not known" in verdict_of(run, find(run)).headline
     coin = replace(run, pairs=[ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)])

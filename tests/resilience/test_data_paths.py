@@ -10,7 +10,7 @@ from triphase.cli.main import main
 
 ODD = {
     "pipe.jsonl": "is a pipe",
-    "loop.jsonl": "leads back to itself",
+    "loop.jsonl": "is a symbolic link to itself",
     "directory.jsonl": "is a directory",
     "plain": "is a directory",
     "away.jsonl": "is a symbolic link to a file that is not there",

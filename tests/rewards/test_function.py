@@ -86,7 +86,7 @@ def test_a_fault_is_one_line_with_function_row_and_remedy(function: str, problem
         score(function)
     line = str(told.value)
     assert line.startswith(f"ppo.scorer.function: tests.rewards.functions:{function} {problem}"), line
-    assert line.endswith("; mend the function, then give the same command again; what is finished is kept")
+    assert line.endswith("; fix the function, then give the same command again; what is finished is kept")
     assert "\n" not in line
 
 

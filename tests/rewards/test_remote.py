@@ -70,7 +70,7 @@ def test_a_part_is_not_called_after_the_token(monkeypatch: pytest.MonkeyPatch, n
     name = name if name[0].isalpha() else f"a{name}"
     for values in ([1.0, 2.0, 3.0], [1.0], "x"):
         body = {"scores": [1.0, 2.0, 3.0], "parts": {name: values}}
-        with pytest.raises(ServerError, match="a part whose name holds the token") as caught:
+        with pytest.raises(ServerError, match="a part whose name contains the token") as caught:
             scores(body, token_variable="SCORER_PASS")
         assert name not in str(caught.value)
 

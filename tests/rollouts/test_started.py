@@ -238,7 +238,10 @@ def test_the_log_of_an_earlier_start_is_not_told(tmp_path: Path) -> None:
         ("rollouts: {servers: 2, devices: ['0']}", "GPUs for 1 servers, and servers is 2"),
         ("rollouts: {servers: 1, arguments: [--port=9]}", "arguments holds --port, which Triphase sets itself"),
         ("rollouts: {servers: 1, arguments: [--api_key, secret]}", "arguments holds --api-key, which Triphase sets"),
-        ('rollouts: {servers: 1, arguments: ["a\\0"]}', "arguments holds 'a.x00', with a sign that a command line"),
+        (
+            'rollouts: {servers: 1, arguments: ["a\\0"]}',
+            "arguments holds 'a.x00', with a character that a command",
+        ),
         ('rollouts: {servers: 1, devices: ["0\\0"]}', "devices holds '0.x00'"),
         ("rollouts: {servers: 1}\nppo: {method: full}", "rollouts.servers read adapters alone"),
         ("rollouts: {servers: 1}\nadapters: {rank: 600}", "above 512"),

@@ -73,12 +73,12 @@ def test_a_comparison_goes_on_where_it_ended(
     scores.write_text(scores.read_text().replace('"score": ', '"score": 1', 1))  # one figure, by hand
     capsys.readouterr()
     assert main(["compare", *sides, "--samples", "3", "--to", str(directory)]) == 0
-    assert "note: " + str(scores) + " is not as the last comparison left it" in capsys.readouterr().out
+    assert "note: " + str(scores) + " was changed after the last comparison" in capsys.readouterr().out
     (note,) = found_in(directory)["notes"]
     assert note.split(" (")[0] in (directory / "comparison.html").read_text()
     capsys.readouterr()
     assert main(["compare", *sides, "--temperature", "0.5", "--to", str(directory)]) == 2
-    assert "was begun with temperature 1.0; ask so again" in capsys.readouterr().err
+    assert "was begun with temperature 1.0; use the same arguments" in capsys.readouterr().err
 
     shutil.rmtree(directory)  # the same bytes from the start
     assert main(["compare", *sides, "--samples", "2"]) == 0

@@ -41,7 +41,7 @@ def test_an_edit_is_told_until_the_file_is_restored(kept: Path, name: str) -> No
     EDITS[name](path)
     for _ in range(2):
         (line,) = told_of(kept)
-        assert "scores.jsonl is not as the last comparison left it" in line and "\n" not in line
+        assert "scores.jsonl was changed after the last comparison" in line and "\n" not in line
     with watched(kept):
         append_json_lines(path, [{"key": "b", "score": 2.0}])
     assert len(told_of(kept)) == 1
@@ -81,7 +81,7 @@ def test_a_failing_call_notes_what_it_kept(kept: Path) -> None:
 def test_damaged_sums_are_told_once(kept: Path, text: str) -> None:
     (kept / "sums.json").write_text(text)
     (line,) = told_of(kept)
-    assert "sums.json is damaged and begun anew" in line
+    assert "sums.json is damaged and started again" in line
     assert told_of(kept) == [] and json.loads((kept / "sums.json").read_text())["files"]["scores.jsonl"]["bytes"] > 0
 
 

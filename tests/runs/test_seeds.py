@@ -99,7 +99,7 @@ def test_a_seed_that_is_gone_or_other_is_left_out_and_told(run: Path, capsys: py
     config = run.parent / "small-seeds" / "seed-1" / "config.yaml"
     config.write_text(config.read_text().replace("iterations: 2", "iterations: 3"))
     contents = read_run(run)
-    assert find(contents).seeds is None and any("has other settings" in gap for gap in contents.gaps)
+    assert find(contents).seeds is None and any("differs from this run" in gap for gap in contents.gaps)
 
 
 def test_where_people_rank_the_seed_is_that_of_ppo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

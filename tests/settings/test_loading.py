@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.resolved import resolved_yaml
 from tests.settings_text import settings_from_text
 
+from triphase import __version__
 from triphase.errors import SettingsError
 from triphase.settings.loading import as_scalar, load_settings
 from triphase.settings.schema import RunSettings
@@ -92,6 +93,29 @@ def test_the_resolved_settings_read_back_to_the_same(tmp_path: Path) -> None:
     wrapped = {"settings": settings.model_dump(mode="json"), "versions": {"python": "3"}}
     (run / "config.yaml").write_text(yaml.safe_dump(wrapped))
     assert load_settings(run) == settings.model_copy(update={"output": str(run.parent)})
+
+
+def test_a_run_of_another_version_that_cannot_be_read_names_that_version(tmp_path: Path) -> None:
+    run = tmp_path / "my"
+    run.mkdir()
+    config = run / "config.yaml"
+    settings = settings_from_text(BASE).model_dump(mode="json")
+    versions = {"triphase": "9.8.7", "python": "3.14"}
+    named = rf"triphase 9\.8\.7 began this run, and this is {__version__}$"
+    for values in ({**settings, "later": 1}, {**settings, "seed": "x"}):
+        config.write_text(yaml.safe_dump({"settings": values, "versions": versions}))
+        with pytest.raises(SettingsError, match=named) as error:
+            load_settings(run)
+        assert str(error.value).startswith(f"{config}:")
+    config.write_text(yaml.safe_dump({"settings": settings, "versions": versions}))
+    assert load_settings(run).name == "my"
+    with pytest.raises(SettingsError, match="kl_coeficient") as error:
+        load_settings(run, {"ppo.kl_coeficient": "1"})
+    assert "9.8.7" not in str(error.value)
+    config.write_text(yaml.safe_dump({"settings": {**settings, "later": 1}, "versions": {"triphase": __version__}}))
+    with pytest.raises(SettingsError, match="later: unknown setting") as error:
+        load_settings(run)
+    assert "began this run" not in str(error.value)
 
 
 def test_paths_are_relative_to_the_file_and_hub_ids_stay(tmp_path: Path) -> None:

@@ -160,7 +160,10 @@ def test_a_later_format_is_refused_by_name_not_passed_over(tmp_path: Path) -> No
     manifest = json.loads((newest / "manifest.json").read_text())
     assert manifest["format"] == FORMAT and manifest["step"] == 2
     (newest / "manifest.json").write_text(json.dumps({**manifest, "format": SETTLED + 1}))
-    with pytest.raises(RunError, match=rf"000002 was written in format {SETTLED + 1}.*config.yaml"):
+    with pytest.raises(RunError, match=rf"000002 was written in format {SETTLED + 1}.*with the version of triphase"):
+        load_latest(tmp_path)
+    (tmp_path / "config.yaml").write_text("settings: {name: x}\nversions: {triphase: 9.8.7}\n")
+    with pytest.raises(RunError, match=r"continue with triphase 9\.8\.7, which began the run"):
         load_latest(tmp_path)
 
 

@@ -147,7 +147,7 @@ def test_a_world_that_was_not_asked_for_is_refused(
     assert "--processes: 0 is not allowed" in refused(capsys, "run", str(config), "--processes", "0")
     many = refused(capsys, "run", str(config), "--processes", "1000", "--sft.batch-size", "8")
     assert "sft.batch_size: 8 gives 8 samples" in many
-    assert "no CONFIG or --processes" in refused(capsys, "run", "--verify", str(tmp_path), "--processes", "2")
+    assert "neither CONFIG nor --processes" in refused(capsys, "run", "--verify", str(tmp_path), "--processes", "2")
     for name, value in WORLD.items():
         monkeypatch.setenv(name, value)
     three = refused(capsys, "run", str(config), "--processes", "3")

@@ -198,7 +198,7 @@ def test_training_does_not_go_on_from_weights_alone(tmp_path: Path, caplog: pyte
     settle(parent, final, keep=2, keep_best=0)
     (parent / "000005" / "rest.safetensors").write_bytes(b"")
     assert newest_whole(parent) is None
-    assert "000004 holds the weights alone; training cannot go on from it" in caplog.text
+    assert "000004 has only weights; training cannot continue from it" in caplog.text
     with pytest.raises(RunError, match="is damaged"):
         load_checkpoint(parent, 5)
 

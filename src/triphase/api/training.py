@@ -178,7 +178,7 @@ def _performed(
             lent=lent,
         )
     except Stopped:
-        raise KeyboardInterrupt("stopped; what is finished is kept, and the same call goes on") from None
+        raise KeyboardInterrupt("stopped; what is finished is kept, and the same call continues") from None
     finally:
         torch.set_num_threads(threads)  # a run's are not the program's
     return Run(begun[0])

@@ -15,7 +15,7 @@ Config = Annotated[Path, Parameter(help="A settings file (YAML), or the director
 RunPath = Annotated[Path, Parameter(help="The directory of a run, for example runs/demo.")]
 Checkpoint = Annotated[
     int | Literal["best"] | None,
-    Parameter(help="The policy after this iteration of PPO, of those that are kept, or best; the last by default."),
+    Parameter(help="The kept checkpoint of PPO to use: an iteration, or best; the last one by default."),
 ]
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
@@ -51,6 +51,6 @@ def require_run(path: Path) -> Path:
         RunError: it is none.
     """
     if not os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
-        raise RunError(f"{path}: is not the directory of a run (no {RUN_CONFIG} in it); runs stand in runs/NAME")
+        raise RunError(f"{path}: is not the directory of a run (no {RUN_CONFIG} in it); run directories are runs/NAME")
     refuse_pipes(path)
     return path

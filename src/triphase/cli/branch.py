@@ -18,15 +18,16 @@ from triphase.store.database import FILE_NAME as STORE
 
 def branch(
     path: RunPath,
-    name: Annotated[str, Parameter(help="Name of the new run; it stands beside the other.")],
+    name: Annotated[str, Parameter(help="Name of the new run; its directory is created next to RUN.")],
     /,
     *overrides: Overrides,
     again: Annotated[
-        tuple[str, ...], Parameter(help="A phase to be done again though no setting of it has changed (more labels).")
+        tuple[str, ...],
+        Parameter(help="A phase to repeat although none of its settings changed, for example after more labels."),
     ] = (),
-    run: Annotated[bool, Parameter(help="Do at once what remains.")] = False,
+    run: Annotated[bool, Parameter(help="Run the remaining steps right away.")] = False,
 ) -> None:
-    """Make a run that shares what another has finished."""
+    """Create a run that shares the finished phases of another."""
     changes = parse_overrides(overrides)
     if "name" in changes:
         raise SettingsError(f"--name: the branch is called {name}; give its name once")

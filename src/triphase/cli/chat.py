@@ -27,19 +27,24 @@ _HOTTEST, _MOST_TOKENS = 100.0, 1 << 16
 
 
 def chat(
-    model: Annotated[str, Parameter(help="The directory of a run, a model's directory, or a hub id.")],
+    model: Annotated[str, Parameter(help="A run directory, a model directory, or a hub id.")],
     /,
     *,
-    policy: Annotated[str | None, Parameter(help="Of a run: sft, ppo, or a variant; ppo where it is there.")] = None,
+    policy: Annotated[
+        str | None, Parameter(help="Which policy of a run: sft, ppo, or a variant; ppo by default if it is finished.")
+    ] = None,
     checkpoint: Checkpoint = None,
     against: Annotated[
-        str | None, Parameter(help="Who answers beside it: another policy of the run, another run, or a model.")
+        str | None,
+        Parameter(
+            help="A second policy that answers side by side: another policy of the run, another run, or a model."
+        ),
     ] = None,
-    temperature: Annotated[float, Parameter(help="0 takes the likeliest token.")] = 0.7,
-    max_tokens: Annotated[int, Parameter(help="The longest answer.")] = 256,
-    system: Annotated[str | None, Parameter(help="What the model is told before the first message.")] = None,
+    temperature: Annotated[float, Parameter(help="Sampling temperature; 0 always takes the most likely token.")] = 0.7,
+    max_tokens: Annotated[int, Parameter(help="Longest response, in tokens.")] = 256,
+    system: Annotated[str | None, Parameter(help="System prompt.")] = None,
 ) -> None:
-    """Talk to a run's policy, or to any model."""
+    """Chat with a run's policy, or with any model."""
     if not 0 <= temperature <= _HOTTEST:
         raise SettingsError(f"--temperature {temperature}: must lie between 0 and {_HOTTEST:g}")
     if not 1 <= max_tokens <= _MOST_TOKENS:
@@ -49,9 +54,7 @@ def chat(
     if against is not None:
         sides.append((model, against, None) if _is_policy(model, against) else (against, None, None))
     opened = [
-        deferred.conversation(
-            place, checkpoint=at, policy=name, max_response_tokens=max_tokens, temperature=temperature, system=system
-        )
+        deferred.conversation_with(place, at, name, deferred.Talk(max_tokens, temperature, system))
         for place, name, at in sides
     ]
     run = Path(model)

@@ -17,7 +17,7 @@ from triphase.datacheck.agenda import todo, what_is_left_out
 from triphase.datacheck.demands import require_settings
 from triphase.datacheck.judge import Judge
 from triphase.datacheck.near_duplicates import find_near_duplicates
-from triphase.datacheck.opening import adapter_note
+from triphase.datacheck.opening import adapter_note, place_without_torch
 from triphase.datacheck.quarantine import Quarantine
 from triphase.datacheck.run_data import drops, gives_columns, told_of_lengths
 from triphase.datacheck.source_survey import SHOWN, SourceSurvey
@@ -38,14 +38,16 @@ def check(
     /,
     *overrides: Overrides,
     quarantine: Annotated[
-        Path | None, Parameter(help="Set records that cannot be used aside in this file (JSON lines), and go on.")
+        Path | None, Parameter(help="Move records that cannot be used to this file (JSON lines) and go on.")
     ] = None,
     json: Annotated[bool, Parameter(help="Print one JSON document.")] = False,
 ) -> None:
-    """Read the configuration and every record; loads no model."""
+    """Check the configuration and every record; loads no model."""
     settings = settings_of(config, overrides)
-    standing = deferred.require_standing(settings)
-    count, judge = token_count(settings), Judge(settings, deferred.check_model)
+    trains = deferred.can_train()
+    standing = deferred.require_standing(settings) if trains else []
+    count = token_count(settings)
+    judge = Judge(settings, deferred.check_model if trains else lambda each: place_without_torch(each.model))
     names = judge.control_names
     if quarantine is None:
         survey = survey_data(settings, count, examine=judge.problem, control=names)
@@ -69,7 +71,7 @@ def check(
     if drops(settings) and survey.refused:
         say(f"{survey.refused} records cannot be used and are left out (data.on_bad_record: drop)")
     if quarantine is not None:
-        say(f"{survey.refused} records are set aside in {quarantine}")
+        say(f"{survey.refused} records are moved to {quarantine}")
     verdict = judge.verdict(survey)
     if judge.collided:
         say(
@@ -121,7 +123,7 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
     if survey.leaked:
         yield f"{survey.leaked} records for training have a prompt that is held out elsewhere (see their `split`)"
     if survey.contradicted:
-        yield f"{survey.contradicted} comparisons stand beside their opposite (A over B, and B over A)"
+        yield f"{survey.contradicted} comparisons are contradicted by their opposite (A over B, and B over A)"
     for source in survey.sources:
         if source.columns and not gives_columns(settings, source.role):
             yield f"{source.name}: {unread_columns(source.columns)}"

@@ -32,27 +32,27 @@ def compare(
         str,
         Parameter(
             help="Two or more: a run (its newest policy), RUN/sft, RUN/ppo, RUN/arms/NAME, RUN/ppo/best, "
-            "RUN/ppo/checkpoints/STEP, a model's directory, or a hub id. The others are held against the first."
+            "RUN/ppo/checkpoints/STEP, a model's directory, or a hub id. All others are compared with the first."
         ),
     ],
     prompts: Annotated[
-        str | None, Parameter(help="A file of prompts; the held-out prompts of the first run by default.")
+        str | None, Parameter(help="A file of prompts; by default the held-out prompts of the first run.")
     ] = None,
     by: Annotated[
         list[str] | None,
         Parameter(
             help="gold, reward (of the runs), people (on the labeling page), or a YAML file with a scorer's settings; "
-            "kind judge compares pairs. Can be given several times; what the runs have by default.",
+            "kind: judge compares pairs. Can be given several times; by default what the runs have.",
         ),
     ] = None,
-    to: Annotated[Path | None, Parameter(help="The directory of the comparison; beside the first run by default.")] = (
+    to: Annotated[Path | None, Parameter(help="The directory of the comparison; next to the first run by default.")] = (
         None
     ),
-    samples: Annotated[int | None, Parameter(help="Responses to each prompt.")] = None,
-    max_prompts: Annotated[int | None, Parameter(help="Most prompts.")] = None,
-    max_tokens: Annotated[int | None, Parameter(help="The longest response.")] = None,
+    samples: Annotated[int | None, Parameter(help="Responses per prompt.")] = None,
+    max_prompts: Annotated[int | None, Parameter(help="Largest number of prompts.")] = None,
+    max_tokens: Annotated[int | None, Parameter(help="Longest response, in tokens.")] = None,
     temperature: Annotated[float | None, Parameter(help="Sampling temperature of all sides.")] = None,
-    seed: Annotated[int, Parameter(help="Responses and intervals follow from it.")] = 0,
+    seed: Annotated[int, Parameter(help="Seed of responses and intervals.")] = 0,
 ) -> None:
     """Compare policies on held-out prompts."""
     if len(sides) < 2:
@@ -74,7 +74,7 @@ def compare(
         temperature=temperature,
         seed=seed,
     )
-    directory, found = deferred.compare(wanted)
+    directory, found = deferred.compare_named(wanted)
     _print(found, directory)
 
 
@@ -120,7 +120,7 @@ def _print_people(wide: Console, criterion: CriterionFindings, directory: Path) 
     if criterion.without:
         serve = f"triphase label serve {directory}"
         waiting = f"{criterion.without} pair{'' if criterion.without == 1 else 's'} without a ranking"
-        wide.print(Text(visible(f"{waiting}: `{serve}`, and then the same command again counts what people said")))
+        wide.print(Text(visible(f"{waiting}: `{serve}`, and then the same command again counts the answers")))
 
 
 def _criterion_table(found: CriterionFindings, sides: Sequence[str]) -> Table:

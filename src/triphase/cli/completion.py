@@ -8,7 +8,7 @@ from triphase.cli.main import application
 
 
 def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell that is to complete.")], /
+    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell to complete commands in.")], /
 ) -> None:
-    """Print what bash, zsh or fish needs to complete commands."""
+    """Print the completion script for bash, zsh or fish."""
     print(application().generate_completion(shell=shell))

@@ -1,4 +1,4 @@
-"""The whole of RLHF on the embedded model and data."""
+"""Run all of RLHF on the embedded model and data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +11,10 @@ from triphase.demo.configuration import demo_settings
 
 def demo(
     *,
-    tiny: Annotated[bool, Parameter(help="A tiny model on a small grammar: about a minute.")] = False,
-    output: Annotated[Path, Parameter(help="Parent of the run directory.")] = Path("runs"),
-    seed: Annotated[int, Parameter(help="Every random number of the run derives from it.")] = 0,
+    tiny: Annotated[bool, Parameter(help="Use a tiny model and a small grammar; takes about a minute.")] = False,
+    output: Annotated[Path, Parameter(help="Directory in which the run directory is created.")] = Path("runs"),
+    seed: Annotated[int, Parameter(help="Seed of every random number in the run.")] = 0,
 ) -> None:
-    """The whole of RLHF on the embedded model and data."""
+    """Run all of RLHF on the embedded model and data."""
     settings = demo_settings(tiny=tiny, output=str(output), seed=seed)
     do_steps(settings, "all")

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from triphase.cli import deferred
-from triphase.planning.versions import versions
+from triphase.runs.versions import versions
 
 
 def doctor(*, json: Annotated[bool, Parameter(help="Print one JSON document.")] = False) -> None:
-    """Say what this machine is, and what is missing."""
+    """Report what this machine can do and what is missing."""
     found = versions()
-    found |= deferred.abilities()
+    if deferred.can_train():
+        found |= deferred.abilities()
     if json:
         print(json_text.dumps(found, indent=1, ensure_ascii=False))
         return

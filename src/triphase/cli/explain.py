@@ -6,6 +6,8 @@ The numbers that stand by default are the worked example of the documentation: a
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
 
 from triphase.cli import deferred
 from triphase.errors import SettingsError
@@ -24,7 +26,7 @@ def explain(
     probability_new: Annotated[float, Parameter(help="π(action | state), now.")] = 0.75,
     clip_range: Annotated[float, Parameter(help="ε.")] = 0.2,
 ) -> None:
-    """One PPO update, number by number."""
+    """Work through one PPO update, number by number."""
     _require(0 < probability_old <= 1, "--probability-old", probability_old, "above 0 and at most 1")
     _require(0 < probability_new <= 1, "--probability-new", probability_new, "above 0 and at most 1")
     _require(0 <= discount <= 1, "--discount", discount, "from 0 to 1")
@@ -40,9 +42,6 @@ def explain(
         probability_new=probability_new,
         clip_range=clip_range,
     )
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(title="One PPO update", title_justify="left", show_lines=True, expand=False)
     for heading in ("step", "formula", "numbers", "result"):
         table.add_column(heading, justify="right" if heading == "result" else "left")

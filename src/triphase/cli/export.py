@@ -16,11 +16,13 @@ def export(
     run: RunPath,
     /,
     *,
-    to: Annotated[Path, Parameter(help="The new directory of the checkpoint.")],
+    to: Annotated[Path, Parameter(help="The directory to create.")],
     what: Annotated[
-        Literal["policy", "sft", "reward"], Parameter(help="The newest policy, that of SFT, or the reward model.")
+        Literal["policy", "sft", "reward"], Parameter(help="The newest policy, the SFT policy, or the reward model.")
     ] = "policy",
-    adapter: Annotated[bool, Parameter(help="Copy the adapter in peft's files instead of merging it.")] = False,
+    adapter: Annotated[
+        bool, Parameter(help="Copy the adapter as PEFT files instead of merging it into the base.")
+    ] = False,
     checkpoint: Checkpoint = None,
 ) -> None:
     """Write a policy or reward model for other tools."""
@@ -30,7 +32,7 @@ def export(
     if checkpoint is not None and (adapter or what != "policy"):
         raise RunError(f"--checkpoint {checkpoint}: is of PPO's policy, merged; leave --what and --adapter out")
     if adapter:
-        deferred.copy_adapter(run, to, what)
+        deferred.copy_adapter(run, to, what=what)
     else:
-        deferred.merge_policy(run, to, step_of(run, checkpoint), what)
+        deferred.merge_policy(run, to, step_of(run, checkpoint), what=what)
     print(to)

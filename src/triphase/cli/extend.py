@@ -19,10 +19,10 @@ def extend(
     /,
     *overrides: Overrides,
     schedule: Annotated[
-        Schedule, Parameter(help="Learning rates: begin their schedule again, or go on with it over all iterations.")
+        Schedule, Parameter(help="Learning-rate schedule: restart it, or stretch it over all iterations.")
     ] = "stretch",
 ) -> None:
-    """Go on with a finished PPO run from its last checkpoint."""
+    """Continue a finished PPO run from its last checkpoint."""
     arm, iterations = target_of(parse_overrides(overrides))
     known = load_settings(require_run(path)).arms
     if arm is not None and arm not in known:

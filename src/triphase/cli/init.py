@@ -33,16 +33,16 @@ MODEL = "embedded:smollm2"
 
 
 def init(
-    *data: Annotated[str, Parameter(help="Files, patterns, directories or hub ids; ROLE:FILE says what for.")],
-    to: Annotated[Path, Parameter(help="The configuration to write.")] = Path("my-run.yaml"),
-    name: Annotated[str | None, Parameter(help="Name of the run; the configuration's by default.")] = None,
-    model: Annotated[str | None, Parameter(help="A directory, a hub id, or an embedded model.")] = None,
-    max_length: Annotated[int | None, Parameter(help="Longest prompt plus response, in tokens.")] = None,
-    response_tokens: Annotated[int | None, Parameter(help="Longest response that is sampled, in tokens.")] = None,
+    *data: Annotated[str, Parameter(help="Files, patterns, directories or hub ids; ROLE:FILE sets the role of one.")],
+    to: Annotated[Path, Parameter(help="The configuration file to write.")] = Path("my-run.yaml"),
+    name: Annotated[str | None, Parameter(help="Name of the run; by default that of the configuration file.")] = None,
+    model: Annotated[str | None, Parameter(help="A model directory, a hub id, or an embedded model.")] = None,
+    max_length: Annotated[int | None, Parameter(help="Longest prompt and response together, in tokens.")] = None,
+    response_tokens: Annotated[int | None, Parameter(help="Longest sampled response, in tokens.")] = None,
     people: Annotated[bool | None, Parameter(negative=("--no-people",), help="Whether people rank responses.")] = None,
-    columns: Annotated[str, Parameter(help="Your columns under our names: prompt=ask,completion=reply.")] = "",
-    yes: Annotated[bool, Parameter(help="Ask nothing; take what is suggested.")] = False,
-    force: Annotated[bool, Parameter(help="Write over a configuration that is there.")] = False,
+    columns: Annotated[str, Parameter(help="Names of your columns: prompt=ask,completion=reply.")] = "",
+    yes: Annotated[bool, Parameter(help="Ask no questions; accept every suggestion.")] = False,
+    force: Annotated[bool, Parameter(help="Overwrite an existing configuration.")] = False,
 ) -> None:
     """Write a commented configuration from your data files.
 

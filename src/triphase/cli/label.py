@@ -63,17 +63,16 @@ def serve(
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        host: address to listen on; anything but loopback needs TLS.
+        host: address to listen on; any address other than loopback needs TLS.
         port: port to listen on.
         certificate: TLS certificate, with its key.
         key: the certificate's private key.
-        behind_proxy: a proxy with TLS on this machine stands before the page; give --address too.
-        address: how people reach the page, where that differs; a proxy needs it.
-        create: make the store where there is none.
-        workers: processes that serve; several need PostgreSQL.
-        metrics_token_variable: name of the environment variable with the token that /metrics asks for.
+        behind_proxy: a TLS proxy on this machine forwards to the page; requires --address.
+        address: public URL of the page, if it differs from host and port; required with a proxy.
+        create: create the store if there is none.
+        workers: number of server processes; more than one needs PostgreSQL.
+        metrics_token_variable: environment variable that holds the token for /metrics.
     """
-
     check_workers(workers, run_or_store)
     serving.check_safe(host, certificate, behind_proxy, address)
     serving.check_certificate(certificate, key)
@@ -116,15 +115,14 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        files: what to import; the format follows from the columns. Importing again adds nothing.
-        heldout_share: share of the prompts kept for evaluation where records do not say their split.
+        files: files to import; the format is recognized by the columns. Importing a file again adds nothing.
+        heldout_share: share of the prompts kept for evaluation, where records do not name their split.
     """
-
     settings, seed = settings_of_store(run_or_store)
     is_new = not has_store(run_or_store)
     with opened(run_or_store) as store:
         if is_new:
-            say(f"{run_or_store}: a new store is made")
+            say(f"{run_or_store}: creating a new store")
         for path in files:
             done = importing.import_file(store, path, heldout_share=heldout_share, now=time.time(), by=OPERATOR)
             more = f", {counted(done.gold, 'known answer')}" if done.gold else ""
@@ -154,10 +152,9 @@ def export_file(
         path: the file to write, .jsonl, .csv or .parquet.
         format: comparisons as TRL reads them; rankings, one line for each answer; demonstrations, the
             responses that labelers rewrote; store, everything (.jsonl).
-        to: the columns of another tool, and nothing else.
-        campaign: only answers of it; main is the main work.
+        to: write exactly the columns of another tool.
+        campaign: only the answers of this campaign; main is the main work.
     """
-
     with opened(run_or_store, must_exist=True) as whole:
         store = whole if campaign is None else whole.only({_known(whole, campaign)})
         if to is None:
@@ -178,9 +175,8 @@ def stats(run_or_store: str, /, *, campaign: str | None = None) -> None:
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        campaign: only answers of it; main is the main work.
+        campaign: only the answers of this campaign; main is the main work.
     """
-
     with opened(run_or_store, must_exist=True) as store:
         of = None if campaign is None else _known(store, campaign)
         print_statistics(collect(store, time.time(), of), console)
@@ -204,12 +200,11 @@ def simulate(
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        labelers: how many; the last one is careless.
-        gold: what they rank by: a gold score of the demos, or an arbitrary fixed one.
-        seed: fixes their choices.
-        think_seconds: pause between two answers of one labeler.
+        labelers: number of labelers; the last one is careless.
+        gold: the score they rank by: the gold score of a demo, or an arbitrary fixed one.
+        seed: seed of their choices.
+        think_seconds: pause between two answers of a labeler.
     """
-
     if labelers < 1:
         raise SettingsError(f"--labelers {labelers}: at least one labeler is needed")
     settings, run_seed = settings_of_store(run_or_store)

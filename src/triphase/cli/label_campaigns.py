@@ -31,20 +31,20 @@ def campaigns_add(
     kind: str = "",
     most: int = 0,
 ) -> None:
-    """Begin a task beside the main work, with its own guidelines, overlap and share of what labelers get.
+    """Add a task besides the main work, with its own guidelines, overlap and share of what labelers get.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        name: what it is called; labelers see it.
+        name: name of the campaign; labelers see it.
         task: ranking; ab, which of two responses to a prompt is better; rating, 1 to 7 for each response; policies,
             which policy's response is better, blind, on held-out prompts unless a split is given.
-        share: percent of what labelers get; what campaigns leave is the main work's.
-        overlap: answers to each prompt.
-        guidelines: a file with its guidelines in Markdown; without one those of the main work hold.
-        models: only their responses; policies are compared by these names.
-        split: only its prompts.
-        kind: only its prompts.
-        most: so many prompts at most, drawn at random; 0 is all.
+        share: percent of the items that labelers get; the main work has the rest.
+        overlap: answers per prompt.
+        guidelines: a Markdown file with its guidelines; by default those of the main work.
+        models: only responses of these models; for policies, the ones to compare.
+        split: only prompts of this split.
+        kind: only prompts of this kind.
+        most: largest number of prompts, drawn at random; 0 means all.
     """
     text = "" if guidelines is None else _text_of(guidelines)
     wanted = Campaign(name, task, share, overlap, tuple(models or ()), split or "", kind, most)
@@ -82,11 +82,11 @@ def campaigns_set(
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        name: which one.
-        share: percent of what labelers get.
-        overlap: answers to each prompt; with fewer, what nobody has begun is closed.
-        guidelines: a file with a new version of its guidelines.
-        state: paused gives no more items for now, ended never again; what was answered stays.
+        name: the campaign.
+        share: percent of the items that labelers get.
+        overlap: answers per prompt; if lowered, items that nobody has begun are closed.
+        guidelines: a Markdown file with a new version of its guidelines.
+        state: paused gives out no items for now, ended for good; answers stay.
     """
     if all(given is None for given in (share, overlap, guidelines, state)):
         raise SettingsError("nothing to change; give --share, --overlap, --guidelines or --state")

@@ -27,12 +27,12 @@ def sample(
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
         model: the directory of a run (its newest policy), a model's directory, a hub id, or embedded:smollm2.
-        count: responses to each prompt.
-        name: what the model is called in the store, where labelers never see it; the last part of MODEL by default
+        count: responses per prompt.
+        name: name of the model in the store, which labelers never see; by default the last part of MODEL
             (of RUN/ppo/final: the run and the phase).
         temperature: sampling temperature.
-        max_response_tokens: longest response.
-        seed: responses follow from it, the name and the prompt.
+        max_response_tokens: longest response, in tokens.
+        seed: seed of the responses, together with name and prompt.
     """
     for option, value in (("count", count), ("temperature", temperature), ("max-response-tokens", max_response_tokens)):
         if value <= 0:
@@ -58,7 +58,7 @@ def sample(
         settings, order = settings_of_store(run_or_store)
         item_plan.make_items(store, settings, seed=order, now=time.time())
     responses = f"{count} {'response' if count == 1 else 'responses'}"
-    hint = "" if missing else "; what is there is called so too: for another model give --name"
+    hint = "" if missing else "; responses in the store have this name too: give --name for another model"
     say(f"{called}: {responses} to each of {len(prompts)} prompts, {len(missing)} of them new{hint}.")
 
 

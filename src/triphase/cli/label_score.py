@@ -21,8 +21,8 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        reward_runs: runs whose reward models score; several are an ensemble. Without one, the run itself.
-        again: score also what has a score by the same run.
+        reward_runs: runs whose reward models score; several form an ensemble. By default the run itself.
+        again: also score responses that this run has scored before.
     """
     wanted = list(reward_runs) or [Path(run_or_store)]
     if not reward_runs and not os.path.isdir(run_or_store):
@@ -50,6 +50,6 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
                 after={"items": waiting, "scorers": names},
             )  # fmt: skip
     say(
-        f"{waiting} items that nobody has begun are ordered anew: the least certain first, "
+        f"{waiting} items that nobody has begun are reordered: the least certain first, "
         f"{settings.random_share:.0%} of them at random (labeling.random_share)."
     )

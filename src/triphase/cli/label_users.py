@@ -42,9 +42,9 @@ def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resu
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        name: the account.
-        withdraw: their rankings leave the comparisons as well, and stay in the store.
-        resume: take them back.
+        name: name of the labeler.
+        withdraw: also leave their rankings out of the comparisons; they stay in the store.
+        resume: let a paused or withdrawn labeler work again.
     """
     if withdraw and resume:
         raise SettingsError("withdraw and resume exclude each other; give one of them")

@@ -114,7 +114,7 @@ def _told(rank: int, code: int, logs: Path) -> str:
     log = logs / f"{rank}.log"
     where = f" ({_last_line(log)}; {log})" if rank and log.is_file() else ""
     return (
-        f"rank {rank} {how}{where}, so the others were ended too. What is finished is kept: the same command goes on "
+        f"rank {rank} {how}{where}, so the others were stopped too. What is finished is kept: the same command goes on "
         "from the last checkpoint"
     )
 

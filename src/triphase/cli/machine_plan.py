@@ -58,7 +58,7 @@ def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
 
 _WHY = {
     "one process": "one card",
-    "replicated": "every card has the whole base, and only gradients of what is trained are exchanged",
+    "replicated": "every card holds the whole base, and only gradients of trained weights are exchanged",
     "fsdp2": "every card has a part of the base, and is sent each layer when it computes it",
 }
 

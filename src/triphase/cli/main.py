@@ -29,39 +29,39 @@ from triphase.training.distributed.types import RankLost
 DONE, FAILED, MISTAKEN, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("demo", "demo:demo", "The whole of RLHF on the embedded model and data."),
+    ("demo", "demo:demo", "Run all of RLHF on the embedded model and data."),
     ("init", "init:init", "Write a commented configuration from your data files."),
-    ("run", "run:run", "Every step of one configuration, from data to the report."),
-    ("check", "check:check", "Read the configuration and every record; loads no model."),
-    ("plan", "plan:plan", "What each phase will need: memory, time, what to lower."),
+    ("run", "run:run", "Run every step of a configuration, from data to report."),
+    ("check", "check:check", "Check the configuration and every record; loads no model."),
+    ("plan", "plan:plan", "Estimate the memory and time of each phase, and say what to lower."),
     ("sft", "phases:sft", "Phase 1: supervised fine-tuning."),
     ("sample", "phases:sample", "Sample the responses that people rank."),
     ("reward", "phases:reward", "Phase 2: the reward model, from the rankings."),
     ("ppo", "phases:ppo", "Phase 3: PPO against the reward model."),
     ("evaluate", "phases:evaluate", "Compare the policies on held-out prompts."),
-    ("branch", "branch:branch", "Make a run that shares what another has finished."),
-    ("extend", "extend:extend", "Go on with a finished PPO run from its last checkpoint."),
-    ("sweep", "sweep:sweep", "Run every combination of the values of some settings."),
-    ("study", "study:study", "Over-optimization: variants over seeds, gold against √KL."),
-    ("report", "report:report", "Write report.html and summary.json of a run again."),
-    ("runs", "runs:runs", "List the runs of a directory with their main figures."),
-    ("diff", "runs:diff", "Show in what two runs differ: settings and figures."),
+    ("branch", "branch:branch", "Create a run that shares the finished phases of another."),
+    ("extend", "extend:extend", "Continue a finished PPO run from its last checkpoint."),
+    ("sweep", "sweep:sweep", "Run every combination of values of some settings."),
+    ("study", "study:study", "Study overoptimization: variants over seeds, gold score against √KL."),
+    ("report", "report:report", "Write report.html and summary.json of a run, or a page of several runs."),
+    ("runs", "runs:runs", "List the runs of a directory with their main metrics."),
+    ("diff", "runs:diff", "Show how two runs differ: settings and metrics."),
     ("compare", "compare:compare", "Compare policies on held-out prompts."),
-    ("score", "score:score", "Score a file of prompts and responses by a run's reward."),
-    ("chat", "chat:chat", "Talk to a run's policy, or to any model."),
+    ("score", "score:score", "Score a file of prompts and responses with a run's reward."),
+    ("chat", "chat:chat", "Chat with a run's policy, or with any model."),
     ("export", "export:export", "Write a policy or reward model for other tools."),
     ("push", "push:push", "Upload an exported directory to the hub."),
     ("rollouts", "rollouts:rollouts", "Start a vLLM server for a run's rollouts."),
     ("settings", "settings:settings", "Explain a setting, or list those of a section."),
-    ("doctor", "doctor:doctor", "Say what this machine is, and what is missing."),
-    ("completion", "completion:completion", "Print what bash, zsh or fish needs to complete commands."),
-    ("explain", "explain:explain", "One PPO update, number by number."),
+    ("doctor", "doctor:doctor", "Report what this machine can do and what is missing."),
+    ("completion", "completion:completion", "Print the completion script for bash, zsh or fish."),
+    ("explain", "explain:explain", "Work through one PPO update, number by number."),
 )
 LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("serve", "label:serve", "Serve the page on which people rank responses."),
-    ("import", "label:import_file", "Put prompts, responses or comparisons from a file into the store."),
+    ("import", "label:import_file", "Import prompts, responses or comparisons from a file into the store."),
     ("export", "label:export_file", "Write rankings or comparisons from the store to a file."),
-    ("stats", "label:stats", "Progress, agreement and the figures of each labeler."),
+    ("stats", "label:stats", "Show progress, agreement and the record of each labeler."),
     ("simulate", "label:simulate", "Let simulated labelers rank what is waiting."),
     ("sample", "label_sample:sample", "Sample responses of any model to the prompts in the store."),
     ("score", "label_score:score", "Score responses with reward models; what they are unsure of is ranked first."),
@@ -69,13 +69,13 @@ LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
 USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("add", "label_users:users_add", "Add a labeler."),
     ("list", "label_users:users_list", "List the labelers."),
-    ("pause", "label_users:users_pause", "Let a labeler rank no more, keeping what they did."),
+    ("pause", "label_users:users_pause", "Pause a labeler; keep their rankings."),
     ("reset", "label_users:users_reset", "Give a labeler a new password."),
 )
 CAMPAIGN_COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("add", "label_campaigns:campaigns_add", "Begin a task beside the main work."),
+    ("add", "label_campaigns:campaigns_add", "Add a task besides the main work."),
     ("list", "label_campaigns:campaigns_list", "List the campaigns."),
-    ("set", "label_campaigns:campaigns_set", "Change a campaign, pause it, or end it."),
+    ("set", "label_campaigns:campaigns_set", "Change, pause or end a campaign."),
 )
 _OF_PLACES = {
     getattr(errno, name)
@@ -101,7 +101,7 @@ _MEANT = {
 _HELP = """RLHF in three phases: supervised fine-tuning, reward model, PPO.
 
 Any setting can follow CONFIG; `triphase settings KEY` explains one:
-  triphase init data.jsonl              a configuration of your own data
+  triphase init data.jsonl              writes a configuration for your own data
   triphase check my-run.yaml            reads every record of it
   triphase run my-run.yaml --ppo.kl-coefficient 0.02
 """
@@ -118,7 +118,7 @@ def application() -> App:
         default_parameter=Parameter(negative=(), converter=converted),
     )
     label = App(name="label", help="The human step: page, import, export, stats, campaigns, users.")
-    campaigns = App(name="campaigns", help="Tasks beside the main work: add, list, set.")
+    campaigns = App(name="campaigns", help="Tasks besides the main work: add, list, set.")
     users = App(name="users", help="The labelers: add, list, pause, reset.")
     tables = (
         (app, COMMANDS, ""), (label, LABEL_COMMANDS, "label "), (users, USER_COMMANDS, "label users "),

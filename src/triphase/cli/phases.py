@@ -33,7 +33,10 @@ def reward(
     *overrides: Overrides,
     learning_curve: Annotated[
         bool,
-        Parameter(negative="", help="Also train on a quarter, half and all of the prompts, and say what more bring."),
+        Parameter(
+            negative="",
+            help="Also train on a quarter, half and all of the prompts, and report what more prompts would bring.",
+        ),
     ] = False,
 ) -> None:
     """Phase 2: the reward model, from the rankings."""
@@ -51,7 +54,9 @@ def ppo(
     config: Config,
     /,
     *overrides: Overrides,
-    arm: Annotated[str | None, Parameter(help="One of the `arms` of the settings; the main run by default.")] = None,
+    arm: Annotated[
+        str | None, Parameter(help="The variant to train, one of `arms` in the settings; the main run by default.")
+    ] = None,
 ) -> None:
     """Phase 3: PPO against the reward model."""
     settings = settings_of(config, overrides)

@@ -23,14 +23,16 @@ def plan(
     config: Config,
     /,
     *overrides: Overrides,
-    model: Annotated[str | None, Parameter(help="Another model than the settings name: --model.name.")] = None,
-    gpus: Annotated[int | None, Parameter(help="Plan for so many GPUs that this machine need not have.")] = None,
-    memory: Annotated[str | None, Parameter(help="Of each of them, for example 80GB.")] = None,
-    card: Annotated[str | None, Parameter(help="Which they are, for example h100.")] = None,
-    price: Annotated[float | None, Parameter(help="An hour of one of them, in any currency.")] = None,
-    json_file: Annotated[Path | None, Parameter(name="--json", help="Write the plan to this file too.")] = None,
+    model: Annotated[str | None, Parameter(help="Plan for this model instead of the one in the settings.")] = None,
+    gpus: Annotated[
+        int | None, Parameter(help="Plan for this number of GPUs, which this machine need not have.")
+    ] = None,
+    memory: Annotated[str | None, Parameter(help="Memory of each GPU, for example 80GB.")] = None,
+    card: Annotated[str | None, Parameter(help="Kind of GPU, for example h100.")] = None,
+    price: Annotated[float | None, Parameter(help="Price of one GPU for an hour, in any currency.")] = None,
+    json_file: Annotated[Path | None, Parameter(name="--json", help="Also write the plan to this file.")] = None,
 ) -> None:
-    """What each phase will need: memory, time, what to lower."""
+    """Estimate the memory and time of each phase, and say what to lower."""
     settings = settings_of(config, overrides if model is None else (*overrides, "--model.name", model))
     if gpus is not None:
         show_machine_plan(deferred.plan_for(settings, machine_of(gpus, memory, card, price)), json_file)

@@ -18,17 +18,19 @@ _KEPT_HERE = ["manifest.json", ".*", "**/.*"]
 
 def push(
     directory: Annotated[Path, Parameter(help="What `triphase export` wrote, or the final directory of a phase.")],
-    repository: Annotated[str, Parameter(help="organization/name on the hub; it is made where it is absent.")],
+    repository: Annotated[str, Parameter(help="organization/name on the hub; created if it does not exist.")],
     /,
     *,
-    public: Annotated[bool, Parameter(help="Make a new repository public; it is private by default.")] = False,
-    message: Annotated[str, Parameter(help="The message of the commit.")] = "Upload by Triphase",
+    public: Annotated[bool, Parameter(help="Make a new repository public; the default is private.")] = False,
+    message: Annotated[str, Parameter(help="The commit message.")] = "Upload by Triphase",
 ) -> None:
     """Upload an exported directory to the hub."""
     if not _REPOSITORY.fullmatch(repository):
         raise RunError(f"{repository[:80]}: no repository; write organization/name")
     if not any(os.path.isfile(directory / name) for name in _WEIGHTS) or not os.path.isfile(directory / "README.md"):
-        raise RunError(f"{directory}: holds no exported model (weights and README.md); make one with `triphase export`")
+        raise RunError(
+            f"{directory}: holds no exported model (weights and README.md); create one with `triphase export`"
+        )
     _require_own_files(directory)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
@@ -63,4 +65,4 @@ def _require_own_files(directory: Path) -> None:
     for folder, folders, files in os.walk(directory):
         for name in (*folders, *files):
             if os.path.islink(path := os.path.join(folder, name)):
-                raise RunError(f"{path}: is a link, and what it leads to would be uploaded; copy it here, or remove it")
+                raise RunError(f"{path}: is a link, and its target would be uploaded; copy it here, or remove it")

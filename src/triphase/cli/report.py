@@ -22,18 +22,18 @@ PORT = 8410
 
 
 def report(
-    *runs: Annotated[Path, Parameter(help="Run directories; several are set beside one another on one page.")],
+    *runs: Annotated[Path, Parameter(help="Run directories; several are compared on one page.")],
     serve: Annotated[
-        bool, Parameter(negative="", help="Serve the report on this machine until Ctrl-C; it renews itself.")
+        bool, Parameter(negative="", help="Serve the report on this machine until Ctrl-C; the page updates itself.")
     ] = False,
     port: Annotated[
         int | None, Parameter(help=f"The port of --serve, {PORT} by default; 0 takes a free one.", show_default=False)
     ] = None,
     to: Annotated[
-        Path | None, Parameter(help="The page of several runs; runs.html beside the first of them by default.")
+        Path | None, Parameter(help="File of the page of several runs; runs.html next to the first run by default.")
     ] = None,
 ) -> None:
-    """Write report.html and summary.json of a run again.
+    """Write report.html and summary.json of a run, or a page of several runs.
 
     Of several runs it writes one page that compares them.
     """
@@ -67,11 +67,11 @@ def _check(runs: Sequence[Path], *, serve: bool, port: int | None, to: Path | No
     if port is not None and not serve:
         raise SettingsError(f"--port {port}: is for --serve; leave it out, or say --serve")
     if len(runs) > MOST_RUNS:
-        raise SettingsError(f"{len(runs)} runs are too many to be told apart on one page; at most {MOST_RUNS}")
+        raise SettingsError(f"{len(runs)} runs are too many to tell apart on one page; the limit is {MOST_RUNS}")
     if len({each.resolve() for each in runs}) < len(runs):
         raise SettingsError("a run is named twice; name each once")
     if to is not None and len(runs) == 1:
-        raise SettingsError("--to is for the page of several runs; the report of one stands in its directory")
+        raise SettingsError("--to is for the page of several runs; the report of one run is in its directory")
     if to is not None and (to.is_dir() or not to.parent.is_dir()):
         raise SettingsError(f"--to {to}: must be a file in a directory that exists, such as runs.html")
 

@@ -148,7 +148,7 @@ def _round(found: Mapping[str, Any], start: str) -> Iterator[tuple[str, str]]:
     yield from _line(
         f"round {found.get('round')}",
         [
-            f"reward model right on {right[0]} before, {right[1]} after it was trained anew" if all(right) else "",
+            f"reward model right on {right[0]} before, {right[1]} after it was retrained" if all(right) else "",
             wins + _interval(ppo, "gold_win_rate") if wins else "",
             _gained(ppo),
             _number(ppo.get("reference_kl"), "{:.1f} nats from the reference"),

@@ -18,12 +18,12 @@ _EVERY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 def rollouts(
-    action: Annotated[Literal["serve"], Parameter(help="serve: start a server in the foreground; Ctrl-C ends it.")],
+    action: Annotated[Literal["serve"], Parameter(help="serve: start a server in the foreground; Ctrl-C stops it.")],
     config: Config,
     /,
     *overrides: Overrides,
-    host: Annotated[str, Parameter(help="The interface it listens on; 0.0.0.0 is every one.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The port it listens on.")] = 8000,
+    host: Annotated[str, Parameter(help="The interface to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="The port to listen on.")] = 8000,
 ) -> None:
     """Start a vLLM server for a run's rollouts."""
     settings = settings_of(config, overrides)

@@ -28,19 +28,19 @@ def run(
         Path | None, Parameter(help="Repeat the first steps of each phase of this run and compare the weights.")
     ] = None,
     seeds: Annotated[
-        int, Parameter(help="So many seeds in all: further ones as branches of the run, and a report over all of them.")
+        int, Parameter(help="Number of seeds in total: further seeds run as branches, and a report covers all of them.")
     ] = 1,
-    parallel: Annotated[int, Parameter(help="Of further seeds so many runs side by side.")] = 1,
+    parallel: Annotated[int, Parameter(help="Number of further seeds to run at a time.")] = 1,
     processes: Annotated[
-        int | None, Parameter(help="Train by so many processes of this machine together (docs/distributed.md).")
+        int | None, Parameter(help="Number of processes on this machine that train together (docs/distributed.md).")
     ] = None,
 ) -> int | None:
-    """Every step of one configuration, from data to the report."""
+    """Run every step of a configuration, from data to report."""
     require_count(seeds)
     require_parallel(parallel)
     if verify is not None:
         if config is not None or processes is not None:
-            raise SettingsError("--verify takes the directory of a run, and no CONFIG or --processes beside it")
+            raise SettingsError("--verify takes the directory of a run, and neither CONFIG nor --processes with it")
         return _verify(require_run(verify))
     if seeds > 1 and (processes or place_in(os.environ).world) > 1:
         raise SettingsError(

@@ -21,20 +21,20 @@ Json = Annotated[bool, Parameter(help="Print one JSON document instead of a tabl
 
 
 def runs(
-    directory: Annotated[Path, Parameter(help="Where runs stand, one directory each.")] = Path("runs"),
+    directory: Annotated[Path, Parameter(help="The directory that holds the run directories.")] = Path("runs"),
     /,
     *,
     json: Json = False,
 ) -> None:
-    """List the runs of a directory with their main figures."""
+    """List the runs of a directory with their main metrics."""
     if not directory.is_dir():
-        raise RunError(f"{directory}: no such directory; name the one in which runs stand (the setting `output`)")
+        raise RunError(f"{directory}: no such directory; name the directory that holds the runs (the setting `output`)")
     found = runs_in(directory)
     if json:
         _print_json([_plain(line) for line in found])
         return
     if not found:
-        raise RunError(f"{directory}: holds no run; `triphase run CONFIG` makes one")
+        raise RunError(f"{directory}: holds no run; `triphase run CONFIG` creates one")
     shown = [name for name in FIGURES if any(line.figures[name] is not None for line in found)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("run", "begun", "stands"):
@@ -49,7 +49,7 @@ def runs(
 
 
 def diff(first: RunPath, second: RunPath, /, *, json: Json = False) -> None:
-    """Show in what two runs differ: settings and figures."""
+    """Show how two runs differ: settings and metrics."""
     sides = [line_of(require_run(run)) for run in (first, second)]
     changed = setting_differences(first, second)
     names = [name for name in FIGURES if any(side.figures[name] is not None for side in sides)]

@@ -22,18 +22,19 @@ def score(
     run: RunPath,
     file: Annotated[
         str,
-        Parameter(help="Rows of a prompt and a response, or of prompt, chosen and rejected: any form that data takes."),
+        Parameter(help="Rows of prompt and response, or of prompt, chosen and rejected, in any supported form."),
     ],
     /,
     *,
-    arm: Annotated[str | None, Parameter(help="A variant of the run, where its reward is another.")] = None,
-    to: Annotated[Path | None, Parameter(help="A new file for the scores (JSONL); printed by default.")] = None,
+    arm: Annotated[str | None, Parameter(help="A variant of the run with its own reward.")] = None,
+    to: Annotated[Path | None, Parameter(help="File to create for the scores (JSONL); printed by default.")] = None,
 ) -> None:
-    """Score a file of prompts and responses by a run's reward."""
+    """Score a file of prompts and responses with a run's reward."""
     require_run(run)
     if to is not None and os.path.lexists(to):  # False for a name that is too long
         raise RunError(f"{to}: exists already; name a new file with --to")
-    found, rows = deferred.score_file(run, file, arm)
+    found = deferred.FileScores()
+    rows = deferred.score_rows(run, file, arm, found)
     if to is None:
         plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
         for row in rows:

@@ -16,7 +16,7 @@ _MOST = 6
 
 
 def settings(
-    key: Annotated[str, Parameter(help="A setting or a section: ppo.kl_coefficient, ppo, or a part of a name.")] = "",
+    key: Annotated[str, Parameter(help="A setting, a section, or part of a name: ppo.kl_coefficient, ppo, kl.")] = "",
     /,
     *,
     json: Annotated[bool, Parameter(help="Print one JSON document.")] = False,

@@ -17,6 +17,7 @@ from triphase.cli.steps import do_steps
 from triphase.cli.sweep import carry, print_failures, require_parallel
 from triphase.datacheck.agenda import todo
 from triphase.errors import SettingsError
+from triphase.monitoring.progress import progress_for
 from triphase.monitoring.wording import number
 from triphase.records.visible import visible
 from triphase.reports.interval_wording import percent_interval, signed
@@ -43,15 +44,19 @@ def study(
     variants: Annotated[
         str | None,
         Parameter(
-            help="Names with commas between: none, kl, ensemble, length-residual, rounds, all, and variants (`arms`) "
+            help="Names separated by commas: none, kl, ensemble, length-residual, rounds, all, and variants (`arms`) "
             "of the settings."
         ),
     ] = None,
-    seeds: Annotated[int, Parameter(help="Seeds of each variant.")] = 3,
-    best_of: Annotated[int, Parameter(help="Largest n of best of n, without training; 1 leaves it out.")] = 64,
-    parallel: Annotated[int, Parameter(help="Runs side by side, each in a process and with its share of cores.")] = 1,
+    seeds: Annotated[int, Parameter(help="Number of seeds for each variant.")] = 3,
+    best_of: Annotated[
+        int, Parameter(help="Largest n for best-of-n sampling, which trains nothing; 1 leaves it out.")
+    ] = 64,
+    parallel: Annotated[
+        int, Parameter(help="Number of runs at a time, each in its own process with its share of the cores.")
+    ] = 1,
 ) -> int:
-    """Over-optimization: variants over seeds, gold against √KL."""
+    """Study overoptimization: variants over seeds, gold score against √KL."""
     require_count(seeds)
     require_parallel(parallel)
     if not 1 <= best_of <= _MOST_SAMPLES:
@@ -86,7 +91,7 @@ def _report(
     finished = [each for each in points if each.point.is_finished]
     first = [each.point.path for each in finished if each.variant == variants[0].name]
     try:
-        notes = deferred.sample_best_of(first, best_of) if best_of > 1 else []
+        notes = deferred.sample_best_of(first, best_of, progress_for()) if best_of > 1 else []
     except Stopped:
         raise KeyboardInterrupt from None
     missing = [f"{each.point.path.name} is not finished, and is left out" for each in points if each not in finished]

@@ -26,10 +26,14 @@ def sweep(
     path: RunPath,
     /,
     *overrides: Overrides,
-    name: Annotated[str | None, Parameter(help="Name of the sweep's directory, beside the run; RUN-sweep.")] = None,
-    parallel: Annotated[int, Parameter(help="Runs side by side, each in a process and with its share of cores.")] = 1,
+    name: Annotated[
+        str | None, Parameter(help="Name of the sweep's directory, next to the run; RUN-sweep by default.")
+    ] = None,
+    parallel: Annotated[
+        int, Parameter(help="Number of runs at a time, each in its own process with its share of the cores.")
+    ] = 1,
 ) -> int:
-    """Run every combination of the values of some settings."""
+    """Run every combination of values of some settings."""
     require_parallel(parallel)
     varied = parse_overrides(overrides)
     here = require_run(path).absolute()

@@ -89,7 +89,6 @@ class Examiner:
         Raises:
             DataError: the template refuses it, it has no tokens, or it is too long.
         """
-
         try:
             return encode_demonstrations([item.record], self.template, max_length=self._limit)[0]
         except (DataError, ModelError) as error:
@@ -101,7 +100,6 @@ class Examiner:
         Raises:
             DataError: the template refuses it, it has no tokens, or it is too long.
         """
-
         prompt = item.record
         try:
             return encode_prompt(prompt, self.template, room=self._rooms[prompt.split], max_length=self._limit)
@@ -114,7 +112,6 @@ class Examiner:
         Raises:
             DataError: the template refuses its prompt, an answer has no tokens, or it is too long.
         """
-
         record = item.record
         group = RankedGroup(record.prompt, (record.chosen, record.rejected), (True, True), ())
         try:

@@ -61,7 +61,7 @@ def _lines(looks: Sequence[FirstLook], answers: RunChoices, at: Path) -> Iterato
     roles = {look.role for look in looks}
     named = " ".join(visible(shlex.quote(str(at))).split("\n"))
     yield f"# {_what(roles, people=answers.people)}"
-    yield f"#   triphase check {named}        reads every record, says what it found, loads no model"
+    yield f"#   triphase check {named}        checks every record; loads no model"
     yield f"#   triphase plan {named}         memory and time of each phase, before anything runs"
     yield f"#   triphase run {named}          every step; Ctrl-C stops it, the same command continues"
     yield "# Any setting can follow the file: --ppo.kl-coefficient 0.02. `triphase settings KEY` explains one."

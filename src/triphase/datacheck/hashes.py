@@ -2,21 +2,19 @@
 
 from array import array
 
+import numpy
+
 _AT_ONCE = 1 << 16
 
 
 def distinct(hashes: "array[int]") -> int:
     """How many different ones there are."""
-    import numpy
-
     ordered = numpy.sort(numpy.frombuffer(hashes, dtype=numpy.uint64)) if hashes else ()
     return len(ordered) and 1 + int(numpy.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
 def leaked(trained: "array[int]", heldout: "array[int]") -> int:
     """How many prompts trained on are held out too."""
-    import numpy
-
     if not trained or not heldout:
         return 0
     asked = numpy.frombuffer(trained, dtype=numpy.uint64)
@@ -30,8 +28,6 @@ def leaked(trained: "array[int]", heldout: "array[int]") -> int:
 
 def collides(named: "array[int]") -> bool:
     """Whether an id stands for two prompts; ``named`` holds pairs of both hashes."""
-    import numpy
-
     if not named:
         return False
     pairs = numpy.unique(numpy.frombuffer(named, dtype=numpy.uint64).reshape(-1, 2), axis=0)
@@ -40,8 +36,6 @@ def collides(named: "array[int]") -> bool:
 
 def contradicted(compared: "array[int]") -> int:
     """How many comparisons have their opposite among them; the last bit of a hash is the order."""
-    import numpy
-
     if not compared:
         return 0
     # Sorted, the comparisons of one pair stand together, those of one order before those of the other.

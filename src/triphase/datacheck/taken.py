@@ -11,12 +11,10 @@ from triphase.models.chain import base_of, chain_of, is_adapter, is_same, told_o
 from triphase.models.files import ADAPTER_CONFIG, CONFIG, read_object
 from triphase.models.opening import open_tokenizer
 from triphase.models.places import directory_of, fetched
-from triphase.records.files import fingerprint
 from triphase.settings.loading import RUN_CONFIG
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import REWARD, SFT, Taken
+from triphase.training.artifacts import REWARD, SFT, Taken, damage_of, sum_of
 from triphase.training.artifacts import place_of as place_of_artifact
-from triphase.training.sealed import MANIFEST, find_damage
 
 _SCORE_HEAD = "score_head.safetensors"
 _WHAT = {SFT: "an SFT policy", REWARD: "a reward model"}
@@ -37,7 +35,7 @@ def taken_artifacts(settings: RunSettings) -> dict[str, Taken | None]:
                 _require_base(settings, phase, place, found[SFT])
                 _require_sizes(settings, phase, place)
                 _require_tokenizer(settings, phase, place)
-            found[phase] = Taken(origin, str(place.resolve()), fingerprint(place / MANIFEST))
+            found[phase] = Taken(origin, str(place.resolve()), sum_of(place))
     return found
 
 
@@ -48,7 +46,7 @@ def _place(phase: str, origin: str) -> Path:
         run, directory = directory, place_of_artifact(directory, phase)
         if not directory.is_dir():
             raise RunError(f"{phase}.from: {run} has not finished {phase}; give `triphase {phase} {run}` first")
-    damage = find_damage(directory)
+    damage = damage_of(directory)
     if damage is not None:
         own = "" if phase == REWARD else "; an adapter of one's own is model.adapter, a model of one's own model.name"
         raise RunError(f"{phase}.from: {directory} is not as a phase left it: {damage}{own}")

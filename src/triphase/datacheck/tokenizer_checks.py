@@ -74,7 +74,6 @@ def _light_count(path: Path) -> TokenCount:
 
 
 def _opened(settings: ModelSettings) -> Any:
-
     return open_tokenizer(chain_of(settings, place_of).tokenizer, settings)
 
 
@@ -88,7 +87,6 @@ def _of_the_size(settings: RunSettings) -> list[str]:
 
 
 def _notes_on(tokenizer: Any, settings: ModelSettings) -> list[str]:
-
     found = []
     if tokenizer.pad_token_id is None:
         found.append("the tokenizer has no padding token; another special token is used for it")

@@ -31,7 +31,6 @@ def model_directory(name: str) -> Path:
     Raises:
         SettingsError: there is no such embedded model.
     """
-
     return smollm2_directory() if require_embedded(name) == "smollm2" else tiny_directory() / "model"
 
 

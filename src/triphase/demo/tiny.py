@@ -6,6 +6,7 @@ from random weights, so supervised fine-tuning is full fine-tuning here.
 """
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,6 @@ def grammar_gold(prompt: str, response: str, finished: bool) -> float:
 
     liked counts good words as 1 and bad ones as −0.7; repeats counts each use of a word beyond its second.
     """
-    import math
-
     words = response.split()
     liked = sum(word in GOOD for word in words) - 0.7 * sum(word in BAD for word in words)
     repeats = sum(max(0, words.count(word) - 2) for word in set(words))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from triphase.batches.order import generator
 from triphase.errors import ModelError
@@ -193,7 +194,7 @@ class Adapters:
         if set(parameters) != set(state) or any(parameters[key].shape != state[key].shape for key in parameters):
             raise ModelError(
                 f"the adapter to be loaded as {name!r} was made with other adapters.layers, adapters.targets or "
-                "adapters.rank than these settings; use the settings that it was trained with"
+                "adapters.rank than these settings; use the settings it was trained with"
             )
         for key, parameter in parameters.items():
             parameter.copy_(state[key])
@@ -271,8 +272,6 @@ def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 def _linear_maps(backbone: Backbone) -> Iterator[tuple[nn.Module, str, str]]:
     """(owner, attribute, path from the language model) of each linear map above the boundary."""
-    from transformers.pytorch_utils import Conv1D
-
     layers = getattr(backbone.model.get_decoder(), backbone.layers_name)
     paths = {module: path for path, module in backbone.model.named_modules()}
     for layer in list(layers)[backbone.trunk_layers :]:

@@ -172,7 +172,7 @@ def _no_config(directory: Path) -> str:
     if (directory / "config.yaml").is_file():
         return (
             f"{directory} is the directory of a run; name the `final` directory of one of its phases, or what "
-            "`triphase export` made of it"
+            "`triphase export` wrote"
         )
     inside = sorted(str(path.parent) for name in (CONFIG, ADAPTER_CONFIG) for path in directory.glob(f"*/{name}"))
     hint = f"; did you mean {inside[0]}?" if inside else "; name the directory that the model was saved to"
@@ -183,8 +183,8 @@ def _no_weights(directory: Path) -> str:
     pickles = sorted(path.name for path in directory.glob("*.bin"))
     if pickles:
         return (
-            f"{directory} has its weights in {pickles[0]}, a pickle, which is never opened; open it where you trust it "
-            "and write it anew with save_pretrained(…), which makes model.safetensors"
+            f"{directory} has its weights in {pickles[0]}, a pickle, which is never opened; if you trust it, open it "
+            "and save it with save_pretrained(…), which writes model.safetensors"
         )
     shards = sorted(path.name for path in directory.glob("*.safetensors"))
     if shards:

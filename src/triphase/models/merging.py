@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from triphase.errors import ModelError
 from triphase.models.chain import ADAPTER_WEIGHTS
@@ -38,7 +39,6 @@ def check_adapter(model: Any, directory: Path) -> None:
         ModelError: as in `merged`.
     """
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
-    from safetensors.torch import load_file
 
     with opening("the adapter", str(directory)):
         held = load_file(directory / ADAPTER_WEIGHTS)

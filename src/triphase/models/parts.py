@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from triphase.models.backbone import layers_of
 from triphase.models.chain import Chain
@@ -43,8 +46,6 @@ class WeightFiles:
     """
 
     def __init__(self, directory: Path) -> None:
-        from safetensors import safe_open
-
         self._files: dict[str, Any] = {}
         for path in weight_files(directory):
             file = safe_open(path, framework="pt")
@@ -97,8 +98,6 @@ def open_parts(chain: Chain, dtype: torch.dtype, device: torch.device, shard: Sh
 def _directory(chain: Chain) -> Path:
     if chain.directory is not None:
         return chain.directory
-    from huggingface_hub import snapshot_download
-
     with opening("the weights", chain.settings.name):
         return Path(
             snapshot_download(chain.base, revision=chain.settings.revision, allow_patterns=["*.safetensors", "*.json"])
@@ -107,8 +106,6 @@ def _directory(chain: Chain) -> Path:
 
 def _give_buffers(model: Any, chain: Chain, files: WeightFiles) -> None:
     """Tensors that are no weights, as the model's own classes make them (tables of positions, masks)."""
-    from transformers import AutoModelForCausalLM
-
     with _weights_without_data():
         made: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             open_config(chain.base, chain.settings), trust_remote_code=bool(chain.settings.trust_remote_code)

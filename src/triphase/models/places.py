@@ -25,9 +25,9 @@ def directory_of(name: str) -> Path | None:
         if path.is_dir():
             return path
         if path.is_file():
-            raise ModelError(f"model.name: {name} is a file; name the directory that it stands in")
+            raise ModelError(f"model.name: {name} is a file; name its directory")
         if path.is_symlink():
-            raise ModelError(f"model.name: {name} is a link that leads to nothing; write a directory or a hub id")
+            raise ModelError(f"model.name: {name} is a broken link; write a directory or a hub id")
     except (OSError, RuntimeError, ValueError) as error:  # a link to itself, no such user, a NUL, a name too long
         why = getattr(error, "strerror", None) or error
         raise ModelError(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from triphase.batches.order import microbatches
 from triphase.models.backbone import Backbone
@@ -48,8 +49,6 @@ class OwnStepper:
     @torch.no_grad()
     def read(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
         """Read the prompts, with ``room`` for as many tokens after them."""
-        from transformers import DynamicCache
-
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
         mask = torch.zeros((len(prompts), longest + room), dtype=torch.bool)

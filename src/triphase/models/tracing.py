@@ -5,6 +5,7 @@ nothing. The very modules that train run on them, under a meter that counts the 
 and the multiplications of each product. Layers are alike, so two and three of them are traced and the rest follows.
 """
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, masking_utils
 
 from triphase.models.adapters import Adapters
 from triphase.models.backbone import Backbone
@@ -120,9 +123,6 @@ class Skeleton:
         trusted: bool,
         quantization: str | None = None,
     ) -> None:
-        from torch._subclasses.fake_tensor import FakeTensorMode
-        from transformers import AutoModelForCausalLM
-
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self._mode:
             model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
@@ -206,8 +206,6 @@ class Skeleton:
 @contextmanager
 def _one_sequence_a_row() -> Iterator[None]:
     """Without data transformers cannot see that no row holds several sequences, and would make masks for them."""
-    from transformers import masking_utils
-
     before = masking_utils.find_packed_sequence_indices
     masking_utils.find_packed_sequence_indices = lambda *_, **__: None
     try:
@@ -218,8 +216,6 @@ def _one_sequence_a_row() -> Iterator[None]:
 
 def with_depth(config: Any, depth: int) -> Any:
     """The configuration with its top ``depth`` layers alone; where it has fewer, their kinds come again and again."""
-    import copy
-
     made = copy.deepcopy(config)
     text = made.get_text_config()
     if getattr(text, "layer_types", None):

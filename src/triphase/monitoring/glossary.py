@@ -29,14 +29,14 @@ _COLUMNS = ("metric", "unit", "formula", "averaged over", "better", "healthy", "
 _INTRODUCTION = """# Metrics
 
 Each phase appends one JSON object a step to `metrics.jsonl` in its folder (`sft/`, `reward/`, `ppo/`, `arms/NAME/`),
-and the same numbers to TensorBoard event files beside it (`tensorboard --logdir runs/NAME`):
+and the same numbers to TensorBoard event files next to it (`tensorboard --logdir runs/NAME`):
 
     {"step": 12, "time": 1767225600.0, "sft/loss": 1.832, "sft/learning_rate": 0.0003}
 
 `step` counts optimizer steps for `sft` and `reward`, and iterations (a rollout and its updates) for `ppo`. `time` is
 seconds since 1970, UTC. A metric that is not defined is absent, never 0; one that came out as NaN or infinite is absent
 too, and its name stands in the line's `nonfinite` list. Such a line may lack the others: nothing is learned from it.
-Means are over real tokens only: padding counts nowhere. Where a scorer tells what its scores are made of, the mean of
+Means are over real tokens only: padding never counts. Where a scorer reports the parts of its scores, the mean of
 each part over the rollout is `ppo/score_part/NAME`, in the scorer's unit ([Extending](extending.md)).
 
 *Better* names the direction of an improvement, all else equal; — where there is none. *Emitted* says in which lines the

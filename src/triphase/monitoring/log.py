@@ -65,7 +65,7 @@ class RunLog(logging.Handler):
             self._broken = False
         except OSError as error:
             if not self._broken:
-                self._say(f"warning: {self._path} cannot be written ({error.strerror}); the run goes on without it")
+                self._say(f"warning: {self._path} cannot be written ({error.strerror}); the run continues without it")
             self._broken = True
 
 

@@ -79,7 +79,7 @@ REWARD_METRICS = (
     Metric(
         "reward/length_head_correlation",
         "1",
-        "the same of the length head, which is let go after training",
+        "the same for the length head, which is dropped after training",
         "responses of the step, before it",
         "near 1 (−1 where the shorter response is preferred)",
         when=_TWO_HEADS,

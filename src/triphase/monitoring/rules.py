@@ -224,7 +224,7 @@ RULES = (
         lambda limits, start: start + limits.repeated_rise,
         "{value:.0%} of the neighboring words stood in the same response before, against {start:.0%} at the start: "
         "responses repeat themselves.",
-        "raise ppo.kl_coefficient; look at the samples for what is said again and again.",
+        "raise ppo.kl_coefficient; look for repetition in the samples.",
         relative=True,
     ),
 )

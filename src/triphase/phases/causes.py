@@ -25,7 +25,7 @@ def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str
         if scorer is not None:
             return (
                 f"The scorer {scorer} gave null, NaN or infinity for {count} of {total} responses (the first is "
-                f"number {int(wrong.nonzero()[0])} of the batch): let it give a finite number for every response"
+                f"number {int(wrong.nonzero()[0])} of the batch): make it return a finite number for every response"
             )
         return (
             f"The reward model gave it for {count} of {total} responses, and the policy did not: set model.dtype: "

@@ -18,8 +18,7 @@ from triphase.objectives.baselines import (
     leave_one_out_advantages,
 )
 from triphase.settings.ppo import PPOSettings
-from triphase.training.checkpoint import kept_steps, load_checkpoint
-from triphase.training.sealed import find_damage
+from triphase.training.checkpoint import load_checkpoint, whole_steps
 
 
 class AdvantageEstimator(Protocol):
@@ -102,8 +101,7 @@ def require_same_estimator(checkpoints: Path, settings: PPOSettings) -> None:
     Raises:
         RunError: it was made with another; the trained parameters differ, and so would what is learned.
     """
-    whole = (step for step in reversed(kept_steps(checkpoints)) if not find_damage(checkpoints / f"{step:06d}"))
-    step = next(whole, None)
+    step = next(whole_steps(checkpoints), None)
     if step is None:
         return
     kept = load_checkpoint(checkpoints, step).values["values"].get("advantage_estimator", "gae")

@@ -17,10 +17,9 @@ from triphase.phases.ppo_state import PPOState
 from triphase.records.visible import visible
 from triphase.settings.guards import GuardSettings
 from triphase.settings.ppo import PPOSettings
-from triphase.training.checkpoint import kept_steps, load_checkpoint
+from triphase.training.checkpoint import load_checkpoint, whole_steps
 from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.loop import Judged
-from triphase.training.sealed import find_damage
 from triphase.training.state import TrainingState
 
 LEAST_KL_PRICE = 0.1
@@ -141,7 +140,7 @@ class AlarmGuard:
             if not any(name.startswith("exp_avg.") for name in tensors):
                 told += ", from before it was extended, and to Adam's moments as at a start"
         else:
-            told = "PPO goes on from its weights"
+            told = "PPO continues from its weights"
         state.values.rollbacks = [*rollbacks, iteration]
         if chosen != "lower-learning-rate":
             coefficient = state.values.kl_coefficient or PPOSettings().kl_coefficient
@@ -161,10 +160,8 @@ class AlarmGuard:
         """The best judged checkpoint from before the alarm; the newest sound one where none was judged."""
         before = [
             step
-            for step in kept_steps(self._checkpoints)
-            if step in state.scores
-            and step <= iteration - self._settings.back
-            and find_damage(self._checkpoints / f"{step:06d}") is None
+            for step in whole_steps(self._checkpoints)
+            if step in state.scores and step <= iteration - self._settings.back
         ]
         if not before:
             return self._sound_step(iteration)
@@ -172,11 +169,11 @@ class AlarmGuard:
 
     def _sound_step(self, iteration: int) -> int | None:
         """The newest kept checkpoint from ``back`` iterations before; the oldest there is where none is so old."""
-        whole = [
-            step for step in kept_steps(self._checkpoints) if find_damage(self._checkpoints / f"{step:06d}") is None
-        ]
-        old_enough = [step for step in whole if step <= iteration - self._settings.back]
-        return old_enough[-1] if old_enough else (whole[0] if whole else None)
+        oldest: int | None = None
+        for oldest in whole_steps(self._checkpoints):
+            if oldest <= iteration - self._settings.back:
+                break
+        return oldest
 
 
 def _cut(text: str) -> str:

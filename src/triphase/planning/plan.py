@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from transformers import AutoModelForCausalLM
+
 from triphase.batches.order import permutation
 from triphase.datacheck.agenda import todo
 from triphase.datacheck.examiner import Examiner
@@ -131,8 +134,6 @@ def sized_settings(
 
 def _opened_for(settings: RunSettings) -> tuple[Any, Any, Any, Any]:
     """The model's configuration and tokenizer, its dtype and its device."""
-    import torch
-
     config, tokenizer = opened(settings.model)
     device = choose_device(settings.model.device)
     whole = settings.sft_method == "full"
@@ -144,8 +145,6 @@ def _sized_cost(
     settings: RunSettings, load: Workload, config: Any, dtype: Any, device: Any, process_bytes: float
 ) -> tuple[CostModel, float, list[str]]:
     """The cost of the phases in passes that fit, the bytes that are allowed, and what was chosen."""
-    import torch
-
     on_card = device.type != "cpu"
     allowed = float(torch.cuda.mem_get_info()[1]) if on_card else (available_gb() or 0.0) * 1e9
     process = 0.0 if on_card else process_bytes
@@ -186,7 +185,6 @@ def work_of(settings: RunSettings, config: Any, dtype: Any) -> Work:
 
 def workload(settings: RunSettings, template: Template) -> Workload:
     """The lengths of the records that the settings name, of an even sample of each kind."""
-
     fitted = settings.data.too_long != "error"  # else what is too long counts as long as it is
     data = RunData(settings, (lambda: Examiner(template, settings)) if fitted else None)
     shown = [item for source in data.demonstrations() for item in source]
@@ -221,13 +219,11 @@ def _expected(demonstrations: Lengths, limit: int) -> list[int]:
 
     Without demonstrations they are as long as they may be.
     """
-
     shown = [min(record[1], limit) for record in demonstrations.sampled]
     return [shown[index] for index in permutation(len(shown), 0, "plan", "responses")] or [limit]
 
 
 def _lengths(items: Sequence[Any], measure: Any) -> Lengths:
-
     every = max(1, len(items) // _SAMPLED)
     return Lengths([measure(item) for item in items[::every]], len(items))
 
@@ -238,16 +234,12 @@ def _prompt(prompt: Prompt, template: Template) -> int:
 
 def opened(settings: ModelSettings) -> tuple[Any, Any]:
     """Configuration and tokenizer of a model, without its weights, which need not be there."""
-
     chain = chain_of(settings, place_of, weights=False)
     return open_config(chain.base, chain.settings), open_tokenizer(chain.tokenizer, settings)
 
 
 def _warm_up(config: Any, dtype: Any) -> None:
     """Load the code of the model and of the phases, so that it is in the memory that is read as the process's own."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
     load_code()
     with torch.device("meta"):
         AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 EFFICIENCY = {"training": 0.75, "forward": 0.75, "decoding": 0.75}
 _SECONDS = 0.4
 _WIDE = 1024
@@ -39,8 +41,6 @@ def measure_rates(config: Any, dtype: Any, device: Any, *, rows: int) -> Rates:
 
 
 def _rate(rows: int, width: int, inner: int, dtype: Any, device: Any) -> float:
-    import torch
-
     x = torch.ones(rows, width, dtype=dtype, device=device)
     # Several weights, so that they come from memory and not from the processor's cache, as in a model.
     weights = [torch.ones(inner, width, dtype=dtype, device=device) for _ in range(8)]

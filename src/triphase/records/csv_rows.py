@@ -72,7 +72,7 @@ class _Lines:
 def _header(columns: list[str], name: str, number: int, comma: str) -> list[str]:
     for separator, called in _SEPARATORS.items():
         if len(columns) == 1 and separator in columns[0]:
-            remedy = "let its name end in .tsv" if separator == "\t" else f"write {_SEPARATORS[comma]} between them"
+            remedy = "rename it to end in .tsv" if separator == "\t" else f"write {_SEPARATORS[comma]} between them"
             raise DataError(f"{name}:{number}: the columns are divided by {called}; {remedy}")
     for column in columns:
         if columns.count(column) > 1:

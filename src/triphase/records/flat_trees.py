@@ -33,7 +33,8 @@ def _trees(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
         try:
             if name in seen:
                 messages[0].refuse(
-                    f"the messages of the tree {name[:40]!r} do not stand together; sort the file by message_tree_id"
+                    f"the messages of the tree {name[:40]!r} are not on consecutive lines; "
+                    "sort the file by message_tree_id"
                 )
             seen.add(name)
             yield _tree(messages)

@@ -22,7 +22,7 @@ from triphase.records.lines import (
 
 _LIST = re.compile(r"\s*\[\s*(\{|$)")
 _SEVERAL_LINES = (
-    "a record stands on several lines; write one record a line (`jq -c . FILE` does), or a list in a .json file"
+    "a record spans several lines; write one record per line (`jq -c . FILE` does), or a list in a .json file"
 )
 
 
@@ -91,7 +91,7 @@ def _no_constant(text: str) -> NoReturn:
 def _require_lines(text: str, name: str, number: int) -> None:
     """Whether the first line can be that of JSON lines: what it is instead concerns the file, not the record."""
     if _LIST.match(text):
-        raise DataError(f"{name}:{number}: the file is a JSON list, not JSON lines; let its name end in .json")
+        raise DataError(f"{name}:{number}: the file is a JSON list, not JSON lines; rename it to end in .json")
     if text.strip() == "{":
         raise DataError(f"{name}:{number}: {_SEVERAL_LINES}")
 
@@ -153,7 +153,7 @@ def _json_list(text: JsonText, name: str, refused: RefuseRow) -> Iterator[Row]:
                 break
             text.take(",")
             if text.peek() == "]":
-                text.damaged("a comma stands before the closing ]")
+                text.damaged("there is a comma before the closing ]")
         text.take("]")
     if text.peek():
         raise DataError(f"{name}:{text.line}: not valid JSON: text after the end of the list")

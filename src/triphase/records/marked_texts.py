@@ -40,7 +40,7 @@ def turns_in_text(row: Row, column: str = "text") -> tuple[Message, ...] | None:
             if found:
                 row.read.add(column)
                 if value[: first.start()].strip():
-                    row.ignored.add(f"what stands before the first turn in {column}")
+                    row.ignored.add(f"what precedes the first turn in {column}")
                 return messages_of(row, column, found)
     return None
 

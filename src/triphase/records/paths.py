@@ -26,7 +26,7 @@ _KINDS = (
     (stat.S_ISBLK, "is a device, not a file"),
 )
 _REASONS = {
-    errno.ELOOP: "is a symbolic link that leads back to itself; name the file itself",
+    errno.ELOOP: "is a symbolic link to itself; name the file itself",
     errno.ENAMETOOLONG: "the name is longer than the file system allows",
     errno.EACCES: "cannot be read: no permission; change the permissions of the file or of a directory above it",
     errno.ENOTDIR: "a part of this path is a file, not a directory",

@@ -43,7 +43,7 @@ class ChanceVerdict:
         """The finding without its figures."""
         return {
             "better": "The reward model is better than chance",
-            "too few": "Whether the reward model is better than chance cannot be told",
+            "too few": "Whether the reward model is better than chance is not known",
             "worse than chance": "The reward model is worse than chance",
             "chance": "The reward model is no better than chance",
             "length": "The reward model is no better than preferring the longer response",
@@ -117,7 +117,7 @@ _MORE = "rank more prompts, look at the labelers' agreement, or train longer (re
 _FINDINGS: dict[Outcome, tuple[str, str]] = {
     "better": ("The reward model is better than chance: right in {right} of the held-out judgments.", ""),
     "too few": (
-        "Whether the reward model is better than chance cannot be told: it was right in {right}, on {prompts} held-out "
+        "Whether the reward model is better than chance is not known: it was right in {right}, on {prompts} held-out "
         f"prompt(s) with a preference; at least {FEWEST_PROMPTS} are needed.",
         "rank more held-out prompts, or raise data.heldout_share.",
     ),

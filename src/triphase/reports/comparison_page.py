@@ -105,7 +105,7 @@ def controlled_text(found: CriterionFindings, side: str) -> str:
     if each is None:
         return "–"
     if each.rate is None:
-        return f"cannot be told: {'longer' if each.longer > 0.5 else 'shorter'} nearly always"
+        return f"not known: {'longer' if each.longer > 0.5 else 'shorter'} nearly always"
     return percent_interval(each.rate)
 
 

@@ -93,7 +93,7 @@ def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
     ``with_seeds``: its runs with other seeds too, those that are there.
     """
     if not directory.is_dir():
-        raise RunError(f"{directory}: no such run directory; name one that `triphase run` made")
+        raise RunError(f"{directory}: no such run directory; name one that `triphase run` created")
     config = _mapping(directory / "config.yaml", _yaml, "config") or {}
     timings = _mapping(directory / "timings.json", json.loads, "timings") or {}
     settings = config.get(SETTINGS)
@@ -140,7 +140,7 @@ def seeds_of(directory: Path) -> tuple[str, list[Path], list[str]]:
         if place.is_dir() and _alike(own, _settings_of(place)):
             places.append(place)
         else:
-            what = "has other settings than this run beside its seed" if place.is_dir() else "is gone"
+            what = "differs from this run in more than its seed" if place.is_dir() else "is gone"
             gaps.append(f"{place.name} {what}, and is left out of the figures over seeds")
     return found["varied"], places, gaps
 

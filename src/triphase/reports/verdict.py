@@ -149,9 +149,11 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None, *, j
             "reward models share it cannot see."
         )
     elif run.ppo and judged:
-        sentences.append("Reward hacking: no gold score tells it; what people prefer is what there is to go by.")
+        sentences.append("Reward hacking: there is no gold score; people's preferences are the only evidence.")
     elif run.ppo:
-        sentences.append("Reward hacking: cannot be told without a gold score or people's judgment of these samples.")
+        sentences.append(
+            "Reward hacking: cannot be determined without a gold score or people's judgment of these samples."
+        )
     others = [alarm for alarm in alarms if alarm.name != "proxy-without-gold" or not alarm.lasting]
     if others:
         names = ", ".join(alarm.name for alarm in others)

@@ -12,7 +12,7 @@ from triphase.reports.policy_verdicts import Tone
 from triphase.reports.scored_by import score_of, uses_reward_model
 from triphase.reports.start import start_of
 
-_ASK = "Let people rank responses of both policies."
+_ASK = "Have people rank responses of both policies."
 
 
 def without_gold(
@@ -40,7 +40,7 @@ def without_gold(
     gained = f"{capital(score)} moved by {signed(ppo.proxy_gain)}"
     if ppo.gain_in_deviations is not None:
         gained += f", {moved(ppo.gain_in_deviations)} standard deviations of its scores at the start,"
-    uncertain = "what people say of it stands above" if people else f"that says nothing certain about people. {_ASK}"
+    uncertain = "people's judgment is shown above" if people else f"that says nothing certain about people. {_ASK}"
     sentences = [*said, f"{gained} against {start}, but PPO was trained to raise it: {uncertain.rstrip('.')}."]
     if chance is not None:
         sentences.append(

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from triphase.batches.order import microbatches
 from triphase.errors import SettingsError, TriphaseError
@@ -28,9 +30,8 @@ from triphase.rewards.options import options_of
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
 from triphase.settings.base import Positive, Settings
 from triphase.tokens.rendering import render
-from triphase.training.artifacts import REWARD, name_of
+from triphase.training.artifacts import REWARD, damage_of, has_manifest, name_of
 from triphase.training.reward_finals import what_plain_libraries_miss
-from triphase.training.sealed import MANIFEST, find_damage
 
 _log = logging.getLogger(__name__)
 _HEAD, _ADAPTER = "score_head.safetensors", "adapter_config.json"
@@ -145,8 +146,6 @@ class ClassifierScorer(Scorer):
         return text, True
 
     def _opened(self) -> tuple[Any, Any, float]:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
         directory = directory_of(self.options.model) or Path(self.options.model)
         adapter = self._checked(directory)
         self._is_ours = (directory / _HEAD).is_file()
@@ -191,7 +190,7 @@ class ClassifierScorer(Scorer):
 
     def _checked(self, directory: Path) -> dict[str, Any] | None:
         """The configuration of an adapter, or None, after a look at the files that are here."""
-        if (directory / MANIFEST).is_file() and (damage := find_damage(directory)) is not None:
+        if has_manifest(directory) and (damage := damage_of(directory)) is not None:
             raise SettingsError(f"{self._setting}.model: {directory} is damaged: {damage}; make it again, or copy it")
         if (directory / _ADAPTER).is_file():
             return read_object(directory / _ADAPTER)
@@ -207,8 +206,6 @@ class ClassifierScorer(Scorer):
     def _bias_in(self, directory: Path) -> float:
         if not self._is_ours:
             return 0.0
-        from safetensors.torch import load_file
-
         bias = float(load_file(directory / _HEAD).get("bias", torch.zeros(())))
         if not math.isfinite(bias):
             raise SettingsError(f"{self._setting}.model: {directory / _HEAD}: bias is not finite; use another copy")

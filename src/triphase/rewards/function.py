@@ -15,7 +15,7 @@ from triphase.rewards.process import process_of
 from triphase.rewards.returned import TOTAL
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
 
-_REMEDY = "mend the function, then give the same command again; what is finished is kept"
+_REMEDY = "fix the function, then give the same command again; what is finished is kept"
 _SHOWN = 60
 
 

@@ -30,7 +30,7 @@ def imported(name: str, setting: str) -> Callable[..., Any]:
             f"{setting}: {name}: the file {place} is not there; give its path from the settings file"
         ) from None
     except ModuleNotFoundError as error:
-        remedy = "put its file beside it" if is_file(place) else "name its folder in PYTHONPATH"
+        remedy = "put its file next to it" if is_file(place) else "name its folder in PYTHONPATH"
         raise SettingsError(
             f"{setting}: {name}: module {error.name} cannot be found; install its package, or {remedy}"
         ) from None

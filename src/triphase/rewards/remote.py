@@ -68,7 +68,7 @@ class RemoteScorer(Scorer):
         if problem is not None:
             raise self._client.error("", f"gives parts that cannot be used: {self._client.shown(problem)}")
         if any(self._client.holds_token(name) for name in parts):  # names are written into metrics and messages
-            raise self._client.error("", "gives a part whose name holds the token, or a piece of it")
+            raise self._client.error("", "returns a part whose name contains the token, or a piece of it")
         return Scores(
             self._numbers(scores, count, "score"),
             {name: self._numbers(values, count, f"part {name}") for name, values in parts.items()},

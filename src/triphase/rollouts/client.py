@@ -12,14 +12,14 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import httpcore
+
 from triphase import __version__
 from triphase.errors import ServerAway, ServerError
 from triphase.rollouts.redaction import shown, without_parts
 from triphase.settings.services import ServiceSettings
 
 try:
-    import httpcore
-
     from triphase.rollouts.network import DeadlineBackend, Exchanges
 except ImportError:  # told where a client is made; settings and messages need none
     _HAS_HTTPCORE = False
@@ -145,8 +145,6 @@ class JsonClient:
         self._pool.close()
 
     def _once(self, method: str, path: str, content: bytes | None, less: float | None) -> bytes:
-        import httpcore
-
         seconds = min(self._settings.timeout_seconds, less or math.inf)
         waits = {"connect": self._settings.connect_seconds, "read": seconds, "write": seconds, "pool": seconds}
         self._exchanges.begin(seconds)
@@ -181,7 +179,7 @@ class JsonClient:
     def _read(self, response: "httpcore.Response", path: str) -> bytes:
         encodings = [value for name, value in response.headers if name.lower() == b"content-encoding"]
         if any(value.strip().lower() != b"identity" for value in encodings):
-            raise self.error(path, "compresses its answer, which was not asked for")
+            raise self.error(path, "sends a compressed answer, which was not requested")
         most = int(self._settings.most_megabytes * 1e6)
         parts, size = [], 0
         for part in response.iter_stream():

@@ -58,7 +58,7 @@ class Fleet:
                     self._under_way[number] += 1
                     return number
                 if not self._is_watched.is_set():
-                    raise ServerError("rollouts: the servers are not asked any more")
+                    raise ServerError("rollouts: no further requests are sent to the servers")
                 self._changed.wait(_SLICE)
             self._check()
             self._require_patience()

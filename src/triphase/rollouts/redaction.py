@@ -9,7 +9,7 @@ from collections.abc import Iterator
 _WINDOW = 6
 """So many characters in a row count as a part of the secret."""
 _SHOWN = 200
-_WITHHELD = "(a text that holds the token in another spelling, and is not shown)"
+_WITHHELD = "(a text that contains the token in another spelling, and is not shown)"
 _ESCAPED = re.compile(r"\\+u([0-9a-fA-F]{4})|\\+x([0-9a-fA-F]{2})")
 _NOT_ALPHANUMERIC = re.compile(r"[^0-9A-Za-z]+")
 

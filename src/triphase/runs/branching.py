@@ -29,8 +29,7 @@ from triphase.settings.schema import RunSettings
 from triphase.store import open_store
 from triphase.store.copying import copy_file
 from triphase.store.database import FILE_NAME as STORE
-from triphase.training.artifacts import PPO, has_left, place_of, taken_of
-from triphase.training.sealed import find_damage
+from triphase.training.artifacts import PPO, damage_of, has_left, place_of, taken_of
 
 _NOTES = {SAMPLING: "sampling.json", LABELING: "labelling.json"}
 _TRAINED_BEFORE_PPO = (SFT, REWARD)
@@ -62,7 +61,7 @@ def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -
         RunError: the run is going on, what would be shared is damaged, or the name of the branch is taken.
     """
     target = expanded(settings.output) / settings.name
-    with locked(run, "a branch is made of a run that nobody works on: wait for it, or stop it"):
+    with locked(run, "a run cannot be branched while a process works on it: wait for it, or stop it"):
         if target.exists():
             raise RunError(f"{target} is there already; choose another name for the branch")
         require_shared(run)
@@ -115,7 +114,7 @@ def _sharable(run: Path, settings: RunSettings) -> list[str]:
 def _whole(run: Path, phase: str) -> Path:
     """The directory that a phase left, with the sums that it left it with."""
     place = place_of(run, phase)
-    damage = find_damage(place)
+    damage = damage_of(place)
     if damage is not None:
         raise RunError(
             f"{place} cannot be shared: {damage}; restore it, remove it and give `triphase run {run}`, or have {phase} "

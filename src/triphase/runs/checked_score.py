@@ -8,7 +8,7 @@ from triphase.records.waiting import NoAnswer, Worker
 
 Score = Callable[[str, str, bool], float]
 SECONDS = 60.0
-_REMEDY = "mend the scorer, then give the same command again; what is finished is kept"
+_REMEDY = "fix the scorer, then give the same command again; what is finished is kept"
 
 
 class CheckedScore:

@@ -5,8 +5,7 @@ from pathlib import Path
 from triphase.errors import RunError
 from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
-from triphase.training.checkpoint import kept_steps, load_checkpoint
-from triphase.training.sealed import find_damage
+from triphase.training.checkpoint import load_checkpoint, whole_steps
 
 _PREFIX = "parameter."
 
@@ -18,7 +17,7 @@ def require_checkpoint(run: Path, step: int) -> None:
         RunError: there is none; the message lists those that there are.
     """
     parent = run / "ppo" / "checkpoints"
-    kept = [each for each in kept_steps(parent) if find_damage(parent / f"{each:06d}") is None]
+    kept = sorted(whole_steps(parent))
     if step not in kept:
         known = f"there are {', '.join(map(str, kept))}" if kept else "there is none; run `triphase ppo` first"
         raise RunError(f"--checkpoint {step}: {run} has no such checkpoint of PPO; {known} (checkpoints.keep)")

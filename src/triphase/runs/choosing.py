@@ -18,7 +18,7 @@ from triphase.errors import RunError
 from triphase.phases.guards import LEAST_KL_PRICE
 from triphase.phases.ppo_state import PPOState
 from triphase.phases.sampling import sample_responses
-from triphase.records.files import fingerprint, write_json
+from triphase.records.files import write_json
 from triphase.rewards.model import WITNESS_SCORE
 from triphase.rewards.types import Answer
 from triphase.runs.checkpoints import load_policy_at
@@ -27,10 +27,9 @@ from triphase.runs.evaluation import encoded, sequence_kl
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.training.artifacts import PPO, is_whole
-from triphase.training.checkpoint import kept_steps, load_checkpoint
+from triphase.training.checkpoint import load_checkpoint, sum_of, whole_steps
 from triphase.training.finals import save_trained
 from triphase.training.loop import CHECKPOINTS
-from triphase.training.sealed import MANIFEST, find_damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def choose_best(run: Run) -> int:
     parent, directory = run.part(PPO, CHECKPOINTS), run.part(PPO, BEST)
     if not is_whole(run.artifact(PPO)):
         raise RunError(f"--checkpoint best: PPO of {run.path} is not finished; run `triphase run {run.path}` first")
-    steps = [step for step in kept_steps(parent) if step > 0 and find_damage(parent / f"{step:06d}") is None]
+    steps = sorted(step for step in whole_steps(parent) if step > 0)
     if not steps:
         raise RunError(f"--checkpoint best: {run.path} keeps no checkpoint of PPO (checkpoints.keep)")
     kept, sums = read_choice(run.path), [_manifest(run, step) for step in steps]
@@ -126,7 +125,7 @@ def _candidate(
 
 
 def _manifest(run: Run, step: int) -> str:
-    return fingerprint(run.part(PPO, CHECKPOINTS, f"{step:06d}", MANIFEST))
+    return sum_of(run.part(PPO, CHECKPOINTS), step)
 
 
 def _unit(run: Run, step: int) -> float:

@@ -89,7 +89,7 @@ def prompts_for(
         return list({prompt.id: prompt for prompt in found}.values())[:most], file
     runs = [side.run for side in sides if side.run is not None]
     if not runs:
-        raise RunError("no side is of a run, whose held-out prompts could be asked; give --prompts FILE")
+        raise RunError("no side is a run with held-out prompts; give --prompts FILE")
     run = open_run(runs[0])
     return run.prompts("heldout")[: most or run.settings.evaluation.max_prompts], f"held out in {runs[0].name}"
 
@@ -166,7 +166,9 @@ def _begun(directory: Path, asking: Asking) -> dict[str, Any]:
         raise RunError(f"{path} is damaged ({error}); remove {directory}, and compare again") from None
     if kept != asked:
         changed = ", ".join(f"{key} {kept.get(key)}" for key in asked if kept.get(key) != asked[key])
-        raise RunError(f"{directory}: was begun with {changed}; ask so again, or name another directory (--to)")
+        raise RunError(
+            f"{directory}: was begun with {changed}; use the same arguments, or name another directory (--to)"
+        )
     return asked
 
 

@@ -37,7 +37,7 @@ def watched(directory: Path) -> Iterator[list[str]]:
         if (directory / name).is_file() and not _is_as_left(directory / name, one, grown=under_way)
     ]
     told += [
-        f"{directory / name} is not as the last comparison left it (damaged or edited): figures from it may be wrong; "
+        f"{directory / name} was changed after the last comparison (damaged or edited): metrics from it may be wrong; "
         "restore it from a copy, or remove it to have it made again"
         for name in changed
     ]
@@ -77,4 +77,4 @@ def _read(path: Path) -> tuple[Sums, bool, list[str]]:
         return {}, False, []
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
-    return {}, False, [f"{path} is damaged and begun anew: whether files beside it were edited cannot be told"]
+    return {}, False, [f"{path} is damaged and started again: whether files next to it were edited is not known"]

@@ -154,7 +154,7 @@ class RunDirectory:
             if phase is not None:
                 raise RunError(
                     f"{path} belongs to another configuration: {key} is {shown(old)} there and {shown(new)} here, "
-                    f"and {phase} has begun with it; set {key} back, or make a run that shares what is finished: "
+                    f"and {phase} has begun with it; set {key} back, or create a run that shares what is finished: "
                     f"triphase branch {self.path} NAME --{key} VALUE"
                 )
             if begun or not is_of_a_server(key, old, new):
@@ -196,7 +196,7 @@ class RunDirectory:
                 if phase is not None:
                     raise RunError(
                         f"{name} has changed since {self.path} was begun, and {phase} has read it; restore the file, "
-                        f"or make a run that shares what is finished: triphase branch {self.path} NAME"
+                        f"or create a run that shares what is finished: triphase branch {self.path} NAME"
                     )
             self.notes.append(f"{name} has changed since this run was begun; nothing that has begun has read it")
         return changed or bool(found.keys() - kept.keys())

@@ -36,7 +36,6 @@ def usable_groups(
     Raises:
         DataError: none is left to train on.
     """
-
     (trained, lost), (kept, more) = without_empty(groups, template), without_empty(heldout, template)
     if lost + more:
         _log.warning("%d ranked responses have no token and are left out of the reward model's data", lost + more)

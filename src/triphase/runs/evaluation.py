@@ -29,6 +29,7 @@ from triphase.runs.session import Run
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.artifacts import PPO, REWARD, SFT, is_usable, is_whole, ppo_phase
+from triphase.training.checkpoint import place_of
 from triphase.training.finals import holds_whole_model, load_policy
 
 AT = "ppo@"
@@ -59,7 +60,7 @@ def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
     wanted = {phase: run.artifact(phase) for phase in (SFT, PPO)}
     wanted |= {f"arm:{arm}": run.artifact(ppo_phase(arm)) for arm in run.settings.arms}
     if checkpoint is not None:
-        wanted[f"{AT}{checkpoint}"] = run.part("ppo", "checkpoints", f"{checkpoint:06d}")
+        wanted[f"{AT}{checkpoint}"] = place_of(run.part("ppo", "checkpoints"), checkpoint)
     started = run.settings.sft_method == "none"  # the model as it is needs no file
     wanted = {
         policy: final

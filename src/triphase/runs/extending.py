@@ -17,7 +17,8 @@ from triphase.runs.stale import has_results, set_evaluation_aside
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import PPO, has_left, ppo_phase, set_aside, taken_of
-from triphase.training.sealed import find_damage
+from triphase.training.checkpoint import whole_steps
+from triphase.training.loop import CHECKPOINTS
 
 Schedule = Literal["restart", "stretch"]
 
@@ -59,13 +60,7 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
 
 def _newest(run: Path, phase: str) -> int | None:
     """The newest whole checkpoint."""
-    return max(_kept(run, phase), default=None)
-
-
-def _kept(run: Path, phase: str) -> list[int]:
-    folder = run / phase / "checkpoints"
-    paths = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
-    return sorted(int(path.name) for path in paths if find_damage(path) is None)
+    return next(whole_steps(run / phase / CHECKPOINTS), None)
 
 
 def _require_end(run: Path, phase: str, iterations: int) -> None:
@@ -76,11 +71,11 @@ def _require_end(run: Path, phase: str, iterations: int) -> None:
             f"{phase} of {run} is where {after} goes on from; extend the last round, or make a run of another setting: "
             f"triphase branch {run} NAME"
         )
-    if not has_left(run, phase) and not _kept(run, phase):
+    if not has_left(run, phase) and _newest(run, phase) is None:
         raise RunError(f"{run} has not finished {phase}; give `triphase run {run}` first")
     if taken is not None:
         raise RunError(f"{phase} of {run} is shared, and its checkpoints are not here; extend {taken.origin}")
-    kept = _kept(run, phase)
+    kept = sorted(whole_steps(run / phase / CHECKPOINTS))
     if iterations not in kept:
         ended = _ending(run, phase, kept[-1]) if kept else None
         if ended is not None:
@@ -90,7 +85,7 @@ def _require_end(run: Path, phase: str, iterations: int) -> None:
             )
         there = f"kept are {', '.join(map(str, kept))}" if kept else "none is kept"
         raise RunError(
-            f"{run / phase}/checkpoints: the checkpoint after iteration {iterations}, the last, is gone or damaged "
+            f"{run / phase}/checkpoints: the last checkpoint, after iteration {iterations}, is missing or damaged "
             f"({there}); finish the run (triphase run {run}), or make another: triphase branch {run} NAME"
         )
     ended = _ending(run, phase, iterations)

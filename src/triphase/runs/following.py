@@ -98,7 +98,7 @@ def _logged(path: Path) -> Iterator[None]:
         _log.info("process %d takes part", os.getpid())
         yield
     except (LeadEnded, Stopped):
-        _log.info("rank 0 has no more work, or was asked to stop")
+        _log.info("rank 0 has no more work, or is to stop")
         raise
     except Exception as error:
         _log.error("%s: %s", type(error).__name__, error)

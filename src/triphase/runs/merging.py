@@ -11,10 +11,9 @@ from triphase.runs.model_card import with_run
 from triphase.runs.opening import open_policy, open_run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import PPO, SFT, is_whole
+from triphase.training.artifacts import PPO, SFT, is_whole, rewrite_text
 from triphase.training.finals import holds_whole_model, save_whole_model
 from triphase.training.reward_finals import load_reward_model, what_plain_libraries_miss
-from triphase.training.sealed import rewrite
 from triphase.training.whole_reward import save_whole_reward_model
 
 What = Literal["policy", "sft", "reward"]
@@ -73,4 +72,4 @@ def _merge_reward(run: Path, to: Path) -> None:
 
 def _describe(to: Path, run: Path, settings: RunSettings, what: str) -> None:
     card = (to / "README.md").read_text(encoding="utf-8")
-    rewrite(to, "README.md", with_run(card, run, settings, what))
+    rewrite_text(to, "README.md", with_run(card, run, settings, what))

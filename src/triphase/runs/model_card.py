@@ -110,7 +110,7 @@ def _numbers(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
 
 def _limits(what: str) -> Iterator[str]:
     if what == "reward":
-        yield "A score orders answers to one prompt as those who ranked did, and no more: it says nothing of truth or"
+        yield "A score orders responses to one prompt as the labelers did, and no more: it says nothing about truth or"
         yield "safety, is least sure where answers are unlike those that were ranked, and can be exploited by what"
         yield "optimizes it."
         return

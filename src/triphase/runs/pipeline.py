@@ -73,7 +73,6 @@ def run_every_ppo(run: Run) -> None:
 
 def run_sft(run: Run) -> None:
     """Phase 1: the reference policy, by supervised fine-tuning on the mixture of demonstrations."""
-
     final, settings = run.artifact(SFT), run.settings
     if is_usable(final):
         return
@@ -94,7 +93,6 @@ def run_sft(run: Run) -> None:
 
 def run_sampling(run: Run) -> None:
     """K responses of the newest policy to each prompt, into the store. Without labeling there is nothing to sample."""
-
     settings = run.settings
     if settings.labeling.source == "none":
         return
@@ -141,7 +139,6 @@ def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
 
 def run_labeling(run: Run) -> None:
     """The human step: simulated labelers rank, people have ranked, or preferences are imported."""
-
     run.raise_if_stop_requested()
     with run.directory.timed("labelling"):
         label(run)
@@ -149,7 +146,6 @@ def run_labeling(run: Run) -> None:
 
 def run_ppo(run: Run, arm: str | None = None) -> None:
     """Phase 3: PPO from the reference policy against the reward model; an arm is a run of its own."""
-
     phase_name = ppo_phase(arm)
     final, settings = run.artifact(phase_name), run.settings.ppo_of(arm)
     if is_usable(final):
@@ -198,14 +194,12 @@ def run_evaluation(run: Run, checkpoint: int | None = None) -> None:
 
     ``checkpoint`` names an iteration of PPO whose policy is evaluated beside them.
     """
-
     with run.directory.timed("evaluation"):
         evaluate_policies(run, checkpoint)
 
 
 def run_report(run: Run) -> Path:
     """`summary.json` and `report.html`, with the plan of the memory beside what was measured."""
-
     if run.process_bytes is not None and not run.part(PLAN).is_file():
         write_plan(run.settings, run.path, run.process_bytes)
         seal(run.path, [PLAN])

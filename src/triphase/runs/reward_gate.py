@@ -57,7 +57,7 @@ def require_reward_model(run: Run) -> None:
         return
     write_json(run.part("reward", FILE_NAME), {**asdict(verdict), "rankings": _rankings(run)})
     if not run.settings.reward.require_better_than_chance:
-        _log.warning("%s PPO goes on all the same (reward.require_better_than_chance: false)", verdict.finding)
+        _log.warning("%s PPO goes on anyway (reward.require_better_than_chance: false)", verdict.finding)
         return
     raise RewardModelRefused(_refusal(run, verdict))
 
@@ -73,7 +73,7 @@ def set_refused_aside(run: Run) -> None:
     while (aside := run.part(f"reward-refused-{number}")).exists():
         number += 1
     run.part("reward").rename(aside)
-    _log.warning("the rankings have changed: the reward model is trained anew; the refused one is in %s", aside)
+    _log.warning("the rankings have changed: the reward model is trained again; the refused one is in %s", aside)
 
 
 def _has_begun(run: Run) -> bool:
@@ -87,7 +87,7 @@ def _refusal(run: Run, verdict: ChanceVerdict) -> str:
     return (
         f"PPO is not begun. {verdict.finding} ({verdict.accuracy.prompts} held-out prompts; "
         f'"longer wins": {percent(verdict.longer_wins.value)}.) What to do: {verdict.remedy.rstrip(".")}; {then}. '
-        "To go on all the same: reward.require_better_than_chance: false"
+        "To go on anyway: reward.require_better_than_chance: false"
     )
 
 

@@ -62,7 +62,6 @@ class HeldOut:
 
 def run_reward(run: Run) -> None:
     """Phase 2: the reward model on the rankings of training prompts, measured on those of held-out prompts."""
-
     final, settings = run.artifact(REWARD), run.settings
     set_refused_aside(run)
     if is_usable(final):

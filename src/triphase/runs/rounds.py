@@ -101,5 +101,5 @@ def told_of_round(run: Run) -> str | None:
     before, after = percent(first.value), percent(second.value)
     return (
         f"round {run.settings.name}: of the held-out judgments on the newest policy's responses the reward model was "
-        f"right in {before} before, and in {after} after it was trained anew"
+        f"right in {before} before, and in {after} after it was retrained"
     )

@@ -25,7 +25,6 @@ def scorer_of(
     Raises:
         TriphaseError: it cannot be opened.
     """
-
     return opened(
         ScorerContext(
             settings.scorer,

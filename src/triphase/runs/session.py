@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.opening import adapter_note
@@ -94,7 +96,6 @@ class Run:
     @property
     def reference_adapter(self) -> str | None:
         """The adapter of the reference policy; None where the base itself is it: every weight was trained, or none."""
-
         method = self.settings.sft_method
         adapted = method == "lora" or (method == "taken" and is_adapter(self.artifact(SFT)))
         return REFERENCE if adapted else None
@@ -113,7 +114,6 @@ class Run:
 
     def is_done(self, step: str) -> bool:
         """Whether a step of the pipeline is finished, with all that it was for."""
-
         ppo = [ppo_phase(arm) for arm in (None, *self.settings.arms)]
         match step:
             case "sft":
@@ -173,7 +173,6 @@ class Run:
         Raises:
             RunError: phase 1 has not been run.
         """
-
         final, method = self.artifact(SFT), self.settings.sft_method
         if not self.is_done("sft"):
             raise RunError(f"{final} is not there yet; run `triphase sft` with this configuration first")
@@ -202,7 +201,6 @@ class Run:
         Raises:
             Stopped: they did.
         """
-
         if self.stop.asked:
             raise Stopped
 
@@ -256,8 +254,6 @@ def prepare(
 
     ``lent`` is a Python object that scores. ``ranks`` are the processes of the run, of which this one is the first.
     """
-    import torch
-
     ranks = ranks or Ranks()
     if ranks.strategy.world == 1:
         torch.set_num_threads(threads_of(settings, 1))
@@ -284,7 +280,6 @@ def prepare(
 
 def _log_end(log: logging.Logger, error: BaseException) -> None:
     """Why the work ended; what the person is told by the command line is not said twice."""
-
     if isinstance(error, TriphaseError):
         log.error("%s", error, extra=QUIET)
     elif isinstance(error, Exception) and not isinstance(error, Stopped):

@@ -4,9 +4,7 @@ import os
 from pathlib import Path
 
 from triphase.errors import RunError
-from triphase.records.files import fingerprint
-from triphase.training.artifacts import ARMS, TAKEN, Taken, note_taken, taken_of
-from triphase.training.sealed import MANIFEST, find_damage
+from triphase.training.artifacts import ARMS, TAKEN, Taken, damage_of, note_taken, sum_of, taken_of
 
 
 def share(folder: Path, target: Path, phase: str, run: Path, place: Path) -> None:
@@ -15,7 +13,7 @@ def share(folder: Path, target: Path, phase: str, run: Path, place: Path) -> Non
     Runs that are moved together keep finding each other.
     """
     relative = os.path.relpath(place.resolve(), target.resolve() / phase)
-    note_taken(folder, phase, Taken(str(run), relative, fingerprint(place / MANIFEST), shared=True))
+    note_taken(folder, phase, Taken(str(run), relative, sum_of(place), shared=True))
 
 
 def require_shared(run: Path) -> None:
@@ -31,9 +29,9 @@ def require_shared(run: Path) -> None:
             continue
         place = taken.directory(run / phase)
         problem = "is gone" if not place.is_dir() else None
-        if problem is None and fingerprint(place / MANIFEST) != taken.manifest:
+        if problem is None and sum_of(place) != taken.manifest:
             problem = "is not what it was (it was made again, or extended)"
-        if problem is None and (damage := find_damage(place)) is not None:
+        if problem is None and (damage := damage_of(place)) is not None:
             problem = f"is damaged ({damage})"
         if problem is not None:
             raise RunError(

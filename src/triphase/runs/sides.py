@@ -15,6 +15,7 @@ from triphase.runs.evaluation import AT
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import ARMS, PPO, REWARD, SFT, is_place, is_whole, place_of, ppo_phase
+from triphase.training.checkpoint import place_of as place_of_checkpoint
 from triphase.training.loop import CHECKPOINTS
 from triphase.training.sealed import MANIFEST
 
@@ -97,7 +98,7 @@ def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> Compare
     if policy == SFT and settings.sft_method == "none":
         return ComparedPolicy(name, run, policy, place_of(run, SFT), reference_digest(run, settings))
     if policy.startswith(AT):
-        final = run / PPO / CHECKPOINTS / f"{int(policy.removeprefix(AT)):06d}"
+        final = place_of_checkpoint(run / PPO / CHECKPOINTS, int(policy.removeprefix(AT)))
     elif policy == BEST:
         final = run / PPO / BEST
         if not is_whole(final):

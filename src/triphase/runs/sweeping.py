@@ -115,8 +115,8 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
         start = _start_of(settings)
         if start not in starts and ranks_by_people(base, settings) and _has_other_responses(base, settings):
             raise RunError(
-                f"{name}: {', '.join(changes)} changes the responses that people ranked; vary what is after "
-                "them (ppo.seed in the place of seed)"
+                f"{name}: {', '.join(changes)} changes the responses that people ranked; vary what comes "
+                "after them (ppo.seed instead of seed)"
             )
         points.append(SweepPoint(directory / name, changes, settings, starts.setdefault(start, directory / name)))
     _require_different(points)

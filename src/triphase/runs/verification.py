@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from triphase.errors import RunError
 from triphase.monitoring.progress import SilentProgress, SilentTrack
 from triphase.runs import pipeline
@@ -126,8 +128,6 @@ def _furnish(path: Path, copy: Path, phase: str) -> None:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

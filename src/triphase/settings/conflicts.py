@@ -160,7 +160,7 @@ def require_rounds_fit(settings: "RunSettings") -> None:
         return
     remedy = "set rounds: 1"
     if settings.labeling.source not in ("people", "simulated"):
-        remedy = f"labeling.source is {settings.labeling.source}; let people (or simulated labelers) rank, or {remedy}"
+        remedy = f"labeling.source is {settings.labeling.source}; have people (or simulated labelers) rank, or {remedy}"
     elif settings.reward.taken_from is not None:
         remedy = f"reward.from takes it from {settings.reward.taken_from}; leave that out, or {remedy}"
     elif settings.ppo.scorer.chosen in SHIPPED and not settings.ppo.scorer.by_reward_model:
@@ -169,9 +169,7 @@ def require_rounds_fit(settings: "RunSettings") -> None:
         remedy = f"the next round goes on from an adapter, and ppo.method is full; set it to lora, or {remedy}"
     else:
         return
-    raise ValueError(
-        f"rounds: each round ranks samples of the newest policy and trains the reward model anew: {remedy}"
-    )
+    raise ValueError(f"rounds: each round ranks samples of the newest policy and retrains the reward model: {remedy}")
 
 
 _HIGHEST_RANK = 512

@@ -30,7 +30,7 @@ class SourceSettings(Settings):
     columns: dict[str, str] = {}  # noqa: RUF012
     """Columns under our names, where yours are called otherwise: `{prompt: ask, completion: reply}`."""
     max_records: Positive | None = None
-    """Take at most so many records, the first ones unless `shuffle` is set."""
+    """Use at most this many records, the first ones unless `shuffle` is set."""
     shuffle: bool = False
     """Let a hash of each record choose the `max_records`, instead of its place. (The order of training is random by
     `seed` in any case.)"""
@@ -66,11 +66,11 @@ class DataSettings(Settings):
     """A record that cannot be used stops the run with its file and line (`error`), or is left out and counted (`drop`);
     `check` counts the same."""
     too_long: Literal["error", "drop", "truncate-prompt"] = "error"
-    """A record that passes `model.max_length` stops the run (`error`), is left out (`drop`), or loses the beginning of
+    """A record longer than `model.max_length` stops the run (`error`), is left out (`drop`), or loses the beginning of
     its prompt (`truncate-prompt`: the oldest turns, then the beginning of the last; never of an answer; a comparison's
     two sides have one prompt). Both are counted."""
     near_duplicates: Literal["keep", "report", "drop"] = "keep"
-    """Look for records for training that nearly repeat earlier ones, or whose prompt is nearly a held-out one: they are
-    counted (`report`) or left out (`drop`); `keep` does not look. Needs `triphase[dedup]`."""
+    """Look for training records that nearly repeat earlier ones, or whose prompt is nearly a held-out one: count them
+    (`report`) or leave them out (`drop`); `keep` does not look. Needs `triphase[dedup]`."""
     near_duplicate_similarity: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """From which share of common runs of three words (Jaccard) two texts are near-duplicates."""
+    """Two texts are near-duplicates from this Jaccard similarity of their word trigrams on."""

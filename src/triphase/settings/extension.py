@@ -13,8 +13,8 @@ class ExtensionSettings(Settings):
     at: Positive
     """The iterations that PPO had then."""
     schedule: Literal["restart", "stretch"] = "stretch"
-    """What the learning rates did: `restart` begins the schedule again over the iterations that were added; `stretch`
-    goes on with it as if it had been over all of them."""
+    """What the learning rates did: `restart` begins the schedule again over the added iterations; `stretch` continues
+    it as if it had covered all of them from the start."""
 
 
 def extension_problem(extensions: Sequence[ExtensionSettings], iterations: int) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from triphase import __version__
 from triphase.errors import SettingsError
 from triphase.settings.base import RUN_NAME, Settings
 from triphase.settings.fields import allowed_values, as_text, element_of, section_of
@@ -41,8 +42,29 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
         if not re.fullmatch(RUN_NAME, (here := Path(os.path.abspath(path))).name):
             raise SettingsError(f"{path}: the name of a run's directory has letters, digits and . _ -; rename it")
         overrides = {"output": as_scalar(str(here.parent)), "name": as_scalar(here.name), **(overrides or {})}
-        return settings_from(read_source(path / RUN_CONFIG), overrides, here)
+        source = read_source(path / RUN_CONFIG)
+        try:
+            return settings_from(source, overrides, here)
+        except SettingsError as error:
+            version = _version_in(source)
+            if version in (None, __version__) or not str(error).startswith(source.name):
+                raise
+            raise SettingsError(f"{error}; triphase {version} began this run, and this is {__version__}") from None
     return settings_from(read_source(path), overrides, Path(os.path.abspath(path)).parent)
+
+
+def version_of_run(directory: Path) -> str | None:
+    """The version of Triphase that began the run in a directory; None where it holds no run, or none that says so."""
+    try:
+        return _version_in(read_source(directory / RUN_CONFIG))
+    except SettingsError:
+        return None
+
+
+def _version_in(source: SettingsSource) -> str | None:
+    versions = source.values.get("versions")
+    version = versions.get("triphase") if isinstance(versions, dict) else None
+    return version if isinstance(version, str) else None
 
 
 def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, base: Path) -> RunSettings:

@@ -13,7 +13,7 @@ class OptimizerSettings(Settings):
     learning_rate: PositiveFloat
     """Peak learning rate of adapters (or of all weights)."""
     head_learning_rate: PositiveFloat | None = None
-    """Peak learning rate of the scalar head; none is the same as the adapters'."""
+    """Peak learning rate of the scalar head; by default the same as the adapters'."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """How the rate falls to 0 over the phase, after warm-up."""
     warmup_share: Share = 0.0
@@ -58,9 +58,9 @@ class SupervisedSettings(TakenSettings):
     batch_size: Positive = 16
     """Demonstrations for each optimizer step."""
     microbatch_tokens: Positive | Literal["auto"] | None = None
-    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
     processor, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a
-    processor), which is logged; as none with several processes. Where memory does not do it is halved, with a
+    processor), which is logged; as `null` with several processes. Where memory does not do it is halved, with a
     warning."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_share=0.05)
     """AdamW and its schedule."""
@@ -92,13 +92,12 @@ class EnsembleSettings(Settings):
     """Several reward models on the one base."""
 
     members: Annotated[int, Field(ge=1, le=16)] = 1
-    """How many reward models are trained, each an adapter and a head on the shared base, with prompts drawn with
-    replacement (about 63 % of them are in each) and random numbers of its own; 4 or 5 are enough (arXiv 2310.02743)."""
+    """Number of reward models. Each is an adapter and a head on the shared base, trained on prompts drawn with
+    replacement (about 63 % of them are in each) with its own random numbers; 4 or 5 are enough (arXiv 2310.02743)."""
     combine: Literal["mean", "worst", "mean-minus-variance", "average-weights"] = "mean"
-    """How their scores become one: their `mean`, the `worst` of them, or `mean-minus-variance` with `penalty`. Each is
-    brought to mean 0 and standard deviation 1 on reference samples before, and the combined score after.
-    `average-weights` makes one reward model of the mean of their weights (WARM, arXiv 2401.12187): it costs what one
-    costs, and says nothing of disagreement."""
+    """How their scores are combined: `mean`, `worst`, or `mean-minus-variance` with `penalty`. Each score is
+    standardized on reference samples before, and the combined score after. `average-weights` averages their weights
+    into one reward model (WARM, arXiv 2401.12187): it costs as much as one, and reports no disagreement."""
     penalty: NonNegative = 0.5
     """λ of `mean-minus-variance`: what a variance of 1 among the members costs."""
 
@@ -117,9 +116,9 @@ class RewardSettings(TakenSettings):
     batch_size: Positive = 8
     """Rankings (prompts with all their responses) for each optimizer step."""
     microbatch_tokens: Positive | Literal["auto"] | None = None
-    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
     processor, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a
-    processor), which is logged; as none with several processes. Where memory does not do it is halved, with a
+    processor), which is logged; as `null` with several processes. Where memory does not do it is halved, with a
     warning."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Probability that a label is taken to be flipped."""
@@ -144,16 +143,16 @@ class RewardSettings(TakenSettings):
     calibration_samples: Positive = 256
     """Reference responses on which the score is brought to mean 0 and standard deviation 1."""
     ensemble: EnsembleSettings = EnsembleSettings()
-    """Several reward models in the place of one, against a policy that exploits the errors of one."""
+    """Several reward models instead of one, against policies that exploit the errors of a single one."""
     length: Literal["free", "residual", "two-heads"] = "free"
-    """What of the score may be length. `residual` takes off what a token more is worth among the responses to one
-    prompt (least squares on the training responses, a level for each prompt), so that a longer response earns nothing
-    by its length alone; what people do prefer in longer responses is taken off too. `two-heads` trains a second head,
-    which is to take up what length explains and is let go (ODIN, arXiv 2402.07319); the score may then depend on length
-    only in ways that its correlation within prompts does not show."""
+    """How the score treats length. `residual` subtracts what an additional token is worth among the responses to a
+    prompt (least squares on the training responses, with an intercept for each prompt), so that length alone earns
+    nothing; this also removes what people do prefer in longer responses. `two-heads` trains a second head that absorbs
+    what length explains and is dropped afterwards (ODIN, arXiv 2402.07319); the score may then depend on length only in
+    ways that its correlation within prompts does not show."""
     length_penalty: NonNegative = 1.0
     """Of `two-heads`: λ, weight of the penalties ρ(quality, length)² − s·ρ(length score, length) + |cosine of the
-    heads| beside the loss of the comparisons; s is −1 where the shorter response is preferred, else 1."""
+    heads| added to the loss of the comparisons; s is −1 where the shorter response is preferred, else 1."""
     witness: bool = False
     """Train a second reward model, the witness, on half of the prompts, and the reward model on the other half. PPO
     never sees the score of the witness: where the reward model's score rises and that of the witness does not, the

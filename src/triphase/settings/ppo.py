@@ -19,14 +19,14 @@ class PPOSettings(Settings):
 
     method: Literal["lora", "full"] = "lora"
     """`lora` trains an adapter. `full` trains every weight of a copy of the base, in float32: the copy, its gradients
-    and Adam's moments are four more models in memory, each checkpoint holds three, and what is left is a whole model.
-    It needs a much lower optimizer.learning_rate: 1e-6 to 1e-5 for pretrained models."""
+    and Adam's moments are four more models in memory, each checkpoint holds three, and the result is a whole model. It
+    needs a much lower optimizer.learning_rate: 1e-6 to 1e-5 for pretrained models."""
     iterations: Positive = 20
     """Rollouts, each followed by its updates."""
     extensions: tuple[ExtensionSettings, ...] = ()
     """Where `triphase extend` has added iterations, and what the schedule of the learning rates did there."""
     seed: int | None = None
-    """Seed of PPO alone, so that tries of several seeds share a reward model; none is the run's."""
+    """Seed of PPO alone, so that runs with several seeds share a reward model; by default the seed of the run."""
     batch_size: Positive = 32
     """Episodes in a rollout."""
     minibatch_size: Positive = 16
@@ -34,9 +34,9 @@ class PPOSettings(Settings):
     responses_per_prompt: Annotated[int, Field(ge=1, le=9)] = 1
     """K: how many episodes of a rollout answer the same prompt, which is computed once for them; divides both sizes."""
     microbatch_tokens: Positive | Literal["auto"] | None = None
-    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. none: 512 on a
+    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
     processor, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a
-    processor), which is logged; as none with several processes. Where memory does not do it is halved, with a
+    processor), which is logged; as `null` with several processes. Where memory does not do it is halved, with a
     warning."""
     epochs: Positive = 4
     """Passes over each rollout."""
@@ -48,11 +48,11 @@ class PPOSettings(Settings):
     """Weight of the KL penalty to the reference inside the reward: what a nat costs, in standard deviations of the
     scores of the SFT policy's samples (see score_normalization)."""
     kl_target: PositiveFloat | None = None
-    """Reference KL (nats per response) that the adaptive controller steers to; none keeps the coefficient fixed."""
+    """Reference KL (nats per response) that the adaptive controller steers to; `null` keeps the coefficient fixed."""
     kl_horizon: PositiveFloat = 10_000.0
     """Episodes over which the adaptive controller acts."""
     kl_budget: PositiveFloat | None = None
-    """Reference KL (nats per response) at which PPO stops; none means no budget."""
+    """Reference KL (nats per response) at which PPO stops; `null` means no budget."""
     advantage_estimator: Literal["gae", "rloo", "grpo", "reinforce"] = "gae"
     """How rewards become advantages. `gae`: generalized advantage estimation, with a critic. The others have no critic;
     every token of a response gets its whole return (score minus KL penalty) less a baseline: `rloo` the mean return of
@@ -65,7 +65,7 @@ class PPOSettings(Settings):
     clip_range: PositiveFloat = 0.2
     """ε of the clipped surrogate."""
     value_clip_range: PositiveFloat | None = 0.2
-    """Range in which the new value may move from the rollout's; none does not clip."""
+    """Range in which the new value may move from the rollout's; `null` does not clip."""
     value_coefficient: NonNegative = 0.1
     """c1, weight of the value loss."""
     critic: Literal["value-head", "adapter"] = "value-head"
@@ -75,7 +75,7 @@ class PPOSettings(Settings):
     """What the critic's adapter starts as: a copy of the `policy`'s (the SFT policy; the head at 0), or of the `reward`
     model's, its score head included."""
     critic_learning_rate: PositiveFloat | None = None
-    """Peak learning rate of the critic's adapter; none is optimizer.learning_rate. The head has its own
+    """Peak learning rate of the critic's adapter; by default optimizer.learning_rate. The head has its own
     (optimizer.head_learning_rate)."""
     critic_warmup: Annotated[int, Field(ge=0)] = 0
     """Iterations at the start in which the critic alone learns and the policy stays as it is."""
@@ -85,8 +85,8 @@ class PPOSettings(Settings):
     """γ, weight of the supervised loss on minibatch_size demonstrations (of data.demonstrations) that joins each
     optimizer step, against forgetting what they show (PPO-ptx); 0 leaves it out."""
     reference_reset_every: Positive | None = None
-    """Iterations after which the KL penalty (and kl_target) begin to count from the policy as it is then, again and
-    again; none counts from the SFT policy throughout. Reports, alarms and kl_budget always count from the SFT policy.
+    """Iterations after which the KL penalty (and kl_target) begin to count from the policy of that moment, again and
+    again; `null` counts from the SFT policy throughout. Reports, alarms and kl_budget always count from the SFT policy.
     One forward pass more; not with method full."""
     score_normalization: Literal["calibrated", "running", "batch", "raw"] = "calibrated"
     """What the scores are divided by before the KL penalty is subtracted. `calibrated`: one scale for the whole run,
@@ -103,10 +103,10 @@ class PPOSettings(Settings):
     `batch` and `raw`, in the scorer's own unit)."""
     score_limit: PositiveFloat | None = 5.0
     """Scores are clipped to ± this many standard deviations from the mean of the first rollout, which is the SFT
-    policy's (under `batch` and `raw`, to ± this in the scorer's own unit); none does not clip."""
+    policy's (under `batch` and `raw`, to ± this in the scorer's own unit); `null` does not clip."""
     importance_limit: PositiveFloat | None = None
     """Truncated importance sampling, where servers sample (`rollouts`): the advantage of each token is multiplied by
-    min(π_trainer / π_server, this), both of the policy before its updates; 2 is usual. none does not weigh."""
+    min(π_trainer / π_server, this), both of the policy before its updates; 2 is usual. `null` does not weight."""
     max_approximate_kl: PositiveFloat | None = 0.1
     """The updates on a rollout end early once the KL to the rollout policy (nats per token) passes this."""
     optimizer: OptimizerSettings = OptimizerSettings(

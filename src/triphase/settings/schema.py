@@ -26,38 +26,40 @@ class ModelSettings(Settings):
     """A peft adapter (LoRA) of this model, by directory or hub id: it is merged into the base, and every role starts
     from the sum."""
     revision: str | None = None
-    """The hub revision (branch, tag or commit); none is the default branch."""
+    """The hub revision (branch, tag or commit); by default the default branch."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of the frozen base; `auto` is bfloat16 where its products are faster (on a processor they are timed),
     else float32, as with `ppo.method: full`. Adapters, heads and optimizer states are always float32."""
     quantization: Literal["int8", "nf4"] | None = None
-    """Keep the linear maps of the frozen base in 8 bits (`int8`, by torchao) or 4 (`nf4`, by bitsandbytes), if it does
-    not fit (`pip install 'triphase[quantization]'`): all phases are slower, writing most. None keeps `dtype`."""
+    """Keep the linear layers of the frozen base in 8 bits (`int8`, by torchao) or 4 (`nf4`, by bitsandbytes) if it does
+    not fit (`pip install 'triphase[quantization]'`): all phases are slower, generation most. By default `dtype` is
+    kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where tensors live; `auto` takes CUDA where there is one."""
     max_length: Positive = 1024
     """Longest prompt plus response, in tokens; longer records are errors, never cut in silence."""
     recompute_activations: bool = False
     """Run each trained layer again in the backward pass instead of keeping its activations: the same gradients with far
-    less memory, for about a third more time in the updates. Worth it where a microbatch does not fit."""
+    less memory, for about a third more time in the updates. Use it if a microbatch does not fit."""
     capture_decoding: Literal["auto", "on", "off"] = "auto"
     """On a CUDA device, sample by one CUDA graph for each token instead of kernel after kernel: the same tokens up to
-    rounding, some times faster. `auto` does so for models of the Llama, Mistral and Qwen shape, quantized ones too, and
-    says where it cannot; `on` refuses then; `off` goes kernel by kernel, which takes a little less memory."""
+    rounding, several times faster. `auto` does so for models of the Llama, Mistral and Qwen families, quantized ones
+    too, and says if it cannot; `on` is an error then; `off` launches each kernel, which takes a little less memory."""
     system_prompt: str | None = None
-    """A system message put before every conversation that has none; none leaves it to the chat template."""
+    """A system message for every conversation that has none; by default this is left to the chat template."""
     chat_template: str | None = None
-    """How conversations are written, in the place of the tokenizer's own way: `chatml`, `plain` (turns below `User:`
+    """How conversations are written, instead of the tokenizer's own template: `chatml`, `plain` (turns below `User:`
     and `Assistant:`), or a file with a Jinja template, whose text is kept in the run. For base models, whose tokenizers
     have none: without one, prompts are plain text, and the turns of a conversation are lines."""
     texts_write_control_tokens: bool = False
-    """Let texts of the data write the tokenizer's special tokens, an end of turn inside a prompt say. By default their
-    names in texts are read as plain letters, and the first is logged."""
+    """Let texts in the data produce the tokenizer's special tokens, for example an end of turn inside a prompt. By
+    default the names of special tokens in texts are encoded as plain text, and the first one is logged."""
     template_date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
-    """The date (YYYY-MM-DD) that a chat template which writes the date is told; none is the day on which the run was
-    begun, so that tokens do not change from day to day."""
+    """The date (YYYY-MM-DD) for chat templates that write today's date; by default the day on which the run began, so
+    that tokens do not change from day to day."""
     trust_remote_code: str | Literal[False] = False
-    """The name of this model once more, to run Python code that comes with it; such code may do all that you may."""
+    """The name of this model once more, to allow Python code that comes with it; such code can do everything that you
+    can."""
 
     @model_validator(mode="after")
     def _trust_is_for_this_model(self) -> "ModelSettings":
@@ -73,18 +75,19 @@ class AdapterSettings(Settings):
     """Low-rank adapters (LoRA, arXiv 2106.09685)."""
 
     layers: Positive | Literal["all"] = 10
-    """How many of the top layers are adapted, of a smaller model all. Those below are computed once a sample."""
+    """Number of top layers with adapters; a smaller model has them on all layers. The layers below are computed once
+    per sample."""
     rank: Positive = 16
     """Rank r of the update B·A."""
     alpha: PositiveFloat = 32.0
     """Scale: the update is multiplied by alpha / rank."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the linear maps that get an adapter; all of the layer's by default."""
+    """Names of the linear layers that get an adapter; by default all in each transformer layer."""
     trunk_cache_gb: NonNegative = 2.0
-    """Memory for hidden states at the boundary of samples that are visited more than once (SFT, reward model)."""
+    """Memory for cached trunk states of samples that are visited more than once (SFT, reward model)."""
     trunk_file_gb: NonNegative = 20.0
-    """Room for those that pass trunk_cache_gb, in a nameless file inside the run directory that is gone once the phase
-    or its process ends; what passes both is computed at each visit. 0 writes no file."""
+    """Disk space for trunk states beyond trunk_cache_gb, in an unnamed file in the run directory that disappears when
+    the phase or its process ends; beyond both they are recomputed at each visit. 0 writes no file."""
 
 
 class LabelingSettings(Settings):
@@ -134,7 +137,7 @@ class EvaluationSettings(Settings):
     """What is measured on held-out prompts."""
 
     gold: Literal["warm", "grammar"] | None = None
-    """A gold score that only simulated labelers and the evaluation know; none for data of your own."""
+    """A gold score that only simulated labelers and the evaluation know; `null` for data of your own."""
     samples_per_prompt: Positive = 4
     """Responses to each held-out prompt, from the SFT policy and from the PPO policy."""
     max_prompts: Positive | None = None
@@ -149,11 +152,11 @@ class CheckpointSettings(Settings):
     every_steps: Positive = 20
     """Optimizer steps (SFT, reward) between checkpoints; PPO keeps one after each iteration."""
     keep: Positive = 2
-    """How many of the newest checkpoints stay; once PPO is finished one fewer, since the one before the last is a
-    spare. Of all but the last the weights alone stay then."""
+    """How many of the newest checkpoints are kept; one fewer once PPO is finished, since the last but one is a spare.
+    Of all but the last only the weights are kept then."""
     keep_best: Annotated[int, Field(ge=0)] = 1
-    """How many more stay for being the best: by held-out loss (SFT, reward), by score less KL, or
-    by the witness (PPO, docs/resilience.md)."""
+    """How many more are kept because they are the best: by held-out loss (SFT, reward), by score less KL, or by the
+    witness (PPO, docs/resilience.md)."""
 
 
 class RunSettings(Settings):
@@ -170,11 +173,11 @@ class RunSettings(Settings):
     ]
     """Name of the run (letters, digits, dot, dash, underscore); its directory is output/name."""
     output: str = "runs"
-    """Parent of the run directory."""
+    """Directory in which the run directory is created."""
     seed: int = 0
-    """Every random generator of the run derives from it."""
+    """Seed of every random number in the run."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """CPU threads of torch; none takes all cores that this process may use."""
+    """CPU threads of torch; by default all cores available to this process."""
     model: ModelSettings
     """The pretrained language model."""
     adapters: AdapterSettings = AdapterSettings()
@@ -192,7 +195,8 @@ class RunSettings(Settings):
     ppo: PPOSettings = PPOSettings()
     """Phase 3."""
     arms: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], dict[str, Any]] = {}  # noqa: RUF012
-    """Further PPO runs, each a name and the `ppo` settings that differ; the report shows them beside the main one."""
+    """Variants: further PPO runs, each with a name and the `ppo` settings that differ; the report compares them with
+    the main run."""
     rollouts: RolloutSettings = RolloutSettings()
     """Servers that write PPO's rollouts."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -200,16 +204,16 @@ class RunSettings(Settings):
     checkpoints: CheckpointSettings = CheckpointSettings()
     """What is kept while a phase runs."""
     trackers: tuple[Literal["wandb", "trackio", "mlflow"], ...] = ()
-    """Where the figures of each phase and the samples of PPO go besides metrics.jsonl and TensorBoard; each is an extra
-    of the same name. They are told where to write by their own environment variables (`WANDB_MODE=offline`)."""
+    """Trackers that get the metrics of each phase and the samples of PPO, besides metrics.jsonl and TensorBoard; each
+    is an extra of the same name. Their own environment variables configure them (`WANDB_MODE=offline`)."""
     guards: GuardSettings = GuardSettings()
     """What a run does when its numbers go wrong."""
     parallel: ParallelSettings = ParallelSettings()
     """Several processes."""
     rounds: Positive = 1
-    """How often: `run` samples responses of the newest policy, has them ranked, trains the reward model anew on all
-    rankings and goes on with PPO, from that policy. Each further round is a run of its own, in `rounds/2` … of the run
-    directory; its PPO has ppo.iterations of its own."""
+    """Number of rounds. In each, `run` samples responses of the newest policy, has them ranked, retrains the reward
+    model on all rankings and continues PPO from that policy. Each further round is a run of its own, in `rounds/2` … of
+    the run directory, with ppo.iterations iterations."""
     earlier_rounds: tuple[str, ...] = ()
     """The runs of the rounds before this one; `rounds` fills it in."""
 

@@ -43,10 +43,10 @@ class ScorerSettings(ServiceSettings):
         ]
         | None
     ) = None
-    """`model` (the run's reward model), `remote` (a server), `function`, `object` (lent by `triphase.train_ppo`),
+    """`model` (the run's reward model), `remote` (a server), `function`, `object` (passed to `triphase.train_ppo`),
     `classifier` (any sequence classifier), a rule (`length`, `repetition`, `pattern`, `json`, `sentiment`;
-    docs/rewards.md has their options), a `sum`, a `judge`, or a kind that you added; none takes what the other
-    settings name, and the reward model where they name nothing."""
+    docs/rewards.md has their options), a `sum`, a `judge`, or a kind that you added. By default it follows from the
+    other settings, and is `model` if there are none."""
     address: Address | None = None
     """`remote`: where responses are scored, by POST. Scores of any scale and offset do: they are brought to the unit of
     `kl_coefficient` by `score_normalization`."""

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from triphase.settings.base import Positive, PositiveFloat, Settings
 
-_BARE = "an address must hold no user and no password"
+_BARE = "an address must contain no user name and no password"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _OWN_ARGUMENTS = ("--model", "--host", "--port", "--uds", "--api-key", "--logprobs-mode")
 """Of vLLM: with others of these the run would not find its servers, or take their log-probabilities for others."""
@@ -29,11 +29,13 @@ def _checked_address(text: str) -> str:
     if "@" in parts.netloc or ("@" in text and not (parts.scheme in ("http", "https") and host)):
         raise ValueError(f"{_BARE}; name a token's variable in token_variable")
     if not (text.isascii() and text.isprintable()):
-        raise ValueError(f"{text!r} holds signs that an address cannot; write the host as xn--… and the path with %XX")
+        raise ValueError(
+            f"{text!r} contains characters that an address cannot; write the host as xn--… and the path with %XX"
+        )
     if parts.scheme not in ("http", "https") or not host or port == 0 or any(sign.isspace() for sign in text):
         raise ValueError(f"{text!r} is no http(s) address; write for example http://10.0.0.5:8000")
     if parts.query or parts.fragment:
-        raise ValueError(f"{text.split('?')[0]!r} goes on with ? or #; write the address without them")
+        raise ValueError(f"{text.split('?')[0]!r} contains ? or #; write the address without them")
     return text.rstrip("/")
 
 
@@ -61,7 +63,7 @@ class ServiceSettings(Settings):
         ]
         | None
     ) = None
-    """Name of the environment variable with the bearer token meant for this server; none sends none."""
+    """Environment variable with the bearer token for this server; `null` sends no token."""
 
     def _require_private(self, addresses: tuple[str, ...]) -> None:
         for address in addresses if self.token_variable else ():
@@ -83,16 +85,18 @@ class RolloutSettings(ServiceSettings):
     parallel: Positive = 32
     """Requests under way at the same time, over all servers."""
     python: str | None = None
-    """Python of the environment in which vLLM is installed, for `servers`; none is the one that runs Triphase.
-    A path is relative to the settings file."""
+    """Python of the environment in which vLLM is installed, for `servers`; by default the one that runs Triphase. A
+    path is relative to the settings file."""
     devices: tuple[str, ...] = ()
-    """The GPUs of each started server, as CUDA_VISIBLE_DEVICES names them (`["1", "2,3"]`); none leaves it as it is."""
+    """The GPUs of each started server, as CUDA_VISIBLE_DEVICES names them (`["1", "2,3"]`); an empty list leaves it as
+    it is."""
     arguments: tuple[str, ...] = ()
     """Further arguments of each started server, such as `--gpu-memory-utilization=0.5`."""
     ready_seconds: PositiveFloat = 600.0
     """Longest wait until the started servers answer."""
     away_seconds: PositiveFloat = 600.0
-    """How long a run waits for a server to come back once none answers; then it ends, and its command goes on later."""
+    """How long a run waits for a server to come back once none answers; then it ends, and the same command continues it
+    later."""
     probe_tolerance: PositiveFloat = 0.25
     """Largest mean difference of a server's log-probabilities from the trainer's on a prompt, in nats per token, with
     the base and with each adapter that is pushed; a larger one ends the run. Half precision takes up to about 0.1."""
@@ -127,7 +131,9 @@ class RolloutSettings(ServiceSettings):
         for name, words in given:
             for word in words:
                 if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in word):
-                    raise ValueError(f"{name} holds {word!r}, with a sign that a command line cannot hold; take it out")
+                    raise ValueError(
+                        f"{name} holds {word!r}, with a character that a command line cannot contain; remove it"
+                    )
         for word in self.arguments:
             flag = word.partition("=")[0].replace("_", "-")
             if flag in _OWN_ARGUMENTS:

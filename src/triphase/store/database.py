@@ -177,7 +177,7 @@ def _begin_sqlite(connection: Connection) -> None:
 def _away(name: str, error: Exception) -> str:
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     if "file is not a database" in cause:
-        return f"{name} is not an SQLite file; name a store that Triphase made, or a new file"
+        return f"{name} is not an SQLite file; name a store created by Triphase, or a new file"
     if "is full" in cause or "No space left" in cause:
         return f"{name}: the disk is full ({cause}); free some space, then give the same command again"
     if "disk I/O error" in cause:

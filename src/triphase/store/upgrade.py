@@ -25,7 +25,7 @@ def upgrade(engine: Engine, name: str) -> None:
     if found is not None and found not in known:
         raise StoreError(
             f"{name} has schema {found}, and this Triphase knows up to {REVISION}: it was written by a newer version. "
-            "Upgrade Triphase, or open the copy that was kept beside the file before the upgrade"
+            "Upgrade Triphase, or open the copy that was kept next to the file before the upgrade"
         )
     with engine.connect().execution_options(writes=True) as connection, _without_foreign_keys(connection, name):
         one_at_a_time(connection, Lock.UPGRADE)

@@ -102,7 +102,7 @@ def _problem(answer: dict[str, str], conversation: Sequence[dict[str, str]]) -> 
         return f"refuses a conversation of {_roles(conversation)}: {_one_line(answer['refused'])}"
     if "failed" in answer:
         return f"fails ({_one_line(answer['failed'])})"
-    return "makes no text of a usable length"
+    return "produces no text of a usable length"
 
 
 def _one_line(text: str) -> str:

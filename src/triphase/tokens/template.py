@@ -215,7 +215,7 @@ class Template:
             if candidate is not None and candidate != self.end_id:
                 return int(candidate)
         raise ModelError(
-            f"the tokenizer's only special token is its end ({self.end_id}), so padding could not be told from it; "
-            "add a padding token of its own (tokenizer.add_special_tokens({'pad_token': '[PAD]'})) and a row for it "
-            "(model.resize_token_embeddings(len(tokenizer))), and save both"
+            f"the tokenizer's only special token is its end ({self.end_id}), so padding could not be distinguished "
+            "from it; add a padding token of its own (tokenizer.add_special_tokens({'pad_token': '[PAD]'})) and a row "
+            "for it (model.resize_token_embeddings(len(tokenizer))), and save both"
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load, save
 from torch import Tensor
 
 from triphase.models.roles import SharedModel
@@ -39,8 +40,6 @@ def adapter_files(
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """A safetensors file."""
-    from safetensors.torch import save
-
     content: bytes = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     return content
 
@@ -51,7 +50,5 @@ def tensors_in(directory: Path, name: str) -> dict[str, Tensor]:
     Raises:
         RunError: it is missing or damaged.
     """
-    from safetensors.torch import load
-
     found: dict[str, Tensor] = load(read(directory, name))
     return found

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
-from triphase.records.files import make_directory, write_json
-from triphase.training.sealed import find_damage, read_manifest, sealed_directory
+from triphase.records.files import fingerprint, make_directory, write_json
+from triphase.training.sealed import MANIFEST, find_damage, read_manifest, rewrite, sealed_directory
 
 SFT, REWARD, PPO, ARMS = "sft", "reward", "ppo", "arms"
 TAKEN = "taken.json"
@@ -122,6 +122,21 @@ def runs_around(directory: Path) -> tuple[Path, ...]:
     return tuple(directory.resolve().parents[1:3])
 
 
+def damage_of(directory: Path) -> str | None:
+    """What is wrong with what a phase left; None where it is whole."""
+    return find_damage(directory)
+
+
+def has_manifest(directory: Path) -> bool:
+    """Whether a phase left it; a directory of another origin has no manifest."""
+    return (directory / MANIFEST).is_file()
+
+
+def sum_of(directory: Path) -> str:
+    """The SHA-256 sum of its manifest, which has the sums of its files."""
+    return fingerprint(directory / MANIFEST)
+
+
 def is_whole(directory: Path) -> bool:
     """Whether what a phase leaves is there and undamaged."""
     return directory.is_dir() and find_damage(directory) is None
@@ -133,7 +148,7 @@ def is_usable(directory: Path) -> bool:
         return False
     problem = find_damage(directory)
     if problem is not None:
-        _log.warning("%s is damaged (%s) and is not used; `triphase run` makes it again", directory, problem)
+        _log.warning("%s is damaged (%s) and is not used; `triphase run` computes it again", directory, problem)
     return problem is None
 
 
@@ -156,6 +171,15 @@ def write(directory: Path, files: Mapping[str, bytes], made_by: str | None) -> N
         for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
+
+
+def rewrite_text(directory: Path, name: str, text: str) -> None:
+    """Write one file of such a directory again, with its sum.
+
+    Raises:
+        RunError: the disk is full or cannot be written.
+    """
+    rewrite(directory, name, text)
 
 
 def read(directory: Path, name: str) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
 from torch import Tensor
 
 from triphase.records.files import write_atomically
@@ -21,8 +22,6 @@ def keep_bad_batch(phase: Path, step: int, tensors: Mapping[str, Tensor], facts:
     Raises:
         RunError: the disk is full or cannot be written.
     """
-    from safetensors.torch import save
-
     directory = phase / DIRECTORY
     path = directory / f"{step:06d}.safetensors"
     if not path.exists() and len(list(directory.glob("*.safetensors"))) >= MOST_KEPT:

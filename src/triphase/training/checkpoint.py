@@ -7,22 +7,26 @@ format, so that an older version says so and reads none of it.
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load, save
 from torch import Tensor
 
 from triphase.errors import RunError
-from triphase.records.files import remove_directory
-from triphase.training.sealed import find_damage, read_manifest, write_directory
+from triphase.records.files import fingerprint, remove_directory
+from triphase.settings.loading import version_of_run
+from triphase.training.sealed import MANIFEST, find_damage, read_manifest, write_directory
 
 FORMAT, SETTLED = 1, 2
 PARAMETER, UNTRAINED, VALUES = "parameter.", "untrained.", "values.json"
 TENSORS, WEIGHTS, REST, SHARED = "tensors.safetensors", "weights.safetensors", "rest.safetensors", "shared.json"
 """All tensors; or of a phase that is finished the weights alone; or all but those that other files here hold, and which
 file under which name."""
+_DEEPEST = 5
+"""Most folders from a checkpoint up to its run: `arms/NAME/checkpoints/STEP`."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,20 +53,18 @@ def save_checkpoint(
     Raises:
         RunError: the disk is full or cannot be written; what was there before stays.
     """
-    from safetensors.torch import save
-
     files = {
         TENSORS: save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
         VALUES: json.dumps(dict(values), indent=1, sort_keys=True).encode(),
     }
-    target = parent / f"{step:06d}"
+    target = place_of(parent, step)
     write_directory(target, files, format=FORMAT, step=step)
     steps = kept_steps(parent)
     # Steps after this one are of damaged checkpoints that were passed over: they must not push whole ones out.
     newest = [old for old in steps if old <= step][-keep:]
     for old in steps:
         if old not in newest and old not in spare:
-            remove_directory(parent / f"{old:06d}")
+            remove_directory(place_of(parent, old))
     return target
 
 
@@ -82,12 +84,12 @@ def newest_whole(parent: Path) -> int | None:
     Those that are passed over are named in the log.
     """
     for step in reversed(kept_steps(parent)):
-        path = parent / f"{step:06d}"
+        path = place_of(parent, step)
         problem = find_damage(path)
         if problem is None and not is_weights_alone(path):
             return step
         if problem is None:
-            _log.warning("checkpoint %s holds the weights alone; training cannot go on from it", path)
+            _log.warning("checkpoint %s has only weights; training cannot continue from it", path)
         else:
             _log.warning("checkpoint %s is damaged (%s); the one before it is used", path, problem)
     return None
@@ -99,24 +101,24 @@ def load_checkpoint(parent: Path, step: int) -> Checkpoint:
     Raises:
         RunError: it is damaged, or was written in a format that this version does not read.
     """
-
-    path = parent / f"{step:06d}"
+    path = place_of(parent, step)
     problem = find_damage(path)
     if problem is not None:
         raise RunError(f"checkpoint {path} is damaged ({problem}); remove it, and an earlier one is used")
     written = read_manifest(path).get("format")
     if written not in (FORMAT, SETTLED):
+        known = (version_of_run(folder) for folder in path.parents[:_DEEPEST])
+        version = next((each for each in known if each is not None), None)
+        that = f"triphase {version}, which began the run" if version else "the version of triphase that wrote it"
         raise RunError(
-            f"{path} was written in format {written}, this version reads format {SETTLED}; continue with the version "
-            "of triphase that the run's config.yaml names under versions, or begin a new run (--name)"
+            f"{path} was written in format {written}, and this version reads format {SETTLED}; continue with {that}, "
+            "or begin a new run (--name)"
         )
     return Checkpoint(step, tensors_of(path), json.loads((path / VALUES).read_text()))
 
 
 def tensors_of(path: Path) -> dict[str, Tensor]:
     """The tensors of a whole checkpoint, in whatever files they are."""
-    from safetensors.torch import load
-
     sums = read_manifest(path)["sha256"]  # what else lies there was left by a process that ended
     own = next(name for name in (TENSORS, WEIGHTS, REST) if name in sums)
     tensors: dict[str, Tensor] = load((path / own).read_bytes())
@@ -141,6 +143,21 @@ def is_weights_alone(path: Path) -> bool:
 def best_of(scores: Mapping[int, float], steps: Collection[int]) -> list[int]:
     """The judged ones of ``steps``, the best first, and of equals the later."""
     return sorted((step for step in scores if step in steps), key=lambda step: (-scores[step], -step))
+
+
+def place_of(parent: Path, step: int) -> Path:
+    """The directory of the checkpoint of a step."""
+    return parent / f"{step:06d}"
+
+
+def whole_steps(parent: Path) -> Iterator[int]:
+    """The steps of the undamaged checkpoints in ``parent``, newest first; each is read when it is asked for."""
+    return (step for step in reversed(kept_steps(parent)) if find_damage(place_of(parent, step)) is None)
+
+
+def sum_of(parent: Path, step: int) -> str:
+    """The SHA-256 sum of a checkpoint's manifest, which has the sums of its files."""
+    return fingerprint(place_of(parent, step) / MANIFEST)
 
 
 def kept_steps(parent: Path) -> list[int]:

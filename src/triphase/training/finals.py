@@ -12,6 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from transformers import GenerationConfig
+
 from triphase.models.policies import Policy
 from triphase.models.roles import POLICY, SharedModel
 from triphase.training.adapter_files import ADAPTER_FILE, adapter_files, tensor_bytes, tensors_in
@@ -70,8 +73,6 @@ def save_whole_model(shared: SharedModel, directory: Path, made_by: str | None =
     Raises:
         RunError: the disk is full or cannot be written; what was there before stays.
     """
-    from safetensors import SafetensorError
-
     shared.backbone.model.generation_config = generation_config(shared)
     with written(directory, made_by) as folder:
         try:
@@ -90,8 +91,6 @@ def generation_config(shared: SharedModel) -> Any:
 
     One that transformers would refuse to write (a temperature without sampling) gives way to a fresh one.
     """
-    from transformers import GenerationConfig
-
     template, given = shared.template, shared.backbone.model.generation_config
     fresh: Any = GenerationConfig
     found = copy.deepcopy(given) if given is not None else fresh()

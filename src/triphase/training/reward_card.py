@@ -3,6 +3,9 @@
 Its Python blocks are run by the tests as they stand.
 """
 
+from transformers import __version__
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
 from triphase.models.roles import SharedModel
 from triphase.records.visible import as_code
 from triphase.training.cards import OPENED, end_token, front, note, question
@@ -137,9 +140,6 @@ def _answers(shared: SharedModel, *, cuts: bool) -> str:
 
 def _without_classifier(shared: SharedModel) -> str:
     """What to say where transformers cannot open the base as a classifier; nothing where it can."""
-    from transformers import __version__
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
-
     kind = shared.backbone.model.config.model_type
     if kind in KNOWN:
         return ""

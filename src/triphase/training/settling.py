@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from safetensors.torch import load, save
 from torch import Tensor
 
 from triphase.records.files import aside_of, disk_errors, fingerprint, remove_directory, write_atomically
@@ -28,8 +29,10 @@ from triphase.training.checkpoint import (
     best_of,
     is_weights_alone,
     kept_steps,
+    place_of,
     shared_of,
     tensors_of,
+    whole_steps,
 )
 from triphase.training.sealed import MANIFEST, find_damage, read_manifest
 
@@ -46,19 +49,19 @@ def settle(parent: Path, final: Path, *, keep: int, keep_best: int) -> list[int]
         RunError: the disk is full or cannot be written; every checkpoint is whole all the same.
     """
     steps = kept_steps(parent)
-    whole = [step for step in steps if find_damage(parent / f"{step:06d}") is None]
+    whole = sorted(whole_steps(parent))
     if not whole or whole[-1] != steps[-1] or find_damage(final) is not None:
         return []  # what is damaged may have to be made again from what is left
-    newest = parent / f"{whole[-1]:06d}"
+    newest = place_of(parent, whole[-1])
     values = json.loads((newest / VALUES).read_text(encoding="utf-8"))
     scores = {int(step): score for step, score in values.get("scores", {}).items()}
     stay = {*whole[-keep:], *best_of(scores, whole)[:keep_best], *values["values"].get("named", [])}
     with disk_errors(parent):
         for step in whole[:-1]:
             if step in stay:
-                _keep_weights(parent / f"{step:06d}")
+                _keep_weights(place_of(parent, step))
             else:
-                remove_directory(parent / f"{step:06d}")
+                remove_directory(place_of(parent, step))
         _share_weights(newest, final)
     return [step for step in whole if step not in stay]
 
@@ -108,8 +111,6 @@ def _share_weights(path: Path, final: Path) -> None:
 
 def _found_in(final: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
     """Which of the weights stand in which file of ``final`` under which name; files of little else are left out."""
-    from safetensors.torch import load
-
     found: dict[str, tuple[str, str]] = {}
     for file in sorted(name for name in read_manifest(final)["sha256"] if name.endswith(".safetensors")):
         if (final / file).stat().st_size < _WORTH_A_LINK or "/" in file:
@@ -126,14 +127,10 @@ def _found_in(final: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str
 
 
 def _sum(tensor: Tensor) -> str:
-    from safetensors.torch import save
-
     return hashlib.sha256(save({"": tensor.contiguous()})).hexdigest()
 
 
 def _write(path: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save
-
     write_atomically(path / name, save({name: value.contiguous() for name, value in tensors.items()}))
 
 

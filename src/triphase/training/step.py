@@ -125,7 +125,7 @@ class Updater:
         if self.skipped_in_a_row >= self.most_skipped_in_a_row:
             raise TrainingError(
                 f"{', '.join(named)}: not finite {self.skipped_in_a_row} steps in a row. These steps changed nothing, "
-                f"and the last checkpoint stays; the batches are in the directory `bad` beside it. {advice}"
+                f"and the last checkpoint stays; the batches are in the directory `bad` next to it. {advice}"
             )
         return StepResult(norm, rate, True, named)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForSequenceClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
 
 from triphase.errors import RunError
 from triphase.models.roles import SharedModel
@@ -24,8 +26,6 @@ def save_whole_reward_model(shared: SharedModel, directory: Path) -> None:
     Raises:
         RunError: transformers has no sequence classifier of the kind, or the disk is full.
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
-
     kind = shared.backbone.model.config.model_type
     if kind not in KNOWN:
         raise RunError(
@@ -43,8 +43,6 @@ def save_whole_reward_model(shared: SharedModel, directory: Path) -> None:
 
 @torch.no_grad()
 def _classifier(shared: SharedModel) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
     model: Any = shared.backbone.model
     config = copy.deepcopy(model.config)
     config.num_labels, config.problem_type, config.pad_token_id = 1, "regression", shared.template.pad_id

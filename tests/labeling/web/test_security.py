@@ -482,7 +482,7 @@ def test_a_lead_who_is_paused_has_no_rights_of_a_lead(app: FastAPI, store: Store
     browser = client(app)
     assert browser.post("/sign-in", data={"name": "lou", "password": PASSWORD}).status_code == 303
     answer = browser.get("/lead/labelers")
-    assert answer.status_code == 403 and "You are paused" in answer.text
+    assert answer.status_code == 403 and "account is paused" in answer.text
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\0", "\0" * 80])

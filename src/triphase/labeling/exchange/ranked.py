@@ -120,7 +120,7 @@ def _ranked(row: Row, prompt: Prompt, made: list[Response], places: list[Any], s
     shown: list[str] = []
     for n, (response, place) in enumerate(zip(made, places, strict=True)):
         if response.id in shown:
-            row.refuse(f"the response {response.text[:40]!r} stands twice; name each response once")
+            row.refuse(f"the response {response.text[:40]!r} is named twice; name each response once")
         shown.append(response.id)
         if not absent(place):
             ranked[response.id] = cells.whole(row, f"places[{n}]", place, 1, cells.MOST_PLACE)

@@ -44,5 +44,5 @@ def first_steps(connection: Connection, now: float) -> list[Step]:
             "Invite people, or rank yourself", "A link works once, for one person. The key ? shows all keys.",
             "/lead/labelers", answered or there(helpers) or there(waiting),
         ),
-        Step("See the first answers come in", "This list goes, and agreement and pace stand here.", "/rank", answered),
+        Step("See the first answers come in", "Agreement and speed then replace this list.", "/rank", answered),
     ]  # fmt: skip

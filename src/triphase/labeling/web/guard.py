@@ -94,7 +94,7 @@ async def refusal(request: Request, level: str | None) -> Response | None:
     if level not in (ANYONE_SIGNED_IN, session.role) and (level, session.role) != (LABELER, LEAD):
         return _say(request, 403, f"This is for the role {level or 'nobody'}; you are signed in as {session.role}.")
     if level == LEAD and session.status != "active":
-        return _say(request, 403, "You are paused: ask another lead.")
+        return _say(request, 403, "Your account is paused: ask another lead.")
     if request.method not in _SAFE and not await _has_token(request, session):
         return _say(request, 403, "The page was too old or not ours. Reload it and try again.")
     return None

@@ -64,7 +64,7 @@ def figures(connection: Connection, now: float) -> Iterator[str]:
     since = now - _RECENT_SECONDS
     for name, words, query in (
         ("recent_rankings", "Answers of the last 5 minutes.", _count(rankings.c.submitted_at > since)),
-        ("recent_labelers", "Who answered in the last 5 minutes.", _people(since)),
+        ("recent_labelers", "Labelers who answered in the last 5 minutes.", _people(since)),
         ("recent_failed_sign_ins", "Of the last 5 minutes.", _count(sign_ins.c.at > since)),
         ("sessions", "Sessions that have not ended.", _count(sessions.c.expires_at > now)),
         ("labelers", "Accounts that may work.", _count(labelers.c.status == "active")),

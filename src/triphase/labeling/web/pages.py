@@ -58,7 +58,7 @@ async def sign_in(request: Request, name: Name, password: Password) -> Response:
         if right:
             await context.write(lambda connection: sessions.succeeded(connection, number))
     if not right or known is None:
-        problem = "Name and password do not belong together. Ask the lead for a new link if you forgot yours."
+        problem = "Wrong name or password. If you forgot your password, ask the lead for a new link."
         return page(request, "sign-in.html", {"problem": problem, "name": name}, 403)
     return await _begin(request, context, name, known)
 

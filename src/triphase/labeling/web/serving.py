@@ -46,7 +46,7 @@ def check_safe(host: str, certificate: Path | None, behind_proxy: bool, address:
     if not is_loopback(host) and certificate is None and not behind_proxy:
         raise SettingsError(
             f"host {host} can be reached from other machines, and passwords would travel in clear text; give "
-            "--certificate and --key, or --behind-proxy where a proxy with TLS stands before it"
+            "--certificate and --key, or --behind-proxy if a TLS proxy forwards to it"
         )
 
 

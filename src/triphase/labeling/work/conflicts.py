@@ -70,7 +70,7 @@ def adjudicate(
     identity = None
     if places is not None:
         if len(places) < 2:
-            raise StoreError("a decision needs places for at least two responses; or let the disagreement stand")
+            raise StoreError("a decision needs places for at least two responses; or leave the disagreement as it is")
         rounds = connection.execute(select(func.count()).where(adjudications.c.prompt_id == prompt_id)).scalar_one()
         identity = ranking_id(prompt_id, by, rounds, "adjudication")
         ranking = Ranking(identity, prompt_id, by, dict(places), (), now, None, note)

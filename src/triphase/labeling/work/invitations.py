@@ -75,13 +75,13 @@ def look_up(connection: Connection, token: str, now: float) -> tuple[str, str | 
     """Role and name of an open invitation; an error where it is unknown, used, void or too old."""
     row = connection.execute(select(invitations).where(invitations.c.token_hash == digest(token))).first()
     if row is None:
-        raise AccountError("this invitation is not known; ask the lead for a new link")
+        raise AccountError("this invitation does not exist; ask the lead for a new link")
     if row.used_at is not None:
         raise AccountError("this invitation was already used; sign in, or ask the lead for a new link")
     if row.expires_at == _VOID:
-        raise AccountError("this invitation holds no longer; ask the lead for a new link")
+        raise AccountError("this invitation is no longer valid; ask the lead for a new link")
     if row.expires_at < now:
-        raise AccountError("this invitation is too old; ask the lead for a new link")
+        raise AccountError("this invitation has expired; ask the lead for a new link")
     return row.role, row.name
 
 

@@ -247,7 +247,7 @@ def _slot(connection: Connection, labeler: str, assignment_id: int) -> Row[*tupl
     if slot is None:
         raise SlotGone("there is no such item; reload the page")
     if slot.status != "active":
-        raise AnswerError("you are paused: your work so far is kept; ask the lead")
+        raise AnswerError("your account is paused, and your work so far is kept; ask the lead")
     return slot
 
 

@@ -68,7 +68,7 @@ def _are_divided(shards: Callable[[Strategy], bool], strategy: Strategy) -> bool
     try:
         return shards(strategy)
     except LeadEnded:  # there is no work yet that could be left in peace
-        raise RankLost("rank 0 has ended before the work began, and has said why") from None
+        raise RankLost("rank 0 ended before the work began; its own output says why") from None
 
 
 def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
@@ -85,7 +85,9 @@ def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         busy = "EADDRINUSE" in str(error)
         what = "is in use by another program; choose another (MASTER_PORT)" if busy else "is where they should meet"
-        raise SettingsError(f"rank {place.rank} of {place.world} found no way to the others: {where} {what}") from error
+        raise SettingsError(
+            f"rank {place.rank} of {place.world} cannot reach the other ranks: {where} {what}"
+        ) from error
     return Replicated(PrefixStore("run", store), place.rank, place.world)
 
 

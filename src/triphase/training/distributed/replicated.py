@@ -186,7 +186,7 @@ def _gone(who: str, error: Exception) -> str:
     what = "did not come in time (parallel.timeout_seconds)" if "imed out" in str(error) else "has ended"
     return (
         f"{who} {what}, and this rank cannot go on alone; the log of a rank is in the run's directory `ranks`. What is "
-        "finished is kept: the same command goes on from the last checkpoint"
+        "finished is kept: the same command continues from the last checkpoint"
     )
 
 

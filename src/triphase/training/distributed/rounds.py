@@ -104,5 +104,5 @@ class Rounds:
 def _lost(who: str, what: str) -> str:
     return (
         f"{who} {what}, and this rank cannot go on alone; the log of a rank is in the run's directory `ranks`. What is "
-        "finished is kept: the same command goes on from the last checkpoint"
+        "finished is kept: the same command continues from the last checkpoint"
     )
