@@ -23,12 +23,11 @@ from triphase.models.roles import SharedModel
 from triphase.monitoring.progress import SilentProgress
 from triphase.phases.sampling import sample_responses
 from triphase.runs import pipeline
+from triphase.runs.checkpoint_selection import choose_best
 from triphase.runs.checkpoints import load_policy_at
-from triphase.runs.choosing import choose_best
 from triphase.runs.session import Run, prepare
 from triphase.settings.schema import RunSettings
-from triphase.training.checkpoint import kept_steps
-from triphase.training.loop import CHECKPOINTS
+from triphase.training.checkpoint_places import CHECKPOINTS, kept_steps
 
 EVERY = 5
 NEAR = 0.9

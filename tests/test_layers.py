@@ -57,7 +57,7 @@ WITH_TORCH = {
     "runs.base_model",
     "runs.best_of",
     "runs.checkpoints",
-    "runs.choosing",
+    "runs.checkpoint_selection",
     "runs.comparing",
     "runs.comparison_sums",
     "runs.conversation",
@@ -65,14 +65,14 @@ WITH_TORCH = {
     "runs.evaluation",
     "runs.file_scores",
     "runs.judging",
-    "runs.keeping",
-    "runs.following",
+    "runs.loop_options",
+    "runs.worker_ranks",
     "runs.labeling",
     "runs.learning_curve",
     "runs.merging",
     "runs.opening",
     "runs.people",
-    "runs.performing",
+    "runs.execution",
     "runs.phases",
     "runs.pipeline",
     "runs.preflight",
@@ -86,9 +86,9 @@ WITH_TORCH = {
     "runs.servers",
     "runs.session",
     "runs.sides",
-    "runs.speaking",
-    "runs.standing",
-    "runs.taking",
+    "runs.comparison_responses",
+    "runs.resume_checks",
+    "runs.reused_artifacts",
     "runs.store_samples",
     "runs.store_scores",
     "runs.verification",
@@ -271,7 +271,7 @@ def test_the_table_of_what_verbs_call_late_is_what_a_type_checker_reads() -> Non
 
 
 SEALED = "triphase.training.sealed"
-OPENERS = {"triphase.training.artifacts", "triphase.training.checkpoint", "triphase.training.settling"}
+OPENERS = {f"triphase.training.{name}" for name in ("artifacts", "checkpoint", "checkpoint_places", "settling")}
 
 
 def users_of(module: str, sources: Mapping[str, str]) -> set[str]:
@@ -279,7 +279,7 @@ def users_of(module: str, sources: Mapping[str, str]) -> set[str]:
 
 
 def test_what_phases_leave_is_opened_and_written_in_one_place() -> None:
-    """Artifacts by `training/artifacts.py`, checkpoints by the other two."""
+    """Artifacts by `training/artifacts.py`, checkpoints by the others."""
     sources = sources_of(PACKAGE)
     assert users_of(SEALED, sources) == OPENERS
     planted = {**sources, "triphase.runs.x": "from triphase.training.sealed import find_damage\n"}

@@ -13,7 +13,7 @@ from triphase.batches.order import microbatches
 from triphase.batches.padding import pad_batch
 from triphase.errors import RunError
 from triphase.models.boundaries import Boundaries
-from triphase.models.spill import SpillFile
+from triphase.models.disk_cache import SpillFile
 from triphase.settings.schema import AdapterSettings
 
 MADE = samples(9)
@@ -120,7 +120,7 @@ def test_its_space_is_reserved_and_a_full_disk_is_an_error(tmp_path: Path) -> No
 
 def test_a_killed_process_leaves_no_file(tmp_path: Path) -> None:
     program = (
-        "import os, sys, signal, torch; from pathlib import Path; from triphase.models.spill import SpillFile\n"
+        "import os, sys, signal, torch; from pathlib import Path; from triphase.models.disk_cache import SpillFile\n"
         "file = SpillFile(1 << 20, Path(sys.argv[1])); file.write(0, torch.ones(1000))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -83,7 +83,7 @@ def test_scores_on_the_last_token() -> None:
     wrong_sign = rewards + 2 * penalty
     no_kl_at_the_end = rewards + torch.where(MASK & (torch.arange(5) == MASK.sum(1)[:, None] - 1), penalty, 0)
     for faulty in (on_padding, wrong_sign, no_kl_at_the_end, objectives.rescale_token_rewards(rewards, MASK)):
-        with pytest.raises(InvariantError, match="the score stands on padding"):
+        with pytest.raises(InvariantError, match="the score is on padding"):
             objectives.require_scores_on_last_token(faulty, scores, penalty, MASK)
 
 
@@ -133,14 +133,14 @@ def test_large_rewards_are_not_taken_for_misplaced(coefficient: float, size: flo
     rewards = objectives.token_rewards(scores, logprobs, reference, mask, kl_coefficient=coefficient)
     penalty = objectives.kl_penalty(logprobs, reference, mask, kl_coefficient=coefficient)
     objectives.require_scores_on_last_token(rewards, scores, penalty, mask)
-    with pytest.raises(InvariantError, match="the score stands on padding"):
+    with pytest.raises(InvariantError, match="the score is on padding"):
         objectives.require_scores_on_last_token(rewards + 3 * penalty, scores, penalty, mask)
 
 
 def test_a_misplaced_score_is_found_under_a_large_penalty() -> None:
     logprobs, reference, scores = noise(3, 5, seed=1), noise(3, 5, seed=2), noise(3, seed=3)
     penalty = objectives.kl_penalty(logprobs, reference, MASK, kl_coefficient=1000.0)
-    with pytest.raises(InvariantError, match="the score stands on padding"):
+    with pytest.raises(InvariantError, match="the score is on padding"):
         objectives.require_scores_on_last_token(-penalty, scores, penalty, MASK)
 
 

@@ -130,7 +130,7 @@ def test_a_score_on_another_token_than_the_last_is_refused(monkeypatch: pytest.M
     ppo = phase(shared_model(), settings())
     real = rewards_module.token_rewards
     monkeypatch.setattr(rewards_module, "token_rewards", lambda *a, **o: real(*a, **o).roll(1, dims=1))
-    with pytest.raises(InvariantError, match="the score stands on padding or on another token than the last"):
+    with pytest.raises(InvariantError, match="the score is on padding or on another token than the last"):
         ppo.advance(0)
 
 

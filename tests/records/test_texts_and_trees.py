@@ -149,7 +149,7 @@ def test_what_is_no_tree_is_refused_by_its_place(tmp_path: Path) -> None:
     circle = (message("x", "y", "prompter"), message("y", "x", "assistant"))
     (row,) = read_rows(source(tmp_path, *TREE, *circle), tmp_path)
     assert lost in row.unread()
-    with pytest.raises(DataError, match=r"a\.jsonl:7: the message_id 'good' stands twice in its tree"):
+    with pytest.raises(DataError, match=r"a\.jsonl:7: the message_id 'good' appears twice in its tree"):
         read_demonstrations(source(tmp_path, *TREE, message("good", "ask", "assistant")), tmp_path)
     for key in ("message_id", "message_tree_id"):
         short = {name: value for name, value in message("z", "ask", "assistant").items() if name != key}

@@ -3,7 +3,7 @@
 import gc
 import threading
 
-from triphase.records.waiting import Worker
+from triphase.records.bounded_calls import Worker
 from triphase.runs.checked_score import CheckedScore
 
 

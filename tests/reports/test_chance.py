@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from triphase.reports.chance import FEWEST_PROMPTS, chance_verdict
+from triphase.reports.chance_check import FEWEST_PROMPTS, chance_verdict
 from triphase.reports.reward_quality import ScoredPair
 
 

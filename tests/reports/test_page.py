@@ -19,10 +19,10 @@ import pytest
 from triphase.errors import RunError
 from triphase.monitoring.alarms import Alarm
 from triphase.reports.contents import RunContents
+from triphase.reports.figure_readouts import percent_reading, reading
 from triphase.reports.findings import Findings, find
 from triphase.reports.layout import TEMPLATES
 from triphase.reports.page import PANELS, write_report
-from triphase.reports.readout import percent_reading, reading
 
 HOSTILE = (
     "</div></article><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}{% raw %}"

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from triphase.reports.drawing import drawing, percents, whole_steps
-from triphase.reports.readout import MOST_COLUMNS, Frame, Line, Readout, columns, evenly, overlay, reading
+from triphase.reports.figure_readouts import MOST_COLUMNS, Frame, Line, Readout, columns, evenly, overlay, reading
 
 FRAME = Frame(left=50, right=250, top=10, bottom=150, width=258, height=190)
 

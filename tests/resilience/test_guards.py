@@ -19,8 +19,8 @@ from triphase.phases.sft import SupervisedPhase
 from triphase.settings.guards import GuardSettings
 from triphase.settings.phases import OptimizerSettings, SupervisedSettings
 from triphase.settings.ppo import PPOSettings
-from triphase.training.checkpoint import kept_steps
-from triphase.training.loop import CHECKPOINTS, Judged, LoopOptions, Phase, run_loop
+from triphase.training.checkpoint_places import CHECKPOINTS, kept_steps
+from triphase.training.loop import Judged, LoopOptions, Phase, run_loop
 from triphase.training.state import PhaseState, TrainingState
 from triphase.training.step import Updater
 

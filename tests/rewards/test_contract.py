@@ -125,6 +125,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def scorer(kind: str) -> Iterator[Scorer]:
+    assert kind in OPENED, f"{kind} is in KINDS; add a line to OPENED that opens it"
     with OPENED[kind]() as made:  # type: ignore[attr-defined]
         yield made
 
@@ -150,6 +151,7 @@ def test_nothing_has_no_scores(scorer: Scorer) -> None:
 
 @pytest.mark.parametrize("kind", ["remote", "function", "object"], indirect=True)
 def test_nan_is_refused_or_stays_nan_in_its_row(kind: str) -> None:
+    assert kind in OPENED, f"{kind} is in KINDS; add a line to OPENED that opens it"
     with OPENED[kind]() as made:  # type: ignore[attr-defined]
         try:
             found = made.score(answers(("oak 1", "elm nan", "fir 3"))).total

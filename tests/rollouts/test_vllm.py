@@ -27,7 +27,7 @@ from triphase.models.roles import POLICY, SharedModel
 from triphase.monitoring.metrics import read_metrics
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.probing import logprobs_of
-from triphase.rollouts.proof import Probe
+from triphase.rollouts.server_checks import Probe
 from triphase.rollouts.servers import Served, ServerGenerator
 from triphase.rollouts.serving import Base, server_command, server_environment
 from triphase.rollouts.started import StartedServers

@@ -61,7 +61,9 @@ def test_a_comparison_goes_on_where_it_ended(
 
     kept = (directory / "responses.jsonl").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("triphase.runs.speaking.sample_responses", lambda *_, **__: pytest.fail("all is sampled"))
+        patch.setattr(
+            "triphase.runs.comparison_responses.sample_responses", lambda *_, **__: pytest.fail("all is sampled")
+        )
         assert main(["compare", *sides, "--samples", "2"]) == 0
         assert main(["compare", *sides[:2], "--samples", "1", "--to", str(directory)]) == 0  # of fewer
     assert (directory / "responses.jsonl").read_bytes() == kept

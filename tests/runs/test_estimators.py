@@ -15,7 +15,8 @@ from triphase.monitoring.metrics import FILE_NAME, read_metrics
 from triphase.runs import pipeline
 from triphase.runs.opening import open_policy
 from triphase.settings.schema import RunSettings
-from triphase.training.checkpoint import kept_steps, load_checkpoint
+from triphase.training.checkpoint import load_checkpoint
+from triphase.training.checkpoint_places import kept_steps
 from triphase.training.stopping import Stopped
 
 PPO = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}

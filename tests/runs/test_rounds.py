@@ -15,8 +15,8 @@ from triphase.monitoring.progress import SilentProgress
 from triphase.reports.contents import read_pairs
 from triphase.reports.rounds import rounds_before, rounds_of
 from triphase.runs.directory import RunDirectory
+from triphase.runs.execution import perform
 from triphase.runs.opening import open_policy, open_run
-from triphase.runs.performing import perform
 from triphase.runs.reward_training import rankings_of
 from triphase.runs.rounds import earlier_rankings, further_rounds
 from triphase.settings.loading import load_settings

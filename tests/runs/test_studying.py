@@ -89,7 +89,9 @@ def test_a_study_goes_on_where_it_ended(
     shutil.rmtree(directory / "kl-seed-1")
     (directory / "none-seed-0" / "best-of-n.jsonl").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("triphase.runs.speaking.sample_responses", lambda *_, **__: pytest.fail("all is sampled"))
+        patch.setattr(
+            "triphase.runs.comparison_responses.sample_responses", lambda *_, **__: pytest.fail("all is sampled")
+        )
         assert main(["study", str(run), *WORDS]) == 0
         assert "none-seed-0" not in capsys.readouterr().err
     assert json.loads((directory / "study.json").read_text()) == before  # the same bytes again

@@ -22,8 +22,8 @@ from torch import nn
 from triphase.batches.padding import pad_batch
 from triphase.models.backbone import layers_of
 from triphase.models.loading import load_model
-from triphase.models.parts import WeightFiles, local_part
 from triphase.models.roles import REFERENCE, SharedModel
+from triphase.models.sharded_loading import WeightFiles, local_part
 from triphase.objectives.supervised import response_nll
 from triphase.phases.frozen import FrozenWeights
 from triphase.rollouts.decoding import LocalGenerator

@@ -14,12 +14,12 @@ from triphase.training.checkpoint import (
     FORMAT,
     SETTLED,
     find_damage,
-    kept_steps,
     load_checkpoint,
     load_latest,
     save_checkpoint,
     write_directory,
 )
+from triphase.training.checkpoint_places import kept_steps
 
 TENSORS = {
     "a": torch.tensor([1.0, -0.0, 1e-30, 3.14159]),

@@ -13,8 +13,8 @@ from torch import nn
 
 from triphase.errors import RunError
 from triphase.settings.phases import OptimizerSettings
-from triphase.training.checkpoint import kept_steps
-from triphase.training.loop import CHECKPOINTS, Judged, LoopOptions, Phase, run_loop
+from triphase.training.checkpoint_places import CHECKPOINTS, kept_steps
+from triphase.training.loop import Judged, LoopOptions, Phase, run_loop
 from triphase.training.state import PhaseState, TrainingState
 from triphase.training.step import Updater
 from triphase.training.stopping import Stopped, StopRequest

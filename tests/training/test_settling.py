@@ -9,7 +9,8 @@ import torch
 
 from triphase.errors import RunError
 from triphase.training.artifacts import write
-from triphase.training.checkpoint import kept_steps, load_checkpoint, load_latest, newest_whole, save_checkpoint
+from triphase.training.checkpoint import load_checkpoint, load_latest, newest_whole, save_checkpoint
+from triphase.training.checkpoint_places import kept_steps
 from triphase.training.sealed import find_damage
 from triphase.training.settling import settle, share_files
 

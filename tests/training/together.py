@@ -21,10 +21,10 @@ from torch import nn
 from triphase.errors import RunError, TrainingError
 from triphase.models.roles import POLICY
 from triphase.phases.ppo import PPOPhase
+from triphase.phases.rank_sharing import LedGenerator, LedScorer, SharedGenerator
 from triphase.phases.reward import RewardPhase
 from triphase.phases.sft import SupervisedPhase
 from triphase.phases.sft_mix import SFTMix, visits
-from triphase.phases.together import LedGenerator, LedScorer, SharedGenerator
 from triphase.rewards.model import ModelScorer
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.types import Generated, Request

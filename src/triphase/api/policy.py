@@ -15,11 +15,11 @@ _AT_ONCE = 64
 _TEMPERATURE, _MAX_TOKENS = 1.0, 256
 
 
-class Policy:
+class LoadedPolicy:
     """A language model with the adapter that was trained.
 
     Attributes:
-        temperature, max_tokens: of `generate` where it is not told otherwise: those of the run's PPO; 1 and 256 of a
+        temperature, max_tokens: the defaults of `generate`: those of the run's PPO; 1 and 256 of a
             model that is no run.
         max_length: most tokens of a prompt with its response.
     """
@@ -76,7 +76,7 @@ class Policy:
         return [response.text for _, response, _ in found]
 
 
-def load_policy(model: Place, name: str | None = None, *, checkpoint: int | None = None) -> Policy:
+def load_policy(model: Place, name: str | None = None, *, checkpoint: int | None = None) -> LoadedPolicy:
     """The newest policy of a run; or a model by directory, hub id, or embedded name (`embedded:smollm2`).
 
     Args:
@@ -92,7 +92,7 @@ def load_policy(model: Place, name: str | None = None, *, checkpoint: int | None
     if (Path(model) / RUN_CONFIG).is_file():
         ppo = load_settings(Path(model)).ppo
         temperature, max_tokens = ppo.temperature, ppo.max_response_tokens
-    return Policy(shared, adapter, temperature=temperature, max_tokens=max_tokens, max_length=max_length)
+    return LoadedPolicy(shared, adapter, temperature=temperature, max_tokens=max_tokens, max_length=max_length)
 
 
 def _told_apart(prompts: list[Prompt]) -> list[Prompt]:

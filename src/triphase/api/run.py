@@ -1,10 +1,10 @@
-"""A run: what was trained, with which settings, and what came of it."""
+"""A run: what was trained, with which settings, and the results."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from triphase.api.policy import Policy, load_policy
+from triphase.api.policy import LoadedPolicy, load_policy
 from triphase.api.reward_model import RewardModel, load_reward_model
 from triphase.api.rows import Place, place_text
 from triphase.errors import RunError
@@ -71,7 +71,7 @@ class Run:
         """The responses to held-out prompts that were evaluated, a mapping for each; none before an evaluation."""
         return read_json_lines(self.path / "evaluation" / "samples.jsonl")
 
-    def policy(self, name: str | None = None, *, checkpoint: int | None = None) -> Policy:
+    def policy(self, name: str | None = None, *, checkpoint: int | None = None) -> LoadedPolicy:
         """A policy, opened: the newest by default (`triphase.load_policy`)."""
         return load_policy(self, name, checkpoint=checkpoint)
 

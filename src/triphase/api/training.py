@@ -15,7 +15,7 @@ from triphase.api.run import Run
 from triphase.datacheck.agenda import require_step
 from triphase.errors import SettingsError
 from triphase.monitoring.progress import SilentProgress
-from triphase.runs.performing import perform
+from triphase.runs.execution import perform
 from triphase.settings.loading import RUN_CONFIG
 from triphase.settings.schema import RunSettings
 from triphase.training.stopping import Stopped

@@ -15,7 +15,7 @@ from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
-from triphase.runs.choice import step_of
+from triphase.runs.best_checkpoint import step_of
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.training.artifacts import PPO, SFT, has_left
 

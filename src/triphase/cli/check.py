@@ -45,7 +45,7 @@ def check(
     """Check the configuration and every record; loads no model."""
     settings = settings_of(config, overrides)
     trains = deferred.can_train()
-    standing = deferred.require_standing(settings) if trains else []
+    standing = deferred.require_resumable(settings) if trains else []
     count = token_count(settings)
     judge = Judge(settings, deferred.check_model if trains else lambda each: place_without_torch(each.model))
     names = judge.control_names

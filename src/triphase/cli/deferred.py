@@ -1,7 +1,7 @@
 """What verbs call that needs torch, imported when it is first asked for: after arguments and settings have been read.
 
 So a mistake in the settings is reported at once, and the command line starts without torch. `deferred.perform` is
-`perform` of `runs/performing.py`, with its own types: a type checker reads the imports below, and nothing else does.
+`perform` of `runs/execution.py`, with its own types: a type checker reads the imports below, and nothing else does.
 """
 
 import importlib
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from triphase.runs.comparing import compare_named as compare_named
     from triphase.runs.conversation import Talk as Talk
     from triphase.runs.conversation import conversation_with as conversation_with
+    from triphase.runs.execution import perform as perform
     from triphase.runs.file_scores import FileScores as FileScores
     from triphase.runs.file_scores import score_rows as score_rows
     from triphase.runs.merging import copy_adapter as copy_adapter
     from triphase.runs.merging import merge_policy as merge_policy
-    from triphase.runs.performing import perform as perform
-    from triphase.runs.standing import require_standing as require_standing
+    from triphase.runs.resume_checks import require_resumable as require_resumable
     from triphase.runs.store_samples import sample_into as sample_into
     from triphase.runs.store_scores import scores_by as scores_by
     from triphase.runs.verification import differences as differences
@@ -40,9 +40,9 @@ PLACES = {
     "differences": "runs.verification",
     "make_plan": "planning.plan",
     "merge_policy": "runs.merging",
-    "perform": "runs.performing",
+    "perform": "runs.execution",
     "plan_for": "planning.machine_plan",
-    "require_standing": "runs.standing",
+    "require_resumable": "runs.resume_checks",
     "sample_best_of": "runs.best_of",
     "sample_into": "runs.store_samples",
     "score_rows": "runs.file_scores",

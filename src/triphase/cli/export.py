@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint, RunPath, require_run
 from triphase.errors import RunError
-from triphase.runs.choice import step_of
+from triphase.runs.best_checkpoint import step_of
 
 
 def export(

@@ -19,7 +19,7 @@ from rich.console import Console
 from triphase.demo.registry import gold_of
 from triphase.errors import SettingsError, TriphaseError
 from triphase.labeling.exchange import exporting, importing
-from triphase.labeling.exchange.elsewhere import rows_for
+from triphase.labeling.exchange.tool_formats import rows_for
 from triphase.labeling.quality.labeling_statistics import collect
 from triphase.labeling.quality.stats_text import print_statistics
 from triphase.labeling.simulation.simulate_http import simulate_over_http

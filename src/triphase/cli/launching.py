@@ -1,7 +1,7 @@
 """Several processes of one command on this machine: started together, watched, and ended together.
 
 Each is what torchrun would start (`RANK`, `WORLD_SIZE`, `MASTER_ADDR` …), and ends with this process however that ends.
-Rank 0 speaks on the terminal; Ctrl-C goes to it, and it stops the others at the end of a step.
+Rank 0 writes to the terminal; Ctrl-C goes to it, and it stops the others at the end of a step.
 """
 
 import os

@@ -9,7 +9,7 @@ from triphase.cli.arguments import Checkpoint, Config, Overrides, settings_of
 from triphase.cli.steps import do_steps
 from triphase.datacheck.agenda import require_step
 from triphase.errors import SettingsError
-from triphase.runs.choice import BEST
+from triphase.runs.best_checkpoint import BEST
 from triphase.training.distributed.environment import place_in
 
 

@@ -1,4 +1,4 @@
-"""The last screen of a command: what came of the run, where it is, and what comes next."""
+"""The last screen of a command: the results of the run, where it is, and what comes next."""
 
 import json
 import shlex
@@ -141,7 +141,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _round(found: Mapping[str, Any], start: str) -> Iterator[tuple[str, str]]:
-    """What came of a further round; the lines above it are of the first."""
+    """The results of a further round; the lines above it are of the first."""
     before, after, ppo = (found.get(name) or {} for name in ("accuracy_before", "accuracy_after", "ppo"))
     right = [_percent("{}", each.get("value")) for each in (before, after)]
     wins = _percent(f"preferred to {start} in {{}}", ppo.get("gold_win_rate"))

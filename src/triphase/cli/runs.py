@@ -37,7 +37,7 @@ def runs(
         raise RunError(f"{directory}: holds no run; `triphase run CONFIG` creates one")
     shown = [name for name in FIGURES if any(line.figures[name] is not None for line in found)]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("run", "begun", "stands"):
+    for title in ("run", "begun", "state"):
         table.add_column(title, overflow="fold")
     for name in shown:
         table.add_column(FIGURES[name].title, justify="right")
@@ -70,7 +70,7 @@ def diff(first: RunPath, second: RunPath, /, *, json: Json = False) -> None:
             *(Text(cell) for cell in (FIGURES[name].title, *(FIGURES[name].text(side.figures[name]) for side in sides)))
         )
     if not names:
-        table.add_row(Text("stands"), *(Text(visible(side.stands)) for side in sides))
+        table.add_row(Text("state"), *(Text(visible(side.stands)) for side in sides))
     _console().print(table)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from triphase.cli import deferred
 from triphase.cli.result_screen import print_place, print_result
 from triphase.errors import TriphaseError
-from triphase.runs.choice import Checkpoint
+from triphase.runs.best_checkpoint import Checkpoint
 from triphase.settings.schema import RunSettings
 from triphase.training.distributed.environment import place_in
 from triphase.training.stopping import Stopped
@@ -19,9 +19,9 @@ def do_steps(
     arm: str | None = None,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Prepare the run, do its steps, and show what came of it. A stop is passed on as an interruption.
+    """Prepare the run, do its steps, and show the results. A stop is passed on as an interruption.
 
-    Of several processes (`torchrun -m triphase …`) each takes part, and the first speaks.
+    Of several processes (`torchrun -m triphase …`) each takes part, and the first one prints.
 
     ``examined`` are the steps of the pipeline for which the data is looked at first; the step "all" does that itself.
     """

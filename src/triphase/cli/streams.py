@@ -1,6 +1,6 @@
 """Standard output and error that never end the work: a closed pipe, a full disk, or a character that cannot be said.
 
-What cannot be written is dropped and remembered; the exit code tells of it. A run whose terminal went away goes on.
+What cannot be written is dropped and remembered; the exit code reports it. A run whose terminal went away goes on.
 """
 
 import os
@@ -52,7 +52,7 @@ class LastingStream:
 
 @contextmanager
 def lasting_streams() -> Iterator[LastingStream]:
-    """Put such streams in the place of standard output and error while the block lasts; gives the output.
+    """Replace standard output and error by such streams while the block lasts; gives the output.
 
     A character that the terminal's encoding lacks is written as an escape. A stream that was closed is one that drops.
     """

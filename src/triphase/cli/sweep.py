@@ -15,8 +15,8 @@ from triphase.cli.runs import runs as print_runs
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
 from triphase.reports.sweep_page import write_sweep_page
-from triphase.runs.carrying import one_after_another, side_by_side
 from triphase.runs.locking import locked
+from triphase.runs.sweep_execution import one_after_another, side_by_side
 from triphase.runs.sweeping import SweepPoint, note_points, plan_sweep, read_points
 from triphase.settings.loading import load_settings
 from triphase.training.stopping import Stopped

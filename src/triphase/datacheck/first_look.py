@@ -58,7 +58,7 @@ def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -
     ``columns`` are those of all sources together: a source is given those of them that its records have.
 
     Raises:
-        DataError: it cannot be read, or what its records are for cannot be told.
+        DataError: it cannot be read, or the role of its records is not clear.
     """
     given: dict[str, Any] = {"path": path, "columns": dict(columns), "max_records": _LOOKED_AT}
     if not is_file_name(path, Path()):

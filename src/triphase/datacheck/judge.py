@@ -9,10 +9,10 @@ from typing import Any
 from triphase.datacheck.agenda import todo
 from triphase.datacheck.demands import Holdings, demands, holdings_of
 from triphase.datacheck.examiner import Examiner, Problem
+from triphase.datacheck.reuse_checks import taken_artifacts
 from triphase.datacheck.run_data import RunData, drops
 from triphase.datacheck.source_survey import SourceSurvey
 from triphase.datacheck.survey import DataSurvey
-from triphase.datacheck.taken import taken_artifacts
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.errors import DataError, TriphaseError
 from triphase.records.reading import Located

@@ -62,7 +62,7 @@ class SourceLengths:
             self._every *= 2
 
     def _tokens(self, texts: Sequence[str]) -> list[int]:
-        """The tokens of each text. Long texts are counted in pieces, between which Ctrl-C is heard."""
+        """The tokens of each text. Long texts are counted in pieces, between which Ctrl-C is handled."""
         if self.count is None:
             return [math.ceil(len(text) / 4) for text in texts]
         whole = self.count([text if len(text) <= _PIECE else "" for text in texts])

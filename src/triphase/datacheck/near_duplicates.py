@@ -164,7 +164,7 @@ class _Heldout:
             self._places.append(item.where)
 
     def nearest(self, item: Located[Any]) -> tuple[str, float] | None:
-        """That of the prompt of a record, unless it is the same one: that is told apart."""
+        """That of the prompt of a record, unless it is the same one, which is counted separately."""
         asked = _asked(item)
         near = None if asked in self._asked else self._texts.nearest(_shingles(asked))
         return None if near is None else (self._places[near[0]], near[1])

@@ -99,7 +99,7 @@ class RunData:
         note: Callable[[str], None] = _log.warning,
     ) -> None:
         """``examiner`` gives who encodes them; without one they are read alone. ``drop`` says whether records that
-        cannot be used are left out; the settings do by default. ``note`` is told what is left out."""
+        cannot be used are left out; the settings do by default. ``note`` is called with what is left out."""
         self._note = note
         self._settings = settings
         self._make_examiner = examiner

@@ -15,11 +15,16 @@ from torch import Tensor, nn
 
 from triphase.batches.padding import Layout
 from triphase.errors import ModelError
-from triphase.models.division import chooses_rightly, packs_rightly, require_exact_division, require_no_own_inputs
 from triphase.models.language_head import logit_map_of
 from triphase.models.layers import FirstLayer, LastLayer, Tokens, chosen, is_common
 from triphase.models.quantization import kept_codes
 from triphase.models.recomputation import Recomputation, Recomputed
+from triphase.models.sharding_checks import (
+    chooses_rightly,
+    packs_rightly,
+    require_exact_division,
+    require_no_own_inputs,
+)
 from triphase.objectives.masking import at_least_float32
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from triphase.batches.order import microbatches
 from triphase.batches.sharing import Batch
 from triphase.batches.transfers import to_device
+from triphase.models.disk_cache import SpillFile
 from triphase.models.roles import SharedModel
-from triphase.models.spill import SpillFile
 from triphase.settings.schema import AdapterSettings
 
 

@@ -201,7 +201,7 @@ def _remedy(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and tables of transformers: what they tell is told in one line."""
+    """No progress bars and tables of transformers: errors are reported in one line."""
     from transformers.utils import logging as theirs
 
     logger = theirs.get_logger("transformers")

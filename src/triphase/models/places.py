@@ -1,4 +1,4 @@
-"""Where a model's name leads: a directory on this machine, or a hub id. A misspelt path is told as one."""
+"""Where a model's name leads: a directory on this machine, or a hub id. A misspelled path is reported as one."""
 
 import difflib
 import re

@@ -125,7 +125,7 @@ class QuantizedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """(N, K), widened anew each time that it is asked for; writing into it changes nothing."""
+        """(N, K), widened again each time that it is asked for; writing into it changes nothing."""
         return self._packing.widened(self.kept, (self.out_features, self.in_features), self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:

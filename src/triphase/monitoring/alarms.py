@@ -1,7 +1,7 @@
 """Rules over the metrics of PPO: signs of reward hacking and of a collapsing policy, each with its numbers and remedy.
 
 Pure functions of the rows of ppo/metrics.jsonl. "The start" is the first iteration: its rollout is written by the SFT
-policy. A rule speaks where its limit is passed and noise cannot have done it (noise.py); an alarm that was raised
+policy. A rule raises an alarm where its limit is exceeded by more than noise (noise.py); an alarm that was raised
 during a run is in its report too, since nothing looks ahead. The spread of an ensemble's scores is no rule here: where
 its members share data it falls while gold collapses.
 """
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from triphase.monitoring.composite_rules import SIGNS, SURE_SIGNS
 from triphase.monitoring.noise import WINDOW, Drift, Rows, moments
 from triphase.monitoring.rules import RULES, Hit, Limits, Rule
-from triphase.monitoring.signs import SIGNS, SURE_SIGNS
 
 __all__ = ["WINDOW", "Alarm", "Limits", "find_alarms"]
 

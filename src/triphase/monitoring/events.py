@@ -30,7 +30,7 @@ class EventFile:
         self._add(wall_time=moment, step=step, summary={"value": values})
 
     def restart_at(self, step: int) -> None:
-        """Tells TensorBoard to forget what earlier files say about ``step`` and all after it."""
+        """Makes TensorBoard drop what earlier files say about ``step`` and all after it."""
         self._add(wall_time=time.time(), step=step, session_log={"status": "START"})
 
     def table(self, name: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:

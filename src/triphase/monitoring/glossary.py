@@ -35,7 +35,7 @@ and the same numbers to TensorBoard event files next to it (`tensorboard --logdi
 
 `step` counts optimizer steps for `sft` and `reward`, and iterations (a rollout and its updates) for `ppo`. `time` is
 seconds since 1970, UTC. A metric that is not defined is absent, never 0; one that came out as NaN or infinite is absent
-too, and its name stands in the line's `nonfinite` list. Such a line may lack the others: nothing is learned from it.
+too, and its name is in the line's `nonfinite` list. Such a line may lack the others: nothing is learned from it.
 Means are over real tokens only: padding never counts. Where a scorer reports the parts of its scores, the mean of
 each part over the rollout is `ppo/score_part/NAME`, in the scorer's unit ([Extending](extending.md)).
 

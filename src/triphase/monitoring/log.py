@@ -16,7 +16,7 @@ from pathlib import Path
 
 FILE_NAME = "log.jsonl"
 QUIET = {"quiet": True}
-"""``extra`` of a record that goes to the file alone, because the person is told of it in another way."""
+"""``extra`` of a record that goes to the file alone, because it is shown to the person in another way."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _SHORTEST = 6
 _PASSWORD_IN_URL = re.compile(r"(://[^\s/:@]*):[^\s/]+@")

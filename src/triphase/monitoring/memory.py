@@ -69,7 +69,7 @@ def give_back() -> None:
 
 
 def restart_peak() -> float:
-    """The peak of this process so far, in GB; freed memory is given back, and the peak is counted anew from there.
+    """The peak of this process so far, in GB; freed memory is given back, and the peak is counted again from there.
 
     Where the system does not allow that, it goes on as the peak since the start.
     """

@@ -179,7 +179,7 @@ PPO_ROLLOUT_METRICS = (
     Metric(
         "ppo/self_similarity",
         "share",
-        "four-word sequences of a response that also stand in a response to another prompt / its four-word sequences",
+        "four-word sequences of a response that also occur in a response to another prompt / its four-word sequences",
         "responses of the rollout that have four words",
         "near its start; a rise by 0.3 is one answer to everything",
         better="lower",

@@ -65,7 +65,7 @@ def _rate(per_second: float | None, unit: str) -> str:
 
 
 class SilentProgress:
-    """Shows nothing; keeps what it was told, for tests."""
+    """Shows nothing; records its calls, for tests."""
 
     def __init__(self) -> None:
         self.tracks: list[SilentTrack] = []
@@ -83,7 +83,7 @@ class SilentProgress:
 
 
 class SilentTrack:
-    """What SilentProgress was told about one piece of work."""
+    """The calls of SilentProgress for one piece of work."""
 
     def __init__(self, description: str, total: int, done: int, unit: str) -> None:
         self.description, self.total, self.done, self.unit = description, total, done, unit

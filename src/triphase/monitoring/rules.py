@@ -13,7 +13,7 @@ _COMPARING_SIGNS = 3
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where each rule begins to speak."""
+    """The threshold of each rule."""
 
     reference_kl: float = 15.0
     """Nats a response; ``ppo.kl_budget`` where it is set. Good published policies end at 4 to 18, broken ones at 50."""
@@ -34,7 +34,7 @@ class Limits:
     explained_variance: float = -0.05
     """Mean over the last ``critic_iterations``: under it, predicting nothing would be better."""
     predicting: float = 0.001
-    """Mean size of the explained variance of a critic that tells returns apart at all, rightly or wrongly."""
+    """Mean size of the explained variance of a critic that distinguishes returns at all, rightly or wrongly."""
     critic_iterations: int = 10
     """Iterations over which the critic is judged, from twice as many on: before, it has had no time to learn."""
     score_spread: float = 0.02
@@ -50,7 +50,7 @@ class Limits:
     alike_rise: float = 0.3
     """Rise of the share of four-word sequences that responses to other prompts have too."""
     certainty: float = 3.5
-    """Standard errors by which a figure must differ from the start (or gold from its peak) before a rule speaks."""
+    """Standard errors by which a figure must differ from the start (or gold from its peak) before an alarm."""
     margin: float = 2.0
     """Standard errors by which a figure must be beyond a fixed limit."""
     variant: str | None = None
@@ -59,7 +59,7 @@ class Limits:
     """Fall of the gold score under its peak, as a share of its rise from the start to the peak."""
 
     looks: int = 1
-    """Iterations in a row at which a rule must hold before it speaks; one is enough for figures without noise."""
+    """Iterations in a row at which a rule must hold before an alarm; one is enough for figures without noise."""
 
     calibrated: bool = False
     """Whether the scores are a reward model's, with mean 0 and deviation 1 on samples of the SFT policy."""
@@ -129,9 +129,9 @@ RULES = (
         "ppo/self_similarity",
         True,
         lambda limits, start: start + limits.alike_rise,
-        "{value:.0%} of the four-word sequences stand in responses to other prompts too, against {start:.0%} at the "
+        "{value:.0%} of the four-word sequences occur in responses to other prompts too, against {start:.0%} at the "
         "start: the policy says the same to everything.",
-        "raise ppo.kl_coefficient; look at the samples for what stands in all of them.",
+        "raise ppo.kl_coefficient; look at the samples for what they have in common.",
         relative=True,
         unless_gold_rose=True,
     ),

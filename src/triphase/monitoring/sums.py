@@ -1,6 +1,6 @@
-"""sums.json: what the files of a run were when their phase left them, so that no damage passes without a word.
+"""sums.json: what the files of a run were when their phase left them, so that no damage goes unnoticed.
 
-A file with a flipped digit reads well; its SHA-256 sum tells. Runs of older versions have no sums, and nothing is said
+A file with a flipped digit reads well; its sum shows it. Runs of older versions have no sums, and nothing is said
 of them.
 """
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from triphase.errors import SettingsError
+from triphase.records.bounded_calls import NoAnswer, Worker
 from triphase.records.interruption import is_stop_asked
-from triphase.records.waiting import NoAnswer, Worker
 
 _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]

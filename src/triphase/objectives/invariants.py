@@ -145,7 +145,7 @@ def require_scores_on_last_token(
         token_rewards + kl_penalty - expected,
         0.0,
         tolerance * (1 + kl_penalty.detach().double().abs() + expected.double().abs()),
-        "the score stands on padding or on another token than the last, the KL penalty was not taken on every token or "
+        "the score is on padding or on another token than the last, the KL penalty was not taken on every token or "
         "has the wrong sign, or the token rewards were rescaled before",
     )
 

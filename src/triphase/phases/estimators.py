@@ -18,7 +18,8 @@ from triphase.objectives.baselines import (
     leave_one_out_advantages,
 )
 from triphase.settings.ppo import PPOSettings
-from triphase.training.checkpoint import load_checkpoint, whole_steps
+from triphase.training.checkpoint import load_checkpoint
+from triphase.training.checkpoint_places import whole_steps
 
 
 class AdvantageEstimator(Protocol):

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from triphase.monitoring.alarms import WINDOW, Alarm, Limits, find_alarms, shown_samples
+from triphase.monitoring.composite_rules import peaks
 from triphase.monitoring.glossary import METRICS
-from triphase.monitoring.signs import peaks
 from triphase.phases.ppo_state import PPOState
 from triphase.records.visible import visible
 from triphase.settings.guards import GuardSettings
 from triphase.settings.ppo import PPOSettings
-from triphase.training.checkpoint import load_checkpoint, whole_steps
+from triphase.training.checkpoint import load_checkpoint
+from triphase.training.checkpoint_places import whole_steps
 from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.loop import Judged
 from triphase.training.state import TrainingState

@@ -1,4 +1,4 @@
-"""The loss of a microbatch of rankings, and what is told of it."""
+"""The loss of a microbatch of rankings, and its metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

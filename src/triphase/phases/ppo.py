@@ -17,15 +17,15 @@ from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
 from triphase.objectives.advantages import Advantages
 from triphase.objectives.divergence import AdaptiveKL, FixedKL
-from triphase.phases.causes import cause_of
 from triphase.phases.critic import start_critic, train_roles
 from triphase.phases.episodes import prompts_of, requests_of
 from triphase.phases.estimators import kept_as, require_same_estimator
 from triphase.phases.experience import Experience, Rollout, epochs_of, evaluate_rollout, open_rollout
 from triphase.phases.frozen import FrozenWeights
 from triphase.phases.guards import AlarmGuard, judge_rollout
-from triphase.phases.halving import HalvesMicrobatches
 from triphase.phases.minibatch import accumulate_gradients
+from triphase.phases.nonfinite_causes import cause_of
+from triphase.phases.out_of_memory import HalvesMicrobatches
 from triphase.phases.ppo_state import PPOState, schedule_iteration
 from triphase.phases.reset_reference import ResetReference
 from triphase.phases.rewards import advantages_of, shape_rewards
@@ -40,8 +40,9 @@ from triphase.rollouts.types import Generated, Generator
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
+from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.distributed.types import ALONE, Strategy
-from triphase.training.loop import CHECKPOINTS, Judged, Phase
+from triphase.training.loop import Judged, Phase
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater
 
@@ -77,7 +78,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
     ) -> None:
         """``scorer`` scores the responses, by default the reward model of ``shared``; ``policy`` is what ``generator``
         samples from, by default the policy's adapter on ``shared``. Every rank of a ``strategy`` has its own of both;
-        they give all ranks the same (see `phases.together`). ``mix`` are the demonstrations of ``settings.sft_mix``.
+        they give all ranks the same (`phases.rank_sharing`). ``mix`` are the demonstrations of ``settings.sft_mix``.
         ``continues`` says that the policy has been trained before and is not the reference at the start.
 
         Raises:

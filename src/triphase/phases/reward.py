@@ -22,22 +22,22 @@ from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.progress import Progress, SilentProgress
 from triphase.phases.guards import judge_by
-from triphase.phases.halving import HalvesMicrobatches
 from triphase.phases.head import fitted_head
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
+from triphase.phases.out_of_memory import HalvesMicrobatches
 from triphase.phases.pair_loss import PairLoss, pair_loss, stack_pairs
+from triphase.phases.rank_gathering import gathered
 from triphase.phases.reward_member import Member, alone, drawn_of, order_of
 from triphase.phases.reward_state import HeadFit, RewardState
-from triphase.phases.shares import gathered
 from triphase.records.files import make_directory
 from triphase.records.types import Pair
 from triphase.settings.phases import AVERAGE, RewardSettings
 from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
-from triphase.training.checkpoint import kept_steps
+from triphase.training.checkpoint_places import CHECKPOINTS, kept_steps
 from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.head_fit import Flips
-from triphase.training.loop import CHECKPOINTS, Judged, Phase
+from triphase.training.loop import Judged, Phase
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater
 
@@ -270,7 +270,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
     def scores_of(self, members: Sequence[int], by: Figure | None = None) -> list[Tensor]:
         """The scores of the responses of the groups with these numbers (`trained` or `heldout`), on the CPU.
 
-        ``by`` scores in the place of the reward model of this phase.
+        ``by`` scores instead of the reward model of this phase.
         """
         return self._of_each(members, by or self._scores)
 

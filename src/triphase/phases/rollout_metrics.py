@@ -149,7 +149,7 @@ def against_first_rollout(values: PPOState, iteration: int, experience: Experien
 
 
 def monitor_figures(monitors: Mapping[str, Sequence[float]], scores: Sequence[float]) -> dict[str, float | None]:
-    """What a scorer tells beside its scores: mean and deviation of each, and the witness's correlation with them."""
+    """What a scorer reports besides its scores: mean and deviation of each, and the witness's correlation with them."""
     figures: dict[str, float | None] = {}
     for name, values in monitors.items():
         figures |= {f"ppo/{name}": sum(values) / len(values), f"ppo/{name}_deviation": deviation(values)}

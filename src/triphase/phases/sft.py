@@ -18,8 +18,8 @@ from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.objectives.supervised import response_nll
 from triphase.phases.guards import judge_by
-from triphase.phases.halving import HalvesMicrobatches
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
+from triphase.phases.out_of_memory import HalvesMicrobatches
 from triphase.settings.phases import SupervisedSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.bad_batches import keep_bad_batch, tensors_of

@@ -54,7 +54,7 @@ _KNOWN = {"demonstrations": (*_SHOWN_TO, *_ASKED[1:]), "prompts": _ASKED, "prefe
 
 
 def missing(row: Row, purpose: Purpose, wanted: str, *names: str) -> NoReturn:
-    """Refuse a row that lacks ``wanted``: with the columns that it has, and what to do where that can be told."""
+    """Refuse a row that lacks ``wanted``: with the columns that it has, and what to do where that is known."""
     found = [f"{column} ({_emptiness(value)})" if is_blank(value) else str(column)
              for column, value in row.values.items()]  # fmt: skip
     hint = _shape(row, purpose) or _renaming(row, names)

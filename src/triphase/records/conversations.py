@@ -110,7 +110,7 @@ def checked_prompt(row: Row, column: str, messages: tuple[Message, ...]) -> tupl
     if not messages[-1].content.strip():
         row.refuse(f"the last user message in {column} is empty")
     if any(message.role == "system" for message in messages[1:]):
-        row.refuse(f"a system message in {column} stands after the first place")
+        row.refuse(f"a system message in {column} must come first")
     return messages
 
 

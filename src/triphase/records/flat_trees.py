@@ -50,7 +50,7 @@ def _tree(messages: list[Row]) -> Row:
         if is_blank(name) or is_blank(row.values.get("message_tree_id")):
             row.refuse("a message needs its message_id and the message_tree_id of its tree; its tree is left out")
         if str(name) in nodes:
-            row.refuse(f"the message_id {str(name)[:40]!r} stands twice in its tree; the tree is left out")
+            row.refuse(f"the message_id {str(name)[:40]!r} appears twice in its tree; the tree is left out")
         nodes[str(name)] = _node(row)
     roots = []
     for row in messages:

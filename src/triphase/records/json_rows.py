@@ -109,7 +109,7 @@ def _parsed(decoder: StrictDecoder, text: str, name: str, number: int) -> Any:
         twice = decoder.taken_twice()
         if twice is None:
             return value
-        reason = f"the key {twice[:40]!r} stands twice in one object; keep one of them"
+        reason = f"the key {twice[:40]!r} appears twice in one object; keep one of them"
     decoder.twice = None
     raise RecordError(f"{name}:{number}: {reason}", number, text.rstrip("\r\n"))
 
@@ -142,7 +142,7 @@ def _json_list(text: JsonText, name: str, refused: RefuseRow) -> Iterator[Row]:
             value, line, raw = text.value()
             try:
                 if text.twice is not None:
-                    reason = f"the key {text.twice[:40]!r} stands twice in one object; keep one of them"
+                    reason = f"the key {text.twice[:40]!r} appears twice in one object; keep one of them"
                     raise RecordError(f"{name}:{line}: {reason}", line, raw)
                 row = Row(_object(value, raw, name, line), name, line, raw=raw)
             except RecordError as error:

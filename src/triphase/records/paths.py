@@ -131,7 +131,7 @@ def refuse_pipes(folder: Path) -> None:
 
 
 def format_of(path: Path) -> str:
-    """The suffix that tells the format: ``.jsonl`` of ``a.jsonl.gz`` and of ``a.jsonl.zst``."""
+    """The suffix that names the format: ``.jsonl`` of ``a.jsonl.gz`` and of ``a.jsonl.zst``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in PACKED else (suffixes or [""])[-1]
 

@@ -9,7 +9,7 @@ from triphase.records.prompts import QUESTIONS
 from triphase.records.types import Prompt
 
 TAKEN = ("prompt", "prompts", "completion", "completions", "completion_ids", "response", "responses", "finished")
-"""Names of columns that a scorer is not given: under these it is told of the prompt and of what a policy wrote."""
+"""Names of columns that are not passed to a scorer, because it gets the prompt and the response under these names."""
 
 
 def with_columns(prompt: Prompt, row: Row) -> Prompt:

@@ -56,7 +56,7 @@ def with_system(row: Row, column: str, messages: Messages) -> Messages:
 
 
 def note_repeated(row: Row, messages: Messages, names: tuple[str, ...]) -> None:
-    """Count columns as read whose text the conversation holds already; the others stay unread, and are told."""
+    """Count columns as read whose text the conversation holds already; the others stay unread, and are reported."""
     texts = {message.content.strip() for message in messages}
     for name in names:
         value = row.values.get(name)

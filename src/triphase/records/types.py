@@ -94,7 +94,7 @@ class Pair:
 class RankedGroup:
     """All that was said about the responses to one prompt: one batch element of the reward model.
 
-    ``responses`` are distinct texts; ``finished`` tells for each whether the end-of-sequence token belongs to it.
+    ``responses`` are distinct texts; ``finished`` says for each whether the end-of-sequence token belongs to it.
     """
 
     prompt: Prompt

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from triphase.monitoring.alarms import Alarm
 from triphase.records.visible import visible
 from triphase.reports.drawing import INK, MUTED, SERIES, drawing, whole_steps
-from triphase.reports.readout import Line, Readout, reading
+from triphase.reports.figure_readouts import Line, Readout, reading
 
 _LONGEST = 30
 

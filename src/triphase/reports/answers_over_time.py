@@ -83,7 +83,7 @@ def pieces_of(text: str, before: str | None) -> tuple[tuple[str, bool], ...]:
     """``text`` in pieces, each with whether its words are new since ``before``: nothing is where that is None.
 
     The pieces joined are the text. Words are compared in their order (difflib), blanks go with the word before them;
-    of long responses the first ``COMPARED`` words, which is what can be told quickly.
+    of long responses the first ``COMPARED`` words, which is what can be compared quickly.
     """
     if before is None or not text:
         return ((text, False),)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, MaxNLocator
 
 from triphase.monitoring.wording import percent
-from triphase.reports.readout import Frame, Readout, overlay
+from triphase.reports.figure_readouts import Frame, Readout, overlay
 
 # Each color stands for a variable of the page's style sheet, which has a light and a dark value for it. The pairs of
 # series colors can be told apart with all common kinds of color blindness; shapes and dashes differ as well.

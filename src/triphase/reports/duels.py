@@ -51,7 +51,7 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class LengthControlled:
-    """The win rate at equal length; None where one side is nearly always the longer, so that it cannot be told.
+    """The win rate at equal length; None where one side is nearly always the longer, so that it is not known.
 
     ``longer`` is the share of comparisons in which the first response is the longer one, equal lengths ½.
     """

@@ -20,8 +20,8 @@ from triphase.reports.drawing import (
     whole_steps,
 )
 from triphase.reports.evaluation import BestOfN
+from triphase.reports.figure_readouts import Line, Readout, columns, percent_reading, reading
 from triphase.reports.findings import Point
-from triphase.reports.readout import Line, Readout, columns, percent_reading, reading
 
 Runs = Mapping[str, list[Row]]
 Curve = tuple[list[int], list[float]]

@@ -11,9 +11,8 @@ from triphase.monitoring.metrics import Row
 from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import FILE_NAME as SAMPLES
 from triphase.records.files import read_json_lines
-from triphase.reports.chance import ChanceVerdict, chance_verdict
+from triphase.reports.chance_check import ChanceVerdict, chance_verdict
 from triphase.reports.contents import RunContents
-from triphase.reports.course import Course, course_of
 from triphase.reports.diversity import Diversity, diversity_of
 from triphase.reports.evaluation import (
     BestOfN,
@@ -26,6 +25,7 @@ from triphase.reports.evaluation import (
     mean_value,
     win_rate,
 )
+from triphase.reports.gold_course import Course, course_of
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import (
     Reliability,

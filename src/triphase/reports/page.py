@@ -19,19 +19,19 @@ from triphase.reports.alarm_line import alarm_line
 from triphase.reports.answers_over_time import PromptCourse, courses_of
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.evaluation import Sample
+from triphase.reports.figure_readouts import percent_reading, reading
 from triphase.reports.findings import Findings, find
 from triphase.reports.layout import rendered
 from triphase.reports.learning_curve import told
 from triphase.reports.people_wins import PeopleWin, people_wins
 from triphase.reports.policy_verdicts import is_hacked, policy_verdicts
-from triphase.reports.readout import percent_reading, reading
 from triphase.reports.rounds import round_rows, rounds_before, rounds_caption, title_of
 from triphase.reports.samples import side_by_side
 from triphase.reports.score_parts import part_courses
 from triphase.reports.scored_by import has_own_scorer, score_of, scorer_of, uses_reward_model
 from triphase.reports.sections import sections_of
 from triphase.reports.seed_figures import seed_panels
-from triphase.reports.start import left_out_of, start_of
+from triphase.reports.starting_point import left_out_of, start_of
 from triphase.reports.summary import total_seconds
 from triphase.reports.tables import flattened, memory_table, pipeline, policy_name, ppo_parts
 from triphase.reports.verdict import verdict_of

@@ -28,7 +28,7 @@ class RoundRow:
 
     Attributes:
         before: accuracy of the reward model of the round before on the held-out judgments of this one's responses.
-        after: the same of the reward model that was trained anew.
+        after: the same of the reward model that was trained again.
         ppo: what its own summary says of its policy; empty before there is one.
         page: its own report, seen from the run; None before there is one.
     """

@@ -6,8 +6,8 @@ import numpy as np
 
 from triphase.monitoring.metrics import Row
 from triphase.reports.drawing import MUTED, SERIES, drawing, name_of, percents, whole_steps
+from triphase.reports.figure_readouts import Line, Readout, percent_reading, reading
 from triphase.reports.figures import Runs, run_colors
-from triphase.reports.readout import Line, Readout, percent_reading, reading
 
 _BINS = 24
 _DISAGREEMENT = "ppo/reward_disagreement"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings
-from triphase.reports.start import start_of
+from triphase.reports.starting_point import start_of
 
 
 @dataclass(frozen=True, slots=True)

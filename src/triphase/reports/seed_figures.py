@@ -1,8 +1,8 @@
 """The curves of a run with several seeds: the mean of all, and the band of its 95 % interval."""
 
 from triphase.reports.drawing import drawing, name_of, whole_steps
+from triphase.reports.figure_readouts import columns
 from triphase.reports.figures import run_colors
-from triphase.reports.readout import columns
 from triphase.reports.seeds import SeedFindings
 from triphase.reports.tables import policy_name
 

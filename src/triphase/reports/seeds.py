@@ -7,7 +7,6 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from triphase.monitoring.metrics import Row
-from triphase.reports.crossed import interval_over_seeds, pooled, pooled_share
 from triphase.reports.evaluation import (
     ByPrompt,
     Sample,
@@ -20,6 +19,7 @@ from triphase.reports.evaluation import (
 )
 from triphase.reports.intervals import Interval
 from triphase.reports.scored_by import has_own_scorer
+from triphase.reports.two_way_intervals import interval_over_seeds, pooled, pooled_share
 
 if TYPE_CHECKING:
     from triphase.reports.contents import RunContents

@@ -50,7 +50,7 @@ class ReportServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that breaks off is nothing to speak of; all else is a defect and keeps its traceback."""
+        """A connection that breaks off is not reported; all else is a defect and keeps its traceback."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from triphase.records.visible import visible
 from triphase.reports.drawing import AMBER, BLUE, GREEN, MUTED, ORANGE, PURPLE, drawing, name_of
-from triphase.reports.readout import Line, Readout, reading
+from triphase.reports.figure_readouts import Line, Readout, reading
 from triphase.reports.study import StudyFindings
 
 _COLORS = (ORANGE, BLUE, GREEN, PURPLE, AMBER)

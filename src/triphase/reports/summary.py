@@ -11,7 +11,7 @@ from triphase.reports.intervals import Interval
 from triphase.reports.rounds import rounds_of
 from triphase.reports.scored_by import scorer_of
 from triphase.reports.seeds import SeedFindings
-from triphase.reports.start import start_of
+from triphase.reports.starting_point import start_of
 
 FILE_NAME = "summary.json"
 

@@ -133,7 +133,7 @@ def _spread(figure: str, names: Sequence[str], lines: Mapping[str, RunLine]) -> 
 
 
 def _panels(directory: Path, names: Sequence[str]) -> list[Markup]:
-    """The curves of PPO, where there are few enough to be told apart."""
+    """The curves of PPO, where there are few enough to distinguish."""
     if len(names) > _MOST_CURVES:
         return []
     rows = {name: read_metrics(directory / name / "ppo" / METRICS) for name in names}

@@ -8,7 +8,7 @@ from triphase.monitoring.wording import number, percent
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings
 from triphase.reports.scored_by import uses_reward_model
-from triphase.reports.start import left_out_of, start_of
+from triphase.reports.starting_point import left_out_of, start_of
 
 
 @dataclass(frozen=True, slots=True)

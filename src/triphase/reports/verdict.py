@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from triphase.monitoring.wording import percent
 from triphase.reports.contents import RunContents
-from triphase.reports.course import Course
 from triphase.reports.findings import Findings, PolicyFindings
+from triphase.reports.gold_course import Course
 from triphase.reports.interval_wording import signed
 from triphase.reports.intervals import Interval
 from triphase.reports.people_wins import PeopleWin
 from triphase.reports.policy_verdicts import Tone, has_parted, is_hacked
 from triphase.reports.scored_by import score_of, uses_reward_model
 from triphase.reports.seeds import SeedFindings
-from triphase.reports.start import left_out_of, start_of
+from triphase.reports.starting_point import left_out_of, start_of
 from triphase.reports.tables import policy_name
 from triphase.reports.without_gold import alike_text, without_gold
 

@@ -10,7 +10,7 @@ from triphase.reports.interval_wording import capital, is_above, is_below, moved
 from triphase.reports.people_wins import PeopleWin
 from triphase.reports.policy_verdicts import Tone
 from triphase.reports.scored_by import score_of, uses_reward_model
-from triphase.reports.start import start_of
+from triphase.reports.starting_point import start_of
 
 _ASK = "Have people rank responses of both policies."
 

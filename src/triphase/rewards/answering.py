@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from triphase.rewards.calling import Convention
+from triphase.rewards.call_conventions import Convention
 from triphase.rewards.importing import shown_error
-from triphase.rewards.returned import Unusable, columns_of
+from triphase.rewards.returned_scores import Unusable, columns_of
 
 
 def answer_of(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from triphase.errors import SettingsError, TrainingError
-from triphase.records.waiting import NoAnswer
+from triphase.records.bounded_calls import NoAnswer
 from triphase.rewards.parts import joined, problem_of_names
 from triphase.rewards.process import process_of
-from triphase.rewards.returned import TOTAL
+from triphase.rewards.returned_scores import TOTAL
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
 
 _REMEDY = "fix the function, then give the same command again; what is finished is kept"

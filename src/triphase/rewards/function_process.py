@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from triphase.errors import SettingsError
 from triphase.rewards.answering import answer_of
-from triphase.rewards.calling import Convention
+from triphase.rewards.call_conventions import Convention
 from triphase.rewards.importing import imported
 
 

@@ -1,6 +1,6 @@
 """The run's reward model as a scorer: the reward adapter and its head on the base that all roles share.
 
-Of an ensemble the total is the combined score, and how far its members disagree is told beside it; so is the score of a
+Of an ensemble the total is the combined score, and its members' disagreement is reported too; so is the score of a
 witness, where there is one. Both are looked at and never optimized by themselves.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triphase.rewards.types import Part
 
 DISAGREEMENT, WITNESS_SCORE = "reward_disagreement", "witness_score"
-"""What is told beside the total, by the names of the metrics."""
+"""What is reported with the total, by the names of the metrics."""
 
 
 class ModelScorer(Scorer):

@@ -20,8 +20,8 @@ from contextlib import suppress
 from typing import IO, Any
 
 from triphase.errors import SettingsError
+from triphase.records.bounded_calls import NoAnswer
 from triphase.records.visible import visible
-from triphase.records.waiting import NoAnswer
 from triphase.rewards.importing import parts_of, source_of
 
 _POLL_SECONDS = 0.1
@@ -44,7 +44,7 @@ def process_of(function: str) -> "FunctionProcess":
 
 
 class FunctionProcess:
-    """Calls the functions of one file or module; begun at the first question, and anew after one that was ended."""
+    """Calls the functions of one file or module; begun at the first question, and again after one that was ended."""
 
     def __init__(self, name: str) -> None:
         """``name`` is how the log calls it."""

@@ -31,7 +31,7 @@ KINDS = {
     "model": ScorerKind("triphase.rewards.model", needs_reward_model=True),
     "remote": ScorerKind("triphase.rewards.remote"),
     "function": ScorerKind("triphase.rewards.function"),
-    "object": ScorerKind("triphase.rewards.object"),
+    "object": ScorerKind("triphase.rewards.python_object"),
     "classifier": ScorerKind("triphase.rewards.classifier"),
     "length": ScorerKind("triphase.rewards.rule"),
     "repetition": ScorerKind("triphase.rewards.rule"),

@@ -119,7 +119,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScorerContext:
-    """What a run lends to its scorer.
+    """What a run provides to its scorer.
 
     Attributes:
         settings: the section `ppo.scorer`.

@@ -58,7 +58,7 @@ class LocalGenerator:
         max_response_tokens: int,
         on_finished: Callable[[int], None] | None = None,
     ) -> list[Generated]:
-        """One response for each request, in order. ``on_finished`` is told how many more are done."""
+        """One response for each request, in order. ``on_finished`` gets the number of further ones done."""
         stepper = self._shared.stepper(self.adapter)
         with self._shared.role(self.adapter):
             if requests and self._captures(stepper):
@@ -78,7 +78,7 @@ class LocalGenerator:
         return [Generated(tuple(ids), ids[-1] in self._shared.template.ends) for ids in written]
 
     def _captures(self, stepper: Stepper) -> bool:
-        """Whether the step is captured here: on a card where nothing speaks against it, which else is said once."""
+        """Whether the step is captured here: on a card where nothing prevents it, which else is said once."""
         if self._shared.loaded.capture_decoding == "off" or not _is_card(self._shared.device):
             return False
         if isinstance(stepper, DirectStepper):

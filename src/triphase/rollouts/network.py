@@ -3,7 +3,7 @@
 The time-outs of an HTTP library are for single reads, and a server that sends a byte now and then, interim answers
 without end, or trailers, never breaks one of them. Here each thread has one deadline; connecting, the handshake, and
 every read and write wait for what is left of it. Waits are cut into slices, and ``check`` is called at each, so that a
-request to stop is heard within a fraction of a second.
+request to stop is handled within a fraction of a second.
 """
 
 import errno

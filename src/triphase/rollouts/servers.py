@@ -17,7 +17,7 @@ from triphase.errors import ServerAway, ServerError
 from triphase.records.files import fingerprint
 from triphase.rollouts.client import JsonClient
 from triphase.rollouts.fleet import Fleet
-from triphase.rollouts.proof import Probe, Probing, Proof, probed_of
+from triphase.rollouts.server_checks import Probe, Probing, Proof, probed_of
 from triphase.rollouts.started import StartedServers
 from triphase.rollouts.types import Generated, Request
 from triphase.rollouts.vllm_server import Sampling, VLLMServer
@@ -179,7 +179,7 @@ class ServerGenerator:
                 tries = None if self._fleet.is_alone(number) else 1  # where another may do it, it does
                 return self._servers[number].sample(request, sampling, tries=tries)
             except ServerError as error:
-                # One that was started anew has no adapter, and is given it again.
+                # One that was started again has no adapter, and is given it again.
                 is_away = isinstance(error, ServerAway) or error.status == _FORGOTTEN
                 if not is_away or not left:
                     raise

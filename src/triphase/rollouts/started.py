@@ -13,7 +13,7 @@ from pathlib import Path
 from triphase.errors import ServerAway, ServerError
 from triphase.records.files import disk_errors, make_directory
 from triphase.records.visible import visible
-from triphase.rollouts import keeper
+from triphase.rollouts import watchdog
 from triphase.rollouts.client import JsonClient
 from triphase.settings.services import RolloutSettings
 
@@ -94,7 +94,7 @@ class StartedServers:
                 each.stdin.close()
         for each in keepers:
             try:
-                each.wait(keeper.GRACE_SECONDS + 5)
+                each.wait(watchdog.GRACE_SECONDS + 5)
             except subprocess.TimeoutExpired:
                 each.kill()
                 each.wait()
@@ -136,7 +136,7 @@ class StartedServers:
             log.write(f"\n{_COMMAND}{' '.join(command)}\n".encode())
         try:
             server.keeper = subprocess.Popen(  # noqa: S603 - our own keeper, and the server of the settings
-                [sys.executable, "-P", keeper.__file__, str(server.log), *command],
+                [sys.executable, "-P", watchdog.__file__, str(server.log), *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

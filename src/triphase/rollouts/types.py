@@ -18,7 +18,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A sampled response. ``finished`` tells whether the end token was sampled; it is then the last of ``ids``.
+    """A sampled response. ``finished`` says whether the end token was sampled; it is then the last of ``ids``.
 
     ``logprobs`` are those of its tokens under the sampling distribution, by the sampler's own arithmetic, where that is
     another than the trainer's.

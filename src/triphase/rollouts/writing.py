@@ -68,7 +68,7 @@ class CapturedWriter:
         limit: int,
         on_finished: Callable[[int], None] | None = None,
     ) -> list[list[int]]:
-        """The ids of a response to each request; ``on_finished`` is told how many more are done."""
+        """The ids of a response to each request; ``on_finished`` gets the number of further ones done."""
         count = min(batch_size, len(requests))
         baked = self._baked(temperature, limit)
         rows = self._rows(baked, count, max(len(request.prompt) for request in requests) + limit)

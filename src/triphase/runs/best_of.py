@@ -7,11 +7,11 @@ from triphase.errors import RunError
 from triphase.monitoring.progress import Progress
 from triphase.records.files import write_json_lines
 from triphase.reports.study import BEST_OF_N
+from triphase.runs.comparison_responses import Asking, spoken_by
 from triphase.runs.criteria import GOLD, REWARDS, criteria_of
 from triphase.runs.judging import scores_by
 from triphase.runs.opening import open_run
 from triphase.runs.sides import side_of
-from triphase.runs.speaking import Asking, spoken_by
 
 _FOLDER = "best-of-n"
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from triphase.errors import TrainingError
-from triphase.records.waiting import NoAnswer, Worker
+from triphase.records.bounded_calls import NoAnswer, Worker
 
 Score = Callable[[str, str, bool], float]
 SECONDS = 60.0

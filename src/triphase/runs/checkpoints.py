@@ -5,7 +5,8 @@ from pathlib import Path
 from triphase.errors import RunError
 from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
-from triphase.training.checkpoint import load_checkpoint, whole_steps
+from triphase.training.checkpoint import load_checkpoint
+from triphase.training.checkpoint_places import whole_steps
 
 _PREFIX = "parameter."
 

@@ -28,6 +28,7 @@ from triphase.reports.comparison import (
 from triphase.reports.comparison_page import write_comparison_page
 from triphase.reports.people_wins import keep_people_wins
 from triphase.runs.comparison_request import ComparisonRequest
+from triphase.runs.comparison_responses import Asking, Spoken, spoken_by
 from triphase.runs.comparison_sums import watched
 from triphase.runs.criteria import Criterion, criteria_of
 from triphase.runs.judging import scores_by, scores_of, verdicts_by
@@ -36,7 +37,6 @@ from triphase.runs.opening import open_run
 from triphase.runs.people import judged_by_people
 from triphase.runs.session import Run
 from triphase.runs.sides import ComparedPolicy, reference_digest, sides_of
-from triphase.runs.speaking import Asking, Spoken, spoken_by
 from triphase.settings.data import SourceSettings
 from triphase.settings.loading import load_settings
 

@@ -1,4 +1,4 @@
-"""sums.json of a comparison: what its kept files were when the last call ended, so that no edit passes without a word.
+"""sums.json of a comparison: what its kept files were when the last call ended, so that no edit goes unnoticed.
 
 Files are only appended to. What a call that was killed has appended behind the noted bytes is no edit.
 """
@@ -13,8 +13,8 @@ from typing import Any
 from triphase.monitoring.sums import FILE_NAME
 from triphase.records.files import disk_errors, drop_cut_line, write_json
 from triphase.rewards.pair_judge import FILE as VERDICTS
+from triphase.runs.comparison_responses import RESPONSES
 from triphase.runs.judging import SCORES
-from triphase.runs.speaking import RESPONSES
 
 KEPT = (RESPONSES, SCORES, VERDICTS)
 _BLOCK = 1 << 20
@@ -25,7 +25,7 @@ Sums = Mapping[str, Mapping[str, Any]]
 def watched(directory: Path) -> Iterator[list[str]]:
     """What is not as the last call left it, one line each; the files are noted when the block ends, however it does.
 
-    A file that is told of keeps its sum: it is told of until it is restored or removed.
+    A file that is reported keeps its sum: it is reported until it is restored or removed.
     """
     kept, under_way, told = _read(directory / FILE_NAME)
     for path in (directory / name for name in KEPT if under_way or name not in kept):

@@ -1,4 +1,4 @@
-"""Talking to a policy: one turn after another."""
+"""Chat with a policy, one turn after another."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _COLDEST = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """How a policy talks: the longest answer, the temperature (0 takes the likeliest token), what it is told first."""
+    """How a policy talks: the longest answer, the temperature (0: the most likely token), and the system prompt."""
 
     max_response_tokens: int = 256
     temperature: float = 0.7
@@ -51,7 +51,7 @@ class Conversation:
         return answer
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self._turns = [] if self._talk.system is None else [Message("system", self._talk.system)]
 
 

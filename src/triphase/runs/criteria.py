@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from triphase.datacheck.opening import place_of as place_of_model
 from triphase.errors import DataError, SettingsError
-from triphase.records.files import fingerprint
 from triphase.records.types import Prompt
 from triphase.rewards.pair_judge import PairJudge
 from triphase.rewards.registry import kind_of, needs_reward_model, opened
@@ -25,8 +24,7 @@ from triphase.runs.sides import ComparedPolicy
 from triphase.settings.places import anchor_scorer
 from triphase.settings.scorer import ScorerSettings
 from triphase.settings.source import read_source
-from triphase.training.artifacts import REWARD, is_whole
-from triphase.training.sealed import MANIFEST
+from triphase.training.artifacts import REWARD, is_whole, sum_of
 
 GOLD, REWARDS, PEOPLE = "gold", "reward", "people"
 Said = tuple[Prompt, str, bool]
@@ -122,7 +120,7 @@ def _rewards(runs: Sequence[Run]) -> list[Criterion]:
             continue
         if scorer.parts and not units_file(scorer, run.path).is_file():
             continue
-        model = fingerprint(run.artifact(REWARD) / MANIFEST) if by_model else ""
+        model = sum_of(run.artifact(REWARD)) if by_model else ""
         found.setdefault(_digest(REWARDS, json.dumps(scorer.model_dump(mode="json")), model), run)
     return [
         Criterion(

@@ -29,7 +29,7 @@ from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, 
 from triphase.runs.differences import completed, differences, is_of_a_server, shown
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
-from triphase.runs.stale import set_evaluation_aside
+from triphase.runs.stale_results import set_evaluation_aside
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 
@@ -242,13 +242,13 @@ class RunDirectory:
         return day_begun(self.path)
 
     def restart_peak(self) -> None:
-        """Count the peak of memory anew: what opening a model took is not what its phase takes."""
+        """Count the peak of memory again: what opening a model took is not what its phase takes."""
         self._peak = max(self._peak, restart_peak())
 
     def timings(self) -> dict[str, Any]:
         """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open.
 
-        Those that cannot be read are begun anew, with a word.
+        Those that cannot be read are started again, with a warning.
         """
         path = self.path / TIMINGS
         try:

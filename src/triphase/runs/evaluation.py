@@ -29,7 +29,7 @@ from triphase.runs.session import Run
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
 from triphase.training.artifacts import PPO, REWARD, SFT, is_usable, is_whole, ppo_phase
-from triphase.training.checkpoint import place_of
+from triphase.training.checkpoint_places import place_of
 from triphase.training.finals import holds_whole_model, load_policy
 
 AT = "ppo@"
@@ -73,7 +73,7 @@ def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
 
 
 def _kept_rows(run: Run) -> list[dict[str, Any]]:
-    """What earlier calls have left of policies that they finished; from a damaged file nothing, with a word."""
+    """What earlier calls have left of policies that they finished; from a damaged file nothing, with a warning."""
     samples, judged = _rows_of(run, SAMPLES, Sample), _rows_of(run, JUDGES, JudgedSample)
     if samples is not None and judged is not None:
         return samples

@@ -13,12 +13,11 @@ from triphase.runs.impact import require_ppo, require_program
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, read_config
 from triphase.runs.shared import require_shared
-from triphase.runs.stale import has_results, set_evaluation_aside
+from triphase.runs.stale_results import has_results, set_evaluation_aside
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import PPO, has_left, ppo_phase, set_aside, taken_of
-from triphase.training.checkpoint import whole_steps
-from triphase.training.loop import CHECKPOINTS
+from triphase.training.checkpoint_places import CHECKPOINTS, whole_steps
 
 Schedule = Literal["restart", "stretch"]
 

@@ -16,9 +16,9 @@ from triphase.reports.duels import Duel
 from triphase.reports.shapes import shaped_rows
 from triphase.rewards.pair_judge import PairVerdict, position_bias
 from triphase.rewards.types import Answer
+from triphase.runs.comparison_responses import Spoken
 from triphase.runs.criteria import Criterion, scoring_by
 from triphase.runs.sides import ComparedPolicy
-from triphase.runs.speaking import Spoken
 
 SCORES = "scores.jsonl"
 _AT_ONCE = 512

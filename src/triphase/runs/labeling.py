@@ -22,7 +22,7 @@ from triphase.store import Store
 MOST_LABELERS = 30
 """Labelers whose own figures are kept, those with the most rankings."""
 PAGE = "http://127.0.0.1:8400"
-"""Where the page is served unless told otherwise."""
+"""Where the page is served by default."""
 
 
 def label(run: Run) -> None:

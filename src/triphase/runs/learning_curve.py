@@ -24,7 +24,7 @@ _FEWEST = 8
 
 
 def measure_curve(run: Run) -> None:
-    """Train on each share of the prompts, write `reward/learning-curve.jsonl`, and say what came of it."""
+    """Train on each share of the prompts, write `reward/learning-curve.jsonl`, and report the results."""
     rankings, held = rankings_of(run)
     prompts = list(dict.fromkeys(group.prompt for group in rankings.groups))
     if len(prompts) < _FEWEST or not held.votes:
@@ -39,7 +39,7 @@ def measure_curve(run: Run) -> None:
         chosen = {prompts[place] for place in order[: round(share * len(order))]}
         numbers = [number for number, group in enumerate(rankings.groups) if group.prompt in chosen]
         points.append(_point(run, rankings.some(numbers), held, share, len(chosen)))
-    for share in SHARES:  # another call may find other rankings, and trains anew
+    for share in SHARES:  # another call may find other rankings, and trains again
         remove_directory(run.part("reward", _folder(share)))
     write_json_lines(run.part("reward", FILE), [asdict(point) for point in points])
     for line in told(points):

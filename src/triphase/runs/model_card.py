@@ -114,6 +114,6 @@ def _limits(what: str) -> Iterator[str]:
         yield "safety, is least sure where answers are unlike those that were ranked, and can be exploited by what"
         yield "optimizes it."
         return
-    yield "It was tuned to what people (or their stand-ins) preferred in this data, and to nothing else: facts, safety"
-    yield "and languages that the data does not show were not looked at. Read samples before you use it; the run's"
+    yield "It was tuned to what people (or simulated labelers) preferred in this data, and to nothing else: facts,"
+    yield "safety and languages that are not in the data were not evaluated. Read samples before you use it; the run's"
     yield "report has some."

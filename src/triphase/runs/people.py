@@ -15,15 +15,15 @@ from triphase.records.types import Prompt, RankedGroup, Response, Split
 from triphase.reports.comparison import Judgment, Labelers
 from triphase.reports.duels import Duel
 from triphase.reports.intervals import Interval
+from triphase.runs.comparison_responses import Spoken
 from triphase.runs.sides import ComparedPolicy
-from triphase.runs.speaking import Spoken
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store, open_store
 from triphase.store.database import FILE_NAME
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 Said = tuple[str, bool]
-"""A text, and whether it is finished: what a store tells responses apart by."""
+"""A text, and whether it is finished: what distinguishes responses in a store."""
 
 
 def judged_by_people(

@@ -24,7 +24,7 @@ from triphase.runs.session import Run, as_split
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import encode_prompt
 from triphase.training.artifacts import REWARD, is_whole, ppo_phase
-from triphase.training.loop import CHECKPOINTS
+from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.reward_finals import load_reward_model
 
 

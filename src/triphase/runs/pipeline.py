@@ -27,8 +27,8 @@ from triphase.reports.summary import write_summary
 from triphase.rewards.registry import needs_reward_model as needs_reward_model_of
 from triphase.runs.empty_responses import report_empty_samples
 from triphase.runs.evaluation import evaluate_policies
-from triphase.runs.keeping import kept
 from triphase.runs.labeling import label
+from triphase.runs.loop_options import kept
 from triphase.runs.phases import ppo_phase_of, sft_phase
 from triphase.runs.preflight import examine_run
 from triphase.runs.reward_gate import require_reward_model
@@ -38,8 +38,9 @@ from triphase.runs.rows import sample_row
 from triphase.runs.session import Run
 from triphase.runs.store_contents import is_noted, note_sampled
 from triphase.training.artifacts import SFT, is_usable, name_of, ppo_phase
+from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.finals import save_policy, save_trained, save_whole_model
-from triphase.training.loop import CHECKPOINTS, MetricsSink, run_loop
+from triphase.training.loop import MetricsSink, run_loop
 from triphase.training.settling import settle, share_files
 
 _log = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 from triphase.datacheck.agenda import todo
 from triphase.datacheck.demands import demands, holdings_of, require_settings
 from triphase.errors import DataError
+from triphase.runs.reused_artifacts import take_artifacts
 from triphase.runs.session import Run
-from triphase.runs.taking import take_artifacts
 
 
 def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:

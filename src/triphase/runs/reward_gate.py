@@ -1,7 +1,7 @@
 """Before PPO: is the reward model better than chance? Where it is not, the run stops until something has changed.
 
 The verdict is written to `reward/verdict.json` with a fingerprint of the rankings it rests on. Once there are other
-rankings, the refused reward model is set aside and the reward phase begins anew.
+rankings, the refused reward model is set aside and the reward phase begins again.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.wording import percent
 from triphase.records.files import write_json
-from triphase.reports.chance import ChanceVerdict, chance_verdict
+from triphase.reports.chance_check import ChanceVerdict, chance_verdict
 from triphase.reports.contents import read_pairs
 from triphase.runs.session import Run
 from triphase.training.artifacts import REWARD, is_whole
-from triphase.training.checkpoint import kept_steps
+from triphase.training.checkpoint_places import kept_steps
 
 FILE_NAME = "verdict.json"
 _log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def _refusal(run: Run, verdict: ChanceVerdict) -> str:
 def _refused(path: Path) -> str | None:
     """The fingerprint of the rankings that the refused reward model was judged on; None where none was refused.
 
-    A verdict that cannot be read counts as none, with a word: the reward model is judged again.
+    A verdict that cannot be read counts as none, with a warning: the reward model is judged again.
     """
     if not path.is_file():
         return None

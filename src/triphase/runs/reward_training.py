@@ -20,7 +20,7 @@ from triphase.records.files import write_json, write_json_lines
 from triphase.records.types import Comparison, Pair, RankedGroup
 from triphase.rewards.model import score_samples
 from triphase.runs.empty_responses import usable_groups
-from triphase.runs.keeping import kept
+from triphase.runs.loop_options import kept
 from triphase.runs.references import reference_samples
 from triphase.runs.reward_gate import set_refused_aside
 from triphase.runs.rounds import BEFORE, earlier_rankings, newest_round
@@ -108,7 +108,7 @@ def judge_before(run: Run) -> None:
         scores = score_samples(shared, samples, max_tokens=run.settings.reward.tokens_at_once)
     each = torch.split(scores, [len(group.responses) for group in rankings.heldout])
     write_json_lines(path, heldout_lines(held.groups, [part.tolist() for part in each], held.votes))
-    run.forget_model()  # heads and adapters begin anew
+    run.forget_model()  # heads and adapters begin again
 
 
 def follow_reward(run: Run) -> None:
@@ -131,7 +131,7 @@ def rankings_of(run: Run) -> tuple[Rankings, HeldOut]:
 
 
 def _ranked(run: Run) -> tuple[list[RankedGroup], list[RankedGroup], list[Comparison]]:
-    """What the store says, which may be gaining rankings: rank 0 reads it once, and tells the others."""
+    """What the store says, which may be gaining rankings: rank 0 reads it once, and sends it to the others."""
     votes: list[Comparison] = []
     groups: list[list[RankedGroup]] = []
     if run.strategy.is_lead:

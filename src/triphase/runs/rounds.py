@@ -1,4 +1,4 @@
-"""Rounds: sample from the newest policy, rank, train the reward model anew on all rankings, go on with PPO.
+"""Rounds: sample from the newest policy, rank, train the reward model again on all rankings, go on with PPO.
 
 A further round is a run of its own in `rounds/K` of the first, with a store of its own; it takes the SFT policy from
 the first, and its settings name the rounds before (`earlier_rounds`). So each is resumed, labeled, evaluated and

@@ -1,11 +1,11 @@
-"""Who scores the responses of a run: what its settings choose, with what the run lends to it."""
+"""Who scores the responses of a run: what its settings choose, with what the run provides to it."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from triphase.datacheck.opening import place_of
 from triphase.models.roles import SharedModel
-from triphase.phases.together import LedScorer
+from triphase.phases.rank_sharing import LedScorer
 from triphase.rewards.model import ModelScorer
 from triphase.rewards.registry import opened, reward_models_in
 from triphase.rewards.types import Scorer, ScorerContext

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from triphase.models.policies import Policy
 from triphase.models.roles import POLICY
-from triphase.phases.together import LedGenerator, SharedGenerator
+from triphase.phases.rank_sharing import LedGenerator, SharedGenerator
 from triphase.rollouts.decoding import LocalGenerator
 from triphase.rollouts.probing import logprobs_of
-from triphase.rollouts.proof import Probe
+from triphase.rollouts.server_checks import Probe
 from triphase.rollouts.servers import Served, ServerGenerator
 from triphase.rollouts.serving import Base, server_command, server_environment
 from triphase.rollouts.started import StartedServers

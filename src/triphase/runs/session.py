@@ -19,8 +19,8 @@ from triphase.errors import DataError, RunError, TriphaseError
 from triphase.labeling.work.campaign_plan import learned_from
 from triphase.models.chain import is_adapter
 from triphase.models.opening import notes_on
-from triphase.models.parts import local_part
 from triphase.models.roles import REFERENCE, SharedModel
+from triphase.models.sharded_loading import local_part
 from triphase.monitoring.log import QUIET, run_log
 from triphase.monitoring.memory import resident_bytes
 from triphase.monitoring.progress import Progress, progress_for
@@ -211,13 +211,13 @@ class Run:
     def next_shared_phase(self) -> tuple[str, str | None]:
         """The phase (and arm) to which rank 0 calls this one; it waits as long as it takes."""
         phase, arm, is_loaded = self.strategy.from_lead(lambda: list[str | None]())
-        if self.strategy.shards and not is_loaded:  # rank 0 loads it anew, and its parts are those that this one gives
+        if self.strategy.shards and not is_loaded:  # rank 0 loads it again, and its parts are those that this one gives
             self.forget_model()
             self._base.forget()
         return str(phase), arm
 
     def forget_model(self) -> None:
-        """Let the model go; the next phase loads it anew."""
+        """Let the model go; the next phase loads it again."""
         self._shared = None
 
     def whole_policy(self, final: Path) -> SharedModel:
@@ -279,7 +279,7 @@ def prepare(
 
 
 def _log_end(log: logging.Logger, error: BaseException) -> None:
-    """Why the work ended; what the person is told by the command line is not said twice."""
+    """Why the work ended; what the command line reports is not said twice."""
     if isinstance(error, TriphaseError):
         log.error("%s", error, extra=QUIET)
     elif isinstance(error, Exception) and not isinstance(error, Stopped):

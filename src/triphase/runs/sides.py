@@ -1,4 +1,4 @@
-"""What `compare` is told to compare: a run, what a phase of one left, a checkpoint of PPO, or any model."""
+"""What `compare` compares: a run, what a phase of one left, a checkpoint of PPO, or any model."""
 
 import hashlib
 import json
@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triphase.errors import RunError
-from triphase.records.files import fingerprint
+from triphase.runs.best_checkpoint import BEST
 from triphase.runs.checkpoints import require_checkpoint
-from triphase.runs.choice import BEST
 from triphase.runs.evaluation import AT
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import ARMS, PPO, REWARD, SFT, is_place, is_whole, place_of, ppo_phase
-from triphase.training.checkpoint import place_of as place_of_checkpoint
-from triphase.training.loop import CHECKPOINTS
-from triphase.training.sealed import MANIFEST
+from triphase.training.artifacts import ARMS, PPO, REWARD, SFT, is_place, is_whole, place_of, ppo_phase, sum_of
+from triphase.training.checkpoint_places import CHECKPOINTS
+from triphase.training.checkpoint_places import place_of as place_of_checkpoint
 
 _DEEPEST = 3
 _PHASES = ((SFT,), (REWARD,), (PPO,), (ARMS,))
@@ -108,14 +106,14 @@ def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> Compare
         final = place_of(run, phase)
         if not is_whole(final):
             raise RunError(f"{name}: {run} has no {phase} yet, or it is damaged; run `triphase run {run}`")
-    return ComparedPolicy(name, run, policy, final, _digest("artifact", fingerprint(final / MANIFEST)))
+    return ComparedPolicy(name, run, policy, final, _digest("artifact", sum_of(final)))
 
 
 def reference_digest(run: Path, settings: RunSettings) -> str:
     """By which the reference policy of a run is known again."""
     if settings.sft_method == "none":
         return _digest("base", settings.model.name, str(settings.model.adapter))
-    return _digest("artifact", fingerprint(place_of(run, SFT) / MANIFEST))
+    return _digest("artifact", sum_of(place_of(run, SFT)))
 
 
 def _files_of(directory: Path) -> list[str]:

@@ -94,5 +94,5 @@ def _noted(path: Path, noun: str) -> int:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         count = found.get(noun, 0)
     except (OSError, ValueError, AttributeError, RecursionError):
-        return 0  # the file is written anew by its step
+        return 0  # the file is written again by its step
     return count if type(count) is int else 0

@@ -72,7 +72,7 @@ def _built_in(settings: RunSettings) -> Iterator[Variant]:
     yield Variant("length-residual", residual, "no KL penalty, what length explains taken off the score")
     if settings.labeling.source in ("people", "simulated") and settings.reward.taken_from is None:
         each = max(1, settings.ppo.iterations // _ROUNDS)
-        about = f"no KL penalty, {_ROUNDS} rounds of {each} iterations, the reward model trained anew before each"
+        about = f"no KL penalty, {_ROUNDS} rounds of {each} iterations, the reward model retrained before each"
         yield Variant("rounds", {**alone, **_ONE, "rounds": str(_ROUNDS), "ppo.iterations": str(each)}, about)
     both = f"KL coefficient {coefficient:g}, the worst of {_MEMBERS} reward models"
     yield Variant("all", {**alone, **_ENSEMBLE, **kl}, both)

@@ -56,6 +56,6 @@ def _has_preferences_alone(settings: RunSettings) -> bool:
 
 
 def _says_more(settings: RunSettings) -> bool:
-    """Whether the settings speak of labelers, arms, a scorer of PPO, or what earlier phases left elsewhere."""
+    """Whether the settings mention labelers, arms, a scorer of PPO, or what earlier phases left elsewhere."""
     taken = settings.sft.taken_from is not None or settings.reward.taken_from is not None
     return taken or settings.labeling.source != "none" or bool(settings.arms) or settings.ppo.scorer.chosen != "model"

@@ -1,6 +1,6 @@
 """The schema as a flat list of settings: the path, meaning, default and allowed values of each.
 
-Error messages and the documentation both speak of settings in these words, so that they agree.
+Error messages and the documentation both describe settings in these words, so that they agree.
 """
 
 from collections.abc import Iterator, Mapping

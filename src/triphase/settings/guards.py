@@ -43,7 +43,7 @@ class GuardSettings(Settings):
     """Share of PPO runs without any change that may raise an alarm which compares with the SFT policy's own samples
     (the first rollout): the limit in standard errors follows from it, from the rules and from ppo.iterations."""
     looks: Annotated[int, Field(ge=1, le=20)] = 2
-    """Iterations in a row at which a rule must hold before it speaks (each looks at the mean of three iterations)."""
+    """Iterations in a row at which a rule must hold before an alarm (each looks at the mean of three iterations)."""
     alarms: tuple[AlarmName, ...] = ("reference-kl", "ratio-explosion", "entropy-collapse", "eos-collapse")
     """The alarms that are acted on; the others are noted."""
     back: Positive = 3

@@ -80,7 +80,7 @@ def _anchored(text: str, base: Path, file: bool) -> str:
 
 
 def expanded(text: str) -> Path:
-    """``text`` as a path, with the home directory of its user in the place of ``~``.
+    """``text`` as a path, with the home directory of its user instead of ``~``.
 
     Raises:
         SettingsError: there is no such user.

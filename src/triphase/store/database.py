@@ -149,7 +149,7 @@ def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         return create_engine(
             url, pool_size=8, max_overflow=8, isolation_level="READ COMMITTED",
-            # The same few statements over and over: planning each of them anew would take longer than running it.
+            # The same few statements over and over: planning each of them again would take longer than running it.
             connect_args={"connect_timeout": 5, "options": "-c plan_cache_mode=force_generic_plan"},
         )  # fmt: skip
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})

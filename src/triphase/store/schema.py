@@ -135,7 +135,7 @@ guidelines = Table(
     Column("created_at", Float, nullable=False),
     _campaign(),
 )
-"""What labelers are told to prefer, in Markdown; every answer keeps the version it was given under."""
+"""The guidelines of labelers, in Markdown; every answer keeps the version it was given under."""
 
 campaigns = Table(
     "campaigns",

@@ -37,7 +37,7 @@ def upgrade(engine: Engine, name: str) -> None:
 
 @contextmanager
 def _without_foreign_keys(connection: Connection, name: str) -> Iterator[None]:
-    """A transaction in which SQLite lets a step make a table anew that others refer to; they are checked at its end."""
+    """A transaction in which SQLite lets a step rebuild a table that others refer to; they are checked at its end."""
     plain = connection.connection.dbapi_connection if connection.dialect.name == "sqlite" else None
     if plain is not None:
         plain.cursor().execute("PRAGMA foreign_keys=OFF")  # before the transaction: within one it does nothing

@@ -25,7 +25,7 @@ def render(
 ) -> str:
     """The text that the tokenizer's chat template makes of a conversation.
 
-    ``date`` (YYYY-MM-DD) is what a template that asks for the present day is told; None is today.
+    ``date`` (YYYY-MM-DD) is given to templates that ask for the present day; None is today.
 
     Raises:
         ModelError: the template refuses the conversation, is wrong, reaches for what the sandbox forbids, or does not

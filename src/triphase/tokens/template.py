@@ -1,6 +1,6 @@
 """How a conversation becomes token ids: the tokenizer's own chat template, its end-of-turn and its padding token.
 
-Padding is always told by position, never by id: the end-of-turn token also closes every turn inside a prompt, and
+Padding is always recognized by position, never by id: the end-of-turn token also closes every turn inside a prompt, and
 many tokenizers pad with it. A padding id that differs from the end is needed all the same, because a plain
 ``AutoModelForSequenceClassification`` finds the last token of an exported reward model by it.
 """
@@ -49,7 +49,7 @@ class Template:
     Attributes:
         ends: every token that ends a response, ``end_id`` first; a model may have more (`also_ends`).
         rows: rows of the model's embedding; None is not known. A text whose tokens have none is refused.
-        date: what the chat template is told of the day.
+        date: the day that chat templates write.
         appended: ids that the tokenizer puts behind every text by itself, and prompts go without.
         writes_date: whether prompts depend on the date.
         notes: what is odd about template and tokenizer, for people.

@@ -143,7 +143,7 @@ def is_whole(directory: Path) -> bool:
 
 
 def is_usable(directory: Path) -> bool:
-    """`is_whole`, with a word where something is there and is damaged: its phase will make it again."""
+    """`is_whole`, with a warning where something is there and is damaged: its phase will make it again."""
     if not directory.is_dir():
         return False
     problem = find_damage(directory)

@@ -7,7 +7,7 @@ format, so that an older version says so and reads none of it.
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from triphase.errors import RunError
-from triphase.records.files import fingerprint, remove_directory
+from triphase.records.files import remove_directory
 from triphase.settings.loading import version_of_run
-from triphase.training.sealed import MANIFEST, find_damage, read_manifest, write_directory
+from triphase.training.checkpoint_places import kept_steps, place_of
+from triphase.training.sealed import find_damage, read_manifest, write_directory
 
 FORMAT, SETTLED = 1, 2
 PARAMETER, UNTRAINED, VALUES = "parameter.", "untrained.", "values.json"
@@ -143,25 +144,3 @@ def is_weights_alone(path: Path) -> bool:
 def best_of(scores: Mapping[int, float], steps: Collection[int]) -> list[int]:
     """The judged ones of ``steps``, the best first, and of equals the later."""
     return sorted((step for step in scores if step in steps), key=lambda step: (-scores[step], -step))
-
-
-def place_of(parent: Path, step: int) -> Path:
-    """The directory of the checkpoint of a step."""
-    return parent / f"{step:06d}"
-
-
-def whole_steps(parent: Path) -> Iterator[int]:
-    """The steps of the undamaged checkpoints in ``parent``, newest first; each is read when it is asked for."""
-    return (step for step in reversed(kept_steps(parent)) if find_damage(place_of(parent, step)) is None)
-
-
-def sum_of(parent: Path, step: int) -> str:
-    """The SHA-256 sum of a checkpoint's manifest, which has the sums of its files."""
-    return fingerprint(place_of(parent, step) / MANIFEST)
-
-
-def kept_steps(parent: Path) -> list[int]:
-    """The steps of the checkpoints in ``parent``, oldest first, damaged ones included."""
-    if not parent.is_dir():
-        return []
-    return sorted(int(path.name) for path in parent.iterdir() if path.name.isdigit())

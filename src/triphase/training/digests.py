@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from triphase.models.parts import local_part
+from triphase.models.sharded_loading import local_part
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from triphase.errors import is_out_of_memory
+from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.digests import digest_of
 from triphase.training.state import TrainingState
 from triphase.training.step import MAX_SKIPPED_IN_A_ROW
 from triphase.training.stopping import Stopped, StopRequest
 
-CHECKPOINTS = "checkpoints"
 _log = logging.getLogger(__name__)
 
 Judged = tuple[int, float] | None
@@ -86,7 +86,7 @@ class LoopOptions:
         save_start: whether the weights from before the first step are kept.
         skipped_in_a_row: steps in a row that may be skipped; then the phase fails.
         stop: a person's wish to stop, asked after each step.
-        on_step: told the metrics of each step.
+        on_step: called with the metrics of each step.
     """
 
     directory: Path
@@ -154,7 +154,7 @@ def _step(phase: Phase, options: LoopOptions) -> None:
 def _advanced(phase: Phase, options: LoopOptions) -> Mapping[str, float]:
     """One step, tried again in smaller passes where the memory did not do.
 
-    Where nothing was trained yet the step begins anew, else the phase goes on from its newest checkpoint, like a run
+    Where nothing was trained yet the step begins again, else the phase goes on from its newest checkpoint, like a run
     that was ended by the lack of memory and started again with less.
     """
     while True:

@@ -30,7 +30,7 @@ def sealed_directory(target: Path, **facts: Any) -> Iterator[Path]:
 
 
 def rewrite(path: Path, name: str, text: str) -> None:
-    """Write one file of a sealed directory anew, and its sum into the manifest.
+    """Write one file of a sealed directory again, and its sum into the manifest.
 
     Raises:
         RunError: the disk is full or cannot be written.

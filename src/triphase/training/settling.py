@@ -28,12 +28,10 @@ from triphase.training.checkpoint import (
     WEIGHTS,
     best_of,
     is_weights_alone,
-    kept_steps,
-    place_of,
     shared_of,
     tensors_of,
-    whole_steps,
 )
+from triphase.training.checkpoint_places import kept_steps, place_of, whole_steps
 from triphase.training.sealed import MANIFEST, find_damage, read_manifest
 
 _WORTH_A_LINK = 1 << 14
@@ -135,7 +133,7 @@ def _write(path: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _seal(path: Path, files: list[str]) -> None:
-    """The manifest anew: the files that stand for the tensors, and the values as they are."""
+    """The manifest again: the files that stand for the tensors, and the values as they are."""
     sums = {name: fingerprint(path / name) for name in sorted([*files, VALUES])}
     text = json.dumps({**read_manifest(path), "format": SETTLED, "sha256": sums}, indent=1, sort_keys=True)
     write_atomically(path / MANIFEST, text)

@@ -13,7 +13,8 @@ from typing import Any, Generic, Self, TypeVar
 from torch import Tensor
 
 from triphase.errors import RunError
-from triphase.training.checkpoint import UNTRAINED, best_of, kept_steps, load_checkpoint, newest_whole, save_checkpoint
+from triphase.training.checkpoint import UNTRAINED, best_of, load_checkpoint, newest_whole, save_checkpoint
+from triphase.training.checkpoint_places import kept_steps
 from triphase.training.digests import digest_of
 from triphase.training.step import Updater
 

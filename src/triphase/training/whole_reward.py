@@ -21,7 +21,7 @@ from triphase.training.reward_finals import scoring_tokenizer
 
 
 def save_whole_reward_model(shared: SharedModel, directory: Path) -> None:
-    """Write the base with the score head in the place of the language-model head.
+    """Write the base with the score head instead of the language-model head.
 
     Raises:
         RunError: transformers has no sequence classifier of the kind, or the disk is full.

@@ -91,7 +91,7 @@ def test_another_skip_is_refused(app: FastAPI) -> None:
     assert ann.post("/api/skips", json=skip).status_code == 200
     for other in ({"reason": "other"}, {"note": "hm"}):
         refused = ann.post("/api/skips", json={**skip, **other})
-        assert refused.status_code == 409 and "(all alike), and that stands" in refused.json()["message"]
+        assert refused.status_code == 409 and "(all alike), and that is final" in refused.json()["message"]
 
 
 NUMBERS = {

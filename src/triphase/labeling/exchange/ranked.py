@@ -90,7 +90,7 @@ def occurrence(seen: dict[object, int], key: object) -> int:
 
 
 def _responses(row: Row, prompt: Prompt, texts: list[Any]) -> tuple[list[Response], set[str]]:
-    """The responses of a ranked list, and the ids of those whose ending is not told."""
+    """The responses of a ranked list, and the ids of those whose ending is not given."""
     count = len(texts)
     given = {
         name: [None] * count if absent(row.values.get(name)) else cells.listed(row, name, row.values[name], count)

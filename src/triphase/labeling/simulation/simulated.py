@@ -90,7 +90,7 @@ class SimulatedLabelers:
     def choose(self, prompt: Prompt, shown: Sequence[Response], labeler: str, round_: int = 0) -> Choice:
         """What ``labeler`` answers to these responses in the order in which they are shown.
 
-        ``round_`` tells a repeated look (self-consistency) from the first.
+        ``round_`` distinguishes a repetition (for self-consistency) from the first look.
         """
         draw = self._generator("choice", prompt.text, labeler, round_)
         noise = {response.id: self.noise_scale * _gumbel(draw) for response in sorted(shown, key=_text_of)}

@@ -1,4 +1,4 @@
-"""The labeler's page speaks to these routes in JSON. Responses are known by position only: the page is blind."""
+"""The labeler's page uses these routes, in JSON. Responses are known by position only: the page is blind."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar

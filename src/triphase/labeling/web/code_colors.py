@@ -1,4 +1,4 @@
-"""Code with its keywords, names, strings and comments told apart, as classes of a style sheet."""
+"""Code with its keywords, names, strings and comments marked by CSS classes."""
 
 from typing import Any
 

@@ -27,7 +27,7 @@ _log = logging.getLogger("triphase.labeling")
 
 
 class OncePerMinute(logging.Filter):
-    """Lets one line of a kind through in a minute, and tells with the next how many were left out."""
+    """Lets one line of a kind through in a minute, and reports with the next how many were left out."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -96,7 +96,7 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
 
 
 def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """How the page speaks TLS."""
+    """The TLS settings of the page."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     return context

@@ -1,7 +1,7 @@
 """Several processes that serve one store: they share the socket, and everything else through PostgreSQL.
 
 Sessions, limits of sign-ins, leases and answers are rows of the database, so it does not matter which process a request
-comes to. One that ends is started anew; Ctrl-C ends all.
+comes to. One that ends is started again; Ctrl-C ends all.
 """
 
 import atexit
@@ -74,7 +74,7 @@ def _application(store: str, settings: LabelingSettings, server: ServerSettings)
 
 
 def _opened(store: str) -> Store:
-    """The store; one that is away is waited for, since a worker that was started anew may find it so."""
+    """The store; one that is away is waited for, since a worker that was started again may find it so."""
     while True:
         try:
             return open_store(store)

@@ -97,7 +97,7 @@ def order_for(
     return order
 
 
-# The statements of the ordinary path are made once: building them anew would take longer than running them. They are
+# The statements of the ordinary path are made once: building them again would take longer than running them. They are
 # few, since on PostgreSQL each one is a journey to the server and back.
 _ME, _NOW = bindparam("me", type_=String), bindparam("now", type_=Float)
 # A lease that ends later than one that begins now was given by a clock that has gone back since: it is void too.

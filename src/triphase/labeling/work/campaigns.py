@@ -156,7 +156,7 @@ def _unknown(connection: Connection, name: str) -> str:
 
 
 def _with_split(wanted: Campaign) -> Campaign:
-    """Policies are compared on prompts that nothing was trained on, unless told otherwise."""
+    """Policies are compared on prompts that nothing was trained on, unless the settings say otherwise."""
     return replace(wanted, split="heldout") if wanted.task == "policies" and not wanted.split else wanted
 
 

@@ -146,7 +146,7 @@ def skip(connection: Connection, labeler: str, assignment_id: int, reason: str, 
     before = connection.execute(select(rankings).where(rankings.c.id == identity)).first()
     if before is not None:
         if (before.skip_reason, before.note) != (reason, note):
-            raise Answered(f"you have skipped this item before ({before.skip_reason}), and that stands")
+            raise Answered(f"you have skipped this item before ({before.skip_reason}), and that is final")
         return
     if slot.labeler != labeler or slot.state != "leased":
         raise SlotGone("this item is not with you any more; take the next one")

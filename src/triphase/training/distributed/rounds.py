@@ -1,4 +1,4 @@
-"""What each rank needs next, told to all, so that ranks which hold parts of one model never wait for different ones.
+"""What each rank needs next, sent to all, so that ranks which hold parts of one model never wait for different ones.
 
 A round is one number from each rank. It lasts until all have come, and rank 0 may take as long as it likes between two.
 """

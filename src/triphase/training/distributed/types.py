@@ -50,7 +50,7 @@ class Strategy:
 
     @property
     def is_lead(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes files and output."""
         return self.rank == 0
 
     def mine(self, costs: Sequence[int], owners: Sequence[int] | None = None) -> list[int]:

@@ -291,7 +291,7 @@ async function submit() {
     const answer = await call("POST", "/api/answers", body);
     if (key) forget(key);
     tell(answer.status === "late"
-      ? "Your time for this item had run out and another labeler has it; your answer is kept beside." : "");
+      ? "Your time for this item had run out and another labeler has it; your answer is kept separately." : "");
     await receive(answer);
   });
 }

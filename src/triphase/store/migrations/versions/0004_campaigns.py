@@ -36,7 +36,7 @@ def upgrade() -> None:
         op.add_column(table, _campaign())
     op.drop_index("assignments_next", "assignments")
     op.create_index("assignments_next", "assignments", ["state", "purpose", "campaign", "priority", "id"])
-    # SQLite changes a constraint by making the table anew; foreign keys are off while steps run there.
+    # SQLite changes a constraint by making the table again; foreign keys are off while steps run there.
     with op.batch_alter_table("items") as items:
         items.add_column(_campaign())
         items.drop_constraint("items_prompt", type_="unique")

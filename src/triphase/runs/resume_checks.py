@@ -1,4 +1,4 @@
-"""What `run` would refuse of a directory that is there already, told by `check`; nothing is written."""
+"""What `run` would refuse about an existing directory, reported by `check`; nothing is written."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +7,15 @@ from triphase.datacheck.agenda import todo
 from triphase.monitoring.progress import SilentProgress
 from triphase.records.cells import MAIN
 from triphase.runs.directory import RunDirectory
+from triphase.runs.reused_artifacts import require_taken
 from triphase.runs.rounds import further_rounds
 from triphase.runs.session import Run
 from triphase.runs.store_contents import examine_store, is_noted
-from triphase.runs.taking import require_taken
 from triphase.settings.schema import RunSettings
 from triphase.training.stopping import StopRequest
 
 
-def require_standing(settings: RunSettings) -> list[str]:
+def require_resumable(settings: RunSettings) -> list[str]:
     """Refuse a place that is no directory, and a run that was begun with other settings or data, is damaged, or lacks
     what it shares. Returns what differs and may.
 

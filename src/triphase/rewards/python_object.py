@@ -7,22 +7,22 @@ settings of the run say that there was such an object, and no file can say which
 from typing import Any
 
 from triphase.errors import SettingsError
-from triphase.records.waiting import NoAnswer, Worker
+from triphase.records.bounded_calls import NoAnswer, Worker
 from triphase.rewards.answering import answer_of
-from triphase.rewards.calling import Convention
+from triphase.rewards.call_conventions import Convention
 from triphase.rewards.function import CalledScorer
 from triphase.rewards.types import ScorerContext
 
 
 class ObjectScorer(CalledScorer):
-    """Scores by a callable that the run was lent, in a thread of its own."""
+    """Scores by a callable of the program that began the run, in a thread of its own."""
 
     def __init__(self, context: ScorerContext) -> None:
         lent, settings = context.lent, context.settings
         if lent is None:
             raise SettingsError(
                 f"{context.setting}.kind: the reward of this run was a Python object, which only the program that "
-                "has it can lend: call triphase.train_ppo there with the same name again; or put it in a file, and "
+                "has it can provide: call triphase.train_ppo there with the same name again; or put it in a file, and "
                 "begin another run with ppo.scorer.function: FILE.py:NAME"
             )
         super().__init__(context, getattr(lent, "__qualname__", type(lent).__name__), "reward")
@@ -50,5 +50,5 @@ class ObjectScorer(CalledScorer):
 
 
 def open_scorer(context: ScorerContext) -> ObjectScorer:
-    """The object that the run was lent."""
+    """The object of the program that began the run."""
     return ObjectScorer(context)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from triphase.monitoring.progress import Progress
 from triphase.runs import pipeline
-from triphase.runs.choice import Checkpoint, step_of
-from triphase.runs.choosing import choose_best
-from triphase.runs.following import follow
+from triphase.runs.best_checkpoint import Checkpoint, step_of
+from triphase.runs.checkpoint_selection import choose_best
 from triphase.runs.learning_curve import measure_curve
 from triphase.runs.preflight import examine_run
 from triphase.runs.ranks import Ranks, ranks_of
 from triphase.runs.reward_training import run_reward
 from triphase.runs.rounds import further_rounds, told_of_round
 from triphase.runs.session import Lent, Run, prepare
+from triphase.runs.worker_ranks import follow
 from triphase.settings.schema import RunSettings
 from triphase.training.distributed.environment import Place
 
@@ -30,7 +30,7 @@ def perform(
     lent: Lent = None,
     place: Place | None = None,
 ) -> None:
-    """Hold the run directory and do the steps; ``begun`` is told the directory before the first of them.
+    """Hold the run directory and do the steps; ``begun`` is called with the directory before the first of them.
 
     Args:
         steps: of all, sft, sampling, labeling, reward, learning curve, ppo, ppo and arms, best, evaluation, report.
@@ -39,7 +39,7 @@ def perform(
         checkpoint: an iteration of PPO that is evaluated too; `best` is the one that was chosen.
         progress: who shows it; bars or lines on standard error by default.
         lent: a Python object that scores.
-        place: which of how many processes this one is; alone by default. Only the first tells ``begun``.
+        place: which of how many processes this one is; alone by default. Only the first calls ``begun``.
     """
     by_name: Mapping[str, Callable[[Run], object]] = {
         "all": pipeline.run_all,

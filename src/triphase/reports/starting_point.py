@@ -38,7 +38,7 @@ def start_of(settings: Mapping[str, Any]) -> Start:
 
 
 def left_out_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The steps that a run with these settings does not do, each with why not; none where that cannot be told."""
+    """The steps that a run with these settings does not do, each with the reason; none where that is not known."""
     try:
         read = RunSettings.model_validate(dict(settings))
     except ValueError:  # of another version

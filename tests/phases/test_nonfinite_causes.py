@@ -7,8 +7,8 @@ import torch
 from tests.small import samples
 
 from triphase.batches.padding import pad_batch
-from triphase.phases.causes import cause_of
 from triphase.phases.experience import Experience
+from triphase.phases.nonfinite_causes import cause_of
 
 
 def experience(*nonfinite: str, scores: tuple[float, ...] = (0.0, 0.0)) -> Experience:

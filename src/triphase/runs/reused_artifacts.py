@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from triphase.datacheck.taken import taken_artifacts
+from triphase.datacheck.reuse_checks import taken_artifacts
 from triphase.errors import RunError
 from triphase.runs.session import Run
 from triphase.runs.shared import require_shared

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from triphase.monitoring.composite_rules import has_fallen
 from triphase.monitoring.metrics import Row
 from triphase.monitoring.noise import moments
 from triphase.monitoring.rules import Limits
-from triphase.monitoring.signs import has_fallen
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from triphase.phases.together import SharedGenerator
+from triphase.phases.rank_sharing import SharedGenerator
 from triphase.rollouts.types import Generated, Request
 from triphase.training.distributed.types import Strategy
 

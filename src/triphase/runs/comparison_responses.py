@@ -1,6 +1,6 @@
 """What each side of a comparison says to the same prompts, all of them asked alike. What is sampled is kept.
 
-A policy is known again by the sums of its files: one that was trained anew is sampled anew.
+A policy is known again by the sums of its files: one that was trained again is sampled again.
 """
 
 from collections.abc import Callable, Iterator, Sequence

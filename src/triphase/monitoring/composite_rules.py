@@ -181,7 +181,7 @@ def _scale(start: Mapping[str, float]) -> tuple[float, float]:
 
 
 def idle_critic(rows: Rows, limits: Limits) -> list[Hit]:
-    """The critic has had time, and is worse than none or tells no returns apart.
+    """The critic has had time, and is worse than none or does not distinguish returns.
 
     How much of the returns can be foreseen is the task's, and may be little: a critic that learns may explain next to
     nothing of them. What no sound critic shows is known, though. One that always says the same explains exactly 0; and

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from triphase.phases.shares import gathered
+from triphase.phases.rank_gathering import gathered
 from triphase.training.distributed.types import ALONE, Strategy
 
 

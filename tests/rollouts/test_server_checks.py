@@ -8,7 +8,7 @@ from tests.rollouts.fake_server import Asked, FakeServer, Reply
 from tests.rollouts.test_servers import END, VOCABULARY, like_vllm
 
 from triphase.errors import ServerError
-from triphase.rollouts.proof import Probe, distance, probed_of, unlike
+from triphase.rollouts.server_checks import Probe, distance, probed_of, unlike
 from triphase.rollouts.servers import Served, ServerGenerator
 from triphase.rollouts.types import Request
 from triphase.settings.services import RolloutSettings

@@ -47,7 +47,7 @@ class Proof:
         self._before: _Before | None = None
 
     def begin(self, server: VLLMServer, probe: Probe) -> None:
-        """Compare the base; a server that was away begins anew.
+        """Compare the base; a server that was away begins again.
 
         Raises:
             ServerAway: it does not answer.

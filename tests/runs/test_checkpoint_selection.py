@@ -11,8 +11,8 @@ from tests.runs.small_run import do, ppo_alone, write_data
 from triphase.cli.main import main
 from triphase.models.roles import POLICY
 from triphase.runs import pipeline
+from triphase.runs.checkpoint_selection import Candidate, _candidate
 from triphase.runs.checkpoints import load_policy_at
-from triphase.runs.choosing import Candidate, _candidate
 from triphase.runs.opening import open_any, open_run
 from triphase.training.finals import load_policy
 

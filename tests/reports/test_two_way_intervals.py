@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from triphase.reports.crossed import crossed_interval, interval_over_seeds, pooled, pooled_share, t_quantile
 from triphase.reports.intervals import mean_over_prompts
+from triphase.reports.two_way_intervals import crossed_interval, interval_over_seeds, pooled, pooled_share, t_quantile
 
 
 @pytest.mark.parametrize(

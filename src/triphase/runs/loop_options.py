@@ -8,7 +8,7 @@ from triphase.monitoring.metrics import MetricsWriter
 from triphase.monitoring.trackers import open_trackers
 from triphase.phases.guards import AlarmGuard
 from triphase.runs.session import Run
-from triphase.runs.stale import remove_results
+from triphase.runs.stale_results import remove_results
 from triphase.training.loop import LoopOptions, MetricsSink
 
 

@@ -21,15 +21,15 @@ from triphase.phases.sampling import sample_responses
 from triphase.records.files import write_json
 from triphase.rewards.model import WITNESS_SCORE
 from triphase.rewards.types import Answer
+from triphase.runs.best_checkpoint import BEST, FILE_NAME, read_choice
 from triphase.runs.checkpoints import load_policy_at
-from triphase.runs.choice import BEST, FILE_NAME, read_choice
 from triphase.runs.evaluation import encoded, sequence_kl
 from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.training.artifacts import PPO, is_whole
-from triphase.training.checkpoint import load_checkpoint, sum_of, whole_steps
+from triphase.training.checkpoint import load_checkpoint
+from triphase.training.checkpoint_places import CHECKPOINTS, sum_of, whole_steps
 from triphase.training.finals import save_trained
-from triphase.training.loop import CHECKPOINTS
 
 
 @dataclass(frozen=True, slots=True)
