@@ -53,7 +53,7 @@ class CapturedRows:
         record: Record | None = None,
         on_failure: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """``record`` captures the step; None runs it as it is. ``on_failure`` gets the reason why a step is not captured."""
+        """``record`` captures the step; None runs it as it is. ``on_failure`` gets the reason for a failure."""
         self._shared, self.temperature, self._choose = shared, temperature, choose
         self._stepper, self._record, self._on_failure = stepper, record, on_failure
         self._steps: dict[int, Step] = {}
