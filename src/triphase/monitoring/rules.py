@@ -8,7 +8,7 @@ from statistics import NormalDist
 from triphase.monitoring.noise import WINDOW
 
 _COMPARING_SIGNS = 3
-"""Signs (signs.py) that compare with the start or a peak by ``certainty``: gold, witness, length."""
+"""Signs (composite_rules.py) that compare with the start or a peak by ``certainty``: gold, witness, length."""
 
 
 @dataclass(frozen=True, slots=True)

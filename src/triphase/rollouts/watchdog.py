@@ -1,6 +1,6 @@
 """Keeps one server alive as long as the process that started it, and no longer.
 
-    python keeper.py LOG COMMAND…
+    python watchdog.py LOG COMMAND…
 
 Standard input is a pipe whose other end that process holds. However it ends, by kill -9 too, the system closes the
 pipe; then the server and all that it started (its process group) are ended: asked to, and killed ten seconds later.
