@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from triphase.footprints.work import Shape
 from triphase.models.tracing import Traced
@@ -52,6 +53,15 @@ class Footprint:
     def peak(self) -> Moment:
         """The moment that needs the most."""
         return max(self.moments, key=lambda moment: moment.total)
+
+    def at_peak(self) -> dict[str, Any]:
+        """The peak by part and what to lower, as plain values."""
+        return {
+            "peak_bytes": self.peak.total,
+            "moment": self.peak.name,
+            "parts": {part: self.peak.parts.get(part, 0.0) for part in PARTS},
+            "remedies": [[setting, saved] for setting, saved in self.remedies],
+        }
 
     def compute(self, kind: str, traced: Traced, shape: Shape, tokens: float) -> None:
         """Add ``tokens`` tokens in microbatches of ``shape``, of which ``traced`` is one."""

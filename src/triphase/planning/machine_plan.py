@@ -19,7 +19,6 @@ from triphase.footprints.moments import (
     BASE,
     CACHE,
     GRADIENTS,
-    PARTS,
     PROCESS,
     Footprint,
     Moment,
@@ -106,10 +105,7 @@ class MachinePlan:
             "notes": list(self.notes),
             "phases": {
                 found.phase: {
-                    "peak_bytes": found.peak.total,
-                    "moment": found.peak.name,
-                    "parts": {part: found.peak.parts.get(part, 0.0) for part in PARTS},
-                    "remedies": [[setting, saved] for setting, saved in found.remedies],
+                    **found.at_peak(),
                     "tokens": {kind: self.tokens(found, kind) for kind in found.tokens},
                     "hours": self.hours(found),
                     "cost": self.cost(found),

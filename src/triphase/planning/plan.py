@@ -70,10 +70,7 @@ class Plan:
             "notes": list(self.notes),
             "phases": {
                 found.phase: {
-                    "peak_bytes": found.peak.total,
-                    "moment": found.peak.name,
-                    "parts": {part: found.peak.parts.get(part, 0.0) for part in PARTS},
-                    "remedies": [[setting, saved] for setting, saved in found.remedies],
+                    **found.at_peak(),
                     "flops": found.flops,
                     "seconds": self.seconds(found),
                 }
