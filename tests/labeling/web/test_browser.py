@@ -231,7 +231,7 @@ def test_a_draft_survives_and_partial_rankings_ask_once(store: Store, address: s
     assert page.locator(".card.placed").count() == 2
     before = len(answers(store, "bob"))
     page.keyboard.press("Enter")
-    assert "Enter again submits" in page.inner_text("#toast")
+    assert "Press Enter again to submit" in page.inner_text("#toast")
     page.keyboard.press("Enter")
     next_after(page, shown)
     kept = answers(store, "bob")

@@ -49,7 +49,7 @@ def test_five_responses_are_ranked_by_pair_questions(five: Any, chromium: Any) -
         assert len(asked(page)) == 2 and f"Question {len(keys) + 1} of" in page.inner_text("#question")
         keys.append(answer(page))
     assert len(keys) <= sum(math.ceil(math.log2(k)) for k in range(2, 6)) and "=" in keys
-    assert "Enter submits" in page.inner_text("#toast") and len(asked(page)) == 5
+    assert "Enter to submit" in page.inner_text("#toast") and len(asked(page)) == 5
     page.keyboard.press("Enter")
     page.wait_for_selector("#nothing:not([hidden])")
     (kept,) = answers(five[0], "ann")

@@ -42,7 +42,7 @@ export async function call(method, path, body) {
         tell("");
         throw error;
       } else {
-        tell("The server is away. Your work is kept here and will be sent when it is back.");
+        tell("The server cannot be reached. Your work is kept here and will be sent when it is back.");
       }
       await pause(wait);
     }

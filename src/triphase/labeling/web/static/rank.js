@@ -106,8 +106,8 @@ function asking() {
 function refuseMore() {
   const done = state.two && state.asked.length > 0 && !asking();
   if (done) {
-    tell("All questions are answered: Enter submits, Backspace takes the last answer back, T lets you change the places.");
-    say("All questions are answered. Enter submits.");
+    tell("All questions are answered: press Enter to submit, Backspace to take the last answer back, T to change the places.");
+    say("All questions are answered. Press Enter to submit.");
   }
   return done;
 }
@@ -154,8 +154,8 @@ function askNext() {
     say(`Which is better, ${letter(asked.left)} or ${letter(asked.right)}?`);
   } else {
     focusCard(state.places.indexOf(1));
-    tell(`Ranked: ${spoken(state.places)}. Enter submits.`);
-    say(`Ranked: ${spoken(state.places)}. Enter submits.`);
+    tell(`Ranked: ${spoken(state.places)}. Press Enter to submit.`);
+    say(`Ranked: ${spoken(state.places)}. Press Enter to submit.`);
   }
 }
 
@@ -210,7 +210,7 @@ function setPlace(position, value, advance = false) {
 function advanceFrom(position) {
   const rest = unranked(state.places);
   if (rest.length) focusCard(rest.find((one) => one > position) ?? rest[0]);
-  else say(`${spoken(state.places)}. Enter submits.`);
+  else say(`${spoken(state.places)}. Press Enter to submit.`);
 }
 
 // Where responses are rated, their places follow.
@@ -232,7 +232,7 @@ async function receive(answer) {
   const item = answer.item;
   if (!item) {
     state.item = null;
-    drawNothing("There is nothing left for you at the moment. Thank you! New items appear here when they come.");
+    drawNothing("There is nothing left for you at the moment. Thank you! New items appear here when there are any.");
   } else {
     show(item, recall(`triphase draft ${item.assignment}`) ?? item.draft);
   }
@@ -278,7 +278,7 @@ async function submit() {
     warned = true;
     const names = rest.map(letter).join(", ");
     tell(`${names} ${rest.length > 1 ? "have" : "has"} no place. Enter again submits without.`);
-    say("Some responses have no place. Enter again submits without.");
+    say("Some responses have no place. Press Enter again to submit without them.");
     return;
   }
   clearTimeout(saving);
@@ -301,11 +301,11 @@ async function undo() {
   await during(async () => {
     const { answer } = await call("GET", `/api/history?back=${back}`);
     if (!answer) {
-      tell(back ? "There is nothing further back." : "You have not submitted anything yet.");
+      tell(back ? "There is no earlier answer." : "You have not submitted anything yet.");
       return;
     }
     show({ ...answer, assignment: null }, answer, back);
-    say("Your earlier answer. Change it, then Enter saves the correction; Escape leaves it as it was.");
+    say("Your earlier answer. Change it and press Enter to save the correction, or Escape to leave it as it was.");
   });
 }
 
@@ -491,7 +491,7 @@ makeDraggable(document.body, (position, value) => { if (!state.rating) setPlace(
 during(async () => {
   await receive(await call("GET", "/api/next"));
   greet();
-  if (state.places.some((one) => one !== null)) tell("You are back where you were: what you had done is here.");
+  if (state.places.some((one) => one !== null)) tell("You are back where you were; your work is here.");
 });
 window.addEventListener("resize", () => { if (state.item) reading.refold(); });
 setInterval(() => { if (!state.item && !busy && !document.hidden) leave(); }, 30000);
