@@ -1,8 +1,7 @@
 """Phase 3: proximal policy optimization of the policy and its critic (if any) against the frozen reward model.
 
 One iteration: sample → score → reward → advantages → a few epochs of clipped updates. Its steps are numbered alike in
-`PPOPhase.advance`. Left out on purpose: samples of older policies (each rollout is used for its own updates alone), and
-the k3 estimator inside the reward (docs/objectives.md has why).
+`PPOPhase.advance`. Left out on purpose: samples of older policies, and k3 in the reward (docs/objectives.md has why).
 """
 
 import math

@@ -1,10 +1,9 @@
 """The dtype that `model.dtype: auto` took where a run was begun. It stays, since another one gives other numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from triphase.models.loading import choose_device, choose_dtype
 from triphase.runs.provenance import read_config
 from triphase.settings.schema import ModelSettings
 
@@ -27,15 +26,19 @@ def dtype_in(config: Mapping[str, Any]) -> str | None:
     return found if found in ("float32", "bfloat16") else None
 
 
-def with_dtype(config: Mapping[str, Any], model: ModelSettings, *, begun: bool) -> tuple[dict[str, Any], str | None]:
+def with_dtype(
+    config: Mapping[str, Any], model: ModelSettings, measure: Callable[[], str] | None, *, begun: bool
+) -> tuple[dict[str, Any], str | None]:
     """`config.yaml` with the dtype that ``auto`` is, and a line where this machine would take another one now.
 
-    Once a phase has begun, what is kept stays.
+    Once a phase has begun, what is kept stays. ``measure`` says what this machine takes; None leaves all as it is.
     """
     place = {name: value for name, value in (config.get(_PLACE) or {}).items() if name != _KEY}
     if model.dtype != "auto":
         return {**config, _PLACE: place}, None
-    now = str(choose_dtype("auto", choose_device(model.device))).removeprefix("torch.")
+    if measure is None:
+        return dict(config), None
+    now = measure()
     kept = dtype_in(config) if begun else None
     note = None
     if kept not in (None, now):

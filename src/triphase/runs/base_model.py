@@ -5,11 +5,16 @@ from typing import Any
 
 from triphase.datacheck.opening import place_of
 from triphase.demo.registry import public_name
-from triphase.models.loading import load_model
+from triphase.models.loading import choose_device, choose_dtype, load_model
 from triphase.models.quantization import note_of
 from triphase.models.roles import SharedModel
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.training.distributed.types import Strategy
+
+
+def automatic_dtype(model: ModelSettings) -> str:
+    """What `model.dtype: auto` is on this machine."""
+    return str(choose_dtype("auto", choose_device(model.device))).removeprefix("torch.")
 
 
 class BaseModel:

@@ -55,8 +55,10 @@ class RunDirectory:
         self._peak = 0.0
 
     @contextmanager
-    def held(self) -> Iterator["RunDirectory"]:
+    def held(self, measure: Callable[[], str] | None = None) -> Iterator["RunDirectory"]:
         """Hold the directory; a second process is refused, the lock of a dead one is void.
+
+        ``measure`` says what `model.dtype: auto` is on this machine, which needs torch.
 
         Raises:
             RunError: another process holds it, or it belongs to another configuration.
@@ -68,7 +70,7 @@ class RunDirectory:
                 _refuse_links(self.path)
                 refuse_pipes(self.path)
                 clear_leftovers(self.path)
-                self._write_config()
+                self._write_config(measure)
                 self._is_held = True
                 yield self
             finally:
@@ -89,12 +91,12 @@ class RunDirectory:
             settings = self.settings.model_dump(mode="json")
             self._compare(read_config(self.path / "config.yaml"), fingerprints_of(self.settings), settings)
 
-    def _write_config(self) -> None:
+    def _write_config(self, measure: Callable[[], str] | None) -> None:
         path, model = self.path / "config.yaml", self.settings.model
         fingerprints, settings = fingerprints_of(self.settings), self.settings.model_dump(mode="json")
         new = (settings, fingerprints, self.begun)
         if not path.exists():
-            self._write(path, with_dtype(provenance(self.settings, *new), model, begun=False)[0])
+            self._write(path, with_dtype(provenance(self.settings, *new), model, measure, begun=False)[0])
             return
         kept = read_config(path)
         begun, changed, stale = self._compare(kept, fingerprints, settings)
@@ -103,7 +105,7 @@ class RunDirectory:
             self.notes.append(f"{'; '.join(stale)}: the policies are evaluated again; the old evaluation is in {aside}")
         now = {**kept, "settings": settings, "begun": self.begun, "data_fingerprints": fingerprints}
         now = now if begun else provenance(self.settings, *new)
-        now, note = with_dtype(now, model, begun=bool(begun))
+        now, note = with_dtype(now, model, measure, begun=bool(begun))
         self.notes += [note] if note else []
         if changed or stale or dtype_in(now) != dtype_in(kept):
             self._write(path, now)

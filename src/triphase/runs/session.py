@@ -29,7 +29,7 @@ from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
 from triphase.records.types import Demonstration, Prompt
 from triphase.runs.base_dtype import kept_dtype
-from triphase.runs.base_model import BaseModel
+from triphase.runs.base_model import BaseModel, automatic_dtype
 from triphase.runs.checked_score import CheckedScore
 from triphase.runs.dependence import settings_of
 from triphase.runs.directory import RunDirectory
@@ -259,7 +259,7 @@ def prepare(
         torch.set_num_threads(threads_of(settings, 1))
     shown = progress or progress_for()
     with (
-        RunDirectory(settings).held() as directory,
+        RunDirectory(settings).held(lambda: automatic_dtype(settings.model)) as directory,
         run_log(directory.path, shown.note) as log,
         StopRequest().listening() as stop,
     ):
