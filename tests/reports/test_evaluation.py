@@ -6,7 +6,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from triphase.reports.crossed import interval_over_seeds, pooled_share
 from triphase.reports.evaluation import (
     Sample,
     best_of,
@@ -20,6 +19,7 @@ from triphase.reports.evaluation import (
 )
 from triphase.reports.interval_wording import interval_text, percent_interval, signed
 from triphase.reports.intervals import DIFFERENCE, SHARE, Interval, mean_over_prompts, ratio_over_prompts
+from triphase.reports.two_way_intervals import interval_over_seeds, pooled_share
 
 FIRST = {"a": [1.0, 3.0], "b": [2.0], "only-here": [9.0]}
 SECOND = {"a": [2.0, 3.0], "b": [2.0]}
