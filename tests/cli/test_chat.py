@@ -109,3 +109,18 @@ def test_two_policies_of_a_run_answer_side_by_side(tmp_path: Path, capsys: pytes
     for option, value in (("temperature", -1.0), ("max_tokens", 0)):
         with pytest.raises(SettingsError, match=f"--{option.replace('_', '-')} {value}: must lie between"):
             chat(str(run), **{option: value})
+
+
+def test_what_a_model_says_does_not_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A title of the window, a color, a text that runs backwards, and markup of rich's."""
+
+    class Hostile:
+        def say(self, line: str) -> str:
+            return "\x1b]0;owned\x07 \x1b[31mred \u202eevil \u3164 [/x] [red]plain[/red]"
+
+    for count in (1, 2):
+        lines = iter(["hello", ""])
+        talk([Hostile()] * count, ["one", "two"][:count], lambda lines=lines: next(lines))  # type: ignore[list-item]
+        said = capsys.readouterr().out
+        assert not set("\x1b\x07\u202e\u3164") & set(said)
+        assert "⟦U+001B⟧" in said and "[/x]" in said and "[red]" in said

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,16 @@ def test_scores_go_to_a_new_file_and_what_cannot_be_scored_is_said(
     ):
         assert main(["score", str(run), *words]) == 2
         assert re.search(problem, capsys.readouterr().err)
+
+
+def test_the_name_of_a_directory_does_not_act_on_the_terminal(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "\x1b[31mred\u202e"
+    shutil.copytree(folder / "runs", place)
+    (place / "first" / "sums.json").write_text("{")
+    for words in (["report", place / "first"], ["report", place / "first", place / "second"], ["runs", place]):
+        assert main([str(word) for word in words]) == 0
+        printed = capsys.readouterr()
+        assert not set("\x1b\u202e") & set(printed.out + printed.err), words
+        assert "⟦U+001B⟧[31mred" in printed.out or words[0] == "runs"

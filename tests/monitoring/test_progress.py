@@ -100,3 +100,11 @@ def test_durations_and_figures() -> None:
         "10:01:01",
     ]
     assert [figure(value) for value in (3, 0.12345, 12.345, 1e-5)] == ["3", "0.123", "12.3", "1e-05"]
+
+
+def test_a_note_does_not_act_on_the_terminal() -> None:
+    """Names of models, files and labelers stand in notes."""
+    stream = io.StringIO()
+    for progress in (PlainProgress(stream), TerminalProgress(Console(file=stream, force_terminal=False))):
+        progress.note("the model \x1b[31mred\u202e [/x]")
+    assert stream.getvalue().count("⟦U+001B⟧[31mred⟦U+202E⟧ [/x]") == 2 and "\x1b" not in stream.getvalue()

@@ -59,7 +59,8 @@ def chat(
     ]
     run = Path(model)
     if policy is None and checkpoint is None and os.path.isfile(run / RUN_CONFIG) and not has_left(run, PPO):
-        print(f"note: PPO of {model} is not finished; the policy that it starts from answers", file=sys.stderr)
+        said = f"note: PPO of {model} is not finished; the policy that it starts from answers"
+        print(visible(said), file=sys.stderr)
     talk(opened, [_title(*side) for side in sides])
 
 
@@ -76,12 +77,12 @@ def talk(
             continue
         answers = [conversation.say(line) for conversation in conversations]
         if len(answers) == 1:
-            console.print(Text(answers[0], style=_STYLES[0]))
+            console.print(Text(visible(answers[0]), style=_STYLES[0]))
             continue
         table = Table(box=None, expand=True, pad_edge=False, header_style="bold")
         for title, style in zip(titles, _STYLES, strict=True):
             table.add_column(Text(visible(title)), ratio=1, style=style, overflow="fold")
-        table.add_row(*map(Text, answers))
+        table.add_row(*(Text(visible(answer)) for answer in answers))
         console.print(table)
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint, RunPath, require_run
 from triphase.errors import RunError
+from triphase.records.visible import visible
 from triphase.runs.best_checkpoint import step_of
 
 
@@ -35,4 +36,4 @@ def export(
         deferred.copy_adapter(run, to, what=what)
     else:
         deferred.merge_policy(run, to, step_of(run, checkpoint), what=what)
-    print(to)
+    print(visible(str(to)))

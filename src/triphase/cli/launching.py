@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from triphase.errors import SettingsError
+from triphase.records.visible import visible
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 15.0
@@ -99,7 +100,7 @@ def launch(words: Sequence[str], processes: int, logs: Path) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if group.failed is not None and _is_worth_saying(codes, group.failed):
-        print(f"error: {_told(group.failed, codes[group.failed], logs)}", file=sys.stderr, flush=True)
+        print(visible(f"error: {_told(group.failed, codes[group.failed], logs)}"), file=sys.stderr, flush=True)
         return 1
     return codes[0] if codes[0] >= 0 else 1
 

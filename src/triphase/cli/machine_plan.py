@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from triphase.errors import RunError, SettingsError
 from triphase.planning.wording import shortage, size_text
 from triphase.records.files import write_json
+from triphase.records.visible import visible
 
 if TYPE_CHECKING:
     from triphase.footprints.moments import Footprint
@@ -44,7 +46,7 @@ def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
     )
     console.print(_table(found))
     for note in found.notes:
-        console.print(note)
+        console.print(Text(visible(note)))
     for phase in found.phases:
         for setting, saved in phase.remedies[:2]:
             console.print(f"{phase.phase}: {setting} saves about {size_text(saved)} on each card")

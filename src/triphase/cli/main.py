@@ -176,7 +176,8 @@ def _run(given: Sequence[str]) -> int:
     except KeyboardInterrupt:
         command = shlex.join(["triphase", *given])
         if not _rank():
-            print(f"stopped; what is finished is kept. To continue: {without_secrets(command)}", file=sys.stderr)
+            said = f"stopped; what is finished is kept. To continue: {without_secrets(command)}"
+            print(visible(said), file=sys.stderr)
         return INTERRUPTED
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from triphase.cli import deferred
 from triphase.cli.arguments import Config, Overrides, settings_of
@@ -14,6 +15,7 @@ from triphase.errors import RunError
 from triphase.planning.machine import machine_of
 from triphase.planning.wording import shortage, size_text
 from triphase.records.files import write_json
+from triphase.records.visible import visible
 
 if TYPE_CHECKING:
     from triphase.planning.plan import Plan
@@ -45,7 +47,7 @@ def plan(
     console.print(_weights(found))
     console.print(_phases(found))
     for note in found.notes:
-        console.print(note)
+        console.print(Text(visible(note)))
     for phase in found.phases:
         for setting, saved in phase.remedies[:2]:
             console.print(f"{phase.phase}: {setting} saves about {size_text(saved)}")

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from triphase.errors import RunError
 from triphase.records.hub import bound_hub
+from triphase.records.visible import visible
 
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
@@ -53,7 +54,7 @@ def push(
     except Exception as error:  # the library raises many kinds of its own, of the network and of the file system
         line = (str(error).splitlines() or [""])[0][:200]
         raise RunError(f"{repository}: the hub cannot be reached ({type(error).__name__}: {line})") from None
-    print(done.commit_url)
+    print(visible(str(done.commit_url)))
 
 
 def _require_own_files(directory: Path) -> None:

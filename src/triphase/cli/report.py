@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from triphase.cli.arguments import require_run
 from triphase.errors import SettingsError
+from triphase.records.visible import visible
 from triphase.reports.contents import gaps_of
 from triphase.reports.live import LiveReport
 from triphase.reports.page import write_report
@@ -41,7 +42,7 @@ def report(
         require_run(each)
     _check(runs, serve=serve, port=port, to=to)
     if len(runs) > 1:
-        print(write_runs_page(to or runs[0].resolve().parent / FILE_NAME, runs))
+        print(visible(str(write_runs_page(to or runs[0].resolve().parent / FILE_NAME, runs))))
         return
     run = runs[0]
     if serve:
@@ -50,8 +51,8 @@ def report(
     write_summary(run)
     path = write_report(run)
     for gap in gaps_of(run):
-        print(f"note: {gap}", file=sys.stderr)
-    print(path)
+        print(visible(f"note: {gap}"), file=sys.stderr)
+    print(visible(str(path)))
 
 
 def _check(runs: Sequence[Path], *, serve: bool, port: int | None, to: Path | None) -> None:

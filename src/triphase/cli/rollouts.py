@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from triphase.cli.arguments import Config, Overrides, settings_of
 from triphase.errors import SettingsError
+from triphase.records.visible import visible
 from triphase.rollouts.serving import Base, require_vllm, server_command, server_environment
 from triphase.runs.served_base import served_base
 
@@ -41,7 +42,7 @@ def rollouts(
         print(
             f"note: whoever reaches {host}:{port} can load adapters; keep it in a network of your own, or behind https"
         )
-    print(f"starting: {' '.join(command)}", flush=True)
+    print(visible(f"starting: {' '.join(command)}"), flush=True)
     sys.stderr.flush()
     os.execve(command[0], command, server_environment(settings.rollouts, on_cpu=on_cpu))  # noqa: S606
 

@@ -12,6 +12,7 @@ from triphase.cli.launching import launch
 from triphase.cli.steps import do_steps
 from triphase.cli.sweep import carry, print_failures, require_parallel
 from triphase.errors import SettingsError
+from triphase.records.visible import visible
 from triphase.runs.locking import locked
 from triphase.runs.seeds import note_seeds, require_count, seed_points
 from triphase.settings.loading import load_settings
@@ -82,8 +83,8 @@ def _verify(path: Path) -> int:
             f"{verdict.phase} step {verdict.step}: {'same' if verdict.same else 'DIFFERENT'}  {verdict.recorded[:16]}"
         )
     if all(verdict.same for verdict in found):
-        print(f"{path}: all {len(found)} steps have the same weights again")
+        print(visible(f"{path}: all {len(found)} steps have the same weights again"))
         return 0
     for line in deferred.differences(path) or ["versions are the same; the processor or its instructions may differ"]:
-        print(f"note: {line}")
+        print(visible(f"note: {line}"))
     return 1

@@ -19,6 +19,7 @@ from triphase.runs.locking import locked
 from triphase.runs.sweep_execution import one_after_another, side_by_side
 from triphase.runs.sweeping import SweepPoint, note_points, plan_sweep, read_points
 from triphase.settings.loading import load_settings
+from triphase.settings.places import absolute
 from triphase.training.stopping import Stopped
 
 
@@ -36,7 +37,7 @@ def sweep(
     """Run every combination of values of some settings."""
     require_parallel(parallel)
     varied = parse_overrides(overrides)
-    here = require_run(path).absolute()
+    here = absolute(require_run(path))
     directory = here.parent / (name or f"{here.name}-sweep")
     if directory.parent != here.parent or directory.name.startswith("."):
         raise SettingsError(f"--name: {name} is not allowed; it must be a name, without a path")

@@ -11,8 +11,11 @@ import os
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from triphase.errors import RunError
+from triphase.records.files import unshare
 
 FILE_NAME = "log.jsonl"
 QUIET = {"quiet": True}
@@ -73,6 +76,8 @@ class RunLog(logging.Handler):
 def run_log(directory: Path, say: Callable[[str], None]) -> Iterator[logging.Logger]:
     """Send what Triphase logs to ``directory``/log.jsonl while the block lasts."""
     logger = logging.getLogger("triphase")
+    with suppress(RunError, OSError):  # what cannot be written is told with the first line
+        unshare(directory / FILE_NAME)
     handler, level, propagate = RunLog(directory / FILE_NAME, say), logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -20,7 +20,7 @@ from triphase.monitoring.events import EventFile
 from triphase.monitoring.glossary import METRICS
 from triphase.monitoring.score_parts import is_score_part
 from triphase.monitoring.trackers import Rows, Tracker
-from triphase.records.files import disk_errors, make_directory, write_atomically
+from triphase.records.files import disk_errors, make_directory, unshare, write_atomically
 
 FILE_NAME = "metrics.jsonl"
 
@@ -79,6 +79,7 @@ class MetricsWriter:
     def __init__(self, directory: Path, *, tensorboard: bool = True, trackers: Sequence[Tracker] = ()) -> None:
         self.path = directory / FILE_NAME
         make_directory(directory)
+        unshare(self.path)
         with disk_errors(self.path):
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         self._trackers: list[Tracker] = [*([EventFile(directory)] if tensorboard else []), *trackers]

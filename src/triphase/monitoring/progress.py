@@ -20,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from triphase.records.visible import visible
+
 
 class Track(Protocol):
     """One piece of work under way."""
@@ -114,7 +116,7 @@ class PlainProgress:
 
     def note(self, message: str) -> None:
         """See Progress."""
-        print(message, file=self._stream, flush=True)
+        print(visible(message), file=self._stream, flush=True)
 
 
 class _PlainTrack:
@@ -182,7 +184,7 @@ class TerminalProgress:
 
     def note(self, message: str) -> None:
         """See Progress."""
-        self._bars.console.print(message, markup=False, highlight=False)
+        self._bars.console.print(visible(message), markup=False, highlight=False)
 
 
 class _TerminalTrack:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from itertools import islice
 from typing import Literal, NoReturn
 
 from triphase.records.lines import Row, is_blank
@@ -9,6 +10,7 @@ from triphase.records.lines import Row, is_blank
 Purpose = Literal["demonstrations", "prompts", "preferences"]
 _SHOWN = 200
 _ALIKE = 0.6
+_MOST_COLUMNS = 100
 _READ = {"prompt", "messages", "conversations", "instruction", "question", "query", "input", "context", "completion",
          "response", "output", "answer", "instances", "chosen", "rejected", "system", "history", "id", "prompt_id",
          "kind", "split", "margin", "labeler"}  # fmt: skip
@@ -66,7 +68,8 @@ def _emptiness(value: object) -> str:
 
 
 def _renaming(row: Row, names: Sequence[str]) -> str:
-    plain = {str(column).strip().casefold(): str(column) for column, value in row.values.items() if not is_blank(value)}
+    filled = (str(column) for column, value in row.values.items() if not is_blank(value) and len(str(column)) <= _SHOWN)
+    plain = {column.strip().casefold(): column for column in islice(filled, _MOST_COLUMNS)}
     likely = [
         (difflib.SequenceMatcher(None, name, near).ratio(), column, name)
         for near, column in plain.items()

@@ -1,44 +1,65 @@
 """Rows of Arrow files, and of the directories that ``Dataset.save_to_disk`` writes."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from triphase.errors import DataError
+from triphase.records.arrow_batches import require_different_names, rows_at_a_time, rows_of
+from triphase.records.arrow_sizes import require_bounded
 from triphase.records.lines import RefuseRow, Row
+from triphase.records.paths import data_file
 
 _NEEDS = "Arrow needs pyarrow; run: pip install 'triphase[parquet]'"
+_MAGIC = b"ARROW1"
+_START = 8
+"""Of the messages of a file, behind its mark."""
 
 
 def arrow_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
     """The rows of one Arrow file, of either form (stream or file). Errors name the row, from 1."""
+    number = 0
+    for batch in _batches(path, name):
+        for values in rows_of(batch, rows_at_a_time(_is_nested(batch.schema))):
+            number += 1
+            yield Row(values, name, number, unit="row")
+
+
+def _batches(path: Path, name: str) -> Iterator[Any]:
+    """The batches of a file, each within bounds and sound: what its offsets point to lies inside it.
+
+    Raises:
+        DataError: one is not.
+    """
     try:
         import pyarrow
         import pyarrow.ipc
     except ImportError:
         raise DataError(f"{name}: {_NEEDS}") from None
-    number = 0
+    rows = 0
     try:
+        with pyarrow.memory_map(str(path)) as file:
+            begin = _START if file.read(len(_MAGIC)) == _MAGIC else 0
+            file.seek(begin)
+            count = require_bounded(pyarrow.ipc, file, name)
+            if begin and pyarrow.ipc.open_file(file).num_record_batches != count:
+                raise DataError(f"{name}: damaged Arrow file (its index is not of what it holds)")
         with pyarrow.OSFile(str(path), "rb") as file:
-            for batch in _batches(pyarrow.ipc, file):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(values, name, number, unit="row")
+            file.seek(begin)  # a file is a stream with an index behind it
+            stream = pyarrow.ipc.open_stream(file)
+            require_different_names(stream.schema.names, name)
+            for batch in stream:
+                batch.validate(full=True)
+                yield batch
+                rows += batch.num_rows
     except (pyarrow.ArrowException, MemoryError, OverflowError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise DataError(f"{name}: row {number + 1}: damaged Arrow file ({reason})") from None
+        raise DataError(f"{name}: row {rows + 1}: damaged Arrow file ({reason})") from None
 
 
-def _batches(ipc: Any, file: Any) -> Iterator[Any]:
-    """The batches of a stream, as `datasets` writes them, or of a file with its index at the end."""
-    if file.read(6) == b"ARROW1":
-        file.seek(0)
-        table = ipc.open_file(file)
-        for index in range(table.num_record_batches):
-            yield table.get_batch(index)
-        return
-    file.seek(0)
-    yield from ipc.open_stream(file)
+def _is_nested(schema: Any) -> bool:
+    return any(field.type.num_fields for field in schema)
 
 
 def saved_rows(path: Path, split: str, name: str) -> Iterator[Row]:
@@ -47,6 +68,7 @@ def saved_rows(path: Path, split: str, name: str) -> Iterator[Row]:
         from datasets import DatasetDict, load_from_disk
     except ImportError:
         raise DataError(f"{name}: saved data sets need datasets; run: pip install 'triphase[train]'") from None
+    _require_sound(path, name)
     try:
         found: Any = load_from_disk(str(path))
     except Exception as error:  # the library raises many kinds of its own
@@ -58,3 +80,17 @@ def saved_rows(path: Path, split: str, name: str) -> Iterator[Row]:
         found = found[split]
     for number, values in enumerate(found, start=1):
         yield Row(values, name, number, unit="row")
+
+
+def _require_sound(path: Path, name: str) -> None:
+    """Look at each file of a saved data set before the library opens it.
+
+    Raises:
+        DataError: one is no regular file, or is an Arrow file that `arrow_rows` would not read.
+    """
+    for folder, _, files in os.walk(path):
+        for file in files:
+            place = data_file(str(Path(folder, file)), path)
+            if place.suffix == ".arrow":
+                for _ in _batches(place, f"{name}/{file}"):
+                    pass

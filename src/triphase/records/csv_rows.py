@@ -74,13 +74,15 @@ def _header(columns: list[str], name: str, number: int, comma: str) -> list[str]
         if len(columns) == 1 and separator in columns[0]:
             remedy = "rename it to end in .tsv" if separator == "\t" else f"write {_SEPARATORS[comma]} between them"
             raise DataError(f"{name}:{number}: the columns are divided by {called}; {remedy}")
+    known = set[str]()
     for column in columns:
-        if columns.count(column) > 1:
+        if column in known:
             raise DataError(f"{name}:{number}: the column {shown(column)!r} is there twice; rename or remove one")
         if column != column.strip():
             raise DataError(
                 f"{name}:{number}: the column {shown(column)!r} has spaces around its name; write {column.strip()!r}"
             )
+        known.add(column)
     return columns
 
 

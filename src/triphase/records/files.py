@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -129,6 +130,18 @@ def clear_leftovers(directory: Path) -> list[Path]:
     return found
 
 
+def unshare(path: Path) -> None:
+    """Let a file that is written in place be the only one of its content.
+
+    Under a second name (a hard link, as ``cp -al`` and many backups make them) the other file would change too.
+    """
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+            with open(path, "rb") as file, atomic_file(path) as own:
+                shutil.copyfileobj(file, own)
+
+
 def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Append records to a file of JSON lines, all or none. A number that is not finite is a ``ValueError``.
 
@@ -138,6 +151,7 @@ def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     with disk_errors(path):
         if path.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        unshare(path)
         drop_cut_line(path)
         with open(path, "ab", buffering=0) as file:
             size = file.tell()

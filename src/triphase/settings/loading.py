@@ -21,7 +21,7 @@ from triphase import __version__
 from triphase.errors import SettingsError
 from triphase.settings.base import RUN_NAME, Settings
 from triphase.settings.fields import allowed_values, as_text, element_of, section_of
-from triphase.settings.places import anchor_paths
+from triphase.settings.places import absolute, anchor_paths
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.renamed import note_old_names, old_names, with_new_names
 from triphase.settings.schema import RunSettings
@@ -39,7 +39,7 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
     run directory: then its own settings are meant, with its present place and name.
     """
     if os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
-        if not re.fullmatch(RUN_NAME, (here := Path(os.path.abspath(path))).name):
+        if not re.fullmatch(RUN_NAME, (here := absolute(path)).name):
             raise SettingsError(f"{path}: the name of a run's directory has letters, digits and . _ -; rename it")
         overrides = {"output": as_scalar(str(here.parent)), "name": as_scalar(here.name), **(overrides or {})}
         source = read_source(path / RUN_CONFIG)
@@ -50,7 +50,7 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
             if version in (None, __version__) or not str(error).startswith(source.name):
                 raise
             raise SettingsError(f"{error}; triphase {version} began this run, and this is {__version__}") from None
-    return settings_from(read_source(path), overrides, Path(os.path.abspath(path)).parent)
+    return settings_from(read_source(path), overrides, absolute(path).parent)
 
 
 def version_of_run(directory: Path) -> str | None:

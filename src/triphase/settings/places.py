@@ -42,7 +42,7 @@ def anchor_scorer(scorer: Any, base: Path) -> None:
     name = scorer.get("function") if isinstance(scorer, dict) else None
     place, sign, function = name.rpartition(":") if isinstance(name, str) else ("", "", "")
     if place.endswith(".py") and "\0" not in place:
-        scorer["function"] = f"{os.path.normpath(base / expanded(place))}{sign}{function}"
+        scorer["function"] = f"{absolute(base / expanded(place))}{sign}{function}"
 
 
 def _template(text: str, base: Path) -> str:
@@ -66,7 +66,7 @@ def _anchor_program(rollouts: Any, base: Path) -> None:
     """Make the path of vLLM's Python absolute; a bare name is looked up in PATH when it is started."""
     text = rollouts.get("python") if isinstance(rollouts, dict) else None
     if isinstance(text, str) and "\0" not in text and ("/" in text or text.startswith("~")):
-        rollouts["python"] = os.path.normpath(base / expanded(text))
+        rollouts["python"] = str(absolute(base / expanded(text)))
 
 
 def _anchored(text: str, base: Path, file: bool) -> str:
@@ -76,7 +76,17 @@ def _anchored(text: str, base: Path, file: bool) -> str:
         return text
     named = text.endswith(FILE_SUFFIXES) or any(sign in text for sign in "*?[")
     explicit = text.startswith(("./", "../")) or (file and named)
-    return os.path.normpath(base / text) if explicit or os.path.exists(base / text) else text
+    return str(absolute(base / text)) if explicit or os.path.exists(base / text) else text
+
+
+def absolute(path: Path) -> Path:
+    """``path`` from the root, without `.` and `..`, and leading where ``path`` leads.
+
+    A `..` behind a symbolic link is the directory above what the link points to, and not the one that the link is in.
+    """
+    plain = os.path.abspath(path)
+    real = os.path.realpath(path)
+    return Path(plain if os.path.realpath(plain) == real else real)
 
 
 def expanded(text: str) -> Path:

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from triphase.errors import StoreError
@@ -16,11 +17,11 @@ def copy_file(source: Path, target: Path) -> None:
     if not source.with_name(f"{source.name}-wal").exists():  # nobody has it open; opening it would leave files behind
         shutil.copyfile(source, target)
         return
-    kept, copy = sqlite3.connect(f"file:{source}?mode=ro", uri=True), sqlite3.connect(target)
     try:
-        kept.backup(copy)
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as kept,
+            closing(sqlite3.connect(target)) as copy,
+        ):
+            kept.backup(copy)
     except sqlite3.Error as error:
         raise StoreError(f"{source} cannot be read ({error}); restore it from a copy") from error
-    finally:
-        kept.close()
-        copy.close()

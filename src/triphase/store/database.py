@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
 
 from triphase.errors import StoreError
 from triphase.store.labels import Labels
@@ -101,7 +101,8 @@ class Store(Labels):
         try:
             yield
         except DBAPIError as error:
-            if isinstance(error, OperationalError) or error.connection_invalidated:
+            # DatabaseError itself, and none of its kinds: SQLite's word for a file that is damaged.
+            if isinstance(error, OperationalError) or type(error) is DatabaseError or error.connection_invalidated:
                 raise StoreError(_away(self.name, error)) from error
             raise
 
@@ -113,6 +114,8 @@ def open_store(url_or_path: str | Path) -> Store:
     """
     url = _url(url_or_path)
     name = url.render_as_string(hide_password=True) if url.get_backend_name() != "sqlite" else str(url.database)
+    if url.get_backend_name() == "sqlite":
+        _require_one_name(Path(str(url.database)))
     try:
         engine = _engine(url)
         upgrade(engine, name)
@@ -125,12 +128,30 @@ def open_store(url_or_path: str | Path) -> Store:
     return Store(engine, name)
 
 
+def _require_one_name(path: Path) -> None:
+    """SQLite keeps what is under way beside a file, by its name: under two names (hard links) it would be damaged.
+
+    Raises:
+        StoreError: it has a second name.
+    """
+    if os.path.isfile(path) and os.stat(path).st_nlink > 1:
+        raise StoreError(
+            f"{path}: is the same file as another one (a hard link), and what is written here would change that too; "
+            f"give it a content of its own: cp {path.name} new && mv new {path.name}"
+        )
+
+
 def _url(url_or_path: str | Path) -> URL:
     given = str(url_or_path)
     if "://" not in given:
         path = Path(given)
         if os.path.isdir(path):  # False for a name that is too long
             path = path / FILE_NAME
+            if path.is_symlink():
+                raise StoreError(
+                    f"{path}: is a symbolic link, and nothing of a run is written through one; put what it points to "
+                    "in its place, or name that file itself"
+                )
         if not os.path.isdir(path.parent):
             raise StoreError(f"{path}: the directory {path.parent} does not exist; make it, or check the path")
         return URL.create("sqlite", database=str(path.absolute()))
@@ -178,6 +199,11 @@ def _away(name: str, error: Exception) -> str:
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     if "file is not a database" in cause:
         return f"{name} is not an SQLite file; name a store created by Triphase, or a new file"
+    if "malformed" in cause:
+        return (
+            f"{name} is damaged ({cause}); restore it from a copy, or save what can be read with: "
+            f"sqlite3 {name} .recover | sqlite3 new.sqlite"
+        )
     if "is full" in cause or "No space left" in cause:
         return f"{name}: the disk is full ({cause}); free some space, then give the same command again"
     if "disk I/O error" in cause:

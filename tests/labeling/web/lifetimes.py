@@ -1,17 +1,19 @@
-"""What ends each invitation, session and counter: one row a way, each played through by test_lifetimes.py.
+"""What ends each invitation, session, token, counter, lease and campaign: a row a way, played by test_lifetimes.py.
 
 python -m tests.labeling.web.lifetimes SECURITY.md     write the table into the document
 """
 
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from tests.labeling.crowd import PASSWORD, Clock, client, people, signed_in
+from tests.labeling.crowd import PASSWORD, PLAIN, Clock, client, fill, people, served, signed_in
 
 from triphase.cli.label import first_lead_link
 from triphase.labeling.web import guard
@@ -21,8 +23,9 @@ from triphase.labeling.web.sessions import (
     SESSION_HOURS,
     WINDOW_SECONDS,
 )
-from triphase.labeling.work import accounts, invitations, labeler_status
-from triphase.store import Store
+from triphase.labeling.work import accounts, campaigns, invitations, item_plan, labeler_status
+from triphase.labeling.work.campaign_plan import Campaign
+from triphase.store import Store, open_store
 
 BEGIN, END = "<!-- lifetimes: begin -->", "<!-- lifetimes: end -->"
 NEW = "a password that is new"
@@ -152,6 +155,104 @@ def _right_password(world: World) -> Callable[[], bool]:
     return lambda: world.sign_in("ann") == 429
 
 
+def _metrics(changed: str) -> Callable[[World], Callable[[], bool]]:
+    def shown(world: World, token: str) -> int:
+        header = {"authorization": "Bearer the token of before"}
+        with served(world.store, clock=world.clock, metrics_token=token) as app:
+            return client(app).get("/metrics", headers=header).status_code
+
+    def play(world: World) -> Callable[[], bool]:
+        assert shown(world, "the token of before") == 200
+        return lambda: shown(world, changed) == 200
+
+    return play
+
+
+def _elsewhere(world: World) -> Callable[[], bool]:
+    """A comparison that people judge has a store of its own, with the same names in it."""
+    browser = signed_in(world.app, "ann")
+    assert browser.get("/rank").status_code == 200
+
+    def holds() -> bool:
+        with tempfile.TemporaryDirectory() as folder, open_store(Path(folder) / "labels.sqlite") as other:
+            people(other, "ann")
+            with served(other, clock=world.clock) as app:
+                again = client(app)
+                again.cookies.set(guard.COOKIE, browser.cookies[guard.COOKIE])
+                return again.get("/rank").status_code == 200
+
+    return holds
+
+
+def _item(browser: TestClient) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = browser.get("/api/next").json()["item"]
+    return found
+
+
+def _places(item: dict[str, Any], *, backwards: bool = False) -> list[int]:
+    places = list(range(1, len(item["responses"]) + 1))
+    return places[::-1] if backwards else places
+
+
+def _lease(bring: Callable[[World, TestClient, int], object]) -> Callable[[World], Callable[[], bool]]:
+    """Of a single item: while ann has it, there is none for bob."""
+
+    def play(world: World) -> Callable[[], bool]:
+        fill(world.store, 1)
+        item_plan.make_items(world.store, PLAIN, seed=0, now=world.clock())
+        ann, bob = signed_in(world.app, "ann"), signed_in(world.app, "bob")
+        item = _item(ann)
+        assert item is not None and _item(bob) is None
+        bring(world, ann, item["assignment"])
+        return lambda: _item(bob) is None
+
+    return play
+
+
+def _given_back(_: World, browser: TestClient, slot: int) -> None:
+    answer = browser.post("/api/skips", json={"assignment": slot, "reason": "other"})
+    assert answer.status_code == 200, answer.text
+
+
+def _late(bring: Callable[[World, TestClient, dict[str, Any]], object]) -> Callable[[World], Callable[[], bool]]:
+    """The receipt of an item that went to bob: ann's answer is kept by it, as late."""
+
+    def play(world: World) -> Callable[[], bool]:
+        fill(world.store, 1)
+        item_plan.make_items(world.store, PLAIN, seed=0, now=world.clock())
+        ann, bob = signed_in(world.app, "ann"), signed_in(world.app, "bob")
+        item = _item(ann)
+        assert item is not None
+        world.clock.time += 60.0 * PLAIN.lease_minutes + 1
+        assert _item(bob) is not None
+        bring(world, ann, item)
+        again = {"assignment": item["assignment"], "receipt": item["receipt"], "next": False}
+        return lambda: ann.post("/api/answers", json={**again, "places": _places(item)}).status_code == 200
+
+    return play
+
+
+def _answered(_: World, browser: TestClient, item: dict[str, Any]) -> None:
+    said = {"assignment": item["assignment"], "receipt": item["receipt"], "next": False}
+    answer = browser.post("/api/answers", json={**said, "places": _places(item, backwards=True)})
+    assert answer.json()["status"] == "late", answer.text
+
+
+def _campaign(state: str) -> Callable[[World], Callable[[], bool]]:
+    def play(world: World) -> Callable[[], bool]:
+        fill(world.store, 3)
+        with world.store.transaction() as connection:
+            campaigns.add_campaign(connection, Campaign("more"), "", PLAIN, seed=0, now=world.clock(), by="lea")
+        lea, ann = signed_in(world.app, "lea"), signed_in(world.app, "ann")
+        item = _item(ann)
+        assert item is not None
+        assert ann.post("/api/answers", json={"assignment": item["assignment"], "places": _places(item)}).json()["item"]
+        assert lea.post("/lead/campaign?name=more", data={"change": state}).status_code == 303
+        return lambda: _item(signed_in(world.app, "bob")) is not None
+
+    return play
+
+
 DAYS = invitations.INVITATION_DAYS
 LIFETIMES: tuple[Lifetime, ...] = (
     Lifetime("invitation", "it is used", _link(lambda world, token: world.accepts(token, "cy"))),
@@ -200,6 +301,7 @@ LIFETIMES: tuple[Lifetime, ...] = (
         "the same browser signs in again",
         _session(lambda _, browser: browser.post("/sign-in", data={"name": "bob", "password": PASSWORD})),
     ),
+    Lifetime("session", "another store is served: a comparison that people judge has one of its own", _elsewhere),
     Lifetime(
         "failures of a name",
         f"{WINDOW_SECONDS / 60:.0f} minutes pass",
@@ -212,6 +314,27 @@ LIFETIMES: tuple[Lifetime, ...] = (
     ),
     Lifetime("failures of a name", "the clock is set back", _clock_set_back),
     Lifetime("attempt under way", "its password was right", _right_password),
+    Lifetime("token of `/metrics`", "the page is started with another one", _metrics("another token, as long")),
+    Lifetime("token of `/metrics`", "the page is started with none", _metrics("")),
+    Lifetime(
+        "item that is kept for a labeler",
+        f"{PLAIN.lease_minutes:.0f} minutes pass (`labeling.lease_minutes`)",
+        _lease(lambda world, *_: _later(60.0 * PLAIN.lease_minutes + 1)(world)),
+    ),
+    Lifetime("item that is kept for a labeler", "it is given back", _lease(_given_back)),
+    Lifetime(
+        "item that is kept for a labeler",
+        "the labeler is withdrawn",
+        _lease(lambda world, *_: world.status("ann", "withdrawn")),
+    ),
+    Lifetime("receipt by which a late answer is kept", "it is used: the answer stands", _late(_answered)),
+    Lifetime(
+        "receipt by which a late answer is kept",
+        "the labeler is paused or withdrawn",
+        _late(lambda world, *_: world.status("ann", "paused")),
+    ),
+    Lifetime("campaign", "a lead pauses it, until it is resumed", _campaign("pause")),
+    Lifetime("campaign", "a lead ends it, for good", _campaign("end")),
 )
 
 

@@ -1,6 +1,8 @@
 """Every invitation, session and counter ends by what the table in SECURITY.md says, and holds until then."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,11 @@ from sqlalchemy import inspect
 from tests.labeling.crowd import Clock, people, served
 from tests.labeling.web.lifetimes import LIFETIMES, World, written
 
+from triphase.labeling.web.context import ServerSettings
 from triphase.store import Store
 
-SECURITY = Path(__file__).parents[3] / "SECURITY.md"
+ROOT = Path(__file__).parents[3]
+SECURITY = ROOT / "SECURITY.md"
 
 
 @pytest.fixture
@@ -46,7 +50,18 @@ def test_no_kind_of_secret_or_counter_is_left_out(store: Store) -> None:
     known = {"invitations": "invitation", "sessions": "session", "sign_ins": "failures of a name"}
     assert set(known) <= tables
     assert set(known.values()) <= {one.thing for one in LIFETIMES}
+    known |= {"assignments": "item that is kept for a labeler", "campaigns": "campaign"}
+    assert set(known) <= tables and set(known.values()) <= {one.thing for one in LIFETIMES}
     lasting = {
         name for name in tables if "token_hash" in {one["name"] for one in inspect(store.engine).get_columns(name)}
     }
     assert lasting == {"invitations", "sessions"}
+
+
+def test_no_kind_of_signed_text_or_configured_token_is_left_out() -> None:
+    """What is signed with the key of cookies, and what the page is started with, by how the source calls it."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/triphase/labeling").rglob("*.py"))
+    assert set(re.findall(r'salt="([^"]+)"', source)) == {"triphase session", "seat"}
+    assert [one.name for one in fields(ServerSettings) if "token" in one.name] == ["metrics_token"]
+    things = {one.thing for one in LIFETIMES}
+    assert {"session", "receipt by which a late answer is kept", "token of `/metrics`"} <= things

@@ -75,9 +75,10 @@ def listener(host: str, port: int) -> socket.socket:
     """A socket at this address, so that what is in the way is known before anything else is done."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # a port beyond 65535; a name that is none
+        reason = getattr(error, "strerror", None) or error
         raise SettingsError(
-            f"{host}:{port} cannot be served ({error.strerror or error}); give another --port, or end what serves there"
+            f"{host}:{port} cannot be served ({reason}); give another --port, or end what serves there"
         ) from error
 
 

@@ -1,0 +1,120 @@
+"""The directory that was named is the one that is worked on, by whatever path, and however it was copied."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.runs.small_run import do, ppo_alone, settings, write_data
+
+from triphase.cli.main import main
+from triphase.runs import pipeline
+from triphase.runs.directory import RunDirectory
+from triphase.runs.locking import locked
+from triphase.settings.loading import load_settings
+from triphase.settings.places import absolute
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("named")
+    write_data(folder)
+    do(ppo_alone(folder, ppo={"iterations": 1}), pipeline.run_all)
+    return folder / "runs" / "small"
+
+
+def sums(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def unfinished(run: Path) -> Path:
+    shutil.rmtree(run / "ppo" / "final")
+    (run / "evaluation" / "samples.jsonl").unlink()
+    return run
+
+
+def test_a_path_that_climbs_from_a_link_leads_where_it_leads(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """near/link/../small is far/small, although it reads like near/small."""
+    far, near = (shutil.copytree(finished, tmp_path / name / "small") for name in ("far", "near"))
+    (tmp_path / "far" / "inner").mkdir()
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "inner")
+    unfinished(far), unfinished(near)
+    before = sums(near)
+    assert main(["run", f"{tmp_path}/near/link/../small"]) == 0
+    assert sums(near) == before and (far / "ppo" / "final").is_dir()
+    shutil.rmtree(near)
+    assert main(["ppo", f"{tmp_path}/near/link/../small"]) == 0
+    assert not near.exists()
+
+
+def test_files_of_settings_climb_alike(tmp_path: Path) -> None:
+    (tmp_path / "far" / "inner").mkdir(parents=True)
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "inner")
+    text = "name: x\nmodel: {name: 'embedded:tiny'}\ndata: {prompts: [{path: link/../p.jsonl}]}\n"
+    (tmp_path / "near" / "c.yaml").write_text(text)
+    (place,) = load_settings(tmp_path / "near" / "c.yaml").data.prompts
+    assert place.path == str(tmp_path.resolve() / "far" / "p.jsonl")
+
+
+@pytest.mark.parametrize("path", ["a/b", "a/../b", "./a//b/", "link/c", "link", "gone/../x", "a" * 300])
+def test_other_paths_are_as_they_always_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    monkeypatch.chdir(tmp_path)
+    assert str(absolute(Path(path))) == os.path.abspath(path)
+
+
+def test_a_sweep_of_the_directory_above(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "small")
+    monkeypatch.chdir(run / "ppo")
+    assert main(["sweep", "..", "--ppo.epochs", "1"]) == 0
+    assert (tmp_path / "small-sweep" / "epochs-1" / "report.html").is_file()
+    assert not list((run / "ppo").glob("*sweep*"))
+
+
+def test_a_copy_by_hard_links_leaves_the_other_run_as_it_was(finished: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(finished, tmp_path / "base")
+    subprocess.run(["cp", "-al", base, tmp_path / "copy"], check=True)
+    copy = unfinished(tmp_path / "copy")
+    before, lock = sums(base), (base / ".lock").read_text()
+    assert main(["run", str(copy)]) == 0
+    assert sums(base) == before and (base / ".lock").read_text() == lock
+    assert (copy / "ppo" / "final").is_dir()
+
+
+def test_the_lock_of_a_copy_by_hard_links_is_its_own(tmp_path: Path) -> None:
+    for name in ("base", "copy"):
+        (tmp_path / name).mkdir()
+    with locked(tmp_path / "base", "wait"):
+        pass
+    os.link(tmp_path / "base" / ".lock", tmp_path / "copy" / ".lock")
+    with locked(tmp_path / "copy", "wait"), locked(tmp_path / "base", "wait"):
+        assert (tmp_path / "copy" / ".lock").stat().st_ino != (tmp_path / "base" / ".lock").stat().st_ino
+
+
+@pytest.mark.parametrize("verb", [["label", "import"], ["label", "stats"], ["label", "users", "list"]], ids=" ".join)
+@pytest.mark.parametrize(("make", "says"), [(os.link, "hard link"), (os.symlink, "symbolic link")])
+def test_a_store_that_is_also_that_of_another_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: list[str], make: object, says: str
+) -> None:
+    write_data(tmp_path)
+    for name in ("base", "copy"):
+        with RunDirectory(settings(tmp_path, name=name)).held():
+            pass
+    base, copy = tmp_path / "runs" / "base", tmp_path / "runs" / "copy"
+    assert main(["label", "import", str(base), str(tmp_path / "prompts.jsonl")]) == 0
+    make(base / "labels.sqlite", copy / "labels.sqlite")  # type: ignore[operator]
+    before = sums(base)
+    capsys.readouterr()
+    more = [str(tmp_path / "demonstrations.jsonl")] if verb[-1] == "import" else []
+    assert main([*verb, str(copy), *more]) == 2
+    assert f"a {says}" in capsys.readouterr().err
+    assert sums(base) == before and not list(copy.glob("labels.sqlite-*"))
