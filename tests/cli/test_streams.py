@@ -1,8 +1,11 @@
 """Output that cannot be written ends no work and shows no traceback."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,3 +78,44 @@ def test_waiting_for_people_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys:
     assert main(["run", "x.yaml"]) == WAITING == 3
     said = capsys.readouterr().err
     assert said.startswith("people are to rank") and "error" not in said
+
+
+def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    """Closing a terminal sends SIGHUP to what runs in it, and its output cannot be written any more."""
+    from tests.runs import small_run
+
+    small_run.write_data(tmp_path)
+    chosen = small_run.settings(tmp_path, method="lora")
+    (tmp_path / "c.yaml").write_text(json.dumps(chosen.model_dump(mode="json")))
+    words = [sys.executable, "-m", "triphase", "sft", str(tmp_path / "c.yaml")]
+    log, (reading, writing) = tmp_path / "runs" / "small" / "log.jsonl", os.pipe()
+    with subprocess.Popen(words, stdout=writing, stderr=writing, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        os.close(writing)
+        end = time.monotonic() + 120
+        while not (log.is_file() and log.stat().st_size) and time.monotonic() < end:
+            time.sleep(0.02)
+        os.close(reading)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(120) in (0, FAILED)
+    assert (tmp_path / "runs" / "small" / "sft" / "final").is_dir()
+    assert f"the terminal went away; the work goes on. To stop it: kill {process.pid}" in log.read_text()
+
+
+def test_only_what_trains_outlasts_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triphase.cli import main as module
+
+    seen: dict[str, object] = {}
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    monkeypatch.setattr(
+        module, "application", lambda: lambda given, **_: seen.update({given[0]: signal.getsignal(signal.SIGHUP)})
+    )
+    for words in (["run", "x"], ["sweep", "x"], ["chat", "x"], ["label", "stats", "x"]):
+        main(words)
+    assert callable(seen["run"]) and callable(seen["sweep"])
+    assert seen["chat"] == seen["label"] == signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        main(["run", "x"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert seen["run"] == signal.SIG_IGN, "nohup stays as it is"

@@ -49,3 +49,12 @@ def test_any_text_can_be_written_and_is_done_at_once(text: str) -> None:
     shown.encode("utf-8")
     assert visible(shown) == shown
     assert not any(unicodedata.category(sign) == "Cc" and sign not in "\n\t" for sign in shown)
+
+
+def test_nothing_that_unicode_calls_ignorable_is_left_out() -> None:
+    """Default_Ignorable_Code_Point of another implementation, over every code point."""
+    regex = pytest.importorskip("regex")
+    ignorable = regex.compile(r"\p{Default_Ignorable_Code_Point}")
+    found = [sign for sign in map(chr, range(0x110000)) if ignorable.match(sign)]
+    assert len(found) > 4000
+    assert not [f"U+{ord(sign):04X}" for sign in found if visible(f"a{sign}b") == f"a{sign}b"]

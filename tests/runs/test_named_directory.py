@@ -10,7 +10,10 @@ import pytest
 from tests.runs.small_run import do, ppo_alone, settings, write_data
 
 from triphase.cli.main import main
+from triphase.errors import RunError
+from triphase.monitoring.progress import SilentProgress
 from triphase.runs import pipeline
+from triphase.runs.best_of import sample_best_of
 from triphase.runs.directory import RunDirectory
 from triphase.runs.locking import locked
 from triphase.settings.loading import load_settings
@@ -118,3 +121,48 @@ def test_a_store_that_is_also_that_of_another_run_is_refused(
     assert main([*verb, str(copy), *more]) == 2
     assert f"a {says}" in capsys.readouterr().err
     assert sums(base) == before and not list(copy.glob("labels.sqlite-*"))
+
+
+def test_a_sweep_is_not_carried_out_through_a_link(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "small")
+    words = ["sweep", str(run), "--ppo.epochs", "1"]
+    assert main(words) == 0
+    point = tmp_path / "small-sweep" / "epochs-1"
+    point.rename(tmp_path / "elsewhere")
+    point.symlink_to(tmp_path / "elsewhere")
+    before = sums(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert main(words) == 2
+    assert f"{point}: is a symbolic link" in capsys.readouterr().err
+    assert sums(tmp_path / "elsewhere") == before
+
+
+def test_a_sweep_says_which_of_its_runs_was_edited(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its page draws curves of them all, and a run that is finished is not looked at by its own report again."""
+    run = shutil.copytree(finished, tmp_path / "small")
+    words = ["sweep", str(run), "--ppo.epochs", "1"]
+    assert main(words) == 0
+    assert "note: " not in capsys.readouterr().err
+    metrics = tmp_path / "small-sweep" / "epochs-1" / "ppo" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("proxy_score", "gold_score"))
+    assert main(words) == 0
+    assert "note: epochs-1: ppo/metrics.jsonl is not as its phase left it" in capsys.readouterr().err
+
+
+def test_best_of_n_looks_at_what_it_keeps(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "small")
+    assert sample_best_of([run], 2, SilentProgress()) == []
+    scores = run / "best-of-n" / "scores.jsonl"
+    scores.write_text(scores.read_text().replace("1", "2"))
+    (note,) = sample_best_of([run], 2, SilentProgress())
+    assert "scores.jsonl is not as the last comparison left it" in note
+    (run / "best-of-n").rename(tmp_path / "elsewhere")
+    (run / "best-of-n").symlink_to(tmp_path / "elsewhere")
+    before = sums(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="best-of-n: is a symbolic link"):
+        sample_best_of([run], 4, SilentProgress())
+    assert sums(tmp_path / "elsewhere") == before

@@ -11,6 +11,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -18,7 +19,7 @@ from triphase import __version__
 from triphase.cli.examples import examples_of
 from triphase.cli.extras import missing_package
 from triphase.cli.numbers import converted
-from triphase.cli.streams import lasting_streams
+from triphase.cli.streams import lasting_streams, outlasting_terminal
 from triphase.errors import SettingsError, TriphaseError, WaitingForPeople, is_out_of_memory
 from triphase.monitoring.log import without_secrets
 from triphase.monitoring.memory import memory_figures
@@ -85,6 +86,8 @@ _OF_PLACES = {
 _OPTIONS = ("--help", "--version")
 _TOGETHER = ("demo", "run", "sft", "sample", "reward", "ppo", "evaluate")
 """Commands in which several processes (torchrun) take part; in those without a phase to share, the first works."""
+_LASTING = (*_TOGETHER, "branch", "extend", "sweep", "study")
+"""Commands that train, and go on where their terminal is closed."""
 _MEANT = {
     "train": "run (every phase), sft, reward or ppo",
     "finetune": "sft",
@@ -157,7 +160,8 @@ def _run(given: Sequence[str]) -> int:
         return _mistake(unknown)
     try:
         _require_alone(given)
-        code = application()(given, exit_on_error=False, print_error=False, result_action="return_value")
+        with outlasting_terminal() if given[:1] and given[0] in _LASTING else nullcontext():
+            code = application()(given, exit_on_error=False, print_error=False, result_action="return_value")
         return code if isinstance(code, int) else DONE
     except CycloptsError as error:
         return _mistake(f"{str(error).rstrip('.')}; see triphase {_subcommand(given)}--help")

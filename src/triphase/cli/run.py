@@ -10,7 +10,7 @@ from triphase.cli import deferred
 from triphase.cli.arguments import Overrides, require_run, settings_of
 from triphase.cli.launching import launch
 from triphase.cli.steps import do_steps
-from triphase.cli.sweep import carry, print_failures, require_parallel
+from triphase.cli.sweep import carry, print_failures, print_gaps, require_parallel
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
 from triphase.runs.locking import locked
@@ -71,6 +71,7 @@ def _further_seeds(path: Path, seeds: int, parallel: int) -> int:
         failures = carry(points, parallel)
         note_seeds(path, points)
     do_steps(load_settings(path), "report")
+    print_gaps(points)
     print_failures(failures)
     return 1 if failures else 0
 

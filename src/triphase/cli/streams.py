@@ -3,11 +3,17 @@
 What cannot be written is dropped and remembered; the exit code reports it. A run whose terminal went away goes on.
 """
 
+import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 
 class LastingStream:
@@ -71,3 +77,22 @@ def lasting_streams() -> Iterator[LastingStream]:
             output.flush()
             errors.flush()
             sys.stdin, sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def outlasting_terminal() -> Iterator[None]:
+    """Let the work of the block go on where its terminal is closed (SIGHUP). Under ``nohup`` it does so already."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGHUP)
+    if not in_main or before is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGHUP, _terminal_is_gone)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def _terminal_is_gone(number: int, frame: FrameType | None) -> None:
+    _log.warning("the terminal went away; the work goes on. To stop it: kill %d", os.getpid())

@@ -14,7 +14,7 @@ from rich.text import Text
 from triphase.cli import deferred
 from triphase.cli.arguments import Config, Overrides, parse_overrides, settings_of
 from triphase.cli.steps import do_steps
-from triphase.cli.sweep import carry, print_failures, require_parallel
+from triphase.cli.sweep import carry, print_failures, print_gaps, require_parallel
 from triphase.datacheck.agenda import todo
 from triphase.errors import SettingsError
 from triphase.monitoring.progress import progress_for
@@ -74,6 +74,7 @@ def study(
         failures = carry([each.point for each in points], parallel)
         found, page = _report(directory, points, chosen, best_of)
     _print(found, page)
+    print_gaps([each.point for each in points])
     print_failures(failures)
     return 1 if failures else 0
 

@@ -14,6 +14,7 @@ from triphase.cli.arguments import Overrides, RunPath, parse_overrides, require_
 from triphase.cli.runs import runs as print_runs
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
+from triphase.reports.contents import gaps_of
 from triphase.reports.sweep_page import write_sweep_page
 from triphase.runs.locking import locked
 from triphase.runs.sweep_execution import one_after_another, side_by_side
@@ -46,6 +47,7 @@ def sweep(
         failures = carry(points, parallel)
         page = write_sweep_page(directory, read_points(directory))
     print_runs(directory)
+    print_gaps(points)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]page[/bold]    {escape(visible(str(page)))}")
     print_failures(failures)
@@ -57,6 +59,13 @@ def print_failures(failures: Mapping[str, str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for run, message in failures.items():
         console.print(f"[bold]failed[/bold]  {escape(visible(f'{run}: {message}'))}")
+
+
+def print_gaps(points: Sequence[SweepPoint]) -> None:
+    """Say what of the finished runs is damaged or missing, since figures of all of them are set beside one another."""
+    for point in points:
+        for gap in gaps_of(point.path) if point.is_finished else ():
+            _say(f"note: {point.path.name}: {gap}")
 
 
 def require_parallel(parallel: int) -> None:

@@ -130,6 +130,22 @@ def refuse_pipes(folder: Path) -> None:
                     raise RunError(f"{path}: is a pipe, a socket or a device, where a file is expected; remove it")
 
 
+def refuse_links(folder: Path) -> None:
+    """A link inside a run would carry what is written to another place.
+
+    Raises:
+        RunError: there is one.
+    """
+    for parent, directories, files in os.walk(folder):
+        for name in (*directories, *files):
+            path = Path(parent, name)
+            if path.is_symlink():
+                raise RunError(
+                    f"{path}: is a symbolic link, and nothing is written through one; put what it points to in its "
+                    "place, or remove it"
+                )
+
+
 def format_of(path: Path) -> str:
     """The suffix that names the format: ``.jsonl`` of ``a.jsonl.gz`` and of ``a.jsonl.zst``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]

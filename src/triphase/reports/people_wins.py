@@ -9,6 +9,7 @@ from typing import Any
 
 from triphase.errors import RunError
 from triphase.records.files import make_directory, write_json
+from triphase.records.paths import refuse_links
 from triphase.reports.comparison import ComparisonFindings, Labelers
 from triphase.reports.interval_wording import is_above, is_below, percent_interval
 from triphase.reports.intervals import Interval
@@ -85,6 +86,7 @@ def keep_people_wins(runs: Sequence[Path], directory: Path, found: ComparisonFin
             if who.rankings
         ]
         for run in runs:
+            refuse_links(run)
             make_directory(run / DIRECTORY)
             write_json(_place(run / DIRECTORY, directory.resolve()), wins)
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from triphase.errors import RunError
 from triphase.monitoring.progress import Progress
-from triphase.records.files import write_json_lines
+from triphase.records.files import make_directory, write_json_lines
+from triphase.records.paths import refuse_links
 from triphase.reports.study import BEST_OF_N
 from triphase.runs.comparison_responses import Asking, spoken_by
+from triphase.runs.comparison_sums import watched
 from triphase.runs.criteria import GOLD, REWARDS, criteria_of
 from triphase.runs.judging import scores_by
 from triphase.runs.opening import open_run
@@ -30,13 +32,15 @@ def sample_best_of(runs: Sequence[Path], samples: int, progress: Progress) -> li
         side = side_of(f"{path}/sft")
         asking = Asking(run.settings.ppo.temperature, run.settings.ppo.max_response_tokens, samples, run.settings.seed)
         prompts = run.prompts("heldout")[: run.settings.evaluation.max_prompts]
-        folder = path / _FOLDER
-        folder.mkdir(exist_ok=True)
-        spoken = spoken_by([side], prompts, asking, folder, progress)
+        refuse_links(path)
+        folder = make_directory(path / _FOLDER)
         found = {}
-        for name in (GOLD, REWARDS):
-            (criterion,) = criteria_of([name], [side])
-            found[name] = scores_by(criterion, spoken, folder, progress)
+        with watched(folder) as edited:
+            spoken = spoken_by([side], prompts, asking, folder, progress)
+            for name in (GOLD, REWARDS):
+                (criterion,) = criteria_of([name], [side])
+                found[name] = scores_by(criterion, spoken, folder, progress)
+        notes += edited
         rows = [
             {"prompt_id": each.prompt.id, "sample": each.row["sample"], "score": score, "gold": gold}
             for each, score, gold in zip(spoken, found[REWARDS], found[GOLD], strict=True)

@@ -20,7 +20,7 @@ from triphase.errors import RunError
 from triphase.monitoring.memory import memory_errors, peak_gb, restart_peak
 from triphase.monitoring.sums import is_changed, seal, seal_phase
 from triphase.records.files import clear_leftovers, disk_errors, make_directory, write_atomically, write_json
-from triphase.records.paths import refuse_pipes
+from triphase.records.paths import refuse_links, refuse_pipes
 from triphase.reports.rounds import rounds_before
 from triphase.reports.shapes import problem_of
 from triphase.runs.base_dtype import dtype_in, with_dtype
@@ -67,7 +67,7 @@ class RunDirectory:
         make_directory(self.path)
         with locked(self.path, "wait for it, stop it, or choose another name (--name)"):
             try:
-                _refuse_links(self.path)
+                refuse_links(self.path)
                 refuse_pipes(self.path)
                 clear_leftovers(self.path)
                 self._write_config(measure)
@@ -85,7 +85,7 @@ class RunDirectory:
         _require_place(self.path)
         if not self.path.is_dir():
             return
-        _refuse_links(self.path)
+        refuse_links(self.path)
         refuse_pipes(self.path)
         if (self.path / "config.yaml").exists():
             settings = self.settings.model_dump(mode="json")
@@ -280,19 +280,3 @@ def _require_place(run: Path) -> None:
             nearest = nearest.parent
     if not nearest.is_dir():
         raise RunError(f"{nearest}: is no directory; choose another name (--name), or another place with `output`")
-
-
-def _refuse_links(run: Path) -> None:
-    """A link inside a run would carry what is written to another place.
-
-    Raises:
-        RunError: there is one.
-    """
-    for folder, directories, files in os.walk(run):
-        for name in (*directories, *files):
-            path = Path(folder, name)
-            if path.is_symlink():
-                raise RunError(
-                    f"{path}: is a symbolic link, and nothing is written through one; put what it points to in its "
-                    "place, or remove it"
-                )

@@ -68,8 +68,13 @@ class SweepPoint:
         """What is in its place must be of this sweep.
 
         Raises:
-            RunError: another run is there.
+            RunError: another run is there, or a link to one.
         """
+        if self.path.is_symlink():
+            raise RunError(
+                f"{self.path}: is a symbolic link, and nothing is written through one; put the run in its place, or "
+                "choose another name (--name)"
+            )
         if not (self.path / RUN_CONFIG).is_file():
             return
         kept, wanted = (each.model_dump(mode="json") for each in (load_settings(self.path), self.settings))

@@ -147,11 +147,11 @@ def _url(url_or_path: str | Path) -> URL:
         path = Path(given)
         if os.path.isdir(path):  # False for a name that is too long
             path = path / FILE_NAME
-            if path.is_symlink():
-                raise StoreError(
-                    f"{path}: is a symbolic link, and nothing of a run is written through one; put what it points to "
-                    "in its place, or name that file itself"
-                )
+        if path.name == FILE_NAME and path.is_symlink():
+            raise StoreError(
+                f"{path}: is a symbolic link, and nothing of a run is written through one; put what it points to "
+                "in its place, or name that file itself"
+            )
         if not os.path.isdir(path.parent):
             raise StoreError(f"{path}: the directory {path.parent} does not exist; make it, or check the path")
         return URL.create("sqlite", database=str(path.absolute()))

@@ -73,9 +73,11 @@ def address_of(host: str, listening: socket.socket, *, tls: bool) -> str:
 
 def listener(host: str, port: int) -> socket.socket:
     """A socket at this address, so that what is in the way is known before anything else is done."""
+    if not 0 <= port < 1 << 16:
+        raise SettingsError(f"--port {port}: is not allowed; it must be from 1 to 65535, or 0 for any that is free")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError, UnicodeError) as error:  # a port beyond 65535; a name that is none
+    except (OSError, UnicodeError) as error:  # a name that is none is the second
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(
             f"{host}:{port} cannot be served ({reason}); give another --port, or end what serves there"
