@@ -77,3 +77,30 @@ def test_a_name_that_is_too_long_for_an_export_is_one_line(
     monkeypatch.chdir(tmp_path)
     assert main(["export", "nowhere", "--to", "a" * 300]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("{name: 'embedded:tiny', chat_template: ./pipe}", "pipe: is a pipe or a device; write the template to a file"),
+        ("{name: 'embedded:tiny', chat_template: /dev/zero}", "/dev/zero: is a pipe or a device"),
+        ("{name: ./model}", "config.json: is a pipe or a device, where a file is expected"),
+        ("{name: 'embedded:tiny', adapter: ./model}", "config.json: is a pipe or a device, where a file is expected"),
+        ("{name: /dev}", "is a pipe or a device, where a file is expected"),
+    ],
+)
+def test_a_pipe_or_device_of_a_model_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("model").mkdir()
+    os.mkfifo("model/config.json")
+    Path("d.jsonl").write_text("".join(json.dumps({"prompt": f"say {c}", "completion": c}) + "\n" for c in "abcdefgh"))
+    Path("c.yaml").write_text(
+        f"name: c\nmodel: {model}\nlabeling: {{source: people}}\nadapters: {{layers: all}}\n"
+        "ppo: {batch_size: 4, minibatch_size: 4}\n"
+        "data: {demonstrations: [{path: d.jsonl}], prompts: [{path: d.jsonl}]}\n"
+    )
+    assert main(["check", "c.yaml"]) == 2
+    assert says in capsys.readouterr().err

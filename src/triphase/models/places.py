@@ -2,6 +2,8 @@
 
 import difflib
 import re
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from triphase.errors import ModelError
@@ -23,6 +25,7 @@ def directory_of(name: str) -> Path | None:
     try:
         path = Path(name).expanduser()
         if path.is_dir():
+            _refuse_pipes(path)
             return path
         if path.is_file():
             raise ModelError(f"model.name: {name} is a file; name its directory")
@@ -36,6 +39,19 @@ def directory_of(name: str) -> Path | None:
     if is_hub_id(name) and not _holds_models(path.parent):
         return None
     raise ModelError(f"model.name: there is no directory {name}{_nearby(path)}; write a directory or a hub id")
+
+
+def _refuse_pipes(directory: Path) -> None:
+    """A pipe or device in the place of a file would be waited for, or read without end.
+
+    Raises:
+        ModelError: there is one.
+    """
+    for path in directory.iterdir():
+        with suppress(OSError):  # a link to nothing, which whoever reads it tells of
+            mode = path.stat().st_mode
+            if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                raise ModelError(f"model.name: {path}: is a pipe or a device, where a file is expected; remove it")
 
 
 def fetched(name: str) -> Path:

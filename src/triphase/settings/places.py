@@ -1,6 +1,7 @@
 """Relative paths in the settings: taken from the directory of the settings file."""
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def _template(text: str, base: Path) -> str:
         return text
     path = base / expanded(text)
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise SettingsError(
+                f"model.chat_template: {text[:80]}: is a pipe or a device; write the template to a file"
+            )
         found = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
