@@ -80,6 +80,7 @@ def test_waiting_for_people_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys:
     assert said.startswith("people are to rank") and "error" not in said
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
     """Closing a terminal sends SIGHUP to what runs in it, and its output cannot be written any more."""
     from tests.runs import small_run

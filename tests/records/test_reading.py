@@ -444,8 +444,8 @@ def test_rows_that_are_added_change_no_split(tmp_path: Path) -> None:
 
 
 def test_many_columns_take_no_time_in_square(here: Path) -> None:
-    """Two hundred thousand columns: comparing each with each, or each with each name of ours, would take minutes."""
-    names = [f"c{number}" for number in range(200_000)]
+    """A hundred thousand columns: comparing each with each, or each with each name of ours, would take minutes."""
+    names = [f"c{number}" for number in range(100_000)]
     began = time.monotonic()
     assert "missing column" in why(here, ",".join(names) + "\n" + ",".join("1" for _ in names) + "\n", "d.csv")
     assert "is there twice" in why(here, ",".join([*names, "z", "z"]) + "\n", "d.csv")
