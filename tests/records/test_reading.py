@@ -447,7 +447,11 @@ def test_many_columns_take_no_time_in_square(here: Path) -> None:
     """A hundred thousand columns: comparing each with each, or each with each name of ours, would take minutes."""
     names = [f"c{number}" for number in range(100_000)]
     began = time.monotonic()
-    assert "missing column" in why(here, ",".join(names) + "\n" + ",".join("1" for _ in names) + "\n", "d.csv")
-    assert "is there twice" in why(here, ",".join([*names, "z", "z"]) + "\n", "d.csv")
-    assert "the key 'z' stands twice" in why(here, "{" + ",".join(f'"{name}":1' for name in [*names, "z", "z"]) + "}\n")
-    assert time.monotonic() - began < 10
+    assert "100,000 columns; a record may have 10,000" in why(here, ",".join(names) + "\n", "d.csv")
+    text = ",".join(f'"{name}":1' for name in names)
+    assert "100,000 columns; a record may have 10,000" in why(here, f"{{{text}}}\n")
+    assert "the key 'z' stands twice" in why(here, f'{{{text},"z":1,"z":1}}\n')
+    few = names[:9_999]
+    assert "missing column" in why(here, ",".join(few) + "\n" + ",".join("1" for _ in few) + "\n", "d.csv")
+    assert "is there twice" in why(here, ",".join([*few, few[0]]) + "\n", "d.csv")
+    assert time.monotonic() - began < 5

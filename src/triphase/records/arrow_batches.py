@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from triphase.errors import DataError
+from triphase.records.lines import MOST_COLUMNS
 
 MOST_BYTES = 1 << 26
 """Of what unpacks to more than ``MOST_RATIO`` times its size, and of the values that are made at a time."""
@@ -16,12 +17,14 @@ class Unreadable:
     """A cell that Python has no value for: a date beyond the year 9999, text that is not UTF-8."""
 
 
-def require_different_names(names: list[str], name: str) -> None:
-    """Refuse a file with two columns of one name, since only one of them could be read.
+def require_usable_columns(names: list[str], name: str) -> None:
+    """Refuse a file with two columns of one name, since only one of them could be read, and with more than can be told.
 
     Raises:
-        DataError: there are two.
+        DataError: there are.
     """
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{name}: {len(names):,} columns; a record may have {MOST_COLUMNS:,}")
     known = set[str]()
     for column in names:
         if column in known:

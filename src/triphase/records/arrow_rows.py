@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import DataError
-from triphase.records.arrow_batches import require_different_names, rows_at_a_time, rows_of
+from triphase.records.arrow_batches import require_usable_columns, rows_at_a_time, rows_of
 from triphase.records.arrow_sizes import require_bounded
 from triphase.records.lines import RefuseRow, Row
 from triphase.records.paths import data_file
@@ -48,7 +48,7 @@ def _batches(path: Path, name: str) -> Iterator[Any]:
         with pyarrow.OSFile(str(path), "rb") as file:
             file.seek(begin)  # a file is a stream with an index behind it
             stream = pyarrow.ipc.open_stream(file)
-            require_different_names(stream.schema.names, name)
+            require_usable_columns(stream.schema.names, name)
             for batch in stream:
                 batch.validate(full=True)
                 yield batch

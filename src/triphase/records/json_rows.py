@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from triphase.errors import DataError
 from triphase.records.json_text import JsonText
 from triphase.records.lines import (
+    MOST_COLUMNS,
     WHOLE,
     Part,
     RecordError,
@@ -130,6 +131,10 @@ def _object(value: Any, text: str, name: str, number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RecordError(
             f"{name}:{number}: a record must be an object like {{…}}, not {kind_of(value)}", number, text.rstrip("\r\n")
+        )
+    if len(value) > MOST_COLUMNS:
+        raise RecordError(
+            f"{name}:{number}: {len(value):,} columns; a record may have {MOST_COLUMNS:,}", number, text.rstrip("\r\n")
         )
     return value
 

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 from triphase.errors import DataError
 
 LONGEST_LINE = 1 << 26
+MOST_COLUMNS = 10_000
+"""Of a record: what is said of columns compares each with names of ours."""
 _START = 1 << 10
 _MOST_NAMED = 12
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import DataError
-from triphase.records.arrow_batches import MOST_BYTES, MOST_RATIO, require_different_names, rows_at_a_time, rows_of
+from triphase.records.arrow_batches import MOST_BYTES, MOST_RATIO, require_usable_columns, rows_at_a_time, rows_of
 from triphase.records.lines import RefuseRow, Row
 from triphase.records.paths import format_of
 
@@ -43,7 +43,7 @@ def _checked_texts(file: Any, name: str) -> list[str]:
     Raises:
         DataError: a name stands twice, or a column unpacks to far more than the file holds.
     """
-    require_different_names(file.schema_arrow.names, name)
+    require_usable_columns(file.schema_arrow.names, name)
     metadata = file.metadata
     for group in range(metadata.num_row_groups):
         rows = max(1, metadata.row_group(group).num_rows)
