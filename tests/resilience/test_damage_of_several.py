@@ -18,7 +18,7 @@ import pytest
 from tests.resilience.test_damage import damaged, files_of
 from tests.runs.small_run import ppo_alone, settings, write_data
 
-from triphase.cli.main import main
+from triphase.cli.main import INTERRUPTED, main
 
 _SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
 _OF_A_CLOCK = ("seconds", "peak_gb", "begun")
@@ -111,6 +111,8 @@ def outcome(several: Several, here: Path, expected: Any, capsys: Any) -> tuple[s
         return f"a traceback ({traceback.format_exc(limit=-3)})", "traceback"
     printed = capsys.readouterr()
     said = printed.out + printed.err
+    if code == INTERRUPTED:  # whoever ends the tests is heard by the run first
+        raise KeyboardInterrupt
     if code == 2:
         lines = [line for line in printed.err.splitlines() if line.startswith("error: ")]
         return (None if len(lines) == 1 and "Traceback" not in said else f"said {printed.err}"), "one line"
