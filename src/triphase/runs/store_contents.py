@@ -12,6 +12,7 @@ from triphase.errors import RunError, SettingsError, StoreError, TriphaseError
 from triphase.labeling.work.campaign_plan import known_names, missing
 from triphase.records.files import write_json
 from triphase.store import Store, open_store
+from triphase.store.database import require_one_name
 
 SAMPLED, RANKED = "sampling.json", "labelling.json"
 """What was sampled, and what was ranked, when the step ended."""
@@ -72,6 +73,7 @@ def examine_store(run: Path, campaigns: Sequence[str] | None = None) -> None:
     path = run / "labels.sqlite"
     if not path.is_file():
         return
+    require_one_name(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         try:

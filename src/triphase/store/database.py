@@ -115,7 +115,7 @@ def open_store(url_or_path: str | Path) -> Store:
     url = _url(url_or_path)
     name = url.render_as_string(hide_password=True) if url.get_backend_name() != "sqlite" else str(url.database)
     if url.get_backend_name() == "sqlite":
-        _require_one_name(Path(str(url.database)))
+        require_one_name(Path(str(url.database)))
     try:
         engine = _engine(url)
         upgrade(engine, name)
@@ -128,7 +128,7 @@ def open_store(url_or_path: str | Path) -> Store:
     return Store(engine, name)
 
 
-def _require_one_name(path: Path) -> None:
+def require_one_name(path: Path) -> None:
     """SQLite keeps what is under way beside a file, by its name: under two names (hard links) it would be damaged.
 
     Raises:
