@@ -50,30 +50,6 @@ def _held(run: Path, remedy: str) -> int:
         os.close(descriptor)
 
 
-def _held(run: Path, remedy: str) -> int:
-    """The lock, held. One that has a second name (a copy by hard links) would hold both runs, so its name is let go."""
-    lock = run / ".lock"
-    while True:
-        with disk_errors(lock):
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(descriptor, 200).decode(errors="replace").strip()
-                raise RunError(f"{run} is held by {holder or 'another process'}; {remedy}") from None
-            with disk_errors(lock):
-                is_shared = os.fstat(descriptor).st_nlink > 1
-                if is_shared and os.path.samestat(os.fstat(descriptor), os.lstat(lock)):
-                    lock.unlink()
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if not is_shared:
-            return descriptor
-        os.close(descriptor)
-
-
 def _is_own(lock: Path, descriptor: int) -> bool:
     """Whether what is locked is still the file of this name, and of no other; its name is let go where it is not."""
     ours = os.fstat(descriptor)
