@@ -159,7 +159,7 @@ def test_best_of_n_looks_at_what_it_keeps(finished: Path, tmp_path: Path) -> Non
     scores = run / "best-of-n" / "scores.jsonl"
     scores.write_text(scores.read_text().replace("1", "2"))
     (note,) = sample_best_of([run], 2, SilentProgress())
-    assert "scores.jsonl is not as the last comparison left it" in note
+    assert "scores.jsonl was changed after the last comparison" in note
     (run / "best-of-n").rename(tmp_path / "elsewhere")
     (run / "best-of-n").symlink_to(tmp_path / "elsewhere")
     before = sums(tmp_path / "elsewhere")
