@@ -113,6 +113,23 @@ def dies(prompts: Prompts, responses: list[str]) -> list[float]:
     os._exit(7)
 
 
+def forks(prompts: Prompts, responses: list[str]) -> list[float]:
+    """Both come back: the child with other scores."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return [1.0 if child else 7.0] * len(responses)
+
+
+class _Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def raises_what_cannot_be_shown(prompts: Prompts, responses: list[str]) -> list[float]:
+    raise _Mute
+
+
 def prints(prompts: Prompts, responses: list[str]) -> list[float]:
     print(f"seen {len(responses)}")
     print("and so on", file=sys.stderr)

@@ -75,7 +75,8 @@ def test_further_names_are_parts() -> None:
         ("some", "gives None (NoneType) as a score, which is no number; None, no opinion, is for functions in a sum"),
         ("single", "gives float for a score, where a list of numbers is expected"),
         ("nothing", "gives NoneType for a score, where a list"),
-        ("no_total", "gives a mapping without 'total'"),
+        ("no_total", "gives a mapping of words without 'total', the score that is optimized"),
+        ("raises_what_cannot_be_shown", "raised _Mute (answer 0: 'a b')"),
         ("odd_part", "gives parts that cannot be used: 'ppo/loss' as a name"),
         ("bad_part", "gives None (NoneType) as the part words, which is no number (answer 0: 'a b')"),
         ("one_argument", "raised TypeError: one_argument() takes 1 positional argument but 2 were given (answer 0: "),
@@ -173,6 +174,11 @@ def test_after_one_that_hung_the_next_call_is_answered() -> None:
     with pytest.raises(TrainingError, match="did not return within"):
         scorer.score(answers())
     assert score("lengths").total == (3.0, 3.0, 5.0, 1.0)
+
+
+def test_a_child_that_comes_back_from_a_function_answers_nothing() -> None:
+    assert score("forks", batch_size=1).total == (1.0,) * 4
+    assert score("lengths").total == (3.0, 3.0, 5.0, 1.0)  # by the same process, not an answer that was left over
 
 
 def test_a_score_beyond_what_ppo_can_count_with_is_refused() -> None:

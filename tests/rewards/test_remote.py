@@ -8,6 +8,7 @@ from tests.rollouts.fake_server import Asked, FakeServer, Reply
 
 from triphase.errors import ServerError
 from triphase.records.types import Message, Prompt
+from triphase.rewards.registry import examine
 from triphase.rewards.remote import RemoteScorer
 from triphase.rewards.types import Answer
 from triphase.settings.scorer import ScorerSettings
@@ -87,3 +88,16 @@ def test_servers_of_openrlhf_are_asked_in_its_shape() -> None:
         scores({"scores": [1.0, 2.0]}, 2, format="openrlhf")
     with pytest.raises(ValueError, match="format is of a server, and a scorer of kind model is none"):
         ScorerSettings(format="openrlhf")
+
+
+def test_before_the_first_step_two_answers_are_scored() -> None:
+    settings = {"retries": 0, "timeout_seconds": 5}
+    with FakeServer(lambda asked: Reply(body={"scores": [1.0, None]})).running() as server:
+        gone = server.address
+        examine(ScorerSettings.model_validate({"address": gone, **settings}))
+        assert [len(asked.body["items"]) for asked in server.asked] == [2]
+    with pytest.raises(ServerError, match=r"ppo\.scorer\.address: http\S+ cannot be reached"):
+        examine(ScorerSettings.model_validate({"address": gone, **settings}))
+    with FakeServer(lambda asked: Reply(body=b'{"scores": [null, NaN]}')).running() as server:
+        with pytest.raises(ServerError, match=r"arms\.x\.scorer\.address: http\S+ has no score \(null or NaN\) for"):
+            examine(ScorerSettings.model_validate({"address": server.address, **settings}), setting="arms.x.scorer")

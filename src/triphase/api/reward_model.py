@@ -37,9 +37,15 @@ class RewardModel:
                 end of turn, and scores otherwise.
 
         Raises:
-            DataError: there are more of the one than of the other, or one has no tokens or passes the length.
+            DataError: there are more of the one than of the other, a response is no text, or one has no tokens or
+                passes the length.
         """
         asked = prompts_of(prompts)
+        if isinstance(responses, str):
+            raise DataError("score: responses is one text; give a list of responses")
+        for number, response in enumerate(responses, start=1):
+            if not isinstance(response, str):
+                raise DataError(f"score: response {number} is {type(response).__name__}; give a text")
         ends = [True] * len(responses) if finished is None else list(finished)
         if not len(asked) == len(responses) == len(ends):
             raise DataError(

@@ -3,7 +3,8 @@
 ``python -P -m triphase.rewards.function_process``. The first line says where modules are; each further one names a
 function with its options, and may have a batch for it. The answers go to the standard output that the process was
 given; what the function prints goes to standard error, which the run writes to its log. Its standard input is empty.
-Without torch, unless the function imports it.
+A child that the function forks and that comes back from it answers nothing. Without torch, unless the function imports
+it.
 """
 
 import json
@@ -30,9 +31,12 @@ def main() -> None:
     asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(questions, asked), daemon=True).start()
     sys.path[:] = asked.get()["path"]
-    functions = Functions()
+    functions, process = Functions(), os.getpid()
     while True:
-        answers.write(json.dumps(functions.answer(asked.get())) + "\n")
+        answer = functions.answer(asked.get())
+        if os.getpid() != process:
+            os._exit(0)  # a second answer to one question would be taken for that to the next
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 

@@ -77,7 +77,10 @@ def source_of(name: str) -> Path | None:
 
 def shown_error(error: BaseException) -> str:
     """An exception in one line."""
-    text = " ".join(visible(str(error)).split())[:_LONGEST]
+    try:
+        text = " ".join(visible(str(error)).split())[:_LONGEST]
+    except Exception:  # a class of the function's own that cannot be shown
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

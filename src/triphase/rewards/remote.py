@@ -14,8 +14,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from triphase.records.types import Prompt
 from triphase.rewards.parts import joined, problem_of_names
-from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores
+from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
 from triphase.rollouts.client import JsonClient
 from triphase.settings.scorer import ScorerSettings
 
@@ -29,11 +30,16 @@ class RemoteScorer(Scorer):
         *,
         setting: str = "ppo.scorer.address",
         check: Callable[[], None] = lambda: None,
+        prompts: Sequence[Prompt] = (),
     ) -> None:
-        """``check`` is called a few times a second while the server is waited for, and may raise to end the wait."""
+        """``check`` is called a few times a second while the server is waited for, and may raise to end the wait.
+
+        ``prompts`` are some of the run's, for `examine`.
+        """
         if settings.address is None:
             raise ValueError("a remote scorer needs an address")
         self.name = settings.address
+        self._prompts = prompts
         self._size = settings.batch_size
         self._is_openrlhf = settings.format == "openrlhf"
         self._client = JsonClient(settings.address, settings, setting=setting, check=check)
@@ -54,6 +60,15 @@ class RemoteScorer(Scorer):
                 items = {"items": [_item(answer) for answer in part]}
                 found.append(self._scores(self._client.post("", items), len(part), "scores"))
         return joined(found)
+
+    def examine(self) -> None:
+        """Have two answers scored.
+
+        Raises:
+            ServerError: as in `score`, or it has no score for either.
+        """
+        if all(math.isnan(score) for score in self.score(probe_of(self._prompts)).total):
+            raise self._client.error("", "has no score (null or NaN) for either of two answers")
 
     def close(self) -> None:
         """Close the connections."""
@@ -88,7 +103,9 @@ class RemoteScorer(Scorer):
 
 def open_scorer(context: ScorerContext) -> RemoteScorer:
     """The scorer at the address in the settings; Ctrl-C ends the wait for it."""
-    return RemoteScorer(context.settings, setting=f"{context.setting}.address", check=context.check)
+    return RemoteScorer(
+        context.settings, setting=f"{context.setting}.address", check=context.check, prompts=context.prompts
+    )
 
 
 def _item(answer: Answer) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def columns_of(given: Any, count: int, *, as_trl: bool, may_abstain: bool) -> di
     """
     columns = given if isinstance(given, Mapping) else {TOTAL: given}
     if TOTAL not in columns:
-        raise Unusable(f"gives a mapping without {TOTAL!r}")
+        names = ", ".join(str(name)[:_SHOWN] for name in list(columns)[:5]) or "nothing"
+        raise Unusable(f"gives a mapping of {names} without {TOTAL!r}, the score that is optimized")
     odd = next((name for name in columns if not isinstance(name, str)), None)
     if odd is not None:
         raise Unusable(f"gives parts that cannot be used: {str(odd)[:40]!r} as a name, which is no text")
