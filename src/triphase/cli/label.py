@@ -19,6 +19,7 @@ from rich.console import Console
 from triphase.demo.registry import gold_of
 from triphase.errors import SettingsError, TriphaseError
 from triphase.labeling.exchange import exporting, importing
+from triphase.labeling.exchange.export_columns import COLUMNS
 from triphase.labeling.exchange.tool_formats import rows_for
 from triphase.labeling.quality.labeling_statistics import collect
 from triphase.labeling.quality.stats_text import print_statistics
@@ -162,7 +163,7 @@ def export_file(
         else:
             left_out: Counter[str] = Counter()
             rows = list(rows_for(to, store, left_out))
-            exporting.write_rows(path, rows)
+            exporting.write_rows(path, rows, COLUMNS[to])
             done = exporting.Exported(len(rows), dict(left_out))
     say(f"{path}: {counted(done.lines, 'line')}")
     for reason, count in done.left_out.items():

@@ -7,13 +7,17 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from triphase.cli import label
+from triphase.cli.main import main
 from triphase.errors import StoreError
 from triphase.labeling.exchange.csv_cells import csv_text
+from triphase.labeling.exchange.export_columns import COLUMNS
 from triphase.labeling.exchange.exporting import export_file, export_rows
 from triphase.labeling.exchange.importing import import_comparisons, import_file
+from triphase.labeling.exchange.tool_formats import TOOLS
 from triphase.records.identity import prompt_id
 from triphase.records.reading import read_preferences, stream_demonstrations
 from triphase.records.types import Message, Prompt, Ranking, Response
@@ -295,6 +299,22 @@ def test_a_cell_is_one_cell_whatever_breaks_are_in_it(text: str) -> None:
     rows = list(csv.reader(io.StringIO(csv_text([{"note": text, "kind": "x"}]), newline="")))
     runs = text[0] in "\n\uff1d"
     assert rows == [["note", "kind"], [f"'{text}" if runs else text, "x"]]
+
+
+@pytest.mark.parametrize("name", list(COLUMNS))
+def test_a_table_without_rows_has_the_columns_of_one_with_rows(tmp_path: Path, name: str) -> None:
+    with open_store(tmp_path / "full.sqlite") as store:
+        fill(store)
+    given = ("--to", name) if name in TOOLS else ("--format", name)
+    open_store(tmp_path / "empty.sqlite").close()
+    found = {}
+    for kept in ("full", "empty"):
+        for suffix in (".csv", ".parquet"):
+            path = tmp_path / f"{kept}-{name}{suffix}"
+            assert main(["label", "export", str(tmp_path / f"{kept}.sqlite"), str(path), *given]) == 0
+            names = pyarrow.parquet.read_schema(path).names if suffix == ".parquet" else next(csv.reader(path.open()))
+            found[kept, suffix] = names
+    assert len({tuple(columns) for columns in found.values()}) == 1 and found["full", ".csv"] == list(COLUMNS[name])
 
 
 def test_rewritten_responses_are_demonstrations(tmp_path: Path) -> None:

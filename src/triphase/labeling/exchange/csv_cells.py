@@ -13,9 +13,9 @@ from typing import Any
 from triphase.records.formulas import protected
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows under a line of their columns, in the order in which these first come."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def csv_text(rows: Sequence[Mapping[str, Any]], empty: Sequence[str] = ()) -> str:
+    """The rows under a line of their columns, in the order in which these first come; ``empty`` are those of none."""
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or list(empty)
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\r\n")  # what ends a line is quoted in a cell: either sign alone, too
     writer.writerow(columns)

@@ -23,6 +23,7 @@ from sqlalchemy import select
 
 from triphase.errors import DataError
 from triphase.labeling.exchange.csv_cells import csv_text
+from triphase.labeling.exchange.export_columns import COLUMNS
 from triphase.records.files import atomic_file
 from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Prompt, Response
@@ -47,30 +48,33 @@ def export_file(store: Store, path: str | Path, name: str) -> Exported:
     """Write an export to a .jsonl, .csv or .parquet file, whole or not at all."""
     left_out: Counter[str] = Counter()
     rows = list(export_rows(store, name, left_out))
-    write_rows(Path(path), rows, one_kind=name != "store")
+    write_rows(Path(path), rows, COLUMNS.get(name))
     return Exported(len(rows), dict(left_out))
 
 
-def write_rows(target: Path, rows: Sequence[Mapping[str, Any]], *, one_kind: bool = True) -> None:
+def write_rows(target: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None) -> None:
     """Write rows to a .jsonl, .csv or .parquet file, whole or not at all.
+
+    ``columns`` are those of a table without rows; None stands for lines of several kinds, which make no table.
 
     Raises:
         DataError: the name has another suffix, or a table cannot hold lines of several kinds.
     """
     if target.suffix not in (".jsonl", ".csv", ".parquet"):
         raise DataError(f"{target}: the suffix {target.suffix!r} is not known; write to .jsonl, .csv or .parquet")
-    if target.suffix != ".jsonl" and not one_kind:
+    if target.suffix != ".jsonl" and columns is None:
         raise DataError(f"{target}: the store has lines of several kinds; export it as .jsonl")
     with atomic_file(target) as file:
         if target.suffix == ".jsonl":
             file.writelines(_line(row).encode() for row in rows)
         elif target.suffix == ".csv":
-            file.write(csv_text(rows).encode())
+            file.write(csv_text(rows, columns or ()).encode())
         else:
             import pyarrow
             import pyarrow.parquet
 
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), file)
+            empty = pyarrow.Table.from_pydict({name: [] for name in columns or ()})
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)) if rows else empty, file)
 
 
 def export_lines(store: Store, name: str) -> Iterator[str]:

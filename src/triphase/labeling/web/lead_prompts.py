@@ -7,6 +7,7 @@ from starlette.responses import RedirectResponse, Response
 
 from triphase.errors import StoreError
 from triphase.labeling.exchange.csv_cells import csv_text
+from triphase.labeling.exchange.export_columns import COLUMNS
 from triphase.labeling.exchange.exporting import FORMATS, export_lines, export_rows
 from triphase.labeling.web.context import Context
 from triphase.labeling.web.guard import LEAD, GuardedRoute, access
@@ -123,7 +124,7 @@ async def download(
         message = f"There is no export {name!r}; there are: {', '.join(FORMATS)}."
         return page(request, "message.html", {"title": "Export", "message": message}, 404)
     if form == "csv" and name != "store":
-        text = await context.slow(lambda: csv_text(list(export_rows(store, name))))
+        text = await context.slow(lambda: csv_text(list(export_rows(store, name)), COLUMNS[name]))
         headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
         return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
     text = await context.slow(lambda: "".join(export_lines(store, name)))
