@@ -94,6 +94,26 @@ def test_losses_that_stay_broken_stop_at_the_last_good_checkpoint(
     assert max(kept_steps(tmp_path / "checkpoints")) >= 1
 
 
+@pytest.mark.parametrize("broken", [4, 3])
+def test_a_phase_that_skips_all_its_steps_fails_and_one_that_skips_some_says_so(
+    broken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    phase, lines = supervised(tmp_path, epochs=1)
+    assert phase.total_steps == 4
+    updates = iter(range(99))
+    monkeypatch.setattr(phase.state.updater, "step", lambda whole=phase.state.updater.step: (
+        phase.state.updater.skip_step(["the loss"]) if next(updates) < broken else whole()
+    ))  # fmt: skip
+    with caplog.at_level("WARNING", "triphase"):
+        if broken == 4:
+            with pytest.raises(TrainingError, match="the loss: not finite 4 steps in a row"):
+                run_loop(phase, LoopOptions(tmp_path, lines, keep=9, every=1))
+        else:
+            run_loop(phase, LoopOptions(tmp_path, lines, keep=9, every=1))
+    said = [record.getMessage() for record in caplog.records if "the loss" in record.getMessage()]
+    assert len(said) == 1 and said[0].startswith("the loss: not finite. This step changed nothing, and is counted.")
+
+
 def scored(directory: Path, losses: list[float | None], *, keep: int, keep_best: int) -> list[int]:
     class Scored(Phase):
         state, total_steps = TrainingState(updater(), PhaseState()), len(losses)

@@ -63,7 +63,7 @@ def test_what_is_not_finite_on_one_rank_is_skipped_by_all(told: list[dict[str, A
     for found in (each["not_finite"] for each in told):
         assert found["loss is nan"] and found["skipped"] == [1.0, 1.0, 0.0] and found["unchanged"]
         assert found["named"][0].startswith("the gradient of ")
-        assert "not finite 1 steps in a row" in found["error"]
+        assert "not finite in the one step" in found["error"]
 
 
 def test_what_a_strategy_promises(told: list[dict[str, Any]]) -> None:

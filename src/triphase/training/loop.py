@@ -119,7 +119,8 @@ def run_loop(phase: Phase, options: LoopOptions) -> None:
         Stopped: the person asked for it; the state is saved.
     """
     state, strategy = phase.state, phase.state.updater.strategy
-    state.updater.most_skipped_in_a_row = options.skipped_in_a_row
+    # A phase of which every step was skipped has failed, however few there are.
+    state.updater.most_skipped_in_a_row = min(options.skipped_in_a_row, max(1, phase.total_steps))
     phase.open(options.directory)
     if not state.resume(options.directory / CHECKPOINTS):
         phase.start()

@@ -1,5 +1,6 @@
 """One optimizer step: clip the gradient, skip what is not finite, step, follow the schedule."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from triphase.training.distributed.types import ALONE, Strategy
 
 MAX_SKIPPED_IN_A_ROW = 5
 _NAMED = 3
+_log = logging.getLogger(__name__)
 _ADVICE = (
     "Lower the phase's optimizer.learning_rate, set model.dtype: float32, or look for odd records in these batches"
 )
@@ -123,10 +125,13 @@ class Updater:
         self.skipped_in_a_row += 1
         named = tuple(nonfinite[:_NAMED]) or ("the norm of the gradient",)
         if self.skipped_in_a_row >= self.most_skipped_in_a_row:
+            often = "in the one step" if self.skipped_in_a_row == 1 else f"{self.skipped_in_a_row} steps in a row"
             raise TrainingError(
-                f"{', '.join(named)}: not finite {self.skipped_in_a_row} steps in a row. These steps changed nothing, "
-                f"and the last checkpoint stays; the batches are in the directory `bad` next to it. {advice}"
+                f"{', '.join(named)}: not finite {often}. Skipped steps change nothing, and the last checkpoint stays; "
+                f"the batches are in the directory `bad` next to it. {advice}"
             )
+        if self.skipped_in_a_row == 1:
+            _log.warning("%s: not finite. This step changed nothing, and is counted. %s", ", ".join(named), advice)
         return StepResult(norm, rate, True, named)
 
     def schedule_over(self, first_step: int, total_steps: int) -> None:
