@@ -136,3 +136,26 @@ def test_what_is_of_another_type_is_one_line(
     with pytest.raises(TriphaseError, match=problem):
         call()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_call_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    model = {"name": "embedded:tiny", "max_length": 64}
+    unpaired = [{"prompt": "sun", "chosen": "song"}]
+    runs = tmp_path / "runs"
+    for call in (
+        lambda: triphase.train_reward_model(model, unpaired, name="no", output=runs, progress=False),
+        lambda: triphase.train_sft(model, [ROW], name="no", output=runs, progress=False, sft={"method": "none"}),
+        lambda: triphase.train_ppo(
+            model, ["sun", "song"], reward=lambda prompts, responses: [1 / 0], name="no", output=runs, progress=False
+        ),
+    ):
+        with pytest.raises(TriphaseError):
+            call()
+        assert not runs.exists()
+
+
+def test_responses_are_a_list_of_texts() -> None:
+    model = triphase.load_reward_model.__globals__["RewardModel"](None, max_length=8)
+    for responses, problem in (("a", "responses is one text"), ([None], "response 1 is NoneType; give a text")):
+        with pytest.raises(TriphaseError, match=problem):
+            model.score(["sun"], responses)

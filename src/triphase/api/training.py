@@ -3,6 +3,7 @@
 The same call again goes on with what is not finished, as the same command does.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +17,9 @@ from triphase.datacheck.agenda import require_step
 from triphase.errors import SettingsError
 from triphase.monitoring.progress import SilentProgress
 from triphase.runs.execution import perform
+from triphase.runs.leftovers import not_there, removed_if_refused
 from triphase.settings.loading import RUN_CONFIG
+from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 from triphase.training.stopping import Stopped
 
@@ -40,9 +43,10 @@ def train_sft(
     Raises:
         TriphaseError: a mistake in what was given, in one line.
     """
-    chosen = _begun("train_sft", model, "demonstrations", demonstrations, name, settings)
-    require_step(chosen, "sft")
-    return _performed(chosen, "sft", "report", examined=("sft",), progress=progress)
+    with removed_if_refused(_new_places(name, settings)):
+        chosen = _begun("train_sft", model, "demonstrations", demonstrations, name, settings)
+        require_step(chosen, "sft")
+        return _performed(chosen, "sft", "report", examined=("sft",), progress=progress)
 
 
 def train_reward_model(
@@ -60,10 +64,11 @@ def train_reward_model(
     Raises:
         TriphaseError: a mistake in what was given, in one line.
     """
-    chosen = _begun("train_reward_model", model, "preferences", preferences, name, settings)
-    require_step(chosen, "reward")
-    steps = ("labelling", "reward")
-    return _performed(chosen, "labeling", "reward", "report", examined=steps, progress=progress)
+    with removed_if_refused(_new_places(name, settings)):
+        chosen = _begun("train_reward_model", model, "preferences", preferences, name, settings)
+        require_step(chosen, "reward")
+        steps = ("labelling", "reward")
+        return _performed(chosen, "labeling", "reward", "report", examined=steps, progress=progress)
 
 
 def train_ppo(
@@ -90,8 +95,9 @@ def train_ppo(
         TriphaseError: a mistake in what was given, in one line.
     """
     scored = {**settings, **_reward_keywords(reward)}
-    chosen = _begun("train_ppo", model, "prompts", prompts, name, scored)
-    return _performed(chosen, "ppo and arms", "report", examined=("ppo",), progress=progress, lent=_lent(reward))
+    with removed_if_refused(_new_places(name, settings)):
+        chosen = _begun("train_ppo", model, "prompts", prompts, name, scored)
+        return _performed(chosen, "ppo and arms", "report", examined=("ppo",), progress=progress, lent=_lent(reward))
 
 
 def evaluate(
@@ -136,6 +142,14 @@ def _begun(
     chosen = settings_of(caller, {**own, **settings})
     source.write()
     return chosen
+
+
+def _new_places(name: object, settings: Mapping[str, Any]) -> list[Path]:
+    """The directories that are to be made for the run; what is wrong with the name of one is told where it is read."""
+    output = settings.get("output", "runs")
+    if not (isinstance(name, str) and isinstance(output, str | os.PathLike)):
+        return []
+    return not_there(expanded(os.fspath(output)) / name)
 
 
 def _lent(reward: Reward) -> Callable[..., Any] | None:

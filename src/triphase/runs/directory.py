@@ -27,6 +27,7 @@ from triphase.runs.base_dtype import dtype_in, with_dtype
 from triphase.runs.data_files import fingerprints_of, roles_of, scorer_files
 from triphase.runs.dependence import EVALUATION, FREE, begun_phases, dependent, is_bound
 from triphase.runs.differences import completed, differences, is_of_a_server, shown
+from triphase.runs.leftovers import not_there, removed_if_refused
 from triphase.runs.locking import locked
 from triphase.runs.provenance import as_yaml, day_begun, provenance, read_config
 from triphase.runs.stale_results import set_evaluation_aside
@@ -34,8 +35,8 @@ from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 
 TIMINGS = "timings.json"
-_log = logging.getLogger(__name__)
 _FROM = ("sft.from", "reward.from")
+_log = logging.getLogger(__name__)
 
 
 class RunDirectory:
@@ -64,8 +65,9 @@ class RunDirectory:
             RunError: another process holds it, or it belongs to another configuration.
         """
         _require_place(self.path)
+        made = not_there(self.path)
         make_directory(self.path)
-        with locked(self.path, "wait for it, stop it, or choose another name (--name)"):
+        with locked(self.path, "wait for it, stop it, or choose another name (--name)"), removed_if_refused(made):
             try:
                 refuse_links(self.path)
                 refuse_pipes(self.path)
