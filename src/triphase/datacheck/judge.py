@@ -42,7 +42,9 @@ class Judge:
         self._can_look = _has_transformers()
         if self._can_look:
             try:
-                self._examiner = Examiner(open_template(settings.model), settings, exact=self.exact)
+                template = open_template(settings.model)
+                template.leave_controls_untold()  # the survey counts them by column
+                self._examiner = Examiner(template, settings, exact=self.exact)
             except TriphaseError as error:
                 self._refusal = error  # told at the end: what is wrong with records is told first
 

@@ -29,6 +29,9 @@ class ControlTokens:
     """The special tokens of a tokenizer, and how texts that hold their names become ids without them.
 
     Texts without such names take no part in this: their ids are those of the tokenizer.
+
+    Attributes:
+        told: whether it has been said that texts hold such names.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -37,15 +40,15 @@ class ControlTokens:
         self._names = control_names(tokenizer)
         self._marked = re.compile(f"{_OPEN}({self._names.pattern}){_CLOSE}|[{_OPEN}{_CLOSE}]")
         self._newline = self._plain("\n")
-        self._told = False
+        self.told = False
 
     def in_any(self, texts: Sequence[str]) -> bool:
         """Whether one of the texts holds the name of a control token; the first time, that is logged."""
         for text in texts:
             found = self._names.search(text)
             if found is not None:
-                if not self._told:
-                    self._told = True
+                if not self.told:
+                    self.told = True
                     _log.warning(
                         "texts hold %s, a control token of the tokenizer: here and in further texts such names are "
                         "read as plain letters (model.texts_write_control_tokens: true lets them write it)",

@@ -99,6 +99,11 @@ class Template:
             date=settings.template_date,
         )
 
+    def leave_controls_untold(self) -> None:
+        """Do not log the first text that holds the name of a control token: whoever reads them counts them all."""
+        if self._controls is not None:
+            self._controls.told = True
+
     def also_ends(self, ids: int | Sequence[int] | None) -> None:
         """Let these tokens end a response too: those of the model's generation configuration.
 
