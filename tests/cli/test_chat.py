@@ -9,6 +9,7 @@ from tests.small import shared_model, stir
 
 from triphase.batches.padding import pad_batch
 from triphase.cli.chat import chat, talk
+from triphase.cli.main import main
 from triphase.errors import DataError, RunError, SettingsError
 from triphase.models.roles import POLICY, REFERENCE
 from triphase.records.types import Message
@@ -49,6 +50,23 @@ def test_talking_ends_with_an_empty_line(capsys: pytest.CaptureFixture[str]) -> 
     talk([conversation_with("embedded:tiny")], ["tiny"], lambda: next(lines))
     assert next(lines, "all read") == "all read"
     assert "Write a message" in capsys.readouterr().out
+
+
+def test_a_message_that_is_too_long_ends_no_conversation(capsys: pytest.CaptureFixture[str]) -> None:
+    short, long = conversation(limit=40), conversation()
+    lines = iter(["oak", " ".join(["oak"] * 50), "red", ""])
+    talk([long, short], ["long", "short"], lambda: next(lines))
+    assert "passes model.max_length = 40" in (said := capsys.readouterr().out) and "/new begins a new" in said
+    for each in (long, short):
+        assert [turn.content for turn in each._turns[::2]] == ["oak", "red"]
+
+
+def test_a_policy_that_is_nearly_spelled_so_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("triphase.cli.chat._policies_of", lambda model: ("sft", "ppo", "no-kl"))
+    assert main(["chat", str(tmp_path), "--against", "nokl"]) == 2
+    assert f"--against nokl: is no policy of {tmp_path}; did you mean no-kl?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

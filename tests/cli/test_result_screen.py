@@ -103,6 +103,13 @@ def test_each_further_round_has_its_line() -> None:
         "3.2 nats from the reference"
     )
     assert "round 3" not in lines
+    assert lines["time"].startswith("7 min 12 s over 1 of 3 rounds")
+    took = [
+        {**each, "seconds": seconds, "peak_gb": 1.0 + seconds} for each, seconds in zip(rounds, (50, 1), strict=True)
+    ]
+    assert (
+        dict(result_lines({**SUMMARY, "rounds": took}))["time"] == "8 min 03 s over 3 rounds; at most 51.0 GB of memory"
+    )
 
 
 def test_the_screen_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_data(folder)
     ppo = {"iterations": 3, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
     kept = {"keep": 3, "keep_best": 0}  # one of them was the spare of the last, and goes at the end
-    do(settings(folder, method="lora", ppo=ppo, checkpoints=kept), pipeline.run_all)
+    arms = {"long": {"iterations": 4, "kl_coefficient": 0.5}}
+    do(settings(folder, method="lora", ppo=ppo, arms=arms, checkpoints=kept), pipeline.run_all)
     return folder / "runs" / "small"
 
 
@@ -59,6 +60,40 @@ def test_evaluation_chat_and_export_take_it(run: Path, tmp_path: Path, capsys: p
     assert (tmp_path / "out" / "model.safetensors").is_file()
     answers = iter(["sun song", None])
     talk([conversation_with(str(run), 2)], [""], lambda: next(answers))
+
+
+def test_a_variant_opens_at_its_own_iterations(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = run / "arms" / "long" / "checkpoints"
+    for step in (3, 4):
+        shared, adapter, _ = open_policy(run, step, "long")
+        tensors = load_checkpoint(kept, step).tensors
+        assert all(
+            (value == tensors[f"parameter.{name}"]).all() for name, value in shared.adapters.state(adapter).items()
+        )
+    own = (open_policy(run, 3, policy)[0].adapters.state(POLICY).values() for policy in ("ppo", "long"))
+    assert any((one != other).any() for one, other in zip(*own, strict=True))  # of the main run, and of the variant
+    for policy, step, problem in (
+        ("long", "2", "no such checkpoint of the variant long; there are 3, 4"),
+        ("sft", "3", "is an iteration of PPO"),
+        ("long", "best", "is chosen among those of the main PPO run"),
+    ):
+        assert main(["chat", str(run), "--policy", policy, "--checkpoint", step]) == 2
+        assert problem in capsys.readouterr().err
+    assert main(["export", str(run), "--to", str(tmp_path / "at"), "--arm", "long", "--checkpoint", "3"]) == 0
+    assert main(["export", str(run), "--to", str(tmp_path / "last"), "--arm", "long"]) == 0
+    assert main(["export", str(run), "--to", str(tmp_path / "adapter"), "--arm", "long", "--adapter"]) == 0
+    card = (tmp_path / "last" / "README.md").read_text()
+    assert "| `ppo.kl_coefficient` | 0.5 |" in card and "Measured" not in card  # figures are the main run's
+    files = [tmp_path / name / "model.safetensors" for name in ("at", "last")]
+    assert files[0].read_bytes() != files[1].read_bytes()
+    named = run / "arms" / "long" / "final" / "adapter_model.safetensors"
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == named.read_bytes()
+    assert main(["export", str(run), "--to", str(tmp_path / "no"), "--arm", "lomg"]) == 2
+    assert "has no such variant; it has long" in capsys.readouterr().err
+    sides = [f"{run}/arms/long/checkpoints/000003", f"{run}/arms/long"]
+    assert main(["compare", *sides, "--to", str(tmp_path / "both"), "--max-prompts", "2"]) == 0
+    assert main(["compare", f"{run}/arms/long/checkpoints/000001", str(run)]) == 2
+    assert "there are 3, 4" in capsys.readouterr().err
 
 
 def test_a_model_has_no_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,6 +213,12 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
         ("ppo.kl-coefficient", "nan", "--ppo.kl-coefficient: nan is not allowed; it must be a number at least 0"),
         ("ppo.kl-coefficient", "inf", "--ppo.kl-coefficient: inf is not allowed; it must be a number at least 0"),
         ("seed", "1.5", "--seed: 1.5 is not allowed; it must be a whole number"),
+        (
+            "sft.epochs",
+            "0",
+            "--sft.epochs: 0 passes train nothing; set sft.method: none, which starts from the model as it is",
+        ),
+        ("sft.epochs", "-1", "--sft.epochs: -1 is not allowed; it must be a number above 0"),
         ("sft.method", "lorra", "--sft.method: lorra is not allowed; it must be `lora` | `full` | `none`"),
         (
             "adapters.layers",

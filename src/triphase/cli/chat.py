@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint
-from triphase.errors import SettingsError
+from triphase.errors import DataError, SettingsError
 from triphase.records.visible import visible
 from triphase.runs.best_checkpoint import step_of
 from triphase.settings.loading import RUN_CONFIG, load_settings
@@ -49,10 +50,10 @@ def chat(
         raise SettingsError(f"--temperature {temperature}: must lie between 0 and {_HOTTEST:g}")
     if not 1 <= max_tokens <= _MOST_TOKENS:
         raise SettingsError(f"--max-tokens {max_tokens}: must lie between 1 and {_MOST_TOKENS}")
-    step = step_of(Path(model), checkpoint)
+    step = step_of(Path(model), checkpoint, None if policy in (None, SFT, PPO) else policy)
     sides = [(model, policy, step)]
     if against is not None:
-        sides.append((model, against, None) if _is_policy(model, against) else (against, None, None))
+        sides.append((model, against, None) if _is_policy(model, against) else (_model(model, against), None, None))
     opened = [
         deferred.conversation_with(place, at, name, deferred.Talk(max_tokens, temperature, system))
         for place, name, at in sides
@@ -75,7 +76,10 @@ def talk(
             for conversation in conversations:
                 conversation.forget()
             continue
-        answers = [conversation.say(line) for conversation in conversations]
+        answers = _answers(conversations, line)
+        if isinstance(answers, DataError):
+            console.print(Text(f"{visible(str(answers))}; /new begins a new conversation"), style="red")
+            continue
         if len(answers) == 1:
             console.print(Text(visible(answers[0]), style=_STYLES[0]))
             continue
@@ -86,10 +90,35 @@ def talk(
         console.print(table)
 
 
+def _answers(conversations: "Sequence[Conversation]", line: str) -> list[str] | DataError:
+    """What each says; or why one of them cannot take the message, which then none remembers."""
+    answers: list[str] = []
+    for conversation in conversations:
+        try:
+            answers.append(conversation.say(line))
+        except DataError as error:
+            for other in conversations[: len(answers)]:
+                other.take_back()
+            return error
+    return answers
+
+
 def _is_policy(model: str, name: str) -> bool:
     """Whether a name means a policy of the run, and neither a place nor a model."""
+    return name in _policies_of(model)
+
+
+def _model(model: str, name: str) -> str:
+    """A name that means a place or a model, and no policy of the run that is nearly spelled so."""
+    near = [] if os.path.isdir(name) else get_close_matches(name, _policies_of(model), n=1)
+    if near:
+        raise SettingsError(f"--against {name}: is no policy of {model}; did you mean {near[0]}?")
+    return name
+
+
+def _policies_of(model: str) -> tuple[str, ...]:
     run = Path(model)
-    return os.path.isfile(run / RUN_CONFIG) and name in (SFT, PPO, *load_settings(run).arms)
+    return (SFT, PPO, *load_settings(run).arms) if os.path.isfile(run / RUN_CONFIG) else ()
 
 
 def _title(place: str, policy: str | None, checkpoint: int | None) -> str:

@@ -11,6 +11,7 @@ from triphase.cli.arguments import Checkpoint, RunPath, require_run
 from triphase.errors import RunError
 from triphase.records.visible import visible
 from triphase.runs.best_checkpoint import step_of
+from triphase.settings.loading import load_settings
 
 
 def export(
@@ -24,6 +25,7 @@ def export(
     adapter: Annotated[
         bool, Parameter(help="Copy the adapter as PEFT files instead of merging it into the base.")
     ] = False,
+    arm: Annotated[str | None, Parameter(help="The policy of this variant, not of the main PPO run.")] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
     """Write a policy or reward model for other tools."""
@@ -32,8 +34,12 @@ def export(
         raise RunError(f"{to}: exists already; name a new directory with --to")
     if checkpoint is not None and (adapter or what != "policy"):
         raise RunError(f"--checkpoint {checkpoint}: is of PPO's policy, merged; leave --what and --adapter out")
+    if arm is not None and what != "policy":
+        raise RunError(f"--arm {arm}: is of PPO's policies; leave --what out")
+    if arm is not None and arm not in (known := load_settings(run).arms):
+        raise RunError(f"--arm {arm}: {run} has no such variant; it has {', '.join(known) or 'none'}")
     if adapter:
-        deferred.copy_adapter(run, to, what=what)
+        deferred.copy_adapter(run, to, what=what, arm=arm)
     else:
-        deferred.merge_policy(run, to, step_of(run, checkpoint), what=what)
+        deferred.merge_policy(run, to, step_of(run, checkpoint, arm), what=what, arm=arm)
     print(visible(str(to)))

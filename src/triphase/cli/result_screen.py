@@ -47,7 +47,7 @@ def _lines_of(summary: Path) -> list[tuple[str, str]]:
 
 def print_place(run: Path | None) -> None:
     """Print where an unfinished run is and where its log is; nothing where no run was begun."""
-    if run is not None:
+    if run is not None and run.is_dir():  # one that was refused before it did anything is gone
         console = Console(highlight=False, soft_wrap=True)
         console.print(f"[bold]run[/bold]     {escape(str(run))}   (log: {escape(str(run / 'log.jsonl'))})")
 
@@ -92,12 +92,7 @@ def _next_of_reward(run: Path, settings: RunSettings, *, samples: bool) -> str:
 def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What improved, in a few lines; a figure that is not known is left out."""
     labelers, reward, sft, ppo = (summary.get(name) or {} for name in ("labelers", "reward_model", "sft", "ppo"))
-    time = [
-        text
-        for text in (_minutes(summary.get("seconds")), _number(summary.get("peak_gb"), "at most {:.1f} GB of memory"))
-        if text
-    ]
-    yield from _line("time", time)
+    yield from _line("time", _taken(summary))
     yield from _line("labelers", [_percent("agree on {} of the pairs", labelers.get("agreement"))])
     accuracy = _percent("right on {} of the held-out judgments", reward.get("accuracy"))
     yield from _line(
@@ -192,8 +187,16 @@ def _change(form: str, before: float | None, after: float | None) -> str:
     return "" if before is None or after is None else form.format(f"{before:.2f}", f"{after:.2f}")
 
 
-def _minutes(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
+def _taken(summary: Mapping[str, Any]) -> list[str]:
+    """Time and memory of the run, its further rounds included."""
+    rounds = [summary, *(summary.get("rounds") or ())]
+    seconds, peaks = ([each[key] for each in rounds if each.get(key) is not None] for key in ("seconds", "peak_gb"))
+    told = len(rounds) if len(seconds) == len(rounds) else f"{len(seconds)} of {len(rounds)}"
+    over = f" over {told} rounds" if len(rounds) > 1 else ""
+    peak = _number(max(peaks, default=None), "at most {:.1f} GB of memory")
+    return [f"{_minutes(sum(seconds))}{over}" if seconds else "", peak]
+
+
+def _minutes(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -31,6 +31,7 @@ class RoundRow:
         after: the same of the reward model that was trained again.
         ppo: what its own summary says of its policy; empty before there is one.
         page: its own report, seen from the run; None before there is one.
+        seconds, peak_gb: what it took by itself, as far as its own summary says.
     """
 
     number: int
@@ -38,6 +39,8 @@ class RoundRow:
     after: Interval | None
     ppo: dict[str, Any]
     page: str | None
+    seconds: float | None = None
+    peak_gb: float | None = None
 
     @property
     def win_rate(self) -> Interval | None:
@@ -65,7 +68,9 @@ def round_rows(run: Path, seed: int) -> list[RoundRow]:
         accuracies = accuracies_of(place, seed)
         if accuracies is not None:
             page = f"{FOLDER}/{number_}/report.html"
-            rows.append(RoundRow(number_, *accuracies, _ppo(place) or {}, page if (run / page).is_file() else None))
+            own, page_of = _summary(place), page if (run / page).is_file() else None
+            took = own.get("seconds"), own.get("peak_gb")
+            rows.append(RoundRow(number_, *accuracies, own.get("ppo") or {}, page_of, *took))
     return rows
 
 
@@ -90,6 +95,8 @@ def rounds_of(run: Path, seed: int) -> list[dict[str, Any]]:
             "accuracy_before": _bounds(row.before),
             "accuracy_after": _bounds(row.after),
             "ppo": row.ppo or None,
+            "seconds": row.seconds,
+            "peak_gb": row.peak_gb,
         }
         for row in round_rows(run, seed)
     ]
@@ -169,8 +176,8 @@ def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
     return None if interval is None else {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _ppo(place: Path) -> dict[str, Any]:
-    """What the summary of the round says of its policy; nothing before there is one."""
+def _summary(place: Path) -> dict[str, Any]:
+    """The summary of the round; nothing before there is one."""
     path = place / "summary.json"
     if not path.is_file():
         return {}
@@ -180,4 +187,4 @@ def _ppo(place: Path) -> dict[str, Any]:
         found = None
     if problem_of("summary", found) is not None:
         raise RunError(f"{path} is damaged; `triphase report {place}` writes it again")
-    return found.get("ppo") or {}
+    return dict(found)

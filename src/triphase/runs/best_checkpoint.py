@@ -33,14 +33,16 @@ def read_choice(run: Path) -> dict[str, Any] | None:
         ) from None
 
 
-def step_of(run: Path, checkpoint: Checkpoint) -> int | None:
-    """The iteration that ``checkpoint`` means.
+def step_of(run: Path, checkpoint: Checkpoint, arm: str | None = None) -> int | None:
+    """The iteration that ``checkpoint`` means, of the main PPO run or of a variant.
 
     Raises:
         RunError: it is the best one, and none has been chosen.
     """
     if checkpoint is None or isinstance(checkpoint, int):
         return checkpoint
+    if arm is not None:
+        raise RunError(f"--checkpoint best: is chosen among those of the main PPO run, not of {arm}; name an iteration")
     found = read_choice(run)
     if found is None:
         raise RunError(f"--checkpoint best: {run} has chosen none yet; triphase evaluate {run} --checkpoint best does")

@@ -50,6 +50,10 @@ class Conversation:
         self._turns = [*turns, Message("assistant", answer)]  # a turn that was refused is not remembered
         return answer
 
+    def take_back(self) -> None:
+        """Forget the last turn and its answer."""
+        self._turns = self._turns[:-2]
+
     def forget(self) -> None:
         """Begin again."""
         self._turns = [] if self._talk.system is None else [Message("system", self._talk.system)]

@@ -33,7 +33,7 @@ from triphase.training.checkpoint_places import place_of
 from triphase.training.finals import holds_whole_model, load_policy
 
 AT = "ppo@"
-"""How the policy of one iteration of PPO is called: `ppo@12`."""
+"""How the policy of one iteration of PPO is called: `ppo@12`; that of a variant `arm:NAME@12`."""
 SAMPLES, JUDGES = "evaluation/samples.jsonl", "evaluation/judges.jsonl"
 _log = logging.getLogger(__name__)
 
@@ -135,11 +135,13 @@ def _sampled(
 
 
 def acting(run: Run, shared: "SharedModel", policy: str, final: Path) -> tuple["SharedModel", str | None]:
-    """The model of a policy (`sft`, `ppo`, `ppo@STEP`, `arm:NAME`), and its adapter, if any."""
+    """The model of a policy (`sft`, `ppo`, `arm:NAME`, or one at an iteration: `ppo@STEP`), and its adapter, if any."""
     if policy == "sft":
         return shared, run.reference_adapter
-    if policy.startswith(AT):
-        found = load_policy_at(shared, run.path, int(policy.removeprefix(AT)), run.settings.ppo.method)
+    name, _, step = policy.partition("@")
+    if step:
+        arm = name.removeprefix("arm:") if name != PPO else None
+        found = load_policy_at(shared, run.path, int(step), run.settings.ppo_of(arm).method, arm)
         return found.model, found.adapter
     if holds_whole_model(final):
         return run.whole_policy(final), None

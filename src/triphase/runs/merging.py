@@ -8,10 +8,10 @@ from triphase.errors import RunError
 from triphase.models.roles import REWARD
 from triphase.records.files import atomic_directory
 from triphase.runs.model_card import with_run
-from triphase.runs.opening import open_policy, open_run
+from triphase.runs.opening import open_policy, open_run, require_policy
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import PPO, SFT, is_whole, rewrite_text
+from triphase.training.artifacts import PPO, SFT, is_whole, ppo_phase, rewrite_text
 from triphase.training.finals import holds_whole_model, save_whole_model
 from triphase.training.reward_finals import load_reward_model, what_plain_libraries_miss
 from triphase.training.whole_reward import save_whole_reward_model
@@ -19,11 +19,13 @@ from triphase.training.whole_reward import save_whole_reward_model
 What = Literal["policy", "sft", "reward"]
 
 
-def merge_policy(run: Path, to: Path, checkpoint: int | None = None, *, what: What = "policy") -> None:
+def merge_policy(
+    run: Path, to: Path, checkpoint: int | None = None, *, what: What = "policy", arm: str | None = None
+) -> None:
     """Write a policy of a run, or its reward model, to ``to`` as an ordinary checkpoint with a card.
 
-    ``checkpoint`` names an iteration of PPO. The update B·A is added to each weight in float32 and rounded once to the
-    base's dtype; a base that the run quantized is opened as it is.
+    ``arm`` is the variant whose policy is meant, ``checkpoint`` an iteration of its PPO. The update B·A is added to
+    each weight in float32 and rounded once to the base's dtype; a base that the run quantized is opened as it is.
 
     Raises:
         RunError: the run has not trained it, or it is several models (an ensemble).
@@ -31,29 +33,31 @@ def merge_policy(run: Path, to: Path, checkpoint: int | None = None, *, what: Wh
     if what == "reward":
         _merge_reward(run, to)
         return
-    shared, adapter, _ = open_policy(run, checkpoint, SFT if what == "sft" else None, wide=True)
+    shared, adapter, _ = open_policy(run, checkpoint, SFT if what == "sft" else arm, wide=True)
     if adapter is not None:
         shared.adapters.merge(adapter)
     save_whole_model(shared, to)
-    _describe(to, run, load_settings(run), what)
+    _describe(to, run, load_settings(run), what, arm=arm, is_last=checkpoint is None)
 
 
-def copy_adapter(run: Path, to: Path, *, what: What = "policy") -> None:
-    """Copy what a phase left, an adapter in peft's files, to ``to``, with a card.
+def copy_adapter(run: Path, to: Path, *, what: What = "policy", arm: str | None = None) -> None:
+    """Copy what a phase (``arm``: the PPO of that variant) left, an adapter in peft's files, to ``to``, with a card.
 
     Raises:
         RunError: the run has not trained it, or it holds every weight and no adapter.
     """
     opened = open_run(run)
-    phase = {"policy": PPO if is_whole(opened.artifact(PPO)) else SFT, "sft": SFT, "reward": "reward"}[what]
-    final = opened.artifact(phase)
+    if arm is not None:
+        require_policy(opened, run, arm, None)
+    newest = ppo_phase(arm) if arm is not None or is_whole(opened.artifact(PPO)) else SFT
+    final = opened.artifact({"policy": newest, "sft": SFT, "reward": "reward"}[what])
     if not is_whole(final):
         raise RunError(f"{run}: has no {what} yet; run `triphase run {run}`")
     if holds_whole_model(final):
         raise RunError(f"{final}: holds every weight and no adapter; leave --adapter out")
     with atomic_directory(to) as folder:
         shutil.copytree(final, folder, dirs_exist_ok=True)
-    _describe(to, run, opened.settings, what)
+    _describe(to, run, opened.settings, what, arm=arm)
 
 
 def _merge_reward(run: Path, to: Path) -> None:
@@ -70,6 +74,10 @@ def _merge_reward(run: Path, to: Path) -> None:
     _describe(to, run, load_settings(run), "reward")
 
 
-def _describe(to: Path, run: Path, settings: RunSettings, what: str) -> None:
+def _describe(
+    to: Path, run: Path, settings: RunSettings, what: str, *, arm: str | None = None, is_last: bool = True
+) -> None:
+    """What was measured is of the last policy of the main PPO run, and stands in no other's card."""
     card = (to / "README.md").read_text(encoding="utf-8")
-    rewrite_text(to, "README.md", with_run(card, run, settings, what))
+    own = settings.model_copy(update={"ppo": settings.ppo_of(arm)})
+    rewrite_text(to, "README.md", with_run(card, run, own, what, is_measured=arm is None and is_last))

@@ -20,18 +20,20 @@ _OF_THE_RUN = ("seconds", "peak_gb", "seed")
 """Figures of a summary that nothing was measured by."""
 
 
-def with_run(card: str, run: Path, settings: RunSettings, what: str) -> str:
+def with_run(card: str, run: Path, settings: RunSettings, what: str, *, is_measured: bool = True) -> str:
     """``card`` with what is known of the run, its base's license at the head where that is known.
 
-    ``what`` is policy, sft or reward.
+    ``what`` is policy, sft or reward; ``is_measured`` whether the figures of the run's summary are its own.
     """
     license_ = license_of(settings.model.name)
     if license_ is not None and card.startswith("---\n"):
         card = card.replace("---\n", f"---\n{license_.front()}", 1)
-    return card.rstrip() + "\n\n" + "\n".join(_lines(run, settings, what, license_)) + "\n"
+    return card.rstrip() + "\n\n" + "\n".join(_lines(run, settings, what, license_, is_measured=is_measured)) + "\n"
 
 
-def _lines(run: Path, settings: RunSettings, what: str, license_: License | None) -> Iterator[str]:
+def _lines(
+    run: Path, settings: RunSettings, what: str, license_: License | None, *, is_measured: bool
+) -> Iterator[str]:
     base, note = public_name(settings.model.name)
     yield "## Base and license"
     yield ""
@@ -53,7 +55,7 @@ def _lines(run: Path, settings: RunSettings, what: str, license_: License | None
     yield ""
     yield "| setting | value |\n|---|---|"
     yield from (f"| `{name}` | {value} |" for name, value in _chosen(settings, what))
-    figures = list(_figures(run))
+    figures = list(_figures(run)) if is_measured else []
     if figures:
         yield ""
         yield "## Measured on held-out prompts"

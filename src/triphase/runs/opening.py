@@ -37,27 +37,28 @@ def open_policy(
 ) -> tuple[SharedModel, str | None, RunSettings]:
     """The model of a run with the adapter of its PPO policy (of its SFT policy where PPO has not been run).
 
-    ``checkpoint`` names an iteration of PPO, whose policy is taken instead of the last. ``policy`` is `sft`, `ppo` or a
-    variant of the run. ``wide`` as in `open_run`.
+    ``checkpoint`` names an iteration of PPO (of the variant, where ``policy`` is one), whose policy is taken instead of
+    the last. ``policy`` is `sft`, `ppo` or a variant of the run. ``wide`` as in `open_run`.
 
     Raises:
         RunError: the run has no policy yet, no such policy, or no such checkpoint.
     """
     run = open_run(path, wide=wide)
     if policy is not None:
-        _require_policy(run, path, policy, checkpoint)
+        require_policy(run, path, policy, checkpoint)
+    arm = None if policy in (None, SFT, PPO) else policy
     if checkpoint is not None:
-        require_checkpoint(path, checkpoint)
+        require_checkpoint(path, checkpoint, arm)
     settings = run.settings
     if not run.is_done("sft"):
         raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")
-    final = run.artifact(ppo_phase(None if policy in (None, SFT, PPO) else policy))
+    final = run.artifact(ppo_phase(arm))
     trained = policy != SFT and is_whole(final)
     if checkpoint is None and trained and holds_whole_model(final):
         return run.whole_policy(final), None, settings
     shared = run.model()
     if checkpoint is not None:
-        found = load_policy_at(shared, path, checkpoint, settings.ppo.method)
+        found = load_policy_at(shared, path, checkpoint, settings.ppo_of(arm).method, arm)
         return found.model, found.adapter, settings
     if trained:
         load_policy(shared, POLICY, final)
@@ -65,12 +66,17 @@ def open_policy(
     return shared, run.reference_adapter, settings
 
 
-def _require_policy(run: Run, path: Path, policy: str, checkpoint: int | None) -> None:
+def require_policy(run: Run, path: Path, policy: str, checkpoint: int | None) -> None:
+    """A policy that the run has trained: `sft`, `ppo` or a variant; ``checkpoint`` is an iteration of its PPO.
+
+    Raises:
+        RunError: there is no such policy, or not yet.
+    """
     arms = run.settings.arms
     if policy not in (SFT, PPO, *arms):
         raise RunError(f"--policy {policy}: {path} has no such policy; it has {', '.join((SFT, PPO, *arms))}")
-    if checkpoint is not None and policy != PPO:
-        raise RunError(f"--checkpoint {checkpoint}: is an iteration of ppo, and --policy is {policy}; leave one out")
+    if checkpoint is not None and policy == SFT:
+        raise RunError(f"--checkpoint {checkpoint}: is an iteration of PPO, and --policy is {policy}; leave one out")
     if (
         policy != SFT
         and checkpoint is None

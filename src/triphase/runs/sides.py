@@ -9,7 +9,7 @@ from pathlib import Path
 
 from triphase.errors import RunError
 from triphase.runs.best_checkpoint import BEST
-from triphase.runs.checkpoints import require_checkpoint
+from triphase.runs.checkpoints import checkpoints_of, require_checkpoint
 from triphase.runs.evaluation import AT
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
@@ -17,7 +17,7 @@ from triphase.training.artifacts import ARMS, PPO, REWARD, SFT, is_place, is_who
 from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.checkpoint_places import place_of as place_of_checkpoint
 
-_DEEPEST = 3
+_DEEPEST = 4
 _PHASES = ((SFT,), (REWARD,), (PPO,), (ARMS,))
 """Where places of a run begin; some need not be there: a run that trains no SFT policy has no `sft`."""
 _KEPT_BY_SIZE = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
@@ -30,7 +30,7 @@ class ComparedPolicy:
     Attributes:
         name: as it was given.
         run: the run that it is of; None for a model.
-        policy: of a run: `sft`, `ppo`, `arm:NAME`, `ppo@STEP`, or `best`.
+        policy: of a run: `sft`, `ppo`, `arm:NAME`, one of the two at an iteration (`ppo@STEP`), or `best`.
         final: where its weights are; of a model, its name.
         digest: by which what was sampled from it is known again.
     """
@@ -84,19 +84,23 @@ def _policy_at(name: str, run: Path, settings: RunSettings, parts: tuple[str, ..
         case ("ppo", "checkpoints", step) if step.isdecimal():
             require_checkpoint(run, int(step))
             return f"{AT}{int(step)}"
+        case ("arms", arm, "checkpoints", step) if arm in settings.arms and step.isdecimal():
+            require_checkpoint(run, int(step), arm)
+            return f"arm:{arm}@{int(step)}"
         case ("ppo", "best"):
             return BEST
-    known = ", ".join(
-        ["sft", "ppo", *(f"{ARMS}/{arm}" for arm in settings.arms), "ppo/best", f"ppo/{CHECKPOINTS}/STEP"]
-    )
+    trained = ["ppo", *(f"{ARMS}/{arm}" for arm in settings.arms)]
+    known = ", ".join(["sft", *trained, "ppo/best", *(f"{phase}/{CHECKPOINTS}/STEP" for phase in trained)])
     raise RunError(f"{name}: is no policy of the run {run}; there are {known}")
 
 
 def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> ComparedPolicy:
     if policy == SFT and settings.sft_method == "none":
         return ComparedPolicy(name, run, policy, place_of(run, SFT), reference_digest(run, settings))
-    if policy.startswith(AT):
-        final = place_of_checkpoint(run / PPO / CHECKPOINTS, int(policy.removeprefix(AT)))
+    named, _, step = policy.partition("@")
+    if step:
+        arm = None if named == PPO else named.removeprefix("arm:")
+        final = place_of_checkpoint(checkpoints_of(run, arm), int(step))
     elif policy == BEST:
         final = run / PPO / BEST
         if not is_whole(final):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share, tokens_at_once
 
@@ -69,6 +69,13 @@ class SupervisedSettings(TakenSettings):
     def tokens_at_once(self) -> int | None:
         """See `tokens_at_once` of settings.base."""
         return tokens_at_once(self.microbatch_tokens)
+
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _some(cls, epochs: object) -> object:
+        if epochs == 0 and not isinstance(epochs, bool):
+            raise ValueError("0 passes train nothing; set sft.method: none, which starts from the model as it is")
+        return epochs
 
 
 class SamplingSettings(Settings):

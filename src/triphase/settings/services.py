@@ -119,9 +119,10 @@ class RolloutSettings(ServiceSettings):
         if self.engine == "vllm" and not self.by_servers:
             raise ValueError("engine vllm needs servers; set servers: 1 to start one here, or name some in addresses")
         if self.devices and len(self.devices) != self.servers:
+            count = len(self.devices)
             raise ValueError(
-                f"devices names GPUs for {len(self.devices)} servers, and servers is {self.servers}; give one entry "
-                "for each"
+                f"devices names GPUs for {count} {'server' if count == 1 else 'servers'}, and servers is "
+                f"{self.servers}; give one entry for each"
             )
         return self
 
