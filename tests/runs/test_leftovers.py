@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from triphase.errors import SettingsError
+from triphase.errors import SettingsError, WaitingForPeople
 from triphase.records.files import make_directory
 from triphase.runs.leftovers import not_there, removed_if_refused
 
@@ -45,6 +45,7 @@ def test_a_neighbor_keeps_the_directory_above(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
 
 
-def test_a_defect_keeps_its_log(tmp_path: Path) -> None:
-    refused(tmp_path / "new", "log.jsonl", error=RuntimeError)
+@pytest.mark.parametrize("error", [RuntimeError, WaitingForPeople, KeyboardInterrupt])
+def test_what_is_no_refusal_keeps_its_log(tmp_path: Path, error: type[BaseException]) -> None:
+    refused(tmp_path / "new", "log.jsonl", error=error)
     assert (tmp_path / "new" / "log.jsonl").is_file()

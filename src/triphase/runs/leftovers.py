@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from triphase.errors import TriphaseError
+from triphase.errors import TriphaseError, WaitingForPeople
 from triphase.monitoring.log import FILE_NAME as LOG
 from triphase.monitoring.sums import FILE_NAME as SUMS
 from triphase.records.files import remove_directory
@@ -28,6 +28,8 @@ def removed_if_refused(made: list[Path]) -> Iterator[None]:
     """Remove the directories that were made for the block, where it is refused and leaves nothing but notes in them."""
     try:
         yield
+    except WaitingForPeople:
+        raise  # they work on what is there
     except TriphaseError:
         if made and all(_is_note(path, made[0]) for path in made[0].rglob("*")):
             with suppress(OSError, TriphaseError):  # the error of the block is the one to be told
