@@ -8,12 +8,14 @@ import pytest
 from tests.runs.small_run import do, files_of, ppo_alone, settings, write_data
 
 from triphase.cli.main import main
+from triphase.errors import RunError
 from triphase.runs import pipeline
 from triphase.runs.directory import RunDirectory
 from triphase.runs.impact import impact
+from triphase.runs.shared import require_shared, share
 from triphase.runs.verification import verify_run
 from triphase.settings.loading import load_settings
-from triphase.training.artifacts import place_of
+from triphase.training.artifacts import place_of, read, set_aside, write
 
 
 @pytest.fixture(scope="module")
@@ -258,3 +260,17 @@ def test_a_run_whose_settings_leave_ppo_out(tmp_path: Path, capsys: pytest.Captu
     assert main(["branch", str(run), "next", "--sft.method", "none"]) == 0
     assert main(["extend", str(run.parent / "next"), "--ppo.iterations", "3"]) == 2  # its PPO is shared
     assert f"its checkpoints are not here; extend {run}" in capsys.readouterr().err
+
+
+def test_what_a_branch_shares_is_found_where_an_extension_has_set_it_aside(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    write(run / "ppo/final", {"weights": b"1"}, None)
+    share(other, other, "ppo", run, run / "ppo/final")
+    for weights in (b"2", b"3"):  # extended twice
+        set_aside(run, "ppo")
+        write(run / "ppo/final", {"weights": weights}, None)
+        require_shared(other)
+        assert read(place_of(other, "ppo"), "weights") == b"1" and read(place_of(run, "ppo"), "weights") == weights
+    shutil.rmtree(run / "ppo/final-before-1")
+    with pytest.raises(RunError, match=r"ppo/final, which .*other shares, is not what it was"):
+        require_shared(other)

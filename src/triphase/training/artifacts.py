@@ -22,6 +22,7 @@ from triphase.training.sealed import MANIFEST, find_damage, read_manifest, rewri
 SFT, REWARD, PPO, ARMS = "sft", "reward", "ppo", "arms"
 TAKEN = "taken.json"
 _NAME = "final"
+_ASIDE = f"{_NAME}-before-"
 _MADE_BY = "settings_sha256"
 _log = logging.getLogger(__name__)
 
@@ -59,8 +60,17 @@ class Taken:
     shared: bool = False
 
     def directory(self, phase: Path) -> Path:
-        """The directory, where ``phase`` is that of the phase in whose place it stands."""
-        return Path(os.path.normpath(phase / self.place))
+        """The directory, where ``phase`` is that of the phase in whose place it stands.
+
+        What is shared with a run that was extended since stands where that run has set it aside.
+        """
+        place = Path(os.path.normpath(phase / self.place))
+        asides = sorted(place.parent.glob(f"{_ASIDE}*")) if self.shared else []
+        return next((aside for aside in asides if self._is(aside)), place)
+
+    def _is(self, directory: Path) -> bool:
+        manifest = directory / MANIFEST
+        return manifest.is_file() and fingerprint(manifest) == self.manifest
 
 
 def taken_of(run: Path, phase: str) -> Taken | None:
@@ -96,7 +106,7 @@ def set_aside(run: Path, phase: str) -> Path | None:
     final, number = run / name_of(phase), 1
     if not final.is_dir():
         return None
-    while (aside := final.with_name(f"{_NAME}-before-{number}")).exists():
+    while (aside := final.with_name(f"{_ASIDE}{number}")).exists():
         number += 1
     final.rename(aside)
     return aside
