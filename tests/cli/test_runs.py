@@ -162,6 +162,9 @@ def test_what_a_scoring_function_is_given_of_a_file(tmp_path: Path, capsys: pyte
     )
     found, _ = score(tmp_path / "runs" / "small", rows, capsys)
     assert [row["score"] for row in found] == [1.0, 0.0]
+    without = lines(tmp_path / "without.jsonl", {"prompt": "1 + 1", "response": "2"})
+    assert main(["score", str(tmp_path / "runs" / "small"), str(without)]) == 2
+    assert "mine.py:score needs answer, which is no column of the prompts' records" in capsys.readouterr().err
 
 
 def test_a_response_without_a_score_counts_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

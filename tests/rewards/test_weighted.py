@@ -62,7 +62,9 @@ def test_no_opinion_counts_nothing_and_no_score_is_none() -> None:
         ([{"function": "m:f"}], "a part needs a name of small letters"),
         ([{**NUMBER, "weight": "much"}], "of.number: weight is a number, not 'much'"),
         ([NUMBER, NUMBER], "two parts of the sum have one name"),
-        ([{**NUMBER, "functoin": "m:f"}], "of.number.functoin: Extra inputs are not permitted"),
+        ([{**NUMBER, "functoin": "m:f"}], "of.number.functoin: unknown setting; did you mean function"),
+        ([{**NUMBER, "kind": "sum"}], "of.number: function is given, and kind is sum"),
+        ([{"name": "a", "kind": "sum"}], "of.a: a sum is kind sum with a list"),
         ([{"name": "a", "of": [NUMBER]}], "of.a: a part is no sum itself"),
     ],
 )

@@ -52,13 +52,16 @@ class CalledScorer(Scorer):
         """
         prompts = self._context.prompts
         try:
-            columns = dict.fromkeys(name for prompt in prompts for name in prompt.columns)
-            problem = self._ask({"look_for": list(columns)})["problem"]
-            if problem is not None:
-                raise SettingsError(f"{self._setting}: {self.name} {problem}")
+            self.require_columns(list(dict.fromkeys(name for prompt in prompts for name in prompt.columns)))
             self.score(probe_of(prompts))
         except TrainingError as error:
             raise SettingsError(f"{error} (this was a first call, on two answers)") from None
+
+    def require_columns(self, columns: Sequence[str]) -> None:
+        """See Scorer."""
+        problem = self._ask({"look_for": list(columns)})["problem"]
+        if problem is not None:
+            raise SettingsError(f"{self._setting}: {self.name} {problem}")
 
     def _batch(self, answers: Sequence[Answer], start: int) -> Scores:
         found = self._call(answers)

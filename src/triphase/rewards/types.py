@@ -112,6 +112,14 @@ class Scorer(Protocol):
         """
         return
 
+    def require_columns(self, columns: Sequence[str]) -> None:
+        """Look whether the prompts' records have what it wants to be given, by the names of their columns.
+
+        Raises:
+            SettingsError: it needs one that is not among them.
+        """
+        return
+
     def close(self) -> None:
         """Let go of what it holds."""
         return

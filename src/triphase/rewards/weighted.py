@@ -64,6 +64,11 @@ class WeightedScorer(Scorer):
         totals = tuple(self._total({name: found[name][row] for name in found}, units) for row in range(len(answers)))
         return Scores(totals, found, monitors)
 
+    def require_columns(self, columns: Sequence[str]) -> None:
+        """See Scorer."""
+        for scorer in self._scorers.values():
+            scorer.require_columns(columns)
+
     def close(self) -> None:
         """Close the parts."""
         self._stack.close()

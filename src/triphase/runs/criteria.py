@@ -169,7 +169,8 @@ def _of_file(path: Path) -> Criterion:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(key) for key in first["loc"])
-        raise SettingsError(f"{path}: {f'{place}: ' if place else ''}{first['msg']}") from None
+        why = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{path}: {f'{place}: ' if place else ''}{why}") from None
     kind_of(settings)
     if settings.chosen == "object" or needs_reward_model(settings):
         raise SettingsError(f"{path}: kind {settings.chosen} is of a run; give --by reward, with a side of that run")

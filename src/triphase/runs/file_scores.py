@@ -73,6 +73,7 @@ def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) ->
     Raises:
         RunError: the run has no such variant, or no reward model yet.
         DataError: the file cannot be read, or none of its rows can.
+        SettingsError: the scorer is a function that needs a column which the rows do not have.
     """
     run = open_run(run_path)
     if arm is not None and arm not in run.settings.arms:
@@ -86,8 +87,13 @@ def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) ->
         raise RunError(f"{run_path}: has no reward model, by which it scores; {remedy}")
     with scorer_of(run, settings) as scorer:
         rows = _rows(file, encoder_of(run) if by_model else Answer, columns=settings.scorer.takes_columns)
-        while part := list(islice(rows, _ROWS)):
+        part = list(islice(rows, _ROWS))
+        answers = [answer for row in part for answer in row.answers]
+        if answers:
+            scorer.require_columns(list(dict.fromkeys(name for answer in answers for name in answer.prompt.columns)))
+        while part:
             yield from _scored(scorer, part, found)
+            part = list(islice(rows, _ROWS))
 
 
 def _scored(scorer: Scorer, rows: Sequence[Scorable], found: FileScores) -> Iterator[dict[str, Any]]:

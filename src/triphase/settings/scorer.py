@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -177,7 +178,13 @@ def _part(values: Mapping[str, Any]) -> SumPart:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(key) for key in first["loc"])
-        raise ValueError(f"of.{name}{f'.{place}' if place else ''}: {first['msg']}") from None
+        why = first["msg"].removeprefix("Value error, ")  # pydantic's words for what a validator of ours says
+        if first["type"] == "extra_forbidden":
+            near = get_close_matches(place, [*ScorerSettings.model_fields, "name", "weight", "calibrate"], n=1)
+            why = (
+                f"unknown setting; did you mean {near[0]}?" if near else "unknown setting; a part has those of a scorer"
+            )
+        raise ValueError(f"of.{name}{f'.{place}' if place else ''}: {why}") from None
 
 
 def chosen_kind(kind: str | None, address: str | None, function: str | None, of: Any = None) -> str:
