@@ -52,15 +52,6 @@ def test_talking_ends_with_an_empty_line(capsys: pytest.CaptureFixture[str]) -> 
     assert "Write a message" in capsys.readouterr().out
 
 
-def test_a_message_that_is_too_long_ends_no_conversation(capsys: pytest.CaptureFixture[str]) -> None:
-    short, long = conversation(limit=40), conversation()
-    lines = iter(["oak", " ".join(["oak"] * 50), "red", ""])
-    talk([long, short], ["long", "short"], lambda: next(lines))
-    assert "passes model.max_length = 40" in (said := capsys.readouterr().out) and "/new begins a new" in said
-    for each in (long, short):
-        assert [turn.content for turn in each._turns[::2]] == ["oak", "red"]
-
-
 def test_a_policy_that_is_nearly_spelled_so_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

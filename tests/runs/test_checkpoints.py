@@ -74,7 +74,7 @@ def test_a_variant_opens_at_its_own_iterations(run: Path, tmp_path: Path, capsys
     assert any((one != other).any() for one, other in zip(*own, strict=True))  # of the main run, and of the variant
     for policy, step, problem in (
         ("long", "2", "no such checkpoint of the variant long; there are 3, 4"),
-        ("sft", "3", "is an iteration of PPO"),
+        ("sft", "3", "is an iteration of ppo"),
         ("long", "best", "is chosen among those of the main PPO run"),
     ):
         assert main(["chat", str(run), "--policy", policy, "--checkpoint", step]) == 2

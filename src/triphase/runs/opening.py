@@ -76,7 +76,7 @@ def require_policy(run: Run, path: Path, policy: str, checkpoint: int | None) ->
     if policy not in (SFT, PPO, *arms):
         raise RunError(f"--policy {policy}: {path} has no such policy; it has {', '.join((SFT, PPO, *arms))}")
     if checkpoint is not None and policy == SFT:
-        raise RunError(f"--checkpoint {checkpoint}: is an iteration of PPO, and --policy is {policy}; leave one out")
+        raise RunError(f"--checkpoint {checkpoint}: is an iteration of ppo, and --policy is {policy}; leave one out")
     if (
         policy != SFT
         and checkpoint is None
