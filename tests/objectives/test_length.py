@@ -28,6 +28,14 @@ def test_it_is_the_regression_with_a_column_for_each_prompt() -> None:
     assert within_group_slope(scores - found * lengths, lengths, group) == pytest.approx(0, abs=1e-6)
 
 
+def test_a_single_token_of_difference_is_enough() -> None:
+    """Centered lengths (−½, ½): the sums are below 1, and only 0 says that there is nothing to tell."""
+    scores, lengths, group = torch.tensor([0.25, 0.5]), torch.tensor([4, 5]), torch.tensor([3, 3])
+    assert within_group_slope(scores, lengths, group) == pytest.approx(0.25)
+    found = within_group_correlation(scores, lengths, group)
+    assert found is not None and found.item() == pytest.approx(1)
+
+
 def test_where_lengths_do_not_differ_within_a_prompt_there_is_none() -> None:
     assert within_group_slope(torch.randn(4), torch.tensor([3, 3, 5, 5]), torch.tensor([0, 0, 1, 1])) is None
     with pytest.raises(ValueError, match="lengths"):

@@ -38,7 +38,7 @@ def test_a_rollout_by_hand() -> None:
         scored=Scores((1.0, 4.0), monitors={"witness_score": witness}),
     )
     advantages: Any = SimpleNamespace(returns=torch.tensor([[4.0, 99.0, 99.0], [1.0, 2.0, 1.0]]))
-    texts = ("a b c d e", "z a b c d")
+    texts = ("a b c d e", "z a b c d z a")
     prompts = [Prompt(name, (Message("user", "x"),)) for name in "pq"]
     samples = [
         Excerpt(prompt, text, finished, score, gold, moved, tokens)
@@ -50,8 +50,8 @@ def test_a_rollout_by_hand() -> None:
         "proxy_score": 2.5, "score_deviation": 1.5, "reference_kl_deviation": 3.0, "entropy": 5 / 4,
         "entropy_deviation": 0.5, "mean_length": 2.0, "length_deviation": 1.0, "eos_rate": 0.5, "mean_return": 2.0,
         "gold_score": 4.0, "gold_deviation": 2.0, "length_score_correlation": 1.0, "length_gold_correlation": 1.0,
-        "distinct_2": 5 / 8, "repeated_2": 0.0, "repeated_2_deviation": 0.0, "self_similarity": 0.5,
-        "self_similarity_deviation": 0.0, "reference_perplexity": math.exp(8 / 4), "witness_score": 4.0,
+        "distinct_2": 6 / 10, "repeated_2": 1 / 12, "repeated_2_deviation": 1 / 12, "self_similarity": 3 / 8,
+        "self_similarity_deviation": 1 / 8, "reference_perplexity": math.exp(8 / 4), "witness_score": 4.0,
         "reference_kl": (-8 - 7 - 6 - 7) / 2,
         "witness_score_deviation": 1.0, "witness_score_correlation": -1.0,
     }  # fmt: skip

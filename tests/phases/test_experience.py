@@ -1,0 +1,87 @@
+"""What ranks put together of a rollout, and what an update computes only where it is wanted."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tests.phases.rollouts import PROMPT
+from tests.phases.test_ppo import phase, rolled_out, settings
+from tests.small import samples
+from torch import Tensor
+
+from triphase.models.policies import Reference
+from triphase.phases import ppo as ppo_module
+from triphase.phases.experience import Experience, evaluate_rollout, open_rollout
+from triphase.phases.minibatch import accumulate_gradients
+from triphase.phases.ppo import PPOPhase
+from triphase.rewards.model import ModelScorer
+from triphase.rewards.types import Answer, Answers
+from triphase.settings.ppo import PPOSettings
+from triphase.training.distributed.types import ALONE, Strategy
+
+
+class Twins(Strategy):
+    """Two ranks of which each has found the same in every place, so that sums are twice what one has."""
+
+    def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
+        for each in tensors:
+            each.mul_(2)
+
+
+def experience(ppo: PPOPhase, chosen: PPOSettings, strategy: Strategy, *, is_reset: bool) -> Experience:
+    rollout = open_rollout(ppo.shared, samples(3), chosen, seed=0, iteration=1)
+    answers = Answers(tuple(Answer(PROMPT, "", True, sample) for sample in samples(3)), rollout.parts)
+    reset = Reference(ppo.shared, whole=False) if is_reset else None
+    scored = ModelScorer(ppo.shared).score(answers)
+    return evaluate_rollout(ppo.shared, rollout, scored, chosen, reset=reset, strategy=strategy)
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+@pytest.mark.parametrize("estimator", ["gae", "rloo"])
+def test_ranks_put_together_all_that_each_computed_of_its_rows(estimator: str, is_reset: bool) -> None:
+    changes: dict[str, Any] = {} if estimator == "gae" else {"advantage_estimator": "rloo", "responses_per_prompt": 3}
+    chosen = settings(batch_size=3, minibatch_size=3, **changes)
+    ppo = phase(settings())
+    with torch.no_grad():  # a critic that says something
+        for parameter in ppo.shared.value_head.parameters():
+            parameter.add_(0.1)
+    alone, twins = (experience(ppo, chosen, each, is_reset=is_reset) for each in (ALONE, Twins()))
+    names = ["logprobs", "reference_logprobs", "entropy"]
+    names += ["values"] * (estimator == "gae") + ["penalty_logprobs"] * is_reset
+    for name in names:
+        one, both = getattr(alone, name), getattr(twins, name)
+        assert float(one.abs().sum()) > 0 and both.equal(2 * one), name
+
+
+@pytest.mark.parametrize("coefficient", [0.0, 0.01])
+def test_an_update_computes_the_entropy_only_where_it_is_rewarded(
+    coefficient: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ppo, asked = phase(settings(entropy_coefficient=coefficient)), []
+    _, found, advantages = rolled_out(ppo)
+    output = ppo.policy.output
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        asked.append(options["with_entropy"])
+        return output(*arguments, **options)
+
+    monkeypatch.setattr(ppo.policy, "output", watched)
+    accumulate_gradients(ppo.policy, found.minibatches[0], found, advantages, ppo.settings, first=True)
+    ppo.state.updater.discard()
+    assert set(asked) == {coefficient > 0}
+
+
+@pytest.mark.parametrize(("steps", "skipped", "told"), [(2, 2, 0), (5, 2, 3)])
+def test_steps_that_were_skipped_are_no_updates_when_the_cause_of_a_nan_is_told(
+    steps: int, skipped: int, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ppo, seen = phase(settings()), []
+    _, found, _ = rolled_out(ppo)
+    updater = ppo.state.updater
+    updater.step_count, updater.skipped_in_a_row = steps, skipped
+    monkeypatch.setattr(ppo_module, "cause_of", lambda *_, **options: seen.append(options["updates"]) or "Why.")
+    monkeypatch.setattr(updater, "skip_step", lambda *_, **__: None)
+    ppo._refused(1, replace(found, nonfinite=("values",)))
+    assert seen == [told]
