@@ -38,6 +38,12 @@ def test_a_bad_action_is_clipped_on_the_other_side() -> None:
     assert step.is_clipped
 
 
+def test_a_step_within_the_range_is_not_clipped() -> None:
+    step = worked_step(**{**EXAMPLE, "probability_new": 0.66})
+    assert step.unclipped == step.clipped and not step.is_clipped
+    assert step.gradient == pytest.approx(1.1 * 3.5)
+
+
 @given(st.floats(-5, 5), st.floats(0.05, 1), st.floats(0.05, 1), st.floats(0.05, 0.9))
 def test_the_objective_is_the_smaller_term_and_the_gradient_follows(
     reward: float, old: float, new: float, clip_range: float

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from triphase.models.policies import Reference
 from triphase.phases import ppo as ppo_module
-from triphase.phases.experience import Experience, evaluate_rollout, open_rollout
+from triphase.phases.experience import Experience, epochs_of, evaluate_rollout, open_rollout
 from triphase.phases.minibatch import accumulate_gradients
 from triphase.phases.ppo import PPOPhase
 from triphase.rewards.model import ModelScorer
@@ -85,3 +85,28 @@ def test_steps_that_were_skipped_are_no_updates_when_the_cause_of_a_nan_is_told(
     monkeypatch.setattr(updater, "skip_step", lambda *_, **__: None)
     ppo._refused(1, replace(found, nonfinite=("values",)))
     assert seen == [told]
+
+
+class SecondOfTwo(Strategy):
+    """The second of two ranks, which takes in a later epoch rows that were the first one's."""
+
+    world, rank = 2, 1
+
+    def mine(self, sizes: Sequence[int], owners: Sequence[int] | None = None) -> list[int]:
+        return list(range(len(sizes)))
+
+
+def test_rows_that_come_from_another_rank_in_a_later_epoch_get_their_trunk_states() -> None:
+    chosen = settings(batch_size=4, minibatch_size=4, epochs=2)
+    ppo = phase(chosen)
+    rollout = open_rollout(ppo.shared, samples(4), chosen, seed=0, iteration=1)
+    whole = rollout.boundary.clone()
+    assert float(whole.abs().sum()) > 0
+    theirs = [0, 2]
+    rollout.boundary[theirs] = 0
+    answers = Answers(tuple(Answer(PROMPT, "", True, sample) for sample in samples(4)), rollout.parts)
+    found = evaluate_rollout(ppo.shared, rollout, ModelScorer(ppo.shared).score(answers), chosen)
+    found = replace(found, owners=[0 if row in theirs else 1 for row in range(4)])
+    steps = epochs_of(ppo.shared, found, chosen, seed=0, iteration=1, strategy=SecondOfTwo())
+    assert [len(minibatch) for minibatch in steps] == [1, 1]
+    assert found.boundary.equal(whole)
