@@ -56,8 +56,9 @@ def test_lengths_that_are_all_one_make_one_part() -> None:
 
 
 def test_scores_out_of_the_range_of_the_start_are_counted() -> None:
-    figures = START.figures([1, 2, 3, 4], [0.9, 1.0, 4.0, 4.1])
-    assert figures == {"ppo/scores_beyond_start": 0.5}
+    figures = START.figures([1, 2, 3, 4], [0.9, 1.0, 2.0, 4.0])
+    assert figures == {"ppo/scores_beyond_start": 0.25}
+    assert START.figures([1, 2, 3, 4], [4.1, 1.0, 0.9, 0.8])["ppo/scores_beyond_start"] == 0.75
 
 
 def test_a_checkpoint_keeps_it_and_an_old_one_has_none() -> None:

@@ -8,6 +8,7 @@ from triphase.footprints.cost import CostModel, tokens_of
 from triphase.footprints.moments import ADAPTERS, GRADIENTS, HEADS, MOMENTS, TEMPORARY, TRUNK, Footprint
 from triphase.footprints.work import Shape, Work
 from triphase.footprints.workload import Lengths, Workload
+from triphase.phases.reward_footprint import reward_footprint
 from triphase.settings.phases import EnsembleSettings
 from triphase.settings.schema import RunSettings
 
@@ -52,6 +53,18 @@ def test_every_member_scores_but_of_averaged_ones_and_the_witness_scores_too() -
         reward = cost.settings.reward.model_copy(update={"ensemble": ensemble, "witness": witness})
         cost.settings = cost.settings.model_copy(update={"reward": reward})
         assert cost.scorers() == count
+
+
+@pytest.mark.parametrize(("penalty", "passes"), [(None, 2), (0.1, 3)])
+def test_rankings_are_passed_over_for_the_trunk_for_the_judgment_and_for_the_fit_of_the_head(
+    penalty: float | None, passes: int
+) -> None:
+    """Four rankings of 5 + 7 + 8 tokens, learned from twice."""
+    cost = costs(reward={"optimizer": {"learning_rate": 1e-3}, "head_penalty": penalty, "epochs": 2})
+    none = Lengths()
+    cost.load = Workload(none, none, 0, none, none, Lengths([(5, 7, 8), (5, 7, 8)], 4))
+    found = reward_footprint(cost)
+    assert found.tokens == {"forward": passes * 80.0, "training": 2 * 80.0}
 
 
 def test_tokens_of_sampling() -> None:
