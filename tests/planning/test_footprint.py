@@ -8,7 +8,7 @@ import torch
 from tests.small import shared_model
 
 from triphase.footprints.cost import CostModel
-from triphase.footprints.moments import ACTIVATIONS, ALLOCATOR, CACHE, CHUNK, KERNELS, TEMPORARY, TRUNK, Footprint
+from triphase.footprints.moments import ACTIVATIONS, ALLOCATOR, BASE, CACHE, CHUNK, KERNELS, TEMPORARY, TRUNK, Footprint
 from triphase.footprints.work import Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.models.policies import policy_for
@@ -191,6 +191,8 @@ def test_an_iteration_of_ppo_with_full_weights() -> None:
     phase = PPOPhase(shared, prompts, ids, generator, settings.ppo, seed=0, policy=policy)
     found = ppo_footprint(planner(settings, shared), None)
     update = next(moment for moment in found.moments if moment.name == "update")
+    base = sum(each.nbytes for each in shared.backbone.base_tensors().values())
+    assert update.parts[BASE] == pytest.approx(2 * base, rel=0.01)  # the policy is a copy
     expected = planned(found, "update") + update.parts["gradients"]
     assert expected == pytest.approx(metered(lambda: phase.advance(next(number))), rel=0.15)
 

@@ -241,6 +241,16 @@ def test_rollback_to_the_best_takes_the_best_judged_weights_before_the_alarm(tmp
     assert made.state.updater.rate_scale == 0.5 and made.state.values.kl_coefficient == 0.2
 
 
+def test_the_best_is_looked_for_up_to_the_iteration_that_is_so_far_back(tmp_path: Path) -> None:
+    guard = AlarmGuard(GuardSettings(on_alarm="rollback-to-best", back=2), Limits(), lambda: [], tmp_path)
+    state = TrainingState(updater(), PPOState())
+    for position in range(1, 7):
+        state.position = position
+        state.save(tmp_path, keep=9)
+    state.scores = {3: 1.0, 4: 5.0, 5: 9.0}
+    assert [guard._best_step(state, iteration) for iteration in (5, 6, 7)] == [3, 4, 5]
+
+
 def test_an_alarm_that_is_not_listed_is_not_heeded(tmp_path: Path) -> None:
     settings = GuardSettings(on_alarm="stop", alarms=("reference-kl",))
     assert Descent(tmp_path, settings, collapse=6).run(12) == 12
