@@ -12,6 +12,7 @@ from tests.small import samples
 from torch import Tensor
 
 from triphase.models.policies import Reference
+from triphase.models.roles import POLICY, REFERENCE, REWARD
 from triphase.phases import ppo as ppo_module
 from triphase.phases.experience import Experience, epochs_of, evaluate_rollout, open_rollout
 from triphase.phases.minibatch import accumulate_gradients
@@ -111,3 +112,13 @@ def test_rows_that_come_from_another_rank_in_a_later_epoch_get_their_trunk_state
     steps = epochs_of(ppo.shared, found, chosen, seed=0, iteration=1, strategy=SecondOfTwo())
     assert [len(minibatch) for minibatch in steps] == [1, 1]
     assert found.boundary.equal(whole)
+
+
+def test_nothing_is_trained_any_more_once_ppo_is_finished() -> None:
+    ppo = phase(settings(iterations=1))
+    ppo.advance(0)
+    adapters = ppo.shared.adapters
+    assert any(each.requires_grad for each in adapters.parameters(POLICY).values())
+    ppo.finish()
+    names = (POLICY, REFERENCE, REWARD)
+    assert not any(each.requires_grad for name in names for each in adapters.parameters(name).values())

@@ -2,12 +2,15 @@
 
 import json
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from triphase.phases.first_rollout import FirstRollout
 from triphase.phases.ppo_state import PPOState
-from triphase.phases.rollout_metrics import shared_with_others
+from triphase.phases.rollout_metrics import against_first_rollout, shared_with_others
 from triphase.phases.score_scale import ScoreScale
 
 START = FirstRollout.of([1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0])
@@ -88,3 +91,17 @@ def test_sequences_that_stand_in_responses_to_other_prompts() -> None:
     )
     assert found == [0.5, 0.5, 0.0, 0.5]
     assert shared_with_others([("a", "a b c")]) == []
+
+
+def test_the_first_rollout_is_that_of_iteration_0_and_stays() -> None:
+    def rollout(*scores: float) -> Any:
+        lengths = torch.arange(1, len(scores) + 1)
+        return SimpleNamespace(batch=SimpleNamespace(response_lengths=lengths), scores=torch.tensor(scores))
+
+    state = PPOState()
+    assert against_first_rollout(state, 1, rollout(1.0, 2.0)) == {}  # of a checkpoint that has none
+    assert against_first_rollout(state, 0, rollout(1.0, 2.0)) == {"ppo/scores_beyond_start": 0.0}
+    first = state.first_rollout
+    assert first == FirstRollout.of([1, 2], [1.0, 2.0])
+    assert against_first_rollout(state, 1, rollout(1.5, 9.0))["ppo/scores_beyond_start"] == 0.5
+    assert state.first_rollout is first

@@ -8,6 +8,7 @@ from triphase.footprints.cost import CostModel, tokens_of
 from triphase.footprints.moments import ADAPTERS, GRADIENTS, HEADS, MOMENTS, TEMPORARY, TRUNK, Footprint
 from triphase.footprints.work import Shape, Work
 from triphase.footprints.workload import Lengths, Workload
+from triphase.phases.ppo_footprint import ppo_footprint
 from triphase.phases.reward_footprint import reward_footprint
 from triphase.settings.phases import EnsembleSettings
 from triphase.settings.schema import RunSettings
@@ -65,6 +66,36 @@ def test_rankings_are_passed_over_for_the_trunk_for_the_judgment_and_for_the_fit
     cost.load = Workload(none, none, 0, none, none, Lengths([(5, 7, 8), (5, 7, 8)], 4))
     found = reward_footprint(cost)
     assert found.tokens == {"forward": passes * 80.0, "training": 2 * 80.0}
+
+
+def test_rankings_whose_responses_stand_in_rows_of_their_own_fill_as_many_rows() -> None:
+    """Eight rows of 5 + 7 and 5 + 8 tokens, four for a step of two rankings: 13 each with padding, the trunk without."""
+    cost = costs(reward={"optimizer": {"learning_rate": 1e-3}, "batch_size": 2, "epochs": 2})
+    none = Lengths()
+    cost.load = Workload(none, none, 0, none, none, Lengths([(5, 7, 8), (5, 7, 8)], 4))
+    cost.work.packs = False
+    found = reward_footprint(cost)
+    assert found.tokens == {"training": 2 * 8 * 13, "forward": 4 * (12 + 13) + 2 * 8 * 13}
+    assert found.peak.shape.rows == 4
+
+
+def test_an_iteration_of_ppo_is_counted_in_tokens() -> None:
+    """24 episodes of 20 + 10 tokens, twice; 12 steps on 4 demonstrations of 5 + 7; a critic doubles what is trained."""
+    given = {"iterations": 3, "batch_size": 8, "minibatch_size": 4, "epochs": 2, "max_response_tokens": 10}
+    none = Lengths()
+    load = Workload(Lengths([(5, 7), (5, 7)], 4), none, 0, Lengths([(20,), (20,)], 6), none, none)
+    changes: tuple[tuple[dict[str, object], float, int], ...] = (
+        ({}, 0, 1), ({"sft_mix": 0.5}, 3 * 4 * 4 * 12, 1), ({"critic": "adapter"}, 0, 2),
+    )  # fmt: skip
+    for extra, mixed, trained in changes:
+        cost = costs(ppo={**given, **extra}, data={"demonstrations": [{"path": "x"}]})
+        cost.load = load
+        found = ppo_footprint(cost, None)
+        assert found.tokens == {
+            "decoding": 24 * 10, "forward": 24 * 20 + 24 * 30 + mixed, "training": 2 * 24 * 30 + mixed,
+        }  # fmt: skip
+        step = next(moment for moment in found.moments if moment.name == "optimizer step")
+        assert step.parts[GRADIENTS] == 4 * trained * cost.work.adapter_numbers
 
 
 def test_tokens_of_sampling() -> None:

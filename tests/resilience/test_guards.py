@@ -249,6 +249,7 @@ def test_the_best_is_looked_for_up_to_the_iteration_that_is_so_far_back(tmp_path
         state.save(tmp_path, keep=9)
     state.scores = {3: 1.0, 4: 5.0, 5: 9.0}
     assert [guard._best_step(state, iteration) for iteration in (5, 6, 7)] == [3, 4, 5]
+    assert [guard._sound_step(iteration) for iteration in (2, 3, 5, 6, 20)] == [1, 1, 3, 4, 6]  # the newest of those
 
 
 def test_an_alarm_that_is_not_listed_is_not_heeded(tmp_path: Path) -> None:
