@@ -69,7 +69,7 @@ def test_rankings_are_passed_over_for_the_trunk_for_the_judgment_and_for_the_fit
 
 
 def test_rankings_whose_responses_stand_in_rows_of_their_own_fill_as_many_rows() -> None:
-    """Eight rows of 5 + 7 and 5 + 8 tokens, four for a step of two rankings: 13 each with padding, the trunk without."""
+    """Eight rows of 5 + 7 and 5 + 8 tokens, four for a step of two rankings: 13 with padding, the trunk without."""
     cost = costs(reward={"optimizer": {"learning_rate": 1e-3}, "batch_size": 2, "epochs": 2})
     none = Lengths()
     cost.load = Workload(none, none, 0, none, none, Lengths([(5, 7, 8), (5, 7, 8)], 4))
