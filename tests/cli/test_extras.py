@@ -68,6 +68,7 @@ ARGUMENTS = {
     "run": ["c.yaml"], "sft": ["c.yaml"], "sample": ["c.yaml"], "reward": ["c.yaml"], "ppo": ["c.yaml"],
     "evaluate": ["c.yaml"], "plan": ["c.yaml"], "check": ["c.yaml"], "report": ["run"], "chat": ["run"],
     "export": ["run", "--to", "new"], "push": ["exported", "who/what"], "completion": ["bash"],
+    "score": ["run", "d.jsonl"],
 }  # fmt: skip
 ALONE = ("init", "settings", "rollouts")
 """Commands that need no extra; the last needs vLLM, in an environment of its own."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.phases.test_ppo import phase, rolled_out, settings
 from tests.small import samples
 from torch import Tensor
 
+from triphase.models.critics import CRITIC
 from triphase.models.policies import Reference
 from triphase.models.roles import POLICY, REFERENCE, REWARD
 from triphase.phases import ppo as ppo_module
@@ -115,10 +117,21 @@ def test_rows_that_come_from_another_rank_in_a_later_epoch_get_their_trunk_state
 
 
 def test_nothing_is_trained_any_more_once_ppo_is_finished() -> None:
-    ppo = phase(settings(iterations=1))
+    ppo = phase(settings(iterations=1, critic="adapter"))
     ppo.advance(0)
     adapters = ppo.shared.adapters
-    assert any(each.requires_grad for each in adapters.parameters(POLICY).values())
+    for name in (POLICY, CRITIC):
+        assert any(each.requires_grad for each in adapters.parameters(name).values())
     ppo.finish()
-    names = (POLICY, REFERENCE, REWARD)
+    names = (POLICY, REFERENCE, REWARD, CRITIC)
     assert not any(each.requires_grad for name in names for each in adapters.parameters(name).values())
+
+
+def test_alarms_are_looked_for_after_each_iteration() -> None:
+    ppo, seen = phase(settings()), []
+    ppo.guard = SimpleNamespace(keep=0, check_alarms=lambda state, step, metrics: seen.append((step, metrics)))
+    metrics = [ppo.advance(iteration) for iteration in range(2)]
+    assert [step for step, _ in seen] == [1, 2] and [found for _, found in seen] == metrics
+    ppo.state.values.finished = "it has stopped"
+    ppo.advance(2)
+    assert len(seen) == 2

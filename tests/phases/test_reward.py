@@ -144,6 +144,7 @@ def test_a_loop_without_progress_fits_the_head_too(tmp_path: Path) -> None:
     assert not subject.head_summary()
     run_loop(subject, LoopOptions(tmp_path, Lines(), keep=1))
     assert subject.head_summary()["penalty"] == 0.01
+    assert not any(each.requires_grad for each in subject.shared.adapters.parameters(REWARD).values())
 
 
 @pytest.mark.parametrize(("penalty", "visits"), [(None, 2.0), (0.01, 3.0)])

@@ -99,6 +99,7 @@ def test_members_read_the_same_trunk_once_and_start_alike(tmp_path: Path) -> Non
         run_loop(subject, LoopOptions(tmp_path / str(number), Lines(), keep=1, every=99))
         assert subject.start_features is None  # those of the first
     assert sum(visited) == after_one
+    assert [member.model.head is shared.score_head for member in members] == [True, False, False]
     states = [shared.adapters.state(member.model.adapter) for member in members]
     assert [member.model.adapter for member in members] == [REWARD, "reward-2", "reward-3"]
     for a, b in ((0, 1), (0, 2), (1, 2)):

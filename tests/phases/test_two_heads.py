@@ -142,6 +142,7 @@ def test_one_fit_becomes_two_heads_whose_sum_it_is_and_of_which_one_has_nothing_
     with torch.no_grad():
         quality, length, fitted = made.head(features), made.length_head(features), whole.head(features)
     assert torch.allclose(quality + length, fitted, atol=1e-4)
+    assert float(quality.mean()) == pytest.approx(float(fitted.mean()), abs=1e-4)  # what is let go has no level
     lengths, prompts = made._lengths(made.trained)
     left = within_group_correlation(quality, length, prompts)
     assert left is not None and abs(float(left)) < 1e-4

@@ -79,6 +79,14 @@ def test_rankings_whose_responses_stand_in_rows_of_their_own_fill_as_many_rows()
     assert found.peak.shape.rows == 4
 
 
+def test_members_of_an_ensemble_train_on_the_rankings_that_each_has_drawn() -> None:
+    """Four rankings of 20 tokens, learned from twice by three members that each have 63 % of the prompts."""
+    given = {"optimizer": {"learning_rate": 1e-3}, "head_penalty": 0.1, "epochs": 2}
+    cost, none = costs(reward={**given, "ensemble": {"members": 3}}), Lengths()
+    cost.load = Workload(none, none, 0, none, none, Lengths([(5, 7, 8), (5, 7, 8)], 4))
+    assert reward_footprint(cost).tokens["training"] == pytest.approx(3 * 0.63 * 2 * 80)
+
+
 def test_an_iteration_of_ppo_is_counted_in_tokens() -> None:
     """24 episodes of 20 + 10 tokens, twice; 12 steps on 4 demonstrations of 5 + 7; a critic doubles what is trained."""
     given = {"iterations": 3, "batch_size": 8, "minibatch_size": 4, "epochs": 2, "max_response_tokens": 10}

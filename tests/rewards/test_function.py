@@ -100,7 +100,7 @@ def test_what_is_not_finite_is_refused_with_its_row(text: str, shown: str) -> No
 
 
 def test_one_that_does_not_return_is_waited_for_so_long_and_can_be_interrupted() -> None:
-    with pytest.raises(TrainingError, match=r"slow did not return within 0\.2 s; mend"):
+    with pytest.raises(TrainingError, match=r"slow did not return within 0\.2 s; fix"):
         score("slow", timeout_seconds=0.2)
     asked: list[float] = []
 

@@ -235,7 +235,7 @@ def test_the_log_of_an_earlier_start_is_not_told(tmp_path: Path) -> None:
         ("rollouts: {engine: vllm}", "engine vllm needs servers"),
         ("rollouts: {engine: local, servers: 1}", "engine local samples in this process"),
         ("rollouts: {servers: 1, addresses: ['http://h:1']}", "set one of the two"),
-        ("rollouts: {servers: 2, devices: ['0']}", "GPUs for 1 servers, and servers is 2"),
+        ("rollouts: {servers: 2, devices: ['0']}", "GPUs for 1 server, and servers is 2"),
         ("rollouts: {servers: 1, arguments: [--port=9]}", "arguments holds --port, which Triphase sets itself"),
         ("rollouts: {servers: 1, arguments: [--api_key, secret]}", "arguments holds --api-key, which Triphase sets"),
         (

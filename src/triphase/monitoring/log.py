@@ -5,6 +5,7 @@ Values of environment variables that are named like secrets are blotted out. A l
 """
 
 import datetime
+import errno
 import json
 import logging
 import os
@@ -62,7 +63,7 @@ class RunLog(logging.Handler):
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
             try:
-                os.write(descriptor, line.encode(errors="backslashreplace"))
+                _append(descriptor, line.encode(errors="backslashreplace"))
             finally:
                 os.close(descriptor)
             self._broken = False
@@ -70,6 +71,14 @@ class RunLog(logging.Handler):
             if not self._broken:
                 self._say(f"warning: {self._path} cannot be written ({error.strerror}); the run continues without it")
             self._broken = True
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    """Write a line whole, or nothing of it: a disk that is nearly full takes a part, and that is no error by itself."""
+    size = os.fstat(descriptor).st_size
+    if os.write(descriptor, line) < len(line):
+        os.ftruncate(descriptor, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager

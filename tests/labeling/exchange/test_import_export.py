@@ -284,7 +284,7 @@ def companions(
     ]  # fmt: skip
     rows += [
         ("decision", {"prompt_id": one.ranking.prompt_id, "ranking_id": one.ranking.id, "decided_by": "lea",
-                      "decided_at": float(number), "decision": "ranked", "note": "so"})
+                      "decided_at": float(number), "decision": "ranked", "note": "so", "campaign": one.campaign})
         for number, one in enumerate(answers) if one.purpose == "adjudication"
     ]  # fmt: skip
     return rows

@@ -312,8 +312,10 @@ def test_a_table_without_rows_has_the_columns_of_one_with_rows(tmp_path: Path, n
         for suffix in (".csv", ".parquet"):
             path = tmp_path / f"{kept}-{name}{suffix}"
             assert main(["label", "export", str(tmp_path / f"{kept}.sqlite"), str(path), *given]) == 0
-            names = pyarrow.parquet.read_schema(path).names if suffix == ".parquet" else next(csv.reader(path.open()))
-            found[kept, suffix] = names
+            if suffix == ".parquet":
+                found[kept, suffix] = pyarrow.parquet.read_schema(path).names
+            else:
+                found[kept, suffix] = next(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     assert len({tuple(columns) for columns in found.values()}) == 1 and found["full", ".csv"] == list(COLUMNS[name])
 
 
