@@ -205,7 +205,7 @@ def test_what_rank_0_fails_at_while_others_wait_for_it_is_told_to_them(monkeypat
         with pytest.raises(ZeroDivisionError), joining.joined(Place(0, 2, 0, 2), **options):
             pass
         with (
-            pytest.raises(RankLost, match="rank 0 has ended before the work began"),
+            pytest.raises(RankLost, match="rank 0 ended before the work began"),
             joining.joined(Place(1, 2, 1, 2), **options),
         ):
             pass
