@@ -123,6 +123,24 @@ def test_a_store_that_is_also_that_of_another_run_is_refused(
     assert sums(base) == before and not list(copy.glob("labels.sqlite-*"))
 
 
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_check_and_run_refuse_a_store_with_two_names_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    write_data(tmp_path)
+    for name in ("base", "copy"):
+        with RunDirectory(settings(tmp_path, name=name, method="lora")).held():
+            pass
+    base, copy = tmp_path / "runs" / "base", tmp_path / "runs" / "copy"
+    assert main(["label", "import", str(base), str(tmp_path / "prompts.jsonl")]) == 0
+    os.link(base / "labels.sqlite", copy / "labels.sqlite")
+    before = sums(base)
+    capsys.readouterr()
+    assert main([verb, str(copy)]) == 2
+    assert "labels.sqlite: is the same file as another one (a hard link)" in capsys.readouterr().err
+    assert sums(base) == before and not (copy / "sft" / "final").exists()
+
+
 def test_a_sweep_is_not_carried_out_through_a_link(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
