@@ -408,3 +408,14 @@ def test_no_minus_stands_before_a_zero(value: float, told: str) -> None:
 def test_every_rule_can_be_named_in_the_settings() -> None:
     names = {rule.name for rule in RULES} | set(SIGNS)
     assert names == set(get_args(AlarmName))
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+@pytest.mark.parametrize("gone", [name for name in sorted(sound_run(2)[0]) if name.startswith("ppo/")])
+def test_a_metric_that_a_damaged_file_has_lost_ends_no_report(gone: str, calibrated: bool) -> None:
+    limits = Limits(calibrated=calibrated)
+    for places in ([0], [7], [19], range(20)):
+        rows = sound_run()
+        for place in places:
+            del rows[place][gone]
+        assert all(alarm.name in get_args(AlarmName) for alarm in find_alarms(rows, limits))

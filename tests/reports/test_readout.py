@@ -1,6 +1,7 @@
 """What figures say under the pointer, and where they say it."""
 
 import re
+import warnings
 
 import pytest
 from matplotlib.figure import Figure
@@ -76,3 +77,12 @@ def test_steps_are_whole_even_of_one_iteration() -> None:
     axes.plot([1], [0.5], marker="o")
     whole_steps(axes, "iteration")
     assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 5e-324])
+def test_a_figure_of_a_damaged_file_is_drawn_without_a_warning(value: float) -> None:
+    with warnings.catch_warnings(), drawing("damaged", "One value too large") as canvas:
+        warnings.simplefilter("error")
+        canvas.axes.plot([1, 2, 3], [0.5, value, 0.25])
+        canvas.axes.legend(["score"])
+    assert canvas.svg.startswith("<svg")

@@ -63,3 +63,12 @@ def test_a_dtype_of_the_settings_is_not_kept_twice(tmp_path: Path) -> None:
     write_data(tmp_path)
     do(settings(tmp_path, method="lora"), pipeline.run_sft)
     assert kept_dtype(tmp_path / "runs/small") is None
+
+
+def test_a_further_round_takes_the_dtype_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path)
+    machine(monkeypatch, is_faster=True)
+    do(automatic(tmp_path), pipeline.run_sft)
+    machine(monkeypatch, is_faster=False)
+    do(automatic(tmp_path, name="second", earlier_rounds=(str(tmp_path / "runs/small"),)), lambda of: None)
+    assert kept_dtype(tmp_path / "runs/second") == "bfloat16"

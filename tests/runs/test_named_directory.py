@@ -1,6 +1,7 @@
 """The directory that was named is the one that is worked on, by whatever path, and however it was copied."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -169,6 +170,18 @@ def test_a_sweep_says_which_of_its_runs_was_edited(
     metrics.write_text(metrics.read_text().replace("proxy_score", "gold_score"))
     assert main(words) == 0
     assert "note: epochs-1: ppo/metrics.jsonl is not as its phase left it" in capsys.readouterr().err
+
+
+def test_a_sweep_shows_the_figures_of_its_runs_and_not_an_edited_summary(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "small")
+    words = ["sweep", str(run), "--ppo.epochs", "1"]
+    assert main(words) == 0
+    summary = tmp_path / "small-sweep" / "epochs-1" / "summary.json"
+    before = json.loads(summary.read_text())
+    summary.write_text(json.dumps({**before, "ppo": {**before["ppo"], "reference_kl": 12345.0}}))
+    assert main(words) == 0
+    assert json.loads(summary.read_text()) == before
+    assert "12345" not in (tmp_path / "small-sweep" / "sweep.html").read_text()
 
 
 def test_best_of_n_looks_at_what_it_keeps(finished: Path, tmp_path: Path) -> None:

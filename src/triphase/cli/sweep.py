@@ -15,6 +15,7 @@ from triphase.cli.runs import runs as print_runs
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
 from triphase.reports.contents import gaps_of
+from triphase.reports.summary import write_summary
 from triphase.reports.sweep_page import write_sweep_page
 from triphase.runs.locking import locked
 from triphase.runs.sweep_execution import one_after_another, side_by_side
@@ -44,6 +45,9 @@ def sweep(
         raise SettingsError(f"--name: {name} is not allowed; it must be a name, without a path")
     points = note_points(directory, here, plan_sweep(path, directory, varied))
     with locked(directory, "another call works on this sweep: wait for it, or stop it"):
+        for point in points:
+            if point.is_finished:  # its figures come from files with sums, and its summary has none
+                write_summary(point.path)
         failures = carry(points, parallel)
         page = write_sweep_page(directory, read_points(directory))
     print_runs(directory)

@@ -150,7 +150,7 @@ def score_out_of_range(rows: Rows, limits: Limits) -> list[Hit]:
     Where scores are calibrated (``Limits.calibrated``) those have mean 0 and deviation 1; else the first iteration's
     own mean and deviation stand for them.
     """
-    have = [row for row in rows if "ppo/score_deviation" in row]
+    have = [row for row in rows if "ppo/score_deviation" in row and "ppo/proxy_score" in row]
     if not have:
         return []
     middle, unit = (0.0, 1.0) if limits.calibrated else _scale(have[0])

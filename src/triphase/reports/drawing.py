@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -108,7 +109,8 @@ class Canvas:
 @contextmanager
 def drawing(name: str, description: str, *, width: int = 540, height: int = 300) -> Iterator[Canvas]:
     """A figure of ``width`` × ``height`` CSS pixels. ``name`` is unique on the page; ``description`` is read aloud."""
-    with rc_context():
+    # A damaged file may hold 1e308, of which ticks are drawn as far as they go; the page says that it is damaged.
+    with rc_context(), np.errstate(over="ignore", invalid="ignore"):
         rcdefaults()  # a person's own matplotlibrc has no say here
         rcParams.update({**_STYLE, "svg.hashsalt": name})
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.runs.provenance import read_config
-from triphase.settings.schema import ModelSettings
+from triphase.settings.schema import ModelSettings, RunSettings
 
 _PLACE, _KEY = "machine", "dtype"
 
@@ -18,6 +18,12 @@ def kept_dtype(run: Path) -> str | None:
     """
     path = run / "config.yaml"
     return dtype_in(read_config(path)) if path.is_file() else None
+
+
+def inherited_dtype(settings: RunSettings) -> str | None:
+    """The dtype of the first of the rounds before this run; None where it is no further round, or that is not known."""
+    first = next(iter(settings.earlier_rounds), None)
+    return None if first is None else kept_dtype(Path(first))
 
 
 def dtype_in(config: Mapping[str, Any]) -> str | None:

@@ -28,7 +28,7 @@ from triphase.planning.plan import sized_settings
 from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
 from triphase.records.types import Demonstration, Prompt
-from triphase.runs.base_dtype import kept_dtype
+from triphase.runs.base_dtype import inherited_dtype, kept_dtype
 from triphase.runs.base_model import BaseModel, automatic_dtype
 from triphase.runs.checked_score import CheckedScore
 from triphase.runs.dependence import settings_of
@@ -259,7 +259,7 @@ def prepare(
         torch.set_num_threads(threads_of(settings, 1))
     shown = progress or progress_for()
     with (
-        RunDirectory(settings).held(lambda: automatic_dtype(settings.model)) as directory,
+        RunDirectory(settings).held(lambda: inherited_dtype(settings) or automatic_dtype(settings.model)) as directory,
         run_log(directory.path, shown.note) as log,
         StopRequest().listening() as stop,
     ):
