@@ -3,9 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from triphase.errors import DataError
-from triphase.records.lines import MOST_COLUMNS
-
 MOST_BYTES = 1 << 26
 """Of what unpacks to more than ``MOST_RATIO`` times its size, and of the values that are made at a time."""
 MOST_RATIO = 200
@@ -15,21 +12,6 @@ _NESTED_ROWS = 32
 
 class Unreadable:
     """A cell that Python has no value for: a date beyond the year 9999, text that is not UTF-8."""
-
-
-def require_usable_columns(names: list[str], name: str) -> None:
-    """Refuse a file with two columns of one name, since only one of them could be read, and with more than can be told.
-
-    Raises:
-        DataError: there are.
-    """
-    if len(names) > MOST_COLUMNS:
-        raise DataError(f"{name}: {len(names):,} columns; a record may have {MOST_COLUMNS:,}")
-    known = set[str]()
-    for column in names:
-        if column in known:
-            raise DataError(f"{name}: the column {column!r} is there twice; rename or remove one")
-        known.add(column)
 
 
 def rows_at_a_time(is_nested: bool) -> int:

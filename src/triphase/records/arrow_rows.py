@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import DataError
-from triphase.records.arrow_batches import require_usable_columns, rows_at_a_time, rows_of
+from triphase.records.arrow_batches import rows_at_a_time, rows_of
 from triphase.records.arrow_sizes import require_bounded
-from triphase.records.lines import RefuseRow, Row
+from triphase.records.lines import RefuseRow, Row, require_usable_columns
 from triphase.records.paths import data_file
 
 _NEEDS = "Arrow needs pyarrow; run: pip install 'triphase[parquet]'"

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from triphase.errors import DataError
 from triphase.records.formulas import NAMES, unprotected
-from triphase.records.lines import LONGEST_LINE, MOST_COLUMNS, RecordError, RefuseRow, Row, decoded, numbered_lines
+from triphase.records.lines import (
+    LONGEST_LINE,
+    RecordError,
+    RefuseRow,
+    Row,
+    decoded,
+    numbered_lines,
+    require_usable_columns,
+)
 from triphase.records.paths import format_of, shown
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
@@ -74,17 +82,12 @@ def _header(columns: list[str], name: str, number: int, comma: str) -> list[str]
         if len(columns) == 1 and separator in columns[0]:
             remedy = "rename it to end in .tsv" if separator == "\t" else f"write {_SEPARATORS[comma]} between them"
             raise DataError(f"{name}:{number}: the columns are divided by {called}; {remedy}")
-    if len(columns) > MOST_COLUMNS:
-        raise DataError(f"{name}:{number}: {len(columns):,} columns; a record may have {MOST_COLUMNS:,}")
-    known = set[str]()
+    require_usable_columns(columns, f"{name}:{number}")
     for column in columns:
-        if column in known:
-            raise DataError(f"{name}:{number}: the column {shown(column)!r} is there twice; rename or remove one")
         if column != column.strip():
             raise DataError(
                 f"{name}:{number}: the column {shown(column)!r} has spaces around its name; write {column.strip()!r}"
             )
-        known.add(column)
     return columns
 
 

@@ -4,12 +4,13 @@ import codecs
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from triphase.errors import DataError
+from triphase.records.paths import shown
 
 LONGEST_LINE = 1 << 26
 MOST_COLUMNS = 10_000
@@ -183,3 +184,18 @@ def unread_columns(columns: Mapping[str, int]) -> str:
     most = ", ".join(f"{name[:40]} ({count} record{'s' * (count > 1)})" for name, count in ordered[:_MOST_NAMED])
     more = f" and {len(ordered) - _MOST_NAMED} more" if len(ordered) > _MOST_NAMED else ""
     return f"columns that are not read: {most}{more}"
+
+
+def require_usable_columns(names: Sequence[str], where: str) -> None:
+    """Refuse two columns of one name, since only one of them could be read, and more columns than a record may have.
+
+    Raises:
+        DataError: there are; the message begins with ``where``.
+    """
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{where}: {len(names):,} columns; a record may have {MOST_COLUMNS:,}")
+    known = set[str]()
+    for column in names:
+        if column in known:
+            raise DataError(f"{where}: the column {shown(column)!r} is there twice; rename or remove one")
+        known.add(column)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import DataError
-from triphase.records.arrow_batches import MOST_BYTES, MOST_RATIO, require_usable_columns, rows_at_a_time, rows_of
-from triphase.records.lines import RefuseRow, Row
+from triphase.records.arrow_batches import MOST_BYTES, MOST_RATIO, rows_at_a_time, rows_of
+from triphase.records.lines import RefuseRow, Row, require_usable_columns
 from triphase.records.paths import format_of
 
 _MOST_VALUES = 100_000
@@ -53,7 +53,7 @@ def _checked_texts(file: Any, name: str) -> list[str]:
             if unpacked > max(MOST_BYTES, MOST_RATIO * packed) or column.num_values > _MOST_VALUES * rows:
                 raise DataError(
                     f"{name}: the column {column.path_in_schema!r} unpacks to {max(unpacked, column.num_values):,} "
-                    f"bytes from {packed:,}; no data set is like that: write the file again"
+                    f"bytes from {packed:,}; no data set is like that: write its rows as JSON lines"
                 )
     return [
         metadata.schema.column(index).path
