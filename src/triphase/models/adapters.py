@@ -142,7 +142,7 @@ class Adapters:
 
     @torch.no_grad()
     def redraw(self, name: str, *purpose: str | int) -> None:
-        """Draw the random half of an adapter that changes nothing again; one that changes something stays."""
+        """Redraw the random half of an adapter that changes nothing; one that changes something stays."""
         if any(bool(module.lora_b[name].any()) for module in self._modules.values()):
             return
         random = generator(self._seed, "adapter", *purpose)

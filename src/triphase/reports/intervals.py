@@ -1,6 +1,6 @@
 """A figure with its 95 % interval: the percentile bootstrap over prompts.
 
-Prompts are drawn again, not responses: responses to one prompt are alike, and an interval that took them as independent
+Prompts are resampled, not responses: responses to one prompt are alike, and an interval that took them as independent
 would be too narrow. Where every prompt says the same, every draw does, and the bootstrap would claim certainty: a share
 then has the interval of `proportions.of_the_same`; what can be of any size has its value for bounds, which are not
 written.

@@ -23,8 +23,8 @@ class Wins:
 def policy_wins(store: Store, campaign: str, models: Sequence[str], split: str, kind: str) -> list[Wins]:
     """The win rate of each two policies: a tie counts half, and so does a pair of one text, which nobody was asked.
 
-    ``split`` and ``kind`` narrow the prompts as they do those that are asked; empty is all. Intervals draw whole
-    prompts again. Prompts that not all policies answered are left out, as they were not asked.
+    ``split`` and ``kind`` narrow the prompts as they do those that are asked; empty is all. Intervals
+    resample whole prompts. Prompts that not all policies answered are left out, as they were not asked.
     """
     first: dict[str, dict[str, Response]] = defaultdict(dict)
     asked = (prompt for prompt in store.prompts() if split in ("", prompt.split) and kind in ("", prompt.kind))

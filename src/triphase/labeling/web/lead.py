@@ -238,7 +238,7 @@ async def save_guidelines(request: Request, text: Annotated[str, Form(max_length
 @router.post("/order")
 @access(LEAD)
 async def order_by_scores(request: Request) -> Response:
-    """Order the waiting items again by the reward model's scores in the store."""
+    """Reorder the waiting items by the reward model's scores in the store."""
     context: Context = request.app.state.context
     by, now = request.state.session.name, context.now()
 

@@ -122,7 +122,7 @@ def uncertainty(response_ids: Sequence[str], scores: Mapping[str, Mapping[str, f
 
 
 def reprioritize(store: Store, settings: LabelingSettings, *, seed: int) -> int:
-    """Order the items that nobody has begun again by the scores now in the store; return how many."""
+    """Reorder the items that nobody has begun by the scores now in the store; return how many."""
     with store.transaction() as connection:
         begun = select(assignments.c.item_id).where(assignments.c.state.in_(("leased", "done")))
         query = select(items).where(items.c.kind == "label", items.c.id.not_in(begun)).with_for_update()
