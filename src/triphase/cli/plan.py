@@ -34,7 +34,7 @@ def plan(
     price: Annotated[float | None, Parameter(help="Price of one GPU for an hour, in any currency.")] = None,
     json_file: Annotated[Path | None, Parameter(name="--json", help="Also write the plan to this file.")] = None,
 ) -> None:
-    """Estimate the memory and time of each phase, and say what to lower."""
+    """Estimate each phase's memory and time, and what to lower."""
     settings = settings_of(config, overrides if model is None else (*overrides, "--model.name", model))
     if gpus is not None:
         show_machine_plan(deferred.plan_for(settings, machine_of(gpus, memory, card, price)), json_file)

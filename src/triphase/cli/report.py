@@ -34,9 +34,9 @@ def report(
         Path | None, Parameter(help="File of the page of several runs; runs.html next to the first run by default.")
     ] = None,
 ) -> None:
-    """Write report.html and summary.json of a run, or a page of several runs.
+    """Write the report of a run, or a page of several runs.
 
-    Of several runs it writes one page that compares them.
+    Of one run it writes report.html and summary.json, of several one page that compares them.
     """
     for each in runs:
         require_run(each)

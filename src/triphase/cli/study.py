@@ -56,7 +56,7 @@ def study(
         int, Parameter(help="Number of runs at a time, each in its own process with its share of the cores.")
     ] = 1,
 ) -> int:
-    """Study overoptimization: variants over seeds, gold score against √KL."""
+    """Study overoptimization: gold score of variants against √KL."""
     require_count(seeds)
     require_parallel(parallel)
     if not 1 <= best_of <= _MOST_SAMPLES:
