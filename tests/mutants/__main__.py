@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -32,6 +33,7 @@ NOTHING_TO_RUN = 5
 """pytest's exit code for a file whose tests are all marked, as slow ones are."""
 
 
+@cache
 def every_mutant(only: str = "") -> list[tuple[Path, Mutant]]:
     """All mutants of the folders, in a fixed order; the list of names of a package has none."""
     paths = [path for folder in FOLDERS for path in sorted((ROOT / "src/triphase" / folder).glob("*.py"))]

@@ -40,7 +40,7 @@ def test_each_mutant_is_a_program_of_its_own() -> None:
 
 
 def test_there_are_enough_in_both_folders_and_none_of_a_list_of_names() -> None:
-    modules = [path for path, _ in runner.every_mutant("")]
+    modules = [path for path, _ in runner.every_mutant()]
     assert {path.parent.name for path in modules} == set(runner.FOLDERS)
     assert len(modules) >= 500 and not any(path.name == "__init__.py" for path in modules)
 
@@ -48,7 +48,7 @@ def test_there_are_enough_in_both_folders_and_none_of_a_list_of_names() -> None:
 def test_a_module_is_tested_by_its_own_tests_first() -> None:
     names = [path.name for path in touching.tests_of("triphase.objectives.advantages")]
     assert names[0] == "test_advantages.py" and "test_worked_example.py" in names
-    assert all(touching.tests_of(runner.name_of(path)) for path, _ in runner.every_mutant("")[::50])
+    assert all(touching.tests_of(runner.name_of(path)) for path, _ in runner.every_mutant()[::50])
 
 
 def test_a_noticed_fault_is_killed_and_an_unnoticed_one_survives(
