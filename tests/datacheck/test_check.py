@@ -52,19 +52,16 @@ def test_leaks_between_training_and_held_out_are_counted(tmp_path: Path) -> None
     assert found.leaked == 2
 
 
-def test_records_that_pass_the_limit_are_counted_and_only_they(tmp_path: Path) -> None:
+def test_without_a_tokenizer_nobody_knows_what_is_too_long(tmp_path: Path) -> None:
     rows = [{"prompt": "Say.", "chosen": "word " * count, "rejected": "no"} for count in (3, 500, 5)]
-    assert surveyed(written(tmp_path / "a.jsonl", rows), max_length=100).sources[0].lengths.too_long == 1
+    assert surveyed(written(tmp_path / "a.jsonl", rows), max_length=100).sources[0].too_long is None
 
 
-def test_a_record_is_too_long_from_its_first_token_beyond_the_limit() -> None:
-    """Here a character is a token, and the template adds 8 to the prompt's turn and 8 to the answer's."""
-    lengths = SourceLengths(100, lambda texts: [len(text) for text in texts])
-    for answer in (80, 81, 90):
-        lengths.add((Message("user", "abc"),), ("x" * answer, "y"))
+def test_a_comparison_is_as_long_as_its_prompt_and_its_longer_answer() -> None:
+    lengths = SourceLengths(lambda texts: [len(text) for text in texts])
+    lengths.add((Message("user", "abc"), Message("assistant", "de")), ("x" * 80, "y"))
     lengths.finish()
-    assert lengths.sampled == [84, 85, 94]
-    assert lengths.too_long == 2
+    assert lengths.sampled == [3 + 1 + 2 + 1 + 80]
 
 
 def test_bad_records_stop_the_check_and_can_be_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +232,7 @@ def test_a_long_text_is_counted_in_pieces() -> None:
         asked.extend(map(len, texts))
         return [len(text) for text in texts]
 
-    lengths = SourceLengths(100, count)
+    lengths = SourceLengths(count)
     lengths.add((Message("user", "x" * 1_000_000),), ())
     lengths.add((Message("user", "short"),), ())
     lengths.finish()
@@ -330,7 +327,7 @@ def test_a_thousand_mutated_files(tmp_path: Path) -> None:
 
 def counts(survey: DataSurvey) -> tuple[object, ...]:
     source = survey.sources[0]
-    lengths = (source.lengths.too_long, sorted(source.lengths.sampled))
+    lengths = (source.too_long, sorted(source.lengths.sampled))
     return (source.records, source.heldout, source.repeated, source.near_empty, source.refused, source.kinds,
             source.errors, lengths, survey.leaked, survey.contradicted)  # fmt: skip
 

@@ -55,13 +55,22 @@ def test_an_error_names_the_first(tmp_path: Path) -> None:
         data.demonstrations()
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_survey_counts_those_that_a_run_refuses_and_no_others(exact: bool, tmp_path: Path) -> None:
+    """Six turns of one word and their end tokens are within the limit, however much a template might have added."""
+    turns = [{"role": ("user", "assistant")[turn % 2], "content": "oak"} for turn in range(6)]
+    chosen = settings(tmp_path, "error", "demonstrations", [*DEMONSTRATIONS, {"messages": turns}])
+    survey = survey_data(chosen, examine=Examiner(Template(tokenizer()), chosen, exact=exact).problem).sources[0]
+    assert (survey.records, survey.too_long, survey.refused) == (2, 2, 2)
+
+
 def test_dropped_records_are_counted_by_check_and_run(tmp_path: Path) -> None:
     chosen = settings(tmp_path, "drop", "demonstrations", DEMONSTRATIONS)
     data, said = read(chosen)
     assert [one.response for one in data.demonstrations()[0]] == ["elm"]
     assert any("2 records pass model.max_length and are left out (data.too_long: drop)" in line for line in said)
     survey = survey_data(chosen, examine=Examiner(Template(tokenizer()), chosen).problem).sources[0]
-    assert (survey.records, survey.left_out, survey.shortened, survey.refused) == (1, 2, 0, 0)
+    assert (survey.records, survey.too_long, survey.left_out, survey.shortened, survey.refused) == (1, 2, 2, 0, 0)
     none, _ = read(settings(tmp_path, "drop", "demonstrations", DEMONSTRATIONS[1:]))
     with pytest.raises(DataError, match=r"a\.jsonl: every record passes model\.max_length"):
         none.demonstrations()
@@ -79,7 +88,7 @@ def test_prompts_lose_their_beginning(exact: bool, tmp_path: Path) -> None:
     assert max(lengths) == 20 and lengths[1] == 20  # no token more was taken than had to be
     assert any("2 prompts lose their beginning" in line for line in said)
     survey = survey_data(chosen, examine=Examiner(Template(tokenizer()), chosen, exact=exact).problem).sources[0]
-    assert (survey.records, survey.left_out, survey.shortened, survey.refused) == (3, 0, 2, 0)
+    assert (survey.records, survey.too_long, survey.left_out, survey.shortened, survey.refused) == (3, 2, 0, 2, 0)
 
 
 def test_an_answer_is_never_cut(tmp_path: Path) -> None:

@@ -50,10 +50,10 @@ def check(
     judge = Judge(settings, deferred.check_model if trains else lambda each: place_without_torch(each.model))
     names = judge.control_names
     if quarantine is None:
-        survey = survey_data(settings, count, examine=judge.problem, control=names)
+        survey = survey_data(settings, count, examine=judge.examine, control=names)
     else:
         with atomic_file(quarantine) as file:
-            survey = survey_data(settings, count, Quarantine(file).refuse, judge.problem, names)
+            survey = survey_data(settings, count, Quarantine(file).refuse, judge.examine, names)
     console = Console(soft_wrap=True, highlight=False, quiet=json)
 
     def say(text: str) -> None:
@@ -130,11 +130,6 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
         if source.records and not 0 < source.heldout < source.records and source.role != "demonstrations":
             yield f"{source.name}: {source.heldout} of {source.records} prompts are held out; some should be, not all"
         yield from (f"{source.name}: {line}" for line in _read_how(source))
-        if source.lengths.too_long and settings.data.too_long == "error":
-            yield (
-                f"{source.name}: {source.lengths.too_long} records pass model.max_length = {settings.model.max_length} "
-                "(template counted); training would refuse them, nothing is cut"
-            )
         if source.controls:
             counts = ", ".join(f"{column} {count}" for column, count in source.controls.items())
             allowed = settings.model.texts_write_control_tokens

@@ -4,18 +4,16 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from triphase.datacheck.agenda import todo
 from triphase.datacheck.demands import Holdings, demands, holdings_of
-from triphase.datacheck.examiner import Examiner, Problem
+from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.reuse_checks import taken_artifacts
 from triphase.datacheck.run_data import RunData, drops
-from triphase.datacheck.source_survey import SourceSurvey
+from triphase.datacheck.source_survey import Examine, SourceSurvey
 from triphase.datacheck.survey import DataSurvey
 from triphase.datacheck.tokenizer_checks import open_template
 from triphase.errors import DataError, TriphaseError
-from triphase.records.reading import Located
 from triphase.records.rows import files_of
 from triphase.settings.schema import RunSettings
 from triphase.tokens.controls import control_names
@@ -53,9 +51,10 @@ class Judge:
         """What finds the name of a control token in a text; None where the tokenizer cannot be opened."""
         return None if self._examiner is None else control_names(self._examiner.template.tokenizer)
 
-    def problem(self, role: str, item: Located[Any]) -> Problem:
-        """Why a record cannot be used; None where it can, or where the tokenizer cannot be opened."""
-        return None if self._examiner is None else self._examiner.problem(role, item)
+    @property
+    def examine(self) -> Examine | None:
+        """Says why a record cannot be used, if anything; None if the tokenizer cannot be opened."""
+        return None if self._examiner is None else self._examiner.problem
 
     def verdict(self, survey: DataSurvey) -> str:
         """What is in order.

@@ -1,8 +1,7 @@
-"""How long records are, in tokens where a tokenizer is at hand, and which pass the model's limit.
+"""How long the texts of records are, in tokens if there is a tokenizer.
 
-Counting tokens takes longer than reading. So the histogram is made of a sample (each record of a power of two, at
-most 4,000), and whether a record is too long is first asked of its bytes: no token is shorter than a byte, and only
-a record with more bytes than the limit has tokens is counted out.
+Counting tokens takes longer than reading, so the histogram is of a sample: every record, every second, every fourth …,
+at most 4,000. Which records pass the model's limit is not known from texts alone; `examiner` encodes them for that.
 """
 
 import math
@@ -15,8 +14,6 @@ TokenCount = Callable[[Sequence[str]], list[int]]
 """Texts → how many tokens each has."""
 MOST_SAMPLED = 4_000
 EDGES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-_TEMPLATE_TOKENS = 8
-"""What a chat template may add to each turn; a bound for deciding which records are counted out."""
 _BATCH = 512
 _PIECE = 1 << 16
 
@@ -25,37 +22,25 @@ _PIECE = 1 << 16
 class SourceLengths:
     """The lengths of the records of one source; a comparison is as long as its prompt and its longer answer."""
 
-    limit: int
     count: TokenCount | None
-    too_long: int = 0
     sampled: list[int] = field(default_factory=list)
     _seen: int = 0
     _every: int = 1
-    _waiting: list[tuple[str, int, bool]] = field(default_factory=list)
+    _waiting: list[str] = field(default_factory=list)
 
     def add(self, messages: Sequence[Message], answers: Sequence[str]) -> None:
         """Take one record into account."""
         wanted = self._seen % self._every == 0
         self._seen += 1
-        text = "\n".join(message.content for message in messages)
-        if answers:
-            text += "\n" + max(answers, key=len)
-        extra = _TEMPLATE_TOKENS * (len(messages) + 1)
-        # A character has at most four bytes.
-        suspect = len(text) * 4 + extra > self.limit and len(text.encode("utf-8", "replace")) + extra > self.limit
-        if wanted or suspect:
-            self._waiting.append((text, extra, wanted))
+        if wanted:
+            text = "\n".join(message.content for message in messages)
+            self._waiting.append("\n".join((text, max(answers, key=len))) if answers else text)
             if len(self._waiting) >= _BATCH:
                 self.finish()
 
     def finish(self) -> None:
         """Count what is waiting."""
-        texts = [text for text, _, _ in self._waiting]
-        found = self._tokens(texts)
-        for tokens, (_, extra, wanted) in zip(found, self._waiting, strict=True):
-            self.too_long += tokens + extra > self.limit
-            if wanted:
-                self.sampled.append(tokens)
+        self.sampled += self._tokens(self._waiting)
         self._waiting.clear()
         if len(self.sampled) >= MOST_SAMPLED:
             self.sampled = self.sampled[::2]

@@ -20,6 +20,7 @@ from triphase.records.paths import display_name
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.types import Comparison, Demonstration, Prompt
 from triphase.settings.data import SourceSettings
+from triphase.tokens.encoding import TooLong
 
 SHOWN = 10
 NEAR_EMPTY = 3
@@ -37,7 +38,8 @@ class SourceSurvey:
     """What one source holds.
 
     ``refused`` counts the records that cannot be used, ``errors`` are the first of them; ``failure`` says why the file
-    could not be read to its end. ``left_out`` and ``shortened`` count those that are too long (`data.too_long`);
+    could not be read to its end. ``too_long`` counts the records over the model's limit, None if no model was there to
+    encode them; ``left_out`` and ``shortened`` say what became of them (`data.too_long`; else they are refused);
     ``forms`` what records were read as. ``columns`` counts the records in which a column that is not read holds
     something; ``controls`` those of which a column holds what ``control`` finds, a control token's name; ``written`` is
     the first.
@@ -51,6 +53,7 @@ class SourceSurvey:
     repeated: int = 0
     near_empty: int = 0
     refused: int = 0
+    too_long: int | None = None
     left_out: int = 0
     shortened: int = 0
     failure: str = ""
@@ -119,7 +122,11 @@ def survey_source(
     seen = Seen()
     try:
         for item in STREAMS[survey.role](source, _HERE, heldout_share, lambda error: refused(survey, error), part):
-            problem = examine(survey.role, item) if examine is not None else None
+            problem = None
+            if examine is not None:
+                problem = examine(survey.role, item)
+                too_long = isinstance(problem, TooLong | str)
+                survey.too_long = (survey.too_long or 0) + too_long
             survey.forms[form_of(survey.role, item)] += 1
             if isinstance(problem, DataError):
                 refused(survey, item.refused(problem))

@@ -48,14 +48,14 @@ def survey_data(
         examine: who says whether the model can take a record, where its tokenizer is at hand.
         control: what finds the name of a control token in a text, where its tokenizer is at hand.
     """
-    share, limit = settings.data.heldout_share, settings.model.max_length
+    share = settings.data.heldout_share
     trained, heldout, compared, named = array("Q"), array("Q"), array("Q"), array("Q")
     sources = []
     for role in STREAMS:
         for source in getattr(settings.data, role):
 
             def blank(role: str = role, path: str = source.path) -> SourceSurvey:
-                return SourceSurvey(role, path, SourceLengths(limit, count), control=control)
+                return SourceSurvey(role, path, SourceLengths(count), control=control)
 
             found = survey_in_parts(blank, source, share, refused, examine)
             survey, seen = found or survey_source(blank(), source, share, refused, examine)

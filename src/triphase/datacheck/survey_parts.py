@@ -99,5 +99,6 @@ def _add(whole: SourceSurvey, part: SourceSurvey) -> None:
     whole.columns.update(part.columns)
     whole.controls.update(part.controls)
     whole.written = whole.written or part.written
-    whole.lengths.too_long += part.lengths.too_long
+    if part.too_long is not None:
+        whole.too_long = (whole.too_long or 0) + part.too_long
     whole.lengths.sampled += part.lengths.sampled

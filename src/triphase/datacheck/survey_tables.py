@@ -61,8 +61,9 @@ def _lengths_table(survey: DataSurvey, unit: str) -> Table:
     return table
 
 
-def _counts(source: SourceSurvey) -> tuple[int, ...]:
-    return (source.records, source.heldout, source.repeated, source.near_empty, source.lengths.too_long, source.refused)
+def _counts(source: SourceSurvey) -> tuple[int | str, ...]:
+    too_long = "–" if source.too_long is None else source.too_long
+    return (source.records, source.heldout, source.repeated, source.near_empty, too_long, source.refused)
 
 
 def _kinds(source: SourceSurvey) -> str:
