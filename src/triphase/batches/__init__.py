@@ -1,1 +1,1 @@
-"""Integers to padded tensors, and the order in which they are taken."""
+"""From integers to padded tensors, and the order of samples."""

@@ -1,14 +1,14 @@
-"""The order in which samples are taken, and their division into microbatches. All of it follows from the seed."""
+"""The order of samples, and their division into microbatches. All of it follows from the seed."""
 
 import hashlib
 from collections.abc import Sequence
 
 import torch
 
-# What a forward and backward pass costs beside its tokens, in tokens: on a processor little, on a GPU its launches.
+# The overhead of a forward and backward pass, in tokens: small on a CPU, on a GPU its kernel launches.
 _PASS_TOKENS, _GPU_PASS_TOKENS = 64, 4096
-# Most tokens of a pass where the settings do not say. A processor multiplies 512 rows as fast as more of them, and
-# their activations take a quarter of the memory (docs/performance.md).
+# Maximum tokens of a pass if the settings do not say. A CPU multiplies 512 rows as fast as more of them, and their
+# activations take a quarter of the memory (docs/performance.md).
 _MOST_TOKENS, _GPU_MOST_TOKENS = 512, 4096
 
 
@@ -16,7 +16,7 @@ def seed_of(seed: int, *names: str | int) -> int:
     """A 63-bit seed for one purpose, derived from the run's seed.
 
     Random numbers are drawn from a fresh generator for each purpose and index (``"ppo", "sampling", iteration, row``),
-    so there is no generator state to save: a run that is resumed draws what it would have drawn.
+    so there is no generator state to save: a resumed run draws the same numbers.
     """
     digest = hashlib.sha256("\x1f".join([str(seed), *map(str, names)]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
@@ -34,7 +34,7 @@ def permutation(count: int, seed: int, *names: str | int) -> list[int]:
 
 
 def pass_after_pass(count: int, size: int, step: int, seed: int, *names: str | int) -> list[int]:
-    """The ``size`` samples of a step, of ``count``: pass after pass over all of them, each in an order of its own."""
+    """The ``size`` samples of a step, out of ``count``: pass after pass over all of them, each in its own order."""
     positions = range(step * size, (step + 1) * size)
     passes = range(positions[0] // count, positions[-1] // count + 1)
     orders = {number: permutation(count, seed, *names, number) for number in passes}
@@ -42,7 +42,7 @@ def pass_after_pass(count: int, size: int, step: int, seed: int, *names: str | i
 
 
 def most_tokens(setting: int | None, *, on_card: bool | None = None) -> int:
-    """How many tokens a pass may have: what the setting says, or what suits a machine (this one by default)."""
+    """The maximum tokens of a pass: the setting, or a suitable value for a machine (this one by default)."""
     if setting is not None:
         return setting
     return _GPU_MOST_TOKENS if (torch.cuda.is_available() if on_card is None else on_card) else _MOST_TOKENS
@@ -51,15 +51,15 @@ def most_tokens(setting: int | None, *, on_card: bool | None = None) -> int:
 def microbatches(lengths: Sequence[int], *, max_tokens: int | None) -> list[list[int]]:
     """Divide samples into groups of similar length, each of at most ``max_tokens`` padded tokens.
 
-    Of all divisions of the sorted samples it is the one that costs least, where a group costs its padded tokens and a
-    fixed number for the pass itself. A sample that is longer than ``max_tokens`` by itself stands alone. The result is
-    a partition: every index occurs once. Sums over a batch do not depend on it; only memory and speed do. None is
-    512 tokens on a processor, 4096 where there is a GPU.
+    Of all divisions of the sorted samples it has the lowest cost, where a group costs its padded tokens and a fixed
+    number for the pass itself. A sample that is longer than ``max_tokens`` forms its own group. The result is a
+    partition: every index occurs once. Sums over a batch do not depend on it; only memory and speed do. None is 512
+    tokens on a CPU, 4096 if there is a GPU.
     """
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
     fixed = _GPU_PASS_TOKENS if torch.cuda.is_available() else _PASS_TOKENS
     max_tokens = most_tokens(max_tokens)
-    costs, starts = [0], [0]  # of the first 0, 1, 2 … samples: the least cost, and where their last group starts
+    costs, starts = [0], [0]  # of the first 0, 1, 2 … samples: the lowest cost, and the start of their last group
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
         most = max(1, max_tokens // longest)

@@ -1,10 +1,10 @@
 """Right-padded batches of prompts with responses.
 
-Padding stands on the right alone, so under a causal mask no real token can see it: no attention mask is needed, the
-fastest attention kernel applies, and what the pads hold changes nothing.
+Padding is on the right only, so under a causal mask no real token attends to it: no attention mask is needed, the
+fastest attention kernel applies, and the values at padding change nothing.
 
-Ids are on the model's device, lengths on the processor: what follows from lengths (shapes, places, masks) is made here
-and sent there, and nobody waits for a card to say what was known before.
+Ids are on the model's device, lengths on the CPU: what follows from lengths (shapes, positions, masks) is computed
+there and sent to the device, without any synchronization.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from triphase.tokens.encoding import Encoded
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where tokens stand and whom they see, where that is not plain left to right.
+    """Positions and attention masks of tokens, if they are not plain left to right.
 
     Attributes:
         positions: (B, L) position of each token.
-        attention: (B, 1, L, L) bool, True where the row's token may see the column's.
+        attention: (B, 1, L, L) bool, True where the row's token attends to the column's.
     """
 
     positions: Tensor
@@ -37,8 +37,8 @@ class TokenBatch:
 
     Attributes:
         input_ids: (B, L) token ids, prompt then response then padding.
-        prompt_lengths: (B,) real tokens of each prompt, on the processor.
-        response_lengths: (B,) real tokens of each response, the end token included; on the processor.
+        prompt_lengths: (B,) real tokens of each prompt, on the CPU.
+        response_lengths: (B,) real tokens of each response, the end token included; on the CPU.
     """
 
     input_ids: Tensor
@@ -52,7 +52,7 @@ class TokenBatch:
 
     @property
     def layout(self) -> Layout | None:
-        """None: each token sees all that stand before it."""
+        """None: each token attends to all previous ones."""
         return None
 
     @property
@@ -62,7 +62,7 @@ class TokenBatch:
 
     @property
     def predicting_tokens(self) -> tuple[Tensor, Tensor]:
-        """(N,) row and (N,) position of what predicts each real response token, in the order of `response_mask`."""
+        """(N,) row and (N,) position that predicts each real response token, in the order of `response_mask`."""
         rows, steps = prefix_mask(self.response_lengths).nonzero(as_tuple=True)
         return sent(self.input_ids.device, rows, self.prompt_lengths[rows] + steps - 1)
 
@@ -96,24 +96,24 @@ class TokenBatch:
         return self.input_ids.gather(1, self.response_positions)
 
     def rows(self, index: Tensor) -> "TokenBatch":
-        """The rows at ``index``, which is on the processor, cut to their own longest."""
+        """The rows at ``index``, which is on the CPU, trimmed to the longest of them."""
         longest = int(self.lengths[index].max())
         ids = self.input_ids[to_device(index, self.input_ids.device), :longest]
         return TokenBatch(ids, self.prompt_lengths[index], self.response_lengths[index])
 
 
 def prefix_mask(lengths: Tensor) -> Tensor:
-    """(B,) lengths → (B, longest) True on the first so many of each row."""
+    """(B,) lengths → (B, longest) True on this many first elements of each row."""
     return torch.arange(int(lengths.max()), device=lengths.device)[None, :] < lengths[:, None]
 
 
 def mask_of(lengths: Tensor, device: torch.device) -> Tensor:
-    """The `prefix_mask` on a device, with a note of how much it counts."""
+    """The `prefix_mask` on a device, with its count of True elements attached."""
     return with_count(to_device(prefix_mask(lengths), device), int(lengths.sum()))
 
 
 def sent(device: torch.device, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Two index tensors on a device; the processor does not wait until they are there."""
+    """Two index tensors on a device; the CPU does not wait for the copy."""
     return to_device(first, device), to_device(second, device)
 
 

@@ -1,7 +1,7 @@
-"""Batches of groups in which the prompt stands once: prompt, response 1, response 2, … in one row.
+"""Batches of groups that contain the prompt once: prompt, response 1, response 2, … in one row.
 
-Each response sees the prompt and itself, and its positions go on from the prompt's, so it gets the hidden states that
-it would have in a row of its own. With K responses the prompt is computed once instead of K times.
+Each response attends to the prompt and itself, and its positions continue from the prompt's, so it gets the hidden
+states that it would have in a separate row. With K responses the prompt is computed once instead of K times.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from triphase.tokens.encoding import EncodedGroup
 
 @dataclass(frozen=True, slots=True)
 class GroupBatch:
-    """G groups, their N responses in all. R is the length of the longest response.
+    """G groups with N responses in total. R is the length of the longest response.
 
     Attributes:
         input_ids: (G, L) prompt, responses, padding.
-        positions: (G, L) position of each token; those of a response go on from the prompt's.
+        positions: (G, L) position of each token; those of a response continue from the prompt's.
         owners: (G, L) the response that a token belongs to, from 1 on; 0 for the prompt, -1 for padding.
-        prompt_lengths: (G,) real tokens of each prompt, on the processor.
-        row_of, starts, response_lengths: (N,) row of each response, place of its first token there, its real tokens;
-            on the processor (see `batches.padding`).
+        prompt_lengths: (G,) real tokens of each prompt, on the CPU.
+        row_of, starts, response_lengths: (N,) row of each response, index of its first token there, its real tokens; on
+            the CPU (see `batches.padding`).
     """
 
     input_ids: Tensor
@@ -43,7 +43,7 @@ class GroupBatch:
 
     @property
     def layout(self) -> Layout:
-        """Positions, and who sees whom: made when asked for, since its size is the square of a row's."""
+        """Positions, and the attention mask: built on access, since its size is the square of a row's."""
         owners, length = self.owners, self.owners.shape[1]
         same = owners[:, :, None] == owners[:, None, :]
         to_prompt = (owners[:, :, None] > 0) & (owners[:, None, :] == 0)
@@ -52,7 +52,7 @@ class GroupBatch:
 
     @property
     def last_tokens(self) -> tuple[Tensor, Tensor]:
-        """(N,) row and (N,) place of each response's last real token."""
+        """(N,) row and (N,) index of each response's last real token."""
         return sent(self.input_ids.device, self.row_of, self._ends - 1)
 
     @property
@@ -61,7 +61,7 @@ class GroupBatch:
 
     @property
     def predicting_tokens(self) -> tuple[Tensor, Tensor]:
-        """Row and place of the token that predicts each real response token, in the order of ``response_mask``.
+        """Row and index of the token that predicts each real response token, in the order of ``response_mask``.
 
         The first token of every response is predicted by the prompt's last.
         """
@@ -90,7 +90,7 @@ class GroupBatch:
         return self.input_ids[sent(self.input_ids.device, self.row_of[:, None], places)]
 
     def rows(self, index: Tensor) -> "GroupBatch":
-        """The rows at ``index``, which is on the processor, with their responses, cut to their own longest."""
+        """The rows at ``index``, which is on the CPU, with their responses, trimmed to the longest of them."""
         row_of, numbers = (self.row_of == index[:, None]).nonzero(as_tuple=True)
         length = int(self.lengths[index].max())
         there = to_device(index, self.input_ids.device)
@@ -106,11 +106,11 @@ class GroupBatch:
 
 
 Batch = TokenBatch | GroupBatch
-"""Responses in rows of their own, or behind one prompt."""
+"""Responses in separate rows, or after one prompt."""
 
 
 def packed_length(group: EncodedGroup) -> int:
-    """Tokens of a group whose prompt stands once."""
+    """Tokens of a group that contains its prompt once."""
     return len(group.prompt) + sum(len(response) for response in group.responses)
 
 

@@ -1,7 +1,7 @@
-"""Values on their way from the processor to the model's device; the processor does not wait until they are there.
+"""Transfers from the CPU to the model's device; the CPU does not wait for them.
 
-A card fetches pinned memory by itself, while it computes. Any other memory the driver copies first, and for that it may
-wait until the card has done all that it was asked for.
+A GPU copies pinned memory asynchronously, while it computes. Any other memory is first copied by the driver, which may
+wait until the GPU has finished all its queued work.
 """
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def to_device(values: Tensor, device: torch.device | str) -> Tensor:
-    """``values`` on ``device``: what is there already as it is, to a CUDA device by way of pinned memory."""
+    """``values`` on ``device``: unchanged if already there, to a CUDA device through pinned memory."""
     target = torch.device(device)
     if target.type == "cuda" and values.device.type == "cpu":
-        values = values.pin_memory()  # torch keeps the pinned copy until it was fetched
+        values = values.pin_memory()  # torch keeps the pinned copy until the transfer is done
     return values.to(target, non_blocking=True)

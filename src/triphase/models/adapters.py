@@ -1,4 +1,4 @@
-"""Low-rank adapters: several by name on one frozen base, one at work at a time.
+"""Low-rank adapters: several by name on one frozen base, at most one active at a time.
 
     y = x·Wᵀ + (alpha / rank) · (x·Aᵀ)·Bᵀ        W frozen, A (r, in), B (out, r) trained; B starts at 0
 
@@ -46,7 +46,7 @@ class LoraLinear(nn.Module):
         self.lora_b = nn.ParameterDict()
 
     def add(self, name: str, random: torch.Generator) -> None:
-        """Add an adapter that changes nothing: A uniform as in peft (Kaiming, a = √5), B zero."""
+        """Add an adapter without effect: A uniform as in peft (Kaiming, a = √5), B zero."""
         bound = 1 / math.sqrt(self.inputs)
         a = torch.empty(self.rank, self.inputs).uniform_(-bound, bound, generator=random)
         device = (self.base.codes if isinstance(self.base, QuantizedLinear) else self.base.weight).device
@@ -55,12 +55,12 @@ class LoraLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """W with the active update added, as the base keeps it: for layers that read weights themselves (Mamba)."""
+        """W plus the active update, in the base's layout: for layers that read weights themselves (Mamba)."""
         weight: Tensor = self.base.weight
         return weight if self.active is None else weight + self.update(self.active).to(weight.dtype)
 
     def update(self, name: str) -> Tensor:
-        """(alpha / rank)·B·A in the form of the base's weight."""
+        """(alpha / rank)·B·A in the layout of the base's weight."""
         update: Tensor = self.scale * (self.lora_b[name] @ self.lora_a[name])
         return update.t() if self.transposed else update
 
@@ -96,14 +96,14 @@ class Adapters:
     Attributes:
         rank, alpha: see `LoraLinear`.
         targets: names of the adapted linear maps inside a layer, sorted (``q_proj`` …).
-        active: the adapter at work; None is the bare base.
+        active: the active adapter; None is the bare base.
     """
 
     def __init__(self, backbone: Backbone, *, rank: int, alpha: float, targets: tuple[str, ...] | str, seed: int):
         """Wrap the linear maps of the layers above the boundary.
 
         Raises:
-            ModelError: a target is no linear map of those layers.
+            ModelError: a target is not a linear map of those layers.
         """
         self.backbone = backbone
         self.rank = rank
@@ -135,14 +135,14 @@ class Adapters:
             )
 
     def add(self, name: str) -> None:
-        """Add a fresh adapter that changes nothing. Its random start depends on the run's seed alone."""
+        """Add a fresh adapter without effect. Its random start depends on the run's seed alone."""
         random = generator(self._seed, "adapter")
         for module in self._modules.values():
             module.add(name, random)
 
     @torch.no_grad()
     def redraw(self, name: str, *purpose: str | int) -> None:
-        """Redraw the random half of an adapter that changes nothing; one that changes something stays."""
+        """Redraw the random half of an adapter without effect; an adapter with an effect is left alone."""
         if any(bool(module.lora_b[name].any()) for module in self._modules.values()):
             return
         random = generator(self._seed, "adapter", *purpose)
@@ -150,18 +150,18 @@ class Adapters:
             module.add(name, random)
 
     def activate(self, name: str | None) -> None:
-        """Put one adapter to work; None leaves the bare base."""
+        """Activate one adapter; None leaves the bare base."""
         self.active = name
         for module in self._modules.values():
             module.active = name
 
     def as_now(self) -> AbstractContextManager[None]:
-        """A context in which the adapter works that works now."""
+        """A context in which the currently active adapter is active."""
         return self.at_work(self.active)
 
     @contextmanager
     def at_work(self, name: str | None) -> Iterator[None]:
-        """Put one adapter to work for a while; afterwards what worked before is back."""
+        """Activate one adapter temporarily; afterwards the previous one is restored."""
         before = self.active
         self.activate(name)
         try:
@@ -183,7 +183,7 @@ class Adapters:
 
     @torch.no_grad()
     def load(self, name: str, state: dict[str, Tensor]) -> None:
-        """Give an adapter these tensors (it is added where it does not exist).
+        """Load these tensors into an adapter, which is added if it does not exist.
 
         Raises:
             ModelError: the tensors belong to other layers, targets or another rank.
@@ -204,14 +204,14 @@ class Adapters:
         return name in next(iter(self._modules.values())).lora_a
 
     def remove(self, name: str) -> None:
-        """Let an adapter go, where there is one of that name."""
+        """Remove an adapter, if there is one of that name."""
         for module in self._modules.values():
             for part in (module.lora_a, module.lora_b):
                 if name in part:
                     del part[name]
 
     def train_only(self, *names: str | None) -> None:
-        """Let gradients flow to these adapters and no other; None stands for none."""
+        """Enable gradients for these adapters only; None stands for none."""
         for module in self._modules.values():
             for adapter in module.lora_a:
                 module.lora_a[adapter].requires_grad_(adapter in names)
@@ -219,12 +219,12 @@ class Adapters:
 
     @torch.no_grad()
     def merge(self, name: str) -> None:
-        """Add an adapter's update to the base for good, in float32 and rounded once; the adapter must not work after.
+        """Merge an adapter's update into the base, in float32, rounded once; afterwards the adapter must not be active.
 
         W ← W + (alpha / rank)·B·A
 
         Raises:
-            ModelError: the base is quantized, and its codes cannot take the update up.
+            ModelError: the base is quantized, and its codes cannot hold the update.
         """
         if any(isinstance(module.base, QuantizedLinear) for module in self._modules.values()):
             raise ModelError("a quantized base takes no adapter up; open the model without model.quantization")
@@ -234,7 +234,7 @@ class Adapters:
 
     @contextmanager
     def removed(self) -> Iterator[None]:
-        """The model as it was before it was wrapped, for a while: plain libraries know nothing of our modules."""
+        """The model as it was before it was wrapped, temporarily, for libraries that do not know our modules."""
         owners = {path: _owner(self.backbone.model, path) for path in self._modules}
         for path, module in self._modules.items():
             setattr(*owners[path], module.base)

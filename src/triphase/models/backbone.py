@@ -1,9 +1,9 @@
 """A decoder divided into a trunk that no adapter touches and the layers above it.
 
-During a phase nothing below the adapted layers changes, so the hidden states at the boundary are computed once a
+During a phase nothing below the adapted layers changes, so the hidden states at the boundary are computed once per
 sample and reused by every role (policy, reference, critic, reward model) and every epoch. Both parts are the model's
-own module object with a slice of its layers, so any decoder of transformers works that takes ``inputs_embeds`` and
-runs its layers in order; `Backbone` compares the divided with the undivided model when it is made, bit for bit.
+own module object with a slice of its layers, so any decoder of transformers works that takes ``inputs_embeds`` and runs
+its layers in order; `Backbone` compares the divided with the undivided model on construction, bit for bit.
 """
 
 import copy
@@ -33,13 +33,13 @@ class Backbone:
 
     Attributes:
         model: the causal language model of transformers; adapters are injected into it.
-        layer_count: decoder layers in all.
-        trunk_layers: layers below the boundary, which stay as they are.
-        packs: whether several responses may stand in one row behind their prompt.
-        chooses: whether the last layer computes what is read of it alone; else it computes all, and some is taken.
-        sharded: whether the weights of a layer are there only while the layer itself runs.
-        logit_map: what the language-model head does to its products: a bias, a scale, a soft cap.
-        recomputation: what a layer that runs again in the backward pass must find as it was.
+        layer_count: total number of decoder layers.
+        trunk_layers: layers below the boundary, which are never trained.
+        packs: whether several responses may share a row after their prompt.
+        chooses: whether the last layer computes only the states that are read; else all are computed, then selected.
+        sharded: whether the weights of a layer are present only while the layer itself runs.
+        logit_map: what the language-model head applies to its products: a bias, a scale, a soft cap.
+        recomputation: the context that a layer needs when it runs again in the backward pass.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Backbone:
 
         Args:
             recompute_activations: keep only each layer's input for the backward pass, and run the layer again there.
-            verified: False leaves out the comparison of the parts with the whole: tensors without data have none.
-            sharded: the weights of a layer are there only while the layer itself runs.
+            verified: False skips the comparison of the parts with the whole, for tensors without data.
+            sharded: the weights of a layer are present only while the layer itself runs.
 
         Raises:
             ModelError: there are fewer layers, or the architecture does not allow the division.
@@ -81,7 +81,7 @@ class Backbone:
         for part in (self._upper, self._whole):
             own = nn.ModuleList([*getattr(part, self._list_name)[:-1], self._last])
             part._modules[self._list_name] = self.recomputation.wrap(own) if recompute_activations else own
-        # What chooses calls the parts of the last layer, and not the layer.
+        # The selecting layer calls the parts of the last layer, and not the layer.
         self.chooses = is_common(layers[-1]) and not sharded
         require_no_own_inputs(self)
         if verified:
@@ -102,7 +102,7 @@ class Backbone:
 
     @property
     def attends_fully(self) -> bool:
-        """Whether every layer sees all that stands before a token, without a sliding window."""
+        """Whether every layer attends to all previous tokens, without a sliding window."""
         config = self.model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ())
         return kinds == {"full_attention"} or (not kinds and getattr(config, "sliding_window", None) is None)
@@ -145,11 +145,11 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the base lives."""
+        """The device of the base."""
         return self.head_weight.device
 
     def base_tensors(self) -> dict[str, Tensor]:
-        """The frozen weights by name, and what quantized maps keep of theirs; those of adapters are none of them."""
+        """The frozen weights by name, with the tensors of quantized maps; without the weights of adapters."""
         named = self.model.named_parameters()
         return {name: value for name, value in named if ".lora_" not in name} | kept_codes(self.model)
 
@@ -168,7 +168,8 @@ class Backbone:
         return states
 
     def upper(self, boundary: Tensor, layout: Layout | None = None, *, at: Tokens | None = None) -> Tensor:
-        """(B, L, d) boundary → hidden states after the last layer and the final norm, (B, L, d), or (N, d) ``at`` N."""
+        """(B, L, d) boundary → hidden states after the last layer and final norm, (B, L, d), or (N, d) of the N in
+        ``at``."""
         with nullcontext() if self._first is None else self._first.given(boundary):
             return self._final(self._upper, at, inputs_embeds=boundary, **_arguments(layout))
 
@@ -182,7 +183,7 @@ class Backbone:
         return hidden if at is None or self.chooses else chosen(hidden, at)
 
     def decode(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        """Read (B, T) new ids after what ``cache`` holds → (B, d) hidden state of the last one, after the final norm.
+        """Process (B, T) new ids after the contents of ``cache`` → (B, d) last hidden state, after the final norm.
 
         ``attention_mask`` (B, past + T) covers the cache too; rows are padded on the left.
         """
@@ -203,7 +204,7 @@ class Backbone:
         part._modules[self._list_name] = nn.ModuleList(getattr(self._decoder, self._list_name)[first:last])
         config = copy.copy(self._decoder.config)
         if getattr(config, "layer_types", None):
-            with suppress(AttributeError):  # computed from other numbers: whether the part is right is compared
+            with suppress(AttributeError):  # computed from other numbers: the output of the part is compared
                 config.layer_types = config.layer_types[first:last]
         config.num_hidden_layers = last - first
         part.config = config
@@ -212,7 +213,7 @@ class Backbone:
         return part  # type: ignore[no-any-return]
 
     def give_boundary(self) -> None:
-        """Let the first of the upper layers be given the boundary itself, past what the decoder does to its input."""
+        """Feed the boundary to the first of the upper layers, bypassing what the decoder does to its input."""
         layers = getattr(self._upper, self._list_name)
         if isinstance(layers[0], Recomputed):
             self._first = layers[0].layer = FirstLayer(layers[0].layer)

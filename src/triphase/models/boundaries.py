@@ -1,10 +1,10 @@
-"""Hidden states at the boundary, kept for samples that are visited more than once.
+"""Hidden states at the boundary, cached for samples that are visited more than once.
 
-A matrix product may round a row differently with other rows beside it. So samples are divided into groups once, by
-their lengths alone, and the states of a group are always computed together: at the first visit of one of its samples.
-Whatever is visited when, by a run that goes through or by one that is resumed, a sample has the same bits. Groups go
-to memory, then to a file, each up to a budget; those beyond are computed at each visit with the samples of that visit.
-Which these are follows from lengths and settings, not from the course of the run.
+A matrix product may round a row differently depending on the other rows of the batch. So samples are divided into
+groups once, by their lengths alone, and the states of a group are always computed together: at the first visit of one
+of its samples. A sample then has the same bits whatever the order of visits, also in a resumed run. Groups are cached
+in memory, then in a file, each up to a budget; the rest are computed at each visit with the samples of that visit.
+Which groups are cached depends on lengths and settings, not on the course of the run.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class Boundaries:
     """The boundary of each sample: from memory, from a file, or computed at each visit.
 
     Attributes:
-        directory: where the file is made, which has no name there; None is the system's directory for such files.
+        directory: where the file is created, without a name; None is the system's temporary directory.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Boundaries:
 
         Args:
             lengths: tokens of each sample.
-            visits: how often each is visited; those that are visited once are not kept.
+            visits: how often each is visited; samples that are visited once are not cached.
         """
         self.directory: Path | None = None
         self._shared = shared
@@ -72,7 +72,7 @@ class Boundaries:
         self._file_size = place
 
     def of(self, indices: Sequence[int], batch: Batch) -> Tensor:
-        """(B, L, d) boundary of the samples ``indices``, of which ``batch`` is the padded batch."""
+        """(B, L, d) boundary of the samples ``indices``; ``batch`` is their padded batch."""
         for index in indices:
             if index in self._groups and index not in self._kept and not self._is_written(index):
                 self._fill(self._groups[index])
@@ -87,7 +87,7 @@ class Boundaries:
         return torch.stack([torch.nn.functional.pad(state, (0, 0, 0, length - len(state))) for state in states])
 
     def close(self) -> None:
-        """Let go of what is kept."""
+        """Release the cache."""
         self._kept.clear()
         if self._file is not None:
             self._file.close()
@@ -99,7 +99,7 @@ class Boundaries:
     def _found(self, index: int) -> Tensor:
         if index in self._kept:
             return self._kept[index]
-        assert self._file is not None  # noqa: S101 - filled before it is asked
+        assert self._file is not None  # noqa: S101 - filled before it is read
         backbone = self._shared.backbone
         shape = (self._lengths[index], backbone.hidden_size)
         return to_device(self._file.read(self._places[index], shape, backbone.dtype), backbone.device)

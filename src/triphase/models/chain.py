@@ -1,4 +1,4 @@
-"""Where the parts of a model stand: adapters are followed to their base, and every file is looked at on the way.
+"""The locations of a model's parts: adapters are followed to their base, and every file is checked on the way.
 
 No weight is read, and torch is not needed.
 """
@@ -27,13 +27,13 @@ def as_named(name: str, adapter: Path | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Where the parts of a model stand.
+    """The locations of a model's parts.
 
     Attributes:
-        name: of the whole, as exported adapters are to name it.
-        base: the directory or hub id of the base; ``settings`` are those that it is opened with.
+        name: of the whole model, as exported adapters refer to it.
+        base: the directory or hub id of the base; ``settings`` are those to open it with.
         adapters: directories of adapters, in the order in which they are merged.
-        tokenizer: where the tokenizer is.
+        tokenizer: the directory or hub id of the tokenizer.
         own: the adapter of `model.adapter`, the last of ``adapters``.
     """
 
@@ -50,18 +50,18 @@ class Chain:
 
     @property
     def directory(self) -> Path | None:
-        """The base's directory; None is a hub id."""
+        """The base's directory; None for a hub id."""
         path = Path(self.base)
         return path if path.is_dir() else None
 
 
 def chain_of(settings: ModelSettings, place_of: PlaceOf = as_named, *, weights: bool = True) -> Chain:
-    """Follow adapters to their base, and look at every file on the way, without reading a weight.
+    """Follow adapters to their base, and check every file on the way, without reading a weight.
 
     Without ``weights`` the base need not have any.
 
     Raises:
-        ModelError: something is missing, damaged, or no decoder.
+        ModelError: something is missing or damaged, or the model is not a decoder.
     """
     name = place_of(settings.name, None)
     adapters: list[Path] = []
@@ -81,7 +81,7 @@ def chain_of(settings: ModelSettings, place_of: PlaceOf = as_named, *, weights: 
     place = str(directory) if directory is not None else base if adapters else name
     if directory is not None:
         check_files(directory, weights=weights)
-    if adapters:  # revision and trust are those of the model that was named
+    if adapters:  # revision and trust are those of the model in the settings
         settings = settings.model_copy(update={"revision": None, "trust_remote_code": False})
     if own is not None:
         adapters.append(own)
@@ -91,10 +91,10 @@ def chain_of(settings: ModelSettings, place_of: PlaceOf = as_named, *, weights: 
 
 
 def own_adapter(named: str, model: str, place: str, place_of: PlaceOf) -> Path:
-    """The directory of the adapter that `model.adapter` names, which must be one of the model at ``place``.
+    """The directory of the adapter in `model.adapter`, which must fit the model at ``place``.
 
     Raises:
-        ModelError: it is no adapter, is damaged, or belongs to another base.
+        ModelError: it is not an adapter, is damaged, or belongs to another base.
     """
     with told_of(OWN):
         directory = directory_of(named) or fetched(named)
@@ -112,9 +112,9 @@ def own_adapter(named: str, model: str, place: str, place_of: PlaceOf) -> Path:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two names of models mean one: a copy on this machine has the last name of its hub id.
+    """Whether two model names refer to the same model: a local copy has the last part of its hub id as name.
 
-    Two hub ids of different owners are two models, whatever their last names.
+    Two hub ids of different owners are different models, whatever their last parts.
     """
     first, second = (Path(name).expanduser() for name in (one, other))
     if one == other or (first.is_dir() and second.is_dir()):
@@ -127,7 +127,7 @@ def is_same(one: str, other: str) -> bool:
 
 @contextmanager
 def told_of(setting: str) -> Iterator[None]:
-    """Errors of a model as those of another setting than `model.name`."""
+    """Report errors of a model under another setting than `model.name`."""
     try:
         yield
     except ModelError as error:
@@ -135,7 +135,7 @@ def told_of(setting: str) -> Iterator[None]:
 
 
 def is_adapter(directory: Path | None) -> bool:
-    """Whether a directory holds an adapter and no whole model."""
+    """Whether a directory contains an adapter and not a whole model."""
     return directory is not None and (directory / ADAPTER_CONFIG).is_file()
 
 
@@ -145,10 +145,10 @@ def has_tokenizer(directory: Path) -> bool:
 
 
 def base_of(directory: Path, *, scores: bool = False) -> str:
-    """The base that an adapter names, after a look at its files; ``scores`` allows that of a reward model.
+    """The base that an adapter names, after a check of its files; ``scores`` allows that of a reward model.
 
     Raises:
-        ModelError: it is no low-rank adapter of a language model, it names no base, or its file is damaged.
+        ModelError: it is not a low-rank adapter of a language model, it names no base, or its file is damaged.
     """
     path = directory / ADAPTER_CONFIG
     config = read_object(path)

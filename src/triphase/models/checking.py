@@ -1,6 +1,6 @@
-"""All that can be known of a model without reading its weights: what `run` would refuse later is refused here.
+"""All checks of a model that need no weights: what `run` would refuse later is refused here.
 
-The model is made on torch's meta device, whose tensors have shapes and no data, from the headers of the weights.
+The model is built on torch's meta device, whose tensors have shapes and no data, from the headers of the weights.
 """
 
 from torch import nn
@@ -17,7 +17,7 @@ from triphase.tokens.template import Template
 
 
 def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> None:
-    """Refuse what cannot be opened, divided or adapted. Weights of a hub id are not asked for.
+    """Refuse a model that cannot be opened, divided or adapted. Weights of a hub id are not downloaded.
 
     Raises:
         ModelError: names the file, tensor or setting, and the remedy.
@@ -40,12 +40,12 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
     require_positions(backbone, max_length)
     template = Template(tokenizer)
     template.also_ends(getattr(model.generation_config, "eos_token_id", None))
-    if not chain.adapters:  # which may bring rows of their own
+    if not chain.adapters:  # which may bring their own rows
         require_rows(template, len(backbone.head_weight), chain.name)
 
 
 def require_positions(backbone: Backbone, max_length: int) -> None:
-    """Refuse records longer than the positions that a model has learned.
+    """Refuse records longer than the positions that a model was trained on.
 
     Raises:
         ModelError: names both lengths.

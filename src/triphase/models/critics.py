@@ -1,7 +1,7 @@
-"""Whose hidden states the value head reads: the policy's, or those of an adapter that the critic has for itself.
+"""The hidden states that the value head reads: the policy's, or those of the critic's own adapter.
 
-value-head:  V(s_t) = w·h_policy(s_t) + b         no pass more; value and policy loss pull at the same adapter
-adapter:     V(s_t) = w·h_critic(s_t) + b         one upper pass more; no trained weight is shared
+value-head:  V(s_t) = w·h_policy(s_t) + b         no extra pass; value and policy loss train the same adapter
+adapter:     V(s_t) = w·h_critic(s_t) + b         one extra pass of the upper layers; no trained weight is shared
 """
 
 from typing import Protocol
@@ -16,31 +16,31 @@ CRITIC = "critic"
 
 
 class Critic(Protocol):
-    """The states from which values are read, and what of them is trained beside the value head."""
+    """The hidden states from which values are read, and the trained tensors besides the value head."""
 
     def states(self, batch: Batch, boundary: Tensor | None, policy_states: Tensor) -> Tensor:
-        """(N, d) of the positions before each response token; ``policy_states`` are the policy's, of the same shape."""
+        """(N, d) at the positions before each response token; ``policy_states`` are the policy's, of the same shape."""
         ...
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained beside the value head, by the names of checkpoints."""
+        """The trained tensors besides the value head, by their names in checkpoints."""
         ...
 
 
 class ValueHeadCritic:
-    """The policy's own states."""
+    """The policy's own hidden states."""
 
     def states(self, batch: Batch, boundary: Tensor | None, policy_states: Tensor) -> Tensor:
-        """The policy's."""
+        """The policy's states, unchanged."""
         return policy_states
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """None: the policy's adapter is the policy's."""
+        """None: the policy's adapter belongs to the policy."""
         return {}
 
 
 class AdapterCritic:
-    """States of an adapter of its own, on the shared base."""
+    """Hidden states of the critic's own adapter, on the shared base."""
 
     def __init__(self, adapters: Adapters, start: str) -> None:
         """It starts as a copy of the adapter ``start``."""
@@ -59,5 +59,5 @@ class AdapterCritic:
             return self.adapters.backbone.upper(boundary, batch.layout, at=batch.predicting_tokens)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Its adapter."""
+        """The critic's adapter."""
         return {f"{CRITIC}.{name}": value for name, value in self.adapters.parameters(CRITIC).items()}

@@ -1,7 +1,7 @@
-"""Generation by the modules of a decoder of the common shape, called one by one, on a cache that is laid out for it.
+"""Generation by calling the modules of a decoder of the common shape one by one, with a preallocated cache.
 
 The shape is that of Llama, Mistral, Qwen 2 and 3, SmolLM: separate projections, rotary positions, two norms. Keys and
-values of a row stand from place 0 on, so rows of different age stand side by side and new ones join at any time.
+values of a row start at position 0, so rows of different age share a batch and new ones join at any time.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from triphase.models.backbone import Backbone
 from triphase.models.direct_layer import DirectLayer, rotation_of
 from triphase.models.products import product_dtype
 
-# Prompts are read in groups of so many padded tokens: more are not read faster, and their activations take memory. A
-# card waits for launches with fewer.
+# Prompts are processed in groups of this many padded tokens: larger groups are not faster, and their activations take
+# memory. With smaller ones a GPU waits for launches.
 _READ_TOKENS, _GPU_READ_TOKENS = 2048, 8192
 
 
 class DirectStepper:
-    """Keys and values of a batch of rows, and the step that reads one more token per row.
+    """Keys and values of a batch of rows, and the step that processes one more token per row.
 
-    The adapter that is at work when this is made is the one that is used.
+    The adapter that is active when this is constructed is the one that is used.
 
     Attributes:
         hidden: (B, d) hidden state after the final norm, from which the next token is predicted.
-        joins: True, rows may join others.
+        joins: True: rows may join others.
     """
 
     joins = True
@@ -40,13 +40,13 @@ class DirectStepper:
         self.hidden = torch.empty(0)
         self._keys: list[Tensor] = []  # of each layer (B, heads, capacity, width)
         self._values: list[Tensor] = []
-        self._bias = torch.empty(0)  # (B, capacity) 0 where the row has read a token, else -inf
-        self._places = torch.empty(0)  # (B,) where the row's last token stands
-        self._length = 0  # no row has read more
+        self._bias = torch.empty(0)  # (B, capacity) 0 where the row has a token, else -inf
+        self._places = torch.empty(0)  # (B,) position of the row's last token
+        self._length = 0  # the longest row
 
     @property
     def device(self) -> torch.device:
-        """Where the base lives."""
+        """The device of the base."""
         return self._backbone.device
 
     @property
@@ -55,7 +55,7 @@ class DirectStepper:
 
     @torch.no_grad()
     def read(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
-        """Read the prompts, with ``room`` for as many tokens after them. A prompt that comes again is read once."""
+        """Process the prompts, with ``room`` for this many tokens after them. A repeated prompt is processed once."""
         given = [tuple(prompt) for prompt in prompts]
         unique = list(dict.fromkeys(given))
         lengths = [len(prompt) for prompt in unique]
@@ -63,7 +63,7 @@ class DirectStepper:
         heads = [layer.key_heads for layer in self._layers]
         widths = [layer.width for layer in self._layers]
         shapes = [(len(unique), count, capacity, width) for count, width in zip(heads, widths, strict=True)]
-        # Zeros, not whatever was there: a masked place weighs 0, and 0 × NaN is NaN.
+        # Zeros, not uninitialized memory: a masked position weighs 0, and 0 × NaN is NaN.
         self._keys = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
         self._values = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
         self.hidden = torch.empty((len(unique), self._backbone.hidden_size), dtype=self._dtype, device=device)
@@ -80,13 +80,13 @@ class DirectStepper:
 
     @torch.no_grad()
     def join(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
-        """Read more prompts, whose rows stand after those that are there."""
+        """Process more prompts, whose rows are appended after the existing ones."""
         keys, values, hidden, bias = self._keys, self._values, self.hidden, self._bias
         places, length = self._places, self._length
         self.read(prompts, pad_id=pad_id, room=room)
         capacity = max(self._capacity, bias.shape[1])
         for olds, news in ((keys, self._keys), (values, self._values)):
-            for number in range(len(news)):  # layer by layer, so that the cache is never there twice
+            for number in range(len(news)):  # layer by layer, so that the cache is never in memory twice
                 news[number] = olds[number] = _stacked(olds[number], news[number], capacity)
         self._bias = torch.cat([_padded(old, capacity) for old in (bias, self._bias)])
         self._places = torch.cat([places, self._places])
@@ -94,22 +94,22 @@ class DirectStepper:
         self._length = max(length, self._length)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone, in this order."""
+        """Continue with these rows only, in this order."""
         index = _index(rows, self._bias.device)
         self.hidden, self._bias, self._places = self.hidden[index], self._bias[index], self._places[index]
         for cache in (self._keys, self._values):
-            for number, states in enumerate(cache):  # layer by layer, so that the cache is never there twice
+            for number, states in enumerate(cache):  # layer by layer, so that the cache is never in memory twice
                 cache[number] = states.index_select(0, index)
 
     @torch.no_grad()
     def reserve(self, rows: int, capacity: int) -> None:
-        """Room for ``rows`` rows of ``capacity`` tokens, whose tensors stay where they are: `take`, `step_in_place`."""
+        """Reserve ``rows`` rows of ``capacity`` tokens, whose tensors do not move: `take`, `step_in_place`."""
         device = self._backbone.device
         shapes = [(rows, layer.key_heads, capacity, layer.width) for layer in self._layers]
         self._keys = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
         self._values = [torch.zeros(shape, dtype=self._dtype, device=device) for shape in shapes]
         self.hidden = torch.zeros((rows, self._backbone.hidden_size), dtype=self._dtype, device=device)
-        # An empty row sees its first place: attention over nothing is not a number.
+        # An empty row sees its first position: attention over nothing is NaN.
         self._bias = torch.full((rows, capacity), float("-inf"), dtype=self._dtype, device=device)
         self._bias[:, 0] = 0.0
         self._places = torch.zeros(rows, dtype=torch.long, device=device)
@@ -117,12 +117,12 @@ class DirectStepper:
 
     @property
     def reserved_bytes(self) -> int:
-        """Bytes of keys, values and what stands beside them."""
+        """Bytes of keys, values and the tensors next to them."""
         return sum(each.nbytes for each in (*self._keys, *self._values, self._bias, self.hidden))
 
     @torch.no_grad()
     def take(self, rows: Sequence[int], other: "DirectStepper", others: Sequence[int]) -> None:
-        """Put the rows ``others`` of another stepper into the reserved ``rows``."""
+        """Copy the rows ``others`` of another stepper into the reserved ``rows``."""
         here, there = (_index(each, self.hidden.device) for each in (rows, others))
         length = min(other._capacity, self._capacity)
         for mine, its in ((self._keys, other._keys), (self._values, other._values)):
@@ -134,22 +134,22 @@ class DirectStepper:
 
     @torch.no_grad()
     def pack(self, rows: Sequence[int]) -> None:
-        """Move these reserved rows to the front, in this order; what stands behind them is free."""
+        """Move these reserved rows to the front, in this order; the rows after them are free."""
         index = _index(rows, self.hidden.device)
         for each in (*self._keys, *self._values, self._bias, self._places, self.hidden):
-            each[: len(rows)] = each.index_select(0, index)  # layer by layer, so that the cache is never there twice
+            each[: len(rows)] = each.index_select(0, index)  # by layer, so that the cache is never in memory twice
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take the values that the adapter at work has now into the tensors that steps read."""
+        """Copy the current values of the active adapter into the tensors that steps read."""
         for layer in self._layers:
             layer.refresh()
 
     def moving(self) -> list[Tensor]:
-        """What `step_in_place` overwrites of reserved rows: where they stand, what they see, their hidden states.
+        """What `step_in_place` overwrites of reserved rows: their positions, attention biases and hidden states.
 
-        The keys and values that it writes stand behind those that were there, where nobody looks until they are
-        written again.
+        The keys and values that it writes come after the existing ones, where nothing reads until they are written
+        again.
         """
         return [self._places, self._bias, self.hidden]
 
@@ -161,13 +161,13 @@ class DirectStepper:
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> None:
-        """Read (B,) one more token per row. A row without room reads it in the place of its last one."""
+        """Process (B,) one more token per row. A row without room overwrites its last one."""
         self._places = (self._places + 1).clamp(max=self._capacity - 1)
         self._length = min(self._length + 1, self._capacity)
         self.hidden = self._read_tokens(tokens)
 
     def _read_tokens(self, tokens: Tensor) -> Tensor:
-        """Read a token at each row's place → (B, d) hidden state after it."""
+        """Process a token at each row's position → (B, d) hidden state after it."""
         backbone, count, length = self._backbone, len(tokens), self._length
         rows, places = torch.arange(count, device=tokens.device), self._places[:count]
         self._bias[:count].scatter_(1, places[:, None], 0.0)
@@ -176,7 +176,7 @@ class DirectStepper:
         bias = self._bias[:count, None, None, :length]
         for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
             query, keys[rows, :, places], values[rows, :, places] = layer.project(x, rotation)
-            # Query heads that share a key head stand beside one another: they attend as several queries of one head.
+            # Query heads that share a key head are adjacent: they attend as several queries of one head.
             mixed = nn.functional.scaled_dot_product_attention(
                 query.reshape(count, layer.key_heads, -1, layer.width),
                 keys[:count, :, :length],
@@ -189,7 +189,7 @@ class DirectStepper:
         return hidden
 
     def _read_rows(self, rows: list[int], prompts: Sequence[tuple[int, ...]], pad_id: int) -> Tensor:
-        """Read prompts into the cache's ``rows`` → (B, d) hidden state of each last token."""
+        """Process prompts into the cache's ``rows`` → (B, d) hidden state of each last token."""
         backbone, count = self._backbone, len(prompts)
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         longest = max(len(prompt) for prompt in prompts)
@@ -203,7 +203,7 @@ class DirectStepper:
             flat, key, value = layer.attend(x, rotation, count)
             self._keys[number][row_index, :, :longest] = key
             self._values[number][row_index, :, :longest] = value
-            if number == len(self._layers) - 1:  # only what predicts the next token is still needed
+            if number == len(self._layers) - 1:  # only the states that predict the next token are still needed
                 x, flat = x[last], flat[last]
             x = layer.finish(x, flat)
         hidden: Tensor = backbone.norm(x)

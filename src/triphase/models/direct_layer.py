@@ -14,7 +14,7 @@ class DirectLayer:
     """One layer in two halves, before and after its attention; M tokens.
 
     Attributes:
-        rotates_together: queries and keys are turned by the same kernels, on a card where neither has a norm.
+        rotates_together: queries and keys are rotated by the same kernels, on a GPU if neither has a norm.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -50,13 +50,13 @@ class DirectLayer:
         return _turned(query, rotation), _turned(key, rotation), value
 
     def attend(self, x: Tensor, rotation: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(count · T, d) right-padded rows of T tokens → what was attended to (count · T, heads · width), and keys and
+        """(count · T, d) right-padded rows of T tokens → attention output (count · T, heads · width), and keys and
         values (count, heads, T, width)."""
         query, key, value = (
             part.view(count, -1, part.shape[1], self.width).transpose(1, 2) for part in self.project(x, rotation)
         )
         groups = query.shape[1] // self.key_heads
-        # Pads stand on the right, where no real token sees them.
+        # Padding is on the right, where no real token attends to it.
         mixed = nn.functional.scaled_dot_product_attention(
             query,
             key.repeat_interleave(groups, dim=1),
@@ -67,20 +67,20 @@ class DirectLayer:
         return mixed.transpose(1, 2).reshape(len(x), -1), key, value
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """(M, d) the layer's input and (M, heads · width) what was attended to → (M, d) its output."""
+        """(M, d) the layer's input and (M, heads · width) attention output → (M, d) the layer's output."""
         x = x + self._output(mixed.t()).t()
         gate, up = self._widen(self._norms[1](x).t()).chunk(2)
         return x + self._narrow(self._layer.mlp.act_fn(gate).mul_(up)).t()
 
 
 def _turned(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """(M, heads, width) of M tokens, each turned by its own `rotation_of`."""
+    """(M, heads, width) of M tokens, each rotated by its own `rotation_of`."""
     cosine, sine = rotation
     return x * cosine + x.roll(x.shape[-1] // 2, -1) * sine
 
 
 def rotation_of(backbone: Backbone, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine, and sine of which the first half is negated: what is turned is then only rolled."""
+    """Cosine, and sine with its first half negated: the rotated tensor then only needs a roll."""
     cosine, sine = backbone.rotary(x, positions)
     half = sine.shape[-1] // 2
     return cosine, torch.cat([-sine[..., :half], sine[..., half:]], dim=-1)

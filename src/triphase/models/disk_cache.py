@@ -1,7 +1,7 @@
-"""A memory-mapped file for tensors that do not fit in memory, without a name: it cannot be left behind.
+"""A memory-mapped file for tensors that do not fit in memory, without a name, so that it cannot be left behind.
 
-The file is unlinked as it is made, so the system frees it when the process ends, however it ends. Its space is
-reserved at once: a full disk is an error then, not a crash in the middle of a write to the mapping.
+The file is unlinked on creation, so the system frees it when the process ends, however it ends. Its space is reserved
+at once: a full disk is an error then, not a crash in the middle of a write to the mapping.
 """
 
 import mmap
@@ -17,7 +17,7 @@ from triphase.records.files import disk_errors
 
 
 class SpillFile:
-    """Tensors at byte offsets of a nameless file.
+    """Tensors at byte offsets of an unnamed file.
 
     Attributes:
         written: the offsets that hold a tensor.
@@ -38,7 +38,7 @@ class SpillFile:
                 self._map = mmap.mmap(file.fileno(), size)
 
     def write(self, offset: int, tensor: Tensor) -> None:
-        """Put a tensor at an offset."""
+        """Write a tensor at an offset."""
         content = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
         self._map[offset : offset + len(content)] = content
         self.written.add(offset)
@@ -51,9 +51,10 @@ class SpillFile:
         return torch.frombuffer(content, dtype=dtype).view(shape)
 
     def close(self) -> None:
-        """Give the space back."""
+        """Free the space."""
         self._map.close()
 
     def _forget(self) -> None:
-        # The pages stay in the file and its cache, which the system takes back at need; they are no longer ours.
+        # The pages stay in the file and its cache, which the system reclaims when needed; this process no longer maps
+        # them.
         self._map.madvise(mmap.MADV_DONTNEED)

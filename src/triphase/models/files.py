@@ -1,7 +1,7 @@
-"""What the files of a model's directory say before a weight is read: the configuration, and the headers of the weights.
+"""Checks of a model's directory before a weight is read: the configuration, and the headers of the weights.
 
-Headers are a few kilobytes, so a file that is cut short, a pointer in a file's place, or a shard that is missing is
-found at once, by name, where a library would end in an error of its own or take memory for what is not there.
+Headers are a few kilobytes, so a truncated file, a pointer in place of a file, or a missing shard is found at once, by
+name, where a library would raise an error of its own or allocate memory for missing weights.
 """
 
 import json
@@ -16,17 +16,17 @@ CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs"
 _LONGEST_HEADER = 100_000_000
-_LARGEST_LIST = 100  # layers for each tensor in the files
+_LARGEST_LIST = 100  # upper bound: layers for each tensor in the files
 _SIZES = ("hidden_size", "vocab_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
 _DEPTH = "num_hidden_layers"
 _AGAIN = "download or copy the model again"
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """A JSON file that contains an object.
 
     Raises:
-        ModelError: it cannot be read, or holds something else.
+        ModelError: it cannot be read, or contains something else.
     """
     try:
         content = path.read_bytes()
@@ -41,7 +41,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def check_files(directory: Path, *, weights: bool = True) -> None:
-    """Refuse a directory whose configuration or weights cannot be opened; without ``weights`` they are not looked at.
+    """Refuse a directory whose configuration or weights cannot be opened; without ``weights`` they are not checked.
 
     Raises:
         ModelError: names the file, what is wrong with it, and the remedy.
@@ -73,7 +73,7 @@ def tensor_sizes(path: Path) -> dict[str, int]:
     """How many numbers each tensor of a safetensors file has, from its header.
 
     Raises:
-        ModelError: the file is cut short, a pointer, or no such file.
+        ModelError: the file is truncated, a pointer, or not such a file.
     """
     try:
         with path.open("rb") as file:
@@ -150,7 +150,7 @@ def _check_kind(directory: Path, config: dict[str, Any]) -> None:
 
 
 def _check_sizes(directory: Path, config: dict[str, Any], numbers: list[int]) -> None:
-    """Sizes that are no counts, or that no tensor of the files is large enough for: a library would take memory."""
+    """Refuse sizes that are not counts, or that no tensor of the files can have: a library would allocate for them."""
     limits = dict.fromkeys(_SIZES, max(numbers, default=0)) | {_DEPTH: _LARGEST_LIST * len(numbers)}
     text = config.get("text_config")
     for part in (config, text if isinstance(text, dict) else {}):
@@ -193,7 +193,7 @@ def _no_weights(directory: Path) -> str:
 
 
 def named(tensors: list[str], shown: int = 3) -> str:
-    """The first of some tensors, and how many there are."""
+    """The first of some tensors, and their number."""
     first = ", ".join(sorted(tensors)[:shown])
     return first if len(tensors) <= shown else f"{first} and {len(tensors) - shown} more"
 

@@ -43,7 +43,7 @@ class ScoreHead(nn.Module):
 
     @torch.no_grad()
     def set(self, weight: Tensor, bias: float) -> None:
-        """Take over a fitted (d,) weight and its bias."""
+        """Copy a fitted (d,) weight and its bias into the head."""
         self.linear.weight.copy_(weight[None])
         self.linear.bias.fill_(bias)
 

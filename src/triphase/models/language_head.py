@@ -1,7 +1,7 @@
-"""The language-model head as its parts: the (V, d) weight, and what comes after the product (`LogitMap`).
+"""The parts of the language-model head: the (V, d) weight, and what follows the product (`LogitMap`).
 
-transformers writes the scale and the soft cap into each family's forward pass, under names of the family's own in the
-configuration. They are read there, and `Backbone` compares what follows with the logits of the model itself.
+transformers writes the scale and the soft cap into each family's forward pass, under the family's own names in the
+configuration. They are read here, and `Backbone` compares the result with the logits of the model itself.
 """
 
 from typing import Any
@@ -17,10 +17,10 @@ _DIVISORS = ("logits_scaling",)
 
 
 def logit_map_of(model: Any) -> LogitMap:
-    """What the head of a causal language model does to its products, by its configuration.
+    """What the head of a causal language model applies to its products, from its configuration.
 
     Raises:
-        ModelError: a number there is none that a head could use.
+        ModelError: a number in it is not valid for a head.
     """
     config = model.config.get_text_config()
     cap, scale = _number(config, _CAP), 1.0

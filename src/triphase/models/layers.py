@@ -1,10 +1,10 @@
-"""The last layer for chosen tokens alone: what no head reads is not computed.
+"""The last layer for selected tokens only: what no head reads is not computed.
 
     h = x[at] + W_o·attention(norm(x))[at],   out = h + mlp(norm(h))
 
-Heads read few of the states after the last layer: those that predict a response token, or one for each response. Keys
-and values of the last layer are needed from every token; its output projection and its MLP, five sixths of the weights
-of a layer, for those few alone.
+Heads read few of the states after the last layer: those that predict a response token, or one per response. Keys and
+values of the last layer are needed from every token; its output projection and its MLP, five sixths of the weights of a
+layer, only for the selected ones.
 """
 
 import copy
@@ -15,11 +15,11 @@ from typing import Any
 from torch import Tensor, nn
 
 Tokens = tuple[Tensor, Tensor]
-"""(N,) rows and (N,) positions of N tokens of a batch; one may come more than once."""
+"""(N,) rows and (N,) positions of N tokens of a batch; a token may occur more than once."""
 
 
 class WrappedLayer(nn.Module):
-    """A layer in another's place; whatever else is asked of it, the layer itself answers."""
+    """A layer that wraps another; every other attribute is that of the wrapped layer."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class WrappedLayer(nn.Module):
 
 
 class FirstLayer(WrappedLayer):
-    """The first of the upper layers, which is given the boundary itself where the decoder would change it on the way.
+    """The first of the upper layers, which gets the boundary itself if the decoder would change it on the way.
 
-    Some decoders add positions to what they are given (GPT-2, OPT), scale it (Granite) or norm it (BLOOM), whatever it
-    is. All of that was done on the way to the boundary.
+    Some decoders add positions to their input embeddings (GPT-2, OPT), scale them (Granite) or normalize them (BLOOM).
+    All of that was done before the boundary.
 
     Attributes:
-        boundary: (B, L, d) what the layer is given instead; None is what the decoder gives it.
+        boundary: (B, L, d) the layer's input instead; None is the input from the decoder.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -48,7 +48,7 @@ class FirstLayer(WrappedLayer):
 
     @contextmanager
     def given(self, boundary: Tensor | None) -> Iterator[None]:
-        """Give it these states for a while."""
+        """Set these states as the input temporarily."""
         before, self.boundary = self.boundary, boundary
         try:
             yield
@@ -56,19 +56,19 @@ class FirstLayer(WrappedLayer):
             self.boundary = before
 
     def as_now(self) -> AbstractContextManager[None]:
-        """A context in which it is given what it is given now."""
+        """A context in which the input is the current one."""
         return self.given(self.boundary)
 
     def forward(self, hidden_states: Tensor, *arguments: Any, **options: Any) -> Any:
-        """What the layer gives."""
+        """The layer's output."""
         return self.layer(hidden_states if self.boundary is None else self.boundary, *arguments, **options)
 
 
 class LastLayer(WrappedLayer):
-    """A layer of the common shape that gives (N, d) states of chosen tokens; those of all, (B, L, d), without a choice.
+    """A layer of the common shape that returns (N, d) states of selected tokens, or (B, L, d) of all by default.
 
     Attributes:
-        at: the chosen tokens; None is all.
+        at: the selected tokens; None is all.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -77,7 +77,7 @@ class LastLayer(WrappedLayer):
 
     @contextmanager
     def choosing(self, at: Tokens | None) -> Iterator[None]:
-        """Choose tokens for a while."""
+        """Select tokens temporarily."""
         before, self.at = self.at, at
         try:
             yield
@@ -85,15 +85,16 @@ class LastLayer(WrappedLayer):
             self.at = before
 
     def as_now(self) -> AbstractContextManager[None]:
-        """A context in which those are chosen that are chosen now."""
+        """A context in which the currently selected tokens are selected."""
         return self.choosing(self.at)
 
     def forward(self, hidden_states: Tensor, *arguments: Any, **options: Any) -> Any:
-        """(B, L, d) → (N, d), or (B, L, d) where nothing is chosen."""
+        """(B, L, d) → (N, d), or (B, L, d) if nothing is selected."""
         if self.at is None:
             return self.layer(hidden_states, *arguments, **options)
         layer: Any = self.layer
-        # The attention without its output projection, which follows for the chosen ones. The copy shares all weights.
+        # The attention without its output projection, which follows for the selected tokens. The copy shares all
+        # weights.
         attention = copy.copy(layer.self_attn)
         attention._modules = {**layer.self_attn._modules, "o_proj": nn.Identity()}
         mixed = attention(hidden_states=layer.input_layernorm(hidden_states), **options)[0]
@@ -102,7 +103,7 @@ class LastLayer(WrappedLayer):
 
 
 def chosen(x: Tensor, at: Tokens) -> Tensor:
-    """(B, L, d) → (N, d) rows of the chosen tokens."""
+    """(B, L, d) → (N, d) rows of the selected tokens."""
     rows, positions = at
     # One flat index: the backward pass of this is several times faster than that of two.
     return x.flatten(0, 1).index_select(0, rows * x.shape[1] + positions)

@@ -19,7 +19,7 @@ from triphase.settings.schema import ModelSettings
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A causal language model with frozen weights, in evaluation mode, its tokenizer, and how it is to be used.
+    """A causal language model with frozen weights, in evaluation mode, its tokenizer, and options of its use.
 
     Attributes:
         sharded: whether its layers are divided among the processes of a run.
@@ -41,7 +41,7 @@ def choose_device(setting: str) -> torch.device:
     """The device a setting names.
 
     Raises:
-        ModelError: CUDA is asked for and is not there.
+        ModelError: CUDA is requested and not available.
     """
     if setting == "cuda" and not torch.cuda.is_available():
         raise ModelError("model.device is cuda, but torch sees no CUDA device; set it to cpu or auto")
@@ -51,7 +51,7 @@ def choose_device(setting: str) -> torch.device:
 
 
 def require_capture(setting: str, device: torch.device) -> None:
-    """Refuse a capture that is demanded where there is no CUDA device.
+    """Refuse a required capture if there is no CUDA device.
 
     Raises:
         ModelError: there is none.
@@ -71,13 +71,13 @@ def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
 
 
 def load_model(settings: ModelSettings, place_of: PlaceOf = as_named, shard: Shard | None = None) -> LoadedModel:
-    """Open the model that the settings name: a whole one, or a base with the adapters that were trained on it.
+    """Open the model in the settings: a whole one, or a base with the adapters that were trained on it.
 
-    ``place_of`` says where a name stands, of a model, or of the base that an adapter's directory names; ``shard`` keeps
-    a part of the layers here.
+    ``place_of`` maps the name of a model, or of the base that an adapter's directory names, to its location; ``shard``
+    keeps a part of the layers on this rank.
 
     Raises:
-        ModelError: it cannot be found or opened, is no decoder, or a weight is missing, unexpected or not finite.
+        ModelError: it cannot be found or opened, is not a decoder, or a weight is missing, unexpected or not finite.
     """
     device = choose_device(settings.device)
     require_capture(settings.capture_decoding, device)
@@ -121,7 +121,7 @@ def _whole(chain: Chain, dtype: torch.dtype) -> Any:
 
 @torch.no_grad()
 def require_finite(model: torch.nn.Module, name: str) -> None:
-    """Refuse weights that hold NaN or infinity.
+    """Refuse weights that contain NaN or infinity.
 
     Raises:
         ModelError: names the first of them.
@@ -137,7 +137,7 @@ def require_finite(model: torch.nn.Module, name: str) -> None:
 def _is_finite(value: torch.Tensor) -> bool:
     if not value.is_floating_point() or not value.numel():
         return True
-    low, high = value.aminmax()  # NaN where one is in it, and no copy
+    low, high = value.aminmax()  # NaN if the tensor contains one, and no copy
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 

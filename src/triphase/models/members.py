@@ -1,8 +1,8 @@
-"""The reward models of one run: one, or an ensemble on the shared base, and a witness that nobody optimizes.
+"""The reward models of one run: one, or an ensemble on the shared base, and a witness that is never optimized.
 
-Each is an adapter with a score head. All read the same states of the trunk, so that another member costs the adapted
-layers alone. Members are calibrated each by itself before they are combined: the Bradley–Terry loss leaves the offset
-of each free, and "the worst of them" would mean nothing. The combined score is calibrated once more.
+Each is an adapter with a score head. All read the same trunk states, so another member costs only the adapted layers.
+Members are calibrated individually before they are combined: the Bradley–Terry loss leaves the offset of each free, and
+the worst of them would mean nothing. The combined score is calibrated once more.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ class RewardMember:
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """How the scores of members become one.
+    """How the scores of members are combined.
 
     Attributes:
         combine, penalty: see `combine_scores`.
         center, scale: mean and deviation of the combined scores of the reference samples.
-        disagreement: mean deviation of the members there.
+        disagreement: mean deviation of the members on these samples.
     """
 
     combine: str
@@ -43,12 +43,12 @@ class Combination:
     disagreement: float = 1.0
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands beside the members."""
+        """As stored next to the members."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What ``as_json`` gave."""
+        """The inverse of ``as_json``."""
         return cls(**{name: values[name] for name in cls.__slots__})
 
 
@@ -71,10 +71,10 @@ class Ensemble:
 
 @dataclass(frozen=True, slots=True)
 class LengthResidual:
-    """The score without what length explains of it: (r − slope · tokens − center) / scale.
+    """The score without the part that length explains: (r − slope · tokens − center) / scale.
 
     Attributes:
-        slope: what a token more is worth among the responses to one prompt, in the unit of r.
+        slope: the effect of one more token among the responses to one prompt, in the unit of r.
         center, scale: mean and deviation of r − slope · tokens over the reference samples.
     """
 
@@ -88,5 +88,5 @@ class LengthResidual:
 
 
 def member_adapter(first: str, number: int) -> str:
-    """The adapter of the member with this number, from 0; the first has the reward model's own."""
+    """The adapter of the member with this number, from 0; the first uses the reward model's own."""
     return first if number == 0 else f"{first}-{number + 1}"

@@ -2,8 +2,8 @@
 
     W ← W + (alpha / rank)·B·A
 
-What peft writes opens, and with it the `final/` directories of a run. A directory of an adapter that was trained on
-another adapter's directory opens too: the updates are added one after the other.
+Adapters written by peft can be opened, and so can the `final/` directories of a run. A directory of an adapter that was
+trained on another adapter's directory can be opened too: the updates are added one after the other.
 """
 
 from pathlib import Path
@@ -20,10 +20,10 @@ from triphase.models.opening import opening
 
 @torch.no_grad()
 def merged(model: Any, directory: Path) -> Any:
-    """``model`` with the adapter of a directory added to its weights for good.
+    """``model`` with the adapter of a directory merged into its weights.
 
     Raises:
-        ModelError: a tensor of the adapter has no place, is missing, has another shape, or is not finite.
+        ModelError: a tensor of the adapter has no counterpart, is missing, has another shape, or is not finite.
     """
     from peft import PeftModel
 
@@ -33,7 +33,7 @@ def merged(model: Any, directory: Path) -> Any:
 
 
 def check_adapter(model: Any, directory: Path) -> None:
-    """Refuse an adapter that does not fit ``model``, whose tensors may have shapes alone.
+    """Refuse an adapter that does not fit ``model``, whose tensors may have shapes only.
 
     Raises:
         ModelError: as in `merged`.

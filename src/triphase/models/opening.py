@@ -1,4 +1,4 @@
-"""Configuration, tokenizer and weights through transformers, whose many errors become one line each."""
+"""Opens configuration, tokenizer and weights with transformers, and turns its many errors into one line each."""
 
 import logging
 import warnings
@@ -18,7 +18,8 @@ _PREFIXES = ("_orig_mod.", "module.", "pretrained_model.", "model._orig_mod.", "
 
 @contextmanager
 def opening(what: str, name: str) -> Iterator[None]:
-    """Translate whatever a library raises over a stranger's files into a `ModelError`; a lack of memory stays."""
+    """Translate whatever a library raises over a user's files into a `ModelError`; out-of-memory errors pass
+    through."""
     bound_hub()
     try:
         with quiet():
@@ -38,13 +39,13 @@ def opening(what: str, name: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, with its kind where the text alone says little (a KeyError's)."""
+    """The first line of an error's message, with its type if the text alone is unclear (a KeyError's)."""
     text = (str(error).strip().splitlines() or [""])[0][:240]
     return text if isinstance(error, OSError | ValueError | ImportError) and text else f"{type(error).__name__}: {text}"
 
 
 def options_of(settings: ModelSettings) -> dict[str, Any]:
-    """What every call of ``from_pretrained`` is given."""
+    """The arguments of every call of ``from_pretrained``."""
     options: dict[str, Any] = {"trust_remote_code": bool(settings.trust_remote_code)}
     if settings.revision is not None:
         options["revision"] = settings.revision
@@ -55,7 +56,7 @@ def open_config(place: str, settings: ModelSettings) -> Any:
     """The configuration of a decoder.
 
     Raises:
-        ModelError: it cannot be opened, or is no decoder's.
+        ModelError: it cannot be opened, or is not a decoder's.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
@@ -72,13 +73,13 @@ def open_config(place: str, settings: ModelSettings) -> Any:
 
 
 def notes_on(config: Any, *, layers: int | str, max_length: int) -> list[str]:
-    """What to say of `adapters.layers`, `model.max_length`, and of experts."""
+    """Notes on `adapters.layers`, `model.max_length`, and experts."""
     notes = (depth_note(config, layers), positions_note(config, max_length), experts_note(config))
     return [note for note in notes if note is not None]
 
 
 def depth_note(config: Any, layers: int | str) -> str | None:
-    """What to say where `adapters.layers` is more than the model has; None where it is not."""
+    """A note if `adapters.layers` is more than the model has; else None."""
     known = getattr(config.get_text_config(), "num_hidden_layers", None)
     if not isinstance(known, int) or not isinstance(layers, int) or layers <= known:
         return None
@@ -86,9 +87,9 @@ def depth_note(config: Any, layers: int | str) -> str | None:
 
 
 def positions_note(config: Any, max_length: int) -> str | None:
-    """What to say where texts may be longer than those that the model's configuration names; None where they may not.
+    """A note if texts may be longer than the positions in the model's configuration; else None.
 
-    Rotary positions go on behind the last that was trained on, and nothing is refused: the model knows none of them.
+    Rotary positions continue past the last trained position, and nothing is refused: the model was not trained on them.
     """
     text = config.get_text_config()
     known = getattr(text, "max_position_embeddings", None)
@@ -106,7 +107,7 @@ def positions_note(config: Any, max_length: int) -> str | None:
 
 
 def experts_note(config: Any) -> str | None:
-    """What to say of a mixture of experts; None of other models."""
+    """A note on a mixture of experts; None for other models."""
     text = config.get_text_config()
     counts = [getattr(text, name, None) for name in _EXPERTS]
     count = next((count for count in counts if isinstance(count, int) and count > 1), None)
@@ -119,7 +120,7 @@ def experts_note(config: Any) -> str | None:
 
 
 def open_tokenizer(place: str, settings: ModelSettings) -> Any:
-    """The tokenizer, with the chat template of the settings where they name one.
+    """The tokenizer, with the chat template of the settings if they name one.
 
     Raises:
         ModelError: it cannot be opened.
@@ -133,10 +134,10 @@ def open_tokenizer(place: str, settings: ModelSettings) -> Any:
 
 
 def open_weights(place: str, settings: ModelSettings, **options: Any) -> Any:
-    """The model, each of whose tensors came from the files, and each tensor of the files into it.
+    """The model, with each of its tensors loaded from the files, and each tensor of the files used.
 
     Raises:
-        ModelError: tensors are missing, unexpected, or of another shape: none is drawn at random, none left out.
+        ModelError: tensors are missing, unexpected, or of another shape: none is initialized at random, none ignored.
     """
     from transformers import AutoModelForCausalLM
 
@@ -145,7 +146,7 @@ def open_weights(place: str, settings: ModelSettings, **options: Any) -> Any:
             place,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below, by name
+            ignore_mismatched_sizes=True,  # reported below, by name
             **options_of(settings),
             **options,
         )
@@ -157,7 +158,7 @@ def open_weights(place: str, settings: ModelSettings, **options: Any) -> Any:
 
 
 def _problem(report: dict[str, Any]) -> str | None:
-    """What is wrong between the files and the model, and what to do."""
+    """Mismatches between the files and the model, and the remedy."""
     mismatched = sorted(report["mismatched_keys"])
     if mismatched:
         name, found, wanted = mismatched[0]
@@ -201,7 +202,7 @@ def _remedy(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and tables of transformers: errors are reported in one line."""
+    """Disable the progress bars and tables of transformers: errors are reported in one line."""
     from transformers.utils import logging as theirs
 
     logger = theirs.get_logger("transformers")

@@ -1,4 +1,4 @@
-"""Where a model's name leads: a directory on this machine, or a hub id. A misspelled path is reported as one."""
+"""Resolves a model's name to a local directory or a hub id. A misspelled path is reported as one."""
 
 import difflib
 import re
@@ -17,10 +17,10 @@ _SHOWN = 5
 
 
 def directory_of(name: str) -> Path | None:
-    """The directory that ``name`` is; None is a hub id.
+    """The directory that ``name`` refers to; None for a hub id.
 
     Raises:
-        ModelError: it is neither, with what stands nearby under a similar name.
+        ModelError: it is neither; the message suggests similar names nearby.
     """
     try:
         path = Path(name).expanduser()
@@ -31,7 +31,7 @@ def directory_of(name: str) -> Path | None:
             raise ModelError(f"model.name: {name} is a file; name its directory")
         if path.is_symlink():
             raise ModelError(f"model.name: {name} is a broken link; write a directory or a hub id")
-    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, no such user, a NUL, a name too long
+    except (OSError, RuntimeError, ValueError) as error:  # a symlink loop, an unknown user, a NUL, a name too long
         why = getattr(error, "strerror", None) or error
         raise ModelError(
             f"model.name: {name[:80]!r} cannot be looked at ({why}); write a directory or a hub id"
@@ -42,23 +42,23 @@ def directory_of(name: str) -> Path | None:
 
 
 def _refuse_pipes(directory: Path) -> None:
-    """A pipe or device in the place of a file would be waited for, or read without end.
+    """Refuse a pipe or device in place of a file: reading it would block or never end.
 
     Raises:
         ModelError: there is one.
     """
     for path in directory.iterdir():
-        with suppress(OSError):  # a link to nothing, which whoever reads it tells of
+        with suppress(OSError):  # a broken symlink, which is reported by whatever reads it
             mode = path.stat().st_mode
             if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                 raise ModelError(f"model.name: {path}: is a pipe or a device, where a file is expected; remove it")
 
 
 def fetched(name: str) -> Path:
-    """The directory of what has a hub id, of an adapter or of what a phase left; it is fetched where it is not here.
+    """The directory of a hub id, of an adapter or of a phase's artifact; it is downloaded if it is not cached.
 
     Raises:
-        ModelError: they cannot be fetched.
+        ModelError: it cannot be downloaded.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -76,12 +76,12 @@ def fetched(name: str) -> Path:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a model's name could be one of the hub's."""
+    """Whether a model's name could be a hub id."""
     return len(name) <= _LONGEST_HUB_ID and bool(_HUB_ID.fullmatch(name)) and "--" not in name and ".." not in name
 
 
 def _holds_models(parent: Path) -> bool:
-    """Whether ``owner/name`` stands for a directory beside others that hold models or runs, not for a hub id."""
+    """Whether ``owner/name`` is a path next to local models or runs, and not a hub id."""
     return parent != Path() and any(_is_model(child) for child in _children(parent))
 
 
@@ -97,7 +97,7 @@ def _children(path: Path) -> list[Path]:
 
 
 def _nearby(path: Path) -> str:
-    """What to write instead: the first part that is not there, beside what is."""
+    """A suggestion: the first missing part of the path, and the names that exist there."""
     missing = path
     while not missing.parent.exists() and missing != missing.parent:
         missing = missing.parent

@@ -1,11 +1,11 @@
 """What PPO trains: an adapter on the shared base, or every weight of a copy of it.
 
     lora:  W_policy = W + s·B·A          W frozen and shared by all roles, A and B trained
-    full:  W_policy = W' + s·B_ref·A_ref  W' a copy of W, trained; the SFT adapter on it stays as it is
+    full:  W_policy = W' + s·B_ref·A_ref  W' a copy of W, trained; the SFT adapter on it is not trained
 
-The copy begins as W, with the SFT adapter at work on it, so that policy and reference run the same operations and their
-first divergence is 0 to the bit. The adapter is merged when the policy is written. The base stays where it is for the
-reference, the reward model and a critic with an adapter of its own: each keeps the very weights that it was trained on.
+The copy starts as W, with the SFT adapter active on it, so that policy and reference run the same operations and their
+first divergence is 0 to the bit. The adapter is merged when the policy is written. The base stays unchanged for the
+reference, the reward model and a critic with its own adapter: each keeps the weights that it was trained on.
 """
 
 import copy
@@ -23,11 +23,11 @@ from triphase.models.roles import POLICY, REFERENCE, PolicyOutput, SharedModel
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the policy was at the start: the frozen base with the reference's adapter (or a later policy's, in a copy).
+    """The policy at the start: the frozen base with the reference's adapter (or a later policy's, in a copy).
 
     Attributes:
-        whole: whether all layers run, on the rows that the policy is given, or the upper ones on the kept trunk states.
-            It is as the policy does it: the same operations on the same shapes give the same bits.
+        whole: whether all layers run, on the policy's own rows, or the upper ones on the cached trunk states. It
+            matches the policy: the same operations on the same shapes give the same bits.
     """
 
     shared: SharedModel
@@ -43,11 +43,11 @@ class Reference:
 
 
 class Policy(Protocol):
-    """The model that acts, as the phases see it.
+    """The trained policy, as the phases use it.
 
     Attributes:
-        model, adapter: what samples from it.
-        reference: what it started as.
+        model, adapter: what the generator samples from.
+        reference: the policy at the start.
     """
 
     model: SharedModel
@@ -67,19 +67,19 @@ class Policy(Protocol):
         ...
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by the names of checkpoints."""
+        """The trained tensors, by their names in checkpoints."""
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Give it the weights of a checkpoint, by the names of `parameters`; others in ``state`` are not its own.
+        """Load the weights of a checkpoint, by the names of `parameters`; others in ``state`` are ignored.
 
         Raises:
-            ModelError: they belong to another model, or to adapters of other settings.
+            ModelError: they belong to another model, or to adapters with other settings.
         """
         ...
 
     def train(self, learns: bool) -> None:
-        """Let gradients flow to it, or not."""
+        """Enable or disable its gradients."""
         ...
 
 
@@ -101,7 +101,7 @@ class AdapterPolicy:
         with_entropy: bool = False,
         with_values: bool = False,
     ) -> PolicyOutput:
-        """The upper layers alone run."""
+        """Only the upper layers run."""
         return self.model.policy_output(
             batch,
             boundary,
@@ -112,21 +112,21 @@ class AdapterPolicy:
         )
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Those of the adapter."""
+        """The tensors of the adapter."""
         return self.model.adapters.parameters(POLICY)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Those of the adapter."""
+        """The tensors of the adapter."""
         _load(self.parameters(), state)
 
     def train(self, learns: bool) -> None:
-        """Switch the adapter's gradients."""
+        """Enable or disable the adapter's gradients."""
         for parameter in self.parameters().values():
             parameter.requires_grad_(learns)
 
 
 class FullPolicy:
-    """A copy of the base of which every weight is trained, with the frozen adapter of the reference at work on it."""
+    """A copy of the base, every weight of which is trained, with the frozen adapter of the reference active on it."""
 
     adapter = REFERENCE
 
@@ -138,7 +138,7 @@ class FullPolicy:
         self.model = SharedModel(
             replace(shared.loaded, model=model),
             shared.adapter_settings,
-            seed=0,  # nothing of what it would draw is used
+            seed=0,  # nothing that it would draw is used
             base_name=shared.base_name,
             base_note=shared.base_note,
         )
@@ -154,7 +154,7 @@ class FullPolicy:
         with_entropy: bool = False,
         with_values: bool = False,
     ) -> PolicyOutput:
-        """Every layer of the copy runs; the frozen base's boundary is for a critic that stands on it."""
+        """Every layer of the copy runs; the frozen base's boundary is for a critic that uses it."""
         if with_values:
             self.model.critic, self.model.value_head = self._shared.critic, self._shared.value_head
         return self.model.policy_output(
@@ -168,7 +168,7 @@ class FullPolicy:
         )
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Every weight of the copy; the adapter on it is none of them."""
+        """Every weight of the copy, without the adapter on it."""
         named = self.model.backbone.model.named_parameters()
         return {name: parameter for name, parameter in named if ".lora_" not in name}
 
@@ -177,7 +177,7 @@ class FullPolicy:
         _load(self.parameters(), state)
 
     def train(self, learns: bool) -> None:
-        """Switch the gradients of all weights."""
+        """Enable or disable the gradients of all weights."""
         for parameter in self.parameters().values():
             parameter.requires_grad_(learns)
 

@@ -1,9 +1,9 @@
-"""Products of frozen weights with few rows, as generation needs them, in the orientation that is fast.
+"""Products of frozen weights with few rows, as in generation, in the orientation that is fast.
 
-    y = W·xᵀ        W (N, K) as it lies in memory, x (M, K) with few rows, y (N, M)
+    y = W·xᵀ        W (N, K) as stored, x (M, K) with few rows, y (N, M)
 
-With few rows a product is bound by the reading of W. Matrix libraries read it faster as the left factor than as the
-transposed right one, and nothing has to be packed or kept twice (docs/performance.md has the difference).
+With few rows a product is bound by reading W. Matrix libraries read it faster as the left factor than as the transposed
+right one, and nothing has to be packed or stored twice (docs/performance.md has the difference).
 """
 
 import math
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from triphase.models.adapters import LoraLinear
 from triphase.models.quantization import QuantizedLinear
 
-# oneDNN keeps the code that it makes for each shape of a product in bfloat16, 0.7 MB each, up to 1024 of them, in two
-# caches. Lengths differ from batch to batch, so a run came to twice its planned memory. A step uses fewer than these.
-# Read at the first product; 0 would end the process.
+# oneDNN caches the code that it generates for each shape of a product in bfloat16, 0.7 MB each, up to 1024 of them, in
+# two caches. Lengths differ from batch to batch, so a run came to twice its planned memory. A step uses fewer than
+# these. Read at the first product; 0 would end the process.
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_cache, "64")
-# Rows of W that are widened together where bfloat16 is slow: they stay in the processor's cache.
+# Rows of W that are converted together where bfloat16 is slow: they stay in the processor's cache.
 _WIDENED_ROWS = 2048
 _TIMED = (128, 576, 1536)  # rows, inputs and outputs of the products that are timed
 _TIMES = 12
@@ -44,8 +44,8 @@ def has_bfloat16(device_type: str) -> bool:
 def prefers_bfloat16(device_type: str) -> bool:
     """Whether products are clearly faster in bfloat16 than in float32.
 
-    A processor may have the instructions and run them at a fraction of its float32 rate (0.6 of it was seen, and 2.3
-    on another), so the two are timed against each other, for some hundredths of a second.
+    A processor may have the instructions and run them at a fraction of its float32 rate (0.6 of it was measured, and
+    2.3 on another), so the two are timed against each other, for a few hundredths of a second.
     """
     if not has_bfloat16(device_type):
         return False
@@ -53,9 +53,9 @@ def prefers_bfloat16(device_type: str) -> bool:
 
 
 def _bfloat16_rate() -> float:
-    """Rate of products in bfloat16 over that in float32, on one thread.
+    """Rate of products in bfloat16 divided by that in float32, on one thread.
 
-    Processor time, and the best of several runs in turn: other work on the machine only slows, and must not decide.
+    Processor time, and the best of several alternating runs, so that other load on the machine does not decide.
     """
     x, weight = torch.ones(_TIMED[0], _TIMED[1]), torch.ones(_TIMED[2], _TIMED[1])
     sides = {dtype: (x.to(dtype), weight.to(dtype)) for dtype in (torch.float32, torch.bfloat16)}
@@ -92,7 +92,7 @@ def multiply(weight: Tensor, columns: Tensor, out: Tensor | None = None) -> Tens
 
 
 class JointMaps:
-    """Linear maps that read the same input, with the adapter that is at work when this is made.
+    """Linear maps that read the same input, with the adapter that is active on construction.
 
     The low-rank updates share one product of their A matrices; they are added, not merged into a copy of W: that costs
     two small products, needs no memory, and in bfloat16 loses no bit of the update.
@@ -103,7 +103,7 @@ class JointMaps:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         bases: list[Any] = [module.base if isinstance(module, LoraLinear) else module for module in modules]
-        # Of a quantized map the codes alone are kept: it is widened for each product.
+        # Of a quantized map only the codes are stored: it is dequantized for each product.
         self._weights: list[Any] = [base if isinstance(base, QuantizedLinear) else base.weight for base in bases]
         self.sizes = [base.out_features for base in bases]
         self._dtype = product_dtype(bases[0].weight)
@@ -125,7 +125,7 @@ class JointMaps:
         return torch.cat(filled).to(self._dtype)[:, None]
 
     def _read_adapters(self) -> tuple[Tensor | None, list[tuple[int, slice, Tensor]]]:
-        """The A matrices below one another, and of each adapted map its place, its rows of their product and its B."""
+        """The stacked A matrices, and for each adapted map its index, its rows of their product and its B."""
         ups: list[tuple[int, slice, Tensor]] = []
         downs: list[Tensor] = []
         rank = 0
@@ -138,7 +138,7 @@ class JointMaps:
         return torch.cat(downs) if downs else None, ups
 
     def refresh(self) -> None:
-        """Take the values of now into the very tensors that are at work, which a CUDA graph reads."""
+        """Copy the current values into the tensors in use, which a CUDA graph reads."""
         bias = self._read_bias()
         if bias is not None and self._bias is not None:
             self._bias.copy_(bias)
@@ -149,7 +149,7 @@ class JointMaps:
             mine.copy_(now)
 
     def __call__(self, columns: Tensor) -> Tensor:
-        """(K, M) → (sum of N, M), the maps' outputs below one another."""
+        """(K, M) → (sum of N, M), the maps' outputs concatenated."""
         y = columns.new_empty((sum(self.sizes), columns.shape[1]))
         parts = torch.split(y, self.sizes)
         for weight, part in zip(self._weights, parts, strict=True):

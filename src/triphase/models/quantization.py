@@ -3,8 +3,9 @@
     int8:  w ≈ s·c       c in −127…127, one scale s for each output
     nf4:   w ≈ s·q(c)    c one of 16 quantiles of a normal distribution, one scale s for 64 weights (arXiv 2305.14314)
 
-A map keeps the codes and widens them to the base's dtype for each product, in the backward pass once more: what is
-widened never lives longer than its product. Embedding, language-model head, norms and all that is trained stay wide.
+A map stores the codes and dequantizes them to the base's dtype for each product, and again in the backward pass: a
+dequantized weight never outlives its product. Embedding, language-model head, norms and all trained tensors are not
+quantized.
 """
 
 import logging
@@ -17,26 +18,26 @@ from triphase.errors import ModelError
 
 _BLOCK = 64
 LIBRARIES = {"int8": "torchao", "nf4": "bitsandbytes"}
-"""What computes each kind; both come with the extra `quantization`."""
-# Where they are installed transformers imports them too, and they list the kernels of other machines.
+"""The package for each kind; both come with the extra `quantization`."""
+# If installed, transformers imports them too, and they list the kernels of other platforms.
 for _noisy in ("torchao", "torch.utils._pytree", "bitsandbytes"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
 
 
 class Packing(Protocol):
-    """How a weight is kept."""
+    """A storage format of weights."""
 
     def packed(self, weight: Tensor) -> dict[str, Tensor]:
-        """(N, K) weight → what is kept of it, by name; the first are the codes."""
+        """(N, K) weight → its stored tensors by name; the first are the codes."""
         ...
 
     def widened(self, kept: dict[str, Tensor], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """What is kept → (N, K) weight in ``dtype``."""
+        """Stored tensors → (N, K) weight in ``dtype``."""
         ...
 
 
 class Int8:
-    """Symmetric, a scale for each output: torchao's weight-only int8."""
+    """Symmetric, one scale per output: torchao's weight-only int8."""
 
     def __init__(self) -> None:
         from torchao import quantization
@@ -44,14 +45,14 @@ class Int8:
         self._library: Any = quantization
 
     def packed(self, weight: Tensor) -> dict[str, Tensor]:
-        """See Packing. The scale is kept in the weight's dtype; codes are chosen for it as it is kept."""
+        """See Packing. The scale is stored in the weight's dtype; codes are computed for the stored scale."""
         library, block = self._library, (1, weight.shape[1])
         wide = weight.float()
         scale, zero = library.choose_qparams_affine(
             wide, library.MappingType.SYMMETRIC, block, torch.int8, quant_min=-127, quant_max=127
         )
         scale = scale.to(weight.dtype)
-        # A row of zeros has scale 0, or one that its dtype cannot hold.
+        # A row of zeros has scale 0, or one that underflows its dtype.
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         codes = library.quantize_affine(wide, block, scale.float(), zero, torch.int8, quant_min=-127, quant_max=127)
         return {"codes": codes, "scales": scale.reshape(-1, 1)}
@@ -95,12 +96,12 @@ class NF4:
 
 
 class QuantizedLinear(nn.Module):
-    """A frozen linear map of which codes and scales are kept.
+    """A frozen linear map that stores codes and scales.
 
     Attributes:
         out_features, in_features: N and K.
-        bias: (N,) as it was, or None.
-        dtype: of what is widened.
+        bias: (N,) unquantized, or None.
+        dtype: of the dequantized weight.
     """
 
     bias: nn.Parameter | None
@@ -120,23 +121,23 @@ class QuantizedLinear(nn.Module):
 
     @property
     def kept(self) -> dict[str, Tensor]:
-        """What is kept of the weight, by name."""
+        """The stored tensors of the weight, by name."""
         return {name: getattr(self, name) for name in self._names}
 
     @property
     def weight(self) -> Tensor:
-        """(N, K), widened again each time that it is asked for; writing into it changes nothing."""
+        """(N, K), dequantized at each access; writing into it changes nothing."""
         return self._packing.widened(self.kept, (self.out_features, self.in_features), self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, K) → (…, N)."""
-        # A view of what the function returns may be changed in place; a view that is made inside it may not.
+        # A view of what the function returns may be changed in place; a view created inside it may not.
         rows: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), self)  # type: ignore[no-untyped-call]
         return rows.view(*x.shape[:-1], self.out_features)
 
 
 class _Product(torch.autograd.Function):
-    """x·Wᵀ + b of rows x (M, K), of which the backward pass widens W again instead of keeping it."""
+    """x·Wᵀ + b of rows x (M, K); the backward pass dequantizes W again instead of storing it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, linear: QuantizedLinear) -> Tensor:
@@ -149,7 +150,7 @@ class _Product(torch.autograd.Function):
 
 
 def require_library(kind: str | None) -> None:
-    """Import what ``kind`` needs.
+    """Import the package for ``kind``.
 
     Raises:
         ModuleNotFoundError: it is not installed.
@@ -160,9 +161,9 @@ def require_library(kind: str | None) -> None:
 
 @torch.no_grad()
 def quantize(model: Any, kind: str, device: torch.device | str | None = None) -> None:
-    """Let every linear map of the decoder's layers keep its weight in few bits, on ``device``.
+    """Quantize every linear map of the decoder's layers, on ``device``.
 
-    Map by map, so that of the wide weights no more than one is on the device.
+    Map by map, so that at most one unquantized weight is on the device.
 
     Raises:
         ModelError: the layers have no linear maps of the usual kind.
@@ -184,7 +185,7 @@ def quantize(model: Any, kind: str, device: torch.device | str | None = None) ->
 
 
 def kept_codes(model: nn.Module) -> dict[str, Tensor]:
-    """What the quantized maps of a model keep, by name: part of its frozen weights, and no parameter."""
+    """The stored tensors of a model's quantized maps, by name: part of its frozen weights, but not parameters."""
     return {
         f"{path}.{name}": tensor
         for path, module in model.named_modules()
@@ -194,7 +195,7 @@ def kept_codes(model: nn.Module) -> dict[str, Tensor]:
 
 
 def note_of(kind: str | None) -> str:
-    """What those must know who put an adapter on the wide base; nothing where it was not quantized."""
+    """A note for users who load an adapter on the unquantized base; empty if it was not quantized."""
     if kind is None:
         return ""
     call = {
@@ -208,7 +209,7 @@ def note_of(kind: str | None) -> str:
 
 
 def saved_numbers(model: nn.Module) -> int:
-    """How many weights stand behind the codes."""
+    """The number of weights that the codes represent."""
     quantized = (module for module in model.modules() if isinstance(module, QuantizedLinear))
     return sum(module.out_features * module.in_features for module in quantized)
 

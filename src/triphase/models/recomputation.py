@@ -1,7 +1,7 @@
-"""Activations that are computed again in the backward pass instead of kept (gradient checkpointing, arXiv 1604.06174).
+"""Activation recomputation in the backward pass (gradient checkpointing, arXiv 1604.06174).
 
-Kept is the input of each layer, (B, L, d); one layer's activations exist at a time. The layer runs twice, by the same
-operations on the same numbers, so gradients are the same to the bit.
+Stored is the input of each layer, (B, L, d); one layer's activations are in memory at a time. The layer runs twice,
+with the same operations on the same numbers, so gradients are the same to the bit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,26 +15,26 @@ from torch.utils.checkpoint import checkpoint
 from triphase.models.layers import WrappedLayer
 
 Recall = Callable[[], AbstractContextManager[None]]
-"""Called in the forward pass: gives a context in which everything is as it is then."""
+"""Called in the forward pass: returns a context that restores the state of that moment."""
 
 
 class Recomputation:
     """What the layers of one model have in common when they run again.
 
     Attributes:
-        recalls: by the time of the backward pass another adapter may be at work, other tokens be chosen; each of
-            these brings one such thing back.
+        recalls: by the time of the backward pass another adapter may be active, or other tokens selected; each of these
+            restores one such state.
     """
 
     def __init__(self) -> None:
         self.recalls: list[Recall] = []
 
     def recall(self) -> AbstractContextManager[None]:
-        """A context in which all is as it is now."""
+        """A context that restores the current state."""
         return _all([recall() for recall in self.recalls])
 
     def wrap(self, layers: nn.ModuleList) -> nn.ModuleList:
-        """The same layers, each of which keeps only its input for the backward pass."""
+        """The same layers, each of which stores only its input for the backward pass."""
         return nn.ModuleList(Recomputed(layer, self) for layer in layers)
 
 
@@ -47,7 +47,7 @@ def _all(contexts: Sequence[AbstractContextManager[None]]) -> Iterator[None]:
 
 
 class Recomputed(WrappedLayer):
-    """A layer that keeps only its input for the backward pass, and runs again there."""
+    """A layer that stores only its input for the backward pass, and runs again there."""
 
     def __init__(self, layer: nn.Module, recomputation: Recomputation) -> None:
         super().__init__(layer)
@@ -61,7 +61,7 @@ class Recomputed(WrappedLayer):
             self.layer,
             *arguments,
             use_reentrant=False,
-            preserve_rng_state=False,  # nothing is drawn: dropout is off
+            preserve_rng_state=False,  # no random numbers are drawn: dropout is off
             context_fn=lambda: (nullcontext(), again),
             **options,
         )

@@ -4,7 +4,7 @@
 |--------------|-------------|------------------------------|------------|
 | reference    | `reference` | language model               | SFT (then frozen; the SFT policy) |
 | policy       | `policy`    | language model               | PPO; starts as a copy of the reference |
-| critic       | `policy`, or `critic` of its own | value head | PPO (`models/critics.py`) |
+| critic       | `policy`, or its own `critic` | value head                  | PPO (`models/critics.py`) |
 | reward model | `reward`    | score head on the last token | reward phase; starts as a copy of the reference |
 
 An ensemble has `reward-2` … with a head each (`models/members.py`).
@@ -34,17 +34,17 @@ from triphase.tokens.template import Template
 
 REFERENCE, POLICY, REWARD = "reference", "policy", "reward"
 HEAD_ROWS = 512
-"""Positions whose logits exist together."""
+"""Positions whose logits are in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyOutput:
-    """What the policy says of a batch of responses.
+    """The policy's output for a batch of responses.
 
     Attributes:
         logprobs: (B, R) log π(token) at the sampling temperature; 0 on padding.
-        entropy: (B, R) entropy of the full distribution in nats, 0 on padding; None where it was not asked for.
-        values: (B, R) the critic's prediction before each token; None without value head.
+        entropy: (B, R) entropy of the full distribution in nats, 0 on padding; None if it was not requested.
+        values: (B, R) the critic's prediction before each token; None without a value head.
     """
 
     logprobs: Tensor
@@ -56,12 +56,12 @@ class SharedModel:
     """One frozen base with the adapters and heads of all roles.
 
     Attributes:
-        absent: rows of the embedding that are no token (a padded vocabulary), or None where each is one. They are
-            never sampled and have no probability, in sampling and training alike.
-        critic: whose hidden states the value head reads.
-        ensemble: the members whose scores are the score; None where one reward model scores.
-        residual: what is taken off the score for length; None where nothing is.
-        witness: a reward model of other data, whose score is looked at and not optimized; None where there is none.
+        absent: rows of the embedding without a token (a padded vocabulary), or None if each has one. They are never
+            sampled and have probability 0, in sampling and training alike.
+        critic: the role whose hidden states the value head reads.
+        ensemble: the members whose scores are combined; None with a single reward model.
+        residual: the length correction of the score; None without one.
+        witness: a reward model of other data, whose score is monitored and not optimized; None without one.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class SharedModel:
         base_name: str | None = None,
         base_note: str = "",
     ) -> None:
-        """``base_name`` is how those who open an adapter find the base, ``base_note`` what they must know of it."""
+        """``base_name`` and ``base_note`` tell the users of an exported adapter where its base is and how to load
+        it."""
         layers = None if settings.layers == "all" else settings.layers
         self.backbone = Backbone(
             loaded.model,
@@ -93,7 +94,7 @@ class SharedModel:
         require_rows(self.template, self.template.rows, loaded.name)
         absent = self.template.rows_without_token(len(self.backbone.head_weight))
         self.absent = torch.tensor(absent, device=self.backbone.device) if absent else None
-        # Whole models that are written say what pads: the plain class reads a score at the last token that does not.
+        # Exported whole models record the padding token: the plain class reads a score at the last other token.
         loaded.model.config.pad_token_id = self.template.pad_id
         self.base_name, self.base_note = base_name or loaded.name, base_note
         self.adapters = Adapters(
@@ -108,27 +109,27 @@ class SharedModel:
 
     @cached_property
     def value_head(self) -> ValueHead:
-        """The critic's head; it is built when it is first asked for, so that PPO without a critic has none."""
+        """The critic's head; it is built on first access, so that PPO without a critic has none."""
         return ValueHead(self.backbone.hidden_size).to(self.backbone.device)
 
     def fresh_score_head(self, seed: int, *names: str | int) -> ScoreHead:
-        """A head that has learned nothing; ``names`` set its random start apart."""
+        """An untrained head; ``names`` select its random start."""
         return ScoreHead(self.backbone.hidden_size, generator(seed, "score-head", *names)).to(self.backbone.device)
 
     @property
     def reward_members(self) -> tuple[RewardMember, ...]:
-        """The reward models whose scores are the score: one, or the members of the ensemble."""
+        """The reward models that make up the score: one, or the members of the ensemble."""
         if self.ensemble is not None:
             return self.ensemble.members
         return (RewardMember(REWARD, self.score_head),)
 
     @property
     def device(self) -> torch.device:
-        """Where the base lives."""
+        """The device of the base."""
         return self.backbone.device
 
     def stepper(self, adapter: str | None) -> Stepper:
-        """How an adapter's responses are written, token by token. It is compared with the full pass once."""
+        """The stepper that generates with an adapter, token by token. It is compared with the full pass once."""
         if self._stepper is None:
             with self.role(None):
                 self._stepper = stepper_for(self.backbone)
@@ -136,7 +137,7 @@ class SharedModel:
             return self._stepper(self.backbone)
 
     def role(self, adapter: str | None) -> AbstractContextManager[None]:
-        """A context in which an adapter works; afterwards what worked before is back."""
+        """A context in which an adapter is active; afterwards the previous one is restored."""
         return self.adapters.at_work(adapter)
 
     def trunk(self, batch: Batch) -> Tensor:
@@ -156,9 +157,9 @@ class SharedModel:
     ) -> PolicyOutput:
         """Log-probabilities (and entropy, values) of the responses under one adapter.
 
-        The language-model head runs on response positions alone: token t of the response is predicted from the
-        position before it, and the critic judges the state at that same place. Without ``boundary``, or where
-        ``whole`` is set, the whole model runs, with every weight in the graph (full fine-tuning).
+        The language-model head runs on response positions only: token t of the response is predicted from the position
+        before it, and the critic reads the state at that same position. Without ``boundary``, or if ``whole`` is set,
+        the whole model runs, with every weight in the graph (full fine-tuning).
         """
         with self.role(adapter):
             at = batch.predicting_tokens
@@ -187,7 +188,7 @@ class SharedModel:
         )
 
     def member_scores(self, batch: Batch, boundary: Tensor) -> Tensor:
-        """(M, N) the scores of each reward model whose scores are the score."""
+        """(M, N) the scores of each reward model that is part of the score."""
         return torch.stack([self.scores_by(member, batch, boundary) for member in self.reward_members])
 
     def scores_by(self, member: RewardMember, batch: Batch, boundary: Tensor) -> Tensor:
@@ -196,7 +197,7 @@ class SharedModel:
         return scores
 
     def features(self, batch: Batch, boundary: Tensor, adapter: str = REWARD) -> Tensor:
-        """(N, d) what a score head reads: the hidden state of its adapter at each response's last real token."""
+        """(N, d) the input of a score head: the hidden state of its adapter at each response's last real token."""
         with self.role(adapter):
             return self.backbone.upper(boundary, batch.layout, at=batch.last_tokens)
 

@@ -1,7 +1,7 @@
-"""Opening a model of which each process keeps a part of every layer: it reads its own rows, and no process the whole.
+"""Opens a model of which each process keeps a part of every layer: each reads its own rows, none the whole.
 
-The model is made without weights, its layers are divided, and then each process reads what it keeps from the
-safetensors files: rows of the weights of layers, and all that is outside of them.
+The model is created without weights, its layers are divided, and then each process reads its part from the safetensors
+files: rows of the weights of layers, and all weights outside of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,19 +21,19 @@ from triphase.models.files import weight_files
 from triphase.models.opening import open_config, open_weights, opening
 
 Rows = Callable[[int, str, int, int], Tensor]
-"""Rows of a weight: the number of the layer, the weight's name in it, the first row, and the one behind the last."""
+"""Rows of a weight: the layer's number, the weight's name in it, the first row, and the row after the last."""
 
 
 class Shard(Protocol):
     """What divides layers among processes."""
 
     def __call__(self, blocks: Sequence[nn.Module], device: torch.device, rows: Rows | None = None) -> None:
-        """Keep a part of each weight on ``device``, of what is there or of what ``rows`` reads."""
+        """Keep a part of each weight on ``device``, from the existing data or from what ``rows`` reads."""
         ...
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor that may be divided among several."""
+    """This process's part of a tensor that may be divided among several."""
     local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return local
 
@@ -42,7 +42,7 @@ class WeightFiles:
     """The tensors of a model's safetensors files, read by rows.
 
     Attributes:
-        read: bytes that were read so far.
+        read: number of bytes read so far.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -66,9 +66,9 @@ class WeightFiles:
 
 
 def open_parts(chain: Chain, dtype: torch.dtype, device: torch.device, shard: Shard) -> Any | None:
-    """The model with its layers divided by ``shard``; None where it can only be opened whole.
+    """The model with its layers divided by ``shard``; None if it can only be opened whole.
 
-    That is so where adapters are merged into it, and where its files name weights otherwise than its modules do.
+    That is so if adapters are merged into it, or if its files name weights differently than its modules do.
 
     Raises:
         ModelError: the files do not fit the model.
@@ -105,7 +105,7 @@ def _directory(chain: Chain) -> Path:
 
 
 def _give_buffers(model: Any, chain: Chain, files: WeightFiles) -> None:
-    """Tensors that are no weights, as the model's own classes make them (tables of positions, masks)."""
+    """Tensors that are not weights, as the model's own classes create them (tables of positions, masks)."""
     with _weights_without_data():
         made: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             open_config(chain.base, chain.settings), trust_remote_code=bool(chain.settings.trust_remote_code)

@@ -1,4 +1,4 @@
-"""What is compared when a decoder is divided: nothing is taken for granted of a family that nobody has tried."""
+"""Comparisons when a decoder is divided, so that no assumption is made about untested model families."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ _FAILURES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeE
 
 
 def require_exact_division(backbone: "Backbone") -> None:
-    """Refuse a model whose parts do not give what the whole gives, or whose head is no linear map with a `LogitMap`.
+    """Refuse a model whose parts differ from the whole, or whose head is not a linear map with a `LogitMap`.
 
     Raises:
         ModelError: says what differs, and the remedy.
@@ -32,7 +32,7 @@ def require_exact_division(backbone: "Backbone") -> None:
 
 
 def require_no_own_inputs(backbone: "Backbone") -> None:
-    """Refuse a trunk where each layer reads the tokens besides the states that it is given (Gemma 3n and 4).
+    """Refuse a trunk if each layer reads the tokens in addition to its input states (Gemma 3n and 4).
 
     Raises:
         ModelError: there is a trunk, and they do.
@@ -88,7 +88,7 @@ def _compare(backbone: "Backbone") -> None:
 
 @torch.no_grad()
 def chooses_rightly(backbone: "Backbone") -> bool:
-    """Whether the last layer gives chosen tokens the states that it gives them among all."""
+    """Whether the last layer computes the same states for selected tokens alone as among all tokens."""
     ids = torch.arange(2 * _PROBE_TOKENS, device=backbone.device).view(2, -1) * 7 % backbone.head_weight.shape[0]
     at = (torch.tensor([0, 1, 1], device=backbone.device), torch.tensor([3, 7, 2], device=backbone.device))
     boundary = backbone.trunk(ids)
@@ -96,15 +96,15 @@ def chooses_rightly(backbone: "Backbone") -> bool:
     try:
         found = backbone.upper(boundary, at=at)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-        return False  # its attention is called otherwise
+        return False  # its attention has another signature
     tolerance = 1e-4 if backbone.dtype == torch.float32 else 5e-2
     return float((found - expected).abs().max()) <= tolerance * max(1.0, float(expected.abs().max()))
 
 
 @torch.no_grad()
 def packs_rightly(backbone: "Backbone") -> bool:
-    """Whether two responses in one row get the hidden states of rows of their own: not with positions that the
-    attention counts by itself, nor where it adds the mask instead of applying it."""
+    """Whether two responses in one row get the hidden states of separate rows: not with positions that the attention
+    counts by itself, nor where it adds the mask instead of applying it."""
     prompt, first, second = (3, 5, 7), (11, 2), (4, 6)
     vocabulary = backbone.head_weight.shape[0]
 
@@ -119,6 +119,6 @@ def packs_rightly(backbone: "Backbone") -> bool:
         row = ids(prompt, first, second)
         packed = backbone.upper(backbone.trunk(row, layout), layout)[:, 3:]
     except (ValueError, TypeError, RuntimeError):
-        return False  # the model takes no mask of this form
+        return False  # the model does not take a mask of this form
     tolerance = 1e-4 if backbone.dtype == torch.float32 else 5e-2
     return float((packed - apart).abs().max()) <= tolerance * max(1.0, float(apart.abs().max()))

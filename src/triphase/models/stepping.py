@@ -1,10 +1,10 @@
 """One token at a time: the forward pass of generation, with a key-value cache.
 
-transformers' own forward builds masks, copies keys and values and walks through general code for each of the tokens
-of a response. Where `steps_directly` finds that `DirectStepper` gives the same, that one is used; a model of another
-shape is stepped by its own forward pass, which is slower. Whichever it is, a few steps are compared with the full pass
-that trains (`stepper_for`): where a cache gives other states, tokens would be sampled from another distribution than
-the one that is learned from, so `WholeStepper` reads everything again for each token, which is slow and right.
+transformers' own forward builds masks, copies keys and values and runs general code for each token of a response. If
+`steps_directly` finds that `DirectStepper` computes the same, it is used; a model of another shape is stepped by its
+own forward pass, which is slower. In both cases a few steps are compared with the full pass that trains
+(`stepper_for`): if a cache gave other states, tokens would be sampled from another distribution than the trained one,
+so then `WholeStepper` processes all tokens again for each token, which is slow and correct.
 """
 
 import logging
@@ -26,8 +26,8 @@ _PROBE_LENGTH = 6
 _PROMPTS = ((3, 5, 7, 11, 2), (4,), (6, 9))
 _TOKENS = (8, 1, 9)
 _PLACES = (0.5, 0.31, 0.77)
-"""Where in the vocabulary the probes stand: rarely used tokens at its start have states that rounding alone upsets."""
-_READ_TOKENS = 2048  # that `WholeStepper` reads at once
+"""Probe tokens in the vocabulary: rarely used tokens at its start have states that rounding alone perturbs."""
+_READ_TOKENS = 2048  # that `WholeStepper` processes at once
 _FAILURES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class OwnStepper:
 
     @torch.no_grad()
     def read(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
-        """Read the prompts, with ``room`` for as many tokens after them."""
+        """Process the prompts, with ``room`` for this many tokens after them."""
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
         mask = torch.zeros((len(prompts), longest + room), dtype=torch.bool)
@@ -58,33 +58,33 @@ class OwnStepper:
         device = self._backbone.device
         ids, self._mask = ids.to(device), mask.to(device)
         positions = (self._mask[:, :longest].long().cumsum(1) - 1).clamp(min=0)
-        # With the configuration, which says where a layer keeps a window or a state instead of keys and values.
+        # With the configuration, which says which layers keep a window or a state instead of keys and values.
         self._cache = DynamicCache(config=self._backbone.model.config)
         self.hidden = self._backbone.decode(ids, self._mask[:, :longest].long(), positions, self._cache)
         self._positions = positions[:, -1]
         self._length = longest
 
     def join(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
-        """Not here: rows that are padded on the left begin together."""
+        """Not supported: rows that are padded on the left start together."""
         raise NotImplementedError
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> None:
-        """Read (B,) one more token per row."""
+        """Process (B,) one more token per row."""
         self._positions = self._positions + 1
         self._length += 1
         mask = self._mask[:, : self._length].long()
         self.hidden = self._backbone.decode(tokens[:, None], mask, self._positions[:, None], self._cache)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
+        """Continue with these rows only."""
         index = torch.tensor(rows, device=self._mask.device)
         self.hidden, self._mask, self._positions = self.hidden[index], self._mask[index], self._positions[index]
         self._cache.reorder_cache(index)  # of layers that keep a state, too
 
 
 class WholeStepper:
-    """Reads all tokens of a row again at each step, by the pass that trains; the attributes are `DirectStepper`'s."""
+    """Processes all tokens of a row again at each step, by the pass that trains; attributes as in `DirectStepper`."""
 
     joins = True
 
@@ -94,30 +94,30 @@ class WholeStepper:
         self.hidden = torch.empty(0)
 
     def read(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
-        """Read the prompts."""
+        """Process the prompts."""
         self._rows = [list(prompt) for prompt in prompts]
         self.hidden = self._states(range(len(prompts)))
 
     def join(self, prompts: Sequence[Sequence[int]], *, pad_id: int, room: int) -> None:
-        """Read more prompts, whose rows stand after those that are there."""
+        """Process more prompts, whose rows are appended after the existing ones."""
         count = len(self._rows)
         self._rows += [list(prompt) for prompt in prompts]
         self.hidden = torch.cat([self.hidden, self._states(range(count, len(self._rows)))])
 
     def step(self, tokens: Tensor) -> None:
-        """Read (B,) one more token per row."""
+        """Process (B,) one more token per row."""
         for row, token in zip(self._rows, tokens.tolist(), strict=True):
             row.append(token)
         self.hidden = self._states(range(len(self._rows)))
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
+        """Continue with these rows only."""
         self._rows = [self._rows[row] for row in rows]
         self.hidden = self.hidden[torch.tensor(rows, device=self.hidden.device)]
 
     @torch.no_grad()
     def _states(self, numbers: Sequence[int]) -> Tensor:
-        """(N, d) the hidden state of each row's last token; pads stand on the right, where no token sees them."""
+        """(N, d) the hidden state of each row's last token; padding is on the right, where no token attends to it."""
         backbone, rows = self._backbone, [self._rows[number] for number in numbers]
         found = torch.empty((len(rows), backbone.hidden_size), dtype=backbone.dtype, device=backbone.device)
         for group in microbatches([len(row) for row in rows], max_tokens=_READ_TOKENS):
@@ -133,7 +133,7 @@ Stepper = DirectStepper | OwnStepper | WholeStepper
 
 
 def stepper_for(backbone: Backbone) -> type[Stepper]:
-    """The fastest stepper whose states are those of the full pass. The bare base must be at work."""
+    """The fastest stepper whose states match the full pass. No adapter may be active."""
     kinds = ([DirectStepper] if steps_directly(backbone) else []) + [OwnStepper]
     for kind in kinds:
         if steps_rightly(kind, backbone):
@@ -147,17 +147,17 @@ def stepper_for(backbone: Backbone) -> type[Stepper]:
 
 
 def steps_rightly(kind: type[Stepper], backbone: Backbone) -> bool:
-    """Whether a stepper gives the states of the full pass: after prompts of several lengths, some steps, a row less.
+    """Whether a stepper's states match the full pass: after prompts of several lengths, some steps, and one row less.
 
-    A wrong cache is wrong for all tokens. In bfloat16 a few tokens have states that rounding alone throws far (a row
-    with SmolLM2's token 1 moved by 60 %, all others by under 0.01 %), so one of three probes that agrees will do.
+    A wrong cache is wrong for all tokens. In bfloat16 a few tokens have states that rounding alone changes a lot (a row
+    with SmolLM2's token 1 moved by 60 %, all others by under 0.01 %), so one of three probes that agrees is enough.
     """
     return any(_steps_rightly(kind, backbone, int(place * len(backbone.head_weight))) for place in _PLACES)
 
 
 @torch.no_grad()
 def _steps_rightly(kind: type[Stepper], backbone: Backbone, first: int) -> bool:
-    """The same for the tokens behind ``first``."""
+    """The same for the tokens after ``first``."""
     vocabulary = len(backbone.head_weight)
     rows = [[(first + token) % vocabulary for token in prompt] for prompt in _PROMPTS]
     try:
@@ -178,7 +178,7 @@ def _steps_rightly(kind: type[Stepper], backbone: Backbone, first: int) -> bool:
 
 
 def _are_states_of(hidden: Tensor, rows: Sequence[Sequence[int]], backbone: Backbone) -> bool:
-    """(B, d) against the full pass over each row alone; bfloat16 rounds differently on the two ways."""
+    """(B, d) against the full pass over each row alone; in bfloat16 the two round differently."""
     allowed = 1e-3 if backbone.dtype == torch.float32 else 0.1
     for row, found in zip(rows, hidden.float(), strict=True):
         own = backbone.upper(backbone.trunk(torch.tensor([row], device=backbone.device)))[0, -1].float()
@@ -188,7 +188,7 @@ def _are_states_of(hidden: Tensor, rows: Sequence[Sequence[int]], backbone: Back
 
 
 def steps_directly(backbone: Backbone) -> bool:
-    """Whether `DirectStepper` computes what the layers compute; a layer that it cannot run is none of its kind."""
+    """Whether `DirectStepper` computes what the layers compute; False for a layer that it cannot run."""
     try:
         return _computes_the_same(backbone)
     except _FAILURES:
@@ -199,8 +199,8 @@ def steps_directly(backbone: Backbone) -> bool:
 def _computes_the_same(backbone: Backbone) -> bool:
     """Whether `DirectStepper` does what the model's own forward pass does.
 
-    Compared are what the first layer is given, each layer by itself on what the model gives it, and the final norm:
-    over many layers of bfloat16 the two would drift apart by rounding alone.
+    It compares the input of the first layer, each layer individually on the model's own input to it, and the final
+    norm: over many layers of bfloat16 the two would drift apart by rounding alone.
     """
     if not has_common_shape(backbone):
         return False
@@ -219,13 +219,13 @@ def _computes_the_same(backbone: Backbone) -> bool:
 
 
 def has_common_shape(backbone: Backbone) -> bool:
-    """Whether the layers are of the shape that `DirectStepper` knows, their weights at hand; `steps_directly` compares
-    what they compute."""
+    """Whether the layers have the shape that `DirectStepper` supports, with their weights present; `steps_directly`
+    compares what they compute."""
     return not backbone.sharded and all(is_common(layer) for layer in backbone.layers) and backbone.attends_fully
 
 
 def _states(backbone: Backbone, ids: Tensor) -> list[Tensor]:
-    """(T, d) what each layer is given in the model's own forward pass, what the last one returns, and the final."""
+    """(T, d) the input of each layer in the model's own forward pass, the output of the last one, and the final."""
     found: list[Tensor] = []
 
     def note(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
@@ -243,7 +243,7 @@ def _states(backbone: Backbone, ids: Tensor) -> list[Tensor]:
 
 
 def _agree(given: Tensor, own: Tensor, direct: Tensor) -> bool:
-    """Token by token: the difference is small beside what the layer adds, and the rounding of the sum."""
+    """Token by token: the difference is small relative to what the layer adds, and to the rounding of the sum."""
     tolerance, rounding = (1e-4 if own.dtype == torch.float32 else 5e-2), 4 * torch.finfo(own.dtype).eps
     given, own, direct = given.float(), own.float(), direct.float()
     allowed = tolerance * (own - given).norm(dim=1) + rounding * own.norm(dim=1)

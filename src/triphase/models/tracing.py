@@ -1,8 +1,8 @@
-"""What a piece of work allocates and computes, found without doing it: its operations run on tensors without data.
+"""The memory and operations of a computation, measured without doing it, on tensors without data.
 
-The model is built from its configuration alone with torch's fake tensors, which know shape and dtype and hold
-nothing. The very modules that train run on them, under a meter that counts the bytes of each storage while it lives
-and the multiplications of each product. Layers are alike, so two and three of them are traced and the rest follows.
+The model is built from its configuration alone with torch's fake tensors, which have shape and dtype but no data. The
+same modules that train run on them, under a meter that counts the bytes of each storage while it is alive and the
+multiplications of each product. Layers are alike, so two and three of them are traced and the rest is extrapolated.
 """
 
 import copy
@@ -24,16 +24,16 @@ from triphase.models.backbone import Backbone
 from triphase.models.quantization import quantize, saved_numbers
 
 DEPTHS = (2, 3)
-"""Layers of the models that are traced. With one layer, its input would be the caller's and not be let go."""
+"""Numbers of layers that are traced. With one layer, its input would be the caller's and never be freed."""
 _PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "addmm_": (1, 2), "baddbmm": (1, 2)}
 
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What a piece of work needs beyond what was there before it.
+    """What a computation needs in addition to what existed before it.
 
     Attributes:
-        peak: most bytes at once.
+        peak: maximum number of bytes at once.
         kept: bytes that its forward pass keeps for its backward pass (0 without one).
         flops: floating-point operations of its matrix products and attention.
     """
@@ -50,10 +50,10 @@ class Traced:
 
 
 class Meter(TorchDispatchMode):
-    """Counts storages while they live, and the operations of products. Works on fake and on real tensors alike.
+    """Counts storages while they are alive, and the operations of products. Works on fake and on real tensors.
 
     Attributes:
-        now, peak: bytes of the storages that were made under the meter and live; the most of it so far.
+        now, peak: bytes of the live storages that were created under the meter; the maximum so far.
         flops: floating-point operations so far.
     """
 
@@ -67,7 +67,7 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage(), 0)  # it was there before, or is counted already
+                self._count(tensor.untyped_storage(), 0)  # it existed before, or is counted already
         result = func(*args, **(kwargs or {}))
         self.flops += _flops(func, args)
         for tensor in tree_leaves(result):
@@ -76,7 +76,7 @@ class Meter(TorchDispatchMode):
         return result
 
     def restart(self) -> None:
-        """Forget the peak so far."""
+        """Reset the peak."""
         self.peak = self.now
 
     def _count(self, storage: torch.UntypedStorage, size: int) -> None:
@@ -108,7 +108,7 @@ class Skeleton:
     """A decoder of ``depth`` layers without data, all of them adapted.
 
     Attributes:
-        backbone, adapters: as in `SharedModel`, but for the comparisons of numbers, which there are none of.
+        backbone, adapters: as in `SharedModel`, but without the comparisons of values.
     """
 
     def __init__(
@@ -137,13 +137,13 @@ class Skeleton:
         self.dtype = dtype
 
     def train(self, *, adapter: bool) -> None:
-        """Let gradients flow to the adapter, or else to every weight."""
+        """Enable gradients for the adapter, or else for every weight."""
         self.backbone.model.requires_grad_(not adapter)
         self.adapters.train_only("traced" if adapter else None)
         self.adapters.activate("traced" if adapter else None)
 
     def freeze(self, *, adapter: bool = True) -> None:
-        """No gradients; the adapter works, or the bare base."""
+        """No gradients; the adapter is active, or none."""
         self.adapters.train_only(None)
         self.backbone.model.requires_grad_(False)
         self.adapters.activate("traced" if adapter else None)
@@ -153,12 +153,12 @@ class Skeleton:
         return torch.empty(rows, length, self.backbone.hidden_size, dtype=self.dtype)
 
     def base_numbers(self) -> int:
-        """Numbers in the base's weights; those that two modules share count once, quantized ones as what they were."""
+        """Numbers in the base's weights; shared ones count once, quantized ones as before quantization."""
         wide = sum(value.numel() for value in self._base())
         return wide + saved_numbers(self.backbone.model)
 
     def base_bytes(self) -> int:
-        """Bytes of the base's weights as they are kept."""
+        """Bytes of the base's weights as stored."""
         return sum(value.nbytes for value in self.backbone.base_tensors().values())
 
     def largest_number(self) -> int:
@@ -173,9 +173,9 @@ class Skeleton:
         return sum(parameter.numel() for parameter in self.adapters.parameters("traced").values())
 
     def trace(self, forward: Callable[[], Tensor], *, backward: bool, again: bool = False) -> Traced:
-        """Meter ``forward``, which gives a loss where ``backward`` is wanted.
+        """Meter ``forward``, which returns a loss if ``backward`` is set.
 
-        ``again``: of two passes the second is counted, in which gradients are there already and are added to.
+        ``again``: the second of two passes is counted, in which gradients exist already and are accumulated.
         """
         with self._mode, _one_sequence_a_row(), Meter() as meter:
             if not backward:
@@ -194,7 +194,7 @@ class Skeleton:
             return Traced(meter.peak - before, kept, meter.flops)
 
     def trace_in_turn(self, first: Callable[[], None], second: Callable[[], None]) -> tuple[Traced, Traced]:
-        """Meter two pieces of work of which the second finds what the first has left; that is its ``kept``."""
+        """Meter two computations, the second on the results of the first; their size is its ``kept``."""
         with self._mode, torch.no_grad(), Meter() as meter:
             first()
             before, peak, flops = meter.now, meter.peak, meter.flops
@@ -205,7 +205,7 @@ class Skeleton:
 
 @contextmanager
 def _one_sequence_a_row() -> Iterator[None]:
-    """Without data transformers cannot see that no row holds several sequences, and would make masks for them."""
+    """Without data transformers cannot see that no row holds several sequences, and would build masks for them."""
     before = masking_utils.find_packed_sequence_indices
     masking_utils.find_packed_sequence_indices = lambda *_, **__: None
     try:
@@ -215,16 +215,16 @@ def _one_sequence_a_row() -> Iterator[None]:
 
 
 def with_depth(config: Any, depth: int) -> Any:
-    """The configuration with its top ``depth`` layers alone; where it has fewer, their kinds come again and again."""
+    """The configuration with its top ``depth`` layers only; if it has fewer, their kinds repeat."""
     made = copy.deepcopy(config)
     text = made.get_text_config()
     if getattr(text, "layer_types", None):
-        with suppress(AttributeError):  # some follow from the other settings and cannot be set
+        with suppress(AttributeError):  # some are derived from other settings and cannot be set
             text.layer_types = (list(text.layer_types) * depth)[-depth:]
     text.num_hidden_layers = depth
     return made
 
 
 def extrapolated(fewer: Traced, more: Traced, layers: int) -> Traced:
-    """From `DEPTHS` layers to ``layers``: each layer more adds as much as the last one did."""
+    """Extrapolates from `DEPTHS` layers to ``layers``: each further layer adds as much as the last one did."""
     return fewer + (more + fewer * -1.0) * (layers - DEPTHS[0])

@@ -17,7 +17,7 @@ from triphase.objectives.shapes import (
 
 
 def replace_unfinished(scores: Tensor, finished: Tensor, value: float) -> Tensor:
-    """Give every response without an end token one fixed score, whatever the reward model says of it.
+    """Give every response without an end token one fixed score, regardless of what the scorer gave it.
 
         r'_b = r_b if finished_b else value
 
@@ -26,7 +26,7 @@ def replace_unfinished(scores: Tensor, finished: Tensor, value: float) -> Tensor
     Args:
         scores: (B,).
         finished: (B,) bool, True where the response ends with the end token.
-        value: the score of the others.
+        value: the score of the responses that are not finished.
 
     Raises:
         ValueError: shapes do not fit, or finished is not bool.
@@ -38,14 +38,14 @@ def replace_unfinished(scores: Tensor, finished: Tensor, value: float) -> Tensor
 
 
 def penalize_unfinished(scores: Tensor, finished: Tensor, penalty: float) -> Tensor:
-    """Take a penalty off the score of every response without an end token, keeping their order.
+    """Subtract a penalty from the score of every response without an end token; their order stays.
 
         r'_b = r_b if finished_b else r_b - penalty
 
     Args:
         scores: (B,).
         finished: (B,) bool, True where the response ends with the end token.
-        penalty: what is taken off, not negative.
+        penalty: what is subtracted, not negative.
 
     Raises:
         ValueError: shapes do not fit, finished is not bool, or the penalty is negative.
@@ -59,7 +59,7 @@ def penalize_unfinished(scores: Tensor, finished: Tensor, penalty: float) -> Ten
 
 
 def clip_scores(scores: Tensor, limit: float) -> tuple[Tensor, int]:
-    """Limit scores to [-limit, limit], and count how many were beyond.
+    """Clip scores to [-limit, limit], and count how many were outside.
 
         r'_b = min(max(r_b, -limit), limit)
 
@@ -79,7 +79,7 @@ def clip_scores(scores: Tensor, limit: float) -> tuple[Tensor, int]:
 
 
 def center_scores(scores: Tensor) -> Tensor:
-    """Subtract from each score the mean of the others of its rollout; a score alone stays as it is.
+    """Subtract from each score the mean of the others in its rollout; a single score is unchanged.
 
         r'_b = r_b - (1/(B-1)) · Σ_{j≠b} r_j = (r_b - mean(r)) · B/(B-1)
 
@@ -104,7 +104,7 @@ def center_scores(scores: Tensor) -> Tensor:
 
 
 def kl_penalty(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, *, kl_coefficient: float) -> Tensor:
-    """What each token costs for leaving the reference.
+    """The KL penalty of each token.
 
         β · (log π(y_t) - log π_ref(y_t)),   0 at padding
 
@@ -125,12 +125,13 @@ def token_rewards(
 
         R_t = -β · (log π(y_t) - log π_ref(y_t)) + r · [t is the last token],   0 at padding
 
-    The end token is a token like any other: it pays the KL penalty and bears the score.
+    The end token is treated like any other: it pays the KL penalty and carries the score.
 
-    The penalty is k1 and nothing else is offered. Its sum over tokens is an unbiased estimate of the sequence KL, and
-    PPO on this reward ends at the optimum of E[r] - β·KL(π‖π_ref). k3 has the same mean and less noise, but a policy
-    gradient weighs the reward of each token by ∇log π, and for k3 that product vanishes to first order near π_ref: the
-    policy is hardly held back (on the test's toy it ends 0.5 to 0.8 of total variation away from the optimum).
+    The penalty is k1, and no other estimator is offered. Its sum over tokens is an unbiased estimate of the sequence
+    KL, and PPO on this reward ends at the optimum of E[r] - β·KL(π‖π_ref). k3 has the same mean and less noise, but a
+    policy gradient weights the reward of each token by ∇log π, and for k3 that product vanishes to first order near
+    π_ref: the policy is hardly constrained (on the test's toy problem it ends 0.5 to 0.8 of total variation away from
+    the optimum).
 
     Args:
         scores: (B,) r, one for each response.
@@ -146,8 +147,8 @@ def token_rewards(
         ValueError: shapes do not fit, the mask is no right-padded response mask, an input requires a gradient, or
             kl_coefficient is negative.
 
-    Source: Ziegler et al. (arXiv 1909.08593), Eq. 2; Stiennon et al. (arXiv 2009.01325), §3.4. Departure: the score
-    stands on the last real token, where several libraries put it on the padding after it.
+    Source: Ziegler et al. (arXiv 1909.08593), Eq. 2; Stiennon et al. (arXiv 2009.01325), §3.4. Departure: the score is
+    on the last real token, where several libraries put it on the padding after it.
     """
     require_shapes(scores=(scores, "B"), mask=(mask, "B R"))
     require_constant(scores=scores)
@@ -161,9 +162,9 @@ def rescale_token_rewards(token_rewards: Tensor, mask: Tensor) -> Tensor:
 
         R'_t = (R_t - mean)/std + mean,   0 at padding
 
-    It is no pure scaling: it adds mean·(1 - 1/std) to every token, so longer or shorter responses are paid for their
-    length, and the optimum moves (0.009 of total variation on the test's toy, 0.019 if the mean is taken off). To
-    bring rewards to one scale, standardize the scores.
+    This is not a pure scaling: it adds mean·(1 - 1/std) to every token, so longer or shorter responses are rewarded for
+    their length, and the optimum moves (by 0.009 of total variation on the test's toy problem, 0.019 if the mean is
+    subtracted). To bring rewards to one scale, standardize the scores.
 
     Args:
         token_rewards: (B, R).
@@ -184,8 +185,8 @@ class Advantages:
 
     Attributes:
         advantages: (B, R) Â_t, not whitened; 0 at padding.
-        returns: (B, R) what they measure: Â_t + V(s_t), the target of the values, or without a critic the response's
-            whole return; 0 at padding.
+        returns: (B, R) Â_t + V(s_t), the target of the values; without a critic, the return of the whole response; 0 at
+            padding.
     """
 
     advantages: Tensor
@@ -200,12 +201,12 @@ def generalized_advantages(
         δ_t = R_t + γ·V(s_{t+1}) - V(s_t),   Â_t = Σ_{l ≥ 0} (γλ)^l · δ_{t+l},   return_t = Â_t + V(s_t)
 
     V after the last real token is 0, whether the response ended or was cut at the length limit: a cut response is
-    over, its score is all it gets. (Bootstrapping at the cut would pay for tokens that are never written.) λ = 0 is
-    the temporal difference alone, λ = 1 the discounted return minus the value.
+    terminal, and its score is all the reward it gets. (Bootstrapping at the cut would reward tokens that are never
+    generated.) λ = 0 is the temporal difference alone, λ = 1 the discounted return minus the value.
 
     Args:
         token_rewards: (B, R).
-        values: (B, R), V(s_t) read before token t is written; those at padding are ignored.
+        values: (B, R), V(s_t) before token t is generated; values at padding are ignored.
         mask: (B, R) bool, True on the response tokens, right-padded.
         discount: γ in [0, 1].
         gae_lambda: λ in [0, 1].

@@ -1,8 +1,9 @@
-"""Advantages without a critic: the return of the whole response, less a baseline of other responses.
+"""Advantages without a critic: the return of the whole response minus a baseline from other responses.
 
 A response is one action here: each of its tokens gets the same advantage, the sum of the token rewards (the KL penalty
-of every token, and the score) less the baseline. At the optimum π* ∝ π_ref·exp(score/β) every response to a prompt has
-the same return, β·log Z, so all three advantages are 0 there. A return from each token on would not have that property.
+of every token, and the score) minus the baseline. At the optimum π* ∝ π_ref·exp(score/β) every response to a prompt has
+the same return, β·log Z, so all three advantages are 0 there. The return from each token on would not have that
+property.
 """
 
 import torch
@@ -27,7 +28,7 @@ def leave_one_out_advantages(token_rewards: Tensor, mask: Tensor, groups: Tensor
     Args:
         token_rewards: (B, R).
         mask: (B, R) bool, True on the response tokens, right-padded.
-        groups: (B,) int64, the number of each response's prompt; they need not stand side by side.
+        groups: (B,) int64, the number of each response's prompt; responses to one prompt need not be adjacent.
 
     Returns:
         Advantages, each (B, R) float32 or float64; ``returns`` is G_i at each token.
@@ -51,15 +52,16 @@ def group_standardized_advantages(token_rewards: Tensor, mask: Tensor, groups: T
 
     std is the population's (divided by K). A group whose returns differ by rounding alone gets 0.
 
-    The division weighs each prompt by 1/std, so this is no unbiased gradient of the expected return. It ends at the
-    same optimum, since the return that it standardizes has the KL penalty inside.
+    The division weights each prompt by 1/std, so this is not an unbiased gradient of the expected return. It ends at
+    the same optimum, since the return that it standardizes includes the KL penalty.
 
     Args, returns and errors as in :func:`leave_one_out_advantages`.
 
-    Source: Shao et al. (arXiv 2402.03300), §4.1.2, outcome supervision. Departures: the KL penalty stands in the return
-    (there: k3 as a term of the loss, beside standardized scores, so that the penalty's weight depends on their spread);
-    nothing is added to std; and the policy loss averages over the tokens of the minibatch (there: over each response's
-    own first, which favors short ones where the advantage is positive, and long ones where it is negative).
+    Source: Shao et al. (arXiv 2402.03300), §4.1.2, outcome supervision. Departures: the KL penalty is part of the
+    return (in the paper: k3 as a term of the loss, next to standardized scores, so that the penalty's weight depends on
+    their spread); nothing is added to std; and the policy loss averages over the tokens of the minibatch (in the paper:
+    first over each response's own, which favors short ones where the advantage is positive, and long ones where it is
+    negative).
     """
     returns, centered, same = _grouped(token_rewards, mask, groups)
     counts = same.sum(1)
@@ -76,8 +78,8 @@ def batch_mean_advantages(token_rewards: Tensor, mask: Tensor) -> Advantages:
 
         Â_{i,t} = G_i - (1/B) · Σ_j G_j,   G_i = Σ_t R_{i,t}
 
-    The mean counts the response itself, which makes every advantage (B-1)/B of that with the others' mean: another step
-    length, the same direction.
+    The mean includes the response itself, so every advantage is (B-1)/B of the one with the mean of the others: a
+    different step length, the same direction.
 
     Args, returns and errors as in :func:`leave_one_out_advantages`, with no groups; a rollout of one response has the
     advantage 0.
@@ -91,7 +93,7 @@ def batch_mean_advantages(token_rewards: Tensor, mask: Tensor) -> Advantages:
 
 
 def _grouped(token_rewards: Tensor, mask: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B,) float64 returns, the same less the mean of their group, and (B, B) who shares a group with whom."""
+    """(B,) float64 returns, the returns minus their group's mean, and (B, B) whether two responses share a group."""
     require_shapes(token_rewards=(token_rewards, "B R"), mask=(mask, "B R"), groups=(groups, "B"))
     require_response_prefix(mask)
     require_constant(token_rewards=token_rewards)

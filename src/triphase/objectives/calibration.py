@@ -1,4 +1,4 @@
-"""How far the reward model's probabilities can be believed, and how high its accuracy can get."""
+"""Calibration of the reward model's probabilities, and the ceiling of its accuracy."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class ReliabilityBin:
 
     Attributes:
         low: lower edge of the predicted probability.
-        high: upper edge; belongs to the next bin, but for the last.
+        high: upper edge; part of the next bin, except in the last bin.
         count: pairs in the bin.
         mean_probability: their mean predicted probability; None in an empty bin.
         observed_frequency: the share of them that came true; None in an empty bin.
@@ -31,7 +31,7 @@ class ReliabilityBin:
 def reliability(probabilities: Tensor, outcomes: Tensor, bins: int = 10) -> tuple[ReliabilityBin, ...]:
     """Predicted against observed frequency in bins of equal width.
 
-    The order within a pair must not depend on the outcome (the order shown to the labeler will do): with the preferred
+    The order within a pair must not depend on the outcome (use the order shown to the labeler): with the preferred
     response always first every outcome is 1, and nothing is measured.
 
     Args:
@@ -92,12 +92,12 @@ def noise_ceiling_from_agreement(agreement: float, labelers: int = 1) -> float:
 
     Args:
         agreement: a in [0.5, 1], share of pairs on which two labelers agree.
-        labelers: n, odd, whose majority the labels are; 1 for the label of one.
+        labelers: n, odd: the labels are the majority of n labelers; 1 for the labels of a single one.
 
     Raises:
         ValueError: agreement outside [0.5, 1] (below chance no q exists), or labelers not odd.
 
-    The pairs are taken as equally hard. Where some are much harder than others, the majority's true ceiling is lower.
+    The pairs are assumed to be equally hard. If some are much harder than others, the majority's true ceiling is lower.
     """
     if not 0.5 <= agreement <= 1:
         raise ValueError(f"agreement must lie between 0.5 (chance) and 1; it is {agreement}")

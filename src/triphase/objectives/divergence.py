@@ -105,7 +105,7 @@ def reference_kl(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> 
 
 @dataclass(frozen=True, slots=True)
 class FixedKL:
-    """A KL coefficient that stays as it is."""
+    """A constant KL coefficient."""
 
     def next_coefficient(self, current: float, observed_kl: float, episodes: int) -> float:
         """The coefficient of the next iteration: the current one."""
@@ -114,12 +114,12 @@ class FixedKL:
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveKL:
-    """A KL coefficient that is steered so that the KL per response stays near a target.
+    """A KL coefficient that is adapted to keep the KL per response near a target.
 
         e = clip(KL/target - 1, -0.2, 0.2),   β ← β · (1 + e · episodes/horizon)
 
     Attributes:
-        target: wished KL per response, nats, above 0.
+        target: desired KL per response, nats, above 0.
         horizon: episodes in which an error of 1 would double the coefficient, above 0.
         error_clip: bound of e, above 0.
 
@@ -145,8 +145,8 @@ class AdaptiveKL:
             episodes: responses of this iteration.
 
         Raises:
-            ValueError: β or episodes is not above 0, the KL is not finite, or so many episodes against the horizon
-                that β could fall to 0.
+            ValueError: β or episodes is not above 0, the KL is not finite, or there are so many episodes relative to
+                the horizon that β could fall to 0.
         """
         require_positive(current=current, episodes=episodes)
         if not math.isfinite(observed_kl):

@@ -1,4 +1,4 @@
-"""Several reward models of one kind: their scores as one, and how far they disagree."""
+"""Several reward models of one kind: their combined score, and how much they disagree."""
 
 import math
 
@@ -22,8 +22,8 @@ def combine_scores(scores: Tensor, combine: str, *, penalty: float = 0.0) -> Ten
 
     Args:
         scores: (M, N) of each member.
-        combine: one of the three.
-        penalty: λ, not negative; for the last alone.
+        combine: ``mean``, ``worst`` or ``mean-minus-variance``.
+        penalty: λ, not negative; used by ``mean-minus-variance`` only.
 
     Returns:
         (N,) float32, or float64 for float64 scores.
@@ -41,14 +41,14 @@ def combine_scores(scores: Tensor, combine: str, *, penalty: float = 0.0) -> Ten
         case "mean":
             return ordered.mean(0)
         case "worst":
-            return ordered.amin(0)  # NaN where one member has none
+            return ordered.amin(0)  # NaN if any member's score is
         case "mean-minus-variance":
             return ordered.mean(0) - penalty * ordered.var(0, correction=0)
     raise ValueError(f"combine must be one of {', '.join(COMBINATIONS)}; it is {combine!r}")
 
 
 def member_deviation(scores: Tensor) -> Tensor:
-    """How far M members disagree on each response: √( (1/M) Σ_m (r_m - mean)² ).
+    """How much M members disagree on each response: √( (1/M) Σ_m (r_m - mean)² ).
 
     Args:
         scores: (M, N) of each member.
@@ -63,7 +63,7 @@ def member_deviation(scores: Tensor) -> Tensor:
 
 
 def _ordered(scores: Tensor) -> Tensor:
-    """The scores of each response from its lowest to its highest, so that sums do not depend on who gave which."""
+    """The scores of each response in ascending order, so that sums do not depend on the order of the members."""
     require_shapes(scores=(scores, "M N"))
     if len(scores) == 0:
         raise ValueError("there is no member: nobody scores")

@@ -1,4 +1,4 @@
-"""Importance weights for samples of a policy that is equal to the trained one up to rounding: an engine's."""
+"""Importance weights for samples from an inference engine, whose policy equals the trained one up to rounding."""
 
 import torch
 from torch import Tensor

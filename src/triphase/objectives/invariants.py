@@ -1,4 +1,4 @@
-"""What must hold at run time whatever the model: checked while training, so that a wrong number stops the run."""
+"""Invariants of any model, checked during training, so that a wrong number stops the run."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from triphase.objectives.shapes import require_response_prefix, require_same_sha
 
 
 class InvariantError(ArithmeticError):
-    """A number is not what it must be by construction: the run would train on something wrong."""
+    """A number violates what holds by construction: the run would train on wrong numbers."""
 
 
 def require_finite(**tensors: Tensor) -> None:
     """Check that tensors hold neither NaN nor infinity.
 
     Args:
-        tensors: any shapes, by name. Pass masked values: what stands at padding is looked at too.
+        tensors: any shapes, by name. Pass masked values: padding is checked too.
 
     Raises:
         InvariantError: naming the tensor, how many elements are not finite, and where the first is.
@@ -72,7 +72,7 @@ def require_first_minibatch(logprobs: Tensor, rollout_logprobs: Tensor, mask: Te
 
     Raises:
         ValueError: shapes differ.
-        InvariantError: giving the worst ratio and its place.
+        InvariantError: giving the worst ratio and its position.
     """
     require_same_shape(logprobs=logprobs, rollout_logprobs=rollout_logprobs, mask=mask)
     ratio = torch.where(mask, kl_k1(logprobs, rollout_logprobs), 0).exp()
@@ -101,7 +101,7 @@ def require_zero_reference_kl(
 
     Raises:
         ValueError: shapes differ.
-        InvariantError: giving the worst log-ratio and its place.
+        InvariantError: giving the worst log-ratio and its position.
     """
     require_same_shape(logprobs=logprobs, reference_logprobs=reference_logprobs, mask=mask)
     _require_near(
@@ -132,7 +132,7 @@ def require_scores_on_last_token(
 
     Raises:
         ValueError: shapes do not fit, or a response has no token.
-        InvariantError: a score or a penalty is not finite; or giving the worst difference and its place.
+        InvariantError: a score or a penalty is not finite; or giving the worst difference and its position.
     """
     require_shapes(
         token_rewards=(token_rewards, "B R"), scores=(scores, "B"), kl_penalty=(kl_penalty, "B R"), mask=(mask, "B R")
@@ -151,7 +151,7 @@ def require_scores_on_last_token(
 
 
 def _require_representable(scores: Tensor, kl_penalty: Tensor) -> None:
-    """Raise InvariantError where the terms of a reward are beyond what float32 holds: no sum of them means anything."""
+    """Raise InvariantError if a term of a reward overflows float32: a sum with it means nothing."""
     terms = {"the score": (scores, "the scorer's scale"), "the KL penalty": (kl_penalty, "the KL coefficient")}
     for name, (values, cause) in terms.items():
         broken = ~torch.isfinite(values)
@@ -163,7 +163,7 @@ def _require_representable(scores: Tensor, kl_penalty: Tensor) -> None:
 
 
 def _require_near(quantity: str, actual: Tensor, wanted: float, tolerance: float | Tensor, causes: str) -> None:
-    """Raise InvariantError unless every element is within its tolerance of what is wanted; NaN never is."""
+    """Raise InvariantError unless every element is within its tolerance of the expected value; NaN never is."""
     distance = (actual.detach().double() - wanted).abs()
     allowed = torch.as_tensor(tolerance, dtype=torch.float64, device=distance.device).expand_as(distance)
     if bool((distance <= allowed).all()):

@@ -1,4 +1,4 @@
-"""What of a score is length."""
+"""How much of a score is explained by length."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,12 @@ from triphase.objectives.shapes import require_shapes
 
 
 def within_group_slope(scores: Tensor, lengths: Tensor, group: Tensor) -> float | None:
-    """What a token more is worth among the responses to one prompt: least squares with a level for each prompt.
+    """The effect of one more token on the score: least squares with an intercept for each prompt.
 
         b = Σ_i (l_i - l̄_g)(r_i - r̄_g) / Σ_i (l_i - l̄_g)²        means over the responses of i's own prompt
 
-    Between prompts length and score may go together for good reason (a long question wants a long answer); within a
-    prompt it is what a policy can exploit by writing more.
+    Between prompts length and score may be correlated for good reason (a long question needs a long answer); within a
+    prompt the correlation is what a policy can exploit by writing more.
 
     Args:
         scores: (N,) r.
@@ -36,7 +36,7 @@ def within_group_slope(scores: Tensor, lengths: Tensor, group: Tensor) -> float 
 
 
 def within_group_correlation(scores: Tensor, lengths: Tensor, group: Tensor) -> Tensor | None:
-    """How far score and length go together among the responses to one prompt; gradients flow to the scores.
+    """The correlation of score and length among the responses to one prompt; gradients flow to the scores.
 
         rho = Σ_i (l_i - l̄_g)(r_i - r̄_g) / √( Σ_i (l_i - l̄_g)² · Σ_i (r_i - r̄_g)² )
 
@@ -61,7 +61,7 @@ def within_group_correlation(scores: Tensor, lengths: Tensor, group: Tensor) -> 
 
 
 def centered_within(values: Tensor, group: Tensor) -> Tensor:
-    """(N,) float64: each value less the mean of its group's, (N,) int64."""
+    """(N,) float64: each value minus the mean of its group's, (N,) int64."""
     require_shapes(values=(values, "N"), group=(group, "N"))
     _, place, counts = torch.unique(group, return_inverse=True, return_counts=True)
     values = at_least_float32(values).double()

@@ -1,4 +1,4 @@
-"""From logits to log-probabilities, and what a language-model head does to make logits besides the product.
+"""From logits to log-probabilities, and the scale, bias and soft cap that a head applies to make logits.
 
     z = c·tanh(s·(W h + b)/c)        without a cap  z = s·(W h + b)
 
@@ -21,7 +21,7 @@ class LogitMap:
 
     Attributes:
         scale: s, not 0.
-        cap: c > 0, which logits come near and never reach; None leaves them as they are.
+        cap: c > 0, the bound that logits approach and never reach; None for no cap.
         bias: (V,) b.
     """
 
@@ -54,7 +54,7 @@ class LogitMap:
         return products if self.cap is None else products.div_(self.cap).tanh_().mul_(self.cap)
 
     def slope(self, logits: Tensor) -> Tensor | None:
-        """(…, V) what the cap leaves of a small change, 1 − (z/c)², at these logits; None without a cap."""
+        """(…, V) derivative of the soft cap, 1 − (z/c)², at these logits; None without a cap."""
         return None if self.cap is None else (logits / self.cap).square_().neg_().add_(1.0)
 
 

@@ -1,7 +1,7 @@
 """Log-probabilities and entropies of a policy, fast, from its hidden states.
 
-``response_logprobs`` gives the numbers of ``token_logprobs`` and ``entropy`` from hidden states
-and the language-model head, in chunks, so that logits of N positions × V tokens never exist together.
+``response_logprobs`` gives the values of ``token_logprobs`` and ``entropy`` from hidden states and the language-model
+head, in chunks, so that the logits of N positions × V tokens are never in memory together.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class ResponseLogprobs:
 
     Attributes:
         logprobs: (N,) log-probability of each target token.
-        entropy: (N,) entropy at each position; None where it was not asked for.
+        entropy: (N,) entropy at each position; None if it was not requested.
     """
 
     logprobs: Tensor
@@ -44,17 +44,17 @@ def response_logprobs(
     absent: Tensor | None = None,
     logit_map: LogitMap = PLAIN,
 ) -> ResponseLogprobs:
-    """Log-probabilities, and entropies if asked for, of N positions from their hidden states, without N × V logits.
+    """Log-probabilities, and entropies if requested, of N positions from their hidden states, without N × V logits.
 
         z = f(W h_i),   ℓ_i = z_y/T - log Σ_v exp(z_v/T),   H_i = -Σ_v p_v · log p_v,   p = softmax(z/T)
         ∂ℓ_i/∂h_i = (f'∘(e_y - p))ᵀW/T,   ∂H_i/∂h_i = -(f'∘p∘(log p + H_i))ᵀW/T
 
     With a frozen head (W requires no gradient) these two derivatives, (N, d) each, are computed in the forward while
-    the chunk is at hand, so the backward neither stores nor recomputes a logit: it scales rows. With a trained head
-    each chunk is computed again in the backward. Without gradients only the numbers are computed. In the first and
-    the last case the same operations make them, so a rollout pass and a training pass agree to the bit.
+    the chunk is in memory, so the backward neither stores nor recomputes a logit: it scales rows. With a trained head
+    each chunk is computed again in the backward. Without gradients only the values are computed. The first and the last
+    case use the same operations, so a rollout pass and a training pass agree to the bit.
 
-    Ask for the entropy with gradients enabled only where it enters the loss: its derivative costs a second product.
+    Request the entropy with gradients enabled only if it enters the loss: its derivative costs a second product.
 
     Args:
         hidden: (N, d) float, last hidden states of the policy at the positions that predict the targets.
@@ -62,10 +62,10 @@ def response_logprobs(
             float32 (float64 for a float64 weight).
         targets: (N,) int64 token ids in [0, V).
         temperature: T > 0.
-        chunk_size: positions whose logits exist together.
+        chunk_size: positions whose logits are in memory together.
         with_entropy: True adds the entropies.
-        absent: (A,) int64 rows of the head that are no token (a padded vocabulary); their probability is 0.
-        logit_map: f, what the head does besides: bias, scale, soft cap. Its bias is a constant.
+        absent: (A,) int64 rows of the head without a token (a padded vocabulary); their probability is 0.
+        logit_map: f, which the head applies after the product: bias, scale, soft cap. Its bias is a constant.
 
     Raises:
         ValueError: shapes do not fit, or temperature or chunk_size is not above 0.
@@ -85,7 +85,7 @@ def response_logprobs(
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Numbers (n,) of some positions, and their derivatives (n, d) by the hidden state where they were asked for."""
+    """Values (n,) of some positions, and, if requested, their derivatives (n, d) with respect to the hidden state."""
 
     logprobs: Tensor
     entropy: Tensor | None
@@ -126,7 +126,7 @@ def _chunk(
             _times(weighted, slope)
             entropy_derivative = ((weighted.to(weight.dtype) @ weight) * scale).to(weight.dtype)
     if with_derivatives:
-        # The target is taken off before rounding to the weight's dtype: W_y - pᵀW would cancel where p_y is near 1.
+        # The target is subtracted before rounding to the weight's dtype: W_y - pᵀW would cancel where p_y is near 1.
         exponentials.scatter_add_(1, targets[:, None], -total[:, None])
         _times(exponentials, slope)
         logprobs_derivative = ((exponentials.to(weight.dtype) @ weight) * scale).to(weight.dtype)
@@ -149,7 +149,7 @@ def _chunks(
     logit_map: LogitMap,
     with_derivatives: bool = False,
 ) -> _Chunk:
-    """All chunks one after the other, joined."""
+    """All chunks one after the other, concatenated."""
     parts = [
         _chunk(rows, weight, tokens, temperature, with_entropy, absent, logit_map, with_derivatives)
         for rows, tokens in zip(torch.split(hidden, chunk_size), torch.split(targets, chunk_size), strict=True)
@@ -168,7 +168,7 @@ def _join(parts: list[Tensor | None]) -> Tensor | None:
 
 
 class _FrozenHead(torch.autograd.Function):
-    """The head as a constant: derivatives by the hidden state are made in the forward, the backward scales rows."""
+    """The head as a constant: the forward computes derivatives by the hidden state, the backward scales rows."""
 
     @staticmethod
     def forward(

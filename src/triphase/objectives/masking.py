@@ -1,6 +1,6 @@
 """Statistics over the elements that count.
 
-The mask is always given, bool, and True counts. What stands at the other elements, NaN and infinity included, changes
+The mask is always required, bool, and True counts. The values of the other elements, NaN and infinity included, change
 nothing, neither in the result nor in its gradient. A mask that counts nothing is an error.
 """
 
@@ -13,7 +13,7 @@ from triphase.objectives.shapes import require_mask, require_rows, require_same_
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 where it is that already: sums in bf16 lose what they add."""
+    """The tensor in float32, or in float64 if it is float64 already: sums in bf16 lose precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -86,7 +86,7 @@ class Moments:
         return Moments(count, self.mean + difference * share, within + difference.square() * share * (1 - share))
 
     def has_spread(self, dtype: torch.dtype) -> Tensor:
-        """() bool: whether the standard deviation is above what numbers of this dtype can tell from their mean."""
+        """() bool: whether the standard deviation is above the resolution of this dtype at their mean."""
         return self.variance.sqrt() > torch.finfo(dtype).eps * self.mean.abs()
 
 
@@ -112,7 +112,7 @@ def moments(x: Tensor, mask: Tensor) -> Moments:
 
 
 def standardize_with(x: Tensor, mask: Tensor, moments: Moments) -> Tensor:
-    """Subtract a given mean and divide by a given standard deviation; the elements that do not count become 0.
+    """Subtract a given mean and divide by a given standard deviation; elements that do not count become 0.
 
         y_i = (x_i - mean) / √variance
 
@@ -198,14 +198,14 @@ def last_true_index(mask: Tensor) -> Tensor:
 
 
 def token_divisor(mask: Tensor, token_count: int | Tensor | None) -> int:
-    """What a token loss is divided by: the tokens counted here, or those of the whole optimizer step.
+    """The divisor of a token loss: the tokens counted here, or those of the whole optimizer step.
 
     Args:
         mask: any shape, bool.
         token_count: int or (), the tokens of all microbatches of all processes of the step; None: this mask's own.
 
     Raises:
-        ValueError: the mask is not bool or counts nothing, or the step is said to have fewer tokens than are here.
+        ValueError: the mask is not bool or counts nothing, or token_count is below the tokens counted here.
     """
     counted = require_mask(mask)
     if token_count is None:
@@ -219,5 +219,5 @@ def token_divisor(mask: Tensor, token_count: int | Tensor | None) -> int:
 
 
 def _scale(x: Tensor, moments: Moments) -> Tensor:
-    """1/√variance, or 0 where there is no spread."""
+    """1/√variance, or 0 if there is no spread."""
     return torch.where(moments.has_spread(x.dtype), moments.variance.rsqrt(), 0)

@@ -13,14 +13,14 @@ from triphase.objectives.shapes import require_shapes
 
 @dataclass(frozen=True, slots=True)
 class PreferenceMetrics:
-    """Of the pairs given, every pair weighing the same.
+    """Metrics of the given pairs, all with the same weight.
 
     Attributes:
         preference_accuracy: () share of decided pairs whose scores are in the labeled order, equal scores as 0.5;
             None where every pair is a tie.
         margin_mean: () mean score of the preferred minus score of the other, over decided pairs; None likewise.
-        score_deviation: () population standard deviation of all scores: near 0 the scorer says nothing, whatever
-            the loss.
+        score_deviation: () population standard deviation of all scores: near 0 the scorer distinguishes nothing,
+            regardless of the loss.
         pair_count: pairs.
         decided_count: pairs whose target is not 0.5.
     """
@@ -54,12 +54,12 @@ def bradley_terry_loss(
         ℓ = -t'·log σ(D) - (1 - t')·log σ(-D) + η·(r_first + r_second)²
         L = (1/G) · Σ_g (1/|g|) · Σ_{pairs of g} ℓ
 
-    Where labels are known to be flipped with probability ρ, log σ(D) gives way to one of
+    If labels are known to be flipped with probability ρ, log σ(D) is replaced by one of
 
         forward:   log[ (1 - ρ)·σ(D) + ρ·σ(-D) ]                              the likelihood of a flipped label
         unbiased:  [ (1 - ρ)·log σ(D) - ρ·log σ(-D) ] / (1 - 2ρ)              log σ(D) of the true label, on average
 
-    and log σ(-D) to the same with -D. Under `forward` a label that the scores contradict by far pulls no more: its
+    and log σ(-D) by the same with -D. Under `forward` a label that the scores strongly contradict has no effect: its
     gradient vanishes, where that of log σ goes to 1. `unbiased` has no lower bound; it needs a penalty or few epochs.
 
     The margin is the expected signed one: m for t = 1, -m for t = 0, none for a tie, in between for a soft label. So
@@ -71,7 +71,8 @@ def bradley_terry_loss(
         first: (P,) int64 index into scores.
         second: (P,) int64 index into scores, of another response.
         target: (P,) t, the probability that the first is preferred: 1, 0, 0.5 for a tie, or any soft label.
-        group: (P,) int64, the ranking per pair belongs to; any numbers. All pairs of a ranking must be in one call.
+        group: (P,) int64, the ranking that each pair belongs to; any numbers. All pairs of a ranking must be in one
+            call.
         margin: (P,) m, not negative; None is 0.
         label_smoothing: ε in [0, 0.5).
         centering: η, not negative; pulls scores towards 0, which the differences leave free.
@@ -114,7 +115,7 @@ def bradley_terry_loss(
 
 
 def _log_likelihood(difference: Tensor, flip_rate: float, correction: str) -> Tensor:
-    """What stands for log σ(D) where labels are flipped with probability ρ."""
+    """The replacement of log σ(D) if labels are flipped with probability ρ."""
     if not 0 <= flip_rate < 0.5:
         raise ValueError(f"flip_rate must be at least 0 and below 0.5; it is {flip_rate}")
     if correction not in ("forward", "unbiased"):
@@ -131,7 +132,7 @@ def _log_likelihood(difference: Tensor, flip_rate: float, correction: str) -> Te
 def _require_pairs(
     scores: Tensor, first: Tensor, second: Tensor, target: Tensor, group: Tensor, margin: Tensor | None
 ) -> None:
-    """Check shapes and contents of the pairs; raises ValueError naming the first thing that is wrong."""
+    """Check shapes and contents of the pairs; raises ValueError naming the first error."""
     pairs = {"first": (first, "P"), "second": (second, "P"), "target": (target, "P"), "group": (group, "P")}
     if margin is not None:
         pairs["margin"] = (margin, "P")

@@ -15,7 +15,7 @@ LOG_RATIO_LIMIT = 20.0
 
 @dataclass(frozen=True, slots=True)
 class PolicyMetrics:
-    """Over the tokens counted here; means of microbatches combine with token_count as weight.
+    """Metrics over the tokens counted here; means of microbatches combine with token_count as weight.
 
     Attributes:
         ratio_mean: () mean of π/π_rollout; 1 in expectation.
@@ -89,7 +89,7 @@ def clipped_policy_loss(
 
 @dataclass(frozen=True, slots=True)
 class ValueMetrics:
-    """Over the tokens counted here; means of microbatches combine with token_count as weight.
+    """Metrics over the tokens counted here; means of microbatches combine with token_count as weight.
 
     Attributes:
         squared_error: () mean (V - return)², unclipped.
@@ -117,7 +117,7 @@ def clipped_value_loss(
         L = (1/n) · Σ_{mask} ½ · max( (V - return)² , (V_clip - return)² )
 
     Args:
-        values: (B, R) or (N,), of the value head now; the gradient flows here.
+        values: (B, R) or (N,), current ones of the value head; the gradient flows here.
         rollout_values: the same shape, as they were at the rollout; constant.
         returns: the same shape; constant.
         mask: the same shape, bool.

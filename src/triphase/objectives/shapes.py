@@ -1,4 +1,4 @@
-"""The checks at the door of every objective: shapes, masks, constants, ranges."""
+"""Argument checks of the objectives: shapes, masks, constants, ranges."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ _NOTE = "_triphase_count"
 
 
 def require_shapes(**tensors: tuple[Tensor, str]) -> None:
-    """Check that each tensor has the dimensions its letters name, the same letter being the same size everywhere.
+    """Check that each tensor has the dimensions its letters name; the same letter is the same size everywhere.
 
     Each argument is a pair (tensor, letters): ``require_shapes(values=(values, "B R"), scores=(scores, "B"))``.
 
@@ -29,10 +29,10 @@ def require_shapes(**tensors: tuple[Tensor, str]) -> None:
 
 
 def require_same_shape(**tensors: Tensor) -> None:
-    """Check that all tensors have one shape, whatever it is: for functions that work element by element.
+    """Check that all tensors have the same shape: for functions that work element by element.
 
     Raises:
-        ValueError: two shapes differ; broadcasting is never meant here.
+        ValueError: two shapes differ; broadcasting is never intended here.
     """
     (first, reference), *others = tensors.items()
     for name, tensor in others:
@@ -60,9 +60,9 @@ def require_mask(mask: Tensor) -> int:
 
 
 def with_count(mask: Tensor, count: int) -> Tensor:
-    """The same mask with a note of how many elements it counts, so that nobody waits for its device to count them.
+    """The same mask with its count of elements attached, so that nothing synchronizes with its device to count them.
 
-    What changes the mask in place makes the note void.
+    Changing the mask in place invalidates the count.
     """
     setattr(mask, _NOTE, (count, mask._version))
     return mask
@@ -128,10 +128,10 @@ def require_positive(**numbers: float) -> None:
 
 
 def require_share(**numbers: float) -> None:
-    """Check that each number lies in [0, 1].
+    """Check that each number is in [0, 1].
 
     Raises:
-        ValueError: a number lies outside, or is NaN.
+        ValueError: a number is outside, or NaN.
     """
     for name, number in numbers.items():
         if not 0 <= number <= 1:

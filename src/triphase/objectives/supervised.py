@@ -10,7 +10,7 @@ from triphase.objectives.shapes import require_mask
 
 @dataclass(frozen=True, slots=True)
 class SupervisedMetrics:
-    """Of the tokens counted here, whatever the loss was divided by.
+    """Metrics of the tokens counted here, independent of the divisor of the loss.
 
     Attributes:
         nll_sum: () sum of the negative log-probabilities; sums of microbatches add up.
@@ -31,8 +31,8 @@ def response_nll(
         L = -(1/n) · Σ_{b,t: mask} log π(y_{b,t} | x_b, y_{b,<t})
 
     n is the token count of the whole optimizer step: losses of microbatches then add up to the loss of the step, and
-    every token weighs the same however the step is cut. A mean of microbatch means weighs tokens of short microbatches
-    more.
+    every token has the same weight however the step is divided. A mean of microbatch means gives tokens of short
+    microbatches more weight.
 
     Args:
         logprobs: any shape, usually (B, R) or (N,): log-probabilities of the target tokens.

@@ -45,7 +45,7 @@ def worked_step(
         return torch.tensor([numbers], dtype=torch.float64)
 
     mask = torch.tensor([[True]])
-    # The next state stands as a second token without reward; with λ = 0 the advantage is δ = R + γ·V' − V alone.
+    # The next state is a second token without reward; with λ = 0 the advantage is δ = R + γ·V' − V alone.
     estimate = generalized_advantages(
         row(reward, 0.0), row(value, next_value), mask.expand(1, 2), discount=discount, gae_lambda=0.0
     )

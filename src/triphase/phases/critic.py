@@ -1,4 +1,4 @@
-"""How the critic of PPO starts, and who learns in which iteration."""
+"""How the critic of PPO starts, and which roles are trained in which iteration."""
 
 import torch
 from torch import nn
@@ -12,11 +12,11 @@ from triphase.settings.ppo import PPOSettings
 
 @torch.no_grad()
 def start_critic(shared: SharedModel, settings: PPOSettings) -> dict[str, nn.Parameter]:
-    """Give the model the critic of the settings, if any: the value head at 0, or (of a reward model's copy) its score
-    head. Returns what is trained of the head, by the names of checkpoints.
+    """Give the model the critic of the settings, if any: the value head at 0, or the score head of a reward model, if
+    the critic is a copy of it. Returns the trained tensors of the head, by their names in checkpoints.
 
     Raises:
-        TrainingError: it is to start from a reward model, and there is none (a scorer of a kind that was added).
+        TrainingError: it is to start from a reward model, and there is none (a scorer of a custom kind).
     """
     shared.critic = ValueHeadCritic()
     if not settings.has_critic:

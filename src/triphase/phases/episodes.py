@@ -1,4 +1,4 @@
-"""Which prompts an iteration asks, and with which seeds: of the run's seed alone, however many processes there are."""
+"""The prompts and seeds of an iteration: they depend on the run's seed alone, not on the number of processes."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from triphase.settings.ppo import PPOSettings
 
 
 def prompts_of(count: int, settings: PPOSettings, *, seed: int, iteration: int) -> list[int]:
-    """The prompt number, of ``count``, of each episode of an iteration; those of one prompt stand side by side."""
+    """The prompt number, below ``count``, of each episode of an iteration; episodes of one prompt are adjacent."""
     times = settings.responses_per_prompt
     chosen = pass_after_pass(count, settings.batch_size // times, iteration, seed, "ppo", "order")
     return [number for number in chosen for _ in range(times)]
@@ -17,7 +17,7 @@ def prompts_of(count: int, settings: PPOSettings, *, seed: int, iteration: int) 
 def requests_of(
     prompt_ids: Sequence[tuple[int, ...]], chosen: Sequence[int], *, seed: int, iteration: int
 ) -> list[Request]:
-    """What a generator is asked for the prompts with these numbers: each episode has a seed of its own."""
+    """The requests to a generator for the prompts with these numbers: each episode has its own seed."""
     return [
         Request(prompt_ids[number], seed_of(seed, "ppo", "sampling", iteration, row))
         for row, number in enumerate(chosen)

@@ -30,7 +30,7 @@ class AdvantageEstimator(Protocol):
 
         Args:
             token_rewards: (B, R).
-            values: (B, R) of the critic; None where there is none.
+            values: (B, R) of the critic; None without a critic.
             mask: (B, R) bool, True on the response tokens, right-padded.
             groups: (B,) int64, the number of each response's prompt.
         """
@@ -45,7 +45,7 @@ class GeneralizedAdvantage:
     gae_lambda: float
 
     def __call__(self, token_rewards: Tensor, values: Tensor | None, mask: Tensor, groups: Tensor) -> Advantages:
-        """As in :class:`AdvantageEstimator`; groups do not matter."""
+        """As in :class:`AdvantageEstimator`; groups are not used."""
         if values is None:
             raise ValueError("generalized advantage estimation needs the values of a critic; values is None")
         return generalized_advantages(token_rewards, values, mask, discount=self.discount, gae_lambda=self.gae_lambda)
@@ -56,7 +56,7 @@ class LeaveOneOut:
     """The mean return of the other responses to the prompt as baseline."""
 
     def __call__(self, token_rewards: Tensor, values: Tensor | None, mask: Tensor, groups: Tensor) -> Advantages:
-        """As in :class:`AdvantageEstimator`; values are not asked."""
+        """As in :class:`AdvantageEstimator`; values are not used."""
         return leave_one_out_advantages(token_rewards, mask, groups)
 
 
@@ -65,7 +65,7 @@ class GroupStandardized:
     """The return standardized over the responses to the prompt."""
 
     def __call__(self, token_rewards: Tensor, values: Tensor | None, mask: Tensor, groups: Tensor) -> Advantages:
-        """As in :class:`AdvantageEstimator`; values are not asked."""
+        """As in :class:`AdvantageEstimator`; values are not used."""
         return group_standardized_advantages(token_rewards, mask, groups)
 
 
@@ -74,7 +74,7 @@ class BatchMean:
     """The mean return of the rollout as baseline."""
 
     def __call__(self, token_rewards: Tensor, values: Tensor | None, mask: Tensor, groups: Tensor) -> Advantages:
-        """As in :class:`AdvantageEstimator`; neither values nor groups matter."""
+        """As in :class:`AdvantageEstimator`; neither values nor groups are used."""
         return batch_mean_advantages(token_rewards, mask)
 
 
@@ -92,15 +92,15 @@ def estimator_of(settings: PPOSettings) -> AdvantageEstimator:
 
 
 def kept_as(settings: PPOSettings) -> str | None:
-    """What a checkpoint keeps of the estimator: nothing for the default, so that old checkpoints are of it."""
+    """The estimator's name in a checkpoint: empty for the default, so that old checkpoints count as the default's."""
     return None if settings.has_critic else settings.advantage_estimator
 
 
 def require_same_estimator(checkpoints: Path, settings: PPOSettings) -> None:
-    """The newest whole checkpoint, where there is one, was made with the estimator of the settings.
+    """Check that the newest whole checkpoint, if any, was made with the estimator of the settings.
 
     Raises:
-        RunError: it was made with another; the trained parameters differ, and so would what is learned.
+        RunError: it was made with another, which has other trained parameters and another objective.
     """
     step = next(whole_steps(checkpoints), None)
     if step is None:

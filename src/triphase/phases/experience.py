@@ -19,17 +19,17 @@ from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.distributed.types import ALONE, Strategy
 
 Minibatch = list[list[int]]
-"""The episodes of one optimizer step that this rank takes, divided into microbatches."""
+"""The episodes of one optimizer step on this rank, divided into microbatches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Sampled responses as one batch, with the states of the frozen trunk. B episodes, R response tokens.
+    """Sampled responses as one batch, with the hidden states of the frozen trunk. B episodes, R response tokens.
 
     Attributes:
-        batch: token ids; the responses to one prompt stand in one row, or in rows of their own.
-        boundary: (rows, L, d) trunk states, of the rows that this rank takes.
-        owners: the rank that takes each row, in the first epoch.
+        batch: token ids; the responses to one prompt are packed into one row, or each has its own row.
+        boundary: (rows, L, d) trunk states, of the rows assigned to this rank.
+        owners: the rank of each row, in the first epoch.
         minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
         microbatches: the batches of these, in order.
         starts: whether the policy is still the reference.
@@ -54,17 +54,17 @@ class Experience:
     """A rollout with all that its updates need. B episodes, R response tokens.
 
     Attributes:
-        batch: token ids; the responses to one prompt stand in one row, or in rows of their own.
-        boundary: (rows, L, d) trunk states, of the rows that this rank takes.
+        batch: token ids; the responses to one prompt are packed into one row, or each has its own row.
+        boundary: (rows, L, d) trunk states, of the rows assigned to this rank.
         minibatches: the first epoch's minibatches, each a list of microbatches of episode numbers.
         logprobs: (B, R) of the rollout policy, by the trainer's own forward pass.
         reference_logprobs, entropy: (B, R).
-        values: (B, R) of the critic; None where there is none.
+        values: (B, R) of the critic; None without a critic.
         scores: (B,) of the scorer, before any shaping.
-        nonfinite: names of the tensors among these that hold a NaN or an infinity.
-        scored: the scores as the scorer gave them, with their parts.
-        owners: the rank that takes each row, in the first epoch; of one process, nothing need be said.
-        penalty_logprobs: (B, R) of what the KL penalty counts from, where that is no longer the reference.
+        nonfinite: names of the tensors among these that contain a NaN or an infinity.
+        scored: the scores as the scorer returned them, with their parts.
+        owners: the rank of each row, in the first epoch; empty for a single process.
+        penalty_logprobs: (B, R) of the reference of the KL penalty, if it has been reset.
     """
 
     batch: Batch
@@ -82,7 +82,7 @@ class Experience:
 
     @property
     def counted_from(self) -> Tensor:
-        """(B, R) log-probabilities of what the KL penalty counts from."""
+        """(B, R) log-probabilities of the reference of the KL penalty."""
         return self.reference_logprobs if self.penalty_logprobs is None else self.penalty_logprobs
 
 
@@ -96,7 +96,7 @@ def open_rollout(
     starts: bool | None = None,
     strategy: Strategy = ALONE,
 ) -> Rollout:
-    """Sampled responses as a batch, with the trunk states that every role reads.
+    """Sampled responses as a batch, with the trunk states that every role uses.
 
     ``starts`` says whether the policy is still the reference; by default at iteration 0.
 
@@ -128,13 +128,13 @@ def evaluate_rollout(
     reset: Reference | None = None,
     strategy: Strategy = ALONE,
 ) -> Experience:
-    """What policy (by default its adapter), critic and reference say of a rollout, as the updates compute it.
+    """Log-probabilities and values of a rollout under policy (by default its adapter), critic and reference.
 
-    Each rank computes it for the rows that it takes; all ranks have it for all rows. ``reset`` is what the KL penalty
-    counts from in place of the reference.
+    They are computed as in the updates, on each rank for its rows; all ranks get all rows. ``reset`` replaces the
+    reference in the KL penalty.
 
     Raises:
-        InvariantError: the policy does not start as the reference.
+        InvariantError: the policy differs from the reference at the start.
     """
     batch, policy = rollout.batch, policy or AdapterPolicy(shared)
     with torch.no_grad():
@@ -147,7 +147,7 @@ def evaluate_rollout(
             acting = policy.output(
                 part, states, temperature=temperature, with_entropy=True, with_values=values is not None
             )
-            assert acting.entropy is not None  # noqa: S101 - asked for above
+            assert acting.entropy is not None  # noqa: S101 - requested above
             logprobs[rows, :width], entropy[rows, :width] = acting.logprobs, acting.entropy
             reference[rows, :width] = policy.reference.logprobs(part, states, temperature=temperature)
             if reset is not None and penalty is not None:
@@ -176,10 +176,10 @@ def minibatches_of(
     strategy: Strategy = ALONE,
     owners: Sequence[int] = (),
 ) -> list[Minibatch]:
-    """The episodes of a rollout in the minibatches of one epoch, in an order of its own: those that this rank takes.
+    """The minibatches of one epoch over a rollout, in that epoch's own order: this rank's share of each.
 
-    The episodes of one prompt are in one minibatch, and in one microbatch where they stand in one row. What is in a
-    minibatch does not depend on how many ranks there are.
+    The episodes of one prompt are in one minibatch, and in one microbatch if they share a row. The contents of a
+    minibatch do not depend on the number of ranks.
     """
     lengths, found = batch.lengths.tolist(), []
     share = len(batch.response_lengths) // len(lengths)
@@ -200,7 +200,7 @@ def epochs_of(
     iteration: int,
     strategy: Strategy = ALONE,
 ) -> Iterator[Minibatch]:
-    """The minibatches of all epochs over a rollout, as far as this rank takes them."""
+    """The minibatches of all epochs over a rollout: this rank's share."""
     yield from experience.minibatches
     batch, owners, orders = experience.batch, experience.owners, {"seed": seed, "iteration": iteration}
     for epoch in range(1, settings.epochs):
@@ -214,7 +214,7 @@ def epochs_of(
 def _complete_trunk(
     shared: SharedModel, experience: Experience, minibatches: Sequence[Minibatch], settings: PPOSettings, rank: int
 ) -> None:
-    """Compute the trunk states of rows that come to this rank from another one in a later epoch."""
+    """Compute the trunk states of rows that move to this rank from another one in a later epoch."""
     taken = {row for minibatch in minibatches for episodes in minibatch for row in _rows(experience.batch, episodes)}
     moved = [row for row in sorted(taken) if experience.owners[row] != rank]
     _fill_trunk(shared, experience.batch, experience.boundary, moved, settings)
@@ -242,7 +242,7 @@ def _owners(batch: Batch, steps: Iterable[list[int]], strategy: Strategy) -> lis
 
 
 def rows_of(batch: Batch, boundary: Tensor, episodes: list[int]) -> tuple[Batch, Tensor]:
-    """Some episodes, all those of their rows, with the boundary; the rows are cut to their own longest."""
+    """Some episodes (all episodes of their rows), with the boundary; the rows are trimmed to their longest."""
     part = _part(batch, episodes)
     return part, _states(batch, boundary, episodes, part)
 
@@ -271,7 +271,7 @@ def _padded(shared: SharedModel, samples: Sequence[Encoded], settings: PPOSettin
 
 
 def _expanded(numbers: Sequence[int], times: int) -> list[int]:
-    """The numbers of the parts that things with these numbers have, where each has so many."""
+    """The indices of the parts of items with these numbers, if each item has ``times`` parts."""
     return [number * times + part for number in numbers for part in range(times)]
 
 

@@ -1,7 +1,7 @@
-"""What the first rollout, which the SFT policy itself writes, says of scores: what later rollouts are held against.
+"""The scores of the first rollout, which the SFT policy writes: the baseline for later rollouts.
 
 With the lengths of the first rollout in quarters b, p_b the share of a rollout's responses in them and m_b their mean
-score, the gain of a later rollout is the sum of what came of other lengths and what came within them:
+score, the gain of a later rollout is the sum of the change in lengths and the change within lengths:
 
     Σ_b p_b·m_b − Σ_b p⁰_b·m⁰_b  =  Σ_b (p_b − p⁰_b)·m⁰_b  +  Σ_b p_b·(m_b − m⁰_b)
 
@@ -24,7 +24,7 @@ class FirstRollout:
     """Scores of the first rollout.
 
     Attributes:
-        edges: lengths at which a new part begins; the parts are at most four, of about equal size.
+        edges: lengths at which the next part begins; at most four parts, of about equal size.
         shares, means: of the responses, by part.
         mean, error: of all scores; the standard error of the mean.
         lowest, highest: of all scores.
@@ -42,7 +42,7 @@ class FirstRollout:
 
     @classmethod
     def of(cls, lengths: Sequence[int], scores: Sequence[float]) -> Self:
-        """The first rollout's own."""
+        """Computed from the first rollout's lengths and scores."""
         ordered = sorted(lengths)
         quarters = {float(ordered[len(ordered) * edge // _QUARTERS]) for edge in range(1, _QUARTERS)}
         edges = tuple(sorted(quarters - {float(ordered[0])}))
@@ -53,23 +53,23 @@ class FirstRollout:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What `as_json` gave."""
+        """The inverse of `as_json`."""
         lists = {name: tuple(values[name]) for name in ("edges", "shares", "means")}
         return cls(**{**values, **lists})
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in a checkpoint."""
+        """As stored in a checkpoint."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def figures(self, lengths: Sequence[int], scores: Sequence[float]) -> dict[str, float]:
-        """What a later rollout shows against it."""
+        """The metrics of a later rollout relative to it."""
         beyond = sum(not self.lowest <= score <= self.highest for score in scores)
         found = {"ppo/scores_beyond_start": beyond / len(scores)}
         share = self.length_share(lengths, scores)
         return found if share is None else {**found, "ppo/length_share_of_gain": share}
 
     def length_share(self, lengths: Sequence[int], scores: Sequence[float]) -> float | None:
-        """The share of the gain that other lengths explain; None where there is surely none yet."""
+        """The share of the gain explained by changed lengths; None while the gain is not significant."""
         mean, error = _mean(scores)
         gain = mean - self.mean
         if gain <= _CERTAINTY * math.hypot(error, self.error):

@@ -1,4 +1,4 @@
-"""What must not move while PPO trains: the base, the reference and the reward model, byte for byte."""
+"""Checks that the base, the reference and the reward model do not change while PPO trains, byte for byte."""
 
 from triphase.models.roles import REFERENCE, REWARD, SharedModel
 from triphase.objectives.invariants import InvariantError
@@ -8,7 +8,7 @@ _NAMES = {"base": "the frozen base", REFERENCE: "the reference", REWARD: "the re
 
 
 class FrozenWeights:
-    """The sums of the frozen roles at the start of a phase."""
+    """The checksums of the frozen roles at the start of a phase."""
 
     def __init__(self, shared: SharedModel) -> None:
         self._shared = shared
@@ -16,15 +16,15 @@ class FrozenWeights:
 
     @property
     def digest(self) -> str:
-        """What they all sum up to, to compare processes; each has other parts of a base that is divided."""
+        """One checksum of them all, to compare processes; each process has other parts of a sharded base."""
         sharded = self._shared.backbone.sharded
         return " ".join(value for role, value in self._before.items() if not (sharded and role == "base"))
 
     def require_unchanged(self) -> None:
-        """Check that each is as it was.
+        """Check that each is unchanged.
 
         Raises:
-            InvariantError: naming the role whose weights have moved.
+            InvariantError: naming the role whose weights have changed.
         """
         now = self._digests()
         for role, before in self._before.items():

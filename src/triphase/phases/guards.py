@@ -1,8 +1,8 @@
-"""What PPO does at an alarm: go on, stop, or go back to weights from before it and go on more carefully.
+"""What PPO does at an alarm: continue, stop, or roll back to earlier weights and continue more carefully.
 
-Going back takes the weights and Adam's moments of a kept checkpoint. Counters, data order and seeds go forward, so the
-metrics keep every iteration, those of the bad stretch included. After a rollback the alarms are judged on the start of
-the run and on what came after, not on the stretch that was left.
+A rollback restores the weights and Adam's moments of a kept checkpoint. Counters, data order and seeds go forward, so
+the metrics keep every iteration, the discarded ones included. After a rollback the alarms are judged on the start of
+the run and on the iterations after it, not on those that were discarded.
 """
 
 import logging
@@ -24,28 +24,28 @@ from triphase.training.loop import Judged
 from triphase.training.state import TrainingState
 
 LEAST_KL_PRICE = 0.1
-"""What a nat of reference KL costs at least where checkpoints are compared, in standard deviations of the scores."""
+"""Minimum price of a nat of reference KL when checkpoints are compared, in standard deviations of the scores."""
 _LONGEST_SHOWN = 160
 _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]
 
 
 def judge_by(name: str, position: int, metrics: Mapping[str, float]) -> Judged:
-    """Judges a step by one of its metrics, where they hold it, in the direction that is declared as better."""
+    """Judges a step by one of its metrics, if present, in the direction that is declared as better."""
     if name not in metrics:
         return None
     return position, metrics[name] if METRICS[name].better == "higher" else -metrics[name]
 
 
 def judge_rollout(position: int, metrics: Mapping[str, float], unit: float | None = None) -> Judged:
-    """Judges a PPO iteration by score − price · KL. ``unit`` is a standard deviation of the scores, where it is known.
+    """Judges a PPO iteration by score − price · KL. ``unit`` is a standard deviation of the scores, if known.
 
-    The price is the effective coefficient, and at least `LEAST_KL_PRICE` units: the score alone never says stop, since
-    PPO raises it. Where there is a witness its score stands for the score, and the price is the coefficient itself: the
-    witness has deviation 1, whatever the scorer's scores are divided by.
+    The price is the effective coefficient, and at least `LEAST_KL_PRICE` units: the score alone never peaks, since PPO
+    raises it. If there is a witness, its score replaces the score, and the price is the coefficient itself: the witness
+    has deviation 1, whatever the scorer's scores are divided by.
 
     It is measured on the rollout, so it judges the weights from before the iteration's updates. The gold score is not
-    asked: nobody has one in earnest, and weights chosen by it would no longer be measured by it.
+    used: no real run has one, and it could not measure weights that were chosen by it.
     """
     needed = ("ppo/proxy_score", "ppo/kl_coefficient", "ppo/reference_kl")
     if any(name not in metrics for name in needed):
@@ -61,7 +61,7 @@ class AlarmGuard:
     """Checks the alarms of a PPO run, and acts on them.
 
     Attributes:
-        keep: checkpoints that must be kept so that there is something to go back to; 0 where the guard is idle.
+        keep: checkpoints that must be kept for a rollback; 0 if the guard is inactive.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class AlarmGuard:
         samples: Callable[[int], Rows] = lambda _: (),
         strategy: Strategy = ALONE,
     ) -> None:
-        """``history`` gives the metrics of the iterations so far; it is called once, at the first iteration, by rank 0,
-        which also says what to go back to. Every rank judges the same metrics. ``samples`` gives the responses of an
-        iteration (from 1), which a warning shows."""
+        """``history`` returns the metrics of the iterations so far; rank 0 calls it once, at the first iteration, and
+        decides which checkpoint to go back to. Every rank judges the same metrics. ``samples`` returns the responses of
+        an iteration (from 1), which a warning shows."""
         self._strategy = strategy
         self._settings = settings
         self._limits = limits
@@ -94,7 +94,7 @@ class AlarmGuard:
         if self._rows is None:
             past = self._strategy.from_lead(lambda: [dict(row) for row in self._history()])
             self._rows = list(past)
-        # Rows from here on are of an earlier try, before the phase went back to a checkpoint.
+        # Rows of this and later iterations are from before the phase went back to a checkpoint.
         self._rows = [row for row in self._rows if row["step"] < iteration]
         self._rows.append({"step": iteration, **metrics})
         if named := peaks(self._rows):
@@ -108,7 +108,7 @@ class AlarmGuard:
                 _log.warning("%s", alarm.line())
                 self._show(iteration)
         listed = [alarm for alarm in found if alarm.name in self._settings.alarms]
-        # A start that was left stays in the rows as the measure of "at the start"; it raises no alarm by itself.
+        # A discarded start stays in the rows as the baseline; it raises no alarm by itself.
         listed = [alarm for alarm in listed if iteration > max(rollbacks, default=0)]
         if not listed or self._settings.on_alarm == "continue":
             return None
@@ -154,11 +154,11 @@ class AlarmGuard:
         )
 
     def _step_of(self, chosen: str, state: TrainingState[PPOState], iteration: int) -> int | None:
-        """The checkpoint that is gone back to."""
+        """The checkpoint to go back to."""
         return self._best_step(state, iteration) if chosen == "rollback-to-best" else self._sound_step(iteration)
 
     def _best_step(self, state: TrainingState[PPOState], iteration: int) -> int | None:
-        """The best judged checkpoint from before the alarm; the newest sound one where none was judged."""
+        """The best judged checkpoint from before the alarm; the newest sound one if none was judged."""
         before = [
             step
             for step in whole_steps(self._checkpoints)
@@ -169,7 +169,7 @@ class AlarmGuard:
         return max(before, key=lambda step: (state.scores[step], -step))
 
     def _sound_step(self, iteration: int) -> int | None:
-        """The newest kept checkpoint from ``back`` iterations before; the oldest there is where none is so old."""
+        """The newest kept checkpoint that is at least ``back`` iterations old; the oldest if none is."""
         oldest: int | None = None
         for oldest in whole_steps(self._checkpoints):
             if oldest <= iteration - self._settings.back:

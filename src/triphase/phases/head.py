@@ -22,7 +22,7 @@ def fitted_head(
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Weight and bias of the head, the penalty, and how that was chosen: plain numbers, which can be sent."""
+    """Weight and bias of the head, the penalty, and how it was chosen: plain numbers, which can be sent."""
     loss, curve = None, None
     if penalty == "auto":
         with progress.track("reward model: score head", fit_count(prompts), unit="fits") as track:

@@ -1,4 +1,4 @@
-"""When a phase looks at its held-out records: at the end of each fifth."""
+"""When a phase evaluates on its held-out records: at the end of each fifth."""
 
 EVALUATIONS_PER_PHASE = 5
 

@@ -26,12 +26,12 @@ def accumulate_gradients(
     first: bool,
     strategy: Strategy = ALONE,
 ) -> dict[str, float]:
-    """Accumulate the gradient of this rank's part of a minibatch, and return the figures of the whole.
+    """Accumulate the gradient of this rank's part of a minibatch, and return the metrics of the whole.
 
     Losses are normalized by the tokens of all ranks' parts, so that gradients need only be summed.
 
     Raises:
-        InvariantError: this is the ``first`` minibatch of a rollout, and the policy is not the rollout policy.
+        InvariantError: this is the ``first`` minibatch of a rollout, and the policy differs from the rollout policy.
     """
     rows_of_all = [row for rows in minibatch for row in rows]
     tokens = int(strategy.total({"tokens": int(experience.batch.response_lengths[rows_of_all].sum())})["tokens"])
@@ -40,7 +40,7 @@ def accumulate_gradients(
         totals["ppo/value_loss"] = 0.0
     totals["ppo/ratio_max"] = 0.0
     shares: list[float] = []
-    figures: list[torch.Tensor] = []  # of each microbatch, on the device until all of them are under way
+    figures: list[torch.Tensor] = []  # of each microbatch, on the device until all of them are queued
     for rows in minibatch:
         batch, states = rows_of(experience.batch, experience.boundary, rows)
         mask, width = batch.response_mask, int(batch.response_lengths.max())

@@ -1,4 +1,4 @@
-"""Why the figures of a rollout are not finite, and what to do: the first of them, from which the others follow."""
+"""Why the metrics of a rollout are not finite, and the remedy: the first cause, from which the others follow."""
 
 import torch
 
@@ -10,7 +10,7 @@ def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str
     """One sentence: where the first NaN or infinity comes from, and the remedy.
 
     Args:
-        scorer: who scored in the reward model's place; None is the reward model.
+        scorer: the scorer, if it is not the reward model; None is the reward model.
         updates: optimizer steps before this rollout.
     """
     broken = experience.nonfinite

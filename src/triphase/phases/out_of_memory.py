@@ -1,4 +1,4 @@
-"""Passes of half the size after a lack of memory: what bounds memory changes rounding at most."""
+"""Passes of half the size after an out-of-memory error; this changes results by rounding at most."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ class HalvesMicrobatches:
     lengths: Sequence[int]
 
     def halve_microbatches(self) -> int | None:
-        """See Phase; it cannot where a pass has one row already."""
+        """See Phase; None if a pass has only one row already."""
         most = most_tokens(self.settings.tokens_at_once)
         if most <= max(self.lengths, default=0):
             return None

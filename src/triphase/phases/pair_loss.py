@@ -18,10 +18,10 @@ class PairLoss:
     """The part of a step's loss that comes from some of its rankings.
 
     Attributes:
-        objective: () what is minimized: with margins, label smoothing and centering.
+        objective: () the minimized loss: with margins, label smoothing and centering.
         nll: the plain Bradley–Terry loss of the same pairs, in nats per pair.
         scores: (N,) without gradient.
-        correct, decided: pairs in the labeled order (equal scores count ½), of those that are no ties.
+        correct, decided: pairs in the labeled order (equal scores count ½), out of those that are not ties.
     """
 
     objective: Tensor
@@ -41,8 +41,8 @@ def pair_loss(
 ) -> PairLoss:
     """The loss of the (N,) scores of all responses of these groups; ``group_count`` rankings make up the step.
 
-    ``counts`` says how often each group counts; once by default. Some scores, and pairs of which each is looked at:
-    that is done on the processor, which waits once for the scores of a card.
+    ``counts`` is the multiplicity of each group, 1 by default. There are few scores, and each pair is inspected, so
+    this runs on the CPU, with one synchronization with a GPU.
     """
     scores, stacked = scores.cpu(), stack_pairs(groups, pairs, counts)
     at = (stacked.first, stacked.second, stacked.target)
@@ -66,7 +66,7 @@ def pair_loss(
 def stack_pairs(
     groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]], counts: Sequence[int] | None = None
 ) -> StackedPairs:
-    """The pairs of several groups, by index into all of their responses; a group that counts twice is there twice."""
+    """The pairs of several groups, by index into all of their responses; a group that counts twice appears twice."""
     rows: list[tuple[int, int, float, float, int]] = []
     start, number = 0, 0
     for place, (group, members) in enumerate(zip(groups, pairs, strict=True)):

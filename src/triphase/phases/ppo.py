@@ -1,7 +1,7 @@
 """Phase 3: proximal policy optimization of the policy and its critic (if any) against the frozen reward model.
 
-One iteration: sample → score → reward → advantages → a few epochs of clipped updates. Its steps are numbered alike in
-`PPOPhase.advance`. Left out on purpose: samples of older policies, and k3 in the reward (docs/objectives.md has why).
+One iteration: sample → score → reward → advantages → a few epochs of clipped updates. `PPOPhase.advance` numbers the
+same steps. Left out on purpose: samples of older policies, and k3 in the reward (docs/objectives.md explains why).
 """
 
 import math
@@ -76,9 +76,9 @@ class PPOPhase(HalvesMicrobatches, Phase):
         strategy: Strategy = ALONE,
     ) -> None:
         """``scorer`` scores the responses, by default the reward model of ``shared``; ``policy`` is what ``generator``
-        samples from, by default the policy's adapter on ``shared``. Every rank of a ``strategy`` has its own of both;
-        they give all ranks the same (`phases.rank_sharing`). ``mix`` are the demonstrations of ``settings.sft_mix``.
-        ``continues`` says that the policy has been trained before and is not the reference at the start.
+        samples from, by default the policy's adapter on ``shared``. Every rank of a ``strategy`` has its own copy of
+        both, with the same results (`phases.rank_sharing`). ``mix`` are the demonstrations of ``settings.sft_mix``.
+        ``continues``: the policy was trained before and differs from the reference at the start.
 
         Raises:
             ValueError: ``settings.method`` is full, and there is no policy; or ``sft_mix`` is set, and there is no mix.
@@ -124,10 +124,10 @@ class PPOPhase(HalvesMicrobatches, Phase):
         )
 
     def open(self, directory: Path) -> None:
-        """Keep batches that are not finite in ``directory``; note what must not change.
+        """Store non-finite batches in ``directory``; record the checksums of the frozen weights.
 
         Raises:
-            RunError: the checkpoint there is of another advantage estimator.
+            RunError: the existing checkpoint was made with another advantage estimator.
         """
         require_same_estimator(directory / CHECKPOINTS, self.settings)
         self.directory = directory
@@ -136,12 +136,12 @@ class PPOPhase(HalvesMicrobatches, Phase):
             self.strategy.require_same("the frozen weights", self._frozen.digest)
 
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
-        """By score less KL, or by the witness."""
+        """By score minus KL penalty, or by the witness."""
         unit = self.state.values.unit_of_scores(self.settings.score_normalization)
         return judge_rollout(position, metrics, unit)
 
     def finish(self) -> None:
-        """Nothing is trained any more, and what is frozen has not moved."""
+        """Training is over: check that the frozen weights have not changed."""
         self.policy.train(False)
         self.reset.close()
         self.shared.adapters.train_only(None)
@@ -182,7 +182,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         # 4. epochs of clipped updates
         updates = self._update(iteration, experience, advantages)
         clock.lap("ppo/seconds_update")
-        # 5. what happened, as rank 0 tells it; the coefficient of the next iteration
+        # 5. metrics, as rank 0 reports them; the coefficient of the next iteration
         others = updates | clock.laps | shaped | gap | against_first_rollout(self.state.values, iteration, experience)
         metrics = self.strategy.from_lead(lambda: self._told(iteration, experience, advantages, generated, others))
         if iteration >= self.settings.critic_warmup:
@@ -227,7 +227,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         return self.scorer.score(Answers(answers, rollout.parts))
 
     def _scale_with(self, scores: Tensor) -> ScoreScale:
-        """The run's scale of scores, those of this rollout counted in; it is kept with the controllers' numbers."""
+        """The run's scale of scores, including this rollout; it is kept with the state of the controllers."""
         calibrated = self.scorer.calibrated
         scale = next_scale(self.state.values.score_scale, scores, self.settings, calibrated=calibrated)
         self.state.values.score_scale = scale
@@ -259,7 +259,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
         return sums.means() | {"ppo/steps": float(steps), "ppo/skipped_steps": float(skipped)}
 
     def _refused(self, iteration: int, experience: Experience) -> dict[str, float]:
-        """Nothing is learned from a rollout whose figures are not finite: it is kept for inspection and counted."""
+        """A rollout whose metrics are not finite trains nothing: it is stored for inspection and counted."""
         self._keep_bad(iteration, experience, experience.nonfinite)
         updater = self.state.updater
         scorer = None if self.scorer.calibrated else self.scorer.name
@@ -282,7 +282,7 @@ class PPOPhase(HalvesMicrobatches, Phase):
     ) -> None:
         if self.directory is not None and self.strategy.is_lead:
             tensors = tensors_of(experience.batch) | tensors_of(experience) | dict(extra or {})
-            tensors.pop("boundary")  # large, and it follows from the tokens
+            tensors.pop("boundary")  # large, and can be recomputed from the tokens
             keep_bad_batch(self.directory, iteration + 1, tensors, {"nonfinite": nonfinite})
 
     def _check_alarms(self, iteration: int, metrics: dict[str, float]) -> None:

@@ -11,7 +11,7 @@ from triphase.settings.ppo import PPOSettings
 
 
 def ppo_footprint(cost: CostModel, arm: str | None) -> Footprint:
-    """Phase 3, or an arm of it."""
+    """Phase 3, or a variant of it."""
     settings, work = cost.settings.ppo_of(arm), cost.work
     found = Footprint("ppo" if arm is None else f"arms/{arm}")
     critics, whole = int(settings.critic == "adapter"), settings.method == "full"
@@ -36,7 +36,7 @@ def ppo_footprint(cost: CostModel, arm: str | None) -> Footprint:
     upper = acting(train=False, with_entropy=True)
     scored = acting(train=False, with_entropy=True, whole=True) if whole else upper
     found.moments.append(cost.looked("scoring", static, scored, trunk, shape))
-    # The policy and its reference; the reward model, a critic with an adapter of its own, and a reset reference.
+    # The policy and its reference; the reward model, a critic with its own adapter, and a reset reference.
     found.compute("forward", trunk + scored * 2 + upper * (cost.scorers() + critics + resets), shape, tokens)
     traced = acting(train=True, with_entropy=settings.entropy_coefficient > 0, whole=whole)
     if critics:  # both passes are kept for one backward pass
@@ -52,7 +52,7 @@ def ppo_footprint(cost: CostModel, arm: str | None) -> Footprint:
 
 
 def _mix(cost: CostModel, found: Footprint, static: dict[str, float], settings: PPOSettings) -> None:
-    """The demonstrations of each step: their trunk is computed at each visit."""
+    """The demonstrations of each step: their trunk states are computed at each visit."""
     work, shown = cost.work, cost.load.demonstrations
     shapes = list(shapes_of(shown, batch_size=settings.minibatch_size, max_tokens=settings.tokens_at_once))
     shape = largest(shapes)
@@ -65,7 +65,7 @@ def _mix(cost: CostModel, found: Footprint, static: dict[str, float], settings: 
 
 
 def _largest_shape(rollout: Lengths, settings: PPOSettings, share: int) -> Shape:
-    """The largest microbatch: minibatches of the longest prompts, whose responses are as long as they may be."""
+    """The largest microbatch: minibatches of the longest prompts, with responses of the maximum length."""
     rows = settings.minibatch_size // share
     longest = rollout.repeated(rows)
     return largest(shapes_of(longest, batch_size=rows, max_tokens=settings.tokens_at_once, packed=share > 1))

@@ -1,4 +1,4 @@
-"""What PPO carries from one iteration to the next beside its weights."""
+"""What PPO carries from one iteration to the next besides its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ class PPOState(PhaseState):
         kl_coefficient: the coefficient of the next iteration.
         rollbacks: the iterations at which an alarm was acted on.
         score_scale: the unit of the run's scores; None before the first rollout.
-        advantage_estimator: whose checkpoint this is; None for the default, as in old checkpoints.
-        first_rollout: what scores are held against; None in checkpoints of older versions.
-        schedule_from: the optimizer step at which an extension began the schedule again; None where none did.
+        advantage_estimator: the estimator of this checkpoint; None for the default, as in old checkpoints.
+        first_rollout: the baseline of later scores; None in checkpoints of older versions.
+        schedule_from: the optimizer step at which an extension restarted the schedule; None if none did.
     """
 
     kl_coefficient: float = 0.0
@@ -32,9 +32,10 @@ class PPOState(PhaseState):
     first_rollout: FirstRollout | None = None
 
     def unit_of_scores(self, normalization: str) -> float | None:
-        """A standard deviation of the SFT policy's scores, in the scorer's own unit; None where it is not known.
+        """A standard deviation of the SFT policy's scores, in the scorer's own unit; None if unknown.
 
-        It is the run's scale where that stays. Under `running` that grows, and under `batch` and `raw` there is none.
+        It is the run's scale if that is constant. Under `running` the scale grows, and under `batch` and `raw` there is
+        none.
         """
         if normalization != "calibrated" and self.first_rollout is not None and self.first_rollout.deviation:
             return self.first_rollout.deviation
@@ -42,7 +43,7 @@ class PPOState(PhaseState):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What ``as_json`` gave."""
+        """The inverse of ``as_json``."""
         scale = values.get("score_scale")
         read = super().from_json(values)
         read.score_scale = None if scale is None else ScoreScale(**scale)
@@ -52,7 +53,7 @@ class PPOState(PhaseState):
 
 
 def schedule_iteration(state: TrainingState[PPOState], settings: PPOSettings, iteration: int) -> None:
-    """Let the schedule of the learning rates go over the iterations that the extensions say."""
+    """Set the schedule of the learning rates to the iterations that the extensions specify."""
     if not settings.extensions:
         return
     first, end = schedule_span(settings.extensions, settings.iterations, iteration)

@@ -1,4 +1,4 @@
-"""What each rank has computed of its own samples, put together on all of them."""
+"""Gathers on all ranks what each has computed for its own samples."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,11 @@ from triphase.training.distributed.types import Strategy
 
 
 def gathered(strategy: Strategy, found: Mapping[int, Tensor], sizes: Sequence[int], *, width: int = 1) -> list[Tensor]:
-    """The rows of every sample, in order, from those that this rank has found.
+    """The rows of every sample, in order, from those that this rank has computed.
 
     Args:
-        found: place → (rows, width), or (rows,) where ``width`` is 1; each place is some rank's.
-        sizes: the rows of each place.
+        found: index → (rows, width), or (rows,) if ``width`` is 1; each index is on exactly one rank.
+        sizes: the number of rows of each index.
     """
     if strategy.world == 1:
         return [found[place] for place in range(len(sizes))]

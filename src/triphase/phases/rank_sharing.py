@@ -1,7 +1,8 @@
-"""Generation and scoring by several processes: each rank does its share, and all have the whole.
+"""Generation and scoring with several processes: each rank does its share, and all get the whole.
 
-What follows from the weights is shared out. What somebody else does (servers, a function, a judge) is asked once, by
-rank 0, and told to the others: no more requests than one process makes, and the same answers everywhere.
+What depends on the weights alone is divided among ranks. External calls (servers, a function, a judge) are made once,
+by rank 0, and the results are sent to the others: no more requests than with one process, and the same responses
+everywhere.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from triphase.training.distributed.types import Strategy
 
 
 class SharedGenerator:
-    """The decode loop of each rank, on a share of the prompts."""
+    """The decode loop of each rank, on its share of the prompts."""
 
     def __init__(self, inner: Generator, strategy: Strategy, device: torch.device) -> None:
         """``inner`` samples on this rank alone, on ``device``."""
@@ -24,12 +25,12 @@ class SharedGenerator:
         self._device = device
 
     def generate(self, requests: Sequence[Request], *, temperature: float, max_response_tokens: int) -> list[Generated]:
-        """See Generator. A request keeps its seed, whoever answers it."""
+        """See Generator. A request keeps its seed, whichever rank serves it."""
         mine = self._strategy.mine([len(request.prompt) for request in requests])
         found = self._inner.generate(
             [requests[place] for place in mine], temperature=temperature, max_response_tokens=max_response_tokens
         )
-        # A row: its tokens, how many they are, and whether the last of them ends it.
+        # A row: its tokens, their number, and whether the last of them is the end token.
         rows = torch.zeros((len(requests), max_response_tokens + 2), dtype=torch.int64)
         for place, each in zip(mine, found, strict=True):
             rows[place, : len(each.ids)] = torch.tensor(each.ids)
@@ -40,10 +41,10 @@ class SharedGenerator:
 
 
 class LedGenerator:
-    """Servers that rank 0 asks."""
+    """Generation servers that rank 0 calls."""
 
     def __init__(self, inner: Generator | None, strategy: Strategy) -> None:
-        """``inner`` asks the servers; only rank 0 has it."""
+        """``inner`` calls the servers; only rank 0 has it."""
         self._inner = inner
         self._strategy = strategy
 
@@ -62,11 +63,11 @@ class LedGenerator:
 
 
 class LedScorer(Scorer):
-    """The scorer of rank 0, whose scores all ranks have."""
+    """The scorer of rank 0, whose scores all ranks get."""
 
     def __init__(self, inner: Scorer | None, shares: Sequence[Scorer], strategy: Strategy) -> None:
-        """``inner`` scores on rank 0, which alone has it; ``shares`` are the reward models inside it, on another rank:
-        each scores that rank's share of what ``inner`` asks of it."""
+        """``inner`` scores on rank 0, which alone has it; ``shares`` are the reward models inside it, on the other
+        ranks: each scores its rank's share of the responses that ``inner`` passes to it."""
         self._inner, self._shares, self._strategy = inner, shares, strategy
         told = strategy.from_lead(lambda: [_known(inner).name, _known(inner).calibrated])
         self.name, self.calibrated = str(told[0]), bool(told[1])

@@ -1,8 +1,8 @@
-"""What the KL penalty counts from, where it is not the SFT policy throughout: the policy of every N-th iteration.
+"""The reference of the KL penalty if it is not the SFT policy throughout: the policy of every N-th iteration.
 
-At iteration k·N the policy's adapter is copied, and until (k + 1)·N the penalty counts from the copy. The copy stands
-in checkpoints beside what is trained, so that a run that goes on counts from the same bytes. The reference itself stays
-the SFT policy: reports, alarms and the budget count from it.
+At iteration k·N the policy's adapter is copied, and until (k + 1)·N the penalty is relative to the copy. Checkpoints
+contain the copy next to the trained tensors, so that a resumed run uses the same bytes. The reference itself stays the
+SFT policy: reports, alarms and the KL budget are relative to it.
 """
 
 from torch import Tensor
@@ -17,7 +17,7 @@ _PREFIX = f"{RESET}."
 
 
 class ResetReference:
-    """The copy of the policy that the KL penalty counts from."""
+    """The copy of the policy that is the reference of the KL penalty."""
 
     def __init__(self, shared: SharedModel, every: int | None) -> None:
         self._shared, self._every = shared, every
@@ -25,7 +25,7 @@ class ResetReference:
         shared.adapters.remove(RESET)
 
     def at(self, iteration: int, policy: Policy, state: TrainingState[PPOState]) -> Reference | None:
-        """What the penalty of an iteration (from 0) counts from; None is the reference.
+        """The reference of the penalty in an iteration (from 0); None is the usual reference.
 
         At an iteration at which it is reset, the policy is copied into ``state``.
         """
@@ -39,7 +39,7 @@ class ResetReference:
         return Reference(self._shared, whole=False, adapter=RESET) if state.untrained else None
 
     def close(self) -> None:
-        """Let the copy go."""
+        """Release the copy."""
         self._loaded = None
         self._shared.adapters.remove(RESET)
 

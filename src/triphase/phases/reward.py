@@ -4,7 +4,7 @@
 
 All responses of a ranking are in one batch element with one forward pass each: pairs of one prompt spread over
 batches overfit (Ouyang et al. 2022). The head's scale and offset are free, so both are fixed after training on
-reference samples. Left out on purpose: a language-model loss beside the ranking loss.
+reference samples. Left out on purpose: a language-model loss in addition to the ranking loss.
 """
 
 import math
@@ -42,7 +42,7 @@ from triphase.training.state import TrainingState
 from triphase.training.step import Updater
 
 Figure = Callable[[TokenBatch | GroupBatch, Tensor], Tensor]
-"""What is read of a batch and its trunk states, a row for each response."""
+"""A function of a batch and its trunk states, which returns a row for each response."""
 
 
 class RewardPhase(HalvesMicrobatches, Phase):
@@ -64,9 +64,9 @@ class RewardPhase(HalvesMicrobatches, Phase):
     ) -> None:
         """The reward adapter starts as a copy of the reference (a fresh one after full fine-tuning).
 
-        ``member`` is one of several reward models; ``like`` is the phase of another of them, on the same groups, which
-        starts alike: what is known of the start is not computed again.
-        Groups are numbered: those that are trained on first (`trained`), then those that are held out (`heldout`).
+        ``member`` is one of several reward models; ``like`` is the phase of another of them, on the same groups and
+        with the same start: its cached states are shared.
+        Groups are numbered: first those that are trained on (`trained`), then those that are held out (`heldout`).
         """
         self.shared = shared
         self.groups, self.pairs = [*groups, *heldout], [*pairs, *heldout_pairs]
@@ -95,7 +95,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
         self.boundaries: Boundaries = like.boundaries if like is not None else self._new_boundaries()
 
     def _heads(self) -> dict[str, nn.Parameter]:
-        """What is trained beside the adapter."""
+        """The trained tensors besides the adapter."""
         return {f"score_head.{name}": value for name, value in self.head.named_parameters()}
 
     def _new_boundaries(self) -> Boundaries:
@@ -109,18 +109,18 @@ class RewardPhase(HalvesMicrobatches, Phase):
         )
 
     def _visits(self) -> list[float]:
-        """How often this rank needs each group's states at the boundary: the fit of the head alone is a visit too."""
+        """How often this rank needs each group's boundary states: the fit of the head alone counts as a visit."""
         visits = self.settings.epochs + (self.settings.head_penalty is not None)
         every = [visits * self.member.of] * len(self.trained) + [EVALUATIONS_PER_PHASE] * len(self.heldout)
         return [count if owner == self.strategy.rank else 0 for count, owner in zip(every, self.owners, strict=True)]
 
     def open(self, directory: Path) -> None:
-        """Keep states at the boundary, and batches that are not finite, in ``directory``."""
+        """Cache boundary states, and store non-finite batches, in ``directory``."""
         self.directory = directory
         self.boundaries.directory = self.boundaries.directory or directory
 
     def start(self) -> None:
-        """Fit the head, where nobody has."""
+        """Fit the head, unless it has been fitted."""
         self.fit_head(SilentProgress())
 
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
@@ -128,28 +128,28 @@ class RewardPhase(HalvesMicrobatches, Phase):
         return judge_by("reward/heldout_loss", position, metrics)
 
     def finish(self) -> None:
-        """Nothing is trained any more; the kept states still serve `scores_of`, which is one rank's work from here."""
+        """Training is over; the cached states still serve `scores_of`, which from here on runs on one rank."""
         self.shared.adapters.train_only(None)
         self.strategy = ALONE
 
     def head_summary(self) -> dict[str, Any]:
-        """What the fit of the head alone found, for a file; empty where it was not fitted alone."""
+        """The result of the fit of the head alone, for a file; empty if it was not fitted alone."""
         head = self.state.values.head
         return {} if head is None else head.as_json()
 
     def close(self) -> None:
-        """Let go of the states that are kept for another visit."""
+        """Release the cached states."""
         self.boundaries.close()
 
     def begin(self, directory: Path, progress: Progress) -> None:
-        """Fit the head, showing it, unless ``directory`` holds a checkpoint that is resumed."""
+        """Fit the head and show the result, unless ``directory`` contains a checkpoint to resume from."""
         self.open(directory)
         if not self.strategy.from_lead(lambda: kept_steps(directory / CHECKPOINTS)):
             make_directory(directory)
             self.fit_head(progress)
 
     def fit_head(self, progress: Progress) -> None:
-        """Fit the score head alone, on the features that the reward model starts with, unless it is fitted already."""
+        """Fit the score head alone, on the features of the untrained reward model, unless it is fitted already."""
         penalty = self.settings.head_penalty
         if penalty is None or self.state.values.head is not None:
             return
@@ -171,7 +171,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
         self.state.values.head = HeadFit(fitted["penalty"], fitted["loss"], fitted["curve"], heldout)
 
     def _parts(self, members: Sequence[int]) -> list[list[int]]:
-        """This rank's share of the groups with these numbers, divided into microbatches: places among them."""
+        """This rank's share of the groups with these numbers, divided into microbatches: indices into them."""
         lengths = [self.lengths[member] for member in members]
         mine = self.strategy.mine(lengths, [self.owners[member] for member in members])
         parts = microbatches([lengths[place] for place in mine], max_tokens=self.settings.tokens_at_once)
@@ -181,7 +181,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
     def _of_each(
         self, members: Sequence[int], figure: Figure, *, width: int = 1, on_part: Callable[[int], None] | None = None
     ) -> list[Tensor]:
-        """What ``figure`` gives: ``width`` numbers for each response of these groups, on the CPU."""
+        """The values of ``figure``: ``width`` numbers for each response of these groups, on the CPU."""
         found: dict[int, Tensor] = {}
         for places in self._parts(members):
             part = [members[place] for place in places]
@@ -202,7 +202,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
         # 1. the rankings of this step
         members = self._rankings_of(step)
         drawn = len(self._repeated(members))
-        # 2. gradients; a microbatch holds whole rankings, each weighs the same in the step
+        # 2. gradients; a microbatch holds whole rankings, each with the same weight in the step
         sums = {"loss": 0.0, "nll": 0.0, "accuracy": 0.0, "pairs": 0.0}
         scores: dict[int, Tensor] = {}
         for places in self._parts(members):
@@ -235,21 +235,22 @@ class RewardPhase(HalvesMicrobatches, Phase):
         }
         if sums["pairs"]:
             metrics["reward/preference_accuracy"] = sums["accuracy"] / sums["pairs"]
-        # 4. held-out figures, a few times in a phase
+        # 4. held-out metrics, a few times in a phase
         if self.heldout and is_looked_at(step, self.total_steps):
             metrics |= self.heldout_figures()
         head = self.state.values.head
         return metrics | (head.metrics() if head is not None and step == 0 else {})
 
     def _rankings_of(self, step: int) -> list[int]:
-        """Those of a member of several are divided evenly: fewer in each step, since some of them count twice."""
+        """The rankings of a member of several are divided evenly: fewer in each step, since some of them count
+        twice."""
         if self.member.counts is None:
             return self.order[step * self.settings.batch_size : (step + 1) * self.settings.batch_size]
         first, end = (len(self.order) * edge // self.total_steps for edge in (step, step + 1))
         return self.order[first:end]
 
     def _repeated(self, members: Sequence[int]) -> list[int]:
-        """The same rankings, each as often as it counts."""
+        """The same rankings, each repeated by its count."""
         counts = self.member.counts
         return list(members) if counts is None else [member for member in members for _ in range(counts[member])]
 
@@ -270,7 +271,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
     def scores_of(self, members: Sequence[int], by: Figure | None = None) -> list[Tensor]:
         """The scores of the responses of the groups with these numbers (`trained` or `heldout`), on the CPU.
 
-        ``by`` scores instead of the reward model of this phase.
+        ``by`` replaces the reward model of this phase.
         """
         return self._of_each(members, by or self._scores)
 

@@ -1,4 +1,4 @@
-"""The scale of the reward model's score, which its training leaves free, from reference samples."""
+"""The scale of the reward model's score, which training leaves undetermined, from reference samples."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _LEAST = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The scores of reference samples before calibration: what was subtracted and divided by."""
+    """The scores of reference samples before calibration: the mean that was subtracted and the divisor."""
 
     mean: float
     standard_deviation: float
@@ -51,9 +51,9 @@ def join_members(
     *,
     max_tokens: int | None,
 ) -> Calibration:
-    """Let the members be the reward model of ``shared``: each calibrated, then their combined score.
+    """Make the members the reward model of ``shared``: each calibrated, then their combined score.
 
-    Returns what takes the score back to the unit in which the members were trained, on average.
+    Returns the conversion of the score back to the unit in which the members were trained, on average.
 
     Raises:
         TrainingError: the scores of one of them do not differ.
@@ -77,10 +77,10 @@ def join_members(
 
 @torch.no_grad()
 def average_members(shared: SharedModel, members: Sequence[RewardMember]) -> None:
-    """Give the run's reward model the mean of the members' weights, and let the others go.
+    """Give the run's reward model the mean of the members' weights, and release the others.
 
-    Source: WARM, Ramé et al. (arXiv 2401.12187), Eq. 2. The mean of A and that of B stand for the mean of B·A: the
-    members share the start of both.
+    Source: WARM, Ramé et al. (arXiv 2401.12187), Eq. 2. The means of A and of B approximate the mean of B·A: the
+    members start from the same A and B.
     """
     states = [shared.adapters.state(member.adapter) for member in members]
     shared.adapters.load(REWARD, {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
@@ -94,12 +94,12 @@ def average_members(shared: SharedModel, members: Sequence[RewardMember]) -> Non
 
 
 def take_length_off(shared: SharedModel, slope: float, samples: Sequence[Encoded], *, max_tokens: int | None) -> float:
-    """Let the score be without what length explains of it, at mean 0 and standard deviation 1 on reference samples.
+    """Remove from the score what length explains, and calibrate it to mean 0 and deviation 1 on reference samples.
 
-    ``slope`` is what a token more is worth within a prompt. Returns the deviation that was divided by.
+    ``slope`` is the effect of one more token within a prompt. Returns the divisor.
 
     Raises:
-        TrainingError: nothing is left.
+        TrainingError: no variation is left.
     """
     shared.residual = LengthResidual(slope)
     left = _calibration_of(score_samples(shared, samples, max_tokens=max_tokens))

@@ -1,11 +1,11 @@
-"""What training a reward model needs."""
+"""The memory and time needs of training a reward model."""
 
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import Footprint
 from triphase.footprints.work import Shape
 from triphase.footprints.workload import largest, shapes_of
 
-# Of the rankings, what a member of an ensemble trains on (1 − 1/e).
+# The share of the rankings that a member of an ensemble trains on (1 − 1/e).
 _REWARD_SHARE = 0.63
 
 
@@ -34,7 +34,7 @@ def reward_footprint(cost: CostModel) -> Footprint:
     looked = work.reward(wide, train=False)
     found.moments.append(cost.looked("scoring", static, looked, work.trunk(wide), wide, head=False))
     found.compute("forward", looked, wide, tokens * (fits + 1))
-    if settings.length == "two-heads":  # all of a step is scored before its gradients
+    if settings.length == "two-heads":  # all rankings of a step are scored before its gradients
         found.compute("forward", work.reward(shape, train=False), shape, tokens * settings.epochs * passes)
     cost.stepped(found, static, work.adapter_numbers, 0)
     return found

@@ -1,4 +1,4 @@
-"""Which rankings a reward model of several learns from, and how often each counts."""
+"""Which rankings each of several reward models is trained on, and how often each counts."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -17,9 +17,9 @@ class Member:
 
     Attributes:
         model: its adapter and head.
-        counts: how often each training ranking counts; None where each counts once.
-        apart: what sets its random numbers apart from those of the others; nothing for a reward model alone.
-        of: how many reward models of the phase read the same rankings.
+        counts: how often each training ranking counts; None if each counts once.
+        apart: separates its random seeds from those of the others; empty for a single reward model.
+        of: how many reward models of the phase use the same rankings.
     """
 
     model: RewardMember
@@ -36,13 +36,13 @@ def alone(shared: SharedModel) -> Member:
 def members_of(
     shared: SharedModel, prompts: Sequence[Hashable], count: int, *, seed: int, adapter: str = REWARD
 ) -> list[Member]:
-    """The members of an ensemble, each with as many prompts as there are, drawn with replacement.
+    """The members of an ensemble: each gets as many prompts as there are, drawn with replacement.
 
     A prompt that is drawn twice counts twice; its rankings are computed once. About 63 % of the prompts are in each
     member.
 
     Args:
-        prompts: what tells the prompt of each training ranking.
+        prompts: identifies the prompt of each training ranking.
 
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), by clusters.
     """
@@ -75,7 +75,7 @@ def halves_of(prompts: Sequence[Hashable], *, seed: int) -> tuple[list[int], lis
 
 
 def order_of(count: int, epochs: float, seed: int, member: Member) -> list[int]:
-    """The rankings in the order in which they are trained on: those of a member that count at all."""
+    """The rankings in training order: of a member, those with a count above 0."""
     order: list[int] = []
     for epoch in range(math.ceil(epochs)):
         order += permutation(count, seed, "reward", "order", *member.apart, epoch)
@@ -84,5 +84,5 @@ def order_of(count: int, epochs: float, seed: int, member: Member) -> list[int]:
 
 
 def drawn_of(count: float, epochs: float) -> int:
-    """How many rankings so many passes over them visit."""
+    """The number of rankings that this many epochs visit."""
     return max(1, round(count * epochs))

@@ -1,4 +1,4 @@
-"""What the reward model's phase carries beside its weights: the fit of the score head alone."""
+"""What the reward model's phase carries besides its weights: the fit of the score head alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ class HeadFit:
 
     Attributes:
         penalty: weight of the squared norm.
-        loss: cross-validated loss at that penalty; None where it was given, or could not be chosen.
-        curve: (penalty, cross-validated loss) of each candidate; None where the penalty was given.
+        loss: cross-validated loss at that penalty; None if it was given, or could not be chosen.
+        curve: (penalty, cross-validated loss) of each candidate; None if the penalty was given.
         heldout: metrics of the head alone on held-out rankings.
     """
 
@@ -26,18 +26,18 @@ class HeadFit:
     heldout: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in a checkpoint, and in reward/head.json."""
+        """As stored in a checkpoint, and in reward/head.json."""
         chosen = {} if self.curve is None else {"loss": self.loss, "curve": self.curve}
         return {"penalty": self.penalty, **chosen, **self.heldout}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What ``as_json`` gave."""
+        """The inverse of ``as_json``."""
         heldout = {name: value for name, value in values.items() if name.startswith(_HELDOUT)}
         return cls(values["penalty"], values.get("loss"), values.get("curve"), heldout)
 
     def metrics(self) -> dict[str, float]:
-        """What the fit found, for the metrics of the first step."""
+        """The results of the fit, for the metrics of the first step."""
         found = {"reward/head_penalty": self.penalty}
         if self.loss is not None:
             found["reward/head_loss"] = self.loss
@@ -49,18 +49,18 @@ class RewardState(PhaseState):
     """Values of the reward model's phase.
 
     Attributes:
-        head: None where the head is not fitted alone, or not yet.
+        head: None if the head is not fitted alone, or not yet.
     """
 
     head: HeadFit | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The values by name, as they stand in a checkpoint."""
+        """The values by name, as stored in a checkpoint."""
         return super().as_json() | ({} if self.head is None else {"head": self.head.as_json()})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What ``as_json`` gave."""
+        """The inverse of ``as_json``."""
         read = super().from_json(values)
         read.head = HeadFit.from_json(values["head"]) if "head" in values else None
         return read

@@ -29,13 +29,13 @@ def shape_rewards(
     kl_coefficient: float,
     scale: ScoreScale,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Rewards at every token from the scores of a rollout, and figures of what was done to them.
+    """Rewards at every token from the scores of a rollout, and metrics of the transformation.
 
-    Scores are brought to the run's scale, clipped, pay for a missing end and are centered; then comes the KL penalty.
-    ``finished`` (B,) is True where the response has its end token.
+    Scores are brought to the run's scale, clipped, penalized if the end is missing, and centered; then the KL penalty
+    is subtracted. ``finished`` (B,) is True if the response has its end token.
 
     Raises:
-        TrainingError: the KL penalty is beyond float32.
+        TrainingError: the KL penalty overflows float32.
     """
     mask = experience.batch.response_mask
     scores, divisor, figures = shape_scores(experience.scores, finished, settings, scale)
@@ -56,14 +56,14 @@ def shape_rewards(
 def shape_scores(
     scores: Tensor, finished: Tensor, settings: PPOSettings, scale: ScoreScale
 ) -> tuple[Tensor, float | None, dict[str, float]]:
-    """(B,) scores as the KL penalty meets them, what they were divided by, and figures of what was done.
+    """(B,) scores before the KL penalty, their divisor, and metrics of the transformation.
 
         calibrated, running:  center(clip((r - m)/s, ± limit) - penalty·[no end])      m, s of the run; with a critic
                               clip((r - m)/s, ± limit) - penalty·[no end]              without one
         batch:                standardize(clip(r, ± limit) - penalty·[no end])
         raw:                  clip(r, ± limit) - penalty·[no end]
 
-    The divisor is None where nothing was divided because the scores do not differ.
+    The divisor is None if nothing was divided because the scores do not differ.
     """
     figures: dict[str, float] = {}
     kind = settings.score_normalization
@@ -75,7 +75,7 @@ def shape_scores(
         figures["ppo/clipped_scores"] = clipped / len(scores)
     scores = penalize_unfinished(scores, finished, settings.missing_eos_penalty)
     if keeps_scale:
-        # A baseline of whole returns takes an offset off by itself, and centering before it would count scores twice.
+        # A baseline of whole returns removes an offset by itself, and centering before it would count scores twice.
         return (center_scores(scores) if settings.has_critic else scores), scale.scale, figures
     if kind == "raw":
         return scores, 1.0, figures
@@ -86,9 +86,9 @@ def shape_scores(
 
 
 def advantages_of(rewards: Tensor, experience: Experience, settings: PPOSettings, groups: Tensor) -> Advantages:
-    """Advantages and returns of a rollout; those of a critic standardized over its real tokens, by default.
+    """Advantages and returns of a rollout; with a critic they are standardized over real tokens, by default.
 
-    ``groups`` (B,) is the number of each response's prompt. Without a critic nothing is standardized here: there the
+    ``groups`` (B,) is the number of each response's prompt. Without a critic nothing is standardized here: the
     advantages shrink to 0 as the policy nears the optimum, and dividing by their deviation would leave noise.
     """
     mask = experience.batch.response_mask

@@ -1,4 +1,4 @@
-"""What PPO reports of a rollout: its samples, its figures, and the seconds of its parts."""
+"""What PPO reports of a rollout: samples, metrics, and the seconds of each part."""
 
 import math
 import time
@@ -25,7 +25,7 @@ Gold = Callable[[str, str, bool], float]
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """One episode for people to read."""
+    """One episode, for display."""
 
     prompt: Prompt
     response: str
@@ -51,13 +51,13 @@ class Clock:
 
 
 class Means:
-    """Means over the minibatches of an iteration (the greatest, for a maximum)."""
+    """Means over the minibatches of an iteration (the maximum, for a maximum)."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = {}
 
     def add(self, figures: Mapping[str, float]) -> None:
-        """Count the figures of one minibatch; one that is not finite is left out."""
+        """Add the metrics of one minibatch; a value that is not finite is left out."""
         for name, value in figures.items():
             if math.isfinite(value):
                 self._values.setdefault(name, []).append(value)
@@ -77,7 +77,7 @@ def samples_of(
     generated: Sequence[Generated],
     gold: Gold | None,
 ) -> list[Excerpt]:
-    """The episodes of a rollout, for people to read."""
+    """The episodes of a rollout, for display."""
     mask = experience.batch.response_mask
     moved = ((experience.logprobs - experience.reference_logprobs) * mask).sum(1).tolist()
     scores = experience.scores.tolist()
@@ -100,7 +100,7 @@ def samples_of(
 
 
 def figures_of(experience: Experience, advantages: Advantages, samples: Sequence[Excerpt]) -> dict[str, float]:
-    """What PPO reports of a rollout beside its losses; what is not defined is absent."""
+    """What PPO reports of a rollout besides its losses; undefined metrics are absent."""
     batch, mask = experience.batch, experience.batch.response_mask
     lengths = batch.response_lengths.tolist()
     scores = experience.scores.tolist()
@@ -141,7 +141,7 @@ def figures_of(experience: Experience, advantages: Advantages, samples: Sequence
 
 
 def against_first_rollout(values: PPOState, iteration: int, experience: Experience) -> dict[str, float]:
-    """What a rollout shows against the first one, which is noted in ``values``."""
+    """The metrics of a rollout relative to the first one, which is stored in ``values``."""
     lengths, scores = experience.batch.response_lengths.tolist(), experience.scores.tolist()
     if iteration == 0:
         values.first_rollout = FirstRollout.of(lengths, scores)
@@ -149,7 +149,7 @@ def against_first_rollout(values: PPOState, iteration: int, experience: Experien
 
 
 def monitor_figures(monitors: Mapping[str, Sequence[float]], scores: Sequence[float]) -> dict[str, float | None]:
-    """What a scorer reports besides its scores: mean and deviation of each, and the witness's correlation with them."""
+    """Metrics of a scorer's parts: mean and deviation of each, and the witness's correlation with the score."""
     figures: dict[str, float | None] = {}
     for name, values in monitors.items():
         figures |= {f"ppo/{name}": sum(values) / len(values), f"ppo/{name}_deviation": deviation(values)}
@@ -159,13 +159,13 @@ def monitor_figures(monitors: Mapping[str, Sequence[float]], scores: Sequence[fl
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The standard deviation of values that are there: √(mean of squared distances from the mean)."""
+    """The standard deviation of the given values: √(mean of squared distances from the mean)."""
     mean = sum(values) / len(values)
     return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Pearson's correlation; None where one of the two does not vary."""
+    """Pearson's correlation; None if one of the two does not vary."""
     count = len(first)
     mean_first, mean_second = sum(first) / count, sum(second) / count
     covariance = sum((a - mean_first) * (b - mean_second) for a, b in zip(first, second, strict=True))
@@ -174,16 +174,16 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def distinct_bigrams(texts: Sequence[str]) -> float | None:
-    """Distinct two-word sequences over all of them, in all texts together; None where there are none."""
+    """Distinct two-word sequences divided by all, over all texts together; None if there are none."""
     words_of = (text.lower().split() for text in texts)
     bigrams = [pair for words in words_of for pair in pairwise(words)]
     return len(set(bigrams)) / len(bigrams) if bigrams else None
 
 
 def shared_with_others(answers: Sequence[tuple[str, str]]) -> list[float]:
-    """Of each response with four words, the share of its four-word sequences that stand in one to another prompt.
+    """For each response of at least four words, the share of its 4-grams that also occur in one to another prompt.
 
-    ``answers`` are prompts, by what tells them apart, with their responses.
+    ``answers`` maps each prompt's identifier to its responses.
     """
     sequences = [(prompt, four_words(text)) for prompt, text in answers]
     prompts: dict[tuple[str, ...], set[str]] = {}
@@ -194,12 +194,12 @@ def shared_with_others(answers: Sequence[tuple[str, str]]) -> list[float]:
 
 
 def four_words(text: str) -> set[tuple[str, ...]]:
-    """The sequences of four neighboring words of a text."""
+    """The 4-grams of words of a text."""
     words = text.lower().split()
     return {tuple(words[place : place + 4]) for place in range(len(words) - 3)}
 
 
 def repeated_bigrams(text: str) -> float:
-    """The share of two-word sequences of a text that stood in it before; 0 where it has none."""
+    """The share of the two-word sequences of a text that occurred earlier in it; 0 if it has none."""
     distinct = distinct_bigrams([text])
     return 0.0 if distinct is None else 1 - distinct

@@ -1,4 +1,4 @@
-"""A rollout that an engine sampled by arithmetic of its own: how far its log-probabilities are from the trainer's."""
+"""A rollout that an engine sampled with its own arithmetic: how far its log-probabilities are from the trainer's."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from triphase.rollouts.types import Generated
 from triphase.settings.ppo import PPOSettings
 
 _NOT_ROUNDING = 0.5
-"""Mean difference, in nats per token, beyond which the two are not one policy in two arithmetics."""
+"""Mean difference, in nats per token, above which the two are different policies, not different arithmetics."""
 
 
 def against_sampler(
     advantages: Advantages, experience: Experience, generated: Sequence[Generated], settings: PPOSettings
 ) -> tuple[Advantages, dict[str, float]]:
-    """The advantages, weighed where ``importance_limit`` is set, and figures of the difference; none in one process.
+    """The advantages, weighted if ``importance_limit`` is set, and metrics of the difference; empty in process.
 
     Raises:
-        TrainingError: weights are asked for, and the difference is no rounding, or is not known.
+        TrainingError: weights are requested, and the difference is larger than rounding, or is unknown.
     """
     limit = settings.importance_limit
     if any(each.logprobs is None for each in generated):

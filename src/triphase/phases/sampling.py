@@ -1,4 +1,4 @@
-"""Sampling: responses of one policy to prompts, each with a seed of its own."""
+"""Sampling: responses of one policy to prompts, each with its own seed."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,8 +26,8 @@ def sample_responses(
 ) -> list[tuple[Prompt, Response, Generated]]:
     """``count`` responses to each prompt, grouped by prompt, with the ids that were sampled.
 
-    The seed of a response follows from the run's seed, the model's name, the prompt and its number: the same response
-    comes whatever else is sampled beside it.
+    The seed of a response depends on the run's seed, the model's name, the prompt and its number: the response is the
+    same whatever else is sampled in the same call.
     """
     requests: list[Request] = []
     for prompt in prompts:

@@ -1,4 +1,4 @@
-"""What sampling responses for people to rank needs."""
+"""The memory and time needs of sampling responses for people to rank."""
 
 from triphase.footprints.cost import CostModel
 from triphase.footprints.moments import Footprint
@@ -6,7 +6,7 @@ from triphase.footprints.workload import Lengths
 
 
 def sampling_footprint(cost: CostModel) -> Footprint:
-    """Responses for people to rank."""
+    """Sampling of responses for people to rank."""
     settings, found = cost.settings.sampling, Footprint("sampling")
     prompts = Lengths(
         [*cost.load.prompts.sampled, *cost.load.heldout_prompts.sampled],

@@ -1,7 +1,7 @@
-"""The unit in which a run's scores count: found in the first rollout, kept in the checkpoint, the same to the end.
+"""The unit of a run's scores: determined in the first rollout, kept in the checkpoint, the same to the end.
 
 The first rollout is written by the SFT policy, so its scores are reference samples by construction. A KL coefficient
-means one thing for a whole run only where the scores keep one scale: `batch`, which divides each rollout by its own
+has one meaning for a whole run only if the scores keep one scale: `batch`, which divides each rollout by its own
 deviation, amplifies the scores of a policy that has concentrated.
 """
 
@@ -15,7 +15,7 @@ from triphase.settings.ppo import PPOSettings
 
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 _NO_SPREAD = 1e-5
-"""Deviation, in reference deviations, under which scores are taken to differ by the rounding of a forward pass."""
+"""Deviation, in reference deviations, below which scores are assumed to differ only by rounding of a forward pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ScoreScale:
     variance: float = 0.0
 
     def normalized(self, scores: Tensor) -> Tensor:
-        """(score - center)/scale, (B,); exactly 0 where a rollout's scores do not differ, since they teach nothing."""
+        """(score - center)/scale, (B,); exactly 0 if a rollout's scores do not differ, since they carry no signal."""
         if self.scale is None or (len(scores) > 1 and not has_spread(scores, self.scale)):
             return torch.zeros_like(scores)
         return ((scores.double() - self.center) / self.scale).to(scores.dtype)
@@ -59,10 +59,10 @@ class ScoreScale:
 
 
 def next_scale(kept: ScoreScale | None, scores: Tensor, settings: PPOSettings, *, calibrated: bool) -> ScoreScale:
-    """The scale for a rollout with these scores, those of the rollouts before included.
+    """The scale for a rollout with these scores, including those of earlier rollouts.
 
     Args:
-        kept: the scale at the rollout before; None at the first.
+        kept: the scale of the previous rollout; None at the first.
         scores: (B,), as the reward model or another scorer gives them.
         settings: ``score_normalization`` decides.
         calibrated: whether they come from the run's reward model, whose reference deviation is 1.
@@ -77,6 +77,6 @@ def next_scale(kept: ScoreScale | None, scores: Tensor, settings: PPOSettings, *
 
 
 def has_spread(scores: Tensor, scale: float) -> bool:
-    """Whether scores (B,) differ by more than rounding: of float32, or of a forward pass where ``scale`` is usual."""
+    """Whether scores (B,) differ by more than rounding: of float32, or of a forward pass at the usual ``scale``."""
     found = moments(scores, torch.ones_like(scores, dtype=torch.bool))
     return float(found.variance.sqrt()) > max(_ROUNDING * float(scores.abs().max()), _NO_SPREAD * scale)

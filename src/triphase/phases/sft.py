@@ -3,7 +3,7 @@
     L(φ) = − Σ log π_φ(y_t | x, y_<t) / number of response tokens          over response tokens only
 
 Left out on purpose: packing (demonstrations are short; microbatches of similar length waste little), dropout, and a
-loss on prompts. The mixture's order is given from outside, so this file knows nothing of kinds and weights.
+loss on prompts. The order of the mixture is passed in, so this file does not handle kinds and weights.
 """
 
 import math
@@ -42,7 +42,7 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
         *,
         strategy: Strategy = ALONE,
     ) -> None:
-        """``order`` lists the sample of each visit; its length fixes the number of steps."""
+        """``order`` lists the sample of each visit; its length determines the number of steps."""
         self.strategy = strategy
         self.shared = shared
         self.samples = [*samples, *heldout]
@@ -73,14 +73,15 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
         )
 
     def _visits(self, trained: int) -> list[float]:
-        """How often this rank needs each sample's states at the boundary; with every weight trained they change."""
+        """How often this rank needs each sample's boundary states; never if every weight is trained, since they
+        change."""
         if self.adapter is None:
             return [0] * len(self.samples)
         visits = [len(self.order) / max(1, trained)] * trained + [EVALUATIONS_PER_PHASE] * len(self.heldout)
         return [count if owner == self.strategy.rank else 0 for count, owner in zip(visits, self.owners, strict=True)]
 
     def open(self, directory: Path) -> None:
-        """Keep states at the boundary, and batches that are not finite, in ``directory``."""
+        """Cache boundary states, and store non-finite batches, in ``directory``."""
         self.directory = self.boundaries.directory = directory
 
     def judge(self, position: int, metrics: Mapping[str, float]) -> Judged:
@@ -88,14 +89,14 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
         return judge_by("sft/heldout_loss", position, metrics)
 
     def finish(self) -> None:
-        """Let go of the kept states, and of all gradients."""
+        """Release the cached states, and all gradients."""
         self.boundaries.close()
         self.shared.adapters.train_only(None)
         self.shared.backbone.model.requires_grad_(False)
 
     def advance(self, step: int) -> dict[str, float]:
         """One optimizer step."""
-        # 1. the samples of this step, and how many response tokens they have in all
+        # 1. the samples of this step, and their total number of response tokens
         size = self.settings.batch_size
         indices = self.order[step * size : (step + 1) * size]
         tokens = sum(len(self.samples[index].response) for index in indices)
@@ -154,5 +155,5 @@ class SupervisedPhase(HalvesMicrobatches, Phase):
 
 
 def _numbers(losses: Sequence[torch.Tensor]) -> list[float]:
-    """Scalars as numbers, all at once: each by itself would have the processor wait for its microbatch."""
+    """Scalars as Python numbers, all at once: one by one each would synchronize with the device."""
     return torch.stack(list(losses)).double().tolist() if losses else []

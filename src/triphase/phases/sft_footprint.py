@@ -1,4 +1,4 @@
-"""What supervised fine-tuning needs."""
+"""The memory and time needs of supervised fine-tuning."""
 
 from triphase.footprints.cost import CostModel, tokens_of
 from triphase.footprints.moments import GRADIENTS, Footprint
@@ -29,7 +29,7 @@ def sft_footprint(cost: CostModel) -> Footprint:
         looked = work.policy(wide, train=False, whole=whole)
         found.moments.append(cost.looked("held-out loss", static, looked, Traced(0.0), wide))
         found.compute("forward", looked, wide, EVALUATIONS_PER_PHASE * tokens_of(held))
-    # With one microbatch a step, the gradients come into being while the activations go.
+    # With one microbatch per step, gradients are allocated while activations are freed.
     before = static if several else {**static, GRADIENTS: 0.0}
     found.moments.append(cost.trained("update", before, traced, shape))
     tokens = sum(each.tokens for each in shapes) / len(lengths.sampled) * load.visits

@@ -1,11 +1,11 @@
-"""Demonstrations beside PPO: the supervised loss that joins each optimizer step (PPO-ptx).
+"""Demonstrations during PPO: the supervised loss that is added to each optimizer step (PPO-ptx).
 
     L(φ) = L_PPO(φ) − γ·Σ log π_φ(y_t | x, y_<t) / number of response tokens       over minibatch_size demonstrations
 
-Each step has demonstrations of its own, in the order in which supervised fine-tuning would visit them; which ones
-follows from the number of the step, so that nothing need be kept to go on. Where the updates on a rollout end early,
-those of the steps that were left out are not seen. Source: Ouyang et al. (arXiv 2203.02155), Eq. 2. Departures:
-demonstrations in place of pretraining text, and a mean over tokens in place of a sum over each text.
+Each step has its own demonstrations, in the order in which supervised fine-tuning would visit them; they follow from
+the number of the step, so that resuming needs no state. If the updates on a rollout end early, the demonstrations of
+the skipped steps are not used. Source: Ouyang et al. (arXiv 2203.02155), Eq. 2. Departures: demonstrations in place of
+pretraining text, and a mean over tokens in place of a sum over each text.
 """
 
 from collections.abc import Sequence
@@ -34,14 +34,14 @@ class SFTMix:
         *,
         strategy: Strategy = ALONE,
     ) -> None:
-        """``order`` lists the sample of each visit, of at least `visits` of them."""
+        """``order`` lists the sample of each visit, at least `visits` of them."""
         self._shared, self._samples, self._order = shared, samples, order
         self._settings, self._strategy = settings, strategy
 
     def accumulate(self, policy: Policy, iteration: int, step: int, *, max_tokens: int | None) -> dict[str, float]:
-        """Add the gradient of γ times the loss on the demonstrations of a step of an iteration; its figures.
+        """Add the gradient of γ times the loss on the demonstrations of a step of an iteration; returns its metrics.
 
-        ``max_tokens`` bounds a pass; after a lack of memory it is less than the settings say.
+        ``max_tokens`` limits a pass; after an out-of-memory error it is below the setting.
         """
         size = self._settings.minibatch_size
         first = (iteration * self._settings.steps_per_iteration + step) * size
@@ -65,5 +65,5 @@ class SFTMix:
 
 
 def visits(settings: PPOSettings) -> int:
-    """Demonstrations that a whole PPO run visits."""
+    """The number of demonstrations that a whole PPO run visits."""
     return settings.iterations * settings.steps_per_iteration * settings.minibatch_size

@@ -2,12 +2,12 @@
 
     L(θ) = Bradley–Terry( r_Q + r_L ) + λ·( ρ(r_Q, l)² − s·ρ(r_L, l) + |cos(w_Q, w_L)| )
 
-ρ is the correlation with the length l in tokens among responses to one prompt, over all rankings of a step; s is 1
-where the longer response is preferred in the comparisons and −1 where the shorter one is. What length explains of the
-preferences goes to the length head, which is let go after training. Source: ODIN (Chen et al., arXiv 2402.07319),
-Sec. 3. Departures: ρ within prompts, where a policy can exploit it; ρ² in place of |ρ|, whose pull does not lessen near
-0 and drove the heads past it; s, since people may prefer the shorter response; the cosine of the heads' weights in
-place of the product of weights that are kept at norm 1; and both heads begin as parts of one fit.
+ρ is the correlation with the length l in tokens among responses to one prompt, over all rankings of a step; s is 1 if
+the longer response is preferred in the comparisons and −1 if the shorter one is. The part of the preferences that
+length explains goes to the length head, which is discarded after training. Source: ODIN (Chen et al., arXiv
+2402.07319), Sec. 3. Departures: ρ within prompts, where a policy can exploit it; ρ² in place of |ρ|, whose gradient
+does not shrink near 0 and drove the heads past it; s, since people may prefer the shorter response; the cosine of the
+heads' weights in place of the product of weights that are kept at norm 1; and both heads start as parts of one fit.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class TwoHeadPhase(RewardPhase):
         return {**super()._heads(), **length}
 
     def fit_head(self, progress: Progress) -> None:
-        """Fit one head, and let what of it goes with the length be the length head's, unless that is done already."""
+        """Fit one head, and move its component along length to the length head, unless that is done already."""
         before = self.state.values.head
         super().fit_head(progress)
         features, fitted = self._like.start_features, self.state.values.head
@@ -66,12 +66,12 @@ class TwoHeadPhase(RewardPhase):
                 self.length_head.set(slope * found, -middle)
 
     def advance(self, step: int) -> dict[str, float]:
-        """One optimizer step: the correlations are of all its rankings, so all are scored before any gradient."""
+        """One optimizer step: the correlations are over all its rankings, so all are scored before any gradient."""
         self._look(self._rankings_of(step))
         return super().advance(step) | self._told
 
     def _look(self, members: Sequence[int]) -> None:
-        """How the penalty of the correlations pulls at the two scores of each response of a step."""
+        """The gradient of the correlation penalty with respect to the two scores of each response of a step."""
         both = torch.cat(self._of_each(members, self._both, width=2)).requires_grad_()
         correlations = [within_group_correlation(both[:, head], *self._lengths(members)) for head in (0, 1)]
         quality, length = correlations
@@ -104,8 +104,8 @@ class TwoHeadPhase(RewardPhase):
         both = self._both(batch, self.boundaries.of(members, batch))
         counts = None if self.member.counts is None else [self.member.counts[member] for member in members]
         found = pair_loss(both.sum(1), *self._records(members), self.settings, group_count, counts)
-        # The pull at each score stands for the penalty of all of them: the gradient is the penalty's, and its value is
-        # this part's share.
+        # A linear term with the gradient of the whole penalty with respect to each score: the gradient is the
+        # penalty's, and the value is this part's share.
         pull = (torch.cat([self._pushes[member] for member in members]) * both).sum()
         share = len(self._repeated(members)) / group_count
         weights = self.head.linear.weight[0], self.length_head.linear.weight[0]
@@ -116,7 +116,7 @@ class TwoHeadPhase(RewardPhase):
 
 
 def preferred_length(groups: Sequence[EncodedGroup], pairs: Sequence[Sequence[Pair]]) -> int:
-    """1 where the longer response is preferred, in tokens over all comparisons, or neither is; −1 for the shorter one.
+    """1 if the longer response is preferred, by tokens over all comparisons, or neither is; −1 if the shorter is.
 
     sign Σ (l_first − l_second)·(2p − 1)          p: share that prefers the first
     """

@@ -1,1 +1,1 @@
-"""Who says how good a response is: the reward model, a server, a function, each behind one `Scorer`."""
+"""Scorers of responses: the reward model, a server, a function, each behind one `Scorer`."""

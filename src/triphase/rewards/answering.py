@@ -1,4 +1,4 @@
-"""What a scoring function answers to a question, as plain values: wherever it runs, its process or this one."""
+"""What a scoring function returns for a request, as plain values, in its own process or in this one."""
 
 import asyncio
 import inspect
@@ -11,7 +11,7 @@ from triphase.rewards.returned_scores import Unusable, columns_of
 
 
 def answer_of(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a function gives for a batch, or why it gives nothing; to ``look_for``, what it lacks."""
+    """A function's result for a batch, or why it has none; for ``look_for``, the columns that it lacks."""
     if "look_for" in asked:
         return {"problem": convention.problem(asked["look_for"])}
     return _called(convention, asked) if "responses" in asked else {}
@@ -29,5 +29,5 @@ def _called(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"columns": columns_of(given, count, as_trl=convention.as_trl, may_abstain=asked["may_abstain"])}
     except Unusable as error:
         return {"problem": str(error), "row": error.row}
-    except Exception as error:  # an object of the function's own that raises when it is looked at
+    except Exception as error:  # an object of the function's own that raises when it is inspected
         return {"problem": f"gives what cannot be read ({shown_error(error)})", "row": None}

@@ -1,12 +1,13 @@
-"""How a scoring function wants to be called, by the names of its parameters.
+"""How a scoring function is called, according to the names of its parameters.
 
     score(prompts, completions, **columns)     as TRL calls reward functions: everything by name
     score(prompts, responses, **options)       prompts are lists of messages, responses are texts
 
-The first is meant where there is a parameter ``completions``, or names are open (``**kwargs``) and ``responses`` is not
-one. There a prompt that was a text is a text and its completion too; one that was messages is a list of messages, and
-its completion one of a single message. By name both are given ``finished`` and the columns of the prompts' records that
-they name; the first all columns, where its names are open. Options are always given.
+The first convention applies if there is a parameter ``completions``, or if there is ``**kwargs`` and no parameter
+``responses``. With it a prompt that was a text stays a text, and so does its completion; one that was messages is a
+list of messages, and its completion a list of a single message. Both conventions pass by name ``finished`` and the
+columns of the prompts' records that have a parameter; the first passes all columns to ``**kwargs``. Options are always
+passed.
 """
 
 import inspect
@@ -28,7 +29,7 @@ class Convention:
         self._options = dict(options)
         try:
             parameters = list(inspect.signature(function).parameters.values())
-        except (TypeError, ValueError):  # written in C: it is given both lists
+        except (TypeError, ValueError):  # written in C: it gets both lists
             parameters = []
         self._open = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
         named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL, p.POSITIONAL_ONLY)]
@@ -41,7 +42,7 @@ class Convention:
         self._needed = {p.name for p in named if p.default is p.empty}
 
     def problem(self, columns: Sequence[str]) -> str | None:
-        """Why it cannot be called with these columns and its options; None where it can."""
+        """Why it cannot be called with these columns and its options; None if it can."""
         if not self._open and (unknown := [name for name in self._options if name not in self._names]):
             known = ", ".join(sorted(self._names - {"prompts", "responses", "completions", "finished"})) or "none"
             return f"takes no option {unknown[0]}; it takes {known}"
@@ -58,7 +59,7 @@ class Convention:
         )
 
     def call(self, asked: Mapping[str, Any]) -> Any:
-        """What the function gives for a batch."""
+        """The function's result for a batch."""
         responses, texts = asked["responses"], asked["texts"]
         if not self.as_trl:
             given = {"prompts": asked["prompts"], "responses": responses, "finished": asked["finished"]}

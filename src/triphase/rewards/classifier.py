@@ -1,8 +1,8 @@
-"""A sequence classifier as a scorer: a reward model of others, a sentiment classifier, or our own exported one.
+"""A sequence classifier as a scorer: a public reward model, a sentiment classifier, or our own exported one.
 
-Text goes over, not ids: the classifier has its own tokenizer and chat template, so its model may be of another family
-than the policy. A directory may be an adapter of peft, as `reward/final` of a run is: then its base is opened under it,
-and the bias of our score head, which the plain class has no place for, is added.
+The input is text, not ids: the classifier has its own tokenizer and chat template, so its model may be of another
+family than the policy. A directory may be a peft adapter, such as `reward/final` of a run: then its base is opened
+under it, and the bias of our score head, for which the plain class has no place, is added.
 """
 
 import logging
@@ -45,15 +45,15 @@ class ClassifierOptions(Settings):
     model: str
     """A directory, relative to the settings file, or a hub id."""
     revision: str | None = None
-    """Of a hub id."""
+    """Revision of a hub id."""
     label: str | None = None
-    """Whose score counts; needed where there are several."""
+    """The label whose score counts; required if there are several."""
     of: Literal["logit", "log-probability"] = "logit"
-    """What of it."""
+    """Its logit or its log-probability."""
     reads: Literal["conversation", "response"] | None = None
-    """Prompt and response, or the response alone; none is the conversation where there is a chat template."""
+    """Prompt and response, or the response alone; by default the conversation if there is a chat template."""
     max_length: Positive | None = None
-    """Longest text in tokens; none is what the model was made for. Longer ones lose their beginning."""
+    """Longest text in tokens; by default the model's limit. Longer ones lose their beginning."""
 
 
 class ClassifierScorer(Scorer):
@@ -72,7 +72,7 @@ class ClassifierScorer(Scorer):
                 self._label, self._limit = self._label_number(), self._longest()
         except TriphaseError:
             raise
-        except Exception as error:  # the many kinds of transformers, peft and the hub
+        except Exception as error:  # the many error types of transformers, peft and the hub
             text = " ".join(visible(str(error)).split())[:200]
             raise SettingsError(
                 f"{self._setting}.model: cannot open {self.name} as a sequence classifier ({type(error).__name__}: "
@@ -87,7 +87,7 @@ class ClassifierScorer(Scorer):
         rows = [self._encoded(answer) for answer in answers]
         found = torch.zeros(len(rows), dtype=torch.float64)
         pad = self._model.config.pad_token_id
-        if pad is None:  # the class can then read one row at a time alone
+        if pad is None:  # the class can then process only one row at a time
             groups: Sequence[Sequence[int]] = [[row] for row in range(len(rows))]
         else:
             groups = microbatches([len(row) for row in rows], max_tokens=self._context.max_tokens) if rows else []
@@ -100,7 +100,7 @@ class ClassifierScorer(Scorer):
         self.score(probe_of(self._context.prompts))
 
     def close(self) -> None:
-        """Say how many texts were cut."""
+        """Log how many texts were cut."""
         if self._cut:
             _log.info("%s: %d texts were longer than %d tokens, and were cut", self.name, self._cut, self._limit)
 
@@ -133,7 +133,7 @@ class ClassifierScorer(Scorer):
         return ids or [self._tokenizer.eos_token_id or 0]
 
     def _text(self, answer: Answer) -> tuple[str, bool]:
-        """What is read, and whether it has its special tokens already."""
+        """The text that is encoded, and whether it contains its special tokens already."""
         if self._reads == "response":
             return answer.response, False
         messages = [{"role": message.role, "content": message.content} for message in answer.prompt.messages]
@@ -141,7 +141,7 @@ class ClassifierScorer(Scorer):
             return "\n\n".join([*(message["content"] for message in messages), answer.response]), False
         text = render(self._tokenizer, [*messages, {"role": "assistant", "content": answer.response}], open_turn=False)
         if self._is_ours and not answer.finished and answer.response:
-            head, found, _ = text.rpartition(answer.response)  # trained on responses without an end as they are
+            head, found, _ = text.rpartition(answer.response)  # trained on responses without an end token as they are
             text = head + found if found else text
         return text, True
 
@@ -189,7 +189,7 @@ class ClassifierScorer(Scorer):
         return tokenizer, model.eval().requires_grad_(False).to(self._device), self._bias_in(directory)
 
     def _checked(self, directory: Path) -> dict[str, Any] | None:
-        """The configuration of an adapter, or None, after a look at the files that are here."""
+        """The configuration of an adapter, or None, after a check of the local files."""
         if has_manifest(directory) and (damage := damage_of(directory)) is not None:
             raise SettingsError(f"{self._setting}.model: {directory} is damaged: {damage}; make it again, or copy it")
         if (directory / _ADAPTER).is_file():

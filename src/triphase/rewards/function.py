@@ -1,7 +1,7 @@
-"""A plain Python function as a scorer: what it does wrong becomes one line.
+"""A plain Python function as a scorer; its errors become one line.
 
-How it is called is in `calling`, what it may give in `returned`, the process in which it runs in `process`. It is
-imported from the file or module that the settings name, and from nowhere else; nothing is evaluated.
+How it is called is in `call_conventions`, what it may return in `returned_scores`, the process in which it runs in
+`process`. It is imported from the file or module in the settings, and from nowhere else; nothing is evaluated.
 """
 
 import math
@@ -32,23 +32,23 @@ class CalledScorer(Scorer):
         self.remedy = _REMEDY
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """What `answering` says to a question. Raises TrainingError where there is no answer."""
+        """The response of `answering` to a request. Raises TrainingError if there is none."""
         raise NotImplementedError
 
     def score(self, answers: Sequence[Answer]) -> Scores:
         """See Scorer.
 
         Raises:
-            TrainingError: the function raises, takes too long, or gives anything but a finite number for each answer.
+            TrainingError: the function raises, takes too long, or returns anything but a finite number for each answer.
         """
         starts = range(0, len(answers), self._size)
         return joined([self._batch(answers[start : start + self._size], start) for start in starts])
 
     def examine(self) -> None:
-        """Look at what it wants to be given, then call it once, on two answers.
+        """Check which columns it needs, then call it once, on two answers.
 
         Raises:
-            SettingsError: as in `score`, or it wants what there is not.
+            SettingsError: as in `score`, or it needs columns that do not exist.
         """
         prompts = self._context.prompts
         try:
@@ -109,10 +109,10 @@ class CalledScorer(Scorer):
 
 
 class FunctionScorer(CalledScorer):
-    """Scores by a function in a process of its own."""
+    """Scores by a function in its own process."""
 
     def __init__(self, context: ScorerContext, function: str | None = None, name: str | None = None) -> None:
-        """``function`` and ``name`` are those of the settings, where a kind does not bring its own."""
+        """``function`` and ``name`` are those of the settings, unless a kind brings its own."""
         settings = context.settings
         function = function or settings.function
         if function is None:
@@ -135,11 +135,11 @@ class FunctionScorer(CalledScorer):
 
 
 def open_scorer(context: ScorerContext) -> FunctionScorer:
-    """The function that the settings name."""
+    """The function in the settings."""
     return FunctionScorer(context)
 
 
 def _columns(answers: Sequence[Answer]) -> Mapping[str, list[Any]]:
-    """The columns of the prompts' records; None for a record that lacks one."""
+    """The columns of the prompts' records; None for a record without one."""
     names = dict.fromkeys(name for answer in answers for name in answer.prompt.columns)
     return {name: [answer.prompt.columns.get(name) for answer in answers] for name in names}

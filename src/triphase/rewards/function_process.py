@@ -1,10 +1,10 @@
 """The other end of `process`: imports a scoring function, then calls it for each line, until the pipe closes.
 
-``python -P -m triphase.rewards.function_process``. The first line says where modules are; each further one names a
-function with its options, and may have a batch for it. The answers go to the standard output that the process was
-given; what the function prints goes to standard error, which the run writes to its log. Its standard input is empty.
-A child that the function forks and that comes back from it answers nothing. Without torch, unless the function imports
-it.
+``python -P -m triphase.rewards.function_process``. The first line has the paths of modules; each further one names a
+function with its options, and may have a batch for it. The responses go to the standard output that the process was
+given; what the function prints goes to standard error, which the run writes to its log. Its standard input is empty. A
+child that the function forks and that returns from it sends no response. It does not import torch, unless the function
+does.
 """
 
 import json
@@ -21,7 +21,7 @@ from triphase.rewards.importing import imported
 
 
 def main() -> None:
-    """Import, then answer."""
+    """Import, then respond."""
     questions = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -35,26 +35,26 @@ def main() -> None:
     while True:
         answer = functions.answer(asked.get())
         if os.getpid() != process:
-            os._exit(0)  # a second answer to one question would be taken for that to the next
+            os._exit(0)  # a second response to one request would be taken for that to the next
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
 def _read(questions: IO[bytes], asked: "queue.SimpleQueue[dict[str, Any]]") -> None:
-    """Lines to the queue; the end of the run ends this process, whatever the function is at."""
+    """Reads lines into the queue; the end of the run ends this process, whatever the function is doing."""
     for line in questions:
         asked.put(json.loads(line))
     os._exit(0)
 
 
 class Functions:
-    """The functions that have been asked for, each with its options, imported once."""
+    """The functions that have been requested, each with its options, imported once."""
 
     def __init__(self) -> None:
         self._known: dict[str, Convention] = {}
 
     def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """What a function gives for a batch, or why it gives nothing."""
+        """A function's result for a batch, or why it has none."""
         key = json.dumps([asked["function"], asked["options"]], sort_keys=True)
         try:
             if key not in self._known:

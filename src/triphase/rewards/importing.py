@@ -17,7 +17,7 @@ _LONGEST = 200
 
 
 def imported(name: str, setting: str) -> Callable[..., Any]:
-    """The function that a setting names. What its import runs is run here: call it where that may happen.
+    """The function in a setting. Importing it runs its module's code: call this where that is safe.
 
     Raises:
         SettingsError: there is no such file, module or function, or importing the module raises.
@@ -53,18 +53,18 @@ def parts_of(name: str) -> tuple[str, str]:
 
 
 def is_file(place: str) -> bool:
-    """Whether it is the path of a file, and no module's name."""
+    """Whether it is the path of a file, and not a module's name."""
     return place.endswith(".py")
 
 
 def source_of(name: str) -> Path | None:
-    """The file of the module that has the function; None where there is none. Nothing is imported."""
+    """The file of the module that contains the function; None if there is none. Nothing is imported."""
     place, _ = parts_of(name)
     if is_file(place):
         return Path(place) if Path(place).is_file() else None
     found, where = None, sys.path
     for part in place.split("."):
-        try:  # by its last name: a package without __init__.py would be looked for in its parent, which is not imported
+        try:  # by its last name: a package without __init__.py would be searched in its parent, which is not imported
             found = PathFinder.find_spec(part, where)
         except (ImportError, ValueError):
             return None
@@ -79,7 +79,7 @@ def shown_error(error: BaseException) -> str:
     """An exception in one line."""
     try:
         text = " ".join(visible(str(error)).split())[:_LONGEST]
-    except Exception:  # a class of the function's own that cannot be shown
+    except Exception:  # a class of the function's own that cannot be printed
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

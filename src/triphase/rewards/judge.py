@@ -1,9 +1,9 @@
 """A language model that grades responses by a rubric, behind an OpenAI-compatible chat endpoint.
 
-The answer is JSON with one number in a stated range. What is graded stands between marks that are a hash of it, so that
-no response can write the mark that would end it, and the judge is told that nothing inside is meant for it. Grades are
-kept in the run by that hash: a resumed run asks about nothing twice and goes on with the same scores. An answer without
-a grade is asked for again; after that the response has no score, and its rollout is skipped and counted.
+The reply is JSON with one number in a given range. What is graded is enclosed in marks that are a hash of it, so that
+no response can contain the closing mark, and the judge is told that nothing inside is addressed to it. Grades are
+cached in the run by that hash: a resumed run repeats no request and continues with the same scores. A reply without a
+grade is requested again; after that the response has no score, and its rollout is skipped and counted.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ FILE = "judge/grades.jsonl"
 
 
 class JudgeScorer(Scorer):
-    """Scores by asking a judge about each response that has no grade yet."""
+    """Scores by sending a judge each response that has no grade yet."""
 
     def __init__(self, context: ScorerContext) -> None:
         self._judge = JudgeClient(context)
@@ -35,10 +35,10 @@ class JudgeScorer(Scorer):
         self._grades = KeptAnswers(file, remedy="the responses graded")
 
     def score(self, answers: Sequence[Answer]) -> Scores:
-        """One grade for each answer; NaN where the judge gives none.
+        """One grade for each answer; NaN if the judge returns none.
 
         Raises:
-            ServerError: the judge is away, or refuses the question.
+            ServerError: the judge is away, or rejects the request.
         """
         keys = [self._key(answer) for answer in answers]
         questions = {key: partial(self._grade, key, answer) for key, answer in zip(keys, answers, strict=True)}
@@ -50,7 +50,7 @@ class JudgeScorer(Scorer):
         """Have two answers graded.
 
         Raises:
-            SettingsError: the judge gives no grade.
+            SettingsError: the judge returns no grade.
         """
         if any(math.isnan(score) for score in self.score(probe_of(self._context.prompts)).total):
             raise SettingsError(
@@ -81,12 +81,12 @@ class JudgeScorer(Scorer):
         return self._judge.ask(system, graded, mark=mark, kind="grade", field=field, read=self._read)
 
     def _read(self, score: Any) -> float | None:
-        """The grade; None where it is none."""
+        """The grade; None if it is not one."""
         if isinstance(score, bool) or not isinstance(score, int | float):
             return None
         return float(score) if self._options.lowest <= score <= self._options.highest else None
 
 
 def open_scorer(context: ScorerContext) -> JudgeScorer:
-    """The judge that the settings name."""
+    """The judge in the settings."""
     return JudgeScorer(context)

@@ -1,7 +1,7 @@
-"""A language model that judges, behind an OpenAI-compatible chat endpoint: what its grades and its verdicts share.
+"""A language model that judges, behind an OpenAI-compatible chat endpoint: the common part of grades and verdicts.
 
-The answer is JSON of a stated shape. What is judged stands between marks that are a hash of it, so that no response can
-write the mark that would end it.
+The reply is JSON of a given schema. What is judged is enclosed in marks that are a hash of it, so that no response can
+contain the closing mark.
 """
 
 import json
@@ -24,22 +24,22 @@ class JudgeOptions(Settings):
     """The options of kind `judge`."""
 
     model: str
-    """Its name at the server."""
+    """The model's name at the server."""
     rubric: str
-    """What a good response is."""
+    """The criteria of a good response."""
     lowest: float = 1.0
     highest: float = 10.0
     """The range of grades."""
     max_tokens: Positive = 512
-    """Longest answer of the judge."""
+    """Longest reply of the judge."""
     tries: Positive = 3
-    """Questions about a response until one is answered with a grade."""
+    """Maximum number of requests for a response until a reply has a grade."""
     parallel: Annotated[int, Field(ge=1, le=256)] = 8
-    """Requests under way at the same time."""
+    """Requests in progress at the same time."""
 
 
 class JudgeClient:
-    """Asks a judge, again where its answer cannot be read."""
+    """Sends requests to a judge, again if the reply cannot be parsed."""
 
     def __init__(self, context: ScorerContext) -> None:
         settings, setting = context.settings, context.setting
@@ -59,15 +59,15 @@ class JudgeClient:
         field: tuple[str, Mapping[str, Any]],
         read: Callable[[Any], float | None],
     ) -> float:
-        """What the judge answers to ``shown``, which stands between two ``mark``; NaN where no try brings an answer.
+        """The judge's reply about ``shown``, which is enclosed in two ``mark``; NaN if no try returns one.
 
         Args:
-            kind: what is asked for.
-            field: the name of the answer's one field, and its JSON schema.
-            read: the number that a value of the field stands for; None asks again. It may raise KeyError or TypeError.
+            kind: what is requested.
+            field: the name of the reply's one field, and its JSON schema.
+            read: converts a value of the field to a number; None tries again. It may raise KeyError or TypeError.
 
         Raises:
-            ServerError: the judge is away, or refuses the question.
+            ServerError: the judge is away, or rejects the request.
         """
         name, schema = field
         shape = {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
@@ -100,10 +100,10 @@ class JudgeClient:
 
 
 def mark_of(key: str) -> str:
-    """The mark around what a question with this hash shows."""
+    """The mark around the content of a request with this hash."""
     return key[:24]
 
 
 def messages_of(answer: Answer) -> list[dict[str, str]]:
-    """The conversation before the answer, as a chat endpoint takes it."""
+    """The conversation before the reply, as a chat endpoint expects it."""
     return [{"role": message.role, "content": message.content} for message in answer.prompt.messages]

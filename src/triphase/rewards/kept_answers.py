@@ -1,4 +1,4 @@
-"""What a judge answered, kept in a file: what was paid for is asked for once, wherever a run or a command ends."""
+"""A judge's replies, cached in a file: no paid request is repeated, wherever a run or a command ends."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class KeptAnswers:
-    """Numbers that a judge answered, by the hash of the question; in memory alone where there is no file."""
+    """Numbers from a judge, by the hash of the request; only in memory without a file."""
 
     def __init__(self, file: Path | None, *, remedy: str) -> None:
         self._file = file
@@ -26,7 +26,7 @@ class KeptAnswers:
         return key in self._known
 
     def get(self, key: str) -> float:
-        """The answer; NaN where there is none."""
+        """The reply; NaN if there is none."""
         return self._known.get(key, math.nan)
 
     def ask(
@@ -37,22 +37,22 @@ class KeptAnswers:
         missing: str,
         interrupt: Callable[[], None],
     ) -> None:
-        """Ask what has no answer yet, ``parallel`` at a time, and keep what is answered; NaN stands for no answer.
+        """Request what has no reply yet, ``parallel`` at a time, and cache the replies; NaN means no reply.
 
-        Answers are kept as they come. After a failure nothing more is asked; what is under way is waited for and kept.
+        Replies are stored as they arrive. After a failure no request is sent; those in progress are awaited and stored.
 
         Args:
-            missing: what the log says of those without an answer, with two places for numbers.
-            interrupt: ends the questions under way, where Ctrl-C does not wait for them.
+            missing: the log message for those without a reply, with two placeholders for numbers.
+            interrupt: aborts the requests in progress, so that Ctrl-C does not wait for them.
 
         Raises:
-            ServerError: the judge is away, or refuses a question; the other answers are kept.
+            ServerError: the judge is away, or rejects a request; the other replies are stored.
         """
         asked = {key: question for key, question in questions.items() if key not in self._known}
         if not asked:
             return
         with ThreadPoolExecutor(parallel) as pool:
-            failed = threading.Event()  # a judge that is away is not asked all the rest
+            failed = threading.Event()  # if the judge is away, the rest is not requested
             under_way = {pool.submit(_unless, failed, question): key for key, question in asked.items()}
             try:
                 self._gather(under_way)
@@ -68,7 +68,7 @@ class KeptAnswers:
             _log.warning(missing, count, len(asked))
 
     def _gather(self, under_way: Mapping[Future[float], str]) -> None:
-        """Keep answers as they come; the first failure ends it."""
+        """Store replies as they arrive; the first failure ends it."""
         left = set(under_way)
         while left:
             done, left = wait(left, _KEPT_EVERY_SECONDS, FIRST_EXCEPTION)
@@ -85,7 +85,7 @@ class KeptAnswers:
 
 
 def _unless(failed: threading.Event, question: Callable[[], float]) -> float:
-    """What a question brings; nothing is asked once another one has failed."""
+    """The result of a request; no request is sent once another one has failed."""
     if failed.is_set():
         return math.nan
     try:
@@ -96,7 +96,7 @@ def _unless(failed: threading.Event, question: Callable[[], float]) -> float:
 
 
 def _answered(questions: Mapping[Future[float], str]) -> dict[str, float]:
-    """The answers of those that are done and have one."""
+    """The replies of those that are done and have one."""
     found = {key: each.result() for each, key in questions.items() if each.done() and each.exception() is None}
     return {key: answer for key, answer in found.items() if not math.isnan(answer)}
 

@@ -1,7 +1,7 @@
 """The run's reward model as a scorer: the reward adapter and its head on the base that all roles share.
 
-Of an ensemble the total is the combined score, and its members' disagreement is reported too; so is the score of a
-witness, where there is one. Both are looked at and never optimized by themselves.
+For an ensemble the total is the combined score, and its members' disagreement is reported too; so is the score of a
+witness, if there is one. Both are monitored and not optimized by themselves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ class ModelScorer(Scorer):
 
     @torch.no_grad()
     def score(self, answers: Sequence[Answer]) -> Scores:
-        """See Scorer. Where the caller has the trunk states, only the adapted layers run; each rank has those of its
+        """See Scorer. If the caller has the trunk states, only the adapted layers run; each rank has those of its
         share, and the scores of all."""
         if isinstance(answers, Answers):
             parts = answers.parts()
@@ -96,7 +96,7 @@ def figures_of(
     *,
     max_tokens: int | None,
 ) -> Tensor:
-    """(…, N) what ``figure`` says of encoded samples from a batch and its trunk states, on the CPU, in order."""
+    """(…, N) values of ``figure`` for encoded samples from a batch and its trunk states, on the CPU, in order."""
     found: list[tuple[list[int], Tensor]] = [
         (numbers, figure(batch, states).cpu())
         for numbers, batch, states in _parts(shared, samples, max_tokens=max_tokens)

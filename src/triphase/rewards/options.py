@@ -1,4 +1,4 @@
-"""The options of a kind of scorer, checked by a section of its own."""
+"""The options of a kind of scorer, validated by its own dataclass."""
 
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ Options = TypeVar("Options", bound=Settings)
 
 
 def options_of(section: type[Options], context: ScorerContext) -> Options:
-    """The options that the settings give.
+    """The options in the settings.
 
     Raises:
         SettingsError: one is unknown, missing or of another type.

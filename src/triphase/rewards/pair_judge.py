@@ -1,8 +1,8 @@
 """A language model that says which of two responses is better, behind an OpenAI-compatible chat endpoint.
 
-Each pair is shown in both orders, and its outcome is the mean of both verdicts: a judge that favors the first place
-calls such a pair even, and how often it does is reported. What is compared stands between marks that are a hash of it,
-as with grades (`judge_client.py`), and verdicts are kept by that hash.
+Each pair is shown in both orders, and its outcome is the mean of both verdicts: for a judge that favors the first
+position such a pair is a tie, and how often it does is reported. What is compared is enclosed in marks that are a hash
+of it, as with grades (`judge_client.py`), and verdicts are cached by that hash.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ _VERDICTS = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 @dataclass(frozen=True, slots=True)
 class PairVerdict:
-    """How a pair was judged: 1 where our first response is preferred, ½ for a tie, NaN without a verdict.
+    """The verdicts on a pair: 1 if our first response is preferred, ½ for a tie, NaN without a verdict.
 
-    ``shown_first`` is the verdict with that response in the first place, ``shown_second`` with it in the second.
+    ``shown_first`` is the verdict with that response in first position, ``shown_second`` with it in second.
     """
 
     shown_first: float
@@ -40,11 +40,11 @@ class PairVerdict:
 
 @dataclass(frozen=True, slots=True)
 class PositionBias:
-    """What a judge makes of places.
+    """A judge's position bias.
 
     Attributes:
         pairs: pairs with a verdict in both orders.
-        first: the share of verdicts for the first place, ties ½; ½ without bias.
+        first: the share of verdicts for the first position, ties ½; ½ without bias.
         consistent: the share of pairs with the same verdict in both orders.
     """
 
@@ -54,7 +54,7 @@ class PositionBias:
 
 
 class PairJudge:
-    """Asks a judge about pairs of responses, each in both orders."""
+    """Sends pairs of responses to a judge, each in both orders."""
 
     def __init__(self, context: ScorerContext, directory: Path | None) -> None:
         self._judge = JudgeClient(context)
@@ -68,7 +68,7 @@ class PairJudge:
         """A verdict on each pair of responses to one prompt.
 
         Raises:
-            ServerError: the judge is away, or refuses the question.
+            ServerError: the judge is away, or rejects the request.
         """
         orders = [order for first, second in pairs for order in ((first, second), (second, first))]
         keys = [self._key(*order) for order in orders]
@@ -107,7 +107,7 @@ class PairJudge:
 
 
 def position_bias(verdicts: Sequence[PairVerdict]) -> PositionBias | None:
-    """How far a judge prefers a place; None where no pair was judged in both orders."""
+    """How much a judge prefers a position; None if no pair was judged in both orders."""
     whole = [verdict for verdict in verdicts if not math.isnan(verdict.outcome)]
     if not whole:
         return None

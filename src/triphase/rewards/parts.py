@@ -1,4 +1,4 @@
-"""The parts of scores: their names, and batches put together."""
+"""The parts of scores: their names, and concatenation of batches."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ MOST = 32
 
 
 def problem_of_names(parts: Any) -> str | None:
-    """What is wrong with the names of parts; None where nothing is."""
+    """The error in the names of parts; None if there is none."""
     if not isinstance(parts, dict):
         return f"{type(parts).__name__}, where names with lists are expected"
     wrong = [name for name in parts if not isinstance(name, str) or not NAME.fullmatch(name)]
@@ -21,7 +21,7 @@ def problem_of_names(parts: Any) -> str | None:
 
 
 def joined(batches: Sequence[Scores]) -> Scores:
-    """The scores of batches as those of all answers, in order; a part that a batch does not have is NaN there."""
+    """The scores of batches as those of all answers, in order; a part missing in a batch is NaN there."""
     names = dict.fromkeys(name for batch in batches for name in batch.parts)
     parts = {
         name: tuple(value for batch in batches for value in batch.parts.get(name, (math.nan,) * len(batch.total)))

@@ -1,7 +1,7 @@
-"""A process of its own for a scoring function: one that hangs, prints or ends itself cannot hurt the run.
+"""A separate process for a scoring function: one that hangs, prints or exits cannot affect the run.
 
-One process serves all scorers of a run whose functions stand in the same file or module, so what these open, they open
-once. It ends with this process; what it prints goes to the run's log.
+One process serves all scorers of a run whose functions are in the same file or module, so that these open their
+resources once. It ends with this process; what it prints goes to the run's log.
 """
 
 import atexit
@@ -26,7 +26,7 @@ from triphase.rewards.importing import parts_of, source_of
 
 _POLL_SECONDS = 0.1
 _IMPORT_SECONDS = 60.0
-"""Least time for importing a function, and what it imports."""
+"""Minimum time-out for importing a function and its dependencies."""
 _LONGEST_ANSWER = 1 << 28
 _LOGGED_LINES, _LOGGED_SIGNS = 200, 500
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _processes: "dict[tuple[Any, ...], FunctionProcess]" = {}
 
 
 def process_of(function: str) -> "FunctionProcess":
-    """The process for a function's file or module, as the file is now."""
+    """The process for a function's file or module, in its current version."""
     source = source_of(function)
     state = None if source is None else (source.stat().st_mtime_ns, source.stat().st_size)
     key = (parts_of(function)[0], state, tuple(sys.path), os.getcwd(), os.getpid())
@@ -44,10 +44,10 @@ def process_of(function: str) -> "FunctionProcess":
 
 
 class FunctionProcess:
-    """Calls the functions of one file or module; begun at the first question, and again after one that was ended."""
+    """Calls the functions of one file or module; started at the first request, and again after it was ended."""
 
     def __init__(self, name: str) -> None:
-        """``name`` is how the log calls it."""
+        """``name`` is its name in the log."""
         self._name = name
         self._process: subprocess.Popen[bytes] | None = None
         self._opened: list[dict[str, Any]] = []
@@ -67,17 +67,17 @@ class FunctionProcess:
             return
         found = self._exchange(function, max(_IMPORT_SECONDS, seconds), check, "could not be imported")
         if "refused" in found:
-            self.close()  # an import that failed half-way leaves nothing behind
+            self.close()  # a failed import leaves nothing behind
             raise SettingsError(found["refused"])
         self._opened.append(function)
 
     def ask(
         self, function: dict[str, Any], question: dict[str, Any], seconds: float, check: Callable[[], None]
     ) -> dict[str, Any]:
-        """What `function_process` answers; ``check`` is called a few times a second, and may raise to end the wait.
+        """The response of `function_process`; ``check`` is called a few times a second, and may raise to end the wait.
 
         Raises:
-            SettingsError, NoAnswer: as `open`; or there was no answer within ``seconds``, or the process ended.
+            SettingsError, NoAnswer: as `open`; or there was no response within ``seconds``, or the process ended.
         """
         self.open(function, seconds, check)
         return self._exchange({**function, **question}, seconds, check, "did not return")
@@ -90,7 +90,7 @@ class FunctionProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},  # sets have one order, at every start
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},  # sets have the same order at every start
             start_new_session=True,  # Ctrl-C is for the run
         )
         self._rest, self._opened = b"", []
@@ -101,7 +101,7 @@ class FunctionProcess:
         threading.Thread(target=self._log_prints, args=(self._process.stderr,), daemon=True).start()
 
     def close(self) -> None:
-        """End the process, and whatever it has begun."""
+        """End the process, and all processes that it started."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -119,7 +119,7 @@ class FunctionProcess:
         try:
             first, self._first = self._first, b""
             return self._answer(first + json.dumps(question).encode() + b"\n", seconds, check, failure)
-        except BaseException:  # also Ctrl-C: the next question must not get the answer to this one
+        except BaseException:  # also Ctrl-C: the next request must not get the response to this one
             self.close()
             raise
 

@@ -1,7 +1,7 @@
-"""A Python object of the program that began the run as a scorer: `triphase.train_ppo(..., reward=...)`.
+"""A Python object of the program that started the run as a scorer: `triphase.train_ppo(..., reward=...)`.
 
-It is called as any function is (`calling`), in a thread of this process, because what it holds is only here. The
-settings of the run say that there was such an object, and no file can say which.
+It is called like any function (`call_conventions`), in a thread of this process, because its state is only here. The
+settings of the run say that there was such an object; no file can say which.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from triphase.rewards.types import ScorerContext
 
 
 class ObjectScorer(CalledScorer):
-    """Scores by a callable of the program that began the run, in a thread of its own."""
+    """Scores by a callable of the program that started the run, in its own thread."""
 
     def __init__(self, context: ScorerContext) -> None:
         lent, settings = context.lent, context.settings
@@ -50,5 +50,5 @@ class ObjectScorer(CalledScorer):
 
 
 def open_scorer(context: ScorerContext) -> ObjectScorer:
-    """The object of the program that began the run."""
+    """The object of the program that started the run."""
     return ObjectScorer(context)

@@ -44,7 +44,7 @@ KINDS = {
 
 
 def kind_of(settings: ScorerSettings, setting: str = "ppo.scorer") -> ScorerKind:
-    """The kind that the settings choose.
+    """The kind in the settings.
 
     Raises:
         SettingsError: there is no such kind.
@@ -63,13 +63,13 @@ def needs_reward_model(settings: ScorerSettings) -> bool:
 
 
 def reward_models_in(settings: ScorerSettings) -> int:
-    """How often the run's reward model scores in one call: once, or as often as it is a part of a sum."""
+    """How often the run's reward model scores in one call: once, or once for each part of a sum that it is."""
     return kind_of(settings).needs_reward_model + sum(reward_models_in(part.settings) for part in settings.parts)
 
 
 @contextmanager
 def opened(context: ScorerContext) -> Iterator[Scorer]:
-    """The scorer that the settings choose, closed afterwards.
+    """The scorer in the settings, closed afterwards.
 
     Raises:
         TriphaseError: it cannot be opened.
@@ -89,8 +89,8 @@ def examine(
     *,
     setting: str = "ppo.scorer",
 ) -> None:
-    """Look at a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's,
-    ``lent`` is its Python object, ``place_of`` as in `ScorerContext`, ``setting`` where it stands, for messages.
+    """Check a scorer before the first step, as far as that needs no model; ``prompts`` are some of the run's, ``lent``
+    is its Python object, ``place_of`` as in `ScorerContext`, ``setting`` its name, for messages.
 
     Raises:
         TriphaseError: it cannot score.

@@ -1,11 +1,11 @@
-"""A server that scores responses in the reward model's place.
+"""A server that scores responses in place of the reward model.
 
     POST {"items": [{"prompt": [{"role": …, "content": …}, …], "response": …, "finished": …}, …]}
     → {"scores": [number, …], "parts": {"NAME": [number, …], …}}
 
-one score for each item, in order. ``null`` and NaN are no scores: they go to the guard that keeps a batch and skips it.
-``parts`` may be left out: what the scores are made of, for people to read. Under ``format: openrlhf`` as OpenRLHF asks
-its reward servers:
+one score for each item, in order. ``null`` and NaN mean no score: such a batch is stored and skipped by the guard.
+``parts`` may be left out: the components of the scores, for display. With ``format: openrlhf`` the requests are those
+of OpenRLHF to its reward servers:
 
     POST {"query": [text, …], "prompts": [text, …], "labels": [text, …]}  →  {"rewards": [number, …]}
 """
@@ -22,7 +22,7 @@ from triphase.settings.scorer import ScorerSettings
 
 
 class RemoteScorer(Scorer):
-    """Scores by asking the server at ``settings.address``."""
+    """Scores by requests to the server at ``settings.address``."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class RemoteScorer(Scorer):
         check: Callable[[], None] = lambda: None,
         prompts: Sequence[Prompt] = (),
     ) -> None:
-        """``check`` is called a few times a second while the server is waited for, and may raise to end the wait.
+        """``check`` is called a few times a second while waiting for the server, and may raise to end the wait.
 
         ``prompts`` are some of the run's, for `examine`.
         """
@@ -45,10 +45,10 @@ class RemoteScorer(Scorer):
         self._client = JsonClient(settings.address, settings, setting=setting, check=check)
 
     def score(self, answers: Sequence[Answer]) -> Scores:
-        """One score for each answer; NaN where the server has none.
+        """One score for each answer; NaN if the server has none.
 
         Raises:
-            ServerError: the server is away, or its answer is not so many numbers.
+            ServerError: the server is away, or its response does not have this many numbers.
         """
         found = []
         for start in range(0, len(answers), self._size):
@@ -126,5 +126,5 @@ def _query(answers: Sequence[Answer]) -> dict[str, list[str]]:
 def _number(score: float) -> float:
     try:
         return float(score)
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # an integer larger than any float
         return math.inf

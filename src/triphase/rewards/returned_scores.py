@@ -1,4 +1,4 @@
-"""What a scoring function gave, as lists of numbers by name; or what is wrong with it, and with which answer."""
+"""Converts what a scoring function returned to lists of numbers by name, or reports the error and its answer."""
 
 import math
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from typing import Any
 
 TOTAL = "total"
 LARGEST = 1e15
-"""Squares of larger scores would leave what 32 bits hold."""
+"""Squares of larger scores would overflow float32."""
 _SHOWN = 60
 
 
 class Unusable(Exception):
-    """What was given is no score. ``row`` is the answer of the batch, where it is one."""
+    """The returned value is not a score. ``row`` is the answer of the batch, if the error is of one."""
 
     def __init__(self, problem: str, row: int | None = None) -> None:
         super().__init__(problem)
@@ -23,11 +23,11 @@ def columns_of(given: Any, count: int, *, as_trl: bool, may_abstain: bool) -> di
     """The scores under ``total``, and each part under its name.
 
     Args:
-        as_trl: true and false count as 1 and 0, as TRL counts them.
+        as_trl: true and false count as 1 and 0, as in TRL.
         may_abstain: None for an answer is no opinion, and stays None.
 
     Raises:
-        Unusable: it is no list of so many numbers.
+        Unusable: it is not a list of this many numbers.
     """
     columns = given if isinstance(given, Mapping) else {TOTAL: given}
     if TOTAL not in columns:
@@ -55,13 +55,13 @@ def _numbers(values: Any, count: int, noun: str, as_trl: bool, may_abstain: bool
 
 def _number(value: Any, noun: str, row: int, as_trl: bool) -> float:
     plain = value.item() if callable(getattr(value, "item", None)) and not isinstance(value, Real) else value
-    if (isinstance(plain, bool) and not as_trl) or not isinstance(plain, Real):  # numpy's numbers are, whatever width
+    if (isinstance(plain, bool) and not as_trl) or not isinstance(plain, Real):  # numpy's numbers are, of any width
         hint = "; None, no opinion, is for functions in a sum" if value is None and noun == "a score" else ""
         shown = repr(value)[:_SHOWN]
         raise Unusable(f"gives {shown} ({type(value).__name__}) as {noun}, which is no number{hint}", row)
     try:
         number = float(plain)
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # an integer larger than any float
         number = math.inf
     if not math.isfinite(number):
         raise Unusable(f"gives {number} as {noun}; a score is a finite number", row)

@@ -12,7 +12,7 @@ _EXTRA = "train"
 
 
 def open_scorer(context: ScorerContext) -> FunctionScorer:
-    """The rule that the settings choose.
+    """The rule in the settings.
 
     Raises:
         SettingsError: a package that it needs is not installed, or it cannot be opened.

@@ -1,7 +1,7 @@
 """Rules as scorers: the length of a response, its repetition, a regular expression, JSON that fits a schema.
 
-Each is a function as people write them, run in the process for such functions: an expression that backtracks for ever
-ends at the time-out. A rule has its unit: what is added to what is for `ppo.score_normalization`, or a sum.
+Each is a function like a user's, run in the process for such functions: an expression that backtracks forever ends at
+the time-out. Each rule has its own unit: scaling is left to `ppo.score_normalization`, or to a sum.
 """
 
 import json
@@ -24,20 +24,20 @@ def length(responses: Sequence[str], least: int = 1, most: int = 1_000_000, unit
 
 
 def repetition(responses: Sequence[str], n: int = 3) -> list[float]:
-    """Minus the share of n-grams of words that stood in the response before; 0 where it is shorter than that."""
+    """Minus the share of n-grams of words that occurred earlier in the response; 0 if it is shorter than that."""
     if n < 1:
         raise ValueError(f"n is at least 1, not {n}")
     return [_repeated(text.split(), n) for text in responses]
 
 
 def pattern(responses: Sequence[str], pattern: str, whole: bool = False) -> list[float]:
-    """1 where a regular expression is found in the response (or matches the ``whole`` of it), else 0."""
+    """1 if a regular expression is found in the response (or matches the ``whole`` of it), else 0."""
     look = re.compile(pattern).fullmatch if whole else re.compile(pattern).search
     return [float(look(text) is not None) for text in responses]
 
 
 def valid_json(responses: Sequence[str], schema: Mapping[str, Any] | None = None) -> list[float]:
-    """1 where the response is JSON that fits, else 0. Of a schema type, properties, required, items and enum count."""
+    """1 if the response is JSON that fits, else 0. Of a schema type, properties, required, items and enum count."""
     _require_known(schema or {})
     return [float(_is_valid(text, schema or {})) for text in responses]
 
@@ -84,7 +84,7 @@ def _is_of(value: Any, kind: str) -> bool:
 
 
 def _is_same(value: Any, other: Any) -> bool:
-    """Whether two values are equal as JSON has it: 1 and 1.0 are, 1 and true are not."""
+    """Whether two values are equal in JSON: 1 and 1.0 are, 1 and true are not."""
     if isinstance(value, dict) and isinstance(other, dict):
         return value.keys() == other.keys() and all(_is_same(value[name], other[name]) for name in value)
     if isinstance(value, list) and isinstance(other, list):

@@ -1,7 +1,7 @@
 """The rule `sentiment`: how positive the words of a response are, by VADER's lexicon and rules.
 
 Hutto and Gilbert, "VADER: a parsimonious rule-based model for sentiment analysis of social media text" (ICWSM 2014).
-English only. A word list knows no irony, and a policy finds that out.
+English only. A lexicon does not detect irony, and a policy exploits that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 def sentiment(responses: Sequence[str], of: str = "compound") -> list[float]:
     """A number from -1 to 1 for each response; 0 for one without a word of the lexicon.
 
-    ``compound``: VADER's own, S/√(S² + 15) for the sum S of the valences, so that it nears 1 after a few strong words.
-    ``balance``: the share of positive words less that of negative ones, in a long response as in a short one.
+    ``compound``: VADER's own, S/√(S² + 15) for the sum S of the valences, so that it approaches 1 after a few strong
+    words.
+    ``balance``: the share of positive words minus that of negative ones, in a long response as in a short one.
     """
     if of not in ("compound", "balance"):
         raise ValueError(f"of is compound or balance, not {of}")

@@ -1,4 +1,4 @@
-"""What a scorer takes and gives. Plain numbers, so that a scorer needs no torch."""
+"""Input and output of a scorer. Plain numbers, so that a scorer needs no torch."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from triphase.models.roles import SharedModel
 
     Part = tuple[list[int], Batch, Tensor]
-    """Numbers of some answers, their batch, and the states of the shared trunk for it."""
+    """Numbers for some answers, from their batch and the states of the shared trunk for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is scored: a response to a prompt, and whether its end was sampled.
+    """The input of a scorer: a response to a prompt, and whether its end was sampled.
 
-    ``sample`` has the token ids of both where they are known; a scorer of text does not need them.
+    ``sample`` has the token ids of both if they are known; a scorer of text does not need them.
     """
 
     prompt: Prompt
@@ -40,8 +40,8 @@ class Answers(Sequence[Answer]):
 
     Attributes:
         items: the answers.
-        parts: the microbatches with their states, in a fresh iteration at each call. Only a scorer on the same base
-            can use them; it then need not compute the trunk again.
+        parts: the microbatches with their states, in a fresh iteration at each call. Only a scorer on the same base can
+            use them; it then need not recompute the trunk.
     """
 
     items: tuple[Answer, ...]
@@ -63,9 +63,9 @@ class Scores:
     """The scores of N answers, in order.
 
     Attributes:
-        total: (N,) what is optimized. NaN where the scorer has no score; such a rollout is refused, never learned from.
-        parts: (N,) each, by name: what the total is made of, for people to read. NaN where a part is not known.
-        monitors: (N,) each, by the name of its metric (`ppo/NAME`): what is known beside the total, and no part of it.
+        total: (N,) the optimized score. NaN if the scorer has no score; such a rollout is skipped, not trained on.
+        parts: (N,) each, by name: the components of the total, for display. NaN if a part is unknown.
+        monitors: (N,) each, by the name of its metric (`ppo/NAME`): values reported with the total, not part of it.
     """
 
     total: tuple[float, ...]
@@ -83,13 +83,13 @@ class Scores:
 
 
 class Scorer(Protocol):
-    """Anything that scores responses. A class of its own inherits from this one and writes `score`.
+    """Anything that scores responses. A custom class inherits from this one and implements `score`.
 
     Attributes:
-        name: how messages call it.
-        calibrated: whether scores of the SFT policy's samples have mean 0 and standard deviation 1, as those of a
-            reward model have; the scale of any other is that of the first rollout.
-        may_abstain: whether NaN stands for no opinion, which within a sum counts nothing; else it is no score.
+        name: its name in messages.
+        calibrated: whether scores of the SFT policy's samples have mean 0 and standard deviation 1, as with a reward
+            model; for any other scorer the scale is that of the first rollout.
+        may_abstain: whether NaN means no opinion, which counts nothing within a sum; otherwise it is no score.
     """
 
     name: str = "scorer"
@@ -97,7 +97,7 @@ class Scorer(Protocol):
     may_abstain: bool = False
 
     def score(self, answers: Sequence[Answer]) -> Scores:
-        """One score for each answer, in order, whatever else is in the batch.
+        """One score for each answer, in order, independent of the rest of the batch.
 
         Raises:
             TriphaseError: there is none; one line that says where and what to do.
@@ -105,7 +105,7 @@ class Scorer(Protocol):
         ...
 
     def examine(self) -> None:
-        """What can be known before the first step of a run.
+        """Checks before the first step of a run.
 
         Raises:
             TriphaseError: it cannot score.
@@ -113,15 +113,15 @@ class Scorer(Protocol):
         return
 
     def require_columns(self, columns: Sequence[str]) -> None:
-        """Look whether the prompts' records have what it wants to be given, by the names of their columns.
+        """Check that the prompts' records have the columns that it needs.
 
         Raises:
-            SettingsError: it needs one that is not among them.
+            SettingsError: one that it needs is missing.
         """
         return
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release its resources."""
         return
 
 
@@ -132,15 +132,15 @@ class ScorerContext:
     Attributes:
         settings: the section `ppo.scorer`.
         check: called a few times a second while a scorer waits; may raise to end the wait.
-        reward_model: the shared base with the adapter and head of the run's reward model; None where no run is open.
-        directory: the run; None where none is open.
-        max_tokens: most tokens in one forward pass.
+        reward_model: the shared base with the adapter and head of the run's reward model; None if no run is open.
+        directory: the run's directory; None if none is open.
+        max_tokens: maximum tokens in one forward pass.
         setting: the section's name, for messages.
-        prompts: some of the run's prompts, for a look before the first step; none where they cannot be read.
+        prompts: some of the run's prompts, for a check before the first step; empty if they cannot be read.
         is_part: whether it scores a part of a sum.
-        begins: whether what it scores first is the first rollout, unless the run has more.
-        lent: a Python object that scores, where the program that began the run has one.
-        place_of: where a model is that an adapter names as its base (an embedded name is no place).
+        begins: whether its first scores are of the first rollout, unless the run has more.
+        lent: a Python object that scores, if the program that started the run has one.
+        place_of: the location of a model that an adapter names as its base (an embedded name is not a location).
         strategy: the processes that share the reward model's work.
     """
 
@@ -162,6 +162,6 @@ _PROBE = Prompt("probe", (Message("user", "What is the capital of France?"),))
 
 
 def probe_of(prompts: Sequence[Prompt]) -> list[Answer]:
-    """Two answers to try a scorer on, to the first of these prompts."""
+    """Two answers for a trial of a scorer, to the first of these prompts."""
     first, second = (*prompts[:2], *prompts[:1], _PROBE, _PROBE)[:2]
     return [Answer(first, "Paris.", True), Answer(second, "I do not know; perhaps", False)]

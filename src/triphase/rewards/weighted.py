@@ -1,9 +1,9 @@
 """A weighted sum of scorers: total = Σ weight · (part − center) / scale.
 
 Center and scale of a part are the mean and deviation of its scores in the first rollout, which the policy writes before
-it has learned, so that a weight means the same whatever units the parts have. They are written into the run, so that a
-resumed run and the evaluation count in the same units; a part that says ``calibrate: false`` counts as it is (0 and 1).
-A part whose scores do not differ there keeps its own unit. The parts in the metrics are in their own units.
+it is trained, so that a weight means the same whatever units the parts have. They are stored in the run, so that a
+resumed run and the evaluation use the same units; a part with ``calibrate: false`` is used unchanged (0 and 1). A part
+whose scores do not differ there keeps its own unit. The parts in the metrics are in their own units.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ Unit = tuple[float, float]
 
 
 def units_file(settings: ScorerSettings, run: Path) -> Path:
-    """Where a run keeps the units of a sum; another sum has another file."""
+    """The file of a sum's units in a run; another sum has another file."""
     text = json.dumps([[part.name, list(part.settings.identity)] for part in settings.parts], sort_keys=True)
     return run / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
@@ -51,7 +51,7 @@ class WeightedScorer(Scorer):
         """See Scorer.
 
         Raises:
-            RunError: its units are those of a rollout that has not been.
+            RunError: its units are those of a first rollout that has not taken place.
         """
         if not answers:
             return Scores(())
@@ -74,7 +74,7 @@ class WeightedScorer(Scorer):
         self._stack.close()
 
     def _total(self, scores: Mapping[str, float], units: Mapping[str, Unit]) -> float:
-        """NaN where a part has no score, or all have no opinion; one without an opinion counts nothing."""
+        """NaN if a part has no score, or all have no opinion; one without an opinion counts nothing."""
         heard = [
             part for part in self._parts if not (self._scorers[part.name].may_abstain and math.isnan(scores[part.name]))
         ]
@@ -83,7 +83,7 @@ class WeightedScorer(Scorer):
         return sum(part.weight * (scores[part.name] - units[part.name][0]) / units[part.name][1] for part in heard)
 
     def _units_with(self, found: Mapping[str, Sequence[float]]) -> Mapping[str, Unit] | None:
-        """The units of the run, made of these scores where it has none; None where they say nothing."""
+        """The units of the run, computed from these scores if it has none; None if they are uninformative."""
         if self._units is None and self._file is not None and self._file.is_file():
             self._units = _read(self._file, [part.name for part in self._parts])
         if self._units is None:
@@ -102,7 +102,7 @@ class WeightedScorer(Scorer):
 
 
 def open_scorer(context: ScorerContext) -> WeightedScorer:
-    """The sum that the settings describe."""
+    """The sum in the settings."""
     return WeightedScorer(context)
 
 
@@ -111,7 +111,7 @@ def _context_of(part: SumPart, context: ScorerContext) -> ScorerContext:
 
 
 def _unit_of(scores: Sequence[float]) -> Unit:
-    """Mean and population deviation of the scores that are numbers; 1 where they do not differ."""
+    """Mean and population deviation of the finite scores; 1 if they do not differ."""
     known = [score for score in scores if math.isfinite(score)]
     if not known:
         return math.nan, 1.0

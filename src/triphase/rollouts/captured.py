@@ -1,9 +1,9 @@
 """Sampling on a CUDA device: the whole step of all rows is captured once for each width, and replayed for each token.
 
-Choosing a token, reading it through every layer and noting what has ended are dozens of small kernels in each layer:
-from Python each waits for the next to be asked for. Captured as one CUDA graph the card runs them back to back, and the
-processor looks only every few tokens at which rows have ended. Rows keep their places; where one has ended, the next
-prompt takes its place. Once few are left they move to the front, where a narrower step suffices.
+Sampling a token, processing it through every layer and recording which rows have ended are dozens of small kernels in
+each layer: from Python each waits for the next launch. Captured as one CUDA graph the GPU runs them back to back, and
+the CPU checks only every few tokens which rows have ended. Rows keep their slots; when one has ended, the next prompt
+takes its slot. When few are left they move to the front, where a narrower step is enough.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,21 +21,21 @@ from triphase.rollouts.graphs import NotRecordedError, Record, Step
 Choose = Callable[[Tensor, float, Tensor], Tensor]
 
 LOOK_EVERY = 8
-"""Tokens between two looks at which rows have ended."""
-_CAPACITY_STEP = 64  # kernels of masked attention want rows of whole blocks
+"""Tokens between two checks of which rows have ended."""
+_CAPACITY_STEP = 64  # kernels of masked attention need rows of whole blocks
 _LEAST_WIDTH = 8  # fewer rows are not faster
-_MOST_LONGER = 2  # times the capacity that rows need: all of it is read for each token
+_MOST_LONGER = 2  # times the capacity that the rows need: all of it is read for each token
 
 
 class CapturedRows:
-    """A batch of rows in places of their own, and the step that writes one token into each of the first ``width``.
+    """A batch of rows in fixed slots, and the step that writes one token into each of the first ``width``.
 
-    The adapter that is at work when this is made is the one that is used.
+    The adapter that is active on construction is the one that is used.
 
     Attributes:
-        width: how many places a step computes.
+        width: how many slots a step computes.
         written: (B, limit) tokens of each row's response.
-        counts: (B,) how many there are.
+        counts: (B,) their number.
         ended: (B,) True where the row is finished or free.
     """
 
@@ -53,7 +53,7 @@ class CapturedRows:
         record: Record | None = None,
         on_failure: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """``record`` captures the step; None runs it as it is. ``on_failure`` gets the reason for a failure."""
+        """``record`` captures the step; None runs it uncaptured. ``on_failure`` gets the reason for a failure."""
         self._shared, self.temperature, self._choose = shared, temperature, choose
         self._stepper, self._record, self._on_failure = stepper, record, on_failure
         self._steps: dict[int, Step] = {}
@@ -69,27 +69,27 @@ class CapturedRows:
 
     @property
     def places(self) -> int:
-        """How many rows there are room for."""
+        """The maximum number of rows."""
         return len(self.counts)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is kept of the rows, without what a step has in between."""
+        """Bytes of the rows' tensors, without the temporary tensors of a step."""
         return self._stepper.reserved_bytes + self.written.nbytes + self._uniforms.nbytes
 
     def fits(self, count: int, length: int) -> bool:
-        """Whether ``count`` rows of ``length`` tokens can be written here, without reading far more than theirs."""
+        """Whether ``count`` rows of ``length`` tokens fit, without reading far more than theirs."""
         return self.places >= count and length <= self.capacity <= _MOST_LONGER * _whole_blocks(length)
 
     @torch.no_grad()
     def begin(self, count: int) -> None:
-        """Free all places, and compute the first ``count`` from now on, by the adapter's values of now."""
+        """Free all slots, and use the first ``count`` from now on, with the adapter's current values."""
         self._stepper.refresh()
         self.ended.fill_(True)
         self.width = self.width_for(count)
 
     def width_for(self, count: int) -> int:
-        """The narrowest step for so many rows: the widths are 8, 16, 32 … and all places."""
+        """The narrowest step for this many rows: the widths are 8, 16, 32 … and all slots."""
         width = _LEAST_WIDTH
         while width < count:
             width *= 2
@@ -97,7 +97,7 @@ class CapturedRows:
 
     @torch.no_grad()
     def put(self, places: Sequence[int], other: DirectStepper, uniforms: Tensor) -> None:
-        """Begin a response in each of ``places``: the prompts are the rows of ``other``, (N, limit) their draws."""
+        """Start a response in each of ``places``: the prompts are the rows of ``other``, (N, limit) their draws."""
         self._stepper.take(places, other, range(len(places)))
         index = to_device(torch.tensor(places), self.counts.device)
         self._uniforms[index] = to_device(uniforms, self.counts.device)
@@ -106,7 +106,7 @@ class CapturedRows:
 
     @torch.no_grad()
     def pack(self, places: Sequence[int]) -> None:
-        """Let the responses in ``places`` go on in the first places, by a step that is as narrow as they allow."""
+        """Move the responses in ``places`` to the first slots, for a step that is as narrow as they allow."""
         index = to_device(torch.tensor(places), self.counts.device)
         self._stepper.pack(places)
         for each in (self.written, self.counts, self.ended, self._uniforms):
@@ -116,16 +116,16 @@ class CapturedRows:
 
     @torch.no_grad()
     def advance(self, tokens: int) -> None:
-        """Write so many tokens into each row that goes on; rows that end on the way stay as they are."""
+        """Write this many tokens into each unfinished row; rows that end on the way do not change afterwards."""
         step = self._step()
         for _ in range(tokens):
             step()
 
     @torch.no_grad()
     def look(self) -> list[tuple[int, bool, list[int]]]:
-        """(tokens written, whether it has ended, the last `LOOK_EVERY` of them) of each row: here alone one waits.
+        """(tokens written, whether it has ended, the last `LOOK_EVERY` of them) of each row: the only synchronization.
 
-        What stands in front of the first token of a short response is not its own.
+        What precedes the first token of a short response does not belong to it.
         """
         counts, ended, written = (each[: self.width] for each in (self.counts, self.ended, self.written))
         recent = written.gather(1, (counts[:, None] + self._recent).clamp(min=0))
@@ -156,13 +156,13 @@ class CapturedRows:
         self._stepper.step_in_place(tokens)
 
     def _recorded(self, record: Record, step: Step) -> Step:
-        """The step as it is captured. What is tried out before changes free rows alone."""
+        """The step as it is captured. Its warm-up changes only free rows."""
         ended = self.ended.clone()
         saved = [each.clone() for each in self._stepper.moving()]
         self.ended.fill_(True)
         try:
             return record(step)
-        except NotRecordedError as error:  # a layer asks for something that only the processor can answer
+        except NotRecordedError as error:  # a layer needs a synchronization with the CPU
             self._record = None
             self._on_failure(str(error))
             return step

@@ -1,7 +1,7 @@
-"""Asking a server for JSON: one address, bounded waits, bounded answers, few retries, and no secrets.
+"""JSON requests to a server: one address, bounded waits, bounded responses, few retries, and no secrets.
 
-No redirect is followed, no cookie is kept, and nothing is taken from the environment (no proxy, no netrc) but the one
-token whose variable the settings name for this server. An exchange, from connecting to the last byte, ends within
+No redirect is followed, no cookie is stored, and nothing is taken from the environment (no proxy, no netrc) except the
+token in the variable that the settings name for this server. An exchange, from connecting to the last byte, ends within
 ``timeout_seconds``, whatever the server does (``network.py``).
 """
 
@@ -21,30 +21,30 @@ from triphase.settings.services import ServiceSettings
 
 try:
     from triphase.rollouts.network import DeadlineBackend, Exchanges
-except ImportError:  # told where a client is made; settings and messages need none
+except ImportError:  # reported where a client is created; settings and messages need none
     _HAS_HTTPCORE = False
 else:
     _HAS_HTTPCORE = True
 
 _REMEDY = "then give the same command again; what is finished is kept"
 _READ_OF = 4096
-"""Bytes of an answer that an error is made of; fewer are shown."""
+"""Maximum bytes of a response that an error is built from; fewer are shown."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
 
 
 class _Passing(Exception):
-    """A failure that another try may mend."""
+    """A failure that a retry may fix."""
 
 
 def _go_on() -> None:
-    """Nobody asks to stop."""
+    """Never requests a stop."""
 
 
 class JsonClient:
-    """Asks one server. Threads may share it.
+    """Sends requests to one server. Threads may share it.
 
     Attributes:
-        address: where the server is.
+        address: the address of the server.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class JsonClient:
         draw: Callable[[], float] = random.random,
         token: str | None = None,
     ) -> None:
-        """``setting`` is the name under which the address stands in the settings; errors name it.
+        """``setting`` is the name of the address in the settings; errors name it.
 
-        ``check`` is called a few times a second while a server is waited for, and may raise to end the wait. ``token``
-        stands in for that of the settings' variable.
+        ``check`` is called a few times a second while waiting for a server, and may raise to end the wait. ``token``
+        replaces that of the settings' variable.
 
         Raises:
             ServerError: the token's variable is not set, or httpcore is not installed.
@@ -75,20 +75,20 @@ class JsonClient:
         self._draw = draw
 
     def post(self, path: str, body: Any, *, tries: int | None = None) -> Any:
-        """The JSON answer to ``body``.
+        """The JSON response to ``body``.
 
         Raises:
-            ServerAway: there is no answer after the last try.
-            ServerError: there is one that cannot be used.
+            ServerAway: there is no response after the last try.
+            ServerError: the response cannot be used.
         """
         answer = self.ask("POST", path, json.dumps(body, ensure_ascii=False, allow_nan=False).encode(), tries=tries)
         return self.parsed(path, answer)
 
     def parsed(self, path: str, answer: bytes) -> Any:
-        """An answer as JSON.
+        """A response as JSON.
 
         Raises:
-            ServerError: it is none.
+            ServerError: it is not JSON.
         """
         try:
             return json.loads(answer)
@@ -104,9 +104,9 @@ class JsonClient:
         tries: int | None = None,
         seconds: float | None = None,
     ) -> bytes:
-        """The answer to one request, tried again where a failure may pass; ``tries`` times where that is given.
+        """The response to one request, retried after temporary failures; ``tries`` times if given.
 
-        ``seconds`` are for an exchange that takes less than others.
+        ``seconds`` replaces the time-out for an exchange that takes less than others.
 
         Raises:
             ServerAway, ServerError: as ``post``.
@@ -119,28 +119,28 @@ class JsonClient:
                 if number == tries - 1:
                     line = self.error(path, f"{failure} ({tries} {'try' if tries == 1 else 'tries'})")
                     raise ServerAway(str(line)) from None
-            # The wait doubles; its random part keeps many runs from asking at the same moment again.
+            # The wait doubles; its random part keeps many runs from retrying at the same moment.
             self._sleep(min(_LONGEST_WAIT, _FIRST_WAIT * 2**number) * (0.5 + self._draw() / 2))
         raise AssertionError("unreachable")
 
     def error(self, path: str, problem: str) -> ServerError:
-        """The error that says what is wrong with the server; ``shown`` makes what is quoted of its answers."""
+        """The error that says what is wrong with the server; ``shown`` formats quotes of its responses."""
         line = f"{self._setting}: {self.address}{path} {problem}; check the server and this setting, {_REMEDY}"
         return ServerError(line if self._token is None else line.replace(self._token, "***"))
 
     def shown(self, text: str, most: int = 200) -> str:
-        """What the server said, in quotes, cut, and without the token or parts of it."""
+        """The server's message, in quotes, truncated, and without the token or parts of it."""
         return shown(text, self._token, most)
 
     def holds_token(self, text: str) -> bool:
-        """Whether a text of the server's holds the token, a piece of it, or an encoding of one."""
+        """Whether a text from the server contains the token, a piece of it, or an encoding of one."""
         return without_parts(text, self._token) != text
 
     def _quoted(self, body: bytes) -> str:
         return self.shown(body[:_READ_OF].decode(errors="replace"))
 
     def close(self) -> None:
-        """End what is under way, in every thread, and close the connections."""
+        """Abort the exchanges in progress, in every thread, and close the connections."""
         self._exchanges.close()
         self._pool.close()
 
@@ -219,7 +219,7 @@ class JsonClient:
         exchanges = Exchanges(check)
         pool = httpcore.ConnectionPool(
             max_connections=None,
-            max_keepalive_connections=0,  # what stands behind an answer is never taken for the next one
+            max_keepalive_connections=0,  # data after a response is never taken for the next one
             http1=True,
             http2=False,
             retries=0,

@@ -1,9 +1,8 @@
 """Sampling in this process: one decode loop with a key-value cache.
 
-Requests are taken in the order of their prompt length, so that little is padded. Rows that are finished leave the
-batch, and with them their cache; where the model allows it, the next prompts take their places. A token is chosen by
-inverting the cumulative distribution at a uniform number drawn from the row's own seed: no sort, one temporary of
-(vocabulary, rows).
+Requests are processed in the order of their prompt length, to minimize padding. Finished rows leave the batch, and with
+them their cache; if the model allows it, the next prompts take their slots. A token is sampled by inverting the
+cumulative distribution at a uniform number drawn from the row's own seed: no sort, one temporary of (vocabulary, rows).
 """
 
 import logging
@@ -26,7 +25,7 @@ from triphase.rollouts.writing import CapturedWriter
 
 # Rows are dropped from the batch once this share of it is finished: dropping copies the cache.
 _COMPACT_SHARE = 0.25
-_told: WeakSet[SharedModel] = WeakSet()  # of which it was said why they are not captured
+_told: WeakSet[SharedModel] = WeakSet()  # models for which the reason against capture was logged
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +34,7 @@ class LocalGenerator:
 
     Attributes:
         adapter: the adapter that samples; None is the bare base.
-        batch_size: responses that are sampled side by side.
+        batch_size: responses that are sampled together.
     """
 
     def __init__(self, shared: SharedModel, *, adapter: str | None, batch_size: int) -> None:
@@ -45,7 +44,7 @@ class LocalGenerator:
         self._writer: CapturedWriter | None = None
 
     def release(self) -> None:
-        """Let go of what is kept on a card between two calls."""
+        """Release what is kept on a GPU between two calls."""
         if self._writer is not None:
             self._writer.release()
 
@@ -58,7 +57,7 @@ class LocalGenerator:
         max_response_tokens: int,
         on_finished: Callable[[int], None] | None = None,
     ) -> list[Generated]:
-        """One response for each request, in order. ``on_finished`` gets the number of further ones done."""
+        """One response for each request, in order. ``on_finished`` gets the number of newly finished ones."""
         stepper = self._shared.stepper(self.adapter)
         with self._shared.role(self.adapter):
             if requests and self._captures(stepper):
@@ -78,7 +77,7 @@ class LocalGenerator:
         return [Generated(tuple(ids), ids[-1] in self._shared.template.ends) for ids in written]
 
     def _captures(self, stepper: Stepper) -> bool:
-        """Whether the step is captured here: on a card where nothing prevents it, which else is said once."""
+        """Whether the step is captured: on a GPU, unless something prevents it, which is then logged once."""
         if self._shared.loaded.capture_decoding == "off" or not _is_card(self._shared.device):
             return False
         if isinstance(stepper, DirectStepper):
@@ -90,10 +89,10 @@ class LocalGenerator:
         return False
 
     def _go_without(self, reason: str) -> None:
-        """Say once for each model why its step is not captured.
+        """Log once per model why its step is not captured.
 
         Raises:
-            ModelError: a capture is demanded.
+            ModelError: a capture is required.
         """
         if self._shared.loaded.capture_decoding == "on":
             raise ModelError(
@@ -116,20 +115,20 @@ class LocalGenerator:
         waiting = deque(sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt), index)))
         responses: list[list[int]] = [[] for _ in requests]
         uniforms: dict[int, list[float]] = {}
-        rows: list[int] = []  # rows[i] is the request that row i of the batch answers
+        rows: list[int] = []  # rows[i] is the request of row i of the batch
 
         def is_done(row: int) -> bool:
             return len(responses[row]) == limit or (bool(responses[row]) and responses[row][-1] in ends)
 
         while rows or waiting:
-            # 1. prompts take the free places
+            # 1. prompts take the free slots
             if waiting and (not rows or (stepper.joins and _is_small(rows, self.batch_size))):
                 new = [waiting.popleft() for _ in range(min(len(waiting), self.batch_size - len(rows)))]
                 read = stepper.join if rows else stepper.read
                 read([requests[row].prompt for row in new], pad_id=pad_id, room=limit)
                 uniforms |= {row: _uniforms(requests[row].seed, limit) for row in new}
                 rows += new
-            # 2. one token for each row that goes on
+            # 2. one token for each unfinished row
             drawn = [0.0 if is_done(row) else uniforms[row][len(responses[row])] for row in rows]
             logits = shared.backbone.logits(multiply(head, stepper.hidden.t()).t())
             if shared.absent is not None:
@@ -143,7 +142,7 @@ class LocalGenerator:
                     finished += is_done(row)
             if finished and on_finished is not None:
                 on_finished(finished)
-            # 3. rows that are finished leave, the others read their token
+            # 3. finished rows leave, the others process their token
             alive = [place for place, row in enumerate(rows) if not is_done(row)]
             if not alive:
                 rows = []
@@ -194,8 +193,8 @@ def sample(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
 
 
 def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
-    """(N, B) rising sums, (B,) → (B,) the first place whose sum is above the threshold, and the last one that adds to
-    the sum where rounding puts the threshold at the total or beyond: what follows it has no probability."""
+    """(N, B) rising sums, (B,) → (B,) the first index whose sum is above the threshold, or, if rounding puts the
+    threshold at the total or beyond, the last one that adds to the sum: the indices after it have no probability."""
     total = cumulative[-1]
     bounded = torch.minimum(threshold, total.nextafter(torch.zeros_like(total)))
     return (cumulative <= bounded).sum(dim=0)

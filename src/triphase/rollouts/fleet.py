@@ -1,4 +1,4 @@
-"""Several servers as one: who is asked next, what becomes of one that goes away, and of one that comes back."""
+"""Several servers as one: dispatch of requests, and handling of servers that go away and come back."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ _AGAIN_SECONDS = 2.0
 
 
 class Fleet:
-    """The servers of a run, by number. Threads share it."""
+    """The servers of a run, by number. Threads may share it."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class Fleet:
         say: Callable[[str], None],
         away_seconds: float,
     ) -> None:
-        """``again`` takes a server up again: asks whether it is there, and gives it the adapter of now.
+        """``again`` reconnects a server: checks that it responds, and loads the current adapter on it.
 
         ``check`` is called a few times a second while all are away, and may raise to end the wait.
         """
@@ -40,11 +40,11 @@ class Fleet:
 
     @property
     def up(self) -> list[int]:
-        """Those that answer, as far as is known."""
+        """The servers that respond, as far as is known."""
         return [number for number, is_up in enumerate(self._is_up) if is_up]
 
     def take(self) -> int:
-        """The server with the fewest requests under way, which has one more now; waits while none is up.
+        """The server with the fewest requests in progress, with one more counted; waits while none is up.
 
         Raises:
             ServerError: none came back in time.
@@ -64,7 +64,7 @@ class Fleet:
             self._require_patience()
 
     def give_back(self, number: int) -> None:
-        """A request is no longer under way."""
+        """A request is no longer in progress."""
         with self._changed:
             self._under_way[number] -= 1
 
@@ -73,7 +73,7 @@ class Fleet:
         return self.up in ([number], [])
 
     def drain(self, number: int, error: ServerError) -> None:
-        """Ask a server no more, until it is back."""
+        """Send a server no more requests, until it is back."""
         with self._changed:
             if not self._is_up[number]:
                 return
@@ -90,7 +90,7 @@ class Fleet:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside this block servers that are away are looked for, again and again."""
+        """Inside this block servers that are away are polled."""
         ended = threading.Event()
         self._is_watched.set()
         thread = threading.Thread(target=self._watch, args=(ended,), daemon=True, name="rollout servers")
@@ -109,12 +109,12 @@ class Fleet:
                     self._again(number)
                 except ServerAway:
                     continue
-                except ServerError as error:  # it is there and cannot be used: said once, and looked at again
+                except ServerError as error:  # it is there and cannot be used: logged once, and polled again
                     if self._complaints.get(number) != str(error):
                         self._complaints[number] = str(error)
                         self._say(f"{self._addresses[number]} is back and is not used: {error}")
                     continue
-                except Exception as error:  # of a request to stop, or a defect: whoever waits for a server raises it
+                except Exception as error:  # a request to stop, or a defect: whoever waits for a server raises it
                     with self._changed:
                         self._failure = error
                     return

@@ -1,4 +1,4 @@
-"""A step as a CUDA graph: what it asks of the card is recorded once, and asked again in one call for each token."""
+"""A step as a CUDA graph: its kernel launches are captured once, and replayed in one call for each token."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,16 @@ import torch
 
 Step = Callable[[], None]
 Record = Callable[[Step], Step]
-"""Makes of a step one that does the same to the same tensors. On the way it runs the step a few times."""
+"""Turns a step into one that does the same to the same tensors. The capture runs the step a few times."""
 _WARM_UPS = 2
 
 
 class NotRecordedError(Exception):
-    """A step asks for something that only the processor can answer."""
+    """A step needs a synchronization with the CPU."""
 
 
 class CudaGraphs:
-    """Records steps of which no two run at once: what they have in between stands in one pool of memory."""
+    """Captures steps, no two of which run at once: their temporary tensors share one memory pool."""
 
     def __init__(self) -> None:
         self._pool: Any = None
@@ -25,7 +25,7 @@ class CudaGraphs:
         """The step as a graph.
 
         Raises:
-            NotRecordedError: it cannot be recorded; it can still be run.
+            NotRecordedError: it cannot be captured; it can still be run.
         """
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()

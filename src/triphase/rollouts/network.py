@@ -1,9 +1,9 @@
 """TCP and TLS connections that keep one deadline for a whole exchange, and that one call ends from any thread.
 
-The time-outs of an HTTP library are for single reads, and a server that sends a byte now and then, interim answers
-without end, or trailers, never breaks one of them. Here each thread has one deadline; connecting, the handshake, and
-every read and write wait for what is left of it. Waits are cut into slices, and ``check`` is called at each, so that a
-request to stop is handled within a fraction of a second.
+The time-outs of an HTTP library apply to single reads, and a server that sends a byte now and then, interim responses
+without end, or trailers, never exceeds one of them. Here each thread has one deadline; connecting, the handshake, and
+every read and write wait for what is left of it. Waits are divided into slices, and ``check`` is called at each, so
+that a request to stop is handled within a fraction of a second.
 """
 
 import errno
@@ -27,10 +27,10 @@ _LARGEST_WRITE = 1 << 16
 
 
 class Exchanges:
-    """The deadlines of the exchanges under way, one for each thread, and the sockets they use."""
+    """The deadlines of the exchanges in progress, one for each thread, and the sockets they use."""
 
     def __init__(self, check: Callable[[], None]) -> None:
-        """``check`` may raise what ends the wait."""
+        """``check`` may raise to end the wait."""
         self._check = check
         self._here = threading.local()
         self._closed = threading.Event()
@@ -41,7 +41,7 @@ class Exchanges:
         self._here.end = time.monotonic() + seconds
 
     def slice(self) -> float:
-        """How long to wait before looking again.
+        """How long to wait before checking again.
 
         Raises:
             TimeoutError: nothing is left of this thread's deadline.
@@ -56,7 +56,7 @@ class Exchanges:
         return float(min(left, _SLICE))
 
     def wait(self, seconds: float) -> None:
-        """Wait between two exchanges, as interruptible as one."""
+        """Wait between two exchanges, as interruptible as an exchange."""
         self.begin(seconds)
         try:
             while True:
@@ -65,11 +65,11 @@ class Exchanges:
             return
 
     def add(self, opened: socket.socket) -> None:
-        """Let ``close`` reach this socket."""
+        """Register this socket with ``close``."""
         self._sockets.add(opened)
 
     def close(self) -> None:
-        """End every exchange, whoever waits for it."""
+        """Abort every exchange, in whatever thread."""
         self._closed.set()
         for opened in list(self._sockets):
             try:
@@ -92,11 +92,11 @@ class DeadlineBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first of the host's addresses that answers, all of them within ``timeout``.
+        """Connect to the first of the host's addresses that responds, all of them within ``timeout``.
 
         Raises:
             httpcore.ConnectTimeout: none did in time.
-            httpcore.ConnectError: none takes connections.
+            httpcore.ConnectError: none accepts connections.
         """
         end = time.monotonic() + (timeout or 0.0)
         failure = OSError(f"{host} has no address")
@@ -139,7 +139,8 @@ class DeadlineBackend(httpcore.NetworkBackend):
                 raise TimeoutError
 
     def _addresses(self, host: str, port: int, end: float) -> list[Any]:
-        """What the name stands for. Resolvers have no time-out of their own, so a thread asks, and may be left."""
+        """The addresses of the name. Resolvers have no time-out of their own, so a thread resolves, and may be
+        abandoned."""
         found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
 
         def resolve() -> None:
@@ -161,7 +162,7 @@ class DeadlineBackend(httpcore.NetworkBackend):
 
 
 class DeadlineStream(httpcore.NetworkStream):
-    """One connection; not the time-outs of its caller count but the deadline of the exchange."""
+    """One connection; the deadline of the exchange applies, not the time-outs of its caller."""
 
     def __init__(self, opened: socket.socket, exchanges: Exchanges) -> None:
         self._socket = opened
@@ -224,7 +225,7 @@ class DeadlineStream(httpcore.NetworkStream):
         return stream
 
     def _sliced(self, call: Callable[[], T]) -> T:
-        """``call``, which waits for the socket, again and again until it does not time out."""
+        """Repeats ``call``, which waits for the socket, until it does not time out."""
         while True:
             self._socket.settimeout(self._exchanges.slice())
             try:

@@ -1,4 +1,4 @@
-"""What the trainer's own model says of some tokens, as a server is asked the same."""
+"""Log-probabilities of some tokens by the trainer's own model, to compare with a server's."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from triphase.tokens.encoding import Encoded
 def logprobs_of(shared: SharedModel, adapter: str | None, ids: Sequence[int]) -> list[float]:
     """Log-probability of each of ``ids`` but the first, given those before it, at temperature 1.
 
-    Over all rows of the vocabulary, those that are no token included, as servers count them; None is the bare base.
+    Over all rows of the vocabulary, including those without a token, as servers count them; None is the bare base.
     """
     sample = Encoded(tuple(ids[:1]), tuple(ids[1:]))
     batch = pad_batch([sample], pad_id=shared.template.pad_id, device=shared.device)

@@ -1,4 +1,4 @@
-"""Showing what a server said without showing what must stay secret, whole or in parts, plain or encoded."""
+"""Shows what a server sent without showing secrets, whole or in parts, plain or encoded."""
 
 import base64
 import html
@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Iterator
 
 _WINDOW = 6
-"""So many characters in a row count as a part of the secret."""
+"""This many consecutive characters count as a part of the secret."""
 _SHOWN = 200
 _WITHHELD = "(a text that contains the token in another spelling, and is not shown)"
 _ESCAPED = re.compile(r"\\+u([0-9a-fA-F]{4})|\\+x([0-9a-fA-F]{2})")
@@ -15,19 +15,18 @@ _NOT_ALPHANUMERIC = re.compile(r"[^0-9A-Za-z]+")
 
 
 def shown(text: str, secret: str | None, most: int = _SHOWN) -> str:
-    """``text`` in quotes, its control characters escaped, and cut; the secret goes first, so that no cut saves a part.
+    """``text`` in quotes, its control characters escaped, and truncated; the secret is removed first.
 
     Args:
-        secret: what must not be shown, nor six characters in a row of it, nor an encoding of it; None where there is
-            none.
-        most: characters that are shown.
+        secret: what must not be shown, nor six consecutive characters of it, nor an encoding of it; None without one.
+        most: maximum number of characters shown.
     """
     cleared = without_parts(text, secret)
     return repr(cleared[:most]) + ("…" if len(cleared) > most else "")
 
 
 def without_parts(text: str, secret: str | None) -> str:
-    """``text`` with three asterisks for each part of the secret; nothing of it where it holds one encoded."""
+    """``text`` with three asterisks for each part of the secret; nothing of it if it contains an encoded one."""
     if not secret:
         return text
     cleared = _blotted(text, secret)
@@ -40,7 +39,7 @@ def without_parts(text: str, secret: str | None) -> str:
 def _blotted(text: str, secret: str) -> str:
     parts, width = _parts(secret), min(_WINDOW, len(secret))
     low = text.lower()
-    if len(low) != len(text):  # some letters have a longer small form
+    if len(low) != len(text):  # some letters have a longer lowercase form
         low = text
     hidden = bytearray(len(text))
     for at in range(len(text) - width + 1):
@@ -54,14 +53,14 @@ def _blotted(text: str, secret: str) -> str:
 
 
 def _parts(text: str) -> set[str]:
-    """All runs of six characters of a text, and of its reverse, in small letters."""
+    """All runs of six characters of a text, and of its reverse, in lowercase."""
     low = text.lower()
     width = min(_WINDOW, len(low))
     return {form[at : at + width] for form in (low, low[::-1]) for at in range(len(low) - width + 1) if width}
 
 
 def _encoded_parts(secret: str) -> set[str]:
-    """Runs of the secret in base 64, wherever in a longer text it begins, and in hexadecimal digits."""
+    """Runs of the secret in base64, at any offset in a longer text, and in hexadecimal digits."""
     found = _parts(secret.encode().hex())
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + secret.encode()).decode()
@@ -70,7 +69,7 @@ def _encoded_parts(secret: str) -> set[str]:
 
 
 def _spellings(text: str) -> Iterator[str]:
-    """The text as other readers would read it, in small letters."""
+    """The text as other readers would decode it, in lowercase."""
     yield text.lower()
     yield _ESCAPED.sub(lambda match: chr(int(match[1] or match[2], 16)), text).lower()
     yield urllib.parse.unquote_plus(text).lower()

@@ -1,7 +1,7 @@
-"""Proof that a server samples from the policy: its log-probabilities of a prompt beside the trainer's own.
+"""Checks that a server samples from the policy: its log-probabilities of a prompt against the trainer's own.
 
-At the first look the base is compared. At every push the adapter is, and that it moved the answers: a server that goes
-on with the adapter before would train a policy on another's samples, and nothing else would tell.
+At the first check the base is compared. At every push the adapter is, and that it changed the responses: a server that
+continued with the previous adapter would train a policy on another's samples, and nothing else would show it.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from triphase.rollouts.vllm_server import VLLMServer
 
 _SURE, _CLEAR = 0.01, 0.2
-"""Nats per token by which the trainer's log-probabilities move: a server's then cannot stay the same to the bit; then
-they must move alike, whatever its rounding."""
+"""Change of the trainer's log-probabilities, in nats per token, above which a server's cannot stay the same to the bit;
+they must then change alike, whatever its rounding."""
 _ALIKE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the trainer says of some tokens.
+    """The trainer's log-probabilities of some tokens.
 
     Attributes:
         ids: the tokens of a prompt.
-        base, policy: log-probability of each but the first by the base, and by the policy that is pushed.
+        base, policy: log-probability of each but the first under the base, and under the policy that is pushed.
     """
 
     ids: tuple[int, ...]
@@ -31,7 +31,7 @@ class Probe:
 
 @dataclass(slots=True)
 class _Before:
-    """What stood before a push: the trainer's word and the server's."""
+    """The state before a push: the trainer's values and the server's."""
 
     trainer: Sequence[float]
     server: Sequence[float]
@@ -39,18 +39,18 @@ class _Before:
 
 
 class Proof:
-    """What is known of one server's answers to the probe, from push to push."""
+    """What is known of one server's responses to the probe, from push to push."""
 
     def __init__(self, tolerance: float, base: str) -> None:
-        """``base`` is how the run calls its base, for messages."""
+        """``base`` is the run's name of its base, for messages."""
         self._tolerance, self._base = tolerance, base
         self._before: _Before | None = None
 
     def begin(self, server: VLLMServer, probe: Probe) -> None:
-        """Compare the base; a server that was away begins again.
+        """Compare the base; a server that was away starts over.
 
         Raises:
-            ServerAway: it does not answer.
+            ServerAway: it does not respond.
             ServerError: it serves another base.
         """
         found = server.logprobs(probe.ids, None)
@@ -64,11 +64,11 @@ class Proof:
         self._before = _Before(probe.base, found, "")
 
     def pushed(self, server: VLLMServer, probe: Probe, adapter: str, version: str) -> str:
-        """Compare the adapter that it has just loaded; returns what was seen, for the log.
+        """Compare the adapter that it has just loaded; returns the differences, for the log.
 
         Raises:
-            ServerAway: it does not answer.
-            ServerError: it answers from another adapter.
+            ServerAway: it does not respond.
+            ServerError: it responds with another adapter.
         """
         before = self._before
         assert before is not None  # noqa: S101 - begin was called
@@ -85,7 +85,7 @@ class Proof:
         elif expected > _CLEAR and unlike(found, before.server, probe.policy, before.trainer) > _ALIKE * expected:
             problem = f"its answers moved by {moved:.3g} nats per token, and not as the policy's, by {expected:.3g}"
         else:
-            if moved > 0:  # what is lost in rounding adds up until it is not
+            if moved > 0:  # changes lost in rounding add up until they show
                 self._before = _Before(probe.policy, found, version)
             return (
                 f"adapter {version[:12]} is at work on {server.address}: the probe moved by {moved:.3g} nats per token "
@@ -102,19 +102,19 @@ def distance(first: Sequence[float], second: Sequence[float]) -> float:
 def unlike(
     server: Sequence[float], server_before: Sequence[float], ours: Sequence[float], before: Sequence[float]
 ) -> float:
-    """Mean absolute difference between how a server's numbers moved and how the trainer's did."""
+    """Mean absolute difference between the change of a server's values and the trainer's."""
     theirs = [now - then for now, then in zip(server, server_before, strict=True)]
     return distance(theirs, [now - then for now, then in zip(ours, before, strict=True)])
 
 
 Probing = Callable[[Sequence[int]], Probe]
-"""What the trainer says now of the tokens of a prompt."""
+"""The trainer's current values for the tokens of a prompt."""
 
 PROBED = 64
-"""Most tokens of a probe."""
+"""Maximum tokens of a probe."""
 
 
 def probed_of(prompt: Sequence[int]) -> tuple[int, ...]:
-    """The tokens of a prompt that are asked about: at least two, since the first has no log-probability."""
+    """The tokens of a prompt that are probed: at least two, since the first has no log-probability."""
     ids = tuple(prompt[-PROBED:])
     return ids if len(ids) > 1 else ids * 2

@@ -1,9 +1,9 @@
 """Sampling on vLLM servers, through their OpenAI-compatible interface.
 
-Before each rollout the policy's adapter is written to disk and every server loads it in place of the one before (they
+Before each rollout the policy's adapter is written to disk and every server loads it in place of the previous one (they
 must run with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and see the file under the same path); that it is
-at work is proved (`proof`). Each request goes to the server with the fewest under way. A server that goes away is asked
-no more, what it had not answered another one does, and it is taken up again once it is back.
+in use is verified (`server_checks`). Each request goes to the server with the fewest in progress. A server that goes
+away gets no more requests, its unanswered ones go to another, and it is used again once it is back.
 """
 
 import hashlib
@@ -28,21 +28,21 @@ _STARTED = "rollouts.servers"
 _WEIGHTS = "adapter_model.safetensors"
 _FORGOTTEN = 404
 _MORE_TRIES = 4
-"""Tries of one request beyond one for each server: what servers that are up cannot answer, they never will."""
+"""Tries of one request beyond one for each server: what running servers cannot serve, they never will."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The policy as servers must know it.
+    """What servers must know of the policy.
 
     Attributes:
         ends: the tokens that end a response.
-        vocabulary_size: tokens that the model has; ``absent`` are ids below it that are no token.
-        base: what the base is called, for messages.
+        vocabulary_size: tokens that the model has; ``absent`` are ids below it without a token.
+        base: the name of the base, for messages.
         rank: of the adapter.
-        room: most tokens of a prompt with its response; None does not compare it.
-        probing: what the trainer says of a prompt; None proves nothing.
+        room: maximum tokens of a prompt with its response; None does not compare it.
+        probing: the trainer's log-probabilities of a prompt; None checks nothing.
     """
 
     ends: tuple[int, ...]
@@ -56,7 +56,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class _Push:
-    """An adapter on its way to the servers."""
+    """An adapter that is being pushed to the servers."""
 
     adapter: str
     directory: Path
@@ -79,8 +79,8 @@ class ServerGenerator:
     ) -> None:
         """``publish`` writes the policy's adapter to a directory, as peft reads it, and returns that directory.
 
-        ``started`` are servers that this process has started. ``check`` is called a few times a second while a server
-        is waited for, and may raise to end the wait; ``say`` shows a line to the person.
+        ``started`` are servers that this process has started. ``check`` is called a few times a second while waiting
+        for a server, and may raise to end the wait; ``say`` shows a line to the user.
         """
         self._settings, self._publish, self._served, self._started = settings, publish, served, started
         self._push: _Push | None = None
@@ -97,7 +97,7 @@ class ServerGenerator:
         """One response for each request, in order.
 
         Raises:
-            ServerError: no server is there, or one does not take the adapter, or answers wrongly.
+            ServerError: no server is there, or one rejects the adapter, or responds wrongly.
         """
         is_first = self._push is None
         if is_first:
@@ -129,7 +129,8 @@ class ServerGenerator:
             server.client.close()
 
     def _published(self, requests: Sequence[Request]) -> _Push:
-        """The policy's adapter on disk. Its name on the servers is the run's, its version the sum of its weights."""
+        """The policy's adapter on disk. Its name on the servers is the run's, its version the checksum of its
+        weights."""
         directory = self._publish().resolve()
         name = f"triphase-{hashlib.sha256(str(directory).encode()).hexdigest()[:12]}"
         probing, before = self._served.probing, None if self._push is None else self._push.probe
@@ -139,7 +140,7 @@ class ServerGenerator:
         return _Push(name, directory, fingerprint(directory / _WEIGHTS), probe)
 
     def _bring_up_to_date(self, number: int, is_first: bool) -> None:
-        """Give a server the adapter of now; at the first time a server that is away ends the run, later not."""
+        """Load the current adapter on a server; at the first time a server that is away ends the run, later not."""
         try:
             if is_first:
                 self._greet(number)
@@ -152,7 +153,7 @@ class ServerGenerator:
             self._fleet.drain(number, error)
 
     def _enter(self, number: int) -> None:
-        """Take up a server again that was away."""
+        """Use a server again that was away."""
         if self._started is not None:
             self._started.require_running(number)
         self._servers[number].require_up(tries=1)
@@ -172,14 +173,14 @@ class ServerGenerator:
             _log.info("%s", self._proofs[number].pushed(server, push.probe, push.adapter, push.version))
 
     def _sample(self, request: Request, sampling: Sampling) -> Generated:
-        """The response of the first server that gives one; the last of so many tries raises what went wrong."""
+        """The response of the first server that returns one; the last try raises its error."""
         for left in reversed(range(len(self._servers) + _MORE_TRIES)):
             number = self._fleet.take()
             try:
-                tries = None if self._fleet.is_alone(number) else 1  # where another may do it, it does
+                tries = None if self._fleet.is_alone(number) else 1  # if another may do it, it does
                 return self._servers[number].sample(request, sampling, tries=tries)
             except ServerError as error:
-                # One that was started again has no adapter, and is given it again.
+                # One that was restarted has no adapter, and loads it again.
                 is_away = isinstance(error, ServerAway) or error.status == _FORGOTTEN
                 if not is_away or not left:
                     raise

@@ -15,7 +15,7 @@ from triphase.settings.services import RolloutSettings
 
 SERVER_ENVIRONMENT = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # the trainer goes on behind max_position_embeddings too, and says so
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # the trainer continues past max_position_embeddings too, with a note
     "VLLM_NO_USAGE_STATS": "1",
 }
 _OF_THIS_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
@@ -31,8 +31,8 @@ class Base:
 
     Attributes:
         name: a directory, or a hub id.
-        dtype: as vLLM calls it; `auto` leaves it to vLLM.
-        on_cpu: whether it is to run on a processor.
+        dtype: vLLM's name of it; `auto` leaves it to vLLM.
+        on_cpu: whether the server runs on a CPU.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Base:
 
 
 def server_command(settings: RunSettings, base: Base, host: str, port: int) -> list[str]:
-    """What starts a server."""
+    """The command that starts a server."""
     model, rollouts = settings.model, settings.rollouts
     words = [python_of(rollouts), "-m", "vllm.entrypoints.openai.api_server", "--model", base.name]
     words += ["--host", host, "--port", str(port), "--dtype", base.dtype]
@@ -56,7 +56,7 @@ def server_command(settings: RunSettings, base: Base, host: str, port: int) -> l
 
 
 def server_environment(settings: RolloutSettings, *, on_cpu: bool) -> dict[str, str]:
-    """This process's environment with what a server needs, and without what holds for this Python alone."""
+    """This process's environment with the variables that a server needs, and without those of this Python alone."""
     kept = {name: value for name, value in os.environ.items() if settings.python is None or name not in _OF_THIS_PYTHON}
     cache = {_CPU_CACHE: _CPU_CACHE_GB} if on_cpu and _CPU_CACHE not in kept else {}
     return {**kept, **SERVER_ENVIRONMENT, **cache}

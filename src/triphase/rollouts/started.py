@@ -23,13 +23,13 @@ _POLL_SECONDS = 0.3
 _LAST_LINES, _LINE_SIGNS, _TAIL_BYTES = 4, 200, 1 << 14
 _MOST_RESTARTS = 3
 _NOTICED_SECONDS = 1.0
-"""Within these a keeper has noticed that its server has ended."""
+"""Time in which a keeper notices that its server has ended."""
 _COMMAND = "# "
 
 
 @dataclass(slots=True)
 class _Started:
-    """One server: its keeper, its port, where it logs, and how often it had to be started again."""
+    """One server: its keeper, its port, its log, and the number of its restarts."""
 
     port: int
     log: Path
@@ -41,8 +41,8 @@ class StartedServers:
     """Servers behind a random token on free ports of the loopback interface.
 
     Attributes:
-        token: what they ask for.
-        addresses: where they are.
+        token: the token that they require.
+        addresses: the addresses of the servers.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class StartedServers:
         check: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
-        """``command`` is that of a server at a host and port; ``logs`` is where their logs go.
+        """``command`` builds the command of a server for a host and port; ``logs`` is the directory of their logs.
 
-        ``check`` is called a few times a second while they are waited for, and may raise to end the wait.
+        ``check`` is called a few times a second while waiting for them, and may raise to end the wait.
         """
         self._settings, self._command, self._environment = settings, command, environment
         self._check, self._say = check, say
@@ -67,10 +67,10 @@ class StartedServers:
         self.addresses = tuple(f"http://{_HOST}:{port}" for port in ports)
 
     def __enter__(self) -> "StartedServers":
-        """Start them, and wait until each answers.
+        """Start them, and wait until each responds.
 
         Raises:
-            ServerError: one ends, or none answers in time; with the last lines of its log.
+            ServerError: one ends, or none responds in time; with the last lines of its log.
         """
         try:
             for number, server in enumerate(self._servers):
@@ -102,7 +102,7 @@ class StartedServers:
             server.keeper = None
 
     def require_running(self, number: int) -> None:
-        """Start a server again that has ended.
+        """Restart a server that has ended.
 
         Raises:
             ServerError: it has ended too often.
@@ -119,7 +119,7 @@ class StartedServers:
         self._start(number)
 
     def end_of(self, number: int) -> str | None:
-        """How a server has ended, with its last lines; None where it runs."""
+        """How a server has ended, with its last lines; None while it runs."""
         server = self._servers[number]
         if server.keeper is None:
             return None
@@ -190,7 +190,7 @@ class StartedServers:
 
 
 def last_lines(log: Path) -> list[str]:
-    """The last lines of a log that say something, each cut; those that an error begins come first."""
+    """The last nonempty lines of a log, each truncated; the last one with an error comes first."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
@@ -205,7 +205,7 @@ def last_lines(log: Path) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface on which nobody listens now."""
+    """Ports of the loopback interface that are free now."""
     opened: Sequence[socket.socket] = [socket.socket() for _ in range(count)]
     try:
         for each in opened:

@@ -1,4 +1,4 @@
-"""What generation takes and gives."""
+"""Input and output of generation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One response to be sampled: the prompt's token ids, and a seed of its own.
+    """One response to be sampled: the prompt's token ids, and its own seed.
 
-    The response depends on these two (and the policy), not on what is sampled beside it.
+    The response depends on these two (and the policy), not on what is sampled in the same batch.
     """
 
     prompt: tuple[int, ...]
@@ -20,8 +20,8 @@ class Request:
 class Generated:
     """A sampled response. ``finished`` says whether the end token was sampled; it is then the last of ``ids``.
 
-    ``logprobs`` are those of its tokens under the sampling distribution, by the sampler's own arithmetic, where that is
-    another than the trainer's.
+    ``logprobs`` are those of its tokens under the sampling distribution, as computed by the sampler, if its arithmetic
+    differs from the trainer's.
     """
 
     ids: tuple[int, ...]

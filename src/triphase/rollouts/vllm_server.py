@@ -1,7 +1,7 @@
-"""One vLLM server as the rollouts use it: what it serves, the adapter that it is given, samples and log-probabilities.
+"""One vLLM server as used by rollouts: what it serves, loading an adapter, samples and log-probabilities.
 
-Requests carry token ids and ask for token ids, so nothing is decoded and encoded again. Every parameter of sampling is
-said outright: a server would otherwise take those of the model's generation_config.
+Requests and responses carry token ids, so nothing is decoded and encoded again. Every sampling parameter is given
+explicitly: a server would otherwise use those of the model's generation_config.
 """
 
 import json
@@ -26,9 +26,9 @@ class Sampling:
 
     Attributes:
         adapter: its name on the servers.
-        version: sum of its weights: what a server cached under the adapter before must not be used for this one.
+        version: checksum of its weights: what a server cached under the previous adapter must not be used for this one.
         ends: tokens that end a response.
-        absent: ids below ``vocabulary_size`` that are no token; servers are asked not to sample them.
+        absent: ids below ``vocabulary_size`` without a token; servers are told not to sample them.
     """
 
     adapter: str
@@ -40,7 +40,7 @@ class Sampling:
     vocabulary_size: int
 
     def body(self, request: Request) -> dict[str, Any]:
-        """What a server is asked."""
+        """The body of a request to a server."""
         bias = {"logit_bias": {str(token): -100.0 for token in sorted(self.absent)}} if self.absent else {}
         return bias | {
             "model": self.adapter,
@@ -49,7 +49,7 @@ class Sampling:
             "temperature": self.temperature,
             "max_tokens": self.limit,
             "stop_token_ids": list(self.ends),
-            "ignore_eos": True,  # these end a response, and no other token that the server's copy of the model may name
+            "ignore_eos": True,  # only `ends` end a response, whatever the server's model defines
             "return_token_ids": True,
             "logprobs": 0,
             "cache_salt": self.version,
@@ -63,10 +63,10 @@ class Sampling:
 
 
 class VLLMServer:
-    """A server that answers at one address.
+    """A server at one address.
 
     Attributes:
-        served: the name of the base on it, and where it has its files; known once ``look`` was called.
+        served: the name of the base on it, and where it has its files; known after ``look``.
     """
 
     def __init__(self, client: JsonClient) -> None:
@@ -75,11 +75,11 @@ class VLLMServer:
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """The address of the server."""
         return self.client.address
 
     def require_up(self, *, tries: int | None = None) -> None:
-        """Ask whether it is up.
+        """Check whether it is up.
 
         Raises:
             ServerAway, ServerError: it is not.
@@ -87,10 +87,10 @@ class VLLMServer:
         self.client.ask("GET", "/health", tries=tries, seconds=_HEALTH_SECONDS)
 
     def look(self, room: int | None) -> None:
-        """Learn what it serves; ``room`` is the most tokens that a prompt and its response may have.
+        """Determine what it serves; ``room`` is the maximum tokens of a prompt with its response.
 
         Raises:
-            ServerError: it serves no model, or shorter texts.
+            ServerError: it serves no model, or only shorter texts.
         """
         answer = self.client.parsed(_MODELS, self.client.ask("GET", _MODELS))
         try:
@@ -110,11 +110,11 @@ class VLLMServer:
         return self.client.shown(self.served if self._root in ("", self.served) else f"{self.served} ({self._root})")
 
     def load(self, adapter: str, directory: Path, rank: int) -> None:
-        """Have it load an adapter in place of the one before of that name.
+        """Load an adapter in place of the previous one of that name.
 
         Raises:
-            ServerAway: it does not answer.
-            ServerError: it does not take the adapter.
+            ServerAway: it does not respond.
+            ServerError: it rejects the adapter.
         """
         body = {"lora_name": adapter, "lora_path": str(directory), "load_inplace": True}
         content = json.dumps(body).encode()
@@ -122,7 +122,7 @@ class VLLMServer:
             try:
                 self.client.ask("POST", _LOAD, content, tries=1)
             except ServerAway as error:
-                if "max_lora_rank" in str(error):  # vLLM says 500 to it, which no second try mends
+                if "max_lora_rank" in str(error):  # vLLM returns status 500 for it, which no retry fixes
                     raise ServerError(
                         f"{error} (adapters.rank is {rank}: start it with --max-lora-rank {rank_limit(rank)}, or lower "
                         "adapters.rank)"
@@ -139,7 +139,7 @@ class VLLMServer:
         """A response.
 
         Raises:
-            ServerAway, ServerError: there is none, or one that cannot be.
+            ServerAway, ServerError: there is none, or an invalid one.
         """
         answer = self.client.post(_COMPLETIONS, sampling.body(request), tries=tries)
         choice = self._choice(answer)
@@ -154,7 +154,7 @@ class VLLMServer:
         """Log-probability of each of ``ids`` but the first, given those before it, at temperature 1; None is the base.
 
         Raises:
-            ServerAway, ServerError: it does not give them.
+            ServerAway, ServerError: it does not return them.
         """
         model = self.served if adapter is None else adapter
         body = {"model": model, "prompt": list(ids), "max_tokens": 1, "prompt_logprobs": 0, "temperature": 1.0}
@@ -197,7 +197,7 @@ class VLLMServer:
 
 
 def first_foreign(ids: Sequence[Any], vocabulary_size: int, absent: Collection[int]) -> str | None:
-    """The first of ``ids`` that is no token of the model; None where all are."""
+    """The first of ``ids`` that is not a token of the model; None if all are."""
     for token in ids:
         if type(token) is not int or not 0 <= token < vocabulary_size or token in absent:
             return str(token)
@@ -205,7 +205,7 @@ def first_foreign(ids: Sequence[Any], vocabulary_size: int, absent: Collection[i
 
 
 def rank_limit(rank: int) -> int:
-    """The lowest --max-lora-rank that vLLM knows which holds adapters of this rank.
+    """The lowest --max-lora-rank supported by vLLM for adapters of this rank.
 
     Raises:
         SettingsError: none does.

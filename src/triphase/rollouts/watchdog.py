@@ -3,9 +3,9 @@
     python watchdog.py LOG COMMAND…
 
 Standard input is a pipe whose other end that process holds. However it ends, by kill -9 too, the system closes the
-pipe; then the server and all that it started (its process group) are ended: asked to, and killed ten seconds later.
-Where the server ends by itself, its group is cleared away as well, and its exit status is this one's. The file is run
-as it is, by any Python: it imports nothing but the standard library.
+pipe; then the server and all that it started (its process group) are ended: by a signal, and killed ten seconds later.
+If the server ends by itself, its group is ended as well, and its exit status is passed on. The file is run directly, by
+any Python: it imports only the standard library.
 """
 
 import os
@@ -24,16 +24,16 @@ _NOT_STARTED = 127
 
 
 def keep(log: str, command: list[str]) -> int:
-    """Run the command until it ends, or standard input does; returns its exit status."""
+    """Run the command until it ends, or standard input is closed; returns its exit status."""
     asked = _Asked()
     signal.signal(signal.SIGTERM, asked.hear)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its servers in turn
     with open(log, "ab") as output:
         try:
-            server = subprocess.Popen(  # noqa: S603 - what this process was told to run
+            server = subprocess.Popen(  # noqa: S603 - the command that this process was given
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
-        except OSError as error:  # nobody hears this process: what it says stands in the log
+        except OSError as error:  # nobody reads this process's output: its message goes to the log
             output.write(f"{type(error).__name__}: {error}\n".encode(errors="replace"))
             return _NOT_STARTED
     while server.poll() is None:
@@ -44,7 +44,7 @@ def keep(log: str, command: list[str]) -> int:
 
 
 class _Asked:
-    """Whether somebody asked for the end."""
+    """Whether the end was requested."""
 
     def __init__(self) -> None:
         self.to_end = False

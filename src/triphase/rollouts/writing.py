@@ -1,7 +1,8 @@
-"""Responses by a captured step: prompts are read into free places, rows that have ended leave them.
+"""Responses by a captured step: prompts are processed into free slots, rows that have ended leave them.
 
-Between two calls the batch and its graphs stay where they take little of the card, so that an iteration of PPO does not
-begin with capturing what the last one captured. The adapter has other values then, which the batch takes over.
+Between two calls the batch and its graphs stay allocated if they take little of the GPU's memory, so that an iteration
+of PPO does not repeat the captures of the previous one. The adapter has changed by then, and the batch copies its new
+values.
 """
 
 from collections import deque
@@ -17,14 +18,14 @@ from triphase.rollouts.captured import LOOK_EVERY, CapturedRows, Choose
 from triphase.rollouts.graphs import Record
 from triphase.rollouts.types import Request
 
-_SMALL_SHARE = 0.5  # of the width that still has a row, where no prompt waits: they go on by a narrower step
-_READ_SHARE = 0.25  # of the places that are free before prompts are read into them
-_KEPT_SHARE = 0.04  # of the card's memory that may stay taken between two calls
+_SMALL_SHARE = 0.5  # of the width that still has a row, if no prompt waits: they move to a narrower step
+_READ_SHARE = 0.25  # of the slots that are free before prompts are processed into them
+_KEPT_SHARE = 0.04  # of the GPU's memory that may stay allocated between two calls
 
 
 @dataclass(frozen=True, slots=True)
 class _Baked:
-    """What a captured step has in it: numbers, and where the weights stand."""
+    """What a captured step depends on: numbers, and the addresses of the weights."""
 
     adapter: str | None
     temperature: float
@@ -33,7 +34,7 @@ class _Baked:
 
 
 class CapturedWriter:
-    """Writes responses by the adapter that is at work."""
+    """Writes responses with the active adapter."""
 
     def __init__(
         self,
@@ -45,9 +46,10 @@ class CapturedWriter:
         on_failure: Callable[[str], None] = lambda reason: None,
         room: float | None = None,
     ) -> None:
-        """``draws`` gives the (limit,) uniform numbers of a seed, ``choose`` a token of logits, temperature and draws.
+        """``draws`` returns the (limit,) uniform numbers of a seed, ``choose`` a token of logits, temperature and
+        draws.
 
-        ``room`` is how many bytes may be kept between two calls; by default a small share of the card.
+        ``room`` is how many bytes may be kept between two calls; by default a small share of the GPU's memory.
         """
         self._shared, self._choose, self._draws = shared, choose, draws
         self._record, self._tell = record, on_failure
@@ -55,7 +57,7 @@ class CapturedWriter:
         self._kept: tuple[_Baked, CapturedRows] | None = None
 
     def release(self) -> None:
-        """Let go of what is kept between two calls."""
+        """Release what is kept between two calls."""
         self._kept = None
 
     @torch.no_grad()
@@ -68,13 +70,13 @@ class CapturedWriter:
         limit: int,
         on_finished: Callable[[int], None] | None = None,
     ) -> list[list[int]]:
-        """The ids of a response to each request; ``on_finished`` gets the number of further ones done."""
+        """The ids of a response to each request; ``on_finished`` gets the number of newly finished ones."""
         count = min(batch_size, len(requests))
         baked = self._baked(temperature, limit)
         rows = self._rows(baked, count, max(len(request.prompt) for request in requests) + limit)
         waiting = deque(sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt), index)))
         responses: list[list[int]] = [[] for _ in requests]
-        holders: list[int | None] = [None] * count  # the request that each place answers
+        holders: list[int | None] = [None] * count  # the request of each slot
         while True:
             free = [place for place, holder in enumerate(holders) if holder is None]
             if waiting and len(free) >= _READ_SHARE * count:
@@ -96,7 +98,7 @@ class CapturedWriter:
         return responses
 
     def _advance(self, rows: CapturedRows, holders: list[int | None], responses: list[list[int]]) -> int:
-        """Some tokens for each row; the rows that ended leave their places → how many they are."""
+        """Some tokens for each row; the rows that ended leave their slots → how many they are."""
         longest = max(rows.limit - len(responses[index]) for index in holders if index is not None)
         rows.advance(min(LOOK_EVERY, longest))
         finished = 0
@@ -121,7 +123,7 @@ class CapturedWriter:
         return _Baked(self._shared.adapters.active, temperature, limit, tuple(each.data_ptr() for each in weights))
 
     def _rows(self, baked: _Baked, count: int, length: int) -> CapturedRows:
-        """A batch for ``count`` rows of ``length`` tokens: the one that is kept where it fits, or another."""
+        """A batch for ``count`` rows of ``length`` tokens: the cached one if it fits, or a new one."""
         kept, self._kept = self._kept, None
         if kept is not None and kept[0] == baked and kept[1].fits(count, length):
             kept[1].begin(count)

@@ -1,1 +1,1 @@
-"""Text to integers and back: the one place that knows a tokenizer's template, end and padding."""
+"""Text to integers and back: the only folder that handles a tokenizer's template, end and padding."""

@@ -1,4 +1,4 @@
-"""Texts cannot write control tokens: what looks like one in a stranger's text is read as the letters it is made of."""
+"""Texts cannot contain control tokens: the name of one in user text is encoded as ordinary characters."""
 
 import logging
 import re
@@ -7,13 +7,13 @@ from typing import Any
 
 from triphase.errors import DataError
 
-# Two characters that Unicode keeps for inner use; they are in no text.
+# Two characters that Unicode reserves for internal use; they occur in no text.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _log = logging.getLogger(__name__)
 
 
 def control_names(tokenizer: Any) -> re.Pattern[str]:
-    """What finds the name of a control token in a text, the longest first."""
+    """A pattern for the names of control tokens in a text, the longest first."""
     longest_first = sorted(_names_of(tokenizer), key=lambda name: (-len(name), name))
     return re.compile("|".join(re.escape(name) for name in longest_first) or "(?!)")
 
@@ -21,17 +21,17 @@ def control_names(tokenizer: Any) -> re.Pattern[str]:
 def _names_of(tokenizer: Any) -> set[str]:
     added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     names = {token for token in {*added, *map(str, tokenizer.all_special_tokens)} if token.strip()}
-    # Any word that a tokenizer does not know becomes the unknown token, so writing it out does no more.
+    # Any word that a tokenizer does not know becomes the unknown token, so its name has no further effect.
     return names - {str(tokenizer.unk_token)}
 
 
 class ControlTokens:
-    """The special tokens of a tokenizer, and how texts that hold their names become ids without them.
+    """The special tokens of a tokenizer, and the encoding of texts that contain their names as ordinary text.
 
-    Texts without such names take no part in this: their ids are those of the tokenizer.
+    Texts without such names are not affected: their ids are those of the tokenizer.
 
     Attributes:
-        told: whether it has been said that texts hold such names.
+        told: whether it has been logged that texts contain such names.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -43,7 +43,7 @@ class ControlTokens:
         self.told = False
 
     def in_any(self, texts: Sequence[str]) -> bool:
-        """Whether one of the texts holds the name of a control token; the first time, that is logged."""
+        """Whether one of the texts contains the name of a control token; the first time, that is logged."""
         for text in texts:
             found = self._names.search(text)
             if found is not None:
@@ -58,17 +58,17 @@ class ControlTokens:
         return False
 
     def mark(self, text: str) -> str:
-        """The text with each name of a control token marked, so that `ids` knows it from those of a template."""
+        """The text with each name of a control token marked, so that `ids` can tell it from those of a template."""
         bare = text.replace(_OPEN, "").replace(_CLOSE, "")
         return self._names.sub(f"{_OPEN}\\g<0>{_CLOSE}", bare)
 
     def ids(self, text: str) -> list[int]:
-        """Ids of a text in which strangers' names of control tokens are marked.
+        """Ids of a text in which names of control tokens from user text are marked.
 
         Raises:
-            DataError: the tokenizer has no other way to write one.
+            DataError: the tokenizer has no other encoding for one.
         """
-        # Splitting on the marks gives [text, marked name, text, marked name, …]; a lone mark has None for its name.
+        # Splitting on the marks gives [text, marked name, text, marked name, …]; a lone mark has None as its name.
         found: list[int] = []
         for place, piece in enumerate(self._marked.split(text)):
             if piece:
@@ -86,7 +86,7 @@ class ControlTokens:
         )
 
     def _following(self, piece: str, *, first: bool) -> list[int]:
-        """Ids of a piece behind another one: some tokenizers put a space before what begins a text."""
+        """Ids of a piece after another one: some tokenizers put a space before the beginning of a text."""
         if not first:
             ids = self._plain("\n" + piece)
             if self._newline and ids[: len(self._newline)] == self._newline:

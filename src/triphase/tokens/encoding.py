@@ -1,4 +1,4 @@
-"""Records to token ids, with the limits checked: what is too long is an error, never cut in silence."""
+"""Records to token ids, with the limits checked: what is too long is an error, never cut silently."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ from triphase.tokens.template import Template
 
 
 class TooLong(DataError):
-    """A record that passes the longest length."""
+    """A record that exceeds the maximum length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a prompt and of one response to it (its end token included where it is finished)."""
+    """Token ids of a prompt and of one response to it (its end token included if it is finished)."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
@@ -53,7 +53,7 @@ def encode_prompt(prompt: Prompt, template: Template, *, room: int, max_length: 
 def encode_answer(
     prompt: Prompt, response: str, template: Template, *, finished: bool, max_length: int
 ) -> Encoded | None:
-    """Ids of a prompt and of one response to it, as a reward model reads them; None where the response has no token.
+    """Ids of a prompt and of one response, as the input of a reward model; None if the response has no token.
 
     Raises:
         DataError: the prompt is empty, or is too long with the response.
@@ -67,8 +67,8 @@ def encode_answer(
 def encode_demonstrations(
     demonstrations: Iterable[Demonstration], template: Template, *, max_length: int
 ) -> list[Encoded]:
-    """Ids of demonstrations, in order. Of text without a prompt all tokens are learned but the first, which nothing
-    foretells.
+    """Ids of demonstrations, in order. Of text without a prompt all tokens are trained on but the first, which nothing
+    predicts.
 
     Raises:
         DataError: one is empty or too long.
@@ -97,8 +97,8 @@ def _encode_text(demonstration: Demonstration, template: Template, ids: tuple[in
 
 
 def without_empty(groups: Iterable[RankedGroup], template: Template) -> tuple[list[RankedGroup], int]:
-    """Groups without the responses that have no token (cut off before any text, or special tokens and space alone),
-    and how many responses were left out. A group that then orders nothing goes with them."""
+    """Groups without the responses that have no token (cut off before any text, or special tokens and space alone), and
+    how many responses were left out. A group that then ranks nothing is left out too."""
     kept, count = [], 0
     for group in groups:
         whole = [

@@ -1,4 +1,4 @@
-"""One probe of a tokenizer: is prompt and response, as they are trained, what its template writes of the dialogue?"""
+"""A probe of a tokenizer: whether prompt and response, as trained, equal what its template writes of the dialogue."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,9 @@ _SHOWN = 8
 
 
 def add_generation_prompt(tokenizer: Any) -> str | None:
-    """Let a chat template that has none open the assistant's turn, by what it writes before an answer.
+    """Add a generation prompt to a chat template without one, from what it writes before a response.
 
-    Returns what was added; None where the template opens the turn itself, or writes nothing there.
+    Returns what was added; None if the template has a generation prompt, or writes nothing there.
     """
     opened, closed = render(tokenizer, ASKED, open_turn=True), render(tokenizer, ASKED, open_turn=False)
     whole = render(tokenizer, ANSWERED, open_turn=False)
@@ -40,7 +40,7 @@ def add_generation_prompt(tokenizer: Any) -> str | None:
 
 
 def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What the tokenizer puts before and behind a text by itself."""
+    """What the tokenizer adds before and after a text by itself."""
     found = tokenizer(PROBE, return_special_tokens_mask=True)
     ids, added = list(found.input_ids), list(found.special_tokens_mask)
     count = len(ids) - len(_ids(tokenizer, PROBE))
@@ -50,7 +50,7 @@ def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def writes_date(tokenizer: Any) -> bool:
-    """Whether a prompt differs from day to day."""
+    """Whether a prompt depends on the date."""
     if "strftime_now" not in template_of(tokenizer):
         return False
     one, other = (render(tokenizer, ASKED, open_turn=True, date=date) for date in ("2001-02-03", "2010-11-12"))
@@ -58,7 +58,7 @@ def writes_date(tokenizer: Any) -> bool:
 
 
 def differences(template: "Template") -> list[str]:
-    """Notes on where prompt and response are not what the chat template writes of the whole dialogue."""
+    """Notes on where prompt and response differ from what the chat template writes of the whole dialogue."""
     tokenizer = template.tokenizer
     ours = [*_ids(tokenizer, template.render(ASKED, open_turn=True)), *template.response_ids(PROBE)]
     theirs = _ids(tokenizer, template.render(ANSWERED, open_turn=False))

@@ -1,7 +1,7 @@
-"""A chat template comes with a model and is a program: it runs in the sandbox of transformers, for a bounded time.
+"""A chat template comes with a model and is a program: it runs in the sandbox of transformers, with a time limit.
 
-The sandbox keeps it from Python's inner parts. One that could take long, or much memory, runs in a process of its own
-that is killed at the deadline; one that cannot (`screening`) runs here, as fast as ever.
+The sandbox blocks access to Python's internals. A template that could take long, or much memory, runs in a separate
+process that is killed at the deadline; one that cannot (`screening`) runs here, without overhead.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ def render(
     seconds: float = SECONDS,
     date: str | None = None,
 ) -> str:
-    """The text that the tokenizer's chat template makes of a conversation.
+    """The text that the tokenizer's chat template renders for a conversation.
 
-    ``date`` (YYYY-MM-DD) is given to templates that ask for the present day; None is today.
+    ``date`` (YYYY-MM-DD) is passed to templates that use the current date; None is today.
 
     Raises:
-        ModelError: the template refuses the conversation, is wrong, reaches for what the sandbox forbids, or does not
+        ModelError: the template rejects the conversation, is invalid, accesses what the sandbox forbids, or does not
             end within ``seconds`` and a gigabyte of memory.
     """
     template = template_of(tokenizer)
@@ -66,7 +66,7 @@ def template_of(tokenizer: Any) -> str:
 
 
 def _has_code(tokenizer: Any) -> bool:
-    """Whether the tokenizer renders by code of its own, which its owner has trusted."""
+    """Whether the tokenizer renders with its own code, which the user has trusted."""
     from transformers import PreTrainedTokenizerBase
 
     return type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
@@ -81,7 +81,7 @@ def _rendered_here(tokenizer: Any, conversation: Sequence[dict[str, str]], open_
         return {"forbidden": str(error)}
     except TemplateError as error:
         return {"refused": str(error)}
-    except Exception as error:  # a template is a program of others, and may raise anything
+    except Exception as error:  # a template is third-party code, and may raise anything
         return {"failed": f"{type(error).__name__}: {error}"}
     return {"text": text} if isinstance(text, str) else {}
 

@@ -1,8 +1,8 @@
-"""Chat templates that need a guard, in a process of their own that can be killed.
+"""Chat templates that need a guard, in a separate process that can be killed.
 
-A thread that watches the clock cannot end one long operation (``9 ** 9 ** 9``, a format width of a billion), and no
-list of such operations is complete. The process starts with the first template that needs it, stays for the next, has
-its memory bounded, and ends with this one.
+A watchdog thread cannot end one long operation (``9 ** 9 ** 9``, a format width of a billion), and no list of such
+operations is complete. The process starts with the first template that needs it, is reused for the next, has a memory
+limit, and ends with this one.
 """
 
 import atexit
@@ -23,11 +23,11 @@ _START_SECONDS = 300.0
 
 
 class Ended(Exception):
-    """The process was ended: its time or its memory was up."""
+    """The process was ended: it exceeded its time or memory limit."""
 
 
 class Sandbox:
-    """One process, asked by one thread at a time."""
+    """One process, used by one thread at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class Sandbox:
         self._rest = b""
 
     def ask(self, question: dict[str, Any], seconds: float) -> dict[str, str]:
-        """The answer of `sandbox_process` to a question.
+        """The response of `sandbox_process` to a request.
 
         Raises:
             Ended: there was none within ``seconds``, or the process died of it.
@@ -52,12 +52,12 @@ class Sandbox:
             except (OSError, Ended):
                 self._end()
                 raise Ended from None
-            except BaseException:  # Ctrl-C between question and answer: the next question must not get this answer
+            except BaseException:  # Ctrl-C between request and response: the next request must not get this response
                 self._end()
                 raise
 
     def close(self) -> None:
-        """End the process, if this one began it."""
+        """End the process, if this process started it."""
         with self._lock:
             self._end()
 

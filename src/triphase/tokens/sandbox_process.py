@@ -1,7 +1,7 @@
-"""The other end of `sandbox`: reads one conversation a line, renders it, writes the text a line, until the pipe closes.
+"""The other end of `sandbox`: reads one conversation per line, renders it, writes one text per line, until EOF.
 
-``python -P -m triphase.tokens.sandbox_process BYTES``: the templates may take BYTES of memory, and as much time as the
-parent allows before it kills this process. Templates run in the sandbox of transformers all the same.
+``python -P -m triphase.tokens.sandbox_process BYTES``: the templates may use BYTES of memory, and as much time as the
+parent allows before it kills this process. Templates still run in the sandbox of transformers.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Say that it is ready, then answer."""
+    """Signal readiness, then serve requests."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
     from transformers.utils import chat_template_utils
 
@@ -45,12 +45,12 @@ def _answer(utilities: Any, asked: dict[str, Any]) -> dict[str, str]:
         return {"forbidden": str(error)}
     except TemplateError as error:
         return {"refused": str(error)}
-    except Exception as error:  # a template is a program of others, and may raise anything
+    except Exception as error:  # a template is third-party code, and may raise anything
         return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def _clock(date: str | None) -> type[datetime]:
-    """``datetime``, whose ``now`` is noon of a date where one is given."""
+    """``datetime``, whose ``now`` is noon of a date if one is given."""
     if date is None:
         return datetime
     noon = datetime.fromisoformat(f"{date}T12:00:00")

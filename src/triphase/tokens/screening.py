@@ -1,8 +1,8 @@
-"""Which chat templates need no guard: those that join what they are given, once through the messages, and no more.
+"""Chat templates that need no guard: those that concatenate their input in a single pass over the messages.
 
 Everything else (arithmetic on texts, loops inside loops, macros, filters with arguments, a date …) is not wrong, but
-could take for ever or all memory inside one operation, where nobody can interrupt it: `sandbox` renders it in a process
-of its own. The list says what is allowed, so that what nobody thought of is guarded.
+could take forever or all memory inside one operation that cannot be interrupted: `sandbox` renders it in a separate
+process. This is an allowlist, so everything unforeseen is guarded.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ _LIST = "messages"
 
 @lru_cache(maxsize=64)
 def needs_no_guard(template: str) -> bool:
-    """Whether a chat template takes time and makes text in proportion to the conversation.
+    """Whether a chat template needs time and produces text in proportion to the conversation.
 
-    No loop stands in another, none goes over anything but the messages, and what is assigned holds at most one thing
-    that was assigned before: so nothing doubles.
+    No loop is nested in another, each is over the messages, and what is assigned uses at most one earlier assignment:
+    so nothing doubles.
     """
     from jinja2 import Environment
     from jinja2.exceptions import TemplateError
@@ -29,7 +29,7 @@ def needs_no_guard(template: str) -> bool:
     try:
         tree = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False).parse(template)  # noqa: S701 - never run
         return _is_plain(tree)
-    except (TemplateError, RecursionError, ValueError):  # deeper than anything is walked through
+    except (TemplateError, RecursionError, ValueError):  # nested too deeply to be walked
         return False
 
 

@@ -1,8 +1,8 @@
 """Chat templates by name for base models, whose tokenizers have none.
 
 `chatml` writes a turn as `<|im_start|>role`, a line break, the text and `<|im_end|>`; `plain` as `User:`, a line break,
-the text and an empty line. Where the tokenizer has no token `<|im_end|>`, and with `plain`, an answer is closed by its
-end of sequence: the model is to learn a single token as the end. What the tokenizer puts before every text comes first.
+the text and an empty line. If the tokenizer has no token `<|im_end|>`, and with `plain`, a response is closed by its
+end of sequence: the model must learn a single token as the end. What the tokenizer puts before every text comes first.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ def give_template(tokenizer: Any, setting: str | None) -> None:
     """Give a tokenizer the chat template of `model.chat_template`: a name, or the Jinja text; None leaves its own.
 
     Raises:
-        ModelError: answers could not be closed by it.
+        ModelError: it could not close a response.
     """
     if setting is None:
         return

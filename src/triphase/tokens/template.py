@@ -1,8 +1,8 @@
 """How a conversation becomes token ids: the tokenizer's own chat template, its end-of-turn and its padding token.
 
 Padding is always recognized by position, never by id: the end-of-turn token also closes every turn inside a prompt, and
-many tokenizers pad with it. A padding id that differs from the end is needed all the same, because a plain
-``AutoModelForSequenceClassification`` finds the last token of an exported reward model by it.
+many tokenizers pad with it. A padding id that differs from the end is still needed, because a plain
+``AutoModelForSequenceClassification`` uses it to find the last token of an exported reward model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ _MOST_IDS = 1 << 31
 
 @contextmanager
 def _using(tokenizer: Any) -> Iterator[None]:
-    """Translate what a tokenizer's library raises over files that do not fit together."""
+    """Translate errors of a tokenizer's library about files that do not fit together."""
     try:
         yield
     except TriphaseError:
@@ -29,7 +29,7 @@ def _using(tokenizer: Any) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        text = "" if isinstance(error, RecursionError) else str(error).strip()  # its words depend on where it was
+        text = "" if isinstance(error, RecursionError) else str(error).strip()  # its message depends on where it was
         line = ": ".join(filter(None, (type(error).__name__, *text.splitlines()[:1])))[:200]
         raise ModelError(
             f"model.name: the tokenizer of {str(getattr(tokenizer, 'name_or_path', ''))[:200]!r} cannot be used "
@@ -40,19 +40,19 @@ def _using(tokenizer: Any) -> Iterator[None]:
 class Template:
     """Renders prompts and responses of one tokenizer.
 
-    A prompt is rendered by the chat template with the assistant's turn opened; a tokenizer without a template
-    (a base model's) gets the plain text. A response is its text and, where it is finished, ``end_id``.
+    A prompt is rendered by the chat template with a generation prompt; a tokenizer without a template (a base model's)
+    uses the plain text. A response is its text and, if it is finished, ``end_id``.
 
-    A chat template without a generation prompt gets one, and what the tokenizer puts behind every text (an end, most
-    often) is not put behind prompts.
+    A chat template without a generation prompt gets one, and what the tokenizer appends to every text (usually an end
+    token) is not appended to prompts.
 
     Attributes:
         ends: every token that ends a response, ``end_id`` first; a model may have more (`also_ends`).
-        rows: rows of the model's embedding; None is not known. A text whose tokens have none is refused.
-        date: the day that chat templates write.
-        appended: ids that the tokenizer puts behind every text by itself, and prompts go without.
+        rows: rows of the model's embedding; None if unknown. A text with tokens beyond them is refused.
+        date: the date for chat templates.
+        appended: ids that the tokenizer appends to every text by itself, and that prompts omit.
         writes_date: whether prompts depend on the date.
-        notes: what is odd about template and tokenizer, for people.
+        notes: peculiarities of template and tokenizer, for the user.
     """
 
     rows: int | None = None
@@ -65,10 +65,10 @@ class Template:
         texts_write_control_tokens: bool = False,
         date: str | None = None,
     ) -> None:
-        """See `ModelSettings` for what the arguments mean; `of` takes them from there.
+        """See `ModelSettings` for the arguments; `of` takes them from there.
 
         Raises:
-            ModelError: the chat template fails, or nothing can end a response or pad.
+            ModelError: the chat template fails, or there is no end token or padding token.
         """
         self.tokenizer = tokenizer
         self._system = None if system_prompt is None else Message("system", system_prompt)
@@ -85,7 +85,7 @@ class Template:
         self.end_id: int = self._find_end()
         self.ends: tuple[int, ...] = (self.end_id,)
         self.pad_id: int = self._find_padding()
-        # Exported tokenizers say so too: the plain class reads a score at the last token that is not padding.
+        # Exported tokenizers get it too: the plain class reads a score at the last token that is not padding.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.pad_id)
         self.notes = tuple(self._find_notes(opening))
 
@@ -100,7 +100,7 @@ class Template:
         )
 
     def leave_controls_untold(self) -> None:
-        """Do not log the first text that holds the name of a control token: whoever reads them counts them all."""
+        """Do not log the first text that contains the name of a control token: the caller counts them all."""
         if self._controls is not None:
             self._controls.told = True
 
@@ -108,7 +108,7 @@ class Template:
         """Let these tokens end a response too: those of the model's generation configuration.
 
         Raises:
-            ModelError: they are no ids.
+            ModelError: they are not token ids.
         """
         given: list[Any] = [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
         if not all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < _MOST_IDS for each in given):
@@ -119,7 +119,8 @@ class Template:
         self.ends = tuple(dict.fromkeys((*self.ends, *given)))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a prompt, up to where the response begins; of none, what the tokenizer puts before every text."""
+        """The ids of a prompt, up to the start of the response; for no messages, what the tokenizer puts before every
+        text."""
         if not messages:
             return list(affixes(self.tokenizer)[0])
         conversation = self.conversation(messages)
@@ -136,17 +137,17 @@ class Template:
         return self._embedded(ids[: len(ids) - len(self.appended)])
 
     def render(self, conversation: Sequence[dict[str, str]], *, open_turn: bool) -> str:
-        """What the chat template writes, on the date of these settings."""
+        """The output of the chat template, with the date of these settings."""
         return render(self.tokenizer, conversation, open_turn=open_turn, date=self.date)
 
     def conversation(self, messages: Sequence[Message]) -> list[dict[str, str]]:
-        """Messages as a chat template takes them; the settings' system prompt comes first where they have none."""
+        """Messages for a chat template; the settings' system prompt comes first if they have none."""
         if self._system is not None and messages[0].role != "system":
             messages = [self._system, *messages]
         return [{"role": message.role, "content": message.content} for message in messages]
 
     def response_ids(self, text: str, *, finished: bool = True) -> list[int]:
-        """The ids of a response; ``end_id`` comes last where it is finished."""
+        """The ids of a response; ``end_id`` comes last if it is finished."""
         if self._controls is not None and self._written_in([text]):
             ids = self._controls.ids(self._controls.mark(text))
         else:
@@ -155,11 +156,11 @@ class Template:
         return [*ids, self.end_id] if finished else ids
 
     def text(self, response_ids: Sequence[int]) -> str:
-        """The text of response ids, special tokens left out, white space at the ends removed."""
+        """The text of response ids, without special tokens, stripped of surrounding white space."""
         return str(self.tokenizer.decode(list(response_ids), skip_special_tokens=True)).strip()
 
     def rows_without_token(self, rows: int) -> list[int]:
-        """Which of the first ``rows`` ids are no token: embeddings are often padded to a round number."""
+        """Which of the first ``rows`` ids are not tokens: embeddings are often padded to a round number."""
         known = set(self.tokenizer.get_vocab().values())
         return [row for row in range(rows) if row not in known]
 
@@ -199,8 +200,8 @@ class Template:
             if eos is None:
                 raise ModelError("the tokenizer has no end-of-sequence token; set eos_token in its configuration")
             return int(eos)
-        # The token by which the template closes an assistant's turn is the one that the model must learn to write.
-        # Some tokenizers call another one their end of sequence.
+        # The token by which the template closes an assistant's turn is the one that the model must learn to write. Some
+        # tokenizers define another one as their end of sequence.
         added = self.tokenizer.added_tokens_decoder
         closing = [token for token in self._closing_ids() if token in added and token != self.tokenizer.unk_token_id]
         for token in [token for token in closing if added[token].special] or closing:
