@@ -1,4 +1,4 @@
-"""The threat model is kept true: each threat has its defence and a test that is there."""
+"""The threat model is kept true: each threat has its defense and a test that is there."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def rows() -> list[list[str]]:
-    """The tables with a threat, a defence and a test."""
+    """The tables with a threat, a defense and a test."""
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## Threats")[2].partition("## What is not")[0]
     text = re.sub(r"<!-- lifetimes: begin -->.*<!-- lifetimes: end -->", "", text, flags=re.S)  # has a test of its own
     cells = [
@@ -16,12 +16,12 @@ def rows() -> list[list[str]]:
     return [row for row in cells if row[0] != "threat" and not set(row[0]) <= set("-")]
 
 
-def test_every_threat_has_a_defence_and_a_test_that_exists() -> None:
+def test_every_threat_has_a_defense_and_a_test_that_exists() -> None:
     found = rows()
     assert len(found) >= 20
     named = False
-    for threat, defence, test in found:
-        assert defence, threat
+    for threat, defense, test in found:
+        assert defense, threat
         paths = re.findall(r"`(tests/[\w/.]+)`", test)
         assert paths or (test.startswith("the same") and named), threat
         named = True
@@ -32,10 +32,10 @@ def test_every_threat_has_a_defence_and_a_test_that_exists() -> None:
 def test_the_page_says_what_a_threat_model_must() -> None:
     titles = re.findall(r"^## (.+)$", (ROOT / "SECURITY.md").read_text(encoding="utf-8"), re.M)
     assert titles == [
-        "What is worth protecting",
-        "Who is there",
-        "Where trust ends",
-        "Threats, defences, and the tests that show them",
+        "Assets",
+        "Actors",
+        "Trust boundaries",
+        "Threats, defenses and tests",
         "What is not defended",
     ]
 
