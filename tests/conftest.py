@@ -1,6 +1,8 @@
 """What every test has: no network, no user's settings, one thread."""
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,24 @@ hypothesis.settings.register_profile("triphase", deadline=None, derandomize=True
 hypothesis.settings.load_profile("triphase")
 
 ROOT = Path(__file__).parent.parent
+_loaded = 0
+
+
+def pytest_collection_finish() -> None:
+    """What the test modules have imported is there from here on."""
+    pytest_runtest_logfinish()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Keep the garbage collector from what libraries have made: each phase of each run would look through all of it.
+
+    That is most of the time of a tiny run, and nobody's garbage. Again where many modules have come.
+    """
+    global _loaded
+    if len(sys.modules) > _loaded + 100:
+        _loaded = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """The plan: from configuration and tokenizer alone, before anything runs."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -51,6 +52,32 @@ def test_every_phase_is_planned_without_reading_a_weight(
         300032,
     )
     assert adapter["numbers"] == 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
+
+
+def test_plans_share_the_work_of_one_model_and_of_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_WORK", {})
+    monkeypatch.setattr(planning, "Work", lambda *given, **options: [given, options])
+    chosen = settings(tmp_path, method="lora")
+    config = planning.opened(chosen.model)[0]
+    first = planning.work_of(chosen, config, torch.float32)
+    assert planning.work_of(chosen, planning.opened(chosen.model)[0], torch.float32) is first
+    larger = planning.opened(chosen.model)[0]
+    larger.intermediate_size += 8
+    model = chosen.model.model_dump()
+    others = [
+        (chosen, config, torch.bfloat16),
+        (chosen, larger, torch.float32),
+        (settings(tmp_path, method="lora", adapters={"layers": "all", "rank": 5}), config, torch.float32),
+        (settings(tmp_path, method="lora", model={**model, "recompute_activations": True}), config, torch.float32),
+        (settings(tmp_path, method="lora", model={**model, "quantization": "int8"}), config, torch.float32),
+    ]
+    found = [planning.work_of(*other) for other in others]
+    assert all(a is not b for a, b in itertools.combinations([first, *found], 2))
+    trusting = (settings(tmp_path, model={**model, "trust_remote_code": model["name"]}), config, torch.float32)
+    assert planning.work_of(*trusting) is not planning.work_of(*trusting)
+    for rank in range(6, 20):
+        planning.work_of(settings(tmp_path, adapters={"layers": "all", "rank": rank}), config, torch.float32)
+    assert len(planning._WORK) <= 8 and planning.work_of(chosen, config, torch.float32) is not first
 
 
 def test_sampled_responses_are_planned_as_long_as_the_demonstrations(tmp_path: Path) -> None:

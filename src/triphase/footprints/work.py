@@ -3,10 +3,10 @@
 Each function runs the modules, the head and the decode loop that the phases run, on shapes instead of records.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from triphase.models.tracing import DEPTHS, Skeleton, Traced, extrapolated
 from triphase.objectives.logprobs import response_logprobs
 from triphase.rollouts.decoding import sample
 from triphase.settings.schema import AdapterSettings
+
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,31 @@ class Shape:
         return self.rows * self.length
 
 
+def _once(
+    piece: Callable[Concatenate["Work", _Given], _Found],
+) -> Callable[Concatenate["Work", _Given], _Found]:
+    """Trace each piece of work once: its shapes alone decide what is found, and several phases and plans ask for it."""
+
+    @wraps(piece)
+    def known(work: "Work", /, *given: _Given.args, **options: _Given.kwargs) -> _Found:
+        key = (piece.__name__, given, tuple(sorted(options.items())))
+        if key not in work.known:
+            work.known[key] = piece(work, *given, **options)
+        found: _Found = work.known[key]
+        return found
+
+    return known
+
+
 class Work:
-    """Traces pieces of work on one model.
+    """Traces pieces of work on one model, each once.
 
     Attributes:
         layers, trunk_layers: all layers, and those below the adapted ones.
         hidden_size, vocabulary: d and V.
         base_bytes, base_numbers: of all base weights. adapter_numbers: in one adapter.
         layer_numbers, largest_numbers: in one layer, and in the largest weight, of the base.
+        known: what was found so far.
     """
 
     def __init__(
@@ -61,6 +81,7 @@ class Work:
         trusted: bool,
         quantization: str | None = None,
     ):
+        self.known: dict[Hashable, Any] = {}
         self.layers = int(config.get_text_config().num_hidden_layers)
         adapted = self.layers if adapters.layers == "all" else min(adapters.layers, self.layers)
         self.trunk_layers = self.layers - adapted
@@ -100,6 +121,7 @@ class Work:
         """Kept trunk states of so many tokens."""
         return tokens * self.hidden_size * self.dtype.itemsize
 
+    @_once
     def trunk(self, shape: Shape) -> Traced:
         """The boundary of one microbatch, without gradient; its result is counted."""
         if not self.trunk_layers:
@@ -111,6 +133,7 @@ class Work:
 
         return self._traced(forward, self.trunk_layers, backward=False)
 
+    @_once
     def policy(
         self,
         shape: Shape,
@@ -153,6 +176,7 @@ class Work:
         layers = self.layers if whole else self.adapted_layers
         return self._traced(forward, layers, backward=train, again=again)
 
+    @_once
     def head_chunk(self) -> float:
         """Bytes that the language-model head has alive at once for `HEAD_ROWS` positions, in training."""
 
@@ -173,6 +197,7 @@ class Work:
 
         return self._parts[0].trace(lambda: forward(self._parts[0]), backward=True).peak
 
+    @_once
     def reward(self, shape: Shape, *, train: bool, again: bool = True) -> Traced:
         """Scores of one microbatch, boundary included, and its gradient where ``train`` is set."""
 
@@ -186,6 +211,7 @@ class Work:
 
         return self._traced(forward, self.adapted_layers, backward=train, again=again)
 
+    @_once
     def generation(self, rows: int, prompt: int, response: int) -> tuple[Traced, Traced]:
         """Reading the prompts of a batch, and one token more for each row with the draw of the next.
 

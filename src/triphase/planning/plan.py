@@ -1,7 +1,7 @@
 """The plan of a run: what each phase will need, from configuration and tokenizer alone. No weight is read."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,8 @@ from triphase.tokens.template import Template
 
 FILE_NAME = "plan.json"
 _SAMPLED = 2000
+_WORK: dict[Hashable, Work] = {}
+_MOST_WORK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +171,33 @@ def traceable(settings: RunSettings) -> Iterator[None]:
 
 
 def work_of(settings: RunSettings, config: Any, dtype: Any) -> Work:
-    """The model's work, traced on its configuration alone."""
-    return Work(
-        config,
+    """The model's work, traced on its configuration alone; the plans of one process share it.
+
+    A model whose code comes with it is traced again each time: the code may be another one now.
+    """
+    model, adapters = settings.model, settings.adapters
+    trusted = bool(model.trust_remote_code)
+    key = (
+        type(config),
+        config.to_json_string(),
         dtype,
-        settings.adapters,
-        recompute=settings.model.recompute_activations,
-        trusted=bool(settings.model.trust_remote_code),
-        quantization=settings.model.quantization,
+        adapters.model_dump_json(),
+        model.recompute_activations,
+        model.quantization,
+        trusted,
     )
+    if trusted or key not in _WORK:
+        while len(_WORK) >= _MOST_WORK:
+            _WORK.pop(next(iter(_WORK)))
+        _WORK[key] = Work(
+            config,
+            dtype,
+            adapters,
+            recompute=model.recompute_activations,
+            trusted=trusted,
+            quantization=model.quantization,
+        )
+    return _WORK[key]
 
 
 def workload(settings: RunSettings, template: Template) -> Workload:
