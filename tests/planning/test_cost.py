@@ -129,3 +129,12 @@ def test_what_is_kept_of_the_trunk_is_computed_once_and_the_rest_at_each_visit(
     static = cost.with_trunk(found, {}, PROMPTS, visits, SHAPE, 64, packed=False)
     assert found.tokens["forward"] == pytest.approx(900 * passes)
     assert static.get(TRUNK, 0.0) == pytest.approx(min(share, 1.0) * size if visits > 1 else 0.0)
+
+
+def test_a_piece_of_work_is_traced_once_and_each_shape_by_itself() -> None:
+    work = costs().work
+    small, large = Shape(1, 4, 2), Shape(2, 8, 2)
+    assert work.policy(small, train=False) is work.policy(small, train=False)
+    found = [work.policy(small, train=False), work.policy(large, train=False), work.policy(small, train=True)]
+    found += [work.reward(small, train=False), work.trunk(small)]
+    assert len({each.flops for each in found}) == 5
