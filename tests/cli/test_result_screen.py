@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from triphase.cli.result_screen import next_command, print_result, result_lines
+from triphase.reports.summary_file import keep_summary
 
 SUMMARY = {
     "seconds": 431.6,
@@ -115,11 +116,17 @@ def test_each_further_round_has_its_line() -> None:
 def test_the_screen_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "my"
     config(run, "none")
-    (run / "summary.json").write_text(json.dumps(SUMMARY))
+    keep_summary(run / "summary.json", SUMMARY)
     print_result(run)
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) < 24
     assert f"next    triphase sft {run}" in shown and "73 %" in shown
+    kept = (run / "summary.json").read_text()
+    for text, problem in ((kept.replace("0.73", "0.93"), "is not as it was written"), ("{}", "has no sum")):
+        (run / "summary.json").write_text(text)
+        print_result(run)
+        shown = capsys.readouterr().out
+        assert f"summary.json {problem}" in shown and "93 %" not in shown
 
 
 def test_a_doubtful_reward_model_and_a_run_past_its_best_are_said() -> None:
@@ -149,7 +156,7 @@ def test_of_several_rounds_the_newest_policy_is_told_and_tried_out(
     (run / "rounds" / "3" / "ppo" / "final").mkdir(parents=True)
     assert next_command(run) == f"triphase chat {run / 'rounds' / '3'}"
     newer = {"gold_mean": 1.2, "proxy_gain": 2.0, "reference_kl": 9.1}
-    (run / "summary.json").write_text(json.dumps({**SUMMARY, "rounds": [{"round": 2, "ppo": newer}, {"round": 3}]}))
+    keep_summary(run / "summary.json", {**SUMMARY, "rounds": [{"round": 2, "ppo": newer}, {"round": 3}]})
     print_result(run)
     shown = " ".join(capsys.readouterr().out.split())
     assert "round 1 preferred to SFT in 81 %" in shown and "round 2 " in shown and "9.1 nats" in shown

@@ -12,6 +12,8 @@ from tests.runs.small_run import do, ppo_alone, settings, write_data
 
 import triphase
 from triphase.cli.main import main
+from triphase.errors import RunError
+from triphase.reports.summary_file import keep_summary
 from triphase.runs import pipeline
 from triphase.runs.file_scores import FileScores
 from triphase.runs.session import Run
@@ -40,9 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_runs_are_listed_with_what_is_known_of_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = folder / "runs" / "second" / "summary.json"
-    summary.write_text(
-        json.dumps({"reward_model": {"accuracy": 0.71}, "ppo": {"gold_mean": None, "proxy_gain": 0.25}, "seconds": 41})
-    )
+    known = {"reward_model": {"accuracy": 0.71}, "ppo": {"gold_mean": None, "proxy_gain": 0.25}, "seconds": 41}
+    keep_summary(summary, known)
     assert main(["runs", str(folder / "runs"), "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
     assert first["run"].endswith("first") and first["finished"] == ["sft", "reward"]
@@ -53,9 +54,22 @@ def test_runs_are_listed_with_what_is_known_of_them(folder: Path, capsys: pytest
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown] == ["run", "first", "second"]
     assert "71 %" in shown[2] and "gold" not in shown[0]  # no column without a figure
-    summary.write_text("{")
-    assert main(["runs", str(folder / "runs")]) == 0
-    assert "summary.json is damaged; `triphase report" in capsys.readouterr().out
+    kept = summary.read_text()
+    for text, problem in (
+        ("{", "is damaged"),
+        ("{}", "has no sum, so it is of an older version or was edited"),
+        (kept.replace("0.71", "0.91"), "is not as it was written"),
+        (kept.replace("0.25", "NaN"), "is not as it was written"),
+        (kept.replace("sha256", "sha257"), "has no sum"),
+    ):
+        summary.write_text(text)
+        for words in (["runs", str(folder / "runs")], ["diff", str(folder / "runs" / "first"), str(summary.parent)]):
+            assert main(words) == 0
+            shown = capsys.readouterr()
+            assert f"summary.json {problem}" in " ".join(shown.out.split()), (text, words)
+            assert "`triphase report " in shown.out and "91 %" not in shown.out and "0.25" not in shown.out
+    with pytest.raises(RunError, match="has no sum"):
+        triphase.Run(summary.parent).summary  # noqa: B018
     summary.unlink()
 
 

@@ -1,12 +1,13 @@
 """Characters that act or hide are written out; all others stay."""
 
+import json
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triphase.records.visible import visible
+from triphase.records.visible import visible, visible_json
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,19 @@ def test_any_text_can_be_written_and_is_done_at_once(text: str) -> None:
     shown.encode("utf-8")
     assert visible(shown) == shown
     assert not any(unicodedata.category(sign) == "Cc" and sign not in "\n\t" for sign in shown)
+
+
+@given(st.text(alphabet=st.characters(codec=None, exclude_categories=())))
+def test_json_loses_nothing_and_shows_everything(text: str) -> None:
+    written = visible_json({"a": text, text: [text]})
+    assert json.loads(written) == {"a": text, text: [text]}
+    assert "\n" not in written and visible(written) == written
+    assert json.loads(visible_json([text], indent=1)) == [text]
+
+
+@pytest.mark.parametrize("sign", HIDING + "\x7f\x9b\u202e\ud800")
+def test_json_escapes_what_hides_and_no_other_letter(sign: str) -> None:
+    assert visible_json(f"é{sign}你") == f'"é{json.dumps(sign)[1:-1]}你"'
 
 
 def test_nothing_that_unicode_calls_ignorable_is_left_out() -> None:

@@ -12,6 +12,7 @@ from triphase.reports.intervals import Interval
 from triphase.reports.live import LiveReport
 from triphase.reports.page import write_report
 from triphase.reports.rounds import RoundRow, newest_place, round_after, round_rows, rounds_before, rounds_caption
+from triphase.reports.summary_file import keep_summary
 
 WORDS = {"words_first": 9, "words_second": 7}
 WINS = {"gold_win_rate": 0.7, "gold_win_rate_low": 0.6, "gold_win_rate_high": 0.8}
@@ -27,7 +28,7 @@ def further(run: Path, number: int, before: list[float], after: list[float], **s
             for n, margin in enumerate(margins)
         ]
         (place / "reward" / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    (place / "summary.json").write_text(json.dumps({"ppo": summary}))
+    keep_summary(place / "summary.json", {"ppo": summary})
     return place
 
 
@@ -80,11 +81,15 @@ def test_the_caption_counts_refits_that_made_it_better() -> None:
     assert "better after 2 of 2 refits:" in rounds_caption([row(2, 0.5, 0.6), row(3, 0.55, 0.7)])
 
 
-@pytest.mark.parametrize("text", ["{", '{"ppo": {"reference_kl": "far"}}', "[]", '{"ppo": 3}'])
-def test_a_damaged_summary_of_a_round_is_named(run: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("{", "is damaged"), ("[]", "is damaged"), ('{"ppo": {"reference_kl": 3}}', "has no sum"), ("{}", "has no sum"),
+     ('{"ppo": 3, "sha256": "0"}', "is not as it was written"), ('{"sha256": null}', "has no sum")],
+)  # fmt: skip
+def test_a_damaged_summary_of_a_round_is_named(run: Path, text: str, problem: str) -> None:
     place = further(run, 2, [1], [1])
     (place / "summary.json").write_text(text)
-    with pytest.raises(RunError, match=r"rounds/2/summary\.json is damaged"):
+    with pytest.raises(RunError, match=rf"rounds/2/summary\.json {problem}"):
         write_report(run)
 
 

@@ -45,6 +45,7 @@ KEYS = {
     "alarms": None,
     "versions": None,
     "seed": None,
+    "sha256": None,
 }
 
 

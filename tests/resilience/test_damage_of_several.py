@@ -21,7 +21,7 @@ from tests.runs.small_run import ppo_alone, settings, write_data
 from triphase.cli.main import INTERRUPTED, main
 
 _SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
-_OF_A_CLOCK = ("seconds", "peak_gb", "begun")
+_OF_A_CLOCK = ("seconds", "peak_gb", "begun", "sha256")
 EVALUATION = {"gold": "grammar", "samples_per_prompt": 1, "max_prompts": 2}
 
 

@@ -90,7 +90,7 @@ def test_branches_beside_the_rounds_are_no_rounds(tmp_path: Path) -> None:
     assert rounds_of(tmp_path, 0) == []
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "7", "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", "[1]", "7", "[" * 100_000, '[["a", NaN]'])
 def test_a_round_whose_summary_is_damaged_is_told(tmp_path: Path, text: str) -> None:
     place = tmp_path / "rounds" / "2"
     (place / "reward").mkdir(parents=True)

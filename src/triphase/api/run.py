@@ -1,6 +1,5 @@
 """A run: what was trained, with which settings, and the results."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from triphase.monitoring.metrics import FILE_NAME as METRICS
 from triphase.monitoring.metrics import read_metrics
 from triphase.records.files import read_json_lines
 from triphase.reports.page import write_report
-from triphase.reports.summary import FILE_NAME as SUMMARY
 from triphase.reports.summary import write_summary
+from triphase.reports.summary_file import FILE_NAME as SUMMARY
+from triphase.reports.summary_file import read_summary
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import PPO, REWARD, SFT, ppo_phase
@@ -54,10 +54,7 @@ class Run:
         path = self.path / SUMMARY
         if not path.is_file():  # a phase that trains takes an older one away
             write_summary(self.path)
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):
-            raise RunError(f"{path} is damaged; `triphase report {self.path}` writes it again") from None
+        return read_summary(path)
 
     def metrics(self, phase: str = PPO) -> list[dict[str, Any]]:
         """The metrics of a phase (`sft`, `reward`, `ppo`, or a variant by its name), a mapping for each step.

@@ -1,6 +1,5 @@
 """Read the configuration and every record of its data, in a stream, before any model is loaded."""
 
-import json as json_text
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from triphase.errors import DataError
 from triphase.records.files import atomic_file
 from triphase.records.forms import read_as
 from triphase.records.lines import unread_columns
-from triphase.records.visible import visible
+from triphase.records.visible import visible, visible_json
 from triphase.settings.schema import RunSettings
 
 
@@ -62,7 +61,7 @@ def check(
     unit = "tokens" if count is not None else "tokens, taken as characters / 4"
     notes = [*standing, *_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
     if json:
-        print(json_text.dumps(survey_json(survey, unit, notes), indent=1, ensure_ascii=False))
+        print(visible_json(survey_json(survey, unit, notes), indent=1))
     print_survey(console, survey, unit)
     for note in notes:
         say(f"note: {note}")

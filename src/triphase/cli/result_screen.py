@@ -1,6 +1,5 @@
 """The last screen of a command: the results of the run, where it is, and what comes next."""
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,14 +10,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from triphase.datacheck.agenda import left_out
+from triphase.errors import RunError
 from triphase.records.visible import visible
 from triphase.reports.rounds import round_after
+from triphase.reports.summary_file import FILE_NAME as SUMMARY
+from triphase.reports.summary_file import read_summary
 from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import PPO, REWARD, SFT, has_left
 
-REPORT, SUMMARY = "report.html", "summary.json"
+REPORT = "report.html"
 SAMPLES, STORE = "evaluation/samples.jsonl", "labels.sqlite"
 
 
@@ -40,9 +42,9 @@ def print_result(run: Path) -> None:
 
 def _lines_of(summary: Path) -> list[tuple[str, str]]:
     try:
-        return list(result_lines(json.loads(summary.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return [("summary", f"{summary} is damaged; `triphase report {summary.parent}` writes it again")]
+        return list(result_lines(read_summary(summary)))
+    except RunError as error:
+        return [("summary", str(error))]
 
 
 def print_place(run: Path | None) -> None:

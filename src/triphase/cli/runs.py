@@ -69,7 +69,7 @@ def diff(first: RunPath, second: RunPath, /, *, json: Json = False) -> None:
         table.add_row(
             *(Text(cell) for cell in (FIGURES[name].title, *(FIGURES[name].text(side.figures[name]) for side in sides)))
         )
-    if not names:
+    if not names or any(side.problem for side in sides):
         table.add_row(Text("state"), *(Text(visible(side.stands)) for side in sides))
     _console().print(table)
 

@@ -16,6 +16,7 @@ from triphase.cli.arguments import RunPath, require_run
 from triphase.errors import RunError
 from triphase.monitoring.wording import counted
 from triphase.records.files import atomic_file, disk_errors
+from triphase.records.visible import visible_json
 
 
 def score(
@@ -38,12 +39,13 @@ def score(
     if to is None:
         plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
         for row in rows:
-            sys.stdout.write(json.dumps(_in_json(row), ensure_ascii=plain, default=str) + "\n")
+            line = _in_json(row)
+            text = json.dumps(line, default=str) if plain else visible_json(line, default=str)
+            sys.stdout.write(text + "\n")
     else:
         with disk_errors(to), atomic_file(to) as out:
-            for row in rows:  # half of a surrogate pair becomes its escape in JSON
-                line = json.dumps(_in_json(row), ensure_ascii=False, default=str)
-                out.write(line.encode("utf-8", "backslashreplace") + b"\n")
+            for row in rows:
+                out.write(visible_json(_in_json(row), default=str).encode() + b"\n")
     accuracy = found.accuracy
     if accuracy is not None:
         bounds = "" if accuracy.low is None else f" (95 % interval {accuracy.low:.0%} to {accuracy.high:.0%})"

@@ -46,7 +46,7 @@ def sweep(
     points = note_points(directory, here, plan_sweep(path, directory, varied))
     with locked(directory, "another call works on this sweep: wait for it, or stop it"):
         for point in points:
-            if point.is_finished:  # its figures come from files with sums, and its summary has none
+            if point.is_finished:  # its figures come from files with sums: an edited summary is mended
                 write_summary(point.path)
         failures = carry(points, parallel)
         page = write_sweep_page(directory, read_points(directory))

@@ -6,7 +6,6 @@ Values of environment variables that are named like secrets are blotted out. A l
 
 import datetime
 import errno
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from triphase.errors import RunError
 from triphase.records.files import unshare
+from triphase.records.visible import visible_json
 
 FILE_NAME = "log.jsonl"
 QUIET = {"quiet": True}
@@ -57,7 +57,7 @@ class RunLog(logging.Handler):
             line["traceback"] = without_secrets("".join(traceback.format_exception(record.exc_info[1])))
         if record.levelno >= logging.WARNING and not getattr(record, "quiet", False):
             self._say(f"{line['level']}: {message}")
-        self._write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._write(visible_json(line) + "\n")
 
     def _write(self, line: str) -> None:
         try:

@@ -6,9 +6,12 @@ Default_Ignorable_Code_Point, and blanks that are letters or signs to every othe
 (which cannot be written as UTF-8).
 """
 
+import json
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 _IGNORABLE = (
     (0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
@@ -37,6 +40,21 @@ def visible(text: str) -> str:
         return text
     return "".join(
         f"⟦U+{ord(sign):04X}⟧" if _hides(sign) and not _is_ordinary(text, at) else sign for at, sign in enumerate(text)
+    )
+
+
+def in_template(value: object) -> object:
+    """``value`` as a template writes it: a text is made visible, markup and what is no text stay as they are."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def visible_json(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
+    """``value`` as JSON with an escape for each character that acts or hides: nothing is lost, and nothing acts."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=default)
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(
+        json.dumps(sign)[1:-1] if _hides(sign) and not _is_ordinary(text, at) else sign for at, sign in enumerate(text)
     )
 
 

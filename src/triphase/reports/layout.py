@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from triphase.monitoring.wording import number, percent
-from triphase.records.visible import visible
+from triphase.records.visible import in_template
 from triphase.reports.interval_wording import is_below, percent_interval, signed
 from triphase.reports.tables import clock, policy_name
 
@@ -59,15 +59,11 @@ def policy_of(code: str, *, live: bool) -> str:
 
 def environment(start: str) -> Environment:
     """Templates in which every text is escaped and made visible; ``start`` is what the reference is called."""
-
-    def finish(value: object) -> object:
-        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=finish,
+        finalize=in_template,
         trim_blocks=True,
         lstrip_blocks=True,
     )

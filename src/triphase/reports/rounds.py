@@ -1,6 +1,5 @@
 """The rounds of a run: what the reward model was worth on the newest policy's samples before and after each refit."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,13 @@ from typing import Any
 
 import yaml
 
-from triphase.errors import RunError
 from triphase.monitoring.wording import number, percent
 from triphase.reports.contents import SETTINGS, read_pairs
 from triphase.reports.interval_wording import percent_interval
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import accuracy
-from triphase.reports.shapes import problem_of
+from triphase.reports.summary_file import FILE_NAME as SUMMARY
+from triphase.reports.summary_file import read_summary
 
 FOLDER = "rounds"
 _NUMBER = re.compile(r"[1-9][0-9]{0,5}")
@@ -178,13 +177,5 @@ def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
 
 def _summary(place: Path) -> dict[str, Any]:
     """The summary of the round; nothing before there is one."""
-    path = place / "summary.json"
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if problem_of("summary", found) is not None:
-        raise RunError(f"{path} is damaged; `triphase report {place}` writes it again")
-    return dict(found)
+    path = place / SUMMARY
+    return read_summary(path) if path.is_file() else {}

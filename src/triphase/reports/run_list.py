@@ -1,19 +1,22 @@
 """Runs side by side: where each stands, the figures by which one picks among them, and in what two differ."""
 
-import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from triphase.errors import RunError
 from triphase.monitoring.wording import number, percent
 from triphase.reports.contents import read_run
+from triphase.reports.summary_file import FILE_NAME as SUMMARY
+from triphase.reports.summary_file import read_summary
 from triphase.reports.tables import flattened
 from triphase.settings.loading import load_settings
 from triphase.training.artifacts import PPO, REWARD, SFT, has_left
 
-CONFIG, SUMMARY = "config.yaml", "summary.json"
+CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +81,11 @@ def line_of(run: Path) -> RunLine:
     figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     problem = None
     try:
-        summary = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
-        figures = {name: _figure(summary, figure.keys) for name, figure in FIGURES.items()}
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, RecursionError):
-        problem = f"{SUMMARY} is damaged; `triphase report {run}` writes it again"
+        if os.path.lexists(run / SUMMARY):
+            summary = read_summary(run / SUMMARY)
+            figures = {name: _figure(summary, figure.keys) for name, figure in FIGURES.items()}
+    except RunError as error:
+        problem = str(error)
     return RunLine(run, (run / CONFIG).stat().st_mtime, finished, figures, problem)
 
 

@@ -121,26 +121,7 @@ class Config(_Part):
     versions: dict[str, str] = {}
 
 
-class PolicyShape(_Part):
-    """PPO in summary.json"""
-
-    gold_mean: FiniteFloat | None = None
-    gold_win_rate: FiniteFloat | None = None
-    gold_win_rate_low: FiniteFloat | None = None
-    gold_win_rate_high: FiniteFloat | None = None
-    proxy_gain_deviations: FiniteFloat | None = None
-    reference_kl: FiniteFloat | None = None
-    mean_length: FiniteFloat | None = None
-    eos_rate: FiniteFloat | None = None
-
-
-class SummaryShape(_Part):
-    """summary.json, as another run's report reads it"""
-
-    ppo: PolicyShape | None = None
-
-
-Shape = Literal["timings", "mixture", "labeling", "calibration", "plan", "config", "seeds", "summary"]
+Shape = Literal["timings", "mixture", "labeling", "calibration", "plan", "config", "seeds"]
 _SHAPES: dict[Shape, type[_Part]] = {
     "timings": Timings,
     "mixture": MixtureShape,
@@ -149,7 +130,6 @@ _SHAPES: dict[Shape, type[_Part]] = {
     "plan": PlanShape,
     "config": Config,
     "seeds": Seeds,
-    "summary": SummaryShape,
 }
 
 

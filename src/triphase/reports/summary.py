@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from triphase.records.files import write_json
 from triphase.reports.contents import RunContents, read_run
 from triphase.reports.findings import Findings, find
 from triphase.reports.intervals import Interval
@@ -12,15 +11,14 @@ from triphase.reports.rounds import rounds_of
 from triphase.reports.scored_by import scorer_of
 from triphase.reports.seeds import SeedFindings
 from triphase.reports.starting_point import start_of
-
-FILE_NAME = "summary.json"
+from triphase.reports.summary_file import FILE_NAME, keep_summary
 
 
 def write_summary(run_directory: Path) -> Path:
     """Writes summary.json into the run directory, whole or not at all."""
     run = read_run(run_directory)
     path = run_directory / FILE_NAME
-    write_json(path, summary_of(run, find(run)))
+    keep_summary(path, summary_of(run, find(run)))
     return path
 
 

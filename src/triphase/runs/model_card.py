@@ -3,7 +3,7 @@
 Written from the run's own files alone; what was not measured is not mentioned, or said to be unknown.
 """
 
-import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from triphase import __version__
 from triphase.demo.registry import public_name
 from triphase.records.rows import files_of
 from triphase.records.visible import as_code
+from triphase.reports.summary_file import FILE_NAME as SUMMARY
+from triphase.reports.summary_file import read_summary
 from triphase.runs.base_license import License, license_of
 from triphase.settings.schema import RunSettings
 
@@ -94,10 +96,9 @@ def _chosen(settings: RunSettings, what: str) -> Iterator[tuple[str, Any]]:
 
 
 def _figures(run: Path) -> Iterator[tuple[str, float]]:
-    try:
-        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    if not os.path.lexists(run / SUMMARY):
         return
+    found = read_summary(run / SUMMARY)
     measured = [(name, value) for name, value in _numbers(found) if name not in _OF_THE_RUN]
     yield from measured[:_MOST_FIGURES]
 

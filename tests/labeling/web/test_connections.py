@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.responses import PlainTextResponse, StreamingResponse
 from tests.labeling.crowd import PASSWORD, PLAIN, Clock, fill, people
 from tests.labeling.light import simulate_lightly
 from tests.labeling.live import LiveServer, free_port
@@ -25,6 +28,7 @@ from triphase.labeling.web.context import ServerSettings
 from triphase.labeling.work import item_plan
 from triphase.store import Store, open_store
 
+MUCH = 1 << 25
 HALF = b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\nname=an"
 
 
@@ -57,6 +61,17 @@ def is_closed_within(opened: socket.socket, seconds: float) -> bool:
     return True
 
 
+def is_let_go(opened: socket.socket) -> bool:
+    """Whether the other side has closed it, without a byte being read: it answers one more with a reset."""
+    poll = select.poll()
+    poll.register(opened, 0)
+    try:
+        opened.sendall(b"G")
+    except OSError:
+        return True
+    return bool(poll.poll(100))
+
+
 @pytest.mark.parametrize("content", [b"", b"GET", b"GET / HTTP/1.1\r\nX-A: b", HALF, HALF[:-20]])
 def test_half_a_request_is_not_waited_for(address: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
@@ -87,6 +102,53 @@ def test_bytes_that_come_one_by_one_do_not_prolong_it(address: str, monkeypatch:
     assert time.monotonic() - begin < 3
 
 
+def much() -> FastAPI:
+    """An application with a large answer, as a whole and in parts."""
+    app = FastAPI()
+    app.get("/whole")(lambda: PlainTextResponse("x" * MUCH))
+    app.get("/parts")(lambda: StreamingResponse("x" * (MUCH // 64) for _ in range(64)))
+    return app
+
+
+@pytest.mark.parametrize("path", ["whole", "parts"])
+@pytest.mark.parametrize("header", ["", "Connection: close\r\n"])
+def test_an_answer_that_nobody_takes_is_not_kept_for_ever(
+    path: str, header: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.5)
+    request = f"GET /{path} HTTP/1.1\r\nHost: a\r\n{header}\r\n".encode()
+    with serving.in_thread(much()) as address, holding(address, request) as opened:
+        time.sleep(0.5)
+        end = time.monotonic() + 5
+        while not is_let_go(opened) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("path", ["whole", "parts"])
+def test_whoever_takes_an_answer_slowly_gets_all_of_it(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.1)
+    request = f"GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+    with serving.in_thread(much()) as address, holding(address, request) as opened:
+        time.sleep(0.5)
+        size = 0
+        while part := opened.recv(1 << 20):
+            size += len(part)
+        assert size > MUCH
+
+
+def test_whoever_takes_no_answer_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedProtocol, "most", 6)
+    request = b"GET /whole HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    with serving.in_thread(much()) as address, ExitStack() as stack:
+        held = []
+        for count in (6, 2):
+            held += [stack.enter_context(holding(address, request)) for _ in range(count)]
+            time.sleep(0.4)
+        assert is_let_go(held[0]) and not is_let_go(held[-1])
+
+
 def test_whoever_works_is_not_cut_off(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 2.0)
     with httpx.Client(base_url=address, trust_env=False) as browser:
@@ -94,6 +156,25 @@ def test_whoever_works_is_not_cut_off(address: str, monkeypatch: pytest.MonkeyPa
         for _ in range(8):
             assert browser.get("/rank").status_code == 200
             time.sleep(0.4)
+
+
+def test_bodies_of_people_who_are_signed_in_hold_nothing_that_others_need(address: str) -> None:
+    """Half a body on every kind of route that writes, more of them than the store has connections and threads."""
+    host = address.removeprefix("http://")
+    with httpx.Client(base_url=address, trust_env=False) as browser, ExitStack() as stack:
+        browser.post("/sign-in", data={"name": "ann", "password": PASSWORD})
+        cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+        for number in range(48):
+            path = ("/api/answers", "/api/skips", "/sign-out", "/api/flags", "/sign-in", "/sign-in")[number % 6]
+            kind = "application/json" if path.startswith("/api") else "application/x-www-form-urlencoded"
+            head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nContent-Type: {kind}\r\n"
+            stack.enter_context(holding(address, f"{head}Content-Length: 500\r\n\r\n{{".encode()))
+        time.sleep(0.3)
+        for _ in range(10):
+            begin = time.monotonic()
+            assert browser.get("/api/next", headers={"accept": "application/json"}).status_code < 500
+            assert browser.get("/rank").status_code == 200
+            assert time.monotonic() - begin < 1
 
 
 def test_where_all_places_are_taken_the_oldest_half_request_makes_room(

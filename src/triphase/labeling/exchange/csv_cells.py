@@ -1,7 +1,7 @@
 """Rows as a CSV file that spreadsheets open and `label import` reads: lists and objects are JSON in their cell.
 
 A text that a spreadsheet would run as a formula (it begins with =, +, -, @, their wide forms, or a break) gets an
-apostrophe before it, which reading the file takes off; responses and prompts stand in lists, as JSON, as they are.
+apostrophe before it, which reading the file takes off; responses and prompts stand in lists, as JSON.
 """
 
 import csv
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from triphase.records.formulas import protected
+from triphase.records.visible import visible_json
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], empty: Sequence[str] = ()) -> str:
@@ -30,4 +31,4 @@ def _cell(value: Any) -> str:
         return protected(value)
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    return json.dumps(value, ensure_ascii=False)
+    return visible_json(value)

@@ -27,7 +27,7 @@ from triphase.labeling.exchange.export_columns import COLUMNS
 from triphase.records.files import atomic_file
 from triphase.records.rankings import pairs_of_ranking
 from triphase.records.types import Prompt, Response
-from triphase.records.visible import without_marks
+from triphase.records.visible import visible_json, without_marks
 from triphase.store import Store
 from triphase.store.answers import StoredAnswer
 from triphase.store.schema import items
@@ -251,4 +251,4 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return visible_json(row) + "\n"

@@ -7,6 +7,7 @@ from markupsafe import Markup, escape
 
 from triphase.labeling.quality.agreement import Agreement, Estimate
 from triphase.monitoring.wording import percent
+from triphase.records.visible import visible
 
 _WIDTH, _ROW = 560, 26
 _WORD, _LETTER, _MOST_GUTTER = 46, 8, 190
@@ -26,12 +27,12 @@ def bars(points: Sequence[tuple[str, float]], title: str) -> Markup:
         left, upper, middle = (index + 0.1) * width, height - 22 - tall, (index + 0.5) * width
         parts.append(
             f'<rect class="bar" x="{left:.1f}" y="{upper:.1f}" width="{0.8 * width:.1f}" height="{tall:.1f}" rx="2">'
-            f"<title>{escape(label)}: {value:g}</title></rect>"
+            f"<title>{_words(label)}: {value:g}</title></rect>"
         )
         if (len(points) - 1 - index) % step == 0:
             parts.append(
                 f'<text class="value" x="{middle:.1f}" y="{upper - 5:.1f}">{value:g}</text>'
-                f'<text class="tick" x="{middle:.1f}" y="{height - 6}">{escape(label)}</text>'
+                f'<text class="tick" x="{middle:.1f}" y="{height - 6}">{_words(label)}</text>'
             )
     return _svg(height, title, "".join(parts))
 
@@ -58,7 +59,7 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], title: str, mark: flo
         y = _ROW * index + 16
         low, value, high = (left + span * share for share in (estimate.low, estimate.value, estimate.high))
         parts.append(
-            f'<text class="label" x="{left - 10}" y="{y + 4}">{escape(label)}</text>'
+            f'<text class="label" x="{left - 10}" y="{y + 4}">{_words(label)}</text>'
             f'<line class="whisker" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}"/>'
             f'<circle class="dot" cx="{value:.1f}" cy="{y}" r="5"/>'
             f'<text class="value end" x="{_WIDTH - 4}" y="{y + 4}">{percent(estimate.value)}</text>'
@@ -79,9 +80,9 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
         x, y = left + cell * (row + 0.5), top + cell * row
         parts.append(
             f'<text class="label start" x="{x:.1f}" y="{top - 6:.1f}" transform="rotate(-40 {x:.1f} {top - 6:.1f})">'
-            f"{escape(name)}</text>"
+            f"{_words(name)}</text>"
         )
-        parts.append(f'<text class="label" x="{left - 8}" y="{y + cell / 2 + 4:.1f}">{escape(name)}</text>')
+        parts.append(f'<text class="label" x="{left - 8}" y="{y + cell / 2 + 4:.1f}">{_words(name)}</text>')
         for column, other in enumerate(names):
             found = by_pair.get((min(name, other), max(name, other)))
             if name == other or found is None or found.value is None:
@@ -92,7 +93,7 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
             side = f"{cell - 2:.1f}"
             parts.append(
                 f'<rect class="cell heat{level}" x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}">'
-                f"<title>{escape(name)} and {escape(other)}: {percent(share)} of {found.value.pairs} pairs</title>"
+                f"<title>{_words(name)} and {_words(other)}: {percent(share)} of {found.value.pairs} pairs</title>"
                 f'</rect><text class="incell heat{level}" x="{x + cell / 2 - 1:.1f}" y="{y + cell / 2 + 1:.1f}">'
                 f'{100 * share:.0f}</text><text class="incell pairs heat{level}" x="{x + cell / 2 - 1:.1f}" '
                 f'y="{y + cell / 2 + 13:.1f}">n {found.value.pairs}</text>'
@@ -100,8 +101,12 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
     return _svg(top + cell * len(names) + 4, title, "".join(parts))
 
 
+def _words(text: str) -> Markup:
+    return escape(visible(text))
+
+
 def _svg(height: float, title: str, inner: str) -> Markup:
-    return Markup(  # noqa: S704 (labels are escaped above)
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" tabindex="0" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{inner}</svg>"
+    return Markup(  # noqa: S704 (words are escaped)
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" tabindex="0" aria-label="{_words(title)}">'
+        f"<title>{_words(title)}</title>{inner}</svg>"
     )

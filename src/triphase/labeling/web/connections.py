@@ -83,6 +83,8 @@ class BoundedProtocol(H11Protocol):
         self._early: list[bytes] | None = None if tls is None else []  # what comes before this side hears of its end
         self.since = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
+        self._answering: object = None
+        self.given_up = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
@@ -124,7 +126,8 @@ class BoundedProtocol(H11Protocol):
             self._early.append(data)
             return
         super().data_received(data)
-        if self.cycle is not None and not self.waits and not self.cycle.response_complete:
+        if not self.waits and self._answering is not self.cycle:  # once: what comes behind a request prolongs nothing
+            self._answering = self.cycle
             self._begin(ANSWER_SECONDS)
 
     def on_response_complete(self) -> None:
@@ -139,20 +142,29 @@ class BoundedProtocol(H11Protocol):
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def give_up(self) -> None:
-        """Close the connection whatever is under way on it."""
-        if self.transport is not None and not self.transport.is_closing():
+        """Close the connection whatever is under way on it, also where it is closing and its answer is not taken."""
+        if self.transport is not None and not self.given_up:
+            self.given_up = True
             self.transport.abort()
+
+    def _time_out(self) -> None:
+        """Whoever still takes an answer, which this side is done with, has as long for it as for any other."""
+        left = self.since + ANSWER_SECONDS - time.monotonic()
+        if self.waits and left > 0 and self.transport.get_write_buffer_size():
+            self._begin(left)
+        else:
+            self.give_up()
 
     def _make_room(self) -> None:
         """Close the oldest connection without a whole request; this one where all others are at work."""
-        there = [one for one in self.connections if isinstance(one, BoundedProtocol) and not one.transport.is_closing()]
+        there = [one for one in self.connections if isinstance(one, BoundedProtocol) and not one.given_up]
         if len(there) > self.most:
             _log.warning("more than %d connections; the oldest without a whole request are closed", self.most)
             min((one for one in there if one.waits), key=lambda one: one.since).give_up()
 
     def _begin(self, seconds: float) -> None:
         self._end_timer()
-        self._timer = self.loop.call_later(seconds, self.give_up)
+        self._timer = self.loop.call_later(seconds, self._time_out)
 
     def _end_timer(self) -> None:
         if self._timer is not None:

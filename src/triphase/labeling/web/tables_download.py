@@ -1,6 +1,5 @@
 """Every table of the lead's pages as a file, JSON lines or CSV for a spreadsheet: whole where a page shows a part."""
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from triphase.labeling.web.templating import page
 from triphase.labeling.work import accounts, audit, invitations
 from triphase.labeling.work.campaign_plan import all_campaigns, campaign_called
 from triphase.labeling.work.conflicts import conflicts
+from triphase.records.visible import visible, visible_json
 from triphase.store.rows import storable
 from triphase.store.schema import flags, guidelines
 
@@ -51,10 +51,15 @@ async def download_table(
         rows = await _samples(context, replace(Filters(), **given))  # type: ignore[arg-type]
     else:
         rows = await reader(context, storable(of))
-    text = csv_text(rows) if form == "csv" else "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = csv_text(_shown(rows)) if form == "csv" else "".join(visible_json(row) + "\n" for row in rows)
     kind = "text/csv" if form == "csv" else "application/x-ndjson"
     headers = {"content-disposition": f'attachment; filename="{name}.{form}"'}
     return Response(text, media_type=f"{kind}; charset=utf-8", headers=headers)
+
+
+def _shown(rows: Rows) -> Rows:
+    """The rows as a spreadsheet is to show them; nothing reads them in again."""
+    return [{name: visible(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
 
 
 def _moment(seconds: float | None) -> str | None:

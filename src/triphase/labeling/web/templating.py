@@ -1,4 +1,4 @@
-"""Templates to pages. Everything is escaped; what comes from models and people goes through ``visible``."""
+"""Templates to pages. Everything is escaped and made visible, but for values that a form sends back as they are."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -7,13 +7,13 @@ from typing import Any
 
 from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from triphase.labeling.web.formatting import as_html, formatted
 from triphase.labeling.web.markdown import markdown
 from triphase.monitoring.wording import number, percent
-from triphase.records.visible import visible
+from triphase.records.visible import in_template, visible
 
 HERE = Path(__file__).parent
 
@@ -40,11 +40,11 @@ def _text(text: str) -> Markup:
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=in_template,
     )  # fmt: skip
     environment.filters |= {
         "visible": visible, "markdown": markdown, "formatted": _text, "moment": _moment, "percent": percent,
-        "number": number,
+        "number": number, "exact": escape,
     }  # fmt: skip
     return environment
 

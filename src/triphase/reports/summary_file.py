@@ -1,0 +1,45 @@
+"""The file summary.json, with a sum of its own: whoever shows a figure of it can tell that it was damaged or edited."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from triphase.errors import RunError
+from triphase.records.files import write_json
+
+FILE_NAME = "summary.json"
+SUM = "sha256"
+"""The key of the sum; it is the SHA-256 of all other keys as JSON in sorted order."""
+
+
+def keep_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write the figures with their sum, whole or not at all."""
+    write_json(path, {**summary, SUM: _sum(summary)})
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The figures as they were written.
+
+    Raises:
+        RunError: the file cannot be read, is not as it was written, or has no sum, as those of older versions.
+    """
+    again = f"`triphase report {shlex.quote(str(path.parent))}` writes it again"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged; {again}")
+    wanted = found.pop(SUM, None)
+    if wanted is None:
+        raise RunError(f"{path} has no sum, so it is of an older version or was edited; {again}")
+    if wanted != _sum(found):
+        raise RunError(f"{path} is not as it was written (damaged or edited); {again}")
+    return found
+
+
+def _sum(summary: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(summary, sort_keys=True).encode()).hexdigest()
