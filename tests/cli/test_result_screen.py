@@ -122,7 +122,7 @@ def test_the_screen_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert len(shown.splitlines()) < 24
     assert f"next    triphase sft {run}" in shown and "73 %" in shown
     kept = (run / "summary.json").read_text()
-    for text, problem in ((kept.replace("0.73", "0.93"), "is not as it was written"), ("{}", "has no sum")):
+    for text, problem in ((kept.replace("0.73", "0.93"), "is not as it was written"), ("{}", "has no checksum")):
         (run / "summary.json").write_text(text)
         print_result(run)
         shown = capsys.readouterr().out

@@ -57,10 +57,10 @@ def test_runs_are_listed_with_what_is_known_of_them(folder: Path, capsys: pytest
     kept = summary.read_text()
     for text, problem in (
         ("{", "is damaged"),
-        ("{}", "has no sum, so it is of an older version or was edited"),
+        ("{}", "has no checksum"),
         (kept.replace("0.71", "0.91"), "is not as it was written"),
         (kept.replace("0.25", "NaN"), "is not as it was written"),
-        (kept.replace("sha256", "sha257"), "has no sum"),
+        (kept.replace("sha256", "sha257"), "has no checksum"),
     ):
         summary.write_text(text)
         for words in (["runs", str(folder / "runs")], ["diff", str(folder / "runs" / "first"), str(summary.parent)]):
@@ -68,7 +68,7 @@ def test_runs_are_listed_with_what_is_known_of_them(folder: Path, capsys: pytest
             shown = capsys.readouterr()
             assert f"summary.json {problem}" in " ".join(shown.out.split()), (text, words)
             assert "`triphase report " in shown.out and "91 %" not in shown.out and "0.25" not in shown.out
-    with pytest.raises(RunError, match="has no sum"):
+    with pytest.raises(RunError, match="has no checksum"):
         triphase.Run(summary.parent).summary  # noqa: B018
     summary.unlink()
 

@@ -83,8 +83,8 @@ def test_the_caption_counts_refits_that_made_it_better() -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("{", "is damaged"), ("[]", "is damaged"), ('{"ppo": {"reference_kl": 3}}', "has no sum"), ("{}", "has no sum"),
-     ('{"ppo": 3, "sha256": "0"}', "is not as it was written"), ('{"sha256": null}', "has no sum")],
+    [("{", "is damaged"), ("[]", "is damaged"), ('{"ppo": {"reference_kl": 3}}', "has no checksum"),
+     ("{}", "has no checksum"), ('{"ppo": 3, "sha256": "0"}', "is not as it was written")],
 )  # fmt: skip
 def test_a_damaged_summary_of_a_round_is_named(run: Path, text: str, problem: str) -> None:
     place = further(run, 2, [1], [1])

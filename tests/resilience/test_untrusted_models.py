@@ -291,6 +291,26 @@ def test_ordinary_templates_need_no_process_of_their_own(template: str, monkeypa
     )  # fmt: skip
 
 
+REPEATING = {
+    "the first message for each one": "{% for m in messages %}{{ messages[0].content }}{% endfor %}",
+    "all messages for each one": "{% for m in messages %}{{ messages|string }}{% endfor %}",
+    "a message many times": "{% for m in messages %}" + "{{ m.content }}" * 300 + "{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", REPEATING.values(), ids=REPEATING.keys())
+def test_a_plain_template_that_a_long_conversation_makes_write_without_end_is_guarded(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert needs_no_guard(template)
+    made = tokenizer(template)
+    assert "oak" in render(made, HELLO, open_turn=True)
+    monkeypatch.setattr("triphase.tokens.rendering._rendered_here", lambda *_: pytest.fail("rendered without a guard"))
+    long = [{"role": "user", "content": "x" * 1_000_000}, *[{"role": "user", "content": "y"}] * 2000]
+    with pytest.raises(ModelError, match=r"did not end within 1 s|Memory|no text of a usable length"):
+        render(made, long, open_turn=True, seconds=1)
+
+
 def test_a_forked_process_gets_answers_of_its_own() -> None:
     made = tokenizer("{% for m in messages %}{{ m.content * 2 }}{% endfor %}")
     assert render(made, HELLO, open_turn=True) == "oakoak"

@@ -1,4 +1,4 @@
-"""The file summary.json, with a sum of its own: whoever shows a figure of it can tell that it was damaged or edited."""
+"""The file summary.json, with a checksum: damage and edits are noticed before a figure of it is shown."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from triphase.records.files import write_json
 
 FILE_NAME = "summary.json"
 SUM = "sha256"
-"""The key of the sum; it is the SHA-256 of all other keys as JSON in sorted order."""
+"""The key of the checksum: the SHA-256 of all other keys as JSON in sorted order."""
 
 
 def keep_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    """Write the figures with their sum, whole or not at all."""
+    """Write the figures with their checksum, whole or not at all."""
     write_json(path, {**summary, SUM: _sum(summary)})
 
 
@@ -24,7 +24,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     """The figures as they were written.
 
     Raises:
-        RunError: the file cannot be read, is not as it was written, or has no sum, as those of older versions.
+        RunError: the file cannot be read, is not as it was written, or has no checksum, as those of older versions.
     """
     again = f"`triphase report {shlex.quote(str(path.parent))}` writes it again"
     try:
@@ -35,7 +35,7 @@ def read_summary(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged; {again}")
     wanted = found.pop(SUM, None)
     if wanted is None:
-        raise RunError(f"{path} has no sum, so it is of an older version or was edited; {again}")
+        raise RunError(f"{path} has no checksum: an older version wrote it, or it was edited; {again}")
     if wanted != _sum(found):
         raise RunError(f"{path} is not as it was written (damaged or edited); {again}")
     return found

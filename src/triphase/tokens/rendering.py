@@ -13,6 +13,8 @@ from triphase.tokens.screening import needs_no_guard
 
 SECONDS = 10.0
 _LONGEST_TEXT = 50_000_000
+_MOST_HERE = 200_000_000
+"""Signs that a template may write without a guard: each of its places may write all messages, once for each message."""
 
 
 def render(
@@ -32,7 +34,7 @@ def render(
             end within ``seconds`` and a gigabyte of memory.
     """
     template = template_of(tokenizer)
-    if _has_code(tokenizer) or needs_no_guard(template):
+    if _has_code(tokenizer) or (needs_no_guard(template) and _most_of(template, conversation) <= _MOST_HERE):
         answer = _rendered_here(tokenizer, conversation, open_turn)
     else:
         question = {
@@ -51,6 +53,11 @@ def render(
     if text is None or len(text) > _LONGEST_TEXT:
         raise ModelError(f"{_whose(tokenizer)} {_problem(answer, conversation)}; {_REMEDY}")
     return text
+
+
+def _most_of(template: str, conversation: Sequence[dict[str, str]]) -> int:
+    size = sum(len(message["role"]) + len(message["content"]) for message in conversation)
+    return template.count("{") * (len(conversation) + 1) * size
 
 
 def template_of(tokenizer: Any) -> str:
