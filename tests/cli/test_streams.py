@@ -58,6 +58,15 @@ def test_a_run_goes_on_when_its_terminal_goes_away(tmp_path: Path) -> None:
     assert done.returncode == FAILED and "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("width", ["0", "00", "1"])
+def test_a_terminal_of_no_width_shows_something(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    assert main(["settings", "ppo.kl_coefficient"]) == 0
+    assert "0.05" in capsys.readouterr().out
+
+
 def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     done = shell(
         f"{sys.executable} -m triphase demo --tiny --output {tmp_path}",
