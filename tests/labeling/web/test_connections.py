@@ -20,6 +20,7 @@ from tests.labeling.crowd import PASSWORD, PLAIN, Clock, fill, people
 from tests.labeling.light import simulate_lightly
 from tests.labeling.live import LiveServer, free_port
 from tests.labeling.web.test_load import check_nothing_lost_or_doubled, labelers, prepare
+from tests.postgres_server import PostgresServer
 
 from triphase.labeling.web import connections, serving
 from triphase.labeling.web.application import create_application
@@ -208,7 +209,9 @@ def test_the_places_follow_from_the_limit_of_descriptors(monkeypatch: pytest.Mon
     assert set_to == [(2064, 4096), (1500, 1500)]
 
 
-def under_half_open(where: Path, prompts: int, people_: int, most: int | None, think: float, half_open: int) -> float:
+def under_half_open(
+    where: str | Path, prompts: int, people_: int, most: int | None, think: float, half_open: int
+) -> float:
     passwords = prepare(where, prompts, people_)
     server = LiveServer(where, free_port())
     server.start()
@@ -240,6 +243,17 @@ def test_people_work_beside_half_open_connections(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_people_work_beside_five_hundred_half_open_connections(tmp_path: Path) -> None:
     assert under_half_open(tmp_path, 2000, 64, 50, 0.5, 500) < 0.15
+
+
+@pytest.mark.postgres
+def test_people_work_beside_half_open_connections_on_postgres(postgres: PostgresServer) -> None:
+    under_half_open(postgres.new_database(), 20, 4, None, 0.0, 100)
+
+
+@pytest.mark.postgres
+@pytest.mark.slow
+def test_people_work_beside_five_hundred_half_open_connections_on_postgres(postgres: PostgresServer) -> None:
+    assert under_half_open(postgres.new_database(), 2000, 64, 50, 0.5, 500) < 0.15
 
 
 @pytest.fixture
