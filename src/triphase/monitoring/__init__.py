@@ -1,1 +1,1 @@
-"""What a run shows while it goes on: metrics, progress and alarms. Free of torch."""
+"""What a run shows while it is running: metrics, progress and alarms. Free of torch."""

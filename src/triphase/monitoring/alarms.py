@@ -1,8 +1,8 @@
 """Rules over the metrics of PPO: signs of reward hacking and of a collapsing policy, each with its numbers and remedy.
 
 Pure functions of the rows of ppo/metrics.jsonl. "The start" is the first iteration: its rollout is written by the SFT
-policy. A rule raises an alarm where its limit is exceeded by more than noise (noise.py); an alarm that was raised
-during a run is in its report too, since nothing looks ahead. The spread of an ensemble's scores is no rule here: where
+policy. A rule raises an alarm if its limit is exceeded by more than noise (noise.py); an alarm that was raised during a
+run is in its report too, since no rule uses later iterations. The spread of an ensemble's scores is not a rule here: if
 its members share data it falls while gold collapses.
 """
 
@@ -21,31 +21,31 @@ __all__ = ["WINDOW", "Alarm", "Limits", "find_alarms"]
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One rule that spoke."""
+    """The result of one rule that was triggered."""
 
     name: str
-    """Short and fixed: ``entropy-collapse``."""
+    """A short fixed name: ``entropy-collapse``."""
     iteration: int
     """The first at which the rule held."""
     lasting: bool
     """Whether it still held at the last iteration."""
     numbers: Mapping[str, float]
-    """What triggered it, at that iteration: ``value``, ``limit``, and ``start`` where the rule compares with it."""
+    """What triggered it, at that iteration: ``value``, ``limit``, and ``start`` if the rule compares with it."""
     message: str
     """What happened, in one sentence."""
     remedy: str
     """What to try."""
     samples: tuple[Mapping[str, Any], ...] = ()
-    """How it looks: ``prompt``, ``response`` and ``score`` of the responses of that iteration with the highest, the
-    middle and the lowest score; none where they are not at hand."""
+    """Examples: ``prompt``, ``response`` and ``score`` of the responses of that iteration with the highest, the middle
+    and the lowest score; empty if they are not available."""
 
     def line(self) -> str:
-        """For the terminal."""
+        """One line for the terminal."""
         return f"alarm {self.name} at iteration {self.iteration}: {self.message} Remedy: {self.remedy}"
 
 
 def find_alarms(rows: Rows, limits: Limits | None = None) -> list[Alarm]:
-    """The alarms of the iterations in ``rows`` (as ``read_metrics`` gives them), by first iteration."""
+    """The alarms of the iterations in ``rows`` (from ``read_metrics``), by first iteration."""
     limits = limits or Limits()
     hits: defaultdict[str, list[Hit]] = defaultdict(list)
     for rule in RULES:
@@ -71,14 +71,14 @@ def with_samples(alarms: Sequence[Alarm], rows: Iterable[Mapping[str, Any]]) -> 
 
 
 def shown_samples(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Of the responses of an iteration those with the highest, the middle and the lowest score: nobody picks them."""
+    """The responses of an iteration with the highest, the middle and the lowest score, so that nobody picks them."""
     ordered = sorted(rows, key=lambda row: -row["score"])
     places = sorted({0, len(ordered) // 2, len(ordered) - 1}) if ordered else []
     return tuple({name: ordered[place][name] for name in ("prompt", "response", "score")} for place in places)
 
 
 def _confirmed(hits: Sequence[Hit], rows: Rows, looks: int) -> list[Hit]:
-    """The hits at the end of so many iterations in a row that are hits."""
+    """The hits that end a run of this many consecutive iterations with hits."""
     steps, held = {hit.step for hit in hits}, dict[int, int]()
     for row in rows:
         held[row["step"]] = held[before] + 1 if (before := _before(held)) in steps and row["step"] in steps else 1
@@ -96,7 +96,7 @@ def _alarm(name: str, hits: Sequence[Hit], last: int) -> Alarm:
 
 
 def _of_variant(remedy: str, name: str) -> str:
-    """A remedy by the settings of a variant, whose checkpoints no verb opens."""
+    """A remedy in the settings of a variant, whose checkpoints no command opens."""
     told = re.sub(
         r"take the policy of iteration (\d+) \([^)]*\)", r"end it at about iteration \1 (ppo.iterations)", remedy
     )
@@ -104,7 +104,7 @@ def _of_variant(remedy: str, name: str) -> str:
 
 
 def _told(hit: Hit) -> str:
-    # Minus signs of the language's own, none before a zero.
+    # Hyphens as minus signs, none before a zero.
     told = re.sub(r"-(?=0(\.0+)?(?![\d.]))", "", hit.message.format(**hit.numbers))
     return told.replace("%", " %").replace(" -", " −")
 
@@ -137,7 +137,7 @@ def _is_beyond(rule: Rule, each: Drift, limits: Limits) -> bool:
 
 
 def _steps_with_more_gold(rows: Rows, limits: Limits) -> set[int]:
-    """The iterations at which a known gold score is surely above its start."""
+    """The iterations at which a known gold score is significantly above its start."""
     return {
         each.now.step
         for each in moments(rows, "ppo/gold_score")

@@ -1,4 +1,4 @@
-"""The rules that look at more than one metric of PPO, or at more than a limit: hacking, the scorer, the critic."""
+"""The rules that use more than one metric of PPO, or more than a limit: hacking, the scorer, the critic."""
 
 from collections.abc import Callable, Mapping
 from math import copysign, sqrt
@@ -8,16 +8,16 @@ from triphase.monitoring.rules import Hit, Limits
 
 
 def proxy_without_gold(rows: Rows, limits: Limits) -> list[Hit]:
-    """Gold well under its peak while the proxy has risen since: the mark of reward hacking.
+    """Gold well below its peak while the proxy score has risen since: the mark of reward hacking.
 
-    The peak of many noisy iterations is always a little too high, so the fall must also be a good part of what had
-    been gained, and the rise of the proxy more than noise.
+    The peak of many noisy iterations is always a little too high, so the fall must also be a considerable part of the
+    gain, and the rise of the proxy score more than noise.
     """
     return _risen_alone(rows, limits, "ppo/gold_score", _HACKED, _HACKED_REMEDY)
 
 
 def proxy_without_witness(rows: Rows, limits: Limits) -> list[Hit]:
-    """The same by the score of a reward model of other comparisons: what can be known where nobody knows gold."""
+    """The same by the score of a reward model of other comparisons: what can be measured without gold."""
     return _risen_alone(rows, limits, "ppo/witness_score", _PARTED, _HACKED_REMEDY)
 
 
@@ -69,17 +69,17 @@ _HACKED_REMEDY = (
 
 
 def has_fallen(gold: Drift, best: Measured, limits: Limits) -> bool:
-    """Whether gold is surely under its best by a good part of what had been gained since the start."""
+    """Whether gold is significantly below its best by a considerable part of the gain since the start."""
     fall = best.value - gold.now.value
     gained = best.value - gold.start.value
     return fall > limits.gold_share * gained and gold.now.differs(best, limits.certainty) and fall > 0
 
 
 def length_preference(rows: Rows, limits: Limits) -> list[Hit]:
-    """The score follows the length, by more than the judge does.
+    """The score follows the length more than the judge does.
 
-    The judge is the gold score where one is known. Elsewhere the policy must have followed: a score that likes length
-    is a fault once the responses have grown, one that dislikes it once they have shrunk.
+    The judge is the gold score if it is known. Otherwise the policy must have followed: a score that favors length is a
+    problem once the responses have grown, one that disfavors it once they have shrunk.
     """
     judged = {each.now.step: each.now for each in moments(rows, "ppo/length_gold_correlation")}
     lengths = {each.now.step: each for each in moments(rows, "ppo/mean_length")}
@@ -116,7 +116,7 @@ def _liking(judge: bool) -> tuple[str, str]:
 
 
 def score_without_spread(rows: Rows, limits: Limits) -> list[Hit]:
-    """The scorer says the same of all responses, several iterations in a row: nothing can be learned from it."""
+    """The scorer gives all responses the same score, several iterations in a row: nothing can be learned from it."""
     have = [row for row in rows if "ppo/score_deviation" in row and "ppo/proxy_score" in row]
     flat = [_is_flat(row, have[0], limits) for row in have]
     return [
@@ -139,16 +139,16 @@ def score_without_spread(rows: Rows, limits: Limits) -> list[Hit]:
 
 
 def _is_flat(row: Mapping[str, float], start: Mapping[str, float], limits: Limits) -> bool:
-    # Scores are float32: a constant one may show a deviation of its rounding.
+    # Scores are float32: constant ones may show a deviation by rounding.
     rounding = 1e-6 * max(1.0, abs(row["ppo/proxy_score"]))
     return row["ppo/score_deviation"] <= max(rounding, limits.score_spread * start["ppo/score_deviation"])
 
 
 def score_out_of_range(rows: Rows, limits: Limits) -> list[Hit]:
-    """The mean score is far from all that the scorer gives to the SFT policy's samples.
+    """The mean score is far from all scores of the SFT policy's samples.
 
-    Where scores are calibrated (``Limits.calibrated``) those have mean 0 and deviation 1; else the first iteration's
-    own mean and deviation stand for them.
+    If scores are calibrated (``Limits.calibrated``) those have mean 0 and deviation 1; else the first iteration's own
+    mean and deviation are used.
     """
     have = [row for row in rows if "ppo/score_deviation" in row and "ppo/proxy_score" in row]
     if not have:
@@ -175,7 +175,7 @@ _FAR_REMEDY = (
 
 
 def _scale(start: Mapping[str, float]) -> tuple[float, float]:
-    """Mean of the first scores, and a deviation that is surely not too small for so few of them."""
+    """Mean of the first scores, and an upper confidence bound of their deviation, since they are few."""
     count = episodes_of(start) or 2.0
     return start["ppo/proxy_score"], start["ppo/score_deviation"] * (1 + 2 / sqrt(2 * count))
 
@@ -183,9 +183,9 @@ def _scale(start: Mapping[str, float]) -> tuple[float, float]:
 def idle_critic(rows: Rows, limits: Limits) -> list[Hit]:
     """The critic has had time, and is worse than none or does not distinguish returns.
 
-    How much of the returns can be foreseen is the task's, and may be little: a critic that learns may explain next to
-    nothing of them. What no sound critic shows is known, though. One that always says the same explains exactly 0; and
-    one whose predictions add to the variance of the returns is surely under 0.
+    How much of the returns can be predicted depends on the task, and may be little: a critic that learns may explain
+    next to nothing of them. What no sound critic shows is known, though. One with constant predictions explains exactly
+    0; and one whose predictions add to the variance of the returns is significantly below 0.
     """
     window = limits.critic_iterations
     sizes = moments(rows, "ppo/explained_variance", window=window, of=abs)
@@ -213,7 +213,7 @@ _HARMFUL = (
 
 
 def not_finite(rows: Rows, limits: Limits) -> list[Hit]:
-    """A figure came out as NaN or infinite."""
+    """A metric was NaN or infinite."""
     hit = [row for row in rows if row.get("nonfinite")]
     return [
         Hit(
@@ -227,7 +227,7 @@ def not_finite(rows: Rows, limits: Limits) -> list[Hit]:
 
 
 SURE_SIGNS = ("not-finite", "score-without-spread")
-"""What needs no second look: a figure that is no number, and scores that were alike several iterations in a row."""
+"""Rules that need no confirmation: a non-finite metric, and scores that were equal several iterations in a row."""
 
 SIGNS: dict[str, Callable[[Rows, Limits], list[Hit]]] = {
     "proxy-without-gold": proxy_without_gold,

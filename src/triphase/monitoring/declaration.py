@@ -1,4 +1,4 @@
-"""How a metric is declared: once, with everything that the writer, the glossary and the tests need to know of it."""
+"""How a metric is declared: once, with everything that the writer, the glossary and the tests need."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ Better = Literal["higher", "lower", "neither"]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """When a metric is there that is not in every line."""
+    """The condition of a metric that is not in every line."""
 
     words: str
     """The condition, after "where" or "at"."""
     allows: Callable[[RunSettings], bool] = lambda settings: True
     """Whether a run with these settings can emit the metric at all."""
     certain: bool = True
-    """Whether a run whose settings allow the metric is sure to emit it; otherwise its data decide."""
+    """Whether a run whose settings allow the metric always emits it; otherwise its data decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric of a phase, as it stands in metrics.jsonl."""
+    """One metric of a phase, as written to metrics.jsonl."""
 
     name: str
     """The phase and the noun, with a slash between."""
@@ -32,9 +32,9 @@ class Metric:
     formula: str
     """How it is computed."""
     over: str
-    """What it is a mean (or sum, or maximum) over."""
+    """What it is averaged (or summed, or maximized) over."""
     healthy: str
-    """What a sound run shows."""
+    """What a normal run shows."""
     better: Better = "neither"
     """Which direction is an improvement, all else equal."""
     when: Condition | None = None

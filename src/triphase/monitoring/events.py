@@ -1,7 +1,7 @@
-"""TensorBoard's event files: the same figures as metrics.jsonl, for those who like its page.
+"""TensorBoard's event files: the same metrics as in metrics.jsonl.
 
-A convenience, never a duty: whatever goes wrong here is said once, and training goes on. TensorBoard's own record
-writer is used, since torch's would import torch.
+Optional: any failure here is logged once, and training continues. TensorBoard's own record writer is used, since
+torch's would import torch.
 """
 
 import itertools
@@ -25,16 +25,16 @@ class EventFile:
         self._broken = False
 
     def write(self, step: int, moment: float, figures: Mapping[str, float]) -> None:
-        """Adds the figures of one step."""
+        """Adds the metrics of one step."""
         values = [{"tag": name, "simple_value": value} for name, value in figures.items()]
         self._add(wall_time=moment, step=step, summary={"value": values})
 
     def restart_at(self, step: int) -> None:
-        """Makes TensorBoard drop what earlier files say about ``step`` and all after it."""
+        """Makes TensorBoard drop the earlier values of ``step`` and all later ones."""
         self._add(wall_time=time.time(), step=step, session_log={"status": "START"})
 
     def table(self, name: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """TensorBoard has no tables; samples.jsonl holds them."""
+        """TensorBoard has no tables; samples.jsonl contains them."""
 
     def close(self) -> None:
         """Closes the file; later events are ignored."""

@@ -1,4 +1,4 @@
-"""The registry of all declared metrics, and docs/metrics.md, which is written from it.
+"""The registry of all declared metrics, and docs/metrics.md, which is generated from it.
 
 python -m triphase.monitoring.glossary docs/metrics.md
 """
@@ -21,7 +21,7 @@ PHASES: dict[str, tuple[Metric, ...]] = {
 """The declared metrics of each phase."""
 
 METRICS: dict[str, Metric] = {metric.name: metric for metrics in PHASES.values() for metric in metrics}
-"""The same by name: the writer refuses a name that is not here."""
+"""The same by name: the writer refuses a name that is not in it."""
 
 _HEADINGS = {"sft": "Supervised fine-tuning", "reward": "Reward model", "ppo": "PPO"}
 _COLUMNS = ("metric", "unit", "formula", "averaged over", "better", "healthy", "emitted")

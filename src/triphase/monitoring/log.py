@@ -1,7 +1,7 @@
-"""log.jsonl: what happened in a run, one JSON object a line, and the same as readable lines where progress is shown.
+"""log.jsonl: the events of a run, one JSON object per line, and the same as readable lines where progress is shown.
 
 A line has ``time`` (UTC), ``level``, ``source`` and ``message``; an error that is a defect has its ``traceback``.
-Values of environment variables that are named like secrets are blotted out. A log that cannot be written stops nothing.
+Values of environment variables that are named like secrets are redacted. A log that cannot be written stops nothing.
 """
 
 import datetime
@@ -20,7 +20,7 @@ from triphase.records.visible import visible_json
 
 FILE_NAME = "log.jsonl"
 QUIET = {"quiet": True}
-"""``extra`` of a record that goes to the file alone, because it is shown to the person in another way."""
+"""``extra`` of a record that goes only to the file, because the user sees it in another way."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _SHORTEST = 6
 _PASSWORD_IN_URL = re.compile(r"(://[^\s/:@]*):[^\s/]+@")
@@ -36,7 +36,7 @@ def without_secrets(text: str) -> str:
 
 
 class RunLog(logging.Handler):
-    """Appends to a run's log, and says warnings and worse aloud."""
+    """Appends to a run's log, and shows warnings and errors."""
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
@@ -74,7 +74,7 @@ class RunLog(logging.Handler):
 
 
 def _append(descriptor: int, line: bytes) -> None:
-    """Write a line whole, or nothing of it: a disk that is nearly full takes a part, and that is no error by itself."""
+    """Write a line whole, or nothing of it: a disk that is nearly full accepts a part, without an error."""
     size = os.fstat(descriptor).st_size
     if os.write(descriptor, line) < len(line):
         os.ftruncate(descriptor, size)
@@ -85,7 +85,7 @@ def _append(descriptor: int, line: bytes) -> None:
 def run_log(directory: Path, say: Callable[[str], None]) -> Iterator[logging.Logger]:
     """Send what Triphase logs to ``directory``/log.jsonl while the block lasts."""
     logger = logging.getLogger("triphase")
-    with suppress(RunError, OSError):  # what cannot be written is told with the first line
+    with suppress(RunError, OSError):  # a failure is reported with the first line
         unshare(directory / FILE_NAME)
     handler, level, propagate = RunLog(directory / FILE_NAME, say), logger.level, logger.propagate
     logger.addHandler(handler)

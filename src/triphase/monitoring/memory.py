@@ -1,4 +1,4 @@
-"""A lack of memory becomes one line: what was used, what there is, and which setting to lower."""
+"""Out-of-memory errors become one line: what was used, what is available, and which setting to lower."""
 
 import ctypes
 import gc
@@ -27,14 +27,14 @@ _UNLIMITED = resource.RLIM_INFINITY
 def memory_errors(phase: str, planned: Callable[[], str | None] = lambda: None) -> Iterator[None]:
     """Translate a failed allocation of the block (on the CPU or on a GPU) into a `RunError`.
 
-    ``planned`` says what the phase needs and which settings to lower, as far as that can still be found out.
+    ``planned`` says what the phase needs and which settings to lower, as far as that can still be determined.
     """
     try:
         yield
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # what they hold is let go before the plan is made
+        traceback.clear_frames(error.__traceback__)  # releases the tensors that they hold before the plan is made
         advice = planned()
         setting = LOWER.get("ppo" if phase.startswith("arms/") else phase, "the sizes of the batches")
         raise RunError(
@@ -43,35 +43,35 @@ def memory_errors(phase: str, planned: Callable[[], str | None] = lambda: None) 
 
 
 def memory_figures() -> str:
-    """What this process used at most, and what it may use."""
+    """The peak memory of this process, and its limit."""
     peak = peak_gb()
     limit = available_gb()
     return f"{peak:.1f} GB used at most" + ("" if limit is None else f", {limit:.1f} GB allowed or there")
 
 
 def resident_bytes() -> int:
-    """What this process holds in memory now, in bytes."""
+    """The current memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def give_back() -> None:
-    """Give freed memory back to the system, where the C library is glibc, and to the card; elsewhere nothing happens.
+    """Return freed memory to the system, if the C library is glibc, and to the GPU; elsewhere nothing happens.
 
-    glibc keeps freed pieces that do not stand at the end of its heap. What one phase has freed would count in the next.
+    glibc keeps freed pieces that are not at the end of its heap. What one phase has freed would count in the next.
     """
     gc.collect()
-    torch = sys.modules.get("torch")  # whoever has not imported it holds nothing on a card
+    torch = sys.modules.get("torch")  # without the import nothing is allocated on a GPU
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    # Other C libraries have no such function, and some systems no library to look in.
+    # Other C libraries have no such function, and some systems no library to load.
     with suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def restart_peak() -> float:
-    """The peak of this process so far, in GB; freed memory is given back, and the peak is counted again from there.
+    """The peak of this process so far, in GB; freed memory is returned, and the peak restarts from there.
 
-    Where the system does not allow that, it goes on as the peak since the start.
+    If the system does not allow that, the peak since the start is used.
     """
     peak = peak_gb()
     give_back()
@@ -81,12 +81,12 @@ def restart_peak() -> float:
 
 
 def peak_gb() -> float:
-    """The most that this process held in memory since its start, or since `restart_peak`, in GB."""
+    """The peak memory of this process since its start, or since `restart_peak`, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def available_gb() -> float | None:
-    """What this process may use at most, in GB: the machine's memory, its control group's limit, or its own."""
+    """The memory limit of this process, in GB: the machine's memory, its control group's limit, or its own."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9]
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:

@@ -1,7 +1,7 @@
-"""metrics.jsonl: a phase's figures, one JSON object a line, appended durably and read back whole.
+"""metrics.jsonl: a phase's metrics, one JSON object per line, appended durably and read back whole.
 
 A line is complete or absent: it is written in one call and flushed to the disk, a line cut by a crash is removed when
-the file is opened again, and a resumed run first removes what lies after its checkpoint.
+the file is opened again, and a resumed run first removes the lines after its checkpoint.
 """
 
 import difflib
@@ -25,7 +25,7 @@ from triphase.records.files import disk_errors, make_directory, unshare, write_a
 FILE_NAME = "metrics.jsonl"
 
 Row = dict[str, Any]
-"""One step: ``step``, ``time``, the figures by name, and ``nonfinite`` (names) where there are any."""
+"""One step: ``step``, ``time``, the metrics by name, and ``nonfinite`` (names) if there are any."""
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -71,7 +71,8 @@ def _are_names(value: Any) -> bool:
 
 
 class MetricsWriter:
-    """Appends the figures of one phase to ``directory``/metrics.jsonl, to TensorBoard files beside it, and to trackers.
+    """Appends the metrics of one phase to ``directory``/metrics.jsonl, to TensorBoard files next to it, and to
+    trackers.
 
     Steps never go back: a resumed run calls ``truncate_after`` with its checkpoint's step first.
     """
@@ -93,10 +94,10 @@ class MetricsWriter:
         return self._last.get("step")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends the figures of ``step``. A second call for the newest step may add figures it did not have.
+        """Appends the metrics of ``step``. A second call for the newest step may add metrics it did not have.
 
-        A figure that is NaN or infinite is left out and its name noted under ``nonfinite``: the phase decides whether
-        to go on. Raises ValueError for an unregistered name or a step that went back (both defects of the caller).
+        A metric that is NaN or infinite is left out and its name added to ``nonfinite``: the phase decides whether to
+        continue. Raises ValueError for an unregistered name or a step that went back (both defects of the caller).
         """
         self._check(step, values)
         plain = {name: value if type(value) is int else float(value) for name, value in values.items()}
@@ -110,7 +111,7 @@ class MetricsWriter:
             tracker.write(step, row["time"], finite)
 
     def table(self, name: str, step: int, rows: Rows) -> None:
-        """Gives a table, the samples of an iteration say, to the trackers that show tables."""
+        """Passes a table, for example the samples of an iteration, to the trackers that show tables."""
         for tracker in self._trackers:
             tracker.table(name, step, rows)
 

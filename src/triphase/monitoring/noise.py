@@ -1,12 +1,12 @@
-"""A metric of PPO over iterations, each figure with its standard error: what lets a rule tell a change from noise.
+"""A metric of PPO over iterations, each value with its standard error, so that a rule can tell a change from noise.
 
 The error of an iteration is the greater of two:
 
     within    deviation over the episodes / √episodes      (a share: binomial; a correlation: (1 − r²)/√(n − 1))
     between   median |x_t − 2·x_(t−1) + x_(t−2)| / (0.6745·√6)      over the iterations so far
 
-Second differences do not see a steady trend, their median does not see a single jump. Nothing here looks ahead: what
-is said of an iteration never changes when more of them come.
+Second differences are not affected by a steady trend, nor their median by a single jump. Nothing here uses later
+iterations: the result for an iteration never changes when more are added.
 """
 
 from bisect import insort
@@ -22,9 +22,9 @@ WINDOW = 3
 """Iterations that a smoothed rule averages."""
 _FEWEST_DIFFERENCES = 4
 _FEWEST_BESIDE = 6
-"""Where the error within an iteration is known: of fewer differences one true jump spoils half."""
+"""Used if the error within an iteration is known: with fewer differences one true jump distorts half of them."""
 _NORMAL = 0.6745 * sqrt(6)
-"""Median of the size of a second difference of independent normal values, in their standard deviations."""
+"""Median absolute second difference of independent normal values, in their standard deviations."""
 
 _DEVIATIONS = {
     "ppo/proxy_score": "ppo/score_deviation",
@@ -47,7 +47,7 @@ _CORRELATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A figure and its standard error; None where nothing is known of it yet."""
+    """A value and its standard error; None while it is unknown."""
 
     step: int
     value: float
@@ -56,7 +56,7 @@ class Measured:
     def differs(self, other: "Measured", certainty: float) -> bool:
         """Whether the two are more than ``certainty`` standard errors of their difference apart.
 
-        Where the error of an early iteration is not known, that of the other stands for it.
+        If the error of an early iteration is unknown, that of the other is used for it.
         """
         known = [error for error in (self.error, other.error) if error is not None]
         if not known:

@@ -1,6 +1,6 @@
-"""Progress of long work: bars with rate, time spent, time left and current figures; plain lines without a terminal.
+"""Progress of long work: bars with rate, time spent, time left and current metrics; plain lines without a terminal.
 
-Work takes a ``Progress`` and knows nothing of terminals:
+Code takes a ``Progress`` and knows nothing of terminals:
 
     with progress.track("sft", total=400) as track:
         for batch in batches:
@@ -24,10 +24,10 @@ from triphase.records.visible import visible
 
 
 class Track(Protocol):
-    """One piece of work under way."""
+    """One task in progress."""
 
     def advance(self, n: int = 1, **figures: float) -> None:
-        """Counts ``n`` more units as done, and shows the figures given (others stay as they were)."""
+        """Counts ``n`` more units as done, and shows the given metrics (others keep their values)."""
 
 
 class Progress(Protocol):
@@ -39,7 +39,7 @@ class Progress(Protocol):
         """Shows work of ``total`` units while the context lasts; ``done`` of them before this start. May be nested."""
 
     def note(self, message: str) -> None:
-        """Shows one line that stays."""
+        """Shows one permanent line."""
 
 
 def progress_for(console: Console | None = None) -> Progress:
@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 def figure(value: float) -> str:
-    """A number in four digits or fewer signs: 1234, 12.3, 0.0123, 3e-05."""
+    """A number in four digits or fewer characters: 1234, 12.3, 0.0123, 3e-05."""
     return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
@@ -85,7 +85,7 @@ class SilentProgress:
 
 
 class SilentTrack:
-    """The calls of SilentProgress for one piece of work."""
+    """The calls of SilentProgress for one task."""
 
     def __init__(self, description: str, total: int, done: int, unit: str) -> None:
         self.description, self.total, self.done, self.unit = description, total, done, unit
@@ -169,7 +169,7 @@ class TerminalProgress:
 
     @contextmanager
     def track(self, description: str, total: int, *, done: int = 0, unit: str = "steps") -> Iterator[Track]:
-        """See Progress. An inner track vanishes at its end; the outermost stays."""
+        """See Progress. An inner bar vanishes at its end; the outermost stays."""
         if self._open == 0:
             self._bars.start()
         self._open += 1

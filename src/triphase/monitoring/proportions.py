@@ -1,17 +1,17 @@
-"""The interval of a mean of which every observation says the same."""
+"""The interval of a mean of equal observations."""
 
 from statistics import NormalDist
 
 
 def of_the_same(value: float, count: int, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
-    """95 % bounds of a mean whose ``count`` observations (at least 1) all are ``value``, of ``least`` to ``most``.
+    """95 % bounds of a mean whose ``count`` observations (at least 1) all equal ``value``, in ``least`` to ``most``.
 
-    What was not seen once has a share of at most u = z² / (count + z²), Wilson's upper bound (1927); at the worst all
-    of it lies at one end:
+    A value that was never observed has a share of at most u = z² / (count + z²), Wilson's upper bound (1927); in the
+    worst case all of it is at one end:
 
         value − u·(value − least)   to   value + u·(most − value)
 
-    So of a share of 1 the lower bound is Wilson's, count / (count + z²).
+    So for a share of 1 the lower bound is Wilson's, count / (count + z²).
     """
     z = NormalDist().inv_cdf(0.975)
     unseen = z * z / (count + z * z)

@@ -1,4 +1,4 @@
-"""The rules that look at one metric of PPO each, and the limits of all rules (alarms.py applies both)."""
+"""The rules that use one metric of PPO each, and the limits of all rules (alarms.py applies both)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from statistics import NormalDist
 from triphase.monitoring.noise import WINDOW
 
 _COMPARING_SIGNS = 3
-"""Signs (composite_rules.py) that compare with the start or a peak by ``certainty``: gold, witness, length."""
+"""Alarms (composite_rules.py) that compare with the start or a peak by ``certainty``: gold, witness, length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Limits:
     """The threshold of each rule."""
 
     reference_kl: float = 15.0
-    """Nats a response; ``ppo.kl_budget`` where it is set. Good published policies end at 4 to 18, broken ones at 50."""
+    """Nats per response; ``ppo.kl_budget`` if set. Good published policies end at 4 to 18, broken ones at 50."""
     ratio: float = 10.0
     """Largest ratio of a token's probability to the rollout policy's."""
     ratio_bias: float = 0.1
@@ -28,13 +28,13 @@ class Limits:
     length_factor: float = 1.5
     """Mean length over its start, and start over mean length."""
     length_correlation: float = 0.4
-    """Size of the correlation of length and score."""
+    """Absolute correlation of length and score."""
     length_moved: float = 1.25
-    """Growth or shrinkage of the length that makes a correlation of length and score a fault where no gold is known."""
+    """Growth or shrinkage of the length that makes a correlation of length and score a problem without known gold."""
     explained_variance: float = -0.05
-    """Mean over the last ``critic_iterations``: under it, predicting nothing would be better."""
+    """Mean over the last ``critic_iterations``: below it, predicting nothing would be better."""
     predicting: float = 0.001
-    """Mean size of the explained variance of a critic that distinguishes returns at all, rightly or wrongly."""
+    """Mean absolute explained variance of a critic that distinguishes returns at all, correctly or not."""
     critic_iterations: int = 10
     """Iterations over which the critic is judged, from twice as many on: before, it has had no time to learn."""
     score_spread: float = 0.02
@@ -48,18 +48,18 @@ class Limits:
     repeated_rise: float = 0.2
     """Rise of the share of repeated neighboring words within a response."""
     alike_rise: float = 0.3
-    """Rise of the share of four-word sequences that responses to other prompts have too."""
+    """Rise of the share of four-word sequences that also occur in responses to other prompts."""
     certainty: float = 3.5
-    """Standard errors by which a figure must differ from the start (or gold from its peak) before an alarm."""
+    """Standard errors by which a value must differ from the start (or gold from its peak) before an alarm."""
     margin: float = 2.0
-    """Standard errors by which a figure must be beyond a fixed limit."""
+    """Standard errors by which a value must exceed a fixed limit."""
     variant: str | None = None
-    """The variant that is judged, by whose settings remedies are named; None is the main PPO run."""
+    """The variant that is judged, whose settings the remedies name; None is the main PPO run."""
     gold_share: float = 0.25
-    """Fall of the gold score under its peak, as a share of its rise from the start to the peak."""
+    """Fall of the gold score below its peak, as a share of its rise from the start to the peak."""
 
     looks: int = 1
-    """Iterations in a row at which a rule must hold before an alarm; one is enough for figures without noise."""
+    """Consecutive iterations at which a rule must hold before an alarm; one is enough for metrics without noise."""
 
     calibrated: bool = False
     """Whether the scores are a reward model's, with mean 0 and deviation 1 on samples of the SFT policy."""
@@ -68,9 +68,9 @@ class Limits:
 def limits_for(
     kl_budget: float | None, *, calibrated: bool, false_alarms: tuple[float, int] | None = None, looks: int = 1
 ) -> Limits:
-    """The limits of a run with this ``ppo.kl_budget``, whose reward model (and no other scorer) gives the scores.
+    """The limits of a run with this ``ppo.kl_budget``; ``calibrated`` if a reward model gives the scores.
 
-    ``false_alarms``: the share of runs in which nothing happens that may raise an alarm, and the iterations of a run.
+    ``false_alarms``: the share of runs without any change that may raise an alarm, and the iterations of a run.
     """
     limits = Limits(calibrated=calibrated, looks=looks)
     if kl_budget is not None:
@@ -79,12 +79,12 @@ def limits_for(
 
 
 def certainty_for(rate: float, iterations: int) -> float:
-    """Standard errors that a figure without any change passes in ``rate`` of all runs of so many iterations.
+    """Standard errors that a value without any change exceeds in ``rate`` of all runs of this many iterations.
 
-        z(1 − rate / (2·rules·looks))        looks: windows of three iterations that share none of them
+        z(1 − rate / (2·rules·looks))        looks: disjoint windows of three iterations
 
-    The bound of Bonferroni over the rules that compare with the start, and over the looks of a run: it holds however
-    the rules go together.
+    Bonferroni's bound over the rules that compare with the start, and over the tests of a run: it holds for any
+    dependence between the rules.
     """
     compared = sum(rule.relative for rule in RULES) + _COMPARING_SIGNS
     return NormalDist().inv_cdf(1 - rate / (2 * compared * ceil(iterations / WINDOW)))
@@ -102,10 +102,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A figure on the wrong side of a limit, which may depend on the start; ``window`` 1 takes each iteration alone.
+    """A value on the wrong side of a limit, which may depend on the start; ``window`` 1 tests each iteration alone.
 
-    It must be there by more than noise: beyond a fixed limit by ``Limits.margin`` standard errors, or away from the
-    start by ``Limits.certainty`` of them.
+    The difference must exceed the noise: from a fixed limit by ``Limits.margin`` standard errors, or from the start by
+    ``Limits.certainty`` of them.
     """
 
     name: str
@@ -118,9 +118,9 @@ class Rule:
     relative: bool = False
     of: Callable[[float], float] | None = None
     exact: bool = False
-    """A maximum, of which no error is known: the limit alone decides, at two looks as with the others."""
+    """A maximum, whose error is unknown: only the limit decides, at two iterations as with the others."""
     unless_gold_rose: bool = False
-    """Silent while a known gold score is surely above its start: the judge likes what happens."""
+    """Silent while a known gold score is significantly above its start: the judge prefers the change."""
 
 
 RULES = (

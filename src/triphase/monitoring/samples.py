@@ -1,4 +1,4 @@
-"""Samples of the rollouts, as people read them: JSON lines that a resumed phase continues without gap or double."""
+"""Samples of the rollouts, for display: JSON lines that a resumed phase continues without gap or duplicate."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ FILE_NAME = "samples.jsonl"
 
 
 class SampleLog:
-    """``samples.jsonl`` of a phase; every line has the ``iteration`` that it came from."""
+    """``samples.jsonl`` of a phase; every line has its ``iteration``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -18,14 +18,14 @@ class SampleLog:
         self._newest: int | None = None
 
     def write(self, iteration: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append what an iteration sampled, after forgetting what an earlier try of it (or a later one) left."""
+        """Append the samples of an iteration, after removing those of an earlier try of it (or of a later one)."""
         if iteration <= self._last():
             self._truncate_from(iteration)
         append_json_lines(self.path, [{"iteration": iteration, **row} for row in rows])
         self._newest = iteration
 
     def read(self, iteration: int) -> list[dict[str, Any]]:
-        """What an iteration sampled."""
+        """The samples of an iteration."""
         return [row for row in read_json_lines(self.path) if row["iteration"] == iteration]
 
     def _last(self) -> int:

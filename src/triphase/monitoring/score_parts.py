@@ -1,11 +1,11 @@
-"""The metrics of the parts of a score: a family whose names a scorer gives."""
+"""The metrics of the parts of a score: a family whose names a scorer defines."""
 
 import re
 
 PREFIX = "ppo/score_part/"
-"""The part's name follows."""
+"""The prefix of a part's name."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-"""What a part may be called."""
+"""Allowed names of a part."""
 
 
 def is_score_part(metric: str) -> bool:

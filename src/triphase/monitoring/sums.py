@@ -1,7 +1,7 @@
-"""sums.json: what the files of a run were when their phase left them, so that no damage goes unnoticed.
+"""sums.json: checksums of a run's files when their phase wrote them, so that no damage goes unnoticed.
 
-A file with a flipped digit reads well; its sum shows it. Runs of older versions have no sums, and nothing is said
-of them.
+A file with a flipped digit can be read; its checksum shows it. Runs of older versions have no checksums, and are not
+checked.
 """
 
 import json
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def seal(run: Path, names: Iterable[str]) -> None:
-    """Note the sums of files (paths inside the run) as they are now; absent ones are left out."""
+    """Store the checksums of files (paths inside the run) as they are now; absent ones are left out."""
     kept = _read(run)
     if kept is None:
         _log.warning(
@@ -28,27 +28,27 @@ def seal(run: Path, names: Iterable[str]) -> None:
 
 
 def seal_phase(run: Path, phase: str) -> None:
-    """Note the sums of what a phase has left."""
+    """Store the checksums of a phase's files."""
     folder = run / phase
     names = [f"{phase}/{path.name}" for path in sorted(folder.glob("*.json*"))] if folder.is_dir() else []
     seal(run, [*names, f"{phase}.json"])
 
 
 def forget(run: Path, names: Iterable[str]) -> None:
-    """Let go of the sums of files that are gone for good reason."""
+    """Remove the checksums of files that were removed on purpose."""
     kept, gone = _read(run), set(names)
     if kept and gone & kept.keys():
         write_json(run / FILE_NAME, {name: value for name, value in sorted(kept.items()) if name not in gone})
 
 
 def is_changed(run: Path, name: str) -> bool:
-    """Whether a file is there and not as it was left; False where its sum is not known."""
+    """Whether a file exists and differs from its checksum; False if that is unknown."""
     wanted = (_read(run) or {}).get(name)
     return wanted is not None and (run / name).is_file() and fingerprint(run / name) != wanted
 
 
 def changes(run: Path) -> list[str]:
-    """What is not as it was left, one line each."""
+    """The files that differ from their checksums, one line each."""
     kept = _read(run)
     if kept is None:
         return [f"{FILE_NAME} is damaged: whether other files are as their phase left them is not known"]
@@ -62,7 +62,7 @@ def changes(run: Path) -> list[str]:
 
 
 def _read(run: Path) -> dict[str, str] | None:
-    """The sums by path; none where there is no file, None where it cannot be used."""
+    """The checksums by path; empty if there is no file, None if it cannot be used."""
     try:
         found = json.loads((run / FILE_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Where a phase's figures go besides metrics.jsonl and TensorBoard: trackers that people look at, by `trackers`.
+"""Trackers that get a phase's metrics in addition to metrics.jsonl and TensorBoard, by `trackers`.
 
-A convenience, never a duty: whatever goes wrong in one is said once, and training goes on without it. Each phase is a
-run of its own there, in one group (wandb), project (trackio) or experiment (MLflow) that is called like the run.
+Optional: any failure in one is logged once, and training continues without it. Each phase is a separate run there, in
+one group (wandb), project (trackio) or experiment (MLflow) with the name of the run.
 """
 
 import hashlib
@@ -22,22 +22,22 @@ _log = logging.getLogger(__name__)
 Rows = Sequence[Mapping[str, Any]]
 
 SECONDS, STOPPING_SECONDS = 120.0, 5.0
-"""Longest time for one call into a tracker's library, and for one where a person has asked to stop."""
+"""Time-out of one call into a tracker's library, and of one after a request to stop."""
 
 
 class Tracker(Protocol):
-    """What takes the figures of one phase."""
+    """The receiver of one phase's metrics."""
 
     def write(self, step: int, moment: float, figures: Mapping[str, float]) -> None:
-        """Take the figures of one step."""
+        """Log the metrics of one step."""
         ...
 
     def restart_at(self, step: int) -> None:
-        """The phase was resumed from before ``step``, which comes again."""
+        """The phase was resumed from before ``step``, which will be logged again."""
         ...
 
     def table(self, name: str, step: int, rows: Rows) -> None:
-        """Take a table of texts and numbers, the samples of an iteration say."""
+        """Log a table of texts and numbers, for example the samples of an iteration."""
         ...
 
     def close(self) -> None:
@@ -46,7 +46,7 @@ class Tracker(Protocol):
 
 
 class _Guarded:
-    """Nothing that a tracker's library raises reaches the training, and no server of it is waited for without end."""
+    """Isolates training from a tracker: none of its errors gets through, and every call has a time-out."""
 
     kind = ""
 
@@ -62,7 +62,7 @@ class _Guarded:
         self._do("_write", step, figures)
 
     def restart_at(self, step: int) -> None:
-        """Steps come again under their own numbers; what was there for them stays beside."""
+        """Steps are logged again under their own numbers; their earlier values stay as well."""
 
     def table(self, name: str, step: int, rows: Rows) -> None:
         """See `Tracker`."""
@@ -85,7 +85,7 @@ class _Guarded:
             _, error = self._worker.call(method, *arguments)
         except NoAnswer as late:
             error = late
-        if error is not None:  # a network that is away, a full disk, a changed interface
+        if error is not None:  # an unreachable network, a full disk, a changed interface
             self._broken = True
             kind = "" if isinstance(error, NoAnswer) else f"{type(error).__name__}: "
             reason = f"{kind}{(str(error).splitlines() or [''])[0][:200]}"
@@ -106,12 +106,12 @@ class _Guarded:
 
     @property
     def _identity(self) -> str:
-        """The same for every start of one phase of one run, so that a resumed run goes on in its place."""
+        """The same for every start of one phase of one run, so that a resumed run continues it."""
         return hashlib.sha256(str(self._directory.resolve()).encode()).hexdigest()[:16]
 
 
 class Wandb(_Guarded):
-    """Weights & Biases; `WANDB_MODE=offline` keeps everything here."""
+    """Weights & Biases; `WANDB_MODE=offline` stores everything locally."""
 
     kind = "wandb"
 
@@ -135,7 +135,7 @@ class Wandb(_Guarded):
 
 
 class Trackio(_Guarded):
-    """trackio, which keeps its figures on this machine."""
+    """trackio, which stores its metrics on this machine."""
 
     kind = "trackio"
 
@@ -155,7 +155,7 @@ class Trackio(_Guarded):
 
 
 class MLflow(_Guarded):
-    """MLflow at `MLFLOW_TRACKING_URI`, or in its own default place."""
+    """MLflow at `MLFLOW_TRACKING_URI`, or at its own default."""
 
     kind = "mlflow"
 
@@ -182,7 +182,7 @@ KINDS: Mapping[str, type[_Guarded]] = {kind.kind: kind for kind in (Wandb, Track
 
 
 def open_trackers(names: Sequence[str], directory: Path, *, group: str, phase: str) -> list[Tracker]:
-    """The trackers of one phase; each opens its run at the first figure."""
+    """The trackers of one phase; each opens its run at the first metric."""
     return [KINDS[name](directory, group, phase) for name in names]
 
 

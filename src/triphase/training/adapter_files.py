@@ -25,7 +25,7 @@ def adapter_files(
     task: str,
     extra_modules: list[str] | None = None,
 ) -> dict[str, bytes]:
-    """What peft reads of an adapter, and the tokenizer where one is given."""
+    """The files that peft reads of an adapter, and the tokenizer if one is given."""
     config = shared.adapters.peft_config(task=task, base_model=base, extra_modules=extra_modules)
     files = {ADAPTER_FILE: tensor_bytes(state), CONFIG_FILE: json.dumps(config, indent=1, sort_keys=True).encode()}
     if tokenizer is None:
@@ -33,7 +33,7 @@ def adapter_files(
     with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):
-            if path.is_file():  # further chat templates stand in a directory of their own
+            if path.is_file():  # further chat templates are in a directory of their own
                 files[str(path.relative_to(folder))] = path.read_bytes()
     return files
 
@@ -45,7 +45,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def tensors_in(directory: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of a file of what a phase left.
+    """The tensors of a file of a phase's artifact.
 
     Raises:
         RunError: it is missing or damaged.

@@ -1,8 +1,8 @@
-"""What the phases of a run leave for others: where it is, whole or damaged, and which settings made it.
+"""The artifacts of a run's phases: where they are, whether they are intact, and which settings made them.
 
-The one file that knows these places, and through which such a directory is written and read. Its manifest has the sum
-of each file and the fingerprint of the settings that its phase read; one of an older version has no fingerprint, and
-opens all the same. Starts without torch.
+The only file that knows these paths, and through which such a directory is written and read. Its manifest has the
+checksum of each file and the fingerprint of the settings that its phase read; that of an older version has no
+fingerprint, and can still be opened. Starts without torch.
 """
 
 import hashlib
@@ -28,30 +28,30 @@ _log = logging.getLogger(__name__)
 
 
 def ppo_phase(arm: str | None) -> str:
-    """The phase of a PPO run: the main one, or an arm."""
+    """The phase of a PPO run: the main one, or a variant."""
     return PPO if arm is None else f"{ARMS}/{arm}"
 
 
 def name_of(phase: str) -> str:
-    """The place of what a phase leaves, from the run directory."""
+    """The path of a phase's artifact, relative to the run directory."""
     return f"{phase}/{_NAME}"
 
 
 def place_of(run: Path, phase: str) -> Path:
-    """The directory of what a phase leaves, or of what stands in its place (`note_taken`)."""
+    """The directory of a phase's artifact, or of the one that replaces it (`note_taken`)."""
     taken = taken_of(run, phase)
     return run / name_of(phase) if taken is None else taken.directory(run / phase)
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a run takes from elsewhere in the place of a phase of its own.
+    """The artifact of another run that replaces that of a phase.
 
     Attributes:
-        origin: as the settings name it.
-        place: the directory; one that is not absolute is seen from that of the phase.
-        manifest: the sum of its manifest, which has the sums of its files.
-        shared: whether a branch shares it with the run that it was made of, and no setting names it.
+        origin: its name in the settings.
+        place: the directory; a relative one is relative to that of the phase.
+        manifest: the checksum of its manifest, which has the checksums of its files.
+        shared: whether a branch shares it with its source run, and no setting names it.
     """
 
     origin: str
@@ -60,9 +60,9 @@ class Taken:
     shared: bool = False
 
     def directory(self, phase: Path) -> Path:
-        """The directory, where ``phase`` is that of the phase in whose place it stands.
+        """The directory, where ``phase`` is the directory of the phase that it replaces.
 
-        What is shared with a run that was extended since stands where that run has set it aside.
+        If the source run was extended since, the shared artifact is where that run has set it aside.
         """
         place = Path(os.path.normpath(phase / self.place))
         asides = sorted(place.parent.glob(f"{_ASIDE}*")) if self.shared else []
@@ -74,10 +74,10 @@ class Taken:
 
 
 def taken_of(run: Path, phase: str) -> Taken | None:
-    """What stands in the place of a phase; None where the run has its own.
+    """The replacement of a phase's artifact; None if the run has its own.
 
     Raises:
-        RunError: the note of it is damaged.
+        RunError: the note about it is damaged.
     """
     path = run / phase / TAKEN
     try:
@@ -93,7 +93,7 @@ def taken_of(run: Path, phase: str) -> Taken | None:
 
 
 def note_taken(run: Path, phase: str, taken: Taken | None) -> None:
-    """Let ``taken`` stand in the place of a phase, by reference; None takes the reference away."""
+    """Record ``taken`` as the replacement of a phase's artifact, by reference; None removes the reference."""
     if taken is None:
         (run / phase / TAKEN).unlink(missing_ok=True)
     elif taken_of(run, phase) != taken:
@@ -102,7 +102,7 @@ def note_taken(run: Path, phase: str, taken: Taken | None) -> None:
 
 
 def set_aside(run: Path, phase: str) -> Path | None:
-    """Make room for what a phase will leave. Returns where the old one is now; None where there was none."""
+    """Set a phase's artifact aside. Returns its new path; None if there was none."""
     final, number = run / name_of(phase), 1
     if not final.is_dir():
         return None
@@ -113,47 +113,47 @@ def set_aside(run: Path, phase: str) -> Path | None:
 
 
 def has_trained(run: Path, phase: str) -> bool:
-    """Whether a phase is finished by training here."""
+    """Whether a phase was finished by training in this run."""
     return (run / name_of(phase)).is_dir()
 
 
 def is_place(directory: Path) -> bool:
-    """Whether a directory is called as what a phase leaves."""
+    """Whether a directory has the name of an artifact."""
     return directory.name == _NAME
 
 
 def has_left(run: Path, phase: str) -> bool:
-    """Whether a phase is finished; what it left may be damaged."""
+    """Whether a phase is finished; its artifact may be damaged."""
     return place_of(run, phase).is_dir()
 
 
 def runs_around(directory: Path) -> tuple[Path, ...]:
-    """The directories that could be the run in which a phase, or an arm, left ``directory``."""
+    """The directories that could be the run in which a phase, or a variant, wrote ``directory``."""
     return tuple(directory.resolve().parents[1:3])
 
 
 def damage_of(directory: Path) -> str | None:
-    """What is wrong with what a phase left; None where it is whole."""
+    """The damage of a phase's artifact; None if it is intact."""
     return find_damage(directory)
 
 
 def has_manifest(directory: Path) -> bool:
-    """Whether a phase left it; a directory of another origin has no manifest."""
+    """Whether a phase wrote it; a directory of another origin has no manifest."""
     return (directory / MANIFEST).is_file()
 
 
 def sum_of(directory: Path) -> str:
-    """The SHA-256 sum of its manifest, which has the sums of its files."""
+    """The SHA-256 checksum of its manifest, which has the checksums of its files."""
     return fingerprint(directory / MANIFEST)
 
 
 def is_whole(directory: Path) -> bool:
-    """Whether what a phase leaves is there and undamaged."""
+    """Whether a phase's artifact exists and is undamaged."""
     return directory.is_dir() and find_damage(directory) is None
 
 
 def is_usable(directory: Path) -> bool:
-    """`is_whole`, with a warning where something is there and is damaged: its phase will make it again."""
+    """`is_whole`, with a warning if it exists and is damaged: its phase will make it again."""
     if not directory.is_dir():
         return False
     problem = find_damage(directory)
@@ -164,19 +164,19 @@ def is_usable(directory: Path) -> bool:
 
 @contextmanager
 def written(directory: Path, made_by: str | None) -> Iterator[Path]:
-    """A directory to fill that takes the place of ``directory`` at the end, all or nothing, with the sum of each file.
+    """A directory to fill that replaces ``directory`` at the end, all or nothing, with the checksum of each file.
 
-    ``made_by`` is the fingerprint of the settings; None for what no phase of a run leaves.
+    ``made_by`` is the fingerprint of the settings; None if no phase of a run wrote it.
 
     Raises:
-        RunError: the disk is full or cannot be written; what was there before stays.
+        RunError: the disk is full or cannot be written; the previous contents stay.
     """
     with sealed_directory(directory, **({} if made_by is None else {_MADE_BY: made_by})) as folder:
         yield folder
 
 
 def write(directory: Path, files: Mapping[str, bytes], made_by: str | None) -> None:
-    """Write files into a directory by `written`."""
+    """Write files into a directory through `written`."""
     with written(directory, made_by) as folder:
         for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
@@ -184,7 +184,7 @@ def write(directory: Path, files: Mapping[str, bytes], made_by: str | None) -> N
 
 
 def rewrite_text(directory: Path, name: str, text: str) -> None:
-    """Write one file of such a directory again, with its sum.
+    """Replace one file of such a directory, with its checksum.
 
     Raises:
         RunError: the disk is full or cannot be written.
@@ -193,7 +193,7 @@ def rewrite_text(directory: Path, name: str, text: str) -> None:
 
 
 def read(directory: Path, name: str) -> bytes:
-    """A file of what a phase left.
+    """A file of a phase's artifact.
 
     Raises:
         RunError: it is missing or damaged.
@@ -205,15 +205,15 @@ def read(directory: Path, name: str) -> bytes:
 
 
 def made_by(directory: Path) -> str | None:
-    """The fingerprint of the settings that made it; None where it is of a version that kept none."""
+    """The fingerprint of the settings that made it; None if it is from a version that kept none."""
     found = read_manifest(directory).get(_MADE_BY)
     return found if isinstance(found, str) else None
 
 
 def fingerprint_of(settings: Mapping[str, Any]) -> str:
-    """The fingerprint of settings by their dotted names: the same for the same values, in whatever order.
+    """The fingerprint of settings by their dotted names: the same for the same values, in any order.
 
-    Of an absolute path its last name counts: a copied or moved run directory has the fingerprint that it had.
+    Of an absolute path only the last name counts: a copied or moved run directory keeps its fingerprint.
     """
     plain = json.dumps(_without_places(settings), sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(plain.encode()).hexdigest()

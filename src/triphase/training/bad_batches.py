@@ -1,4 +1,4 @@
-"""Batches whose loss, gradient or scores were not finite, kept beside the checkpoints for a person to look at."""
+"""Batches whose loss, gradient or scores were not finite, stored next to the checkpoints for inspection."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ MOST_KEPT = 20
 
 
 def keep_bad_batch(phase: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path | None:
-    """Write ``phase``/bad/STEP.safetensors and STEP.json; None once there are enough of them.
+    """Write ``phase``/bad/STEP.safetensors and STEP.json; None if there are enough of them.
 
     Raises:
         RunError: the disk is full or cannot be written.

@@ -1,6 +1,6 @@
-"""The README.md of an exported directory: what it holds, and the calls of plain libraries that open it rightly.
+"""The README.md of an exported directory: what it contains, and the calls of plain libraries that load it correctly.
 
-Its Python blocks are run by the tests as they stand.
+The tests run its Python blocks unchanged.
 """
 
 import json
@@ -39,7 +39,7 @@ def policy_card(shared: SharedModel, base: str) -> str:
 
 
 def whole_card(shared: SharedModel) -> str:
-    """The card of a policy with weights of its own."""
+    """The card of a policy with its own full weights."""
     code = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"{OPENED.format(directory='.')}"
@@ -50,12 +50,12 @@ def whole_card(shared: SharedModel) -> str:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a model's name could be one of the hub's."""
+    """Whether a model's name could be a hub id."""
     return _HUB_ID.fullmatch(name) is not None
 
 
 def front(base: str | None, tag: str | None) -> str:
-    """What the hub reads at the head of a card."""
+    """The metadata that the hub reads at the top of a card."""
     lines = ["---", f"library_name: {'transformers' if base is None else 'peft'}"]
     if base is not None and is_hub_id(base):
         lines.append(f"base_model: {json.dumps(base)}")
@@ -64,7 +64,7 @@ def front(base: str | None, tag: str | None) -> str:
 
 
 def note(shared: SharedModel) -> str:
-    """What there is to know of the base."""
+    """The card's section about the base."""
     return f" {shared.base_note}" if shared.base_note else ""
 
 
@@ -95,16 +95,16 @@ def _prompt(shared: SharedModel) -> str:
 
 
 def question(shared: SharedModel) -> list[dict[str, str]]:
-    """A conversation to try a model on."""
+    """A conversation for the example."""
     return shared.template.conversation([Message("user", "How are you?")])
 
 
 def end_at_turn(tokenizer: Any, end_token: str, *, closes: bool) -> None:
-    """Let the chat template of a tokenizer end at the end of turn where a conversation ends with an answer.
+    """Make a tokenizer's chat template end at the end of turn if a conversation ends with a response.
 
     Args:
         end_token: the text of the end of turn.
-        closes: whether the template writes it by itself.
+        closes: whether the template already writes it.
     """
     end = f"{{{{ {json.dumps(end_token, ensure_ascii=False)} }}}}"
     kept = "triphase_text.rpartition(triphase_end)[0]" if closes else "triphase_text"

@@ -1,8 +1,8 @@
-"""Checkpoints: written aside, synced, renamed, with a manifest of SHA-256 sums. Safetensors and JSON, never pickle.
+"""Checkpoints: written to a temporary name, synced, renamed, with a manifest of SHA-256 checksums. Never pickle.
 
-They hold adapters, heads, Adam's moments and counters, never the base. One that is damaged or half written is named
-and the one before it is used. When a phase is finished some of it goes (`settling`): such a checkpoint is of another
-format, so that an older version says so and reads none of it.
+They contain adapters, heads, Adam's moments and counters, never the base, as safetensors and JSON. A damaged or
+half-written one is reported and the previous one is used. When a phase is finished, redundant parts are removed
+(`settling`): such a checkpoint has another format, so that an older version reports it and reads none of it.
 """
 
 import json
@@ -24,16 +24,16 @@ from triphase.training.sealed import find_damage, read_manifest, write_directory
 FORMAT, SETTLED = 1, 2
 PARAMETER, UNTRAINED, VALUES = "parameter.", "untrained.", "values.json"
 TENSORS, WEIGHTS, REST, SHARED = "tensors.safetensors", "weights.safetensors", "rest.safetensors", "shared.json"
-"""All tensors; or of a phase that is finished the weights alone; or all but those that other files here hold, and which
-file under which name."""
+"""All tensors; for a finished phase only the weights; or all tensors except those in other files here, with the mapping
+from tensors to these files."""
 _DEEPEST = 5
-"""Most folders from a checkpoint up to its run: `arms/NAME/checkpoints/STEP`."""
+"""Maximum number of folders from a checkpoint up to its run: `arms/NAME/checkpoints/STEP`."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What was kept at a step: tensors by name, and plain values."""
+    """The contents of a checkpoint: tensors by name, and plain values."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -49,10 +49,10 @@ def save_checkpoint(
     keep: int,
     spare: Collection[int] = (),
 ) -> Path:
-    """Write ``parent/STEP`` and remove all but the newest ``keep`` up to it and those of the steps in ``spare``.
+    """Write ``parent/STEP`` and remove older ones, except the newest ``keep`` and those of the steps in ``spare``.
 
     Raises:
-        RunError: the disk is full or cannot be written; what was there before stays.
+        RunError: the disk is full or cannot be written; the previous contents stay.
     """
     files = {
         TENSORS: save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
@@ -61,7 +61,7 @@ def save_checkpoint(
     target = place_of(parent, step)
     write_directory(target, files, format=FORMAT, step=step)
     steps = kept_steps(parent)
-    # Steps after this one are of damaged checkpoints that were passed over: they must not push whole ones out.
+    # Later steps are of damaged checkpoints that were skipped: they must not displace intact ones.
     newest = [old for old in steps if old <= step][-keep:]
     for old in steps:
         if old not in newest and old not in spare:
@@ -70,7 +70,7 @@ def save_checkpoint(
 
 
 def load_latest(parent: Path) -> Checkpoint | None:
-    """The newest whole checkpoint that can be gone on from, or None where there is none.
+    """The newest intact checkpoint that can be resumed from, or None if there is none.
 
     Raises:
         RunError: the newest was written by a later version.
@@ -80,9 +80,9 @@ def load_latest(parent: Path) -> Checkpoint | None:
 
 
 def newest_whole(parent: Path) -> int | None:
-    """The step of the newest whole checkpoint that can be gone on from, or None where there is none.
+    """The step of the newest intact checkpoint that can be resumed from, or None if there is none.
 
-    Those that are passed over are named in the log.
+    Those that are skipped are named in the log.
     """
     for step in reversed(kept_steps(parent)):
         path = place_of(parent, step)
@@ -119,8 +119,8 @@ def load_checkpoint(parent: Path, step: int) -> Checkpoint:
 
 
 def tensors_of(path: Path) -> dict[str, Tensor]:
-    """The tensors of a whole checkpoint, in whatever files they are."""
-    sums = read_manifest(path)["sha256"]  # what else lies there was left by a process that ended
+    """The tensors of an intact checkpoint, whichever files contain them."""
+    sums = read_manifest(path)["sha256"]  # other files were left by a process that was killed
     own = next(name for name in (TENSORS, WEIGHTS, REST) if name in sums)
     tensors: dict[str, Tensor] = load((path / own).read_bytes())
     if own == REST:
@@ -132,15 +132,15 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
 
 
 def shared_of(path: Path) -> dict[str, list[str]]:
-    """Which tensors of a checkpoint stand in which other file of it, and under which name there."""
+    """Which tensors of a checkpoint are in which other file of it, and their names there."""
     return dict(json.loads((path / SHARED).read_text(encoding="utf-8"))) if (path / SHARED).is_file() else {}
 
 
 def is_weights_alone(path: Path) -> bool:
-    """Whether a whole checkpoint holds weights only, so that nothing can go on from it."""
+    """Whether an intact checkpoint contains only weights, so that nothing can resume from it."""
     return WEIGHTS in read_manifest(path)["sha256"]
 
 
 def best_of(scores: Mapping[int, float], steps: Collection[int]) -> list[int]:
-    """The judged ones of ``steps``, the best first, and of equals the later."""
+    """The judged ones of ``steps``, best first; equal ones latest first."""
     return sorted((step for step in scores if step in steps), key=lambda step: (-scores[step], -step))

@@ -1,4 +1,4 @@
-"""Where the checkpoints of a phase are, and which of them are whole. Starts without torch."""
+"""The paths of a phase's checkpoints, and which of them are intact. Starts without torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from triphase.records.files import fingerprint
 from triphase.training.sealed import MANIFEST, find_damage
 
 CHECKPOINTS = "checkpoints"
-"""The directory of a phase that holds them."""
+"""The directory of a phase that contains them."""
 
 
 def place_of(parent: Path, step: int) -> Path:
@@ -23,10 +23,10 @@ def kept_steps(parent: Path) -> list[int]:
 
 
 def whole_steps(parent: Path) -> Iterator[int]:
-    """The steps of the undamaged checkpoints in ``parent``, newest first; each is read when it is asked for."""
+    """The steps of the undamaged checkpoints in ``parent``, newest first; each is read lazily."""
     return (step for step in reversed(kept_steps(parent)) if find_damage(place_of(parent, step)) is None)
 
 
 def sum_of(parent: Path, step: int) -> str:
-    """The SHA-256 sum of a checkpoint's manifest, which has the sums of its files."""
+    """The SHA-256 checksum of a checkpoint's manifest, which has the checksums of its files."""
     return fingerprint(place_of(parent, step) / MANIFEST)

@@ -1,4 +1,4 @@
-"""The sum of some weights, by which two moments or two runs are compared."""
+"""A checksum of weights, to compare two moments or two runs."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from triphase.models.sharded_loading import local_part
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the tensors' names and bytes, in their order; of a sharded one, those that this process has."""
+    """SHA-256 of the tensors' names and bytes, in their order; for a sharded one, of this process's part."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(name.encode())

@@ -1,10 +1,11 @@
-"""The `final/` directories: what plain libraries open, with no Triphase installed.
+"""The `final/` directories, which plain libraries can load without Triphase.
 
 A policy is a peft adapter (`PeftModel.from_pretrained`), or a whole checkpoint after full fine-tuning. Its
-`generation_config.json` ends responses where the policy learned to end them. A reward model is a peft adapter for
-`AutoModelForSequenceClassification` with one label, its score head inside. That class has no bias, so a plain library
-reads scores that differ from ours by one constant; only differences mean anything. It reads the last token that is not
-padding, so the exported chat template ends at the end of turn. Each directory has a README.md with the exact calls.
+`generation_config.json` ends responses at the end token that the policy learned. A reward model is a peft adapter for
+`AutoModelForSequenceClassification` with one label, including its score head. That class has no bias, so a plain
+library computes scores that differ from ours by one constant; only differences are meaningful. It reads the last token
+that is not padding, so the exported chat template ends at the end of turn. Each directory has a README.md with the
+exact calls.
 """
 
 import copy
@@ -27,7 +28,7 @@ CRITIC_FILE = "critic.safetensors"
 def save_policy(
     shared: SharedModel, adapter: str, directory: Path, *, with_value_head: bool, made_by: str | None = None
 ) -> None:
-    """Write an adapter as peft reads it; beside it, where peft does not look, the critic: head, and adapter if any.
+    """Write an adapter in peft's format; next to it, where peft does not look, the critic: head, and adapter if any.
 
     ``made_by`` is the fingerprint of the settings of its phase.
     """
@@ -54,7 +55,7 @@ def load_policy(shared: SharedModel, adapter: str, directory: Path) -> None:
 
 
 def save_trained(policy: Policy, directory: Path, *, with_critic: bool, made_by: str | None = None) -> None:
-    """Write the policy of PPO: an adapter with its critic, or a whole model, the adapter merged into it for good."""
+    """Write the policy of PPO: an adapter with its critic, or a whole model with the adapter merged."""
     if policy.adapter == POLICY:
         save_policy(policy.model, POLICY, directory, with_value_head=with_critic, made_by=made_by)
         return
@@ -63,7 +64,7 @@ def save_trained(policy: Policy, directory: Path, *, with_critic: bool, made_by:
 
 
 def holds_whole_model(directory: Path) -> bool:
-    """Whether what a policy's phase left is every weight, and no adapter."""
+    """Whether the artifact of a policy's phase is all weights, and not an adapter."""
     return not (directory / ADAPTER_FILE).exists()
 
 
@@ -71,7 +72,7 @@ def save_whole_model(shared: SharedModel, directory: Path, made_by: str | None =
     """Write every weight as an ordinary checkpoint (after full fine-tuning or merging).
 
     Raises:
-        RunError: the disk is full or cannot be written; what was there before stays.
+        RunError: the disk is full or cannot be written; the previous contents stay.
     """
     shared.backbone.model.generation_config = generation_config(shared)
     with written(directory, made_by) as folder:
@@ -79,7 +80,7 @@ def save_whole_model(shared: SharedModel, directory: Path, made_by: str | None =
             with shared.adapters.removed():
                 shared.backbone.model.save_pretrained(folder)
         except SafetensorError as error:
-            # It is no OSError, but names the number of one.
+            # It is not an OSError, but contains the number of one.
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else 0, str(error)) from error
         shared.template.tokenizer.save_pretrained(folder)
@@ -89,7 +90,7 @@ def save_whole_model(shared: SharedModel, directory: Path, made_by: str | None =
 def generation_config(shared: SharedModel) -> Any:
     """The base's generation configuration with the end of turn that the policy learned before any other end.
 
-    One that transformers would refuse to write (a temperature without sampling) gives way to a fresh one.
+    One that transformers would refuse to write (a temperature without sampling) is replaced by a new one.
     """
     template, given = shared.template, shared.backbone.model.generation_config
     fresh: Any = GenerationConfig
@@ -107,6 +108,6 @@ def generation_config(shared: SharedModel) -> Any:
 
 
 def portable_name(base: str) -> str:
-    """A base's name for those who open an adapter: a directory below the present one is named relative to it."""
+    """A base's name for users of an adapter: a directory below the current one is named relative to it."""
     path, here = Path(base), Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) and path != here else base

@@ -1,4 +1,4 @@
-"""Fitting a linear score to comparisons on features that do not change: a convex problem, solved whole."""
+"""Fitting a linear score to comparisons on fixed features: a convex problem, solved to convergence."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from triphase.objectives.length import centered_within
 from triphase.objectives.preference import bradley_terry_loss
 
 _ITERATIONS = 100
-# Deviations under this share of their mean count as this share.
+# Deviations below this share of their mean count as this share.
 _FLOOR = 0.1
 FOLDS = 5
-"""Parts of the prompts; each is judged by fits to the others."""
+"""Parts of the prompts; each is evaluated by fits to the others."""
 PENALTIES = tuple(10 ** (exponent / 4) for exponent in range(8, -13, -1))
-"""The penalties that cross-validation tries: 100 to 0.001, four in a factor of ten, the strongest first."""
+"""The penalties that cross-validation tries: 100 to 0.001, four per factor of ten, the strongest first."""
 UNCHOSEN = 1.0
-"""The penalty where nothing can be left out to judge by."""
+"""The penalty if nothing can be left out for validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class StackedPairs:
 
     Attributes:
         first, second: (P,) indices of the two responses. target: (P,) probability that the first is preferred.
-        margin: (P,) how far apart the scores should be. group: (P,) the ranking that the pair is of.
+        margin: (P,) how far apart the scores should be. group: (P,) the ranking of the pair.
     """
 
     first: Tensor
@@ -48,11 +48,11 @@ class StackedPairs:
 
 @dataclass(frozen=True, slots=True)
 class PenaltyChoice:
-    """The penalty with the lowest cross-validated loss, and the curve that it is the minimum of.
+    """The penalty with the lowest cross-validated loss, and its loss curve.
 
     Attributes:
         curve: (penalty, loss in nats per pair on the prompts that were left out) for each penalty that was tried; empty
-            where a single prompt leaves nothing to choose by.
+            if a single prompt leaves nothing to validate on.
     """
 
     penalty: float
@@ -66,7 +66,7 @@ class PenaltyChoice:
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """How often labels are the wrong way round, and how that is corrected (`bradley_terry_loss`)."""
+    """How often labels are flipped, and how that is corrected (`bradley_terry_loss`)."""
 
     rate: float = 0.0
     correction: str = "forward"
@@ -82,13 +82,13 @@ def fit_linear_scores(
 
         min_w  Bradley-Terry loss of the scores w·x  +  penalty·|w·std(x)|²
 
-    Features are standardized for the fit, so the penalty treats them alike, and the answer is given for them as they
-    came. Solved by L-BFGS in float64 from w = 0: the same answer whatever the start (under the forward correction of
-    flips, which is not convex, the one that is found from there).
+    Features are standardized for the fit, so the penalty treats them alike, and the result is converted back to the
+    original features. Solved by L-BFGS in float64 from w = 0: the same result whatever the start (under the forward
+    correction of flips, which is not convex, the optimum found from there).
 
     Args:
         features: (N, d), without gradient.
-        penalty: above 0; more keeps the weights smaller where comparisons are few or noisy.
+        penalty: above 0; a higher one keeps the weights smaller if comparisons are few or noisy.
 
     Returns:
         (d,) float32 w, and b.
@@ -101,9 +101,9 @@ def fit_linear_scores(
 
 
 def fit_lengths(features: Tensor, lengths: Tensor, group: Tensor, *, penalty: float) -> Tensor | None:
-    """The weight w of the linear map w·x that says the length best among responses to one prompt.
+    """The weight w of the linear map w·x that best predicts the length among responses to one prompt.
 
-        min_w  mean_i (x̃_i·w - l̃_i/σ)²  +  penalty·|w·std(x)|²        ~: less the mean of the prompt; σ of l̃
+        min_w  mean_i (x̃_i·w - l̃_i/σ)²  +  penalty·|w·std(x)|²        ~: minus the mean of the prompt; σ of l̃
 
     Args:
         features: (N, d), without gradient.
@@ -111,7 +111,7 @@ def fit_lengths(features: Tensor, lengths: Tensor, group: Tensor, *, penalty: fl
         penalty: as in `fit_linear_scores`.
 
     Returns:
-        (d,) float32; None where no prompt has responses of two lengths.
+        (d,) float32; None if no prompt has responses of two lengths.
     """
     x, _, deviation = _standardized(features)
     off = centered_within(lengths, group)
@@ -143,13 +143,13 @@ def choose_penalty(
 
         argmin over PENALTIES of  (1/G) Σ_rankings  mean over its pairs of [ -t·log σ(Δ) - (1 - t)·log σ(-Δ) ]
 
-    where Δ comes from a fit to the other folds. All rankings of a prompt are in one of FOLDS folds (of fewer where
-    there are fewer prompts). The features are standardized over all rows, which shows the fits no label. Of equal
-    losses the stronger penalty is taken. From the strongest penalty on, each fit starts from the one before.
+    where Δ comes from a fit to the other folds. All rankings of a prompt are in one of FOLDS folds (fewer if there are
+    fewer prompts). The features are standardized over all rows, which reveals no label to the fits. Of equal losses the
+    stronger penalty is taken. Each fit starts from that of the next stronger penalty.
 
     Args:
         features: (N, d), without gradient.
-        prompts: what tells the prompt of each ranking, by the numbers in ``pairs.group``.
+        prompts: identifies the prompt of each ranking, by the numbers in ``pairs.group``.
         on_fit: called after each of the `fit_count` fits.
     """
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
@@ -179,14 +179,14 @@ def _standardized(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The features at mean 0 and standard deviation 1 in float64, the means, and the deviations."""
     x = features.double()
     deviation = x.std(0, unbiased=False)
-    # A feature that hardly varies would get a weight without measure, and wreck the score once it moves in training.
+    # A feature that hardly varies would get an unbounded weight, and ruin the score once it moves in training.
     deviation = deviation.clamp(min=float(deviation.mean()) * _FLOOR + 1e-12)
     mean = x.mean(0)
     return (x - mean) / deviation, mean, deviation
 
 
 def _solve(x: Tensor, pairs: StackedPairs, penalty: float, start: Tensor, flips: Flips) -> Tensor:
-    """The weight of the best fit, from a start that changes the way and not the end."""
+    """The weight of the best fit, from a start that affects the path and not the result."""
     weight = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weight], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 

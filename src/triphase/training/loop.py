@@ -1,4 +1,4 @@
-"""The loop of every phase: steps, metrics, checkpoints, and going on from the newest of them."""
+"""The loop of every phase: steps, metrics, checkpoints, and resuming from the newest of them."""
 
 import copy
 import logging
@@ -19,38 +19,38 @@ from triphase.training.stopping import Stopped, StopRequest
 _log = logging.getLogger(__name__)
 
 Judged = tuple[int, float] | None
-"""The step whose weights some metrics judge, and how good they are; None where they judge none."""
+"""The step whose weights some metrics judge, and how good they are; None if they judge none."""
 
 
 class MetricsSink(Protocol):
-    """Where metrics go: a writer that can forget what came after a checkpoint."""
+    """Where metrics go: a writer that can truncate at a checkpoint."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep one line of metrics."""
+        """Write one line of metrics."""
         ...
 
     def truncate_after(self, step: int) -> None:
-        """Forget the lines of later steps; they will be made again."""
+        """Remove the lines of later steps; they will be written again."""
         ...
 
 
 class Phase(Protocol):
-    """What a phase does; when it does so is the loop's. Only `advance` must be written, the others do nothing here.
+    """What a phase does; the loop decides when. Only `advance` must be implemented, the others do nothing here.
 
     Attributes:
-        state: counters, typed values and the trained tensors: all that a checkpoint keeps.
-        total_steps: steps (iterations of PPO) to the end.
+        state: counters, typed values and the trained tensors: everything that a checkpoint stores.
+        total_steps: total number of steps (iterations of PPO).
     """
 
     state: TrainingState[Any]
     total_steps: int
 
     def open(self, directory: Path) -> None:
-        """Before anything else, resumed or not: the phase may keep files of its own in ``directory``."""
+        """Before anything else, resumed or not: the phase may store files of its own in ``directory``."""
         return
 
     def start(self) -> None:
-        """What precedes the first step; not done again where a checkpoint is resumed."""
+        """What precedes the first step; skipped if a checkpoint is resumed."""
         return
 
     def advance(self, step: int) -> Mapping[str, float]:
@@ -58,9 +58,9 @@ class Phase(Protocol):
         ...
 
     def halve_microbatches(self) -> int | None:
-        """Let a pass have half as many tokens, after a lack of memory, and give back what was freed.
+        """Halve the tokens of a pass, after an out-of-memory error, and release what was freed.
 
-        Returns how many; None where it cannot.
+        Returns the new number; None if it cannot be halved.
         """
         return None
 
@@ -69,23 +69,23 @@ class Phase(Protocol):
         return None
 
     def finish(self) -> None:
-        """After the last step: nothing is trained any more."""
+        """After the last step: training is over."""
         return
 
 
 @dataclass(frozen=True, slots=True)
 class LoopOptions:
-    """How the loop keeps what a phase does.
+    """How the loop stores the results of a phase.
 
     Attributes:
-        directory: the phase's own; its checkpoints are below.
+        directory: the phase's own; it contains the checkpoints.
         metrics: takes the metrics of each step.
-        keep: the newest checkpoints that stay.
-        every: steps from one checkpoint to the next.
-        keep_best: judged checkpoints that stay too, those of the highest score.
+        keep: number of newest checkpoints to keep.
+        every: number of steps between checkpoints.
+        keep_best: number of best judged checkpoints to keep as well.
         save_start: whether the weights from before the first step are kept.
-        skipped_in_a_row: steps in a row that may be skipped; then the phase fails.
-        stop: a person's wish to stop, asked after each step.
+        skipped_in_a_row: maximum number of consecutive skipped steps; then the phase fails.
+        stop: the user's request to stop, checked after each step.
         on_step: called with the metrics of each step.
     """
 
@@ -100,7 +100,7 @@ class LoopOptions:
     on_step: Callable[[Mapping[str, float]], None] | None = None
 
     def save(self, state: TrainingState[Any]) -> None:
-        """Write a checkpoint of ``state``: rank 0 does, once nobody reads an earlier one any more."""
+        """Write a checkpoint of ``state``: rank 0 does, once no rank reads an earlier one any more."""
         strategy = state.updater.strategy
         strategy.barrier()
         if strategy.is_lead:
@@ -108,18 +108,18 @@ class LoopOptions:
 
 
 def run_loop(phase: Phase, options: LoopOptions) -> None:
-    """Carry ``phase`` to its end, resuming where the directory holds a checkpoint.
+    """Run ``phase`` to its end, resuming if the directory contains a checkpoint.
 
-    A step that is judged is kept too. Metrics are written before the checkpoint that contains them, and those after the
-    checkpoint are forgotten on resuming: no gap and no double.
+    The checkpoint of a judged step is kept too. Metrics are written before the checkpoint that contains them, and those
+    after the checkpoint are removed on resuming: no gap and no duplicate.
 
-    Every rank of several carries the phase; rank 0 alone writes, if the sink of the others keeps nothing.
+    Every rank of several runs the phase; only rank 0 writes, since the sink of the others discards everything.
 
     Raises:
-        Stopped: the person asked for it; the state is saved.
+        Stopped: the user requested it; the state is saved.
     """
     state, strategy = phase.state, phase.state.updater.strategy
-    # A phase of which every step was skipped has failed, however few there are.
+    # A phase that skipped every step has failed, however few there are.
     state.updater.most_skipped_in_a_row = min(options.skipped_in_a_row, max(1, phase.total_steps))
     phase.open(options.directory)
     if not state.resume(options.directory / CHECKPOINTS):
@@ -153,10 +153,10 @@ def _step(phase: Phase, options: LoopOptions) -> None:
 
 
 def _advanced(phase: Phase, options: LoopOptions) -> Mapping[str, float]:
-    """One step, tried again in smaller passes where the memory did not do.
+    """One step, retried in smaller passes after an out-of-memory error.
 
-    Where nothing was trained yet the step begins again, else the phase goes on from its newest checkpoint, like a run
-    that was ended by the lack of memory and started again with less.
+    If nothing was trained yet the step starts again, else the phase continues from its newest checkpoint, like a run
+    that was ended by the error and restarted with smaller passes.
     """
     while True:
         state = phase.state
@@ -167,7 +167,7 @@ def _advanced(phase: Phase, options: LoopOptions) -> Mapping[str, float]:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or updater.strategy.world > 1:
                 raise
-            traceback.clear_frames(error.__traceback__)  # what they hold is let go
+            traceback.clear_frames(error.__traceback__)  # releases the tensors that they hold
             most = phase.halve_microbatches()
             if most is None:
                 raise

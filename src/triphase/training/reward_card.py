@@ -1,6 +1,6 @@
-"""The README.md of an exported reward model: the calls of plain libraries that score with it rightly.
+"""The README.md of an exported reward model: the calls of plain libraries that score with it correctly.
 
-Its Python blocks are run by the tests as they stand.
+The tests run its Python blocks unchanged.
 """
 
 from transformers import __version__
@@ -39,7 +39,7 @@ where this class does; give them texts by this directory's chat template.
 
 
 def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
-    """The card of a reward model; ``cuts`` says that its chat template ends at the end of turn by itself."""
+    """The card of a reward model; ``cuts``: its chat template already ends at the end of turn."""
     code = (
         "import torch\nfrom peft import PeftModel\n"
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
@@ -66,7 +66,7 @@ def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
 
 
 def whole_reward_card(shared: SharedModel, *, cuts: bool) -> str:
-    """The card of a reward model with weights of its own."""
+    """The card of a reward model with its own full weights."""
     code = (
         "import torch\nfrom transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
         f"{OPENED.format(directory='.')}"
@@ -93,7 +93,7 @@ def _what(shared: SharedModel, base: str) -> str:
 
 
 def _length(shared: SharedModel) -> str:
-    """What a reader of the card must take off for length."""
+    """The length correction that a user of the card must apply."""
     if shared.residual is None:
         return ""
     how = shared.residual
@@ -139,7 +139,7 @@ def _answers(shared: SharedModel, *, cuts: bool) -> str:
 
 
 def _without_classifier(shared: SharedModel) -> str:
-    """What to say where transformers cannot open the base as a classifier; nothing where it can."""
+    """A note if transformers cannot load the base as a classifier; empty if it can."""
     kind = shared.backbone.model.config.model_type
     if kind in KNOWN:
         return ""

@@ -2,9 +2,9 @@
 
     adapter_model.safetensors, score_head.safetensors, calibration.json, README.md     the reward model, or member 1
     member-2/ …  adapter and score head of each further member      ensemble.json      how they are combined
-    witness/     adapter and score head of the witness          length.json            what is taken off for length
+    witness/     adapter and score head of the witness          length.json            the correction for length
 
-Each adapter opens by peft as `AutoModelForSequenceClassification` with one label, its score head inside.
+peft loads each adapter as `AutoModelForSequenceClassification` with one label, including its score head.
 """
 
 import copy
@@ -34,7 +34,7 @@ _SCORE_KEY = "base_model.model.score.weight"
 def save_reward_model(
     shared: SharedModel, directory: Path, calibration: Mapping[str, Any], made_by: str | None = None
 ) -> None:
-    """Write the reward adapters with their score heads, and how they were calibrated."""
+    """Write the reward adapters with their score heads and calibration."""
     base, (tokenizer, cuts) = portable_name(shared.base_name), scoring_tokenizer(shared)
     first, *others = shared.reward_members
     files = _member_files(shared, first, base, tokenizer)
@@ -75,7 +75,7 @@ def load_reward_model(shared: SharedModel, directory: Path) -> None:
 
 
 def what_plain_libraries_miss(directory: Path) -> str | None:
-    """What of the score of a reward model a plain classifier would leave out; None where nothing."""
+    """The part of a reward model's score that a plain classifier would leave out; None if there is none."""
     if (directory / ENSEMBLE_FILE).is_file():
         return "holds an ensemble of reward models, and a classifier is one"
     if (directory / LENGTH_FILE).is_file():

@@ -1,4 +1,4 @@
-"""Directories that are there whole or not at all, with a manifest of the SHA-256 sum of each file."""
+"""Directories that exist as a whole or not at all, with a manifest of the SHA-256 checksum of each file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,10 +13,10 @@ MANIFEST = "manifest.json"
 
 @contextmanager
 def sealed_directory(target: Path, **facts: Any) -> Iterator[Path]:
-    """A directory to fill that takes the place of ``target`` at the end, all or nothing, with a manifest of its sums.
+    """A directory to fill that replaces ``target`` at the end, all or nothing, with a manifest of its checksums.
 
     Raises:
-        RunError: the disk is full or cannot be written; what was there before stays.
+        RunError: the disk is full or cannot be written; the previous contents stay.
     """
     with atomic_directory(target) as aside:
         yield aside
@@ -24,13 +24,15 @@ def sealed_directory(target: Path, **facts: Any) -> Iterator[Path]:
         sums = {str(path.relative_to(aside)): fingerprint(path) for path in paths}
         manifest = json.dumps({**facts, "sha256": sums}, indent=1, sort_keys=True)
         (aside / MANIFEST).write_text(manifest, encoding="utf-8")
-        mode = (aside / MANIFEST).stat().st_mode  # the umask's; some libraries write files that are for the owner alone
+        mode = (
+            (aside / MANIFEST).stat().st_mode
+        )  # by the umask; some libraries write files that only the owner can read
         for path in paths:
             path.chmod(mode)
 
 
 def rewrite(path: Path, name: str, text: str) -> None:
-    """Write one file of a sealed directory again, and its sum into the manifest.
+    """Replace one file of a sealed directory, and its checksum in the manifest.
 
     Raises:
         RunError: the disk is full or cannot be written.
@@ -50,7 +52,7 @@ def write_directory(target: Path, files: Mapping[str, bytes], **facts: Any) -> N
 
 
 def find_damage(path: Path) -> str | None:
-    """What is wrong with a directory that `write_directory` wrote; None where it is whole."""
+    """The damage of a directory that `write_directory` wrote; None if it is intact."""
     try:
         manifest = read_manifest(path)
         if not manifest["sha256"]:
@@ -70,5 +72,5 @@ def find_damage(path: Path) -> str | None:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a directory that is whole."""
+    """The manifest of an intact directory."""
     return dict(json.loads((path / MANIFEST).read_text(encoding="utf-8")))

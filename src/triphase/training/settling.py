@@ -1,8 +1,8 @@
-"""What is kept of a phase that is finished: nothing twice, and of all checkpoints but the last the weights alone.
+"""Cleanup of a finished phase: nothing is stored twice, and older checkpoints keep only their weights.
 
-The last checkpoint stays whole, since `triphase extend` goes on from it. Its weights are those of ``final``: the file
-there gets a second name (a hard link) in the checkpoint, where the file system has such. Each checkpoint is changed
-file by file, its manifest last, so that it is whole whenever the process ends; the same call goes on.
+The last checkpoint stays complete, since `triphase extend` continues from it. Its weights are those of ``final``: the
+file there gets a second name (a hard link) in the checkpoint, if the file system supports it. Each checkpoint is
+changed file by file, its manifest last, so that it is intact whenever the process ends; the same call continues.
 """
 
 import hashlib
@@ -41,15 +41,15 @@ _log = logging.getLogger(__name__)
 def settle(parent: Path, final: Path, *, keep: int, keep_best: int) -> list[int]:
     """Keep of a finished phase's checkpoints the ``keep`` newest, the best, and those that a message names.
 
-    Returns the steps of those that are removed.
+    Returns the steps of the removed ones.
 
     Raises:
-        RunError: the disk is full or cannot be written; every checkpoint is whole all the same.
+        RunError: the disk is full or cannot be written; every checkpoint stays intact.
     """
     steps = kept_steps(parent)
     whole = sorted(whole_steps(parent))
     if not whole or whole[-1] != steps[-1] or find_damage(final) is not None:
-        return []  # what is damaged may have to be made again from what is left
+        return []  # what is damaged may have to be restored from the rest
     newest = place_of(parent, whole[-1])
     values = json.loads((newest / VALUES).read_text(encoding="utf-8"))
     scores = {int(step): score for step, score in values.get("scores", {}).items()}
@@ -65,7 +65,7 @@ def settle(parent: Path, final: Path, *, keep: int, keep_best: int) -> list[int]
 
 
 def share_files(directory: Path, other: Path) -> None:
-    """Let files of a sealed directory that ``other`` has too, byte for byte, be one on the disk."""
+    """Hard-link files of a sealed directory that ``other`` has too, byte for byte."""
     if directory.resolve() == other.resolve() or find_damage(directory) or find_damage(other):
         return
     sums, known = (read_manifest(each)["sha256"] for each in (directory, other))
@@ -88,10 +88,10 @@ def _keep_weights(path: Path) -> None:
 
 
 def _share_weights(path: Path, final: Path) -> None:
-    """Let the weights of the last checkpoint be the file in ``final``, where that holds the very same numbers."""
+    """Link the weights of the last checkpoint to the file in ``final``, if that contains the same numbers."""
     if not (path / TENSORS).is_file():
         return
-    if REST in read_manifest(path)["sha256"]:  # done but for this
+    if REST in read_manifest(path)["sha256"]:  # only this is left to do
         _remove(path, [TENSORS])
         return
     tensors = tensors_of(path)
@@ -108,7 +108,7 @@ def _share_weights(path: Path, final: Path) -> None:
 
 
 def _found_in(final: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
-    """Which of the weights stand in which file of ``final`` under which name; files of little else are left out."""
+    """Which weights are in which file of ``final`` under which name; small files are left out."""
     found: dict[str, tuple[str, str]] = {}
     for file in sorted(name for name in read_manifest(final)["sha256"] if name.endswith(".safetensors")):
         if (final / file).stat().st_size < _WORTH_A_LINK or "/" in file:
@@ -133,7 +133,7 @@ def _write(path: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _seal(path: Path, files: list[str]) -> None:
-    """The manifest again: the files that stand for the tensors, and the values as they are."""
+    """Rewrite the manifest: the files that now contain the tensors, and the unchanged values."""
     sums = {name: fingerprint(path / name) for name in sorted([*files, VALUES])}
     text = json.dumps({**read_manifest(path), "format": SETTLED, "sha256": sums}, indent=1, sort_keys=True)
     write_atomically(path / MANIFEST, text)

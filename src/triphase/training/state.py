@@ -1,8 +1,8 @@
-"""The whole state of a phase, gathered in one place.
+"""The whole state of a phase, in one place.
 
-What is not here does not exist: random numbers come from seeds that are derived for each purpose and index, so no
-generator has a state, and data order follows from the step. A phase that is stopped and started again therefore
-continues with the very same bytes.
+There is no other state: random numbers come from seeds that are derived for each purpose and index, so no generator has
+a state, and data order follows from the step. A phase that is stopped and restarted therefore continues with the same
+bytes.
 """
 
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ from triphase.training.digests import digest_of
 from triphase.training.step import Updater
 
 FINGERPRINTED = 3
-"""Steps at the start of a phase whose weights are summed."""
+"""Steps at the start of a phase whose weights get a checksum."""
 
 
 @dataclass
 class PhaseState:
-    """The plain values of a phase that a checkpoint keeps; a phase with controllers adds fields to these.
+    """The plain values of a phase that a checkpoint stores; a phase with controllers adds fields to these.
 
     Attributes:
-        finished: why the phase ended before its last step; None where it did not.
+        finished: why the phase ended before its last step; None if it did not.
         named: the steps that a message names or may name; their checkpoints stay.
     """
 
@@ -35,12 +35,12 @@ class PhaseState:
     named: list[int] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """The values by name, as they stand in a checkpoint: those that are not there yet are left out."""
+        """The values by name, as stored in a checkpoint: those that are not set yet are left out."""
         return {name: value for name, value in asdict(self).items() if value is not None and value != []}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What ``as_json`` gave.
+        """The inverse of ``as_json``.
 
         Raises:
             ValueError: a value has a name that this version does not know.
@@ -60,11 +60,11 @@ class TrainingState(Generic[Values]):
 
     Attributes:
         updater: the trained parameters with their optimizer.
-        position: steps (SFT, reward) or iterations (PPO) that are done.
+        position: number of completed steps (SFT, reward) or iterations (PPO).
         values: controllers and running values.
         scores: how good the weights were after each judged step; higher is better.
-        fingerprints: a sum of the trained weights after each of the first steps, to tell whether a run repeats.
-        untrained: tensors that a checkpoint keeps beside those that are trained, by names of their own.
+        fingerprints: a checksum of the trained weights after each of the first steps, to tell whether a run repeats.
+        untrained: tensors that a checkpoint stores besides the trained ones, by names of their own.
     """
 
     updater: Updater
@@ -93,10 +93,10 @@ class TrainingState(Generic[Values]):
         )
 
     def resume(self, parent: Path) -> bool:
-        """Continue from the newest whole checkpoint, where there is one: every rank from the one that rank 0 chooses.
+        """Resume from the newest intact checkpoint, if any: every rank from the one that rank 0 chooses.
 
         Raises:
-            RunError: it keeps what this version does not know.
+            RunError: it contains values that this version does not know.
         """
         step = self.updater.strategy.from_lead(lambda: newest_whole(parent))
         if step is None:
@@ -113,7 +113,7 @@ class TrainingState(Generic[Values]):
         return True
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over those of a checkpoint: what is trained, and what stands beside it."""
+        """Load the tensors of a checkpoint: the trained ones, and those stored with them."""
         self.updater.load_tensors(tensors)
         kept = {name: value for name, value in tensors.items() if name.startswith(UNTRAINED)}
         self.untrained = {name.removeprefix(UNTRAINED): value for name, value in kept.items()}
@@ -128,6 +128,6 @@ class TrainingState(Generic[Values]):
             ) from None
 
     def note_fingerprint(self) -> None:
-        """Keep the sum of the trained weights, while the phase is at its first steps."""
+        """Store the checksum of the trained weights, while the phase is at its first steps."""
         if self.position <= FINGERPRINTED:
             self.fingerprints[str(self.position)] = digest_of(self.updater.parameters)

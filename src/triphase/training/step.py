@@ -1,4 +1,4 @@
-"""One optimizer step: clip the gradient, skip what is not finite, step, follow the schedule."""
+"""One optimizer step: clip the gradient, skip non-finite ones, step, follow the schedule."""
 
 import logging
 import math
@@ -22,13 +22,13 @@ _ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step did.
+    """The result of a step.
 
     Attributes:
         gradient_norm: global 2-norm before clipping.
         learning_rate: the adapters' rate at this step.
-        skipped: True where something was not finite and nothing was changed.
-        nonfinite: names of what was not finite, the first ones.
+        skipped: True if something was not finite and nothing was changed.
+        nonfinite: names of the non-finite tensors, the first ones.
     """
 
     gradient_norm: float
@@ -43,9 +43,9 @@ class Updater:
     Attributes:
         parameters: the trained parameters by name, in a fixed order.
         step_count: optimizer steps so far, skipped ones included.
-        begun: how often this object has begun to write into parameters, whether it came to an end or not.
+        begun: how often this object has started to write into parameters, completed or not.
         skipped_in_a_row, most_skipped_in_a_row: how many steps were skipped since the last good one, and the limit.
-        rate_scale: factor of every learning rate, beside the schedule.
+        rate_scale: factor of every learning rate, in addition to the schedule.
         strategy: the processes that share each step, or this one alone.
     """
 
@@ -60,7 +60,7 @@ class Updater:
         critic_learning_rate: float | None = None,
         strategy: Strategy = ALONE,
     ) -> None:
-        """``critic`` is a second network (its head is in ``heads``): with a rate and a gradient norm of its own."""
+        """``critic`` is a second network (its head is in ``heads``): with its own rate and gradient norm."""
         critic = critic or {}
         self.parameters = {**adapters, **critic, **heads}
         self.strategy = strategy
@@ -79,7 +79,7 @@ class Updater:
             self._rates.append(critic_learning_rate or settings.learning_rate)
             groups.append({"params": list(critic.values())})
             together = [dict(adapters), {**critic, **heads}]
-        # What is scaled down together: a large gradient of one network must not slow another.
+        # The groups that are clipped together: a large gradient of one network must not slow another.
         self._networks = [list(network.values()) for network in together]
         self._fused = is_fused(self.parameters)
         self._optimizer = torch.optim.AdamW(
@@ -114,7 +114,7 @@ class Updater:
         return StepResult(norm, rate, False)
 
     def skip_step(self, nonfinite: Sequence[str], norm: float = math.nan, *, advice: str = _ADVICE) -> StepResult:
-        """Count a step and change nothing, because of what was not finite; ``advice`` names the cause and the remedy.
+        """Count a step and change nothing, because something was not finite; ``advice`` names the cause and the remedy.
 
         Raises:
             TrainingError: this happened several times in a row.
@@ -135,7 +135,7 @@ class Updater:
         return StepResult(norm, rate, True, named)
 
     def schedule_over(self, first_step: int, total_steps: int) -> None:
-        """Let the schedule go over ``total_steps`` from ``first_step`` on."""
+        """Set the schedule to ``total_steps`` from ``first_step`` on."""
         self._first_step, self._total_steps = first_step, total_steps
 
     def _set_rates(self) -> float:
@@ -168,7 +168,7 @@ class Updater:
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
+        """Load what `tensors` returned."""
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])
             state = {
@@ -188,7 +188,7 @@ def is_fused(parameters: Mapping[str, nn.Parameter]) -> bool:
 
 
 def schedule_factor(settings: OptimizerSettings, step: int, total: int) -> float:
-    """Factor of the peak learning rate at optimizer step ``step`` of ``total``: linear warm-up, then the schedule."""
+    """Factor of the peak learning rate at optimizer step ``step`` of ``total``: linear warmup, then the schedule."""
     warmup = settings.warmup_share * total
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -1,4 +1,4 @@
-"""A person asks a run to stop: the step in progress ends, and the state is saved."""
+"""A user's request to stop a run: the step in progress ends, and the state is saved."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from triphase.records.interruption import stoppable
 
 
 class Stopped(Exception):
-    """The person asked to stop; the state is saved and the same command continues."""
+    """The user requested a stop; the state is saved and the same command continues."""
 
 
 class StopRequest:
@@ -21,7 +21,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Listen for signals inside the block. Python lets only the main thread do so; in another nobody listens."""
+        """Handle signals inside the block. Python allows only the main thread to do so; in others this does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

@@ -1,8 +1,8 @@
 """A reward model as an ordinary checkpoint: `AutoModelForSequenceClassification` opens it without peft.
 
 The adapter must have been merged into the base. The class has no bias, so scores differ from ours by one constant,
-which `config.json` holds as OpenRLHF's loader reads it: `value_head_prefix` names the head, and with `normalize_reward`
-the score is (head - `mean`) / `std`.
+which `config.json` contains in the format of OpenRLHF's loader: `value_head_prefix` names the head, and with
+`normalize_reward` the score is (head - `mean`) / `std`.
 """
 
 import copy
@@ -24,7 +24,7 @@ def save_whole_reward_model(shared: SharedModel, directory: Path) -> None:
     """Write the base with the score head instead of the language-model head.
 
     Raises:
-        RunError: transformers has no sequence classifier of the kind, or the disk is full.
+        RunError: transformers has no sequence classifier for this architecture, or the disk is full.
     """
     kind = shared.backbone.model.config.model_type
     if kind not in KNOWN:

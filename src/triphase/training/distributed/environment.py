@@ -1,4 +1,4 @@
-"""Which of how many processes this one is, as torchrun and `--processes` say it in the environment. Without torch."""
+"""Rank and number of processes, as torchrun and `--processes` put them into the environment. Without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of a process among those that train together.
+    """The rank of a process among those that train together.
 
     Attributes:
-        rank: from 0; rank 0 leads: it alone writes.
-        world: how many processes there are.
-        local_rank, local_world: the same, counted on this machine.
+        rank: from 0; rank 0 leads: only it writes files.
+        world: the number of processes.
+        local_rank, local_world: the same, on this machine.
     """
 
     rank: int = 0
@@ -27,10 +27,10 @@ class Place:
 
 
 def place_in(environment: Mapping[str, str]) -> Place:
-    """The place that the environment names; alone where it names none.
+    """The rank in the environment; a single process if there is none.
 
     Raises:
-        SettingsError: a part of it is missing, or no number that fits.
+        SettingsError: a variable is missing, or not a valid number.
     """
     if "RANK" not in environment and "WORLD_SIZE" not in environment:
         return Place()

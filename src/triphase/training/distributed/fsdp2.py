@@ -1,11 +1,12 @@
-"""Every rank keeps a part of the frozen base, and has the whole of one block while it computes it: torch's FSDP2.
+"""Every rank keeps a part of the frozen base, and all of one block while it computes it: torch's FSDP2.
 
-`fully_shard` divides the weights of each block, and gathers them when the block runs, forward and backward. What is
-outside of the blocks (embedding, final norm, head) and what is trained (adapters and heads) is whole on every rank.
+`fully_shard` divides the weights of each block, and gathers them when the block runs, forward and backward. Everything
+outside the blocks (embedding, final norm, head) and all trained weights (adapters and heads) are replicated on every
+rank.
 
-Ranks do not do the same passes: shares are uneven, a rank's responses end early, rank 0 evaluates alone. So before a
-block is gathered the ranks agree which one it is (`rounds`), and whoever has nothing to do gives its part of the
-blocks that others need until all have come to the next collective.
+Ranks do not run the same passes: shares are uneven, a rank's responses end early, rank 0 evaluates alone. So before a
+block is gathered the ranks agree which one it is (`rounds`), and an idle rank provides its part of the blocks that
+others need until all have reached the next collective.
 """
 
 import json
@@ -29,14 +30,14 @@ T = TypeVar("T")
 
 
 class Sharded(Replicated):
-    """A process group in which each rank holds a part of the base, and a replica of what is trained."""
+    """A process group in which each rank holds a part of the base, and a replica of the trained weights."""
 
     name = "fsdp2"
     shards = True
 
     def __init__(self, met: Replicated, *, device_type: str, timeout_seconds: float) -> None:
-        """``met`` is how the ranks have met; it is not used any more."""
-        from torch.distributed.device_mesh import init_device_mesh  # half a second: not for a process alone
+        """``met`` is the strategy of the rendezvous; it is not used afterwards."""
+        from torch.distributed.device_mesh import init_device_mesh  # half a second: not for a single process
 
         self._continue(met)
         self._mesh = init_device_mesh(device_type, (self.world,))
@@ -94,7 +95,7 @@ class Sharded(Replicated):
         self._serves_loading = load
 
     def from_lead(self, make: Callable[[], T]) -> T:
-        """See Strategy. What ``make`` needs of the base the others give."""
+        """See Strategy. The other ranks provide the parts of the base that ``make`` needs."""
         if self.is_lead:
             made = make()
             self._meet()
@@ -103,16 +104,17 @@ class Sharded(Replicated):
         try:
             return super().from_lead(make)
         except LeadEnded:
-            self._over = True  # all have come, and part
+            self._over = True  # all ranks are leaving
             raise
 
     def require_block(self, number: int) -> None:
-        """All ranks gather this block next, and no other; until then this one gives its part of others."""
+        """Return when all ranks gather this block next; until then provide this rank's part of other blocks."""
         self._until(FIRST_BLOCK + number)
 
     @torch.no_grad()
     def part_of(self, number: int) -> Tensor:
-        """What this rank keeps of a block, as it is sent: the rows of each weight, padded to as many on every rank."""
+        """This rank's part of a block, as it is sent: the rows of each weight, padded to the same number on every
+        rank."""
         parts = []
         for weight in self._shards[number]:
             rows, own = -(-len(weight) // self.world), weight.to_local().reshape(-1)
@@ -123,7 +125,7 @@ class Sharded(Replicated):
         return torch.cat(parts)
 
     def gather_block(self, whole: Tensor, part: Tensor, group: Any) -> None:
-        """Put the parts of all ranks into ``whole``."""
+        """Gather the parts of all ranks into ``whole``."""
         with self._answered():
             dist.all_gather_single(whole, part, group=group)
 
@@ -132,7 +134,7 @@ class Sharded(Replicated):
             self._until(HERE)
 
     def _until(self, need: int) -> None:
-        """Do what the ranks need, round by round, until it is what this one needs."""
+        """Serve what the ranks need, round by round, until it is what this one needs."""
         while True:
             chosen = choose(self._rounds.say(need))
             if chosen == need:
@@ -156,13 +158,13 @@ class Sharded(Replicated):
         try:
             said = json.loads(self._store.get(key)) if self._store.check([key]) else None
         except RuntimeError:
-            return  # the meeting place is gone: the round meets that too
+            return  # the store is gone: the round will notice it too
         if isinstance(said, dict) and said.get(ENDED) is False:
             raise LeadEnded(clean=False)
 
 
 class _Agreed:
-    """How FSDP2 gathers one block (an `AllGather` of torch's): after the ranks have agreed on it."""
+    """How FSDP2 gathers one block (torch's `AllGather` interface): after the ranks have agreed on it."""
 
     def __init__(self, strategy: Sharded, number: int) -> None:
         self._strategy, self._number = strategy, number
@@ -174,7 +176,7 @@ class _Agreed:
     def __call__(self, output_tensor: Tensor, input_tensor: Tensor, group: Any, async_op: bool = False) -> None:
         self._strategy.require_block(self._number)
         if not self._is_known:
-            # A rank that only gives its part lays it out by itself.
+            # A rank that only provides its part lays it out by itself.
             if not torch.equal(self._strategy.part_of(self._number), input_tensor):
                 raise RunError(
                     f"torch {torch.__version__} lays a sharded block out in a way that triphase does not know; use a "

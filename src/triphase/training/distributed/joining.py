@@ -28,15 +28,15 @@ _LOOKS_SECONDS = 0.02
 def joined(
     place: Place, *, on_gpu: bool, timeout_seconds: float, shards: Callable[[Strategy], bool] = lambda met: False
 ) -> Iterator[Strategy]:
-    """The strategy of this process while the block lasts; a single process joins nobody.
+    """The strategy of this process while the block lasts; a single process joins no group.
 
     Args:
-        on_gpu: whether tensors are on cards; each rank of a machine takes its own.
-        timeout_seconds: how long ranks wait for one another in a step.
-        shards: asked once the ranks have met, and alike on all: whether the base is divided among them.
+        on_gpu: whether tensors are on GPUs; each rank of a machine takes its own.
+        timeout_seconds: how long ranks wait for each other in a step.
+        shards: called after the rendezvous, with the same result on all ranks: whether the base is divided among them.
 
     Raises:
-        SettingsError: the processes cannot meet: a port is in use, a machine has too few cards, or some have not come.
+        SettingsError: the rendezvous fails: a port is in use, a machine has too few GPUs, or some ranks are missing.
     """
     if place.world == 1:
         yield ALONE
@@ -54,12 +54,12 @@ def joined(
         _part(strategy)
         raise
     except WaitingForPeople:
-        _part(strategy)  # rank 0 alone asks for rankings, and the others wait at rest: no fault, and none is told
+        _part(strategy)  # rank 0 waits for rankings, the others for rank 0: not a failure, and none is reported
         raise
     except BaseException:
         if strategy.is_lead:
             strategy.say_ended(clean=False)
-        raise  # the others may wait in a step: that this process ends is what tells them
+        raise  # the others may wait in a step: the end of this process is what notifies them
     else:
         _part(strategy)
 
@@ -67,7 +67,7 @@ def joined(
 def _are_divided(shards: Callable[[Strategy], bool], strategy: Strategy) -> bool:
     try:
         return shards(strategy)
-    except LeadEnded:  # there is no work yet that could be left in peace
+    except LeadEnded:  # no work has started that could be ended cleanly
         raise RankLost("rank 0 ended before the work began; its own output says why") from None
 
 
@@ -92,14 +92,14 @@ def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
 
 
 def start_name(store: Any, place: Place) -> str:
-    """A name that those alone know who start now.
+    """A name that only the processes of this start share.
 
-    torchrun keeps its store when it starts all processes again, with what the ended ones wrote into it: addresses at
-    which nobody listens any more. Numbers of restarts differ between machines. So rank 0 answers each rank by the name
-    that this one has given itself.
+    torchrun keeps its store when it restarts all processes, with the entries of the ended ones: addresses at which
+    nothing listens any more. Restart counts differ between machines. So rank 0 replies to each rank under the random
+    name that this rank chose.
 
     Raises:
-        RuntimeError: a rank does not come in time.
+        RuntimeError: a rank does not join in time.
     """
     name = secrets.token_hex(8)
     if place.rank:
@@ -121,12 +121,12 @@ def start_name(store: Any, place: Place) -> str:
 
 
 def backend_of(on_gpu: bool) -> str:
-    """What carries the tensors: gloo those of processors, NCCL those of cards."""
+    """The communication backends: gloo for CPU tensors, NCCL for GPU tensors."""
     return "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
 
 
 def _part(strategy: Replicated) -> None:
-    """All are done: nobody takes the meeting place away while another still reads from it."""
+    """All ranks are done: the store must not close while another rank still reads from it."""
     if strategy.is_lead:
         strategy.say_ended(clean=True)
     strategy.barrier()

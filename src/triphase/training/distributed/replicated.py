@@ -1,8 +1,8 @@
-"""Every rank has the whole model and a share of each step's samples; gradients of what is trained are summed.
+"""Every rank has the whole model and a share of each step's samples; gradients are summed over ranks.
 
-One flattened all-reduce an optimizer step, of adapters and heads: a few megabytes. The optimizer then does the same on
-every rank, so nothing else need be sent. No wrapper stands around the model: generating, switching adapters and
-parameters without a gradient are the plain model's.
+One flattened all-reduce per optimizer step, of adapters and heads: a few megabytes. The optimizer then does the same on
+every rank, so nothing else is sent. The model has no wrapper: generation, adapter switching and parameters without a
+gradient work as in a single process.
 """
 
 import json
@@ -22,10 +22,10 @@ from triphase.training.distributed.types import GREATEST, LeadEnded, RankLost, S
 
 T = TypeVar("T")
 _BUCKET = 16 * 2**20
-"""Most numbers in one flattened sum of gradients: 64 MB."""
+"""Maximum numbers in one flattened sum of gradients: 64 MB."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 ENDED = "ended"
-"""Where rank 0 says that it has no more to say."""
+"""The key under which rank 0 says that it is done."""
 
 
 class Replicated(Strategy):
@@ -34,14 +34,14 @@ class Replicated(Strategy):
     name = "replicated"
 
     def __init__(self, store: Any, rank: int, world: int) -> None:
-        """``store`` is what the ranks met at; the process group has been made."""
+        """``store`` is that of the rendezvous; the process group exists already."""
         self.rank, self.world = rank, world
         self._store = store
         self._presence = Presence(store, rank, world)
         self._said = self._gathered = 0
 
     def _continue(self, met: "Replicated") -> None:
-        """Take over from another strategy of the same ranks, which have met by it."""
+        """Take over from another strategy of the same ranks."""
         self.rank, self.world = met.rank, met.world
         self._store, self._presence = met._store, met._presence
         self._said, self._gathered = met._said, met._gathered
@@ -57,7 +57,7 @@ class Replicated(Strategy):
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """See Strategy. A sum that is not finite is so on every rank: all skip the step, or none."""
+        """See Strategy. A non-finite sum is non-finite on every rank: all skip the step, or none."""
         every = list(parameters.values())
         device = every[0].device if every else None
         has = torch.tensor([float(each.grad is not None) for each in every], device=device)
@@ -91,7 +91,7 @@ class Replicated(Strategy):
                 tensor.copy_(part.view_as(tensor))
 
     def total(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """See Strategy. Summed in the order of ranks, so that all have the same bits."""
+        """See Strategy. Summed in the order of ranks, so that all ranks get the same bits."""
         rows = [torch.zeros(len(figures), dtype=torch.float64) for _ in range(self.world)]
         mine = torch.tensor(list(figures.values()), dtype=torch.float64)
         self._meet()
@@ -107,11 +107,11 @@ class Replicated(Strategy):
         """See Strategy.
 
         Raises:
-            LeadEnded: there is nothing to wait for any more.
+            LeadEnded: there is nothing left to wait for.
             RankLost: rank 0 is gone.
         """
         if self.is_lead:
-            made = make()  # what it raises ends the run, and is said under the key for which the others wait
+            made = make()  # an exception here ends the run, and is reported under the key for which the others wait
             key, self._said = f"said/{self._said}", self._said + 1
             self._store.set(key, json.dumps(made))
             return made
@@ -119,13 +119,13 @@ class Replicated(Strategy):
         found: T = self._await(key)
         if isinstance(found, dict) and ENDED in found:
             raise LeadEnded(found[ENDED])
-        if self._store.add(f"heard/{key}", 1) == self.world - 1:  # nobody else will ask for it
+        if self._store.add(f"heard/{key}", 1) == self.world - 1:  # no other rank will read it
             for each in (key, f"heard/{key}"):
                 self._store.delete_key(each)
         return found
 
     def say_ended(self, *, clean: bool) -> None:
-        """Rank 0 has no more to say: whoever waits for it, or will, is told; ``clean`` as in LeadEnded."""
+        """Rank 0 is done: every rank that waits for it, or will, is notified; ``clean`` as in LeadEnded."""
         with suppress(RuntimeError):
             self._store.set(f"said/{self._said}", json.dumps({ENDED: clean}))
 
@@ -133,7 +133,7 @@ class Replicated(Strategy):
         """See Strategy."""
         number, self._gathered = self._gathered, self._gathered + 1
         self._store.set(f"gather/{number}/{self.rank}", json.dumps(value))
-        self.barrier()  # notices a rank that will not come
+        self.barrier()  # notices a rank that does not arrive
         return [self._await(f"gather/{number}/{rank}") for rank in range(self.world)]
 
     def any(self, flag: bool) -> bool:
@@ -141,7 +141,7 @@ class Replicated(Strategy):
         return self.total({"flag": float(flag)})["flag"] > 0
 
     def leave(self) -> None:
-        """No more is asked of the others."""
+        """This rank uses the others no more."""
         self._presence.leave()
 
     def barrier(self) -> None:
@@ -149,7 +149,7 @@ class Replicated(Strategy):
         self.total({"here": 1.0})
 
     def _meet(self) -> None:
-        """Before a collective: whatever this rank owes to the others first."""
+        """Before a collective: first serve what the other ranks need from this one."""
 
     def _all_reduce(self, tensor: Tensor) -> None:
         self._meet()
@@ -168,7 +168,7 @@ class Replicated(Strategy):
 
     @contextmanager
     def _answered(self) -> Iterator[None]:
-        """A collective: that it cannot be finished is one line, which names who has not come to it.
+        """A collective: its failure is one line, which names the ranks that have not reached it.
 
         Raises:
             RankLost: a rank has ended, or did not come in time.

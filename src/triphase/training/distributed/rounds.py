@@ -1,6 +1,6 @@
-"""What each rank needs next, sent to all, so that ranks which hold parts of one model never wait for different ones.
+"""What each rank needs next, sent to all, so that ranks that hold parts of one model never wait for different ones.
 
-A round is one number from each rank. It lasts until all have come, and rank 0 may take as long as it likes between two.
+A round is one number from each rank. It lasts until all have arrived, and rank 0 may take any time between two.
 """
 
 import time
@@ -16,15 +16,15 @@ from triphase.training.distributed.presence import Presence
 from triphase.training.distributed.types import RankLost
 
 HERE, LOADS, FIRST_BLOCK = 0, 1, 2
-"""A rank has come to the next collective; it is about to load the model; it needs the block with this number, or one
-of those behind."""
+"""A rank has reached the next collective; it is about to load the model; it needs the block with this number, or one of
+those after it."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 2e-5, 5e-3
 _ASKS_SECONDS = 0.2
 _FOREVER = timedelta(days=3650)
 
 
 def choose(needs: list[int]) -> int:
-    """What is done next, alike on every rank: the block that most need, then loading; `HERE` once all are.
+    """The next action, the same on every rank: the block that most need, then loading; `HERE` once all are.
 
     Ranks that do the same passes need the same block, so each gather serves all of them.
     """
@@ -47,7 +47,7 @@ class Rounds:
         timeout_seconds: float,
         look: Callable[[], None],
     ) -> None:
-        """``look`` is called now and then while this rank waits, and raises where there is nothing to wait for."""
+        """``look`` is called now and then while this rank waits, and raises if there is nothing to wait for."""
         self._store, self._presence, self._rank, self._world = store, presence, rank, world
         self._timeout, self._look = timeout_seconds, look
         self._group = dist.new_group(backend="gloo", timeout=_FOREVER)
@@ -57,7 +57,7 @@ class Rounds:
         """The needs of all ranks, in order.
 
         Raises:
-            RankLost: a rank is gone, or other than rank 0 and does not come in time.
+            RankLost: a rank is gone, or a rank other than 0 does not arrive in time.
         """
         self._number += 1
         rows = [torch.zeros(1, dtype=torch.int64) for _ in range(self._world)]
@@ -86,7 +86,7 @@ class Rounds:
         work.wait()
 
     def _require_life(self) -> None:
-        """Those who wait have said so long ago; rank 0 alone may take its time, as long as it lives."""
+        """Waiting ranks have recorded their round; only rank 0 may take its time, as long as it has a heartbeat."""
         behind = [rank for rank in range(self._world) if rank != self._rank and self._come(rank) < self._number]
         if behind == [0] and self._presence.lives(0):
             return

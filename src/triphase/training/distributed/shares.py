@@ -1,13 +1,13 @@
-"""Who does what: samples of one optimizer step divided among ranks so that all of them end at about the same time."""
+"""Distribution of work: samples of one optimizer step divided among ranks so that all end at about the same time."""
 
 from collections.abc import Sequence
 
 
 def divide(costs: Sequence[int], world: int, owners: Sequence[int] | None = None) -> list[int]:
-    """The rank of each sample, whose cost is its tokens. The same on every rank: it follows from the arguments alone.
+    """The rank of each sample, whose cost is its tokens. The same on every rank: it depends only on the arguments.
 
-    Without ``owners`` the largest sample goes first, each to the rank that has least. With them a sample stays at its
-    owner, who has kept its hidden states, except those that must move to bring the largest load down.
+    Without ``owners`` the largest sample goes first, each to the rank with the lowest load. With them a sample stays
+    with its owner, which has cached its hidden states, except those that must move to reduce the highest load.
     """
     if world == 1:
         return [0] * len(costs)
@@ -29,7 +29,7 @@ def divide(costs: Sequence[int], world: int, owners: Sequence[int] | None = None
 
 
 def _best_move(costs: Sequence[int], ranks: Sequence[int], loads: Sequence[int]) -> tuple[int, int] | None:
-    """The sample of the rank with most that should go to the rank with least; None where none helps."""
+    """The sample to move from the rank with the highest load to that with the lowest; None if no move helps."""
     most, least = loads.index(max(loads)), loads.index(min(loads))
     after = [
         (max(loads[most] - costs[place], loads[least] + costs[place]), place)

@@ -1,7 +1,7 @@
-"""What training asks of the processes that share its work: a strategy. One process is the simplest of them.
+"""The interface between training and the processes that share its work. One process is the simplest strategy.
 
-Every statistic is global. What all ranks can compute alike from the same numbers they do compute alike; what one rank
-alone can know, rank 0 says. Values that rank 0 says are plain JSON: nothing is unpickled from the network.
+Every statistic is global. What all ranks can compute from the same numbers, all compute; what only one rank can know,
+rank 0 broadcasts. Broadcast values are plain JSON: nothing is unpickled from the network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 GREATEST = "_max"
-"""The end of the names of figures of which the greatest counts, and not the sum."""
+"""The ending of the names of metrics that are maxima, and not sums."""
 
 
 class RankLost(TriphaseError):
-    """Another process has ended or does not answer, so this one cannot go on. Exit code 1."""
+    """Another process has ended or does not respond, so this one cannot continue. Exit code 1."""
 
 
 class LeadEnded(Exception):
     """Rank 0 has no more work for this rank.
 
     Attributes:
-        clean: whether it waits for the others, to leave together; else it has failed, and has told why.
+        clean: whether it waits for the others, to leave together; else it has failed, and has reported why.
     """
 
     def __init__(self, clean: bool) -> None:
@@ -38,8 +38,8 @@ class Strategy:
     """How the processes of a run share its work; this class is the strategy of a single process.
 
     Attributes:
-        name: as the settings call it.
-        rank, world: the place of this process, and how many there are.
+        name: its name in the settings.
+        rank, world: the rank of this process, and the number of processes.
         shards: whether the blocks of a base are divided among the ranks.
     """
 
@@ -54,7 +54,7 @@ class Strategy:
         return self.rank == 0
 
     def mine(self, costs: Sequence[int], owners: Sequence[int] | None = None) -> list[int]:
-        """The places of the samples that this rank takes, of those with these costs (see `shares.divide`)."""
+        """The indices of this rank's samples, out of those with these costs (see `shares.divide`)."""
         return list(range(len(costs)))
 
     def divided(self, costs: Sequence[int]) -> list[int]:
@@ -65,14 +65,15 @@ class Strategy:
         """Sum the gradients over ranks; one that no rank has stays absent."""
 
     def sum_tensors(self, tensors: "Sequence[Tensor]") -> None:
-        """Sum each tensor over ranks, in place: all have all where each has filled its rows and left 0 elsewhere."""
+        """Sum each tensor over ranks, in place: if each rank fills its rows and leaves 0 elsewhere, all ranks get all
+        rows."""
 
     def total(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """The sums over ranks (the greatest, of names that end so); every rank gives the same names."""
+        """The sums over ranks (the maximum, for names with that ending); every rank passes the same names."""
         return dict(figures)
 
     def from_lead(self, make: Callable[[], T]) -> T:
-        """What ``make`` gives on rank 0, which alone calls it; the others wait for it, however long. Plain JSON."""
+        """The result of ``make`` on rank 0, which alone calls it; the others wait for it, however long. Plain JSON."""
         return make()
 
     def gather(self, value: Any) -> list[Any]:
@@ -92,22 +93,24 @@ class Strategy:
         device: "torch.device",
         rows: "Callable[[int, str, int, int], Tensor] | None" = None,
     ) -> None:
-        """Keep this rank's part of the frozen blocks of a model, on ``device``; every rank gives the same.
+        """Keep this rank's part of the frozen blocks of a model, on ``device``; every rank passes the same model.
 
-        ``rows`` reads rows of a weight of blocks without data: number and name, the first, and the one behind the last.
+        ``rows`` reads rows of a block's weight without data: number and name, the first row, and the row after the
+        last.
         """
 
     def load_together(self, what: Any) -> None:
-        """Before a model is loaded whose blocks are divided: every rank loads it now; rank 0 says what (plain JSON)."""
+        """Announce that a model with divided blocks is loaded: every rank loads it now; rank 0 says what (plain
+        JSON)."""
 
     def serve_loading(self, load: Callable[[Any], None]) -> None:
         """Call ``load`` with what rank 0 loads while this rank waits for it."""
 
     def require_same(self, what: str, digest: str) -> None:
-        """Refuse to go on where ranks differ.
+        """Refuse to continue if ranks differ.
 
         Raises:
-            RunError: naming the ranks that are not as rank 0 is.
+            RunError: naming the ranks that differ from rank 0.
         """
         digests = self.gather(digest)
         others = [str(rank) for rank, each in enumerate(digests) if each != digests[0]]
