@@ -1,1 +1,1 @@
-"""What a run has shown, for people (report.html) and for machines (summary.json). Free of torch."""
+"""The results of a run, for people (report.html) and for machines (summary.json). Free of torch."""

@@ -1,4 +1,4 @@
-"""The alarms of a run on a time line: from which iteration each spoke, and whether it still did at the end."""
+"""The alarms of a run on a time line: the iteration at which each began, and whether it still held at the end."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ _LONGEST = 30
 def alarm_line(alarms: Mapping[str, Sequence[Alarm]], ends: Mapping[str, int]) -> str | None:
     """One row for each alarm, by run; ``ends`` are the last iterations of the runs.
 
-    None where none spoke, or one alone that passed: a dot is no figure.
+    None if there was no alarm, or a single one that passed: one dot is no figure.
     """
     rows = [(run, alarm) for run, found in alarms.items() for alarm in found]
     if not rows or (len(rows) == 1 and not rows[0][1].lasting):

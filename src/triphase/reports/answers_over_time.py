@@ -1,4 +1,4 @@
-"""How the responses to the same prompts changed over PPO: a fixed choice of prompts, so that nobody picked them."""
+"""How the responses to the same prompts changed over PPO: a fixed choice of prompts, so that none is cherry-picked."""
 
 import hashlib
 import re
@@ -14,9 +14,9 @@ from triphase.records.files import read_json_lines
 from triphase.training.artifacts import ARMS, PPO
 
 PROMPTS, MOMENTS = 6, 6
-"""Prompts that are shown, and at most so many iterations of each."""
+"""Number of prompts shown, and maximum number of iterations of each."""
 COMPARED = 1000
-"""Words of a response that are compared with the one before it."""
+"""Number of words of a response that are compared with the previous one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class ResponseAt:
     gold: float | None
     reference_kl: float | None
     pieces: tuple[tuple[str, bool], ...]
-    """The response in pieces, each with whether it is new since the response that is shown before."""
+    """The response in pieces, each with whether it is new since the previously shown response."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptCourse:
-    """One prompt, and what was answered to it from the first iteration that asked it to the last."""
+    """One prompt, and the responses to it from the first iteration that sampled it to the last."""
 
     prompt: str
     moments: tuple[ResponseAt, ...]
@@ -61,9 +61,9 @@ def _courses(path: Path) -> list[PromptCourse]:
 
 
 def prompt_courses(rows: Iterable[Mapping[str, Any]]) -> list[PromptCourse]:
-    """The courses of the first prompts that came twice, in the order of the sums of their ids.
+    """The courses of the first prompts that occurred twice, in the order of the hashes of their ids.
 
-    Of each iteration the first response; of many iterations some that lie evenly, the first and the last among them.
+    The first response of each iteration; of many iterations an evenly spaced selection with the first and the last.
     """
     asked: dict[str, dict[int, Mapping[str, Any]]] = {}
     for row in rows:
@@ -80,10 +80,10 @@ def _moments(asked: Mapping[int, Mapping[str, Any]]) -> Iterator[ResponseAt]:
 
 
 def pieces_of(text: str, before: str | None) -> tuple[tuple[str, bool], ...]:
-    """``text`` in pieces, each with whether its words are new since ``before``: nothing is where that is None.
+    """``text`` in pieces, each with whether its words are new since ``before``; with None, nothing is new.
 
-    The pieces joined are the text. Words are compared in their order (difflib), blanks go with the word before them;
-    of long responses the first ``COMPARED`` words, which is what can be compared quickly.
+    The pieces joined are the text. Words are compared in their order (difflib), white space belongs to the word before
+    it; of long responses only the first ``COMPARED`` words, to bound the time.
     """
     if before is None or not text:
         return ((text, False),)

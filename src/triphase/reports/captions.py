@@ -1,4 +1,4 @@
-"""What a caption says of its figure: each sentence follows from the figures that are drawn, none is fixed praise."""
+"""Captions of figures: each sentence follows from the values that are drawn, none is fixed praise."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ _WATCHED = {
 
 
 def watched(rows: Sequence[Row]) -> str:
-    """What the alarms looked at in these iterations, as a sentence."""
+    """What the alarms checked in these iterations, as a sentence."""
     names = [name for name, metric in _WATCHED.items() if any(metric in row for row in rows)]
     if not names:
         return "None; there was nothing to look at."
@@ -40,7 +40,7 @@ def watched(rows: Sequence[Row]) -> str:
 
 
 def accuracy_caption(reward: RewardFindings) -> str:
-    """Where the reward model stands beside "longer wins" and the noise ceiling."""
+    """The reward model's accuracy compared with "longer wins" and the noise ceiling."""
     if reward.accuracy is None:
         return ""
     sentences = [f"The reward model is right in {percent_interval(reward.accuracy)} of the held-out judgments."]
@@ -60,7 +60,7 @@ def accuracy_caption(reward: RewardFindings) -> str:
 
 
 def reliability_caption(found: Reliability | None) -> str:
-    """Whether the reward model is as right as it is sure."""
+    """Whether the reward model's confidence matches its accuracy."""
     bins = [each for each in found.bins if each.low >= 0.5 - 1e-9] if found else []
     count = sum(each.count for each in bins)
     if not count:
@@ -78,7 +78,7 @@ def reliability_caption(found: Reliability | None) -> str:
 
 
 def win_rate_caption(rates: Mapping[str, Interval], start: str = "SFT") -> str:
-    """Which policies are better than ``start``, which worse, and of which nothing is shown."""
+    """Which policies are better than ``start``, which are worse, and for which neither is shown."""
     if not rates:
         return ""
     kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not shown to differ from": []}
@@ -94,7 +94,7 @@ def win_rate_caption(rates: Mapping[str, Interval], start: str = "SFT") -> str:
 
 
 def length_caption(found: LengthStratified | None) -> str:
-    """In how many bins of like length PPO's gold is higher."""
+    """In how many bins of similar length PPO's gold is higher."""
     gains = [each.gain for each in found.bins if each.gain is not None] if found else []
     if not gains:
         return "Gold among responses of like length. The two policies have no length in common: nothing is compared."
@@ -108,7 +108,7 @@ def length_caption(found: LengthStratified | None) -> str:
 
 
 def course_sentences(courses: Mapping[str, Course]) -> str:
-    """Where gold was best in each run, and how its end compares; nothing where no gold is known."""
+    """Where gold was best in each run, and how its end compares; empty without a known gold score."""
     if not courses:
         return ""
     return " ".join([*(_course_sentence(name, course) for name, course in courses.items()), "Means of 3 iterations."])
@@ -140,7 +140,7 @@ def overoptimization_caption(*, gold: bool, best: Sequence[BestOfN], score: str)
 
 
 def histogram_caption(values: Mapping[str, Sequence[float]], start: str) -> str:
-    """Which policies' scores lie higher than the start's, in how large a share of all pairs of responses."""
+    """Which policies' scores are higher than the start's, and in what share of all pairs of responses."""
     before = sorted(values.get(start, ()))
     told = [
         f"{name}'s responses score higher than {start}'s in {percent(_share_above(after, before))} of all pairs"
@@ -151,13 +151,13 @@ def histogram_caption(values: Mapping[str, Sequence[float]], start: str) -> str:
 
 
 def _share_above(after: Sequence[float], before: Sequence[float]) -> float:
-    """The share of pairs in which the first is higher, ties ½; ``before`` is in order."""
+    """The share of pairs in which the first is higher, ties ½; ``before`` is sorted."""
     higher = sum(bisect_left(before, value) + bisect_right(before, value) for value in after)
     return higher / (2 * len(after) * len(before))
 
 
 def score_and_length_caption(courses: Mapping[str, tuple[float, float, float, float]]) -> str:
-    """What each run's length and score did: (length, score) of the first and of the last iteration."""
+    """The change in each run's length and score: (length, score) of the first and of the last iteration."""
     told = []
     for name, (length, score, last_length, last_score) in courses.items():
         rose = "rose" if last_score > score else "fell" if last_score < score else "stayed"
@@ -175,7 +175,7 @@ def score_and_length_caption(courses: Mapping[str, tuple[float, float, float, fl
 
 
 def ensemble_caption(rows: Sequence[Row]) -> str:
-    """How far the members of an ensemble disagree at the end."""
+    """How much the members of an ensemble disagree at the end."""
     values = [row["ppo/reward_disagreement"] for row in rows if "ppo/reward_disagreement" in row]
     if not values:
         return ""

@@ -1,6 +1,6 @@
-"""Is the reward model better than a coin, and than "the longer response wins"? PPO against one that is not is noise.
+"""Is the reward model better than chance, and than "the longer response wins"? Otherwise PPO optimizes noise.
 
-The one test of it: `run` asks it before PPO, the report says its answer first.
+The only test of it: `run` applies it before PPO, and the report states its result first.
 """
 
 from collections import defaultdict
@@ -13,22 +13,22 @@ from triphase.reports.intervals import DIFFERENCE, Interval, ratio_over_prompts
 from triphase.reports.reward_quality import ScoredPair, accuracy, is_right, longer_wins
 
 FEWEST_PROMPTS = 6
-"""Below it nothing is shown with 95 % certainty: five coins agree by luck in 2·½⁵ = 6 % of all cases."""
+"""With fewer nothing is shown with 95 % confidence: five coins agree by chance in 2·½⁵ = 6 % of all cases."""
 
 Outcome = Literal["better", "too few", "worse than chance", "chance", "length"]
 
 
 @dataclass(frozen=True, slots=True)
 class ChanceVerdict:
-    """What held-out comparisons show of a reward model.
+    """The result of held-out comparisons for a reward model.
 
     Attributes:
         outcome: "better" is the only good one; the others say what it is not better than.
         accuracy: share of comparisons that its scores order as the labelers did.
         longer_wins: the same share for "the longer response is preferred".
         advantage: accuracy minus that share, on the same comparisons.
-        finding: one sentence with the figures.
-        remedy: what to do about it; empty where it is better.
+        finding: one sentence with the numbers.
+        remedy: what to do about it; empty if it is better.
     """
 
     outcome: Outcome
@@ -40,7 +40,7 @@ class ChanceVerdict:
 
     @property
     def headline(self) -> str:
-        """The finding without its figures."""
+        """The finding without its numbers."""
         return {
             "better": "The reward model is better than chance",
             "too few": "Whether the reward model is better than chance is not known",
@@ -56,11 +56,11 @@ class ChanceVerdict:
 
 
 def chance_verdict(pairs: Sequence[ScoredPair], *, seed: int = 0) -> ChanceVerdict | None:
-    """The verdict on held-out comparisons; None where none has a preferred side, so that nothing can be said.
+    """The verdict on held-out comparisons; None if none has a preferred side, so that nothing can be said.
 
-    Better than chance: the 95 % interval of the accuracy (bootstrap over prompts) lies above ½. Where "longer wins" is
-    above ½ in the same sense, length is a rule that the reward model must beat too: the interval of the difference,
-    paired by prompt, lies above 0. A "longer wins" that is no better than a coin is no further hurdle.
+    Better than chance: the 95 % interval of the accuracy (bootstrap over prompts) is above ½. If "longer wins" is above
+    ½ in the same sense, the reward model must beat that baseline too: the interval of the difference, paired by prompt,
+    is above 0. A "longer wins" that is no better than chance is no further baseline.
     """
     right, long = accuracy(pairs, seed=seed), longer_wins(pairs, seed=seed)
     advantage = _advantage(pairs, seed)

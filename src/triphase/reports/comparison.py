@@ -1,4 +1,4 @@
-"""Policies side by side on the same prompts: what each writes, and which is better by each criterion."""
+"""Policies compared on the same prompts: what each writes, and which is better by each criterion."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from triphase.reports.intervals import SHARE, Interval
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One response of one side, with what scorers say of it by criterion (None where one has no score)."""
+    """One response of one side, with its score by criterion (None without a score)."""
 
     side: str
     prompt_id: str
@@ -28,7 +28,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Labelers:
-    """The people who judged: how many, how many rankings they gave, and on what share of pairs two of them agree."""
+    """The labelers: their number, the number of their rankings, and on what share of pairs two of them agree."""
 
     names: int
     rankings: int
@@ -37,15 +37,15 @@ class Labelers:
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What a judge of pairs made of one criterion.
+    """The verdicts of a pair judge for one criterion.
 
     Attributes:
         duels: the pairs that have a verdict.
-        unjudged: how many have none.
-        same: how many were even because both responses are the same text; nobody was asked.
-        first: the share of verdicts for the first place, ties ½; None where no pair was asked about.
-        consistent: the share of pairs with the same verdict in both orders; None where each is seen in one.
-        labelers: who judged, where people did.
+        unjudged: the number of pairs without one.
+        same: the number of ties because both responses are the same text; these are not judged.
+        first: the share of verdicts for the first position, ties ½; None if no pair was judged.
+        consistent: the share of pairs with the same verdict in both orders; None if each is shown in one.
+        labelers: the labelers, if people judged.
     """
 
     duels: Sequence[Duel]
@@ -58,7 +58,7 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True)
 class SideFindings:
-    """What one side writes."""
+    """Statistics of one side's responses."""
 
     name: str
     about: str
@@ -75,10 +75,10 @@ class CriterionFindings:
     """The sides by one criterion.
 
     Attributes:
-        means: the mean score of each side; none where pairs were judged.
+        means: the mean score of each side; empty if pairs were judged.
         wins: how often the first of two sides is better.
         ratings: in Elo points about a mean of 0.
-        controlled: of each side but the first, its win rate over the first at equal length.
+        controlled: for each side except the first, its win rate over the first at equal length.
         without: responses without a score, or pairs without a verdict.
     """
 
@@ -94,7 +94,7 @@ class CriterionFindings:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonFindings:
-    """Everything that was worked out of a comparison; the first side is the one that others are held against."""
+    """All results of a comparison; the first side is the reference of the others."""
 
     sides: Sequence[SideFindings]
     criteria: Sequence[CriterionFindings]
@@ -103,7 +103,7 @@ class ComparisonFindings:
 
 
 def side_findings(responses: Sequence[Compared], side: str, about: str, *, seed: int) -> SideFindings:
-    """What one side wrote, each prompt alike."""
+    """Statistics of one side's responses, each prompt with the same weight."""
     own = [each for each in responses if each.side == side]
 
     def mean(figure: Callable[[Compared], float | None], within: tuple[float, float] | None = None) -> Interval | None:
@@ -187,7 +187,7 @@ def against_first(found: CriterionFindings, first: str, side: str) -> Interval |
 
 
 def plain_of(found: ComparisonFindings) -> dict[str, Any]:
-    """The findings as plain values, for a JSON file; a figure that is not known is null."""
+    """The findings as plain values, for a JSON file; an unknown value is null."""
     return {
         "asked": dict(found.asked),
         "notes": list(found.notes),

@@ -1,4 +1,4 @@
-"""comparison.html: policies beside one another, on one self-contained page. Every text on it is escaped."""
+"""comparison.html: a comparison of policies, on one self-contained page. Every text on it is escaped."""
 
 import hashlib
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def _contents(found: ComparisonFindings) -> list[Section]:
 
 
 def beside(responses: Sequence[Compared], count: int) -> list[Beside]:
-    """The first prompts in the order of the sums of their ids: nobody has picked the best ones."""
+    """The first prompts in the order of the hashes of their ids, so that none is cherry-picked."""
     by_prompt: dict[str, list[Compared]] = {}
     for each in responses:
         if each.sample == 0:
@@ -85,7 +85,7 @@ def against(found: CriterionFindings, first: str, side: str) -> str:
 
 
 def people_text(found: CriterionFindings) -> str:
-    """Who judged, and how far they agree, in a sentence; empty where no people did."""
+    """The labelers and their agreement, in a sentence; empty if no people judged."""
     judgment = found.judgment
     if judgment is None or judgment.labelers is None:
         return ""
@@ -100,7 +100,7 @@ def people_text(found: CriterionFindings) -> str:
 
 
 def controlled_text(found: CriterionFindings, side: str) -> str:
-    """The win rate at equal length, or why there is none."""
+    """The win rate at equal length, or why it is unknown."""
     each = found.controlled.get(side)
     if each is None:
         return "–"

@@ -1,4 +1,4 @@
-"""A run directory read into records: everything that is there, and None or nothing for what is not there yet."""
+"""Reads a run directory into records: everything that exists, and None or empty for what does not exist yet."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,24 +20,24 @@ from triphase.reports.shapes import Shape, misfit, require_shape
 from triphase.training.artifacts import has_trained
 
 SETTINGS = "settings"
-"""The key of config.yaml under which the settings stand; the others say where the numbers come from."""
+"""The key of config.yaml that contains the settings; the others record where the numbers come from."""
 PEAK = "peak_gb"
-"""The key of timings.json that is no phase."""
+"""The key of timings.json that is not a phase."""
 SEEDS = "seeds.json"
-"""The runs of a run with other seeds: which setting is varied, and where they are, seen from the run."""
+"""The runs of a run with other seeds: the varied setting, and their paths relative to the run."""
 
 Record = TypeVar("Record", Sample, JudgedSample, ScoredPair, HardComparison, CurvePoint)
 
 
 @dataclass(frozen=True, slots=True)
 class RunContents:
-    """What a run directory holds.
+    """The contents of a run directory.
 
     Attributes:
         gaps: what is damaged or missing although its phase is finished, one line each.
         varied: the setting in which ``others`` differ: `seed` or `ppo.seed`; empty without such runs.
         others: the runs of this one with other seeds (`triphase run --seeds`).
-        directory: where it was read.
+        directory: where it was read from.
     """
 
     name: str
@@ -53,7 +53,7 @@ class RunContents:
     pairs: list[ScoredPair]
     samples: list[Sample]
     baselines: Mapping[str, Mapping[str, Sequence[float]]]
-    """Policy with a scorer of its own → what that scorer says of the SFT policy's samples, by prompt."""
+    """Policy with its own scorer → that scorer's scores of the SFT policy's samples, by prompt."""
     seconds: Mapping[str, float]
     peak_gb: float | None
     peaks_gb: Mapping[str, float]
@@ -61,7 +61,7 @@ class RunContents:
     hard: Sequence[HardComparison] = ()
     """Held-out judgments that the reward model contradicts, or cannot decide."""
     learning_curve: Sequence[CurvePoint] = ()
-    """Reward models on parts of the prompts, where they were trained."""
+    """Reward models on parts of the prompts, if they were trained."""
     gaps: tuple[str, ...] = ()
     varied: str = ""
     others: "tuple[RunContents, ...]" = ()
@@ -88,9 +88,9 @@ class RunContents:
 
 
 def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
-    """Reads what is in ``directory``. Raises RunError where it is no directory, or a file in it is damaged.
+    """Reads ``directory``. Raises RunError if it is not a directory, or a file in it is damaged.
 
-    ``with_seeds``: its runs with other seeds too, those that are there.
+    ``with_seeds``: includes its runs with other seeds, as far as they exist.
     """
     if not directory.is_dir():
         raise RunError(f"{directory}: no such run directory; name one that `triphase run` created")
@@ -127,10 +127,10 @@ def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
 
 
 def seeds_of(directory: Path) -> tuple[str, list[Path], list[str]]:
-    """The runs of a run with other seeds: which setting they vary, where they are, and why some are left out.
+    """The runs of a run with other seeds: the varied setting, their paths, and why some are left out.
 
     Raises:
-        RunError: the note of them is damaged.
+        RunError: the file that lists them is damaged.
     """
     found = _mapping(directory / SEEDS, json.loads, "seeds")
     if found is None:
@@ -153,7 +153,7 @@ _DECIDING = ("model", "adapters", "sft", "reward", "ppo", "arms")
 
 
 def _alike(first: Any, second: Any) -> bool:
-    """Whether two runs train alike but for their seeds."""
+    """Whether two runs train alike except for their seeds."""
     sides = [
         {name: side.get(name) for name in _DECIDING} | {"ppo": {**(side.get("ppo") or {}), "seed": None}}
         for side in (each if isinstance(each, dict) else {} for each in (first, second))
@@ -186,7 +186,7 @@ def gaps_of(directory: Path) -> Iterator[str]:
 
 
 def read_pairs(path: Path) -> list[ScoredPair]:
-    """The held-out comparisons of a `heldout.jsonl`. Raises RunError where a line is damaged."""
+    """The held-out comparisons of a `heldout.jsonl`. Raises RunError if a line is damaged."""
     return _records(path, ScoredPair)
 
 

@@ -1,7 +1,7 @@
-"""How alike the answers of a policy have become: one opening for all of them, and few two-word sequences.
+"""How similar the responses of a policy have become: one opening for all of them, and few distinct bigrams.
 
-Both are held against the reference policy on the same held-out prompts, so that what the task itself makes alike ("Dear
-customer") counts for nothing.
+Both are compared with the reference policy on the same held-out prompts, so that similarity due to the task ("Dear
+customer") does not count.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from triphase.reports.interval_wording import is_above
 from triphase.reports.intervals import DIFFERENCE, Interval, mean_over_prompts
 
 COLLAPSED_SHARE, COLLAPSED_RISE = 0.5, 0.2
-"""Half of the answers begin with a word, and surely a fifth more of them than of the reference's do with that word."""
+"""Half of the responses begin with a word, and significantly more than a fifth more of them than the reference's."""
 _FEWEST_BIGRAMS = 50
 _SIGNS = ".,;:!?…\"'“”‘’()[]{}*#_-–—`"
 _LONGEST = 24
@@ -24,20 +24,20 @@ _LONGEST = 24
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """One policy's answers.
+    """The diversity of one policy's responses.
 
     Attributes:
-        opening: the most common first word; empty where most answers are empty.
-        share: the share of answers that begin with it.
-        before: the most common first word of the reference's answers; empty for the reference itself, too.
-        share_before: the share of the reference's answers that begin with that; None for the reference itself.
-        same_before: the share of them that begin with ``opening``.
-        rise: ``share`` less ``share_before``, over prompts.
-        same_rise: ``share`` less ``same_before``, over prompts.
-        distinct: distinct over all two-word sequences of its answers, each cut to the words that the reference's
-            answer of the same prompt and number has too; None where there are none, or for the reference.
+        opening: the most common first word; empty if most responses are empty.
+        share: the share of responses that begin with it.
+        before: the most common first word of the reference's responses; empty for the reference itself, too.
+        share_before: the share of the reference's responses that begin with that; None for the reference itself.
+        same_before: the share of the reference's responses that begin with ``opening``.
+        rise: ``share`` minus ``share_before``, over prompts.
+        same_rise: ``share`` minus ``same_before``, over prompts.
+        distinct: distinct over all bigrams of its responses, each cut to the number of words that the reference's
+            response to the same prompt and number has too; None if there are none, or for the reference.
         distinct_before: the same of the reference.
-        bigrams: how many sequences that were, of each.
+        bigrams: the number of bigrams, of each.
     """
 
     opening: str
@@ -53,19 +53,20 @@ class Diversity:
 
     @property
     def has_one_opening(self) -> bool:
-        """Whether most answers came to begin alike: surely more than the reference's, with a word that was rarer."""
+        """Whether most responses came to begin alike: significantly more than the reference's, with a word that was
+        rarer."""
         return self.share >= COLLAPSED_SHARE and is_above(self.rise, 0.0) and is_above(self.same_rise, COLLAPSED_RISE)
 
     @property
     def repeats_itself(self) -> bool:
-        """Whether two-word sequences became half as many, the limit of the alarm of the same figure."""
+        """Whether distinct bigrams have halved, the limit of the alarm on the same metric."""
         if self.distinct is None or self.distinct_before is None or self.bigrams < _FEWEST_BIGRAMS:
             return False
         return self.distinct < Limits().distinct_share * self.distinct_before
 
     @property
     def is_collapsed(self) -> bool:
-        """Whether the answers have surely become alike."""
+        """Whether the responses have significantly become more alike."""
         return self.has_one_opening or self.repeats_itself
 
     def opening_text(self) -> str:
@@ -81,7 +82,7 @@ class Diversity:
 
 
 def diversity_of(samples: Sequence[Sample], policy: str, reference: str = "sft", *, seed: int = 0) -> Diversity | None:
-    """The diversity of one policy's answers; None where it has none."""
+    """The diversity of one policy's responses; None if it has none."""
     own = [sample for sample in samples if sample.policy == policy]
     other = [sample for sample in samples if sample.policy == reference] if policy != reference else []
     if not own:
@@ -104,7 +105,7 @@ def diversity_of(samples: Sequence[Sample], policy: str, reference: str = "sft",
 
 
 def first_word(text: str) -> str:
-    """The first word in small letters, without the signs about it; empty where there is none."""
+    """The first word in lowercase, without surrounding punctuation; empty if there is none."""
     for word in text.split():
         bare = word.strip(_SIGNS).casefold()
         if bare:
@@ -130,7 +131,7 @@ def _shares(samples: Sequence[Sample], opening: str) -> dict[str, float]:
 
 
 def _distinct(first: Sequence[Sample], second: Sequence[Sample]) -> tuple[float | None, float | None, int]:
-    """Distinct-2 of both on answers of equal length, and the number of sequences."""
+    """Distinct-2 of both on responses of equal length, and the number of bigrams."""
     sides: tuple[Mapping[tuple[str, int], list[str]], ...] = tuple(
         {(sample.prompt_id, sample.sample): sample.response.lower().split() for sample in side}
         for side in (first, second)

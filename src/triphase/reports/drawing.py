@@ -1,4 +1,4 @@
-"""How figures look: one style, colors that follow the page's light or dark theme, SVG that is the same each time."""
+"""The style of figures: colors that follow the page's light or dark theme, and reproducible SVG."""
 
 import io
 import re
@@ -18,7 +18,7 @@ from matplotlib.ticker import Formatter, MaxNLocator
 from triphase.monitoring.wording import percent
 from triphase.reports.figure_readouts import Frame, Readout, overlay
 
-# Each color stands for a variable of the page's style sheet, which has a light and a dark value for it. The pairs of
+# Each color represents a variable of the page's style sheet, which has a light and a dark value for it. The pairs of
 # series colors can be told apart with all common kinds of color blindness; shapes and dashes differ as well.
 INK, MUTED, GRID, PAPER = "#1a1b1c", "#5f6163", "#dfe1e3", "#fdfdfe"
 BLUE, ORANGE, GREEN, PURPLE, AMBER = "#0b62a8", "#c44a17", "#117a5b", "#87479b", "#a87900"
@@ -109,9 +109,9 @@ class Canvas:
 @contextmanager
 def drawing(name: str, description: str, *, width: int = 540, height: int = 300) -> Iterator[Canvas]:
     """A figure of ``width`` × ``height`` CSS pixels. ``name`` is unique on the page; ``description`` is read aloud."""
-    # A damaged file may hold 1e308, of which ticks are drawn as far as they go; the page says that it is damaged.
+    # A damaged file may contain 1e308, whose ticks are drawn as far as possible; the page says that it is damaged.
     with rc_context(), np.errstate(over="ignore", invalid="ignore"):
-        rcdefaults()  # a person's own matplotlibrc has no say here
+        rcdefaults()  # ignores the user's matplotlibrc
         rcParams.update({**_STYLE, "svg.hashsalt": name})
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         canvas = Canvas(figure)
@@ -125,13 +125,13 @@ def drawing(name: str, description: str, *, width: int = 540, height: int = 300)
 
 
 def whole_steps(axes: Axes, label: str) -> None:
-    """An x axis of whole numbers."""
+    """Integer ticks on an x axis."""
     axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
 
 
 class Percents(Formatter):
-    """Ticks as percentages, with as many digits after the point as tell neighbors apart, and no more."""
+    """Ticks as percentages, with just enough decimals to distinguish neighbors."""
 
     def format_ticks(self, values: Sequence[float]) -> list[str]:
         """All ticks of an axis."""
@@ -139,7 +139,7 @@ class Percents(Formatter):
         return [percent(value, digits).replace("-", "\N{MINUS SIGN}") for value in values]
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        """One tick alone."""
+        """A single tick."""
         del pos
         return percent(x, 1)
 
@@ -160,12 +160,12 @@ def marker_size(points: Sequence[object]) -> float:
 
 
 def name_of(color: str) -> str:
-    """The variable of the style sheet that a color of this module stands for."""
+    """The style sheet's variable for a color of this module."""
     return _VARIABLES[color]
 
 
 def _inline(svg: str, name: str, description: str) -> str:
-    """The svg element alone, its ids unique on the page, its colors and font those of the page."""
+    """The svg element alone, with ids unique on the page, and the colors and font of the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = svg.replace("xlink:href=", "href=")

@@ -1,18 +1,18 @@
-"""Responses of several policies to the same prompts, two at a time: who wins, how surely, and at equal length.
+"""Responses of several policies to the same prompts, two at a time: who wins, how certainly, and at equal length.
 
 Pure functions of plain numbers. A prompt counts once, however many responses to it were compared; every interval is a
 bootstrap over prompts.
 
-Bradley–Terry ratings: P(i beats j) = σ(θ_i − θ_j), the likeliest θ with mean 0, in Elo points (400·θ/ln 10: 400 points
-are odds of 10 to 1). Each pair of policies has half a prompt won and half a prompt lost beside what was seen, so that a
-policy that never loses has a finite rating.
+Bradley–Terry ratings: P(i beats j) = σ(θ_i − θ_j), the maximum-likelihood θ with mean 0, in Elo points (400·θ/ln 10:
+400 points are odds of 10 to 1). For each pair of policies half a prompt won and half a prompt lost is added to the
+data, so that a policy that never loses has a finite rating.
 
 Length-controlled win rate, after AlpacaEval 2 (arXiv 2404.04475): over the comparisons of one pair of policies
 
     P(first beats second) = σ(θ + φ·tanh((l_first − l_second) / s))        win rate at equal length = σ(θ)
 
-with lengths l in characters and s the standard deviation of their differences; θ has the same half prompts beside it,
-and φ a normal prior of deviation 3. Theirs adds a term for the difficulty of each instruction, estimated over all
+with lengths l in characters and s the standard deviation of their differences; the same half prompts are added for θ,
+and φ has a normal prior of deviation 3. Theirs adds a term for the difficulty of each instruction, estimated over all
 models of a leaderboard; there are none here.
 """
 
@@ -37,9 +37,9 @@ Numbers = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """One comparison of two responses to one prompt: ``outcome`` is 1 where the first is better, ½ for a tie.
+    """One comparison of two responses to one prompt: ``outcome`` is 1 if the first is better, ½ for a tie.
 
-    ``longer`` is the length of the first less that of the second, in characters.
+    ``longer`` is the length of the first minus that of the second, in characters.
     """
 
     prompt: str
@@ -51,9 +51,9 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class LengthControlled:
-    """The win rate at equal length; None where one side is nearly always the longer, so that it is not known.
+    """The win rate at equal length; None if one side is nearly always longer, so that it cannot be estimated.
 
-    ``longer`` is the share of comparisons in which the first response is the longer one, equal lengths ½.
+    ``longer`` is the share of comparisons in which the first response is longer, equal lengths ½.
     """
 
     rate: Interval | None
@@ -61,7 +61,7 @@ class LengthControlled:
 
 
 def win_rate_of(duels: Sequence[Duel], first: str, second: str, *, seed: int = 0) -> Interval | None:
-    """How often ``first`` beats ``second``, ties ½, each prompt alike; None where they never met."""
+    """How often ``first`` beats ``second``, ties ½, each prompt with the same weight; None if they never met."""
     outcomes: dict[str, list[float]] = {}
     for duel in _between(duels, first, second):
         outcomes.setdefault(duel.prompt, []).append(duel.outcome)
@@ -70,7 +70,7 @@ def win_rate_of(duels: Sequence[Duel], first: str, second: str, *, seed: int = 0
 
 
 def ratings_of(duels: Sequence[Duel], sides: Sequence[str], *, seed: int = 0) -> dict[str, Interval]:
-    """The Bradley–Terry rating of each side in Elo points; none where a side met no other."""
+    """The Bradley–Terry rating of each side in Elo points; empty if a side met no other."""
     place = {side: number for number, side in enumerate(sides)}
     prompts = {prompt: number for number, prompt in enumerate(sorted({duel.prompt for duel in duels}))}
     wins, met = np.zeros((2, len(prompts), len(sides), len(sides)))
@@ -89,7 +89,7 @@ def ratings_of(duels: Sequence[Duel], sides: Sequence[str], *, seed: int = 0) ->
 
 
 def length_controlled(duels: Sequence[Duel], first: str, second: str, *, seed: int = 0) -> LengthControlled | None:
-    """The win rate of ``first`` over ``second`` at equal length; None where they never met."""
+    """The win rate of ``first`` over ``second`` at equal length; None if they never met."""
     found = _between(duels, first, second)
     if not found:
         return None
@@ -111,7 +111,7 @@ def length_controlled(duels: Sequence[Duel], first: str, second: str, *, seed: i
 
 
 def _between(duels: Sequence[Duel], first: str, second: str) -> list[Duel]:
-    """The duels of two sides, seen from the first."""
+    """The duels of two sides, from the first one's perspective."""
     own = [duel for duel in duels if (duel.first, duel.second) == (first, second)]
     return own + [
         Duel(duel.prompt, first, second, 1 - duel.outcome, -duel.longer)
@@ -121,7 +121,7 @@ def _between(duels: Sequence[Duel], first: str, second: str) -> list[Duel]:
 
 
 def _counts(prompts: int, seed: int) -> Numbers:
-    """(1 + resamples, P) how often each prompt stands in the data itself, and in each bootstrap sample."""
+    """(1 + resamples, P) how often each prompt occurs in the data itself, and in each bootstrap sample."""
     drawn = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=RATING_RESAMPLES)
     return np.concatenate([np.ones((1, prompts)), drawn.astype(np.float64)])
 
@@ -135,7 +135,7 @@ def _interval(values: Numbers, prompts: int, within: tuple[float, float] | None)
 
 
 def _bradley_terry(wins: Numbers) -> Numbers:
-    """(R, S, S) wins of row over column → (R, S) the likeliest θ with mean 0, by Newton's method."""
+    """(R, S, S) wins of row over column → (R, S) the maximum-likelihood θ with mean 0, by Newton's method."""
     resamples, count, _ = wins.shape
     met = (wins + wins.transpose(0, 2, 1)).sum(axis=0) > 0
     wins = wins + 0.5 * met
@@ -146,7 +146,7 @@ def _bradley_terry(wins: Numbers) -> Numbers:
         gradient = (wins - games * chance).sum(axis=2)
         curvature = games * chance * (1 - chance)
         hessian = np.einsum("ri,ij->rij", curvature.sum(axis=2), np.eye(count)) - curvature
-        step = _solved(hessian + 1 / count, gradient)  # θ is known up to a constant: this fixes its mean
+        step = _solved(hessian + 1 / count, gradient)  # θ is determined up to a constant: this fixes its mean
         theta += step
         if np.abs(step).max() < 1e-10:
             break
@@ -155,7 +155,7 @@ def _bradley_terry(wins: Numbers) -> Numbers:
 
 
 def _logistic(design: Numbers, outcomes: Numbers, weights: Numbers) -> Numbers:
-    """(N, 2), (N,), (R, N) → (R, 2) the likeliest (θ, φ), by Newton's method."""
+    """(N, 2), (N,), (R, N) → (R, 2) the most likely (θ, φ), by Newton's method."""
     found = np.zeros((len(weights), 2))
     for _ in range(_NEWTON_STEPS):
         chance = _sigmoid(found @ design.T)
@@ -174,7 +174,7 @@ def _logistic(design: Numbers, outcomes: Numbers, weights: Numbers) -> Numbers:
 
 
 def _solved(hessian: Numbers, gradient: Numbers) -> Numbers:
-    """One step of Newton's method for each resample, none longer than what keeps it from overshooting."""
+    """One step of Newton's method for each resample, limited in length to avoid overshooting."""
     step: Numbers = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
     longest = np.abs(step).max(axis=1, keepdims=True)
     scaled: Numbers = step * np.minimum(1, _LONGEST_STEP / np.maximum(longest, 1e-300))

@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class JudgedSample:
-    """What an arm's own scorer says of one response of the SFT policy: a line of evaluation/judges.jsonl."""
+    """The score of a variant's own scorer for one response of the SFT policy: a line of evaluation/judges.jsonl."""
 
     judge: str
     prompt_id: str
@@ -44,7 +44,8 @@ class JudgedSample:
 
 @dataclass(frozen=True, slots=True)
 class LengthBin:
-    """Samples of ``low`` to ``high`` tokens: how many of each policy, and their mean gold (None without samples)."""
+    """Samples of ``low`` to ``high`` tokens: their number for each policy, and their mean gold (None without
+    samples)."""
 
     low: int
     high: int
@@ -55,7 +56,7 @@ class LengthBin:
 
     @property
     def gain(self) -> float | None:
-        """First mean less second; None where one is missing."""
+        """First mean minus second; None if one is missing."""
         if self.first_mean is None or self.second_mean is None:
             return None
         return self.first_mean - self.second_mean
@@ -63,10 +64,10 @@ class LengthBin:
 
 @dataclass(frozen=True, slots=True)
 class LengthStratified:
-    """The gain in gold of one policy over another, in all and among responses of like length.
+    """The gain in gold of one policy over another, in total and among responses of similar length.
 
-    ``within`` is the mean of the bins' gains, each bin with its share of the samples; what lies between ``total`` and
-    ``within`` came with the change of length. None where no bin holds samples of both.
+    ``within`` is the mean of the bins' gains, each bin weighted by its share of the samples; the difference of
+    ``total`` and ``within`` is due to the change of length. None if no bin contains samples of both.
     """
 
     bins: tuple[LengthBin, ...]
@@ -76,7 +77,7 @@ class LengthStratified:
 
 @dataclass(frozen=True, slots=True)
 class BestOfN:
-    """What the best of n samples by the reward model is worth: no training, the plainest use of a reward model."""
+    """The gain of best-of-n sampling by the reward model: no training, the simplest use of a reward model."""
 
     n: int
     root_kl: float
@@ -88,7 +89,7 @@ class BestOfN:
 def by_prompt(
     samples: Iterable[Sample], policy: str, figure: Callable[[Sample], float | None]
 ) -> dict[str, list[float]]:
-    """One figure of one policy's samples, by prompt; samples without the figure are left out."""
+    """One value of one policy's samples, by prompt; samples without it are left out."""
     found: defaultdict[str, list[float]] = defaultdict(list)
     for sample in samples:
         value = figure(sample)
@@ -98,9 +99,10 @@ def by_prompt(
 
 
 def win_rate(first: ByPrompt, second: ByPrompt, *, seed: int = 0) -> Interval | None:
-    """How often ``first`` has the higher value: all pairs of samples of one prompt, ties ½, each prompt alike.
+    """How often ``first`` has the higher value: all pairs of samples of one prompt, ties ½, each prompt equally
+    weighted.
 
-    None where the two share no prompt.
+    None if the two share no prompt.
     """
     return mean_over_prompts(list(win_shares(first, second).values()), seed=seed, within=SHARE)
 
@@ -125,7 +127,7 @@ def mean_value(values: ByPrompt, *, seed: int = 0, within: tuple[float, float] |
 
 
 def gain(first: ByPrompt, second: ByPrompt, *, seed: int = 0) -> Interval | None:
-    """Mean of ``first`` less mean of ``second``, prompt by prompt: narrower than the difference of two intervals."""
+    """Mean of ``first`` minus mean of ``second``, prompt by prompt: narrower than the difference of two intervals."""
     shared = sorted(first.keys() & second.keys())
     return mean_over_prompts([float(np.mean(first[key]) - np.mean(second[key])) for key in shared], seed=seed)
 
@@ -135,8 +137,8 @@ def length_stratified(
 ) -> LengthStratified | None:
     """The gain of ``first`` over ``second`` at equal length. Each sample is (tokens, gold).
 
-    Bins hold about equal numbers of all samples together; equal lengths are never torn apart. Source: the
-    stratification of Singhal et al. (arXiv 2310.03716). None where one of the two has no samples.
+    Bins contain about equal numbers of all samples together; equal lengths are never split. Source: the stratification
+    of Singhal et al. (arXiv 2310.03716). None if one of the two has no samples.
     """
     if not first or not second:
         return None
@@ -175,7 +177,7 @@ def best_of_n(scored: Mapping[str, Sequence[tuple[float, float]]]) -> list[BestO
 
 
 def sizes_of(scored: Mapping[str, Sequence[tuple[float, float]]]) -> list[int]:
-    """1, 2, 4 … up to the samples that each prompt has."""
+    """1, 2, 4 … up to the number of samples that each prompt has."""
     most = min((len(samples) for samples in scored.values() if samples), default=0)
     return [1 << power for power in range(most.bit_length()) if 1 << power <= most]
 
@@ -191,7 +193,8 @@ def best_of(samples: Sequence[tuple[float, float]], n: int) -> tuple[float, floa
 
 
 def best_of_n_kl(n: int) -> float:
-    """log n − (n − 1)/n: the KL divergence of best-of-n from what is sampled, at most (arXiv 2401.01879)."""
+    """log n − (n − 1)/n: an upper bound of the KL divergence of best-of-n from the sampled policy (arXiv
+    2401.01879)."""
     return log(n) - (n - 1) / n
 
 

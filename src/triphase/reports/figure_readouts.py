@@ -1,7 +1,7 @@
-"""What a figure says under the pointer: values in the SVG itself, shown by the style sheet, without any script.
+"""Tooltips of a figure: values in the SVG itself, shown by the style sheet, without any script.
 
-Every value has a place that takes the pointer (a column over the whole height, or a disc about a point) and a box of
-text that the style sheet hides until the pointer is there. A box never leaves the figure.
+Every value has an area that reacts to the pointer (a column over the whole height, or a disc around a point) and a box
+of text that the style sheet hides until the pointer is there. A box never leaves the figure.
 """
 
 from bisect import bisect_left
@@ -14,12 +14,12 @@ from triphase.monitoring.wording import number, percent
 from triphase.records.visible import visible
 
 _ADVANCE, _LINE, _PAD = 6.2, 15.0, 7.0
-"""Width of a character and height of a line at 11 px, and the space about the text."""
+"""Width of a character and height of a line at 11 px, and the margin around the text."""
 _REACH = 7.0
-"""Radius about a point that takes the pointer."""
+"""Radius around a point that reacts to the pointer."""
 _LONGEST = 22
 MOST_COLUMNS = 64
-"""Columns of a figure; of more steps some that lie evenly have one, the first and the last among them."""
+"""Maximum columns of a figure; with more steps an evenly spaced selection has one, with the first and the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """What is said at a place in the units of the axes; ``y`` is None for a column over the whole height."""
+    """The text at a position in the units of the axes; ``y`` is None for a column over the whole height."""
 
     x: float
     y: float | None
@@ -53,14 +53,14 @@ class Frame:
 
 
 def reading(value: float) -> str:
-    """A number with three digits that count: 0.0123, 1.23, 12.3, 123."""
+    """A number with three significant digits: 0.0123, 1.23, 12.3, 123."""
     if value == 0 or not isfinite(value):
         return number(value, 0)
     return number(value, max(0, min(5, 2 - floor(log10(abs(value))))))
 
 
 def percent_reading(value: float) -> str:
-    """A share with one digit after the point."""
+    """A share with one decimal."""
     return percent(value, 1)
 
 
@@ -88,14 +88,14 @@ def columns(
 
 
 def evenly(values: Sequence[float], most: int) -> list[float]:
-    """At most so many of them, the first and the last among them."""
+    """At most this many of them, with the first and the last."""
     if len(values) <= most:
         return list(values)
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
 def overlay(readouts: Sequence[tuple[Readout, float, float | None]], frame: Frame) -> str:
-    """The SVG of readouts, each with its place in units of the SVG."""
+    """The SVG of readouts, each positioned in units of the SVG."""
     across = sorted({x for _, x, y in readouts if y is None})
     drawn = []
     for readout, x, y in readouts:

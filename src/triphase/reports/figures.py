@@ -1,4 +1,4 @@
-"""The figures of the report: records in, SVG text out. Absent data draws nothing: the callers leave the figure out."""
+"""The figures of the report: records in, SVG text out. Absent data gives None: the callers leave the figure out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
@@ -44,7 +44,7 @@ def training_curve(
     lines: Mapping[str, float | None] | None = None,
     legend: Literal["upper right", "lower right"] = "upper right",
 ) -> str | None:
-    """One figure of a phase over its steps: each step faint, their running mean, and the held-out values."""
+    """One metric of a phase over its steps: each step faint, their running mean, and the held-out values."""
     steps, values = curve(rows, metric)
     if len(steps) < 2:
         return None
@@ -68,12 +68,12 @@ def training_curve(
 
 
 def run_colors(count: int) -> list[str]:
-    """The colors of so many runs in the panels, in order."""
+    """The colors of this many runs in the panels, in order."""
     return [color for color, _ in _styles(count)]
 
 
 def iteration_panel(name: str, runs: Runs, metric: str, title: str, *, share: bool = False) -> str | None:
-    """One metric of PPO over iterations, for all runs; None where no run has two values: a dot is no figure."""
+    """One metric of PPO over iterations, for all runs; None if no run has two values: one dot is no figure."""
     curves = {name: curve(rows, metric) for name, rows in runs.items()}
     if all(len(steps) < 2 for steps, _ in curves.values()):
         return None
@@ -104,7 +104,7 @@ def overoptimization(
     gold_scale: tuple[float, float] | None,
     start: str = "SFT",
 ) -> str | None:
-    """Proxy and gold against √KL. Gold is brought to the proxy's unit where its spread at the start is known."""
+    """Proxy and gold against √KL. Gold is scaled to the proxy's unit if its spread at the start is known."""
     if not any(paths.values()):
         return None
     mean, deviation = gold_scale or (0.0, 1.0)
@@ -139,12 +139,12 @@ def overoptimization(
 
 
 def _path(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> None:
-    """The running mean of points along a path, which would be a tangle where the policy stays in one place."""
+    """The running mean of points along a path, which would be a tangle while the policy stays in one place."""
     axes.plot(*(_running_mean(side) for side in zip(*points, strict=True)), **style)
 
 
 def _stations(name: str, color: str, points: Sequence[Point], gold: Sequence[tuple[float, float]]) -> Iterator[Readout]:
-    """What is said at each iteration of a path."""
+    """The tooltip of each iteration of a path."""
     heights = [height for _, height in gold] if len(gold) == len(points) else [None] * len(points)
     for point, height in zip(points, heights, strict=True):
         said = [f"KL {reading(point.root_kl**2)} nats", f"proxy {reading(point.proxy)}"]
@@ -159,7 +159,7 @@ def _styles(count: int) -> list[tuple[str, str]]:
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """The mean of each value with its neighbors, more of them the longer the run; narrower at both ends."""
+    """The mean of each value with its neighbors, more of them for longer runs; a narrower window at both ends."""
     reach = round(sqrt(len(values)) / 2)
     return [
         float(np.mean(values[at - span : at + span + 1]))

@@ -1,4 +1,4 @@
-"""The statistics of a run, computed once from its contents: what the page shows and summary.json carries."""
+"""The statistics of a run, computed once from its contents: for the page and for summary.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +42,8 @@ from triphase.reports.temperature import TemperatureScaling, temperature_scaling
 
 @dataclass(frozen=True, slots=True)
 class PolicyFindings:
-    """One policy on the held-out prompts, and against the SFT policy (None for that policy itself, or without gold)."""
+    """One policy on the held-out prompts, compared with the SFT policy (None for that policy itself, or without
+    gold)."""
 
     name: str
     prompts: int
@@ -53,18 +54,18 @@ class PolicyFindings:
     proxy: Interval | None
     proxy_gain: Interval | None
     start_deviation: float | None
-    """Of the scores of the start's samples, in the unit of ``proxy_gain``; None where they do not differ."""
+    """Of the scores of the start's samples, in the unit of ``proxy_gain``; None if they do not differ."""
     length: LengthStratified | None
     reference_kl: float | None
     mean_length: float
     eos_rate: float
     length_ratio: float | None = None
-    """Mean length over that of the reference's responses; None for the reference, and where those are empty."""
+    """Mean length divided by that of the reference's responses; None for the reference, and if those are empty."""
     diversity: Diversity | None = None
 
     @property
     def gain_in_deviations(self) -> float | None:
-        """The gain in score, in standard deviations of the scores that the start had; None where one is not known."""
+        """The gain in score, in standard deviations of the start's scores; None if one is unknown."""
         if self.proxy_gain is None or self.start_deviation is None:
             return None
         return self.proxy_gain.value / self.start_deviation
@@ -79,18 +80,18 @@ class RewardFindings:
     longer_wins: Interval | None
     noise_ceiling: float | None
     chance: ChanceVerdict | None
-    """Whether it is better than a coin and than "longer wins"; None where nothing was compared."""
+    """Whether it is better than chance and than "longer wins"; None if nothing was compared."""
     reliability: Reliability | None
     length_correlation: Interval | None
     like_length: Interval | None = None
-    """Accuracy among comparisons of responses of nearly one length."""
+    """Accuracy among comparisons of responses of nearly the same length."""
     like_length_pairs: int = 0
     temperature: TemperatureScaling | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One iteration of PPO on the way from the reference: √KL, proxy and gold (None where unknown)."""
+    """One iteration of PPO: √KL from the reference, proxy and gold (None if unknown)."""
 
     iteration: int
     root_kl: float
@@ -100,7 +101,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Everything that was worked out of a run."""
+    """All statistics of a run."""
 
     reward: RewardFindings
     policies: Mapping[str, PolicyFindings]
@@ -114,7 +115,7 @@ class Findings:
     gold_scale: tuple[float, float] | None
     """Mean and standard deviation of gold among the SFT policy's held-out samples."""
     seeds: SeedFindings | None = None
-    """Over the runs with other seeds, where there are any."""
+    """Over the runs with other seeds, if there are any."""
 
     @property
     def course(self) -> Course | None:
@@ -147,7 +148,7 @@ def _alarms(run: RunContents, name: str, rows: Sequence[Row]) -> list[Alarm]:
 
 
 def optimization_path(rows: Sequence[Row]) -> list[Point]:
-    """√KL, proxy and gold of each iteration. A KL estimate under 0 (possible near the reference) counts as 0."""
+    """√KL, proxy and gold of each iteration. A KL estimate below 0 (possible near the reference) counts as 0."""
     return [
         Point(row["step"], sqrt(max(0.0, row["ppo/reference_kl"])), row["ppo/proxy_score"], row.get("ppo/gold_score"))
         for row in rows
@@ -227,7 +228,7 @@ def _limits(run: RunContents, name: str) -> Limits:
         ppo = ppo | ((run.settings.get("arms") or {}).get(arm) or {})
     by_model = uses_reward_model(run.settings, arm)
     guards = run.settings.get("guards") or {}
-    known = "false_alarm_rate" in guards  # alarms of older versions were told without it
+    known = "false_alarm_rate" in guards  # alarms of older versions were raised without it
     limits = limits_for(
         ppo.get("kl_budget"),
         calibrated=bool(run.calibration) and by_model,

@@ -1,4 +1,4 @@
-"""The course of a PPO run by its gold score: its best iterations, its end, and whether the end is surely worse."""
+"""The course of a PPO run by its gold score: its best iterations, its end, and whether the end is clearly worse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from triphase.monitoring.rules import Limits
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Means of three iterations in a row, each named by its last.
+    """Means of three consecutive iterations, each named by its last.
 
     Attributes:
         best: the iteration with the highest gold.
         best_gold, end_gold: gold there and at the end.
         end: the last iteration.
-        end_kl: reference KL of the last iteration, in nats; None where unknown.
-        proxy_moved: the proxy score at the end, less that at the best iteration.
-        fallen: whether gold is surely lower at the end, by a good part of what had been gained.
-        proxy_rose: whether the reward model's score is surely higher at the end than at the best iteration.
+        end_kl: reference KL of the last iteration, in nats; None if unknown.
+        proxy_moved: the proxy score at the end minus that at the best iteration.
+        fallen: whether gold is significantly lower at the end, by a considerable part of the gain.
+        proxy_rose: whether the reward model's score is significantly higher at the end than at the best iteration.
     """
 
     best: int
@@ -34,7 +34,7 @@ class Course:
 
 
 def course_of(rows: Sequence[Row]) -> Course | None:
-    """The course of these iterations; None where no gold score is known of three of them."""
+    """The course of these iterations; None unless gold is known for three of them."""
     both = [row for row in rows if "ppo/gold_score" in row and "ppo/proxy_score" in row]
     golds, proxies = moments(both, "ppo/gold_score"), moments(both, "ppo/proxy_score")
     if not golds:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MOST = 8
-"""Of each kind."""
+"""Number of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class HardComparison:
-    """One judgment, with what the reward model says of it.
+    """One judgment, with the reward model's margin.
 
     Attributes:
         kind: `contradicted` or `undecided`.
@@ -26,9 +26,9 @@ class HardComparison:
 
 
 def hardest(judged: Sequence[HardComparison]) -> list[HardComparison]:
-    """Of all judgments (of whatever kind), the most contradicted, and the least decided among the others.
+    """The most contradicted of all judgments (of whatever kind), and the least decided among the others.
 
-    One judgment of each pair of texts stands for those of all labelers: the one that is contradicted, else the first.
+    One judgment represents those of all labelers on a pair of texts: the one that is contradicted, else the first.
     """
     distinct: dict[tuple[str, frozenset[str]], HardComparison] = {}
     for each in sorted(judged, key=lambda each: each.margin):

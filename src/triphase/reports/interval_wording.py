@@ -1,11 +1,11 @@
-"""Figures with their intervals, as sentences and tables write them."""
+"""Values with their intervals, as formatted in sentences and tables."""
 
 from triphase.monitoring.wording import percent
 from triphase.reports.intervals import ALIKE, Interval
 
 
 def capital(text: str) -> str:
-    """With a capital letter at its beginning."""
+    """With its first letter capitalized."""
     return text[:1].upper() + text[1:]
 
 
@@ -36,19 +36,19 @@ def interval_text(interval: Interval | None, digits: int = 2) -> str:
 
 
 def written_bounds(interval: Interval) -> tuple[float, float] | tuple[None, None]:
-    """The bounds as they are written: none where they are one, since the figure is no surer for it."""
+    """The bounds as formatted: empty if they are equal, since the value is no more certain for it."""
     if interval.low is None or interval.high is None or interval.high - interval.low <= ALIKE:
         return None, None
     return interval.low, interval.high
 
 
 def is_above(interval: Interval | None, level: float) -> bool:
-    """Whether the whole interval lies above ``level``."""
+    """Whether the whole interval is above ``level``."""
     return interval is not None and interval.low is not None and interval.low > level
 
 
 def is_below(interval: Interval | None, level: float) -> bool:
-    """Whether the whole interval lies below ``level``."""
+    """Whether the whole interval is below ``level``."""
     return interval is not None and interval.high is not None and interval.high < level
 
 

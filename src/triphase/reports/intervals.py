@@ -1,9 +1,9 @@
-"""A figure with its 95 % interval: the percentile bootstrap over prompts.
+"""A value with its 95 % interval: the percentile bootstrap over prompts.
 
-Prompts are resampled, not responses: responses to one prompt are alike, and an interval that took them as independent
-would be too narrow. Where every prompt says the same, every draw does, and the bootstrap would claim certainty: a share
-then has the interval of `proportions.of_the_same`; what can be of any size has its value for bounds, which are not
-written.
+Prompts are resampled, not responses: responses to one prompt are correlated, and an interval that treated them as
+independent would be too narrow. If every prompt has the same value, so has every resample, and the bootstrap would
+claim certainty: a share then has the interval of `proportions.of_the_same`; an unbounded value has itself as bounds,
+which are not shown.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and its 95 % bounds; without an interval (one prompt, or see the module) they are None."""
+    """A value and its 95 % bounds; without an interval (one prompt, or see the module) they are None."""
 
     value: float
     low: float | None
@@ -28,25 +28,25 @@ class Interval:
 
 
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
-"""Between what a share lies, and a difference of two shares."""
+"""The range of a share, and of a difference of two shares."""
 ALIKE = 1e-12
-"""Bounds nearer than this are one."""
+"""Bounds closer than this are equal."""
 
 
 def mean_over_prompts(
     values: Sequence[float], *, seed: int = 0, within: tuple[float, float] | None = None
 ) -> Interval | None:
-    """The mean of one value a prompt; None where there is none."""
+    """The mean of one value per prompt; None if there is none."""
     return ratio_over_prompts(values, [1.0] * len(values), seed=seed, within=within)
 
 
 def ratio_over_prompts(
     sums: Sequence[float], counts: Sequence[float], *, seed: int = 0, within: tuple[float, float] | None = None
 ) -> Interval | None:
-    """Σ sums / Σ counts, where each prompt brings a sum and the number of things that it sums.
+    """Σ sums / Σ counts, where each prompt contributes a sum and the number of its terms.
 
-    None where nothing was counted. Prompts without any count say nothing and are left out. ``within``: the least and
-    the most that it can be, where there are such.
+    None if nothing was counted. Prompts with a count of 0 are left out. ``within``: the range of the value, if it has
+    one.
     """
     pairs = [(total, count) for total, count in zip(sums, counts, strict=True) if count > 0]
     if not pairs:
@@ -65,7 +65,7 @@ def ratio_over_prompts(
 
 
 def never_certain(interval: Interval, within: tuple[float, float] | None) -> Interval:
-    """The interval, or where it has no width that of prompts which all say the same; without ``within`` as it is."""
+    """The interval, or, if it has no width, that of prompts with equal values; without ``within`` unchanged."""
     if within is None or interval.low is None or interval.high is None or interval.high - interval.low > ALIKE:
         return interval
     if interval.prompts < 1:

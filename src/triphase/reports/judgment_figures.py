@@ -16,7 +16,7 @@ from triphase.reports.reward_quality import Reliability
 
 
 def win_rates(rates: Mapping[str, Interval], start: str = "the SFT policy") -> str | None:
-    """Win rate of each policy against ``start``, with its interval; None for one alone: a dot is no figure."""
+    """Win rate of each policy against ``start``, with its interval; None for a single one: one dot is no figure."""
     return interval_chart("win-rates", f"Win rate against {start}", rates) if len(rates) > 1 else None
 
 
@@ -36,7 +36,7 @@ def reward_accuracy(reward: RewardFindings) -> str | None:
 
 
 def reliability_diagram(found: Reliability) -> str | None:
-    """How sure the reward model is against how often it is right. Bins under ½ mirror those above, and are left out."""
+    """The reward model's confidence against its accuracy. Bins below ½ mirror those above, and are left out."""
     bins = [each for each in found.bins if each.low >= 0.5 - 1e-9]
     if len(bins) < 2:
         return None

@@ -1,7 +1,7 @@
-"""What every page has in common: its templates, its style, and a policy that lets nothing be fetched or run.
+"""The common parts of every page: templates, style, and a policy that lets nothing be fetched or run.
 
-A page may bring one script of ours. The policy then names its SHA-256 sum and nothing else: whatever text came into the
-page cannot run, and the script can fetch nothing (of a page that is served, its own address alone).
+A page may contain one script of ours. The policy then allows its SHA-256 hash and nothing else: no text on the page can
+run, and the script can fetch nothing (of a page that is served, only its own address).
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 
 
 def rendered(template: str, values: dict[str, Any], *, start: str = "SFT", script: str = "", live: bool = False) -> str:
-    """A page as HTML; ``start`` is what the reference is called, ``script`` the file beside the templates that runs."""
+    """A page as HTML; ``start`` is the name of the reference, ``script`` the file next to the templates that runs."""
     code = code_of(script)
     page: str = (
         environment(start)
@@ -43,12 +43,12 @@ def rendered(template: str, values: dict[str, Any], *, start: str = "SFT", scrip
 
 
 def code_of(script: str) -> str:
-    """The text of a script beside the templates; empty for none."""
+    """The text of a script next to the templates; empty for none."""
     return (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
 
 
 def policy_of(code: str, *, live: bool) -> str:
-    """The content security policy of a page with this script, which ``live`` may ask its own server."""
+    """The content security policy of a page with this script, which may fetch from its own server if ``live``."""
     parts = [_POLICY]
     if code:
         parts.append(f"script-src 'sha256-{b64encode(hashlib.sha256(code.encode()).digest()).decode()}'")
@@ -81,5 +81,5 @@ def environment(start: str) -> Environment:
 
 
 def _tight(text: str) -> str:
-    """No line ends between a number and its percent sign."""
+    """Joins a number and its percent sign by a no-break space."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")

@@ -1,4 +1,4 @@
-"""What more comparisons would bring: the accuracy of reward models on a quarter, half and all of the prompts."""
+"""The benefit of more comparisons: the accuracy of reward models on a quarter, half and all of the prompts."""
 
 import math
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ class CurvePoint:
 
 
 def gain_of_doubling(points: Sequence[CurvePoint]) -> float | None:
-    """What a doubling of the prompts brought on average: the slope of accuracy over log₂ prompts, by least squares.
+    """The average gain of doubling the prompts: the slope of accuracy over log₂ prompts, by least squares.
 
-    None where there are fewer than two sizes.
+    None for fewer than two sizes.
     """
     sizes = [math.log2(point.prompts) for point in points if point.prompts]
     if len(set(sizes)) < 2:
@@ -41,7 +41,7 @@ def gain_of_doubling(points: Sequence[CurvePoint]) -> float | None:
 
 
 def told(points: Sequence[CurvePoint]) -> list[str]:
-    """The curve as lines, and what a doubling brought."""
+    """The curve as lines, and the gain of doubling."""
     lines = [
         f"{point.prompts} prompts, {point.pairs} pairs: {percent(point.accuracy)} of the held-out judgments"
         + ("" if point.low is None or point.high is None else f" ({percent(point.low)} to {percent(point.high)})")

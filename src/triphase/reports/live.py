@@ -1,4 +1,4 @@
-"""The report of a run that goes on: written again when something of the run has changed, but never all the time."""
+"""The report of a run in progress: rendered again when something in the run has changed, with a rate limit."""
 
 import hashlib
 import json
@@ -21,13 +21,13 @@ _READ = (
     f"rounds/*/*/{FILE_NAME}", "rounds/*/summary.json", "rounds/*/reward/*.jsonl", "rounds/*/report.html",
 )  # fmt: skip
 PAUSE, SHARE = 5.0, 10.0
-"""A page is written at most every so many seconds, and in at most one part in so many of a core's time."""
+"""Minimum pause between two renderings: in seconds, and as a multiple of the time of a rendering."""
 
 
 class LiveReport:
     """The newest page of a run, and its version.
 
-    A run that is being trained needs the cores itself: writing a page that took two seconds is not done again for
+    A run that is being trained needs the cores itself: rendering a page that took two seconds is not repeated for
     twenty.
     """
 
@@ -48,7 +48,7 @@ class LiveReport:
             return self._page
 
     def state(self) -> str:
-        """JSON for the page: its newest version, and how the run stands."""
+        """JSON for the page: its newest version, and the status of the run."""
         with self._lock:
             self._renew()
             return json.dumps({"version": self._version, "says": self._says()})
@@ -78,7 +78,7 @@ class LiveReport:
         for path in sorted({path for pattern in _READ for path in self._run.glob(pattern)}):
             try:
                 status = path.stat()
-            except FileNotFoundError:  # between the look and this
+            except FileNotFoundError:  # removed since it was listed
                 continue
             found.update(f"{path.relative_to(self._run)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return found.hexdigest()[:16]

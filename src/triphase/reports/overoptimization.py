@@ -1,13 +1,13 @@
-"""How far optimization helps: the forms of Gao, Schulman and Hilton (arXiv 2210.10760), fitted, with their peaks.
+"""Overoptimization: the functional forms of Gao, Schulman and Hilton (arXiv 2210.10760), fitted, with their peaks.
 
 With d = √KL to the reference and R the gain in gold over it,
 
     best of n:   R(d) = d·(α − β·d)        peak at d* = α/(2β),        R* = α²/(4β)
     PPO:         R(d) = d·(α − β·ln d)     peak at d* = exp(α/β − 1),  R* = β·d*
 
-Both are linear in α and β, and fitted by least squares; a form without a peak has β ≤ 0 (or, of best of n, α ≤ 0).
+Both are linear in α and β, and fitted by least squares; a form without a peak has β ≤ 0 (or, for best of n, α ≤ 0).
 Intervals are those of the rescaled bootstrap (Rao and Wu 1988): S − 1 of S seeds and P − 1 of P prompts are drawn with
-replacement, which makes its variance that of the mean also where S is 3; of one seed, prompts alone are drawn.
+replacement, so that its variance is that of the mean also for S = 3; with one seed, only prompts are drawn.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ _LARGEST = 50.0
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A figure with its 95 % interval; a bound is None where it is not finite, the value where there is no figure."""
+    """A value with its 95 % interval; a bound is None if it is not finite, the value if there is none."""
 
     value: float | None
     low: float | None
@@ -52,14 +52,14 @@ class Fit:
 
 
 def gain_at(form: Form, alpha: float, beta: float, root_kl: float) -> float:
-    """The gain that a form says; 0 at the reference."""
+    """The gain according to a form; 0 at the reference."""
     if root_kl <= 0:
         return 0.0
     return root_kl * (alpha - beta * (root_kl if form == "best-of-n" else log(root_kl)))
 
 
 def coefficients(form: Form, root_kl: Numbers, gain: Numbers) -> tuple[float, float] | None:
-    """(α, β) by least squares; None where fewer than two distances differ."""
+    """(α, β) by least squares; None if fewer than two distances differ."""
     d, gains = root_kl[root_kl > 0], gain[root_kl > 0]
     if len(np.unique(d)) < 2:
         return None
@@ -69,7 +69,7 @@ def coefficients(form: Form, root_kl: Numbers, gain: Numbers) -> tuple[float, fl
 
 
 def peak_of(form: Form, alpha: float, beta: float) -> tuple[float, float] | None:
-    """(√KL, gain) at the peak; None where the form only rises, or only falls."""
+    """(√KL, gain) at the peak; None if the form only rises, or only falls."""
     if beta <= 0 or (form == "best-of-n" and alpha <= 0):
         return None
     if form == "best-of-n":
@@ -83,8 +83,8 @@ def peak_of(form: Form, alpha: float, beta: float) -> tuple[float, float] | None
 def fit(
     form: Form, points: Callable[[np.random.Generator | None], tuple[Numbers, Numbers]], *, seed: int = 0
 ) -> Fit | None:
-    """A form, fitted to the √KL and gains that ``points`` gives: of the data itself, or of a bootstrap sample by the
-    generator that it is handed. None where the data does not determine it.
+    """A form, fitted to the √KL and gains that ``points`` returns: for the data itself, or for a bootstrap sample drawn
+    with the given generator. None if the data does not determine it.
     """
     root_kl, gain = points(None)
     found = coefficients(form, root_kl, gain)
@@ -115,7 +115,7 @@ def _bounds(value: float | None, drawn: Sequence[float]) -> Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """Every response of one PPO run, (N,) each: its iteration from 0, its prompt by number, and what it was worth."""
+    """Every response of one PPO run, (N,) each: its iteration from 0, its prompt by number, and its scores."""
 
     iteration: NDArray[np.intp]
     prompt: NDArray[np.intp]
@@ -134,7 +134,7 @@ class Path:
 
 
 def path_of(rollouts: Rollouts, scale: float, weights: Numbers | None = None) -> Path:
-    """The path of one run; gold in units of ``scale``. ``weights`` say how often each prompt is counted."""
+    """The path of one run; gold in units of ``scale``. ``weights`` is how often each prompt is counted."""
     count = np.ones(len(rollouts.prompt)) if weights is None else weights[rollouts.prompt]
     total = np.bincount(rollouts.iteration, weights=count)
     have = total > 0
@@ -163,7 +163,7 @@ def ppo_points(
 def best_of_n_points(
     gains: Sequence[Numbers], root_kl: Numbers
 ) -> Callable[[np.random.Generator | None], tuple[Numbers, Numbers]]:
-    """For `fit`: gains of best of n, one table (prompts, sizes) for each seed, all of the same prompts."""
+    """For `fit`: gains of best of n, one table (prompts, sizes) for each seed, all with the same prompts."""
 
     def points(rng: np.random.Generator | None) -> tuple[Numbers, Numbers]:
         prompts = len(gains[0])
@@ -177,7 +177,7 @@ def best_of_n_points(
 
 
 def drawn_of(rng: np.random.Generator, seeds: int, prompts: int) -> Iterator[tuple[int, Numbers]]:
-    """Seeds and prompts of one bootstrap sample: a seed's place, and how often each prompt is counted."""
+    """Seeds and prompts of one bootstrap sample: a seed's index, and how often each prompt is counted."""
     counted = prompts - 1 if prompts > 1 else 1
     weights = rng.multinomial(counted, np.full(prompts, 1 / prompts)).astype(np.float64)
     for place in rng.integers(seeds, size=max(1, seeds - 1)):
@@ -185,5 +185,5 @@ def drawn_of(rng: np.random.Generator, seeds: int, prompts: int) -> Iterator[tup
 
 
 def root(kl: float) -> float:
-    """√KL; an estimate under 0 counts as 0."""
+    """√KL; an estimate below 0 counts as 0."""
     return sqrt(max(0.0, kl))

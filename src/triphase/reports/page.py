@@ -1,8 +1,8 @@
-"""report.html: one self-contained page that says what a run has shown, to a lead first and to a researcher below.
+"""report.html: one self-contained page with the results of a run, first for a lead and below for a researcher.
 
 Nothing on it is fetched, and nothing runs but one script of ours that searches and sorts the samples: the content
-security policy names its sum and forbids all else. Every text passes through ``visible`` and is escaped by the template
-engine.
+security policy allows its hash and forbids all else. Every text passes through ``visible`` and is escaped by the
+template engine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ PANELS = (
 
 
 def write_report(run_directory: Path) -> Path:
-    """Writes report.html into the run directory, whole or not at all, from whatever the run has left so far."""
+    """Writes report.html into the run directory, whole or not at all, from the run's current contents."""
     path = run_directory / FILE_NAME
     write_atomically(path, page_of(read_run(run_directory), courses_of(run_directory), people_wins(run_directory)))
     return path
@@ -73,7 +73,7 @@ def page_of(
 ) -> str:
     """The page as HTML; ``courses`` are responses to the same prompts over the iterations, by PPO run.
 
-    ``version`` and ``says`` are of a page that is served: it asks its server for newer ones.
+    ``version`` and ``says`` are for a page that is served: it requests newer ones from its server.
     """
     found = find(run)
     shown = (run.settings.get("evaluation") or {}).get("shown_samples", SHOWN_SAMPLES)
@@ -183,13 +183,13 @@ def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Marku
 
 
 def _baselines(run: RunContents) -> dict[str, Mapping[str, Sequence[float]]]:
-    """Of policies with a scorer of their own, what it says of the reference's samples; nothing where it saw none."""
+    """For policies with their own scorer, its scores of the reference's samples; empty if it scored none."""
     own = [name for name in run.policies if has_own_scorer(run.settings, name)]
     return {**{name: {} for name in own}, **run.baselines}
 
 
 def _single_values(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """The metrics of the panels after the first iteration: one value is no curve."""
+    """The metrics of the panels after the first iteration: a single value is no curve."""
     if len(rows) != 1:
         return []
     shown = [(metric, title, share) for metric, title, share in PANELS if metric in rows[0]]
@@ -224,7 +224,7 @@ def _captions(run: RunContents, found: Findings) -> dict[str, str]:
 
 
 def _held_out(run: RunContents, figure: Callable[[Sample], float | None]) -> dict[str, list[float]]:
-    """A figure of the held-out samples by the policies' names, of those that the run's own scorer has scored."""
+    """A value of the held-out samples by the policies' names, for those that the run's own scorer has scored."""
     start = start_of(run.settings).name
     values = {
         visible(policy_name(policy, start)): [

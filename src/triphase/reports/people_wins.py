@@ -1,4 +1,4 @@
-"""What people preferred, by the comparisons that a run was a side of (`triphase compare … --by people`)."""
+"""Preferences of people, from the comparisons in which a run was a side (`triphase compare … --by people`)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ DIRECTORY = "people"
 
 @dataclass(frozen=True, slots=True)
 class PeopleWin:
-    """How often people prefer the first of two policies; ``comparison`` is the directory where they do."""
+    """How often people prefer the first of two policies; ``comparison`` is the comparison's directory."""
 
     comparison: str
     first: str
@@ -36,7 +36,7 @@ class PeopleWin:
 
     @property
     def sentence(self) -> str:
-        """The win rate in words that its interval allows, and who judged."""
+        """The win rate in words that its interval supports, and who judged."""
         first, second, rate = self.first, self.second, self.rate
         if is_below(rate, 0.5):
             first, second, rate = second, first, _turned(rate)
@@ -53,7 +53,7 @@ class PeopleWin:
 
     @property
     def judges(self) -> str:
-        """Who judged, and how far they agree."""
+        """The labelers, and their agreement."""
         who, agreement = self.labelers, self.labelers.agreement
         agreed = (
             f"two of them agree on {percent_interval(agreement)} of the pairs that both ordered"
@@ -65,7 +65,7 @@ class PeopleWin:
 
 
 def keep_people_wins(runs: Sequence[Path], directory: Path, found: ComparisonFindings) -> None:
-    """Write what people have said so far into each run that is a side, for its report."""
+    """Write the current judgments into each run that is a side, for its report."""
     about = {side.name: side.about if side.about != "a model" else side.name for side in found.sides}
     for criterion in found.criteria:
         judgment = criterion.judgment
@@ -92,13 +92,13 @@ def keep_people_wins(runs: Sequence[Path], directory: Path, found: ComparisonFin
 
 
 def _place(folder: Path, comparison: Path) -> Path:
-    """The file of a comparison: by its name, with a number where another comparison of that name has the file."""
+    """The file of a comparison: by its name, with a number if another comparison of that name has the file."""
     names = (comparison.name if number == 1 else f"{comparison.name}-{number}" for number in count(1))
     return next(path for path in (folder / f"{name}.json" for name in names) if _is_free(path, comparison))
 
 
 def _is_free(path: Path, comparison: Path) -> bool:
-    """Whether a file is of this comparison, or of none that is still there (it was moved, say)."""
+    """Whether a file is of this comparison, or of one that no longer exists (for example because it was moved)."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         owners = {Path(row["directory"]) for row in rows}
@@ -108,7 +108,7 @@ def _is_free(path: Path, comparison: Path) -> bool:
 
 
 def people_wins(run: Path) -> list[PeopleWin]:
-    """What people said of a run's policies, by comparison.
+    """The judgments about a run's policies, by comparison.
 
     Raises:
         RunError: a file of it is damaged.

@@ -1,4 +1,4 @@
-"""One sentence for each policy, in words that follow from its figures, whether gold is known or not."""
+"""One sentence for each policy, in words that follow from its numbers, with or without a known gold score."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _MOVED_LENGTH = 1.5
 
 @dataclass(frozen=True, slots=True)
 class PolicyVerdict:
-    """What is to be said of one policy; ``hacked`` where its score rose while what it stands for fell."""
+    """The verdict on one policy; ``hacked`` if its score rose while the preference that it represents fell."""
 
     policy: str
     tone: Tone
@@ -32,7 +32,7 @@ class PolicyVerdict:
 def policy_verdicts(run: RunContents, found: Findings, *, judged: bool = False) -> list[PolicyVerdict]:
     """The verdict on each PPO run, evaluated or not: the main one, then the variants by name.
 
-    ``judged``: people have ranked responses of the run, so that what they prefer is not unknown.
+    ``judged``: people have ranked responses of the run, so that their preference is not unknown.
     """
     names = [name for name in found.policies if name != "sft"]
     names += [name for name in found.alarms if name not in names]
@@ -47,7 +47,7 @@ def is_hacked(found: Findings, name: str) -> bool:
 
 
 def has_parted(policy: PolicyFindings | None) -> bool:
-    """Whether on held-out prompts gold surely fell and the proxy score surely rose."""
+    """Whether on held-out prompts gold significantly fell and the proxy score significantly rose."""
     if policy is None or policy.gold_gain is None or policy.proxy_gain is None:
         return False
     fell = policy.gold_gain.high is not None and policy.gold_gain.high < 0
@@ -75,7 +75,7 @@ def _verdict(run: RunContents, found: Findings, name: str, *, judged: bool) -> P
 
 
 def _hacking(found: Findings, name: str, course: Course | None) -> Iterator[str]:
-    """Where proxy and gold parted: proxy +0.9, gold −0.7 since iteration 19."""
+    """Where proxy and gold diverged: proxy +0.9, gold −0.7 since iteration 19."""
     policy = found.policies.get(name)
     if course is not None and course.fallen and course.proxy_rose:
         gold = course.end_gold - course.best_gold
@@ -115,7 +115,7 @@ def _judged(
 
 
 def _score(run: RunContents, found: Findings, policy: PolicyFindings) -> str:
-    """What moved where no gold is known."""
+    """The changes, if no gold is known."""
     gain = policy.proxy_gain
     score = score_of(run.settings) if policy.name == "ppo" or uses_reward_model(run.settings) else "its score"
     if gain is None:
@@ -148,7 +148,7 @@ def _alike(diversity: Diversity | None, start: str) -> Iterator[str]:
 
 
 def _reward_model(run: RunContents, found: Findings, name: str, policy: PolicyFindings | None) -> Iterator[str]:
-    """How far its score can be trusted, where nothing else is known."""
+    """How far its score can be trusted, if nothing else is known."""
     arm = name.removeprefix("arm:") if name.startswith("arm:") else None
     if not uses_reward_model(run.settings, arm) or (policy is not None and policy.gold_win_rate is not None):
         return

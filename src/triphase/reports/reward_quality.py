@@ -1,7 +1,7 @@
-"""How good the reward model is on held-out comparisons: accuracy, calibration, and its liking for length.
+"""The quality of the reward model on held-out comparisons: accuracy, calibration, and its preference for length.
 
-Pure functions of the lines of reward/heldout.jsonl. Accuracy means little alone: it stands between the "longer wins"
-baseline and the labelers' own noise ceiling.
+Pure functions of the lines of reward/heldout.jsonl. Accuracy needs context: it is shown with the "longer wins" baseline
+and the labelers' own noise ceiling.
 """
 
 from collections import defaultdict
@@ -30,7 +30,7 @@ class ScoredPair:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBar:
-    """Comparisons with a predicted probability in [low, high): how many, mean prediction, share truly preferred."""
+    """Comparisons with a predicted probability in [low, high): their number, mean prediction, share truly preferred."""
 
     low: float
     high: float
@@ -50,18 +50,18 @@ class Reliability:
 def accuracy(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interval | None:
     """The share of comparisons that the score orders as the labelers did.
 
-    A target over ½ means the first is preferred, whatever its size; targets of ½ are left out; equal scores count ½.
+    A target above ½ means the first is preferred, whatever its size; targets of ½ are left out; equal scores count ½.
     """
     return _agreement(pairs, lambda pair: pair.score_first - pair.score_second, seed)
 
 
 def longer_wins(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interval | None:
-    """The accuracy of a rule that prefers the response of more words: what a reward model must beat."""
+    """The accuracy of a rule that prefers the response with more words: a baseline for a reward model."""
     return _agreement(pairs, lambda pair: pair.words_first - pair.words_second, seed)
 
 
 def like_length(pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
-    """The comparisons of two responses of nearly one length: at most a tenth, or one word, apart."""
+    """The comparisons of two responses of nearly the same length: at most a tenth, or one word, apart."""
     return [
         pair
         for pair in pairs
@@ -72,8 +72,8 @@ def like_length(pairs: Sequence[ScoredPair]) -> list[ScoredPair]:
 def reliability(pairs: Sequence[ScoredPair], *, scale: float = 1.0, bins: int = 10) -> Reliability | None:
     """σ(scale · score difference) against the targets, in bins of equal width over 0 … 1.
 
-    ``scale`` is the standard deviation that calibration divided the scores by: only the scores as they were trained
-    make σ a probability.
+    ``scale`` is the standard deviation by which calibration divided the scores: σ is a probability only for the scores
+    as trained.
 
     Every comparison counts in both orders, so that the result does not depend on which response was called first.
     Targets of ½ count too: a tie is an even chance.
@@ -105,7 +105,7 @@ def reliability(pairs: Sequence[ScoredPair], *, scale: float = 1.0, bins: int = 
 def length_correlation(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interval | None:
     """Spearman's rank correlation of score and word count among the responses to one prompt, averaged over prompts.
 
-    Prompts whose responses are all of one length or one score say nothing and are left out.
+    Prompts whose responses all have one length or one score carry no information and are left out.
     """
     responses: defaultdict[str, set[tuple[float, int]]] = defaultdict(set)
     for pair in pairs:
@@ -120,7 +120,7 @@ def length_correlation(pairs: Sequence[ScoredPair], *, seed: int = 0) -> Interva
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's ρ: Pearson's correlation of ranks, ties with their mean rank. None where one side is constant."""
+    """Spearman's ρ: Pearson's correlation of ranks, ties with their mean rank. None if one side is constant."""
     ranks = [_ranks(np.asarray(side, dtype=np.float64)) for side in (first, second)]
     centered = [side - side.mean() for side in ranks]
     scale = float(np.sqrt((centered[0] ** 2).sum() * (centered[1] ** 2).sum()))
@@ -128,7 +128,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 
 def is_right(difference: float, target: float) -> float:
-    """1 where the difference of first and second has the sign of the preference, ½ where it is 0, else 0."""
+    """1 if the difference of first and second has the sign of the preference, ½ if it is 0, else 0."""
     value = difference if target > 0.5 else -difference
     return 1.0 if value > 0 else 0.5 if value == 0 else 0.0
 

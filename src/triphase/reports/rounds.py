@@ -1,4 +1,4 @@
-"""The rounds of a run: what the reward model was worth on the newest policy's samples before and after each refit."""
+"""The rounds of a run: the reward model's accuracy on the newest policy's samples before and after each refit."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from triphase.reports.summary_file import read_summary
 FOLDER = "rounds"
 _NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 BEFORE = "before.jsonl"
-"""Scores of the reward model of the round before, of the held-out rankings of this one; like `heldout.jsonl`."""
+"""Scores by the previous round's reward model of this round's held-out rankings; like `heldout.jsonl`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class RoundRow:
     """A further round in the report.
 
     Attributes:
-        before: accuracy of the reward model of the round before on the held-out judgments of this one's responses.
-        after: the same of the reward model that was trained again.
-        ppo: what its own summary says of its policy; empty before there is one.
-        page: its own report, seen from the run; None before there is one.
-        seconds, peak_gb: what it took by itself, as far as its own summary says.
+        before: accuracy of the previous round's reward model on the held-out judgments of this one's responses.
+        after: the same of the reward model that was retrained.
+        ppo: the section of its own summary about its policy; empty if there is none yet.
+        page: its own report, relative to the run; None if there is none yet.
+        seconds, peak_gb: its own time and memory, as far as its summary has them.
     """
 
     number: int
@@ -49,7 +49,7 @@ class RoundRow:
 
     @property
     def sentence(self) -> str:
-        """The newest policy in a sentence, under a verdict that is about the first round's."""
+        """The newest policy in a sentence, under a verdict about the first round's."""
         gain, kl = (self.ppo.get(key) for key in ("proxy_gain_deviations", "reference_kl"))
         told = [
             f"preferred in {percent_interval(self.win_rate)}" if self.win_rate else "",
@@ -74,7 +74,7 @@ def round_rows(run: Path, seed: int) -> list[RoundRow]:
 
 
 def rounds_caption(rows: list[RoundRow]) -> str:
-    """What the refits were worth, in a sentence."""
+    """The benefit of the refits, in a sentence."""
     known = [(row.before.value, row.after.value) for row in rows if row.before and row.after]
     if not known:
         return "No held-out prompt was ranked in a further round, so what its refit was worth is not known."
@@ -102,26 +102,26 @@ def rounds_of(run: Path, seed: int) -> list[dict[str, Any]]:
 
 
 def _places(run: Path) -> list[tuple[int, Path]]:
-    """The further rounds that have begun, by number."""
+    """The further rounds that have started, by number."""
     found = ((_number(path), path) for path in (run / FOLDER).glob("[0-9]*"))  # others are branches of one
     return sorted((number, path) for number, path in found if number and path.is_dir() and not path.is_symlink())
 
 
 def _number(place: Path) -> int | None:
-    """Which further round a directory is by its name, written as we write it; None for another name."""
+    """The number of a further round from the name of its directory, in our format; None for another name."""
     return int(place.name) if _NUMBER.fullmatch(place.name) and place.name != "1" else None
 
 
 def newest_place(run: Path) -> Path:
-    """The run of the newest round that has begun; of one round, the run itself."""
+    """The run of the newest round that has started; with one round, the run itself."""
     places = _places(run)
     return places[-1][1] if places else run
 
 
 def rounds_before(place: Path) -> list[Path]:
-    """The runs of the rounds before one, the first run of all included; none of what is no further round.
+    """The runs of the rounds before one, including the first run; empty if it is not a further round.
 
-    A run of its own may be called 3, in a folder called rounds: its settings name none before it.
+    An independent run may be called 3, in a folder called rounds: its settings name no earlier round.
     """
     number = _number(place)
     if place.parent.name != FOLDER or number is None or _stands_alone(place):
@@ -135,13 +135,13 @@ def rounds_before(place: Path) -> list[Path]:
 
 
 def _stands_alone(place: Path) -> bool:
-    """Whether a run is no round: its settings name none before it, and the folders it lies in are of no run."""
+    """Whether a run is not a round: its settings name no earlier one, and its parent folders are not of a run."""
     own = _begun_with(place)
     return own is not None and not own.get("earlier_rounds") and _begun_with(place.parent.parent) is None
 
 
 def _begun_with(place: Path) -> dict[str, Any] | None:
-    """The settings that a run was begun with; None where a directory is no run, or they cannot be read."""
+    """The settings that a run was started with; None if a directory is not a run, or they cannot be read."""
     try:
         found = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))[SETTINGS]
     except (OSError, ValueError, yaml.YAMLError, RecursionError, KeyError, TypeError):
@@ -150,20 +150,20 @@ def _begun_with(place: Path) -> dict[str, Any] | None:
 
 
 def title_of(place: Path | None, name: str) -> str:
-    """What a run is called on its report: a further round, whose own name is a number, after the run that it is of."""
+    """A run's name on its report: for a further round, whose own name is a number, with the run that it belongs to."""
     before = [] if place is None else rounds_before(place)
     return f"{before[0].resolve().name}, round {place.name}" if place is not None and before else name
 
 
 def round_after(place: Path) -> Path | None:
-    """The run of the round behind one, where it has begun."""
+    """The run of the next round, if it has started."""
     before = rounds_before(place)
     after = place / FOLDER / "2" if not before else place.parent / str(len(before) + 2)
     return after if after.is_dir() else None
 
 
 def accuracies_of(place: Path, seed: int) -> tuple[Interval | None, Interval | None] | None:
-    """Accuracy on the held-out rankings of a round, before and after; None before it has trained a reward model."""
+    """Accuracy on the held-out rankings of a round, before and after; None until it has trained a reward model."""
     paths = place / "reward" / BEFORE, place / "reward" / "heldout.jsonl"
     if not all(path.is_file() for path in paths):
         return None

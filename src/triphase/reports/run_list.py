@@ -1,4 +1,4 @@
-"""Runs side by side: where each stands, the figures by which one picks among them, and in what two differ."""
+"""Runs in a list: the status of each, the values by which to choose among them, and how two differ."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ CONFIG = "config.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure of a list: its title, the keys under which summary.json has it, and how it is written."""
+    """One column of a list: its title, its keys in summary.json, and its format."""
 
     title: str
     keys: tuple[str, ...]
@@ -46,9 +46,9 @@ class RunLine:
     Attributes:
         path: its directory.
         begun: the time of its config.yaml, in seconds since 1970.
-        finished: the phases that have left something, in their order.
-        figures: by the names of `FIGURES`; None where a figure is not known.
-        problem: why its figures cannot be read.
+        finished: the phases with an artifact, in their order.
+        figures: by the names of `FIGURES`; None if a value is unknown.
+        problem: why its values cannot be read.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class RunLine:
 
     @property
     def stands(self) -> str:
-        """Where the run stands, in words."""
+        """The status of the run, in words."""
         if self.problem is not None:
             return self.problem
         if (self.path / "evaluation" / "samples.jsonl").is_file() and (self.path / SUMMARY).is_file():
@@ -76,7 +76,7 @@ def runs_in(directory: Path) -> list[RunLine]:
 
 
 def line_of(run: Path) -> RunLine:
-    """What a list says of one run."""
+    """A run's row in a list."""
     finished = tuple(_finished(run))
     figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     problem = None
@@ -90,10 +90,10 @@ def line_of(run: Path) -> RunLine:
 
 
 def setting_differences(first: Path, second: Path) -> list[tuple[str, str, str]]:
-    """(setting, its value in the first run, in the second) where they differ; "–" where a run does not have it.
+    """(setting, its value in the first run, in the second) where they differ; "–" if a run does not have it.
 
-    Settings that a run's version did not have yet count with their defaults. The names of the runs and their places
-    say nothing, nor does where a file lies: files of the same content are the same.
+    Settings that a run's version did not have yet count with their defaults. The names of the runs and their
+    directories are ignored, and so are the paths of files: files with the same content are the same.
 
     Raises:
         TriphaseError: a configuration cannot be read.

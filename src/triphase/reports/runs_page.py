@@ -1,4 +1,4 @@
-"""Runs beside one another on one self-contained page: verdicts, figures, settings that differ, curves, samples."""
+"""Several runs on one self-contained page: verdicts, numbers, settings that differ, curves, samples."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,9 +25,9 @@ from triphase.reports.tables import clock, flattened
 
 FILE_NAME = "runs.html"
 MOST_RUNS = 5
-"""As many as curves have colors."""
+"""As many as there are colors of curves."""
 _NAMES = ("name", "output")
-"""Settings that say nothing of what a run does."""
+"""Settings that do not describe what a run does."""
 _TITLES = (
     "preferred to the start",
     "gold gain",
@@ -49,7 +49,7 @@ _SECTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class RunSide:
-    """One run: its name on the page, its verdict in a sentence (None before PPO), and its figures as texts."""
+    """One run: its name on the page, its verdict in a sentence (None before PPO), and its values as texts."""
 
     name: str
     verdict: PolicyVerdict | None
@@ -60,7 +60,7 @@ def write_runs_page(path: Path, directories: Sequence[Path]) -> Path:
     """Write the page of these runs.
 
     Raises:
-        RunError: one of them is no run, or damaged.
+        RunError: one of them is not a run, or is damaged.
     """
     names = {name_of(each, directories): each for each in directories}
     judged = {name for name, each in names.items() if people_wins(each)}
@@ -69,7 +69,7 @@ def write_runs_page(path: Path, directories: Sequence[Path]) -> Path:
 
 
 def name_of(directory: Path, among: Sequence[Path]) -> str:
-    """The name of a run's directory, with its parents' as far as it takes to tell it from the others."""
+    """The name of a run's directory, with as many parents as needed to distinguish it from the others."""
     parts = directory.resolve().parts
     for length in range(1, len(parts)):
         if sum(each.resolve().parts[-length:] == parts[-length:] for each in among) == 1:
@@ -78,7 +78,7 @@ def name_of(directory: Path, among: Sequence[Path]) -> str:
 
 
 def runs_page(title: str, runs: Mapping[str, RunContents], judged: Collection[str] = ()) -> str:
-    """The page as HTML; ``runs`` by the names they are to have, ``judged`` those whose responses people ranked."""
+    """The page as HTML; ``runs`` by their names on it, ``judged`` those whose responses people ranked."""
     found = {name: find(run) for name, run in runs.items()}
     curves = {visible(name): run.ppo for name, run in runs.items()}
     panels = [
@@ -110,12 +110,12 @@ def runs_page(title: str, runs: Mapping[str, RunContents], judged: Collection[st
 
 
 def merged_samples(runs: Mapping[str, RunContents]) -> tuple[list[Sample], list[str]]:
-    """The newest policy's samples of each run under the run's name, on prompts that all of them were asked.
+    """The newest policy's samples of each run under the run's name, on prompts that all of them have.
 
-    The reference of the first run stands before them, as `sft`; scores are those of each run's own scorer.
+    The reference of the first run comes first, as `sft`; scores are those of each run's own scorer.
     """
     newest = {name: "ppo" if "ppo" in run.policies else "sft" for name, run in runs.items()}
-    # Ids may be people's own, and stand for other prompts in other data.
+    # Ids may be the user's own, and refer to other prompts in other data.
     asked = [{(sample.prompt_id, sample.prompt) for sample in run.samples} for run in runs.values()]
     shared = set.intersection(*asked) if asked else set()
     first = next(iter(runs.values()))
@@ -133,7 +133,7 @@ def merged_samples(runs: Mapping[str, RunContents]) -> tuple[list[Sample], list[
 
 
 def setting_table(runs: Mapping[str, RunContents]) -> list[tuple[str, list[str]]]:
-    """(setting, its value in each run) where they differ; "–" where a run's version did not have it."""
+    """(setting, its value in each run) where they differ; "–" if a run's version did not have it."""
     sides = [dict(flattened(run.settings)) for run in runs.values()]
     keys = list(dict.fromkeys(key for side in sides for key in side))
     rows = [(key, [side.get(key, "–") for side in sides]) for key in keys if key not in _NAMES]

@@ -1,4 +1,4 @@
-"""Samples side by side, in a fixed order of prompts, so that nobody has picked the best; with what they sort by."""
+"""Samples of several policies, in a fixed order of prompts, so that none is cherry-picked; with sort keys."""
 
 import hashlib
 import json
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from triphase.reports.evaluation import Sample
 
 MOST_CHARACTERS = 2_000_000
-"""Of texts on one page; further prompts are left out and counted."""
+"""Maximum characters of texts on one page; further prompts are left out and counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Means of one policy's samples of one prompt; ``gain`` is the score less that of the reference's samples."""
+    """Means of one policy's samples of one prompt; ``gain`` is the score minus that of the reference's samples."""
 
     score: float | None
     gain: float | None
@@ -36,12 +36,12 @@ class SideBySide:
 
     @property
     def further(self) -> int:
-        """How many samples there are beyond the first ones."""
+        """The number of samples beyond the first ones."""
         return sum(len(each) - 1 for each in self.samples)
 
     @property
     def keys(self) -> str:
-        """What the page sorts by: policy → score, gain, length, KL."""
+        """The page's sort keys: policy → score, gain, length, KL."""
         return json.dumps(
             {
                 policy: [_short(each.score), _short(each.gain), _short(each.length), _short(each.reference_kl)]
@@ -57,10 +57,10 @@ def side_by_side(
     *,
     most_characters: int = MOST_CHARACTERS,
 ) -> list[SideBySide]:
-    """Prompts in the order of the SHA-256 sums of their ids, each with all samples, as many as the page has room for.
+    """Prompts in the order of the SHA-256 hashes of their ids, each with all samples, as many as fit on the page.
 
-    The order depends on the ids alone: neither on what was answered nor on how it was scored. ``baselines`` are the
-    scores of the reference's samples by prompt, for each policy whose scores are held against others than their own.
+    The order depends only on the ids: neither on the responses nor on their scores. ``baselines`` are the scores of the
+    reference's samples by prompt, for each policy whose scores are compared with others than their own.
     """
     found: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:

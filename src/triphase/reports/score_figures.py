@@ -1,4 +1,4 @@
-"""Scores before and after as histograms, the way of score and length over the iterations, and an ensemble's band."""
+"""Scores before and after as histograms, the path of score and length over the iterations, and an ensemble's band."""
 
 from collections.abc import Mapping, Sequence
 
@@ -91,7 +91,7 @@ def _points(rows: Sequence[Row]) -> list[tuple[int, float, float]]:
 
 
 def ensemble_band(rows: Sequence[Row]) -> str | None:
-    """How far the members of an ensemble disagree, mean and deviation over the responses; None without two values."""
+    """How much the members of an ensemble disagree, mean and deviation over the responses; None without two values."""
     have = [row for row in rows if _DISAGREEMENT in row]
     if len(have) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What the score of PPO is made of, at its beginning and at its end."""
+"""The parts of the score of PPO, at its beginning and at its end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""By what the responses of a PPO run were scored, in words: the run's reward model, or another in its place."""
+"""The name of the scorer of a PPO run's responses: the run's reward model, or another in its place."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,13 @@ _RULES = ("length", "repetition", "pattern", "json", "sentiment")
 
 
 def uses_reward_model(settings: Mapping[str, Any], arm: str | None = None) -> bool:
-    """Whether the run's reward model scores the main PPO run, or an arm."""
+    """Whether the run's reward model scores the main PPO run, or a variant."""
     kind = KINDS.get(_kind(_section(settings, arm)))
     return kind is not None and kind.needs_reward_model
 
 
 def has_own_scorer(settings: Mapping[str, Any], policy: str) -> bool:
-    """Whether a policy is of an arm whose scores are of another unit than those of the main run."""
+    """Whether a policy is of a variant whose scores have another unit than those of the main run."""
     if not policy.startswith("arm:"):
         return False
     main, own = _section(settings, None), _section(settings, policy.removeprefix("arm:"))

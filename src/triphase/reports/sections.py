@@ -9,7 +9,7 @@ from triphase.reports.starting_point import start_of
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section: what a link to it names, its heading, and its few words in the contents."""
+    """One section: its anchor, its heading, and its short name in the contents."""
 
     id: str
     title: str
@@ -19,7 +19,7 @@ class Section:
 def sections_of(
     run: RunContents, found: Findings, *, scores: bool, parts: bool, answers: bool, people: bool, rounds: bool
 ) -> list[Section]:
-    """The sections of a run's report; those that not every run has are there if there is something in them."""
+    """The sections of a run's report; optional ones are included if they have contents."""
     seeds = len(found.seeds.seeds) if found.seeds else 0
     sections = (
         Section("verdict", "Verdict", "Verdict"),

@@ -1,4 +1,4 @@
-"""A run with several seeds: its policies over all of them, with intervals that hold seeds as well as prompts."""
+"""A run with several seeds: its policies over all of them, with intervals that include seeds as well as prompts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ CURVES = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl", "ppo/mean_len
 
 @dataclass(frozen=True, slots=True)
 class SeedPolicy:
-    """One policy over all seeds; the last field has the win rate of each, None where there is no gold."""
+    """One policy over all seeds; the last field has the win rate of each, None without gold."""
 
     name: str
     gold: Interval | None
@@ -63,14 +63,14 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class SeedFindings:
-    """What several seeds of one run have shown.
+    """The results of several seeds of one run.
 
     Attributes:
-        varied: the setting: `seed`, or `ppo.seed` where what comes before PPO is shared.
+        varied: the setting: `seed`, or `ppo.seed` if the phases before PPO are shared.
         seeds: its values.
-        policies: all but the SFT policy, each against it.
+        policies: all but the SFT policy, each compared with it.
         against: (variant, variant) → how often gold prefers the first.
-        best_of_n: without training.
+        best_of_n: best of n, without training.
         bands: metric → run (`ppo`, `arm:NAME`) → its course.
     """
 
@@ -88,7 +88,7 @@ class SeedFindings:
 
 
 def find_over_seeds(runs: "Sequence[RunContents]", varied: str, seeds: Sequence[int]) -> SeedFindings | None:
-    """The statistics of runs that differ in their seed alone; None for fewer than two that are evaluated."""
+    """The statistics of runs that differ in their seed alone; None unless at least two are evaluated."""
     whole = [(run, seed) for run, seed in zip(runs, seeds, strict=True) if {"sft", "ppo"} <= set(run.policies)]
     if len(whole) < 2:
         return None
@@ -110,7 +110,7 @@ def find_over_seeds(runs: "Sequence[RunContents]", varied: str, seeds: Sequence[
 
 
 def seed_of(run: "RunContents", varied: str) -> int:
-    """The value of the setting that is varied; `ppo.seed` is that of the run where it is not given."""
+    """The value of the varied setting; `ppo.seed` defaults to that of the run."""
     own = (run.settings.get("ppo") or {}).get("seed") if varied == "ppo.seed" else None
     return int(own) if isinstance(own, int) else run.seed
 
@@ -125,18 +125,18 @@ def scored(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
 
 
 def differences(first: ByPrompt, second: ByPrompt) -> dict[str, float]:
-    """Mean of the first less mean of the second, of each prompt that both have."""
+    """Mean of the first minus mean of the second, of each prompt that both have."""
     ours, theirs = means(first), means(second)
     return {prompt: ours[prompt] - theirs[prompt] for prompt in ours if prompt in theirs}
 
 
 def best_of_gains(samples: Mapping[str, Sequence[tuple[float, float]]], n: int, figure: int) -> dict[str, float]:
-    """What the best of n gains over one sample, by prompt: in score (``figure`` 0) or gold (1)."""
+    """The gain of best of n over one sample, by prompt: in score (``figure`` 0) or gold (1)."""
     return {prompt: best_of(group, n)[figure] - best_of(group, 1)[figure] for prompt, group in samples.items() if group}
 
 
 def band_of(courses: Sequence[Sequence[Row]], metric: str) -> Band | None:
-    """A metric over the iterations that all seeds have; None where there are none."""
+    """A metric over the iterations that all seeds have; None if there are none."""
     tables = [{int(row["step"]): float(row[metric]) for row in rows if metric in row} for rows in courses]
     steps = sorted(set(tables[0]).intersection(*tables)) if tables else []
     found = [interval_over_seeds([table[step] for table in tables]) for step in steps]
@@ -178,7 +178,7 @@ def _scores(run: "RunContents", name: str) -> dict[str, list[float]]:
 
 
 def _baseline(run: "RunContents", name: str) -> ByPrompt:
-    """The SFT policy's samples as the scorer of a policy sees them; nothing where it has not seen them."""
+    """The SFT policy's samples as scored by a policy's scorer; empty if it has not scored them."""
     return run.baselines.get(name) or ({} if has_own_scorer(run.settings, name) else _scores(run, "sft"))
 
 

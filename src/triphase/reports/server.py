@@ -1,4 +1,4 @@
-"""A small server for one report, for this machine alone: two addresses, no cookies, nothing that can be changed."""
+"""A small server for one report, for this machine alone: two routes, no cookies, read-only."""
 
 import sys
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-"""As on the labeling page."""
+"""The same as for the labeling page."""
 _BARE = "default-src 'none'; frame-ancestors 'none'"
 
 
 class ReportServer(ThreadingHTTPServer):
-    """Serves on loopback; a request that names another host is refused, so that no other site's page can ask it."""
+    """Serves on loopback; a request with another host is refused, so that no other site's page can read it."""
 
     daemon_threads = True
     request_queue_size = 16
@@ -46,11 +46,11 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{HOST}:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that breaks off is not reported; all else is a defect and keeps its traceback."""
+        """Ignores a connection that breaks off; any other error is a defect and keeps its traceback."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -68,11 +68,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(send_body=False)
 
     def version_string(self) -> str:
-        """No versions of what serves."""
+        """Hides the server's version."""
         return "triphase"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the terminal has one line, the address."""
+        """No request log: the terminal shows one line, the address."""
 
     def _answer(self, *, send_body: bool) -> None:
         status, kind, text = self._reply()
@@ -100,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 503, "text/plain", f"{error}\n"
 
     def _is_ours(self) -> bool:
-        """Whether the request is for this machine by name, and not made by a page of another site (a link is)."""
+        """Whether the request names this machine as host, and is not made by a page of another site (a link is
+        allowed)."""
         from_elsewhere = self.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
         if from_elsewhere and self.headers.get("sec-fetch-mode") != "navigate":
             return False
@@ -113,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(report: LiveReport, port: int) -> Iterator[ReportServer]:
-    """A server that listens; it is closed at the end of the block."""
+    """A listening server; it is closed at the end of the block."""
     server = ReportServer(report, port)
     try:
         yield server

@@ -1,6 +1,6 @@
-"""What the files of a run must look like to be reported: the keys that are read, and the types of their values.
+"""Validation of a run's files before they are reported: the keys that are read, and the types of their values.
 
-Keys that are not read may be whatever they are, and any key may be absent: runs of older versions lack some.
+Keys that are not read may have any value, and any key may be absent: runs of older versions lack some.
 """
 
 from dataclasses import fields
@@ -134,7 +134,7 @@ _SHAPES: dict[Shape, type[_Part]] = {
 
 
 def require_shape(path: Path, shape: Shape, value: Any) -> None:
-    """Refuse a file whose values are not of the types that its readers take them for.
+    """Refuse a file whose values do not have the types that its readers expect.
 
     Raises:
         RunError: they are not.
@@ -145,7 +145,7 @@ def require_shape(path: Path, shape: Shape, value: Any) -> None:
 
 
 def problem_of(shape: Shape, value: Any) -> str | None:
-    """What is wrong with the first value that is not of its type; None where nothing is."""
+    """The error in the first value of a wrong type; None if there is none."""
     if shape == "timings" and isinstance(value, dict):
         for phase, seconds in value.items():
             if phase != "peaks_gb" and not _fits(seconds, float):
@@ -160,7 +160,7 @@ def problem_of(shape: Shape, value: Any) -> str | None:
 
 
 def shaped_rows(path: Path, record: type[Any]) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines, each with the fields of a dataclass of plain values; none where it is absent.
+    """The rows of a file of JSON lines, each with the fields of a dataclass of plain values; empty if it is absent.
 
     Raises:
         RunError: a line is damaged.
@@ -173,11 +173,11 @@ def shaped_rows(path: Path, record: type[Any]) -> list[dict[str, Any]]:
 
 
 _LARGEST = 3.4028235e38
-"""Of float32, which all figures of a run come from: a larger one is damage, and sums of it would be infinite."""
+"""The maximum of float32, in which all values are computed: a larger one is damage, and sums would be infinite."""
 
 
 def misfit(record: type[Any], values: Any) -> str | None:
-    """The first field of a dataclass of plain values that ``values`` has not, or has of another type; None without."""
+    """The first field of a dataclass that ``values`` lacks, or has with another type; None if there is none."""
     if not isinstance(values, dict):
         return f"a {record.__name__} must be an object"
     for field in fields(record):

@@ -1,6 +1,6 @@
-"""What a run starts from and what it leaves out, in words.
+"""The starting point of a run and the steps that it omits, in words.
 
-PPO's policies are compared with the SFT policy, or with the model as it was where nothing was tuned.
+PPO's policies are compared with the SFT policy, or with the unmodified model if nothing was tuned.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from triphase.settings.schema import RunSettings
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The reference policy of a run: its short name, and as a noun; ``tuned`` where phase 1 made it."""
+    """The reference policy of a run: its short name, and as a noun; ``tuned`` if phase 1 made it."""
 
     name: str
     noun: str
@@ -26,7 +26,7 @@ _AS_IT_IS = Start("start", "the model as it was", tuned=False)
 
 
 def start_of(settings: Mapping[str, Any]) -> Start:
-    """The reference of a run with these settings; the SFT policy where they do not say."""
+    """The reference of a run with these settings; the SFT policy if they do not say."""
     sft, data = settings.get("sft"), settings.get("data")
     if isinstance(sft, Mapping) and sft.get("from") is not None:
         return _SFT
@@ -38,10 +38,10 @@ def start_of(settings: Mapping[str, Any]) -> Start:
 
 
 def left_out_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The steps that a run with these settings does not do, each with the reason; none where that is not known."""
+    """The steps that a run with these settings omits, each with the reason; empty if that is unknown."""
     try:
         read = RunSettings.model_validate(dict(settings))
-    except ValueError:  # of another version
+    except ValueError:  # settings of another version
         return {}
     by_model = any(uses_reward_model(settings, arm) for arm in (None, *read.arms))
     return reasons_to_leave_out(read, by_reward_model=by_model)

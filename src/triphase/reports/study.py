@@ -1,4 +1,4 @@
-"""What a study has shown: its variants over seeds, best of n without training, and how far optimization helps."""
+"""The results of a study: its variants over seeds, best of n without training, and overoptimization."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from triphase.reports.shapes import shaped_rows
 from triphase.reports.two_way_intervals import pooled, pooled_share
 
 BEST_OF_N = "best-of-n.jsonl"
-"""In the directory of a study's run: the score and gold of many responses of its SFT policy, one a line."""
+"""In the directory of a study's run: the score and gold of many responses of its SFT policy, one per line."""
 ROLLOUTS = "ppo/samples.jsonl"
 Scored = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -42,7 +42,7 @@ class RolloutRow(ScoredRow):
 
 @dataclass(frozen=True, slots=True)
 class StudyRun:
-    """One run of a study: its variant, its seed, and where it is."""
+    """One run of a study: its variant, its seed, and its directory."""
 
     variant: str
     seed: int
@@ -60,10 +60,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class VariantFindings:
-    """One variant at its end on held-out prompts, and on its way.
+    """One variant at its end on held-out prompts, and its path.
 
-    Gains are in standard deviations of the SFT policy's held-out samples. ``over_first`` is the gain in gold beyond
-    that of the study's first variant, seed by seed and prompt by prompt.
+    Gains are in standard deviations of the SFT policy's held-out samples. ``over_first`` is the gain in gold over the
+    study's first variant, seed by seed and prompt by prompt.
     """
 
     name: str
@@ -105,8 +105,8 @@ class StudyFindings:
 def find_study(
     name: str, runs: Sequence[StudyRun], about: Mapping[str, str], notes: Sequence[str] = (), *, seed: int = 0
 ) -> StudyFindings:
-    """The statistics of the finished runs of a study; variants in the order of ``about``, the first the one that others
-    are held against."""
+    """The statistics of the finished runs of a study; variants in the order of ``about``, the first one is the
+    reference of the others."""
     contents = {(run.variant, run.seed): (run, read_run(run.directory)) for run in runs}
     first = next(iter(about))
     rollouts = {run.directory: _rollouts(run.directory) for run in runs}
@@ -185,7 +185,7 @@ def _values(run: RunContents, policy: str, figure: str) -> dict[str, list[float]
 
 
 def _spread(run: RunContents, figure: str) -> float:
-    """The standard deviation of the SFT policy's samples: the unit of gains; 1 where it has none."""
+    """The standard deviation of the SFT policy's samples: the unit of gains; 1 if it has none."""
     values = [value for values in _values(run, "sft", figure).values() for value in values]
     return float(np.std(values)) or 1.0 if values else 1.0
 
@@ -197,7 +197,7 @@ def _scaled(values: Mapping[str, float], unit: float) -> dict[str, float]:
 def _rollouts(directory: Path) -> tuple[Rollouts, bool, list[str]] | None:
     """The rollouts of a run, whether gold is known, and its prompts in the order of their numbers.
 
-    Of the last of several rounds, those of all, one after the other.
+    For the last of several rounds, those of all rounds, one after the other.
     """
     rows: list[dict[str, Any]] = []
     for each in (*rounds_before(directory), directory):

@@ -13,7 +13,7 @@ _COLORS = (ORANGE, BLUE, GREEN, PURPLE, AMBER)
 
 
 def study_figure(found: StudyFindings, kind: Literal["gold", "proxy"]) -> str | None:
-    """Points are iterations (the mean of all seeds), lines the fitted forms; None where nothing is known."""
+    """Points are iterations (the mean of all seeds), lines the fitted forms; None without data."""
     drawn = [(each, getattr(each.curve, kind)) for each in found.variants if each.curve is not None]
     drawn = [(each, values) for each, values in drawn if values is not None]
     if not drawn:
@@ -24,7 +24,7 @@ def study_figure(found: StudyFindings, kind: Literal["gold", "proxy"]) -> str | 
         axes.axhline(0, color=MUTED, linewidth=0.8)
         for place, (each, values) in enumerate(drawn):
             color = _COLORS[place % len(_COLORS)]
-            assert each.curve is not None  # noqa: S101 - only such are drawn
+            assert each.curve is not None  # noqa: S101 - only these are drawn
             name = visible(each.name)[:24]
             canvas.readouts += [
                 Readout(x, y, f"{name} {at}", (Line(name_of(color), f"KL {reading(x * x)} nats"), Line("", reading(y))))

@@ -19,7 +19,7 @@ FILE_NAME, JSON_NAME = "study.html", "study.json"
 
 
 def write_study(directory: Path, found: StudyFindings) -> Path:
-    """Write the page and the JSON of a study; returns the page's place."""
+    """Write the page and the JSON of a study; returns the page's path."""
     write_json(directory / JSON_NAME, plain_study(found))
     path = directory / FILE_NAME
     write_atomically(path, study_page(found))
@@ -52,7 +52,7 @@ def study_page(found: StudyFindings) -> str:
 
 
 def headline(found: StudyFindings) -> list[str]:
-    """What the study says, in sentences."""
+    """The findings of the study, in sentences."""
     said = [sentence for variant in found.variants for sentence in _peaked(variant)]
     first = found.variants[0].name if found.variants else ""
     for variant in found.variants[1:]:
@@ -71,7 +71,7 @@ def headline(found: StudyFindings) -> list[str]:
 
 
 def _peaked(variant: VariantFindings) -> list[str]:
-    """Whether a variant went past the peak of the form that was fitted to it."""
+    """Whether a variant went past the peak of its fitted form."""
     fit, curve = variant.fit, variant.curve
     if fit is None or curve is None or curve.gold is None or not _is_reached(fit):
         return []
@@ -82,7 +82,7 @@ def _peaked(variant: VariantFindings) -> list[str]:
 
 
 def peak_text(fit: Fit | None) -> str:
-    """1.93 (1.70 to 2.31), or that the peak was not reached: the data then does not say where it is."""
+    """1.93 (1.70 to 2.31), or that the peak was not reached: the data then does not determine it."""
     if fit is None:
         return "–"
     if not _is_reached(fit):
@@ -108,7 +108,7 @@ def bounds_text(bounds: Bounds | None) -> str:
 
 
 def plain_study(found: StudyFindings) -> dict[str, Any]:
-    """The study as plain values; a figure that is not known is null."""
+    """The study as plain values; an unknown value is null."""
     best = found.best_of_n
     return {
         "name": found.name,

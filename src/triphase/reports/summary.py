@@ -1,4 +1,4 @@
-"""summary.json: the figures of a run, for machines. A figure that is not known is null."""
+"""summary.json: the statistics of a run, for machines. An unknown value is null."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -70,12 +70,12 @@ def summary_of(run: RunContents, found: Findings) -> dict[str, Any]:
 
 
 def _rounds(run: RunContents) -> list[dict[str, Any]]:
-    """The further rounds, where there are any."""
+    """The further rounds, if there are any."""
     return [] if run.directory is None else rounds_of(run.directory, run.seed)
 
 
 def _over_seeds(found: SeedFindings) -> dict[str, Any]:
-    """Figures with intervals that hold seeds as well as prompts."""
+    """Values with intervals that include seeds as well as prompts."""
     return {
         "varied": found.varied,
         "seeds": list(found.seeds),
@@ -106,7 +106,7 @@ def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
 
 
 def total_seconds(run: RunContents) -> float | None:
-    """The time of the whole run: ``total`` where it was measured, else the sum of the phases; None where none was."""
+    """The time of the whole run: ``total`` if it was measured, else the sum of the phases; None if none was."""
     return run.seconds.get("total", sum(run.seconds.values()) if run.seconds else None)
 
 

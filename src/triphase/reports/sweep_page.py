@@ -1,4 +1,4 @@
-"""sweep.html: the runs of a sweep beside one another, on one self-contained page. Every text on it is escaped."""
+"""sweep.html: the runs of a sweep on one self-contained page. Every text on it is escaped."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -86,7 +86,7 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
 def _means(
     directory: Path, points: Mapping[str, Changes], lines: Mapping[str, RunLine], shown: Sequence[str]
 ) -> list[_Row]:
-    """Over seeds, where runs differ in nothing else: mean with its interval, or with the standard deviation."""
+    """Over seeds, if runs differ in nothing else: mean with its interval, or with the standard deviation."""
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for name, changes in points.items():
         key = tuple((each, text) for each, text in changes.items() if each not in _SEEDS)
@@ -102,7 +102,8 @@ def _means(
 
 
 def _intervals(directory: Path, names: Sequence[str]) -> dict[str, str]:
-    """Figures with intervals that hold seeds and prompts, by the names of `FIGURES`; none for fewer than two runs."""
+    """Values with intervals that include seeds and prompts, by the names of `FIGURES`; empty for fewer than two
+    runs."""
     try:
         runs = [read_run(directory / name, with_seeds=False) for name in names]
     except RunError:
@@ -128,12 +129,12 @@ def _spread(figure: str, names: Sequence[str], lines: Mapping[str, RunLine]) -> 
     if not values:
         return "–"
     deviation = statistics.stdev(values) if len(values) > 1 else None
-    text = FIGURES[figure].text if FIGURES[figure].text is percent else number  # whole tokens hide a deviation
+    text = FIGURES[figure].text if FIGURES[figure].text is percent else number  # integer tokens hide a deviation
     return f"{text(statistics.fmean(values))} ± {text(deviation)}"
 
 
 def _panels(directory: Path, names: Sequence[str]) -> list[Markup]:
-    """The curves of PPO, where there are few enough to distinguish."""
+    """The curves of PPO, if there are few enough to distinguish."""
     if len(names) > _MOST_CURVES:
         return []
     rows = {name: read_metrics(directory / name / "ppo" / METRICS) for name in names}

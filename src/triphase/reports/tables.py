@@ -1,4 +1,4 @@
-"""Numbers and names as the page writes them, and the facts under each station of the pipeline."""
+"""Formatting of numbers and names on the page, and the facts under each station of the pipeline."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from triphase.reports.starting_point import left_out_of, start_of
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """One box of the pipeline picture. ``done`` is False where the run has not come there yet."""
+    """One box of the pipeline picture. ``done`` is False if the run has not reached it yet."""
 
     title: str
     done: bool
@@ -31,7 +31,7 @@ def clock(seconds: float | None) -> str:
 
 
 def policy_name(policy: str, start: str = "SFT") -> str:
-    """SFT (or what the run started from), PPO, PPO after an iteration (`ppo@12`), or the name of the arm."""
+    """SFT (or what the run started from), PPO, PPO after an iteration (`ppo@12`), or the name of the variant."""
     if policy.startswith("ppo@"):
         return f"PPO, iteration {policy.removeprefix('ppo@')}"
     return {"sft": start, "ppo": "PPO"}.get(policy, policy.removeprefix("arm:"))
@@ -54,14 +54,14 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 @dataclass(frozen=True, slots=True)
 class MemoryTable:
-    """The plan's bytes by part for each phase, and what was measured, as texts in MB."""
+    """The plan's bytes by part for each phase, and the measured ones, as texts in MB."""
 
     phases: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def memory_table(run: RunContents) -> MemoryTable | None:
-    """The plan beside the measured peaks; None where the run has no plan."""
+    """The plan next to the measured peaks; None if the run has no plan."""
     planned: Mapping[str, Any] = (run.plan or {}).get("phases") or {}
     if not planned:
         return None
@@ -78,7 +78,7 @@ def memory_table(run: RunContents) -> MemoryTable | None:
 
 
 def ppo_parts(run: RunContents) -> list[tuple[str, float]]:
-    """Seconds of the main PPO run by what was done, over all iterations that say so."""
+    """Seconds of the main PPO run by activity, over all iterations that record them."""
     parts = ("generation", "scoring", "update")
     sums = [(part, sum(row.get(f"ppo/seconds_{part}", 0.0) for row in run.ppo)) for part in parts]
     return [(part, seconds) for part, seconds in sums if seconds > 0]
@@ -89,7 +89,7 @@ def _megabytes(size: float | None) -> str:
 
 
 def pipeline(run: RunContents, found: Findings) -> list[Station]:
-    """The stations of the run, each with what came out of it, or that it is left out."""
+    """The stations of the run, each with its results, or that it is left out."""
     absent = left_out_of(run.settings)
     stations = [_sft(run), _labels(run), _reward(run, found), _ppo(run), _evaluation(run, found)]
     return [
@@ -136,7 +136,7 @@ def _reward(run: RunContents, found: Findings) -> Station:
 
 
 def _needs_none(run: RunContents) -> bool:
-    """Whether PPO came about without a reward model."""
+    """Whether PPO was trained without a reward model."""
     return bool(run.ppo) and not run.reward and not uses_reward_model(run.settings)
 
 

@@ -1,9 +1,9 @@
-"""Temperature scaling of the reward model's probabilities, judged on prompts that it was not fitted on.
+"""Temperature scaling of the reward model's probabilities, evaluated on prompts that it was not fitted on.
 
     p = σ(Δ / T)        T minimizes −Σ [ t·log p + (1 − t)·log(1 − p) ] over one half of the held-out prompts
 
-The other half shows what it is worth; the halves then change places. One number changes no order, so neither accuracy
-nor PPO depend on it: it says how sure the reward model may be. Source: Guo et al. (arXiv 1706.04599).
+The other half evaluates it; then the halves change roles. A single factor changes no order, so neither accuracy nor PPO
+depend on it: it corrects the reward model's confidence. Source: Guo et al. (arXiv 1706.04599).
 """
 
 import math
@@ -20,10 +20,10 @@ _STEPS = 60
 
 @dataclass(frozen=True, slots=True)
 class TemperatureScaling:
-    """What a temperature makes of the probabilities.
+    """The effect of a temperature on the probabilities.
 
     Attributes:
-        temperature: of all held-out judgments; above 1 where the reward model is too sure.
+        temperature: fitted to all held-out judgments; above 1 if the reward model is overconfident.
         error_before, error_after: expected calibration error, after by temperatures of the other half of the prompts.
         loss_before, loss_after: nats per judgment, likewise.
     """
@@ -36,9 +36,9 @@ class TemperatureScaling:
 
 
 def temperature_scaling(pairs: Sequence[ScoredPair], *, scale: float, seed: int = 0) -> TemperatureScaling | None:
-    """The temperature and what it is worth; None where there are too few prompts.
+    """The temperature and its effect; None if there are too few prompts.
 
-    ``scale`` takes the scores back to the unit in which they were trained.
+    ``scale`` converts the scores back to the unit in which they were trained.
     """
     prompts = sorted({pair.prompt_id for pair in pairs})
     if len(prompts) < _FEWEST_PROMPTS:
@@ -60,7 +60,7 @@ def temperature_scaling(pairs: Sequence[ScoredPair], *, scale: float, seed: int 
 
 
 def fit_temperature(pairs: Sequence[ScoredPair], *, scale: float) -> float:
-    """The temperature of the least loss, between 1/20 and 20: bisection of the derivative by 1/T, which rises."""
+    """The temperature with the lowest loss, between 1/20 and 20: bisection of the derivative by 1/T, which rises."""
     low, high = -_HIGHEST, -_LOWEST  # of log 1/T
     for _ in range(_STEPS):
         middle = (low + high) / 2

@@ -1,7 +1,7 @@
-"""Means over seeds and prompts, with intervals that hold both: another seed, and other prompts.
+"""Means over seeds and prompts, with intervals for both: another seed, and other prompts.
 
-Every seed answers the same prompts, so values form a table y of S seeds and P prompts. In the two-way model
-y_sp = μ + a_s + b_p + e_sp the mean has the variance σ_a²/S + σ_b²/P + σ_e²/(S·P), which the mean squares of the table
+Every seed responds to the same prompts, so values form a table y of S seeds and P prompts. In the two-way model y_sp =
+μ + a_s + b_p + e_sp the mean has the variance σ_a²/S + σ_b²/P + σ_e²/(S·P), which the mean squares of the table
 estimate without bias:
 
     v = (MS_seeds + MS_prompts − MS_rest) / (S·P)        interval = mean ± t(df)·√v
@@ -10,8 +10,8 @@ with the degrees of freedom of Satterthwaite,
 
     df = (v·S·P)² / (MS_seeds²/(S−1) + MS_prompts²/(P−1) + MS_rest²/((S−1)(P−1)))
 
-Where one of the two spreads no more than the rest does, it counts as 0. A bootstrap over three seeds would be far too
-narrow: it knows ten samples of them, and its variance is S/(S−1) too small.
+If one of the two varies no more than the residual does, it counts as 0. A bootstrap over three seeds would be far too
+narrow: it knows ten samples of them, and its variance is too small by a factor of S/(S−1).
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ _POINTS = 2001
 def pooled(
     by_seed: Sequence[Mapping[str, float]], *, seed: int = 0, within: tuple[float, float] | None = None
 ) -> Interval | None:
-    """The mean of one value for each seed and prompt, over the prompts that all seeds have; None where there is none.
+    """The mean of one value for each seed and prompt, over the prompts that all seeds have; None if there is none.
 
     A single seed has the interval over prompts alone. ``seed`` is that of its bootstrap.
     """
@@ -46,7 +46,7 @@ def pooled(
 
 
 def pooled_share(by_seed: Sequence[Mapping[str, float]], *, seed: int = 0) -> Interval | None:
-    """`pooled` of shares: their bounds end at 0 and 1."""
+    """`pooled` of shares: their bounds are clipped to 0 and 1."""
     found = pooled(by_seed, seed=seed, within=SHARE)
     if found is None or found.low is None or found.high is None:
         return found
@@ -78,7 +78,7 @@ def crossed_interval(values: NDArray[np.float64]) -> Interval:
 
 
 def interval_over_seeds(values: Sequence[float]) -> Interval | None:
-    """The mean of one value for each seed, ± t(S − 1)·s/√S; None where there is none, without bounds for one seed."""
+    """The mean of one value per seed, ± t(S − 1)·s/√S; None if there is none, without bounds for one seed."""
     if not values:
         return None
     mean = float(np.mean(values))

@@ -1,4 +1,5 @@
-"""What came out of a run, in plain words: are the responses preferred, by how much, and was the reward model fooled?"""
+"""The outcome of a run, in plain words: are the responses preferred, by how much, and was the reward model
+exploited?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from triphase.reports.without_gold import alike_text, without_gold
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A headline and the sentences under it. ``tone`` is for its color only: the words say it all."""
+    """A headline and the sentences under it. ``tone`` determines only its color: the words are complete."""
 
     tone: Tone
     headline: str
@@ -28,7 +29,7 @@ class Verdict:
 
 
 def verdict_of(run: RunContents, found: Findings, people: Sequence[PeopleWin] = ()) -> Verdict:
-    """The verdict on the main PPO run; ``people`` is what they preferred, the headline where no gold is known."""
+    """The verdict on the main PPO run; ``people`` is their preference, the headline if no gold is known."""
     sft, ppo = found.policies.get("sft"), found.policies.get("ppo")
     if ppo is None or sft is None:
         return Verdict("open", "No verdict yet", (_what_is_missing(run), *_hacking(run, found, ppo, judged=False)))
@@ -62,7 +63,7 @@ def _hacked_variants(found: Findings) -> tuple[str, ...]:
 
 
 def judges(run: RunContents) -> str:
-    """Whose preference gold stands for."""
+    """Whose preference gold represents."""
     if (run.labeling or {}).get("source") == "simulated":
         return "the gold score that the simulated labelers rank by"
     return "the gold score"

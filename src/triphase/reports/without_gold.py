@@ -1,4 +1,4 @@
-"""What can be said where no gold score is known: what moved, how far its measure can be trusted, what was lost."""
+"""The findings if no gold score is known: what changed, how far its measure can be trusted, what was lost."""
 
 from collections.abc import Sequence
 
@@ -51,7 +51,7 @@ def without_gold(
 
 
 def alike_text(found: Diversity) -> str:
-    """66 % begin with “friend”; or how few two-word sequences are left."""
+    """66 % begin with “friend”; or how few bigrams are left."""
     if found.has_one_opening:
         return found.opening_text()
     return f"distinct-2 is {number(found.distinct)}, of {number(found.distinct_before)} at the start"

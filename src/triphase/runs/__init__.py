@@ -1,1 +1,1 @@
-"""A run: its directory, its steps in order, and what is done with it afterwards."""
+"""A run: its directory, its steps in order, and the operations on it afterwards."""

@@ -1,4 +1,4 @@
-"""What this machine can do: devices, memory, the rate of its products, and whether the embedded model is here."""
+"""The capabilities of this machine: devices, memory, the rate of its products, and the embedded model."""
 
 import importlib.util
 import time
@@ -17,7 +17,7 @@ _ROWS = {"training": 1024, "decoding": 32}
 
 
 def abilities() -> dict[str, Any]:
-    """Device, cards, memory, threads, bfloat16, GFLOP/s of products by dtype, and the embedded model."""
+    """Device, GPUs, memory, threads, bfloat16, GFLOP/s of products by dtype, and the embedded model."""
     cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     device = "cuda" if cards else "cpu"
     dtypes = [torch.float32, *([torch.bfloat16] if has_bfloat16(device) else [])]
@@ -38,7 +38,7 @@ def abilities() -> dict[str, Any]:
 
 
 def _rate(rows: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Floating-point operations per second of products of so many rows."""
+    """Floating-point operations per second of products of this many rows."""
     x = torch.ones(rows, _INPUTS, dtype=dtype, device=device)
     weights = [torch.ones(_OUTPUTS, _INPUTS, dtype=dtype, device=device) for _ in range(4)]
     count, start = 0, 0.0

@@ -1,4 +1,4 @@
-"""The dtype that `model.dtype: auto` took where a run was begun. It stays, since another one gives other numbers."""
+"""The dtype that `model.dtype: auto` selected when a run was started. It stays, since another changes the numbers."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ _PLACE, _KEY = "machine", "dtype"
 
 
 def kept_dtype(run: Path) -> str | None:
-    """The dtype of the base that a run directory was begun with; None where its settings name one, or it is not known.
+    """The dtype of the base with which a run was started; None if its settings name one, or it is unknown.
 
     Raises:
         RunError: `config.yaml` cannot be read.
@@ -21,13 +21,13 @@ def kept_dtype(run: Path) -> str | None:
 
 
 def inherited_dtype(settings: RunSettings) -> str | None:
-    """The dtype of the first of the rounds before this run; None where it is no further round, or that is not known."""
+    """The dtype of the first of the rounds before this run; None if it is not a further round, or that is unknown."""
     first = next(iter(settings.earlier_rounds), None)
     return None if first is None else kept_dtype(Path(first))
 
 
 def dtype_in(config: Mapping[str, Any]) -> str | None:
-    """The same of a `config.yaml` that was read."""
+    """The same for a `config.yaml` that was read."""
     found = (config.get(_PLACE) or {}).get(_KEY)
     return found if found in ("float32", "bfloat16") else None
 
@@ -35,9 +35,9 @@ def dtype_in(config: Mapping[str, Any]) -> str | None:
 def with_dtype(
     config: Mapping[str, Any], model: ModelSettings, measure: Callable[[], str] | None, *, begun: bool
 ) -> tuple[dict[str, Any], str | None]:
-    """`config.yaml` with the dtype that ``auto`` is, and a line where this machine would take another one now.
+    """`config.yaml` with the resolved dtype, and a note if this machine would select another one now.
 
-    Once a phase has begun, what is kept stays. ``measure`` says what this machine takes; None leaves all as it is.
+    Once a phase has started, the stored dtype stays. ``measure`` selects this machine's; None changes nothing.
     """
     place = {name: value for name, value in (config.get(_PLACE) or {}).items() if name != _KEY}
     if model.dtype != "auto":

@@ -1,4 +1,4 @@
-"""The license of a base, as its own card on this machine or on the hub names it."""
+"""The license of a base, according to its own card on this machine or on the hub."""
 
 import json
 import os
@@ -19,14 +19,14 @@ _KEYS = ("license", "license_name", "license_link")
 _SECONDS = 10
 _DEEPEST = 4
 _LONGEST = 1 << 16
-"""Bytes of a card in which its head must end."""
+"""Maximum bytes of a card's metadata."""
 _NAME = re.compile(r"\w[\w .+-]{0,99}")
 _LINK = re.compile(r"[\w./:~%?=&#+-]{1,300}")
 
 
 @dataclass(frozen=True)
 class License:
-    """What a card's head says: the hub's short name, and of `other` the name and address it is given."""
+    """The metadata of a card: the hub's short name, and for `other` the given name and address."""
 
     license: str
     license_name: str | None = None
@@ -36,7 +36,7 @@ class License:
         return " ".join(filter(None, (self.license, self.license_name and f"({self.license_name})", self.license_link)))
 
     def front(self) -> str:
-        """Its lines in the head of a card."""
+        """Its lines in the metadata of a card."""
         found = {key: getattr(self, key) for key in _KEYS if getattr(self, key)}
         return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
 
@@ -44,7 +44,7 @@ class License:
 def license_of(name: str, *, deepest: int = _DEEPEST) -> License | None:
     """The license of a base: an embedded model, a directory, an adapter's directory (its base's), or a hub id.
 
-    None where no card says it, or the hub cannot be asked. ``deepest`` is how many adapters may stand one on another.
+    None if no card has it, or the hub is unreachable. ``deepest`` is the maximum number of stacked adapters.
     """
     if name.startswith(PREFIX):
         return License(_EMBEDDED[name]) if name in _EMBEDDED else None
@@ -55,8 +55,8 @@ def license_of(name: str, *, deepest: int = _DEEPEST) -> License | None:
 
 
 def _in_card(path: Path) -> License | None:
-    """What a stranger's card says, as far as it is a name, or an address, and nothing else."""
-    if not os.path.isfile(path):  # a pipe would be waited for
+    """A card's license, if it is a valid name, or an address, and nothing else."""
+    if not os.path.isfile(path):  # reading a pipe would block
         return None
     try:
         with path.open("rb") as file:
@@ -78,7 +78,7 @@ def _in_card(path: Path) -> License | None:
 
 
 def _of_adapter(folder: Path, deepest: int) -> License | None:
-    """By the base that an adapter names."""
+    """From the base that an adapter names."""
     try:
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -87,7 +87,8 @@ def _of_adapter(folder: Path, deepest: int) -> License | None:
 
 
 def _on_hub(name: str) -> License | None:
-    """By the card that the hub's client has, or fetches; what it raises is of many kinds, and none matters here."""
+    """From the card that the hub's client has cached, or downloads; it raises many kinds of errors, none matters
+    here."""
     try:
         from huggingface_hub import hf_hub_download
 

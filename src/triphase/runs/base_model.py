@@ -1,4 +1,4 @@
-"""The base that a run trains on, opened by this process, or by all ranks together where its layers are divided."""
+"""The base that a run trains on, opened by this process, or by all ranks together if its layers are divided."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ from triphase.training.distributed.types import Strategy
 
 
 def automatic_dtype(model: ModelSettings) -> str:
-    """What `model.dtype: auto` is on this machine."""
+    """The dtype that `model.dtype: auto` selects on this machine."""
     return str(choose_dtype("auto", choose_device(model.device))).removeprefix("torch.")
 
 
 class BaseModel:
-    """Opens models; a rank that waits while rank 0 opens one keeps its part, until it comes to open the same."""
+    """Opens models; a rank that waits while rank 0 opens one keeps its part, until it opens the same itself."""
 
     def __init__(
         self,
@@ -28,16 +28,16 @@ class BaseModel:
         before: Callable[[], None],
         dtype: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """``before`` lets go of the model that this rank has, since rank 0 opens another.
+        """``before`` releases the model that this rank has, since rank 0 opens another.
 
-        ``dtype`` is what ``auto`` was when the run was begun; None where this machine chooses.
+        ``dtype`` is the resolved ``auto`` of the run's start; None if this machine selects it.
         """
         self._settings, self._strategy, self._before, self._dtype = settings, strategy, before, dtype
         self._served: tuple[ModelSettings, SharedModel] | None = None
         strategy.serve_loading(self._serve)
 
     def opened(self, settings: ModelSettings) -> SharedModel:
-        """The roles on the model that these settings name."""
+        """The roles on the model in these settings."""
         if self._served is not None and self._served[0] == settings:
             found, self._served = self._served[1], None
             return found
@@ -45,7 +45,7 @@ class BaseModel:
         return self._read(settings)
 
     def forget(self) -> None:
-        """Rank 0 has let its model go, and opens it again."""
+        """Rank 0 has released its model, and opens it again."""
         self._served = None
 
     def _serve(self, told: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which checkpoint of PPO was chosen without gold (`ppo/best`), and why. Starts without torch."""
+"""The checkpoint of PPO that was selected without gold (`ppo/best`), and why. Starts without torch."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,16 @@ from triphase.errors import RunError
 from triphase.training.artifacts import PPO
 
 BEST = "best"
-"""The word for the chosen checkpoint, and the name of its directory below `ppo`."""
+"""The word for the selected checkpoint, and the name of its directory in `ppo`."""
 FILE_NAME = f"{PPO}/choice.json"
 Checkpoint = int | Literal["best"] | None
 
 
 def read_choice(run: Path) -> dict[str, Any] | None:
-    """What was chosen; None where nothing was.
+    """The selection; None if there is none.
 
     Raises:
-        RunError: the note of it is damaged.
+        RunError: the file that records it is damaged.
     """
     path = run / FILE_NAME
     try:
@@ -34,10 +34,10 @@ def read_choice(run: Path) -> dict[str, Any] | None:
 
 
 def step_of(run: Path, checkpoint: Checkpoint, arm: str | None = None) -> int | None:
-    """The iteration that ``checkpoint`` means, of the main PPO run or of a variant.
+    """The iteration that ``checkpoint`` refers to, of the main PPO run or of a variant.
 
     Raises:
-        RunError: it is the best one, and none has been chosen.
+        RunError: it is the best one, and none has been selected.
     """
     if checkpoint is None or isinstance(checkpoint, int):
         return checkpoint

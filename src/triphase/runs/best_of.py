@@ -19,9 +19,9 @@ _FOLDER = "best-of-n"
 
 
 def sample_best_of(runs: Sequence[Path], samples: int, progress: Progress) -> list[str]:
-    """Write ``best-of-n.jsonl`` into each run, of ``samples`` responses to each prompt; what is there is kept.
+    """Write ``best-of-n.jsonl`` into each run, with ``samples`` responses to each prompt; existing ones are kept.
 
-    Returns what is not known, one line each.
+    Returns what is unknown, one line each.
     """
     notes = []
     for path in runs:

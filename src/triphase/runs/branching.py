@@ -1,7 +1,7 @@
-"""A branch: a run that shares what another has finished, as far as its own settings leave that as it is.
+"""A branch: a run that shares what another has finished, as far as its own settings leave that unchanged.
 
-What phases left (`final`) is shared by reference, with its sum, and is never written to. The store is copied, since
-people go on ranking in each; so are the small files that reports read.
+Artifacts of phases (`final`) are shared by reference, with their checksums, and never written to. The store is copied,
+since people continue ranking in each; so are the small files that reports read.
 """
 
 from collections.abc import Collection, Mapping
@@ -41,9 +41,9 @@ class Branch:
 
     Attributes:
         path: its directory.
-        shared: phase → the directory that stands for it.
-        copied: what of the store was copied, in words; None where nothing was.
-        remaining: phase → why it is still to be done, in their order.
+        shared: phase → the directory of its artifact.
+        copied: what of the store was copied, in words; None if nothing was.
+        remaining: phase → why it still has to run, in their order.
     """
 
     path: Path
@@ -53,12 +53,12 @@ class Branch:
 
 
 def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -> Branch:
-    """Make the run of ``settings``, which shares what ``run`` has finished and they leave as it is.
+    """Make the run of ``settings``, which shares what ``run`` has finished and they leave unchanged.
 
-    ``again`` are phases that are not shared although no setting of theirs has changed.
+    ``again`` are phases that are not shared although none of their settings has changed.
 
     Raises:
-        RunError: the run is going on, what would be shared is damaged, or the name of the branch is taken.
+        RunError: the run is in progress, what would be shared is damaged, or the name of the branch is taken.
     """
     target = expanded(settings.output) / settings.name
     with locked(run, "a run cannot be branched while a process works on it: wait for it, or stop it"):
@@ -102,7 +102,7 @@ def _require_phases(again: Collection[str], settings: RunSettings) -> None:
 
 
 def _sharable(run: Path, settings: RunSettings) -> list[str]:
-    """The trained phases that the run has finished; what its settings take from elsewhere, those of the branch take."""
+    """The trained phases that the run has finished; the branch takes what its settings take from elsewhere."""
     found = []
     for phase in phases_of(settings):
         taken = taken_of(run, phase) if phase in _TRAINED_BEFORE_PPO else None
@@ -112,7 +112,7 @@ def _sharable(run: Path, settings: RunSettings) -> list[str]:
 
 
 def _whole(run: Path, phase: str) -> Path:
-    """The directory that a phase left, with the sums that it left it with."""
+    """The directory of a phase's artifact, with intact checksums."""
     place = place_of(run, phase)
     damage = damage_of(place)
     if damage is not None:
@@ -133,7 +133,7 @@ def _copy_figures(run: Path, folder: Path, phase: str) -> None:
 
 
 def _copy_kept_scores(run: Path, folder: Path, *, is_scored: bool) -> None:
-    """Copy the grades of a judge; with a PPO run that is shared, the units in which a sum of scorers scored it too."""
+    """Copy the grades of a judge; if a PPO run is shared, also the units of its weighted sum of scorers."""
     for name in (GRADES, *((f"{UNITS}/{path.name}" for path in (run / UNITS).glob("*.json")) if is_scored else ())):
         if (run / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
@@ -149,7 +149,7 @@ def _require_unchanged(run: Path, name: str) -> None:
 
 
 def _copy_store(run: Path, folder: Path, stale: Mapping[str, str], *, is_by_people: bool) -> str | None:
-    """Copy what holds of the store, with the notes of the steps that filled it."""
+    """Copy the reusable part of the store, with the notes of the steps that filled it."""
     source = run / STORE
     if not source.is_file() or SFT in stale or SAMPLING in stale:
         return None
@@ -176,7 +176,7 @@ def _keep_evaluation(
     stale: Mapping[str, str],
     shared: Mapping[str, Path],
 ) -> list[str]:
-    """Keep the evaluation of the policies that are shared, where it would be made the same way."""
+    """Keep the evaluation of the policies that are shared, if it would be made the same way."""
     follows = stale.get(EVALUATION, "follows").startswith("follows")
     if not follows or REWARD in stale or old.ppo.scorer != new.ppo.scorer:
         return []
@@ -195,7 +195,7 @@ def _keep_evaluation(
 
 
 def _config(run: Path, settings: RunSettings, fingerprints: Mapping[str, str]) -> str:
-    """As of a run that begins now, but with the day and the base's dtype of the run that it shares with."""
+    """As for a run that starts now, but with the date and the base's dtype of the run that it shares with."""
     plain: dict[str, Any] = settings.model_dump(mode="json")
     found = provenance(settings, plain, fingerprints, day_begun(run))
     found["machine"] |= {"dtype": kept_dtype(run)} if kept_dtype(run) else {}
@@ -203,6 +203,6 @@ def _config(run: Path, settings: RunSettings, fingerprints: Mapping[str, str]) -
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what a process that was killed left of this branch."""
+    """Remove what a killed process left of this branch."""
     for path in target.parent.glob(f".{target.name[:100]}.????????.part"):
         remove_directory(path)

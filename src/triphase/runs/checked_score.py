@@ -1,4 +1,4 @@
-"""A scorer from outside, kept in check: one that raises, hangs or returns no number becomes one line with a remedy."""
+"""Guards an external scorer: one that raises, hangs or returns no number becomes one line with a remedy."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class CheckedScore:
         """The score of one response.
 
         Raises:
-            TrainingError: it raised, did not answer in time, or answered with something that is no finite number.
+            TrainingError: it raised, did not return in time, or returned something other than a finite number.
         """
         about = f", asked about the response {response[:40]!r} to {prompt[:40]!r}; {_REMEDY}"
         try:

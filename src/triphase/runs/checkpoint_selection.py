@@ -1,12 +1,12 @@
-"""The best checkpoint of PPO without gold: each that is kept answers held-out prompts, and scorer and KL decide.
+"""The best checkpoint of PPO without gold: each kept one responds to held-out prompts, and scorer and KL decide.
 
     value = mean score − price·KL          price = max(kl_coefficient·s, 0.1·σ)
-    value = mean witness score − kl_coefficient·KL          where there is a witness, which PPO does not follow
+    value = mean witness score − kl_coefficient·KL          if there is a witness, which PPO does not optimize
 
-with σ the standard deviation of the SFT policy's scores, and s what the penalty counts in: σ, or 1 under `raw`. That of
-a witness is 1 by itself.
+with σ the standard deviation of the SFT policy's scores, and s the unit of the penalty: σ, or 1 under `raw`. That of a
+witness is 1 by itself.
 
-The score alone never says stop: PPO raises it. What is chosen stands in `ppo/best` as the last one does in `ppo/final`.
+The score alone never peaks: PPO raises it. The selected one is stored in `ppo/best` like the last one in `ppo/final`.
 """
 
 import math
@@ -34,7 +34,7 @@ from triphase.training.finals import save_trained
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A checkpoint on held-out prompts; ``witness`` is None where there is none, ``manifest`` the sum of its files'."""
+    """A checkpoint on held-out prompts; ``witness`` is None without one, ``manifest`` the checksum of its files'."""
 
     step: int
     manifest: str
@@ -45,7 +45,7 @@ class Candidate:
 
 
 def choose_best(run: Run) -> int:
-    """Write `ppo/best` and why it was chosen; returns its iteration. What was chosen among the same ones stays.
+    """Write `ppo/best` and the reason for it; returns its iteration. An earlier selection among the same ones stays.
 
     Raises:
         RunError: PPO is not finished, or no checkpoint of it is kept.
@@ -129,6 +129,6 @@ def _manifest(run: Run, step: int) -> str:
 
 
 def _unit(run: Run, step: int) -> float:
-    """What a standard deviation of the scores is: of the SFT policy's samples, as PPO has kept it."""
+    """The standard deviation of the scores of the SFT policy's samples, as stored by PPO."""
     state = PPOState.from_json(load_checkpoint(run.part(PPO, CHECKPOINTS), step).values["values"])
     return state.unit_of_scores(run.settings.ppo.score_normalization) or 1.0

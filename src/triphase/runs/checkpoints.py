@@ -13,15 +13,15 @@ _PREFIX = "parameter."
 
 
 def checkpoints_of(run: Path, arm: str | None = None) -> Path:
-    """Where the checkpoints of the main PPO run, or of a variant, are."""
+    """The directory of the checkpoints of the main PPO run, or of a variant."""
     return run / ppo_phase(arm) / CHECKPOINTS
 
 
 def require_checkpoint(run: Path, step: int, arm: str | None = None) -> None:
-    """A whole checkpoint of PPO, or of a variant, after iteration ``step``.
+    """An intact checkpoint of PPO, or of a variant, after iteration ``step``.
 
     Raises:
-        RunError: there is none; the message lists those that there are.
+        RunError: there is none; the message lists the existing ones.
     """
     parent = checkpoints_of(run, arm)
     kept = sorted(whole_steps(parent))

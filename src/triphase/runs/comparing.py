@@ -1,7 +1,7 @@
-"""Policies side by side: each answers the same prompts, and what they wrote is judged. What is done is kept.
+"""Compares policies: each responds to the same prompts, and the responses are judged. Completed work is kept.
 
-The directory of a comparison holds `asked.json`, `responses.jsonl`, `scores.jsonl`, a judge's verdicts, their
-sums, `comparison.json` and `comparison.html`; where people judge, the store that they work on.
+The directory of a comparison contains `asked.json`, `responses.jsonl`, `scores.jsonl`, a judge's verdicts, their
+checksums, `comparison.json` and `comparison.html`; if people judge, also their store.
 """
 
 import json
@@ -42,7 +42,7 @@ from triphase.settings.loading import load_settings
 
 ASKED, FINDINGS = "asked.json", "comparison.json"
 _TEMPERATURE, _MAX_TOKENS = 0.7, 256
-"""Where no side is of a run."""
+"""Used if no side is of a run."""
 _LONGEST_NAME = 100
 
 
@@ -71,9 +71,9 @@ def compare_named(wanted: ComparisonRequest) -> tuple[Path, ComparisonFindings]:
 def prompts_for(
     sides: Sequence[ComparedPolicy], file: str | None, most: int | None, *, columns: bool = False
 ) -> tuple[list[Prompt], str]:
-    """The prompts of a comparison, and where they come from: a file, or the held-out ones of the first run.
+    """The prompts of a comparison, and their origin: a file, or the held-out ones of the first run.
 
-    ``columns`` says whether a scorer asks for those of the file's records.
+    ``columns``: whether a scorer needs those of the file's records.
 
     Raises:
         RunError: there is no run among the sides, and no file.
@@ -106,7 +106,7 @@ def compare(
     """Sample, judge, and write `comparison.json` and `comparison.html` into ``directory``.
 
     Raises:
-        RunError: the directory holds a comparison that was asked in another way, or something else.
+        RunError: the directory contains a comparison with other sampling settings, or something else.
     """
     asked = _begun(directory, asking)
     with (
@@ -147,7 +147,7 @@ def _judgment(
 
 
 def _begun(directory: Path, asking: Asking) -> dict[str, Any]:
-    """Keep how policies are asked; more samples and prompts may be asked for later."""
+    """Store how policies are sampled; more samples and prompts may be requested later."""
     path = directory / ASKED
     asked = {
         "temperature": asking.temperature,
@@ -173,7 +173,7 @@ def _begun(directory: Path, asking: Asking) -> dict[str, Any]:
 
 
 def _notes_on(sides: Sequence[ComparedPolicy], prompts: Sequence[Prompt]) -> list[str]:
-    """What must be known to read the comparison: prompts that a side was trained on, references that differ."""
+    """Caveats of the comparison: prompts that a side was trained on, references that differ."""
     notes = []
     runs = {side.run: open_run(side.run) for side in sides if side.run is not None}
     for path, run in runs.items():
@@ -190,7 +190,7 @@ def _notes_on(sides: Sequence[ComparedPolicy], prompts: Sequence[Prompt]) -> lis
 
 
 def _trained_on(run: Run) -> set[str] | None:
-    """The ids of the prompts that a run trains on; None where its data cannot be read any more."""
+    """The ids of the prompts that a run trains on; None if its data cannot be read any more."""
     try:
         found = {prompt.id for prompt in run.data.prompts() if prompt.split == "train"}
         demonstrations = [each for source in run.data.demonstrations() for each in source]
@@ -215,7 +215,7 @@ def _compared(spoken: Spoken, scores: dict[str, float | None]) -> Compared:
 
 
 def _word(side: ComparedPolicy) -> str:
-    """A side in the name of a directory."""
+    """A side as part of a directory's name."""
     text = side.name if side.run is None else f"{side.run.name}-{side.policy}"
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
 

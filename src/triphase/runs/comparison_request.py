@@ -1,4 +1,4 @@
-"""What `triphase compare` is asked for."""
+"""The arguments of `triphase compare`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRequest:
-    """Policies by name, and how they are to be compared; what is None is that of the first run among them."""
+    """Policies by name, and how to compare them; None means the value of the first run among them."""
 
     sides: Sequence[str]
     prompts: str | None

@@ -1,6 +1,6 @@
-"""What each side of a comparison says to the same prompts, all of them asked alike. What is sampled is kept.
+"""The responses of each side of a comparison to the same prompts, sampled alike. Completed samples are kept.
 
-A policy is known again by the sums of its files: one that was trained again is sampled again.
+A policy is identified by the checksums of its files: one that was retrained is sampled again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +22,13 @@ from triphase.training.artifacts import SFT
 RESPONSES = "responses.jsonl"
 _AT_ONCE = 64
 _KEPT = 8 * _AT_ONCE
-"""Responses after which what is done is kept."""
+"""Number of responses after which completed work is stored."""
 Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How policies are asked: all of them alike."""
+    """Sampling settings, the same for all policies."""
 
     temperature: float
     max_response_tokens: int
@@ -60,12 +60,12 @@ class Spoken:
 
     @property
     def key(self) -> Key:
-        """What distinguishes it in a comparison."""
+        """Its key in a comparison."""
         return _key(self.row)
 
     @property
     def said(self) -> tuple[Prompt, str, bool]:
-        """As scorers take it."""
+        """In the form that scorers take."""
         return self.prompt, str(self.row["response"]), bool(self.row["finished"])
 
 
@@ -115,7 +115,7 @@ class _Speaker:
     def rows(
         self, prompts: Sequence[Prompt], asking: Asking, on_finished: Callable[[int], None]
     ) -> Iterator[dict[str, Any]]:
-        """What it says to some prompts, as lines of a file."""
+        """Its responses to some prompts, as lines of a file."""
         found = sample_responses(
             self._model,
             prompts,

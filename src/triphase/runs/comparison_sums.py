@@ -1,6 +1,6 @@
-"""sums.json of a comparison: what its kept files were when the last call ended, so that no edit goes unnoticed.
+"""sums.json of a comparison: checksums of its files when the last call ended, so that no edit goes unnoticed.
 
-Files are only appended to. What a call that was killed has appended behind the noted bytes is no edit.
+Files are only appended to. What a killed call has appended after the recorded bytes is not an edit.
 """
 
 import hashlib
@@ -23,14 +23,15 @@ Sums = Mapping[str, Mapping[str, Any]]
 
 @contextmanager
 def watched(directory: Path) -> Iterator[list[str]]:
-    """What is not as the last call left it, one line each; the files are noted when the block ends, however it does.
+    """The files that differ from the last call's, one line each; checksums are recorded when the block ends, in any
+    way.
 
-    A file that is reported keeps its sum: it is reported until it is restored or removed.
+    A file that is reported keeps its checksum: it is reported until it is restored or removed.
     """
     kept, under_way, told = _read(directory / FILE_NAME)
     for path in (directory / name for name in KEPT if under_way or name not in kept):
         if not path.is_symlink():
-            drop_cut_line(path)  # else it would be noted with the line, and be another file once the line goes
+            drop_cut_line(path)  # else the line would be part of the checksum, which fails once the line is dropped
     changed = [
         name
         for name, one in kept.items()
@@ -57,7 +58,7 @@ def _is_as_left(path: Path, noted: Mapping[str, Any], *, grown: bool) -> bool:
 
 
 def _sum(path: Path, most: int | None = None) -> dict[str, Any]:
-    """The size and the SHA-256 sum of a file, or of its first ``most`` bytes."""
+    """The size and the SHA-256 checksum of a file, or of its first ``most`` bytes."""
     found, size = hashlib.sha256(), 0
     with disk_errors(path), open(path, "rb") as file:
         while block := file.read(_BLOCK if most is None else min(_BLOCK, most - size)):
@@ -67,7 +68,7 @@ def _sum(path: Path, most: int | None = None) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[Sums, bool, list[str]]:
-    """The sums by name, whether the call that noted them was killed, and what is to be said where they are damaged."""
+    """The checksums by name, whether the call that recorded them was killed, and a message if they are damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         files = {name: found["files"][name] for name in KEPT if name in found["files"]}

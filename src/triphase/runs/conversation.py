@@ -10,13 +10,13 @@ from triphase.rollouts.types import Request
 from triphase.runs.opening import open_any
 from triphase.tokens.encoding import encode_prompt
 
-# A temperature of 0 means the likeliest token: what is divided by this leaves no other any chance.
+# A temperature of 0 means greedy: dividing by this leaves no other token any probability.
 _COLDEST = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """How a policy talks: the longest answer, the temperature (0: the most likely token), and the system prompt."""
+    """Sampling options: the maximum length, the temperature (0: the most likely token), and the system prompt."""
 
     max_response_tokens: int = 256
     temperature: float = 0.7
@@ -27,7 +27,7 @@ _PLAIN = Talk()
 
 
 class Conversation:
-    """A dialogue with one policy; it remembers all turns."""
+    """A dialogue with one policy; it keeps all turns."""
 
     def __init__(self, shared: SharedModel, adapter: str | None, *, max_length: int, talk: Talk = _PLAIN) -> None:
         self._shared = shared
@@ -38,7 +38,7 @@ class Conversation:
         self.forget()
 
     def say(self, text: str) -> str:
-        """The policy's answer to the next turn."""
+        """The policy's response to the next turn."""
         turns = [*self._turns, Message("user", text)]
         ids = encode_prompt(Prompt("chat", tuple(turns)), self._shared.template, room=1, max_length=self._max_length)
         room = min(self._talk.max_response_tokens, self._max_length - len(ids))
@@ -47,15 +47,15 @@ class Conversation:
             [request], temperature=max(self._talk.temperature, _COLDEST), max_response_tokens=room
         )
         answer = self._shared.template.text(generated[0].ids)
-        self._turns = [*turns, Message("assistant", answer)]  # a turn that was refused is not remembered
+        self._turns = [*turns, Message("assistant", answer)]  # a turn that was refused is not kept
         return answer
 
     def take_back(self) -> None:
-        """Forget the last turn and its answer."""
+        """Remove the last turn and its response."""
         self._turns = self._turns[:-2]
 
     def forget(self) -> None:
-        """Begin again."""
+        """Start over."""
         self._turns = [] if self._talk.system is None else [Message("system", self._talk.system)]
 
 

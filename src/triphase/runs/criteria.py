@@ -1,4 +1,4 @@
-"""By what `compare` says which response is better: gold, the rewards of runs, any scorer, a judge of pairs, people."""
+"""The criteria of `compare` for better responses: gold, the rewards of runs, any scorer, a judge of pairs, people."""
 
 import hashlib
 import json
@@ -35,15 +35,15 @@ Open = Callable[[], "Iterator[Score]"]
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One way to say which response is better.
+    """One way to decide which response is better.
 
     Attributes:
-        name: how tables call it; unique in a comparison.
+        name: its name in tables; unique in a comparison.
         about: whose judgment it is, in words.
-        digest: by which scores that are kept are known again.
-        scores: opens what scores responses; None where pairs are judged.
-        judge: opens what judges pairs, with the directory for its verdicts.
-        takes_columns: whether it asks for the columns of the prompts' records.
+        digest: identifies cached scores of this criterion.
+        scores: opens the scorer of responses; None if pairs are judged.
+        judge: opens the judge of pairs, with the directory for its verdicts.
+        takes_columns: whether it needs the columns of the prompts' records.
         people: labelers judge, on the page of the comparison's own store.
     """
 
@@ -57,7 +57,7 @@ class Criterion:
 
 
 def criteria_of(by: Sequence[str] | None, sides: Sequence[ComparedPolicy]) -> list[Criterion]:
-    """The criteria that ``by`` names (`gold`, `reward`, `people`, a scorer's file); all that the runs have by default.
+    """The criteria named in ``by`` (`gold`, `reward`, `people`, a scorer's file); by default all that the runs have.
 
     Raises:
         SettingsError: there is none, or one cannot be used.
@@ -101,7 +101,7 @@ def _golds(runs: Sequence[Run]) -> list[Criterion]:
 
 def _gold_of(run: Run) -> Open:
     def scored(said: Sequence[Said]) -> list[float | None]:
-        assert run.gold is not None  # noqa: S101 - only such runs come here
+        assert run.gold is not None  # noqa: S101 - only these runs come here
         return [run.gold(prompt.text, response, finished) for prompt, response, finished in said]
 
     def scoring() -> Iterator[Score]:
@@ -153,7 +153,7 @@ def _reward_of(run: Run) -> Open:
 
 
 def _encoded(encode: Callable[[Prompt, str, bool], Answer], prompt: Prompt, text: str, finished: bool) -> Answer | None:
-    """The answer as the reward model reads it; None where it has no tokens, or is too long for it."""
+    """The response as input of the reward model; None if it has no tokens, or is too long."""
     try:
         return encode(prompt, text, finished)
     except DataError:
@@ -161,7 +161,7 @@ def _encoded(encode: Callable[[Prompt, str, bool], Answer], prompt: Prompt, text
 
 
 def _of_file(path: Path) -> Criterion:
-    """The scorer whose settings (those of `ppo.scorer`) stand in a file."""
+    """The scorer whose settings (those of `ppo.scorer`) are in a file."""
     values = dict(read_source(path).values)
     anchor_scorer(values, path.absolute().parent)
     try:
@@ -193,7 +193,7 @@ def _plain_scorer(context: ScorerContext) -> Open:
 
 @contextmanager
 def scoring_by(criterion: Criterion) -> Iterator[Score]:
-    """What scores by a criterion.
+    """The scorer of a criterion.
 
     Raises:
         TriphaseError: it cannot be opened.

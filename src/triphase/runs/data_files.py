@@ -1,4 +1,4 @@
-"""The files that a run reads: their sums, and which phases read each."""
+"""The files that a run reads: their checksums, and which phases read each."""
 
 import os
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ ROLES = ("demonstrations", "prompts", "preferences")
 
 
 def fingerprints_of(settings: RunSettings) -> dict[str, str]:
-    """The sum of each file that is there."""
+    """The checksum of each existing file."""
     data = settings.data
     sources = (*data.demonstrations, *data.prompts, *data.preferences)
     paths = [path for source in sources for path in _named(source)]
@@ -29,13 +29,13 @@ def fingerprints_of(settings: RunSettings) -> dict[str, str]:
 
 
 def _named(source: SourceSettings) -> list[Path]:
-    """The files of a source, a single one as the settings name it."""
+    """The files of a source; a single one under its name in the settings."""
     found = files_of(source)
     return found if len(found) > 1 or os.path.isdir(source.path) else [Path(source.path)]
 
 
 def scorer_files(settings: RunSettings) -> dict[str, list[str]]:
-    """The file of each function that scores, with the PPO runs that it scores."""
+    """The file of each scoring function, with the PPO runs that it scores."""
     found: dict[str, list[str]] = {}
     for arm in (None, *settings.arms):
         for path in {source_of(function) for function in settings.ppo_of(arm).scorer.functions} - {None}:
@@ -44,12 +44,13 @@ def scorer_files(settings: RunSettings) -> dict[str, list[str]]:
 
 
 def roles_of(name: str, settings: RunSettings) -> list[str]:
-    """What a file is to a run: demonstrations, prompts, preferences."""
+    """The role of a file in a run: demonstrations, prompts, preferences."""
     return [role for role in ROLES if any(name in map(str, _named(s)) for s in getattr(settings.data, role))]
 
 
 def changed_files(config: Mapping[str, Any], settings: RunSettings) -> dict[str, list[str]]:
-    """The files that are not as a run with the configuration ``config`` read them, with the phases that read them."""
+    """The files that differ from those that a run with the configuration ``config`` read, with the phases that read
+    them."""
     found, plain = {}, settings.model_dump(mode="json")
     known, now, scorers = config.get("data_fingerprints") or {}, fingerprints_of(settings), scorer_files(settings)
     for name, old in known.items():

@@ -1,7 +1,7 @@
-"""Which phases of a run have begun, and which settings and files each of them depends on.
+"""Which phases of a run have started, and which settings and files each of them depends on.
 
-What no phase that has begun depends on may still be changed: a model that refused `adapters.layers`, a data file that
-was repaired before anything was trained on it.
+Whatever no started phase depends on may still be changed: `adapters.layers` that the model does not support, a data
+file that was repaired before anything was trained on it.
 """
 
 import sqlite3
@@ -12,7 +12,7 @@ from typing import Any
 from triphase.training.artifacts import has_trained, taken_of
 
 SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
-# What may differ between two starts of one run: it changes no result.
+# May differ between two starts of one run: it changes no result.
 FREE = (
     "name",
     "output",
@@ -25,15 +25,15 @@ FREE = (
     "reward.require_better_than_chance",
     "rounds",
 )
-# These bound memory and change rounding at most: a run that ran out of memory must be able to go on with less.
+# These bound memory and change rounding at most: a run that ran out of memory must be able to continue with less.
 BOUNDS = ("microbatch_tokens", "trunk_cache_gb", "trunk_file_gb")
-# Where a server is and how it is asked may differ too; whether there is one may not, nor what else scores.
+# The address of a server and its request options may differ too; its presence may not, nor the scorer.
 _SERVERS = ("rollouts", "scorer")
 _SCORER = ("kind", "format", "function", "options", "of")
 _ON_PROMPTS = (SAMPLING, LABELING, REWARD, PPO, EVALUATION)
 _ALL = (SFT, *_ON_PROMPTS)
 
-# The first that fits holds; what is not here is read by every phase. An arm is a PPO run.
+# The first match applies; settings without one are read by every phase. A variant is a PPO run.
 _READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("data.demonstrations", (SFT,)),
     ("data.prompts", _ON_PROMPTS),
@@ -57,7 +57,7 @@ _READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def begun_phases(run: Path, arms: Collection[str]) -> list[str]:
-    """The phases of a run that have left something to go on from, in their order; an arm is `arms/NAME`."""
+    """The phases of a run that have left something to resume from, in their order; a variant is `arms/NAME`."""
     trained = [phase for phase in (SFT, REWARD, PPO, *(f"arms/{arm}" for arm in arms)) if _has_trained(run, phase)]
     found = {
         SAMPLING: _holds_prompts(run / "labels.sqlite"),
@@ -69,9 +69,9 @@ def begun_phases(run: Path, arms: Collection[str]) -> list[str]:
 
 
 def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> str | None:
-    """The first phase of ``begun`` that depends on the setting ``key``; None where none does.
+    """The first phase of ``begun`` that depends on the setting ``key``; None if none does.
 
-    It is the evaluation only where that is the only one: an evaluation can be made again.
+    It is the evaluation only if that is the only one: an evaluation can be repeated.
     """
     parts = key.split(".")
     if parts[0] == "arms":
@@ -84,19 +84,19 @@ def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> 
 
 def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if key in ("sft.method", "data.demonstrations") and not _is_tuned(settings):
-        return _ALL  # what has begun started from the model as it was
+        return _ALL  # the started phases began with the unmodified model
     if key == "data.demonstrations" and _is_mixed(settings):
         return (SFT, PPO)
     if key == "data.preferences" and not (settings.get("data") or {}).get("prompts"):
-        return _ON_PROMPTS  # prompts are theirs
+        return _ON_PROMPTS  # they contain the prompts
     unsampled = (settings.get("labeling") or {}).get("source") == "none"
     if unsampled and key in ("ppo.temperature", "ppo.max_response_tokens"):
-        return (REWARD, PPO, EVALUATION)  # the responses on which scores are calibrated are sampled so
+        return (REWARD, PPO, EVALUATION)  # the responses for calibration are sampled with these
     return next((phases for prefix, phases in _READ_BY if key == prefix or key.startswith(f"{prefix}.")), _ALL)
 
 
 def _is_mixed(settings: Mapping[str, Any]) -> bool:
-    """Whether PPO or an arm of it has a loss on demonstrations."""
+    """Whether PPO or a variant of it has a loss on demonstrations."""
     sections = [settings.get("ppo") or {}, *(settings.get("arms") or {}).values()]
     return any(section.get("sft_mix") for section in sections)
 
@@ -109,7 +109,7 @@ def _is_tuned(settings: Mapping[str, Any]) -> bool:
 
 
 def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings by dotted name that a phase reads, as far as they decide what it leaves; an arm reads its own."""
+    """The settings by dotted name that a phase reads and that affect its artifact; a variant reads its own."""
     values = dict(flat(settings))
     return {
         key: value
@@ -122,7 +122,7 @@ def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_way_to_server(key: str) -> bool:
-    """Whether a setting says where a server is or how it is asked."""
+    """Whether a setting is a server's address or a request option."""
     section, _, name = key.rpartition(".")
     return section.rpartition(".")[2] in _SERVERS and name not in _SCORER and not _is_option(key)
 
@@ -133,7 +133,7 @@ def is_bound(key: str) -> bool:
 
 
 def _is_option(key: str) -> bool:
-    """Whether it is an option of a scorer: its name is its author's choice and says nothing."""
+    """Whether it is an option of a scorer: its name is chosen by its author and tells nothing."""
     return ".scorer.options." in key
 
 
@@ -155,7 +155,7 @@ def _has_trained(run: Path, phase: str) -> bool:
 
 
 def _holds_prompts(store: Path) -> bool:
-    """Whether prompts are in the store; a store that cannot be read counts as one that holds some."""
+    """Whether prompts are in the store; a store that cannot be read counts as one with prompts."""
     if not store.is_file() or not store.stat().st_size:
         return False
     try:

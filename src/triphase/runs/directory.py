@@ -1,4 +1,4 @@
-"""The run directory: one configuration, one holder, timings, and what was found where.
+"""The run directory: one configuration, one owner process, timings, and what the run consists of.
 
 runs/NAME/
   config.yaml      resolved settings, versions, seeds, git revision, data fingerprints
@@ -40,11 +40,11 @@ _log = logging.getLogger(__name__)
 
 
 class RunDirectory:
-    """A run directory that this process holds.
+    """A run directory that this process has locked.
 
     Attributes:
-        notes: what differs from the run as it was begun and may, for the log.
-        shortage_of: what a phase that ran out of memory needs, and what to lower, as far as whoever runs it can tell.
+        notes: allowed differences from the run as it was started, for the log.
+        shortage_of: what a phase that ran out of memory needs, and what to lower, if the caller can tell.
     """
 
     def __init__(self, settings: RunSettings) -> None:
@@ -57,12 +57,12 @@ class RunDirectory:
 
     @contextmanager
     def held(self, measure: Callable[[], str] | None = None) -> Iterator["RunDirectory"]:
-        """Hold the directory; a second process is refused, the lock of a dead one is void.
+        """Lock the directory; a second process is refused, the lock of a dead one is void.
 
-        ``measure`` says what `model.dtype: auto` is on this machine, which needs torch.
+        ``measure`` returns what `model.dtype: auto` is on this machine, which needs torch.
 
         Raises:
-            RunError: another process holds it, or it belongs to another configuration.
+            RunError: another process has locked it, or it belongs to another configuration.
         """
         _require_place(self.path)
         made = not_there(self.path)
@@ -79,7 +79,7 @@ class RunDirectory:
                 self._is_held = False
 
     def examine(self) -> None:
-        """Refuse what `held` would refuse, but for another process that works on it; nothing is written.
+        """Refuse what `held` would refuse, except another process that works on it; nothing is written.
 
         Raises:
             RunError: as in `held`.
@@ -115,10 +115,10 @@ class RunDirectory:
     def _compare(
         self, kept: Mapping[str, Any], fingerprints: Mapping[str, str], settings: Mapping[str, Any]
     ) -> tuple[Sequence[str], bool, list[str]]:
-        """The phases that have begun, whether settings or data differ, and what makes the evaluation stale.
+        """The phases that have started, whether settings or data differ, and what makes the evaluation stale.
 
         Raises:
-            RunError: a phase that has begun depends on what differs.
+            RunError: a started phase depends on a difference.
         """
         path = self.path / "config.yaml"
         if is_changed(self.path, path.name):
@@ -136,15 +136,15 @@ class RunDirectory:
     def _changed_settings(
         self, kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, begun: Sequence[str]
     ) -> tuple[bool, list[str]]:
-        """Whether settings have changed on which nothing that has begun depends, which are noted; and stale ones.
+        """Whether settings have changed that no started phase depends on, which are recorded; and stale ones.
 
         Raises:
-            RunError: a phase that has begun depends on one.
+            RunError: a started phase depends on one.
         """
         changed, stale = False, list[str]()
         for key, old, new in differences(kept, wanted):
             if key in FREE or (key in _FROM and str(old).endswith(f"/{new}")):
-                continue  # a directory that is gone cannot be made absolute, and is told of by name
+                continue  # a directory that is gone cannot be made absolute, and is reported by name
             if self._is_of_moved_rounds(key, old):
                 changed = True
                 continue
@@ -178,10 +178,10 @@ class RunDirectory:
     def _changed_data(
         self, kept: Mapping[str, str], found: Mapping[str, str], settings: Mapping[str, Any], begun: Sequence[str]
     ) -> bool:
-        """Whether files have changed that nothing that has begun has read; those are noted.
+        """Whether files have changed that no started phase has read; those are recorded.
 
         Raises:
-            RunError: a phase that has begun has read one.
+            RunError: a started phase has read one.
         """
         changed, scorers = False, scorer_files(self.settings)
         for name, old in kept.items():
@@ -189,7 +189,7 @@ class RunDirectory:
                 continue
             changed = True
             scored = [phase for phase in scorers.get(name, ()) if phase in begun]
-            if scored:  # allowed: a function that fails is mended, and its run goes on
+            if scored:  # allowed: a function that fails is fixed, and its run continues
                 self.notes.append(
                     f"{name} has changed since this run was begun: {', '.join(scored)} began with scores of the "
                     "function as it was, and goes on with those of the function as it is"
@@ -207,7 +207,7 @@ class RunDirectory:
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """One phase: its seconds and the peak memory go to `timings.json`, its begin and end to the log.
+        """One phase: its seconds and the peak memory go to `timings.json`, its start and end to the log.
 
         Raises:
             RunError: the block ran out of memory; the message says which setting to lower.
@@ -219,7 +219,7 @@ class RunDirectory:
             with memory_errors(phase, lambda: self.shortage_of(phase)):
                 yield
         except BaseException:
-            with suppress(RunError):  # the error of the block is the one to be told
+            with suppress(RunError):  # the error of the block is the one to report
                 self._add_seconds(phase, time.perf_counter() - start)
             raise
         seconds = time.perf_counter() - start
@@ -237,22 +237,22 @@ class RunDirectory:
 
     @property
     def is_held(self) -> bool:
-        """Whether this process works on it, and does not only read it."""
+        """Whether this process has locked it, and does not only read it."""
         return self._is_held
 
     @property
     def begun(self) -> str:
-        """The day (YYYY-MM-DD) on which the run was begun, which is today where it has not been."""
+        """The date (YYYY-MM-DD) on which the run was started; today if it has not been."""
         return day_begun(self.path)
 
     def restart_peak(self) -> None:
-        """Count the peak of memory again: what opening a model took is not what its phase takes."""
+        """Restart the peak of memory: opening a model may take more than its phase."""
         self._peak = max(self._peak, restart_peak())
 
     def timings(self) -> dict[str, Any]:
         """Seconds of each phase so far, ``peak_gb`` of all, and ``peaks_gb`` of each phase once its model is open.
 
-        Those that cannot be read are started again, with a warning.
+        If they cannot be read they start again, with a warning.
         """
         path = self.path / TIMINGS
         try:

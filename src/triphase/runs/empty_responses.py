@@ -1,4 +1,4 @@
-"""Sampled responses without text or end: they are counted aloud, and the reward model is trained without them."""
+"""Sampled responses without text or end: their number is logged, and the reward model is trained without them."""
 
 import logging
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def report_empty_samples(store: Store, model: str) -> None:
 def usable_groups(
     groups: Sequence[RankedGroup], heldout: Sequence[RankedGroup], template: "Template"
 ) -> tuple[list[RankedGroup], list[RankedGroup]]:
-    """Ranked groups without the responses that have no token, training and held out; how many were is logged.
+    """Ranked groups without the responses that have no token, training and held out; their number is logged.
 
     Raises:
         DataError: none is left to train on.

@@ -1,4 +1,4 @@
-"""What each policy says to held-out prompts, sampled at the training temperature and scored."""
+"""Responses of each policy to held-out prompts, sampled at the training temperature and scored."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ from triphase.training.checkpoint_places import place_of
 from triphase.training.finals import holds_whole_model, load_policy
 
 AT = "ppo@"
-"""How the policy of one iteration of PPO is called: `ppo@12`; that of a variant `arm:NAME@12`."""
+"""The name of the policy of one iteration of PPO: `ppo@12`; that of a variant is `arm:NAME@12`."""
 SAMPLES, JUDGES = "evaluation/samples.jsonl", "evaluation/judges.jsonl"
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ Sampled = tuple["Prompt", Response, Generated]
 
 
 def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
-    """Write `evaluation/samples.jsonl`: the SFT policy, the PPO policy, and each arm. What is there stays.
+    """Write `evaluation/samples.jsonl`: the SFT policy, the PPO policy, and each variant. Existing samples stay.
 
     ``checkpoint`` names an iteration of PPO whose policy, `ppo@STEP`, is evaluated too.
 
@@ -61,7 +61,7 @@ def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
     wanted |= {f"arm:{arm}": run.artifact(ppo_phase(arm)) for arm in run.settings.arms}
     if checkpoint is not None:
         wanted[f"{AT}{checkpoint}"] = place_of(run.part("ppo", "checkpoints"), checkpoint)
-    started = run.settings.sft_method == "none"  # the model as it is needs no file
+    started = run.settings.sft_method == "none"  # the unmodified model needs no file
     wanted = {
         policy: final
         for policy, final in wanted.items()
@@ -73,11 +73,11 @@ def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
 
 
 def _kept_rows(run: Run) -> list[dict[str, Any]]:
-    """What earlier calls have left of policies that they finished; from a damaged file nothing, with a warning."""
+    """Samples of policies that earlier calls finished; from a damaged file none, with a warning."""
     samples, judged = _rows_of(run, SAMPLES, Sample), _rows_of(run, JUDGES, JudgedSample)
     if samples is not None and judged is not None:
         return samples
-    run.part(JUDGES).unlink(missing_ok=True)  # written again with the samples of the arms that have such a scorer
+    run.part(JUDGES).unlink(missing_ok=True)  # written again with the samples of the variants with a scorer
     return []
 
 
@@ -113,7 +113,7 @@ def _evaluate(run: Run, wanted: dict[str, Path], rows: list[dict[str, Any]]) -> 
 def _sampled(
     run: Run, shared: "SharedModel", prompts: Sequence["Prompt"], policy: str, final: Path, track: "Track"
 ) -> tuple[list[Sampled], list[float]]:
-    """What a policy says, and how far each response is from the reference; a model of its own is let go at the end."""
+    """A policy's responses, and how far each is from the reference; a separate model is released at the end."""
     model, adapter = acting(run, shared, policy, final)
     ppo = run.settings.ppo
     found = sample_responses(
@@ -150,14 +150,14 @@ def acting(run: Run, shared: "SharedModel", policy: str, final: Path) -> tuple["
 
 
 def _judge_of(run: Run, policy: str) -> PPOSettings:
-    """The settings whose scorer judges a policy: those that it was trained with; the main run's for the SFT policy."""
+    """The settings with the scorer of a policy: those that it was trained with; the main run's for the SFT policy."""
     return run.settings.ppo_of(policy.removeprefix("arm:") if policy.startswith("arm:") else None)
 
 
 def _judge_baseline(
     run: Run, shared: "SharedModel", policy: str, rows: Sequence[dict[str, Any]], judge: PPOSettings
 ) -> None:
-    """Have the SFT policy's responses judged by an arm's own scorer too: a gain is within one scorer's unit."""
+    """Score the SFT policy's responses by a variant's own scorer too: a gain is within one scorer's unit."""
     prompts = {prompt.id: prompt for prompt in run.prompts("heldout")}
     started = [row for row in rows if row["policy"] == "sft"]
     found: list[Sampled] = []
@@ -173,10 +173,10 @@ def _judge_baseline(
 
 
 def _scores(run: Run, shared: "SharedModel", found: Sequence[Sampled], judge: PPOSettings) -> list[float | None] | None:
-    """What a PPO run's scorer says of each response.
+    """A PPO run's scores of each response.
 
-    None for a response to which it gives no score, and in place of all where the reward model that it needs is
-    absent, or a sum has no units yet.
+    None for a response without a score, and in place of all if the reward model that it needs is absent, or a sum has
+    no units yet.
     """
     if needs_reward_model(judge.scorer) and not is_whole(run.artifact(REWARD)):
         return None
@@ -191,7 +191,7 @@ def _scores(run: Run, shared: "SharedModel", found: Sequence[Sampled], judge: PP
 
 
 def encoded(shared: "SharedModel", found: Sequence[Sampled]) -> list[Encoded]:
-    """The ids of sampled responses behind those of their prompts."""
+    """The sampled responses as ids, each with the ids of its prompt."""
     return [
         Encoded(tuple(shared.template.prompt_ids(prompt.messages)), generated.ids) for prompt, _, generated in found
     ]
@@ -233,7 +233,7 @@ def sequence_kl(
 ) -> list[float]:
     """Σ_t log π(y_t) − log π_ref(y_t) of each response: its k1 estimate of the divergence from the reference.
 
-    ``actor`` is the policy's model and adapter; the model may be one of its own.
+    ``actor`` is the policy's model and adapter; the model may be a separate one.
     """
     reference = run.reference_adapter
     found = [0.0] * len(samples)

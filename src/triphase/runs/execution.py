@@ -30,16 +30,16 @@ def perform(
     lent: Lent = None,
     place: Place | None = None,
 ) -> None:
-    """Hold the run directory and do the steps; ``begun`` is called with the directory before the first of them.
+    """Lock the run directory and do the steps; ``begun`` is called with the directory before the first of them.
 
     Args:
         steps: of all, sft, sampling, labeling, reward, learning curve, ppo, ppo and arms, best, evaluation, report.
-        examined: steps for which the data is looked at first; "all" does that itself.
-        arm: whose PPO is meant.
-        checkpoint: an iteration of PPO that is evaluated too; `best` is the one that was chosen.
-        progress: who shows it; bars or lines on standard error by default.
+        examined: steps for which the data is checked first; "all" does that itself.
+        arm: the variant whose PPO is run.
+        checkpoint: an iteration of PPO that is evaluated too; `best` is the selected one.
+        progress: the display; bars or lines on standard error by default.
         lent: a Python object that scores.
-        place: which of how many processes this one is; alone by default. Only the first calls ``begun``.
+        place: rank and number of processes; a single one by default. Only the first calls ``begun``.
     """
     by_name: Mapping[str, Callable[[Run], object]] = {
         "all": pipeline.run_all,
@@ -63,7 +63,7 @@ def perform(
                 examine_run(run, examined)
             for step in steps:
                 by_name[step](run)
-            dated = run.settings  # prompts of all rounds are rendered on one day
+            dated = run.settings  # prompts of all rounds are rendered with one date
         if "all" in steps and settings.rounds > 1:
             _further_rounds(dated, progress, lent, ranks)
             with prepare(settings, progress, lent, ranks) as run:
@@ -71,7 +71,7 @@ def perform(
 
 
 def _further_rounds(settings: RunSettings, progress: Progress | None, lent: Lent, ranks: Ranks) -> None:
-    """Each further round as a run of its own."""
+    """Each further round as a separate run."""
     for each in further_rounds(settings):
         with prepare(each, progress, lent, ranks) as run:
             pipeline.run_all(run)

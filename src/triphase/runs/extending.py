@@ -1,4 +1,4 @@
-"""A finished PPO run is given more iterations and goes on from its last checkpoint."""
+"""Extends a finished PPO run by more iterations, from its last checkpoint."""
 
 import json
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ Schedule = Literal["restart", "stretch"]
 
 
 def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) -> str:
-    """Give a finished PPO run more iterations; what follows from its policy is set aside. Returns what was done.
+    """Extend a finished PPO run; what depends on its policy is set aside. Returns what was done.
 
-    What is done in it can be broken off anywhere: the same call, or the run itself, goes on.
+    It can be interrupted at any point: the same call, or the run itself, continues.
 
     Raises:
-        RunError: somebody works on the run, or there is nothing to go on from.
+        RunError: another process works on the run, or there is nothing to continue from.
     """
     with locked(run, "a run is extended that nobody works on: wait for it, or stop it"):
         settings, phase = load_settings(run), ppo_phase(arm)
@@ -63,7 +63,7 @@ def _newest(run: Path, phase: str) -> int | None:
 
 
 def _require_end(run: Path, phase: str, iterations: int) -> None:
-    """The checkpoint after the last iteration must be there, of a PPO run that came to it."""
+    """Require the checkpoint after the last iteration, of a PPO run that completed it."""
     taken, after = taken_of(run, phase), round_after(run)
     if phase == PPO and after is not None:
         raise RunError(
@@ -116,7 +116,7 @@ def _extended(settings: RunSettings, arm: str | None, iterations: int, schedule:
 
 
 def target_of(changes: Mapping[str, str]) -> tuple[str | None, int]:
-    """The PPO run that `--ppo.iterations N` or `--arms.NAME.iterations N` means (None for the main one), and N.
+    """The PPO run that `--ppo.iterations N` or `--arms.NAME.iterations N` refers to (None for the main one), and N.
 
     Raises:
         SettingsError: it is neither.

@@ -1,4 +1,4 @@
-"""What the reward of a run thinks of prompts and responses in a file."""
+"""Scores by the reward of a run for prompts and responses in a file."""
 
 import math
 from collections import defaultdict
@@ -40,13 +40,13 @@ class Scorable:
 
 @dataclass(slots=True)
 class FileScores:
-    """What was found so far.
+    """The results so far.
 
     Attributes:
         scores: of rows with one response.
-        unscored: rows without a score: they cannot be read, or pass `model.max_length`.
-        right: of the comparisons of each prompt: 1 where the chosen response has the higher score, ½ where both have
-            the same.
+        unscored: number of rows without a score: they cannot be read, or exceed `model.max_length`.
+        right: for the comparisons of each prompt: 1 if the chosen response has the higher score, ½ if both have the
+            same.
     """
 
     scores: list[float] = field(default_factory=list)
@@ -55,12 +55,12 @@ class FileScores:
 
     @property
     def comparisons(self) -> int:
-        """How many comparisons were scored."""
+        """The number of scored comparisons."""
         return sum(map(len, self.right.values()))
 
     @property
     def accuracy(self) -> Interval | None:
-        """The share of comparisons that the scores order as the file does; None where there are none."""
+        """The share of comparisons that the scores order as the file does; None if there are none."""
         sums, counts = list(map(sum, self.right.values())), list(map(len, self.right.values()))
         return ratio_over_prompts(sums, counts, within=SHARE)
 
@@ -68,12 +68,12 @@ class FileScores:
 def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) -> Iterator[dict[str, Any]]:
     """Each row of a file with its score, or with those of ``chosen`` and ``rejected``; ``found`` is filled on the way.
 
-    A row that cannot be used has no score, and says why under ``problem``.
+    A row that cannot be used has no score, and the reason under ``problem``.
 
     Raises:
         RunError: the run has no such variant, or no reward model yet.
         DataError: the file cannot be read, or none of its rows can.
-        SettingsError: the scorer is a function that needs a column which the rows do not have.
+        SettingsError: the scorer is a function that needs a column missing in the rows.
     """
     run = open_run(run_path)
     if arm is not None and arm not in run.settings.arms:
@@ -120,7 +120,7 @@ def _scored(scorer: Scorer, rows: Sequence[Scorable], found: FileScores) -> Iter
 
 
 def _rows(file: str, encode: Encode, *, columns: bool) -> Iterator[Scorable]:
-    """The rows in their order, those that are refused among them. ``columns`` says whether the scorer asks for them."""
+    """The rows in their order, including refused ones. ``columns``: whether the scorer needs them."""
     source, refused = SourceSettings(path=file), list[DataError]()
     compares = any("chosen" in row.values for row in islice(read_rows(source, Path(), refused.append), 1))
     refused.clear()
@@ -130,7 +130,7 @@ def _rows(file: str, encode: Encode, *, columns: bool) -> Iterator[Scorable]:
         else stream_demonstrations(source, Path(), 0.0, refused.append)
     )
     try:
-        for located in chain(records, (None,)):  # those that are refused behind the last record come too
+        for located in chain(records, (None,)):  # refused records after the last valid one are yielded too
             yield from map(_unusable, refused)
             refused.clear()
             if located is not None and located.row is not None:
@@ -157,7 +157,7 @@ def _unusable(error: DataError) -> Scorable:
 
 
 def encoder_of(run: Run) -> Encode:
-    """Answers with the ids that the run's reward model reads."""
+    """Answers with the ids for the run's reward model."""
     limit = run.settings.model.max_length
 
     def encode(prompt: Prompt, response: str, finished: bool) -> Answer:

@@ -1,4 +1,4 @@
-"""What a change of settings makes stale: the phases that read them, and those that start from what these leave."""
+"""What a change of settings makes stale: the phases that read them, and those that start from their artifacts."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ _ROUNDING = "sampling.batch_size"
 
 
 def impact(old: RunSettings, new: RunSettings, changed_data: Mapping[str, Collection[str]]) -> dict[str, str]:
-    """The phases of a run with the settings ``new`` that those of one with ``old`` cannot stand for, each with why.
+    """The phases of a run with the settings ``new`` that cannot reuse those of one with ``old``, each with the reason.
 
     ``changed_data``: file → the phases that read it, of files that have changed since the old run read them.
     """
@@ -46,7 +46,7 @@ def impact(old: RunSettings, new: RunSettings, changed_data: Mapping[str, Collec
 
 
 def followed(settings: RunSettings, stale: Mapping[str, str]) -> dict[str, str]:
-    """``stale`` with the phases that start from what those leave."""
+    """``stale`` with the phases that start from their artifacts."""
     found, present = dict(stale), phases_of(settings)
     for phase in present:
         if phase in found:
@@ -58,7 +58,7 @@ def followed(settings: RunSettings, stale: Mapping[str, str]) -> dict[str, str]:
 
 
 def phases_of(settings: RunSettings) -> list[str]:
-    """The phases of a run with these settings, in their order; an arm is `arms/NAME`."""
+    """The phases of a run with these settings, in their order; a variant is `arms/NAME`."""
     found: list[str] = []
     for step in todo(settings):
         found += [ppo_phase(arm) for arm in (None, *settings.arms)] if step == PPO else [step]
@@ -66,10 +66,10 @@ def phases_of(settings: RunSettings) -> list[str]:
 
 
 def require_ppo(run: Path, settings: RunSettings) -> None:
-    """PPO must be a step of the run: branches, extensions and sweeps do what its settings say.
+    """PPO must be a step of the run: branches, extensions and sweeps run what its settings specify.
 
     Raises:
-        RunError: they leave it out; `triphase ppo` alone does it.
+        RunError: they leave it out; only `triphase ppo` does it.
     """
     if PPO in phases_of(settings):
         return
@@ -79,7 +79,7 @@ def require_ppo(run: Path, settings: RunSettings) -> None:
 
 
 def require_program(settings: RunSettings, *arms: str | None) -> None:
-    """PPO (of these arms; of all by default) must not need a reward that only a program has.
+    """PPO (of these variants; of all by default) must not need a reward that only a program has.
 
     Raises:
         RunError: it does.
@@ -93,12 +93,12 @@ def require_program(settings: RunSettings, *arms: str | None) -> None:
 
 
 def ranks_by_people(*settings: RunSettings) -> bool:
-    """Whether people rank in all of these settings: what they have ranked is data, however they were asked."""
+    """Whether people rank in all of these settings: their rankings are data, however they were collected."""
     return all(each.labeling.source == "people" for each in settings)
 
 
 def _changes(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """The differences that decide a result."""
+    """The differences that affect a result."""
     for key, before, now in differences(kept, wanted):
         if key not in FREE and key != _ROUNDING and not is_bound(key) and not is_of_a_server(key, before, now):
             yield key, before, now
@@ -114,7 +114,7 @@ def _reads(
     if phase == LABELING and key.startswith("labeling.") and ranks_by_people(old, new):
         return False
     if key == "sft.method" and old.sft_method == new.sft_method:
-        return False  # said in other words: nothing is fine-tuned either way
+        return False  # an equivalent setting: nothing is fine-tuned either way
     return any(dependent(key, (phase,), settings) is not None for settings in (kept, wanted))
 
 

@@ -1,4 +1,4 @@
-"""What criteria say of responses: a score of each, kept once it is known, or a verdict on each pair."""
+"""The judgments of criteria on responses: a score of each, cached, or a verdict on each pair."""
 
 import hashlib
 import itertools
@@ -22,7 +22,7 @@ from triphase.runs.sides import ComparedPolicy
 
 SCORES = "scores.jsonl"
 _AT_ONCE = 512
-"""Responses after which what is done is kept."""
+"""Number of responses after which completed work is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class KeptScore:
 def scores_by(
     criterion: Criterion, spoken: Sequence[Spoken], directory: Path, progress: Progress
 ) -> list[float | None]:
-    """What a criterion says of each response, in order; None without a score. Equal texts are asked about once."""
+    """The scores of each response by a criterion, in order; None without a score. Equal texts are scored once."""
     path, keys = directory / SCORES, [_hash(criterion, each) for each in spoken]
     kept: dict[str, float | None] = {row["key"]: row["score"] for row in shaped_rows(path, KeptScore)}
     missing = list({key: each for key, each in zip(keys, spoken, strict=True) if key not in kept}.items())
@@ -58,9 +58,9 @@ def verdicts_by(
 ) -> Judgment:
     """The n-th response of each side against the n-th of each other to the same prompt, in both orders.
 
-    Pairs of one text are even, and nobody is asked.
+    Pairs of the same text are ties, and are not judged.
     """
-    assert criterion.judge is not None  # noqa: S101 - only such criteria come here
+    assert criterion.judge is not None  # noqa: S101 - only these criteria come here
     said = {each.key: each for each in spoken}
     pairs = [
         (said[first.digest, prompt, number], said[second.digest, prompt, number])

@@ -1,4 +1,4 @@
-"""The human step of a run: simulated labelers rank, or people have ranked enough, or preferences were imported."""
+"""The human step of a run: simulated labelers rank, people have ranked enough, or preferences were imported."""
 
 import math
 from collections import Counter
@@ -20,16 +20,16 @@ from triphase.runs.store_contents import require_campaigns
 from triphase.store import Store
 
 MOST_LABELERS = 30
-"""Labelers whose own figures are kept, those with the most rankings."""
+"""Maximum number of labelers with individual statistics, those with the most rankings."""
 PAGE = "http://127.0.0.1:8400"
-"""Where the page is served by default."""
+"""The default address of the page."""
 
 
 def label(run: Run) -> None:
-    """Bring the rankings into the store, or say what is missing; then write `labelling.json`.
+    """Bring the rankings into the store, or report what is missing; then write `labelling.json`.
 
     Raises:
-        WaitingForPeople: people are to rank, and have not ranked enough.
+        WaitingForPeople: people have to rank, and have not ranked enough.
     """
     settings = run.settings.labeling
     with run.store() as store:
@@ -60,7 +60,7 @@ def _import_preferences(run: Run, store: Store) -> None:
 
 
 def _campaigns(store: Store) -> dict[str, Any]:
-    """How many answers of each campaign there are, and whether they are learned from; nothing where there are none."""
+    """The number of answers of each campaign, and whether they are used; empty if there are none."""
     counts = Counter(one.campaign for one in store.answers(counted=False) if one.status == "active")
     if not any(counts):
         return {}
@@ -106,7 +106,7 @@ def _figures(source: str, store: Store) -> dict[str, Any]:
 
 
 def _by_labeler(rankings: Sequence[Ranking]) -> list[dict[str, Any]]:
-    """What each labeler gave and how far the others agree, those with the most rankings first."""
+    """Each labeler's number of rankings and agreement with the others, those with the most rankings first."""
     given: dict[str, list[Ranking]] = {}
     for ranking in rankings:
         given.setdefault(ranking.labeler, []).append(ranking)

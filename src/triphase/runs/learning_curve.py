@@ -1,7 +1,7 @@
 """`triphase reward --learning-curve`: reward models on a quarter, half and all of the training prompts.
 
-Each is a reward model alone, with the settings of the run, trained in `reward/curve-N`; the run's own is not touched.
-The smaller sets of prompts are parts of the larger ones.
+Each is trained independently, with the settings of the run, in `reward/curve-N`; the run's own is not changed.
+The smaller sets of prompts are subsets of the larger ones.
 """
 
 from dataclasses import asdict

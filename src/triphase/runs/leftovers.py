@@ -13,29 +13,29 @@ from triphase.settings.loading import RUN_CONFIG
 from triphase.training.artifacts import TAKEN
 
 _NOTES = {".lock", RUN_CONFIG, LOG, SUMS, TAKEN, "timings.json"}
-"""What is written of a run before there is anything to keep of it."""
+"""Files of a run that are written before there is anything worth keeping."""
 _RECORDS = "data"
-"""Records that a program gave, which has them still."""
+"""Records passed by a program, which still has them."""
 
 
 def not_there(directory: Path) -> list[Path]:
-    """The directory and those above it that are yet to be made, the innermost first."""
+    """The directory and those above it that do not exist yet, the innermost first."""
     return [path for path in (directory, *directory.parents) if not os.path.lexists(path)]
 
 
 @contextmanager
 def removed_if_refused(made: list[Path]) -> Iterator[None]:
-    """Remove the directories that were made for the block, where it is refused and leaves nothing but notes in them."""
+    """Remove the directories created for the block, if it is refused and leaves nothing but notes in them."""
     try:
         yield
     except WaitingForPeople:
         raise  # they work on what is there
     except TriphaseError:
         if made and all(_is_note(path, made[0]) for path in made[0].rglob("*")):
-            with suppress(OSError, TriphaseError):  # the error of the block is the one to be told
+            with suppress(OSError, TriphaseError):  # the error of the block is the one to report
                 remove_directory(made[0])
                 for path in made[1:]:
-                    path.rmdir()  # not one in which something else stands by now
+                    path.rmdir()  # not one that has other contents by now
         raise
 
 

@@ -14,10 +14,10 @@ from triphase.records.files import disk_errors
 
 @contextmanager
 def locked(run: Path, remedy: str) -> Iterator[None]:
-    """Hold a run directory for the block.
+    """Lock a run directory for the block.
 
     Raises:
-        RunError: another process holds it; the message names it and ends with ``remedy``.
+        RunError: another process has locked it; the message names it and ends with ``remedy``.
     """
     descriptor = _held(run, remedy)
     try:
@@ -29,7 +29,7 @@ def locked(run: Path, remedy: str) -> Iterator[None]:
 
 
 def _held(run: Path, remedy: str) -> int:
-    """The lock, held. One that has a second name (a copy by hard links) would hold both runs, so its name is let go."""
+    """The acquired lock. With a second name (a copy by hard links) it would lock both runs, so its name is removed."""
     lock = run / ".lock"
     while True:
         with disk_errors(lock):
@@ -51,11 +51,11 @@ def _held(run: Path, remedy: str) -> int:
 
 
 def _is_own(lock: Path, descriptor: int) -> bool:
-    """Whether what is locked is still the file of this name, and of no other; its name is let go where it is not."""
+    """Whether the locked file still has this name, and no other; otherwise its name is removed."""
     ours = os.fstat(descriptor)
     try:
         is_named = os.path.samestat(ours, os.lstat(lock))
-    except FileNotFoundError:  # another process has let go of it
+    except FileNotFoundError:  # another process has released it
         return False
     if is_named and ours.st_nlink > 1:
         lock.unlink()
@@ -63,9 +63,9 @@ def _is_own(lock: Path, descriptor: int) -> bool:
 
 
 def is_worked_on(run: Path) -> bool | None:
-    """Whether a process works on a run directory; None where another machine may, which cannot be seen from here.
+    """Whether a process works on a run directory; None if another machine may, which cannot be seen from here.
 
-    Nothing is locked to find out: a run that starts at this very moment must not be refused.
+    The check acquires no lock: a run that starts at this very moment must not be refused.
     """
     try:
         found = re.fullmatch(r"process (\d+) on (.+)\n?", (run / ".lock").read_text(encoding="utf-8"))

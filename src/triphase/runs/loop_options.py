@@ -1,4 +1,4 @@
-"""How the loop keeps what a phase of a run does."""
+"""How the loop stores the results of a phase of a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from triphase.training.loop import LoopOptions, MetricsSink
 
 
 class _Nothing:
-    """Metrics that are not kept: rank 0 keeps them."""
+    """Discards metrics: rank 0 stores them."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """See MetricsSink."""
@@ -26,15 +26,15 @@ class _Nothing:
 def kept(
     run: Run, directory: str, title: str, total: int, *, shown: Sequence[str], guard: AlarmGuard | None = None
 ) -> Iterator[LoopOptions]:
-    """How the loop keeps one phase: a metrics file, a progress bar, and checkpoints as the settings say.
+    """The loop options of one phase: a metrics file, a progress bar, and checkpoints as in the settings.
 
-    Ranks other than 0 keep and show nothing, and wait at the same steps. A PPO iteration, which has a ``guard``, is
-    long: one checkpoint each, and as many as the guard may go back to.
+    Ranks other than 0 store and show nothing, and wait at the same steps. A PPO iteration, which has a ``guard``, is
+    long: each has a checkpoint, and as many are kept as the guard may go back to.
     """
     if not run.strategy.is_lead:
         yield _options(run, directory, _Nothing(), guard)
         return
-    remove_results(run.path)  # they were those of before this phase
+    remove_results(run.path)  # they are from before this phase
     folder = run.part(directory)
     trackers = open_trackers(run.settings.trackers, folder, group=run.settings.name, phase=directory)
     with MetricsWriter(folder, trackers=trackers) as metrics:

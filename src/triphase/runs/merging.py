@@ -1,4 +1,4 @@
-"""What a run trained, in directories of its own for other tools: merged into the base, or the adapter as it is."""
+"""Exports of a run's models for other tools: merged into the base, or the adapter unchanged."""
 
 import shutil
 from pathlib import Path
@@ -24,8 +24,8 @@ def merge_policy(
 ) -> None:
     """Write a policy of a run, or its reward model, to ``to`` as an ordinary checkpoint with a card.
 
-    ``arm`` is the variant whose policy is meant, ``checkpoint`` an iteration of its PPO. The update B·A is added to
-    each weight in float32 and rounded once to the base's dtype; a base that the run quantized is opened as it is.
+    ``arm`` is the variant, ``checkpoint`` an iteration of its PPO. The update B·A is added to each weight in float32
+    and rounded once to the base's dtype; a base that the run quantized is opened unquantized.
 
     Raises:
         RunError: the run has not trained it, or it is several models (an ensemble).
@@ -41,10 +41,10 @@ def merge_policy(
 
 
 def copy_adapter(run: Path, to: Path, *, what: What = "policy", arm: str | None = None) -> None:
-    """Copy what a phase (``arm``: the PPO of that variant) left, an adapter in peft's files, to ``to``, with a card.
+    """Copy a phase's artifact (``arm``: the PPO of that variant), an adapter in peft's files, to ``to``, with a card.
 
     Raises:
-        RunError: the run has not trained it, or it holds every weight and no adapter.
+        RunError: the run has not trained it, or it contains all weights and not an adapter.
     """
     opened = open_run(run)
     if arm is not None:
@@ -77,7 +77,7 @@ def _merge_reward(run: Path, to: Path) -> None:
 def _describe(
     to: Path, run: Path, settings: RunSettings, what: str, *, arm: str | None = None, is_last: bool = True
 ) -> None:
-    """What was measured is of the last policy of the main PPO run, and stands in no other's card."""
+    """The measurements are of the last policy of the main PPO run, and belong in no other card."""
     card = (to / "README.md").read_text(encoding="utf-8")
     own = settings.model_copy(update={"ppo": settings.ppo_of(arm)})
     rewrite_text(to, "README.md", with_run(card, run, own, what, is_measured=arm is None and is_last))

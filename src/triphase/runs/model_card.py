@@ -1,6 +1,6 @@
-"""What a card says of a run: data, settings, what was measured, limits, and the license of the base.
+"""The section of a card about its run: data, settings, measurements, limits, and the license of the base.
 
-Written from the run's own files alone; what was not measured is not mentioned, or said to be unknown.
+Written from the run's own files alone; what was not measured is left out, or stated to be unknown.
 """
 
 import os
@@ -19,13 +19,13 @@ from triphase.settings.schema import RunSettings
 
 _MOST_FIGURES = 24
 _OF_THE_RUN = ("seconds", "peak_gb", "seed")
-"""Figures of a summary that nothing was measured by."""
+"""Values of a summary that are not measurements."""
 
 
 def with_run(card: str, run: Path, settings: RunSettings, what: str, *, is_measured: bool = True) -> str:
-    """``card`` with what is known of the run, its base's license at the head where that is known.
+    """``card`` with a section about the run, and its base's license in the metadata if that is known.
 
-    ``what`` is policy, sft or reward; ``is_measured`` whether the figures of the run's summary are its own.
+    ``what`` is policy, sft or reward; ``is_measured`` whether the values of the run's summary are its own.
     """
     license_ = license_of(settings.model.name)
     if license_ is not None and card.startswith("---\n"):
@@ -73,7 +73,7 @@ def _lines(
 def _data(settings: RunSettings) -> Iterator[str]:
     for role in ("demonstrations", "prompts", "preferences"):
         for source in getattr(settings.data, role):
-            name = Path(source.path).name if files_of(source) else source.path  # where it stood is nobody else's
+            name = Path(source.path).name if files_of(source) else source.path  # its path is private
             yield f"- {role}: {as_code(name)}"
     ranked = {"people": "people ranked sampled responses", "simulated": "simulated labelers ranked sampled responses"}
     yield f"- rankings: {ranked.get(settings.labeling.source, 'none of our own; the preferences are all there is')}"

@@ -20,9 +20,10 @@ from triphase.training.stopping import StopRequest
 
 
 def open_run(path: Path, *, wide: bool = False) -> Run:
-    """A run as it stands now, which need not be where it was made.
+    """A run in its current state, which may have been moved.
 
-    ``wide`` keeps its base in `model.dtype` whatever `model.quantization` says: codes take no adapter up.
+    ``wide`` keeps its base in `model.dtype` whatever `model.quantization` says: quantized weights cannot take an
+    update.
     """
     here = path.resolve()
     require_shared(here)
@@ -35,10 +36,10 @@ def open_run(path: Path, *, wide: bool = False) -> Run:
 def open_policy(
     path: Path, checkpoint: int | None = None, policy: str | None = None, *, wide: bool = False
 ) -> tuple[SharedModel, str | None, RunSettings]:
-    """The model of a run with the adapter of its PPO policy (of its SFT policy where PPO has not been run).
+    """The model of a run with the adapter of its PPO policy (of its SFT policy if PPO has not been run).
 
-    ``checkpoint`` names an iteration of PPO (of the variant, where ``policy`` is one), whose policy is taken instead of
-    the last. ``policy`` is `sft`, `ppo` or a variant of the run. ``wide`` as in `open_run`.
+    ``checkpoint`` names an iteration of PPO (of the variant, if ``policy`` is one), whose policy is used instead of the
+    last. ``policy`` is `sft`, `ppo` or a variant of the run. ``wide`` as in `open_run`.
 
     Raises:
         RunError: the run has no policy yet, no such policy, or no such checkpoint.
@@ -88,10 +89,10 @@ def require_policy(run: Run, path: Path, policy: str, checkpoint: int | None) ->
 def open_any(
     model: str, checkpoint: int | None = None, policy: str | None = None
 ) -> tuple[SharedModel, str | None, int]:
-    """The policy of a run, or a model by directory, hub id or embedded name; its adapter, and its longest length.
+    """The policy of a run, or a model by directory, hub id or embedded name; its adapter, and its maximum length.
 
     Raises:
-        RunError: a checkpoint or a policy is named, and there is none or this is no run.
+        RunError: a checkpoint or a policy is named that does not exist, or this is not a run.
     """
     if os.path.isfile(Path(model, "config.yaml")):  # False for a name that is too long
         shared, adapter, settings = open_policy(Path(model), checkpoint, policy)

@@ -1,5 +1,5 @@
-"""People as the judges of a comparison: its responses lie in a store beside it, are ranked blind on the labeling page,
-and what was ranked comes back as duels. The page is served by `triphase label serve` over the comparison's directory.
+"""People as the judges of a comparison: its responses are in a store next to it, are ranked blind on the labeling page,
+and the rankings become duels. The page is served by `triphase label serve` over the comparison's directory.
 """
 
 import itertools
@@ -29,9 +29,9 @@ Said = tuple[str, bool]
 def judged_by_people(
     spoken: Sequence[Spoken], sides: Sequence[ComparedPolicy], directory: Path, *, seed: int
 ) -> Judgment:
-    """Put the first response of each side to each prompt before people, and return what they have said so far.
+    """Add the first response of each side to each prompt for ranking, and return the current duels.
 
-    Pairs of one text are even, and nobody is asked.
+    Pairs of the same text are ties, and are not shown.
 
     Raises:
         SettingsError: there are more sides than a page can show.
@@ -56,7 +56,7 @@ def _put(store: Store, first: Sequence[Spoken], *, seed: int) -> None:
 
 
 def _asked(prompt: Prompt) -> Prompt:
-    """The prompt as people see it: columns for scorers stay out of the store."""
+    """The prompt as shown to people: columns for scorers stay out of the store."""
     return Prompt(prompt.id, prompt.messages, prompt.kind, prompt.split)
 
 

@@ -1,4 +1,4 @@
-"""The phases of a run with their parts, as every rank of several makes them; rank 0 alone keeps what they leave."""
+"""The phases of a run with their parts, constructed on every rank; only rank 0 stores their artifacts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from triphase.training.reward_finals import load_reward_model
 
 
 def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
-    """Supervised fine-tuning on the mixture of demonstrations, and what was seen of each kind."""
+    """Supervised fine-tuning on the mixture of demonstrations, and the records seen of each kind."""
     settings = run.settings
     sources = run.data.demonstrations()
     heldout = [item for source in sources for item in as_split(source, "heldout")]
@@ -40,7 +40,7 @@ def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
         run.data.encoded(mixture.demonstrations),
         order,
         run.data.encoded(heldout),
-        run.settings.sft,  # as the model that was opened just now lets its passes be
+        run.settings.sft,  # with the limits on passes of the model just opened
         strategy=run.strategy,
     )
     return phase, mixture_figures(mixture, order, run)
@@ -48,7 +48,7 @@ def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
 
 @contextmanager
 def ppo_phase_of(run: Run, arm: str | None) -> Iterator[PPOPhase]:
-    """PPO of the main run or of an arm, with who samples and who scores."""
+    """PPO of the main run or of a variant, with its generator and scorer."""
     shared, prompts = run.model(), run.prompts("train")
     name, settings, strategy = ppo_phase(arm), run.settings.ppo_of(arm), run.strategy
     if not strategy.is_lead and shared.adapters.has(REWARD) and is_whole(run.artifact(REWARD)):

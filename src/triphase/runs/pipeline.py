@@ -1,7 +1,7 @@
-"""The steps of a run, one function each: a step is skipped where its work is done, and resumed where it is not.
+"""The steps of a run, one function each: a step is skipped if its work is done, and resumed if it is not.
 
-This file wires: it reads records, hands each phase its parts, and writes down what the phase leaves behind. It stands
-among the commands because the phases, the labeling and the reports know nothing of each other.
+This file wires: it reads records, passes each phase its parts, and writes the phase's artifact. It is in this folder
+because the phases, the labeling and the reports do not import each other.
 """
 
 import logging
@@ -44,12 +44,12 @@ from triphase.training.loop import MetricsSink, run_loop
 from triphase.training.settling import settle, share_files
 
 _log = logging.getLogger(__name__)
-# Batches of responses that are sampled, and then kept in the store, together.
+# Number of responses that are sampled, and then stored, together.
 _BATCHES_KEPT = 8
 
 
 def run_all(run: Run) -> None:
-    """Every step for which there is something to do, in order, after all that can be known has been looked at."""
+    """Every step that has something to do, in order, after all checks."""
     examine_run(run)
     for line in what_is_left_out(run.settings):
         run.say(line)
@@ -67,7 +67,7 @@ def run_all(run: Run) -> None:
 
 
 def run_every_ppo(run: Run) -> None:
-    """Phase 3 of the main run and of each arm."""
+    """Phase 3 of the main run and of each variant."""
     for arm in (None, *run.settings.arms):
         run_ppo(run, arm)
 
@@ -93,7 +93,7 @@ def run_sft(run: Run) -> None:
 
 
 def run_sampling(run: Run) -> None:
-    """K responses of the newest policy to each prompt, into the store. Without labeling there is nothing to sample."""
+    """K responses of the newest policy to each prompt, into the store. Without labeling nothing is sampled."""
     settings = run.settings
     if settings.labeling.source == "none":
         return
@@ -103,7 +103,7 @@ def run_sampling(run: Run) -> None:
         done = {response.prompt_id for response in store.responses() if response.model == called}
         missing = [prompt for prompt in run.prompts() if prompt.id not in done]
         if not missing:
-            # A run that was stopped behind its last samples has not noted them yet.
+            # A run that was stopped after its last samples has not recorded them yet.
             if not is_noted(run.path):
                 report_empty_samples(store, called)
                 note_sampled(run.path, store)
@@ -133,7 +133,7 @@ def run_sampling(run: Run) -> None:
 
 
 def _parts(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
-    """The same parts at each start: what is sampled side by side never depends on where a run was stopped."""
+    """The same chunks at each start: what is sampled together never depends on where a run was stopped."""
     for start in range(0, len(prompts), size):
         yield prompts[start : start + size]
 
@@ -146,14 +146,14 @@ def run_labeling(run: Run) -> None:
 
 
 def run_ppo(run: Run, arm: str | None = None) -> None:
-    """Phase 3: PPO from the reference policy against the reward model; an arm is a run of its own."""
+    """Phase 3: PPO from the reference policy against the reward model; a variant is a separate PPO run."""
     phase_name = ppo_phase(arm)
     final, settings = run.artifact(phase_name), run.settings.ppo_of(arm)
     if is_usable(final):
         _settle(run, phase_name)
         return
     with run.directory.timed(phase_name):
-        run.model()  # without it nothing else need be looked at
+        run.model()  # without it nothing else need be checked
         if needs_reward_model_of(settings.scorer):
             require_reward_model(run)
         run.share_phase("ppo", arm)
@@ -172,7 +172,7 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
 
 
 def _settle(run: Run, phase: str) -> None:
-    """Keep of a finished PPO run only what somebody may ask for."""
+    """Keep of a finished PPO run only the files that may be needed."""
     if not run.strategy.is_lead:
         return
     checkpoints, parent, final = run.settings.checkpoints, run.part(phase, CHECKPOINTS), run.part(name_of(phase))
@@ -193,14 +193,14 @@ def _show(log: SampleLog, metrics: MetricsSink, iteration: int, found: Sequence[
 def run_evaluation(run: Run, checkpoint: int | None = None) -> None:
     """Responses of the SFT policy and of each PPO policy to held-out prompts, with their scores.
 
-    ``checkpoint`` names an iteration of PPO whose policy is evaluated beside them.
+    ``checkpoint`` names an iteration of PPO whose policy is evaluated too.
     """
     with run.directory.timed("evaluation"):
         evaluate_policies(run, checkpoint)
 
 
 def run_report(run: Run) -> Path:
-    """`summary.json` and `report.html`, with the plan of the memory beside what was measured."""
+    """`summary.json` and `report.html`, with the plan of the memory next to the measurements."""
     if run.process_bytes is not None and not run.part(PLAN).is_file():
         write_plan(run.settings, run.path, run.process_bytes)
         seal(run.path, [PLAN])

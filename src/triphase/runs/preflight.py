@@ -1,4 +1,4 @@
-"""Everything that the rest of a run depends on, looked at before its first step."""
+"""Checks of everything that the rest of a run depends on, before its first step."""
 
 from triphase.datacheck.agenda import todo
 from triphase.datacheck.demands import demands, holdings_of, require_settings
@@ -8,7 +8,7 @@ from triphase.runs.session import Run
 
 
 def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
-    """Look at everything that the rest of the run depends on, before its first step; all that is to do by default.
+    """Check everything that the rest of the run depends on, before its first step; by default all steps to do.
 
     Raises:
         DataError: a record cannot be used, or a step has no data.
@@ -19,7 +19,7 @@ def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
     wanted = todo(settings)
     pending = tuple(step for step in (wanted if steps is None else steps) if not run.is_done(step))
     require_settings(settings, pending, run.lent)
-    # Records of steps that were not asked for are read too: what is wrong with them is known before hours have passed.
+    # Records of steps that were not requested are read too: their errors are known before hours have passed.
     later = [step for step in wanted if not run.is_done(step)]
     if "sft" in later or ("ppo" in later and settings.mixes_demonstrations):
         data.demonstrations()

@@ -1,4 +1,4 @@
-"""config.yaml of a run: its settings, and what else its numbers follow from."""
+"""config.yaml of a run: its settings, and everything else that its numbers depend on."""
 
 import os
 import platform
@@ -19,17 +19,17 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "
 
 
 def day_begun(run: Path) -> str:
-    """The day (YYYY-MM-DD) on which the run in a directory was begun; today where there is none."""
+    """The date (YYYY-MM-DD) on which the run in a directory was started; today if there is none."""
     path = run / "config.yaml"
     if not path.is_file():
         return date.today().isoformat()
     kept = read_config(path).get("begun")
-    # A run of an older version has the day of its configuration, which is written once.
+    # A run of an older version has the date of its configuration, which is written once.
     return str(kept) if kept else date.fromtimestamp(path.stat().st_mtime).isoformat()
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of the packages that the numbers depend on."""
     found = {"python": platform.python_version(), "triphase": __version__}
     for name in _PACKAGES:
         try:
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 def provenance(
     settings: RunSettings, plain: dict[str, Any], fingerprints: Mapping[str, str], begun: str
 ) -> dict[str, Any]:
-    """What `config.yaml` of a run that begins now says: its settings, and where its numbers come from."""
+    """The `config.yaml` of a run that starts now: its settings, and where its numbers come from."""
     return {
         "settings": plain,
         "versions": versions(),

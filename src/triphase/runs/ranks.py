@@ -1,4 +1,4 @@
-"""The processes of a run find one another: same code, same settings, same data, one directory."""
+"""The processes of a run join: same code, same settings, same data, one directory."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ from triphase.training.distributed.types import ALONE, Strategy
 _TOKEN = "token"  # noqa: S105 - the name of a file
 _MOST_NAMED = 4
 _AMPLE = 8
-"""A rank with so many times the memory of the weights' files has room for all that a run holds."""
+"""A rank with this many times the memory of the weights' files has room for all that a run needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Ranks:
     """The processes of a run.
 
     Attributes:
-        strategy: how they share the work, as this process takes part in it.
-        lines: who they are, for people; nothing for a single process.
+        strategy: how they share the work, from this process's view.
+        lines: a description of them, for display; empty for a single process.
     """
 
     strategy: Strategy = ALONE
@@ -53,10 +53,10 @@ class Ranks:
 
 @contextmanager
 def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
-    """Meet the other processes, and compare with them what must be the same, before anything is written.
+    """Join the other processes, and compare with them what must be the same, before anything is written.
 
     Raises:
-        SettingsError: a step has not work enough for all, or the processes cannot meet.
+        SettingsError: a step has too little work for all, or the processes cannot join.
         RunError: they have other code, versions, settings or data.
     """
     if place.world == 1:
@@ -75,7 +75,7 @@ def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
         where = f"{torch.cuda.get_device_name()} ({place.local_rank})" if on_gpu else "cpu"
         who = f"{where}, threads: {torch.get_num_threads()}, process {os.getpid()} on {platform.node()}"
         cards = strategy.gather({"who": who, "has": fingerprints(settings)})
-        strategy.barrier()  # each has read what all say, and can say by itself what is wrong
+        strategy.barrier()  # each has read all values, and can report errors by itself
         require_alike([card["has"] for card in cards], [card["who"] for card in cards])
         backend = backend_of(on_gpu)
         lines = [f"{place.world} processes train together (strategy: {strategy.name}, backend: {backend})"]
@@ -91,7 +91,7 @@ def threads_of(settings: RunSettings, local_world: int) -> int:
 
 
 def is_divided(settings: RunSettings, place: Place, device: torch.device) -> bool:
-    """Whether the base is divided among the ranks: as the settings say, or where the plan finds that it must be.
+    """Whether the base is divided among the ranks: as set, or if the plan finds that it must be.
 
     Raises:
         TriphaseError: the plan cannot be made.
@@ -114,7 +114,7 @@ def is_divided(settings: RunSettings, place: Place, device: torch.device) -> boo
 
 
 def fingerprints(settings: RunSettings) -> dict[str, str]:
-    """What all processes of a run must have alike, by name."""
+    """What must be the same in all processes of a run, by name."""
     code = hashlib.sha256()
     package = Path(triphase.__file__).parent
     for path in sorted(package.rglob("*.py")):
@@ -149,10 +149,10 @@ def require_alike(found: list[Mapping[str, str]], who: list[str]) -> None:
 
 
 def show_directory(run: Path, strategy: Strategy) -> None:
-    """Rank 0, which holds the run directory, lets the others look at it; they refuse one that they do not share.
+    """Rank 0, which locks the run directory, lets the others check it; they refuse one that they do not share.
 
     Raises:
-        RunError: what rank 0 has written is not what stands here.
+        RunError: what rank 0 has written is not visible here.
     """
     if strategy.world == 1:
         return

@@ -12,11 +12,11 @@ from triphase.tokens.encoding import Encoded, encode_answer, encode_prompt
 
 _log = logging.getLogger(__name__)
 SFT_MODEL = "sft"
-"""The name under which the SFT policy's responses stand in the store."""
+"""The name of the SFT policy's responses in the store."""
 
 
 def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
-    """Responses of the SFT policy to training prompts: from the store, or sampled now where it has none.
+    """Responses of the SFT policy to training prompts: from the store, or sampled now if it has none.
 
     Raises:
         DataError: none of them has a token.
@@ -52,7 +52,7 @@ def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
                 seed=settings.seed,
                 on_finished=finished,
             )
-        # As they were sampled: the ids of a text that is read again may be others, and more.
+        # The sampled ids: a text that is encoded again may have other ids, and more.
         each = [
             Encoded(encode_prompt(prompt, template, room=len(written.ids), max_length=limit), written.ids)
             if written.ids
@@ -69,7 +69,7 @@ def reference_samples(run: Run, shared: SharedModel) -> list[Encoded]:
 
 
 def _encoded(prompt: Prompt, response: Response, run: Run, shared: SharedModel) -> Encoded | None:
-    """Ids of a response of the store; None where they are none, or pass the length: read again they may be more."""
+    """Ids of a response in the store; None if there are none, or they exceed the length: encoding may give more."""
     limit = run.settings.model.max_length
     try:
         return encode_answer(prompt, response.text, shared.template, finished=response.finished, max_length=limit)

@@ -16,8 +16,8 @@ from triphase.training.stopping import StopRequest
 
 
 def require_resumable(settings: RunSettings) -> list[str]:
-    """Refuse a place that is no directory, and a run that was begun with other settings or data, is damaged, or lacks
-    what it shares. Returns what differs and may.
+    """Refuse a path that is not a directory, and a run that was started with other settings or data, is damaged, or
+    lacks what it shares. Returns the allowed differences.
 
     Raises:
         TriphaseError: as `run` does.
@@ -35,7 +35,7 @@ def require_resumable(settings: RunSettings) -> list[str]:
 
 
 def _campaigns_to_begin(path: Path, settings: RunSettings) -> Iterator[str]:
-    """Campaigns that can be begun only when the responses are sampled; then the run waits for them."""
+    """Campaigns that can be started only when the responses are sampled; then the run waits for them."""
     named = [name for name in settings.labeling.campaigns or () if name != MAIN]
     if named and not is_noted(path):
         yield (

@@ -1,4 +1,4 @@
-"""What a run takes from elsewhere stands in the place of its own phases, by reference."""
+"""Artifacts of other runs replace those of a run's own phases, by reference."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 def take_artifacts(run: Run) -> None:
-    """Note what `sft.from` and `reward.from` name.
+    """Record the artifacts in `sft.from` and `reward.from`.
 
     Raises:
         TriphaseError: as in `require_taken`.
@@ -30,10 +30,10 @@ def take_artifacts(run: Run) -> None:
 
 
 def require_taken(run: Path, settings: RunSettings) -> dict[str, Taken | None]:
-    """What a run, which need not have begun, takes from elsewhere; all of it as it was when the run began.
+    """The artifacts that a run, which may not have started, takes from elsewhere; unchanged since the run started.
 
     Raises:
-        TriphaseError: it cannot be taken, is gone, has changed, or the run has its own.
+        TriphaseError: one cannot be used, is gone, has changed, or the run has its own.
     """
     require_shared(run)
     found = taken_artifacts(settings)

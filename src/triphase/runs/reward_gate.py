@@ -1,7 +1,7 @@
-"""Before PPO: is the reward model better than chance? Where it is not, the run stops until something has changed.
+"""Before PPO: is the reward model better than chance? If not, the run stops until something has changed.
 
-The verdict is written to `reward/verdict.json` with a fingerprint of the rankings it rests on. Once there are other
-rankings, the refused reward model is set aside and the reward phase begins again.
+The verdict is written to `reward/verdict.json` with a fingerprint of the rankings that it is based on. Once there are
+other rankings, the refused reward model is set aside and the reward phase starts again.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ class RewardModelRefused(RunError):
 
 
 def require_reward_model(run: Run) -> None:
-    """Stop before PPO where there is no reward model, or one that is no better than chance.
+    """Stop before PPO if there is no reward model, or one that is no better than chance.
 
-    PPO that has begun goes on. What cannot be judged is said, and is no reason to stop.
+    PPO that has started continues. What cannot be judged is reported, and is no reason to stop.
 
     Raises:
         RunError: the reward phase has not been run.
@@ -63,7 +63,7 @@ def require_reward_model(run: Run) -> None:
 
 
 def set_refused_aside(run: Run) -> None:
-    """Make room for a new reward model where the present one was refused and the rankings are others by now."""
+    """Set the reward model aside if it was refused and the rankings have changed since."""
     refused = _refused(run.part("reward", FILE_NAME))
     if not run.settings.reward.require_better_than_chance or refused is None or _has_begun(run):
         return
@@ -77,7 +77,7 @@ def set_refused_aside(run: Run) -> None:
 
 
 def _has_begun(run: Run) -> bool:
-    """Whether PPO, or an arm of it, has a checkpoint."""
+    """Whether PPO, or a variant of it, has a checkpoint."""
     return any(kept_steps(path) for path in (run.part("ppo", "checkpoints"), *run.path.glob("arms/*/checkpoints")))
 
 
@@ -92,7 +92,7 @@ def _refusal(run: Run, verdict: ChanceVerdict) -> str:
 
 
 def _refused(path: Path) -> str | None:
-    """The fingerprint of the rankings that the refused reward model was judged on; None where none was refused.
+    """The fingerprint of the rankings that the refused reward model was judged on; None if none was refused.
 
     A verdict that cannot be read counts as none, with a warning: the reward model is judged again.
     """
@@ -107,7 +107,7 @@ def _refused(path: Path) -> str | None:
 
 
 def _rankings(run: Run) -> str:
-    """What the comparisons of the store sum up to."""
+    """The fingerprint of the comparisons in the store."""
     digest = hashlib.sha256()
     with run.store() as store:
         for split in ("train", "heldout"):

@@ -47,7 +47,7 @@ class Rankings:
     heldout_pairs: Sequence[Sequence[Pair]]
 
     def some(self, numbers: Sequence[int]) -> "Rankings":
-        """Of those that are trained on, some."""
+        """A subset of the training rankings."""
         groups, pairs = [self.groups[number] for number in numbers], [self.pairs[number] for number in numbers]
         return Rankings(groups, pairs, self.heldout, self.heldout_pairs)
 
@@ -96,7 +96,7 @@ def run_reward(run: Run) -> None:
 
 
 def judge_before(run: Run) -> None:
-    """In a further round: what the reward model of the one before says of the held-out rankings of this one."""
+    """In a further round: the previous reward model's scores of the held-out rankings of this one."""
     path = run.part("reward", BEFORE)
     if not run.settings.earlier_rounds or path.is_file():
         return
@@ -108,11 +108,11 @@ def judge_before(run: Run) -> None:
         scores = score_samples(shared, samples, max_tokens=run.settings.reward.tokens_at_once)
     each = torch.split(scores, [len(group.responses) for group in rankings.heldout])
     write_json_lines(path, heldout_lines(held.groups, [part.tolist() for part in each], held.votes))
-    run.forget_model()  # heads and adapters begin again
+    run.forget_model()  # heads and adapters start again
 
 
 def follow_reward(run: Run) -> None:
-    """The same on a rank other than 0, whose part is the training."""
+    """The same on a rank other than 0, which only trains."""
     (rankings, _), shared = rankings_of(run), run.model()
     ours, theirs = _halves(run, rankings) if run.settings.reward.witness else (rankings, None)
     told: dict[str, Any] = {}
@@ -123,7 +123,7 @@ def follow_reward(run: Run) -> None:
 
 
 def rankings_of(run: Run) -> tuple[Rankings, HeldOut]:
-    """The rankings of a run, encoded; and those of held-out prompts as they are, with the judgments on rank 0."""
+    """The rankings of a run, encoded; and those of held-out prompts unencoded, with the judgments on rank 0."""
     groups, heldout, votes = _ranked(run)
     shared = run.model()
     groups, heldout = usable_groups(groups, heldout, shared.template)
@@ -131,7 +131,7 @@ def rankings_of(run: Run) -> tuple[Rankings, HeldOut]:
 
 
 def _ranked(run: Run) -> tuple[list[RankedGroup], list[RankedGroup], list[Comparison]]:
-    """What the store says, which may be gaining rankings: rank 0 reads it once, and sends it to the others."""
+    """The contents of the store, which may be gaining rankings: rank 0 reads it once, and sends it to the others."""
     votes: list[Comparison] = []
     groups: list[list[RankedGroup]] = []
     if run.strategy.is_lead:
@@ -195,7 +195,7 @@ def _trained(
 def _without_length(
     run: Run, phase: RewardPhase, references: Sequence[Encoded], calibration: Calibration
 ) -> Calibration:
-    """Take off the score what length explains of it; returns what takes the score back to the unit of training."""
+    """Remove from the score what length explains; returns the conversion to the unit of training."""
     shared = phase.shared
     scores = phase.scores_of(phase.trained, shared.scores)
     lengths = [len(response) for member in phase.trained for response in phase.groups[member].responses]
@@ -240,7 +240,7 @@ def phase_of(
 
 
 def train(run: Run, phase: RewardPhase, place: str, title: str) -> dict[str, Any]:
-    """Carry a phase to its end; returns what it shows on held-out rankings."""
+    """Run a phase to its end; returns its metrics on held-out rankings."""
     phase.begin(run.part(*place.split("/")), run.progress)
     with kept(run, place, title, phase.total_steps, shown=_SHOWN) as options:
         run_loop(phase, options)

@@ -1,8 +1,8 @@
-"""Rounds: sample from the newest policy, rank, train the reward model again on all rankings, go on with PPO.
+"""Rounds: sample from the newest policy, rank, retrain the reward model on all rankings, continue PPO.
 
-A further round is a run of its own in `rounds/K` of the first, with a store of its own; it takes the SFT policy from
-the first, and its settings name the rounds before (`earlier_rounds`). So each is resumed, labeled, evaluated and
-reported as any run is.
+A further round is a separate run in `rounds/K` of the first, with its own store; it takes the SFT policy from the
+first, and its settings name the earlier rounds (`earlier_rounds`). So each is resumed, labeled, evaluated and reported
+like any run.
 """
 
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ from triphase.training.finals import load_policy
 
 __all__ = ["BEFORE", "continue_policy", "earlier_rankings", "further_rounds", "newest_round", "sampled_as"]
 _SEEDS = 1000
-"""Between the seeds of two rounds, so that those of runs with other seeds are others."""
+"""Difference between the seeds of two rounds, so that those of runs with other seeds differ."""
 
 
 def further_rounds(settings: RunSettings) -> Iterator[RunSettings]:
-    """The settings of the second round and those after."""
+    """The settings of the second and later rounds."""
     first = (expanded(settings.output) / settings.name).resolve()
     before = [str(first)]
     for number in range(2, settings.rounds + 1):
@@ -62,7 +62,7 @@ def newest_round(run: Run) -> Path:
 
 
 def sampled_as(run: Run) -> str:
-    """The name in the store of the policy whose responses are ranked."""
+    """The policy whose responses are ranked, by its name in the store."""
     earlier = run.settings.earlier_rounds
     return SFT_MODEL if not earlier else f"ppo-round-{len(earlier)}"
 
@@ -76,7 +76,7 @@ def sampled_policy(run: Run) -> tuple[SharedModel, str | None]:
 
 
 def earlier_rankings(run: Run) -> list[RankedGroup]:
-    """The rankings of training prompts of the rounds before."""
+    """The rankings of training prompts of the earlier rounds."""
     found: list[RankedGroup] = []
     for place in run.settings.earlier_rounds:
         store = open_store(Path(place) / STORE)
@@ -88,13 +88,13 @@ def earlier_rankings(run: Run) -> list[RankedGroup]:
 
 
 def continue_policy(run: Run, shared: SharedModel) -> None:
-    """Let PPO of a further round start from the policy of the one before; the reference stays the SFT policy."""
+    """Start PPO of a further round from the policy of the previous one; the reference stays the SFT policy."""
     if run.settings.earlier_rounds:
         load_policy(shared, POLICY, place_of(newest_round(run), PPO))
 
 
 def told_of_round(run: Run) -> str | None:
-    """What the refit of a round was worth, in a line; None where no held-out prompt was ranked."""
+    """The benefit of a round's refit, in a line; None if no held-out prompt was ranked."""
     first, second = accuracies_of(run.path, run.settings.seed) or (None, None)
     if first is None or second is None:
         return None

@@ -1,4 +1,4 @@
-"""What the phases leave behind, as lines and figures of files."""
+"""The results of phases as lines of files."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def heldout_lines(
 ) -> list[dict[str, Any]]:
     """One line for each vote of one labeler, so that accuracy compares with the agreement of two labelers.
 
-    Votes on responses that were left out of the groups, for want of tokens, have none.
+    Votes on responses that were left out of the groups because they have no tokens have none.
     """
     score_of = _score_of(groups, scores)
     return [
@@ -74,7 +74,7 @@ def sample_row(sample: Excerpt) -> dict[str, Any]:
 
 
 def mixture_figures(mixture: Mixture, order: Sequence[int], run: Run) -> dict[str, Any]:
-    """What was seen of each kind; its weight is that of its sources, shared out by their records."""
+    """The records seen of each kind; its weight is that of its sources, divided in proportion to their records."""
     weights: defaultdict[str, float] = defaultdict(float)
     sources = (as_split(source, "train") for source in run.data.demonstrations())
     for records, settings in zip(sources, run.settings.data.demonstrations, strict=True):

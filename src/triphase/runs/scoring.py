@@ -1,4 +1,4 @@
-"""Who scores the responses of a run: what its settings choose, with what the run provides to it."""
+"""The scorer of a run's responses: the one in its settings, with what the run provides to it."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,8 +19,8 @@ from triphase.training.reward_finals import load_reward_model
 def scorer_of(
     run: Run, settings: PPOSettings, *, begins: bool = False, strategy: Strategy = ALONE
 ) -> AbstractContextManager[Scorer]:
-    """The scorer of a PPO run; Ctrl-C ends the wait for it. ``begins``: it is asked about a rollout first.
-    ``strategy``: who shares the reward model's work.
+    """The scorer of a PPO run; Ctrl-C ends the wait for it. ``begins``: its first scores are of a rollout.
+    ``strategy``: the processes that share the reward model's work.
 
     Raises:
         TriphaseError: it cannot be opened.
@@ -42,7 +42,7 @@ def scorer_of(
 
 @contextmanager
 def shared_scorer(run: Run, settings: PPOSettings) -> Iterator[Scorer]:
-    """The scorer of PPO's rollouts: of rank 0, with the reward models inside it shared out."""
+    """The scorer of PPO's rollouts: that of rank 0, with the reward models inside it shared out."""
     strategy = run.strategy
     if not strategy.is_lead:
         count = reward_models_in(settings.scorer)

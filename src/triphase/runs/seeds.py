@@ -14,18 +14,18 @@ _MOST = 100
 
 
 def varied_by(settings: RunSettings) -> str:
-    """The setting that further seeds vary: `seed`, and `ppo.seed` where people rank what a policy has said.
+    """The setting that further seeds vary: `seed`, or `ppo.seed` if people rank a policy's responses.
 
-    They would have to rank other responses.
+    With another `seed` they would have to rank other responses.
     """
     return "ppo.seed" if settings.labeling.source == "people" else "seed"
 
 
 def seed_points(run: Path, count: int) -> tuple[Path, list[SweepPoint]]:
-    """The runs of ``run`` with the further of ``count`` seeds, and the directory of them; nothing is made yet but that.
+    """The runs of ``run`` with the further of ``count`` seeds, and their directory; only that is created yet.
 
     Raises:
-        SettingsError: ``count`` is no such number.
+        SettingsError: ``count`` is not a valid number.
         TriphaseError: as in `plan_sweep`.
     """
     require_count(count)
@@ -39,16 +39,16 @@ def seed_points(run: Path, count: int) -> tuple[Path, list[SweepPoint]]:
 
 
 def require_count(count: int) -> None:
-    """How many seeds there may be.
+    """The number of seeds.
 
     Raises:
-        SettingsError: ``count`` is no such number.
+        SettingsError: ``count`` is not a valid number.
     """
     if not 1 <= count <= _MOST:
         raise SettingsError(f"--seeds {count}: must lie between 1 and {_MOST}")
 
 
 def note_seeds(run: Path, points: list[SweepPoint]) -> None:
-    """Let the report of ``run`` take those of its seeds together that are finished."""
+    """Make the report of ``run`` combine those of its seeds that are finished."""
     places = [os.path.relpath(point.path, run.absolute()) for point in points if point.is_finished]
     write_json(run / SEEDS, {"varied": varied_by(load_settings(run)), "runs": places})

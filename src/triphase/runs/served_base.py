@@ -1,4 +1,4 @@
-"""Which model the servers of a run must serve: the base that the policy's adapter lies on."""
+"""Which model the servers of a run must serve: the base of the policy's adapter."""
 
 from triphase.datacheck.opening import place_of
 from triphase.errors import SettingsError

@@ -1,4 +1,4 @@
-"""Who writes the rollouts of a run: this process, or servers where its settings name any."""
+"""The generator of a run's rollouts: this process, or servers if its settings name any."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -21,7 +21,7 @@ from triphase.training.finals import save_policy
 
 @contextmanager
 def generator_of(run: Run, policy: Policy, batch_size: int, serving: Path) -> Iterator[Generator]:
-    """Who samples from the policy: this process, or vLLM servers that read the adapter from ``serving``."""
+    """The generator of the policy: this process, or vLLM servers that read the adapter from ``serving``."""
     settings, shared = run.settings.rollouts, policy.model
     if not settings.by_servers:
         yield LocalGenerator(shared, adapter=policy.adapter, batch_size=batch_size)
@@ -70,7 +70,7 @@ def _started(run: Run, policy: Policy, logs: Path) -> StartedServers:
 
 @contextmanager
 def shared_generator(run: Run, policy: Policy, batch_size: int, serving: Path) -> Iterator[Generator]:
-    """The same for several processes: each samples its share, or rank 0 asks the servers for all."""
+    """The same for several processes: each samples its share, or rank 0 sends all requests to the servers."""
     strategy, by_servers = run.strategy, run.settings.rollouts.by_servers
     if by_servers and not strategy.is_lead:
         yield LedGenerator(None, strategy)

@@ -44,20 +44,20 @@ from triphase.training.finals import load_policy
 from triphase.training.stopping import Stopped, StopRequest
 
 Lent = Callable[..., Any] | None
-"""A Python object that scores, where there is one."""
+"""A Python object that scores, if there is one."""
 
 
 class Run:
-    """What the steps of the pipeline share.
+    """The shared state of the pipeline's steps.
 
     Attributes:
-        settings, directory, progress: as they were given.
-        stop: set once the person asked to stop.
+        settings, directory, progress: the given ones.
+        stop: set once the user requested a stop.
         data: the records, each read and encoded once.
-        gold: the gold score, where the settings name one.
-        lent: a Python object that scores, of the program that began the run; None where settings say who scores.
-        strategy: the processes that share its phases, as this one takes part in it.
-        process_bytes: what the process took before a phase; None until a model is open.
+        gold: the gold score, if the settings name one.
+        lent: a Python object that scores, of the program that started the run; None if the settings name the scorer.
+        strategy: the processes that share its phases, from this one's view.
+        process_bytes: memory of the process before a phase; None until a model is open.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Run:
         *,
         strategy: Strategy = ALONE,
     ) -> None:
-        if settings.model.template_date is None:  # what is rendered today and tomorrow is the same
+        if settings.model.template_date is None:  # prompts rendered today and tomorrow are the same
             dated = settings.model.model_copy(update={"template_date": directory.begun})
             settings = settings.model_copy(update={"model": dated})
         self.settings = settings
@@ -95,17 +95,17 @@ class Run:
 
     @property
     def reference_adapter(self) -> str | None:
-        """The adapter of the reference policy; None where the base itself is it: every weight was trained, or none."""
+        """The adapter of the reference policy; None if the base itself is it: every weight was trained, or none."""
         method = self.settings.sft_method
         adapted = method == "lora" or (method == "taken" and is_adapter(self.artifact(SFT)))
         return REFERENCE if adapted else None
 
     def part(self, *names: str) -> Path:
-        """A place inside the run directory."""
+        """A path inside the run directory."""
         return self.path.joinpath(*names)
 
     def artifact(self, phase: str) -> Path:
-        """The directory of what a phase leaves."""
+        """The directory of a phase's artifact."""
         return place_of_artifact(self.path, phase)
 
     def made_by(self, phase: str) -> str:
@@ -113,7 +113,7 @@ class Run:
         return fingerprint_of(settings_of(phase, self.directory.settings.model_dump(mode="json")))
 
     def is_done(self, step: str) -> bool:
-        """Whether a step of the pipeline is finished, with all that it was for."""
+        """Whether a step of the pipeline is finished, with all its results."""
         ppo = [ppo_phase(arm) for arm in (None, *self.settings.arms)]
         match step:
             case "sft":
@@ -127,7 +127,7 @@ class Run:
         return self.is_done("ppo") and self.part("evaluation", "samples.jsonl").is_file()
 
     def count_rankings(self) -> int:
-        """Rankings of training prompts in the store; none where there is no store yet."""
+        """The number of rankings of training prompts in the store; 0 if there is no store yet."""
         if not self.part("labels.sqlite").is_file():
             return 0
         with self.store() as store:
@@ -168,7 +168,7 @@ class Run:
         return self._shared
 
     def model(self) -> SharedModel:
-        """The model as phase 1 left it (as it is, where there is no phase 1), with the frozen reference adapter.
+        """The model after phase 1 (unmodified, if there is no phase 1), with the frozen reference adapter.
 
         Raises:
             RunError: phase 1 has not been run.
@@ -191,12 +191,12 @@ class Run:
         return self._shared
 
     def say(self, line: str) -> None:
-        """A line that the person reads, and that stays in the log."""
+        """Show a line to the user, and write it to the log."""
         self.progress.note(line)
         logging.getLogger(__name__).info("%s", line)
 
     def raise_if_stop_requested(self) -> None:
-        """Stop here if the person asked to; for places where all that is done has been kept.
+        """Stop here if the user requested it; for places where all completed work has been stored.
 
         Raises:
             Stopped: they did.
@@ -205,23 +205,23 @@ class Run:
             raise Stopped
 
     def share_phase(self, phase: str, arm: str | None = None) -> None:
-        """Call the other ranks, if any, to a phase that begins now."""
+        """Call the other ranks, if any, to a phase that starts now."""
         self.strategy.from_lead(lambda: [phase, arm, self._shared is not None])
 
     def next_shared_phase(self) -> tuple[str, str | None]:
-        """The phase (and arm) to which rank 0 calls this one; it waits as long as it takes."""
+        """The phase (and variant) to which rank 0 calls this one; it waits as long as it takes."""
         phase, arm, is_loaded = self.strategy.from_lead(lambda: list[str | None]())
-        if self.strategy.shards and not is_loaded:  # rank 0 loads it again, and its parts are those that this one gives
+        if self.strategy.shards and not is_loaded:  # rank 0 loads it again, and its parts are this rank's
             self.forget_model()
             self._base.forget()
         return str(phase), arm
 
     def forget_model(self) -> None:
-        """Let the model go; the next phase loads it again."""
+        """Release the model; the next phase loads it again."""
         self._shared = None
 
     def whole_policy(self, final: Path) -> SharedModel:
-        """The policy that PPO with full weights left in ``final``."""
+        """The policy that PPO with full weights wrote to ``final``."""
         return self._base.opened(self.settings.model.model_copy(update={"name": str(final.resolve()), "adapter": None}))
 
     def _load(self, settings: ModelSettings) -> SharedModel:
@@ -239,7 +239,7 @@ class Run:
             load_code()
         self.directory.restart_peak()
         self.process_bytes = max(0.0, float(resident_bytes() - base))
-        if self.strategy.world == 1:  # else each rank would plan, and plan another number
+        if self.strategy.world == 1:  # else each rank would plan, with another number
             self.settings, lines = sized_settings(self.settings, self.process_bytes, shared.backbone.dtype)
             for line in lines:
                 self.say(line)
@@ -250,7 +250,7 @@ class Run:
 def prepare(
     settings: RunSettings, progress: Progress | None = None, lent: Lent = None, ranks: Ranks | None = None
 ) -> Iterator[Run]:
-    """Hold the run directory, listen for Ctrl-C, and set torch up; the steps happen inside this block.
+    """Lock the run directory, handle Ctrl-C, and set torch up; the steps run inside this block.
 
     ``lent`` is a Python object that scores. ``ranks`` are the processes of the run, of which this one is the first.
     """
@@ -279,7 +279,7 @@ def prepare(
 
 
 def _log_end(log: logging.Logger, error: BaseException) -> None:
-    """Why the work ended; what the command line reports is not said twice."""
+    """Why the work ended; what the command line reports is not repeated."""
     if isinstance(error, TriphaseError):
         log.error("%s", error, extra=QUIET)
     elif isinstance(error, Exception) and not isinstance(error, Stopped):

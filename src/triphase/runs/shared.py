@@ -1,4 +1,4 @@
-"""What a branch shares with the run that it was made of: by reference, and as it was when the branch was made."""
+"""What a branch shares with its source run: by reference, and unchanged since the branch was made."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from triphase.training.artifacts import ARMS, TAKEN, Taken, damage_of, note_take
 
 
 def share(folder: Path, target: Path, phase: str, run: Path, place: Path) -> None:
-    """Note in ``folder``, which becomes ``target``, that ``place`` of ``run`` stands for a phase.
+    """Record in ``folder``, which becomes ``target``, that ``place`` of ``run`` replaces a phase's artifact.
 
     Runs that are moved together keep finding each other.
     """
@@ -17,7 +17,7 @@ def share(folder: Path, target: Path, phase: str, run: Path, place: Path) -> Non
 
 
 def require_shared(run: Path) -> None:
-    """What a run shares with another must be there, undamaged, and what it was.
+    """Require that what a run shares with another exists, undamaged and unchanged.
 
     Raises:
         RunError: it is not.

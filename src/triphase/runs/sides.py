@@ -1,4 +1,4 @@
-"""What `compare` compares: a run, what a phase of one left, a checkpoint of PPO, or any model."""
+"""What `compare` compares: a run, an artifact of one, a checkpoint of PPO, or any model."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from triphase.training.checkpoint_places import place_of as place_of_checkpoint
 
 _DEEPEST = 4
 _PHASES = ((SFT,), (REWARD,), (PPO,), (ARMS,))
-"""Where places of a run begin; some need not be there: a run that trains no SFT policy has no `sft`."""
+"""Prefixes of paths inside a run; some may not exist: a run that trains no SFT policy has no `sft`."""
 _KEPT_BY_SIZE = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
 
 
@@ -28,11 +28,11 @@ class ComparedPolicy:
     """One policy of a comparison.
 
     Attributes:
-        name: as it was given.
-        run: the run that it is of; None for a model.
+        name: as given.
+        run: its run; None for a model.
         policy: of a run: `sft`, `ppo`, `arm:NAME`, one of the two at an iteration (`ppo@STEP`), or `best`.
-        final: where its weights are; of a model, its name.
-        digest: by which what was sampled from it is known again.
+        final: the directory of its weights; for a model, its name.
+        digest: identifies samples from it.
     """
 
     name: str
@@ -57,7 +57,7 @@ def sides_of(names: Sequence[str]) -> list[ComparedPolicy]:
 
 
 def side_of(name: str) -> ComparedPolicy:
-    """One policy by what the command line calls it.
+    """One policy by its name on the command line.
 
     Raises:
         RunError: a run has no such policy.
@@ -73,7 +73,7 @@ def side_of(name: str) -> ComparedPolicy:
 
 
 def _policy_at(name: str, run: Path, settings: RunSettings, parts: tuple[str, ...]) -> str:
-    """The policy that a place inside a run means; the newest for the run itself."""
+    """The policy that a path inside a run refers to; the newest for the run itself."""
     match parts[:-1] if len(parts) > 1 and is_place(run.joinpath(*parts)) else parts:
         case ():
             return PPO if is_whole(place_of(run, PPO)) else SFT
@@ -114,14 +114,14 @@ def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> Compare
 
 
 def reference_digest(run: Path, settings: RunSettings) -> str:
-    """By which the reference policy of a run is known again."""
+    """Identifies the reference policy of a run."""
     if settings.sft_method == "none":
         return _digest("base", settings.model.name, str(settings.model.adapter))
     return _digest("artifact", sum_of(place_of(run, SFT)))
 
 
 def _files_of(directory: Path) -> list[str]:
-    """The files of a model's directory, by name and size: large ones are not read for their sums."""
+    """The files of a model's directory, by name and size: large ones are not read for their checksums."""
     found = {path for pattern in _KEPT_BY_SIZE for path in directory.glob(pattern)}
     return [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(found)]
 

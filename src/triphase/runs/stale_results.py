@@ -1,4 +1,4 @@
-"""Results that a change has made stale: they are set aside, so that none is shown beside what is new."""
+"""Results that a change has made stale: they are set aside, so that none is shown with newer ones."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ _EVALUATION = "evaluation"
 
 
 def has_results(run: Path) -> bool:
-    """Whether the figures and the page of a run are there; they are removed when a phase begins again."""
+    """Whether the summary and the report of a run exist; they are removed when a phase starts again."""
     return all((run / name).is_file() for name in _RESULTS)
 
 
@@ -20,7 +20,7 @@ def remove_results(run: Path) -> None:
 
 
 def set_evaluation_aside(run: Path) -> Path | None:
-    """Make room for a new evaluation. Returns where the old one is now; None where there was none."""
+    """Set the evaluation aside. Returns its new path; None if there was none."""
     remove_results(run)
     folder = run / _EVALUATION
     if not folder.is_dir():

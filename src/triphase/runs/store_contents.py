@@ -1,4 +1,4 @@
-"""Whether the store of a run still holds what finished steps put there: an emptied one is not filled in silence."""
+"""Checks that the store of a run still contains what finished steps put there: an emptied one is not refilled."""
 
 import json
 import sqlite3
@@ -15,21 +15,21 @@ from triphase.store import Store, open_store
 from triphase.store.database import require_one_name
 
 SAMPLED, RANKED = "sampling.json", "labelling.json"
-"""What was sampled, and what was ranked, when the step ended."""
+"""The numbers of samples and rankings when the step ended."""
 
 
 def note_sampled(run: Path, store: Store) -> None:
-    """Note how many responses the store holds after sampling."""
+    """Record the number of responses in the store after sampling."""
     write_json(run / SAMPLED, {"responses": len(store.responses())})
 
 
 def is_noted(run: Path) -> bool:
-    """Whether what was sampled is noted."""
+    """Whether the number of samples is recorded."""
     return (run / SAMPLED).is_file()
 
 
 def require_contents(run: Path, store: Store) -> None:
-    """At least as many responses and rankings as the finished steps noted; nothing is ever removed from a store.
+    """Require at least as many responses and rankings as recorded; nothing is ever removed from a store.
 
     Raises:
         RunError: there are fewer.
@@ -47,7 +47,7 @@ def require_contents(run: Path, store: Store) -> None:
 
 
 def require_campaigns(run: Path, store: Store, wanted: Sequence[str] | None) -> None:
-    """Each campaign that `labeling.campaigns` names is in the store.
+    """Require each campaign in `labeling.campaigns` to be in the store.
 
     Raises:
         SettingsError: one is not.
@@ -63,12 +63,12 @@ def require_campaigns(run: Path, store: Store, wanted: Sequence[str] | None) -> 
 
 
 def examine_store(run: Path, campaigns: Sequence[str] | None = None) -> None:
-    """Refuse a store that the run would refuse; a copy is looked at, and nothing is written beside it.
+    """Refuse a store that the run would refuse; a copy is checked, and nothing is written next to it.
 
-    ``campaigns`` are those that the run is to learn from; they are begun once its responses are sampled.
+    ``campaigns`` are those that the run learns from; they are started once its responses are sampled.
 
     Raises:
-        TriphaseError: it is damaged, of a newer version, holds less than it did, or lacks a campaign.
+        TriphaseError: it is damaged, of a newer version, contains less than it did, or lacks a campaign.
     """
     path = run / "labels.sqlite"
     if not path.is_file():
@@ -96,5 +96,5 @@ def _noted(path: Path, noun: str) -> int:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         count = found.get(noun, 0)
     except (OSError, ValueError, AttributeError, RecursionError):
-        return 0  # the file is written again by its step
+        return 0  # the step writes the file again
     return count if type(count) is int else 0

@@ -1,4 +1,4 @@
-"""Responses of any model to prompts of a store, for people to rank beside the others."""
+"""Responses of any model to prompts of a store, to be ranked with the others."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from triphase.runs.opening import open_any
 from triphase.store import Store
 
 _AT_ONCE = 64
-"""Responses that are generated side by side."""
+"""Number of responses that are generated together."""
 _KEPT = 8 * _AT_ONCE
-"""Responses after which what is done is kept."""
+"""Number of responses after which completed work is stored."""
 
 
 def sample_into(
@@ -25,7 +25,7 @@ def sample_into(
     max_response_tokens: int,
     seed: int,
 ) -> None:
-    """Sample ``count`` responses to each prompt; those that the store has already stay as they are."""
+    """Sample ``count`` responses to each prompt; existing ones stay unchanged."""
     have = {response.id for response in store.responses()}
     shared, adapter, max_length = open_any(model)
     step = max(1, _KEPT // count)

@@ -1,4 +1,4 @@
-"""What the reward model of a run thinks of responses of any store."""
+"""Scores by the reward model of a run for the responses of any store."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ def scores_by(path: Path, given: Sequence[tuple[Prompt, Response]]) -> dict[str,
     A response without tokens gets no score.
 
     Raises:
-        DataError: a prompt with its response passes the run's `model.max_length`.
+        DataError: a prompt with its response exceeds the run's `model.max_length`.
     """
     if not given:
         return {}

@@ -22,7 +22,7 @@ _ENSEMBLE: Mapping[str, str] = {"reward.ensemble.members": str(_MEMBERS), "rewar
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One variant: its settings beside those of the run, and what it is."""
+    """One variant: how its settings differ from those of the run, and its description."""
 
     name: str
     changes: Mapping[str, str]
@@ -39,15 +39,15 @@ class StudyPoint:
 
     @property
     def run(self) -> StudyRun:
-        """As the report takes it."""
+        """In the form that the report takes."""
         return StudyRun(self.variant, self.seed, self.point.last_round)
 
 
 def variants_of(settings: RunSettings, names: Sequence[str] | None) -> list[Variant]:
-    """The variants by name: those that are built in, and the variants of the run itself (`arms`).
+    """The variants by name: the built-in ones, and the variants of the run itself (`arms`).
 
     Raises:
-        SettingsError: there is none of that name, or it has nothing to work on.
+        SettingsError: there is none of that name, or it does not apply to the run.
     """
     known = {variant.name: variant for variant in (*_built_in(settings), *_own(settings))}
     chosen = list(dict.fromkeys(names or [each for each in ("none", "kl", "ensemble", "all") if each in known]))
@@ -93,7 +93,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 
 def study_points(run: Path, directory: Path, variants: Sequence[Variant], seeds: int) -> list[StudyPoint]:
-    """The runs of a study; nothing is written but their list.
+    """The runs of a study; only their list is written.
 
     Raises:
         TriphaseError: as in `plan_sweep`.

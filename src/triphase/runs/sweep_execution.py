@@ -1,4 +1,4 @@
-"""The runs of a sweep, carried to their ends one after the other, or side by side in processes of their own."""
+"""Executes the runs of a sweep one after the other, or in parallel processes."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 
 def one_after_another(points: Sequence[SweepPoint], perform: Callable[[Path], None], say: Say) -> dict[str, str]:
-    """Carry every run to its end by ``perform``; those that fail, with why. What it raises otherwise ends the sweep."""
+    """Execute every run by ``perform``; returns those that fail, with the reason. Other exceptions end the sweep."""
     failures = dict[str, str]()
     for number, point in enumerate(points, start=1):
         if point.is_finished:
@@ -34,10 +34,10 @@ def one_after_another(points: Sequence[SweepPoint], perform: Callable[[Path], No
 def side_by_side(
     points: Sequence[SweepPoint], parallel: int, command: Callable[[Path, int], Sequence[str]], say: Say
 ) -> dict[str, str]:
-    """Carry every run to its end, ``parallel`` at a time; those that fail, with why.
+    """Execute every run, ``parallel`` at a time; returns those that fail, with the reason.
 
-    ``command`` carries one run with so many threads, and ends when its standard input does. A run that is a branch of
-    another of the sweep waits for that.
+    ``command`` builds the command of one run with this many threads, which ends when its standard input does. A run
+    that is a branch of another of the sweep waits for that.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // parallel)
     waiting, failures = [point for point in points if not point.is_finished], dict[str, str]()
@@ -62,7 +62,7 @@ def side_by_side(
                         failures[path.name] = message
                     say(f"{path.name} {'fails' if message else 'is finished'}")
             time.sleep(_LOOK_SECONDS)
-    finally:  # after Ctrl-C they have been told too, and save
+    finally:  # after Ctrl-C they got the signal too, and save their state
         for process, heard in working.values():
             if process.poll() is None and sys.exc_info()[0] is not KeyboardInterrupt:
                 process.terminate()
@@ -80,7 +80,7 @@ def _begun(command: Sequence[str]) -> tuple["subprocess.Popen[bytes]", IO[bytes]
 
 
 def _failure(process: "subprocess.Popen[bytes]", heard: IO[bytes]) -> str | None:
-    """Why a process failed; None where it did not."""
+    """Why a process failed; None if it did not."""
     if process.stdin is not None:
         process.stdin.close()
     heard.seek(0)

@@ -1,4 +1,4 @@
-"""A sweep: the branches of a run over a grid of settings, in a directory of their own with the file that lists them."""
+"""A sweep: the branches of a run over a grid of settings, in their own directory with the file that lists them."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ class SweepPoint:
         path: its directory.
         changes: the settings in which it differs, dotted name → value as text.
         settings: all of them.
-        source: the run that it is a branch of: that of the sweep, or a point before it that has the same start.
+        source: the run that it is a branch of: that of the sweep, or an earlier point with the same start.
     """
 
     path: Path
@@ -55,17 +55,17 @@ class SweepPoint:
 
     @property
     def last_round(self) -> Path:
-        """The run that its last round is; of one round itself."""
+        """The run of its last round; with one round, the run itself."""
         rounds = self.settings.rounds
         return self.path if rounds == 1 else self.path / ROUNDS / str(rounds)
 
     def make(self) -> None:
-        """Make the branch where it is not there yet."""
+        """Make the branch if it does not exist yet."""
         if not (self.path / RUN_CONFIG).is_file():
             make_branch(self.source, self.settings)
 
     def require_own(self) -> None:
-        """What is in its place must be of this sweep.
+        """Require that an existing directory in its place is of this sweep.
 
         Raises:
             RunError: another run is there, or a link to one.
@@ -87,7 +87,7 @@ class SweepPoint:
 
 
 def plan_sweep(run: Path, directory: Path, varied: Mapping[str, str]) -> list[SweepPoint]:
-    """The points of a grid, ``varied`` being dotted name → values with commas between; nothing is written yet.
+    """The points of a grid, ``varied`` being dotted name → values separated by commas; nothing is written yet.
 
     Raises:
         SettingsError: a setting is unknown or a value not allowed.
@@ -131,7 +131,7 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
 
 
 def require_directory(directory: Path, run: Path | None = None) -> None:
-    """A place for a sweep: none yet, or one; of ``run``, where one is given.
+    """Require a path without a sweep, or with one of ``run``, if given.
 
     Raises:
         RunError: something else is there, or a sweep of another run.
@@ -159,7 +159,7 @@ def _begun(point: SweepPoint, run: Path) -> SweepPoint:
 
 
 def note_points(directory: Path, run: Path, points: Sequence[SweepPoint]) -> list[SweepPoint]:
-    """Keep the list of the points with those of earlier calls; returns the points of this call."""
+    """Store the list of the points with those of earlier calls; returns the points of this call."""
     make_directory(directory)
     known = read_points(directory, run) if (directory / FILE_NAME).is_file() else {}
     known |= {point.path.name: dict(point.changes) for point in points}
@@ -168,7 +168,7 @@ def note_points(directory: Path, run: Path, points: Sequence[SweepPoint]) -> lis
 
 
 def read_points(directory: Path, run: Path | None = None) -> dict[str, dict[str, str]]:
-    """The points of a sweep: name → the settings in which it differs; of ``run``, where one is given.
+    """The points of a sweep: name → the settings in which it differs; of ``run``, if given.
 
     Raises:
         RunError: the list is damaged, or the sweep is of another run.
@@ -185,7 +185,7 @@ def read_points(directory: Path, run: Path | None = None) -> dict[str, dict[str,
 
 
 def _start_of(settings: RunSettings) -> str:
-    """The fingerprint of all that is decided before PPO."""
+    """The fingerprint of everything that is determined before PPO."""
     plain = settings.model_dump(mode="json")
     return fingerprint_of({phase: settings_of(phase, plain) for phase in _BEFORE_PPO})
 
@@ -223,7 +223,7 @@ def _grid(varied: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _values(name: str, text: str) -> list[str]:
-    """The values between commas; a comma inside brackets is part of its value."""
+    """The values separated by commas; a comma inside brackets is part of its value."""
     found, depth = [""], 0
     for letter in text:
         depth += (letter in "[{(") - (letter in "]})")

@@ -1,6 +1,6 @@
-"""Repeat the first steps of each phase of a run and compare the sums of the trained weights with those of the run.
+"""Repeats the first steps of each phase of a run and compares checksums of the trained weights with the run's.
 
-Each phase starts from what the run itself left before it (its `sft/final`, its labels, its `reward/final`), in a
+Each phase starts from the run's own previous artifacts (its `sft/final`, its labels, its `reward/final`), in a
 directory of its own that is removed afterwards. The run is only read.
 """
 
@@ -36,7 +36,7 @@ _LINKED = (SFT, REWARD)
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether one step of one phase came out as in the run."""
+    """Whether one step of one phase gave the same weights as in the run."""
 
     phase: str
     step: int
@@ -52,12 +52,12 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verification]:
     """Repeat up to ``steps`` steps of each phase of a run.
 
     Raises:
-        RunError: the run has no phase with recorded sums.
+        RunError: the run has no phase with recorded checksums.
     """
     settings = load_settings(path)
     dated = settings.model.template_date or day_begun(path)
     alike = {"template_date": dated}
-    if settings.sft.method != "full":  # whose first phase has a dtype of its own
+    if settings.sft.method != "full":  # its first phase has another dtype
         alike["dtype"] = kept_dtype(path) or settings.model.dtype
     settings = settings.model_copy(update={"model": settings.model.model_copy(update=alike)})
     threads = read_config(path / "config.yaml").get("machine", {}).get("threads")
@@ -78,7 +78,7 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verification]:
 
 
 def differences(path: Path) -> list[str]:
-    """What is not as it was when the run was begun: versions of what the numbers depend on."""
+    """Differences from the start of the run: versions of what the numbers depend on."""
     kept: dict[str, Any] = read_config(path / "config.yaml").get("versions", {})
     return [
         f"{name} was {kept.get(name, 'absent')} and is {now}"
@@ -115,7 +115,7 @@ def _repeat(path: Path, settings: RunSettings, phase: str, arm: str | None, step
 
 
 def _furnish(path: Path, copy: Path, phase: str) -> None:
-    """Give the copy what the run's phase started from."""
+    """Give the copy the inputs of the run's phase."""
     copy.mkdir(parents=True)
     for name in _COPIED:
         if (path / name).is_file():
@@ -137,7 +137,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 class _Stopping(SilentProgress):
-    """Progress of which every track of steps asks to stop after so many."""
+    """Progress whose tracks of steps request a stop after this many."""
 
     def __init__(self, stop: StopRequest, steps: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class _Stopping(SilentProgress):
 
     @contextmanager
     def track(self, description: str, total: int, *, done: int = 0, unit: str = "steps") -> Iterator[SilentTrack]:
-        """See Progress. What comes before the steps of a phase is let through."""
+        """See Progress. Work before the steps of a phase is not counted."""
         if unit != "steps":
             yield SilentTrack(description, total, done, unit)
             return

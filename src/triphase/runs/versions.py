@@ -1,4 +1,4 @@
-"""Versions of what Triphase runs on; torch is not needed."""
+"""Versions of the packages that Triphase uses; torch is not needed."""
 
 import importlib.metadata
 import os
@@ -14,7 +14,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, Any]:
-    """Of Triphase, Python, the system, and of each package that may be used; None is not installed."""
+    """Of Triphase, Python, the system, and of each optional package; None if not installed."""
     return {
         "triphase": __version__,
         "python": platform.python_version(),

@@ -1,7 +1,7 @@
-"""What ranks other than 0 do: they wait for the phases that rank 0 shares out, and do their part of each.
+"""Ranks other than 0: they wait for the phases that rank 0 shares out, and do their part of each.
 
-They write nothing but their log, `ranks/N.log`; what rank 0 does alone (sampling for people, evaluation, the report)
-takes as long as it takes.
+They write only their log, `ranks/N.log`; what rank 0 does alone (sampling for people, evaluation, the report) takes as
+long as it takes.
 """
 
 import logging
@@ -35,8 +35,8 @@ def follow(settings: RunSettings, strategy: Strategy) -> NoReturn:
     """Take part in a run as a rank other than 0, until rank 0 has no more work.
 
     Raises:
-        LeadEnded: it has none.
-        TriphaseError: this rank cannot go on.
+        LeadEnded: there is none.
+        TriphaseError: this rank cannot continue.
     """
     directory = RunDirectory(settings)
     show_directory(directory.path, strategy)
@@ -79,7 +79,7 @@ class _Plain(logging.Formatter):
 
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """All that this process says goes to a file, what libraries print included."""
+    """All output of this process goes to a file, including what libraries print."""
     kept = [os.dup(number) for number in (1, 2)]
     sys.stdout.flush()
     sys.stderr.flush()

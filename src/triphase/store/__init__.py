@@ -1,4 +1,4 @@
-"""The home of prompts, responses and rankings: SQLite by default, PostgreSQL by URL."""
+"""The database of prompts, responses and rankings: SQLite by default, PostgreSQL by URL."""
 
 from triphase.store.database import Store, open_store
 

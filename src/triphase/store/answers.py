@@ -1,4 +1,4 @@
-"""One answer of a labeler as the store keeps it: the ranking, and all that was said beside it."""
+"""One answer of a labeler as the store keeps it: the ranking, and everything that was given with it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +14,12 @@ Status = Literal["active", "withdrawn", "skipped", "superseded", "late"]
 class StoredAnswer:
     """A ranking and its circumstances.
 
-    ``purpose``: what the seat was for; only label and adjudication become comparisons. ``status``: active counts;
+    ``purpose``: what the slot was for; only label and adjudication become comparisons. ``status``: active counts;
     withdrawn left with its labeler; skipped has a reason and no places; superseded was corrected by its labeler; late
-    came when another labeler had taken the seat. ``strength`` is 1 (slight) to 4 (much better); ``margin`` comes with
-    imported data; ``quality`` maps response ids to 1–7, ``ratings`` does so for each criterion. ``rationale`` says why;
-    ``rewrites`` are responses, by id, as the labeler would have written them. ``campaign`` is empty in the main work.
+    came when another labeler had taken the slot. ``strength`` is 1 (slight) to 4 (much better); ``margin`` comes with
+    imported data; ``quality`` maps response ids to 1–7, ``ratings`` does so for each criterion. ``rationale`` is the
+    reason; ``rewrites`` are responses, by id, as the labeler would have written them. ``campaign`` is empty in the main
+    work.
     """
 
     ranking: Ranking

@@ -1,4 +1,4 @@
-"""What an answer must fulfil before it enters the store."""
+"""Requirements on an answer before it enters the store."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _CHUNK = 500
 
 
 class RecordRefused(StoreError):
-    """A record that the store does not take; ``kind`` and ``key`` say which one, and so where in a file it stands."""
+    """A record that the store rejects; ``kind`` and ``key`` identify it, and so its line in a file."""
 
     def __init__(self, kind: str, key: str, message: str) -> None:
         super().__init__(message)
@@ -21,7 +21,7 @@ class RecordRefused(StoreError):
 
 
 def check_answers(connection: Connection, answers: Sequence[StoredAnswer]) -> None:
-    """Refuse answers that name unknown responses, name one twice, or give places that are no places."""
+    """Refuse answers that name unknown responses, name one twice, or have invalid places."""
     of_prompt: dict[str, set[str]] = defaultdict(set)
     wanted = sorted({answer.ranking.prompt_id for answer in answers})
     for start in range(0, len(wanted), _CHUNK):

@@ -1,4 +1,4 @@
-"""A store in a file, copied as it is while nobody or somebody writes to it."""
+"""Copies a store in a file unchanged, even while another process writes to it."""
 
 import shutil
 import sqlite3
@@ -9,7 +9,7 @@ from triphase.errors import StoreError
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy an SQLite store to a file that is not there yet.
+    """Copy an SQLite store to a file that does not exist yet.
 
     Raises:
         StoreError: it cannot be read.

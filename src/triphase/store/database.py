@@ -25,7 +25,7 @@ _LOOK_SECONDS = 1.0
 
 
 class NewerSchema(StoreError):
-    """A newer program has brought the store to its schema while it was open here."""
+    """A newer program has migrated the store while it was open here."""
 
 
 class Store(Labels):
@@ -39,7 +39,7 @@ class Store(Labels):
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A connection in a write transaction: all of the block happens, or nothing."""
+        """A connection in a write transaction: all of the block is committed, or nothing."""
         with self._translated(), self.engine.connect() as plain:
             connection = plain.execution_options(writes=True)
             with connection.begin():
@@ -48,14 +48,14 @@ class Store(Labels):
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees one moment of the store."""
+        """A connection with a consistent snapshot of the store."""
         with self._translated(), self.engine.connect() as connection, connection.begin():
             self._require_same_schema(connection)
             yield connection
 
     @contextmanager
     def glance(self) -> Iterator[Connection]:
-        """A connection for one reading statement: without a transaction around it, where that saves journeys."""
+        """A connection for one reading statement: without a transaction, if that saves round trips."""
         if not self.is_postgresql:
             with self.reading() as connection:
                 yield connection
@@ -64,7 +64,7 @@ class Store(Labels):
             yield connection
 
     def _require_same_schema(self, connection: Connection) -> None:
-        """Refuse a store that a newer program has brought to its schema meanwhile; looks once a second."""
+        """Refuse a store that a newer program has migrated meanwhile; checks once a second."""
         if time.monotonic() < self._look_again:
             return
         found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
@@ -76,7 +76,7 @@ class Store(Labels):
         self._look_again = time.monotonic() + _LOOK_SECONDS
 
     def take_stock(self) -> None:
-        """Let PostgreSQL count its rows now, so that the first plans are good ones; SQLite needs nothing."""
+        """Make PostgreSQL update its statistics now, so that the first plans are good ones; SQLite needs nothing."""
         if self.is_postgresql:
             with self._translated(), self._autocommitting.connect() as connection:
                 connection.execute(text("ANALYZE"))
@@ -87,7 +87,7 @@ class Store(Labels):
         return self.engine.dialect.name == "postgresql"
 
     def close(self) -> None:
-        """Give the connections back; an SQLite file then stands alone, without its -wal."""
+        """Close the connections; an SQLite file is then complete without its -wal."""
         self.engine.dispose()
 
     def __enter__(self) -> "Store":
@@ -101,14 +101,14 @@ class Store(Labels):
         try:
             yield
         except DBAPIError as error:
-            # DatabaseError itself, and none of its kinds: SQLite's word for a file that is damaged.
+            # DatabaseError itself, and no subclass: SQLite raises it for a damaged file.
             if isinstance(error, OperationalError) or type(error) is DatabaseError or error.connection_invalidated:
                 raise StoreError(_away(self.name, error)) from error
             raise
 
 
 def open_store(url_or_path: str | Path) -> Store:
-    """Open a store, make it where it is missing, and bring it to this program's schema.
+    """Open a store, create it if it is missing, and migrate it to this program's schema.
 
     Takes a database URL, an SQLite file, or a run directory (then ``labels.sqlite`` in it).
     """
@@ -129,7 +129,7 @@ def open_store(url_or_path: str | Path) -> Store:
 
 
 def require_one_name(path: Path) -> None:
-    """SQLite keeps what is under way beside a file, by its name: under two names (hard links) it would be damaged.
+    """SQLite keeps its journal next to a file, by its name: under two names (hard links) it would be damaged.
 
     Raises:
         StoreError: it has a second name.
@@ -180,7 +180,7 @@ def _engine(url: URL) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the "begin" listener says BEGIN, so that readers and writers differ
+    connection.isolation_level = None  # the "begin" listener emits BEGIN, so that readers and writers differ
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",

@@ -1,4 +1,4 @@
-"""From rankings to what the reward model learns: one group of pairs for each prompt, and single comparisons."""
+"""From rankings to the training data of the reward model: one group of pairs per prompt, and single comparisons."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from triphase.store.answers import StoredAnswer
 _Pair = tuple[int, int]
 """Two distinct responses by index, the lower one first."""
 _Place = tuple[str, _Pair]
-"""Where a vote stands: its campaign and its pair."""
+"""The key of a vote: its campaign and its pair."""
 _Vote = tuple[float, float]
 """1 for the first, 0.5 tied, 0 for the other; and the margin by which, negative for the other."""
 
 
 def ranked_group(prompt: Prompt, responses: Sequence[Response], answers: Sequence[StoredAnswer]) -> RankedGroup | None:
-    """All that active answers say about one prompt, combined; None where they order or tie no two responses.
+    """All active answers about one prompt, combined; None if they order or tie no two responses.
 
-    The target of a pair is the mean of its votes (preferred 1, tied 0.5, other 0). Where an adjudication orders a pair,
-    the votes of its campaign on that pair are as it says, and where there are none it is one vote. The first of a pair
-    is the one preferred by the majority, so targets are at least 0.5; equal votes stand in the order of the responses.
+    The target of a pair is the mean of its votes (preferred 1, tied 0.5, other 0). If an adjudication orders a pair, it
+    replaces the votes of its campaign on that pair, and is one vote if there are none. The first of a pair is the one
+    preferred by the majority, so targets are at least 0.5; with equal votes they are in the order of the responses.
     Responses with the same text and ending are one response. ``margin`` is the mean of the margins given with the
     answers, those of the minority counting against it, and at least 0.
     """
@@ -89,7 +89,7 @@ def _said(answer: StoredAnswer, index_of: dict[str, int]) -> dict[_Place, _Vote]
 
 
 def _decided(decisions: Sequence[dict[_Place, _Vote]]) -> dict[_Place, _Vote]:
-    """What adjudications say of each pair that they order, of their campaign alone; several (imported) are averaged."""
+    """The adjudications of each pair that they order, of their campaign alone; several (imported) are averaged."""
     found: dict[_Place, list[_Vote]] = defaultdict(list)
     for seen in decisions:
         for place, vote in seen.items():

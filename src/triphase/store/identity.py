@@ -1,5 +1,5 @@
-"""Ids that follow from content, so that the same record has the same id wherever it is made. See also
-``records.identity`` for prompts.
+"""Ids that are derived from content, so that the same record has the same id everywhere. See also ``records.identity``
+for prompts.
 """
 
 import hashlib

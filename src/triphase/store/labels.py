@@ -1,8 +1,8 @@
-"""What the phases and the labeling application do with the store, in terms of records.
+"""The operations of the phases and the labeling application on the store, in terms of records.
 
-Adding is idempotent: the same id with the same content changes nothing, the same id with other content is an error,
-and then nothing of the call is kept. Everything that is returned has a fixed order: prompts as they arrived, responses
-as they arrived at their prompt, answers by prompt, then time, then id.
+Adding is idempotent: the same id with the same content changes nothing, the same id with other content is an error, and
+then nothing of the call is stored. All results have a fixed order: prompts by arrival, responses by arrival at their
+prompt, answers by prompt, then time, then id.
 """
 
 from collections import defaultdict
@@ -30,16 +30,16 @@ class Labels:
     """Prompts, responses and rankings, in and out. ``Store`` inherits it."""
 
     read_campaigns: Collection[str] | None = None
-    """Where this is set, only their answers and the decisions about them are counted; empty is the main work."""
+    """If set, only their answers and the decisions about them are counted; empty is the main work."""
 
     def only(self, campaigns: Collection[str]) -> Self:
-        """The same store, of which only answers of these campaigns are counted."""
+        """The same store, counting only answers of these campaigns."""
         narrowed = copy(self)
         narrowed.read_campaigns = frozenset(campaigns)
         return narrowed
 
     def reads(self, answer: StoredAnswer) -> bool:
-        """Whether an answer, or a decision of the lead, is of the campaigns that are counted."""
+        """Whether an answer, or a decision of the lead, is of the counted campaigns."""
         return self.read_campaigns is None or answer.campaign in self.read_campaigns
 
     def transaction(self) -> AbstractContextManager[Connection]:
@@ -56,7 +56,7 @@ class Labels:
             return insert_prompts(connection, list(added))
 
     def add_responses(self, added: Iterable[Response]) -> int:
-        """Add responses to prompts that are there; return how many were new."""
+        """Add responses to existing prompts; return how many were new."""
         with self.transaction() as connection:
             return insert_responses(connection, list(added))
 
@@ -65,12 +65,12 @@ class Labels:
         return self.add_answers(StoredAnswer(ranking) for ranking in added)
 
     def add_answers(self, added: Iterable[StoredAnswer]) -> int:
-        """Add rankings with all that was said beside them, all or none; return how many were new."""
+        """Add rankings with everything that was given with them, all or none; return how many were new."""
         with self.transaction() as connection:
             return insert_answers(connection, list(added))
 
     def add_scores(self, scorer: str, added: Mapping[str, float]) -> None:
-        """Keep (or replace) a reward model's score of responses, by id; several scorers are an ensemble."""
+        """Store (or replace) a reward model's score of responses, by id; several scorers are an ensemble."""
         with self.transaction() as connection:
             for ids in _chunks(sorted(added)):
                 connection.execute(scores.delete().where(scores.c.scorer == scorer, scores.c.response_id.in_(ids)))
@@ -118,17 +118,17 @@ class Labels:
             return [rows.answer_of(row) for row in connection.execute(query)]
 
     def count_responses(self) -> int:
-        """How many responses the store holds."""
+        """The number of responses in the store."""
         with self.reading() as connection:
             return int(connection.execute(select(func.count()).select_from(responses)).scalar_one())
 
     def count_rankings(self) -> int:
-        """How many answers the store holds, of whatever purpose and status."""
+        """The number of answers in the store, of whatever purpose and status."""
         with self.reading() as connection:
             return int(connection.execute(select(func.count()).select_from(rankings)).scalar_one())
 
     def ranked_groups(self, split: Split) -> list[RankedGroup]:
-        """One group for each prompt of the split about which something was said: see ``groups.ranked_group``."""
+        """One group for each prompt of the split that has counted answers: see ``groups.ranked_group``."""
         groups = (ranked_group(*each) for each in self._by_prompt(split))
         return [group for group in groups if group is not None]
 
@@ -186,7 +186,7 @@ def insert_responses(connection: Connection, added: Sequence[Response]) -> int:
 
 
 def insert_answers(connection: Connection, added: Sequence[StoredAnswer]) -> int:
-    """Add answers within a transaction; return how many were new. Labelers without an account are made known."""
+    """Add answers within a transaction; return how many were new. Labelers without an account are added."""
     new = _new_rows(connection, rankings, "ranking", [rows.answer_row(answer) for answer in added])
     ids = {row["id"] for row in new}
     check_answers(connection, [answer for answer in added if answer.ranking.id in ids])
@@ -203,7 +203,7 @@ def _known(connection: Connection, column: Any, ids: Sequence[str]) -> set[str]:
 
 
 def _new_rows(connection: Connection, table: Table, kind: str, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that are not there yet; an error where an id stands for something else."""
+    """The rows that are new; an error if an id exists with other content."""
     there: dict[str, dict[str, Any]] = {}
     for ids in _chunks([row["id"] for row in wanted]):
         for found in connection.execute(select(table).where(table.c.id.in_(ids))).mappings():

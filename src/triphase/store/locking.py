@@ -17,10 +17,10 @@ class Lock(IntEnum):
 
 
 def one_at_a_time(connection: Connection, lock: Lock) -> None:
-    """Let no other transaction that names ``lock`` go on until this one has ended.
+    """Block other transactions with the same ``lock`` until this one has ended.
 
-    SQLite has one writer at a time in any case. PostgreSQL shows a transaction nothing of those beside it, so what
-    looks at rows before it adds or changes one takes a lock first.
+    SQLite has one writer at a time in any case. PostgreSQL shows a transaction nothing of concurrent ones, so code that
+    reads rows before it adds or changes one takes a lock first.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int(lock)})

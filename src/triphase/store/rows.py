@@ -1,4 +1,4 @@
-"""Between records and rows: the only place that knows how a record is written in the tables."""
+"""Conversion between records and rows: the only module that knows the format of records in the tables."""
 
 import json
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from triphase.store.answers import StoredAnswer
 
 
 def as_json(value: object) -> str:
-    """JSON without spaces, keys in order: equal values give equal text."""
+    """JSON without spaces, with sorted keys: equal values give equal text."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def storable(text: str) -> str:
-    """The text with what no database keeps (NUL, unpaired surrogates) replaced by U+FFFD."""
+    """The text with what no database stores (NUL, unpaired surrogates) replaced by U+FFFD."""
     if "\0" not in text and text.isprintable():
         return text
     return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,7 +1,6 @@
 """The tables of the store. A change here needs a new file in ``migrations/versions``; a test compares the two.
 
-Times are seconds since the epoch, UTC. Columns that hold JSON are text, so that SQLite and PostgreSQL keep the same
-bytes.
+Times are seconds since the epoch, UTC. Columns with JSON are text, so that SQLite and PostgreSQL store the same bytes.
 """
 
 from sqlalchemy import (
@@ -28,7 +27,7 @@ metadata = MetaData()
 
 
 def _campaign() -> Column[str]:
-    """The campaign that a row is of, by name; empty for the main work."""
+    """The campaign of a row, by name; empty for the main work."""
     return Column("campaign", String(60), nullable=False, server_default="")
 
 
@@ -50,7 +49,7 @@ prompts = Table(
     Column("split", String(20), nullable=False),
     CheckConstraint("split IN ('train', 'heldout')", name="prompts_split"),
 )
-"""What is asked; ``position`` is the order of arrival, ``messages`` a JSON list of [role, content]."""
+"""Prompts; ``position`` is the order of arrival, ``messages`` a JSON list of [role, content]."""
 
 responses = Table(
     "responses",
@@ -86,7 +85,7 @@ labelers = Table(
     CheckConstraint("role IN ('lead', 'labeler')", name="labelers_role"),
     CheckConstraint("status IN ('active', 'paused', 'withdrawn')", name="labelers_status"),
 )
-"""Everyone who ranks or leads; without ``password_hash`` (imported, simulated) one cannot sign in."""
+"""Everyone who ranks or leads; without ``password_hash`` (imported, simulated) they cannot sign in."""
 
 invitations = Table(
     "invitations",
@@ -100,7 +99,7 @@ invitations = Table(
     Column("used_at", Float),
     Column("used_by", String(80)),
 )
-"""Links that make one account, once; with ``name`` they set a new password for that account."""
+"""Links that create one account, once; with ``name`` they set a new password for that account."""
 
 sessions = Table(
     "sessions",
@@ -112,7 +111,7 @@ sessions = Table(
     Column("expires_at", Float, nullable=False),
     Index("sessions_labeler", "labeler"),
 )
-"""Who is signed in; the cookie carries the token, the store only its hash."""
+"""Who is signed in; the cookie has the token, the store only its hash."""
 
 sign_ins = Table(
     "sign_ins",
@@ -154,8 +153,8 @@ campaigns = Table(
     CheckConstraint("task IN ('ranking', 'ab', 'rating', 'policies')", name="campaigns_task"),
     CheckConstraint("state IN ('active', 'paused', 'ended')", name="campaigns_state"),
 )
-"""Tasks beside the main work: ``share`` in percent of what labelers get, ``overlap`` answers to each item. ``models``
-(a JSON list), ``split``, ``kind`` and ``most`` say which prompts and responses; empty or 0 is no limit."""
+"""Tasks besides the main work: ``share`` in percent of what labelers get, ``overlap`` answers to each item. ``models``
+(a JSON list), ``split``, ``kind`` and ``most`` select prompts and responses; empty or 0 is no limit."""
 
 items = Table(
     "items",
@@ -173,7 +172,7 @@ items = Table(
     UniqueConstraint("prompt_id", "kind", "campaign", name="items_prompt"),
     CheckConstraint("kind IN ('label', 'gold')", name="items_kind"),
 )
-"""What is put before labelers: a prompt and its responses. ``chosen_by`` is random or active; lower priority first."""
+"""What labelers are shown: a prompt and its responses. ``chosen_by`` is random or active; lower priority first."""
 
 assignments = Table(
     "assignments",
@@ -198,8 +197,8 @@ assignments = Table(
     Index("assignments_by_labeler", "labeler", "state"),
     Index("assignments_had", "labeler", "item_id"),
 )
-"""Seats: one row for each answer that is wanted. Label seats are numbered to the overlap of their item; the seats of
-gold items and repeats are named after the labeler. A lease past ``expires_at`` may be taken by anyone."""
+"""Slots: one row for each requested answer. Label slots are numbered to the overlap of their item; the slots of gold
+items and repeats are named after the labeler. A lease past ``expires_at`` may be taken by anyone."""
 
 drafts = Table(
     "drafts",
@@ -209,7 +208,7 @@ drafts = Table(
     Column("content", Text, nullable=False),
     Column("updated_at", Float, nullable=False),
 )
-"""Half-made answers, saved as they are made."""
+"""Drafts of answers, saved automatically."""
 
 rankings = Table(
     "rankings",
@@ -264,7 +263,7 @@ flags = Table(
     Column("resolved_at", Float),
     Index("flags_open", "resolved_at", "id"),
 )
-"""What labelers found unsafe, broken or private."""
+"""What labelers flagged as unsafe, broken or private."""
 
 adjudications = Table(
     "adjudications",
@@ -279,7 +278,7 @@ adjudications = Table(
     _campaign(),
     Index("adjudications_prompt", "prompt_id"),
 )
-"""The lead's decisions on conflicts: a ranking of their own (which overrules), or that the disagreement stands.
+"""The lead's decisions on conflicts: a ranking of their own (which overrules), or that the disagreement remains.
 
 Each is about one campaign's answers, or the main work's."""
 
@@ -295,4 +294,4 @@ audit = Table(
     Column("after", Text),
     Index("audit_subject", "subject"),
 )
-"""Who did what, when, what was and what is. The database itself refuses changes and deletions here."""
+"""Who did what, when, the old and the new value. The database itself refuses changes and deletions here."""

@@ -1,7 +1,7 @@
-"""What a store holds beside prompts, responses and answers, as rows that travel: guidelines, scores, flags, decisions,
-campaigns.
+"""The contents of a store besides prompts, responses and answers, as rows for export: guidelines, scores, flags,
+decisions, campaigns.
 
-Accounts, sessions and the audit belong to one server and stay with it.
+Accounts, sessions and the audit belong to one server and are not exported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ _PEOPLE = ("labeler", "decided_by")
 
 
 def columns_of(kind: str) -> list[Column[Any]]:
-    """The columns that travel: all but a number that the database gave."""
+    """The exported columns: all except a number that the database assigned."""
     return [column for column in TABLES[kind].columns if column.autoincrement is not True]
 
 
@@ -33,10 +33,11 @@ def side_rows(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def insert_side_rows(connection: Connection, added: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
-    """Add rows that are not there yet, making known who is named in them; return how many were new.
+    """Add new rows, adding the labelers named in them; return how many were new.
 
     Raises:
-        RecordRefused: a row lacks a column, has an unknown one, names what is not there, or contradicts the one with
+        RecordRefused: a row lacks a column, has an unknown one, names something that does not exist, or contradicts the
+            one with
             its key. The ``key`` of the error is the row's number from 0.
     """
     people = set(connection.execute(select(labelers.c.name)).scalars())
@@ -63,13 +64,13 @@ def insert_side_rows(connection: Connection, added: Sequence[tuple[str, Mapping[
 
 
 def _is_there(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether the row is there, in all its columns."""
+    """Whether the row exists, with the same values in all columns."""
     same = select(table).where(*(table.c[name].is_not_distinct_from(value) for name, value in row.items()))
     return connection.execute(same).first() is not None
 
 
 def _problem(connection: Connection, kind: str, row: Mapping[str, Any]) -> str | None:
-    """Why a row cannot be kept: its columns are others, or it is about something that is not in the store."""
+    """Why a row cannot be stored: its columns differ, or it refers to something that is not in the store."""
     columns = columns_of(kind)
     odd = sorted(set(row) ^ {column.name for column in columns})
     if odd:

@@ -1,4 +1,4 @@
-"""Brings a store to the schema of this program when it is opened: forward only, an SQLite file copied before."""
+"""Migrates a store to the schema of this program when it is opened: forward only, an SQLite file is copied before."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def upgrade(engine: Engine, name: str) -> None:
-    """Run the steps that are missing, all in one transaction. ``name`` is how messages call the store."""
+    """Run the missing migrations, all in one transaction. ``name`` is the store's name in messages."""
     with engine.connect() as connection:
         found = revision_of(connection)
     if found == REVISION:
@@ -29,7 +29,7 @@ def upgrade(engine: Engine, name: str) -> None:
         )
     with engine.connect().execution_options(writes=True) as connection, _without_foreign_keys(connection, name):
         one_at_a_time(connection, Lock.UPGRADE)
-        if (found := revision_of(connection)) != REVISION:  # another program may have brought it here by now
+        if (found := revision_of(connection)) != REVISION:  # another program may have migrated it by now
             if found is not None and engine.dialect.name == "sqlite" and engine.url.database:
                 _copy(Path(engine.url.database), found)
             _run(connection)
@@ -37,10 +37,11 @@ def upgrade(engine: Engine, name: str) -> None:
 
 @contextmanager
 def _without_foreign_keys(connection: Connection, name: str) -> Iterator[None]:
-    """A transaction in which SQLite lets a step rebuild a table that others refer to; they are checked at its end."""
+    """A transaction in which SQLite lets a migration rebuild a table that others refer to; they are checked at its
+    end."""
     plain = connection.connection.dbapi_connection if connection.dialect.name == "sqlite" else None
     if plain is not None:
-        plain.cursor().execute("PRAGMA foreign_keys=OFF")  # before the transaction: within one it does nothing
+        plain.cursor().execute("PRAGMA foreign_keys=OFF")  # before the transaction: within one it has no effect
     try:
         with connection.begin():
             yield
@@ -56,7 +57,7 @@ def _without_foreign_keys(connection: Connection, name: str) -> Iterator[None]:
 
 
 def revision_of(connection: Connection) -> str | None:
-    """The revision that a store says it has; None for an empty one."""
+    """The revision recorded in a store; None for an empty one."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -74,7 +75,7 @@ def _run(connection: Connection) -> None:
 
 
 def _copy(database: Path, revision: str) -> None:
-    """Copy an SQLite file beside itself with SQLite's own backup, which is right while others write."""
+    """Copy an SQLite file next to itself with SQLite's own backup, which is consistent while others write."""
     target = database.with_name(f"{database.name}.before-{REVISION}-was-{revision}")
     with sqlite3.connect(database) as source, sqlite3.connect(target) as copy:
         source.backup(copy)

@@ -12,7 +12,7 @@ _REFUSAL = "the audit is append-only"
 
 
 def upgrade() -> None:
-    """Make every table, and the triggers that keep the audit append-only."""
+    """Create every table, and the triggers that keep the audit append-only."""
     op.create_table(
         "audit",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),

@@ -1,4 +1,4 @@
-"""Seeds of responses have 63 bits: PostgreSQL needs a wider column, SQLite keeps any whole number as it is."""
+"""Seeds of responses have 63 bits: PostgreSQL needs a wider column, SQLite stores integers of any width."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Widen the column where its width is fixed."""
+    """Widen the column if its width is fixed."""
     if op.get_bind().dialect.name == "postgresql":
         op.alter_column("responses", "seed", type_=sa.BigInteger(), existing_type=sa.Integer(), existing_nullable=True)

@@ -1,4 +1,4 @@
-"""Ratings by criterion, the rationale and rewritten responses beside a ranking; older answers have none."""
+"""Ratings by criterion, the rationale and rewritten responses with a ranking; older answers have none."""
 
 import sqlalchemy as sa
 from alembic import op

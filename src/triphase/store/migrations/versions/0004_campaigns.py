@@ -14,7 +14,7 @@ def _campaign() -> sa.Column[str]:
 
 
 def upgrade() -> None:
-    """Make the table; all that is there belongs to the main work, whose name is empty."""
+    """Create the table; all existing rows belong to the main work, whose name is empty."""
     op.create_table(
         "campaigns",
         sa.Column("name", sa.String(length=60), nullable=False),
@@ -36,7 +36,7 @@ def upgrade() -> None:
         op.add_column(table, _campaign())
     op.drop_index("assignments_next", "assignments")
     op.create_index("assignments_next", "assignments", ["state", "purpose", "campaign", "priority", "id"])
-    # SQLite changes a constraint by making the table again; foreign keys are off while steps run there.
+    # SQLite changes a constraint by rebuilding the table; foreign keys are off while migrations run there.
     with op.batch_alter_table("items") as items:
         items.add_column(_campaign())
         items.drop_constraint("items_prompt", type_="unique")

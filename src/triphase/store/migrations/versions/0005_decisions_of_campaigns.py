@@ -1,4 +1,4 @@
-"""Decisions of the lead are about one campaign; those that are there become decisions of each that they overruled."""
+"""Decisions of the lead are about one campaign; existing ones become decisions of each that they overruled."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """A decision stays the main work's where that has answers to the prompt, and is copied to every other campaign."""
+    """A decision stays with the main work if that has answers to the prompt, and is copied to every other campaign."""
     op.add_column("adjudications", sa.Column("campaign", sa.String(length=60), nullable=False, server_default=""))
     connection = op.get_bind()
     answered: dict[str, set[str]] = {}
