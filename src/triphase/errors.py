@@ -14,7 +14,7 @@ class TriphaseError(Exception):
 
 
 class SettingsError(TriphaseError):
-    """A setting that is unknown, of the wrong type, or at odds with another."""
+    """A setting that is unknown, of the wrong type, or in conflict with another."""
 
 
 class DataError(TriphaseError):
@@ -22,40 +22,41 @@ class DataError(TriphaseError):
 
 
 class ModelError(TriphaseError):
-    """A model or tokenizer that is absent, unsuitable, or does not do what the split of its layers needs."""
+    """A model or tokenizer that is absent, unsuitable, or incompatible with the division of its layers."""
 
 
 class StoreError(TriphaseError):
-    """The store of prompts, responses and rankings is away, locked, of another version, or was given wrong ids."""
+    """The store of prompts, responses and rankings is unreachable, locked, of another version, or was given wrong
+    ids."""
 
 
 class RunError(TriphaseError):
-    """A run directory that is damaged, held by another process, or belongs to another configuration."""
+    """A run directory that is damaged, locked by another process, or belongs to another configuration."""
 
 
 class WaitingForPeople(RunError):
-    """No mistake: people have not ranked enough yet, and the same command continues when they have. Exit code 3."""
+    """Not a mistake: people have not ranked enough yet, and the same command continues when they have. Exit code 3."""
 
 
 class TrainingError(TriphaseError):
-    """Training cannot go on: a tensor that is not finite, a broken invariant, a budget exceeded."""
+    """Training cannot continue: a tensor that is not finite, a broken invariant, an exceeded budget."""
 
 
 class ServerError(TriphaseError):
-    """A server that a run asks (a remote scorer, a vLLM server) is away, answers wrongly, or answers too much.
+    """A server used by a run (a remote scorer, a vLLM server) is away, or responds wrongly or with too much data.
 
-    ``status`` is that of its answer, where the answer is what is wrong.
+    ``status`` is that of its response, if the response is the problem.
     """
 
     status: int | None = None
 
 
 class ServerAway(ServerError):
-    """A server that gave no answer, or is overloaded, after the last try: another may do its work."""
+    """A server that did not respond, or is overloaded, after the last try: another may do its work."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library had no memory left (on a processor or a card), in whichever of their ways it says so."""
+    """Whether a library ran out of memory (on a CPU or a GPU), in any of the ways in which they report it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return getattr(error, "errno", None) == errno.ENOMEM or any(text in str(error) for text in _MEMORY)

@@ -1,1 +1,1 @@
-"""Triphase from Python: what `import triphase` offers, a thin function over what the command line calls."""
+"""The Python API: what `import triphase` offers, a thin layer over the functions of the command line."""

@@ -1,8 +1,8 @@
-"""Settings given to a function by keyword: sections as mappings, or single settings by their dotted names.
+"""Settings passed to a function by keyword: sections as mappings, or single settings by their dotted names.
 
     ppo={"iterations": 20}         or         **{"ppo.iterations": 20}
 
-They become what a settings file with the same values becomes, with the same errors.
+They are equivalent to a settings file with the same values, with the same errors.
 """
 
 import json
@@ -19,7 +19,7 @@ from triphase.settings.source import SettingsSource, parse_source
 
 
 def settings_of(caller: str, keywords: Mapping[str, Any]) -> RunSettings:
-    """The settings of a run; ``caller`` is the function whose keywords they are, for messages.
+    """The settings of a run; ``caller`` is the function that got the keywords, for messages.
 
     Raises:
         SettingsError: one is unknown, given twice, or not allowed.
@@ -30,7 +30,7 @@ def settings_of(caller: str, keywords: Mapping[str, Any]) -> RunSettings:
 
 
 def changed_settings(caller: str, run: Path, keywords: Mapping[str, Any]) -> RunSettings:
-    """The settings of a run that exists, with these laid over them.
+    """The settings of an existing run, with overrides.
 
     Raises:
         SettingsError: as in `settings_of`.
@@ -50,7 +50,7 @@ def _nested(caller: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lay(caller: str, values: dict[str, Any], key: str, value: Any, name: str) -> None:
-    """Put ``value`` under ``key``; two mappings are joined."""
+    """Put ``value`` under ``key``; two mappings are merged."""
     if isinstance(value, Mapping) and isinstance(values.get(key, {}), dict):
         section = values.setdefault(key, {})
         for inner, each in value.items():
@@ -62,7 +62,7 @@ def _lay(caller: str, values: dict[str, Any], key: str, value: Any, name: str) -
 
 
 def _as_json(caller: str, value: Any) -> str:
-    """``value`` as JSON, which is YAML too: what is read from it is what would stand in a settings file."""
+    """``value`` as JSON, which is YAML too: it is parsed like a value in a settings file."""
     try:
         return json.dumps(value, default=_path_text, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

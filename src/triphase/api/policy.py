@@ -1,4 +1,4 @@
-"""A policy that writes."""
+"""A policy that generates."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from triphase.runs.opening import open_any
 from triphase.settings.loading import RUN_CONFIG, load_settings
 
 _AT_ONCE = 64
-"""Responses that are written side by side."""
+"""Responses that are generated together."""
 _TEMPERATURE, _MAX_TOKENS = 1.0, 256
 
 
 class LoadedPolicy:
-    """A language model with the adapter that was trained.
+    """A language model with the trained adapter.
 
     Attributes:
-        temperature, max_tokens: the defaults of `generate`: those of the run's PPO; 1 and 256 of a
-            model that is no run.
-        max_length: most tokens of a prompt with its response.
+        temperature, max_tokens: the defaults of `generate`: those of the run's PPO; 1 and 256 for a model that is not a
+            run.
+        max_length: maximum tokens of a prompt with its response.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class LoadedPolicy:
     ) -> list[str]:
         """``n`` responses to each prompt: those to the first, then those to the second.
 
-        A response follows from the seed, the prompt and its number: it is the same whatever else is asked beside it. A
-        prompt that is given twice gets other responses the second time.
+        A response depends on the seed, the prompt and its number: it is the same whatever else is in the call. A prompt
+        that is given twice gets different responses the second time.
 
         Raises:
-            DataError: a prompt is none, or passes the length of the model.
+            DataError: a prompt is invalid, or exceeds the length of the model.
             SettingsError: ``n``, ``temperature`` or ``max_tokens`` is not above 0.
         """
         chosen = {
@@ -81,8 +81,8 @@ def load_policy(model: Place, name: str | None = None, *, checkpoint: int | None
 
     Args:
         model: a `Run`, the directory of one, or a model.
-        name: of a policy of a run, `sft`, `ppo` or a variant; the newest by default.
-        checkpoint: an iteration of PPO whose policy is meant.
+        name: a policy of a run, `sft`, `ppo` or a variant; the newest by default.
+        checkpoint: an iteration of PPO, whose policy is loaded.
 
     Raises:
         TriphaseError: there is no such policy, or the model cannot be opened.
@@ -96,7 +96,7 @@ def load_policy(model: Place, name: str | None = None, *, checkpoint: int | None
 
 
 def _told_apart(prompts: list[Prompt]) -> list[Prompt]:
-    """The prompts, with an id of its own for each that comes again."""
+    """The prompts, with a separate id for each repetition."""
     count: dict[str, int] = {}
     found = []
     for prompt in prompts:

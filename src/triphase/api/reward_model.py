@@ -19,7 +19,7 @@ class RewardModel:
     standard deviation 1.
 
     Attributes:
-        max_length: most tokens of a prompt with its response.
+        max_length: maximum tokens of a prompt with its response.
     """
 
     def __init__(self, shared: SharedModel, *, max_length: int, max_tokens: int | None = None) -> None:
@@ -30,15 +30,15 @@ class RewardModel:
     def score(
         self, prompts: Prompts, responses: Sequence[str], *, finished: Sequence[bool] | None = None
     ) -> list[float]:
-        """The score of each response to the prompt at the same place.
+        """The score of each response to the prompt with the same index.
 
         Args:
-            finished: whether the end of each response was written; by default of all. A response that was cut has no
-                end of turn, and scores otherwise.
+            finished: whether the end of each response was generated; by default all. A response that was cut has no end
+                of turn, and gets a different score.
 
         Raises:
-            DataError: there are more of the one than of the other, a response is no text, or one has no tokens or
-                passes the length.
+            DataError: the numbers of prompts and responses differ, a response is not a text, or one has no tokens or
+                exceeds the length.
         """
         asked = prompts_of(prompts)
         if isinstance(responses, str):

@@ -1,7 +1,7 @@
-"""Records given in memory: written into the run directory as a data file, so that the run goes on without its program.
+"""Records passed in memory: written into the run directory as a data file, so that the run can resume without them.
 
-The file is named after its content. So another start with the same records finds it, and one with others never writes
-over what a phase has read.
+The file is named after its content. So another start with the same records finds it, and one with others never
+overwrites what a phase has read.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ from triphase.records.lines import Row
 from triphase.records.types import Prompt
 
 Place: TypeAlias = str | os.PathLike[str]
-"""A path; of a `Run` its directory."""
+"""A path; for a `Run` its directory."""
 Conversation: TypeAlias = Sequence[Mapping[str, str]]
 """Messages with `role` and `content`, the last one the user's."""
 Records: TypeAlias = Place | Iterable[Mapping[str, Any]]
-"""A data file or a hub id, or rows with the columns that a data file has."""
+"""A data file or a hub id, or rows with the columns of a data file."""
 Prompts: TypeAlias = Iterable[str | Conversation | Mapping[str, Any]]
-"""Texts, conversations, or rows with the columns that a file of prompts has."""
+"""Texts, conversations, or rows with the columns of a file of prompts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source of records: its path, and its content where it was given in memory."""
+    """One source of records: its path, and its content if it was passed in memory."""
 
     path: str
     content: bytes | None = None
 
     def write(self) -> None:
-        """Write what was given in memory, unless it is there already."""
+        """Write what was passed in memory, unless it exists already."""
         path = Path(self.path)
         if self.content is not None and not (path.is_file() and path.read_bytes() == self.content):
             make_directory(path.parent)
@@ -48,7 +48,7 @@ def source_of(role: str, records: Records | Prompts, folder: Path) -> Source:
     """The source of the records of a role (demonstrations, prompts, preferences) of the run in ``folder``.
 
     Raises:
-        DataError: a record is no mapping, or holds what JSON cannot.
+        DataError: a record is not a mapping, or contains what JSON cannot represent.
     """
     if isinstance(records, str | os.PathLike):
         return Source(os.fspath(records))
@@ -61,10 +61,10 @@ def source_of(role: str, records: Records | Prompts, folder: Path) -> Source:
 
 
 def prompts_of(given: Prompts) -> list[Prompt]:
-    """Prompts, in order, as from a file; the id of one follows from what it says.
+    """Prompts, in order, as from a file; the id of one is a hash of its content.
 
     Raises:
-        DataError: one is no prompt.
+        DataError: one is not a valid prompt.
     """
     if isinstance(given, str):
         raise DataError("prompts: is one text; give a list of prompts")
@@ -90,7 +90,7 @@ def place_text(what: str, value: Any) -> str:
 
 
 def _row(item: Any) -> Any:
-    """A prompt as a row: texts and conversations stand in its column `prompt`."""
+    """A prompt as a row: texts and conversations go into its column `prompt`."""
     is_conversation = isinstance(item, Sequence) and not isinstance(item, bytes)
     return {"prompt": item if isinstance(item, str) else list(item)} if is_conversation else item
 

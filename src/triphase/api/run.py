@@ -20,9 +20,9 @@ from triphase.training.artifacts import PPO, REWARD, SFT, ppo_phase
 
 
 class Run:
-    """A run directory, opened for reading; what it says is read from there at each call.
+    """A run directory, opened for reading; its contents are read at each call.
 
-    A run stands wherever a path may: as the model or the reward of another, too.
+    A run can be passed wherever a path can: as the model or the reward of another, too.
 
     Attributes:
         path: the directory.
@@ -50,9 +50,9 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The figures of the run by name, as in its summary.json; one that is not known is None."""
+        """The results of the run by name, as in its summary.json; an unknown value is None."""
         path = self.path / SUMMARY
-        if not path.is_file():  # a phase that trains takes an older one away
+        if not path.is_file():  # a training phase removes an older one
             write_summary(self.path)
         return read_summary(path)
 
@@ -65,7 +65,7 @@ class Run:
         return read_metrics(self.path / self._folder(phase) / METRICS)
 
     def samples(self) -> list[dict[str, Any]]:
-        """The responses to held-out prompts that were evaluated, a mapping for each; none before an evaluation."""
+        """The evaluated responses to held-out prompts, a mapping for each; empty before an evaluation."""
         return read_json_lines(self.path / "evaluation" / "samples.jsonl")
 
     def policy(self, name: str | None = None, *, checkpoint: int | None = None) -> LoadedPolicy:
@@ -77,7 +77,7 @@ class Run:
         return load_reward_model(self)
 
     def report(self) -> Path:
-        """Write summary.json and report.html again; the page's path."""
+        """Write summary.json and report.html again; returns the page's path."""
         write_summary(self.path)
         return write_report(self.path)
 

@@ -1,6 +1,6 @@
-"""The phases as functions: each does what the verb of its name does, and gives the run.
+"""The phases as functions: each does what the command of its name does, and returns the run.
 
-The same call again goes on with what is not finished, as the same command does.
+The same call again continues unfinished work, as the same command does.
 """
 
 import os
@@ -33,15 +33,15 @@ def train_sft(
     """Phase 1: supervised fine-tuning of a model on demonstrations.
 
     Args:
-        model: a directory, a hub id, an embedded name (`embedded:smollm2`), or a run, which is its newest policy; or
-            settings of the section `model`, its ``name`` with them, as a mapping.
-        demonstrations: a data file, a hub id, or rows with its columns (`prompt` and `completion`, say).
-        name: of the run; its directory is `runs/NAME` (``output`` for another parent).
+        model: a directory, a hub id, an embedded name (`embedded:smollm2`), or a run, which means its newest policy; or
+            settings of the section `model`, including its ``name``, as a mapping.
+        demonstrations: a data file, a hub id, or rows with its columns (for example `prompt` and `completion`).
+        name: the run's name; its directory is `runs/NAME` (``output`` for another parent).
         progress: whether bars and notes go to standard error.
         settings: any setting: a section as a mapping, or one by its dotted name.
 
     Raises:
-        TriphaseError: a mistake in what was given, in one line.
+        TriphaseError: an error in the arguments, in one line.
     """
     with removed_if_refused(_new_places(name, settings)):
         chosen = _begun("train_sft", model, "demonstrations", demonstrations, name, settings)
@@ -55,14 +55,14 @@ def train_reward_model(
     """Phase 2: a reward model from comparisons.
 
     Args:
-        model: as in `train_sft`; the policy that PPO is to start from, so that both share one base.
-        preferences: a data file, a hub id, or rows with its columns (`prompt`, `chosen` and `rejected`, say).
+        model: as in `train_sft`; the policy that PPO will start from, so that both share one base.
+        preferences: a data file, a hub id, or rows with its columns (for example `prompt`, `chosen` and `rejected`).
         name: as in `train_sft`.
         progress: as in `train_sft`.
         settings: as in `train_sft`.
 
     Raises:
-        TriphaseError: a mistake in what was given, in one line.
+        TriphaseError: an error in the arguments, in one line.
     """
     with removed_if_refused(_new_places(name, settings)):
         chosen = _begun("train_reward_model", model, "preferences", preferences, name, settings)
@@ -83,16 +83,16 @@ def train_ppo(
     """Phase 3: PPO of a policy against a reward, with its variants (``arms``).
 
     Args:
-        model: as in `train_sft`: what the policy starts from, and the reference.
+        model: as in `train_sft`: the start of the policy, and the reference.
         prompts: a data file, a hub id, texts, conversations, or rows with the columns of such a file.
-        reward: a function, which is called here as `ppo.scorer.function` is called; the name of one
-            (`module:function`); a run with a reward model; or settings of another scorer (`ppo.scorer`), as a mapping.
+        reward: a function, which is called like `ppo.scorer.function`; the name of one (`module:function`); a run with
+            a reward model; or settings of another scorer (`ppo.scorer`), as a mapping.
         name: as in `train_sft`.
         progress: as in `train_sft`.
         settings: as in `train_sft`.
 
     Raises:
-        TriphaseError: a mistake in what was given, in one line.
+        TriphaseError: an error in the arguments, in one line.
     """
     scored = {**settings, **_reward_keywords(reward)}
     with removed_if_refused(_new_places(name, settings)):
@@ -112,12 +112,12 @@ def evaluate(
 
     Args:
         run: a `Run`, or its directory.
-        reward: the function, where one was given to `train_ppo`.
+        reward: the function, if one was passed to `train_ppo`.
         checkpoint: an iteration of PPO that is evaluated too.
-        settings: those of ``evaluation`` may change in a run that exists; the older evaluation is set aside.
+        settings: those of ``evaluation`` may change in an existing run; the older evaluation is set aside.
 
     Raises:
-        TriphaseError: a mistake in what was given, in one line.
+        TriphaseError: an error in the arguments, in one line.
     """
     chosen = changed_settings("evaluate", Run(run).path, settings)
     steps = ("evaluation", "report")
@@ -132,7 +132,7 @@ def _begun(
     name: str,
     settings: Mapping[str, Any],
 ) -> RunSettings:
-    """The settings of the run, whose records stand in files from now on."""
+    """The settings of the run, whose records are in files from now on."""
     if not isinstance(name, str):
         raise SettingsError(f"{caller}: name: is {type(name).__name__}; give the name of the run as text")
     base = model if isinstance(model, Mapping) else {"name": place_text(f"{caller}: model", model)}
@@ -145,7 +145,7 @@ def _begun(
 
 
 def _new_places(name: object, settings: Mapping[str, Any]) -> list[Path]:
-    """The directories that are to be made for the run; what is wrong with the name of one is told where it is read."""
+    """The directories to be created for the run; an invalid name is reported where it is read."""
     output = settings.get("output", "runs")
     if not (isinstance(name, str) and isinstance(output, str | os.PathLike)):
         return []

@@ -1,1 +1,1 @@
-"""The command line: a table of verbs, and a thin file for each: parse, call, print."""
+"""The command line: a table of commands, and a thin file for each: parse, call, print."""

@@ -1,4 +1,4 @@
-"""Arguments that several verbs take: a configuration, settings laid over it, a run, a checkpoint."""
+"""Common arguments of commands: a configuration, overrides of settings, a run, a checkpoint."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
 
 def settings_of(config: Path, overrides: tuple[str, ...]) -> RunSettings:
-    """The settings of a file or run directory, with ``--name value`` or ``--name=value`` laid over them."""
+    """The settings of a file or run directory, overridden by ``--name value`` or ``--name=value``."""
     if os.path.isdir(config) and os.path.isfile(config / RUN_CONFIG):
         refuse_pipes(config)
     return load_settings(config, parse_overrides(overrides))
@@ -48,7 +48,7 @@ def require_run(path: Path) -> Path:
     """``path``, which must be the directory of a run.
 
     Raises:
-        RunError: it is none.
+        RunError: it is not.
     """
     if not os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
         raise RunError(f"{path}: is not the directory of a run (no {RUN_CONFIG} in it); run directories are runs/NAME")

@@ -1,8 +1,8 @@
-"""A command as a process of its own, which ends with the process that began it.
+"""A command as a separate process, which ends with the process that started it.
 
     python -m triphase.cli.attended WORDS
 
-Its standard input is held open by who began it; that it ends means that they are gone, however they ended.
+Its standard input is held open by the parent; when it is closed, the parent has ended, in whatever way.
 """
 
 import os
@@ -14,8 +14,8 @@ from triphase.cli.program import end
 
 
 def _end_with_beginner() -> None:
-    os.read(0, 1)  # not by sys.stdin, whose lock would be held when the interpreter ends
-    os._exit(1)  # as a kill: what is finished is kept, and the next start goes on
+    os.read(0, 1)  # not through sys.stdin, whose lock would be held when the interpreter ends
+    os._exit(1)  # like a kill: completed work is kept, and the next start continues
 
 
 if __name__ == "__main__":

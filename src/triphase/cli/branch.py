@@ -43,7 +43,7 @@ def branch(
 
 
 def print_branch(made: Branch) -> None:
-    """Say what is shared, what is copied, and what will be made again and why."""
+    """Print what is shared, what is copied, and what will be repeated and why."""
     rows = [("shared", phase, str(place)) for phase, place in made.shared.items()]
     if made.copied is not None:
         rows.append(("copied", STORE, made.copied))

@@ -1,4 +1,4 @@
-"""Talking to a run's policy, or to any model, on the terminal; two of them answer side by side."""
+"""Chat with a run's policy, or with any model, in the terminal; or with two of them at once."""
 
 import os
 import sys
@@ -68,7 +68,7 @@ def chat(
 def talk(
     conversations: "Sequence[Conversation]", titles: Sequence[str], read: Callable[[], str | None] | None = None
 ) -> None:
-    """Let each answer every message. An empty line or Ctrl-D ends."""
+    """Send each message to all dialogues. An empty line or Ctrl-D ends."""
     console = Console()
     console.print("Write a message. /new begins a new conversation, an empty line ends.", style="dim")
     while line := (read or _read)():
@@ -91,7 +91,7 @@ def talk(
 
 
 def _answers(conversations: "Sequence[Conversation]", line: str) -> list[str] | DataError:
-    """What each says; or why one of them cannot take the message, which then none remembers."""
+    """The responses; or why one of the models cannot take the message, which then none keeps."""
     answers: list[str] = []
     for conversation in conversations:
         try:
@@ -104,12 +104,12 @@ def _answers(conversations: "Sequence[Conversation]", line: str) -> list[str] | 
 
 
 def _is_policy(model: str, name: str) -> bool:
-    """Whether a name means a policy of the run, and neither a place nor a model."""
+    """Whether a name refers to a policy of the run, and not to a path or a model."""
     return name in _policies_of(model)
 
 
 def _model(model: str, name: str) -> str:
-    """A name that means a place or a model, and no policy of the run that is nearly spelled so."""
+    """Whether a name refers to a path or a model, and is not nearly a policy of the run."""
     near = [] if os.path.isdir(name) else get_close_matches(name, _policies_of(model), n=1)
     if near:
         raise SettingsError(f"--against {name}: is no policy of {model}; did you mean {near[0]}?")

@@ -56,7 +56,7 @@ def check(
     console = Console(soft_wrap=True, highlight=False, quiet=json)
 
     def say(text: str) -> None:
-        console.print(escape(visible(text)))  # names of columns and kinds are whatever a stranger's file has
+        console.print(escape(visible(text)))  # names of columns and kinds come from the user's file
 
     unit = "tokens" if count is not None else "tokens, taken as characters / 4"
     notes = [*standing, *_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
@@ -85,7 +85,7 @@ def check(
 
 
 def _require_usable(survey: DataSurvey, say: Callable[[str], None], *, aside: bool) -> None:
-    """Refuse records that cannot be used, unless they are set ``aside``: then only files without any other.
+    """Refuse unusable records, unless they are set ``aside``: then only files without any other.
 
     Raises:
         DataError: there are some.
@@ -107,7 +107,7 @@ def _read_how(source: SourceSurvey) -> Iterator[str]:
 
 
 def _near_duplicates(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
-    """What is nearly there twice; sources are surveyed in the order of the settings."""
+    """The near-duplicates; sources are surveyed in the order of the settings."""
     if (found := find_near_duplicates(settings)) is None:
         return
     numbers = Counter[str]()

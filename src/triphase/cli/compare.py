@@ -1,4 +1,4 @@
-"""``compare``: policies on the same prompts, with win rates, ratings, lengths and samples side by side."""
+"""``compare``: policies on the same prompts, with win rates, ratings, lengths and samples."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a shell needs to complete commands and options."""
+"""Shell completion of commands and options."""
 
 from typing import Annotated, Literal
 

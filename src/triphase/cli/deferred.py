@@ -1,7 +1,7 @@
-"""What verbs call that needs torch, imported when it is first asked for: after arguments and settings have been read.
+"""Functions of commands that need torch, imported on first use: after arguments and settings have been read.
 
 So a mistake in the settings is reported at once, and the command line starts without torch. `deferred.perform` is
-`perform` of `runs/execution.py`, with its own types: a type checker reads the imports below, and nothing else does.
+`perform` of `runs/execution.py`, with its own types: only a type checker reads the imports below.
 """
 
 import importlib

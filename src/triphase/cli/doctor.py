@@ -1,4 +1,4 @@
-"""What this machine is, and what is missing: versions, device, rates, the embedded model."""
+"""Describes this machine, and what is missing: versions, device, rates, the embedded model."""
 
 import json as json_text
 from collections.abc import Iterator, Mapping

@@ -53,5 +53,5 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def examples_of(command: str) -> str:
-    """The examples of a command, as they are shown."""
+    """The examples of a command, as displayed."""
     return "\n".join(["Examples:", *(f"  {line}" for line in EXAMPLES[command])])

@@ -1,6 +1,6 @@
 """One PPO update of one action, number by number.
 
-The numbers that stand by default are the worked example of the documentation: at a crossroads the policy turned right.
+The default numbers are the worked example of the documentation: at a crossroads the policy turned right.
 """
 
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""What a run trained, for other tools."""
+"""Exports the trained models of a run for other tools."""
 
 import os
 from pathlib import Path

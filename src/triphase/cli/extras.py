@@ -1,4 +1,4 @@
-"""Which extra of the package brings what: so that a package that is not installed is one line and not a traceback."""
+"""Which extra of the package provides what: a package that is not installed is one line and not a traceback."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,10 +17,10 @@ _EXTRAS: Mapping[str, str] = (
 
 
 def missing_package(error: BaseException, command: Sequence[str]) -> str | None:
-    """What to say of an import that failed because an extra is not installed; None where that is not the cause.
+    """The message for an import that failed because an extra is not installed; None if that is not the cause.
 
     Args:
-        error: what was raised; the cause may stand behind it.
+        error: the exception; the cause may be chained to it.
         command: the words of the command that needed the package.
     """
     seen: BaseException | None = error

@@ -1,4 +1,4 @@
-"""Write a commented configuration from one's data files, which `check` and `run` accept."""
+"""Writes a commented configuration for the user's data files, which `check` and `run` accept."""
 
 import os
 import re
@@ -86,7 +86,7 @@ def init(
 
 
 class _Asking:
-    """Questions on the terminal; quiet takes what is suggested."""
+    """Questions in the terminal; quiet accepts the suggestions."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -139,7 +139,7 @@ def _positive(flag: str, value: int | None) -> int | None:
 
 
 def _name_of(path: Path) -> str:
-    """A run's name after its configuration's, as far as it may be one."""
+    """A run's name after its configuration's, as far as it is valid."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:64] or "my-run"
 
 

@@ -43,7 +43,7 @@ console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def say(message: str) -> None:
-    """Print a message; control characters in the names that it holds are written out."""
+    """Print a message; control characters in names are escaped."""
     console.print(visible(message))
 
 
@@ -105,7 +105,7 @@ def serve(
 
 
 def first_lead_link(store: Store, address: str) -> str | None:
-    """An invitation for the first lead, which voids the one before; None where there is a lead."""
+    """An invitation for the first lead, which voids the previous one; None if there is a lead."""
     with store.transaction() as connection:
         token = accounts.first_lead(connection, now=time.time())
     return None if token is None else f"{address}/invitation/{token}"
@@ -117,7 +117,7 @@ def import_file(run_or_store: str, files: list[Path], /, *, heldout_share: float
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
         files: files to import; the format is recognized by the columns. Importing a file again adds nothing.
-        heldout_share: share of the prompts kept for evaluation, where records do not name their split.
+        heldout_share: share of the prompts kept for evaluation, if records do not name their split.
     """
     settings, seed = settings_of_store(run_or_store)
     is_new = not has_store(run_or_store)
@@ -243,7 +243,7 @@ def simulated_accounts(store: Store, names: tuple[str, ...]) -> list[tuple[str, 
 
 @contextmanager
 def opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
-    """The store of a run, file or URL; with ``must_exist`` an error where a file is not there."""
+    """The store of a run, file or URL; with ``must_exist`` an error if a file does not exist."""
     if must_exist:
         require_store(run_or_store)
     with open_store(run_or_store) as store:
@@ -251,7 +251,7 @@ def opened(run_or_store: str, must_exist: bool = False) -> Iterator[Store]:
 
 
 def has_store(run_or_store: str) -> bool:
-    """Whether there is a store; of a database elsewhere that is not known before it is asked."""
+    """Whether there is a store; for a remote database that is unknown before connecting."""
     return "://" in run_or_store or os.path.isfile(_file_of(run_or_store))
 
 
@@ -261,7 +261,7 @@ def _file_of(run_or_store: str) -> Path:
 
 
 def require_store(run_or_store: str, create: bool | None = None) -> None:
-    """Refuse a path with no store at it; ``create`` is the option that makes one, where the command has it.
+    """Refuse a path without a store; ``create`` is the option that creates one, if the command has it.
 
     Raises:
         TriphaseError: there is none.
@@ -276,7 +276,7 @@ def require_store(run_or_store: str, create: bool | None = None) -> None:
 
 
 def settings_of_store(run_or_store: str) -> tuple[LabelingSettings, int]:
-    """The labeling settings and the seed of a run; the defaults for a store that stands alone."""
+    """The labeling settings and the seed of a run; the defaults for a store without a run."""
     config = Path(run_or_store)
     config = config if os.path.isdir(config) else config.parent
     if "://" in run_or_store or not os.path.isfile(config / "config.yaml"):

@@ -14,7 +14,7 @@ from triphase.labeling.work.invitations import OPERATOR
 from triphase.records.visible import visible
 
 MOST_GUIDELINES = 60_000
-"""Characters, as on the page."""
+"""Maximum characters, as on the page."""
 
 
 def campaigns_add(

@@ -1,4 +1,4 @@
-"""``label sample``: responses of any model to the prompts in a store, for people to rank beside the others."""
+"""``label sample``: responses of any model to the prompts in a store, to be ranked with the others."""
 
 import os
 import time
@@ -63,7 +63,7 @@ def sample(
 
 
 def name_of(model: str) -> str:
-    """What distinguishes a model: two policies of one run are both called `final` by their directories."""
+    """A distinctive name of a model: two policies of one run are both called `final` by their directories."""
     place = Path(model).resolve() if os.path.isdir(model) else Path(model)
     if not is_place(place):
         return place.name.removeprefix("embedded:")

@@ -1,6 +1,6 @@
-"""``label score``: what trained reward models think of the responses in a store, so that people rank the unsure first.
+"""``label score``: scores of trained reward models for the responses in a store, so that uncertain ones come first.
 
-The labeling application never imports torch; so the scores are computed here, kept in the store, and read from there.
+The labeling application never imports torch; so the scores are computed here, stored, and read from the store.
 """
 
 import os

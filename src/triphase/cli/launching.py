@@ -1,4 +1,4 @@
-"""Several processes of one command on this machine: started together, watched, and ended together.
+"""Several processes of one command on this machine: started together, monitored, and ended together.
 
 Each is what torchrun would start (`RANK`, `WORLD_SIZE`, `MASTER_ADDR` …), and ends with this process however that ends.
 Rank 0 writes to the terminal; Ctrl-C goes to it, and it stops the others at the end of a step.
@@ -19,9 +19,9 @@ from triphase.records.visible import visible
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 15.0
-"""How long rank 0 has to say what it knows and end by itself, once another has failed."""
+"""Time for rank 0 to report what it knows and end by itself, once another has failed."""
 _LAST_SECONDS = 3.0
-"""How long the others have, once rank 0 has failed."""
+"""Time for the others, once rank 0 has failed."""
 _HOST = "127.0.0.1"
 
 
@@ -29,7 +29,7 @@ class _Group:
     """The processes of one run.
 
     Attributes:
-        failed: the rank that was the first to end with an error; None while none has.
+        failed: the first rank that ended with an error; None while none has.
     """
 
     def __init__(self, words: Sequence[str], processes: int, port: int) -> None:
@@ -39,7 +39,7 @@ class _Group:
         self._asked = 0
         self._ranks: list[subprocess.Popen[bytes]] = []
         for rank in range(processes):
-            # Own sessions: a terminal's Ctrl-C reaches this process alone.
+            # Separate sessions: a terminal's Ctrl-C reaches only this process.
             process = subprocess.Popen(  # noqa: S603 - the program itself
                 command,
                 env=_environment(rank, processes, port),
@@ -49,7 +49,7 @@ class _Group:
             self._ranks.append(process)
 
     def watch(self) -> list[int]:
-        """Wait for all, end those who cannot end any more, and return their exit codes."""
+        """Wait for all, end those that cannot end any more, and return their exit codes."""
         while any(process.poll() is None for process in self._ranks):
             time.sleep(_POLL_SECONDS)
             self._note_failure()
@@ -59,7 +59,7 @@ class _Group:
         return [process.returncode for process in self._ranks]
 
     def ask_to_stop(self, number: int, frame: object) -> None:
-        """A signal of a person: the first lets the step end, the second ends at once."""
+        """The user's signal: the first lets the step end, the second ends at once."""
         self._asked += 1
         if self._asked > 1:
             self.kill()
@@ -68,7 +68,7 @@ class _Group:
                 self._ranks[0].send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End all that are left."""
+        """End all remaining ones."""
         for process in self._ranks:
             if process.poll() is None:
                 process.kill()
@@ -84,12 +84,12 @@ class _Group:
 
 
 def launch(words: Sequence[str], processes: int, logs: Path) -> int:
-    """Run `triphase WORDS` as so many processes; returns the exit code.
+    """Run `triphase WORDS` in this many processes; returns the exit code.
 
-    ``logs`` is where ranks other than 0 write theirs.
+    ``logs`` is the directory for the logs of ranks other than 0.
 
     Raises:
-        SettingsError: the port that MASTER_PORT names is in use.
+        SettingsError: the port in MASTER_PORT is in use.
     """
     group = _Group(words, processes, _port())
     before = {number: signal.signal(number, group.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -106,7 +106,7 @@ def launch(words: Sequence[str], processes: int, logs: Path) -> int:
 
 
 def _is_worth_saying(codes: Sequence[int], failed: int) -> bool:
-    """Whether rank 0 has not said by itself why the run ended."""
+    """Whether rank 0 has not reported by itself why the run ended."""
     return codes[0] < 0 or (failed != 0 and codes[0] in (0, 1))
 
 
@@ -149,7 +149,7 @@ def _port() -> int:
         raise SettingsError(f"MASTER_PORT={given[:20]}: is no port; write a number below 65536, or leave it out")
     with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
         try:
-            probe.bind(("", int(given)))  # every interface, as the ranks' meeting place listens
+            probe.bind(("", int(given)))  # every interface, like the ranks' store
         except OSError:
             raise SettingsError(
                 f"MASTER_PORT={given}: the port is in use; choose another, or leave MASTER_PORT out for a free one"

@@ -1,4 +1,4 @@
-"""The plan for a machine that is described, on the screen."""
+"""The plan for a described machine, on the screen."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ _PASSES = ("training", "forward", "decoding")
 
 
 def refuse_without_gpus(**given: object) -> None:
-    """What describes a machine is of no use without ``--gpus``.
+    """Refuse the description of a machine without ``--gpus``.
 
     Raises:
         SettingsError: names the first that was given.
@@ -32,7 +32,7 @@ def refuse_without_gpus(**given: object) -> None:
 
 
 def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
-    """Print the plan, and write it where it is wanted.
+    """Print the plan, and write it if requested.
 
     Raises:
         RunError: a phase does not fit.

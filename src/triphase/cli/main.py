@@ -1,6 +1,6 @@
-"""The table of commands, and what becomes of a mistake: one line on stderr and exit code 2.
+"""The table of commands, and the handling of mistakes: one line on stderr and exit code 2.
 
-Nothing heavy is imported here: a command's module is imported when the command is given.
+Nothing heavy is imported here: a command's module is imported when the command is run.
 """
 
 import difflib
@@ -82,12 +82,12 @@ _OF_PLACES = {
     getattr(errno, name)
     for name in "ENAMETOOLONG ELOOP EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EISDIR EIO EMFILE ENFILE".split()
 }
-"""What is wrong with a path or a disk, and never with the program."""
+"""Errors of a path or a disk, never of the program."""
 _OPTIONS = ("--help", "--version")
 _TOGETHER = ("demo", "run", "sft", "sample", "reward", "ppo", "evaluate")
-"""Commands in which several processes (torchrun) take part; in those without a phase to share, the first works."""
+"""Commands that run in several processes (torchrun); those without a phase to share do their work in the first."""
 _LASTING = (*_TOGETHER, "branch", "extend", "sweep", "study")
-"""Commands that train, and go on where their terminal is closed."""
+"""Commands that train, and continue when their terminal is closed."""
 _MEANT = {
     "train": "run (every phase), sft, reward or ppo",
     "finetune": "sft",
@@ -100,7 +100,7 @@ _MEANT = {
     "merge": "export",
     "validate": "check",
 }
-"""Words of other tools, and the command here."""
+"""Commands of other tools, and the equivalent here."""
 _HELP = """RLHF in three phases: supervised fine-tuning, reward model, PPO.
 
 Any setting can follow CONFIG; `triphase settings KEY` explains one:
@@ -111,7 +111,7 @@ Any setting can follow CONFIG; `triphase settings KEY` explains one:
 
 
 def application() -> App:
-    """The command line as cyclopts knows it."""
+    """The command line as a cyclopts application."""
     app = App(
         name="triphase",
         help=_HELP,
@@ -140,7 +140,7 @@ def application() -> App:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0 done, 1 done but what was looked for was not found or could not be printed, 2 a mistake that one line names, 3
+    0 done, 1 done but with a negative result or output that could not be printed, 2 a mistake reported in one line, 3
     waiting for people, 130 interrupted. A defect of the program keeps its traceback.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -186,10 +186,10 @@ def _run(given: Sequence[str]) -> int:
 
 
 def _require_alone(given: Sequence[str]) -> None:
-    """A command of one process is not started several times at once.
+    """Refuse to start a command of one process several times at once.
 
     Raises:
-        SettingsError: it is, by torchrun.
+        SettingsError: torchrun did.
     """
     if given and given[0] not in _TOGETHER and (world := place_in(os.environ).world) > 1:
         raise SettingsError(
@@ -199,14 +199,14 @@ def _require_alone(given: Sequence[str]) -> None:
 
 
 def _rank() -> str:
-    """The number of this process where it is one of several, other than the first; else nothing."""
+    """The rank of this process if it is one of several, other than the first; else empty."""
     return os.environ.get("RANK", "0").removeprefix("0")
 
 
 def _circumstance(error: Exception, command: Sequence[str]) -> str | None:
-    """What to say of an error that is none of the program's: of memory, of a path, or of a package that is missing."""
+    """The message for an error that is not the program's: of memory, of a path, or of a missing package."""
     if is_out_of_memory(error):
-        traceback.clear_frames(error.__traceback__)  # what they hold is let go before more is made
+        traceback.clear_frames(error.__traceback__)  # releases what they hold before more is allocated
         smaller = ", or name a smaller model" if command[-1:] in (["chat"], ["sample"]) else ""
         return (
             f"{' '.join(command)}: not enough memory ({memory_figures()}); close other programs, raise the limit of "
@@ -227,7 +227,7 @@ def _one_line(message: str) -> str:
 
 
 def _unknown_command(given: Sequence[str]) -> str | None:
-    """What to say where a word that should be a command is none."""
+    """The message for an unknown command."""
     known: list[str] = [name for name, _, _ in COMMANDS] + ["label"]
     below = {
         "label": [name for name, _, _ in LABEL_COMMANDS] + ["campaigns", "users"],

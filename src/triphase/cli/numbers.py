@@ -1,4 +1,4 @@
-"""Whole numbers on the command line: cyclopts rounds `1.5` to 2 in silence, and here it is refused."""
+"""Integers on the command line: cyclopts rounds `1.5` to 2 silently; here it is refused."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -7,10 +7,10 @@ from cyclopts import CoercionError, Token, convert
 
 
 def converted(wanted: Any, tokens: Sequence[Token]) -> Any:
-    """What words of the command line mean as the type of their parameter.
+    """Converts words of the command line to the type of their parameter.
 
     Raises:
-        CoercionError: a whole number is wanted, and another is given.
+        CoercionError: an integer is expected, and another number is given.
     """
     kinds = get_args(wanted) or (wanted,)
     if int in kinds and float not in kinds:

@@ -1,4 +1,4 @@
-"""The steps of a run, one verb each."""
+"""The steps of a run, one command each."""
 
 import os
 from typing import Annotated

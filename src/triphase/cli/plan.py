@@ -1,4 +1,4 @@
-"""What each phase will need, before anything runs: memory by part, time, and what to lower where it does not fit."""
+"""The needs of each phase, before anything runs: memory by part, time, and what to lower if it does not fit."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

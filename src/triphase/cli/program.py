@@ -10,11 +10,11 @@ from triphase.training.distributed.environment import place_in
 
 
 def end(code: int) -> NoReturn:
-    """Leave with this exit code.
+    """Exit with this code.
 
-    One process of several leaves at once: some libraries abort when the interpreter takes their threads down.
+    One process of several exits immediately: some libraries abort when the interpreter shuts down their threads.
     """
-    with suppress(SettingsError):  # an environment that names no place: told by the command
+    with suppress(SettingsError):  # an invalid environment: reported by the command
         if "RANK" in os.environ and place_in(os.environ).world > 1:
             sys.stdout.flush()
             sys.stderr.flush()

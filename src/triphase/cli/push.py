@@ -1,4 +1,4 @@
-"""Upload what was exported to a repository of the hub."""
+"""Uploads an exported directory to a repository on the hub."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from triphase.records.visible import visible
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
 _KEPT_HERE = ["manifest.json", ".*", "**/.*"]
-"""What is not uploaded: our own sums, and hidden files."""
+"""Files that are not uploaded: our own checksums, and hidden files."""
 
 
 def push(
@@ -51,14 +51,14 @@ def push(
         raise RunError(
             f"{repository}: the hub refuses it ({(str(error).splitlines() or [''])[0][:200]}){hint}"
         ) from None
-    except Exception as error:  # the library raises many kinds of its own, of the network and of the file system
+    except Exception as error:  # the library raises many types of errors, of the network and of the file system too
         line = (str(error).splitlines() or [""])[0][:200]
         raise RunError(f"{repository}: the hub cannot be reached ({type(error).__name__}: {line})") from None
     print(visible(str(done.commit_url)))
 
 
 def _require_own_files(directory: Path) -> None:
-    """Refuse links: what they lead to would be uploaded in their place.
+    """Refuse symlinks: their targets would be uploaded in their place.
 
     Raises:
         RunError: there is one.

@@ -1,4 +1,4 @@
-"""report.html and summary.json of a run, written again, or served while the run goes on."""
+"""report.html and summary.json of a run, written again, or served while the run is in progress."""
 
 import contextlib
 import sys
@@ -36,7 +36,7 @@ def report(
 ) -> None:
     """Write the report of a run, or a page of several runs.
 
-    Of one run it writes report.html and summary.json, of several one page that compares them.
+    For one run it writes report.html and summary.json, for several one page that compares them.
     """
     for each in runs:
         require_run(each)
@@ -56,10 +56,10 @@ def report(
 
 
 def _check(runs: Sequence[Path], *, serve: bool, port: int | None, to: Path | None) -> None:
-    """Refuse what does not go together.
+    """Refuse incompatible arguments.
 
     Raises:
-        SettingsError: it does not.
+        SettingsError: they are.
     """
     if not runs:
         raise SettingsError("report needs a run: triphase report RUN")
@@ -79,7 +79,7 @@ def _check(runs: Sequence[Path], *, serve: bool, port: int | None, to: Path | No
 
 def _serve(run: Path, port: int) -> None:
     live = LiveReport(run, is_worked_on=lambda: is_worked_on(run))
-    live.page()  # what is damaged is said before anything is served
+    live.page()  # damage is reported before anything is served
     with serving(live, port) as server, contextlib.suppress(KeyboardInterrupt):
         print(f"The report: {server.address}   (Ctrl-C ends)", flush=True)
         server.serve_forever()

@@ -1,4 +1,4 @@
-"""The last screen of a command: the results of the run, where it is, and what comes next."""
+"""The last screen of a command: the results of the run, its directory, and the next step."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ SAMPLES, STORE = "evaluation/samples.jsonl", "labels.sqlite"
 
 
 def print_result(run: Path) -> None:
-    """Print the figures of a finished run, or where an unfinished one stands, and the next command."""
+    """Print the results of a finished run, or the status of an unfinished one, and the next command."""
     console = Console(highlight=False, soft_wrap=True)
     summary = run / SUMMARY
     if summary.is_file():
@@ -48,14 +48,14 @@ def _lines_of(summary: Path) -> list[tuple[str, str]]:
 
 
 def print_place(run: Path | None) -> None:
-    """Print where an unfinished run is and where its log is; nothing where no run was begun."""
+    """Print the directory and the log of an unfinished run; nothing if no run was started."""
     if run is not None and run.is_dir():  # one that was refused before it did anything is gone
         console = Console(highlight=False, soft_wrap=True)
         console.print(f"[bold]run[/bold]     {escape(str(run))}   (log: {escape(str(run / 'log.jsonl'))})")
 
 
 def next_command(run: Path) -> str:
-    """The command that carries the run on from where it stands; after the last step, the one to try it out."""
+    """The command that continues the run; after the last step, the one to try it out."""
     settings, named = load_settings(run), shlex.quote(str(run))
     absent = left_out(settings)
     if "sft" not in absent and not has_left(run, SFT):
@@ -75,7 +75,7 @@ def next_command(run: Path) -> str:
 
 
 def _further_rounds(run: Path) -> list[Path]:
-    """The rounds behind the first that have a policy, in their order."""
+    """The rounds after the first that have a policy, in their order."""
     found, after = list[Path](), round_after(run)
     while after is not None and has_left(after, PPO):
         found.append(after)
@@ -92,7 +92,7 @@ def _next_of_reward(run: Path, settings: RunSettings, *, samples: bool) -> str:
 
 
 def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What improved, in a few lines; a figure that is not known is left out."""
+    """The improvements, in a few lines; an unknown value is left out."""
     labelers, reward, sft, ppo = (summary.get(name) or {} for name in ("labelers", "reward_model", "sft", "ppo"))
     yield from _line("time", _taken(summary))
     yield from _line("labelers", [_percent("agree on {} of the pairs", labelers.get("agreement"))])
@@ -138,7 +138,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _round(found: Mapping[str, Any], start: str) -> Iterator[tuple[str, str]]:
-    """The results of a further round; the lines above it are of the first."""
+    """The results of a further round; the lines above are of the first."""
     before, after, ppo = (found.get(name) or {} for name in ("accuracy_before", "accuracy_after", "ppo"))
     right = [_percent("{}", each.get("value")) for each in (before, after)]
     wins = _percent(f"preferred to {start} in {{}}", ppo.get("gold_win_rate"))
@@ -170,10 +170,10 @@ def _gained(ppo: Mapping[str, Any]) -> str:
 
 
 def _scored(by: str | None) -> str:
-    """What the proxy is; of a summary of an older version, the reward model's score."""
+    """The name of the proxy score; for a summary of an older version, the reward model's score."""
     if by in (None, "the reward model"):
         return "reward model's score"
-    return f"score of {by}".replace("{", "{{").replace("}", "}}")  # an address may hold braces
+    return f"score of {by}".replace("{", "{{").replace("}", "}}")  # an address may contain braces
 
 
 def _percent(form: str, value: float | None) -> str:

@@ -48,7 +48,7 @@ def rollouts(
 
 
 def _require_free(host: str, port: int) -> None:
-    """Refuse a port on which somebody listens, or a host that is not this machine's.
+    """Refuse a port in use, or a host that is not this machine's.
 
     Raises:
         SettingsError: it cannot be listened on.

@@ -1,4 +1,4 @@
-"""Every step of one configuration; or the first steps of a run again, to compare."""
+"""Every step of one configuration; or the first steps of a run again, for comparison."""
 
 import os
 from pathlib import Path
@@ -65,7 +65,7 @@ def run(
 
 
 def _further_seeds(path: Path, seeds: int, parallel: int) -> int:
-    """Carry the run's branches with other seeds, and report over all of them; exit code 1 where one of them fails."""
+    """Run the branches with other seeds, and report over all of them; exit code 1 if one of them fails."""
     directory, points = seed_points(path, seeds)
     with locked(directory, "another call works on these seeds: wait for it, or stop it"):
         failures = carry(points, parallel)
@@ -77,7 +77,7 @@ def _further_seeds(path: Path, seeds: int, parallel: int) -> int:
 
 
 def _verify(path: Path) -> int:
-    """Print whether the first steps of a run repeat; exit code 0 where all of them do, else 1."""
+    """Print whether the first steps of a run repeat; exit code 0 if all of them do, else 1."""
     found = deferred.verify_run(path)
     for verdict in found:
         print(

@@ -1,4 +1,4 @@
-"""Lists of runs: all of a directory with their main figures, and two beside one another."""
+"""Lists of runs: all of a directory with their main metrics, and a comparison of two."""
 
 import json as json_text
 import sys
@@ -86,6 +86,6 @@ def _print_json(found: Any) -> None:
 
 
 def _console() -> Console:
-    """As wide as the terminal; where a file or a pipe reads, no line is broken."""
+    """As wide as the terminal; for a file or a pipe, lines are not wrapped."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=400)

@@ -1,4 +1,4 @@
-"""``score``: what the reward of a run thinks of the prompts and responses in a file."""
+"""``score``: scores by the reward of a run for the prompts and responses in a file."""
 
 import json
 import math
@@ -59,7 +59,7 @@ def score(
 
 
 def _in_json(value: Any) -> Any:
-    """``value`` with null for NaN and infinities, which tables hold and JSON does not."""
+    """``value`` with null for NaN and infinities, which JSON cannot represent."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

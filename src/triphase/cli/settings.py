@@ -1,4 +1,4 @@
-"""Explain settings: what one means, what it may be and what it is where nothing is said; or list those of a section."""
+"""Explains settings: meaning, allowed values and default; or lists those of a section."""
 
 import difflib
 import json as json_text
@@ -43,7 +43,7 @@ def settings(
 
 
 def _named(key: str) -> list[SettingField]:
-    """The settings that ``key`` names: one, those of a section, or those of that last name.
+    """The settings that ``key`` refers to: one, those of a section, or those with that last name.
 
     Raises:
         SettingsError: there are none.
@@ -68,7 +68,7 @@ def _named(key: str) -> list[SettingField]:
 
 
 def _is_copy(field: SettingField) -> bool:
-    """Whether a setting stands in a section that repeats another (the sources of prompts and of preferences)."""
+    """Whether a setting is in a section that repeats another (the sources of prompts and of preferences)."""
     return field.path[:2] in (("data", "prompts[]"), ("data", "preferences[]"))
 
 

@@ -1,4 +1,4 @@
-"""Steps of a run from the command line: whatever comes of them, the last lines say where the run is."""
+"""Steps of a run from the command line: whatever the outcome, the last lines show the run's directory."""
 
 import os
 from pathlib import Path
@@ -21,9 +21,9 @@ def do_steps(
 ) -> None:
     """Prepare the run, do its steps, and show the results. A stop is passed on as an interruption.
 
-    Of several processes (`torchrun -m triphase …`) each takes part, and the first one prints.
+    With several processes (`torchrun -m triphase …`) each takes part, and the first one prints.
 
-    ``examined`` are the steps of the pipeline for which the data is looked at first; the step "all" does that itself.
+    ``examined`` are the steps of the pipeline whose data is checked first; the step "all" does that itself.
     """
     begun: list[Path] = []
     try:

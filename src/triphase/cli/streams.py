@@ -1,6 +1,6 @@
-"""Standard output and error that never end the work: a closed pipe, a full disk, or a character that cannot be said.
+"""Standard output and error that never end the work: a closed pipe, a full disk, or an unencodable character.
 
-What cannot be written is dropped and remembered; the exit code reports it. A run whose terminal went away goes on.
+What cannot be written is dropped and recorded; the exit code reports it. A run whose terminal was closed continues.
 """
 
 import logging
@@ -37,7 +37,7 @@ class LastingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Flush, where there is still somewhere to."""
+        """Flush, if the stream is still open."""
         if self.failure is None:
             try:
                 self._stream.flush()
@@ -49,7 +49,7 @@ class LastingStream:
 
     def _give_up(self, error: Exception) -> None:
         self.failure = error
-        # What is still in the buffer would be tried again, and fail again, when the process ends.
+        # The rest of the buffer would be written again, and fail again, when the process ends.
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -58,7 +58,7 @@ class LastingStream:
 
 @contextmanager
 def lasting_streams() -> Iterator[LastingStream]:
-    """Replace standard output and error by such streams while the block lasts; gives the output.
+    """Replace standard output and error by such streams while the block lasts; returns the output.
 
     A character that the terminal's encoding lacks is written as an escape. A stream that was closed is one that drops.
     A terminal of no width, which some containers announce, is taken for one that says nothing of its width.
@@ -84,7 +84,7 @@ def lasting_streams() -> Iterator[LastingStream]:
 
 @contextmanager
 def outlasting_terminal() -> Iterator[None]:
-    """Let the work of the block go on where its terminal is closed (SIGHUP). Under ``nohup`` it does so already."""
+    """Let the block continue when its terminal is closed (SIGHUP). Under ``nohup`` it does so already."""
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGHUP)
     if not in_main or before is not signal.SIG_DFL:

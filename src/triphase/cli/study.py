@@ -1,4 +1,4 @@
-"""``study``: remedies against reward hacking side by side, over seeds, with best of n and the curves against √KL."""
+"""``study``: remedies against reward hacking, over seeds, with best of n and the curves against √KL."""
 
 import sys
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def study(
     run = expanded(settings.output) / settings.name
     directory = run.absolute().parent / f"{run.name}-study"
     require_directory(directory, run)
-    for variant in chosen:  # what is wrong with one is told before the first phase
+    for variant in chosen:  # errors in one are reported before the first phase
         load_settings(config, {**parse_overrides(overrides), **variant.changes})
     _begin(settings, run)
     points = study_points(run, directory, chosen, seeds)
@@ -80,7 +80,7 @@ def study(
 
 
 def _begin(settings: RunSettings, run: Path) -> None:
-    """What comes before PPO, which variants share."""
+    """The phases before PPO, which variants share."""
     steps = [step for step in todo(settings) if step in _BEFORE_PPO]
     if any(phase in steps and not has_left(run, phase) for phase in (SFT, REWARD)) or not run.is_dir():
         do_steps(settings, *(_BEFORE_PPO[step] for step in steps), examined=tuple(todo(settings)))

@@ -1,4 +1,4 @@
-"""Branches of a run over a grid of settings, one after the other or side by side, with one table and one page."""
+"""Branches of a run over a grid of settings, sequentially or in parallel, with one table and one page."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -66,24 +66,24 @@ def print_failures(failures: Mapping[str, str]) -> None:
 
 
 def print_gaps(points: Sequence[SweepPoint]) -> None:
-    """Say what of the finished runs is damaged or missing, since figures of all of them are set beside one another."""
+    """Print what is damaged or missing in finished runs, since the results of all of them are compared."""
     for point in points:
         for gap in gaps_of(point.path) if point.is_finished else ():
             _say(f"note: {point.path.name}: {gap}")
 
 
 def require_parallel(parallel: int) -> None:
-    """How many runs there may be side by side.
+    """The number of parallel runs.
 
     Raises:
-        SettingsError: ``parallel`` is no such number.
+        SettingsError: ``parallel`` is not a valid number.
     """
     if parallel < 1:
         raise SettingsError(f"--parallel: {parallel} is not allowed; it must be a whole number above 0")
 
 
 def carry(points: Sequence[SweepPoint], parallel: int) -> dict[str, str]:
-    """Carry runs to their ends, ``parallel`` at a time; those that fail, with why."""
+    """Execute runs, ``parallel`` at a time; returns those that fail, with the reason."""
     if parallel > 1:
         return side_by_side(points, parallel, _command, _say)
     try:

@@ -1,1 +1,1 @@
-"""What the records hold, and whether the model can take them: looked at before anything is trained."""
+"""Checks of the records, and whether the model can process them, before anything is trained."""

@@ -1,4 +1,4 @@
-"""What there is to do in a run, and what is left out and why."""
+"""The steps of a run, and which are left out and why."""
 
 from triphase.errors import SettingsError
 from triphase.rewards import registry
@@ -16,12 +16,12 @@ TITLES = {
 
 
 def needs_reward_model(settings: RunSettings) -> bool:
-    """Whether a reward model is trained: not where others score every PPO run and nobody ranks."""
+    """Whether a reward model is trained: not if other scorers score every PPO run and nobody ranks."""
     return reward_model_is_wanted(settings, by_reward_model=_by_reward_model(settings))
 
 
 def left_out(settings: RunSettings) -> dict[str, str]:
-    """The steps that `triphase run` does not do, each with why not."""
+    """The steps that `triphase run` does not do, each with the reason."""
     return reasons_to_leave_out(settings, by_reward_model=_by_reward_model(settings))
 
 
@@ -40,7 +40,7 @@ def what_is_left_out(settings: RunSettings) -> list[str]:
 
 
 def require_step(settings: RunSettings, step: str) -> None:
-    """Refuse a step for which there is nothing to do.
+    """Refuse a step that has nothing to do.
 
     Raises:
         SettingsError: says why.

@@ -1,7 +1,7 @@
-"""What a run would refuse later is refused before its first step; `check` asks the same questions.
+"""What a run would refuse later is refused before its first step; `check` makes the same checks.
 
-Records are read, rendered and encoded by `run_data`; here stand the demands that phases make of them together, and
-what else can be known: that the model opens, that servers are set up, that a gold score has its package.
+Records are read, rendered and encoded by `run_data`; this file has the requirements of phases on them together, and
+further checks: that the model opens, that servers are configured, that a gold score has its package.
 """
 
 from collections import Counter
@@ -29,12 +29,12 @@ _SHARE = "set the `split` of some records, or change data.heldout_share"
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """How many records there are to work with.
+    """The numbers of available records.
 
     Attributes:
         demonstrations: those to train on, by the path of each source.
-        prompts, comparisons: by split; prompts are those of the preferences where no others are named.
-        rankings: rankings of training prompts that the store of the run holds.
+        prompts, comparisons: by split; prompts are those of the preferences if no others are named.
+        rankings: rankings of training prompts in the store of the run.
     """
 
     demonstrations: tuple[tuple[str, int], ...]
@@ -44,7 +44,7 @@ class Holdings:
 
 
 def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callable[..., Any] | None = None) -> None:
-    """What can be said without a record or a weight; ``lent`` is a Python object that scores.
+    """Checks without a record or a weight; ``lent`` is a Python object that scores.
 
     Raises:
         SettingsError: no prompt can leave room for its response, or the gold score's package is not installed.
@@ -71,7 +71,7 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callab
 
 
 def require_demonstrations(settings: RunSettings, data: RunData) -> None:
-    """Demonstrations to train on, from every source.
+    """The number of demonstrations to train on, from every source.
 
     Raises:
         DataError: there are none.
@@ -81,7 +81,7 @@ def require_demonstrations(settings: RunSettings, data: RunData) -> None:
 
 
 def holdings_of(settings: RunSettings, data: RunData, steps: tuple[str, ...], *, rankings: int = 0) -> Holdings:
-    """What the records hold for these steps."""
+    """The available records for these steps."""
     compared = data.comparisons() if "reward" in steps else []
     return Holdings(
         _demonstrated(settings, data) if "sft" in steps or _is_mixing(settings, steps) else (),

@@ -1,6 +1,6 @@
-"""Whether the model can take a record: rendered by its chat template, encoded, and within `model.max_length`.
+"""Whether the model can process a record: rendered by its chat template, encoded, and within `model.max_length`.
 
-One judge for `check` and `run`, so that they agree. Every error names the file and the line.
+The same examiner for `check` and `run`, so that they agree. Every error names the file and the line.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LEFT_OUT, SHORTENED = "left out", "shortened"
 Problem = DataError | str | None
-"""Why a record cannot be used; or `LEFT_OUT` or `SHORTENED`, where it is too long; None of one in order."""
+"""Why a record cannot be used; `LEFT_OUT` or `SHORTENED` if it is too long; None if it is valid."""
 _PROBE = "x"
 _END_TOKENS = 2
 
@@ -28,9 +28,9 @@ _END_TOKENS = 2
 class Examiner:
     """Encodes single records, or says why they cannot be.
 
-    With ``exact`` false (files too large to be encoded in a survey) the template is asked once for each sequence of
-    roles, and a record is encoded only where its bytes pass the limit: no token is shorter than a byte. What it then
-    refuses, `exact` refuses too; the converse does not hold for a template that looks at the words.
+    With ``exact`` false (files too large to be encoded in a survey) the template is called once for each sequence of
+    roles, and a record is encoded only if its bytes exceed the limit: no token is shorter than a byte. What it then
+    refuses, `exact` refuses too; the converse does not hold for a template that depends on the words.
     """
 
     def __init__(self, template: "Template", settings: RunSettings, *, exact: bool = True) -> None:
@@ -44,8 +44,8 @@ class Examiner:
         self._overheads: dict[tuple[Any, ...], int | None] = {}
 
     def problem(self, role: str, item: Located[Any]) -> Problem:
-        """Why a record of ``role`` (demonstrations, prompts, preferences) cannot be used, or what is done with it where
-        it is too long; None where it can be used as it is."""
+        """Why a record of ``role`` (demonstrations, prompts, preferences) cannot be used, or what is done with it if it
+        is too long; None if it can be used unchanged."""
         if not self.exact and self._passes_by_its_bytes(item.record):
             return None
         try:
@@ -55,7 +55,7 @@ class Examiner:
         return LEFT_OUT if fitting is None else None if fitting is item else SHORTENED
 
     def fitted(self, role: str, item: Located[Any]) -> tuple[Located[Any] | None, Any]:
-        """A record with its ids, as `data.too_long` has it: shortened, or None where it is left out.
+        """A record with its ids, according to `data.too_long`: shortened, or None if it is left out.
 
         Raises:
             DataError: it cannot be used.
@@ -95,7 +95,7 @@ class Examiner:
             raise _at(item, error) from None
 
     def prompts(self, item: Located[Prompt]) -> tuple[int, ...]:
-        """The ids of a prompt, which must leave room for the longest response that is sampled to it.
+        """The ids of a prompt, which must leave room for the longest sampled response.
 
         Raises:
             DataError: the template refuses it, it has no tokens, or it is too long.
@@ -107,7 +107,7 @@ class Examiner:
             raise _at(item, error) from None
 
     def preferences(self, item: Located[Comparison]) -> None:
-        """Nothing, where both answers of a comparison can be encoded, and its prompt where no other prompts are named.
+        """Check that both answers of a comparison can be encoded, and its prompt if no other prompts are named.
 
         Raises:
             DataError: the template refuses its prompt, an answer has no tokens, or it is too long.
@@ -136,7 +136,7 @@ class Examiner:
         )
 
     def _overhead(self, messages: Sequence[Message]) -> int | None:
-        """Tokens that the template adds to messages of these roles; None where it refuses them."""
+        """Tokens that the template adds to messages of these roles; None if it rejects them."""
         shape = tuple((message.role, not message.content.strip()) for message in messages)
         if shape not in self._overheads:
             probe = [Message(message.role, _PROBE if message.content.strip() else "") for message in messages]

@@ -1,4 +1,4 @@
-"""The commented configuration that `triphase init` writes: from what the data is, and from five answers."""
+"""The commented configuration that `triphase init` writes: from the kind of data, and from five choices."""
 
 import math
 import shlex
@@ -16,13 +16,13 @@ _NUMBERS = {"demonstrations": "what people wrote", "prompts": "what is asked", "
 
 @dataclass(frozen=True, slots=True)
 class RunChoices:
-    """What the person chose of the run.
+    """The user's choices for the run.
 
     Attributes:
         name: of the run.
         model: a directory, a hub id, or an embedded model.
-        max_length: tokens of prompt and answer.
-        response_tokens: the longest answer that is sampled.
+        max_length: maximum tokens of prompt and answer.
+        response_tokens: maximum tokens of a sampled answer.
         people: whether people rank responses.
     """
 
@@ -34,26 +34,26 @@ class RunChoices:
 
 
 def suggested_length(looks: Sequence[FirstLook]) -> int:
-    """A longest length that 99 % of the records do not pass, rounded up, and within what trains on small machines."""
+    """A maximum length that 99 % of the records do not exceed, rounded up, and feasible on small machines."""
     longest = max((look.longest for look in looks), default=0)
     return min(_MOST_TOKENS, max(_LEAST_TOKENS, _STEP * math.ceil(longest / _STEP)))
 
 
 def suggested_response(looks: Sequence[FirstLook], max_length: int) -> int:
-    """A longest answer to sample: as long as those of the data, and no more than half of the length."""
+    """A maximum length of sampled answers: that of the data's, and at most half of the total length."""
     longest = max((look.longest_answer for look in looks), default=0) or _LEAST_ANSWER
     rounded = _ANSWER_STEP * math.ceil(longest / _ANSWER_STEP)
     return max(1, min(_MOST_ANSWER, rounded, max_length // 2))
 
 
 def needs_people(looks: Sequence[FirstLook]) -> bool:
-    """Whether nobody has said yet what is better: there are prompts, and no preferences."""
+    """Whether no preferences exist yet: there are prompts, and no preferences."""
     roles = {look.role for look in looks}
     return "prompts" in roles and "preferences" not in roles
 
 
 def written(looks: Sequence[FirstLook], answers: RunChoices, at: Path) -> str:
-    """The text of the configuration, which will stand at ``at``."""
+    """The text of the configuration, to be saved at ``at``."""
     return "\n".join(_lines(looks, answers, at)) + "\n"
 
 
@@ -101,7 +101,7 @@ def _source(look: FirstLook, at: Path) -> Iterator[str]:
 
 
 def _beside(path: Path, at: Path) -> str:
-    """``path`` as seen from the directory of the configuration."""
+    """``path`` relative to the directory of the configuration."""
     folder, whole = at.absolute().parent, path.absolute()
     return str(whole.relative_to(folder)) if whole.is_relative_to(folder) else str(whole)
 
@@ -148,7 +148,7 @@ def _what(roles: set[str], *, people: bool) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text as YAML takes it for that very text."""
+    """A text quoted so that YAML parses it as that text."""
     if text.isprintable():
         return "'" + text.replace("'", "''") + "'"
     signs = (sign if sign.isprintable() and sign not in '"\\' else f"\\U{ord(sign):08x}" for sign in text)

@@ -1,4 +1,4 @@
-"""A first look at someone's file: what its records are for, how long they are, and what its columns would be here."""
+"""A first look at a user's file: the role of its records, their lengths, and which of our columns it has."""
 
 import difflib
 from collections import Counter
@@ -26,21 +26,21 @@ _STREAMS: Mapping[str, Callable[..., Iterator[Located[Any]]]] = {
 _LOOKED_AT = 500
 _FROM_THE_HUB = 64
 _TOKEN = 3.0
-"""Characters of a token, at the least that is usual: lengths are rather taken for too great."""
+"""Characters per token, at the low end of what is usual: lengths are overestimated."""
 _TURN = 12
 
 
 @dataclass(frozen=True, slots=True)
 class FirstLook:
-    """What one source is.
+    """The result for one source.
 
     Attributes:
-        source: how the settings name it, with its columns renamed where that was asked for.
+        source: as the settings name it, with its columns renamed if requested.
         role: demonstrations, prompts or preferences.
-        form: what its records are read as.
-        longest, longest_answer: tokens that 99 % of the first records, and of their answers, do not pass; estimated.
-        seen: records that were looked at.
-        unread: columns that hold something and are not read, with how many of the records looked at have them.
+        form: the form that its records were recognized as.
+        longest, longest_answer: tokens that 99 % of the first records, and of their answers, do not exceed; estimated.
+        seen: number of records that were examined.
+        unread: nonempty columns that are not read, with the number of examined records that have them.
     """
 
     source: SourceSettings
@@ -53,12 +53,12 @@ class FirstLook:
 
 
 def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -> FirstLook:
-    """Look at the first records of a source, as a ``role`` or as what fits.
+    """Examine the first records of a source, as a ``role`` or as what fits.
 
-    ``columns`` are those of all sources together: a source is given those of them that its records have.
+    ``columns`` are those of all sources together: each source gets those that its records have.
 
     Raises:
-        DataError: it cannot be read, or the role of its records is not clear.
+        DataError: it cannot be read, or the role of its records is ambiguous.
     """
     given: dict[str, Any] = {"path": path, "columns": dict(columns), "max_records": _LOOKED_AT}
     if not is_file_name(path, Path()):
@@ -84,7 +84,7 @@ def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -
 
 
 def _with_its_columns(source: SourceSettings) -> SourceSettings:
-    """The source with those of its renamings alone whose column one of its records has."""
+    """The source with only those renamings whose column occurs in one of its records."""
     if not source.columns:
         return source
     rows = read_rows(source.model_copy(update={"columns": {}}), Path())

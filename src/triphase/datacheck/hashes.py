@@ -1,4 +1,4 @@
-"""Questions to the hashes of a survey, with little more memory than the hashes take."""
+"""Queries on the hashes of a survey, with little more memory than the hashes take."""
 
 from array import array
 
@@ -8,13 +8,13 @@ _AT_ONCE = 1 << 16
 
 
 def distinct(hashes: "array[int]") -> int:
-    """How many different ones there are."""
+    """The number of distinct ones."""
     ordered = numpy.sort(numpy.frombuffer(hashes, dtype=numpy.uint64)) if hashes else ()
     return len(ordered) and 1 + int(numpy.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
 def leaked(trained: "array[int]", heldout: "array[int]") -> int:
-    """How many prompts trained on are held out too."""
+    """The number of training prompts that are held out too."""
     if not trained or not heldout:
         return 0
     asked = numpy.frombuffer(trained, dtype=numpy.uint64)
@@ -27,7 +27,7 @@ def leaked(trained: "array[int]", heldout: "array[int]") -> int:
 
 
 def collides(named: "array[int]") -> bool:
-    """Whether an id stands for two prompts; ``named`` holds pairs of both hashes."""
+    """Whether an id is used for two prompts; ``named`` contains pairs of both hashes."""
     if not named:
         return False
     pairs = numpy.unique(numpy.frombuffer(named, dtype=numpy.uint64).reshape(-1, 2), axis=0)
@@ -35,10 +35,10 @@ def collides(named: "array[int]") -> bool:
 
 
 def contradicted(compared: "array[int]") -> int:
-    """How many comparisons have their opposite among them; the last bit of a hash is the order."""
+    """The number of comparisons whose opposite is among them; the last bit of a hash is the order."""
     if not compared:
         return 0
-    # Sorted, the comparisons of one pair stand together, those of one order before those of the other.
+    # Sorted, the comparisons of one pair are adjacent, those of one order before those of the other.
     found = numpy.sort(numpy.frombuffer(compared, dtype=numpy.uint64))
     second = found[1:][(found[1:] ^ found[:-1]) == 1]
     ends = numpy.searchsorted(found, second, "right")

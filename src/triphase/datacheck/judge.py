@@ -1,4 +1,4 @@
-"""What `check` concludes: the questions that a run asks before its first step, of the same settings and records."""
+"""The conclusions of `check`: the checks of a run before its first step, on the same settings and records."""
 
 import os
 import re
@@ -19,18 +19,18 @@ from triphase.settings.schema import RunSettings
 from triphase.tokens.controls import control_names
 
 EXACT_BYTES = 8 << 20
-"""Files that are larger together are not encoded record by record: that would take longer than reading them."""
+"""Files whose total size is larger are not encoded record by record: that would take longer than reading them."""
 
 
 class Judge:
-    """Says of each record whether the model can take it, and at the end whether a run would begin.
+    """Determines for each record whether the model can process it, and at the end whether a run would start.
 
     Attributes:
-        collided: of `verdict`: records whose id stands for another prompt, which a run leaves out too.
+        collided: of `verdict`: records whose id is used for another prompt, which a run leaves out too.
     """
 
     def __init__(self, settings: RunSettings, check_model: Callable[[RunSettings], None]) -> None:
-        """``check_model`` refuses a model that a run would refuse, as far as can be known here."""
+        """``check_model`` refuses a model that a run would refuse, as far as possible here."""
         self._settings = settings
         self._check_model = check_model
         self.exact = _bytes_of(settings) <= EXACT_BYTES
@@ -44,20 +44,20 @@ class Judge:
                 template.leave_controls_untold()  # the survey counts them by column
                 self._examiner = Examiner(template, settings, exact=self.exact)
             except TriphaseError as error:
-                self._refusal = error  # told at the end: what is wrong with records is told first
+                self._refusal = error  # reported at the end: errors in records come first
 
     @property
     def control_names(self) -> re.Pattern[str] | None:
-        """What finds the name of a control token in a text; None where the tokenizer cannot be opened."""
+        """A function that finds the name of a control token in a text; None if the tokenizer cannot be opened."""
         return None if self._examiner is None else control_names(self._examiner.template.tokenizer)
 
     @property
     def examine(self) -> Examine | None:
-        """Says why a record cannot be used, if anything; None if the tokenizer cannot be opened."""
+        """A function that returns why a record cannot be used, if so; None if the tokenizer cannot be opened."""
         return None if self._examiner is None else self._examiner.problem
 
     def verdict(self, survey: DataSurvey) -> str:
-        """What is in order.
+        """The valid parts.
 
         Raises:
             TriphaseError: what a run would refuse.
@@ -90,7 +90,7 @@ class Judge:
                 None if examiner is None else lambda: examiner,
                 drop=bool(survey.refused) or drops(settings),
                 note=lambda text: None,
-            )  # the survey has told it already
+            )  # the survey has reported it already
             data.comparisons()
             holdings = holdings_of(settings, data, todo(settings))
             if data.collided and not drops(settings):

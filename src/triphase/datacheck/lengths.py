@@ -1,7 +1,7 @@
-"""How long the texts of records are, in tokens if there is a tokenizer.
+"""The lengths of the texts of records, in tokens if there is a tokenizer.
 
 Counting tokens takes longer than reading, so the histogram is of a sample: every record, every second, every fourth …,
-at most 4,000. Which records pass the model's limit is not known from texts alone; `examiner` encodes them for that.
+at most 4,000. Which records exceed the model's limit cannot be told from texts alone; `examiner` encodes them for that.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from triphase.records.types import Message
 
 TokenCount = Callable[[Sequence[str]], list[int]]
-"""Texts → how many tokens each has."""
+"""Texts → number of tokens of each."""
 MOST_SAMPLED = 4_000
 EDGES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _BATCH = 512
@@ -29,7 +29,7 @@ class SourceLengths:
     _waiting: list[str] = field(default_factory=list)
 
     def add(self, messages: Sequence[Message], answers: Sequence[str]) -> None:
-        """Take one record into account."""
+        """Add one record."""
         wanted = self._seen % self._every == 0
         self._seen += 1
         if wanted:
@@ -39,7 +39,7 @@ class SourceLengths:
                 self.finish()
 
     def finish(self) -> None:
-        """Count what is waiting."""
+        """Count the pending texts."""
         self.sampled += self._tokens(self._waiting)
         self._waiting.clear()
         if len(self.sampled) >= MOST_SAMPLED:
@@ -68,7 +68,7 @@ class SourceLengths:
         return [(label, count) for label, count in rows if count]
 
     def quantile(self, share: float) -> int | None:
-        """The length that a share of the records does not pass; None without records."""
+        """The length that a share of the records does not exceed; None without records."""
         if not self.sampled:
             return None
         return sorted(self.sampled)[min(len(self.sampled) - 1, int(share * len(self.sampled)))]

@@ -8,12 +8,12 @@ from triphase.settings.schema import RunSettings
 
 
 def check_model(settings: RunSettings) -> None:
-    """Refuse a model that `run` would refuse, as far as that is known without reading its weights.
+    """Refuse a model that `run` would refuse, as far as that is possible without reading its weights.
 
-    Looked at are: that it exists, its configuration and architecture, the tokenizer, `adapters.layers` and `targets`
-    against its layers, `model.max_length` against learned positions, and the names, shapes and sizes of all weights
-    by the headers of their files; adapters are read, since they are small. Of a hub id that is not on this machine,
-    configuration and tokenizer are fetched.
+    Checked are: that it exists, its configuration and architecture, the tokenizer, `adapters.layers` and `targets`
+    against its layers, `model.max_length` against learned positions, and the names, shapes and sizes of all weights by
+    the headers of their files; adapters are read, since they are small. For a hub id that is not on this machine,
+    configuration and tokenizer are downloaded.
 
     Raises:
         ModelError, SettingsError: names the file, tensor or setting, and the remedy.

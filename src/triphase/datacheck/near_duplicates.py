@@ -1,9 +1,9 @@
-"""Records that nearly repeat others, and training records whose prompt is nearly a held-out one.
+"""Near-duplicate records, and training records whose prompt is nearly a held-out one.
 
-Texts are compared by the Jaccard similarity of their runs of three words, which MinHash estimates. A demonstration is
-compared as a whole with those before it; prompts and preferences by their prompt, of which several answers, votes and
-rankings may stand there. The first of near-duplicates stays, in the order of the files, so rows that are added later
-change nothing before them. Equal prompts are one prompt and on one side by themselves.
+Texts are compared by the Jaccard similarity of their word trigrams, which MinHash estimates. A demonstration is
+compared as a whole with earlier ones; prompts and preferences by their prompt, which may occur with several answers,
+votes and rankings. The first of near-duplicates stays, in the order of the files, so rows that are added later change
+nothing before them. Equal prompts are one prompt, and on one side by construction.
 """
 
 import re
@@ -25,7 +25,7 @@ Place = tuple[str, int]
 _RUN = 3
 _PERMUTATIONS = 128
 _HERE = Path()
-# Where scripts write no spaces each sign is a word.
+# In scripts without spaces each character is a word.
 _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 _STREAMS: dict[str, Callable[..., Iterator[Located[Any]]]] = {
     "demonstrations": stream_demonstrations,
@@ -35,17 +35,17 @@ _STREAMS: dict[str, Callable[..., Iterator[Located[Any]]]] = {
 
 
 class SimilarTexts(Protocol):
-    """Texts that are there already, by the number they were added as."""
+    """The added texts, by their numbers."""
 
     def nearest(self, shingles: Shingles) -> tuple[int, float] | None:
         """The most similar one that reaches the threshold, with the similarity."""
 
     def add(self, number: int, shingles: Shingles) -> None:
-        """One more text."""
+        """Add one text."""
 
 
 class MinHashTexts:
-    """Found by locality-sensitive hashing, and estimated by all permutations."""
+    """Finds candidates by locality-sensitive hashing, and estimates similarity with all permutations."""
 
     def __init__(self, threshold: float) -> None:
         """
@@ -70,7 +70,7 @@ class MinHashTexts:
         return (-number, similarity) if similarity >= self._threshold else None
 
     def add(self, number: int, shingles: Shingles) -> None:
-        """One more text."""
+        """Add one text."""
         self._hashes[number] = self._hash(shingles)
         self._bands.insert(number, self._hashes[number])
 
@@ -82,7 +82,7 @@ class MinHashTexts:
 
 @dataclass(slots=True)
 class _Found:
-    """What one source holds: records by their number in it, and the first of each kind in words."""
+    """The results for one source: records by their number in it, and the first of each kind in words."""
 
     repeated: set[int] = field(default_factory=set)
     contaminated: set[int] = field(default_factory=set)
@@ -90,7 +90,7 @@ class _Found:
 
 
 class NearDuplicates:
-    """What `find_near_duplicates` found."""
+    """The results of `find_near_duplicates`."""
 
     def __init__(self, *, drops: bool) -> None:
         self._drops = drops
@@ -108,7 +108,7 @@ class NearDuplicates:
         return found.repeated | found.contaminated if self._drops else set()
 
     def told(self, role: str, source: int) -> Iterator[str]:
-        """What was found in a source."""
+        """The results for a source."""
         found = self._sources[role, source]
         ending = "are left out (data.near_duplicates: drop)" if self._drops else "stay (data.near_duplicates: report)"
         if found.repeated:
@@ -124,9 +124,9 @@ class NearDuplicates:
 def find_near_duplicates(
     settings: RunSettings, texts: Callable[[float], SimilarTexts] = MinHashTexts
 ) -> NearDuplicates | None:
-    """Read all records twice, first for what is held out; None where `data.near_duplicates` is keep.
+    """Read all records twice, first for what is held out; None if `data.near_duplicates` is keep.
 
-    Files that cannot be read are left to whoever reads the records.
+    Files that cannot be read are left to the code that reads the records.
 
     Raises:
         SettingsError: datasketch is not installed.
@@ -164,21 +164,21 @@ class _Heldout:
             self._places.append(item.where)
 
     def nearest(self, item: Located[Any]) -> tuple[str, float] | None:
-        """That of the prompt of a record, unless it is the same one, which is counted separately."""
+        """The match of a record's prompt, unless it is the same one, which is counted separately."""
         asked = _asked(item)
         near = None if asked in self._asked else self._texts.nearest(_shingles(asked))
         return None if near is None else (self._places[near[0]], near[1])
 
 
 class _Earlier:
-    """The records of one role that stay; how each text fared is remembered."""
+    """The records of one role that stay; the result for each text is cached."""
 
     def __init__(self, texts: SimilarTexts) -> None:
         self._texts, self._places = texts, list[str]()
         self._fared: dict[str, tuple[str, float] | None] = {}
 
     def nearest_or_add(self, item: Located[Any]) -> tuple[str, float] | None:
-        """What the record nearly repeats; it stays where that is nothing. An equal prompt is the same prompt again."""
+        """What the record nearly repeats; it stays if there is nothing. An equal prompt is the same prompt again."""
         text = _asked(item)
         if whole := isinstance(item.record, Demonstration):
             text += f"\n{item.record.response}"
@@ -209,7 +209,7 @@ def _prompt(item: Located[Any]) -> Prompt:
 
 
 def _asked(item: Located[Any]) -> str:
-    """What is asked; of a text without a prompt, the text."""
+    """The prompt's text; for a text without a prompt, the text."""
     messages = _prompt(item).messages
     return "\n".join(message.content for message in messages) if messages else str(item.record.response)
 

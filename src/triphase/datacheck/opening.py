@@ -1,4 +1,4 @@
-"""Models by the names that settings use, embedded ones included."""
+"""Models by their names in the settings, embedded ones included."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from triphase.training.artifacts import place_of as place_of_artifact
 
 
 def place_of(name: str, adapter: Path | None = None) -> str:
-    """A model's name for `load_model`: an embedded model's directory, any other name as it is.
+    """A model's name for `load_model`: an embedded model's directory, any other name unchanged.
 
-    The adapters of a run say for others which model is like the embedded one (`public_name`); here it is that one. A
-    run is its newest policy.
+    The adapters of a run name, for other users, the public counterpart of the embedded model (`public_name`); here the
+    embedded one is used. A run stands for its newest policy.
 
     Raises:
         SettingsError: there is no embedded model of that name.
@@ -25,7 +25,7 @@ def place_of(name: str, adapter: Path | None = None) -> str:
     if adapter is not None:
         for folder in runs_around(adapter):
             for own in _models_of_run(folder / RUN_CONFIG):
-                # Adapters name a directory as it was seen from where the run was made.
+                # Adapters name a directory relative to where the run was made.
                 if name == public_name(own)[0] or own.endswith(f"/{name}"):
                     name = own
     elif (Path(name) / RUN_CONFIG).is_file():
@@ -38,7 +38,7 @@ def _models_of_run(config: Path) -> list[str]:
     try:
         model = load_settings(config.parent).model if config.is_file() else None
     except TriphaseError:
-        return []  # of another version, or no run's: the adapter's own word stands
+        return []  # of another version, or not a run's: the adapter's own entry is used
     if model is None:
         return []
     whole = str(place_of_artifact(config.parent.resolve(), SFT))  # the base after full fine-tuning
@@ -46,15 +46,15 @@ def _models_of_run(config: Path) -> list[str]:
 
 
 def adapter_note(model: ModelSettings) -> str:
-    """What becomes of `model.adapter`, in one line."""
+    """What happens to `model.adapter`, in one line."""
     return f"model.adapter: {model.adapter} is merged into {model.name}; every role starts from the sum"
 
 
 def place_without_torch(model: ModelSettings) -> None:
-    """Refuse a directory that holds no model, or no adapter.
+    """Refuse a directory without a model, or without an adapter.
 
     Raises:
-        ModelError, SettingsError: what is wrong with it.
+        ModelError, SettingsError: the problem with it.
     """
     if model.adapter is not None and Path(model.adapter).expanduser().is_dir():
         own_adapter(model.adapter, model.name, place_of(model.name), place_of)

@@ -1,4 +1,4 @@
-"""Records that cannot be used, set aside in a file of JSON lines: where they stand, why, and what they say."""
+"""Unusable records, set aside in a file of JSON lines: their location, the reason, and their text."""
 
 import json
 from typing import IO
@@ -9,7 +9,7 @@ from triphase.records.lines import RecordError
 
 
 class Quarantine:
-    """Writes refused records with their place, the reason, and their text as the file has it."""
+    """Writes refused records with their location, the reason, and their text as in the file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

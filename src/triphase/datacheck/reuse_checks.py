@@ -1,4 +1,4 @@
-"""What a run takes from elsewhere (`sft.from`, `reward.from`), looked at before its first step."""
+"""Checks of the artifacts that a run takes from elsewhere (`sft.from`, `reward.from`), before its first step."""
 
 import importlib.util
 from pathlib import Path
@@ -21,10 +21,10 @@ _WHAT = {SFT: "an SFT policy", REWARD: "a reward model"}
 
 
 def taken_artifacts(settings: RunSettings) -> dict[str, Taken | None]:
-    """What stands in the place of each phase that may be taken from elsewhere; None for what is not.
+    """The replacement of each phase that may be taken from elsewhere; None for the others.
 
     Raises:
-        ModelError, RunError: it is not there, damaged, or of another kind, base, tokenizer or size.
+        ModelError, RunError: it does not exist, is damaged, or is of another kind, base, tokenizer or size.
     """
     found: dict[str, Taken | None] = {SFT: None, REWARD: None}
     for phase, origin in ((SFT, settings.sft.taken_from), (REWARD, settings.reward.taken_from)):
@@ -40,7 +40,7 @@ def taken_artifacts(settings: RunSettings) -> dict[str, Taken | None]:
 
 
 def _place(phase: str, origin: str) -> Path:
-    """The directory, whole."""
+    """The directory, which is intact."""
     directory = directory_of(origin) or fetched(origin)
     if (directory / RUN_CONFIG).is_file():
         run, directory = directory, place_of_artifact(directory, phase)
@@ -62,7 +62,7 @@ def _require_kind(phase: str, place: Path) -> None:
 
 
 def _require_base(settings: RunSettings, phase: str, place: Path, sft: Taken | None) -> None:
-    """The adapter must stand on the base that this run has then."""
+    """Require that the adapter belongs to the base that this run then has."""
     if not is_adapter(place):
         return  # a whole model is the base
     named = base_of(place, scores=phase == REWARD)
@@ -83,7 +83,7 @@ def _require_base(settings: RunSettings, phase: str, place: Path, sft: Taken | N
 
 
 def _require_sizes(settings: RunSettings, phase: str, place: Path) -> None:
-    """Its rank, scale and layers must be those of `adapters`: the roles share them."""
+    """Require that its rank, scale and layers are those of `adapters`: the roles share them."""
     if not is_adapter(place):
         return
     config, ours = read_object(place / ADAPTER_CONFIG), settings.adapters

@@ -1,8 +1,8 @@
 """The records of a run, each read, rendered and encoded once, before any model is loaded.
 
-Equal prompts without ids are one prompt, in whatever file they stand. Of two records of one prompt the first that
-names a kind says its kind; a split that a record names holds for all of them. An id that stands for two different
-prompts is refused with both places.
+Equal prompts without ids are one prompt, in whatever file they occur. Of two records of one prompt the first that names
+a kind determines its kind; a split that a record names holds for all of them. An id that is used for two different
+prompts is refused with both locations.
 """
 
 import logging
@@ -52,10 +52,10 @@ def gives_columns(settings: RunSettings, role: str) -> bool:
 
 
 def first_prompts(settings: RunSettings) -> list[Prompt]:
-    """The first prompts of the data with their columns, for a look; none where they cannot be read."""
+    """The first prompts of the data with their columns, for checks; empty if they cannot be read."""
     role = "prompts" if settings.data.prompts else "preferences"
     found: list[Prompt] = []
-    with suppress(DataError):  # told by whoever reads the records
+    with suppress(DataError):  # reported by the code that reads the records
         for source in getattr(settings.data, role):
             for item in _STREAMS[role](source, HERE, settings.data.heldout_share, lambda error: None):
                 prompt = item.record if isinstance(item.record, Prompt) else item.record.prompt
@@ -66,7 +66,7 @@ def first_prompts(settings: RunSettings) -> list[Prompt]:
 
 
 def told_of_lengths(lengths: Mapping[str, int]) -> Iterator[str]:
-    """What became of records that are too long."""
+    """What happened to records that are too long."""
     if lengths.get("left out"):
         yield f"{lengths['left out']} records pass model.max_length and are left out (data.too_long: drop)"
     if lengths.get("shortened"):
@@ -83,11 +83,11 @@ def _why_none(lengths: Mapping[str, int]) -> str:
 
 
 class RunData:
-    """The records that the settings name. Each role is read at the first call and kept.
+    """The records in the settings. Each role is read at the first call and cached.
 
     Attributes:
         left_out: records that ``data.on_bad_record`` left out, by file.
-        collided: those among what cannot be used whose id stands for another prompt.
+        collided: those of the unusable ones whose id is used for another prompt.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class RunData:
         drop: bool | None = None,
         note: Callable[[str], None] = _log.warning,
     ) -> None:
-        """``examiner`` gives who encodes them; without one they are read alone. ``drop`` says whether records that
-        cannot be used are left out; the settings do by default. ``note`` is called with what is left out."""
+        """``examiner`` returns the encoder of records; without one they are only read. ``drop``: whether unusable
+        records are left out; by default as in the settings. ``note`` is called with what is left out."""
         self._note = note
         self._settings = settings
         self._make_examiner = examiner
@@ -130,11 +130,11 @@ class RunData:
         return self._demonstrations
 
     def encoded(self, demonstrations: Iterable[Demonstration]) -> "list[Encoded]":
-        """The ids of demonstrations that `demonstrations` gave."""
+        """The ids of demonstrations that `demonstrations` returned."""
         return [self._encoded[id(item)] for item in demonstrations]
 
     def forget_demonstrations(self) -> None:
-        """Let go of what no later phase reads."""
+        """Release what no later phase reads."""
         self._demonstrations, self._encoded = None, {}
 
     def prompts(self) -> list[Prompt]:
@@ -161,7 +161,7 @@ class RunData:
         """
         if self._comparisons is None:
             if self._settings.data.prompts:
-                self.prompts()  # they say kind and split
+                self.prompts()  # they determine kind and split
             found = [
                 item.record
                 for source in self._settings.data.preferences
@@ -171,7 +171,7 @@ class RunData:
         return self._comparisons
 
     def _read(self, role: str, source: SourceSettings) -> list[tuple[Located[Any], Any]]:
-        """The records of a source that can be used, with their ids; the others are refused together, or left out."""
+        """The usable records of a source, with their ids; the others are refused together, or left out."""
         found: list[tuple[Located[Any], Any]] = []
         errors: list[DataError] = []
         columns, lengths, forms = Counter[str](), Counter[str](), Counter[str]()
@@ -189,7 +189,7 @@ class RunData:
                     found.append((fitting if role == "demonstrations" else self._registered(role, fitting), ids))
                 except DataError as error:
                     errors.append(error)
-        except DataError as error:  # the file itself; where every record was refused, the first of them says more
+        except DataError as error:  # the file itself; if every record was refused, the first error says more
             raise (errors or [error])[0] from None
         path = display_name(source.path, Path(source.path))
         if errors:
@@ -235,7 +235,7 @@ class RunData:
         return self._examiner.fitted(role, item)
 
     def _registered(self, role: str, item: Located[Any]) -> Located[Any]:
-        """The record with its prompt as the run knows it."""
+        """The record with its prompt as registered in the run."""
         record = item.record
         prompt = record if isinstance(record, Prompt) else record.prompt
         if item.row is not None and gives_columns(self._settings, role):

@@ -1,6 +1,6 @@
 """A prompt that is too long loses its beginning: the oldest turns, then the beginning of the last message.
 
-The system message stays. What is left begins with a turn of the user, and the answer is never touched.
+The system message stays. The rest begins with a turn of the user, and the answer is never changed.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ _NEAR = 40
 
 
 def shortened(prompt: Prompt, fits: Callable[[Prompt], bool]) -> Prompt | None:
-    """The longest end of ``prompt`` that fits; None where even an empty one does not.
+    """The longest suffix of ``prompt`` that fits; None if not even an empty one does.
 
-    It is another prompt with an id of its own, on the side of the split where the whole one is.
+    It is another prompt with its own id, on the same side of the split as the whole one.
     """
     if not prompt.messages:
         return None

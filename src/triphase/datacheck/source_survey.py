@@ -1,6 +1,6 @@
-"""What one source of data holds, or one part of it, counted in a stream.
+"""Statistics of one source of data, or one part of it, counted in a stream.
 
-In memory stay eight bytes for each record and prompt (its hash), so that files larger than memory can be surveyed.
+Eight bytes per record and prompt (its hash) stay in memory, so that files larger than memory can be surveyed.
 """
 
 import re
@@ -24,24 +24,24 @@ from triphase.tokens.encoding import TooLong
 
 SHOWN = 10
 NEAR_EMPTY = 3
-"""A response of fewer characters is near-empty: worth a look, no error."""
+"""A response of fewer characters is near-empty: worth a look, but not an error."""
 _HERE = Path()
 _ANSWERS = ("response", "chosen", "rejected")
 _WORD = (1 << 64) - 1
 Refused = Callable[["SourceSurvey", DataError], None]
 Examine = Callable[[str, Located[Any]], DataError | str | None]
-"""(role, record) → why the model cannot take it, or what becomes of it where it is too long."""
+"""(role, record) → why the model cannot process it, or what happens to it if it is too long."""
 
 
 @dataclass(slots=True)
 class SourceSurvey:
-    """What one source holds.
+    """Statistics of one source.
 
-    ``refused`` counts the records that cannot be used, ``errors`` are the first of them; ``failure`` says why the file
-    could not be read to its end. ``too_long`` counts the records over the model's limit, None if no model was there to
-    encode them; ``left_out`` and ``shortened`` say what became of them (`data.too_long`; else they are refused);
-    ``forms`` what records were read as. ``columns`` counts the records in which a column that is not read holds
-    something; ``controls`` those of which a column holds what ``control`` finds, a control token's name; ``written`` is
+    ``refused`` counts the unusable records, ``errors`` are the first of them; ``failure`` says why the file could not
+    be read to its end. ``too_long`` counts the records over the model's limit, None if there was no model to encode
+    them; ``left_out`` and ``shortened`` count what was done with them (`data.too_long`; else they are refused);
+    ``forms`` are the forms that records were recognized as. ``columns`` counts the records with a nonempty column that
+    is not read; ``controls`` those with a column in which ``control`` finds the name of a control token; ``written`` is
     the first.
     """
 
@@ -67,7 +67,7 @@ class SourceSurvey:
 
     @property
     def name(self) -> str:
-        """How the source is named: from the working directory where it lies under it."""
+        """The source's name: relative to the working directory if it is inside it."""
         return display_name(self.path, Path(self.path))
 
     @property
@@ -76,7 +76,7 @@ class SourceSurvey:
         return [*self.errors, self.failure] if self.failure else self.errors
 
     def refuse(self, error: DataError) -> None:
-        """Count a record that cannot be used."""
+        """Count an unusable record."""
         self.refused += 1
         if len(self.errors) < SHOWN:
             self.errors.append(str(error))
@@ -84,9 +84,9 @@ class SourceSurvey:
 
 @dataclass(slots=True)
 class Seen:
-    """Hashes of what one source holds: prompts trained on and held out, comparisons, whole records, ids.
+    """Hashes of one source's contents: prompts trained on and held out, comparisons, whole records, ids.
 
-    ``named`` holds two for each prompt with an id of its own: of the id, and of what is asked.
+    ``named`` contains two for each prompt with its own id: of the id, and of the conversation.
     """
 
     trained: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -97,7 +97,7 @@ class Seen:
     named: "array[int]" = field(default_factory=lambda: array("Q"))
 
     def extend(self, other: "Seen") -> None:
-        """Take over what another part of the source holds."""
+        """Add the hashes of another part of the source."""
         for name in ("trained", "heldout", "compared", "wholes", "ids", "named"):
             getattr(self, name).extend(getattr(other, name))
 
@@ -198,11 +198,11 @@ def _find_controls(survey: SourceSurvey, control: re.Pattern[str], record: Demon
 
 
 def _hash(*parts: str) -> int:
-    """64 bits that are equal for equal texts, in this process alone."""
+    """A 64-bit hash that is equal for equal texts, within this process."""
     return hash(parts) & _WORD
 
 
 def _ordered_hash(asked: str, chosen: str, rejected: str) -> int:
-    """The same for both orders of two answers but for the last bit, which tells the orders apart."""
+    """The same for both orders of two answers except for the last bit, which distinguishes the orders."""
     first, second = sorted((chosen, rejected))
     return (_hash(asked, first, second) & ~1) | (first == chosen)

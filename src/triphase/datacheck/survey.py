@@ -1,4 +1,4 @@
-"""What all sources of a run hold together: leaks between splits, contradictions, ids that stand for two prompts."""
+"""Statistics over all sources of a run: leaks between splits, contradictions, ids that are used for two prompts."""
 
 import re
 from array import array
@@ -13,10 +13,10 @@ from triphase.settings.schema import RunSettings
 
 @dataclass(slots=True)
 class DataSurvey:
-    """What all sources hold together.
+    """Statistics over all sources.
 
     ``leaked`` counts demonstrations and comparisons for training whose prompt is held out elsewhere; ``contradicted``
-    the comparisons of which the opposite is there too; ``collides`` says that the id of a prompt stands for two.
+    the comparisons whose opposite exists too; ``collides``: the id of a prompt is used for two.
     """
 
     sources: list[SourceSurvey]
@@ -40,13 +40,13 @@ def survey_data(
     examine: Examine | None = None,
     control: re.Pattern[str] | None = None,
 ) -> DataSurvey:
-    """Read every record that the settings name; those that cannot be used are counted, not raised.
+    """Read every record in the settings; unusable ones are counted, not raised.
 
     Args:
-        count: the tokens of texts, where a tokenizer is at hand; characters are shown otherwise.
-        refused: what is done with the error of a record that cannot be used.
-        examine: who says whether the model can take a record, where its tokenizer is at hand.
-        control: what finds the name of a control token in a text, where its tokenizer is at hand.
+        count: the tokens of texts, if there is a tokenizer; characters are shown otherwise.
+        refused: called with the error of an unusable record.
+        examine: checks whether the model can process a record, if there is a tokenizer.
+        control: finds the name of a control token in a text, if there is a tokenizer.
     """
     share = settings.data.heldout_share
     trained, heldout, compared, named = array("Q"), array("Q"), array("Q"), array("Q")

@@ -1,4 +1,4 @@
-"""What a survey of the data found, for machines."""
+"""The results of a survey of the data, for machines."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from triphase.datacheck.survey import DataSurvey
 
 
 def survey_json(survey: DataSurvey, unit: str, notes: Sequence[str]) -> dict[str, Any]:
-    """The figures of the tables, source by source, and the notes."""
+    """The values of the tables, source by source, and the notes."""
     return {
         "sources": [_source(source) for source in survey.sources],
         "lengths_in": unit,

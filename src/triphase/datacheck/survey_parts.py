@@ -1,7 +1,7 @@
-"""Large files of lines are surveyed by several processes, each a share of the lines; what they find is put together.
+"""Surveys large files of lines with several processes, each with a share of the lines, and merges the results.
 
-Wherever a part alone could judge differently from the whole (an id that is there twice, a damaged file, very many
-refusals), nothing is put together and the caller reads the file in one piece.
+If a part alone could decide differently from the whole (a duplicate id, a damaged file, very many refusals), nothing is
+merged and the caller reads the file in one piece.
 """
 
 import multiprocessing
@@ -20,20 +20,20 @@ from triphase.records.trees import is_tree
 from triphase.settings.data import SourceSettings
 
 LARGE = 32 << 20
-"""Bytes from which a file is worth the processes."""
+"""File size in bytes from which several processes are worthwhile."""
 _MOST_PROCESSES = 8
 _MOST_REFUSED = 100_000
 Blank = Callable[[], SourceSurvey]
 _Found = tuple[SourceSurvey, Seen, list[DataError]]
 
-# What a forked process is to do: it holds functions, which cannot be sent to it.
+# The task of a forked process: it contains functions, which cannot be pickled.
 _task: tuple[Blank, SourceSettings, float, Examine | None] | None = None
 
 
 def survey_in_parts(
     blank: Blank, source: SourceSettings, heldout_share: float, refused: Refused, examine: Examine | None = None
 ) -> tuple[SourceSurvey, Seen] | None:
-    """The survey of one source by as many processes as there are cores; None where one process is to do it."""
+    """The survey of one source with as many processes as there are cores; None if one process has to do it."""
     global _task
     processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
     alone = source.max_records is not None or bool(source.columns) or not source.path.endswith(".jsonl")
@@ -48,7 +48,7 @@ def survey_in_parts(
                 _add(whole, survey)
                 errors += found
                 failed = failed or bool(survey.failure)
-    except BrokenProcessPool:  # one was killed, for want of memory most likely: one process needs less
+    except BrokenProcessPool:  # one was killed, most likely out of memory: one process needs less
         return None
     finally:
         _task = None
@@ -66,7 +66,7 @@ def _is_large(path: Path) -> bool:
 
 
 def _holds_trees(source: SourceSettings) -> bool:
-    """Whether records may be put together of several lines, which a part would not have."""
+    """Whether records may span several lines, which a part would not have."""
     try:
         first = next(read_rows(source, Path()), None)
     except DataError:

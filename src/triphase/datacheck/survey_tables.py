@@ -1,4 +1,4 @@
-"""What a survey of the data found, on a terminal of any width."""
+"""The results of a survey of the data, for a terminal of any width."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ _WIDEST = 10_000
 
 
 def print_survey(console: Console, survey: DataSurvey, unit: str) -> None:
-    """Tables of counts and of lengths where they fit; else the same, a few lines for each source."""
+    """Tables of counts and of lengths if they fit; else the same as a few lines for each source."""
     tables = [_counts_table(survey), _lengths_table(survey, unit)]
     wide = console.options.update(max_width=_WIDEST)
     if all(Measurement.get(console, wide, table).maximum <= console.width for table in tables):

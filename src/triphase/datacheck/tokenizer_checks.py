@@ -1,4 +1,4 @@
-"""The tokenizer of a configuration: how many tokens texts have, and what is odd about it. No weights are read."""
+"""The tokenizer of a configuration: token counts of texts, and notes on peculiarities. No weights are read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from triphase.tokens.template import Template
 
 
 def token_count(settings: RunSettings) -> TokenCount | None:
-    """How to count tokens; None without a tokenizer at hand.
+    """A function that counts tokens; None without a tokenizer on this machine.
 
-    A local `tokenizer.json` is read by the small library under transformers, which costs a tenth of the memory.
+    A local `tokenizer.json` is read by the small library under transformers, which needs a tenth of the memory.
     """
     try:
         place = str(Path(place_of(settings.model.name)).expanduser())
@@ -33,7 +33,7 @@ def token_count(settings: RunSettings) -> TokenCount | None:
 
 
 def tokenizer_notes(settings: RunSettings) -> list[str]:
-    """Notes on padding, end of turn and chat template, or on why the tokenizer cannot be looked at."""
+    """Notes on padding, end of turn and chat template, or on why the tokenizer cannot be checked."""
     try:
         tokenizer = _opened(settings.model)
     except ImportError:
@@ -45,7 +45,7 @@ def tokenizer_notes(settings: RunSettings) -> list[str]:
 
 
 def open_template(settings: ModelSettings) -> Template:
-    """How the model's own template and tokenizer write conversations.
+    """The chat template and tokenizer of the model.
 
     Raises:
         ModelError: they cannot be opened, or do not work.
@@ -56,7 +56,7 @@ def open_template(settings: ModelSettings) -> Template:
         rows = getattr(open_config(chain.base, chain.settings).get_text_config(), "vocab_size", None)
     except ImportError as error:
         raise ModelError(f"model.name: {error.name} is not installed; run: pip install 'triphase[train]'") from None
-    if isinstance(rows, int) and not chain.adapters:  # which may bring rows of their own
+    if isinstance(rows, int) and not chain.adapters:  # which may bring their own rows
         template.rows = rows
     return template
 
@@ -82,7 +82,7 @@ def _of_the_size(settings: RunSettings) -> list[str]:
         chain = chain_of(settings.model, place_of, weights=False)
         config = open_config(chain.base, chain.settings)
     except TriphaseError:
-        return []  # `check_model` says it
+        return []  # `check_model` reports it
     return notes_on(config, layers=settings.adapters.layers, max_length=settings.model.max_length)
 
 

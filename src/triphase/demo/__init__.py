@@ -1,1 +1,1 @@
-"""What runs without any data of your own: a real small model, a tiny one, their tasks, and the gold scores."""
+"""Everything that runs without the user's own data: a small real model, a tiny one, their tasks, and gold scores."""

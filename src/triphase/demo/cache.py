@@ -1,4 +1,4 @@
-"""Where what is made once is kept: the user's cache directory, or TRIPHASE_CACHE."""
+"""The cache for generated files: the user's cache directory, or TRIPHASE_CACHE."""
 
 import os
 import shutil
@@ -15,20 +15,20 @@ def _unusable(place: Path, error: Exception) -> RunError:
 
 
 def cache_of(name: str) -> Path:
-    """Where the directory ``name`` of the cache is, or would be.
+    """The path of the directory ``name`` in the cache, existing or not.
 
     Raises:
-        RunError: there is no home to put it in.
+        RunError: there is no home directory.
     """
     root = Path(os.environ.get("TRIPHASE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "triphase")
     try:
         return root.expanduser() / name
-    except RuntimeError as error:  # there is no home
+    except RuntimeError as error:  # there is no home directory
         raise _unusable(root, error) from error
 
 
 def cached_directory(name: str, make: Callable[[Path], None]) -> Path:
-    """The directory ``name`` of the cache; ``make`` fills a new one, which is renamed into place when it is whole."""
+    """The directory ``name`` of the cache; ``make`` fills a new one, which is renamed into place when complete."""
     target = cache_of(name)
     if target.is_dir():
         return target
@@ -43,7 +43,7 @@ def cached_directory(name: str, make: Callable[[Path], None]) -> Path:
         try:
             os.rename(aside, target)
         except OSError:
-            # Another process was faster; what it made is the same.
+            # Another process was faster; its result is the same.
             if not target.is_dir():
                 raise
     finally:

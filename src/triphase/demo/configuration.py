@@ -1,4 +1,4 @@
-"""The settings of `triphase demo`: shipped as ordinary configuration files, which a person can copy and change."""
+"""The settings of `triphase demo`: shipped as ordinary configuration files, which users can copy and change."""
 
 from pathlib import Path
 

@@ -1,15 +1,15 @@
-"""The gold score of the demo task "warm but not gushing": what the simulated labelers and the evaluation know.
+"""The gold score of the demo task "warm but not gushing", known only to simulated labelers and the evaluation.
 
-The reward model never sees it; it learns from rankings alone. So the gold shows whether PPO made the answers better
-or only made the reward model's score higher.
+The reward model never sees it; it learns from rankings alone. So the gold score shows whether PPO improved the answers
+or only raised the reward model's score.
 
-It judges one short note to somebody, in plain sight of its formula (see `warm_gold`). Sentiment comes from VADER's
-lexicon (Hutto & Gilbert 2014), which is rule-based, offline and deterministic, but praises any heap of positive
-words. Three of the terms close that way: `warmth` folds back above 0.8, `gushing` counts strong praise, and
-`repetition` counts words said again.
+It judges one short note to somebody, by an explicit formula (see `warm_gold`). Sentiment comes from VADER's lexicon
+(Hutto & Gilbert 2014), which is rule-based, offline and deterministic, but rewards any accumulation of positive words.
+Three of the terms prevent that: `warmth` decreases above 0.8, `gushing` counts strong praise, and `repetition` counts
+repeated words.
 
-Left out: grammar, truth, and whether the note suits its reader. A lexicon also has false friends: "hand", "free" and
-"please" count as warm wherever they stand. People err too; the score is of use because it is the same for every model.
+Left out: grammar, truth, and whether the note suits its reader. A lexicon also has false positives: "hand", "free" and
+"please" always count as warm. People err too; the score is useful because it is the same for every model.
 """
 
 import math
@@ -20,31 +20,31 @@ from itertools import pairwise
 from typing import Any
 
 WARMEST = 0.8
-"""The sentence sentiment at which a sentence is as warm as it should be; past it, warmth falls."""
+"""The sentiment at which a sentence is as warm as it should be; above it, warmth falls."""
 
 FOLD = 3.0
-"""How fast warmth falls past `WARMEST`, for each unit of sentiment."""
+"""How fast warmth falls above `WARMEST`, per unit of sentiment."""
 
 STRONG = 2.5
 """The valence in VADER's lexicon (-4 to 4) from which a word is strong praise: "lovely" 2.8, but not "kind" 2.4."""
 
 STRONG_ALLOWED = 2
-"""Strong words of praise that a note may hold before it gushes."""
+"""Strong words of praise that a note may contain before it gushes."""
 
 WORDS_ALLOWED = 10
-"""Words that a note may hold before it is too long: a line, not a letter."""
+"""Maximum words of a note before it is too long: a line, not a letter."""
 
 WORDS_NEEDED = 5
-"""Words that a note needs; with fewer it is curt."""
+"""Minimum words of a note; with fewer it is curt."""
 
 ECHO_WORDS = 4
-"""Words from the start of the prompt that a response may not hand back in a row."""
+"""Words from the start of the prompt that a response may not repeat in a row."""
 
 ADDRESSES = frozenset({"you", "your", "yours"})
-"""Words that speak to the reader, also before an apostrophe ("you're")."""
+"""Words that address the reader, also before an apostrophe ("you're")."""
 
 EMPTY = -2.0
-"""The score of a response without a word, before the price of not finishing: as cold as cold can be."""
+"""The score of a response without a word, before the penalty for not finishing: as cold as possible."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _NUMBER_OR_WORD = re.compile(r"\w+(?:'\w+)*")
@@ -78,7 +78,7 @@ _GRAMMAR = frozenset(
     you'll you're you've your yours yourself
     """.split()
 )
-"""Words that carry no subject: sharing one of them with the prompt does not make an answer to the point."""
+"""Words without a subject: sharing one of them with the prompt does not make an answer on topic."""
 
 _INSTRUCTION = frozenset(
     """
@@ -88,7 +88,7 @@ _INSTRUCTION = frozenset(
     wish word write wrote
     """.split()
 )
-"""Words by which a prompt asks for a note (what to do, not what about), and polite words that fit any note."""
+"""Words by which a prompt requests a note (what to do, not what about), and polite words that fit any note."""
 
 _PERSON = frozenset(
     """
@@ -100,7 +100,7 @@ _PERSON = frozenset(
     tailor teacher team teammate tenant toddler tourist tuner uncle visitor volunteer waiter wife woman young
     """.split()
 )
-"""Words for the one who is spoken to: naming the reader is not yet naming the subject."""
+"""Words for the addressee: naming the reader is not naming the subject."""
 
 
 def warm_gold(prompt: str, response: str, finished: bool) -> float:
@@ -113,16 +113,17 @@ def warm_gold(prompt: str, response: str, finished: bool) -> float:
     where ``unfinished`` is 1 if the model was cut before it ended its answer, else 0, and the others are the functions
     of this file. A response without a word scores −2 − unfinished.
 
-    The best possible value is 1.5·tanh(1.6) + 1.2 = 2.583: sentences of sentiment 0.8 each that speak to the reader,
-    ended, on the subject. A plain and friendly word ("I think you will enjoy it", 0.494) earns 2.33 already and a
-    neutral note that speaks to nobody 0, so most of the way is becoming warm, and little is left to win by laying it
-    on thicker.
+    The best possible value is 1.5·tanh(1.6) + 1.2 = 2.583: sentences of sentiment 0.8 each that address the reader,
+    finished, on the subject. A plain and friendly phrase ("I think you will enjoy it", 0.494) already earns 2.33 and a
+    neutral note that addresses nobody 0, so most of the gain is in becoming warm, and little is to be won by
+    exaggeration.
 
-    Source: the shape (2·tanh(2·VADER), −1.5, −0.5, −0.05, −1, −0.5) is that of a trial in which PPO, straight on such
-    a gold, moved SmolLM2 far in ten iterations. Departures: the fold and ``gushing``, against piles of superlatives,
-    ``missing_words``, against a lone word of praise, ``echo``, against handing the request back, and ``address``: a
-    reward model of this size did not learn sentiment alone from a thousand noisy comparisons (docs/decisions.md). For
-    the same reason a note is too long beyond 10 words, at 0.3 a word, where the trial had 22 and 0.05.
+    Source: the shape (2·tanh(2·VADER), −1.5, −0.5, −0.05, −1, −0.5) is that of a trial in which PPO, directly on such a
+    gold score, moved SmolLM2 far in ten iterations. Departures: the decrease above 0.8 and ``gushing``, against
+    accumulated superlatives, ``missing_words``, against a single word of praise, ``echo``, against repeating the
+    request, and ``address``: a reward model of this size did not learn sentiment alone from a thousand noisy
+    comparisons (docs/decisions.md). For the same reason a note is too long beyond 10 words, at 0.3 per word, where the
+    trial had 22 and 0.05.
     """
     unfinished = 0.0 if finished else 1.0
     if not words(response):
@@ -145,15 +146,15 @@ def warmth(response: str) -> float:
     """Mean over the sentences of VADER's compound sentiment c, folded at 0.8: c − 3·max(0, c − 0.8). In [−1, 0.8].
 
     VADER's c = S/√(S² + 15) for a sum S of word valences, −1 to 1: one "great" gives 0.62, three superlatives 0.9.
-    Only a sentence's words are read: capitals, exclamation marks, emoticons and emoji earn nothing. Over no sentence
-    at all, warmth is 0.
+    Only a sentence's words count: capitals, exclamation marks, emoticons and emoji earn nothing. Without any sentence,
+    warmth is 0.
     """
     folded = [_fold(_compound(sentence)) for sentence in sentences(response)]
     return sum(folded) / len(folded) if folded else 0.0
 
 
 def address(response: str) -> float:
-    """1 where the note speaks to its reader ("you", "your", "yours"), else 0: a warm note is to somebody."""
+    """1 if the note addresses its reader ("you", "your", "yours"), else 0: a warm note is to somebody."""
     return 1.0 if ADDRESSES & {word.partition("'")[0] for word in words(response)} else 0.0
 
 
@@ -165,7 +166,7 @@ def gushing(response: str) -> float:
 
 
 def repetition(response: str) -> float:
-    """Share of the response that was said before, in [0, 1): the larger one of two shares.
+    """Share of the response that repeats earlier text, in [0, 1): the larger one of two shares.
 
     Of its content words (stems of words that are not grammar) the share that repeats an earlier one, and of its pairs
     of adjacent words the share that repeats an earlier pair. The first sees "love love love" (2 of 3), the second
@@ -182,12 +183,12 @@ def exclamation(response: str) -> float:
 
 
 def excess_words(response: str) -> float:
-    """Number of words, parted by white space, beyond 10."""
+    """Number of words, separated by white space, beyond 10."""
     return float(max(0, len(response.split()) - WORDS_ALLOWED))
 
 
 def missing_words(response: str) -> float:
-    """Number of words, parted by white space, that are missing to five: a lone "Lovely!" is no note."""
+    """Number of words, separated by white space, missing to five: a single "Lovely!" is no note."""
     return float(max(0, WORDS_NEEDED - len(response.split())))
 
 
@@ -200,7 +201,7 @@ def off_topic(prompt: str, response: str) -> float:
 
 
 def echo(prompt: str, response: str) -> float:
-    """1 if the response holds the first four words of the prompt in a row, else 0.
+    """1 if the response contains the first four words of the prompt in a row, else 0.
 
     "Thank a colleague for the book." is warm to VADER and on the subject, but it is the request, not the note.
     """
@@ -212,26 +213,26 @@ def echo(prompt: str, response: str) -> float:
 
 @lru_cache(maxsize=4096)
 def subject_words(prompt: str) -> frozenset[str]:
-    """Stems of what the prompt is about: its words without grammar, words of asking, and words for the reader."""
+    """Stems of the prompt's subject: its words without grammar, request words, and words for the reader."""
     return _content(prompt)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case; numbers and signs are none."""
+    """The words of a text in lowercase, without numbers and symbols."""
     return _WORD.findall(_plain(text))
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, parted at . ! ? followed by white space and at line ends; only those with a word."""
+    """The sentences of a text, separated at . ! ? followed by white space and at line ends; only those with a word."""
     return [part for part in _SENTENCE_END.split(text) if part and _WORD.search(part)]
 
 
 @lru_cache(maxsize=65536)
 def stem(word: str) -> str:
-    """A word without its commonest endings, so that "baked", "baking", "bakes" and "bake" meet in "bak".
+    """A word without its most common endings, so that "baked", "baking", "bakes" and "bake" all become "bak".
 
-    Takes off 's, then one of -ies, -ied (for -y), -ing, -ed, -es, -s where three letters stay, then a final -e and a
-    doubled last consonant. No dictionary is behind it beyond seven irregular plurals.
+    Removes 's, then one of -ies, -ied (for -y), -ing, -ed, -es, -s if three letters remain, then a final -e and a
+    doubled last consonant. It uses no dictionary except seven irregular plurals.
     """
     word = word.removesuffix("'s").removesuffix("'")
     word = _IRREGULAR.get(word, word)
@@ -274,7 +275,7 @@ def _compound(sentence: str) -> float:
 
 @lru_cache(maxsize=1)
 def _analyzer() -> Any:
-    """VADER's analyzer, read once, and only when a gold score is asked for."""
+    """VADER's analyzer, loaded once, and only when a gold score is needed."""
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     return SentimentIntensityAnalyzer()

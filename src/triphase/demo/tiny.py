@@ -1,7 +1,8 @@
-"""A tiny decoder, a grammar to learn and a gold score that can be hacked: all of RLHF in a minute.
+"""A tiny decoder, a grammar to learn and a gold score that can be exploited: all of RLHF in a minute.
 
-The vocabulary has twelve words. A text continues its prompt by a Markov chain; the gold score likes three of the words
-(with diminishing returns), dislikes two, and dislikes repetition, length and texts that do not end. The model starts
+The vocabulary has twelve words. A text continues its prompt by a Markov chain; the gold score rewards three of the
+words (with diminishing returns), penalizes two, and penalizes repetition, length and texts that do not end. The model
+starts
 from random weights, so supervised fine-tuning is full fine-tuning here.
 """
 
@@ -20,12 +21,12 @@ _DEMONSTRATIONS, _TRAIN_PROMPTS, _HELDOUT_PROMPTS = 2400, 160, 40
 
 
 def tiny_directory() -> Path:
-    """Model and data of the tiny task: `model/`, `demonstrations.jsonl`, `prompts.jsonl`. Made once, in a second."""
+    """Model and data of the tiny task: `model/`, `demonstrations.jsonl`, `prompts.jsonl`. Created once, in a second."""
     return cached_directory("tiny-1", _make)
 
 
 def grammar_gold(prompt: str, response: str, finished: bool) -> float:
-    """2·tanh(liked / 3) − 0.35·repeats − 0.08·(words − 10)⁺ − 1 where it does not end.
+    """2·tanh(liked / 3) − 0.35·repeats − 0.08·(words − 10)⁺ − 1 if it does not end.
 
     liked counts good words as 1 and bad ones as −0.7; repeats counts each use of a word beyond its second.
     """

@@ -1,1 +1,1 @@
-"""What a phase declares of its memory and its time: moments by part, traced work, lengths of records."""
+"""Declarations of a phase's memory and time: moments by part, traced work, lengths of records."""

@@ -1,6 +1,6 @@
-"""What a phase's moments are made of: the parts that are there at each of them, and what an update or a look adds.
+"""Builds a phase's moments: the parts that exist at each of them, and the memory of an update or an evaluation.
 
-A phase has moments (an update, sampling, scoring, …) that do not coincide; its peak is the greatest of them. All of it
+A phase has moments (an update, sampling, scoring, …) that do not coincide; its peak is the largest of them. Everything
 follows from settings, the model's configuration and the lengths of the records.
 """
 
@@ -31,10 +31,10 @@ from triphase.models.tracing import Traced
 from triphase.settings.phases import AVERAGE
 from triphase.settings.schema import RunSettings
 
-# Freed memory that the C library has in pieces too small to use again, as a share of what comes and goes in training,
-# and of the cache in sampling, whose rows leave and join: 0.33 to 0.9 was measured with glibc (docs/performance.md).
+# Freed memory that the C library has in pieces too small to reuse, as a share of temporary memory in training, and of
+# the cache in sampling, whose rows leave and join: 0.33 to 0.9 was measured with glibc (docs/performance.md).
 _ALLOCATOR_SHARE = 0.5
-# oneDNN compiles a product for each shape of bfloat16 operands on a processor and keeps up to 1,024 of them.
+# oneDNN compiles a product for each shape of bfloat16 operands on a CPU and caches up to 1,024 of them.
 _COMPILED_BYTES = 80e6
 _FLOAT32 = 4.0
 
@@ -43,8 +43,8 @@ class CostModel:
     """Memory and operations of one run's phases, from which each phase makes its `Footprint`.
 
     Attributes:
-        settings, work, load: the run's, its traced model, and what its phases read.
-        process_bytes: of a process of the run before it has opened the model; 0 on a GPU.
+        settings, work, load: the run's settings, its traced model, and its records.
+        process_bytes: memory of the run's process before it has opened the model; 0 on a GPU.
     """
 
     def __init__(self, settings: RunSettings, work: Work, load: Workload, *, process_bytes: float) -> None:
@@ -55,7 +55,7 @@ class CostModel:
         self._chunk = work.head_chunk()
 
     def static(self, *, adapters: int, trained: float) -> dict[str, float]:
-        """What is there at every moment of a phase."""
+        """The memory at every moment of a phase."""
         return {
             PROCESS: self.process_bytes,
             KERNELS: _COMPILED_BYTES if self.process_bytes and self.work.dtype is torch.bfloat16 else 0.0,
@@ -77,7 +77,7 @@ class CostModel:
         *,
         packed: bool,
     ) -> dict[str, float]:
-        """``static`` with the boundary states that are kept in memory; what does not fit is in a file, or computed."""
+        """``static`` with the boundary states that are cached in memory; the rest is in a file, or recomputed."""
         work, adapters = self.work, self.settings.adapters
         if not work.trunk_layers:
             return static
@@ -97,7 +97,7 @@ class CostModel:
     def trained(
         self, name: str, static: Mapping[str, float], traced: Traced, shape: Shape, *, head: bool = True
     ) -> Moment:
-        """An update: what its forward pass keeps, and what comes and goes."""
+        """An update: what its forward pass keeps, and temporary memory."""
         rest = max(0.0, traced.peak - traced.kept)
         chunk = min(self._chunk, rest) if head else 0.0
         held = _ALLOCATOR_SHARE * traced.peak
@@ -124,7 +124,7 @@ class CostModel:
         *,
         times: int = 1,
     ) -> None:
-        """Sampling: reading the prompts, then token after token beside the cache."""
+        """Sampling: processing the prompts, then token after token with the cache."""
         rows, longest = min(batch_size, responses), max(prompts.prompts)
         shape = Shape(rows, longest, rows)
         read, step = self.work.generation(rows, longest, limit)
@@ -137,7 +137,8 @@ class CostModel:
         found.decode(step, rows, float(responses * limit * times))
 
     def stepped(self, found: Footprint, static: Mapping[str, float], trained: float, largest_weight: float) -> None:
-        """Adam's step holds two copies of a weight; a checkpoint's bytes are made in memory before they are written."""
+        """Adam's step needs two copies of a weight; a checkpoint's bytes are built in memory before they are
+        written."""
         shape = Shape(1, 1, 1)
         found.moments.append(Moment("optimizer step", {**static, TEMPORARY: 2 * _FLOAT32 * largest_weight}, shape))
         found.moments.append(
@@ -145,12 +146,12 @@ class CostModel:
         )
 
     def scorers(self) -> int:
-        """How many reward models score: the members of an ensemble, and a witness."""
+        """The number of scoring reward models: the members of an ensemble, and a witness."""
         reward = self.settings.reward
         averaged = reward.ensemble.combine == AVERAGE
         return (1 if averaged else reward.ensemble.members) + reward.witness
 
 
 def tokens_of(lengths: Lengths) -> float:
-    """Tokens of all records, from those that were sampled."""
+    """Tokens of all records, extrapolated from the sampled ones."""
     return sum(sum(record) for record in lengths.sampled) * lengths.scale

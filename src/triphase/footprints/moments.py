@@ -1,4 +1,4 @@
-"""What a phase needs at each of its moments, by part, and what it computes."""
+"""A phase's needs at each of its moments, by part, and its computations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,18 +27,18 @@ class Moment:
 
     @property
     def total(self) -> float:
-        """All parts."""
+        """The sum of all parts."""
         return sum(self.parts.values())
 
 
 @dataclass(slots=True)
 class Footprint:
-    """One phase: its moments, and what it computes by kind (``training``, ``forward``, ``decoding``).
+    """One phase: its moments, and its computations by kind (``training``, ``forward``, ``decoding``).
 
     Attributes:
         flops: floating-point operations.
-        tokens: tokens that go through, once for each pass over them.
-        passes: microbatches; of ``decoding``, steps of a whole batch.
+        tokens: processed tokens, counted once for each pass over them.
+        passes: microbatches; for ``decoding``, steps of a whole batch.
         remedies: (a setting with its new value, the bytes that it saves at the peak).
     """
 
@@ -51,7 +51,7 @@ class Footprint:
 
     @property
     def peak(self) -> Moment:
-        """The moment that needs the most."""
+        """The moment with the highest memory."""
         return max(self.moments, key=lambda moment: moment.total)
 
     def at_peak(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pieces of work that phases are made of, traced on a model without data: what each allocates and computes.
+"""The computations of the phases, traced on a model without data: what each allocates and computes.
 
 Each function runs the modules, the head and the decode loop that the phases run, on shapes instead of records.
 """
@@ -28,9 +28,9 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A microbatch: rows, padded length, and response tokens in all (for a reward model: responses in all).
+    """A microbatch: rows, padded length, and total response tokens (for a reward model: number of responses).
 
-    ``packed`` says that several responses stand in one row behind their prompt.
+    ``packed``: several responses share a row after their prompt.
     """
 
     rows: int
@@ -40,7 +40,7 @@ class Shape:
 
     @property
     def tokens(self) -> int:
-        """Tokens, padding counted."""
+        """Tokens, including padding."""
         return self.rows * self.length
 
 
@@ -118,7 +118,7 @@ class Work:
         return self.layers - self.trunk_layers
 
     def boundary_bytes(self, tokens: float) -> float:
-        """Kept trunk states of so many tokens."""
+        """Cached trunk states of this many tokens."""
         return tokens * self.hidden_size * self.dtype.itemsize
 
     @_once
@@ -144,11 +144,11 @@ class Work:
         whole: bool = False,
         again: bool = True,
     ) -> Traced:
-        """Log-probabilities of one microbatch, boundary included, and its gradient where ``train`` is set.
+        """Log-probabilities of one microbatch, boundary included, and its gradient if ``train`` is set.
 
         Args:
             whole: every weight is trained (full fine-tuning).
-            again: gradients of an earlier microbatch are there.
+            again: gradients of an earlier microbatch exist.
         """
 
         def forward(part: Skeleton) -> Tensor:
@@ -178,7 +178,7 @@ class Work:
 
     @_once
     def head_chunk(self) -> float:
-        """Bytes that the language-model head has alive at once for `HEAD_ROWS` positions, in training."""
+        """Bytes that the language-model head has allocated at once for `HEAD_ROWS` positions, in training."""
 
         def forward(part: Skeleton) -> Tensor:
             part.freeze()
@@ -199,7 +199,7 @@ class Work:
 
     @_once
     def reward(self, shape: Shape, *, train: bool, again: bool = True) -> Traced:
-        """Scores of one microbatch, boundary included, and its gradient where ``train`` is set."""
+        """Scores of one microbatch, boundary included, and its gradient if ``train`` is set."""
 
         def forward(part: Skeleton) -> Tensor:
             part.train(adapter=True) if train else part.freeze()
@@ -213,15 +213,15 @@ class Work:
 
     @_once
     def generation(self, rows: int, prompt: int, response: int) -> tuple[Traced, Traced]:
-        """Reading the prompts of a batch, and one token more for each row with the draw of the next.
+        """Processing the prompts of a batch, and one more token for each row with the sampling of the next.
 
-        The peak of the second stands on top of the cache, whose bytes are its ``kept``.
+        The peak of the second is in addition to the cache, whose bytes are its ``kept``.
         """
 
         def read(part: Skeleton) -> tuple[Traced, Traced]:
             part.freeze()
             stepper = DirectStepper(part.backbone) if self.steps_directly else OwnStepper(part.backbone)
-            # No two are equal: those would be read once.
+            # All different: equal prompts would be processed once.
             digits = [(row % self.vocabulary, row // self.vocabulary % self.vocabulary) for row in range(rows)]
             prompts = [([*pair] * prompt)[:prompt] for pair in digits]
 

@@ -1,4 +1,4 @@
-"""How long the records of a run are, and the microbatches that phases make of them."""
+"""The lengths of a run's records, and the microbatches that phases form from them."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,11 +10,11 @@ from triphase.footprints.work import Shape
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of the records of one kind, or of an even sample of them.
+    """Tokens of the records of one kind, or of an evenly spaced sample of them.
 
     Attributes:
         sampled: (prompt, response …) of each sampled record; a prompt alone has no response yet.
-        count: how many records there are.
+        count: total number of records.
     """
 
     sampled: Sequence[tuple[int, ...]] = ()
@@ -31,24 +31,24 @@ class Lengths:
         return self.count / max(1, len(self.sampled))
 
     def answered(self, responses: int, tokens: Sequence[int]) -> "Lengths":
-        """With so many responses to each prompt, as long as ``tokens`` says, which are taken in turn."""
+        """With this many responses to each prompt, whose lengths are taken from ``tokens`` in turn."""
         turn = itertools.cycle(tokens)
         return Lengths([(record[0], *itertools.islice(turn, responses)) for record in self.sampled], self.count)
 
     def flat(self) -> "Lengths":
-        """Each response in a row of its own."""
+        """Each response in a separate row."""
         rows = [(record[0], response) for record in self.sampled for response in record[1:]]
         return Lengths(rows, round(len(rows) * self.scale))
 
     def repeated(self, count: int) -> "Lengths":
-        """``count`` records, the sampled ones again and again, the longest first where there are too many."""
+        """``count`` records, the sampled ones repeatedly, the longest first if there are too many."""
         ordered = sorted(self.sampled, key=sum, reverse=True)
         return Lengths([ordered[place % len(ordered)] for place in range(count)], count)
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What the phases read. ``visits`` are the demonstrations that SFT goes through in all."""
+    """The records of the phases. ``visits`` is the total number of demonstrations that SFT visits."""
 
     demonstrations: Lengths
     heldout_demonstrations: Lengths
@@ -64,8 +64,8 @@ def shapes_of(
     """The microbatches of one pass over the sampled records.
 
     Args:
-        packed: the responses of a record stand in one row.
-        scored: what counts is responses, not their tokens.
+        packed: the responses of a record share a row.
+        scored: counts responses, not their tokens.
     """
     order = permutation(len(lengths.sampled), 0, "plan")
     for start in range(0, len(order), batch_size):

@@ -1,1 +1,1 @@
-"""What a run will need, before it begins: memory by part, and time."""
+"""What a run will need, before it starts: memory by part, and time."""

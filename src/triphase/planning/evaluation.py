@@ -1,4 +1,4 @@
-"""What the evaluation needs."""
+"""The memory and time needs of the evaluation."""
 
 from triphase.footprints.cost import CostModel, tokens_of
 from triphase.footprints.moments import BASE, Footprint
@@ -12,7 +12,7 @@ def evaluation_footprint(cost: CostModel) -> Footprint:
     asked = min(prompts.count, settings.evaluation.max_prompts or prompts.count)
     responses, limit = asked * settings.evaluation.samples_per_prompt, settings.ppo.max_response_tokens
     policies = 2 + len(settings.arms)
-    if settings.trains_whole:  # a policy with weights of its own beside the base
+    if settings.trains_whole:  # a policy with its own full weights next to the base
         static[BASE] += cost.work.base_bytes
     cost.sampled(found, static, prompts, responses, settings.sampling.batch_size, limit, times=policies)
     answered = prompts.answered(1, [limit]).repeated(responses)

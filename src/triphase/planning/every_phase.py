@@ -10,7 +10,7 @@ from triphase.planning.evaluation import evaluation_footprint
 
 
 def footprints_of(cost: CostModel) -> list[Footprint]:
-    """Every phase that has something to read, in the order of the run."""
+    """The footprint of every phase that has something to do, in the order of the run."""
     load, found = cost.load, []
     if load.demonstrations.count:
         found.append(sft_footprint(cost))

@@ -1,4 +1,4 @@
-"""Machines that a plan is made for without being on them: cards by their data sheets, and how many of them."""
+"""Descriptions of machines for a plan made elsewhere: GPUs by their data sheets, and their number."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ _LEAST_GB, _MOST_GB = 1.0, 100_000.0
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One kind of GPU, as its data sheet has it.
+    """One kind of GPU, according to its data sheet.
 
     Attributes:
         memory: bytes. flops: dense operations per second in bfloat16.
@@ -42,7 +42,7 @@ CARDS = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """So many cards of a kind, each with ``memory`` bytes, at ``price`` an hour and card where one is given."""
+    """This many GPUs of one kind, each with ``memory`` bytes, at ``price`` per hour and GPU if one is given."""
 
     card: Card
     gpus: int
@@ -51,10 +51,10 @@ class Machine:
 
 
 def machine_of(gpus: int, memory: str | None, card: str | None, price: float | None) -> Machine:
-    """The machine that the command line describes.
+    """The machine described on the command line.
 
     Raises:
-        SettingsError: it is not described well enough, or not in numbers.
+        SettingsError: the description is incomplete, or not numeric.
     """
     if gpus < 1:
         raise SettingsError(f"--gpus: {gpus} is not a number of cards; give at least 1")
@@ -68,7 +68,7 @@ def machine_of(gpus: int, memory: str | None, card: str | None, price: float | N
             )
         chosen = CARDS[card.lower()]
     elif size is not None:
-        # The slowest card of the nearest size: what is told is then rather too long than too short.
+        # The slowest GPU of the nearest size: the estimated time is then too long rather than too short.
         chosen = min(CARDS.values(), key=lambda each: (abs(each.memory - size), each.flops))
     else:
         raise SettingsError("--gpus: say which, for example --memory 80GB or --card h100")

@@ -1,10 +1,10 @@
-"""The plan of a run on a machine that is described: what each card holds, for how long, and what it costs.
+"""The plan of a run on a described machine: the memory on each GPU, the time, and the cost.
 
     seconds = Σ_kind operations / (rate · share)
             + decoding steps · bytes that a step reads / (bandwidth · share)
             + passes · gathered weights / link
 
-The shares are what is left of a card's data sheet. Measured on one card (`SOURCE`); elsewhere a guess.
+The shares are what remains of a GPU's data sheet. Measured on one GPU (`SOURCE`); elsewhere a guess.
 """
 
 from dataclasses import dataclass, replace
@@ -41,22 +41,22 @@ SHARES = {"training": 0.145, "forward": 0.145, "decoding": 0.12}
 
 Strategy = Literal["one process", "replicated", "fsdp2"]
 _CONTEXT = 0.6e9
-"""What CUDA and its libraries take of a card before anything is on it."""
+"""Memory that CUDA and its libraries take before anything is allocated."""
 _ROOM = 0.95
-"""Of a card's memory, what may be planned with; the rest is for what no plan knows."""
+"""Share of a GPU's memory that may be planned with; the rest is for what no plan covers."""
 ALONE = ("sampling", "evaluation")
-"""Phases that rank 0 does while the others wait."""
+"""Phases that rank 0 runs while the others wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class MachinePlan:
-    """What was found, for one rank.
+    """The result, for one rank.
 
     Attributes:
-        strategy: how the ranks share the model; the simplest that fits, or else the one that needs least.
-        phases: footprints of one rank. gathered: bytes of weights that a rank is sent in a pass.
+        strategy: how the ranks share the model; the simplest that fits, or else the one with the lowest memory.
+        phases: footprints of one rank. gathered: bytes of weights that a rank receives in a pass.
         checkpoint: bytes of one checkpoint by phase.
-        notes: what the plan has chosen itself (`microbatch_tokens: auto`).
+        notes: choices of the plan itself (`microbatch_tokens: auto`).
     """
 
     machine: Machine
@@ -68,7 +68,7 @@ class MachinePlan:
 
     @property
     def allowed(self) -> float:
-        """Bytes of a card that may be planned with."""
+        """Bytes of a GPU that may be planned with."""
         return self.machine.memory * _ROOM
 
     @property
@@ -77,21 +77,21 @@ class MachinePlan:
         return [each for each in self.phases if each.peak.total > self.allowed]
 
     def tokens(self, found: Footprint, kind: str) -> float:
-        """Tokens of one kind that go through on all cards together."""
+        """Tokens of one kind that all GPUs process together."""
         return found.tokens.get(kind, 0.0) * (1 if found.phase in ALONE else self.machine.gpus)
 
     def hours(self, found: Footprint) -> float:
-        """The time of a phase, roughly."""
+        """The estimated time of a phase."""
         card, parts = self.machine.card, found.peak.parts
         seconds = sum(count / (card.flops * SHARES[kind]) for kind, count in found.flops.items() if kind != "decoding")
         read = parts[BASE] + parts[ADAPTERS] + max(each.parts.get(CACHE, 0.0) for each in found.moments)
         seconds += found.passes.get("decoding", 0.0) * read / (card.bandwidth * SHARES["decoding"])
-        # All weights pass once in a forward pass or a step, and once more in a backward pass.
+        # All weights are gathered once in a forward pass or a step, and once more in a backward pass.
         gathers = sum(count * (2.0 if kind == "training" else 1.0) for kind, count in found.passes.items())
         return (seconds + gathers * self.gathered / card.link) / 3600
 
     def cost(self, found: Footprint) -> float | None:
-        """The price of all cards in that time; None without a price."""
+        """The price of all GPUs in that time; None without a price."""
         price = self.machine.price
         return None if price is None else price * self.machine.gpus * self.hours(found)
 
@@ -117,10 +117,10 @@ class MachinePlan:
 
 
 def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
-    """Plan a run on ``machine``: replicated where the base fits on every card, sharded beyond.
+    """Plan a run on ``machine``: replicated if the base fits on every GPU, else sharded.
 
     Raises:
-        SettingsError: a step has fewer prompts or rows than there are cards.
+        SettingsError: a step has fewer prompts or rows than there are GPUs.
         ModelError, DataError: as `make_plan`.
     """
     share = share_of(settings, machine.gpus)
@@ -135,7 +135,7 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
         planned = footprints_of(cost)
     wanted = todo(settings)
     phases = [each for each in planned if _step(each.phase) in wanted]
-    # A checkpoint holds float32 weights and two moments of each, as gradients are float32.
+    # A checkpoint contains float32 weights and two moments of each, as gradients are float32.
     trained = {each.phase: max(one.parts.get(GRADIENTS, 0.0) for one in each.moments) for each in phases}
     checkpoint = {phase: 3.0 * size for phase, size in trained.items() if size}
     plans = [
@@ -146,10 +146,10 @@ def plan_for(settings: RunSettings, machine: Machine) -> MachinePlan:
 
 
 def share_of(settings: RunSettings, ranks: int) -> RunSettings:
-    """The settings with what each of ``ranks`` does of every step.
+    """The settings with the share that each of ``ranks`` has in every step.
 
     Raises:
-        SettingsError: a step has too little for all of them.
+        SettingsError: a step has too little work for all of them.
     """
     require_work(settings, ranks)
     sft, reward = settings.sft, settings.reward
@@ -187,7 +187,7 @@ def _load_of(load: Workload, ranks: int) -> Workload:
 
 
 def strategies_for(machine: Machine, settings: RunSettings) -> tuple[Strategy, ...]:
-    """Those that the settings leave open, the simplest first; a base that is trained is not divided."""
+    """The strategies that the settings allow, the simplest first; a base that is trained is not divided."""
     chosen = settings.parallel.strategy
     if machine.gpus == 1:
         return ("one process",)
@@ -207,7 +207,7 @@ def _with(
 ) -> MachinePlan:
     ranks, size = machine.gpus, work.dtype.itemsize
     layer = work.layer_numbers * size
-    # Of the layers a rank keeps a part. It has the one that it computes, which is twice there while it is put together.
+    # A rank keeps a part of the layers, and the layer that it computes, which exists twice while it is gathered.
     given = work.layers * layer * (ranks - 1) / ranks
 
     def moment(each: Moment) -> Moment:

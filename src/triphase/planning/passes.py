@@ -1,6 +1,7 @@
-"""`microbatch_tokens: auto`: the largest passes that fit the plan, for each phase that asks for it.
+"""`microbatch_tokens: auto`: the largest passes that fit the plan, for each phase with this setting.
 
-On a processor more than the usual tokens are no faster, so they are the most there; where they do not fit it is fewer.
+On a CPU larger passes than usual are no faster, so the usual size is the maximum there; it is reduced if it does not
+fit.
 """
 
 import copy
@@ -19,7 +20,7 @@ from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
 
 ROOM = 0.9
-"""Of what is allowed; the rest is for what the plan is wrong by."""
+"""Share of the allowed memory; the rest is for the plan's error."""
 LEAST, MOST = 128, 1 << 17
 
 
@@ -32,7 +33,7 @@ def sized(cost: CostModel, allowed: float, *, on_card: bool) -> tuple[RunSetting
     """``cost``'s settings with a number in place of each `auto`, and a line about each."""
     settings, lines = cost.settings, []
     for name in _names(settings):
-        # Of what was given: a variant that takes over the `auto` of ppo has a number of its own.
+        # From the original settings: a variant that inherits the `auto` of ppo gets its own number.
         if _section(cost.settings, name).microbatch_tokens != "auto" or not _has_work(cost, name):
             continue
         tokens, peak = _largest(cost, name, ROOM * allowed, on_card=on_card)
@@ -45,7 +46,7 @@ def sized(cost: CostModel, allowed: float, *, on_card: bool) -> tuple[RunSetting
 
 
 def with_tokens(settings: RunSettings, name: str, tokens: int) -> RunSettings:
-    """The settings with passes of so many tokens in `sft`, `reward`, `ppo` or a variant `arms.NAME`."""
+    """The settings with passes of this many tokens in `sft`, `reward`, `ppo` or a variant `arms.NAME`."""
     changed = {"microbatch_tokens": tokens}
     if name.startswith("arms."):
         arm = name.removeprefix("arms.")
@@ -54,7 +55,7 @@ def with_tokens(settings: RunSettings, name: str, tokens: int) -> RunSettings:
 
 
 def _largest(cost: CostModel, name: str, room: float, *, on_card: bool) -> tuple[int, float]:
-    """The tokens of the largest passes that fit, and the peak with them; the least where none does."""
+    """The tokens of the largest passes that fit, and the peak with them; the minimum if none does."""
     start = most_tokens(None, on_card=on_card)
     chosen, peak, shapes = start, *_planned(cost, name, start)
     while peak > room and chosen > LEAST:
@@ -69,7 +70,7 @@ def _largest(cost: CostModel, name: str, room: float, *, on_card: bool) -> tuple
 
 
 def _planned(cost: CostModel, name: str, tokens: int) -> tuple[float, list[object]]:
-    """The peak of a phase in passes of so many tokens, and the shapes of its moments."""
+    """The peak of a phase in passes of this many tokens, and the shapes of its moments."""
     tried = copy.copy(cost)
     tried.settings = with_tokens(cost.settings, name, tokens)
     found = [footprint(tried) for footprint in _footprints(cost, name)]

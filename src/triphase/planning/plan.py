@@ -40,14 +40,14 @@ _MOST_WORK = 8
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was found.
+    """The result.
 
     Attributes:
         phases: footprints in the order of the run.
-        weights: (part, dtype, numbers, bytes a number, bytes) of what is held for parameters.
+        weights: (part, dtype, numbers, bytes per number, bytes) of the parameters.
         allowed: bytes that this process may use.
         rates: of this machine.
-        notes: what the plan has chosen itself (`microbatch_tokens: auto`).
+        notes: choices of the plan itself (`microbatch_tokens: auto`).
     """
 
     phases: list[Footprint]
@@ -57,12 +57,12 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def seconds(self, phase: Footprint) -> float:
-        """The time of a phase, roughly."""
+        """The estimated time of a phase."""
         return self.rates.seconds(phase.flops)
 
     @property
     def parts(self) -> list[str]:
-        """The parts of which some phase has any at its peak."""
+        """The parts that some phase has at its peak."""
         return [part for part in PARTS if any(phase.peak.parts.get(part) for phase in self.phases)]
 
     def as_json(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Plan:
 
 
 def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan:
-    """Plan a run; ``process_bytes`` is what a process of it takes before any model, measured here by default.
+    """Plan a run; ``process_bytes`` is the memory of its process before any model, measured here by default.
 
     Raises:
         ModelError: configuration or tokenizer cannot be opened, or the layers cannot be adapted or traced.
@@ -113,11 +113,11 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
 def sized_settings(
     settings: RunSettings, process_bytes: float | None, dtype: Any = None
 ) -> tuple[RunSettings, list[str]]:
-    """The settings with what fits in place of each `microbatch_tokens: auto`, and a line about each.
+    """The settings with a size that fits in place of each `microbatch_tokens: auto`, and a line about each.
 
-    ``dtype`` is the base's, where it is open.
+    ``dtype`` is the base's, if it is open.
 
-    What cannot be planned stays as it is, which is what suits the machine; the line says so.
+    What cannot be planned stays unchanged, which means a suitable value for the machine; the line says so.
     """
     if not asks(settings):
         return settings, []
@@ -143,7 +143,7 @@ def _opened_for(settings: RunSettings) -> tuple[Any, Any, Any, Any]:
 def _sized_cost(
     settings: RunSettings, load: Workload, config: Any, dtype: Any, device: Any, process_bytes: float
 ) -> tuple[CostModel, float, list[str]]:
-    """The cost of the phases in passes that fit, the bytes that are allowed, and what was chosen."""
+    """The cost of the phases in passes that fit, the allowed bytes, and the choices."""
     on_card = device.type != "cpu"
     allowed = float(torch.cuda.mem_get_info()[1]) if on_card else (available_gb() or 0.0) * 1e9
     process = 0.0 if on_card else process_bytes
@@ -154,12 +154,12 @@ def _sized_cost(
 
 @contextmanager
 def traceable(settings: RunSettings) -> Iterator[None]:
-    """Say in one line that a model's layers cannot be traced.
+    """Report in one line that a model's layers cannot be traced.
 
     Raises:
         ModelError: they cannot.
     """
-    # What it cannot trace torch would also log, with a traceback.
+    # torch would also log what it cannot trace, with a traceback.
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
     try:
         yield
@@ -201,8 +201,8 @@ def work_of(settings: RunSettings, config: Any, dtype: Any) -> Work:
 
 
 def workload(settings: RunSettings, template: Template) -> Workload:
-    """The lengths of the records that the settings name, of an even sample of each kind."""
-    fitted = settings.data.too_long != "error"  # else what is too long counts as long as it is
+    """The lengths of the records in the settings, of an evenly spaced sample of each kind."""
+    fitted = settings.data.too_long != "error"  # else the lengths of long records are not limited
     data = RunData(settings, (lambda: Examiner(template, settings)) if fitted else None)
     shown = [item for source in data.demonstrations() for item in source]
     asked, compared = data.prompts(), data.comparisons()
@@ -232,9 +232,9 @@ def workload(settings: RunSettings, template: Template) -> Workload:
 
 
 def _expected(demonstrations: Lengths, limit: int) -> list[int]:
-    """How long sampled responses will be: as the demonstrations that the policy has learned from, up to the limit.
+    """The assumed lengths of sampled responses: those of the demonstrations for the policy, up to the limit.
 
-    Without demonstrations they are as long as they may be.
+    Without demonstrations the maximum is assumed.
     """
     shown = [min(record[1], limit) for record in demonstrations.sampled]
     return [shown[index] for index in permutation(len(shown), 0, "plan", "responses")] or [limit]
@@ -250,13 +250,13 @@ def _prompt(prompt: Prompt, template: Template) -> int:
 
 
 def opened(settings: ModelSettings) -> tuple[Any, Any]:
-    """Configuration and tokenizer of a model, without its weights, which need not be there."""
+    """Configuration and tokenizer of a model, without its weights, which need not exist."""
     chain = chain_of(settings, place_of, weights=False)
     return open_config(chain.base, chain.settings), open_tokenizer(chain.tokenizer, settings)
 
 
 def _warm_up(config: Any, dtype: Any) -> None:
-    """Load the code of the model and of the phases, so that it is in the memory that is read as the process's own."""
+    """Load the code of the model and of the phases, so that it counts as the process's own memory."""
     load_code()
     with torch.device("meta"):
         AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]

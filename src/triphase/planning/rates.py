@@ -1,10 +1,10 @@
-"""Seconds of a phase: the operations that its method must do over the rate at which this machine multiplies.
+"""Seconds of a phase: the operations of its method divided by this machine's rate of multiplications.
 
     seconds = Σ_kind  operations(kind) / (rate(kind) · efficiency(kind))
 
-The rate is measured here on products of the model's own shapes. The efficiencies are what is left of it in training,
-in plain forward passes and in decoding, once norms, attention, memory traffic and Python have taken their time. They
-were calibrated on embedded:smollm2 with two CPU threads (docs/performance.md); elsewhere they are a guess.
+The rate is measured here on products of the model's own shapes. The efficiencies are the shares of it that remain in
+training, in plain forward passes and in decoding, after norms, attention, memory traffic and Python. They were
+calibrated on embedded:smollm2 with two CPU threads (docs/performance.md); elsewhere they are a guess.
 """
 
 import time
@@ -21,7 +21,7 @@ _WIDE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Floating-point operations per second of products with many rows, and with those of a batch that is decoded."""
+    """Floating-point operations per second of products with many rows, and with those of a decoding batch."""
 
     wide: float
     narrow: float
@@ -42,7 +42,7 @@ def measure_rates(config: Any, dtype: Any, device: Any, *, rows: int) -> Rates:
 
 def _rate(rows: int, width: int, inner: int, dtype: Any, device: Any) -> float:
     x = torch.ones(rows, width, dtype=dtype, device=device)
-    # Several weights, so that they come from memory and not from the processor's cache, as in a model.
+    # Several weights, so that they are read from memory and not from the CPU's cache, as in a model.
     weights = [torch.ones(inner, width, dtype=dtype, device=device) for _ in range(8)]
 
     def work(seconds: float) -> float:

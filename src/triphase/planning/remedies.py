@@ -1,4 +1,4 @@
-"""Which settings to lower where a phase does not fit, and what each would save at the phase's peak."""
+"""Which settings to lower if a phase does not fit, and what each would save at the phase's peak."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ _LEAST_SHARE = 0.01
 
 
 def remedies_of(found: Footprint, settings: RunSettings, *, adapted_layers: int) -> list[tuple[str, float]]:
-    """(a setting with its new value, the bytes that it saves), the greatest saving first."""
+    """(a setting with its new value, the bytes that it saves), the largest saving first."""
     peak = found.peak.total
     each = [(text, saved) for text, saved in _remedies(found, settings, adapted_layers) if saved > _LEAST_SHARE * peak]
     return sorted(each, key=lambda remedy: -remedy[1])
@@ -59,5 +59,5 @@ def _trains_whole(phase: str, settings: RunSettings) -> bool:
     return (phase == "ppo" or arm is not None) and settings.ppo_of(arm).method == "full"
 
 
-# Of a layer's activations, its input stays: a small part, the smaller the wider the layer's inner width.
+# Of a layer's activations, its input stays: a small part, smaller for a wider inner width of the layer.
 _RECOMPUTED = 0.9

@@ -1,4 +1,4 @@
-"""The plan of a run that is under way: for a phase that ran out of memory, and beside what was measured."""
+"""The plan of a run in progress: for a phase that ran out of memory, and next to the measurements."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 def shortage_of(settings: RunSettings, phase: str, process_bytes: float | None) -> str | None:
-    """`shortage` of a phase that has run out of memory; None where the plan finds no room, or nothing to lower."""
+    """`shortage` of a phase that has run out of memory; None if the plan cannot be made, or has nothing to lower."""
     try:
         found = make_plan(settings, process_bytes).as_json()
     except (TriphaseError, MemoryError, RuntimeError):
@@ -23,7 +23,7 @@ def shortage_of(settings: RunSettings, phase: str, process_bytes: float | None) 
 
 
 def write_plan(settings: RunSettings, run: Path, process_bytes: float | None) -> None:
-    """Put the plan beside what was measured, for the report; without one, the log says why."""
+    """Write the plan next to the measurements, for the report; without one, the log says why."""
     try:
         found = make_plan(settings, process_bytes)
     except TriphaseError as error:

@@ -1,4 +1,4 @@
-"""The code that phases load on their way: it counts as the process's own memory, and not as that of a phase."""
+"""The code that phases import lazily: it counts as the process's own memory, and not as that of a phase."""
 
 import torch
 
@@ -9,7 +9,7 @@ import triphase.store  # noqa: F401 - loaded, not used
 
 
 def load_code() -> None:
-    """Load the code that phases load on their way (80 MB with the optimizer alone): it counts as the process's own."""
+    """Load the code that phases import lazily (80 MB with the optimizer alone): it counts as the process's own."""
     a = torch.nn.Parameter(torch.ones(256, 256))
     optimizer = torch.optim.AdamW([a])
     (a @ a).sum().backward()  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""What people and files say: plain records. Imports no torch and nothing of ours but the errors."""
+"""Plain records of data files and labels. Imports no torch and nothing of ours but the errors."""

@@ -1,4 +1,4 @@
-"""What to do with a row that lacks a column: rename one, or what data sets of a known shape need."""
+"""Advice on a row that lacks a column: rename one, or convert a data set of a known format."""
 
 import difflib
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ _KNOWN = {"demonstrations": (*_SHOWN_TO, *_ASKED[1:]), "prompts": _ASKED, "prefe
 
 
 def missing(row: Row, purpose: Purpose, wanted: str, *names: str) -> NoReturn:
-    """Refuse a row that lacks ``wanted``: with the columns that it has, and what to do where that is known."""
+    """Refuse a row that lacks ``wanted``: with the columns that it has, and the remedy if it is known."""
     found = [f"{column} ({_emptiness(value)})" if is_blank(value) else str(column)
              for column, value in row.values.items()]  # fmt: skip
     hint = _shape(row, purpose) or _renaming(row, names)
@@ -92,7 +92,7 @@ def _shape(row: Row, purpose: Purpose) -> str:
 
 
 def require_wanted(row: Row) -> None:
-    """Refuse a demonstration that is marked as one that people did not want: ``label`` false, as KTO data has it."""
+    """Refuse a demonstration that is marked as undesirable: ``label`` false, as in KTO data."""
     label = row.values.get("label")
     truth = label.strip().casefold() if isinstance(label, str) else label
     if truth is False or truth == "false":

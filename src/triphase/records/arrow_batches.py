@@ -1,26 +1,26 @@
-"""Batches of Arrow, as Parquet and Arrow files give them, to rows: few at a time, whatever the batch unpacks to."""
+"""Converts Arrow batches, from Parquet and Arrow files, to rows: few at a time, however much a batch unpacks to."""
 
 from collections.abc import Iterator
 from typing import Any
 
 MOST_BYTES = 1 << 26
-"""Of what unpacks to more than ``MOST_RATIO`` times its size, and of the values that are made at a time."""
+"""Limits on batches that unpack to more than ``MOST_RATIO`` times their size, and on values created at a time."""
 MOST_RATIO = 200
 _ROWS = 256
 _NESTED_ROWS = 32
 
 
 class Unreadable:
-    """A cell that Python has no value for: a date beyond the year 9999, text that is not UTF-8."""
+    """A cell without a Python value: a date beyond the year 9999, text that is not UTF-8."""
 
 
 def rows_at_a_time(is_nested: bool) -> int:
-    """How many rows are made at a time."""
+    """The number of rows that are created at a time."""
     return _NESTED_ROWS if is_nested else _ROWS
 
 
 def rows_of(batch: Any, most: int) -> Iterator[dict[str, Any]]:
-    """The rows of a batch as Python values; row by row where many copies of a long text would come at once."""
+    """The rows of a batch as Python values; row by row if many copies of a long text would be created at once."""
     longest = sum(_dictionary_bytes(column) for column in batch.columns)
     size = max(1, min(most, MOST_BYTES // max(1, longest)))
     for start in range(0, batch.num_rows, size):

@@ -14,11 +14,11 @@ from triphase.records.paths import data_file
 _NEEDS = "Arrow needs pyarrow; run: pip install 'triphase[parquet]'"
 _MAGIC = b"ARROW1"
 _START = 8
-"""Of the messages of a file, behind its mark."""
+"""Of the messages of a file, after its magic bytes."""
 
 
 def arrow_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
-    """The rows of one Arrow file, of either form (stream or file). Errors name the row, from 1."""
+    """The rows of one Arrow file, of either format (stream or file). Errors name the row, from 1."""
     number = 0
     for batch in _batches(path, name):
         for values in rows_of(batch, rows_at_a_time(_is_nested(batch.schema))):
@@ -27,7 +27,7 @@ def arrow_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
 
 
 def _batches(path: Path, name: str) -> Iterator[Any]:
-    """The batches of a file, each within bounds and sound: what its offsets point to lies inside it.
+    """The batches of a file, each within limits and valid: its offsets point inside it.
 
     Raises:
         DataError: one is not.
@@ -46,7 +46,7 @@ def _batches(path: Path, name: str) -> Iterator[Any]:
             if begin and pyarrow.ipc.open_file(file).num_record_batches != count:
                 raise DataError(f"{name}: damaged Arrow file (its index is not of what it holds)")
         with pyarrow.OSFile(str(path), "rb") as file:
-            file.seek(begin)  # a file is a stream with an index behind it
+            file.seek(begin)  # a file is a stream followed by an index
             stream = pyarrow.ipc.open_stream(file)
             require_usable_columns(stream.schema.names, name)
             for batch in stream:
@@ -63,7 +63,7 @@ def _is_nested(schema: Any) -> bool:
 
 
 def saved_rows(path: Path, split: str, name: str) -> Iterator[Row]:
-    """The rows of a directory that ``save_to_disk`` wrote; of several splits the one that is named."""
+    """The rows of a directory written by ``save_to_disk``; of several splits the one that is named."""
     try:
         from datasets import DatasetDict, load_from_disk
     except ImportError:
@@ -71,7 +71,7 @@ def saved_rows(path: Path, split: str, name: str) -> Iterator[Row]:
     _require_sound(path, name)
     try:
         found: Any = load_from_disk(str(path))
-    except Exception as error:  # the library raises many kinds of its own
+    except Exception as error:  # the library raises many types of its own
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise DataError(f"{name}: cannot be opened as a saved data set ({type(error).__name__}: {reason})") from None
     if isinstance(found, DatasetDict):
@@ -83,10 +83,10 @@ def saved_rows(path: Path, split: str, name: str) -> Iterator[Row]:
 
 
 def _require_sound(path: Path, name: str) -> None:
-    """Look at each file of a saved data set before the library opens it.
+    """Check each file of a saved data set before the library opens it.
 
     Raises:
-        DataError: one is no regular file, or is an Arrow file that `arrow_rows` would not read.
+        DataError: one is not a regular file, or is an Arrow file that `arrow_rows` would not read.
     """
     for folder, _, files in os.walk(path):
         for file in files:

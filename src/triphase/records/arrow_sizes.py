@@ -1,7 +1,7 @@
-"""What the batches of an Arrow file unpack to, read from their headers before any of them is unpacked.
+"""The unpacked sizes of the batches of an Arrow file, read from their headers before any of them is unpacked.
 
-A compressed buffer begins with its length once unpacked, and a batch says how many rows it has; neither costs the
-writer anything, so a file of a few hundred bytes can ask for all memory. The headers are flat buffers (Message.fbs and
+A compressed buffer begins with its unpacked length, and a batch states its number of rows; neither costs the writer
+anything, so a file of a few hundred bytes can request all memory. The headers are FlatBuffers (Message.fbs and
 Schema.fbs of Arrow), of which four fields are needed.
 """
 
@@ -19,12 +19,12 @@ _ROWS_OF_A_BYTE = 64
 
 
 def require_bounded(ipc: Any, file: Any, name: str) -> int:
-    """How many batches of rows there are, none of which unpacks to far more than the file holds.
+    """The number of batches of rows, none of which unpacks to far more than the file contains.
 
-    ``file`` stands at the start of its messages.
+    ``file`` is positioned at the start of its messages.
 
     Raises:
-        DataError: one does, or a header makes no sense.
+        DataError: one does, or a header is invalid.
     """
     reader, number, count = ipc.MessageReader.open_stream(file), 0, 0
     while True:
@@ -53,7 +53,7 @@ def require_bounded(ipc: Any, file: Any, name: str) -> int:
 
 
 def _claims(metadata: memoryview, body: Any, is_dictionary: bool) -> tuple[int, int]:
-    """Rows of a batch, and bytes that it unpacks to; as many as its body has where it is not compressed."""
+    """Rows of a batch, and its unpacked bytes; those of its body if it is not compressed."""
     table = _table(metadata, struct.unpack_from("<I", metadata)[0], _HEADER)
     if is_dictionary:
         table = _table(metadata, table, _DICTIONARY_DATA)
@@ -84,7 +84,7 @@ def _target(metadata: memoryview, place: int) -> int:
 
 
 def _field(metadata: memoryview, table: int, field: int) -> int | None:
-    """Where a field of a table stands; None where it is left out, and has its default."""
+    """The position of a table's field; None if it is omitted, and has its default."""
     fields = table - struct.unpack_from("<i", metadata, table)[0]
     size = struct.unpack_from("<H", metadata, fields)[0]
     if 6 + 2 * field > size:

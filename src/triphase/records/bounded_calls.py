@@ -1,4 +1,4 @@
-"""Calls into code of others, in a thread of its own: a bounded wait, which a request to stop ends."""
+"""Calls into third-party code, in a separate thread: with a time-out, and interruptible by a request to stop."""
 
 import queue
 import threading
@@ -11,12 +11,12 @@ _POLL_SECONDS = 0.1
 
 
 Answered = tuple[Any, BaseException | None]
-"""What a call returned, and what it raised."""
+"""The return value of a call, and the exception that it raised."""
 _Asked = tuple[tuple[Any, ...], dict[str, Any], "queue.SimpleQueue[Answered]"]
 
 
 class NoAnswer(Exception):
-    """A call did not return in time, or the process that made it ended."""
+    """A call did not return in time, or its process ended."""
 
 
 class Worker:
@@ -39,20 +39,20 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def call(self, *values: Any, **named: Any) -> Answered:
-        """What the function returned, or what it raised.
+        """The function's return value, or its exception.
 
         Raises:
-            NoAnswer: it did not return in time; its thread is left behind.
+            NoAnswer: it did not return in time; its thread is abandoned.
         """
         if self._thread is None:
-            # The thread knows nothing of this object, so that it ends with it where nobody closes it.
+            # The thread has no reference to this object, so that it ends with it even if nobody closes it.
             serving = (self._asked, self._function)
             self._thread = threading.Thread(target=_serve, args=serving, daemon=True, name=self._name)
             self._thread.start()
             weakref.finalize(self, self._asked.put, None)
         answers: queue.SimpleQueue[Answered] = (
             queue.SimpleQueue()
-        )  # a late answer is not taken for that of a later call
+        )  # a late result is not taken for that of a later call
         self._asked.put((values, named, answers))
         end = time.monotonic() + self._seconds
         while True:
@@ -75,4 +75,4 @@ def _serve(asked: "queue.SimpleQueue[_Asked | None]", function: Callable[..., An
             answers.put((function(*values, **named), None))
         except BaseException as error:  # sys.exit in it ends neither the thread nor the run
             answers.put((None, error))
-        del one, values, named, answers  # what was asked is not held until the next question
+        del one, values, named, answers  # the arguments are not kept until the next call

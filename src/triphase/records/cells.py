@@ -1,7 +1,7 @@
-"""Values of imported rows, checked: what a cell of a CSV file holds as text is read as what it is.
+"""Validation of imported values: a CSV cell is converted from text to its type.
 
-Each function takes the row (which knows its file and line), the name to call the value by, and the value. An empty
-cell is an absent one. What no column of the store can hold is refused here, so that nothing fails later.
+Each function takes the row (which knows its file and line), the value's name for messages, and the value. An empty cell
+is an absent one. Values that no column of the store can contain are refused here, so that nothing fails later.
 """
 
 import math
@@ -17,11 +17,11 @@ from triphase.records.lines import Row, kind_of
 
 LONGEST_ID, LONGEST_NAME, LONGEST_MODEL, LONGEST_KIND, LONGEST_CAMPAIGN = 200, 80, 400, 80, 60
 MAIN = "main"
-"""How people name the main work where a campaign could be; in the store its name is empty."""
+"""The users' name of the main work in place of a campaign; in the store its name is empty."""
 MOST = 2**31 - 1
-"""The greatest whole number that every database keeps."""
+"""The largest integer that every database supports."""
 MOST_SEED = 2**63 - 1
-"""The greatest seed: what samples has seeds of 63 bits."""
+"""The largest seed: samplers have seeds of 63 bits."""
 MOST_PLACE = 9_999
 _LAST_MOMENT = 1e11
 _DIGITS = re.compile(r"[+-]?[0-9]{1,30}")
@@ -33,27 +33,27 @@ WINNERS = {
     "b": (2, 1), "2": (2, 1), "model_b": (2, 1), "response_b": (2, 1),
     "tie": (1, 1), "both": (1, 1), "both_good": (1, 1), "both_bad": (1, 1), "tie (bothbad)": (1, 1), "draw": (1, 1),
 }  # fmt: skip
-"""Places of two responses by what a vote says. Numbers count from 1, as places do."""
+"""Places of two responses by the value of a vote. Numbers count from 1, as places do."""
 
 
 def columns_in(row: Row) -> set[str]:
-    """The columns of a row that hold something."""
+    """The nonempty columns of a row."""
     return {str(name) for name, value in row.values.items() if not absent(value)}
 
 
 def absent(value: Any) -> bool:
-    """Whether a cell holds nothing."""
+    """Whether a cell is empty."""
     return value is None or value == ""
 
 
 def campaign(row: Row, name: str, value: Any) -> str:
-    """The name of a campaign as the store has it: empty for the main work."""
+    """The name of a campaign in the store: empty for the main work."""
     found = "" if absent(value) else word(row, name, value, LONGEST_CAMPAIGN)
     return "" if found == MAIN else found
 
 
 def word(row: Row, name: str, value: Any, longest: int) -> str:
-    """A name or an id: text in one line, no longer than the store keeps; a whole number is taken as its digits."""
+    """A name or an id: text in one line, no longer than the store allows; an integer is converted to its digits."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -88,11 +88,11 @@ def number(row: Row, name: str, value: Any, *, least: float = 0.0, most: float =
 
 
 def whole(row: Row, name: str, value: Any, least: int, most: int) -> int:
-    """A whole number in a range; 2.0 is 2."""
+    """An integer in a range; 2.0 is 2."""
     if isinstance(value, int) and not isinstance(value, bool):
         found = value
     elif isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
-        found = int(value)  # a float would round the long ones
+        found = int(value)  # a float would round large ones
     else:
         approximate = _float(value)
         if not math.isfinite(approximate) or approximate != int(approximate):
@@ -112,7 +112,7 @@ def truth(row: Row, name: str, value: Any) -> bool:
 
 
 def moment(row: Row, name: str, value: Any) -> float:
-    """Seconds since the epoch: a number of them, or a date as ISO 8601 writes it (without a zone it is UTC)."""
+    """Seconds since the epoch: a number of them, or a date in ISO 8601 (without a zone it is UTC)."""
     given = value
     if isinstance(value, str) and not math.isfinite(_float(value)):
         try:
@@ -131,7 +131,7 @@ def moment(row: Row, name: str, value: Any) -> float:
 
 
 def listed(row: Row, name: str, value: Any, count: int | None = None) -> list[Any]:
-    """A list, also one that is written in a cell of text; with ``count`` of just so many entries."""
+    """A list, also one that is written as text in a cell; with ``count`` of exactly this many entries."""
     found = parsed(value)
     if not isinstance(found, list):
         row.refuse(f"{name} must be a list (in a cell of text, as JSON), not {kind_of(value)}")
@@ -141,7 +141,7 @@ def listed(row: Row, name: str, value: Any, count: int | None = None) -> list[An
 
 
 def parsed(value: Any) -> Any:
-    """The list or object that a text holds as JSON or as Python writes it; anything else as it is."""
+    """The list or object that a text contains in JSON or Python notation; anything else unchanged."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     found = texts.parsed(value)
@@ -169,7 +169,7 @@ def one_of(row: Row, name: str, value: Any, choices: Collection[str]) -> str:
 
 
 def by_response(row: Row, name: str, value: Any, most: int) -> dict[str, int]:
-    """Whole numbers from 1 by response id, such as places."""
+    """Integers from 1 by response id, such as places."""
     if not isinstance(value, Mapping):
         row.refuse(f"{name} must be an object, response id to number, not {kind_of(value)}")
     return {
@@ -179,13 +179,13 @@ def by_response(row: Row, name: str, value: Any, most: int) -> dict[str, int]:
 
 
 def named(values: Iterable[Any], most: int = 120) -> str:
-    """Names in a row, for a message: in one line, shortened, and without characters that act."""
+    """Names in a row, for a message: in one line, truncated, and without control characters."""
     text = ", ".join(map(str, values))
     return "".join(one if one.isprintable() else "\ufffd" for one in text[:most]) or "none"
 
 
 def _float(value: Any) -> float:
-    """The value as a number; NaN where it is none."""
+    """The value as a number; NaN if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return math.nan
     if isinstance(value, str) and "_" in value:

@@ -1,4 +1,4 @@
-"""What a row says, in the columns of the conventions: prompt and answer, prompt alone, or a comparison."""
+"""Reads a row by conventional columns: prompt and answer, prompt alone, or a comparison."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -106,7 +106,7 @@ def compared(row: Row) -> tuple[Messages, str, str]:
 
 
 def _answered_conversation(row: Row, column: str, messages: Messages) -> tuple[Messages, str]:
-    """A conversation that ends with its answer; or that is the prompt of an answer in a column of its own."""
+    """A conversation that ends with its answer; or that is the prompt of an answer in a separate column."""
     answer = _answer_column(row)
     note_repeated(row, messages, (*QUESTIONS, *_ANSWERS))
     if messages[-1].role != "assistant" and answer is not None:
@@ -116,7 +116,7 @@ def _answered_conversation(row: Row, column: str, messages: Messages) -> tuple[M
 
 
 def _answer_column(row: Row) -> str | None:
-    """The first column of an answer that holds something; the first that is there at all, where none does."""
+    """The first nonempty column of an answer; the first existing one, if all are empty."""
     there = [column for column in _ANSWERS if row.values.get(column) is not None]
     return next((column for column in there if not is_blank(row.values[column])), there[0] if there else None)
 
@@ -144,18 +144,18 @@ def _instances(row: Row) -> list[tuple[Messages, str]]:
 
 
 def _in_chosen(row: Row) -> tuple[str, Messages] | None:
-    """The conversation in ``chosen``, where it holds the whole of it."""
+    """The conversation in ``chosen``, if it contains the whole of it."""
     value = turns_of(row, "chosen", row.values.get("chosen"))
     if not is_conversation(value):
         return None
     messages = messages_of(row, "chosen", value)
     if messages[0].role == "assistant":
-        return None  # it goes on from a prompt in a column of its own
+        return None  # it continues a prompt in a separate column
     return "chosen", with_system(row, "chosen", messages)
 
 
 def _shared(row: Row, chosen_value: Any, rejected_value: Any) -> tuple[Messages, str, str]:
-    """Two conversations that begin alike and part in the last answer; or go on from a prompt of their own."""
+    """Two conversations that begin alike and differ in the last answer; or continue a separate prompt."""
     chosen, rejected = messages_of(row, "chosen", chosen_value), messages_of(row, "rejected", rejected_value)
     if chosen[0].role == "assistant":
         found = conversation_in(row) or question_in(row)

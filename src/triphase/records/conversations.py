@@ -1,7 +1,7 @@
-"""The ways in which data sets write a conversation, and the one in which it is kept: a tuple of messages.
+"""The formats of conversations in data sets, converted to a tuple of messages.
 
-Text is one user message. Lists are of ``role``/``content`` or of ``from``/``value``; they may stand in a cell as their
-text. A text that begins with ``\\n\\nHuman:`` is a transcript in the form of HH-RLHF, turns divided by
+Text is one user message. Lists have ``role``/``content`` or ``from``/``value``; they may be in a cell as text. A text
+that begins with ``\\n\\nHuman:`` is a transcript in the HH-RLHF format, with turns separated by
 ``\\n\\nHuman:`` and ``\\n\\nAssistant:``.
 """
 
@@ -30,7 +30,7 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _MARGIN = 64
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
 _UNTRAINED = ("weight", "train", "trainable", "loss")
-"""Keys of a message by which data sets say that it is not learned from (0 or false)."""
+"""Keys of a message by which data sets mark it as not trained on (0 or false)."""
 
 
 def messages_of(row: Row, column: str, value: Any) -> tuple[Message, ...]:
@@ -47,7 +47,7 @@ def messages_of(row: Row, column: str, value: Any) -> tuple[Message, ...]:
 
 
 def turns_of(row: Row, column: str, value: Any) -> Any:
-    """``value`` with a list of messages that stands in it as text taken out; one message becomes a list of it."""
+    """``value``, parsed if it is text that contains a list of messages; one message becomes a list of it."""
     found = written_out(row, column, value)
     return value if found is None else [found] if isinstance(found, Mapping) else found
 
@@ -68,7 +68,7 @@ def response_of(row: Row, column: str, value: Any) -> str:
 
 
 def is_transcript(value: Any) -> bool:
-    """Whether ``value`` is a transcript in the form of HH-RLHF; the line breaks before it may have been stripped."""
+    """Whether ``value`` is a transcript in the HH-RLHF format; the line breaks before it may have been stripped."""
     if not isinstance(value, str):
         return False
     return value.startswith("\n\nHuman:") or (
@@ -86,7 +86,7 @@ def divided(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[tuple
 
 
 def require_learned(row: Row, column: str, value: Any) -> None:
-    """Refuse a conversation whose last message is marked as not to be learned from: nothing else in it is."""
+    """Refuse a conversation whose last message is marked as not trained on: nothing else in it is."""
     value = turns_of(row, column, value)
     last = value[-1] if isinstance(value, list) and value else value
     for key in _UNTRAINED if isinstance(last, Mapping) else ():
@@ -98,9 +98,9 @@ def require_learned(row: Row, column: str, value: Any) -> None:
 
 
 def checked_prompt(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """``messages`` as a prompt: it ends with something that the user says, and a system message comes first.
+    """``messages`` as a prompt: it ends with a user message, and a system message comes first.
 
-    An assistant's turn that is opened and left empty at the end, as transcripts do, is where the answer goes.
+    An assistant's turn that is opened and left empty at the end, as in transcripts, is where the answer goes.
     """
     if messages[-1:] == (Message("assistant", ""),):
         messages = messages[:-1]
@@ -141,7 +141,7 @@ def _lacks(row: Row, column: str, turn: Mapping[Any, Any], key: str) -> None:
 
 
 def _text_parts(row: Row, column: str, content: Any) -> Any:
-    """The text of a content that is written as a list of parts, ``{"type": "text", "text": …}``."""
+    """The text of a content that is a list of parts, ``{"type": "text", "text": …}``."""
     if not isinstance(content, list) or not content:
         return content
     texts = []
@@ -156,7 +156,7 @@ def _text_parts(row: Row, column: str, content: Any) -> Any:
 
 
 def _transcript(text: str) -> tuple[Message, ...]:
-    """The turns of a transcript. Where the assistant already speaks, ``\\n\\nAssistant:`` is part of what it says."""
+    """The turns of a transcript. Within an assistant's turn, ``\\n\\nAssistant:`` is part of its text."""
     parts = _TURN.split(f"\n\n{text.lstrip()}")
     turns: list[tuple[Role, str]] = []
     for name, content in zip(parts[1::2], parts[2::2], strict=True):

@@ -1,4 +1,4 @@
-"""Rows of a CSV file, with a header, read in a stream. Names lose the apostrophe that exports put before formulas."""
+"""Rows of a CSV file, with a header, read in a stream. The apostrophe of exports before formulas is removed."""
 
 import csv
 import sys
@@ -22,7 +22,7 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
 def csv_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
-    """The rows under the header. A quoted cell may hold commas (tabs, in a ``.tsv`` file) and line breaks."""
+    """The rows after the header. A quoted cell may contain commas (tabs, in a ``.tsv`` file) and line breaks."""
     comma = "\t" if format_of(path) == ".tsv" else ","
     csv.field_size_limit(min(sys.maxsize, LONGEST_LINE))
     lines = _Lines(path, name)
@@ -50,7 +50,7 @@ def csv_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
 
 
 class _Lines:
-    """The lines of a file as text, and the text of those that were taken since it was last asked for."""
+    """The lines of a file as text, and the text of those consumed since the last call."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._lines = numbered_lines(path, name)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, append-only lines of JSON, fingerprints.
+"""Files that are complete or absent: atomic writes, append-only lines of JSON, fingerprints.
 
 Every failure of the disk becomes a ``RunError`` that names the path and the remedy.
 """
@@ -45,7 +45,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> Path:
-    """Make the directory ``path`` and those above it where they are absent."""
+    """Create the directory ``path`` and its parents if they are absent."""
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
@@ -53,7 +53,7 @@ def make_directory(path: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to that takes the place of ``path`` when the block ends well, and vanishes otherwise.
+    """A file to write to that replaces ``path`` when the block succeeds, and is removed otherwise.
 
     The bytes are on the disk before the name is, so that a reader finds the old file or the new one, never a part.
     """
@@ -86,7 +86,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """An empty directory to fill that takes the place of ``path`` when the block ends well, and vanishes otherwise.
+    """An empty directory to fill that replaces ``path`` when the block succeeds, and is removed otherwise.
 
     An older ``path`` is moved away only after every file of the new one is on the disk.
     """
@@ -111,7 +111,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory: it is there whole, or its name is gone."""
+    """Remove a directory: it exists completely, or its name is gone."""
     with disk_errors(path):
         aside = aside_of(path).with_suffix(".old")
         os.replace(path, aside)
@@ -119,7 +119,7 @@ def remove_directory(path: Path) -> None:
 
 
 def clear_leftovers(directory: Path) -> list[Path]:
-    """Remove what processes that were killed left beside the files they wrote, anywhere under ``directory``."""
+    """Remove what killed processes left next to the files they wrote, anywhere under ``directory``."""
     found = [path for path in sorted(directory.rglob(".*")) if _LEFTOVER.fullmatch(path.name)]
     with disk_errors(directory):
         for path in found:
@@ -131,7 +131,7 @@ def clear_leftovers(directory: Path) -> list[Path]:
 
 
 def unshare(path: Path) -> None:
-    """Let a file that is written in place be the only one of its content.
+    """Give a file that is modified in place its own copy of the content.
 
     Under a second name (a hard link, as ``cp -al`` and many backups make them) the other file would change too.
     """
@@ -145,7 +145,7 @@ def unshare(path: Path) -> None:
 def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Append records to a file of JSON lines, all or none. A number that is not finite is a ``ValueError``.
 
-    What a crash cut in the last line is taken away first.
+    A last line that was cut by a crash is removed first.
     """
     lines = _json_lines(records)
     with disk_errors(path):
@@ -166,7 +166,7 @@ def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def drop_cut_line(path: Path) -> None:
-    """Take away a last line that has no newline: a crash cut it. A file that is absent stays absent."""
+    """Remove a last line that has no newline: a crash cut it. A file that is absent stays absent."""
     with suppress(FileNotFoundError), open(path, "rb") as file:
         size = end = file.seek(0, os.SEEK_END)
         while end:
@@ -187,7 +187,7 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a file that ``append_json_lines`` wrote; none where the file is absent.
+    """The records of a file that ``append_json_lines`` wrote; empty if the file is absent.
 
     A last line without its newline was cut by a crash and is left out; any other damage is an error.
     """
@@ -204,7 +204,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def fingerprint(path: Path) -> str:
-    """The SHA-256 sum of a file, in hexadecimal."""
+    """The SHA-256 checksum of a file, in hexadecimal."""
     with disk_errors(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

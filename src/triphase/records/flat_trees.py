@@ -1,7 +1,7 @@
-"""Message trees that stand as one message a row (`message_id`, `parent_id`), put together again as rows of trees.
+"""Message trees with one message per row (`message_id`, `parent_id`), assembled into rows of trees.
 
-OpenAssistant's data sets come in both ways. The messages of a tree stand together, as they do there; so no more than
-one tree is in memory.
+OpenAssistant's data sets exist in both formats. The messages of a tree are adjacent in them, so at most one tree is in
+memory.
 """
 
 import math
@@ -18,7 +18,7 @@ _ORPHANS = "messages that are not reached from the first of their tree"
 
 
 def joined(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
-    """``rows`` as they are; or those of whole trees, where the first one is a message of a tree."""
+    """``rows`` unchanged; or those of whole trees, if the first one is a message of a tree."""
     first = next(rows, None)
     if first is None:
         return
@@ -43,7 +43,7 @@ def _trees(rows: Iterator[Row], refused: RefuseRow) -> Iterator[Row]:
 
 
 def _tree(messages: list[Row]) -> Row:
-    """One tree, at the place of its first message."""
+    """One tree, at the location of its first message."""
     nodes: dict[str, dict[str, Any]] = {}
     for row in messages:
         name = row.values.get("message_id")
@@ -63,13 +63,13 @@ def _tree(messages: list[Row]) -> Row:
         messages[0].refuse(f"the tree has {len(roots)} messages without a parent_id; it begins with one")
     root, prompt = roots[0]
     made = Row({"message_tree_id": root.values["message_tree_id"], "prompt": prompt}, root.file, root.number, root.unit)
-    if _size(prompt) < len(messages):  # of those that name one another none is reached
+    if _size(prompt) < len(messages):  # messages in a cycle are not reached
         made.ignored.add(_ORPHANS)
     return made
 
 
 def _size(root: dict[str, Any]) -> int:
-    """How many messages are reached from the first."""
+    """The number of messages reached from the first."""
     count, left = 0, [root]
     while left:
         count += 1

@@ -1,9 +1,9 @@
-"""Rows as other tools and data sets write rankings, turned into rows of our own formats.
+"""Rankings in the formats of other tools and data sets, converted to rows of our own formats.
 
     UltraFeedback      instruction, completions: objects with response, model and fine-grained_score (or overall_score)
     Nectar             prompt, answers: objects with answer, model and rank
     lists of objects   likewise, in responses, completions, answers, generations or candidates; by rank or by a rating
-    lists side by side the texts in one of these columns, and ranks, ratings or scores
+        parallel lists     the texts in one of these columns, and ranks, ratings or scores
     SHP                history, human_ref_A, human_ref_B, labels (1: A is preferred, 0: B)
     WebGPT             question, answer_0, answer_1, score_0, score_1
     HelpSteer2, 3      response_1, response_2, preference_strength; context, response1, response2, overall_preference
@@ -23,7 +23,7 @@ from triphase.records.lines import Row
 
 ASKED = {"prompt", "messages", "conversations", "instruction", "question", "query", "input", "context", "system",
          "system_prompt", "history"}  # fmt: skip
-"""The columns of a prompt; which of them are read, ``records.columns`` says."""
+"""The columns of a prompt; ``records.columns`` decides which of them are read."""
 LISTS = ("responses", "completions", "answers", "generations", "candidates", "outputs")
 _TEXTS = ("response", "answer", "text", "content", "completion", "output", "generation")
 _BY_PLACE = ("rank", "place")
@@ -32,11 +32,11 @@ _PLACES_BESIDE, _RATINGS_BESIDE = ("ranks", "rank", "ranking"), ("ratings", "rat
 _KEPT = ("labeler", "submitted_at", "seconds", "note", "margin", "prompt_id", "kind", "gold")
 _SPLITS = {"validation": "heldout", "test": "heldout", "dev": "heldout"}
 Rows = Iterator[tuple[str, Row]]
-"""Rows with the format that each is of."""
+"""Rows with the format of each."""
 
 
 def read_foreign(row: Row) -> list[tuple[str, Row]] | None:
-    """The rows of our formats that a row of another tool becomes; None where it is of no such shape."""
+    """The rows in our formats from a row of another tool; None if it has no known shape."""
     have = columns_in(row)
     for needed, convert in _PAIRS:
         if needed <= have:
@@ -63,7 +63,7 @@ def unread_columns(row: Row) -> set[str]:
 
 
 def derived(row: Row, values: Mapping[str, Any]) -> Row:
-    """A row of other columns at the same place of the file; what does not depend on the shape is taken over."""
+    """A row of other columns at the same location of the file; values independent of the shape are copied."""
     kept = {name: row.values[name] for name in _KEPT if not absent(row.values.get(name))}
     split = row.values.get("split")
     if not absent(split):
@@ -72,7 +72,7 @@ def derived(row: Row, values: Mapping[str, Any]) -> Row:
 
 
 def prompt_in(row: Row, values: Mapping[str, Any], beside: Sequence[str] = ()) -> dict[str, Any]:
-    """The columns of what is asked, to be read as those of any prompt; or the only text that is no response."""
+    """The columns of the prompt, to be read like those of any prompt; or the only text that is not a response."""
     found = {
         name: value for name, value in values.items() if name in ASKED and name not in beside and not absent(value)
     }
@@ -91,7 +91,7 @@ def prompt_in(row: Row, values: Mapping[str, Any], beside: Sequence[str] = ()) -
 
 
 def places_by(ratings: Sequence[float | None]) -> list[int | None]:
-    """Places from ratings: the highest has place 1, equal ones share it, none has none."""
+    """Places from ratings: the highest has place 1, equal ones share it; without a rating, no place."""
     order = sorted({rating for rating in ratings if rating is not None}, reverse=True)
     return [None if rating is None else order.index(rating) + 1 for rating in ratings]
 
@@ -145,7 +145,7 @@ def _side_by_side(row: Row, column: str, texts: Sequence[Any], beside: str) -> R
 
 
 def _rated(value: Any) -> bool:
-    """Whether there is a rating; UltraFeedback writes N/A where there is none."""
+    """Whether there is a rating; UltraFeedback writes N/A if there is none."""
     return not absent(value) and value != "N/A"
 
 
@@ -180,7 +180,7 @@ def _webgpt(row: Row) -> Rows:
 
 
 def _steered(columns: tuple[str, str], judge: str) -> Callable[[Row], Rows]:
-    """HelpSteer: below 0 the first is better, and how strongly, which is no margin of scores."""
+    """HelpSteer: below 0 the first is better; the size is a strength, not a margin of scores."""
 
     def convert(row: Row) -> Rows:
         strength = cells.whole(row, judge, row.values[judge], -4, 4)

@@ -1,6 +1,6 @@
-"""The forms in which records are recognized by their columns, each with an example: for people, and for docs/data.md.
+"""The forms of records recognized by their columns, each with an example: for display, and for docs/data.md.
 
-What is read of a row is decided in ``columns`` and ``ranked_rows``. Here it is only named, and the tests run each
+``columns`` and ``ranked_rows`` decide how a row is read. Here it is only named, and the tests run each
 example through the reader.
 """
 
@@ -26,11 +26,11 @@ class Form:
     """One form of records.
 
     Attributes:
-        name: as people call it.
-        roles: what files of it may be.
-        fits: whether a row, with these columns that hold something, is of it.
+        name: for display.
+        roles: the possible roles of files with it.
+        fits: whether a row with these nonempty columns has this form.
         example: a row.
-        plain: it is our own, so that nothing was guessed.
+        plain: it is our own, so that nothing had to be inferred.
     """
 
     name: str
@@ -158,19 +158,19 @@ FORMS: tuple[Form, ...] = (
 
 
 def form_named(row: Row, role: str) -> Form | None:
-    """The form of a row; None of one that is of none."""
+    """The form of a row; None if it has none."""
     have = columns_in(row)
     return next((form for form in FORMS if role in form.roles and form.fits(row, have)), None)
 
 
 def form_of(role: str, item: Located[Any]) -> str:
-    """What a record was read as."""
+    """How a record was recognized."""
     form = None if item.row is None else form_named(item.row, role)
     return "columns of several forms" if form is None else form.name
 
 
 def read_as(forms: Mapping[str, int]) -> str:
-    """What the records of a source were read as."""
+    """How the records of a source were recognized."""
     ordered = sorted(forms.items(), key=lambda entry: -entry[1])
     if len(ordered) == 1:
         return f"read as {ordered[0][0]}"
@@ -179,7 +179,7 @@ def read_as(forms: Mapping[str, int]) -> str:
 
 
 def told_of_forms(forms: Mapping[str, int], source: SourceSettings) -> list[str]:
-    """What a run says at its start: nothing where files are in our own forms."""
+    """A run's message at its start: empty if files are in our own forms."""
     plain = {form.name for form in FORMS if form.plain}
     if not forms or (len(forms) == 1 and forms.keys() <= plain and not source.columns):
         return []

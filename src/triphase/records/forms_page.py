@@ -13,7 +13,7 @@ BEGIN, END = "<!-- forms: begin -->", "<!-- forms: end -->"
 
 
 def table() -> str:
-    """Every form with what its files may be and an example."""
+    """Every form with its possible roles and an example."""
     lines = ["| form | for | a row |", "|---|---|---|"]
     for form in FORMS:
         row = json.dumps(form.example, ensure_ascii=False).replace("|", "\\|")
@@ -22,7 +22,7 @@ def table() -> str:
 
 
 def with_table(page: str) -> str:
-    """``page`` with the table between its marks brought up to date."""
+    """``page`` with the table between its markers updated."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     if not after:

@@ -1,7 +1,8 @@
-"""What a spreadsheet would run as a formula, and the apostrophe that stops it: put there by exports, taken off again.
+"""Cells that a spreadsheet would run as a formula, and the apostrophe that prevents it: added by exports, removed
+again.
 
-An apostrophe that a text begins with itself gets another one before it where a formula's sign follows, so that taking
-off one gives back the text, whatever it was.
+A text that itself begins with an apostrophe followed by a formula's character gets another one, so that removing one
+restores the text, whatever it was.
 """
 
 import re
@@ -14,7 +15,7 @@ NAMES = frozenset(
         "model", "model_a", "model_b", "chosen_model", "rejected_model",
     }
 )  # fmt: skip
-"""Columns that exports write as bare text; prompts and responses stand in lists, as JSON, and need no apostrophe."""
+"""Columns that exports write as bare text; prompts and responses are in lists, as JSON, and need no apostrophe."""
 
 
 def protected(text: str) -> str:

@@ -1,9 +1,9 @@
-"""The hub's client, with a deadline that no server can outlast, and a wait that one request to stop ends.
+"""The hub's client, with a deadline that no server can exceed, and a wait that a request to stop ends.
 
-The client of `huggingface_hub` bounds single reads alone, and some of them not at all, so that a hub, or what stands
-before it, which sends a byte now and then is waited for without end. Here the head of an answer has `SECONDS`, and what
-follows must bring `LEAST` bytes in each `SECONDS`: how long a model takes depends on its size, how slow it may get does
-not. Large files may go through hf-xet, which is none of Python's.
+The client of `huggingface_hub` limits only single reads, and some of them not at all, so that a hub, or a proxy before
+it, that sends a byte now and then blocks forever. Here the header of a response has `SECONDS`, and the body must
+deliver `LEAST` bytes in each `SECONDS`: the total time depends on a model's size, the minimum rate does not. Large
+files may go through hf-xet, which does not use Python.
 """
 
 import math
@@ -20,11 +20,11 @@ _LARGEST_WRITE = 1 << 16
 
 
 class HubTooSlow(OSError):
-    """The hub keeps a connection without getting on."""
+    """The hub keeps a connection open without progress."""
 
 
 def bound_hub() -> None:
-    """Give the hub's client, of this process and from now on, its deadlines; nothing where it is not installed."""
+    """Set deadlines in the hub's client, in this process from now on; does nothing if it is not installed."""
     try:
         from huggingface_hub import set_client_factory
         from huggingface_hub.utils import _http
@@ -58,21 +58,21 @@ def _bound(transport: Any) -> None:
 
 
 class _Pace(threading.local):
-    """How an exchange gets on, in each thread."""
+    """The progress of an exchange, in each thread."""
 
     def __init__(self) -> None:
         self.begin(is_head=False)
 
     def begin(self, *, is_head: bool) -> None:
-        """The head of an answer is waited for, or what follows it."""
+        """Start waiting for the header of a response, or for its body."""
         self._is_head, self._moved, self._since = is_head, 0, time.monotonic()
 
     def slice(self) -> float:
-        """How long to wait before looking again.
+        """How long to wait before checking again.
 
         Raises:
-            HubTooSlow: too little has come.
-            KeyboardInterrupt: a person asked to stop. It passes by all that libraries catch.
+            HubTooSlow: too little has arrived.
+            KeyboardInterrupt: the user requested a stop. Libraries do not catch it.
         """
         if is_stop_asked():
             raise KeyboardInterrupt
@@ -87,12 +87,12 @@ class _Pace(threading.local):
         return max(0.01, min(_SLICE, left))
 
     def came(self, count: int) -> None:
-        """So many bytes came, or went."""
+        """Count bytes received or sent."""
         self._moved += count
 
 
 class _Backend:
-    """Opens connections that keep a pace."""
+    """Opens connections with a minimum rate."""
 
     def __init__(self, inner: Any, pace: _Pace) -> None:
         self._inner, self._pace = inner, pace
@@ -108,7 +108,7 @@ class _Backend:
 
 
 class _Stream:
-    """A connection that keeps a pace."""
+    """A connection with a minimum rate."""
 
     def __init__(self, inner: Any, pace: _Pace) -> None:
         self._inner, self._pace = inner, pace

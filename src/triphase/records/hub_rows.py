@@ -1,4 +1,4 @@
-"""Rows of data sets of the hub, through the `datasets` library."""
+"""Rows of data sets on the hub, through the `datasets` library."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,10 +15,10 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 
 
 def hub_rows(source: SourceSettings) -> Iterator[Row]:
-    """The rows of one split. With ``streaming`` they are fetched as they are read, and nothing is kept on the disk.
+    """The rows of one split. With ``streaming`` they are downloaded on the fly, and nothing is stored on the disk.
 
     Raises:
-        DataError: there is no such data set, configuration, revision or split, or it cannot be fetched.
+        DataError: there is no such data set, configuration, revision or split, or it cannot be downloaded.
     """
     if not _HUB_ID.match(source.path) or len(source.path) > _LONGEST_HUB_ID:
         raise DataError(
@@ -31,7 +31,7 @@ def hub_rows(source: SourceSettings) -> Iterator[Row]:
     while True:
         try:
             values = next(rows, None)
-        except Exception as error:  # a stream that breaks raises whatever its library does
+        except Exception as error:  # a broken stream raises any of its library's errors
             raise _failed(name, error) from error
         if values is None:
             return
@@ -55,7 +55,7 @@ def _data_set(source: SourceSettings, name: str) -> Iterable[Mapping[str, Any]]:
             if folder is None or "BuilderConfig" not in str(error):
                 raise
             rows = load_dataset(source.path, data_dir=folder, split=source.split, **options)
-    except Exception as error:  # the library raises many kinds of its own, of the network and of the file system
+    except Exception as error:  # the library raises many types of errors, of the network and of the file system too
         raise _failed(name, error) from error
     if not isinstance(rows, Dataset | IterableDataset):
         raise DataError(f"{name}: is not a table of records")

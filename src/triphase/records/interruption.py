@@ -1,4 +1,4 @@
-"""Whether a person has asked to stop, for waits deep inside of libraries, which nobody can pass a question to."""
+"""Whether the user has requested a stop, for waits deep inside of libraries, to which no callback can be passed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ class _Stop:
 
 @contextmanager
 def stoppable(asked: Callable[[], bool]) -> Iterator[None]:
-    """Inside the block ``asked`` says it, in every thread."""
+    """Inside the block ``asked`` is the check, in every thread."""
     before, _Stop.now = _Stop.now, staticmethod(asked)
     try:
         yield
@@ -19,5 +19,5 @@ def stoppable(asked: Callable[[], bool]) -> Iterator[None]:
 
 
 def is_stop_asked() -> bool:
-    """Whether a person has asked to stop; nobody has outside of `stoppable`."""
+    """Whether the user has requested a stop; always False outside of `stoppable`."""
     return _Stop.now()

@@ -29,7 +29,7 @@ _SEVERAL_LINES = (
 
 
 def json_lines(path: Path, name: str, refused: RefuseRow, part: Part = WHOLE) -> Iterator[Row]:
-    """One record a line; empty lines are passed over."""
+    """One record per line; empty lines are skipped."""
     decoder, first = StrictDecoder(), True
     for number, line in numbered_lines(path, name, part):
         if not line.strip():
@@ -49,7 +49,7 @@ def json_lines(path: Path, name: str, refused: RefuseRow, part: Part = WHOLE) ->
 
 
 def json_list_or_lines(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
-    """The records of a JSON list, one at a time; a ``.json`` file that holds JSON lines is read as such."""
+    """The records of a JSON list, one at a time; a ``.json`` file that contains JSON lines is read as such."""
     with opened(path) as file:
         text = JsonText(file, name, StrictDecoder())
         start = text.peek()
@@ -67,7 +67,7 @@ def json_list_or_lines(path: Path, name: str, refused: RefuseRow) -> Iterator[Ro
 
 
 class StrictDecoder(json.JSONDecoder):
-    """JSON as the standard has it: no NaN; ``twice`` is a key that stood twice in one object of the last value."""
+    """Strict JSON: no NaN; ``twice`` is a duplicate key in one object of the last value."""
 
     def __init__(self) -> None:
         super().__init__(parse_constant=_no_constant, object_pairs_hook=self._object)
@@ -81,7 +81,7 @@ class StrictDecoder(json.JSONDecoder):
         return values
 
     def taken_twice(self) -> str | None:
-        """``twice``, forgotten for the next value."""
+        """``twice``, reset for the next value."""
         twice, self.twice = self.twice, None
         return twice
 
@@ -91,7 +91,7 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def _require_lines(text: str, name: str, number: int) -> None:
-    """Whether the first line can be that of JSON lines: what it is instead concerns the file, not the record."""
+    """Whether the first line can be that of JSON lines: otherwise the error is the file's, not the record's."""
     if _LIST.match(text):
         raise DataError(f"{name}:{number}: the file is a JSON list, not JSON lines; rename it to end in .json")
     if text.strip() == "{":
@@ -117,7 +117,7 @@ def _parsed(decoder: StrictDecoder, text: str, name: str, number: int) -> Any:
 
 
 def _cause(error: json.JSONDecodeError, text: str) -> str:
-    """What is behind the place at which JSON ends to be JSON, where it can be told."""
+    """Require that the text after the end of JSON is JSON, where it can be checked."""
     if "\r" in text.rstrip("\r\n"):
         return "; lines end with a carriage return alone: save the file with line feeds"
     if error.msg.startswith("Invalid control character"):
@@ -166,12 +166,12 @@ def _json_list(text: JsonText, name: str, refused: RefuseRow) -> Iterator[Row]:
 
 
 def _require_records(text: JsonText, name: str) -> None:
-    """That a ``.json`` file which begins with an object holds one record a line: else what it holds instead."""
+    """Require that a ``.json`` file which begins with an object has one record per line: the error says what it has."""
     try:
         value, start, _ = text.value()
         alone = not text.peek()
     except DataError:
-        return  # told line by line
+        return  # reported line by line
     end = text.line
     lists = {key: found for key, found in value.items() if isinstance(found, list) and found}
     if alone and len(lists) == len(value) and lists and not any(isinstance(found[0], dict) for found in lists.values()):

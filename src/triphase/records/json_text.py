@@ -12,7 +12,7 @@ _CHUNK = 1 << 20
 
 
 class Decoder(Protocol):
-    """A JSON decoder that notices keys which stand twice."""
+    """A JSON decoder that detects duplicate keys."""
 
     def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]: ...
 
@@ -23,9 +23,9 @@ class JsonText:
     """A JSON text that is decoded value by value, and counts its lines.
 
     Attributes:
-        line: the line that was come to.
+        line: the current line.
         last_line: the line on which the last value ended.
-        twice: a key that stood twice in one object of the last value.
+        twice: a duplicate key in one object of the last value.
     """
 
     def __init__(self, file: io.BufferedIOBase, name: str, decoder: Decoder) -> None:
@@ -40,7 +40,7 @@ class JsonText:
         self.twice: str | None = None
 
     def peek(self) -> str:
-        """The next character that is no space; empty at the end."""
+        """The next character that is not white space; empty at the end."""
         while True:
             stripped = self._buffer.lstrip(" \t\n\r")
             self.line += self._buffer.count("\n", 0, len(self._buffer) - len(stripped))
@@ -49,7 +49,7 @@ class JsonText:
                 return stripped[:1]
 
     def take(self, sign: str) -> None:
-        """Go past ``sign``, which must be next."""
+        """Consume ``sign``, which must be next."""
         found = self.peek()
         if found != sign:
             self.damaged(f"'{sign}' expected, {repr(found) if found else 'the end of the file'} found")
@@ -73,7 +73,7 @@ class JsonText:
             except ValueError as error:
                 self.damaged(str(error).split(";")[0])
             if end == len(self._buffer) and self._grown():
-                continue  # a number may go on behind the end of the buffer
+                continue  # a number may continue after the end of the buffer
             self.twice = self._decoder.taken_twice()
             text = self._buffer[:end]
             self.line += text.count("\n")
@@ -82,11 +82,11 @@ class JsonText:
             return value, line, text
 
     def damaged(self, reason: str) -> NoReturn:
-        """Refuse the file, at the line that was come to."""
+        """Refuse the file, at the current line."""
         raise DataError(f"{self._name}:{self.line}: not valid JSON: {reason}")
 
     def _grown(self) -> bool:
-        """Twice as much text, so that a long value is decoded a few times only; False at the end of the file."""
+        """Read twice as much text, so that a long value is decoded only a few times; False at the end of the file."""
         if len(self._buffer) > LONGEST_LINE:
             raise DataError(f"{self._name}:{self.line}: a record of more than {LONGEST_LINE >> 20} MiB; is it one?")
         wanted = 2 * len(self._buffer)

@@ -1,4 +1,4 @@
-"""Rows and the text they come from: which file, which line, and how a row is refused."""
+"""Rows and their source: the file, the line, and how a row is refused."""
 
 import codecs
 import gzip
@@ -14,17 +14,17 @@ from triphase.records.paths import shown
 
 LONGEST_LINE = 1 << 26
 MOST_COLUMNS = 10_000
-"""Of a record: what is said of columns compares each with names of ours."""
+"""Maximum columns of a record: messages about columns compare each with our names."""
 _START = 1 << 10
 _MOST_NAMED = 12
 
 
 class RecordError(DataError):
-    """A record that cannot be used: with its line (or row), and its text where the file has one.
+    """An unusable record: with its line (or row), and its text if the file has one.
 
     Attributes:
-        number: the line, or the row where ``unit`` says so.
-        text: the record as it stands in the file; of Parquet and hub rows their JSON.
+        number: the line, or the row according to ``unit``.
+        text: the record as in the file; for Parquet and hub rows their JSON.
     """
 
     def __init__(self, message: str, number: int | None = None, text: str | None = None, unit: str = "line") -> None:
@@ -36,10 +36,10 @@ class RecordError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record as it stands in the file. ``number`` is its line (or its row) from 1.
+    """One record as in the file. ``number`` is its line (or its row) from 1.
 
-    ``raw`` is its text where the file has one. ``read`` gathers the columns that were read, ``ignored`` the parts of
-    columns that were not, so that nothing is passed over in silence.
+    ``raw`` is its text if the file has one. ``read`` collects the columns that were read, ``ignored`` the parts of
+    columns that were not, so that nothing is ignored silently.
     """
 
     values: Mapping[str, Any]
@@ -51,12 +51,12 @@ class Row:
     ignored: set[str] = field(default_factory=set, compare=False)
 
     def get(self, column: str) -> Any:
-        """The value of a column, which counts as read; None where it is absent."""
+        """The value of a column, which counts as read; None if it is absent."""
         self.read.add(column)
         return self.values.get(column)
 
     def unread(self) -> tuple[str, ...]:
-        """The columns that hold something and were not read, in the file's order, then parts of columns."""
+        """The nonempty columns that were not read, in the file's order, then parts of columns."""
         columns = [name for name, value in self.values.items() if name not in self.read and not is_blank(value)]
         return (*columns, *sorted(self.ignored)) if self.ignored else tuple(columns)
 
@@ -65,7 +65,7 @@ class Row:
         return self.at(self.number)
 
     def at(self, number: int) -> str:
-        """How a place of this file is named."""
+        """The format of a location in this file."""
         return f"{self.file}:{number}" if self.unit == "line" else f"{self.file}: {self.unit} {number}"
 
     def refuse(self, reason: str) -> NoReturn:
@@ -73,12 +73,12 @@ class Row:
 
     @property
     def text(self) -> str:
-        """The record as it stands in the file; where the file has no text, as JSON."""
+        """The record as in the file; if the file has no text, as JSON."""
         return self.raw or json.dumps(dict(self.values), ensure_ascii=False, default=str)
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a cell holds nothing: null, empty text, an empty list or object."""
+    """Whether a cell is empty: null, empty text, an empty list or object."""
     return value is None or (isinstance(value, str | list | Mapping) and not value)
 
 
@@ -86,7 +86,7 @@ RefuseRow = Callable[[DataError], None]
 
 
 def raise_refused(error: DataError) -> None:
-    """The default for a row that cannot be used: stop with its error."""
+    """The default for an unusable row: stop with its error."""
     raise error
 
 
@@ -107,7 +107,7 @@ _BLOCK_BITS = 8
 
 
 def numbered_lines(path: Path, name: str, part: Part = WHOLE) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file, unpacked where it is gzip, with their numbers from 1 and without a byte order mark."""
+    """The lines of a file, decompressed if it is gzip, with their numbers from 1 and without a byte order mark."""
     with opened(path) as file:
         number = 0
         while line := file.readline(LONGEST_LINE):
@@ -130,7 +130,7 @@ def without_mark(start: bytes, name: str) -> bytes:
 
 
 def opened(path: Path) -> io.BufferedIOBase:
-    """The bytes of a file, unpacked where its name ends in ``.gz`` or ``.zst``."""
+    """The bytes of a file, decompressed if its name ends in ``.gz`` or ``.zst``."""
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rb")
     if path.suffix.lower() == ".zst":
@@ -179,7 +179,7 @@ def kind_of(value: Any) -> str:
 
 
 def unread_columns(columns: Mapping[str, int]) -> str:
-    """The columns that are not read, those first that hold something in most records."""
+    """The columns that are not read, those that are nonempty in most records first."""
     ordered = sorted(columns.items(), key=lambda item: -item[1])
     most = ", ".join(f"{name[:40]} ({count} record{'s' * (count > 1)})" for name, count in ordered[:_MOST_NAMED])
     more = f" and {len(ordered) - _MOST_NAMED} more" if len(ordered) > _MOST_NAMED else ""
@@ -187,7 +187,7 @@ def unread_columns(columns: Mapping[str, int]) -> str:
 
 
 def require_usable_columns(names: Sequence[str], where: str) -> None:
-    """Refuse two columns of one name, since only one of them could be read, and more columns than a record may have.
+    """Refuse duplicate column names, since only one of them could be read, and too many columns.
 
     Raises:
         DataError: there are; the message begins with ``where``.

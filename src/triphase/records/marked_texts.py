@@ -1,4 +1,4 @@
-"""Conversations that stand in one text, each turn behind a mark: what training scripts wrote into a column `text`.
+"""Conversations in a single text, with a marker before each turn: the column `text` of training scripts.
 
 HH-RLHF transcripts      \\n\\nHuman: …\\n\\nAssistant: …
 ChatML                   <|im_start|>user\\n…<|im_end|>\\n<|im_start|>assistant\\n…<|im_end|>
@@ -27,7 +27,7 @@ _ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
 
 
 def turns_in_text(row: Row, column: str = "text") -> tuple[Message, ...] | None:
-    """The conversation in a text column; None where there is none, or its turns are not marked in a known way."""
+    """The conversation in a text column; None if there is none, or its turns have no known markers."""
     value = row.values.get(column)
     if not isinstance(value, str) or not value.strip():
         return None
@@ -46,7 +46,7 @@ def turns_in_text(row: Row, column: str = "text") -> tuple[Message, ...] | None:
 
 
 def is_plain_text(row: Row) -> bool:
-    """Whether a row has a text without turns, and nothing that would be its answer: all of it is learned."""
+    """Whether a row has a text without turns, and no answer to it: all of it is trained on."""
     value = row.values.get("text")
     return isinstance(value, str) and bool(value.strip()) and not columns_in(row) & _ANSWERS
 
@@ -61,7 +61,7 @@ def _guanaco(text: str) -> Turns:
 
 
 def _alpaca(text: str) -> Turns:
-    """What stands before the first mark is the script's own sentence, and in none of the turns."""
+    """Text before the first marker is the script's own sentence, and part of no turn."""
     parts = _ALPACA.split(text)
     asked: list[str] = []
     for name, content in zip(parts[1::2], parts[2::2], strict=True):
@@ -75,7 +75,7 @@ def _alpaca(text: str) -> Turns:
 
 def _llama(text: str) -> Turns:
     asked = ""
-    for part in text.split("[INST]")[1:]:  # in one pass, however many marks there are without their ends
+    for part in text.split("[INST]")[1:]:  # in one pass, however many unclosed markers there are
         question, end, answer = part.partition("[/INST]")
         asked += question
         if not end:

@@ -1,13 +1,13 @@
 """Demonstrations of several sources in one order, each source with its share.
 
 The order is a function of the sources, the weights and the seed alone. With p_s = w_s / Σ w, the visit t = 1, 2, … goes
-to the source that lags most behind its share,
+to the source that is furthest behind its share,
 
     s_t = argmax_s ( t·p_s − visits of s so far )          (the first of equals)
 
-so that after every t each source is within one visit of t·p_s for two sources, and never far from it for more. Inside
-a source the visits go through all its records in a shuffled order before any comes again: pass k of source s is sorted
-by SHA-256("seed/s/k/record"). A pass over the mixture is as many visits as there are records in all.
+so that after every t each source is within one visit of t·p_s for two sources, and never far from it for more. Within a
+source the visits go through all its records in a shuffled order before any is repeated: pass k of source s is sorted by
+SHA-256("seed/s/k/record"). A pass over the mixture has as many visits as there are records in total.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from triphase.records.types import Demonstration
 
 @dataclass(frozen=True, slots=True)
 class KindSeen:
-    """How much of one kind of data was seen. ``share`` is of all visits; ``passes`` is visits per record."""
+    """How much of one kind of data was visited. ``share`` is of all visits; ``passes`` is visits per record."""
 
     kind: str
     records: int
@@ -31,7 +31,7 @@ class KindSeen:
 
 @dataclass(frozen=True, slots=True)
 class MixtureReport:
-    """What a number of visits showed of each kind, in the order of the sources."""
+    """The numbers of visits of each kind, in the order of the sources."""
 
     visits: int
     kinds: tuple[KindSeen, ...]
@@ -68,7 +68,7 @@ class Mixture:
         return order
 
     def report(self, order: Sequence[int]) -> MixtureReport:
-        """How much of each kind the visits of ``order`` show."""
+        """The number of visits of each kind in ``order``."""
         records = Counter(demonstration.kind for demonstration in self.demonstrations)
         seen = Counter(self.demonstrations[index].kind for index in order)
         kinds = tuple(

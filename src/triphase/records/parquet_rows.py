@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, in batches that stay small in memory whatever the file unpacks to."""
+"""Rows of a Parquet file, in batches that stay small in memory however much the file unpacks to."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from triphase.records.lines import RefuseRow, Row, require_usable_columns
 from triphase.records.paths import format_of
 
 _MOST_VALUES = 100_000
-"""Values of one row on average; more are a list that no record has."""
+"""Average values per row; more means a list that no record has."""
 
 
 def parquet_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
@@ -38,10 +38,10 @@ def parquet_rows(path: Path, name: str, refused: RefuseRow) -> Iterator[Row]:
 
 
 def _checked_texts(file: Any, name: str) -> list[str]:
-    """The columns of text, which are kept as their distinct values until a row is taken.
+    """The columns of text, which are kept dictionary-encoded until a row is read.
 
     Raises:
-        DataError: a name stands twice, or a column unpacks to far more than the file holds.
+        DataError: a duplicate name, or a column unpacks to far more than the file contains.
     """
     require_usable_columns(file.schema_arrow.names, name)
     metadata = file.metadata

@@ -1,7 +1,7 @@
-"""From the name of a data file to a regular file: what else the name may stand for is told apart before it is opened.
+"""Resolves the name of a data file to a regular file; anything else with that name is recognized before it is opened.
 
-Opening a pipe waits for ever, a device has no end, and a name that the system refuses is an error of its own kind. So
-the name is looked up first, and only a regular file is read.
+Opening a pipe blocks, a device has no end, and an invalid name is an error of its own type. So the name is looked up
+first, and only a regular file is read.
 """
 
 import errno
@@ -34,9 +34,9 @@ _REASONS = {
 
 
 def is_file_name(text: str, base: Path) -> bool:
-    """Whether ``text`` names a file rather than a hub data set.
+    """Whether ``text`` refers to a file rather than a hub data set.
 
-    A path that begins with `/`, `./`, `../` or `~`, or ends in a known suffix, does; so does whatever is there.
+    A path that begins with `/`, `./`, `../` or `~`, or ends in a known suffix, does; so does any existing path.
     """
     if "\0" in text:
         raise DataError(f"{shown(text)}: the path of a data file contains a NUL character")
@@ -52,17 +52,17 @@ def is_file_name(text: str, base: Path) -> bool:
 
 
 def data_files(text: str, base: Path) -> list[Path]:
-    """The files that ``text`` names: itself, those that fit a pattern (``*``, ``?``, ``**``), or all data files of a
-    directory and of those in it, in the order of their names.
+    """The files that ``text`` refers to: itself, those that match a pattern (``*``, ``?``, ``**``), or all data files
+    of a directory and its subdirectories, sorted by name.
 
     Raises:
-        DataError: there are none, or one is no regular file.
+        DataError: there are none, or one is not a regular file.
     """
     try:
         place = base / Path(text).expanduser()
         there, is_directory = os.path.lexists(place), place.is_dir()
     except (OSError, RuntimeError, ValueError):
-        return [data_file(text, base)]  # which says why not
+        return [data_file(text, base)]  # whose error gives the reason
     if is_directory:
         found = [
             str(path)
@@ -83,7 +83,7 @@ def data_files(text: str, base: Path) -> list[Path]:
 
 
 def is_saved_table(path: Path) -> bool:
-    """Whether a directory is one of ``Dataset.save_to_disk``."""
+    """Whether a directory was written by ``Dataset.save_to_disk``."""
     return any(os.path.isfile(path / name) for name in ("dataset_dict.json", "state.json"))
 
 
@@ -92,10 +92,10 @@ def _is_hidden(path: Path) -> bool:
 
 
 def data_file(text: str, base: Path) -> Path:
-    """The regular file that ``text`` names, relative paths from ``base``.
+    """The regular file that ``text`` refers to, relative paths from ``base``.
 
     Raises:
-        DataError: it is absent, cannot be reached, or is no regular file.
+        DataError: it is absent, cannot be accessed, or is not a regular file.
     """
     try:
         path = base / Path(text).expanduser()
@@ -117,7 +117,7 @@ def data_file(text: str, base: Path) -> Path:
 
 
 def refuse_pipes(folder: Path) -> None:
-    """A pipe, socket or device in a directory of ours was put there by others, and reading one may wait for ever.
+    """Refuse a pipe, socket or device in one of our directories: another program created it, and reading may block.
 
     Raises:
         RunError: there is one.
@@ -125,13 +125,13 @@ def refuse_pipes(folder: Path) -> None:
     for parent, _, files in os.walk(folder):
         for name in files:
             path = Path(parent, name)
-            with suppress(OSError):  # a link to nothing, which whoever reads it tells of
+            with suppress(OSError):  # a broken symlink, which is reported by whatever reads it
                 if not stat.S_ISREG(path.stat().st_mode):
                     raise RunError(f"{path}: is a pipe, a socket or a device, where a file is expected; remove it")
 
 
 def refuse_links(folder: Path) -> None:
-    """A link inside a run would carry what is written to another place.
+    """Refuse a symlink inside a run: it would redirect writes to another location.
 
     Raises:
         RunError: there is one.
@@ -153,7 +153,7 @@ def format_of(path: Path) -> str:
 
 
 def display_name(given: str, path: Path) -> str:
-    """How errors name a file: from the working directory where it lies under it, else as it was given."""
+    """The name of a file in errors: relative to the working directory if it is inside, else as given."""
     try:
         return shown(str(path.relative_to(Path.cwd())))
     except ValueError:
@@ -161,7 +161,7 @@ def display_name(given: str, path: Path) -> str:
 
 
 def shown(text: str) -> str:
-    """A name on one line: without control characters, and not endless."""
+    """A name on one line: without control characters, and of limited length."""
     clean = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", "�", text)
     return clean if len(clean) <= 2 * _SHOWN else f"{clean[:_SHOWN]}…{clean[-_SHOWN:]}"
 

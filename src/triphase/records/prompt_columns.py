@@ -1,4 +1,4 @@
-"""What a record holds beside its prompt, for a scorer that asks: the answer to a sum, the tests of a program."""
+"""The columns of a record besides its prompt, for a scorer that needs them: a reference answer, unit tests."""
 
 import json
 from dataclasses import replace
@@ -16,14 +16,14 @@ def with_columns(prompt: Prompt, row: Row) -> Prompt:
     """``prompt`` with the columns of its record, and whether the prompt was a text there.
 
     Raises:
-        DataError: a column holds what JSON cannot.
+        DataError: a column contains what JSON cannot represent.
     """
     columns = {name: _plain(row, name, value) for name, value in row.values.items() if name not in TAKEN}
     return replace(prompt, is_text=_is_text(prompt, row), columns=columns)
 
 
 def _is_text(prompt: Prompt, row: Row) -> bool:
-    """Whether the prompt is what a cell of text says, and no list of messages."""
+    """Whether the prompt comes from a cell of text, and not from a list of messages."""
     if len(prompt.messages) != 1:
         return False
     cells = [value.strip() for name in QUESTIONS if isinstance(value := row.values.get(name), str)]
@@ -35,7 +35,7 @@ def _plain(row: Row, name: str, value: Any) -> Any:
         return value
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        text.encode()  # a server is asked in UTF-8, in which half of a surrogate pair cannot be written
+        text.encode()  # requests are in UTF-8, which cannot encode half of a surrogate pair
         return value if isinstance(value, str) else json.loads(text)
     except UnicodeEncodeError:
         row.refuse(f"{name} contains half of a surrogate pair (\\ud800 to \\udfff), which is no character")

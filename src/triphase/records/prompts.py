@@ -1,4 +1,4 @@
-"""What is asked, in the columns of the conventions: text, messages, an instruction, a question; system and history."""
+"""Prompts in conventional columns: text, messages, an instruction, a question; system and history."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _SYSTEMS = ("system", "system_prompt")
 
 
 def conversation_in(row: Row) -> tuple[str, Messages] | None:
-    """The column that holds a list of messages, and these; None without one. An empty list beside a prompt is none."""
+    """The column with a list of messages, and these; None without one. An empty list next to a prompt is ignored."""
     for column in CONVERSATIONS:
         value = row.values.get(column)
         if value is not None and not (is_blank(value) and _asks(row)):
@@ -24,7 +24,7 @@ def conversation_in(row: Row) -> tuple[str, Messages] | None:
 
 
 def question_in(row: Row) -> tuple[str, Messages] | None:
-    """The column that asks without an answer, and the prompt; None without one."""
+    """The column with a prompt and no answer, and the prompt; None without one."""
     for column, build in _QUESTIONS.items():
         if row.values.get(column) is not None:
             asked = _with_history(row, column, build(row, column, {}))
@@ -39,7 +39,7 @@ def instruction_with(row: Row, extra: Mapping[str, Any]) -> Messages:
 
 
 def with_system(row: Row, column: str, messages: Messages) -> Messages:
-    """``messages`` after the system message of a column of its own, where the row has one."""
+    """``messages`` after the system message of a separate column, if the row has one."""
     for name in _SYSTEMS:
         if is_blank(row.values.get(name)):
             continue
@@ -56,7 +56,8 @@ def with_system(row: Row, column: str, messages: Messages) -> Messages:
 
 
 def note_repeated(row: Row, messages: Messages, names: tuple[str, ...]) -> None:
-    """Count columns as read whose text the conversation holds already; the others stay unread, and are reported."""
+    """Count columns as read if the conversation already contains their text; the others stay unread, and are
+    reported."""
     texts = {message.content.strip() for message in messages}
     for name in names:
         value = row.values.get(name)
@@ -67,7 +68,7 @@ def note_repeated(row: Row, messages: Messages, names: tuple[str, ...]) -> None:
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether a value holds more than one turn."""
+    """Whether a value contains more than one turn."""
     return is_transcript(value) or (isinstance(value, list) and len(value) > 1)
 
 
@@ -91,7 +92,7 @@ def _prompt(row: Row, column: str, _extra: Mapping[str, Any]) -> Messages:
 
 
 def _instruction(row: Row, column: str, extra: Mapping[str, Any]) -> Messages:
-    """An instruction, and behind it what it is about: ``input``, or the ``context`` of other data sets."""
+    """An instruction, followed by its input: ``input``, or the ``context`` of other data sets."""
     texts = [plain_text_of(row, column, row.get(column))]
     for name, value in (("input", extra["input"] if "input" in extra else row.get("input")),
                         ("context", row.get("context"))):  # fmt: skip
@@ -103,7 +104,7 @@ def _instruction(row: Row, column: str, extra: Mapping[str, Any]) -> Messages:
 
 
 def _question(row: Row, column: str, _extra: Mapping[str, Any]) -> Messages:
-    """A question, and before it the ``context`` that it is about."""
+    """A question, preceded by its ``context``."""
     text, context = plain_text_of(row, column, row.get(column)), row.get("context")
     if context is not None and context != "":
         text = f"{plain_text_of(row, 'context', context)}\n\n{text}"
@@ -129,7 +130,7 @@ def _with_history(row: Row, column: str, messages: Messages) -> Messages:
                 "history begins as a list does, but is neither JSON nor Python's notation; write the list itself"
             )
     if is_blank(value) or isinstance(value, str):
-        return messages  # text is no history of turns: the column stays unread, and is told
+        return messages  # text is no history of turns: the column stays unread, and is reported
     row.read.add("history")
     if not isinstance(value, list):
         row.refuse(f"history must be a list of [question, answer], not {kind_of(value)}")

@@ -1,4 +1,4 @@
-"""Rows that hold a ranking or a vote instead of chosen and rejected: what was asked, the responses, their places."""
+"""Rows with a ranking or a vote instead of chosen and rejected: the prompt, the responses, their places."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _NATIVE = {"responses", "places", "response_a", "response_b", "winner", "model_a
 
 @dataclass(frozen=True, slots=True)
 class RankedRow:
-    """A ranking of a row; ``row`` has the columns of its own (kind, split, labeler …)."""
+    """A ranking of a row; ``row`` has its own columns (kind, split, labeler …)."""
 
     messages: tuple[Message, ...]
     answers: RankedAnswers
@@ -25,7 +25,7 @@ class RankedRow:
 
 
 def rankings_in(row: Row) -> list[RankedRow] | None:
-    """The rankings of a row; None where it has chosen and rejected, or no ranking at all."""
+    """The rankings of a row; None if it has chosen and rejected, or no ranking at all."""
     have = columns_in(row)
     if have & {"chosen", "rejected"}:
         return None
@@ -94,7 +94,7 @@ def _checked(row: Row, texts: list[str], places: list[int | None]) -> RankedRow:
 
 
 def _answers(texts: list[str], places: list[int]) -> RankedAnswers:
-    """Each text once, at the best of its places."""
+    """Each text once, with the best of its places."""
     best: dict[str, int] = {}
     for text, place in zip(texts, places, strict=True):
         best[text] = min(place, best.get(text, place))

@@ -11,10 +11,11 @@ Columns are named as the field's tools name them:
                      rankings and votes, of other data sets and tools too (``ranked_rows``): all of their pairs
     all              message trees of OpenAssistant (``trees``)
 
-``messages`` beside ``prompt`` win, since they hold the whole. ``system`` and ``history`` beside a prompt become its
-first turns. Preferences may say in ``chosen_finished`` and ``rejected_finished`` whether a response was cut (false), as
-our exports do. Optional everywhere: ``kind``, ``split`` (train or heldout), ``id`` (refused twice in one file),
-``prompt_id``. In a file of prompts ``id`` is the prompt's id. Other columns are not read; ``Located.unread`` has them.
+``messages`` take precedence over ``prompt``, since they contain the whole. ``system`` and ``history`` next to a prompt
+become its first turns. Preferences may state in ``chosen_finished`` and ``rejected_finished`` whether a response was
+cut (false), as our exports do. Optional everywhere: ``kind``, ``split`` (train or heldout), ``id`` (refused twice in
+one file), ``prompt_id``. In a file of prompts ``id`` is the prompt's id. Other columns are not read; ``Located.unread``
+has them.
 """
 
 import math
@@ -44,9 +45,9 @@ _GREATEST_MARGIN = 1e11
 
 @dataclass(frozen=True, slots=True)
 class Located(Generic[Record]):
-    """A record, the file and line it came from, and the id that it has there (empty without one).
+    """A record, its file and line, and its id there (empty without one).
 
-    ``unread`` names the columns of its row that hold something and were not read.
+    ``unread`` names the nonempty columns of its row that were not read.
     """
 
     record: Record
@@ -63,7 +64,7 @@ class Located(Generic[Record]):
 def read_demonstrations(
     source: SourceSettings, base: Path, heldout_share: float = 0.2, refused: RefuseRow = raise_refused
 ) -> list[Demonstration]:
-    """The demonstrations of one source. Where a record has no ``kind`` it gets the source's."""
+    """The demonstrations of one source. A record without a ``kind`` gets the source's."""
     return [item.record for item in stream_demonstrations(source, base, heldout_share, refused)]
 
 
@@ -94,7 +95,7 @@ def stream_demonstrations(
     refused: RefuseRow = raise_refused,
     part: Part = WHOLE,
 ) -> Iterator[Located[Demonstration]]:
-    """As ``read_demonstrations``, one record in memory at a time, each with its place; a part of the file, if asked."""
+    """Like ``read_demonstrations``, one record in memory at a time, each with its location; optionally a part."""
 
     def convert(row: Row) -> Iterator[Demonstration]:
         kind = _word(row, "kind", source.kind)
@@ -112,7 +113,7 @@ def stream_prompts(
     refused: RefuseRow = raise_refused,
     part: Part = WHOLE,
 ) -> Iterator[Located[Prompt]]:
-    """As ``read_prompts``, one record in memory at a time, each with its place; a part of the file, if asked."""
+    """Like ``read_prompts``, one record in memory at a time, each with its location; optionally a part of the file."""
 
     def convert(row: Row) -> Iterator[Prompt]:
         prompt = _prompt(row, asked(row), _word(row, "kind", ""), heldout_share)
@@ -129,7 +130,7 @@ def stream_preferences(
     refused: RefuseRow = raise_refused,
     part: Part = WHOLE,
 ) -> Iterator[Located[Comparison]]:
-    """As ``read_preferences``, one record in memory at a time, each with its place; a part of the file, if asked."""
+    """Like ``read_preferences``, one record in memory at a time, each with its location; optionally a part."""
 
     def convert(row: Row) -> Iterator[Comparison]:
         ranked = rankings_in(row)
@@ -177,7 +178,7 @@ def _records(
 
 
 def _new_id(row: Row, records: list[Record], ids: dict[str, tuple[str, tuple[Message, ...]]]) -> str:
-    """The id of a row, or nothing; no two rows of a file may have the same."""
+    """The id of a row, or empty; no two rows of a file may have the same."""
     given = _word(row, "id", "", _LONGEST_ID)
     if given:
         record = records[0]
@@ -193,7 +194,7 @@ def _new_id(row: Row, records: list[Record], ids: dict[str, tuple[str, tuple[Mes
 
 
 def _word(row: Row, column: str, default: str, longest: int = _LONGEST_WORD) -> str:
-    """A short text column that may be absent; numbers are taken as their text."""
+    """A short text column that may be absent; numbers are converted to text."""
     value = row.get(column)
     if value is None or value == "":
         return default
@@ -225,7 +226,7 @@ def _prompt(row: Row, messages: tuple[Message, ...], kind: str, heldout_share: f
 
 
 def _finished(row: Row, column: str) -> bool | None:
-    """Whether a response was finished, as our own exports say it; None where nothing does."""
+    """Whether a response was finished, according to our own exports; None if unknown."""
     value = row.get(column)
     if value is None or value == "":
         return None

@@ -5,13 +5,13 @@ from triphase.records.types import Prompt
 
 
 class PromptRegistry:
-    """The prompts of several files, in the order in which they first came, with the places where they stood.
+    """The prompts of several files, in the order of first occurrence, with their locations.
 
     Equal prompts without ids have equal ids (a hash of the conversation), so they are one prompt. The first of them
-    gives the kind; where it has none, the next that has one does, until the registry is settled.
+    determines the kind; if it has none, the next that has one does, until the registry is settled.
 
     Attributes:
-        settled: known prompts stay as they are, since others hold them already.
+        settled: known prompts no longer change, since others use them already.
     """
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class PromptRegistry:
         return self._known[name][0]
 
     def add(self, prompt: Prompt, where: str) -> None:
-        """Take in a prompt that stands at ``where``.
+        """Add a prompt located at ``where``.
 
         Raises:
-            DataError: its id is that of another conversation, or it is held out here and trained on there.
+            DataError: its id is used for another conversation, or it is held out here and trained on there.
         """
         known, place = self._known.get(prompt.id, (prompt, where))
         if known.messages != prompt.messages:

@@ -1,8 +1,8 @@
-"""Rows of a source, each with the place it came from: local files of any kind, saved data sets, and hub data sets.
+"""Rows of a source, each with its location: local files of any kind, saved data sets, and hub data sets.
 
-Local files are read in a stream, one row in memory at a time, and every error names the file and the line (where there
-are no lines, the row). Nothing is guessed: the format is the file's suffix, ``.gz`` or ``.zst`` may follow it, text is
-UTF-8. A pattern or a directory stands for all of its files, in the order of their names.
+Local files are read in a stream, one row in memory at a time, and every error names the file and the line (or the row,
+if there are no lines). Nothing is guessed: the suffix determines the format, ``.gz`` or ``.zst`` may follow it, text is
+UTF-8. A pattern or a directory means all of its files, sorted by name.
 """
 
 import gzip
@@ -36,10 +36,11 @@ from triphase.settings.data import SourceSettings
 def read_rows(
     source: SourceSettings, base: Path, refused: RefuseRow = raise_refused, part: Part = WHOLE
 ) -> Iterator[Row]:
-    """The rows of one source, with its columns under our names, and no more than it is to have.
+    """The rows of one source, with its columns under our names, and no more than its limit.
 
-    A relative path is taken from ``base``; what is no file is a hub id. A row that cannot be parsed goes to
-    ``refused``, which raises it, or counts it and lets the reading go on. Only a ``.jsonl`` file can be read in parts.
+    A relative path is relative to ``base``; what is not a file is a hub id. A row that cannot be parsed goes to
+    ``refused``, which raises it, or counts it and lets the reading continue. Only a ``.jsonl`` file can be read in
+    parts.
     """
     rows = joined(_rows(source, base, refused, part), refused)
     if source.max_records is not None:
@@ -48,7 +49,7 @@ def read_rows(
 
 
 def files_of(source: SourceSettings, base: Path = Path()) -> list[Path]:
-    """The local files of a source; none of a hub data set, or where none can be found."""
+    """The local files of a source; empty for a hub data set, or if none can be found."""
     try:
         place = base / source.path
         if not is_file_name(source.path, base):
@@ -93,7 +94,7 @@ def _file_rows(path: Path, name: str, refused: RefuseRow, part: Part) -> Iterato
 
 
 def _drawn(rows: Iterator[Row], count: int) -> Iterator[Row]:
-    """``count`` rows by a hash of each, in the order of the file: rows that are added later displace few of them."""
+    """``count`` rows selected by a hash of each, in the order of the file: rows added later displace few of them."""
     kept: list[tuple[int, int, Row]] = []
     for number, row in enumerate(rows):
         place = int.from_bytes(blake2b(row.text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
@@ -109,7 +110,7 @@ def _renamed(rows: Iterator[Row], columns: Mapping[str, str], name: str) -> Iter
     """The rows with their columns under our names.
 
     Raises:
-        DataError: at the end, where no row had one of the columns.
+        DataError: at the end, if no row had one of the columns.
     """
     missing, others = set(columns.values()), dict[str, None]()
     for row in rows:

@@ -1,4 +1,4 @@
-"""Cells of text: what can be stored and encoded, and lists that stand in a cell as their text."""
+"""Cells of text: what can be stored and encoded, and lists that are written as text in a cell."""
 
 import ast
 import json
@@ -10,8 +10,8 @@ from typing import Any
 from triphase.records.lines import Row, kind_of
 
 LONGEST_TEXT = 1 << 22
-"""Characters of one text. A model with room for a million tokens reads no more, and counting tokens takes a second
-for each million of characters."""
+"""Maximum characters of one text. A model with room for a million tokens reads no more, and counting tokens takes a
+second per million characters."""
 _LONGEST_NOTATION = 1 << 20
 _OBJECT = re.compile(r"\s*(\[\s*)?\{\s*(['\"])\w+\2\s*:")
 _TURN = re.compile(r"\s*(\[\s*)?\{\s*(['\"])(role|from|content|value)\2\s*:")
@@ -27,7 +27,7 @@ def text_of(row: Row, column: str, value: Any) -> str:
 
 
 def plain_text_of(row: Row, column: str, value: Any) -> str:
-    """As ``text_of``, of a column that holds text alone: the text of a list of messages is refused."""
+    """Like ``text_of``, for a column with text only: the text of a list of messages is refused."""
     text = text_of(row, column, value)
     if written_out(row, column, text) is not None:
         row.refuse(f"{column} holds the text of a list of messages; it is read in messages, prompt, chosen, rejected")
@@ -35,7 +35,7 @@ def plain_text_of(row: Row, column: str, value: Any) -> str:
 
 
 def storable(row: Row, column: str, text: str) -> str:
-    """``text``, which is not too long and holds characters only."""
+    """``text``, which is not too long and contains only valid characters."""
     if len(text) > LONGEST_TEXT:
         row.refuse(f"{column} has {len(text):,} characters; no model reads more than {LONGEST_TEXT:,}")
     if "\0" in text:
@@ -48,10 +48,10 @@ def storable(row: Row, column: str, text: str) -> str:
 
 
 def written_out(row: Row, column: str, value: Any) -> Any:
-    """``value`` with messages that stand in it as text (JSON, or Python's notation, as tables write them) taken out.
+    """``value``, parsed if it is text that contains messages (JSON, or Python's notation, as written by tables).
 
-    None where ``value`` is text, or anything else, that holds no messages. A text that begins as messages do and
-    cannot be parsed is refused: it is never taken for what a person said.
+    None if ``value`` is text, or anything else, without messages. A text that begins like messages and cannot be parsed
+    is refused: it is never taken for a user's message.
     """
     if not isinstance(value, str) or value[:1] not in "[{ \t\r\n" or not _OBJECT.match(value):
         return None
@@ -67,7 +67,7 @@ def written_out(row: Row, column: str, value: Any) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """The value that ``text`` writes as JSON or as Python literals; None where it writes none. Nothing is run."""
+    """The value that ``text`` represents as JSON or as Python literals; None if it is neither. Nothing is executed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

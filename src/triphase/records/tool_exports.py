@@ -1,12 +1,12 @@
-"""The exports of Argilla and of Label Studio, turned into rows of rankings: one for each person's answer.
+"""Exports of Argilla and of Label Studio, converted to rows of rankings: one for each person's answer.
 
     Argilla       records with fields and responses (its JSON, version 1 and 2), or flat ones with columns
                   QUESTION.responses or lists of user_id and value; a ranking names fields, best first, or has rank
                   and value
     Label Studio  tasks with data and annotations (JSON, not JSON-MIN); results of type ranker or pairwise
 
-Drafts, discarded and canceled answers are left out. Which field is the prompt follows from its name, or from its
-being the only one that is not ranked.
+Drafts, discarded and canceled answers are left out. The prompt's field is recognized by its name, or by being the only
+one that is not ranked.
 """
 
 import re
@@ -18,11 +18,11 @@ from triphase.records.foreign import derived, prompt_in
 from triphase.records.lines import Row
 
 Said = tuple[str, str, Any]
-"""Who answered, in what state, and what."""
+"""Who answered, in what state, and the answer."""
 
 
 def read_export(row: Row) -> list[tuple[str, Row]] | None:
-    """The rankings in a record of Argilla or a task of Label Studio; None where a row is neither."""
+    """The rankings in a record of Argilla or a task of Label Studio; None if a row is neither."""
     have = columns_in(row)
     data, annotations = parsed(row.values.get("data")), parsed(row.values.get("annotations"))
     if isinstance(data, Mapping) and isinstance(annotations, list):
@@ -166,7 +166,7 @@ def _result(row: Row, data: Mapping[str, Any], result: Mapping[str, Any], values
 
 
 def _ranker(row: Row, data: Mapping[str, Any], ranker: Mapping[str, Any], values: Mapping[str, Any]) -> Row:
-    """One list of ids, best first. Of several buckets nothing says which is the better."""
+    """One list of ids, best first. Several buckets have no defined order."""
     lists = {name: order for name, order in ranker.items() if name != "_" and isinstance(order, list)}
     if len(lists) != 1:
         row.refuse(
@@ -189,7 +189,7 @@ def _body(item: Mapping[str, Any]) -> Any:
 
 
 def _two_sides(row: Row, data: Mapping[str, Any], to_name: str) -> list[str]:
-    """The columns of data that were compared: those that the control names, or the only two beside the prompt."""
+    """The columns of data that were compared: those that the control names, or the only two besides the prompt."""
     sides = [part.strip() for part in to_name.split(",")]
     if len(sides) == 2 and all(isinstance(data.get(part), str) for part in sides):
         return sides

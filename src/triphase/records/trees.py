@@ -1,8 +1,8 @@
-"""Message trees as OpenAssistant publishes them: a prompt with replies, each with its rank and replies of its own.
+"""Message trees in OpenAssistant's format: a prompt with replies, each with its rank and its own replies.
 
-The best reply of the assistant at each turn is the demonstration there, and the conversation goes on from it; all
-ranked replies at that turn are a ranking. Deleted messages, and those that reviewers refused, are left out with what
-follows.
+The best reply of the assistant at each turn is the demonstration there, and the conversation continues from it; all
+ranked replies at that turn are a ranking. Deleted messages, and those that reviewers rejected, are left out with their
+descendants.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ _COLUMNS = ("prompt", "message_tree_id", "tree_state")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What was asked at a turn of a tree, and the replies to it, the best first; those behind have no rank."""
+    """The prompt at a turn of a tree, and the replies to it, the best first; those at the end have no rank."""
 
     asked: Messages
     replies: tuple[str, ...]
@@ -28,13 +28,13 @@ class Turn:
 
 
 def is_tree(row: Row) -> bool:
-    """Whether a row holds a message tree."""
+    """Whether a row contains a message tree."""
     prompt = row.values.get("prompt")
     return isinstance(prompt, Mapping) and isinstance(prompt.get("replies"), list) and "text" in prompt
 
 
 def root_of(row: Row) -> Messages:
-    """What is asked first."""
+    """The first prompt."""
     row.read.update(_COLUMNS)
     return checked_prompt(row, "prompt", (Message("user", _text(row, row.values["prompt"])),))
 

@@ -1,4 +1,4 @@
-"""The records that travel between files, the store, people and the phases. Frozen, and free of torch."""
+"""The records shared by files, the store, the labeling and the phases. Frozen, and free of torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked: a conversation that ends before the assistant's answer.
+    """A prompt: a conversation that ends before the assistant's answer.
 
     A prompt given as plain text is one user message; a demonstration that is text alone has a prompt without messages.
     ``id`` is stable over imports (given, or a hash of the messages).
 
     Attributes:
         is_text: whether its record had a text, not a list of messages.
-        columns: the values of its record by column, where a scorer may ask for them; not kept in the store.
+        columns: the values of its record by column, for a scorer that needs them; not kept in the store.
     """
 
     id: str
@@ -37,13 +37,13 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The last message: what a reader takes for the question. Plain text that is learned whole has none."""
+        """The last message: the question, for display. Plain text that is trained on whole has none."""
         return self.messages[-1].content if self.messages else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """An ideal response to a prompt, written by a person: the material of supervised fine-tuning."""
+    """An ideal response to a prompt, written by a person: the data of supervised fine-tuning."""
 
     prompt: Prompt
     response: str
@@ -52,7 +52,7 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer to a prompt, and who wrote it. ``finished`` is False where generation was cut at its limit."""
+    """A response to a prompt, and its author. ``finished`` is False if generation was cut at its limit."""
 
     id: str
     prompt_id: str
@@ -67,7 +67,7 @@ class Ranking:
     """One labeler's order of the responses to one prompt.
 
     ``places`` maps a response id to its place, 1 the best; equal places are ties; a response that is absent was not
-    ranked. ``order_shown`` is the order in which the ids stood on the page. Times are seconds since the epoch, UTC.
+    ranked. ``order_shown`` is the order of the ids on the page. Times are seconds since the epoch, UTC.
     """
 
     id: str
@@ -92,9 +92,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class RankedGroup:
-    """All that was said about the responses to one prompt: one batch element of the reward model.
+    """Everything known about the ranking of the responses to one prompt: one batch element of the reward model.
 
-    ``responses`` are distinct texts; ``finished`` says for each whether the end-of-sequence token belongs to it.
+    ``responses`` are distinct texts; ``finished`` says for each whether it includes the end token.
     """
 
     prompt: Prompt
@@ -115,10 +115,10 @@ class RankedAnswers:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One preference as data sets carry it: chosen over rejected, with an optional margin.
+    """One preference in the format of data sets: chosen over rejected, with an optional margin.
 
-    ``chosen_finished`` and ``rejected_finished`` are False where generation was cut, None where nothing says it.
-    ``ranking`` is what the two are taken from, one object for all of its pairs; with ``tied`` neither is better.
+    ``chosen_finished`` and ``rejected_finished`` are False if generation was cut, None if unknown. ``ranking`` is the
+    source of the two, one object for all of its pairs; with ``tied`` neither is better.
     """
 
     prompt: Prompt

@@ -1,9 +1,9 @@
-"""Untrusted text made visible: characters that act or hide are written out, all others stay as they are.
+"""Makes untrusted text visible: control and invisible characters are written as codes, all others are unchanged.
 
-Escaping markup is the template engine's work; this is about what escaping leaves alone: control characters, overrides
-of the writing direction (which make a text read as another), characters that show nothing (Unicode's
-Default_Ignorable_Code_Point, and blanks that are letters or signs to every other rule), and halves of surrogate pairs
-(which cannot be written as UTF-8).
+Escaping markup is the template engine's job; this handles what escaping leaves alone: control characters, overrides of
+the writing direction (which make a text read as another), invisible characters (Unicode's Default_Ignorable_Code_Point,
+and blanks that other rules treat as letters or symbols), and halves of surrogate pairs (which cannot be encoded in
+UTF-8).
 """
 
 import json
@@ -20,20 +20,20 @@ _IGNORABLE = (
 )  # fmt: skip
 """Default_Ignorable_Code_Point of DerivedCoreProperties.txt, Unicode 16."""
 _BLANK = ((0x2800, 0x2800), (0x13430, 0x1345F), (0xFFFE, 0xFFFF))
-"""The blank Braille pattern, format controls of Egyptian hieroglyphs, and no characters."""
+"""The blank Braille pattern, format controls of Egyptian hieroglyphs, and noncharacters."""
 _SHOWN_FORMATS = ((0x0600, 0x0605), (0x06DD, 0x06DD), (0x070F, 0x070F), (0x0890, 0x0891), (0x08E2, 0x08E2),
                   (0x110BD, 0x110BD), (0x110CD, 0x110CD))  # fmt: skip
-"""Signs before numbers in Arabic, Syriac and Kaithi: of category Cf, and with a shape."""
+"""Number signs in Arabic, Syriac and Kaithi: of category Cf, but visible."""
 _KEPT = "\n\t"
 _JOINERS = "\u200c\u200d"
 _EMOJI_STYLE = "\ufe0f"
 
 
 def visible(text: str) -> str:
-    """``text`` with each character that acts or hides written as ⟦U+202E⟧.
+    """``text`` with each control or invisible character written as ⟦U+202E⟧.
 
-    Three kinds stay where they are ordinary writing: line feed and tab, a joiner beside a character that is not ASCII
-    (Persian, Hindi, emoji), and the emoji style right behind a symbol.
+    Three kinds stay where they are ordinary writing: line feed and tab, a joiner next to a character that is not ASCII
+    (Persian, Hindi, emoji), and the emoji style right after a symbol.
     """
     text = text.replace("\r\n", "\n")
     if text.isascii() and text.isprintable():
@@ -59,7 +59,7 @@ def visible_json(value: Any, *, indent: int | None = None, default: Callable[[An
 
 
 def without_marks(text: str, original: str) -> str:
-    """A text that was written over ``visible(original)``, with the signs themselves for the marks that came of it."""
+    """A text that was edited from ``visible(original)``, with its marks replaced by the original characters."""
     shown = visible(original)
     for sign in set(original):
         mark = f"⟦U+{ord(sign):04X}⟧"
@@ -69,7 +69,7 @@ def without_marks(text: str, original: str) -> str:
 
 
 def as_code(text: str, *, in_table: bool = False) -> str:
-    """``text`` as code in a line of Markdown, from which nothing in it can break out."""
+    """``text`` as inline code in Markdown, from which nothing in it can break out."""
     line = " ".join(visible(text).split()) or " "
     longest = max((len(run) for run in re.findall("`+", line)), default=0)
     marks, room = "`" * (longest + 1), " " if line.startswith("`") or line.endswith("`") else ""

@@ -1,4 +1,4 @@
-"""Comparisons as data files carry them to the records of the store: responses, and rankings of them."""
+"""Converts comparisons from data files to the records of the store: responses, and rankings of them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,9 +16,9 @@ def records_of_comparisons(
 ) -> Records:
     """Each comparison as two responses and a ranking of them; equal texts of a prompt are one response.
 
-    Comparisons that were taken from one ranking become that ranking again, without the responses that none holds.
+    Comparisons that were taken from one ranking become that ranking again, without responses missing from all of them.
 
-    ``sides`` holds for each comparison what a file says of its two responses beside their texts.
+    ``sides`` contains for each comparison the file's further data about its two responses.
     """
     records, seen = Records(), dict[object, int]()
     listed = list(comparisons)
@@ -30,7 +30,7 @@ def records_of_comparisons(
         prompt, labeler = comparison.prompt, comparison.labeler or formats.IMPORTED
         ends = (comparison.chosen_finished, comparison.rejected_finished)
         pair = [
-            # A text that was cut is another response than the same text with its end.
+            # A truncated text is another response than the same text with its end.
             Response(
                 response_id(prompt.id, side.model, int(end is False), text), prompt.id, text, side.model,
                 end is not False,
@@ -60,7 +60,7 @@ def records_of_comparisons(
 
 
 def _add_ranking(records: Records, pairs: Sequence[Comparison], seen: dict[object, int]) -> None:
-    """The ranking that these pairs are of, as far as its texts are in them."""
+    """The ranking that these pairs come from, restricted to the texts in them."""
     prompt, labeler, answers = pairs[0].prompt, pairs[0].labeler or formats.IMPORTED, pairs[0].ranking
     assert answers is not None  # noqa: S101 - these have one
     there = {text for pair in pairs for text in (pair.chosen, pair.rejected)}

@@ -15,10 +15,11 @@ from triphase.records.visible import visible_json
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], empty: Sequence[str] = ()) -> str:
-    """The rows under a line of their columns, in the order in which these first come; ``empty`` are those of none."""
+    """The rows under a header of their columns, in the order of first occurrence; ``empty`` is the header without
+    rows."""
     columns = list(dict.fromkeys(name for row in rows for name in row)) or list(empty)
     file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\r\n")  # what ends a line is quoted in a cell: either sign alone, too
+    writer = csv.writer(file, lineterminator="\r\n")  # line ends are quoted in a cell: either character alone, too
     writer.writerow(columns)
     writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
     return file.getvalue()

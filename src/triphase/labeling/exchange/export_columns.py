@@ -1,4 +1,4 @@
-"""The columns of exports as tables, for one that has no rows yet: a file without a line opens in no reader."""
+"""The columns of exports as tables, for an export without rows: no reader opens a file without a header."""
 
 _COMPARISONS = (
     "prompt chosen rejected margin labeler confidence strength purpose campaign submitted_at chosen_model "
@@ -19,4 +19,4 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "argilla": "id fields responses metadata",
     }.items()
 }
-"""By the name of an export, or the tool whose columns it has; the store, of lines of several kinds, is no table."""
+"""By the name of an export, or the tool whose columns it has; the store, with lines of several kinds, is no table."""

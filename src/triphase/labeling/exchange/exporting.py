@@ -1,15 +1,15 @@
-"""The store as files: comparisons for training, raw rankings for study, or everything.
+"""Exports of the store: comparisons for training, raw rankings for analysis, or everything.
 
 comparisons  prompt, chosen, rejected (messages, as TRL reads them), margin, labeler, confidence; one line for each
              ordered pair of each active ranking. ``confidence`` is the share of votes of all labelers for chosen
              over rejected: a soft label.
 rankings     one line for each active ranking, also those of gold items and repeats: the responses in the order
-             shown, places, times, and all that was said beside them
+             shown, places, times, and everything that was given with it
 demonstrations  prompt, response: what labelers wrote where they rewrote a response, one line for each
 store        one line for each prompt, response and answer; importing it into an empty store gives the same store
 
-What is written can be imported again. Pairs that no reader of preferences takes (an empty side, two equal texts) and
-rankings of a single response are left out, and counted.
+Exports can be imported again. Pairs that no reader of preferences accepts (an empty side, two equal texts) and rankings
+of a single response are left out, and counted.
 """
 
 import json
@@ -38,7 +38,7 @@ FORMATS = ("comparisons", "rankings", "demonstrations", "store")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The number of lines written, and by reason how many were left out."""
+    """The number of lines written, and the number left out by reason."""
 
     lines: int
     left_out: Mapping[str, int]
@@ -55,10 +55,10 @@ def export_file(store: Store, path: str | Path, name: str) -> Exported:
 def write_rows(target: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None) -> None:
     """Write rows to a .jsonl, .csv or .parquet file, whole or not at all.
 
-    ``columns`` are those of a table without rows; None stands for lines of several kinds, which make no table.
+    ``columns`` are those of a table without rows; None means lines of several kinds, which make no table.
 
     Raises:
-        DataError: the name has another suffix, or a table cannot hold lines of several kinds.
+        DataError: the name has another suffix, or a table cannot contain lines of several kinds.
     """
     if target.suffix not in (".jsonl", ".csv", ".parquet"):
         raise DataError(f"{target}: the suffix {target.suffix!r} is not known; write to .jsonl, .csv or .parquet")
@@ -83,7 +83,7 @@ def export_lines(store: Store, name: str) -> Iterator[str]:
 
 
 def export_rows(store: Store, name: str, left_out: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of an export, in a fixed order; ``left_out`` counts what is not among them, by reason."""
+    """The rows of an export, in a fixed order; ``left_out`` counts the others, by reason."""
     counted: Counter[str] = Counter() if left_out is None else left_out
     match name:
         case "comparisons":
@@ -138,7 +138,7 @@ def _comparisons(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any
 
 
 def _unreadable(prompt: Prompt, chosen: str, rejected: str) -> str | None:
-    """Why no reader of preferences takes a pair; None where one does."""
+    """Why no reader of preferences accepts a pair; None if one does."""
     if not chosen.strip() or not rejected.strip():
         return "pairs with an empty response"
     if chosen == rejected:
@@ -191,12 +191,12 @@ def _rankings(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
 
 
 def _demonstrations(store: Store) -> Iterator[dict[str, Any]]:
-    """Rewritten responses of answers that count, as data for fine-tuning reads them."""
+    """Rewritten responses of answers that count, in the format of demonstrations."""
     for prompt, responses, answers in _by_prompt(store, store.answers()):
         known = {response.id: response for response in responses}
         for answer in answers:
             for id_, text in answer.rewrites.items():
-                written = without_marks(text, known[id_].text)  # the page showed what hides in it as marks
+                written = without_marks(text, known[id_].text)  # the page showed hidden characters as marks
                 yield {
                     "messages": [*_messages(prompt), {"role": "assistant", "content": written}],
                     "labeler": answer.ranking.labeler,

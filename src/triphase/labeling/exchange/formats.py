@@ -1,14 +1,14 @@
-"""The files that ``label import`` understands, told apart by their columns.
+"""The file formats that ``label import`` accepts, recognized by their columns.
 
-    store        type (prompt, response, ranking …), as ``label export --format store`` writes it
+    store        type (prompt, response, ranking …), as written by ``label export --format store``
     rankings     responses (texts, best first) or responses + places (1 the best, equal is a tie, null not ranked)
     votes        response_a + response_b + winner (a, b or tie; 1 is the first and 2 the second)
     preferences  chosen + rejected: TRL explicit or implicit prompt, HH-RLHF transcripts (see ``records.reading``)
-    responses    prompt + response, by the model in ``model``; with helpfulness, rating, score or rank they are ranked
+    responses    prompt + response, by the model in ``model``; ranked if there is helpfulness, rating, score or rank
     prompts      prompt or messages alone
 
-Rows of other tools (see ``foreign``) become rows of these formats. A row that carries answers or judgments in columns
-that are not read is refused: it is no bare prompt.
+Rows of other tools (see ``foreign``) become rows of these formats. A row with answers or judgments in columns that are
+not read is refused: it is not a bare prompt.
 """
 
 import difflib
@@ -50,7 +50,7 @@ COLUMNS: Mapping[str, set[str]] = {
 }  # fmt: skip
 """The columns that each format reads."""
 RATINGS = ("rank", "helpfulness", "rating", "score", "label")
-"""Columns that judge a single response, the first that is there; by ``rank`` the smallest is the best."""
+"""Columns that judge a single response, the first existing one is used; by ``rank`` the smallest is the best."""
 _ANSWERS = ("response", "completion", "output", "answer")
 _JUDGES = re.compile(
     r"(?:^|[^a-z])(?:rank(?:ing)?|place|preference|preferred|winner|chosen|rejected|rating|score|answer|response|reply"
@@ -63,13 +63,13 @@ _COUNTS = re.compile(r"(?:^|[^a-z])(?:num|n|count|length|tokens|model|id)(?:[^a-
 
 @dataclass(slots=True)
 class Records:
-    """What rows hold. ``assumed``: ids of responses of which the file does not say whether they were finished."""
+    """The contents of rows. ``assumed``: ids of responses whose ending is not in the file."""
 
     prompts: list[Prompt] = field(default_factory=list)
     responses: list[Response] = field(default_factory=list)
     answers: list[StoredAnswer] = field(default_factory=list)
     gold: list[tuple[str, dict[str, int], str]] = field(default_factory=list)
-    """Prompt, the known places, and the campaign that asks it (empty: the main work)."""
+    """Prompt, the known places, and the campaign of the item (empty: the main work)."""
     beside: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     rated: list[tuple[str, str, str, float]] = field(default_factory=list)
     """Prompt, labeler, response and its rating, higher is better: rankings once all rows are read."""
@@ -84,7 +84,7 @@ def unsaid(row: Row) -> frozenset[str]:
 
 
 def format_of(row: Row) -> str:
-    """Which of the formats a row is of; an error that names the columns where it is none."""
+    """The format of a row; an error that names the columns if it has none."""
     have = columns_in(row)
     if is_tree(row):
         row.refuse("is a message tree of OpenAssistant; name its file under data.preferences, where trees are read")
@@ -107,7 +107,7 @@ def format_of(row: Row) -> str:
 
 
 def answer_column(row: Row) -> str | None:
-    """The column of a row's single response, where it has one."""
+    """The column of a row's single response, if it has one."""
     return next((name for name in _ANSWERS if isinstance(row.values.get(name), str | list | Mapping)
                  and not absent(row.values[name]) and _is_one_answer(row.values[name])), None)  # fmt: skip
 
@@ -117,7 +117,7 @@ def _is_one_answer(value: Any) -> bool:
 
 
 def rating_column(row: Row) -> str | None:
-    """The column that judges a row's single response, where it has one."""
+    """The column that judges a row's single response, if it has one."""
     for name in RATINGS:
         value = row.values.get(name)
         if not absent(value) and (name != "label" or isinstance(value, bool)):
@@ -135,7 +135,7 @@ def ignored_columns(row: Row, kind: str) -> set[str]:
 
 
 def _refuse_unread_answers(row: Row, have: set[str], kind: str) -> None:
-    """A column with several answers, or with a judgment, that nothing would read: no bare prompt or response."""
+    """A column with several answers, or with a judgment, that nothing would read: not a bare prompt or response."""
     unread = have - COLUMNS[kind] - ASKED - ({rating_column(row)} if kind == "responses" else set())
     for name in sorted(unread):
         known = [] if _COUNTS.search(name) else ["responses", "chosen", "rejected", "winner", "places"]

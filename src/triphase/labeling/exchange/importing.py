@@ -1,4 +1,4 @@
-"""Files and comparisons into the store: all of a call, or nothing of it."""
+"""Imports files and comparisons into the store: all of a call, or nothing of it."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -34,7 +34,7 @@ from triphase.store.side_tables import insert_side_rows
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was new in the store, the columns that were not read, and what else is to be said."""
+    """What was new in the store, the columns that were not read, and further messages."""
 
     prompts: int
     responses: int
@@ -47,7 +47,7 @@ class Imported:
 
 @dataclass(slots=True)
 class _File:
-    """What has been read of a file, and where each record stands in it."""
+    """The records read from a file, and the line of each."""
 
     records: Records = field(default_factory=Records)
     where: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -56,16 +56,16 @@ class _File:
     seen: dict[object, int] = field(default_factory=dict)
     sides: list[tuple[Side, Side]] = field(default_factory=list)
     unsaid: list[frozenset[str]] = field(default_factory=list)
-    """Of each row of prompts or preferences: which of kind and split it does not name."""
+    """For each row of prompts or preferences: which of kind and split it does not name."""
     unranked: int = 0
 
 
 def import_file(
     store: Store, path: str | Path, *, heldout_share: float = 0.2, now: float = 0.0, by: str = "import"
 ) -> Imported:
-    """Import a JSONL, JSON, CSV or Parquet file; its format follows from the columns of each row.
+    """Import a JSONL, JSON, CSV or Parquet file; the columns of each row determine its format.
 
-    Importing a file again adds nothing. An error names the file and the line, and then nothing of the file is kept.
+    Importing a file again adds nothing. An error names the file and the line, and then nothing of the file is stored.
     """
     base = Path.cwd()
     source = SourceSettings(path=str(path))
@@ -86,7 +86,7 @@ def import_file(
 
 
 def import_comparisons(store: Store, comparisons: Iterable[Comparison]) -> Imported:
-    """Import preferences that were read elsewhere; again adds nothing."""
+    """Import preferences that were read elsewhere; importing them again adds nothing."""
     return _write(store, records_of_comparisons(comparisons), now=0.0, by="import", source="comparisons", where={})
 
 
@@ -115,7 +115,7 @@ def _read(file: _File, row: Row, heldout_share: float) -> None:
 
 
 def _read_again(file: _File, source: SourceSettings, base: Path, heldout_share: float) -> None:
-    """Read a file of prompts or of preferences as the data files of a run are read."""
+    """Read a file of prompts or of preferences like the data files of a run."""
     if file.kinds == {"prompts"}:
         registry = PromptRegistry()
         unnamed: dict[str, frozenset[str]] = {}
@@ -150,7 +150,7 @@ def _place(file: _File, found: Records, where: str) -> None:
 
 
 def _rank_rated(records: Records) -> list[str]:
-    """Rankings from single ratings: of each labeler and prompt one, equal ratings tied. Returns what is to be said."""
+    """Rankings from single ratings: one for each labeler and prompt, equal ratings tied. Returns messages."""
     rated: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for prompt, labeler, response, rating in records.rated:
         rated[prompt, labeler][response] = rating
@@ -190,7 +190,7 @@ def _insert(connection: Connection, records: Records, *, now: float, by: str) ->
     new_prompts = insert_prompts(connection, _unique(settled_prompts(connection, records)))
     new_responses = insert_responses(connection, _unique(settled_responses(connection, records)))
     rankings = insert_answers(connection, records.answers)
-    others = insert_side_rows(connection, records.beside)  # campaigns are there before the gold items that name them
+    others = insert_side_rows(connection, records.beside)  # campaigns exist before the gold items that name them
     gold = sum(
         item_plan.add_gold(connection, prompt_id, places, now=now, by=by, campaign=campaign)
         for prompt_id, places, campaign in records.gold

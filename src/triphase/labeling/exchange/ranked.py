@@ -41,7 +41,7 @@ def vote(row: Row, heldout_share: float, seen: dict[object, int]) -> Records:
 
 
 def answered(row: Row, heldout_share: float, seen: dict[object, int]) -> Records:
-    """A row of ``responses``; where it is rated, with the rating."""
+    """A row of ``responses``; with the rating, if it has one."""
     prompt = asked(row, heldout_share)
     model = _word(row, "model", IMPORTED, cells.LONGEST_MODEL)
     column = answer_column(row) or "response"
@@ -64,7 +64,7 @@ def answered(row: Row, heldout_share: float, seen: dict[object, int]) -> Records
 
 
 def check_names(row: Row) -> None:
-    """Refuse names and ids that the store cannot hold, in rows that are read as data files are."""
+    """Refuse names and ids that the store cannot contain, in rows that are read as data files."""
     for column, longest in (
         ("labeler", cells.LONGEST_NAME), ("prompt_id", cells.LONGEST_ID), ("id", cells.LONGEST_ID),
         ("kind", cells.LONGEST_KIND),
@@ -84,7 +84,8 @@ def asked(row: Row, heldout_share: float) -> Prompt:
 
 
 def occurrence(seen: dict[object, int], key: object) -> int:
-    """How often ``key`` came before in this file: equal rows stay apart, and importing a file again adds nothing."""
+    """How often ``key`` occurred before in this file: equal rows stay distinct, and importing a file again adds
+    nothing."""
     seen[key] = seen.get(key, -1) + 1
     return seen[key]
 

@@ -1,4 +1,4 @@
-"""What a file leaves open about its prompts and responses is settled by its other rows, and by the store."""
+"""Fills in what a file leaves open about its prompts and responses, from its other rows and from the store."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ _CHUNK = 500
 
 
 def settled_prompts(connection: Connection, records: Records) -> list[Prompt]:
-    """The prompts, with the kind and the split that another row or the store names where a row names none."""
+    """The prompts, with the kind and the split that another row or the store gives if a row has none."""
     said: dict[tuple[str, str], str] = {}
     for prompt in records.prompts:
         for name in {"kind", "split"} - records.unsaid.get(prompt, frozenset()):
@@ -35,7 +35,7 @@ def settled_prompts(connection: Connection, records: Records) -> list[Prompt]:
 
 
 def settled_responses(connection: Connection, records: Records) -> list[Response]:
-    """The responses without those that are known better: from another row, or in the store, with how they ended."""
+    """The responses without those that are known better: from another row, or in the store, with their ending."""
     said = {one.id: one for one in records.responses if one.id not in records.assumed}
     asked = sorted(records.assumed - said.keys())
     for start in range(0, len(asked), _CHUNK):

@@ -1,4 +1,4 @@
-"""What a row of ``chosen`` and ``rejected`` says beside the two texts, as our own export of comparisons writes it."""
+"""The columns of a row with ``chosen`` and ``rejected`` besides the two texts, as in our own export of comparisons."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class Side:
 
 
 def side_of(row: Row) -> tuple[Side, Side]:
-    """What a row says of chosen and of rejected."""
+    """The data of a row about chosen and about rejected."""
     values = row.values
     said = "label" if absent(values.get("purpose")) else cells.one_of(row, "purpose", values["purpose"], PURPOSES)
     purpose = next(known for known in PURPOSES if known == said)

@@ -1,4 +1,4 @@
-"""Rows of the format ``store``, checked column by column: what passes can be kept by every database and be shown."""
+"""Rows of the format ``store``, checked column by column: valid rows can be stored in every database and displayed."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -56,7 +56,7 @@ def _checked(row: Row, kind: str) -> dict[str, Any]:
 
 
 def _require_together(row: Row, kind: str, values: Mapping[str, Any]) -> None:
-    """Refuse a row that has one of two columns that need each other."""
+    """Refuse a row with one of two columns that require each other."""
     resolved = [values[name] is not None for name in _RESOLVED] if kind == "flag" else []
     if any(resolved) and not all(resolved):
         row.refuse(f"{', '.join(_RESOLVED)} belong together: give all three, or null in each")
@@ -203,4 +203,4 @@ _OPTIONAL: Mapping[str, Mapping[str, Any]] = {
     },
     "guideline": {"campaign": ""}, "gold": {"campaign": ""}, "decision": {"campaign": ""},
 }  # fmt: skip
-"""What may be left out, and its value then."""
+"""Optional values, and their defaults."""

@@ -1,6 +1,6 @@
-"""Exports in the columns of other tools, and nothing else in them.
+"""Exports with exactly the columns of other tools.
 
-trl       prompt, chosen and rejected as lists of messages (an explicit prompt), margin where all have one
+trl       prompt, chosen and rejected as lists of messages (an explicit prompt), margin if all have one
 openrlhf  chosen and rejected as whole conversations (--chosen_key, --rejected_key and --apply_chat_template)
 argilla   one record for each ranking: fields with the prompt and the responses, and a ranking question's answer
 """
@@ -16,7 +16,7 @@ TOOLS = ("argilla", "openrlhf", "trl")
 
 
 def rows_for(tool: str, store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
-    """The rows of an export for a tool; ``left_out`` counts what is not among them, by reason."""
+    """The rows of an export for a tool; ``left_out`` counts the others, by reason."""
     if tool == "argilla":
         yield from (_argilla(row) for row in export_rows(store, "rankings", left_out))
         return

@@ -1,1 +1,1 @@
-"""How far labels can be trusted: agreement, each labeler's record, and the statistics that show both."""
+"""The reliability of labels: agreement, each labeler's record, and the statistics that show both."""

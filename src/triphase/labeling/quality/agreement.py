@@ -1,10 +1,10 @@
-"""How far labels can be trusted: agreement between labelers, with intervals.
+"""The reliability of labels: agreement between labelers, with intervals.
 
-How ties count. ``pairwise_agreement`` looks at the pairs of responses that two labelers both ranked. Pairs that either
-of them tied are left out of ``value``, since a tied pair becomes no ordered comparison; ``with_ties`` counts every
-pair: the same order or both tied 1, exactly one tied 0.5, opposite orders 0. Intervals are percentile bootstraps over
-prompts, because pairs of one prompt are not independent. Where all prompts say the same, or there is one, that has
-no width: they are those of ``of_the_same`` then. A statistic over nothing is None, never 0.
+Ties: ``pairwise_agreement`` uses the pairs of responses that two labelers both ranked. Pairs that either of them tied
+are left out of ``value``, since a tied pair becomes no ordered comparison; ``with_ties`` counts every pair: the same
+order or both tied 1, exactly one tied 0.5, opposite orders 0. Intervals are percentile bootstraps over prompts, because
+pairs of one prompt are not independent. If all prompts have the same value, or there is one, these have no width, and
+those of ``of_the_same`` are used. A statistic over nothing is None, never 0.
 """
 
 import warnings
@@ -29,7 +29,7 @@ Votes = dict[tuple[str, str, str], dict[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A share with its 95 % interval, and over how much it was taken."""
+    """A share with its 95 % interval, and the number of observations."""
 
     value: float
     low: float
@@ -66,7 +66,7 @@ def pairwise_agreement(
 ) -> Agreement:
     """Share of response pairs on which two labelers agree, over all pairs of labelers.
 
-    ``between`` keeps to two labelers, ``of`` to one labeler against each of the others.
+    ``between`` restricts to two labelers, ``of`` to one labeler against each of the others.
     """
     strict: list[tuple[str, float]] = []
     tied: list[tuple[str, float]] = []
@@ -104,7 +104,7 @@ def agreement_by_pair(
 def share_by_prompt(
     values: Sequence[tuple[str, float]], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate | None:
-    """Mean of the values with its 95 % interval (see the module), in which whole prompts count; None over nothing."""
+    """Mean of the values with its 95 % interval (see the module), resampling whole prompts; None over nothing."""
     if not values:
         return None
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -127,11 +127,11 @@ def krippendorff_alpha(
     """Krippendorff's alpha, 1 − observed / expected disagreement.
 
     Args:
-        table: one row for each labeler, one column for each unit, None where a labeler said nothing.
+        table: one row for each labeler, one column for each unit, None without a value.
         level: how values differ: nominal (equal or not) or ordinal (by rank).
 
     Returns:
-        Alpha: 1 perfect, 0 as by chance; None where no unit has two values or all values are the same.
+        Alpha: 1 perfect, 0 as by chance; None if no unit has two values or all values are the same.
     """
     data = np.array([[np.nan if value is None else float(value) for value in row] for row in table], dtype=float)
     if data.size == 0:
@@ -175,7 +175,7 @@ def cohen_kappa(
     """Cohen's kappa of two labelers' categories for the same units, 1 − Σ w·observed / Σ w·expected.
 
     ``weights``: the disagreement of two categories is 1 (none), their distance (linear) or its square (quadratic), by
-    rank among all categories. None over nothing, or where chance alone leaves no disagreement.
+    rank among all categories. None over nothing, or if the expected disagreement is 0.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} categories against {len(second)}; give both labelers' answer for each unit")

@@ -1,4 +1,4 @@
-"""What each labeler's answers say about them: gold accuracy, self-consistency, position and length bias, speed."""
+"""Statistics of each labeler's answers: gold accuracy, self-consistency, position and length bias, speed."""
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations, pairwise
@@ -9,7 +9,7 @@ from triphase.records.types import Ranking
 
 
 def gold_accuracy(rankings: Iterable[Ranking], known: Mapping[str, Mapping[str, int]]) -> Estimate | None:
-    """Share of the pairs that the known answer (prompt → places) orders, and the labeler orders alike; a tie is 0.5."""
+    """Share of the pairs ordered by the known answer (prompt → places) that the labeler orders alike; a tie is 0.5."""
     values = []
     for ranking in rankings:
         right = known.get(ranking.prompt_id, {})
@@ -29,9 +29,9 @@ def self_consistency(first: Iterable[Ranking], repeated: Iterable[Ranking]) -> E
 
 
 def position_bias(rankings: Iterable[Ranking]) -> Estimate | None:
-    """Share of ordered pairs of neighbors on the page in which the one shown earlier is preferred; 0.5 is none.
+    """Share of ordered pairs of neighbors on the page in which the one shown earlier is preferred; 0.5 is no bias.
 
-    Neighbors only, since all pairs of a ranking hang together.
+    Neighbors only, since the pairs of a ranking are dependent.
     """
     values = []
     for ranking in rankings:
@@ -55,7 +55,7 @@ def length_bias(rankings: Iterable[Ranking], words: Mapping[str, int]) -> Estima
 
 
 def median_seconds(rankings: Iterable[Ranking]) -> float | None:
-    """Median time on task; None where no times were kept."""
+    """Median time on task; None if no times were recorded."""
     times = [ranking.seconds for ranking in rankings if ranking.seconds is not None]
     return median(times) if times else None
 

@@ -1,4 +1,4 @@
-"""What the lead's pages and ``label stats`` show: progress with forecast, agreement, and each labeler's record."""
+"""Statistics for the lead's pages and ``label stats``: progress with forecast, agreement, and each labeler's record."""
 
 import json
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ from triphase.store.schema import assignments, campaigns, flags, items, labelers
 
 _DAY = 86400.0
 _SITTING_GAP = 1800.0
-"""A pause longer than this ends a sitting; only sittings count as working time in the forecast."""
+"""A pause longer than this ends a session; only sessions count as working time in the forecast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class LabelingProgress:
 
 @dataclass(frozen=True, slots=True)
 class LabelerRecord:
-    """What one labeler's answers say; None where nothing was measured."""
+    """Statistics of one labeler's answers; None if nothing was measured."""
 
     name: str
     role: str
@@ -81,9 +81,9 @@ class Statistics:
 
 
 def collect(store: Store, now: float, campaign: str | None = None) -> Statistics:
-    """Compute every figure from the store: of the main work (empty) or one campaign, or by default of all together.
+    """Compute all statistics of the store: of the main work (empty) or one campaign, or by default of all together.
 
-    Labelers agree or not within a campaign: its guidelines are its own.
+    Agreement is computed within a campaign: its guidelines are its own.
     """
     every = [one for one in within_campaigns(store.answers(counted=False)) if campaign in (None, one.campaign)]
     with store.reading() as connection:
@@ -122,7 +122,7 @@ def collect(store: Store, now: float, campaign: str | None = None) -> Statistics
 
 
 def within_campaigns(answers: Sequence[StoredAnswer]) -> list[StoredAnswer]:
-    """The answers, with a prompt standing apart in each campaign."""
+    """The answers, with a prompt counted separately in each campaign."""
     return [
         replace(one, ranking=replace(one.ranking, prompt_id=_apart(one.ranking.prompt_id, one.campaign)))
         if one.campaign else one
@@ -136,7 +136,7 @@ def _apart(prompt_id: str, campaign: str) -> str:
 
 
 def labeler_periods(store: Store, name: str) -> list[Period]:
-    """One labeler's figures over time."""
+    """One labeler's statistics over time."""
     with store.reading() as connection:
         known = _gold(connection)
     return periods_of(name, within_campaigns(store.answers(counted=False)), known)
@@ -174,7 +174,7 @@ def _record(
 
 
 def _with_others(name: str, overlapping: Sequence[Ranking]) -> Agreement:
-    """Agreement of one labeler with each of the others on the same prompts, all taken together."""
+    """Agreement of one labeler with each of the others on the same prompts, pooled."""
     shared = {ranking.prompt_id for ranking in overlapping if ranking.labeler == name}
     return pairwise_agreement((one for one in overlapping if one.prompt_id in shared), of=name)
 
@@ -223,7 +223,7 @@ def _progress(
 
 
 def pace(times: Sequence[float]) -> float | None:
-    """Answers a second over the last 500, pauses of more than half an hour left out; None where too little is known."""
+    """Answers per second over the last 500, without pauses of more than half an hour; None with too little data."""
     recent = sorted(times)[-500:]
     working = sum(later - earlier for earlier, later in pairwise(recent) if later - earlier < _SITTING_GAP)
     return (len(recent) - 1) / working if len(recent) > 5 and working > 0 else None

@@ -1,4 +1,4 @@
-"""A labeler's figures over time: by day where they have worked for two weeks at most, else by week."""
+"""A labeler's statistics over time: by day if they have worked for at most two weeks, else by week."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,13 @@ from triphase.store.answers import StoredAnswer
 DAY, WEEK = 86400.0, 7 * 86400.0
 _DAYS_APART = 14
 MOST_PERIODS = 26
-"""Older ones are left out of the page."""
+"""Maximum number of periods on the page; older ones are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """What a labeler did from ``begin`` (seconds since the epoch) for ``length`` seconds; None was not measured."""
+    """Statistics of a labeler from ``begin`` (seconds since the epoch) for ``length`` seconds; None was not
+    measured."""
 
     begin: float
     length: float
@@ -33,7 +34,7 @@ def periods_of(labeler: str, answers: Sequence[StoredAnswer], known: Mapping[str
     """The newest periods in which ``labeler`` answered, oldest first.
 
     Args:
-        labeler: whose.
+        labeler: the labeler's name.
         answers: all answers of the store.
         known: prompt of a gold item → its places.
     """

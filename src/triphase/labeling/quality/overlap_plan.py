@@ -1,9 +1,9 @@
-"""What more labelers on each prompt would cost, and bring: from how far they agree, and how long an answer takes.
+"""Cost and benefit of more labelers per prompt, from their agreement and the time of an answer.
 
-Two labelers who are right about an ordered pair with probability q, each by themselves, agree with probability
-a = q² + (1 − q)². So a measured agreement a gives q = (1 + √(2a − 1)) / 2, and n labelers together, by majority with
-ties ½, are right with probability Σ C(n, k)·qᵏ·(1 − q)ⁿ⁻ᵏ over k > n/2. Where some pairs are hard for everybody,
-labelers are not independent, and more of them bring less than this.
+Two labelers who are independently right about an ordered pair with probability q agree with probability a = q² + (1 −
+q)². So a measured agreement a gives q = (1 + √(2a − 1)) / 2, and n labelers together, by majority with ties ½, are
+right with probability Σ C(n, k)·qᵏ·(1 − q)ⁿ⁻ᵏ over k > n/2. If some pairs are hard for everybody, labelers are not
+independent, and the benefit of more of them is smaller.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ OVERLAPS = (1, 2, 3, 5, 7)
 
 @dataclass(frozen=True, slots=True)
 class OverlapCost:
-    """``overlap`` labelers on each prompt: hours of work in all, and the share of ordered pairs that come out right."""
+    """``overlap`` labelers per prompt: total hours of work, and the share of ordered pairs that come out right."""
 
     overlap: int
     hours: float
@@ -27,12 +27,12 @@ class OverlapCost:
 
 
 def choices(agreement: Estimate | None, seconds: float | None, prompts: int) -> Sequence[OverlapCost]:
-    """What each overlap costs and brings; nothing where agreement or time is not known, or agreement is by chance.
+    """Cost and benefit of each overlap; empty if agreement or time is unknown, or agreement is by chance.
 
     Args:
         agreement: of two labelers, over ordered pairs.
-        seconds: an answer takes.
-        prompts: to be ranked.
+        seconds: time of an answer.
+        prompts: number to be ranked.
     """
     if agreement is None or seconds is None or agreement.value <= 0.5 or not prompts:
         return ()
@@ -41,7 +41,7 @@ def choices(agreement: Estimate | None, seconds: float | None, prompts: int) -> 
 
 
 def accuracy(agreement: float) -> float:
-    """q of labelers who agree with probability ``agreement``; ½ where that is no more than chance."""
+    """q of labelers who agree with probability ``agreement``; ½ if that is no more than chance."""
     return (1 + sqrt(max(0.0, 2 * agreement - 1))) / 2
 
 

@@ -1,4 +1,4 @@
-"""Whose responses people prefer in a campaign that compares policies: the win rate of each two, with its interval."""
+"""The preferred policies in a campaign that compares policies: the win rate of each two, with its interval."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from triphase.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Wins:
-    """How often the responses of ``first`` are preferred to those of ``second``; ``same`` pairs were one text."""
+    """How often the responses of ``first`` are preferred to those of ``second``; ``same`` pairs have equal texts."""
 
     first: str
     second: str
@@ -21,10 +21,10 @@ class Wins:
 
 
 def policy_wins(store: Store, campaign: str, models: Sequence[str], split: str, kind: str) -> list[Wins]:
-    """The win rate of each two policies: a tie counts half, and so does a pair of one text, which nobody was asked.
+    """The win rate of each two policies: a tie counts half, and so does a pair of equal texts, which is not shown.
 
-    ``split`` and ``kind`` narrow the prompts as they do those that are asked; empty is all. Intervals
-    resample whole prompts. Prompts that not all policies answered are left out, as they were not asked.
+    ``split`` and ``kind`` restrict the prompts as for items; empty is all. Intervals resample whole prompts. Prompts
+    without responses of all policies are left out, as for items.
     """
     first: dict[str, dict[str, Response]] = defaultdict(dict)
     asked = (prompt for prompt in store.prompts() if split in ("", prompt.split) and kind in ("", prompt.kind))
@@ -58,7 +58,7 @@ def _wins(
 
 
 def _with_ties(asked: Estimate | None, same: float) -> Estimate | None:
-    """The rate over all prompts, of which a share ``same`` has one text: known without asking, however many answered.
+    """The rate over all prompts, a share ``same`` of which has equal texts: known without labels, however many ranked.
 
     rate = same/2 + (1 - same) · (rate where the texts differ)
     """

@@ -1,4 +1,4 @@
-"""The statistics as text: what ``label stats`` prints and the lead's page shows."""
+"""The statistics as text, for ``label stats`` and the lead's page."""
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -42,7 +42,7 @@ def _parts(statistics: Statistics) -> list[RenderableType]:
 
 
 def _labelers(statistics: Statistics) -> Table:
-    """One block a labeler: ten columns side by side would not fit a screen of eighty characters."""
+    """One block per labeler: a table of ten columns would not fit on a screen of eighty characters."""
     table = Table(title="Labelers", title_justify="left", show_header=False)
     for one in statistics.labelers:
         table.add_section()
@@ -77,7 +77,7 @@ def _pairs(statistics: Statistics) -> Table:
 
 
 def _name(text: str) -> Text:
-    """A name as it stands: nothing in it is markup or acts on the terminal."""
+    """A name unchanged: nothing in it is interpreted as markup or by the terminal."""
     return Text(visible(text).replace("\n", " "))
 
 

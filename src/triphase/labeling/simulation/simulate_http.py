@@ -1,4 +1,4 @@
-"""Simulated labelers as HTTP clients of the real server: they sign in, hold leases and hand in, as people do."""
+"""Simulated labelers as HTTP clients of the real server: they sign in, hold leases and submit, as people do."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Report:
-    """What the clients did. ``waits``: seconds from handing in until the next item was there."""
+    """Results of the clients. ``waits``: seconds from submitting until the next item was received."""
 
     submitted: list[str] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Report:
     retries: int = 0
 
     def percentile(self, share: float) -> float | None:
-        """A percentile of the waits; None where there were none."""
+        """A percentile of the waits; None if there were none."""
         ordered = sorted(self.waits)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
@@ -55,7 +55,8 @@ class HttpLabeler:
         self.client.headers["x-csrf-token"] = found.group(1)
 
     async def work(self, labelers: SimulatedLabelers, most: int | None = None, think_seconds: float = 0.0) -> None:
-        """Rank until nothing is left, or ``most`` were handed in; ``think_seconds`` lie between two answers."""
+        """Rank until nothing is left, or ``most`` were submitted; with pauses of ``think_seconds`` between two
+        answers."""
         begun = time.perf_counter()
         item = (await self._json("GET", "/api/next"))["item"]
         self.report.first_waits.append(time.perf_counter() - begun)
@@ -98,7 +99,7 @@ class HttpLabeler:
         return found
 
     async def _patiently(self, method: str, path: str, **content: Any) -> httpx.Response:
-        """A request, repeated while the server is away: handing in twice is the same as once."""
+        """A request, repeated while the server is away: submitting twice is the same as once."""
         ends = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
@@ -120,7 +121,7 @@ async def simulate_over_http(
     most: int | None = None,
     think_seconds: float = 0.0,
 ) -> Report:
-    """Let every (name, password) rank at ``address`` at once, until nothing is left for them."""
+    """Let every (name, password) rank at ``address`` concurrently, until nothing is left for them."""
     report = Report()
 
     async def one(name: str, password: str) -> None:

@@ -1,12 +1,12 @@
 """Labelers that behave like people: they rank by a gold score, with noise, biases, lapses and ties.
 
-The utility of a response is its standardized gold score, plus 0.15 for every 10 words (length bias), plus 0.1 where
-it is shown first (position bias), plus Gumbel noise: ranking by it is Plackett–Luce. Neighbors closer than 0.2 are
-tied. Every tenth ranking is a lapse (random); half of the last labeler's are. Left out: learning, fatigue, and
-opinions of one's own; real labelers also disagree for reasons, these only by chance.
+The utility of a response is its standardized gold score, plus 0.15 for every 10 words (length bias), plus 0.1 if it is
+shown first (position bias), plus Gumbel noise: ranking by it is Plackett–Luce. Neighbors closer than 0.2 are tied.
+Every tenth ranking is a lapse (random); half of the last labeler's are. Left out: learning, fatigue, and individual
+opinions; real labelers also disagree for reasons, these only by chance.
 
-Every draw follows from the seed, the labeler, the texts and the round, never from the order of the calls or from the
-clock. So the same seed gives the same rankings, and over HTTP, where ids are hidden, the same noise.
+All random numbers depend on the seed, the labeler, the texts and the round, never on the order of calls or the clock.
+So the same seed gives the same rankings, and over HTTP, where ids are hidden, the same noise.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ NOISE_SCALE = 0.4
 """Scale of the Gumbel noise in standard deviations of the gold score.
 
 Derived by simulation with gold ~ N(0, 1) and equal lengths (repeated in tests/labeling/simulation/test_simulated.py):
-pairs that both of two labelers order agree in 73 % with four labelers, one of them careless; careful labelers among
-themselves in about 80 %. People reach 70–77 % (InstructGPT 72.6 and 77.3, summarization 73–77).
+pairs that both of two labelers order agree in 73 % with four labelers, one of them careless; careful labelers with each
+other in about 80 %. People reach 70–77 % (InstructGPT 72.6 and 77.3, summarization 73–77).
 """
 LENGTH_BIAS = 0.15
 POSITION_BIAS = 0.1
@@ -36,12 +36,12 @@ TIE_WIDTH = 0.2
 LAPSE_SHARE = 0.1
 CARELESS_SHARE = 0.5
 EPOCH = 1_750_000_000.0
-"""When the simulated labeling begins (2025-06-15), so that equal seeds give equal times."""
+"""The start time of the simulated labeling (2025-06-15), so that equal seeds give equal times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a simulated labeler answers: places by response id, and the time it took."""
+    """A simulated labeler's answer: places by response id, and the time it took."""
 
     places: dict[str, int]
     seconds: float
@@ -52,8 +52,8 @@ class SimulatedLabelers:
 
     Args:
         gold: the score they (roughly) rank by.
-        seed: fixes every draw.
-        count: how many.
+        seed: seed of all random numbers.
+        count: number of labelers.
         noise_scale: Gumbel scale, in standard deviations of the gold score.
         lapse_share: share of rankings made at random.
         careless_share: the same for the last labeler; equal to ``lapse_share`` for none careless.
@@ -82,15 +82,15 @@ class SimulatedLabelers:
         self._known: dict[tuple[str, str, bool], float] = {}
 
     def standardize(self, shown: Sequence[tuple[Prompt, Response]]) -> None:
-        """Take mean and standard deviation of the gold score from these responses (else 0 and 1)."""
+        """Set mean and standard deviation of the gold score from these responses (default 0 and 1)."""
         values = [self._gold_of(prompt, response) for prompt, response in shown]
         if len(values) > 1:
             self._mean, self._deviation = fmean(values), pstdev(values) or 1.0
 
     def choose(self, prompt: Prompt, shown: Sequence[Response], labeler: str, round_: int = 0) -> Choice:
-        """What ``labeler`` answers to these responses in the order in which they are shown.
+        """The answer of ``labeler`` to these responses in the order in which they are shown.
 
-        ``round_`` distinguishes a repetition (for self-consistency) from the first look.
+        ``round_`` distinguishes a repetition (for self-consistency) from the first time.
         """
         draw = self._generator("choice", prompt.text, labeler, round_)
         noise = {response.id: self.noise_scale * _gumbel(draw) for response in sorted(shown, key=_text_of)}
@@ -107,7 +107,7 @@ class SimulatedLabelers:
     def rank(
         self, prompt: Prompt, responses: Sequence[Response], labeler: str, *, submitted_at: float = EPOCH
     ) -> Ranking:
-        """One ranking, shown in an order that is drawn for this labeler and kept in the record."""
+        """One ranking, shown in an order that is drawn for this labeler and stored in the record."""
         shown = sorted(responses, key=_text_of)
         self._generator("order", prompt.text, labeler, 0).shuffle(shown)
         choice = self.choose(prompt, shown, labeler)
@@ -142,7 +142,7 @@ def simulate_rankings(
     """Rank every prompt that has two or more responses and no ranking by anyone else; return how many were new.
 
     A share of the prompts gets one labeler more than ``rankings_per_prompt``, so that agreement can be measured. The
-    plan follows from the seed and the prompts alone: a run that was interrupted goes on where it stopped.
+    plan depends on the seed and the prompts alone: an interrupted run continues where it stopped.
     """
     answers = store.responses()
     by_prompt: dict[str, list[Response]] = {}
@@ -164,7 +164,7 @@ def simulate_rankings(
 def _plan(
     wanted: Sequence[Prompt], names: Sequence[str], overlap_share: float, per_prompt: int, seed: int
 ) -> list[tuple[Prompt, list[str]]]:
-    """Who ranks what: everyone equally often, the overlap spread over all pairs of labelers."""
+    """The assignment of prompts: everyone equally often, the overlap spread over all pairs of labelers."""
     draw = random.Random(f"plan {seed}")  # noqa: S311 (simulation, not secrets)
     order = list(wanted)
     draw.shuffle(order)
@@ -198,7 +198,7 @@ def _text_of(response: Response) -> tuple[str, bool]:
 
 
 def _places(utility: dict[str, float]) -> dict[str, int]:
-    """Places by falling utility; those within the tie width of the best of their group share its place."""
+    """Places in descending order of utility; those within the tie width of the best of their group share its place."""
     places: dict[str, int] = {}
     best, place = math.inf, 0
     for position, id_ in enumerate(sorted(utility, key=lambda one: (-utility[one], one)), start=1):

@@ -1,4 +1,4 @@
-"""The labeler's page uses these routes, in JSON. Responses are known by position only: the page is blind."""
+"""The JSON routes of the labeler's page. Responses are identified by position only: the page is blind."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
@@ -36,13 +36,13 @@ def _fit_together(rewrites: list[str | None]) -> list[str | None]:
 
 
 class Body(BaseModel):
-    """What a route takes: nothing unknown in it, and nothing turned into another type (true is no number)."""
+    """The body of a route: no unknown fields, and no type conversion (true is not a number)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Draft(Body):
-    """A half-made answer, by position."""
+    """A draft of an answer, by position."""
 
     places: list[Place | None] = Field(max_length=9)
     strength: Annotated[int, Field(ge=1, le=4)] | None = None
@@ -55,11 +55,11 @@ class Draft(Body):
     rationale: Note = ""
     rewrites: Annotated[list[Rewrite | None], Field(max_length=9), AfterValidator(_fit_together)] = []
     inserting: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=3, max_length=3)] | None = None
-    """Where two are shown at a time: the response that is being put in, and the groups between which its place is."""
+    """In pairwise mode: the response that is being inserted, and the groups between which its place is."""
 
 
 class AnswerBody(Draft):
-    """An answer to a slot, or with ``corrects`` to an earlier answer of one's own."""
+    """An answer to a slot, or with ``corrects`` to an earlier answer of the same labeler."""
 
     assignment: Id | None = None
     corrects: str | None = Field(default=None, max_length=200)
@@ -67,7 +67,7 @@ class AnswerBody(Draft):
     next: bool = True
 
     def to_submission(self) -> Submission:
-        """As the store takes it."""
+        """In the store's format."""
         return Submission(
             self.places,
             self.seconds,
@@ -87,7 +87,7 @@ class DraftBody(Draft):
 
 
 class SkipBody(Body):
-    """Why an item is given back."""
+    """The reason for returning an item."""
 
     assignment: Id
     reason: str = Field(max_length=80)
@@ -95,7 +95,7 @@ class SkipBody(Body):
 
 
 class FlagBody(Body):
-    """What is wrong with the prompt, or with the response at ``position``."""
+    """A problem with the prompt, or with the response at ``position``."""
 
     assignment: Id
     position: Annotated[int, Field(ge=0, le=8)] | None = None
@@ -120,7 +120,7 @@ def _next(connection: Connection, context: Context, name: str) -> dict[str, Any]
 
 
 async def _formatted(context: Context, item: dict[str, Any] | None) -> dict[str, Any] | None:
-    """An item with its Markdown read, outside of the transaction that found it."""
+    """An item with its Markdown parsed, outside of the transaction that read it."""
     if item is None or not labeler_views.has_markup(item):
         return item
     return await context.slow(lambda: labeler_views.with_blocks(item))
@@ -129,7 +129,7 @@ async def _formatted(context: Context, item: dict[str, Any] | None) -> dict[str,
 @router.get("/next")
 @access(LABELER)
 async def next_item(request: Request) -> dict[str, Any]:
-    """The item that the labeler holds, or a new one; ``item`` is null where nothing is left."""
+    """The item that the labeler holds, or a new one; ``item`` is null if nothing is left."""
     context, name = _of(request)
     found = await context.write(lambda connection: _next(connection, context, name))
     return {"item": await _formatted(context, found)}
@@ -138,7 +138,7 @@ async def next_item(request: Request) -> dict[str, Any]:
 @router.post("/answers")
 @access(LABELER)
 async def answer(request: Request, body: AnswerBody) -> dict[str, Any]:
-    """Take an answer, and by ``next`` return the next item with the receipt."""
+    """Store an answer, and with ``next`` return the next item with the receipt."""
     context, name = _of(request)
 
     def work(connection: Connection) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _asks(settings: LabelingSettings) -> Asks:
 
 
 def _receipt(context: Context, name: str, body: AnswerBody) -> list[str] | None:
-    """The order in which this slot was once shown to this labeler, if the receipt is ours."""
+    """The order in which this slot was shown to this labeler, if the receipt is ours."""
     try:
         slot, labeler, order = URLSafeSerializer(context.key, salt="seat").loads(body.receipt)
     except (BadSignature, ValueError, TypeError):
@@ -189,7 +189,7 @@ def _receipt(context: Context, name: str, body: AnswerBody) -> list[str] | None:
 @router.put("/drafts")
 @access(LABELER)
 async def draft(request: Request, body: DraftBody) -> dict[str, bool]:
-    """Keep a half-made answer; ``kept`` is false where the slot has gone to someone else."""
+    """Store a draft; ``kept`` is false if the slot has gone to someone else."""
     context, name = _of(request)
     content = body.model_dump(exclude={"assignment"})
     return {
@@ -202,7 +202,7 @@ async def draft(request: Request, body: DraftBody) -> dict[str, bool]:
 @router.post("/skips")
 @access(LABELER)
 async def skip(request: Request, body: SkipBody) -> dict[str, Any]:
-    """Give an item back with a reason, and return the next."""
+    """Return an item with a reason, and get the next."""
     context, name = _of(request)
 
     def work(connection: Connection) -> dict[str, Any] | None:
@@ -215,7 +215,7 @@ async def skip(request: Request, body: SkipBody) -> dict[str, Any]:
 @router.post("/flags")
 @access(LABELER)
 async def flag(request: Request, body: FlagBody) -> dict[str, bool]:
-    """Tell the lead about something."""
+    """Report a problem to the lead."""
     context, name = _of(request)
     await _write(
         context,
@@ -229,7 +229,7 @@ async def flag(request: Request, body: FlagBody) -> dict[str, bool]:
 @router.get("/history")
 @access(LABELER)
 async def history(request: Request, back: Annotated[int, Field(ge=0, le=100_000)] = 0) -> dict[str, Any]:
-    """One's own answer, ``back`` answers ago, to be looked at and corrected; null beyond the first."""
+    """The labeler's own answer, ``back`` answers ago, to review and correct; null beyond the first."""
     context, name = _of(request)
     found = await context.read(lambda connection: labeler_views.past_answer(connection, name, back))
     return {"answer": await _formatted(context, found)}
@@ -238,7 +238,7 @@ async def history(request: Request, back: Annotated[int, Field(ge=0, le=100_000)
 @router.get("/guidelines")
 @access(LABELER)
 async def campaign_guidelines(request: Request, campaign: Annotated[str, Query(max_length=80)] = "") -> dict[str, Any]:
-    """What holds for the items of a campaign."""
+    """The common settings of a campaign's items."""
     context, _ = _of(request)
     found = await context.read(lambda connection: labeler_views.guidelines_for(connection, storable(campaign)))
     blocks = await context.slow(lambda: formatted(found["text"]))
@@ -248,7 +248,7 @@ async def campaign_guidelines(request: Request, campaign: Annotated[str, Query(m
 @router.get("/progress")
 @access(LABELER)
 async def progress(request: Request) -> dict[str, Any]:
-    """How far one is, how fast, and how much is left."""
+    """The labeler's progress and speed, and how much is left."""
     context, name = _of(request)
     return await context.read(lambda connection: labeler_views.progress(connection, name, context.now()))
 

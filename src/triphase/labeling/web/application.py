@@ -1,4 +1,4 @@
-"""The labeling page as an application: ``create_application(store, settings)`` puts its parts together."""
+"""The labeling page as an application: ``create_application(store, settings)`` assembles it."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ _NEWER = (
 def create_application(
     store: Store, settings: LabelingSettings | None = None, server: ServerSettings | None = None
 ) -> FastAPI:
-    """The application over an open store, which stays the caller's to close."""
+    """The application over an open store, which the caller closes."""
     server = server or ServerSettings()
     context = Context(store, settings or LabelingSettings(), server)
 
@@ -71,7 +71,7 @@ def _say(request: Request, status: int, message: str) -> Response:
 
 async def _known_error(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
-        _log.error("%s", error)  # the message names the store's place, which is for whoever runs the server
+        _log.error("%s", error)  # the message names the store's location, which is for the operator of the server
         return _say(request, 503, _NEWER if isinstance(error, NewerSchema) else _AWAY)
     if isinstance(error, SlotGone | Answered):
         return _say(request, 409, str(error))

@@ -1,4 +1,4 @@
-"""Small charts as SVG inside the page; their colors come from the style sheet, their words from ``title``."""
+"""Small charts as SVG inside the page; their colors come from the style sheet, their text from ``title``."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -11,11 +11,11 @@ from triphase.records.visible import visible
 
 _WIDTH, _ROW = 560, 26
 _WORD, _LETTER, _MOST_GUTTER = 46, 8, 190
-"""So wide are a day's name with the space around it, a letter, and the widest column of names."""
+"""Widths of a day's label with its margin, of a letter, and of the widest column of names."""
 
 
 def bars(points: Sequence[tuple[str, float]], title: str) -> Markup:
-    """Upright bars, one for each label, the value on each; words are thinned out where they would touch."""
+    """Vertical bars, one for each label, with the value on each; labels are thinned out where they would overlap."""
     if not points:
         return Markup("")
     height, top = 150, max(value for _, value in points) or 1.0
@@ -38,7 +38,8 @@ def bars(points: Sequence[tuple[str, float]], title: str) -> Markup:
 
 
 def intervals(rows: Sequence[tuple[str, Estimate | None]], title: str, mark: float | None = None) -> Markup:
-    """Shares with their 95 % intervals on a scale from 0 to 100 %; ``mark`` draws a line (0.5 where that is none)."""
+    """Shares with their 95 % intervals on a scale from 0 to 100 %; ``mark`` draws a line (for example at 0.5, no
+    bias)."""
     rows = [row for row in rows if row[1] is not None]
     if not rows:
         return Markup("")

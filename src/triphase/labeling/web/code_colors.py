@@ -1,4 +1,4 @@
-"""Code with its keywords, names, strings and comments marked by CSS classes."""
+"""Syntax highlighting: keywords, names, strings and comments are marked by CSS classes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from pygments.token import Comment, Generic, Keyword, Name, Number, Operator, St
 from pygments.util import ClassNotFound
 
 MOST_CHARACTERS = 8_000
-"""Longer code has one color."""
+"""Longer code is not highlighted."""
 _KINDS: tuple[tuple[_TokenType, str], ...] = (
     (Comment, "c"), (Keyword, "k"), (Operator.Word, "k"), (String, "s"), (Number, "m"), (Name.Function, "f"),
     (Name.Class, "f"), (Name.Decorator, "f"), (Name.Tag, "k"), (Name.Builtin, "b"), (Generic.Deleted, "d"),
@@ -18,7 +18,7 @@ CLASSES = frozenset(kind for _, kind in _KINDS)
 
 
 def colored(code: str, language: str) -> list[Any]:
-    """Texts and spans whose texts together are ``code``; one text where the language is not known."""
+    """Texts and spans whose texts together are ``code``; one text if the language is unknown."""
     lexer = _lexer(language)
     if lexer is None or len(code) > MOST_CHARACTERS:
         return [code]

@@ -1,10 +1,10 @@
-"""Connections of the page that end: no client can hold one by sending, or reading, without end.
+"""Time-outs of the page's connections: no client can hold one by sending, or reading, without end.
 
-uvicorn closes idle connections between two requests only. A client that sends half a request keeps its connection for
-ever, and a few hundred of those use up the file descriptors, after which nobody gets in. Here a request must be whole
-within ``REQUEST_SECONDS`` and its answer taken within ``ANSWER_SECONDS``; where all places are taken, the oldest
-connection without a whole request makes room for the new one. The TLS handshake is a part of the request: asyncio tells
-a protocol of a connection only once its handshake has ended, so here the protocol begins it.
+uvicorn closes idle connections between two requests only. A client that sends half a request keeps its connection
+forever, and a few hundred of those use up the file descriptors, after which nobody can connect. Here a request must be
+complete within ``REQUEST_SECONDS`` and its response received within ``ANSWER_SECONDS``; when the limit of connections
+is reached, the oldest connection without a complete request is closed for the new one. The TLS handshake is a part of
+the request: asyncio reports a connection to a protocol only after its handshake, so here the protocol starts it.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ REQUEST_SECONDS = 20.0
 ANSWER_SECONDS = 600.0
 MOST_CONNECTIONS = 2000
 KEPT_DESCRIPTORS = 64
-"""For the store, the log, and what else the process opens."""
+"""File descriptors for the store, the log, and everything else that the process opens."""
 _MINUTE = 60.0
 _log = logging.getLogger("triphase.labeling")
 
 
 class OncePerMinute(logging.Filter):
-    """Lets one line of a kind through in a minute, and reports with the next how many were left out."""
+    """Lets one line of a kind through per minute, and reports with the next how many were suppressed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class OncePerMinute(logging.Filter):
 
 
 def places() -> int:
-    """How many connections may be open at the same time; the limit of descriptors is raised as far as it goes."""
+    """The limit of open connections; the limit of descriptors is raised as far as possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_CONNECTIONS + KEPT_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -72,7 +72,7 @@ def quiet_logs() -> None:
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP/1.1 on one connection, with a time for each part of it."""
+    """HTTP/1.1 on one connection, with a time-out for each part of it."""
 
     most = MOST_CONNECTIONS
 
@@ -80,18 +80,18 @@ class BoundedProtocol(H11Protocol):
         super().__init__(*arguments, **named)
         self._tls = tls
         self._handshake: asyncio.Task[None] | None = None
-        self._early: list[bytes] | None = None if tls is None else []  # what comes before this side hears of its end
+        self._early: list[bytes] | None = None if tls is None else []  # received before the handshake's end is known
         self.since = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         self._answering: object = None
         self.given_up = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client came."""
+        """A client connected."""
         if self._tls is None:
             super().connection_made(transport)
         else:
-            transport.pause_reading()  # what comes is for the handshake
+            transport.pause_reading()  # incoming data belongs to the handshake
             self.transport = transport
             self.connections.add(self)
             self._handshake = self.loop.create_task(self._begin_tls(transport, self._tls))
@@ -101,7 +101,7 @@ class BoundedProtocol(H11Protocol):
 
     async def _begin_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
         secured = None
-        with suppress(OSError):  # what ssl finds wrong is one, and so is a client that leaves
+        with suppress(OSError):  # ssl errors are a subclass, and so is a client's disconnect
             secured = await self.loop.start_tls(
                 transport, self, context, server_side=True, ssl_handshake_timeout=REQUEST_SECONDS
             )
@@ -121,7 +121,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """A part of a request came."""
+        """A part of a request arrived."""
         if self._early is not None:
             self._early.append(data)
             return
@@ -131,14 +131,14 @@ class BoundedProtocol(H11Protocol):
             self._begin(ANSWER_SECONDS)
 
     def on_response_complete(self) -> None:
-        """An answer is sent; the next request may come."""
+        """A response is sent; the next request may arrive."""
         self.since = time.monotonic()
         self._begin(REQUEST_SECONDS)
         super().on_response_complete()
 
     @property
     def waits(self) -> bool:
-        """Whether a request, or the rest of one, is still to come."""
+        """Whether a request, or the rest of one, is still to arrive."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def give_up(self) -> None:

@@ -1,4 +1,4 @@
-"""What every request needs: the store, the settings, the clock, and threads for what would block."""
+"""The shared context of requests: the store, the settings, the clock, and threads for blocking calls."""
 
 import asyncio
 import time
@@ -23,8 +23,8 @@ _SLOW_THREADS = 3
 class ServerSettings:
     """How the page is served.
 
-    ``secure``: cookies travel over TLS only (everywhere but on loopback). ``address``: what links to the page begin
-    with; where it is empty, the address of the request, whose host must then be one of ``allowed_hosts``.
+    ``secure``: cookies are sent over TLS only (everywhere but on loopback). ``address``: the prefix of links to the
+    page; if empty, the address of the request, whose host must then be one of ``allowed_hosts``.
     """
 
     secure: bool = False
@@ -32,9 +32,9 @@ class ServerSettings:
     address: str = ""
     seed: int = 0
     metrics_token: str = field(default="", repr=False)
-    """Who has it may read ``/metrics``; without one there is no such page."""
+    """The token for reading ``/metrics``; without one the route does not exist."""
     most_body_bytes: int = 128 * 1024
-    """Of any request but one with guidelines or rewritten responses, whose lengths their forms bound."""
+    """For any request except those with guidelines or rewritten responses, whose lengths their forms limit."""
     now: Callable[[], float] = time.time
 
 
@@ -56,8 +56,8 @@ class Context:
         width = _POSTGRES_THREADS if self.store.is_postgresql else 1
         self._quick = ThreadPoolExecutor(width, thread_name_prefix="labels")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, thread_name_prefix="pages")
-        # An attempt to sign in counts as a failure while its password is compared: few at a time, so that many people
-        # who come from one address at the same moment do not use up its limit.
+        # A sign-in attempt counts as a failure while its password is compared: few at a time, so that many people who
+        # sign in from one address at the same moment do not use up its limit.
         self.comparing = asyncio.Semaphore(_SLOW_THREADS)
 
     def now(self) -> float:
@@ -92,10 +92,10 @@ class Context:
         return await asyncio.get_running_loop().run_in_executor(self._quick, run)
 
     async def slow(self, work: Callable[[], Result]) -> Result:
-        """Run what takes long (statistics, passwords) beside the quick queue."""
+        """Run long work (statistics, passwords) outside of the quick queue."""
         return await asyncio.get_running_loop().run_in_executor(self._slow, work)
 
     def close(self) -> None:
-        """Let what runs end, then stop the threads."""
+        """Wait for running work, then stop the threads."""
         self._quick.shutdown()
         self._slow.shutdown()

@@ -1,4 +1,4 @@
-"""What a lead does before the first answer, and which of it is done."""
+"""A lead's steps before the first answer, and which of them are done."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from triphase.store.schema import guidelines, invitations, items, labelers, prom
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the list; ``place`` is where it is done, empty where that is not on the page."""
+    """One line of the list; ``place`` is a link to the step, empty if that is not on the page."""
 
     title: str
     how: str
@@ -19,7 +19,7 @@ class Step:
 
 
 def first_steps(connection: Connection, now: float) -> list[Step]:
-    """The steps in their order. A lead may rank alone, so an answer settles the invitation too."""
+    """The steps in their order. A lead may rank alone, so an answer completes the invitation step too."""
 
     def there(query: Any) -> bool:
         return bool(connection.execute(select(exists(query))).scalar_one())

@@ -1,8 +1,8 @@
-"""Markdown of models and people as a tree of elements, from a short list: nothing else can come of any text.
+"""Markdown of models and people as a tree of allowed elements: no text can produce any others.
 
 The browser builds the elements from the tree by name; no markup is written or parsed on the way. A node is a text, or
-``[name, class, children, attributes]``. Links and pictures are texts with their addresses: a page that is opened, or a
-picture that is loaded from elsewhere, would tell that someone reads.
+``[name, class, children, attributes]``. Links and images are shown as texts with their addresses: opening a page, or
+loading an image from elsewhere, would reveal that someone reads.
 """
 
 import re
@@ -24,13 +24,13 @@ ELEMENTS = frozenset(
 )
 ATTRIBUTES = frozenset(("start", "dir", "tabindex", "role", "aria-label"))
 MOST_CHARACTERS = 12_000
-"""A longer text is shown as written: reading Markdown takes time that grows faster than its length."""
+"""A longer text is shown unformatted: parsing Markdown takes superlinear time."""
 _MOST_FORMULAS = 100
 _MARKUP = re.compile(
     r"[*_`#|$\\~>\[&]|^ {0,3}(?:[-+]|\d+[.)])[ \t]|^(?: {4}|\t)|^ {0,3}(?:-{2,}|={2,})[ \t]*$", re.MULTILINE
 )
 _HEADINGS = {"h1": "h3", "h2": "h4", "h3": "h5"}
-"""The page's own headings are above those of a response."""
+"""The page's own headings are of higher levels than those of a response."""
 _ALIGNED = {"text-align:right": "right", "text-align:center": "center", "text-align:left": None}
 _OWN_DIRECTION = ("p", "h3", "h4", "h5", "h6", "li", "td", "th", "blockquote")
 _MOST_NESTED = 20
@@ -39,29 +39,29 @@ _MARKDOWN = read_formulas(
     .enable(["table", "strikethrough"])
     .disable("reference")
 )
-# Definitions of references would vanish from the page; what a labeler judges is the whole text.
+# Reference definitions would vanish from the page; labelers judge the whole text.
 _MARKDOWN.block.ruler.at("table", whole_table, {"alt": ["paragraph", "reference"]})
 
 
 def may_be_formatted(text: str) -> bool:
-    """Whether there is anything in ``text`` that could be Markdown; a quick look."""
+    """Whether ``text`` could contain Markdown; a quick check."""
     return len(text) <= MOST_CHARACTERS and _MARKUP.search(text) is not None
 
 
 @lru_cache(maxsize=256)
 def formatted(text: str) -> list[Any] | None:
-    """The tree of ``text``, which went through ``visible``; None where it is to be shown as written."""
+    """The tree of ``text``, which went through ``visible``; None if it is shown unformatted."""
     if not may_be_formatted(text):
         return None
     tokens = _MARKDOWN.parse(text)
     if any(token.level >= _MOST_NESTED - 1 for token in tokens):
-        return None  # what is nested deeper is left out of the tokens
+        return None  # deeper nesting is missing in the tokens
     nodes = _Tree().of(tokens)
     return None if all(_is_plain(node) for node in nodes) else nodes
 
 
 def as_html(nodes: Sequence[Any]) -> Markup:
-    """A tree as markup, for pages that are made on the server; every text and attribute is escaped."""
+    """A tree as markup, for server-rendered pages; every text and attribute is escaped."""
     parts = []
     for node in nodes:
         if isinstance(node, str):
@@ -80,7 +80,7 @@ def _is_plain(node: Any) -> bool:
 
 
 class _Tree:
-    """Puts tokens together to a tree."""
+    """Builds a tree from tokens."""
 
     def __init__(self) -> None:
         self._formulas = 0
@@ -126,7 +126,7 @@ class _Tree:
             return ["span", "link", [f"{visible(content)} ⟨{_address(token, 'src')}⟩"], {}]
         if kind == "hr":
             return ["hr", None, [], {}]
-        return visible(content)  # text, and whatever else there may be, as written; `&#8238;` is a sign by now
+        return visible(content)  # text, and any other token, unformatted; `&#8238;` is a character by now
 
     def _formula(self, token: Token) -> Any:
         self._formulas += 1
@@ -153,7 +153,7 @@ def _address(token: Token, attribute: str) -> str:
 
 
 def _closed(node: list[Any]) -> list[Any]:
-    """What an element becomes when it is whole."""
+    """The final form of a complete element."""
     name, kind, children, attributes = node
     if kind == "link":
         address = attributes.pop("href")

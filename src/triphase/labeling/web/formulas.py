@@ -16,7 +16,7 @@ from triphase.records.visible import visible
 MOST_CHARACTERS = 1_000
 """A longer formula is shown as written."""
 _OPERATORS = "\u2061\u2062\u2063\u2064"
-"""Signs without a shape that MathML has between what is multiplied or applied."""
+"""Invisible characters that MathML puts between factors or before arguments."""
 ELEMENTS = frozenset(
     "math mrow mi mn mo ms mtext mspace msup msub msubsup mfrac msqrt mroot munder mover munderover mtable mtr mtd "
     "mpadded mstyle menclose mmultiscripts mprescripts none".split()
@@ -31,7 +31,7 @@ _CLOSING = {"(": "\\)", "[": "\\]"}
 
 
 def read_formulas(markdown: MarkdownIt) -> MarkdownIt:
-    """Let ``markdown`` read ``$…$``, ``$$…$$``, ``\\(…\\)`` and ``\\[…\\]`` as formulas; prices stay prices."""
+    """Let ``markdown`` parse ``$…$``, ``$$…$$``, ``\\(…\\)`` and ``\\[…\\]`` as formulas; prices stay prices."""
     markdown.use(dollarmath_plugin, allow_space=False, allow_digits=False, allow_labels=False, double_inline=True)
     markdown.inline.ruler.before("escape", "bracketed_formula", _inline)
     markdown.block.ruler.before("fence", "bracketed_formula", _block, {"alt": ["paragraph", "reference", "blockquote"]})
@@ -39,17 +39,17 @@ def read_formulas(markdown: MarkdownIt) -> MarkdownIt:
 
 
 def mathml(latex: str, *, block: bool) -> list[Any] | None:
-    """A formula as a tree of elements that are listed above; None where it cannot be read."""
+    """A formula as a tree of the elements listed above; None if it cannot be parsed."""
     if len(latex) > MOST_CHARACTERS or not latex.strip():
         return None
     try:
         return _node(convert_to_element(latex, display="block" if block else "inline"), 0)
-    except Exception:  # whatever a parser says to what is no LaTeX: it is shown as written
+    except Exception:  # any error of the parser on invalid LaTeX: it is shown as written
         return None
 
 
 class _Unlisted(Exception):
-    """Something in the MathML that is not on the lists, or hides."""
+    """Something in the MathML that is not in the lists, or is hidden."""
 
 
 def _node(element: Element, depth: int) -> list[Any]:

@@ -1,7 +1,7 @@
-"""The door: every route says who may enter, and one that says nothing lets nobody in.
+"""Access control: every route declares who may call it, and a route without a declaration lets nobody in.
 
-Checked before a route reads anything of the request: the session, the role, and for every change that the request
-comes from our own page (a token that only it knows, and the browser's word on its origin).
+Checked before a route reads anything of the request: the session, the role, and for every change that the request comes
+from our own page (a token that only it knows, and the browser's Origin header).
 """
 
 import logging
@@ -23,19 +23,19 @@ from triphase.labeling.web.templating import page
 
 COOKIE = "triphase_session"
 PUBLIC, LABELER, LEAD, ANYONE_SIGNED_IN = "public", "labeler", "lead", "signed in"
-"""Who may enter. What labelers may, leads may too: who works alone is both."""
+"""Access levels. Leads may do everything that labelers may: someone who works alone is both."""
 _SAFE = ("GET", "HEAD")
 _GUIDELINES = "/lead/guidelines"
 CAMPAIGNS, CAMPAIGN = "/lead/campaigns", "/lead/campaign"
 MOST_GUIDELINES = 60_000
-"""Characters of the guidelines."""
+"""Maximum characters of the guidelines."""
 _LONGEST_GUIDELINES = 12 * MOST_GUIDELINES + 4096
-"""Bytes of the form with the guidelines: a character beyond the first plane takes twelve, %F0%9F%98%80."""
+"""Bytes of the form with the guidelines: a character outside the BMP takes twelve, %F0%9F%98%80."""
 _ANSWERS = ("/api/answers", "/api/drafts")
 MOST_REWRITTEN = 180_000
-"""Characters of the responses of one item as a labeler would have written them, all together."""
+"""Maximum characters of an item's rewritten responses, all together."""
 _LONGEST_ANSWER = 6 * MOST_REWRITTEN + 65_536
-"""Bytes of an answer with so much rewritten: JSON writes a character in six at most."""
+"""Bytes of an answer with this much rewritten: JSON writes a character in six at most."""
 _log = logging.getLogger("triphase.labeling")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -54,7 +54,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 def access(level: str) -> Callable[[Endpoint], Endpoint]:
-    """Say who may call a route."""
+    """Declare who may call a route."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
         endpoint.access = level  # type: ignore[attr-defined]
@@ -64,10 +64,10 @@ def access(level: str) -> Callable[[Endpoint], Endpoint]:
 
 
 class GuardedRoute(APIRoute):
-    """A route that asks ``refusal`` before anything else."""
+    """A route that calls ``refusal`` before anything else."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler behind the door."""
+        """The guarded handler."""
         inner = super().get_route_handler()
         level = getattr(self.endpoint, "access", None)
 
@@ -79,7 +79,7 @@ class GuardedRoute(APIRoute):
 
 
 async def refusal(request: Request, level: str | None) -> Response | None:
-    """The answer to someone who may not enter; None where they may. Leaves the session in ``request.state``."""
+    """The response to someone without access; None if they have it. Leaves the session in ``request.state``."""
     context: Context = request.app.state.context
     if request.method not in _SAFE and not _from_here(request):
         return _say(request, 403, "This request came from another site and was refused.")
@@ -101,7 +101,7 @@ async def refusal(request: Request, level: str | None) -> Response | None:
 
 
 async def session_of(request: Request, context: Context) -> Session | None:
-    """Who sent the request; None where nobody is signed in."""
+    """Who sent the request; None if nobody is signed in."""
     token = sessions.unsealed(request.cookies.get(COOKIE, ""), context.key)
     if token is None:
         return None
@@ -116,7 +116,7 @@ def _from_here(request: Request) -> bool:
         return True
     try:
         return urlsplit(origin).netloc == request.headers.get("host")
-    except ValueError:  # no address at all, such as http://[
+    except ValueError:  # not an address, such as http://[
         return False
 
 
@@ -135,10 +135,10 @@ def _say(request: Request, status: int, message: str) -> Response:
 
 
 class Hardened:
-    """The outermost layer: hosts, lengths of bodies, security headers on every answer, and an end for every failure."""
+    """The outermost layer: hosts, body sizes, security headers on every response, and handling of every failure."""
 
     def __init__(self, app: ASGIApp, server: ServerSettings, *, rewrites: bool = False) -> None:
-        """``rewrites``: answers hold responses as labelers would have written them."""
+        """``rewrites``: answers contain rewritten responses."""
         self.app = app
         self.longer = dict.fromkeys((_GUIDELINES, CAMPAIGNS, CAMPAIGN), _LONGEST_GUIDELINES)
         self.longer |= dict.fromkeys(_ANSWERS if rewrites else (), _LONGEST_ANSWER)

@@ -1,7 +1,7 @@
-"""What watches the server asks: whether the process lives, whether it can work, and figures for Prometheus.
+"""Monitoring routes: whether the process is alive, whether it can work, and metrics for Prometheus.
 
-The figures are counts of the store, so every worker gives the same. They need the token that the server was started
-with; without one there is no such page.
+The metrics are counts from the store, so every worker returns the same. They require the token that the server was
+started with; without one the route does not exist.
 """
 
 import secrets
@@ -24,18 +24,18 @@ _NO_PAGE = "There is no such page."
 @router.get("/health")
 @access(PUBLIC)
 async def health() -> Response:
-    """The process lives: nothing else is looked at, so a database that is away does not get it restarted."""
+    """The process is alive: nothing else is checked, so an unreachable database does not get it restarted."""
     return JSONResponse({"status": "ok"})
 
 
 @router.get("/ready")
 @access(PUBLIC)
 async def ready(request: Request) -> Response:
-    """The store answers: requests may be sent here."""
+    """The store responds: requests may be sent here."""
     context: Context = request.app.state.context
     try:
         await context.glance(lambda connection: connection.execute(text("SELECT 1")).scalar_one())
-    except StoreError:  # its message names the store's place
+    except StoreError:  # its message names the store's location
         return JSONResponse({"status": "the store does not answer"}, 503)
     return JSONResponse({"status": "ok"})
 
@@ -56,7 +56,7 @@ async def metrics(request: Request) -> Response:
 
 
 def figures(connection: Connection, now: float) -> Iterator[str]:
-    """The lines: what was ranked, what is open, who is at work."""
+    """The lines: what was ranked, what is open, who is working."""
     by_status = connection.execute(select(rankings.c.status, func.count()).group_by(rankings.c.status)).all()
     yield from _family("rankings", "Answers in the store, by status.", ((f'status="{one}"', n) for one, n in by_status))
     by_state = connection.execute(select(assignments.c.state, func.count()).group_by(assignments.c.state)).all()

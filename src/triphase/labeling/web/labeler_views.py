@@ -1,4 +1,4 @@
-"""What a labeler sees: an item without names, their own past answers, their own progress."""
+"""A labeler's view: an item without names, their own past answers, their own progress."""
 
 import json
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def shown(connection: Connection, prompt_id: str, order: Sequence[str]) -> dict[
 
 
 def task_of(connection: Connection, campaign: str) -> dict[str, Any] | None:
-    """What a campaign asks, and the version of its guidelines; None for the main work, which the page knows."""
+    """The settings of a campaign for the page, and the version of its guidelines; None for the main work."""
     if not campaign:
         return None
     found = campaign_called(connection, campaign)
@@ -43,19 +43,19 @@ def task_of(connection: Connection, campaign: str) -> dict[str, Any] | None:
 
 
 def guidelines_for(connection: Connection, campaign: str) -> dict[str, Any]:
-    """The newest guidelines of a campaign, or where it has none of the main work."""
+    """The newest guidelines of a campaign, or of the main work if it has none."""
     version = latest_guideline(connection, campaign)
     text = connection.execute(select(guidelines.c.text).where(guidelines.c.version == version)).scalar()
     return {"version": version or 0, "text": visible(text or "")}
 
 
 def has_markup(item: dict[str, Any]) -> bool:
-    """Whether a text of an item, as ``shown`` gives it, could be Markdown."""
+    """Whether a text of an item, as returned by ``shown``, could be Markdown."""
     return any(may_be_formatted(text) for text in _texts(item))
 
 
 def with_blocks(item: dict[str, Any]) -> dict[str, Any]:
-    """An item with the trees of those of its texts that are Markdown, as ``blocks`` beside the text; takes a while."""
+    """An item with the trees of its Markdown texts, as ``blocks`` next to the text; takes a while."""
     prompt = [_with_blocks(message, message["content"]) for message in item["prompt"]]
     return {**item, "prompt": prompt, "responses": [_with_blocks(one, one["text"]) for one in item["responses"]]}
 

@@ -27,7 +27,7 @@ _SCORED = select(select(scores).exists())
 
 
 async def statistics_of(context: Context, campaign: str | None = None) -> Statistics:
-    """All statistics, or a campaign's; kept for ten seconds, since they take long over many rankings."""
+    """All statistics, or a campaign's; cached for ten seconds, since they take long over many rankings."""
     kept = context.kept_statistics.get(campaign)
     now = context.now()
     if kept is None or not 0 <= now - kept[0] < _KEPT_SECONDS:
@@ -39,7 +39,7 @@ async def statistics_of(context: Context, campaign: str | None = None) -> Statis
 @router.get("")
 @access(LEAD)
 async def overview(request: Request, ordered: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None) -> Response:
-    """Progress with forecast, agreement, and each labeler at a glance."""
+    """Progress with forecast, agreement, and a summary of each labeler."""
     context: Context = request.app.state.context
     statistics = await statistics_of(context)
     steps, scored = await context.read(
@@ -101,7 +101,7 @@ async def _people(request: Request, link: str, status: int = 200, problem: str =
 @router.get("/labelers/{name}")
 @access(LEAD)
 async def one_labeler(request: Request, name: Annotated[str, Path(max_length=80)]) -> Response:
-    """One labeler's figures over time."""
+    """One labeler's statistics over time."""
     context: Context = request.app.state.context
     person = await context.read(lambda connection: accounts.account(connection, storable(name)))
     if person is None:
@@ -130,7 +130,7 @@ async def one_labeler(request: Request, name: Annotated[str, Path(max_length=80)
 async def invite(
     request: Request, role: Annotated[str, Form(max_length=20)], name: Annotated[str, Form(max_length=80)] = ""
 ) -> Response:
-    """Make an invitation link; it is shown once."""
+    """Create an invitation link; it is shown once."""
     context: Context = request.app.state.context
     by = request.state.session.name
     try:
@@ -146,7 +146,7 @@ async def invite(
 @router.post("/invitations/{id}/revoke")
 @access(LEAD)
 async def revoke(request: Request, id: str) -> Response:
-    """Void an invitation that nobody used yet."""
+    """Void an unused invitation."""
     context: Context = request.app.state.context
     by = request.state.session.name
     try:
@@ -192,7 +192,7 @@ async def resolve_flag(
     number: Annotated[int, Path(ge=1, le=2**31 - 1)],
     resolution: Annotated[str, Form(max_length=2000)] = "",
 ) -> Response:
-    """Say what was done about a flag."""
+    """Record what was done about a flag."""
     context: Context = request.app.state.context
     by, now = request.state.session.name, context.now()
     said = storable(resolution.strip() or "seen")
@@ -223,7 +223,7 @@ async def guidelines_form(request: Request) -> Response:
 @router.post("/guidelines")
 @access(LEAD)
 async def save_guidelines(request: Request, text: Annotated[str, Form(max_length=MOST_GUIDELINES)]) -> Response:
-    """A new version; earlier ones stay."""
+    """Save a new version; earlier ones stay."""
     context: Context = request.app.state.context
     by, now = request.state.session.name, context.now()
     kept = storable(text.replace("\r\n", "\n").strip())

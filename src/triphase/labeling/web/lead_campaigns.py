@@ -1,4 +1,4 @@
-"""The lead's pages about campaigns: to make one, and to see, change, pause, resume and end it."""
+"""The lead's pages about campaigns: create, view, change, pause, resume and end them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -66,7 +66,7 @@ async def make_campaign(
     text: Text = "",
     models: Annotated[list[str] | None, Form()] = None,
 ) -> Response:
-    """Make a campaign and its items."""
+    """Create a campaign and its items."""
     context: Context = request.app.state.context
     by, now = request.state.session.name, context.now()
     chosen = tuple(storable(one) for one in models or ())
@@ -87,7 +87,7 @@ async def make_campaign(
 @router.get(CAMPAIGN)
 @access(LEAD)
 async def campaign_page(request: Request, name: Annotated[str, Query(max_length=80)]) -> Response:
-    """A campaign's figures, and what can be changed of it."""
+    """A campaign's statistics, and a form to change it."""
     return await _page(request, name, "")
 
 

@@ -66,7 +66,7 @@ async def prompt_page(request: Request, id: Word, campaign: Word = "") -> Respon
 @router.post("/prompt")
 @access(LEAD)
 async def decide(request: Request, id: Word) -> Response:
-    """Adjudicate, leave the disagreement as it is, or set a gold answer."""
+    """Adjudicate, accept the disagreement, or set a gold answer."""
     context: Context = request.app.state.context
     by, now = request.state.session.name, context.now()
     form = await request.form(max_files=0, max_fields=60)

@@ -1,4 +1,4 @@
-"""Guidelines as HTML: the one text of the pages that may have a form of its own."""
+"""Guidelines as HTML: the only text of the pages with its own formatting."""
 
 import nh3
 from markdown_it import MarkdownIt
@@ -10,8 +10,8 @@ _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def markdown(text: str) -> Markup:
-    """Guidelines as HTML: CommonMark and tables; HTML in the source is shown as text, and the result is cleaned."""
+    """Guidelines as HTML: CommonMark and tables; HTML in the source is shown as text, and the result is sanitized."""
     rendered = _markdown.render(visible(text))
-    tags = nh3.ALLOWED_TAGS - {"img"}  # a picture from elsewhere would tell that someone reads
+    tags = nh3.ALLOWED_TAGS - {"img"}  # an image from elsewhere would reveal that someone reads
     cleaned = nh3.clean(rendered, tags=tags, link_rel="noopener noreferrer", url_schemes={"https", "http", "mailto"})
     return Markup(cleaned)  # noqa: S704

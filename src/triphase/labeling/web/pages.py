@@ -1,4 +1,4 @@
-"""The pages before the work: signing in and out, invitations, and the labeler's page itself."""
+"""The pages around the work: signing in and out, invitations, and the labeler's page itself."""
 
 from typing import Annotated
 
@@ -22,14 +22,14 @@ Password = Annotated[str, Form(max_length=400)]
 
 
 def home_of(role: str) -> str:
-    """Where someone begins."""
+    """The start page of a person."""
     return "/lead" if role == "lead" else "/rank"
 
 
 @router.get("/")
 @access(PUBLIC)
 async def home(request: Request) -> Response:
-    """To the work, or to the door."""
+    """Redirects to the work, or to the sign-in page."""
     session = request.state.session
     return RedirectResponse(home_of(session.role) if session else "/sign-in", status_code=303)
 
@@ -37,14 +37,14 @@ async def home(request: Request) -> Response:
 @router.get("/sign-in")
 @access(PUBLIC)
 async def sign_in_form(request: Request) -> Response:
-    """The form to sign in."""
+    """The sign-in form."""
     return page(request, "sign-in.html", {"problem": "", "name": ""})
 
 
 @router.post("/sign-in")
 @access(PUBLIC)
 async def sign_in(request: Request, name: Name, password: Password) -> Response:
-    """Check name and password, slowly and not too often; begin a new session."""
+    """Check name and password, slowly and with a rate limit; start a new session."""
     context: Context = request.app.state.context
     name = name.strip().lower()
     address = request.client.host if request.client else ""
@@ -78,7 +78,7 @@ async def sign_out(request: Request) -> Response:
 @router.get("/invitation/{token}")
 @access(PUBLIC)
 async def invitation_form(request: Request, token: str) -> Response:
-    """Choose a name and a password; looking at the link does not use it up."""
+    """Choose a name and a password; opening the link does not use it up."""
     context: Context = request.app.state.context
     try:
         role, name = await context.read(lambda connection: invitations.look_up(connection, token, context.now()))
@@ -90,7 +90,7 @@ async def invitation_form(request: Request, token: str) -> Response:
 @router.post("/invitation/{token}")
 @access(PUBLIC)
 async def accept(request: Request, token: str, password: Password, again: Password, name: Name = "") -> Response:
-    """Use the invitation, once, and begin a session."""
+    """Use the invitation, once, and start a session."""
     context: Context = request.app.state.context
     name = name.strip().lower()
     try:
@@ -113,7 +113,7 @@ async def accept(request: Request, token: str, password: Password, again: Passwo
 @router.get("/rank")
 @access(LABELER)
 async def rank(request: Request) -> Response:
-    """The labeler's page; its script asks for the items."""
+    """The labeler's page; its script requests the items."""
     context: Context = request.app.state.context
     text = await context.read(
         lambda connection: connection.execute(

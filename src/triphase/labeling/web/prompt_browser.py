@@ -1,4 +1,4 @@
-"""The samples browser: prompts with filters, and everything that is known of one prompt."""
+"""The samples browser: prompts with filters, and everything known about one prompt."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ _LONGEST_WORDS = 200
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What the lead looks for; empty means all."""
+    """The lead's filters; empty means all."""
 
     text: str = ""
     split: str = ""
@@ -52,11 +52,11 @@ class Detail:
     gold: dict[str, dict[str, int]]
     """By campaign; the main work's name is empty."""
     campaigns: tuple[str, ...]
-    """That ask it, or have answers to it, the main work (empty) among them."""
+    """Those with an item for it, or with answers to it, the main work (empty) included."""
 
 
 def samples(connection: Connection, filters: Filters) -> tuple[list[PromptLine], int]:
-    """One page of prompts in their order, and how many there are in all."""
+    """One page of prompts in their order, and their total number."""
     query = _filtered(select(prompts), filters)
     total = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
     found = connection.execute(
@@ -73,7 +73,7 @@ def samples(connection: Connection, filters: Filters) -> tuple[list[PromptLine],
 
 
 def choices(connection: Connection) -> dict[str, list[str]]:
-    """What the filters offer."""
+    """The options of the filters."""
     return {
         "kinds": _distinct(connection, prompts.c.kind),
         "models": _distinct(connection, responses.c.model),
@@ -82,7 +82,7 @@ def choices(connection: Connection) -> dict[str, list[str]]:
 
 
 def detail(connection: Connection, prompt_id: str) -> Detail | None:
-    """All about one prompt; None where there is no such prompt."""
+    """Everything about one prompt; None if there is no such prompt."""
     row = connection.execute(select(prompts).where(prompts.c.id == prompt_id)).first()
     if row is None:
         return None
@@ -148,6 +148,6 @@ def _distinct(connection: Connection, column: Any) -> list[str]:
 
 
 def first_words(connection: Connection, ids: Collection[str]) -> dict[str, str]:
-    """What is asked last in each of these prompts, on one line and cut: lists show it instead of an id."""
+    """The last message of each of these prompts, on one line and truncated: lists show it instead of an id."""
     rows = connection.execute(select(prompts.c.id, prompts.c.messages).where(prompts.c.id.in_(ids))).all()
     return {row.id: " ".join(json.loads(row.messages)[-1][1][:_LONGEST_WORDS].split()) for row in rows}

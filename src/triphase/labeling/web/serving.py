@@ -1,4 +1,4 @@
-"""Running the application with uvicorn: in the foreground for people, in a thread for simulations and tests."""
+"""Runs the application with uvicorn: in the foreground for people, in a thread for simulations and tests."""
 
 import contextlib
 import ipaddress
@@ -35,7 +35,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_safe(host: str, certificate: Path | None, behind_proxy: bool, address: str | None = None) -> None:
-    """Refuse to send passwords over a network in clear text, and to guess what the page is called."""
+    """Refuse to send passwords over a network unencrypted, and to guess the page's public name."""
     if (behind_proxy or host in _EVERY_HOST) and address is None:
         raise SettingsError(
             f"{'--behind-proxy' if behind_proxy else f'--host {host}'} needs --address, the address under which people "
@@ -51,7 +51,7 @@ def check_safe(host: str, certificate: Path | None, behind_proxy: bool, address:
 
 
 def host_of(address: str) -> str:
-    """The host in an address, in small letters; empty where there is none."""
+    """The host in an address, in lowercase; empty if there is none."""
     try:
         return urlsplit(address).hostname or ""
     except ValueError:
@@ -59,25 +59,25 @@ def host_of(address: str) -> str:
 
 
 def hosts(host: str, address: str | None) -> tuple[str, ...]:
-    """The hosts under which the page may be asked for."""
+    """The hosts accepted in requests."""
     named = (host_of(address),) if address else ()
     here = ("127.0.0.1", "localhost", "::1") if is_loopback(host) else ()
     return (*here, host.lower(), *named)
 
 
 def address_of(host: str, listening: socket.socket, *, tls: bool) -> str:
-    """Where a page that is served here is; port 0 took any that was free."""
+    """The address of a page served here; port 0 selected a free one."""
     shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
     return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
 def listener(host: str, port: int) -> socket.socket:
-    """A socket at this address, so that what is in the way is known before anything else is done."""
+    """A socket at this address, so that a conflict is found before anything else is done."""
     if not 0 <= port < 1 << 16:
         raise SettingsError(f"--port {port}: is not allowed; it must be from 1 to 65535, or 0 for any that is free")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, UnicodeError) as error:  # a name that is none is the second
+    except (OSError, UnicodeError) as error:  # an invalid name raises the second
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(
             f"{host}:{port} cannot be served ({reason}); give another --port, or end what serves there"
@@ -92,7 +92,7 @@ def check_certificate(certificate: Path | None, key: Path | None) -> None:
         return
     try:
         tls_context(certificate, key)
-    except OSError as error:  # what ssl itself finds wrong is an OSError too
+    except OSError as error:  # ssl's own errors are OSErrors too
         raise SettingsError(
             f"--certificate {certificate} with --key {key} cannot be used ({error.strerror or error}); give both as PEM"
         ) from error
@@ -107,11 +107,11 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
 
 @dataclass(frozen=True)
 class Listening:
-    """How a server listens, in a form that another process can be given.
+    """How a server listens, in a form that can be passed to another process.
 
     Attributes:
-        sockets: where it takes connections. certificate, key: its TLS. proxy: whether a proxy on this machine says who
-            asks.
+        sockets: the listening sockets. certificate, key: its TLS. proxy: whether a proxy on this machine reports the
+            clients' addresses.
     """
 
     sockets: list[socket.socket]
@@ -120,7 +120,7 @@ class Listening:
     proxy: bool = False
 
     def config(self, app: "FastAPI | Callable[[], FastAPI]", **more: Any) -> uvicorn.Config:
-        """The server's configuration; an application that is still to be made needs ``factory=True``."""
+        """The server's configuration; an application that is still to be created needs ``factory=True``."""
         return uvicorn.Config(
             app, log_level="warning", server_header=False, ws="none",
             http=partial(_protocol, certificate=self.certificate, key=self.key),  # type: ignore[arg-type]  # only called
@@ -130,13 +130,13 @@ class Listening:
 
 
 def prepare() -> None:
-    """What a process does before it serves."""
+    """Preparations of a process before it serves."""
     BoundedProtocol.most = places()
     quiet_logs()
 
 
 class PatientServer(uvicorn.Server):
-    """Ends in its time, a few seconds at most: a second Ctrl-C, which would break that off with a traceback, is one."""
+    """Shuts down within a few seconds: a second Ctrl-C, which would interrupt that with a traceback, is ignored."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn."""
@@ -162,7 +162,7 @@ def _kept_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
 
 @contextmanager
 def in_thread(app: FastAPI, port: int = 0) -> Iterator[str]:
-    """Serve on loopback while the block runs; gives the address."""
+    """Serve on loopback while the block runs; returns the address."""
     with socket.create_server(("127.0.0.1", port)) as listener:
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", server_header=False, http=BoundedProtocol, ws="none")

@@ -1,4 +1,4 @@
-"""Signing in and out. The cookie carries a signed random token; the store keeps the token's hash only."""
+"""Signing in and out. The cookie carries a signed random token; the store contains only the token's hash."""
 
 import secrets
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ WINDOW_SECONDS = 900.0
 MOST_FAILURES_OF_NAME = 8
 MOST_FAILURES_OF_ADDRESS = 40
 _CLOCK_SECONDS = 60.0
-"""So much may the clocks of two servers over one store differ."""
+"""Maximum difference of the clocks of two servers on one store."""
 
 
 class TooManyAttempts(AccountError):
@@ -36,7 +36,7 @@ class Session:
 
 
 def cookie_key(connection: Connection) -> str:
-    """The secret that signs cookies; made when first asked for."""
+    """The secret that signs cookies; created on first use."""
     one_at_a_time(connection, Lock.COOKIE_KEY)
     found: str | None = connection.execute(select(meta.c.value).where(meta.c.key == "cookie_key")).scalar()
     if found is None:
@@ -59,11 +59,11 @@ def unsealed(cookie: str, key: str) -> str | None:
 
 
 def attempt(connection: Connection, name: str, address: str, now: float) -> int:
-    """Count an attempt to sign in as a failure, before its password is looked at; return its number for ``succeeded``.
+    """Count a sign-in attempt as a failure, before its password is checked; return its number for ``succeeded``.
 
-    Counting and checking are one transaction, so attempts that come at the same moment see each other. Failures that
-    are over, and those from after ``now`` (the clock was set back), are forgotten, so that they count neither now nor
-    when the clock comes to them again.
+    Counting and checking are one transaction, so simultaneous attempts see each other. Expired failures, and those from
+    after ``now`` (the clock was set back), are deleted, so that they count neither now nor when the clock reaches them
+    again.
 
     Raises:
         TooManyAttempts: too many failures for this name or from this address.
@@ -83,12 +83,12 @@ def attempt(connection: Connection, name: str, address: str, now: float) -> int:
 
 
 def succeeded(connection: Connection, number: int) -> None:
-    """Take back the failure that ``attempt`` counted: the password was right."""
+    """Undo the failure that ``attempt`` counted: the password was right."""
     connection.execute(delete(sign_ins).where(sign_ins.c.id == number))
 
 
 def password_hash(connection: Connection, name: str) -> str | None:
-    """What the password is compared with; None where nobody can sign in by this name."""
+    """The hash to compare the password with; None if nobody can sign in by this name."""
     found: str | None = connection.execute(
         select(labelers.c.password_hash).where(labelers.c.name == name, labelers.c.status != "withdrawn")
     ).scalar()
@@ -101,13 +101,13 @@ def fits(password_hash_: str | None, password: str) -> bool:
 
 
 def start(connection: Connection, name: str, compared: str, *, now: float, old_token: str | None = None) -> str:
-    """Begin a session with a token of its own (an old one is ended, never taken over); return the token.
+    """Start a session with a new token (an old one is ended, never reused); return the token.
 
-    ``compared`` is the hash that the password was compared with: comparing takes a while, in which the account may
+    ``compared`` is the hash that the password was compared with: comparing takes a while, during which the account may
     have got another password, or been withdrawn, and all its sessions been ended.
 
     Raises:
-        AccountError: it has.
+        AccountError: that has happened.
     """
     mine = (labelers.c.name == name, labelers.c.password_hash == compared, labelers.c.status != "withdrawn")
     if connection.execute(select(labelers.c.name).where(*mine).with_for_update()).first() is None:
@@ -125,7 +125,7 @@ def start(connection: Connection, name: str, compared: str, *, now: float, old_t
 
 
 def find(connection: Connection, token: str, now: float) -> Session | None:
-    """The session of a token, if it has not ended and its person is not withdrawn."""
+    """The session of a token, if it has not expired and its person is not withdrawn."""
     hashed = digest(token)
     query = (
         select(labelers.c.name, labelers.c.role, labelers.c.status, sessions.c.csrf)
@@ -137,5 +137,5 @@ def find(connection: Connection, token: str, now: float) -> Session | None:
 
 
 def end(connection: Connection, token_hash: str) -> None:
-    """End one session, for good: a clock that goes back does not open it again."""
+    """End one session, permanently: a clock that goes back does not reopen it."""
     connection.execute(update(sessions).where(sessions.c.token_hash == token_hash).values(expires_at=0.0))

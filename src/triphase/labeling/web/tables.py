@@ -1,4 +1,4 @@
-"""Tables of Markdown of which each cell is shown: a row with more cells than the head has would lose the others."""
+"""Markdown tables that show every cell: by default a row with more cells than the header loses the others."""
 
 from markdown_it.common.utils import mdTrim
 from markdown_it.rules_block import StateBlock
@@ -6,7 +6,7 @@ from markdown_it.rules_block.table import escapedSplit, getLine, table
 
 
 def whole_table(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """The rule of tables, of which one with cells left over is none."""
+    """The rule for tables, which rejects one with surplus cells."""
     before, kind = len(state.tokens), state.parentType
     if not table(state, first, last, silent):
         return False
@@ -21,7 +21,7 @@ def whole_table(state: StateBlock, first: int, last: int, silent: bool) -> bool:
 
 
 def _cells(line: str) -> int:
-    """How many cells a row has, up to the last that is not empty."""
+    """The number of cells of a row, up to the last that is not empty."""
     cells = [cell.strip() for cell in escapedSplit(mdTrim(line))]
     if cells and not cells[0]:
         cells.pop(0)

@@ -1,4 +1,4 @@
-"""Every table of the lead's pages as a file, JSON lines or CSV for a spreadsheet: whole where a page shows a part."""
+"""Downloads of every table of the lead's pages, as JSON lines or CSV: complete where a page shows a part."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
@@ -40,7 +40,7 @@ async def download_table(
     form: Annotated[str, Query(max_length=10)] = "jsonl",
     of: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
-    """A table by its name; ``of`` is the labeler, campaign or prompt that it is about, or whose actions are wanted."""
+    """A table by its name; ``of`` is its labeler, campaign or prompt, or the person whose actions are selected."""
     context: Context = request.app.state.context
     reader = TABLES.get(name)
     if reader is None or form not in ("csv", "jsonl"):
@@ -67,7 +67,7 @@ def _moment(seconds: float | None) -> str | None:
         return None
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):  # a store of an older version may hold any number
+    except (OverflowError, ValueError, OSError):  # a store of an older version may contain any number
         return str(seconds)
 
 
@@ -247,4 +247,4 @@ TABLES: Mapping[str, Callable[[Context, str], Awaitable[Rows]]] = {
     "flags": _flags, "guidelines": _guidelines, "labeler": _periods, "labelers": _labelers, "links": _links,
     "overlaps": _overlaps, "pairs": _pairs, "samples": _no_filters, "wins": _wins,
 }  # fmt: skip
-"""Name → what reads its rows."""
+"""Name → function that reads its rows."""

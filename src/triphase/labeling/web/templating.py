@@ -23,12 +23,12 @@ def _moment(seconds: float | None) -> str:
         return "–"
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
-    except (OverflowError, ValueError, OSError):  # a store of an older version may hold any number
+    except (OverflowError, ValueError, OSError):  # a store of an older version may contain any number
         return f"{seconds:g} s"
 
 
 def _text(text: str) -> Markup:
-    """A text of a model or a person: its Markdown formatted, or as it was written."""
+    """A text of a model or a person: its Markdown formatted, or unformatted."""
     shown = visible(text)
     nodes = formatted(shown)
     if nodes is None:

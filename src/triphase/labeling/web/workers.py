@@ -1,7 +1,7 @@
 """Several processes that serve one store: they share the socket, and everything else through PostgreSQL.
 
-Sessions, limits of sign-ins, leases and answers are rows of the database, so it does not matter which process a request
-comes to. One that ends is started again; Ctrl-C ends all.
+Sessions, sign-in limits, leases and answers are rows of the database, so any process can serve any request. One that
+ends is restarted; Ctrl-C ends all.
 """
 
 import atexit
@@ -27,7 +27,7 @@ _log = logging.getLogger("triphase.labeling")
 
 
 def check_workers(workers: int, store: str) -> None:
-    """Refuse a number that is none, and several processes on one SQLite file.
+    """Refuse an invalid number, and several processes on one SQLite file.
 
     Raises:
         SettingsError: says which.
@@ -45,7 +45,7 @@ def token_in(variable: str) -> str:
     """The token of ``/metrics``.
 
     Raises:
-        SettingsError: the variable holds none.
+        SettingsError: the variable contains none.
     """
     token = os.environ.get(variable, "").strip()
     if len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
@@ -59,7 +59,7 @@ def token_in(variable: str) -> str:
 def run_workers(
     workers: int, store: str, settings: LabelingSettings, server: ServerSettings, listening: Listening
 ) -> None:
-    """Serve by several processes until interrupted."""
+    """Serve with several processes until interrupted."""
     make = partial(_application, store, settings, server)
     config = listening.config(make, factory=True, workers=workers)
     Multiprocess(config, sockets=listening.sockets).run()
@@ -74,7 +74,7 @@ def _application(store: str, settings: LabelingSettings, server: ServerSettings)
 
 
 def _opened(store: str) -> Store:
-    """The store; one that is away is waited for, since a worker that was started again may find it so."""
+    """The store; waits if it is unreachable, since a restarted worker may find it so."""
     while True:
         try:
             return open_store(store)

@@ -1,1 +1,1 @@
-"""What people do: accounts and invitations, assignments, rankings handed in, conflicts decided, and the audit trail."""
+"""The work of people: accounts and invitations, assignments, submitted rankings, decided conflicts, and the audit."""

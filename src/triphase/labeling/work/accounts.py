@@ -16,7 +16,7 @@ LONGEST_PASSWORD = 200
 
 _hasher = PasswordHasher()
 _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$PLlxmRzKeDe6w9+l0q34hQ$8vMHIRV0h4dKBCnp1bL7gHuhSPl+q09hHlWDu9mftjE"
-"""Compared where there is no such account, so that the time taken does not tell which names exist."""
+"""Used if there is no such account, so that the time taken does not reveal which names exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Account:
 
 
 def add_account(connection: Connection, name: str, role: str, password_hash: str, *, now: float, by: str) -> None:
-    """Make an account, or give a password to someone known only from imported rankings."""
+    """Create an account, or give a password to someone known only from imported rankings."""
     check_name(name)
     check_role(role)
     if role == "lead":
-        one_at_a_time(connection, Lock.LEADS)  # a server that starts beside this would print a link for the first one
+        one_at_a_time(connection, Lock.LEADS)  # a server that starts concurrently would print a link for the first one
     before = connection.execute(select(labelers).where(labelers.c.name == name).with_for_update()).first()
     if before is not None and before.password_hash is not None:
         raise AccountError(f"the name {name!r} is taken; choose another one")
@@ -60,13 +60,13 @@ def set_password(connection: Connection, name: str, password_hash: str, *, now: 
 
 
 def end_sessions(connection: Connection, name: str) -> None:
-    """End every session of someone, for good: a clock that goes back does not open them again."""
+    """End every session of someone, permanently: a clock that goes back does not reopen them."""
     open_ones = (sessions.c.labeler == name, sessions.c.expires_at > 0.0)
     connection.execute(update(sessions).where(*open_ones).values(expires_at=0.0))
 
 
 def verify(password_hash: str | None, password: str) -> bool:
-    """Whether a password fits; takes as long where there is no account."""
+    """Whether a password matches; takes equally long if there is no account."""
     try:
         return _hasher.verify(password_hash or _NOBODY, password[:LONGEST_PASSWORD]) and password_hash is not None
     except (VerificationError, InvalidHashError):
@@ -89,7 +89,7 @@ def accounts(connection: Connection) -> list[Account]:
 
 
 def accept(connection: Connection, token: str, name: str, password_hash: str, *, now: float) -> str:
-    """Use an invitation: make its account (or set its password) and return the name."""
+    """Use an invitation: create its account (or set its password) and return the name."""
     one_at_a_time(connection, Lock.LEADS)
     role, wanted = invitations.look_up(connection, token, now)
     name = wanted or check_name(name)
@@ -103,8 +103,8 @@ def accept(connection: Connection, token: str, name: str, password_hash: str, *,
 
 
 def first_lead(connection: Connection, *, now: float) -> str | None:
-    """The token of an invitation for the first lead, which voids the one before; None where there is a lead."""
-    one_at_a_time(connection, Lock.LEADS)  # servers that start together leave one that holds
+    """The token of an invitation for the first lead, which voids the previous one; None if there is a lead."""
+    one_at_a_time(connection, Lock.LEADS)  # servers that start together leave one valid token
     if any(one.role == "lead" and one.can_sign_in for one in accounts(connection)):
         return None
     return invitations.invite(connection, "lead", now=now, by=invitations.OPERATOR)

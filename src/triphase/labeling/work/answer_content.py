@@ -1,4 +1,4 @@
-"""What an answer says, by position as the page sends it: checked, put by id, and compared with what is stored."""
+"""The content of an answer, by position as the page sends it: checked, mapped to ids, and compared with the stored."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -15,10 +15,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """An answer as the page sends it: by position in the order shown, which is all that the page knows.
+    """An answer as the page sends it: by position in the order shown, since the page knows no ids.
 
     ``places``: for each position a place from 1, or None for not ranked. ``quality``: 1–7 or None for each position,
-    and ``ratings`` so for each criterion. ``rewrites``: for each position the text as it should be, or None.
+    and ``ratings`` the same for each criterion. ``rewrites``: for each position the text as it should be, or None.
     """
 
     places: Sequence[int | None]
@@ -33,7 +33,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """What the page asks besides places."""
+    """What the page collects besides places."""
 
     strength: bool = True
     quality: bool = True
@@ -43,12 +43,12 @@ class Asks:
 
 
 def by_id(order: Sequence[str], values: Sequence[Value | None]) -> dict[str, Value]:
-    """What is said of the responses by position, by id; nothing where nothing is said."""
+    """Values given by position, by id; empty if there are none."""
     return {id_: value for id_, value in zip(order, values or [None] * len(order), strict=True) if value}
 
 
 def problem_of(submission: Submission, count: int) -> str | None:
-    """Why a submission cannot be taken, and what to do; None where it can."""
+    """Why a submission is invalid, and what to do; None if it is valid."""
     if len(submission.places) != count:
         return f"{len(submission.places)} places for {count} responses; reload the page"
     for what, values in (
@@ -68,7 +68,7 @@ def problem_of(submission: Submission, count: int) -> str | None:
 
 
 def places_of_ratings(ratings: Sequence[int | None]) -> list[int] | None:
-    """The places that ratings give: the best is 1, equal ones are tied; None where a rating is missing."""
+    """The places that follow from ratings: the best is 1, equal ones are tied; None if a rating is missing."""
     if any(rating is None for rating in ratings):
         return None
     given = [rating for rating in ratings if rating is not None]
@@ -76,7 +76,7 @@ def places_of_ratings(ratings: Sequence[int | None]) -> list[int] | None:
 
 
 def problem_of_ratings(submission: Submission) -> str | None:
-    """Why a submission cannot be taken where responses are rated and the ranking follows; None where it can."""
+    """Why a submission is invalid if responses are rated and the ranking follows; None if it is valid."""
     wanted = places_of_ratings(submission.quality) if submission.quality else None
     if wanted is None:
         return "every response needs a rating from 1 to 7 here; rate the rest, or skip"
@@ -84,7 +84,7 @@ def problem_of_ratings(submission: Submission) -> str | None:
 
 
 def carried_over(before: StoredAnswer, submission: Submission, asks: Asks) -> Submission:
-    """A correction, with what the page does not ask any more as the corrected answer said it."""
+    """A correction, with the corrected answer's values of what the page no longer collects."""
     order = before.ranking.order_shown
     gone = {name: [rated.get(id_) for id_ in order] for name, rated in before.ratings.items()}
     kept = {name: values for name, values in gone.items() if name not in asks.criteria}
@@ -101,7 +101,7 @@ def carried_over(before: StoredAnswer, submission: Submission, asks: Asks) -> Su
 
 
 def says_the_same(row: Row[*tuple[Any, ...]], submission: Submission) -> bool:
-    """Whether a stored answer says what ``submission`` says; the time taken is no part of it."""
+    """Whether a stored answer has the content of ``submission``; the time taken is ignored."""
     order: list[str] = json.loads(row.order_shown)
     if problem_of(submission, len(order)):
         return False

@@ -1,8 +1,8 @@
-"""Who ranks what next: slots, leases, gold items and repeats.
+"""Assignment of work: slots, leases, gold items and repeats.
 
-A slot is one wanted answer. Taking one is a change of its row that succeeds for one labeler only, so no two people
+A slot is one requested answer. Taking one is an update of its row that succeeds for one labeler only, so no two people
 hold the same slot, and an item never gets more answers than it has slots. A lease that has expired can be taken by
-anyone; until then its holder may still hand in.
+anyone; until then its holder may still submit.
 """
 
 import hashlib
@@ -39,11 +39,11 @@ from triphase.store.schema import assignments, campaigns, drafts, items, labeler
 _Slot = Row[*tuple[Any, ...]]
 _TRIES = 20
 CLOCK_SLACK_SECONDS = 60.0
-"""So far may the clocks of two servers of one store differ."""
+"""Maximum difference of the clocks of two servers of one store."""
 REPEAT_GAP = 5
-"""So many other answers lie between an item and its repetition, at least."""
+"""Minimum number of other answers between an item and its repetition."""
 _REPEATABLE = 200
-"""Only so many of the last answers are asked again."""
+"""Only this many of the last answers are repeated."""
 
 
 class NotNow(TriphaseError):
@@ -52,7 +52,7 @@ class NotNow(TriphaseError):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """An item in the hands of a labeler."""
+    """An item assigned to a labeler."""
 
     id: int
     item_id: int
@@ -67,7 +67,7 @@ class Assignment:
 def next_assignment(
     connection: Connection, labeler: str, settings: LabelingSettings, *, seed: int, now: float
 ) -> Assignment | None:
-    """The item that the labeler holds, else a new one; None where nothing is left for them."""
+    """The item that the labeler holds, else a new one; None if nothing is left for them."""
     expires = now + settings.lease_minutes * 60.0
     state = connection.execute(_STATE, {"me": labeler, "now": now, "until": expires}).one()
     if state.status != "active":
@@ -97,17 +97,17 @@ def order_for(
     return order
 
 
-# The statements of the ordinary path are made once: building them again would take longer than running them. They are
-# few, since on PostgreSQL each one is a journey to the server and back.
+# The statements of the common path are built once: building them again would take longer than running them. They are
+# few, since on PostgreSQL each one is a round trip to the server.
 _ME, _NOW = bindparam("me", type_=String), bindparam("now", type_=Float)
-# A lease that ends later than one that begins now was given by a clock that has gone back since: it is void too.
+# A lease that ends later than one that starts now was given by a clock that has gone back since: it is void too.
 _ENDED = assignments.c.expires_at < _NOW
 _UNREAL = assignments.c.expires_at > bindparam("until", type_=Float) + CLOCK_SLACK_SECONDS
 _VOID = or_(_ENDED, _UNREAL)
 
 
 def _end_of_leases(condition: ColumnElement[bool], *order: ColumnElement[Any]) -> ScalarSelect[Any]:
-    """The first lease from one end of the index by expiry, where those of the past do not lie in the way."""
+    """The first lease from one end of the index by expiry, so that the expired ones need not be scanned."""
     leased = select(assignments.c.id).where(assignments.c.state == "leased", condition)
     return leased.order_by(*order).limit(1).scalar_subquery()
 
@@ -178,14 +178,14 @@ _RECENT = (
 
 
 def _held(connection: Connection, labeler: str) -> _Slot | None:
-    # Sorted here: asked for the first by id, PostgreSQL walks through all slots by id.
+    # Sorted here: with an ORDER BY id, PostgreSQL scans all slots by id.
     return min(connection.execute(_HELD, {"me": labeler}).all(), key=lambda slot: int(slot.id), default=None)
 
 
 def _take(
     connection: Connection, labeler: str, settings: LabelingSettings, seed: int, now: float, state: _Slot
 ) -> _Slot | None:
-    """Take a gold item, a repeat or a slot; which of them is drawn by labeler and count, so it cannot be foreseen."""
+    """Take a gold item, a repeat or a slot; which of them is drawn by labeler and count, so it cannot be predicted."""
     draw = random.Random(f"purpose {seed} {labeler} {state.answered}").random()  # noqa: S311
     expires = now + settings.lease_minutes * 60.0
     going = {row.name: row.share for row in connection.execute(_ACTIVE)} if state.has_campaigns else {}
@@ -207,9 +207,9 @@ def _take(
 
 
 def _by_share(shares: Mapping[str, int], draw: float) -> list[str]:
-    """The campaign that ``draw`` (0 to 1) falls on, then the others, which give where it has nothing (more).
+    """The campaign that ``draw`` (0 to 1) selects, then the others, which are used if it has nothing (more).
 
-    ``shares`` are percent; what they leave is the main work's, whose name is empty.
+    ``shares`` are percent; the rest is the main work's, whose name is empty.
     """
     named = sorted(shares, key=lambda name: (-shares[name], name))
     ends = list(accumulate(shares[name] for name in named))

@@ -44,7 +44,7 @@ def note(
 def entries(
     connection: Connection, *, subject: str = "", who: str = "", before_id: int = 0, limit: int = 100
 ) -> list[Entry]:
-    """The newest entries first; narrowed to a subject or a person; ``before_id`` goes on from a page's last."""
+    """The newest entries first; restricted to a subject or a person; ``before_id`` continues after a page's last."""
     query = select(audit).order_by(audit.c.id.desc()).limit(limit)
     if subject:
         query = query.where(audit.c.subject == subject)

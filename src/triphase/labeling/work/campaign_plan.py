@@ -1,6 +1,6 @@
-"""What a campaign is, and which prompts and responses it puts before labelers.
+"""The definition of a campaign, and its selection of prompts and responses.
 
-The main work of a store has no row among the campaigns; its name is empty, and people write ``main`` for it.
+The main work of a store has no row among the campaigns; its name is empty, and ``main`` in the user interface.
 """
 
 import hashlib
@@ -17,22 +17,22 @@ from triphase.records.cells import MAIN
 from triphase.store.schema import campaigns, items, prompts, rankings, responses
 
 MOST_RESPONSES = 9
-"""Places are given with the digits 1 to 9."""
+"""Places are entered with the digits 1 to 9."""
 TASKS: Mapping[str, str] = {
     "ranking": "order the responses of each prompt, ties allowed",
     "ab": "say which of two responses is better, drawn at random from those of each prompt",
     "rating": "rate each response from 1 to 7; the ranking follows from the ratings",
     "policies": "say which of the policies' responses is better, blind (on held-out prompts, unless a split is chosen)",
 }
-"""Task → what labelers do in it."""
+"""Task → description of what labelers do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A task beside the main work.
+    """A task besides the main work.
 
     ``share``: percent of what labelers get. ``overlap``: answers to each item. ``models``, ``split`` and ``kind``
-    narrow what is asked, ``most`` how many prompts; empty or 0 is no limit.
+    select prompts and responses, ``most`` limits the number of prompts; empty or 0 is no limit.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Campaign:
 
 
 def all_campaigns(connection: Connection) -> list[Campaign]:
-    """Every campaign, in the order in which they were made."""
+    """Every campaign, in the order of creation."""
     query = select(campaigns).order_by(campaigns.c.created_at, campaigns.c.name)
     return [_campaign(row) for row in connection.execute(query)]
 
@@ -59,9 +59,9 @@ def campaign_called(connection: Connection, name: str) -> Campaign | None:
 
 
 def learned_from(connection: Connection, wanted: Sequence[str] | None) -> frozenset[str] | None:
-    """Whose answers a run reads, by name, the main work's empty; None is all of them.
+    """The campaigns whose answers a run reads, by name, the main work's empty; None is all of them.
 
-    By default all but comparisons of policies are read. A name that is not (yet) there is kept: see ``missing``.
+    By default all except comparisons of policies are read. A name that does not exist (yet) is kept: see ``missing``.
     """
     if wanted is not None:
         return frozenset("" if name == MAIN else name for name in wanted)
@@ -72,19 +72,19 @@ def learned_from(connection: Connection, wanted: Sequence[str] | None) -> frozen
 
 
 def known_names(connection: Connection) -> list[str]:
-    """The main work, every campaign, and those that answers were imported from, as people name them."""
+    """The main work, every campaign, and those of imported answers, by their names for users."""
     imported = sorted(connection.execute(select(rankings.c.campaign).distinct()).scalars())
     return list(dict.fromkeys([MAIN, *(one.name for one in all_campaigns(connection)), *filter(None, imported)]))
 
 
 def missing(connection: Connection, wanted: Sequence[str] | None) -> list[str]:
-    """Names that are neither of a campaign nor of answers that were imported from one."""
+    """Names that are neither of a campaign nor of imported answers."""
     known = known_names(connection)
     return [name for name in wanted or () if name not in known]
 
 
 def candidates(connection: Connection, campaign: Campaign | None, seed: int) -> dict[str, list[str]]:
-    """Prompts that are to be asked and are not yet items, with their 2 to 9 responses; None is the main work."""
+    """Selected prompts that are not yet items, with their 2 to 9 responses; None is the main work."""
     found: dict[str, list[Row[*tuple[Any, ...]]]] = defaultdict(list)
     query = (
         select(responses.c.prompt_id, responses.c.id, responses.c.text, responses.c.model)
@@ -121,7 +121,7 @@ def _conditions(campaign: Campaign | None) -> list[ColumnElement[bool]]:
 
 
 def _of_task(campaign: Campaign | None, prompt: str, answered: list[Row[*tuple[Any, ...]]], seed: int) -> list[str]:
-    """The responses of one prompt that are put before labelers; the same text twice is one of them."""
+    """The responses of one prompt that labelers see; equal texts are one response."""
     if campaign is not None and campaign.task == "policies":
         by_model = first_of_each(answered)
         return _distinct(list(by_model.values())) if len(by_model) == len(campaign.models) else []
@@ -132,7 +132,7 @@ def _of_task(campaign: Campaign | None, prompt: str, answered: list[Row[*tuple[A
 
 
 def first_of_each(answered: Sequence[Row[*tuple[Any, ...]]]) -> dict[str, Row[*tuple[Any, ...]]]:
-    """The first response of each model: what a comparison of policies asks about."""
+    """The first response of each model: the items of a comparison of policies."""
     first: dict[str, Row[*tuple[Any, ...]]] = {}
     for row in answered:
         first.setdefault(row.model, row)
@@ -147,7 +147,7 @@ def _distinct(answered: Sequence[Row[*tuple[Any, ...]]]) -> list[str]:
 
 
 def _drawn(seed: int, campaign: Campaign, prompt: str) -> bytes:
-    """A fixed draw of its own for each prompt, so that what comes later changes nothing."""
+    """A fixed random number for each prompt, so that later prompts change nothing."""
     return hashlib.sha256(repr((seed, campaign.name, prompt)).encode()).digest()
 
 

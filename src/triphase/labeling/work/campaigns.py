@@ -1,4 +1,4 @@
-"""Making campaigns, changing their share, overlap and guidelines, and pausing, resuming and ending them."""
+"""Creates campaigns, changes their share, overlap and guidelines, and pauses, resumes and ends them."""
 
 import re
 from collections import defaultdict
@@ -29,13 +29,13 @@ STATES = ("active", "paused", "ended")
 
 
 class CampaignError(TriphaseError):
-    """A campaign that cannot be made or changed so; shown to the lead as it is."""
+    """A campaign that cannot be created or changed this way; shown to the lead unchanged."""
 
 
 def add_campaign(
     connection: Connection, wanted: Campaign, text: str, settings: LabelingSettings, *, seed: int, now: float, by: str
 ) -> int:
-    """Make a campaign with its guidelines (empty: those of the main work), and its items; return how many."""
+    """Create a campaign with its guidelines (empty: those of the main work), and its items; return how many."""
     one_at_a_time(connection, Lock.ITEMS)
     wanted = _with_split(wanted)
     _check_new(connection, wanted)
@@ -55,7 +55,8 @@ def change_campaign(
     connection: Connection, name: str, *, now: float, by: str, share: int | None = None, overlap: int | None = None,
     state: str | None = None, text: str | None = None,
 ) -> Campaign:  # fmt: skip
-    """Change what is given; an ended campaign stays as it is. Text that differs is a new version of its guidelines."""
+    """Apply the given changes; an ended campaign is not changed. A different text is a new version of its
+    guidelines."""
     one_at_a_time(connection, Lock.ITEMS)
     before = campaign_called(connection, name)
     if before is None:
@@ -86,14 +87,14 @@ def change_campaign(
 
 
 def guidelines_of(connection: Connection, campaign: str) -> tuple[int, str]:
-    """Version and text of a campaign's own newest guidelines, or of the main work's; 0 and nothing where none are."""
+    """Version and text of a campaign's own newest guidelines, or of the main work's; 0 and empty if there are none."""
     query = select(guidelines.c.version, guidelines.c.text).where(guidelines.c.campaign == campaign)
     row = connection.execute(query.order_by(guidelines.c.version.desc()).limit(1)).first()
     return (0, "") if row is None else (row.version, row.text)
 
 
 def add_guidelines(connection: Connection, text: str, *, campaign: str = "", now: float, by: str) -> int:
-    """A new version of the guidelines of the main work or a campaign; versions are counted through all of them."""
+    """A new version of the guidelines of the main work or a campaign; versions are numbered across all of them."""
     version = (connection.execute(select(func.max(guidelines.c.version))).scalar() or 0) + 1
     row = {"version": version, "text": text, "created_by": by, "created_at": now, "campaign": campaign}
     connection.execute(insert(guidelines), row)
@@ -103,7 +104,7 @@ def add_guidelines(connection: Connection, text: str, *, campaign: str = "", now
 
 
 def slots_of(connection: Connection) -> dict[str, tuple[int, int]]:
-    """Answers given and wanted in each campaign; the main work's name is empty."""
+    """Answers given and requested in each campaign; the main work's name is empty."""
     query = (
         select(assignments.c.campaign, assignments.c.state, func.count())
         .where(assignments.c.purpose == "label", assignments.c.state != "closed")
@@ -117,7 +118,7 @@ def slots_of(connection: Connection) -> dict[str, tuple[int, int]]:
 
 
 def require_known(connection: Connection, name: str) -> str:
-    """The name as rows have it, of imported answers too: empty for ``main``.
+    """The name as stored in rows, of imported answers too: empty for ``main``.
 
     Raises:
         CampaignError: there is no such campaign.
@@ -131,10 +132,10 @@ def require_known(connection: Connection, name: str) -> str:
 
 
 def require_gold_fits(connection: Connection, name: str, places: Mapping[str, int]) -> None:
-    """Refuse a known answer that could not stand among the items of a campaign, or would show that it is one.
+    """Refuse a known answer that does not fit a campaign's items, or would reveal that it is one.
 
     Raises:
-        CampaignError: what is wrong with it.
+        CampaignError: the reason.
     """
     campaign = campaign_called(connection, name)
     if campaign is None:
@@ -156,7 +157,7 @@ def _unknown(connection: Connection, name: str) -> str:
 
 
 def _with_split(wanted: Campaign) -> Campaign:
-    """Policies are compared on prompts that nothing was trained on, unless the settings say otherwise."""
+    """Policies are compared on prompts that were not trained on, unless the settings say otherwise."""
     return replace(wanted, split="heldout") if wanted.task == "policies" and not wanted.split else wanted
 
 
@@ -216,9 +217,9 @@ def _why_empty(wanted: Campaign) -> str:
 
 
 def _fit_slots(connection: Connection, name: str, overlap: int) -> None:
-    """Close what nobody has begun where there are too many slots; open, or make, what is missing.
+    """Close surplus slots that nobody has started; open, or create, missing ones.
 
-    Prompts that are gold items by now are left as they are: their answer is known, and asked for as gold alone.
+    Prompts that have become gold items are left alone: their answer is known, and they are used as gold only.
     """
     gold = select(items.c.prompt_id).where(items.c.kind == "gold", ~items.c.closed, items.c.campaign.in_(("", name)))
     query = (

@@ -1,4 +1,4 @@
-"""Where labelers contradict each other, and what the lead decides."""
+"""Contradictions between labelers, and the lead's decisions on them."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Conflict:
 
 def conflicts(store: Store) -> list[Conflict]:
     """Prompts with opposite orders and no decision yet: the most contradictory first."""
-    by_prompt: dict[tuple[str, str], list[Ranking]] = defaultdict(list)  # what two campaigns ask is not the same
+    by_prompt: dict[tuple[str, str], list[Ranking]] = defaultdict(list)  # the questions of two campaigns differ
     for answer in store.answers():
         if answer.purpose == "label":
             by_prompt[answer.ranking.prompt_id, answer.campaign].append(answer.ranking)
@@ -54,12 +54,12 @@ def adjudicate(
     connection: Connection, prompt_id: str, places: Mapping[str, int] | None, note: str, *, by: str, now: float,
     campaign: str = "",
 ) -> None:  # fmt: skip
-    """Decide a conflict: by a ranking of the lead's own, or (``places`` None) that the disagreement stands.
+    """Decide a conflict: by the lead's own ranking, or (``places`` None) that the disagreement remains.
 
     The lead's ranking overrules the others of its campaign (empty: of the main work) for the pairs that it orders; an
     earlier decision about them is superseded.
     """
-    one_at_a_time(connection, Lock.DECISIONS)  # of two leads at the same moment the later one supersedes
+    one_at_a_time(connection, Lock.DECISIONS)  # of two simultaneous leads the later one supersedes
     standing = (
         rankings.c.prompt_id == prompt_id, rankings.c.campaign == campaign, rankings.c.purpose == "adjudication",
         rankings.c.status == "active",

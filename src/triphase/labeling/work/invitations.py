@@ -1,8 +1,8 @@
-"""Invitations: links that make one account, once, or set a new password for one. The store keeps their hash only.
+"""Invitations: links that create one account, once, or set a new password for one. The store has only their hash.
 
-What ends one: being used, seven days, being revoked, a newer link for the first lead, a lead who exists (for links
-that make the first one), another new password (for links that set one), and the withdrawal of whom it is for or of
-whoever made it. A voided invitation has ``expires_at`` 0, so no clock that goes back opens it again.
+An invitation ends by being used, after seven days, by being revoked, by a newer link for the first lead, by a lead's
+existence (for links that create the first one), by another new password (for links that set one), and by the withdrawal
+of its recipient or of its creator. A voided invitation has ``expires_at`` 0, so no clock that goes back reopens it.
 """
 
 import secrets
@@ -17,7 +17,7 @@ from triphase.store.schema import invitations, labelers
 
 INVITATION_DAYS = 7.0
 OPERATOR = "command line"
-"""How the audit, and invitations, call whoever uses the commands."""
+"""The name of the command line's user in the audit, and in invitations."""
 FIRST_LEAD: ColumnElement[bool] = and_(
     invitations.c.role == "lead", invitations.c.name.is_(None), invitations.c.created_by == OPERATOR
 )
@@ -28,7 +28,7 @@ _VOID = 0.0
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """An open invitation. ``id`` is a part of its hash: it tells it from others and opens nothing."""
+    """An open invitation. ``id`` is a part of its hash: it identifies the invitation and opens nothing."""
 
     id: str
     role: str
@@ -39,12 +39,12 @@ class Invitation:
 
 
 def invite(connection: Connection, role: str, *, now: float, by: str, name: str | None = None) -> str:
-    """Make an invitation and return its token, which is kept nowhere.
+    """Create an invitation and return its token, which is not stored.
 
     With the ``name`` of an account it is a link for a new password. A link for the first lead voids those before it.
 
     Raises:
-        AccountError: ``by`` is no lead (any more), or the name cannot be one.
+        AccountError: ``by`` is not a lead (any more), or the name is invalid.
     """
     check_role(role)
     if name is not None:
@@ -72,7 +72,7 @@ def _require_lead(connection: Connection, by: str) -> None:
 
 
 def look_up(connection: Connection, token: str, now: float) -> tuple[str, str | None]:
-    """Role and name of an open invitation; an error where it is unknown, used, void or too old."""
+    """Role and name of an open invitation; an error if it is unknown, used, void or too old."""
     row = connection.execute(select(invitations).where(invitations.c.token_hash == digest(token))).first()
     if row is None:
         raise AccountError("this invitation does not exist; ask the lead for a new link")

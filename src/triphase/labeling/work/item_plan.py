@@ -1,4 +1,4 @@
-"""Which prompts are put before labelers, how many labelers each gets, and in what order."""
+"""Which prompts labelers get, how many labelers each gets, and in what order."""
 
 import json
 import random
@@ -42,13 +42,13 @@ class Planned:
 
 
 def make_items(store: Store, settings: LabelingSettings, *, seed: int, now: float) -> int:
-    """Make items and slots for every prompt with 2 to 9 responses that has neither an item nor a ranking.
+    """Create items and slots for every prompt with 2 to 9 responses that has neither an item nor a ranking.
 
-    Of the main work, and of each campaign that has not ended. Return how many were made. Called when the server starts
-    and after each import; running it again adds nothing.
+    This is done for the main work, and for each campaign that has not ended. Return how many were created. Called when
+    the server starts and after each import; running it again adds nothing.
     """
     with store.transaction() as connection:
-        one_at_a_time(connection, Lock.ITEMS)  # two servers that start together would make every item twice
+        one_at_a_time(connection, Lock.ITEMS)  # two servers that start together would create every item twice
         planned = plan(candidates(connection, None, seed), _scores(connection), settings, seed=seed)
         if planned:
             _insert_items(connection, planned, "")
@@ -66,7 +66,7 @@ def make_items(store: Store, settings: LabelingSettings, *, seed: int, now: floa
 def add_campaign_items(
     connection: Connection, campaign: Campaign, settings: LabelingSettings, *, seed: int, now: float
 ) -> int:
-    """Make the items of a campaign that are missing, each with as many slots as it wants answers; return how many."""
+    """Create the missing items of a campaign, each with as many slots as requested answers; return how many."""
     fitting = settings.model_copy(update={"rankings_per_prompt": campaign.overlap, "overlap_share": 0.0})
     planned = plan(candidates(connection, campaign, seed), _scores(connection), fitting, seed=seed)
     if planned:
@@ -85,8 +85,8 @@ def plan(
 ) -> list[Planned]:
     """Order and overlap of the candidates (prompt → responses).
 
-    Without scores the order is random. With them, all but ``random_share`` come by the reward models' uncertainty;
-    the random ones are mixed in evenly, so that what is ranked first holds both at every moment.
+    Without scores the order is random. With them, all but ``random_share`` are ordered by the reward models'
+    uncertainty; the random ones are mixed in evenly, so that at every moment the ranked items include both.
     """
     draw = random.Random(f"items {seed} {len(candidates)}")  # noqa: S311 (an order, not a secret)
     order = sorted(candidates)
@@ -108,7 +108,7 @@ def plan(
 
 
 def uncertainty(response_ids: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> float:
-    """How sure the reward models are of the order of these responses; smaller is less sure.
+    """The reward models' certainty about the order of these responses; smaller is less certain.
 
     The mean over pairs of |mean score difference| − standard deviation of that difference over the ensemble.
     """
@@ -122,7 +122,7 @@ def uncertainty(response_ids: Sequence[str], scores: Mapping[str, Mapping[str, f
 
 
 def reprioritize(store: Store, settings: LabelingSettings, *, seed: int) -> int:
-    """Reorder the items that nobody has begun by the scores now in the store; return how many."""
+    """Reorder the items that nobody has started by the scores now in the store; return how many."""
     with store.transaction() as connection:
         begun = select(assignments.c.item_id).where(assignments.c.state.in_(("leased", "done")))
         query = select(items).where(items.c.kind == "label", items.c.id.not_in(begun)).with_for_update()
@@ -143,10 +143,10 @@ def reprioritize(store: Store, settings: LabelingSettings, *, seed: int) -> int:
 def add_gold(
     connection: Connection, prompt_id: str, places: Mapping[str, int], *, now: float, by: str, campaign: str = ""
 ) -> bool:
-    """Make a prompt a gold item: its known answer measures labelers, and it is no comparison.
+    """Make a prompt a gold item: its known answer measures labelers, and it is not a comparison.
 
-    Of a campaign it measures there, and is no item of that campaign any more; of the main work (empty), of none.
-    False where it is one already, with the same answer.
+    A gold item of a campaign is no longer an ordinary item of that campaign; one of the main work (empty), of none.
+    False if it is one already, with the same answer.
     """
     known = [row.id for row in connection.execute(select(responses.c.id).where(responses.c.prompt_id == prompt_id))]
     unknown = sorted(set(places) - set(known))

@@ -1,4 +1,4 @@
-"""Pausing and withdrawing labelers, and taking them back."""
+"""Pauses, withdraws and reactivates labelers."""
 
 from sqlalchemy import Connection, func, select, update
 
@@ -10,10 +10,10 @@ from triphase.store.schema import assignments, labelers, rankings
 
 
 def set_status(connection: Connection, name: str, status: str, *, now: float, by: str) -> int:
-    """Pause, withdraw or reactivate someone; return how many of their rankings left or came back.
+    """Pause, withdraw or reactivate someone; return how many of their rankings were removed or restored.
 
     A paused labeler gets no items. The rankings of a withdrawn one leave the comparisons and stay in the store; their
-    slots open for others. One who is taken back gets those rankings back whose slots are still open. Pausing and
+    slots open for others. A reactivated one gets those rankings back whose slots are still open. Pausing and
     withdrawing end the sessions; withdrawing also voids the links for and by this person.
     """
     one_at_a_time(connection, Lock.LEADS)  # two leads who pause each other would leave none

@@ -1,4 +1,4 @@
-"""What names, roles and secret links are, for everything that deals with people."""
+"""Names, roles and secret links, for all modules about people."""
 
 import hashlib
 import re
@@ -12,11 +12,11 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 
 
 class AccountError(TriphaseError):
-    """A name, password or invitation that cannot be used; shown to the person as it is."""
+    """A name, password or invitation that cannot be used; shown to the person unchanged."""
 
 
 def check_name(name: str) -> str:
-    """The name if it may be one, else an error that says what a name is."""
+    """The name if it is valid, else an error that states the rules."""
     if not NAME.fullmatch(name):
         raise AccountError(
             f"{name!r} cannot be a name: use 1 to 40 of a–z, 0–9, dot, dash and underscore, beginning with a letter "
@@ -26,12 +26,12 @@ def check_name(name: str) -> str:
 
 
 def check_role(role: str) -> str:
-    """The role if there is such a one, else an error that names both."""
+    """The role if it exists, else an error that names both."""
     if role not in ROLES:
         raise AccountError(f"{role!r} is not a role; it is lead or labeler")
     return role
 
 
 def digest(token: str) -> str:
-    """What the store keeps of a secret link or cookie."""
+    """The stored hash of a secret link or cookie."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,8 +1,8 @@
-"""Taking an answer, a skip, a flag or a draft from a labeler: checked, idempotent, and nothing is lost.
+"""Stores an answer, a skip, a flag or a draft from a labeler: checked, idempotent, and nothing is lost.
 
-Handing in the same answer again (a retry after a lost reply) returns the first one; another answer to the same slot is
-refused, so that what is acknowledged is what is kept. An answer to a slot that went to another labeler after the lease
-had expired is kept as ``late``: it is no comparison, but it is not lost either.
+Submitting the same answer again (a retry after a lost response) returns the first one; another answer to the same slot
+is refused, so that what is acknowledged is what is stored. An answer to a slot that went to another labeler after the
+lease had expired is stored as ``late``: it does not count as a comparison, but is not lost either.
 """
 
 import json
@@ -35,27 +35,27 @@ FLAG_REASONS = ("unsafe", "wrong language", "broken", "personal data", "other")
 
 
 class AnswerError(TriphaseError):
-    """An answer that cannot be taken, and what to do."""
+    """An invalid answer, and what to do."""
 
 
 class SlotGone(AnswerError):
-    """The slot is not the labeler's (any more)."""
+    """The slot does not belong to the labeler (any more)."""
 
 
 class Answered(AnswerError):
-    """The labeler has answered this slot before, and otherwise."""
+    """The labeler has answered this slot before, with another answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What became of an answer."""
+    """The result of storing an answer."""
 
     ranking_id: str
     status: Literal["active", "late"]
 
 
 def submit(connection: Connection, labeler: str, assignment_id: int, submission: Submission, *, now: float) -> Stored:
-    """Take an answer to a slot that the labeler holds."""
+    """Store an answer to a slot that the labeler holds."""
     slot = _slot(connection, labeler, assignment_id)
     before = connection.execute(_BEFORE, {"slot_id": assignment_id, "me": labeler}).all()
     identity = ranking_id(slot.prompt_id, labeler, 0, assignment_id)
@@ -84,7 +84,7 @@ def submit_late(
     *,
     now: float,
 ) -> Stored:
-    """Keep an answer to a slot that has gone to someone else, outside the comparisons."""
+    """Store an answer to a slot that has gone to someone else, outside the comparisons."""
     slot = _slot(connection, labeler, assignment_id)
     identity = ranking_id(slot.prompt_id, labeler, 0, assignment_id)
     before = connection.execute(select(rankings).where(rankings.c.id == identity)).first()
@@ -104,9 +104,9 @@ def correct(
     now: float,
     asks: Asks | None = None,
 ) -> Stored:
-    """Replace one's own earlier answer; the old one stays in the store as superseded.
+    """Replace an earlier answer of the labeler; the old one stays in the store as superseded.
 
-    What the page does not ask (any more), by ``asks``, stays as the old answer said it.
+    Values that the page does not collect (any more), according to ``asks``, stay those of the old answer.
     """
     old = connection.execute(
         select(rankings).where(rankings.c.id == corrected, rankings.c.labeler == labeler).with_for_update()
@@ -138,7 +138,7 @@ def correct(
 
 
 def skip(connection: Connection, labeler: str, assignment_id: int, reason: str, note: str, *, now: float) -> None:
-    """Give a slot back with a reason; it opens for others, and never comes back to this labeler."""
+    """Return a slot with a reason; it opens for others, and never goes to this labeler again."""
     if reason not in SKIP_REASONS:
         raise AnswerError(f"{reason!r} is not a reason; choose one of: {', '.join(SKIP_REASONS)}")
     slot = _slot(connection, labeler, assignment_id)
@@ -172,7 +172,7 @@ def flag(
     *,
     now: float,
 ) -> None:
-    """Tell the lead about a prompt, or about the response at a position."""
+    """Report a prompt, or the response at a position, to the lead."""
     if reason not in FLAG_REASONS:
         raise AnswerError(f"{reason!r} is not a reason; choose one of: {', '.join(FLAG_REASONS)}")
     slot = _slot(connection, labeler, assignment_id)
@@ -191,7 +191,7 @@ def flag(
 def save_draft(
     connection: Connection, labeler: str, assignment_id: int, content: Mapping[str, Any], *, now: float
 ) -> bool:
-    """Keep a half-made answer; False where the slot is not the labeler's any more."""
+    """Store a draft; False if the slot does not belong to the labeler any more."""
     holds = select(assignments.c.id).where(
         assignments.c.id == assignment_id, assignments.c.labeler == labeler, assignments.c.state == "leased"
     )
@@ -206,7 +206,7 @@ def save_draft(
 
 
 def latest_guideline(connection: Connection, campaign: str) -> int | None:
-    """The newest version of a campaign's guidelines, or where it has none of the main work's; None where none are."""
+    """The newest version of a campaign's guidelines, or of the main work's if it has none; None if there are none."""
     found: int | None = connection.execute(_GUIDELINE, {"campaign": campaign}).scalar()
     return found
 
@@ -220,7 +220,7 @@ def _task(campaign: ColumnElement[str]) -> ColumnElement[Any]:
     return select(campaigns.c.task).where(campaigns.c.name == campaign).scalar_subquery()
 
 
-# Made once, since they are run for every answer.
+# Built once, since they are run for every answer.
 _SLOT = (
     select(
         assignments.c.id, assignments.c.item_id, assignments.c.purpose, assignments.c.state, assignments.c.labeler,
@@ -278,7 +278,7 @@ def _answer(
 
 
 def _again(before: Sequence[Row[*tuple[Any, ...]]], submission: Submission) -> Stored:
-    """What became of an answer that is handed in again; another answer than those before is refused."""
+    """The result for an answer that is submitted again; a different answer is refused."""
     for row in before:
         if says_the_same(row, submission):
             return Stored(row.id, "late" if row.status == "late" else "active")
