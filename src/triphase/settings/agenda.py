@@ -6,9 +6,9 @@ STEPS = ("sft", "sampling", "labelling", "reward", "ppo", "evaluation")
 
 
 def reasons_to_leave_out(settings: RunSettings, *, by_reward_model: bool) -> dict[str, str]:
-    """The steps that `triphase run` does not do, each with why not.
+    """The steps that `triphase run` does not do, each with the reason.
 
-    ``by_reward_model``: whether a reward model scores the main PPO run or an arm of it.
+    ``by_reward_model``: whether a reward model scores the main PPO run or a variant of it.
     """
     found: dict[str, str] = {}
     if settings.sft_method == "taken":
@@ -33,12 +33,12 @@ def reasons_to_leave_out(settings: RunSettings, *, by_reward_model: bool) -> dic
 
 
 def reward_model_is_wanted(settings: RunSettings, *, by_reward_model: bool) -> bool:
-    """Whether a reward model is trained: not where others score every PPO run and nobody ranks."""
+    """Whether a reward model is trained: not if other scorers score every PPO run and nobody ranks."""
     return by_reward_model or settings.labeling.source != "none" or bool(settings.data.preferences)
 
 
 def has_demonstrations_alone(settings: RunSettings) -> bool:
-    """Whether there is nothing to rank or to prompt a policy with, and nothing says that somebody should."""
+    """Whether there is nothing to rank and no prompt for a policy, and no setting requires either."""
     data = settings.data
     return (
         settings.sft_method in ("lora", "full")
@@ -49,13 +49,13 @@ def has_demonstrations_alone(settings: RunSettings) -> bool:
 
 
 def _has_preferences_alone(settings: RunSettings) -> bool:
-    """Whether a reward model is all that can be meant: nothing says where a policy starts or what it is asked."""
+    """Whether only a reward model can be intended: no setting gives a policy's starting point or its prompts."""
     data = settings.data
     said = settings.sft.method == "none" or _says_more(settings)
     return bool(data.preferences) and not data.prompts and not data.demonstrations and not said
 
 
 def _says_more(settings: RunSettings) -> bool:
-    """Whether the settings mention labelers, arms, a scorer of PPO, or what earlier phases left elsewhere."""
+    """Whether the settings mention labelers, variants, a scorer of PPO, or artifacts of earlier phases."""
     taken = settings.sft.taken_from is not None or settings.reward.taken_from is not None
     return taken or settings.labeling.source != "none" or bool(settings.arms) or settings.ppo.scorer.chosen != "model"

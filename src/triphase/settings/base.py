@@ -1,4 +1,4 @@
-"""The base of every section of settings, and the types that its values share."""
+"""The base class of every section of settings, and types shared by their values."""
 
 from typing import Annotated, Literal
 
@@ -18,5 +18,5 @@ class Settings(BaseModel):
 
 
 def tokens_at_once(setting: int | Literal["auto"] | None) -> int | None:
-    """Most tokens of a pass; None is what suits the machine, and so is an `auto` for which no plan was made."""
+    """Maximum tokens of a pass; None is a suitable value for the machine, and so is an `auto` without a plan."""
     return None if setting == "auto" else setting

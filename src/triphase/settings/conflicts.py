@@ -1,4 +1,4 @@
-"""Settings of PPO's roles that contradict each other: one sentence each, with the remedy."""
+"""Conflicts between settings of PPO's roles: one sentence each, with the remedy."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def critic_conflict(settings: "PPOSettings") -> str | None:
-    """What the settings of the critic contradict; None where they go together."""
+    """The conflict of the critic's settings; None if they are compatible."""
     if not settings.has_critic and (settings.critic != "value-head" or settings.critic_warmup):
         return (
             f"advantage_estimator {settings.advantage_estimator} has no critic; leave critic and critic_warmup out (in "
@@ -37,10 +37,10 @@ def critic_conflict(settings: "PPOSettings") -> str | None:
 
 
 def require_weights_fit(settings: "RunSettings") -> None:
-    """Check what goes with how the weights are trained, divided and kept.
+    """Check the compatibility of settings about how the weights are trained, divided and stored.
 
     Raises:
-        ValueError: two settings stand against each other.
+        ValueError: two settings conflict.
     """
     require_full_weights_fit(settings)
     require_shardable(settings)
@@ -49,7 +49,7 @@ def require_weights_fit(settings: "RunSettings") -> None:
 
 
 def reset_conflict(settings: "PPOSettings") -> str | None:
-    """What the settings of a reset reference contradict; None where they go together."""
+    """The conflict of the settings of a reset reference; None if they are compatible."""
     every = settings.reference_reset_every
     if every is None:
         return None
@@ -67,7 +67,7 @@ def reset_conflict(settings: "PPOSettings") -> str | None:
 
 
 def require_demonstrations_to_mix(settings: "RunSettings") -> None:
-    """Check that there are demonstrations where PPO or an arm mixes their loss in.
+    """Check that there are demonstrations if PPO or a variant adds their loss.
 
     Raises:
         ValueError: there are none.
@@ -83,10 +83,10 @@ def require_demonstrations_to_mix(settings: "RunSettings") -> None:
 
 
 def require_full_weights_fit(settings: "RunSettings") -> None:
-    """Check what goes with PPO of all weights, in the main run or an arm; the settings of every arm are read.
+    """Check the compatibility of settings with PPO of all weights, in the main run or a variant.
 
     Raises:
-        ValueError: a setting stands against it.
+        ValueError: a setting conflicts with it.
     """
     methods = {arm: settings.ppo_of(arm).method for arm in (None, *settings.arms)}
     for arm in (arm for arm, method in methods.items() if method == "full"):
@@ -103,7 +103,7 @@ def require_full_weights_fit(settings: "RunSettings") -> None:
 
 
 def require_shardable(settings: "RunSettings") -> None:
-    """Check what goes with a base that is divided among processes: it is frozen.
+    """Check the compatibility of settings with a base that is divided among processes: it is frozen.
 
     Raises:
         ValueError: a phase trains all weights.
@@ -124,10 +124,10 @@ def require_shardable(settings: "RunSettings") -> None:
 
 
 def require_quantization_fits(settings: "RunSettings") -> None:
-    """Check what goes with a quantized base.
+    """Check the compatibility of settings with a quantized base.
 
     Raises:
-        ValueError: a setting stands against it.
+        ValueError: a setting conflicts with it.
     """
     kind = settings.model.quantization
     if kind is None:
@@ -151,10 +151,10 @@ def require_quantization_fits(settings: "RunSettings") -> None:
 
 
 def require_rounds_fit(settings: "RunSettings") -> None:
-    """Check what goes with further rounds.
+    """Check the compatibility of settings with further rounds.
 
     Raises:
-        ValueError: nobody ranks here, the reward model is another run's or none, or all weights are trained.
+        ValueError: nobody ranks here, the reward model is another run's or absent, or all weights are trained.
     """
     if settings.rounds == 1 and not settings.earlier_rounds:
         return
@@ -173,16 +173,16 @@ def require_rounds_fit(settings: "RunSettings") -> None:
 
 
 _HIGHEST_RANK = 512
-"""vLLM's; of adapters."""
+"""vLLM's limit on the rank of adapters."""
 _LOWEST_TEMPERATURE = 0.01
-"""vLLM takes a lower one for this, and says so in its log alone."""
+"""vLLM uses a lower one for this, and reports it only in its log."""
 
 
 def require_rollouts_fit(settings: "RunSettings") -> None:
-    """Check what goes with servers that write rollouts, in the main run or an arm.
+    """Check the compatibility of settings with generation servers, in the main run or a variant.
 
     Raises:
-        ValueError: a setting stands against them, or counts on them where there are none.
+        ValueError: a setting conflicts with them, or needs them and there are none.
     """
     by_servers = settings.rollouts.by_servers
     for arm in (None, *settings.arms):

@@ -1,4 +1,4 @@
-"""Settings of the data: which files and hub data sets, and what becomes of records that do not fit."""
+"""Settings of the data: which files and hub data sets, and how unusable records are handled."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ OURS = ("prompt", "messages", "conversations", "instruction", "input", "question
         "completion", "response", "output", "answer", "chosen", "rejected", "chosen_finished", "rejected_finished",
         "margin", "labeler", "id", "prompt_id", "kind", "split", "responses", "places", "response_a", "response_b",
         "winner")  # fmt: skip
-"""The columns that a file's own may be named as."""
+"""The columns that a file's own may be renamed to."""
 
 
 class SourceSettings(Settings):
@@ -20,22 +20,22 @@ class SourceSettings(Settings):
     """A file (.jsonl, .json, .csv, .tsv, .parquet or .arrow; .gz or .zst may follow), a pattern (`data/*.jsonl`), a
     directory of such files or one of `save_to_disk` (relative to the configuration file), or a hub id."""
     config: str | None = None
-    """The configuration of a hub data set, where it has several, or a folder of it (`harmless-base`)."""
+    """The configuration of a hub data set, if it has several, or a folder of it (`harmless-base`)."""
     split: str = "train"
     """The split of a hub data set, or of one of `save_to_disk`."""
     revision: str | None = None
     """The revision of a hub data set (branch, tag or commit)."""
     streaming: bool = False
-    """Fetch a hub data set as it is read, and keep nothing of it on the disk."""
+    """Stream a hub data set while it is read, and store nothing of it on the disk."""
     columns: dict[str, str] = {}  # noqa: RUF012
-    """Columns under our names, where yours are called otherwise: `{prompt: ask, completion: reply}`."""
+    """Columns under our names, if yours are named differently: `{prompt: ask, completion: reply}`."""
     max_records: Positive | None = None
     """Use at most this many records, the first ones unless `shuffle` is set."""
     shuffle: bool = False
-    """Let a hash of each record choose the `max_records`, instead of its place. (The order of training is random by
-    `seed` in any case.)"""
+    """Select the `max_records` by a hash of each record, instead of taking the first ones. (The order of training is
+    random by `seed` in any case.)"""
     kind: str = "instruction"
-    """For demonstrations: the kind of data (instruction, domain, safety …) where records do not say it."""
+    """For demonstrations: the kind of data (instruction, domain, safety …) if records do not say it."""
     weight: PositiveFloat = 1.0
     """For demonstrations: the share of this source in the mixture, relative to the others."""
 
@@ -52,7 +52,7 @@ class SourceSettings(Settings):
 
 
 class DataSettings(Settings):
-    """What the phases read."""
+    """The data of the phases."""
 
     demonstrations: tuple[SourceSettings, ...] = ()
     """Supervised data: `prompt`+`completion`, or `messages`; an optional `kind` column."""
@@ -61,16 +61,16 @@ class DataSettings(Settings):
     preferences: tuple[SourceSettings, ...] = ()
     """Existing comparisons: `chosen`+`rejected` with an explicit or implicit prompt; optional `margin`."""
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the prompts kept for evaluation where records do not say their split; chosen by a hash of the prompt."""
+    """Share of the prompts kept for evaluation if records do not say their split; chosen by a hash of the prompt."""
     on_bad_record: Literal["error", "drop"] = "error"
     """A record that cannot be used stops the run with its file and line (`error`), or is left out and counted (`drop`);
     `check` counts the same."""
     too_long: Literal["error", "drop", "truncate-prompt"] = "error"
     """A record longer than `model.max_length` stops the run (`error`), is left out (`drop`), or loses the beginning of
-    its prompt (`truncate-prompt`: the oldest turns, then the beginning of the last; never of an answer; a comparison's
-    two sides have one prompt). Both are counted."""
+    its prompt (`truncate-prompt`: the oldest turns, then the beginning of the last; never part of an answer; both sides
+    of a comparison have the same prompt). Both are counted."""
     near_duplicates: Literal["keep", "report", "drop"] = "keep"
-    """Look for training records that nearly repeat earlier ones, or whose prompt is nearly a held-out one: count them
-    (`report`) or leave them out (`drop`); `keep` does not look. Needs `triphase[dedup]`."""
+    """Detect training records that nearly repeat earlier ones, or whose prompt is nearly a held-out one: count them
+    (`report`) or leave them out (`drop`); `keep` does not check. Needs `triphase[dedup]`."""
     near_duplicate_similarity: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Two texts are near-duplicates from this Jaccard similarity of their word trigrams on."""
+    """Two texts are near-duplicates if the Jaccard similarity of their word trigrams is at least this."""

@@ -1,6 +1,6 @@
-"""The reference of settings in docs/settings.md, written from the schema.
+"""The reference of settings in docs/settings.md, generated from the schema.
 
-python -m triphase.settings.documentation docs/settings.md     writes it between its two marks
+python -m triphase.settings.documentation docs/settings.md     writes it between its two markers
 """
 
 import sys
@@ -13,7 +13,7 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 
 def settings_reference() -> str:
-    """Every setting with its meaning, what is allowed and its default, section by section, as Markdown."""
+    """Every setting with its meaning, allowed values and default, section by section, as Markdown."""
     sections: dict[str, list[SettingField]] = {}
     for field in settings_fields():
         sections.setdefault(".".join(str(key) for key in field.path[:-1]), []).append(field)
@@ -28,7 +28,7 @@ def settings_reference() -> str:
 
 
 def with_reference(page: str) -> str:
-    """``page`` with the reference between its marks brought up to date."""
+    """``page`` with the reference between its markers updated."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     if not rest or not after:
@@ -37,7 +37,7 @@ def with_reference(page: str) -> str:
 
 
 def _place(section: str) -> tuple[int, str]:
-    """The top first, then the sections in the order of the schema."""
+    """The top level first, then the sections in the order of the schema."""
     names = list(RunSettings.model_fields)
     return (names.index(section.split(".")[0].removesuffix("[]")) if section else -1, section)
 

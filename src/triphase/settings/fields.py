@@ -31,13 +31,13 @@ class SettingField:
 
 
 def section_of(field: FieldInfo) -> type[Settings] | None:
-    """The section that a field holds, if it holds one."""
+    """The section that a field contains, if any."""
     annotation = field.annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
 
 
 def element_of(field: FieldInfo) -> type[Settings] | None:
-    """The section that each element of a field's list holds, if the field is a list of sections."""
+    """The section of each element of a field's list, if the field is a list of sections."""
     for argument in getattr(field.annotation, "__args__", ()):
         if isinstance(argument, type) and issubclass(argument, Settings):
             return argument
@@ -45,7 +45,7 @@ def element_of(field: FieldInfo) -> type[Settings] | None:
 
 
 def settings_fields(model: type[Settings] = RunSettings, above: KeyPath = ()) -> Iterator[SettingField]:
-    """Every setting under ``model`` that holds a value of its own; elements of lists stand under ``[]``."""
+    """Every setting under ``model`` with a value of its own; elements of lists are under ``[]``."""
     for name, field in model.model_fields.items():
         path = (*above, name)
         section, element = section_of(field), element_of(field)
@@ -60,7 +60,7 @@ def settings_fields(model: type[Settings] = RunSettings, above: KeyPath = ()) ->
 
 
 def allowed_values(path: KeyPath) -> str:
-    """What may stand at ``path``, in words; empty where the path is no setting."""
+    """The allowed values at ``path``, in words; empty if the path is not a setting."""
     if path[:1] == ("arms",):
         return _allowed_below(PPOSettings, path[2:]) if len(path) > 2 else "a mapping of names to `ppo` settings"
     return _allowed_below(RunSettings, path)

@@ -1,4 +1,4 @@
-"""The settings of what a run does when its numbers go wrong."""
+"""The settings of a run's reaction to abnormal numbers."""
 
 from typing import Annotated, Literal
 
@@ -31,23 +31,23 @@ class GuardSettings(Settings):
     """What a run does when its numbers go wrong (docs/resilience.md)."""
 
     skipped_in_a_row: Positive = 5
-    """Steps in a row that may be skipped for a loss, gradient or score that is not finite; then the run stops."""
+    """Consecutive steps that may be skipped for a loss, gradient or score that is not finite; then the run stops."""
     on_alarm: Literal[
         "continue", "lower-learning-rate", "raise-kl-coefficient", "rollback", "rollback-to-best", "stop"
     ] = "continue"
-    """What PPO does at an alarm: `continue` notes it; `lower-learning-rate` and `raise-kl-coefficient` go on with that
-    alone; `rollback` goes on from the weights before the alarm with both; `rollback-to-best` likewise, from the best
-    judged checkpoint before it (by the witness where there is one, else by score minus KL penalty); `stop` ends with
-    the weights from before it. After `rollbacks` of them the next alarm stops."""
+    """What PPO does at an alarm: `continue` logs it; `lower-learning-rate` and `raise-kl-coefficient` continue with
+    only that change; `rollback` continues from the weights before the alarm with both; `rollback-to-best` likewise,
+    from the best judged checkpoint before it (by the witness if there is one, else by score minus KL penalty); `stop`
+    ends with the weights from before it. After `rollbacks` of them the next alarm stops."""
     false_alarm_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Share of PPO runs without any change that may raise an alarm which compares with the SFT policy's own samples
     (the first rollout): the limit in standard errors follows from it, from the rules and from ppo.iterations."""
     looks: Annotated[int, Field(ge=1, le=20)] = 2
-    """Iterations in a row at which a rule must hold before an alarm (each looks at the mean of three iterations)."""
+    """Consecutive iterations at which a rule must hold before an alarm (each is the mean of three iterations)."""
     alarms: tuple[AlarmName, ...] = ("reference-kl", "ratio-explosion", "entropy-collapse", "eos-collapse")
-    """The alarms that are acted on; the others are noted."""
+    """The alarms that are acted on; the others are logged."""
     back: Positive = 3
-    """How many iterations before the alarm the weights are taken from; alarms look at three iterations at a time."""
+    """How many iterations before the alarm the weights are taken from; alarms average three iterations at a time."""
     rollbacks: Positive = 2
     """How often an alarm is acted on before the next one stops."""
     learning_rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.5

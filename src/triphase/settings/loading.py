@@ -1,6 +1,6 @@
-"""A settings file and the overrides of the command line become ``RunSettings``, or one line that says what is wrong.
+"""A settings file and the overrides of the command line become ``RunSettings``, or a one-line error.
 
-Later over earlier: the schema's defaults, the file, the overrides; a key in a section replaces that key alone.
+Later overrides earlier: the schema's defaults, the file, the overrides; a key in a section replaces only that key.
 """
 
 import copy
@@ -29,14 +29,14 @@ from triphase.settings.source import KeyPath, SettingsSource, normalized, parse_
 from triphase.settings.without_critic import note_idle_settings
 
 RUN_CONFIG = "config.yaml"
-"""What a run directory calls its settings. There they stand under ``settings``, beside versions and fingerprints."""
+"""The settings file of a run directory. There they are under ``settings``, next to versions and fingerprints."""
 
 
 def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> RunSettings:
-    """The settings in the file at ``path`` with ``overrides`` (dotted name → YAML text) laid over them.
+    """The settings in the file at ``path`` with ``overrides`` (dotted name → YAML text).
 
-    Relative paths of data files, and of a model directory, are taken from the directory of the file. ``path`` may be a
-    run directory: then its own settings are meant, with its present place and name.
+    Relative paths of data files, and of a model directory, are relative to the directory of the file. ``path`` may be a
+    run directory: then its own settings are loaded, with its current location and name.
     """
     if os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
         if not re.fullmatch(RUN_NAME, (here := absolute(path)).name):
@@ -54,7 +54,8 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
 
 
 def version_of_run(directory: Path) -> str | None:
-    """The version of Triphase that began the run in a directory; None where it holds no run, or none that says so."""
+    """The version of Triphase that started the run in a directory; None if it is not a run, or the version is
+    unknown."""
     try:
         return _version_in(read_source(directory / RUN_CONFIG))
     except SettingsError:
@@ -68,7 +69,7 @@ def _version_in(source: SettingsSource) -> str | None:
 
 
 def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, base: Path) -> RunSettings:
-    """Settings from a source: overrides laid on, unknown keys refused, values checked, paths made absolute."""
+    """Settings from a source: with overrides, unknown keys refused, values checked, paths made absolute."""
     source, whole = source.below("settings"), source
     values = copy.deepcopy(source.values)
     places = _Places(source, {})
@@ -86,7 +87,7 @@ def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, b
     for arm in arms if isinstance(arms, Mapping) else ():
         _validated({**values, "arms": {arm: arms[arm]}}, ("arms", arm), places)
     settings = _validated({**values, "arms": arms}, (), places)
-    if source is whole:  # the settings of a run stand below a key, and there every one is given
+    if source is whole:  # the settings of a run are below a key, and there every one is given
         note_idle_settings(given)
     return settings
 
@@ -99,13 +100,13 @@ class _Places:
     flags: dict[KeyPath, str]
 
     def of(self, path: KeyPath) -> str:
-        """``--ppo.clip-range: `` or ``my.yaml:12: ppo.clip_range: ``, to stand before the reason."""
+        """``--ppo.clip-range: `` or ``my.yaml:12: ppo.clip_range: ``, to precede the reason."""
         if path in self.flags:
             return f"{self.flags[path]}: "
         return f"{self.source.where(path)}: {_dotted(path)}: " if path else f"{self.source.name}: "
 
     def of_unknown(self, path: KeyPath) -> str:
-        """As ``of``, for a key that may have come in as the section of an option."""
+        """Like ``of``, for a key that may be part of the name of an option."""
         below = [flag for known, flag in self.flags.items() if known[: len(path)] == path]
         return f"{below[0]}: " if below else self.of(path)
 
@@ -118,7 +119,7 @@ def _validated(values: Mapping[str, Any], arm: KeyPath, places: _Places) -> RunS
 
 
 def as_scalar(text: str) -> str:
-    """``text`` as an override that stands for this very text, whatever it looks like."""
+    """``text`` as an override whose value is exactly this text."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -152,7 +153,8 @@ def _inside(target: Any, key: str | int, flag: str) -> Any:
 
 
 def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, quiet: bool = False) -> None:
-    """Put settings under their new names; ``over`` those for the command line's, ``quiet`` for a run directory's."""
+    """Put settings under their current names; ``over`` for those of the command line, ``quiet`` for a run
+    directory's."""
     arms = values.get("arms")
     sections = [((), "ppo"), *((("arms",), arm) for arm in (arms if isinstance(arms, dict) else ()))]
     for above, name in sections:
@@ -175,7 +177,7 @@ def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, 
 
 def _refuse_unknown(model: type[Settings], values: Any, path: KeyPath, places: _Places) -> None:
     if not isinstance(values, Mapping):
-        return  # a wrong type is refused later, with the values that are allowed
+        return  # a wrong type is refused later, with the allowed values
     for key, value in values.items():
         inner = (*path, key)
         if key not in model.model_fields:
@@ -205,7 +207,7 @@ def _nearest(key: str, path: KeyPath, model: type[Settings]) -> str:
 
 
 def _over_defaults(model: type[Settings], values: Any) -> Any:
-    """``values`` of one section laid over the defaults that each of its inner sections has."""
+    """``values`` of one section over the defaults that each of its inner sections has."""
     if not isinstance(values, Mapping):
         return values
     result = dict(values)
@@ -260,7 +262,7 @@ def _path_in_schema(loc: KeyPath) -> KeyPath:
 
 
 def _refuse_odd_numbers(values: Any, path: KeyPath, places: _Places) -> None:
-    """Refuse what pydantic would take for a number: ``true`` for 1, the texts ``inf`` and ``nan``."""
+    """Refuse what pydantic would convert to a number: ``true`` for 1, the texts ``inf`` and ``nan``."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             _refuse_odd_numbers(value, (*path, key), places)

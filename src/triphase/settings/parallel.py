@@ -1,4 +1,4 @@
-"""The settings of a run by several processes, and what they need of its other settings."""
+"""The settings of a run with several processes, and their requirements on its other settings."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,16 +17,16 @@ class ParallelSettings(Settings):
     strategy: Literal["auto", "replicated", "fsdp2"] = "auto"
     """How they share the work, besides a share of each step's samples for each: `replicated` gives each the whole
     model; `fsdp2` divides the layers of the frozen base among them, which takes less memory and is slower; `auto` does
-    that where the base does not fit on each. One process needs none."""
+    that if the base does not fit on each. A single process needs none."""
     timeout_seconds: Annotated[float, Field(gt=0, le=604_800)] = 600.0
-    """How long ranks wait for one another in a step; one that does not come in this time hangs, and is named."""
+    """How long ranks wait for each other in a step; one that does not arrive in this time is reported as hanging."""
 
 
 def require_work(settings: "RunSettings", processes: int) -> None:
-    """Every process must have something to do in every full step.
+    """Require that every process has something to do in every full step.
 
     Raises:
-        SettingsError: names the setting that is too small for so many processes.
+        SettingsError: names the setting that is too small for this many processes.
     """
     found = []
     if settings.sft_method in ("lora", "full"):

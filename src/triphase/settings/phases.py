@@ -1,4 +1,4 @@
-"""The settings of what is trained and sampled before PPO."""
+"""The settings of the phases before PPO."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -15,7 +15,7 @@ class OptimizerSettings(Settings):
     head_learning_rate: PositiveFloat | None = None
     """Peak learning rate of the scalar head; by default the same as the adapters'."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """How the rate falls to 0 over the phase, after warm-up."""
+    """How the rate falls to 0 over the phase, after warmup."""
     warmup_share: Share = 0.0
     """Share of the steps over which the rate rises from 0."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
@@ -29,7 +29,7 @@ class OptimizerSettings(Settings):
 
 
 class TakenSettings(Settings):
-    """A phase whose result may be taken from elsewhere. `from` is a word of Python, so it is declared by its name."""
+    """A phase whose result may be taken from elsewhere. `from` is a Python keyword, so it is declared by its name."""
 
     FROM: ClassVar[str] = "from"
     __annotations__[FROM] = str | None
@@ -50,18 +50,17 @@ class SupervisedSettings(TakenSettings):
     """Phase 1: supervised fine-tuning."""
 
     method: Literal["lora", "full", "none"] = "lora"
-    """`lora` trains adapters; `full` trains every weight and becomes the base of the later phases; `none` leaves the
-    phase out: the model as it is, is the reference that reward model and PPO start from (an instruct model, say). So it
-    is where data.demonstrations names nothing."""
+    """`lora` trains adapters; `full` trains every weight and becomes the base of the later phases; `none` skips the
+    phase: the unmodified model is the reference from which reward model and PPO start (for example an instruct model).
+    This is also the case if data.demonstrations is empty."""
     epochs: PositiveFloat = 2.0
     """Passes over the mixture."""
     batch_size: Positive = 16
     """Demonstrations for each optimizer step."""
     microbatch_tokens: Positive | Literal["auto"] | None = None
-    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
-    processor, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a
-    processor), which is logged; as `null` with several processes. Where memory does not do it is halved, with a
-    warning."""
+    """Maximum tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
+    CPU, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a CPU), which is
+    logged; as `null` with several processes. If memory does not suffice it is halved, with a warning."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="cosine", warmup_share=0.05)
     """AdamW and its schedule."""
 
@@ -86,17 +85,17 @@ class SamplingSettings(Settings):
     temperature: PositiveFloat = 1.0
     """Sampling temperature."""
     max_response_tokens: Positive = 32
-    """Longest response."""
+    """Maximum tokens of a response."""
     batch_size: Positive = 64
-    """Responses that are generated side by side."""
+    """Responses that are generated together."""
 
 
 AVERAGE = "average-weights"
-"""The one combination of an ensemble that leaves a single reward model."""
+"""The only combination of an ensemble that leaves a single reward model."""
 
 
 class EnsembleSettings(Settings):
-    """Several reward models on the one base."""
+    """Several reward models on the shared base."""
 
     members: Annotated[int, Field(ge=1, le=16)] = 1
     """Number of reward models. Each is an adapter and a head on the shared base, trained on prompts drawn with
@@ -106,7 +105,7 @@ class EnsembleSettings(Settings):
     standardized on reference samples before, and the combined score after. `average-weights` averages their weights
     into one reward model (WARM, arXiv 2401.12187): it costs as much as one, and reports no disagreement."""
     penalty: NonNegative = 0.5
-    """λ of `mean-minus-variance`: what a variance of 1 among the members costs."""
+    """λ of `mean-minus-variance`: the penalty for a variance of 1 among the members."""
 
     @model_validator(mode="after")
     def _averages_what_it_has(self) -> "EnsembleSettings":
@@ -123,32 +122,31 @@ class RewardSettings(TakenSettings):
     batch_size: Positive = 8
     """Rankings (prompts with all their responses) for each optimizer step."""
     microbatch_tokens: Positive | Literal["auto"] | None = None
-    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
-    processor, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a
-    processor), which is logged; as `null` with several processes. Where memory does not do it is halved, with a
-    warning."""
+    """Maximum tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
+    CPU, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a CPU), which is
+    logged; as `null` with several processes. If memory does not suffice it is halved, with a warning."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Probability that a label is taken to be flipped."""
+    """Probability with which a label is assumed to be flipped."""
     flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Probability that a label is the wrong way round, where it is known: of single labels of labelers who agree in a
-    share a of the pairs it is (1 − √(2a − 1))/2, 0.16 for 73 %. See flip_correction; unlike label_smoothing it leaves
-    the differences of the scores as large as clean labels make them."""
+    """Probability that a label is flipped, if known: for single labels of labelers who agree on a share a of the pairs
+    it is (1 − √(2a − 1))/2, 0.16 for 73 %. See flip_correction; unlike label_smoothing it leaves the differences of the
+    scores as large as clean labels make them."""
     flip_correction: Literal["forward", "unbiased"] = "forward"
-    """What flip_rate does. `forward` maximizes the likelihood of labels that are flipped so often (arXiv 1609.03683): a
-    label that the scores contradict by far pulls no more. `unbiased` has the loss of the clean labels on average
-    (Natarajan et al. 2013), at more noise."""
+    """What flip_rate does. `forward` maximizes the likelihood of labels that are flipped at this rate (arXiv
+    1609.03683): a label that the scores strongly contradict has no effect. `unbiased` has the loss of the clean labels
+    on average (Natarajan et al. 2013), with more noise."""
     centering: NonNegative = 0.01
     """Weight of (sum of a pair's scores)², which fixes the free offset (arXiv 2312.09244, equation 2)."""
     head_penalty: PositiveFloat | Literal["auto"] | None = "auto"
     """Before the adapter is trained, the score head alone is fitted to the comparisons (linear probing, arXiv
     2202.10054), with this weight of the squared norm of its standardized weights. `auto` chooses it by 5-fold
-    cross-validation over the training prompts; none leaves the fit out and starts from a random head, which needs a
-    higher optimizer.head_learning_rate."""
+    cross-validation over the training prompts; none skips the fit and starts from a random head, which needs a higher
+    optimizer.head_learning_rate."""
     require_better_than_chance: bool = True
-    """Stop before PPO where held-out comparisons do not show that the reward model is better than chance, and than
-    preferring the longer response. It may be changed in a run that has begun."""
+    """Stop before PPO if held-out comparisons do not show that the reward model is better than chance, and than
+    preferring the longer response. It may be changed in a run that has started."""
     calibration_samples: Positive = 256
-    """Reference responses on which the score is brought to mean 0 and standard deviation 1."""
+    """Number of reference responses on which the score is calibrated to mean 0 and standard deviation 1."""
     ensemble: EnsembleSettings = EnsembleSettings()
     """Several reward models instead of one, against policies that exploit the errors of a single one."""
     length: Literal["free", "residual", "two-heads"] = "free"
@@ -159,11 +157,11 @@ class RewardSettings(TakenSettings):
     ways that its correlation within prompts does not show."""
     length_penalty: NonNegative = 1.0
     """Of `two-heads`: λ, weight of the penalties ρ(quality, length)² − s·ρ(length score, length) + |cosine of the
-    heads| added to the loss of the comparisons; s is −1 where the shorter response is preferred, else 1."""
+    heads| added to the loss of the comparisons; s is −1 if the shorter response is preferred, else 1."""
     witness: bool = False
     """Train a second reward model, the witness, on half of the prompts, and the reward model on the other half. PPO
-    never sees the score of the witness: where the reward model's score rises and that of the witness does not, the
-    policy exploits the reward model. Worth half of the comparisons where no gold score is known."""
+    never sees the score of the witness: if the reward model's score rises and that of the witness does not, the policy
+    exploits the reward model. Worth half of the comparisons if no gold score is known."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, head_learning_rate=1e-5, schedule="cosine")
     """AdamW and its schedule."""
 

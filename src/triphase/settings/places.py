@@ -1,4 +1,4 @@
-"""Relative paths in the settings: taken from the directory of the settings file."""
+"""Relative paths in the settings: relative to the directory of the settings file."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz",
 
 
 def anchor_paths(values: dict[str, Any], base: Path) -> None:
-    """Make relative paths of data files, a model directory and a function's file absolute; hub ids stay as they are."""
+    """Make relative paths of data files, a model directory and a function's file absolute; hub ids are unchanged."""
     data = values.get("data")
     for sources in data.values() if isinstance(data, dict) else ():
         for source in sources if isinstance(sources, list) else ():
@@ -33,7 +33,7 @@ def anchor_paths(values: dict[str, Any], base: Path) -> None:
 
 
 def anchor_scorer(scorer: Any, base: Path) -> None:
-    """Make the path of a function's file, or of a classifier, absolute; modules and hub ids stay as they are."""
+    """Make the path of a function's file, or of a classifier, absolute; modules and hub ids are unchanged."""
     parts = scorer.get("of") if isinstance(scorer, dict) else None
     for part in parts if isinstance(parts, list) else ():
         anchor_scorer(part, base)
@@ -47,7 +47,7 @@ def anchor_scorer(scorer: Any, base: Path) -> None:
 
 
 def _template(text: str, base: Path) -> str:
-    """The text of a chat template that is given by its file."""
+    """The text of a chat template that is given as a file."""
     if text in ("chatml", "plain") or "{%" in text or "{{" in text or "\0" in text:
         return text
     path = base / expanded(text)
@@ -85,9 +85,9 @@ def _anchored(text: str, base: Path, file: bool) -> str:
 
 
 def absolute(path: Path) -> Path:
-    """``path`` from the root, without `.` and `..`, and leading where ``path`` leads.
+    """``path`` as an absolute path, without `.` and `..`, and with the same target.
 
-    A `..` behind a symbolic link is the directory above what the link points to, and not the one that the link is in.
+    A `..` after a symbolic link is the parent of the link's target, and not of the link.
     """
     plain = os.path.abspath(path)
     real = os.path.realpath(path)

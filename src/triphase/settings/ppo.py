@@ -24,7 +24,7 @@ class PPOSettings(Settings):
     iterations: Positive = 20
     """Rollouts, each followed by its updates."""
     extensions: tuple[ExtensionSettings, ...] = ()
-    """Where `triphase extend` has added iterations, and what the schedule of the learning rates did there."""
+    """Iterations added by `triphase extend`, and what the schedule of the learning rates did there."""
     seed: int | None = None
     """Seed of PPO alone, so that runs with several seeds share a reward model; by default the seed of the run."""
     batch_size: Positive = 32
@@ -32,30 +32,29 @@ class PPOSettings(Settings):
     minibatch_size: Positive = 16
     """Episodes for each optimizer step; divides batch_size."""
     responses_per_prompt: Annotated[int, Field(ge=1, le=9)] = 1
-    """K: how many episodes of a rollout answer the same prompt, which is computed once for them; divides both sizes."""
+    """K: number of episodes of a rollout per prompt, which is computed once for them; divides both sizes."""
     microbatch_tokens: Positive | Literal["auto"] | None = None
-    """Most tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
-    processor, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a
-    processor), which is logged; as `null` with several processes. Where memory does not do it is halved, with a
-    warning."""
+    """Maximum tokens (padding counted) in one forward pass; bounds memory, changes rounding at most. `null`: 512 on a
+    CPU, where more are no faster, and 4096 on a GPU. `auto`: as many as fit the plan (at most 512 on a CPU), which is
+    logged; as `null` with several processes. If memory does not suffice it is halved, with a warning."""
     epochs: Positive = 4
     """Passes over each rollout."""
     max_response_tokens: Positive = 32
-    """Longest response; one that is cut there counts as terminal and unfinished."""
+    """Maximum tokens of a response; one that is cut there counts as terminal and unfinished."""
     temperature: PositiveFloat = 1.0
     """Of sampling, and of every log-probability."""
     kl_coefficient: NonNegative = 0.05
-    """Weight of the KL penalty to the reference inside the reward: what a nat costs, in standard deviations of the
-    scores of the SFT policy's samples (see score_normalization)."""
+    """Weight of the KL penalty to the reference inside the reward: the penalty for one nat, in standard deviations of
+    the scores of the SFT policy's samples (see score_normalization)."""
     kl_target: PositiveFloat | None = None
-    """Reference KL (nats per response) that the adaptive controller steers to; `null` keeps the coefficient fixed."""
+    """Reference KL (nats per response) that the adaptive controller targets; `null` keeps the coefficient fixed."""
     kl_horizon: PositiveFloat = 10_000.0
-    """Episodes over which the adaptive controller acts."""
+    """Horizon of the adaptive controller, in episodes."""
     kl_budget: PositiveFloat | None = None
     """Reference KL (nats per response) at which PPO stops; `null` means no budget."""
     advantage_estimator: Literal["gae", "rloo", "grpo", "reinforce"] = "gae"
     """How rewards become advantages. `gae`: generalized advantage estimation, with a critic. The others have no critic;
-    every token of a response gets its whole return (score minus KL penalty) less a baseline: `rloo` the mean return of
+    every token of a response gets its whole return (score minus KL penalty) minus a baseline: `rloo` the mean return of
     the other responses to the prompt; `grpo` that of all responses to the prompt, divided by their standard deviation;
     `reinforce` the mean return of the rollout. `rloo` and `grpo` need responses_per_prompt of at least 2."""
     discount: Share = 1.0
@@ -65,39 +64,40 @@ class PPOSettings(Settings):
     clip_range: PositiveFloat = 0.2
     """ε of the clipped surrogate."""
     value_clip_range: PositiveFloat | None = 0.2
-    """Range in which the new value may move from the rollout's; `null` does not clip."""
+    """Range in which the new value may differ from the rollout's; `null` does not clip."""
     value_coefficient: NonNegative = 0.1
     """c1, weight of the value loss."""
     critic: Literal["value-head", "adapter"] = "value-head"
-    """What predicts the return. `value-head`: a linear head on the policy's own hidden states. `adapter`: an adapter of
-    its own under that head, so that value and policy share no trained weight; one forward and backward pass more."""
+    """What predicts the return. `value-head`: a linear head on the policy's own hidden states. `adapter`: a separate
+    adapter under that head, so that value and policy share no trained weight; one more forward and backward pass."""
     critic_start: Literal["policy", "reward"] = "policy"
-    """What the critic's adapter starts as: a copy of the `policy`'s (the SFT policy; the head at 0), or of the `reward`
+    """The start of the critic's adapter: a copy of the `policy`'s (the SFT policy; the head at 0), or of the `reward`
     model's, its score head included."""
     critic_learning_rate: PositiveFloat | None = None
     """Peak learning rate of the critic's adapter; by default optimizer.learning_rate. The head has its own
     (optimizer.head_learning_rate)."""
     critic_warmup: Annotated[int, Field(ge=0)] = 0
-    """Iterations at the start in which the critic alone learns and the policy stays as it is."""
+    """Iterations at the start in which only the critic is trained and the policy is unchanged."""
     entropy_coefficient: NonNegative = 0.0
     """c2, weight of the entropy bonus."""
     sft_mix: NonNegative = 0.0
-    """γ, weight of the supervised loss on minibatch_size demonstrations (of data.demonstrations) that joins each
+    """γ, weight of the supervised loss on minibatch_size demonstrations (of data.demonstrations) that is added in each
     optimizer step, against forgetting what they show (PPO-ptx); 0 leaves it out."""
     reference_reset_every: Positive | None = None
-    """Iterations after which the KL penalty (and kl_target) begin to count from the policy of that moment, again and
-    again; `null` counts from the SFT policy throughout. Reports, alarms and kl_budget always count from the SFT policy.
-    One forward pass more; not with method full."""
+    """Number of iterations after which the current policy becomes the reference of the KL penalty (and of kl_target),
+    repeatedly; `null` keeps the SFT policy throughout. Reports, alarms and kl_budget always use the SFT policy. One
+    more forward pass; not with method full."""
     score_normalization: Literal["calibrated", "running", "batch", "raw"] = "calibrated"
-    """What the scores are divided by before the KL penalty is subtracted. `calibrated`: one scale for the whole run,
-    that of the SFT policy's samples (the reward model's calibration; for a server, its scores in the first rollout).
-    `running`: the same, but it grows to the deviation of all scores so far and never falls. `batch`: each rollout's own
-    deviation, so that the effective KL coefficient falls as the policy concentrates. `raw`: 1. All but `raw` subtract
-    the rollout's mean, so that an offset of the scores changes nothing."""
+    """The divisor of the scores before the KL penalty is subtracted. `calibrated`: one scale for the whole run, that of
+    the SFT policy's samples (the reward model's calibration; for a server, its scores in the first rollout). `running`:
+    the same, but it grows to the deviation of all scores so far and never falls. `batch`: each rollout's own deviation,
+    so that the effective KL coefficient falls as the policy concentrates. `raw`: 1. All but `raw` subtract the
+    rollout's mean, so that an offset of the scores changes nothing."""
     rescale_token_rewards: bool = False
     """Divide token rewards by their standard deviation, keeping their mean. Off: it adds an incentive for length."""
     standardize_advantages: bool = True
-    """Advantages of each rollout to mean 0 and standard deviation 1, over real tokens; with a critic only."""
+    """Standardize the advantages of each rollout to mean 0 and standard deviation 1, over real tokens; with a critic
+    only."""
     missing_eos_penalty: NonNegative = 1.0
     """Subtracted from the score of a response without end-of-sequence token, in the unit of kl_coefficient (under
     `batch` and `raw`, in the scorer's own unit)."""
@@ -105,16 +105,16 @@ class PPOSettings(Settings):
     """Scores are clipped to ± this many standard deviations from the mean of the first rollout, which is the SFT
     policy's (under `batch` and `raw`, to ± this in the scorer's own unit); `null` does not clip."""
     importance_limit: PositiveFloat | None = None
-    """Truncated importance sampling, where servers sample (`rollouts`): the advantage of each token is multiplied by
+    """Truncated importance sampling, if servers sample (`rollouts`): the advantage of each token is multiplied by
     min(π_trainer / π_server, this), both of the policy before its updates; 2 is usual. `null` does not weight."""
     max_approximate_kl: PositiveFloat | None = 0.1
-    """The updates on a rollout end early once the KL to the rollout policy (nats per token) passes this."""
+    """The updates on a rollout end early once the KL to the rollout policy (nats per token) exceeds this."""
     optimizer: OptimizerSettings = OptimizerSettings(
         learning_rate=3e-4, head_learning_rate=1e-3, schedule="linear", adam_epsilon=1e-5
     )
     """AdamW and its schedule."""
     scorer: ScorerSettings = ScorerSettings()
-    """Who scores: the reward model, or another in its place."""
+    """The scorer: the reward model, or another in its place."""
 
     @property
     def has_critic(self) -> bool:
@@ -128,7 +128,7 @@ class PPOSettings(Settings):
 
     @property
     def steps_per_iteration(self) -> int:
-        """Optimizer steps on a rollout, where its updates do not end early."""
+        """Optimizer steps on a rollout, unless its updates end early."""
         return self.epochs * (self.batch_size // self.minibatch_size)
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""Names that settings had before: still accepted, each with its new name and a note of exactly what it means there."""
+"""Former names of settings: still accepted, each with a note of its new name and its exact meaning there."""
 
 import logging
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ _log = logging.getLogger(__name__)
 SECTIONS = {"labelling": "labeling"}
 """Old name of a section of the settings → its new name."""
 
-# Of the section ``ppo`` and of each arm: old name → (new name, old value → new value, what to say).
+# Of the section ``ppo`` and of each variant: old name → (new name, old value → new value, note).
 _PPO: dict[str, tuple[str, dict[Any, Any], str]] = {
     "standardise_advantages": ("standardize_advantages", {True: True, False: False}, "only the spelling changed"),
     "reward": ("scorer", {}, "both mean who scores"),
@@ -23,10 +23,10 @@ _PPO: dict[str, tuple[str, dict[Any, Any], str]] = {
 
 
 def with_new_sections(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run with every section under its present name.
+    """The settings of a run with every section under its current name.
 
     Raises:
-        ValueError: a section stands under both names.
+        ValueError: a section is given under both names.
     """
     for old, new in SECTIONS.items():
         if old in values and new in values:
@@ -35,7 +35,7 @@ def with_new_sections(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def note_old_section(name: str) -> None:
-    """Say what a section is called now, where ``name`` is its old name."""
+    """Log the new name of a section, if ``name`` is its old one."""
     if name in SECTIONS:
         _log.warning("the settings section %s is now %s; the old name works for one more release", name, SECTIONS[name])
 
@@ -46,10 +46,10 @@ def old_names(ppo: Mapping[str, Any]) -> dict[str, str]:
 
 
 def with_new_names(ppo: Mapping[str, Any]) -> dict[str, Any]:
-    """One section of PPO settings under the names of the present schema.
+    """One section of PPO settings under the names of the current schema.
 
     Raises:
-        ValueError: an old name stands beside its new one, or has a value that it never allowed.
+        ValueError: an old name is given together with its new one, or has a value that it never allowed.
     """
     values = dict(ppo)
     for old, (new, meanings, _) in _PPO.items():
@@ -71,6 +71,6 @@ def with_new_names(ppo: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def note_old_names(name: str, ppo: Mapping[str, Any]) -> None:
-    """Say which old names stand in a section of PPO settings called ``name``, and what each means now."""
+    """Log which old names are in a section of PPO settings called ``name``, and what each means now."""
     for old, new in old_names(ppo).items():
         _log.warning("%s.%s is now %s.%s: %s", name, old, name, new, _PPO[old][2])

@@ -24,39 +24,40 @@ class ModelSettings(Settings):
     """A local directory, a hub id (`organization/model`), or `embedded:smollm2` / `embedded:tiny`."""
     adapter: str | None = None
     """A peft adapter (LoRA) of this model, by directory or hub id: it is merged into the base, and every role starts
-    from the sum."""
+    from the merged model."""
     revision: str | None = None
     """The hub revision (branch, tag or commit); by default the default branch."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of the frozen base; `auto` is bfloat16 where its products are faster (on a processor they are timed),
-    else float32, as with `ppo.method: full`. Adapters, heads and optimizer states are always float32."""
+    """Dtype of the frozen base; `auto` is bfloat16 if its products are faster (on a CPU they are timed), else float32,
+    as with `ppo.method: full`. Adapters, heads and optimizer states are always float32."""
     quantization: Literal["int8", "nf4"] | None = None
     """Keep the linear layers of the frozen base in 8 bits (`int8`, by torchao) or 4 (`nf4`, by bitsandbytes) if it does
     not fit (`pip install 'triphase[quantization]'`): all phases are slower, generation most. By default `dtype` is
     kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where tensors live; `auto` takes CUDA where there is one."""
+    """The device; `auto` selects CUDA if available."""
     max_length: Positive = 1024
-    """Longest prompt plus response, in tokens; longer records are errors, never cut in silence."""
+    """Maximum tokens of a prompt plus response; longer records are errors, never cut silently."""
     recompute_activations: bool = False
     """Run each trained layer again in the backward pass instead of keeping its activations: the same gradients with far
     less memory, for about a third more time in the updates. Use it if a microbatch does not fit."""
     capture_decoding: Literal["auto", "on", "off"] = "auto"
-    """On a CUDA device, sample by one CUDA graph for each token instead of kernel after kernel: the same tokens up to
-    rounding, several times faster. `auto` does so for models of the Llama, Mistral and Qwen families, quantized ones
-    too, and says if it cannot; `on` is an error then; `off` launches each kernel, which takes a little less memory."""
+    """On a CUDA device, sample with one CUDA graph per token instead of one kernel launch after another: the same
+    tokens up to rounding, several times faster. `auto` does so for models of the Llama, Mistral and Qwen families,
+    quantized ones too, and logs if it cannot; `on` is an error then; `off` launches each kernel, which takes a little
+    less memory."""
     system_prompt: str | None = None
     """A system message for every conversation that has none; by default this is left to the chat template."""
     chat_template: str | None = None
-    """How conversations are written, instead of the tokenizer's own template: `chatml`, `plain` (turns below `User:`
-    and `Assistant:`), or a file with a Jinja template, whose text is kept in the run. For base models, whose tokenizers
-    have none: without one, prompts are plain text, and the turns of a conversation are lines."""
+    """How conversations are formatted, instead of the tokenizer's own template: `chatml`, `plain` (turns below `User:`
+    and `Assistant:`), or a file with a Jinja template, whose text is stored in the run. For base models, whose
+    tokenizers have none: without one, prompts are plain text, and the turns of a conversation are lines."""
     texts_write_control_tokens: bool = False
     """Let texts in the data produce the tokenizer's special tokens, for example an end of turn inside a prompt. By
     default the names of special tokens in texts are encoded as plain text, and the first one is logged."""
     template_date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
-    """The date (YYYY-MM-DD) for chat templates that write today's date; by default the day on which the run began, so
-    that tokens do not change from day to day."""
+    """The date (YYYY-MM-DD) for chat templates that write the current date; by default the day on which the run was
+    started, so that tokens do not change from day to day."""
     trust_remote_code: str | Literal[False] = False
     """The name of this model once more, to allow Python code that comes with it; such code can do everything that you
     can."""
@@ -94,73 +95,73 @@ class LabelingSettings(Settings):
     """The human step."""
 
     source: Literal["auto", "simulated", "people", "none"] = "auto"
-    """`simulated` labelers rank by the gold score with human-like noise; `people` rank on the web page; `none` where
-    all comparisons are imported, or none are needed. `auto`: people, but none where there is nothing for them to rank:
-    each PPO run has another scorer than the reward model, or the data is demonstrations alone, or preferences alone."""
+    """`simulated` labelers rank by the gold score with human-like noise; `people` rank on the web page; `none` if all
+    comparisons are imported, or none are needed. `auto`: people, but none if there is nothing for them to rank: each
+    PPO run has another scorer than the reward model, or the data is demonstrations alone, or preferences alone."""
     noise_scale: PositiveFloat = 0.4
-    """Simulated labelers: scale of the Gumbel noise on what they see, in standard deviations of the gold score."""
+    """Simulated labelers: scale of the Gumbel noise on the gold score, in its standard deviations."""
     labelers: Positive = 4
-    """Simulated labelers, the last of them careless."""
+    """Number of simulated labelers; the last one is careless."""
     rankings_per_prompt: Positive = 1
-    """How many labelers rank each prompt (overlap) on average."""
+    """Average number of labelers per prompt (overlap)."""
     required_share: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Where people rank: share of the prompts that must have a ranking before the reward phase starts. Below 1, so that
-    a prompt which everyone skips does not stop the run."""
+    """If people rank: share of the prompts that must have a ranking before the reward phase starts. Below 1, so that a
+    prompt that everyone skips does not stop the run."""
     overlap_share: Share = 0.25
     """Share of the prompts that more labelers rank (`overlap` of them), so that agreement can be measured."""
     overlap: Annotated[int, Field(ge=2, le=20)] = 2
-    """How many people rank each prompt of the overlap share."""
+    """Number of people who rank each prompt of the overlap share."""
     gold_share: Share = 0.05
-    """Share of gold items (with a known answer) among what a person is given, while there are any they have not had."""
+    """Share of gold items (with a known answer) among a person's items, while there are any that they have not had."""
     repeat_share: Share = 0.05
     """Share of items that a person gets a second time in another order, to measure self-consistency."""
     random_share: Share = 0.25
-    """Where reward-model scores choose the items: share that is still drawn at random, kept for unbiased evaluation."""
+    """If reward-model scores select the items: share that is still drawn at random, kept for unbiased evaluation."""
     campaigns: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] | None = None
-    """Campaigns of the labeling page whose answers the run learns from, `main` for the main work. None takes all but
-    comparisons of policies, which judge what was trained."""
+    """Campaigns of the labeling page whose answers the run learns from, `main` for the main work. None selects all but
+    comparisons of policies, which judge trained models."""
     lease_minutes: PositiveFloat = 20.0
-    """How long an item is kept for one person; after that another may take it."""
+    """How long an item is reserved for one person; after that another may take it."""
     ask_strength: bool = True
-    """Offer (never demand) a strength of preference with each ranking."""
+    """Offer (never require) a strength of preference with each ranking."""
     ask_quality: bool = False
-    """Offer (never demand) an overall quality from 1 to 7 for each response."""
+    """Offer (never require) an overall quality from 1 to 7 for each response."""
     criteria: tuple[Annotated[str, Field(min_length=1, max_length=40)], ...] = Field(default=(), max_length=8)
-    """Offer (never demand) a rating from 1 to 7 of each response by each of these, such as `[helpful, honest]`."""
+    """Offer (never require) a rating from 1 to 7 of each response by each of these, such as `[helpful, honest]`."""
     ask_rationale: bool = False
-    """Offer a field for why the ranking is as it is; it is kept with the ranking."""
+    """Offer a field for the reason of the ranking; it is stored with the ranking."""
     ask_rewrite: bool = False
-    """Let people write a response as it should be: `label export --format demonstrations` has what they wrote."""
+    """Let people rewrite a response as it should be: `label export --format demonstrations` exports these."""
 
 
 class EvaluationSettings(Settings):
-    """What is measured on held-out prompts."""
+    """The evaluation on held-out prompts."""
 
     gold: Literal["warm", "grammar"] | None = None
-    """A gold score that only simulated labelers and the evaluation know; `null` for data of your own."""
+    """A gold score that only simulated labelers and the evaluation know; `null` for your own data."""
     samples_per_prompt: Positive = 4
     """Responses to each held-out prompt, from the SFT policy and from the PPO policy."""
     max_prompts: Positive | None = None
     """Use at most this many held-out prompts."""
     shown_samples: Positive = 12
-    """Side-by-side samples in the report."""
+    """Samples shown in the report."""
 
 
 class CheckpointSettings(Settings):
-    """What is kept while a phase runs."""
+    """The checkpoints of a phase."""
 
     every_steps: Positive = 20
-    """Optimizer steps (SFT, reward) between checkpoints; PPO keeps one after each iteration."""
+    """Optimizer steps (SFT, reward) between checkpoints; PPO writes one after each iteration."""
     keep: Positive = 2
     """How many of the newest checkpoints are kept; one fewer once PPO is finished, since the last but one is a spare.
     Of all but the last only the weights are kept then."""
     keep_best: Annotated[int, Field(ge=0)] = 1
-    """How many more are kept because they are the best: by held-out loss (SFT, reward), by score less KL, or by the
-    witness (PPO, docs/resilience.md)."""
+    """How many more are kept because they are the best: by held-out loss (SFT, reward), by score minus KL penalty, or
+    by the witness (PPO, docs/resilience.md)."""
 
 
 class RunSettings(Settings):
-    """A whole run: the top of the configuration file."""
+    """A whole run: the top level of the configuration file."""
 
     name: Annotated[
         str,
@@ -183,7 +184,7 @@ class RunSettings(Settings):
     adapters: AdapterSettings = AdapterSettings()
     """Low-rank adapters."""
     data: DataSettings
-    """What the phases read."""
+    """The data of the phases."""
     sft: SupervisedSettings = SupervisedSettings()
     """Phase 1."""
     sampling: SamplingSettings = SamplingSettings()
@@ -198,11 +199,11 @@ class RunSettings(Settings):
     """Variants: further PPO runs, each with a name and the `ppo` settings that differ; the report compares them with
     the main run."""
     rollouts: RolloutSettings = RolloutSettings()
-    """Servers that write PPO's rollouts."""
+    """Generation servers for PPO's rollouts."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """What is measured on held-out prompts."""
+    """The evaluation on held-out prompts."""
     checkpoints: CheckpointSettings = CheckpointSettings()
-    """What is kept while a phase runs."""
+    """The checkpoints of a phase."""
     trackers: tuple[Literal["wandb", "trackio", "mlflow"], ...] = ()
     """Trackers that get the metrics of each phase and the samples of PPO, besides metrics.jsonl and TensorBoard; each
     is an extra of the same name. Their own environment variables configure them (`WANDB_MODE=offline`)."""
@@ -212,10 +213,10 @@ class RunSettings(Settings):
     """Several processes."""
     rounds: Positive = 1
     """Number of rounds. In each, `run` samples responses of the newest policy, has them ranked, retrains the reward
-    model on all rankings and continues PPO from that policy. Each further round is a run of its own, in `rounds/2` … of
+    model on all rankings and continues PPO from that policy. Each further round is a separate run, in `rounds/2` … of
     the run directory, with ppo.iterations iterations."""
     earlier_rounds: tuple[str, ...] = ()
-    """The runs of the rounds before this one; `rounds` fills it in."""
+    """The runs of the earlier rounds; `rounds` sets it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -224,7 +225,7 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunSettings":
-        if self.labeling.source == "auto":  # what is kept in config.yaml is what was decided
+        if self.labeling.source == "auto":  # config.yaml stores the decision
             self.__dict__["labeling"] = self.labeling.model_copy(update={"source": self._who_ranks()})
         if self.labeling.source == "simulated" and self.evaluation.gold is None:
             raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
@@ -243,28 +244,28 @@ class RunSettings(Settings):
 
     @property
     def sft_method(self) -> str:
-        """How phase 1 comes about: by `lora` or `full`, `taken`, or `none`, as where there is no demonstration."""
+        """The source of phase 1's result: `lora` or `full`, `taken`, or `none`, also if there are no demonstrations."""
         if self.sft.taken_from is not None:
             return "taken"
         return self.sft.method if self.data.demonstrations else "none"
 
     @property
     def has_critic(self) -> bool:
-        """Whether a critic is trained, in the main run or in an arm."""
+        """Whether a critic is trained, in the main run or in a variant."""
         return any(self.ppo_of(arm).has_critic for arm in (None, *self.arms))
 
     @property
     def mixes_demonstrations(self) -> bool:
-        """Whether PPO or an arm of it has a loss on demonstrations."""
+        """Whether PPO or a variant of it has a loss on demonstrations."""
         return any(self.ppo_of(arm).sft_mix > 0 for arm in (None, *self.arms))
 
     @property
     def trains_whole(self) -> bool:
-        """Whether PPO or an arm of it trains every weight, which takes float32."""
+        """Whether PPO or a variant of it trains every weight, which takes float32."""
         return any(self.ppo_of(arm).method == "full" for arm in (None, *self.arms))
 
     def ppo_of(self, arm: str | None) -> PPOSettings:
-        """The PPO settings of an arm (None for the main run): its differences laid over ``ppo``."""
+        """The PPO settings of a variant (None for the main run): its differences over ``ppo``."""
         if arm is None:
             return self.ppo
         values = self.ppo.model_dump()

@@ -1,4 +1,4 @@
-"""The settings of who scores responses."""
+"""The settings of the scorer of responses."""
 
 import json
 import math
@@ -32,7 +32,8 @@ SHIPPED = (
 
 
 class ScorerSettings(ServiceSettings):
-    """Who scores responses (docs/extending.md): the run's reward model, a server (docs/servers.md), or a function."""
+    """The scorer of responses (docs/extending.md): the run's reward model, a server (docs/servers.md), or a
+    function."""
 
     kind: (
         Annotated[
@@ -49,10 +50,10 @@ class ScorerSettings(ServiceSettings):
     docs/rewards.md has their options), a `sum`, a `judge`, or a kind that you added. By default it follows from the
     other settings, and is `model` if there are none."""
     address: Address | None = None
-    """`remote`: where responses are scored, by POST. Scores of any scale and offset do: they are brought to the unit of
-    `kl_coefficient` by `score_normalization`."""
+    """`remote`: the URL to which responses are sent for scoring, by POST. Scores may have any scale and offset: they
+    are brought to the unit of `kl_coefficient` by `score_normalization`."""
     format: Literal["triphase", "openrlhf"] = "triphase"
-    """`remote`: the shape of requests and answers, ours or that of OpenRLHF's reward servers (docs/servers.md)."""
+    """`remote`: the format of requests and responses, ours or that of OpenRLHF's reward servers (docs/servers.md)."""
     function: (
         Annotated[
             str,
@@ -65,19 +66,19 @@ class ScorerSettings(ServiceSettings):
     ) = None
     """`function`: a Python function, in a file (its path relative to the settings file) or in a module. With a
     parameter `completions` it is called as TRL calls reward functions, else with `prompts` (each a list of `role` and
-    `content`) and `responses` (texts); it gives a list of numbers, or a mapping with `total` and further names."""
+    `content`) and `responses` (texts); it returns a list of numbers, or a mapping with `total` and further names."""
     options: dict[str, Any] = {}  # noqa: RUF012
     """Options by name: of the function, the classifier, the rule, or of a kind that you added."""
     of: tuple[dict[str, Any], ...] = ()
     """`sum`: its parts, each a scorer with a `name` (its metric is `ppo/score_part/NAME`), a `weight` (1), and
-    `calibrate` (true: its scores count in standard deviations of those of the first rollout)."""
+    `calibrate` (true: its scores are divided by the standard deviation of those of the first rollout)."""
     batch_size: Positive = 64
     """Responses in one request, or one call."""
 
     @field_validator("options")
     @classmethod
     def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """The options as the run's config.yaml gives them back, so that every start of a run has the same ones."""
+        """The options as stored in the run's config.yaml, so that every start of a run has the same ones."""
         try:
             plain: dict[str, Any] = json.loads(json.dumps(options, allow_nan=False))
         except (TypeError, ValueError, RecursionError):
@@ -98,7 +99,7 @@ class ScorerSettings(ServiceSettings):
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """The Python functions that score, those of parts included."""
+        """The scoring Python functions, including those of parts."""
         own = () if self.function is None else (self.function,)
         return own + tuple(name for part in self.parts for name in part.settings.functions)
 
@@ -109,13 +110,13 @@ class ScorerSettings(ServiceSettings):
 
     @property
     def takes_columns(self) -> bool:
-        """Whether it may ask for the columns of the prompts' records."""
+        """Whether it may need the columns of the prompts' records."""
         asks = self.format == "openrlhf" or self.chosen == "object" or bool(self.functions)
         return asks or self.chosen not in SHIPPED
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What two runs must share for their scores to be of one unit."""
+        """What two runs must have in common for their scores to have the same unit."""
         return self.chosen, self.address, self.format, self.function, self.options, self.of
 
     @model_validator(mode="after")
@@ -158,10 +159,10 @@ class SumPart:
 
 
 def _part(values: Mapping[str, Any]) -> SumPart:
-    """A part as the settings write it.
+    """A part as written in the settings.
 
     Raises:
-        ValueError: it cannot be one.
+        ValueError: it is not a valid part.
     """
     rest = dict(values)
     name, weight, calibrate = rest.pop("name", None), rest.pop("weight", 1.0), rest.pop("calibrate", True)
@@ -178,7 +179,7 @@ def _part(values: Mapping[str, Any]) -> SumPart:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(key) for key in first["loc"])
-        why = first["msg"].removeprefix("Value error, ")  # pydantic's words for what a validator of ours says
+        why = first["msg"].removeprefix("Value error, ")  # pydantic's prefix for the message of our validators
         if first["type"] == "extra_forbidden":
             near = get_close_matches(place, [*ScorerSettings.model_fields, "name", "weight", "calibrate"], n=1)
             why = (
@@ -188,12 +189,12 @@ def _part(values: Mapping[str, Any]) -> SumPart:
 
 
 def chosen_kind(kind: str | None, address: str | None, function: str | None, of: Any = None) -> str:
-    """The kind of scorer that settings with these values choose."""
+    """The kind of scorer selected by settings with these values."""
     return kind or ("sum" if of else "remote" if address else "function" if function else "model")
 
 
 def laid_over(main: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The section `ppo.scorer` of an arm: its differences over the main run's, whose kind gives way to its own."""
+    """The section `ppo.scorer` of a variant: its differences over the main run's, whose kind is replaced by its own."""
     own = ("kind", "address", "function", "of")
     dropped = (*own, "options", "format") if any(name in changes for name in own) else ()
     return {**{name: value for name, value in main.items() if name not in dropped}, **changes}

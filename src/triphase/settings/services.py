@@ -1,4 +1,4 @@
-"""The settings of the servers that a run asks."""
+"""The settings of the servers that a run uses."""
 
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -10,20 +10,20 @@ from triphase.settings.base import Positive, PositiveFloat, Settings
 _BARE = "an address must contain no user name and no password"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _OWN_ARGUMENTS = ("--model", "--host", "--port", "--uds", "--api-key", "--logprobs-mode")
-"""Of vLLM: with others of these the run would not find its servers, or take their log-probabilities for others."""
+"""vLLM arguments set by the run: with other values it would not find its servers, or misread log-probabilities."""
 
 
 def _checked_address(text: str) -> str:
-    """``text`` without a slash at its end.
+    """``text`` without a trailing slash.
 
     Raises:
-        ValueError: it is no plain http(s) address, or carries a password, a query or a fragment.
+        ValueError: it is not a plain http(s) address, or contains a password, a query or a fragment.
     """
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        if "@" in text:  # what cannot be read may hold a password all the same
+        if "@" in text:  # an invalid address may still contain a password
             raise ValueError(f"{_BARE}, and its port is a number") from None
         raise ValueError(f"{text!r} is no address ({error}); write for example http://10.0.0.5:8000") from None
     if "@" in parts.netloc or ("@" in text and not (parts.scheme in ("http", "https") and host)):
@@ -43,17 +43,17 @@ Address = Annotated[str, AfterValidator(_checked_address)]
 
 
 class ServiceSettings(Settings):
-    """How a server is asked."""
+    """Time-outs and retries of requests to a server."""
 
     connect_seconds: PositiveFloat = 5.0
-    """Longest wait for a connection."""
+    """Time-out of a connection attempt."""
     timeout_seconds: PositiveFloat = 120.0
-    """Longest time for one exchange, from connecting to the last byte of the answer."""
+    """Maximum time of one exchange, from connecting to the last byte of the response."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
-    """Further tries where there is no connection or no answer, or the server says 429 or 5xx; the waits between them
+    """Further tries if there is no connection or no response, or the server returns 429 or 5xx; the waits between them
     double, and are drawn at random."""
     most_megabytes: PositiveFloat = 16.0
-    """Largest answer that is read; a larger one ends the run."""
+    """Maximum size of a response; a larger one ends the run."""
     token_variable: (
         Annotated[
             str,
@@ -73,33 +73,33 @@ class ServiceSettings(Settings):
 
 
 class RolloutSettings(ServiceSettings):
-    """vLLM servers that write PPO's rollouts (docs/servers.md)."""
+    """vLLM servers that generate PPO's rollouts (docs/servers.md)."""
 
     engine: Literal["auto", "local", "vllm"] = "auto"
-    """Who samples: `local` is this process, `vllm` are servers; `auto` is vllm where servers or addresses are set."""
+    """The generator: `local` is this process, `vllm` are servers; `auto` is vllm if servers or addresses are set."""
     servers: Annotated[int, Field(ge=0, le=64)] = 0
-    """vLLM servers that the run starts on this machine when PPO begins, and ends with it."""
+    """Number of vLLM servers that the run starts on this machine when PPO begins, and stops at its end."""
     addresses: tuple[Address, ...] = ()
-    """vLLM servers that somebody else started (`triphase rollouts serve`). They read the run directory under its path
-    here. Each request goes to the one with the fewest under way."""
+    """vLLM servers that are already running (`triphase rollouts serve`). They read the run directory under its path
+    here. Each request goes to the one with the fewest in progress."""
     parallel: Positive = 32
-    """Requests under way at the same time, over all servers."""
+    """Requests in progress at the same time, over all servers."""
     python: str | None = None
     """Python of the environment in which vLLM is installed, for `servers`; by default the one that runs Triphase. A
     path is relative to the settings file."""
     devices: tuple[str, ...] = ()
-    """The GPUs of each started server, as CUDA_VISIBLE_DEVICES names them (`["1", "2,3"]`); an empty list leaves it as
-    it is."""
+    """The GPUs of each started server, as in CUDA_VISIBLE_DEVICES (`["1", "2,3"]`); an empty list leaves it
+    unchanged."""
     arguments: tuple[str, ...] = ()
     """Further arguments of each started server, such as `--gpu-memory-utilization=0.5`."""
     ready_seconds: PositiveFloat = 600.0
-    """Longest wait until the started servers answer."""
+    """Maximum wait until the started servers respond."""
     away_seconds: PositiveFloat = 600.0
-    """How long a run waits for a server to come back once none answers; then it ends, and the same command continues it
-    later."""
+    """How long a run waits for a server to come back once none responds; then it ends, and the same command continues
+    it later."""
     probe_tolerance: PositiveFloat = 0.25
-    """Largest mean difference of a server's log-probabilities from the trainer's on a prompt, in nats per token, with
-    the base and with each adapter that is pushed; a larger one ends the run. Half precision takes up to about 0.1."""
+    """Maximum mean difference of a server's log-probabilities from the trainer's on a prompt, in nats per token, with
+    the base and with each adapter that is pushed; a larger one ends the run. Half precision needs up to about 0.1."""
 
     @property
     def by_servers(self) -> bool:
@@ -127,7 +127,7 @@ class RolloutSettings(ServiceSettings):
         return self
 
     def _require_words(self) -> None:
-        """What goes to the servers' command line can stand there, and leaves alone what the run says itself."""
+        """Check that the further arguments are valid, and do not override those that the run sets."""
         given = (("python", (self.python or "",)), ("devices", self.devices), ("arguments", self.arguments))
         for name, words in given:
             for word in words:

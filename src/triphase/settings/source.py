@@ -1,8 +1,8 @@
-"""YAML text to plain values, with the line of every key: what the settings are read from.
+"""YAML text to plain values, with the line of every key: the source of settings.
 
 A subset of YAML, on purpose: numbers, true/false, null, text, lists and mappings. ``1e-5`` is a number, ``no`` and
-``on`` are text, dates are text. Anchors, tags and duplicate keys are refused: each is a way to write one thing and
-mean another.
+``on`` are text, dates are text. Anchors, tags and duplicate keys are refused: each allows a file to mean something else
+than it seems to.
 """
 
 import re
@@ -21,21 +21,21 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class SettingsSource:
-    """The values of one settings file. ``lines`` maps the path of a key to the line (from 1) on which it stands."""
+    """The values of one settings file. ``lines`` maps the path of a key to its line (from 1)."""
 
     name: str
     values: dict[str, Any]
     lines: dict[KeyPath, int]
 
     def where(self, path: KeyPath) -> str:
-        """``file:line`` of a key, or of the nearest section above it that stands in the file."""
+        """``file:line`` of a key, or of the nearest section above it in the file."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:
                 return f"{self.name}:{self.lines[path[:length]]}"
         return self.name
 
     def below(self, key: str) -> "SettingsSource":
-        """The section ``key`` as a source of its own, where there is one; else this source."""
+        """The section ``key`` as a separate source, if there is one; else this source."""
         inner = self.values.get(key)
         if not isinstance(inner, dict):
             return self
@@ -44,7 +44,7 @@ class SettingsSource:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows numbers, booleans and null as JSON and YAML 1.2 write them, and no aliases."""
+    """SafeLoader that parses numbers, booleans and null like JSON and YAML 1.2, without aliases."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (declared so by PyYAML)
 
@@ -77,7 +77,7 @@ def read_source(path: Path) -> SettingsSource:
         raise SettingsError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
     except IsADirectoryError:
         raise SettingsError(f"{path}: is a directory; name a settings file (.yaml)") from None
-    except (OSError, ValueError) as error:  # ValueError: what is no name of a file
+    except (OSError, ValueError) as error:  # ValueError: an invalid file name
         raise SettingsError(
             f"{path}: cannot be read ({getattr(error, 'strerror', error)}); name a settings file (.yaml)"
         ) from None
@@ -85,7 +85,7 @@ def read_source(path: Path) -> SettingsSource:
 
 
 def parse_source(text: str, name: str) -> SettingsSource:
-    """The values and line numbers of settings given as text; ``name`` stands in the errors."""
+    """The values and line numbers of settings given as text; ``name`` is used in errors."""
     node = _compose(text, name)
     if node is None:
         raise SettingsError(f"{name}: is empty; a settings file needs at least name, model and data")
@@ -97,26 +97,26 @@ def parse_source(text: str, name: str) -> SettingsSource:
 
 
 def parse_value(text: str, name: str) -> Any:
-    """One value as it would stand behind ``key:`` in a settings file."""
+    """One value as it would be after ``key:`` in a settings file."""
     node = _compose(text, name)
     return None if node is None else _value(node, (), {}, name)
 
 
 def plain_key(key: str) -> str:
-    """The spelling of a key in the schema: ``kl-coefficient`` and ``kl_coefficient`` are one setting."""
+    """The spelling of a key in the schema: ``kl-coefficient`` and ``kl_coefficient`` are the same setting."""
     return key.replace("-", "_")
 
 
 def normalized(path: KeyPath) -> KeyPath:
-    """``path`` in the schema's spelling, under the present name of its section; the names of arms stay as they are.
+    """``path`` in the schema's spelling, under the current name of its section; the names of variants are unchanged.
 
-    In the config.yaml of a run all settings stand under ``settings``.
+    In the config.yaml of a run all settings are under ``settings``.
     """
     name_at = 2 if path[:2] == ("settings", "arms") else 1 if path[:1] == ("arms",) else -1
     section_at = 1 if path[:1] == ("settings",) else 0
     spelled = [key if isinstance(key, int) or index == name_at else plain_key(key) for index, key in enumerate(path)]
     if section_at < len(spelled) and isinstance(section := spelled[section_at], str):
-        if not section_at:  # a run directory of before is read as it is: nobody edits it
+        if not section_at:  # the run directory of an older version is read without a note: nobody edits it
             note_old_section(section)
         spelled[section_at] = SECTIONS.get(section, section)
     return tuple(spelled)

@@ -1,4 +1,4 @@
-"""What the choice of ``ppo.advantage_estimator`` asks of the other settings of PPO, and what has no effect under it."""
+"""Requirements of ``ppo.advantage_estimator`` on the other settings of PPO, and settings without effect under it."""
 
 import logging
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _WITH_CRITIC_ALONE = (
 
 
 def estimator_problem(estimator: str, *, responses_per_prompt: int, batch_size: int) -> str | None:
-    """Why an estimator cannot work with these sizes; None where it can."""
+    """Why an estimator cannot work with these sizes; None if it can."""
     if estimator in COMPARING and responses_per_prompt < 2:
         return (
             f"advantage_estimator {estimator} compares the responses to a prompt, and responses_per_prompt is "
@@ -37,12 +37,12 @@ def estimator_problem(estimator: str, *, responses_per_prompt: int, batch_size: 
 
 
 def idle_settings(estimator: str, given: Mapping[str, Any]) -> list[str]:
-    """The names among the ``given`` settings of a PPO section that do nothing under an estimator."""
+    """The names among the ``given`` settings of a PPO section that have no effect under an estimator."""
     return [] if estimator in WITH_CRITIC else [name for name in _WITH_CRITIC_ALONE if _is_given(name, given)]
 
 
 def note_idle_settings(values: Mapping[str, Any]) -> None:
-    """Say which of the settings of a run, as they were given and found valid, do nothing for PPO or an arm of it."""
+    """Log which of a run's given, valid settings have no effect for PPO or a variant of it."""
     base = values.get("ppo", {})
     sections = {"ppo": base, **{f"arms.{arm}": given for arm, given in values.get("arms", {}).items()}}
     for name, given in sections.items():
