@@ -29,7 +29,7 @@ class Run:
     """
 
     def __init__(self, path: Place) -> None:
-        """Raises RunError where there is no run."""
+        """Raises RunError if there is no run."""
         self.path = Path(place_text("Run", path))
         if not (self.path / RUN_CONFIG).is_file():
             raise RunError(f"{self.path}: is no run: there is no {RUN_CONFIG} in it; name the directory of one")

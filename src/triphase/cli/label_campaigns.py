@@ -84,7 +84,7 @@ def campaigns_set(
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
         name: the campaign.
         share: percent of the items that labelers get.
-        overlap: answers per prompt; if lowered, items that nobody has begun are closed.
+        overlap: answers per prompt; if lowered, items that nobody has started are closed.
         guidelines: a Markdown file with a new version of its guidelines.
         state: paused gives out no items for now, ended for good; answers stay.
     """

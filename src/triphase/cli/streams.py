@@ -60,8 +60,8 @@ class LastingStream:
 def lasting_streams() -> Iterator[LastingStream]:
     """Replace standard output and error by such streams while the block lasts; returns the output.
 
-    A character that the terminal's encoding lacks is written as an escape. A stream that was closed is one that drops.
-    A terminal of no width, which some containers announce, is taken for one that says nothing of its width.
+    A character that the terminal's encoding lacks is written as an escape. A closed stream drops everything. A terminal
+    of width 0, which some containers report, is treated as one of unknown width.
     """
     if os.environ.get("COLUMNS", "").strip("0") == "":
         os.environ.pop("COLUMNS", None)  # Rich would print nothing into it

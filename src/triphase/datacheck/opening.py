@@ -17,7 +17,7 @@ def place_of(name: str, adapter: Path | None = None) -> str:
     """A model's name for `load_model`: an embedded model's directory, any other name unchanged.
 
     The adapters of a run name, for other users, the public counterpart of the embedded model (`public_name`); here the
-    embedded one is used. A run stands for its newest policy.
+    embedded one is used. A run means its newest policy.
 
     Raises:
         SettingsError: there is no embedded model of that name.

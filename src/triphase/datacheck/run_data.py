@@ -141,7 +141,7 @@ class RunData:
         """The prompts, each once: those of `data.prompts`, or else those of the preferences.
 
         Raises:
-            DataError: one cannot be used, or an id stands for two prompts.
+            DataError: one cannot be used, or an id is used for two prompts.
         """
         if not self._settings.data.prompts:
             return list({item.prompt.id: item.prompt for item in self.comparisons()}.values())
@@ -157,7 +157,7 @@ class RunData:
         """The comparisons of all sources.
 
         Raises:
-            DataError: one cannot be used, or an id stands for two prompts.
+            DataError: one cannot be used, or an id is used for two prompts.
         """
         if self._comparisons is None:
             if self._settings.data.prompts:

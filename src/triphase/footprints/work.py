@@ -47,7 +47,7 @@ class Shape:
 def _once(
     piece: Callable[Concatenate["Work", _Given], _Found],
 ) -> Callable[Concatenate["Work", _Given], _Found]:
-    """Trace each piece of work once: its shapes alone decide what is found, and several phases and plans ask for it."""
+    """Trace each computation once: it depends only on its shapes, and several phases and plans need it."""
 
     @wraps(piece)
     def known(work: "Work", /, *given: _Given.args, **options: _Given.kwargs) -> _Found:
@@ -61,14 +61,14 @@ def _once(
 
 
 class Work:
-    """Traces pieces of work on one model, each once.
+    """Traces computations on one model, each once.
 
     Attributes:
         layers, trunk_layers: all layers, and those below the adapted ones.
         hidden_size, vocabulary: d and V.
         base_bytes, base_numbers: of all base weights. adapter_numbers: in one adapter.
         layer_numbers, largest_numbers: in one layer, and in the largest weight, of the base.
-        known: what was found so far.
+        known: the results so far.
     """
 
     def __init__(

@@ -211,7 +211,7 @@ class Adapters:
                     del part[name]
 
     def train_only(self, *names: str | None) -> None:
-        """Enable gradients for these adapters only; None stands for none."""
+        """Enable gradients for these adapters only; with None, for no adapter."""
         for module in self._modules.values():
             for adapter in module.lora_a:
                 module.lora_a[adapter].requires_grad_(adapter in names)

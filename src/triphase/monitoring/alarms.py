@@ -86,7 +86,7 @@ def _confirmed(hits: Sequence[Hit], rows: Rows, looks: int) -> list[Hit]:
 
 
 def _before(held: Mapping[int, int]) -> int:
-    """The step that was entered last; −1 where there is none."""
+    """The step that was entered last; −1 if there is none."""
     return next(reversed(held), -1)
 
 

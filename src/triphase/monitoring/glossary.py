@@ -28,7 +28,7 @@ _COLUMNS = ("metric", "unit", "formula", "averaged over", "better", "healthy", "
 
 _INTRODUCTION = """# Metrics
 
-Each phase appends one JSON object a step to `metrics.jsonl` in its folder (`sft/`, `reward/`, `ppo/`, `arms/NAME/`),
+Each phase appends one JSON object per step to `metrics.jsonl` in its folder (`sft/`, `reward/`, `ppo/`, `arms/NAME/`),
 and the same numbers to TensorBoard event files next to it (`tensorboard --logdir runs/NAME`):
 
     {"step": 12, "time": 1767225600.0, "sft/loss": 1.832, "sft/learning_rate": 0.0003}
@@ -42,7 +42,7 @@ each part over the rollout is `ppo/score_part/NAME`, in the scorer's unit ([Exte
 *Better* names the direction of an improvement, all else equal; — where there is none. *Emitted* says in which lines the
 metric is.
 
-This page is written from the declarations in `triphase.monitoring`; a test compares the two, and another compares the
+This page is generated from the declarations in `triphase.monitoring`; a test compares the two, and another compares the
 declarations with what a run emits.
 """
 

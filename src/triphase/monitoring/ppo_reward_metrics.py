@@ -29,7 +29,7 @@ PPO_REWARD_METRICS = (
         "times that of reference samples",
         "standard deviation of the members' scores of a response, over its mean on reference samples",
         _EPISODES,
-        "near 1 at the first iteration; a rise says that the members see what none has learned. A fall proves nothing: "
+        "near 1 at the first iteration; a rise shows responses unlike the training data. A fall proves nothing: "
         "members that share data share errors",
         when=_ENSEMBLE,
     ),
@@ -63,7 +63,7 @@ PPO_REWARD_METRICS = (
         "−1 to 1",
         "Pearson's correlation of the witness's score and the proxy score",
         _EPISODES,
-        "well above 0; a fall says that the two no longer like the same",
+        "well above 0; a fall means that the two no longer prefer the same responses",
         better="higher",
         when=_WITNESS,
     ),

@@ -19,7 +19,7 @@ _GOLD_VARIES = Condition(
 )
 _WORDS = Condition("where a response has two words", certain=False)
 _FOUR_WORDS = Condition("where a response has four words", certain=False)
-_SINCE_START = Condition("unless the run was begun by an older version", certain=False)
+_SINCE_START = Condition("unless the run was started by an older version", certain=False)
 _GAINED = Condition("where the mean score is 2 standard errors above that of the first rollout", certain=False)
 _RESET = Condition(
     "from the first reset on, where ppo.reference_reset_every is set",
@@ -36,7 +36,7 @@ PPO_ROLLOUT_METRICS = (
     Metric(
         "ppo/proxy_score",
         "standard deviations of reference samples",
-        "reward model's score r_θ(x, y), calibrated (or a server's, as it gives it), before score_normalization, "
+        "reward model's score r_θ(x, y), calibrated (or a server's, unchanged), before score_normalization, "
         "clipping and penalty",
         _EPISODES,
         "rises from about 0",
@@ -70,7 +70,7 @@ PPO_ROLLOUT_METRICS = (
     Metric(
         "ppo/penalty_kl",
         "nats per response",
-        "Σ_t [log π(a_t) − log π_reset(a_t)], π_reset the policy that the KL penalty counts from since its last reset",
+        "Σ_t [log π(a_t) − log π_reset(a_t)], π_reset the reference of the KL penalty since its last reset",
         _EPISODES,
         "falls to 0 at each reset, then rises",
         better="lower",
@@ -92,8 +92,8 @@ PPO_ROLLOUT_METRICS = (
     ),
     Metric(
         "ppo/effective_kl_coefficient",
-        "score as the scorer gives it, per nat",
-        "β · s, s = what the scores were divided by (score_normalization): 1 under raw; the run's scale under "
+        "scorer's own unit per nat",
+        "β · s, s = the divisor of the scores (score_normalization): 1 under raw; the run's scale under "
         "calibrated (1 for a calibrated reward model) and running; the rollout's deviation under batch",
         _ITERATION,
         "constant; under batch it falls as the policy concentrates, and the penalty with it",
@@ -134,7 +134,7 @@ PPO_ROLLOUT_METRICS = (
         "standard deviations of reference samples",
         "standard deviation of the reward model's scores",
         _EPISODES,
-        "above 0; near 0 there is nothing left to tell apart",
+        "above 0; near 0 the scores no longer distinguish responses",
     ),
     Metric(
         "ppo/length_score_correlation",
@@ -149,7 +149,7 @@ PPO_ROLLOUT_METRICS = (
         "−1 to 1",
         "Pearson's correlation of response length and gold score",
         _EPISODES,
-        "what the judge itself makes of length",
+        "the gold score's own dependence on length",
         when=_GOLD_VARIES,
     ),
     Metric(
@@ -164,7 +164,7 @@ PPO_ROLLOUT_METRICS = (
     Metric(
         "ppo/repeated_2",
         "share",
-        "pairs of neighboring words that stood in the same response before / its pairs of neighboring words",
+        "pairs of neighboring words that occurred earlier in the same response / its pairs of neighboring words",
         _EPISODES,
         "near its start; a rise by 0.2 is repetition",
         better="lower",
@@ -198,7 +198,7 @@ PPO_ROLLOUT_METRICS = (
         "tokens",
         "exp(−mean of log π_ref(token)), at the sampling temperature",
         _RESPONSE_TOKENS,
-        "near its start; falling while responses grow is collapse into what the reference finds likeliest, rising is "
+        "near its start; falling while responses grow is collapse into what the reference finds most likely, rising is "
         "text that it would not write",
     ),
     Metric(
@@ -248,7 +248,7 @@ PPO_ROLLOUT_METRICS = (
     Metric(
         "ppo/importance_weight",
         "1",
-        "min(π(a_t) / π_server(a_t), importance_limit), what the advantages are multiplied by",
+        "min(π(a_t) / π_server(a_t), importance_limit), the factor of the advantages",
         _RESPONSE_TOKENS,
         "0.99 to 1.01",
         when=_WEIGHED,

@@ -85,12 +85,12 @@ PPO_UPDATE_METRICS = (
     Metric(
         "ppo/mean_return",
         "score as used",
-        "Â_t + V(s_t), what the critic is fitted to; without a critic the whole return of the response",
+        "Â_t + V(s_t), the target of the critic; without a critic the whole return of the response",
         _RESPONSE_TOKENS,
         "under raw it rises with the score; else it stays around −coefficient·KL, since scores are centered",
     ),
     Metric(
-        "ppo/seconds_generation", "seconds", "time to write the responses", "the iteration", "steady", better="lower"
+        "ppo/seconds_generation", "seconds", "time to generate the responses", "the iteration", "steady", better="lower"
     ),
     Metric(
         "ppo/seconds_scoring",
@@ -112,8 +112,7 @@ PPO_UPDATE_METRICS = (
     Metric(
         "ppo/rollbacks",
         "times",
-        "times that an alarm was acted on (guards.on_alarm): earlier weights, a lower learning rate, a higher KL "
-        "coefficient",
+        "number of alarms acted on (guards.on_alarm): earlier weights, a lower learning rate, a higher KL coefficient",
         "sum since the start",
         "0",
         better="lower",

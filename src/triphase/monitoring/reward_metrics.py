@@ -10,7 +10,7 @@ _HEAD = Condition(
     "in the first line, where reward.head_penalty is set", lambda run: run.reward.head_penalty is not None
 )
 _HEAD_CHOSEN = Condition(
-    "in the first line, where reward.head_penalty is auto and rankings of several prompts are there",
+    "in the first line, where reward.head_penalty is auto and there are rankings of several prompts",
     lambda run: run.reward.head_penalty == "auto",
     certain=False,
 )

@@ -25,7 +25,7 @@ SFT_METRICS = (
         "loss per unit of weight",
         "√Σ g² over trained weights, before clipping",
         _STEP,
-        "steady; mostly under max_gradient_norm after warm-up",
+        "steady; mostly under max_gradient_norm after warmup",
     ),
     Metric("sft/skipped_steps", "steps", "1 where loss or gradient was not finite", _STEP, "0", better="lower"),
     Metric("sft/tokens", "tokens", "number of response tokens in the loss", "sum over the step", "near constant"),

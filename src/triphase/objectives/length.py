@@ -21,7 +21,7 @@ def within_group_slope(scores: Tensor, lengths: Tensor, group: Tensor) -> float 
         group: (N,) int64, the prompt of each; any numbers.
 
     Returns:
-        b; None where no prompt has responses of two lengths.
+        b; None if no prompt has responses of two lengths.
 
     Raises:
         ValueError: shapes do not fit.

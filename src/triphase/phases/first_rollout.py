@@ -82,7 +82,7 @@ class FirstRollout:
 def _parts(
     edges: Sequence[float], lengths: Sequence[int], scores: Sequence[float]
 ) -> tuple[tuple[float, ...], list[float]]:
-    """The share of each part, and its mean score (0 where it has none: its share is 0 then)."""
+    """The share of each part, and its mean score (0 if it has none: its share is 0 then)."""
     members: list[list[float]] = [[] for _ in range(len(edges) + 1)]
     for length, score in zip(lengths, scores, strict=True):
         members[bisect_right(edges, length)].append(score)

@@ -117,7 +117,7 @@ def _parsed(decoder: StrictDecoder, text: str, name: str, number: int) -> Any:
 
 
 def _cause(error: json.JSONDecodeError, text: str) -> str:
-    """Require that the text after the end of JSON is JSON, where it can be checked."""
+    """Require that the text after the end of JSON is JSON, if it can be checked."""
     if "\r" in text.rstrip("\r\n"):
         return "; lines end with a carriage return alone: save the file with line feeds"
     if error.msg.startswith("Invalid control character"):

@@ -44,12 +44,12 @@ def visible(text: str) -> str:
 
 
 def in_template(value: object) -> object:
-    """``value`` as a template writes it: a text is made visible, markup and what is no text stay as they are."""
+    """``value`` as a template writes it: a text is made visible, markup and other types are unchanged."""
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def visible_json(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
-    """``value`` as JSON with an escape for each character that acts or hides: nothing is lost, and nothing acts."""
+    """``value`` as JSON with an escape for each control or invisible character: nothing is lost or interpreted."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=default)
     if text.isascii() and "\x7f" not in text:
         return text

@@ -127,7 +127,7 @@ def _course_sentence(name: str, course: Course) -> str:
 
 
 def overoptimization_caption(*, gold: bool, best: Sequence[BestOfN], score: str) -> str:
-    """What is drawn over √KL."""
+    """The elements that are drawn over √KL."""
     points = f"Dashed lines are {score}"
     points += ", full lines gold: each point is one iteration, measured on its rollout" if gold else ""
     points += "; lines are running means."

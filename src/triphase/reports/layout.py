@@ -58,7 +58,7 @@ def policy_of(code: str, *, live: bool) -> str:
 
 
 def environment(start: str) -> Environment:
-    """Templates in which every text is escaped and made visible; ``start`` is what the reference is called."""
+    """Templates in which every text is escaped and made visible; ``start`` is the name of the reference."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -176,6 +176,6 @@ def _bounds(interval: Interval | None) -> dict[str, float | None] | None:
 
 
 def _summary(place: Path) -> dict[str, Any]:
-    """The summary of the round; nothing before there is one."""
+    """The summary of the round; empty if there is none yet."""
     path = place / SUMMARY
     return read_summary(path) if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""The file summary.json, with a checksum: damage and edits are noticed before a figure of it is shown."""
+"""The file summary.json, with a checksum: damage and edits are detected before a value of it is shown."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ def keep_summary(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """The figures as they were written.
+    """The values of an undamaged file.
 
     Raises:
-        RunError: the file cannot be read, is not as it was written, or has no checksum, as those of older versions.
+        RunError: the file cannot be read, was changed, or has no checksum, as those of older versions.
     """
     again = f"`triphase report {shlex.quote(str(path.parent))}` writes it again"
     try:

@@ -1,7 +1,7 @@
 """Rows as a CSV file that spreadsheets open and `label import` reads: lists and objects are JSON in their cell.
 
 A text that a spreadsheet would run as a formula (it begins with =, +, -, @, their wide forms, or a break) gets an
-apostrophe before it, which reading the file takes off; responses and prompts stand in lists, as JSON.
+apostrophe before it, which the reader removes; responses and prompts are in lists, as JSON.
 """
 
 import csv

@@ -126,7 +126,7 @@ class BoundedProtocol(H11Protocol):
             self._early.append(data)
             return
         super().data_received(data)
-        if not self.waits and self._answering is not self.cycle:  # once: what comes behind a request prolongs nothing
+        if not self.waits and self._answering is not self.cycle:  # once: data after a request prolongs nothing
             self._answering = self.cycle
             self._begin(ANSWER_SECONDS)
 
@@ -142,13 +142,13 @@ class BoundedProtocol(H11Protocol):
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def give_up(self) -> None:
-        """Close the connection whatever is under way on it, also where it is closing and its answer is not taken."""
+        """Close the connection even during a request, or while it is closing and its response is not received."""
         if self.transport is not None and not self.given_up:
             self.given_up = True
             self.transport.abort()
 
     def _time_out(self) -> None:
-        """Whoever still takes an answer, which this side is done with, has as long for it as for any other."""
+        """A client that still receives a response, which this side has finished, has the usual time for it."""
         left = self.since + ANSWER_SECONDS - time.monotonic()
         if self.waits and left > 0 and self.transport.get_write_buffer_size():
             self._begin(left)
@@ -156,7 +156,7 @@ class BoundedProtocol(H11Protocol):
             self.give_up()
 
     def _make_room(self) -> None:
-        """Close the oldest connection without a whole request; this one where all others are at work."""
+        """Close the oldest connection without a complete request; this one if all others are in use."""
         there = [one for one in self.connections if isinstance(one, BoundedProtocol) and not one.given_up]
         if len(there) > self.most:
             _log.warning("more than %d connections; the oldest without a whole request are closed", self.most)

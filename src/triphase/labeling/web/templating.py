@@ -1,4 +1,4 @@
-"""Templates to pages. Everything is escaped and made visible, but for values that a form sends back as they are."""
+"""Renders templates. Everything is escaped and made visible, except values that a form sends back unchanged."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -141,7 +141,7 @@ class Replicated(Strategy):
         return self.total({"flag": float(flag)})["flag"] > 0
 
     def leave(self) -> None:
-        """This rank uses the others no more."""
+        """This rank no longer uses the others."""
         self._presence.leave()
 
     def barrier(self) -> None:
