@@ -16,7 +16,7 @@ from triphase.reports.interval_wording import is_above
 from triphase.reports.intervals import DIFFERENCE, Interval, mean_over_prompts
 
 COLLAPSED_SHARE, COLLAPSED_RISE = 0.5, 0.2
-"""Half of the responses begin with a word, and significantly more than a fifth more of them than the reference's."""
+"""Minimum share of responses with one first word, and the rise over the reference's share that it must exceed."""
 _FEWEST_BIGRAMS = 50
 _SIGNS = ".,;:!?…\"'“”‘’()[]{}*#_-–—`"
 _LONGEST = 24
