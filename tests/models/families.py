@@ -38,7 +38,7 @@ class Family:
 
 
 _GPT = {"n_embd": 32, "n_head": 4, "n_layer": LAYERS, "n_positions": 64}
-_EXPERTS = "experts stay as they are under adapters (a note says so); `full` trains them"
+_EXPERTS = "adapters do not change the experts (a note says so); `full` trains them"
 _HYBRID = ["linear_attention", "full_attention"] * (LAYERS // 2)
 FAMILIES: dict[str, Family] = {
     "Llama 2 and 3, SmolLM 2": Family("llama", main=True),
@@ -84,7 +84,7 @@ FAMILIES: dict[str, Family] = {
     "OLMoE": Family("olmoe", {"num_experts": 4, "num_experts_per_tok": 2}, _EXPERTS),
     "GPT-OSS": Family("gpt_oss", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8}, _EXPERTS),
     "LFM 2": Family("lfm2", {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)}, "convolutions in some layers"),
-    "Mamba": Family("mamba", {}, "a state in the place of attention"),
+    "Mamba": Family("mamba", {}, "a state instead of attention"),
 }
 _DECODING = {DirectStepper: "own kernels", OwnStepper: "the model's cache"}
 _MARK = re.compile(r"(<!-- families -->\n).*(<!-- /families -->)", re.DOTALL)
