@@ -3,12 +3,14 @@
     python -m tests.mutants [--sample 150] [--seed 0] [--workers 2] [--only objectives/advantages] [--least 0.9]
         [--after 75]
 
-Each worker has a copy of `src` with one fault in it, and runs the test files that touch the faulty module, nearest
-first, until one fails. Prints each survivor, and fails where fewer than `--least` of the mutants were killed.
+First the test files that touch the faulty modules run once, with a record of the lines that each test executes. Each
+worker has a copy of `src` with one fault in it, and runs the tests that execute the faulty line, the fastest first,
+until one fails. Prints each survivor, and fails where fewer than `--least` of the mutants were killed.
 """
 
 import argparse
 import compileall
+import json
 import os
 import queue
 import random
@@ -19,16 +21,22 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cache
 from importlib.util import cache_from_source
 from pathlib import Path
+from typing import Self
 
+from tests.mutants.choosing import Recorded, chosen
 from tests.mutants.mutations import Mutant, mutants
 from tests.mutants.touching import ROOT, name_of, tests_of
+from tests.mutants.warm import LIBRARIES
 
 FOLDERS = ("objectives", "phases")
 LONGEST_SECONDS = 150
 """A test file that takes longer without a fault is left out, and named: only more mutants can survive by that."""
+FIRST = 25
+"""So many tests run first: most faults are noticed by them, and the files of the others need not be imported."""
 NOTHING_TO_RUN = 5
 """pytest's exit code for a file whose tests are all marked, as slow ones are."""
 
@@ -45,85 +53,129 @@ def every_mutant(only: str = "") -> list[tuple[Path, Mutant]]:
 
 
 class Copy:
-    """A copy of `src` of one's own, in which one module at a time is faulty."""
+    """A copy of `src` of one's own, in which one module at a time is faulty, and a warm process that runs its tests."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, libraries: Sequence[str] = LIBRARIES) -> None:
         self.src = folder / "src"
-        shutil.copytree(ROOT / "src", self.src, ignore=shutil.ignore_patterns("__pycache__"))
+        self.record = folder / "record.json"
+        shutil.copytree(ROOT / "src", self.src)
         compileall.compile_dir(self.src, quiet=2)
-
-    def run(self, tests: Sequence[Path], longest: float) -> int | None:
-        """pytest's exit code; None where it did not end in time."""
         environment = os.environ | {
             "PYTHONPATH": f"{self.src}{os.pathsep}{ROOT}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+            "MPLBACKEND": "Agg",
         }
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
-        try:
-            return subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, timeout=longest,
-            ).returncode  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return None
+        command = [sys.executable, "-m", "tests.mutants.warm", *libraries]
+        self._warm = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
-    def survives(self, path: Path, mutant: Mutant, seconds: Mapping[Path, float]) -> bool:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self._warm.communicate()
+
+    def run(
+        self, files: Sequence[str], names: Sequence[str], longest: float, recorded: Sequence[Path] = ()
+    ) -> int | None:
+        """pytest's exit code for these tests (without names: for all of the files); None where it did not end.
+
+        Which lines of the folders ``recorded`` each executes is then in `record`.
+        """
+        asked = {"files": [*files], "names": [*names], "seconds": longest}
+        if recorded:
+            self.record.unlink(missing_ok=True)
+            asked |= {"record": str(self.record), "folders": [str(folder) for folder in recorded]}
+        assert self._warm.stdin is not None and self._warm.stdout is not None
+        print(json.dumps(asked), file=self._warm.stdin, flush=True)
+        code: int | None = json.loads(self._warm.stdout.readline())
+        return code
+
+    def recorded(self, test: Path) -> list[Recorded] | None:
+        """What each test of a file executes; None where it has none to run here, or takes too long.
+
+        Raises:
+            SystemExit: one fails without any fault.
+        """
+        shown = str(test.relative_to(ROOT))
+        code = self.run([shown], [], LONGEST_SECONDS, [self.src / "triphase" / each for each in FOLDERS])
+        if code is None:
+            print(f"left out: {shown} takes over {LONGEST_SECONDS} s", flush=True)
+        if code in (None, NOTHING_TO_RUN):
+            return None
+        if code != 0:
+            raise SystemExit(f"{shown} fails without any fault; mend that first")
+        found = json.loads(self.record.read_text(encoding="utf-8"))
+        return [
+            Recorded(
+                name,
+                each["seconds"],
+                each["starts_processes"],
+                {self._module(file): {*lines} for file, lines in each["lines"].items()},
+            )
+            for name, each in found.items()
+        ]
+
+    def _module(self, file: str) -> str:
+        return name_of(ROOT / "src" / Path(file).relative_to(self.src))
+
+    def survives(self, path: Path, mutant: Mutant, recorded: Mapping[Path, Sequence[Recorded]]) -> bool:
         """Whether no test notices the fault. Bytecode of the sound module would hide it, so that goes first.
 
-        ``seconds`` is what each test file takes without a fault: a mutant that takes far longer hangs, and is killed.
+        A mutant with which tests take far longer than without hangs, and is killed.
         """
-        tests = [test for test in tests_of(name_of(path)) if test in seconds]
-        if not tests:
-            return True
+        tests = chosen(mutant, path, recorded)
         target = self.src / path.relative_to(ROOT / "src")
         Path(cache_from_source(str(target))).unlink(missing_ok=True)
         sound = target.read_text(encoding="utf-8")
         target.write_text(mutant.source, encoding="utf-8")
         try:
-            return self.run(tests, 30 + 4 * sum(seconds[test] for test in tests)) == 0
+            for part in (tests[:FIRST], tests[FIRST:]):
+                files = list(dict.fromkeys(test.name.split("::")[0] for test in part))
+                longest = 30 + 4 * sum(test.seconds for test in part)
+                if part and self.run(files, [test.name for test in part], longest) != 0:
+                    return False
+            return True
         finally:
             target.write_text(sound, encoding="utf-8")
 
 
-def survivors(sample: Sequence[tuple[Path, Mutant]], workers: int) -> list[tuple[Path, Mutant]]:
+def survivors(
+    sample: Sequence[tuple[Path, Mutant]], workers: int, libraries: Sequence[str] = LIBRARIES
+) -> list[tuple[Path, Mutant]]:
     """The mutants that no test notices, in the order of the sample."""
-    with tempfile.TemporaryDirectory(prefix="triphase-mutants-") as folder:
+    with tempfile.TemporaryDirectory(prefix="triphase-mutants-") as folder, ExitStack() as opened:
         copies: queue.Queue[Copy] = queue.Queue()
         for number in range(workers):
-            copies.put(Copy(Path(folder) / str(number)))
+            copies.put(opened.enter_context(Copy(Path(folder) / str(number), libraries)))
         tests = sorted({test for path, _ in sample for test in tests_of(name_of(path))})
 
-        def baseline(test: Path) -> float | None:
-            copy, start = copies.get(), time.monotonic()
+        def baseline(test: Path) -> list[Recorded] | None:
+            copy = copies.get()
             try:
-                code = copy.run([test], LONGEST_SECONDS)
-                if code is None:
-                    print(f"left out: {test.relative_to(ROOT)} takes over {LONGEST_SECONDS} s", flush=True)
-                if code in (None, NOTHING_TO_RUN):
-                    return None
-                if code != 0:
-                    raise SystemExit(f"{test.relative_to(ROOT)} fails without any fault; mend that first")
+                return copy.recorded(test)
             finally:
                 copies.put(copy)
-            return time.monotonic() - start
-
-        with ThreadPoolExecutor(workers) as pool:
-            found = zip(tests, pool.map(baseline, tests), strict=True)
-            seconds = {test: took for test, took in found if took is not None}
-        print(f"{len(seconds)} test files pass without a fault, in {sum(seconds.values()):.0f} s", flush=True)
 
         def survives(one: tuple[Path, Mutant]) -> bool:
-            copy = copies.get()
-            start = time.monotonic()
+            copy, start = copies.get(), time.monotonic()
             try:
-                alive = copy.survives(*one, seconds)
+                alive = copy.survives(*one, recorded)
             finally:
                 copies.put(copy)
             print(f"{'SURVIVED' if alive else 'killed  '} {time.monotonic() - start:5.1f} s  {shown(*one)}", flush=True)
             return alive
 
+        start = time.monotonic()
+        with ThreadPoolExecutor(workers) as pool:
+            found = zip(tests, pool.map(baseline, tests), strict=True)
+            recorded = {test: each for test, each in found if each is not None}
+        print(f"{len(recorded)} test files pass without a fault, in {time.monotonic() - start:.0f} s", flush=True)
         with ThreadPoolExecutor(workers) as pool:
             return [one for one, alive in zip(sample, pool.map(survives, sample), strict=True) if alive]
 

@@ -4,6 +4,7 @@ import ast
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
@@ -21,28 +22,67 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One fault: where it stands, what was there, what stands there now, and the whole module with it."""
+    """One fault: the lines of the statement that it stands in, what was there, and what stands there now.
+
+    Attributes:
+        line: of the fault. lines: all lines of the smallest statement around it; of one with a body, its head alone.
+        when_imported: whether it stands in no function's body, and so is executed when the module is imported.
+        build: gives the whole module with the fault.
+    """
 
     line: int
     before: str
     after: str
-    source: str
+    build: Callable[[], str]
+    lines: range = range(0)
+    when_imported: bool = False
+
+    @property
+    def source(self) -> str:
+        """The whole module with the fault."""
+        return self.build()
 
 
 def mutants(source: str) -> Iterator[Mutant]:
     """Every mutant of a module, in the order of its nodes."""
     tree = ast.parse(source)
-    skipped = _typing_and_text(tree)
-    for place, node in enumerate(ast.walk(tree)):
+    skipped, places = _typing_and_text(tree), dict(_places(tree, range(0), True))
+    for node in ast.walk(tree):
         if node in skipped:
             continue
         for change in _changes(node):
-            whole = copy.deepcopy(tree)
-            twin = next(found for at, found in enumerate(ast.walk(whole)) if at == place)
-            before = ast.unparse(twin)
+            twin = copy.deepcopy(node)
             change(twin)
-            mutated = ast.unparse(ast.fix_missing_locations(whole))
-            yield Mutant(getattr(node, "lineno", 0), before, _shown(twin), mutated)
+            lines, when_imported = places[node]
+            build = partial(_faulty, tree, node, change)
+            yield Mutant(getattr(node, "lineno", 0), ast.unparse(node), _shown(twin), build, lines, when_imported)
+
+
+def _faulty(tree: ast.AST, node: ast.AST, change: Callable[..., None]) -> str:
+    """The module with one node changed; the tree is as before afterwards."""
+    sound = node.__dict__
+    node.__dict__ = copy.deepcopy(sound)
+    try:
+        change(node)
+        return ast.unparse(tree)
+    finally:
+        node.__dict__ = sound
+
+
+def _places(node: ast.AST, lines: range, when_imported: bool) -> Iterator[tuple[ast.AST, tuple[range, bool]]]:
+    """Each node with the lines of its statement, and whether importing the module executes it."""
+    if isinstance(node, ast.stmt):
+        body = getattr(node, "body", None)
+        end = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
+        lines = range(node.lineno, end + 1)
+    elif isinstance(node, ast.ExceptHandler | ast.match_case):
+        lines = range(node.body[0].lineno, node.body[0].lineno + 1)
+    yield node, (lines, when_imported)
+    for name, value in ast.iter_fields(node):
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and name == "body"
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _places(child, lines, when_imported and not inside)
 
 
 def _shown(node: ast.AST) -> str:
