@@ -6,6 +6,7 @@ python -m tests.labeling.web.lifetimes SECURITY.md     write the table into the 
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,11 +102,11 @@ def _session(bring: Callable[[World, TestClient], object], name: str = "ann") ->
     return play
 
 
-def _first_lead(bring: Callable[[World], object]) -> Callable[[World], Callable[[], bool]]:
+def _first_lead(bring: Callable[[World, str], object]) -> Callable[[World], Callable[[], bool]]:
     def play(world: World) -> Callable[[], bool]:
         token = world.lead_link()
         assert world.opens(token)
-        bring(world)
+        bring(world, token)
         return lambda: world.opens(token) or world.accepts(token)
 
     return play
@@ -116,6 +117,11 @@ def _later(seconds: float) -> Callable[..., None]:
         world.clock.time += seconds
 
     return wait
+
+
+def _days_after_now(world: World, _token: str) -> None:
+    """The command that prints the link goes by the machine's clock."""
+    world.clock.time = time.time() + DAYS * 86400 + 1
 
 
 def _revoked(world: World, _token: str) -> None:
@@ -142,11 +148,14 @@ def _failures(name: str, count: int, tried: str) -> Callable[[World], Callable[[
     return play
 
 
-def _clock_set_back(world: World) -> Callable[[], bool]:
-    _refused("ann", MOST_FAILURES_OF_NAME)(world)
-    assert world.sign_in("ann") == 429
-    world.clock.time -= 86400.0
-    return lambda: world.sign_in("ann") == 429
+def _clock_set_back(name: str, count: int, tried: str) -> Callable[[World], Callable[[], bool]]:
+    def play(world: World) -> Callable[[], bool]:
+        _refused(name, count)(world)
+        assert world.sign_in(tried) == 429
+        world.clock.time -= 86400.0
+        return lambda: world.sign_in(tried) == 429
+
+    return play
 
 
 def _right_password(world: World) -> Callable[[], bool]:
@@ -259,9 +268,12 @@ LIFETIMES: tuple[Lifetime, ...] = (
     Lifetime("invitation", f"{DAYS:.0f} days pass", _link(_later(DAYS * 86400 + 1))),
     Lifetime("invitation", "a lead revokes it", _link(_revoked)),
     Lifetime("invitation", "whoever made it is withdrawn", _link(lambda world, _: world.status("lea", "withdrawn"))),
+    Lifetime("invitation", "whoever made it is paused", _link(lambda world, _: world.status("lea", "paused"))),
+    Lifetime("link for a new password", "it is used", _link(lambda world, token: world.accepts(token), name="ann")),
+    Lifetime("link for a new password", f"{DAYS:.0f} days pass", _link(_later(DAYS * 86400 + 1), name="ann")),
     Lifetime(
         "link for a new password",
-        "the account gets a new password, by this link, another one or a command",
+        "the account gets a new password, by another link or a command",
         _link(lambda world, _: world.new_password("ann"), name="ann"),
     ),
     Lifetime(
@@ -276,18 +288,27 @@ LIFETIMES: tuple[Lifetime, ...] = (
     ),
     Lifetime("link for a new password", "a lead revokes it", _link(_revoked, name="ann")),
     Lifetime(
-        "link for the first lead", "a newer one is printed", _first_lead(lambda world: world.lead_link()), leads=False
+        "link for a new password",
+        "whoever made it is paused or withdrawn",
+        _link(lambda world, _: world.status("lea", "paused"), name="ann"),
     ),
     Lifetime(
         "link for the first lead",
+        "a newer one is printed",
+        _first_lead(lambda world, _: world.lead_link()),
+        leads=False,
+    ),
+    Lifetime("link for the first lead", f"{DAYS:.0f} days pass", _first_lead(_days_after_now), leads=False),
+    Lifetime(
+        "link for the first lead",
         "there is a lead, however made",
-        _first_lead(lambda world: people(world.store, "lux", role="lead")),
+        _first_lead(lambda world, _: people(world.store, "lux", role="lead")),
         leads=False,
     ),
     Lifetime(
         "link for the first lead",
         "it is used",
-        _first_lead(lambda world: world.accepts(world.lead_link(), "lux")),
+        _first_lead(lambda world, token: world.accepts(token, "lux")),
         leads=False,
     ),
     Lifetime("session", "the person signs out", _session(lambda _, browser: browser.post("/sign-out"))),
@@ -312,7 +333,12 @@ LIFETIMES: tuple[Lifetime, ...] = (
         f"{WINDOW_SECONDS / 60:.0f} minutes pass",
         _failures("nobody{}", MOST_FAILURES_OF_ADDRESS, "bob"),
     ),
-    Lifetime("failures of a name", "the clock is set back", _clock_set_back),
+    Lifetime("failures of a name", "the clock is set back", _clock_set_back("ann", MOST_FAILURES_OF_NAME, "ann")),
+    Lifetime(
+        "failures of an address",
+        "the clock is set back",
+        _clock_set_back("nobody{}", MOST_FAILURES_OF_ADDRESS, "bob"),
+    ),
     Lifetime("attempt under way", "its password was right", _right_password),
     Lifetime("token of `/metrics`", "the page is started with another one", _metrics("another token, as long")),
     Lifetime("token of `/metrics`", "the page is started with none", _metrics("")),

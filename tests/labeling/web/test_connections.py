@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import resource
 import select
 import socket
@@ -30,6 +31,7 @@ from triphase.labeling.work import item_plan
 from triphase.store import Store, open_store
 
 MUCH = 1 << 25
+SOON = float(os.environ.get("TRIPHASE_P95_SECONDS", "0.15"))
 HALF = b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\nname=an"
 
 
@@ -242,7 +244,7 @@ def test_people_work_beside_half_open_connections(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_people_work_beside_five_hundred_half_open_connections(tmp_path: Path) -> None:
-    assert under_half_open(tmp_path, 2000, 64, 50, 0.5, 500) < 0.15
+    assert under_half_open(tmp_path, 2000, 64, 50, 0.5, 500) < SOON
 
 
 @pytest.mark.postgres
@@ -253,7 +255,7 @@ def test_people_work_beside_half_open_connections_on_postgres(postgres: Postgres
 @pytest.mark.postgres
 @pytest.mark.slow
 def test_people_work_beside_five_hundred_half_open_connections_on_postgres(postgres: PostgresServer) -> None:
-    assert under_half_open(postgres.new_database(), 2000, 64, 50, 0.5, 500) < 0.15
+    assert under_half_open(postgres.new_database(), 2000, 64, 50, 0.5, 500) < SOON
 
 
 @pytest.fixture

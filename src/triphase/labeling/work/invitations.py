@@ -1,8 +1,8 @@
 """Invitations: links that create one account, once, or set a new password for one. The store has only their hash.
 
 An invitation ends by being used, after seven days, by being revoked, by a newer link for the first lead, by a lead's
-existence (for links that create the first one), by another new password (for links that set one), and by the withdrawal
-of its recipient or of its creator. A voided invitation has ``expires_at`` 0, so no clock that goes back reopens it.
+existence (for links that create the first one), by another new password (for links that set one), by the withdrawal of
+its recipient, and by the pause or withdrawal of its creator. A voided invitation has ``expires_at`` 0, so no clock that goes back reopens it.
 """
 
 import secrets
@@ -126,6 +126,11 @@ def revoke(connection: Connection, invitation_id: str, *, now: float, by: str) -
 def void_for(connection: Connection, name: str, *, now: float, by: str) -> None:
     """Void the links that set a new password for someone."""
     void(connection, invitations.c.name == name, now=now, by=by)
+
+
+def void_by(connection: Connection, name: str, *, now: float, by: str) -> None:
+    """Void the links that someone made: with one for a lead they would come back under another name."""
+    void(connection, invitations.c.created_by == name, now=now, by=by)
 
 
 def void_of(connection: Connection, name: str, *, now: float, by: str) -> None:

@@ -14,7 +14,7 @@ def set_status(connection: Connection, name: str, status: str, *, now: float, by
 
     A paused labeler gets no items. The rankings of a withdrawn one leave the comparisons and stay in the store; their
     slots open for others. A reactivated one gets those rankings back whose slots are still open. Pausing and
-    withdrawing end the sessions; withdrawing also voids the links for and by this person.
+    withdrawing end the sessions and void the links by this person; withdrawing also voids those for them.
     """
     one_at_a_time(connection, Lock.LEADS)  # two leads who pause each other would leave none
     before = connection.execute(select(labelers).where(labelers.c.name == name).with_for_update()).first()
@@ -29,6 +29,8 @@ def set_status(connection: Connection, name: str, status: str, *, now: float, by
         end_sessions(connection, name)
     if status == "withdrawn":
         invitations.void_of(connection, name, now=now, by=by)
+    elif status == "paused":
+        invitations.void_by(connection, name, now=now, by=by)
     moved = 0
     if status == "withdrawn" and before.status != "withdrawn":
         moved = _withdraw(connection, name)
