@@ -1,6 +1,7 @@
 """Lists of runs, two beside one another, and the scores of a file."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -70,6 +71,10 @@ def test_runs_are_listed_with_what_is_known_of_them(folder: Path, capsys: pytest
             assert "`triphase report " in shown.out and "91 %" not in shown.out and "0.25" not in shown.out
     with pytest.raises(RunError, match="has no checksum"):
         triphase.Run(summary.parent).summary  # noqa: B018
+    summary.unlink()
+    os.mkfifo(summary)
+    assert main(["runs", str(folder / "runs")]) == 0
+    assert "summary.json is no file; remove it, and `triphase report" in " ".join(capsys.readouterr().out.split())
     summary.unlink()
 
 

@@ -27,6 +27,8 @@ def read_summary(path: Path) -> dict[str, Any]:
         RunError: the file cannot be read, was changed, or has no checksum, as those of older versions.
     """
     again = f"`triphase report {shlex.quote(str(path.parent))}` writes it again"
+    if not path.is_file():  # a pipe would be waited for
+        raise RunError(f"{path} is no file; remove it, and {again}")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
