@@ -66,6 +66,14 @@ def test_files_of_settings_climb_alike(tmp_path: Path) -> None:
     assert place.path == str(tmp_path.resolve() / "far" / "p.jsonl")
 
 
+@pytest.mark.parametrize("name", [".lock", "sums.json", "sft/x"])
+def test_a_pipe_in_what_is_worked_on_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sft").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(RunError, match="is a pipe"), locked(tmp_path, "wait"):
+        raise AssertionError
+
+
 @pytest.mark.parametrize("path", ["a/b", "a/../b", "./a//b/", "link/c", "link", "gone/../x", "a" * 300])
 def test_other_paths_are_as_they_always_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     (tmp_path / "a").mkdir()

@@ -70,7 +70,6 @@ class RunDirectory:
         with locked(self.path, "wait for it, stop it, or choose another name (--name)"), removed_if_refused(made):
             try:
                 refuse_links(self.path)
-                refuse_pipes(self.path)
                 clear_leftovers(self.path)
                 self._write_config(measure)
                 self._is_held = True

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from triphase.errors import RunError
 from triphase.records.files import disk_errors
+from triphase.records.paths import refuse_pipes
 
 
 @contextmanager
@@ -17,8 +18,9 @@ def locked(run: Path, remedy: str) -> Iterator[None]:
     """Lock a run directory for the block.
 
     Raises:
-        RunError: another process has locked it; the message names it and ends with ``remedy``.
+        RunError: another process holds it, and the message names it and ends with ``remedy``; or a pipe lies in it.
     """
+    refuse_pipes(run)
     descriptor = _held(run, remedy)
     try:
         os.ftruncate(descriptor, 0)
