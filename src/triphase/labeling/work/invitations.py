@@ -2,7 +2,8 @@
 
 An invitation ends by being used, after seven days, by being revoked, by a newer link for the first lead, by a lead's
 existence (for links that create the first one), by another new password (for links that set one), by the withdrawal of
-its recipient, and by the pause or withdrawal of its creator. A voided invitation has ``expires_at`` 0, so no clock that goes back reopens it.
+its recipient, and by the pause or withdrawal of its creator. A voided invitation has ``expires_at`` 0, so no clock that
+goes back reopens it.
 """
 
 import secrets
