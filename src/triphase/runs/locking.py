@@ -18,7 +18,7 @@ def locked(run: Path, remedy: str) -> Iterator[None]:
     """Lock a run directory for the block.
 
     Raises:
-        RunError: another process has locked it, and the message names it and ends with ``remedy``; or a pipe lies in it.
+        RunError: another process has locked it (the message names it and ends with ``remedy``), or a pipe lies in it.
     """
     refuse_pipes(run)
     descriptor = _held(run, remedy)
