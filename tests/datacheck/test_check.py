@@ -397,3 +397,22 @@ def test_demonstrations_alone_are_not_asked_for_room_for_responses(
     )
     assert main(["check", str(config)]) == 2
     assert "leave none for a prompt in model.max_length = 16" in capsys.readouterr().err
+
+
+def test_records_without_a_column_that_others_have_are_counted_where_a_scorer_gets_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": f"sun {word}", "want": word} for word in ("sun", "song", "mud", "road", "tree", "rain")]
+    path = written(tmp_path / "p.jsonl", [*rows, {"prompt": "mud mud"}, {"prompt": "mud sun", "want": None}])
+    config = tmp_path / "x.yaml"
+    config.write_text(
+        "name: x\nmodel: {name: embedded:tiny, max_length: 64}\n"
+        "data: {heldout_share: 0.5, prompts: [{path: p.jsonl}]}\n"
+        "ppo: {max_response_tokens: 8, scorer: {function: 'tests.rewards.functions:everything'}}\n"
+    )
+    said: list[str] = []
+    RunData(load_settings(config), note=said.append).prompts()
+    wanted = "records without a column, for which the scorer gets None: want (2 of 8)"
+    assert any(line.endswith(wanted) for line in said), said
+    main(["check", str(config)])
+    assert f"note: {path}: {wanted}" in capsys.readouterr().out

@@ -10,10 +10,12 @@ from tests.rollouts.hostile_server import BEHAVIORS, Line, hostile
 
 from triphase.cli.push import push
 from triphase.errors import ModelError, RunError
+from triphase.models.opening import open_tokenizer
 from triphase.models.places import fetched
 from triphase.records import hub
 from triphase.records.interruption import stoppable
 from triphase.runs.base_license import license_of
+from triphase.settings.schema import ModelSettings
 
 SECONDS, GRACE = 0.6, 2.0
 ENDING_AT_ONCE = ("says_only_line_ends", "closes_in_the_body", "switches_protocols")
@@ -78,6 +80,16 @@ def test_a_long_answer_that_gets_on_is_read_to_its_end(monkeypatch: pytest.Monke
         with pytest.raises(ModelError, match=r"404"):
             fetched("owner/name")
         assert time.monotonic() - begin > 1.5 * SECONDS
+
+
+def test_one_that_cannot_be_reached_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    at("http://127.0.0.1:9", monkeypatch)
+    begin = time.monotonic()
+    with pytest.raises(ModelError, match=r"cannot open the tokenizer of 'owner/name': [^\n]+check the spelling$"):
+        open_tokenizer("owner/name", ModelSettings(name="owner/name"))
+    with pytest.raises(ModelError, match=r"as a hub id it cannot be fetched [^\n]+ or the network$"):
+        fetched("owner/name")
+    assert time.monotonic() - begin < GRACE
 
 
 @pytest.mark.parametrize("ask", [fetched, snapshot_download])

@@ -9,7 +9,7 @@ from tests.rollouts.fake_server import Asked, FakeServer, Reply
 from triphase.errors import ServerError
 from triphase.records.types import Message, Prompt
 from triphase.rewards.registry import examine
-from triphase.rewards.remote import RemoteScorer
+from triphase.rewards.remote import RemoteScorer, _query
 from triphase.rewards.types import Answer
 from triphase.settings.scorer import ScorerSettings
 
@@ -88,6 +88,11 @@ def test_servers_of_openrlhf_are_asked_in_its_shape() -> None:
         scores({"scores": [1.0, 2.0]}, 2, format="openrlhf")
     with pytest.raises(ValueError, match="format is of a server, and a scorer of kind model is none"):
         ScorerSettings(format="openrlhf")
+
+
+def test_a_record_without_a_label_has_an_empty_one() -> None:
+    prompts = [Prompt("p", (), columns=columns) for columns in ({"label": None}, {}, {"label": 0})]
+    assert _query([Answer(prompt, "", True) for prompt in prompts])["labels"] == ["", "", "0"]
 
 
 def test_before_the_first_step_two_answers_are_scored() -> None:

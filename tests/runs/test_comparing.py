@@ -180,7 +180,9 @@ def test_damaged_files_are_told_by_their_lines(run: Path, tmp_path: Path, capsys
     assert main(words) == 0
 
 
-def test_a_scorer_is_given_the_columns_of_the_prompts(run: Path, tmp_path: Path) -> None:
+def test_a_scorer_is_given_the_columns_of_the_prompts(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     function, prompts, scorer = tmp_path / "mine.py", tmp_path / "prompts.jsonl", tmp_path / "by.yaml"
     function.write_text(
         "def score(prompts, completions, answer, **columns):\n    return [float(len(wanted)) for wanted in answer]\n"
@@ -194,6 +196,9 @@ def test_a_scorer_is_given_the_columns_of_the_prompts(run: Path, tmp_path: Path)
         2,
         3,
     }
+    function.write_text("def score(prompts, completions, other, **columns):\n    return [0.0] * len(completions)\n")
+    assert main(["compare", f"{run}/sft", str(run), *words[:-1], str(tmp_path / "d")]) == 2
+    assert f"{function}:score needs other, which is no column of the prompts' records" in capsys.readouterr().err
 
 
 def test_refusals(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,6 +176,9 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
         case "a server's token is not set":
             servers = {"addresses": ["https://nowhere.example"], "token_variable": "NOT_SET_ANYWHERE"}
             return {**plain, "rollouts": servers}, "rollouts.addresses: token_variable names NOT_SET_ANYWHERE"
+        case "a server is away":
+            servers = {"addresses": ["http://127.0.0.1:9"], "retries": 0}
+            return {**plain, "rollouts": servers}, "rollouts.addresses: .*/health cannot be reached"
     raise AssertionError(name)
 
 
@@ -205,6 +208,7 @@ CASES = [
     "a scorer's token is not set",
     "an arm's scorer's token is not set",
     "a server's token is not set",
+    "a server is away",
 ]
 
 

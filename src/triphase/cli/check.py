@@ -27,7 +27,7 @@ from triphase.datacheck.tokenizer_checks import token_count, tokenizer_notes
 from triphase.errors import DataError
 from triphase.records.files import atomic_file
 from triphase.records.forms import read_as
-from triphase.records.lines import unread_columns
+from triphase.records.lines import partial_columns, unread_columns
 from triphase.records.visible import visible, visible_json
 from triphase.settings.schema import RunSettings
 
@@ -124,8 +124,12 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
     if survey.contradicted:
         yield f"{survey.contradicted} comparisons are contradicted by their opposite (A over B, and B over A)"
     for source in survey.sources:
-        if source.columns and not gives_columns(settings, source.role):
-            yield f"{source.name}: {unread_columns(source.columns)}"
+        if gives_columns(settings, source.role):
+            line = partial_columns(source.columns, source.records)
+        else:
+            line = unread_columns(source.columns) if source.columns else None
+        if line is not None:
+            yield f"{source.name}: {line}"
         if source.records and not 0 < source.heldout < source.records and source.role != "demonstrations":
             yield f"{source.name}: {source.heldout} of {source.records} prompts are held out; some should be, not all"
         yield from (f"{source.name}: {line}" for line in _read_how(source))

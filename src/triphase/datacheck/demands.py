@@ -6,6 +6,7 @@ further checks: that the model opens, that servers are configured, that a gold s
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from triphase.records.types import Split
 from triphase.rewards.registry import examine
 from triphase.rollouts.client import JsonClient
 from triphase.rollouts.serving import require_vllm
+from triphase.rollouts.vllm_server import VLLMServer
 from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.schema import RunSettings
 
@@ -48,7 +50,7 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callab
 
     Raises:
         SettingsError: no prompt can leave room for its response, or the gold score's package is not installed.
-        ServerError: a server's token is not set, or its client is not installed.
+        ServerError: a server does not respond, its token is not set, or its client is not installed.
     """
     require_trackers(settings.trackers)
     for split in () if has_demonstrations_alone(settings) else _SPLITS:
@@ -59,7 +61,7 @@ def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callab
                     f"{settings.model.max_length}; lower it, or raise model.max_length"
                 )
     if "ppo" in steps or "evaluation" in steps:
-        _examine_services(settings, lent)
+        _examine_services(settings, steps, lent)
     if settings.evaluation.gold is not None:
         try:
             gold_of(settings.evaluation.gold)("word", "word", True)
@@ -168,7 +170,7 @@ _DEMANDS: dict[str, Callable[[RunSettings, Holdings], Iterator[str]]] = {
 }
 
 
-def _examine_services(settings: RunSettings, lent: Callable[..., Any] | None) -> None:
+def _examine_services(settings: RunSettings, steps: tuple[str, ...], lent: Callable[..., Any] | None) -> None:
     seen = []
     for arm in (None, *settings.arms):
         scorer = settings.ppo_of(arm).scorer
@@ -180,4 +182,6 @@ def _examine_services(settings: RunSettings, lent: Callable[..., Any] | None) ->
     if settings.rollouts.servers:
         require_vllm(settings.rollouts)
     for address in settings.rollouts.addresses:
-        JsonClient(address, settings.rollouts, setting="rollouts.addresses").close()
+        with closing(JsonClient(address, settings.rollouts, setting="rollouts.addresses")) as client:
+            if "ppo" in steps:
+                VLLMServer(client).require_up()

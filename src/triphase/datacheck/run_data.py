@@ -18,7 +18,7 @@ from triphase.datacheck.near_duplicates import NearDuplicates, find_near_duplica
 from triphase.errors import DataError
 from triphase.records.forms import form_of, told_of_forms
 from triphase.records.identity import split_of
-from triphase.records.lines import unread_columns
+from triphase.records.lines import partial_columns, unread_columns
 from triphase.records.paths import display_name
 from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
@@ -177,8 +177,7 @@ class RunData:
         columns, lengths, forms = Counter[str](), Counter[str](), Counter[str]()
         try:
             for item in self._kept(role, source, errors):
-                if not gives_columns(self._settings, role):
-                    columns.update(item.unread)
+                columns.update(item.unread)
                 forms[form_of(role, item)] += 1
                 try:
                     fitting, ids = self._examined(role, item)
@@ -198,8 +197,10 @@ class RunData:
             self._note(f"{path}: {line}")
         if not found:
             raise DataError(f"{path}: every record {_why_none(lengths)}")
-        if columns:
-            self._note(f"{path}: {unread_columns(columns)}")
+        is_given = gives_columns(self._settings, role)
+        said = partial_columns(columns, forms.total()) if is_given else unread_columns(columns) if columns else None
+        if said is not None:
+            self._note(f"{path}: {said}")
         return found
 
     def _kept(self, role: str, source: SourceSettings, errors: list[DataError]) -> Iterator[Located[Any]]:

@@ -2,8 +2,9 @@
 
 The client of `huggingface_hub` limits only single reads, and some of them not at all, so that a hub, or a proxy before
 it, that sends a byte now and then blocks forever. Here the header of a response has `SECONDS`, and the body must
-deliver `LEAST` bytes in each `SECONDS`: the total time depends on a model's size, the minimum rate does not. Large
-files may go through hf-xet, which does not use Python.
+deliver `LEAST` bytes in each `SECONDS`: the total time depends on a model's size, the minimum rate does not. A hub
+that cannot be reached at all is tried once; its own client tries six times for each file. Large files may go through
+hf-xet, which does not use Python.
 """
 
 import math
@@ -95,16 +96,26 @@ class _Backend:
     """Opens connections with a minimum rate."""
 
     def __init__(self, inner: Any, pace: _Pace) -> None:
-        self._inner, self._pace = inner, pace
+        self._inner, self._pace, self._was_reached = inner, pace, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> "_Stream":
         """See httpcore."""
+        from huggingface_hub.errors import OfflineModeIsEnabled
+
         self._pace.slice()
         seconds = SECONDS if timeout is None else min(timeout, SECONDS)
-        return _Stream(self._inner.connect_tcp(host, port, timeout=seconds, **options), self._pace)
+        try:
+            found = self._inner.connect_tcp(host, port, timeout=seconds, **options)
+        except Exception as error:
+            if self._was_reached or type(error).__name__ not in ("ConnectError", "ConnectTimeout"):
+                raise
+            # As without a network: what is on this machine is used, and nothing is tried again.
+            raise OfflineModeIsEnabled(f"{host} cannot be reached ({error})") from error
+        self._was_reached = True
+        return _Stream(found, self._pace)
 
 
 class _Stream:

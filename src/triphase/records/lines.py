@@ -178,6 +178,12 @@ def kind_of(value: Any) -> str:
     return type(value).__name__
 
 
+def partial_columns(columns: Mapping[str, int], records: int) -> str | None:
+    """A line on columns that some of so many records lack, for a scorer that is given them; None if there are none."""
+    lacking = [f"{name} ({records - count} of {records})" for name, count in columns.items() if 0 < count < records]
+    return f"records without a column, for which the scorer gets None: {', '.join(lacking)}" if lacking else None
+
+
 def unread_columns(columns: Mapping[str, int]) -> str:
     """The columns that are not read, those that are nonempty in most records first."""
     ordered = sorted(columns.items(), key=lambda item: -item[1])

@@ -1,6 +1,7 @@
 """The columns of a record besides its prompt, for a scorer that needs them: a reference answer, unit tests."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,13 @@ def with_columns(prompt: Prompt, row: Row) -> Prompt:
     """
     columns = {name: _plain(row, name, value) for name, value in row.values.items() if name not in TAKEN}
     return replace(prompt, is_text=_is_text(prompt, row), columns=columns)
+
+
+def with_same_columns(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """``prompts`` with the columns of all of them; one that a record lacks holds None."""
+    listed = list(prompts)
+    names: dict[str, Any] = dict.fromkeys(name for prompt in listed for name in prompt.columns)
+    return [replace(prompt, columns={**names, **prompt.columns}) for prompt in listed]
 
 
 def _is_text(prompt: Prompt, row: Row) -> bool:

@@ -116,10 +116,11 @@ def _item(answer: Answer) -> dict[str, Any]:
 def _query(answers: Sequence[Answer]) -> dict[str, list[str]]:
     """A request of OpenRLHF: texts of several messages are joined by blank lines."""
     prompts = ["\n\n".join(message.content for message in answer.prompt.messages) for answer in answers]
+    labels = [answer.prompt.columns.get("label") for answer in answers]
     return {
         "query": [f"{prompt}\n\n{answer.response}" for prompt, answer in zip(prompts, answers, strict=True)],
         "prompts": prompts,
-        "labels": [str(answer.prompt.columns.get("label", "")) for answer in answers],
+        "labels": ["" if label is None else str(label) for label in labels],
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from triphase.errors import DataError, RunError, TriphaseError
 from triphase.monitoring.progress import Progress, progress_for
 from triphase.records.files import make_directory, write_json
-from triphase.records.prompt_columns import with_columns
+from triphase.records.prompt_columns import with_columns, with_same_columns
 from triphase.records.reading import stream_prompts
 from triphase.records.types import Prompt
 from triphase.reports.comparison import (
@@ -86,12 +86,13 @@ def prompts_for(
         ]
         if not found:
             raise DataError(f"{file}: holds no prompts")
-        return list({prompt.id: prompt for prompt in found}.values())[:most], file
+        return with_same_columns({prompt.id: prompt for prompt in found}.values())[:most], file
     runs = [side.run for side in sides if side.run is not None]
     if not runs:
         raise RunError("no side is a run with held-out prompts; give --prompts FILE")
     run = open_run(runs[0])
-    return run.prompts("heldout")[: most or run.settings.evaluation.max_prompts], f"held out in {runs[0].name}"
+    held = with_same_columns(run.prompts("heldout"))
+    return held[: most or run.settings.evaluation.max_prompts], f"held out in {runs[0].name}"
 
 
 def compare(

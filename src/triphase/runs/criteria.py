@@ -14,7 +14,7 @@ from triphase.errors import DataError, SettingsError
 from triphase.records.types import Prompt
 from triphase.rewards.pair_judge import PairJudge
 from triphase.rewards.registry import kind_of, needs_reward_model, opened
-from triphase.rewards.types import Answer, ScorerContext
+from triphase.rewards.types import Answer, Scorer, ScorerContext
 from triphase.rewards.weighted import units_file
 from triphase.runs.file_scores import encoder_of
 from triphase.runs.opening import open_run
@@ -143,6 +143,7 @@ def _reward_of(run: Run) -> Open:
             def scored(said: Sequence[Said]) -> list[float | None]:
                 answers = [_encoded(encode, *each) for each in said]
                 whole = [each for each in answers if each is not None]
+                _require_columns(scorer, whole)
                 given = iter(scorer.score(whole).total if whole else ())
                 return [None if each is None else next(given) for each in answers]
 
@@ -186,9 +187,20 @@ def _of_file(path: Path) -> Criterion:
 def _plain_scorer(context: ScorerContext) -> Open:
     def scoring() -> Iterator[Score]:
         with opened(context) as scorer:
-            yield lambda said: list(scorer.score([Answer(*each) for each in said]).total)
+
+            def scored(said: Sequence[Said]) -> list[float | None]:
+                answers = [Answer(*each) for each in said]
+                _require_columns(scorer, answers)
+                return list(scorer.score(answers).total)
+
+            yield scored
 
     return scoring
+
+
+def _require_columns(scorer: Scorer, answers: Sequence[Answer]) -> None:
+    """Refuse prompts without a column that a function needs, which would otherwise get None for each of them."""
+    scorer.require_columns(list(dict.fromkeys(name for answer in answers for name in answer.prompt.columns)))
 
 
 @contextmanager
