@@ -107,6 +107,19 @@ def test_check_refuses_a_directory_that_run_refuses(begun: Path, name: str, caps
     assert "in order" not in told.out
 
 
+def test_check_refuses_a_place_that_run_cannot_write_to(
+    begun: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The superuser may write everywhere, so the answer of the system is replaced."""
+    asked: list[tuple[object, int]] = []
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: asked.append((path, mode)))
+    config = str(begun.parents[1] / "small.yaml")
+    for command in ("check", "run"):
+        assert main([command, config, "--name", "other"]) == 2
+        assert re.search(r"runs/other: no permission to write here; choose another place", capsys.readouterr().err)
+    assert (begun.parent, os.W_OK | os.X_OK) in asked and not begun.with_name("other").exists()
+
+
 def test_check_says_which_campaigns_are_to_be_begun(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(begun, "labeling", campaigns=["main", "style"])
     assert main(["check", str(begun.parents[1] / "small.yaml")]) == 0

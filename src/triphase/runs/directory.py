@@ -7,6 +7,7 @@ runs/NAME/
   evaluation/ labelling.json timings.json summary.json report.html
 """
 
+import errno
 import json
 import logging
 import os
@@ -268,10 +269,10 @@ class RunDirectory:
 
 
 def _require_place(run: Path) -> None:
-    """A run must be a directory, or able to become one.
+    """A run must be a directory, or able to become one, that can be written to.
 
     Raises:
-        RunError: something else is there, or above it.
+        RunError: something else is there, or above it, or its place is read-only or forbidden.
     """
     nearest = run
     with disk_errors(run):
@@ -281,3 +282,7 @@ def _require_place(run: Path) -> None:
             nearest = nearest.parent
     if not nearest.is_dir():
         raise RunError(f"{nearest}: is no directory; choose another name (--name), or another place with `output`")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        reason = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
+        with disk_errors(run):
+            raise OSError(reason, os.strerror(reason))
