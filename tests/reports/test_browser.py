@@ -59,6 +59,26 @@ def test_no_page_is_wider_than_its_window(
     page.context.close()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_paper_is_light_and_nothing_on_it_is_cut_or_collapsed(chromium: Any, pages: dict[str, Path], kind: str) -> None:
+    page = opened(chromium, pages[kind], viewport={"width": 718, "height": 1040}, color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    beyond = "nodes => nodes.filter(node => node.getBoundingClientRect().right > innerWidth + 1).length"
+    assert page.locator("main *").evaluate_all(beyond) == 0
+    unseen = "nodes => nodes.filter(node => !node.getBoundingClientRect().height).length"
+    assert page.locator("details:not([open]) > :not(summary)").evaluate_all(unseen) == 0
+    if kind == "report":
+        assert page.locator("#sample-list .sample").count() == 40 and page.locator("#shown").is_visible()
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.locator("#sample-list .sample").count() == 12
+    unnamed = """boxes => boxes.filter(box => box.tabIndex || !(box.ariaLabel || box.querySelector("figcaption")
+        || document.getElementById(box.getAttribute("aria-labelledby")))).length"""
+    assert page.locator(".scroll, .wide").evaluate_all(unnamed) == 0
+    page.context.close()
+
+
 @pytest.mark.parametrize("script", [True, False], ids=["with script", "without"])
 def test_values_stand_under_the_pointer(chromium: Any, pages: dict[str, Path], script: bool) -> None:
     page = opened(chromium, pages["report"], java_script_enabled=script)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 from tests.browser import too_wide
 from tests.labeling.crowd import PLAIN, people
 from tests.labeling.web.browsing import (
@@ -25,6 +26,7 @@ from triphase.labeling.web.serving import in_thread
 from triphase.labeling.work import campaigns
 from triphase.labeling.work.campaign_plan import Campaign
 from triphase.store import Store
+from triphase.store.schema import flags
 
 __all__ = ["chromium"]
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
@@ -130,4 +132,50 @@ def test_a_campaign_is_made_and_paused_on_the_page(served: tuple[Store, str], ch
     page.click("summary:has-text('End')")
     page.click("text=End this campaign")
     page.wait_for_selector("text=It has ended")
+    page.context.close()
+
+
+def test_lists_refresh_by_themselves_and_leave_a_form_alone(served: tuple[Store, str], chromium: Any) -> None:
+    store, address = served
+    page = new_page(chromium, address, viewport={"width": 390, "height": 844})
+    page.clock.install()
+    sign_in(page, "lea")
+    page.goto("/lead/campaigns")
+    page.fill("[name=name]", "half a name")
+
+    def flagged(note: str) -> None:
+        with store.transaction() as connection:
+            values = {
+                "prompt_id": "p001",
+                "labeler": "ann",
+                "reason": "broken",
+                "note": note,
+                "created_at": time.time(),
+            }
+            connection.execute(insert(flags).values(**values))
+        page.clock.run_for(10_100)
+
+    with store.transaction() as connection:
+        given = {"settings": PLAIN, "seed": 0, "now": time.time(), "by": "lea"}
+        campaigns.add_campaign(connection, Campaign("begun meanwhile", "ab", 0, most=2), RULES, **given)
+    page.clock.run_for(10_100)
+    page.wait_for_selector("table >> text=begun meanwhile")
+    assert page.input_value("[name=name]") == "half a name"
+    page.goto("/lead/conflicts")
+    assert page.locator("[data-live] h1").count() == 1
+    page.goto("/lead/flags")
+    flagged("the first")
+    page.wait_for_selector("table >> text=the first")
+    page.fill("[name=resolution]", "half a word")
+    page.evaluate("document.activeElement.blur()")
+    flagged("the second")
+    page.wait_for_timeout(500)
+    assert page.input_value("[name=resolution]") == "half a word" and "the second" not in page.inner_text("main")
+    page.fill("[name=resolution]", "")
+    page.evaluate("document.activeElement.blur(); document.querySelector('.scroll').scrollLeft = 40")
+    page.mouse.move(1, 1)
+    page.clock.run_for(10_100)
+    page.wait_for_selector("table >> text=the second")
+    assert page.evaluate("document.querySelector('.scroll').scrollLeft") == 40
+    assert page.problems == []
     page.context.close()

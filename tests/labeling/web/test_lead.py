@@ -10,7 +10,9 @@ from fastapi import FastAPI
 from sqlalchemy import insert, select
 from tests.labeling.crowd import PLAIN, Clock, fill, people, prepared, served, signed_in
 
+from triphase.labeling.quality.agreement import Estimate
 from triphase.labeling.quality.labeling_statistics import collect, pace
+from triphase.labeling.web.charts import intervals
 from triphase.labeling.work import item_plan
 from triphase.labeling.work.conflicts import conflicts
 from triphase.records.types import Message, Prompt, Ranking, Response
@@ -258,3 +260,23 @@ def test_the_matrix_names_its_columns_and_counts_its_pairs(app: FastAPI) -> None
     ]
     assert [svg.count(f">{name}</text>") for name in ("ann", "bob")] == [2, 2]  # a row and a column of each
     assert svg.count(">n 13</text>") == 2
+
+
+def test_lists_refresh_by_themselves_outside_of_the_forms(app: FastAPI) -> None:
+    ann, lea = signed_in(app, "ann"), signed_in(app, "lea")
+    item = ann.get("/api/next").json()["item"]
+    ann.post("/api/flags", json={"assignment": item["assignment"], "reason": "broken", "note": "half a word"})
+    for path, word in (("conflicts", "without a decision"), ("flags", "half a word"), ("campaigns", "A campaign is")):
+        html = lea.get(f"/lead/{path}").text
+        live = re.search(r"<div data-live>(.*?)\n</div>\n", html, re.DOTALL)
+        assert live and word in live[1] and "/static/live.js" in html, path
+        assert 'name="text"' not in live[1] and html.count("data-live") == 1, path
+        assert all(
+            ' tabindex="0" role="region" aria-label="' in box for box in re.findall('<div class="scroll"[^>]*>', html)
+        )
+
+
+def test_a_long_name_fits_its_column_and_stands_under_the_pointer() -> None:
+    name = "a-name-that-is-longer-than-its-column"
+    drawn = intervals([(name, Estimate(0.5, 0.4, 0.6, 10, 10))], "Agreement")
+    assert f">a-name-that-is-longer…<title>{name}</title></text>" in drawn

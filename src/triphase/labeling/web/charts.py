@@ -10,8 +10,8 @@ from triphase.monitoring.wording import percent
 from triphase.records.visible import visible
 
 _WIDTH, _ROW = 560, 26
-_WORD, _LETTER, _MOST_GUTTER = 46, 8, 190
-"""Widths of a day's label with its margin, of a letter, and of the widest column of names."""
+_WORD, _LETTER, _MOST_GUTTER, _MOST_LETTERS = 46, 8, 190, 22
+"""Widths of a day's label with its margin, of a letter, and of the widest column of names; the longest name in it."""
 
 
 def bars(points: Sequence[tuple[str, float]], title: str) -> Markup:
@@ -60,7 +60,7 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], title: str, mark: flo
         y = _ROW * index + 16
         low, value, high = (left + span * share for share in (estimate.low, estimate.value, estimate.high))
         parts.append(
-            f'<text class="label" x="{left - 10}" y="{y + 4}">{_words(label)}</text>'
+            f'<text class="label" x="{left - 10}" y="{y + 4}">{_name(label)}</text>'
             f'<line class="whisker" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}"/>'
             f'<circle class="dot" cx="{value:.1f}" cy="{y}" r="5"/>'
             f'<text class="value end" x="{_WIDTH - 4}" y="{y + 4}">{percent(estimate.value)}</text>'
@@ -81,9 +81,9 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
         x, y = left + cell * (row + 0.5), top + cell * row
         parts.append(
             f'<text class="label start" x="{x:.1f}" y="{top - 6:.1f}" transform="rotate(-40 {x:.1f} {top - 6:.1f})">'
-            f"{_words(name)}</text>"
+            f"{_name(name)}</text>"
         )
-        parts.append(f'<text class="label" x="{left - 8}" y="{y + cell / 2 + 4:.1f}">{_words(name)}</text>')
+        parts.append(f'<text class="label" x="{left - 8}" y="{y + cell / 2 + 4:.1f}">{_name(name)}</text>')
         for column, other in enumerate(names):
             found = by_pair.get((min(name, other), max(name, other)))
             if name == other or found is None or found.value is None:
@@ -106,8 +106,15 @@ def _words(text: str) -> Markup:
     return escape(visible(text))
 
 
+def _name(text: str) -> Markup:
+    """A name as its column has room for it, in full under the pointer."""
+    short = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
+    return _words(short) if short == text else _words(short) + Markup("<title>{}</title>").format(_words(text))
+
+
 def _svg(height: float, title: str, inner: str) -> Markup:
     return Markup(  # noqa: S704 (words are escaped)
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" tabindex="0" aria-label="{_words(title)}">'
-        f"<title>{_words(title)}</title>{inner}</svg>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="{_words(title)}">'
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{_words(title)}">'
+        f"<title>{_words(title)}</title>{inner}</svg></div>"
     )

@@ -50,7 +50,7 @@
       const rest = Math.max(0, found.length - state.most);
       one("#show-more").hidden = rest === 0;
       one("#show-more").textContent = `Show ${Math.min(rest, 4 * step)} more of ${rest}`;
-      one("#shown").textContent = `${found.length} of ${articles.length} prompts`;
+      one("#shown").textContent = `${found.length} of ${articles.length} prompts${words.length ? ` with “${words.join(" ")}”` : ""}`;
       light(words);
     }
 
@@ -79,6 +79,7 @@
     one("#show-more").addEventListener("click", () => { state.most += 4 * step; show(); });
     one("#controls").hidden = false;
     show();
+    state.show = show;
   }
 
   function begin() {
@@ -112,6 +113,11 @@
       }
     }
   }
+
+  // Paper has no buttons: all the prompts that were found are printed, not only those shown so far.
+  let most = null;
+  addEventListener("beforeprint", () => { most = state.most; state.most = Infinity; state.show?.(); });
+  addEventListener("afterprint", () => { state.most = most; state.show?.(); });
 
   let waiting = false;
   addEventListener("scroll", () => {
