@@ -416,3 +416,25 @@ def test_records_without_a_column_that_others_have_are_counted_where_a_scorer_ge
     assert any(line.endswith(wanted) for line in said), said
     main(["check", str(config)])
     assert f"note: {path}: {wanted}" in capsys.readouterr().out
+
+
+def test_records_that_repeat_a_prompt_with_another_value_of_a_column_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first value stays; one that the first record lacks comes from a later record."""
+    rows = [{"prompt": f"sun {word}", "want": word} for word in ("sun", "song", "mud", "road", "tree", "rain")]
+    again = [{"prompt": "sun sun", "want": "mud"}, {"prompt": "sun song", "want": "song", "more": 1}]
+    written(tmp_path / "p.jsonl", [*rows, *again])
+    config = tmp_path / "x.yaml"
+    config.write_text(
+        "name: x\nmodel: {name: embedded:tiny, max_length: 64}\n"
+        "data: {heldout_share: 0.5, prompts: [{path: p.jsonl}]}\n"
+        "ppo: {max_response_tokens: 8, scorer: {function: 'tests.rewards.functions:everything'}}\n"
+    )
+    said: list[str] = []
+    prompts = RunData(load_settings(config), note=said.append).prompts()
+    counted = "p.jsonl: records repeat a prompt with another value of want (1); the scorer gets the first value"
+    assert [line.split("/")[-1] for line in said if "repeat a prompt" in line] == [counted]
+    assert dict(prompts[0].columns) == {"want": "sun"} and dict(prompts[1].columns) == {"want": "song", "more": 1}
+    assert main(["check", str(config)]) == 0
+    assert counted in capsys.readouterr().out.replace("\n", "")

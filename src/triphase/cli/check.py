@@ -77,6 +77,8 @@ def check(
             f"{len(judge.collided)} records have the id of another prompt and are left out too; the first: "
             f"{judge.collided[0]}"
         )
+    for line in judge.contradicted:
+        say(f"note: {line}")
     for line in what_is_left_out(settings):
         say(line)
     say(f"{config}: {verdict}")

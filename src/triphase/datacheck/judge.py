@@ -27,6 +27,7 @@ class Judge:
 
     Attributes:
         collided: of `verdict`: records whose id is used for another prompt, which a run leaves out too.
+        contradicted: of `verdict`: lines on records that repeat a prompt with other columns for the scorer.
     """
 
     def __init__(self, settings: RunSettings, check_model: Callable[[RunSettings], None]) -> None:
@@ -35,6 +36,7 @@ class Judge:
         self._check_model = check_model
         self.exact = _bytes_of(settings) <= EXACT_BYTES
         self.collided: list[DataError] = []
+        self.contradicted: list[str] = []
         self._refusal: TriphaseError | None = None
         self._examiner: Examiner | None = None
         self._can_look = _has_transformers()
@@ -96,7 +98,7 @@ class Judge:
             if data.collided and not drops(settings):
                 more = f" ({len(data.collided)} records)" if len(data.collided) > 1 else ""
                 raise DataError(f"{data.collided[0]}{more}")
-            self.collided = data.collided
+            self.collided, self.contradicted = data.collided, data.contradicted
             return holdings
         prompts = _splits(survey, "prompts") if settings.data.prompts else _splits(survey, "preferences")
         shown = [source for source in survey.sources if source.role == "demonstrations"]

@@ -88,6 +88,7 @@ class RunData:
     Attributes:
         left_out: records that ``data.on_bad_record`` left out, by file.
         collided: those of the unusable ones whose id is used for another prompt.
+        contradicted: lines on records that repeat a prompt with other columns for the scorer.
     """
 
     def __init__(
@@ -113,6 +114,8 @@ class RunData:
         self.left_out: Counter[str] = Counter()
         self._near: NearDuplicates | None = None
         self.collided: list[DataError] = []
+        self.contradicted: list[str] = []
+        self._contradicting: Counter[str] = Counter()
 
     def demonstrations(self) -> list[list[Demonstration]]:
         """The demonstrations of each source.
@@ -201,6 +204,13 @@ class RunData:
         said = partial_columns(columns, forms.total()) if is_given else unread_columns(columns) if columns else None
         if said is not None:
             self._note(f"{path}: {said}")
+        if self._contradicting:
+            counts = ", ".join(f"{name} ({count})" for name, count in self._contradicting.items())
+            self._contradicting.clear()
+            self.contradicted.append(
+                f"{path}: records repeat a prompt with another value of {counts}; the scorer gets the first value"
+            )
+            self._note(self.contradicted[-1])
         return found
 
     def _kept(self, role: str, source: SourceSettings, errors: list[DataError]) -> Iterator[Located[Any]]:
@@ -256,9 +266,14 @@ class RunData:
         return Located(merged if isinstance(record, Prompt) else replace(record, prompt=merged), item.where, item.id)
 
     def _merged(self, first: Prompt, second: Prompt) -> Prompt:
-        if first.kind == second.kind and first.split == second.split:
-            return first
-        return replace(first, kind=first.kind or second.kind, split=self._named_split(first, second))
+        columns = {**first.columns}
+        for name, value in second.columns.items():
+            if columns.get(name) is None:
+                columns[name] = value
+            elif value is not None and value != columns[name]:
+                self._contradicting[name] += 1
+        split = first.split if first.split == second.split else self._named_split(first, second)
+        return replace(first, kind=first.kind or second.kind, split=split, columns=columns)
 
     def _named_split(self, first: Prompt, second: Prompt) -> Split:
         """Of two splits one is that of the hash; the other must have been named."""
