@@ -255,8 +255,11 @@ def test_people_work_beside_half_open_connections_on_postgres(postgres: Postgres
 @pytest.mark.postgres
 @pytest.mark.slow
 def test_people_work_beside_five_hundred_half_open_connections_on_postgres(postgres: PostgresServer) -> None:
-    """Nothing is lost or doubled. The time is printed, not required: where server, clients and database share two cores,
-    it differs more from run to run (85 to 480 ms) than by the half-open connections."""
+    """Nothing is lost or doubled; the time is printed, not required.
+
+    While server, clients and database share two cores it differs more from run to run (85 to 480 ms) than by the
+    half-open connections.
+    """
     under_half_open(postgres.new_database(), 2000, 64, 50, 0.5, 500)
 
 
