@@ -142,6 +142,7 @@ def test_an_update_of_the_reward_model() -> None:
     pairs = [[Pair(0, 1, 1.0, 0.0)] for _ in groups]
     phase = RewardPhase(shared, groups, pairs, [], [], settings.reward, seed=0)
     found = reward_footprint(planner(settings, shared))
+    assert all(not one.parts.get(CHUNK) for one in found.moments)  # a reward model has no logits
     kept = found.peak.parts[TRUNK]
     assert kept == 24 * (PROMPT + ANSWERS * RESPONSE) * 128 * 4
     assert planned(found, "update") - kept == pytest.approx(metered(lambda: phase.advance(0)), rel=0.15)
