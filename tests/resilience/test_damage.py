@@ -145,6 +145,7 @@ def test_a_damaged_file_is_told_or_mended(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_two_thousand_damaged_files_are_told_or_mended(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
