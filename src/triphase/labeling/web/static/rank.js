@@ -277,7 +277,8 @@ async function submit() {
   if (rest.length && !warned) {
     warned = true;
     const names = rest.map(letter).join(", ");
-    tell(`${names} ${rest.length > 1 ? "have" : "has"} no place. Enter again submits without.`);
+    const [have, them] = rest.length > 1 ? ["have", "them"] : ["has", "it"];
+    tell(`${names} ${have} no place. Press Enter again to submit without ${them}.`);
     say("Some responses have no place. Press Enter again to submit without them.");
     return;
   }
