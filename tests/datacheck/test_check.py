@@ -399,17 +399,25 @@ def test_demonstrations_alone_are_not_asked_for_room_for_responses(
     assert "leave none for a prompt in model.max_length = 16" in capsys.readouterr().err
 
 
-def test_records_without_a_column_that_others_have_are_counted_where_a_scorer_gets_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = [{"prompt": f"sun {word}", "want": word} for word in ("sun", "song", "mud", "road", "tree", "rain")]
-    path = written(tmp_path / "p.jsonl", [*rows, {"prompt": "mud mud"}, {"prompt": "mud sun", "want": None}])
-    config = tmp_path / "x.yaml"
+WANTED = [{"prompt": f"sun {word}", "want": word} for word in ("sun", "song", "mud", "road", "tree", "rain")]
+
+
+def scored_by_a_function(folder: Path) -> Path:
+    """The settings of PPO on the prompts in p.jsonl, with a reward function that gets their columns."""
+    config = folder / "x.yaml"
     config.write_text(
         "name: x\nmodel: {name: embedded:tiny, max_length: 64}\n"
         "data: {heldout_share: 0.5, prompts: [{path: p.jsonl}]}\n"
         "ppo: {max_response_tokens: 8, scorer: {function: 'tests.rewards.functions:everything'}}\n"
     )
+    return config
+
+
+def test_records_without_a_column_that_others_have_are_counted_where_a_scorer_gets_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "p.jsonl", [*WANTED, {"prompt": "mud mud"}, {"prompt": "mud sun", "want": None}])
+    config = scored_by_a_function(tmp_path)
     said: list[str] = []
     RunData(load_settings(config), note=said.append).prompts()
     wanted = "records without a column, for which the scorer gets None: want (2 of 8)"
@@ -422,15 +430,9 @@ def test_records_that_repeat_a_prompt_with_another_value_of_a_column_are_counted
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first value stays; one that the first record lacks comes from a later record."""
-    rows = [{"prompt": f"sun {word}", "want": word} for word in ("sun", "song", "mud", "road", "tree", "rain")]
     again = [{"prompt": "sun sun", "want": "mud"}, {"prompt": "sun song", "want": "song", "more": 1}]
-    written(tmp_path / "p.jsonl", [*rows, *again])
-    config = tmp_path / "x.yaml"
-    config.write_text(
-        "name: x\nmodel: {name: embedded:tiny, max_length: 64}\n"
-        "data: {heldout_share: 0.5, prompts: [{path: p.jsonl}]}\n"
-        "ppo: {max_response_tokens: 8, scorer: {function: 'tests.rewards.functions:everything'}}\n"
-    )
+    written(tmp_path / "p.jsonl", [*WANTED, *again])
+    config = scored_by_a_function(tmp_path)
     said: list[str] = []
     prompts = RunData(load_settings(config), note=said.append).prompts()
     counted = "p.jsonl: records repeat a prompt with another value of want (1); the scorer gets the first value"
