@@ -137,6 +137,26 @@ def test_words_in_figures_can_be_read_on_a_phone(chromium: Any, pages: dict[str,
     page.context.close()
 
 
+@pytest.mark.parametrize("kind", ["report", "comparison", "study"])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_words_in_figures_do_not_lie_on_one_another(
+    chromium: Any, pages: dict[str, Path], kind: str, size: dict[str, int]
+) -> None:
+    page = opened(chromium, pages[kind], viewport=size)
+    found = page.locator("figure svg").evaluate_all(
+        """figures => figures.flatMap(figure => {
+             const words = [...figure.querySelectorAll("text")].filter(text => !text.closest(".says"))
+               .map(text => [text.textContent, text.getBoundingClientRect()]);
+             return words.flatMap(([one, here], at) => words.slice(at + 1).filter(([, there]) =>
+               Math.min(here.right, there.right) - Math.max(here.left, there.left) > 2
+               && Math.min(here.bottom, there.bottom) - Math.max(here.top, there.top) > 4)
+               .map(([other]) => `${one} and ${other}`));
+           })"""
+    )
+    assert found == []
+    page.context.close()
+
+
 def test_a_long_run_has_a_page_that_opens_at_once(chromium: Any, tmp_path: Path) -> None:
     report = write_report(write_long_run(tmp_path / "long"))
     assert report.stat().st_size < 5_000_000

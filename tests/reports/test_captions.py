@@ -79,12 +79,12 @@ def test_course_best_at_the_end_earlier_and_fallen() -> None:
     told = course_sentences({"PPO": Course(40, 1.0, 40, 1.0, 5.0, 0.0, False, False)})
     assert told == "PPO: gold is highest at the end, iteration 40 (1.00). Means of 3 iterations."
     slight = course_sentences({"a": Course(20, 1.0, 40, 0.9, 5.0, 0.4, False, True)})
-    assert "at iteration 20 (1.00); at the end, iteration 40, it is 0.90: not surely" in slight
-    assert "gain; the proxy rose by 0.40 meanwhile" in slight
+    assert "at iteration 20 (1.00); at the end, iteration 40, it is 0.90: not clearly lower" in slight
+    assert "lower; the proxy rose by 0.40 meanwhile" in slight
     both = course_sentences(
         {"a": Course(20, 1.0, 40, -0.1, 5.0, 0.0, True, False), "b": Course(9, 1.0, 9, 1.0, 5.0, 0.0, False, False)}
     )
-    assert "a: gold was highest" in both and "it is −0.10: surely lower." in both and "b: gold is highest" in both
+    assert "a: gold was highest" in both and "it is −0.10: clearly lower." in both and "b: gold is highest" in both
     assert course_sentences({}) == ""
 
 
@@ -97,7 +97,7 @@ def test_what_is_not_drawn_is_not_spoken_of() -> None:
 
 
 def test_only_what_was_measured_was_looked_at() -> None:
-    assert watched([{"step": 1, "ppo/entropy": 1.0}]) == "None. Looked at: entropy."
+    assert watched([{"step": 1, "ppo/entropy": 1.0}]) == "None. Checked: entropy."
     assert watched([{"step": 1, "ppo/entropy": 1.0, "ppo/gold_score": 1.0}]).endswith("entropy and gold against proxy.")
     assert watched([{"step": 1}]) == "None; there was nothing to look at."
 

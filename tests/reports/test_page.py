@@ -251,9 +251,14 @@ def test_without_gold_there_is_no_win_rate_and_the_page_says_why(run_directory: 
 
 
 def test_first_iteration_of_a_run_has_a_page(run_directory: Path) -> None:
+    shutil.rmtree(run_directory / "arms")
     for metrics in run_directory.glob("*/metrics.jsonl"):
         metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
-    assert re.search("1 iteration(?!s)", sections(page_of(run_directory)))
+    text = sections(page_of(run_directory))
+    assert re.search("1 iteration(?!s)", text) and re.search("1 step(?!s)", text)
+    assert "One iteration so far; a curve begins with the second." in text and "√KL" not in text
+    shutil.rmtree(run_directory / "evaluation")
+    assert "Reward hacking: none seen so far" in sections(page_of(run_directory))
 
 
 def test_damaged_files_are_named_and_leave_the_old_page(run_directory: Path) -> None:

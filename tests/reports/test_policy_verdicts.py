@@ -14,6 +14,7 @@ from triphase.reports.policy_verdicts import PolicyVerdict, policy_verdicts
 from triphase.reports.reward_quality import ScoredPair
 
 SURE = [ScoredPair(str(number), 1.0, 0.5, 1.0, 3, 3) for number in range(40)]
+BELOW = [ScoredPair(str(number), 0.0, 0.5, 1.0, 3, 3) for number in range(40)]
 COIN = [ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)]
 
 
@@ -74,6 +75,8 @@ def test_without_gold_the_reward_model_is_held_against_what_is_known_of_it(empty
     assert "the reward model is right in 100 % (91 to 100 %) of the held-out judgments." in rose.sentence
     doubted = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": -1}), pairs=COIN)["ppo"]
     assert "score fell by −1.00" in doubted.sentence and "not shown to be better than a coin" in doubted.sentence
+    worse = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": 1}), pairs=BELOW)["ppo"].sentence
+    assert "right in 0 % (0 to 9 %) of the held-out judgments, worse than a coin" in worse and "not shown" not in worse
     unknown = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": 0}))["ppo"]
     assert "which may be nothing" in unknown.sentence and "right is not known" in unknown.sentence
 
@@ -93,11 +96,13 @@ def test_length_and_openings_are_said_where_they_moved(empty: RunContents) -> No
         ]
 
     longer = verdicts(empty, samples=answered(20, ""))["ppo"].sentence
-    assert "the answers are 2.0 times as long as at the start" in longer and "alike" not in longer
-    assert "the answers are 60 % shorter than at the start" in verdicts(empty, samples=answered(4, ""))["ppo"].sentence
+    assert "the responses are 2.0 times as long as at the start" in longer and "alike" not in longer
+    assert (
+        "the responses are 60 % shorter than at the start" in verdicts(empty, samples=answered(4, ""))["ppo"].sentence
+    )
     level = verdicts(empty, samples=answered(11, "friend"))["ppo"]
     assert "times as long" not in level.sentence and "shorter" not in level.sentence and level.tone == "bad"
     assert (
-        "the answers have become alike: 100 % begin with “friend” (of SFT's, 5 % begin with “word0”, 0 % with “friend”)"
-        in level.sentence
+        "the responses have become alike: 100 % begin with “friend” "
+        "(of SFT's, 5 % begin with “word0”, 0 % with “friend”)" in level.sentence
     )

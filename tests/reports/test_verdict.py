@@ -179,14 +179,14 @@ def test_answers_that_have_become_alike_are_in_the_headline(empty: RunContents) 
     alike, varied = verdict(empty, samples=answered("Friend,", 1.0)), verdict(empty, samples=answered("", 1.0))
     assert varied.tone == "good" and "alike" not in varied.headline
     assert alike.tone == "open"
-    assert alike.headline.endswith("; but the answers have become alike: 100 % begin with “friend”")
+    assert alike.headline.endswith("; but the responses have become alike: 100 % begin with “friend”")
     worse = verdict(empty, samples=answered("Friend,", -1.0))
     assert worse.tone == "bad" and worse.headline.endswith(
-        "; and the answers have become alike: 100 % begin with “friend”"
+        "; and the responses have become alike: 100 % begin with “friend”"
     )
     blind = verdict(empty, samples=answered("Friend,", None))
     assert blind.tone == "bad"
-    assert blind.headline == "PPO's answers have become alike: 100 % begin with “friend”"
+    assert blind.headline == "PPO's responses have become alike: 100 % begin with “friend”"
 
 
 def test_a_witness_says_what_can_be_said_without_gold(empty: RunContents) -> None:

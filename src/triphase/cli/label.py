@@ -154,7 +154,7 @@ def export_file(
         format: comparisons as TRL reads them; rankings, one line for each answer; demonstrations, the
             responses that labelers rewrote; store, everything (.jsonl).
         to: write exactly the columns of another tool.
-        campaign: only the answers of this campaign; main is the main work.
+        campaign: only the answers of this campaign; main is the main task.
     """
     with opened(run_or_store, must_exist=True) as whole:
         store = whole if campaign is None else whole.only({_known(whole, campaign)})
@@ -176,7 +176,7 @@ def stats(run_or_store: str, /, *, campaign: str | None = None) -> None:
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
-        campaign: only the answers of this campaign; main is the main work.
+        campaign: only the answers of this campaign; main is the main task.
     """
     with opened(run_or_store, must_exist=True) as store:
         of = None if campaign is None else _known(store, campaign)

@@ -31,16 +31,16 @@ def campaigns_add(
     kind: str = "",
     most: int = 0,
 ) -> None:
-    """Add a task besides the main work, with its own guidelines, overlap and share of what labelers get.
+    """Add a task next to the main one, with its own guidelines, overlap and share of what labelers get.
 
     Args:
         run_or_store: run directory, SQLite file, or PostgreSQL URL.
         name: name of the campaign; labelers see it.
         task: ranking; ab, which of two responses to a prompt is better; rating, 1 to 7 for each response; policies,
             which policy's response is better, blind, on held-out prompts unless a split is given.
-        share: percent of the items that labelers get; the main work has the rest.
+        share: percent of the items that labelers get; the main task has the rest.
         overlap: answers per prompt.
-        guidelines: a Markdown file with its guidelines; by default those of the main work.
+        guidelines: a Markdown file with its guidelines; by default those of the main task.
         models: only responses of these models; for policies, the ones to compare.
         split: only prompts of this split.
         kind: only prompts of this kind.

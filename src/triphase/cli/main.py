@@ -74,7 +74,7 @@ USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("reset", "label_users:users_reset", "Give a labeler a new password."),
 )
 CAMPAIGN_COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("add", "label_campaigns:campaigns_add", "Add a task besides the main work."),
+    ("add", "label_campaigns:campaigns_add", "Add a task next to the main one."),
     ("list", "label_campaigns:campaigns_list", "List the campaigns."),
     ("set", "label_campaigns:campaigns_set", "Change, pause or end a campaign."),
 )
@@ -121,7 +121,7 @@ def application() -> App:
         default_parameter=Parameter(negative=(), converter=converted),
     )
     label = App(name="label", help="The human step: page, import, export, stats, campaigns, users.")
-    campaigns = App(name="campaigns", help="Tasks besides the main work: add, list, set.")
+    campaigns = App(name="campaigns", help="Tasks next to the main one: add, list, set.")
     users = App(name="users", help="The labelers: add, list, pause, reset.")
     tables = (
         (app, COMMANDS, ""), (label, LABEL_COMMANDS, "label "), (users, USER_COMMANDS, "label users "),

@@ -17,7 +17,7 @@ from triphase.records.lines import Row, kind_of
 
 LONGEST_ID, LONGEST_NAME, LONGEST_MODEL, LONGEST_KIND, LONGEST_CAMPAIGN = 200, 80, 400, 80, 60
 MAIN = "main"
-"""The users' name of the main work in place of a campaign; in the store its name is empty."""
+"""The users' name of the main task in place of a campaign; in the store its name is empty."""
 MOST = 2**31 - 1
 """The largest integer that every database supports."""
 MOST_SEED = 2**63 - 1
@@ -47,7 +47,7 @@ def absent(value: Any) -> bool:
 
 
 def campaign(row: Row, name: str, value: Any) -> str:
-    """The name of a campaign in the store: empty for the main work."""
+    """The name of a campaign in the store: empty for the main task."""
     found = "" if absent(value) else word(row, name, value, LONGEST_CAMPAIGN)
     return "" if found == MAIN else found
 

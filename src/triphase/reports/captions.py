@@ -36,7 +36,7 @@ def watched(rows: Sequence[Row]) -> str:
     if not names:
         return "None; there was nothing to look at."
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    return f"None. Looked at: {listed}."
+    return f"None. Checked: {listed}."
 
 
 def accuracy_caption(reward: RewardFindings) -> str:
@@ -56,7 +56,7 @@ def accuracy_caption(reward: RewardFindings) -> str:
     if ceiling is not None:
         side = "under" if reward.accuracy.value < ceiling else "not under"
         sentences.append(f"It is {side} the {percent(ceiling)} that the labelers' own noise allows.")
-    return " ".join([*sentences, "Even targets are left out, equal scores count ½."])
+    return " ".join([*sentences, "Pairs with an even target are left out; equal scores count ½."])
 
 
 def reliability_caption(found: Reliability | None) -> str:
@@ -97,14 +97,14 @@ def length_caption(found: LengthStratified | None) -> str:
     """In how many bins of similar length PPO's gold is higher."""
     gains = [each.gain for each in found.bins if each.gain is not None] if found else []
     if not gains:
-        return "Gold among responses of like length. The two policies have no length in common: nothing is compared."
+        return "Gold among responses of similar length. The two policies have no length in common: nothing is compared."
     higher = sum(gain > 0 for gain in gains)
     told = f"PPO's is higher in {higher} of the {len(gains)} bins that both policies reach"
     if higher == len(gains):
         told += ": the gain is not one of length alone"
     elif not higher:
         told += ": what was gained, if anything, came with the length"
-    return f"Mean gold among responses of like length. {told}."
+    return f"Mean gold among responses of similar length. {told}."
 
 
 def course_sentences(courses: Mapping[str, Course]) -> str:
@@ -118,7 +118,7 @@ def _course_sentence(name: str, course: Course) -> str:
     best, end = number(course.best_gold), number(course.end_gold)
     if course.best == course.end:
         return f"{name}: gold is highest at the end, iteration {course.end} ({end})."
-    surely = "surely lower" if course.fallen else "not surely lower by a good part of the gain"
+    surely = "clearly lower" if course.fallen else "not clearly lower"
     proxy = f"; the proxy rose by {number(course.proxy_moved)} meanwhile" if course.proxy_rose else ""
     return (
         f"{name}: gold was highest at iteration {course.best} ({best}); at the end, iteration {course.end}, it is "

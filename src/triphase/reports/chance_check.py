@@ -123,7 +123,7 @@ _FINDINGS: dict[Outcome, tuple[str, str]] = {
     ),
     "worse than chance": (
         "The reward model is worse than chance: right in {right} of the held-out judgments.",
-        "look whether chosen and rejected are exchanged in the data; then " + _MORE,
+        "check whether chosen and rejected are swapped in the data; then " + _MORE,
     ),
     "chance": (
         "The reward model is no better than chance: right in {right} of the held-out judgments; a coin reaches 50 %.",
@@ -132,6 +132,6 @@ _FINDINGS: dict[Outcome, tuple[str, str]] = {
     "length": (
         "The reward model is no better than preferring the longer response: right in {right} of the held-out "
         'judgments, "longer wins" in {long}; the difference is {ahead} points.',
-        "rank more pairs of like length, so that length alone does not win; then train the reward model again.",
+        "rank more pairs of similar length, so that length alone does not win; then train the reward model again.",
     ),
 }

@@ -37,6 +37,8 @@ SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (AMBER, "v"))
 """Color and marker of the first, second … run."""
 
 _MOST_DIGITS = 4
+_ENLARGED = 500
+"""From this width on a phone shrinks a figure and enlarges its words, which need room between ticks and axis labels."""
 
 _STYLE: Any = {
     "axes.formatter.useoffset": False,
@@ -116,6 +118,8 @@ def drawing(name: str, description: str, *, width: int = 540, height: int = 300)
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         canvas = Canvas(figure)
         yield canvas
+        if width >= _ENLARGED:
+            canvas.axes.xaxis.labelpad, canvas.axes.yaxis.labelpad = 8, 14
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(
             buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}

@@ -104,8 +104,9 @@ def overoptimization(
     gold_scale: tuple[float, float] | None,
     start: str = "SFT",
 ) -> str | None:
-    """Proxy and gold against √KL. Gold is scaled to the proxy's unit if its spread at the start is known."""
-    if not any(paths.values()):
+    """Proxy and gold against √KL, from the second iteration on. Gold is scaled to the proxy's unit if its spread at
+    the start is known."""
+    if not any(len(points) > 1 for points in paths.values()):
         return None
     mean, deviation = gold_scale or (0.0, 1.0)
     unit = f"standard deviations of {start} samples" if gold_scale else "score (proxy) and gold, each in its own unit"

@@ -218,9 +218,13 @@ def _captions(run: RunContents, found: Findings) -> dict[str, str]:
         "length": captions.length_caption(ppo.length if ppo else None),
         "course": captions.course_sentences(_named(found.courses)),
         "overoptimization": captions.overoptimization_caption(
-            gold=found.course is not None, best=found.best_of_n, score=score_of(run.settings)
+            gold=_has_gold(found), best=found.best_of_n, score=score_of(run.settings)
         ),
     }
+
+
+def _has_gold(found: Findings) -> bool:
+    return any(point.gold is not None for path in found.paths.values() for point in path)
 
 
 def _held_out(run: RunContents, figure: Callable[[Sample], float | None]) -> dict[str, list[float]]:

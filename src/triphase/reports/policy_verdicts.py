@@ -133,15 +133,15 @@ def _drift(policy: PolicyFindings | None) -> Iterator[str]:
     if policy is not None and policy.length_ratio is not None:
         ratio = policy.length_ratio
         if ratio >= _MOVED_LENGTH:
-            yield f"the answers are {ratio:.1f} times as long as at the start"
+            yield f"the responses are {ratio:.1f} times as long as at the start"
         elif ratio <= 1 / _MOVED_LENGTH:
-            yield f"the answers are {percent(1 - ratio)} shorter than at the start"
+            yield f"the responses are {percent(1 - ratio)} shorter than at the start"
 
 
 def _alike(diversity: Diversity | None, start: str) -> Iterator[str]:
     if diversity is None or diversity.share_before is None:
         return
-    lead = "the answers have become alike: " if diversity.is_collapsed else ""
+    lead = "the responses have become alike: " if diversity.is_collapsed else ""
     yield f"{lead}{diversity.opening_text()} (of {start}'s, {diversity.before_text()})"
     if diversity.repeats_itself:
         yield f"distinct-2 {number(diversity.distinct)}, of {number(diversity.distinct_before)} at the start"
@@ -159,7 +159,7 @@ def _reward_model(run: RunContents, found: Findings, name: str, policy: PolicyFi
         doubt = (
             ""
             if chance.is_better
-            else {"length": ", no better than “longer wins”"}.get(
+            else {"length": ", no better than “longer wins”", "worse than chance": ", worse than a coin"}.get(
                 chance.outcome, ", not shown to be better than a coin"
             )
         )

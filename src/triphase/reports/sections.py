@@ -36,7 +36,7 @@ def sections_of(
         Section("labels", "The human step", "Labels"),
         Section("sft", "Supervised fine-tuning", "Fine-tuning"),
         Section("samples", "Samples side by side", "Samples"),
-        Section("answers", "How the answers changed", "Answers") if answers else None,
+        Section("answers", "How the responses changed", "Responses") if answers else None,
         Section("making", "How this run was made", "Cost and settings"),
     )
     return [each for each in sections if each is not None]

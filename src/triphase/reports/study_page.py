@@ -61,7 +61,7 @@ def headline(found: StudyFindings) -> list[str]:
             continue
         if over.low > 0 or over.high < 0:
             better = "above" if over.low > 0 else "below"
-            said.append(f"{variant.name} ends {signed(over)} in gold {better} {first}: the interval leaves out 0.")
+            said.append(f"{variant.name} ends {signed(over)} in gold {better} {first}: the interval excludes 0.")
         else:
             said.append(f"{variant.name} against {first}: {signed(over)} in gold, which may be nothing.")
     best = found.best_of_n

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from triphase.monitoring.wording import number, percent
+from triphase.monitoring.wording import counted, number, percent
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings
 from triphase.reports.scored_by import uses_reward_model
@@ -103,9 +103,9 @@ def _sft(run: RunContents) -> Station:
         return Station("1 · Supervised fine-tuning", True, ("left out", "starts from the model as it was"))
     kinds = (run.mixture or {}).get("kinds", {}).values()
     records = sum(kind["records"] for kind in kinds)
-    facts = [f"{records} demonstrations"] if records else []
+    facts = [counted(records, "demonstration")] if records else []
     if run.sft:
-        facts.append(f"{run.sft[-1]['step']} steps")
+        facts.append(counted(int(run.sft[-1]["step"]), "step"))
         held = [row["sft/heldout_loss"] for row in run.sft if "sft/heldout_loss" in row]
         facts += [f"held-out loss {held[-1]:.2f}"] if held else []
     return Station("1 · Supervised fine-tuning", bool(run.sft), tuple(facts))
@@ -118,14 +118,14 @@ def _labels(run: RunContents) -> Station:
     if not labels:
         return Station("People rank", False, ())
     names = {"simulated": "Simulated labelers rank", "imported": "Imported comparisons"}
-    facts = [f"{labels.get('rankings', 0)} rankings", f"{labels.get('comparisons', 0)} pairs compared"]
+    facts = [counted(labels.get("rankings", 0), "ranking"), f"{counted(labels.get('comparisons', 0), 'pair')} compared"]
     if labels.get("agreement") is not None:
         facts.append(f"agreement {percent(labels['agreement'])}")
     return Station(names.get(str(labels.get("source")), "People rank"), True, tuple(facts))
 
 
 def _reward(run: RunContents, found: Findings) -> Station:
-    facts = [f"{run.reward[-1]['step']} steps"] if run.reward else []
+    facts = [counted(int(run.reward[-1]["step"]), "step")] if run.reward else []
     if found.reward.accuracy:
         facts.append(f"accuracy {percent(found.reward.accuracy.value)}")
     if found.reward.noise_ceiling is not None:

@@ -47,7 +47,7 @@ def verdict_of(run: RunContents, found: Findings, people: Sequence[PeopleWin] = 
     if tone == "good" and (doubted or alike or any(sentence.startswith("Reward hacking: yes") for sentence in hacking)):
         tone = "open"
     if ppo.diversity is not None and alike and ppo.gold_win_rate is not None:
-        headline = f"{headline}; {joined} the answers have become alike: {alike_text(ppo.diversity)}"
+        headline = f"{headline}; {joined} the responses have become alike: {alike_text(ppo.diversity)}"
     return Verdict(tone, headline, (*sentences, *hacking, *_hacked_variants(found)))
 
 
@@ -108,7 +108,7 @@ def _preference(
             ]
     if ppo.length and ppo.length.within is not None:
         within = f"{ppo.length.within:+.2f}".replace("-", "−")
-        sentences.append(f"Among responses of like length the gain is {within}.")
+        sentences.append(f"Among responses of similar length the gain is {within}.")
     return tone, headline, tuple(sentences)
 
 
@@ -139,7 +139,8 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None, *, j
             sentences.append("Reward hacking: yes. " + _evidence(run, fooled[0].message if fooled else None, ppo))
         else:
             sentences.append(
-                f"Reward hacking: none seen at the end; gold has not fallen while {score_of(run.settings)} rose."
+                f"Reward hacking: none seen {'at the end' if ppo else 'so far'}; gold has not fallen while "
+                f"{score_of(run.settings)} rose."
             )
     elif any("ppo/witness_score" in row for row in run.ppo):
         fooled = [alarm for alarm in alarms if alarm.name == "proxy-without-witness" and alarm.lasting]

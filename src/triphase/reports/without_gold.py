@@ -28,7 +28,7 @@ def without_gold(
         doubt = f"{chance.headline[0].lower()}{chance.headline[1:]}"
         tone, headline = "bad", f"No ground for a verdict: {doubt}" if told is None else f"{told}; but {doubt}"
     elif ppo.diversity is not None and ppo.diversity.is_collapsed:
-        tone, headline = "bad", f"PPO's answers have become alike: {alike_text(ppo.diversity)}"
+        tone, headline = "bad", f"PPO's responses have become alike: {alike_text(ppo.diversity)}"
     elif is_above(ppo.proxy_gain, 0):
         headline = f"{capital(score)} rose; whether people agree is not known"
     elif is_below(ppo.proxy_gain, 0):

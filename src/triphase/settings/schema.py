@@ -118,7 +118,7 @@ class LabelingSettings(Settings):
     random_share: Share = 0.25
     """If reward-model scores select the items: share that is still drawn at random, kept for unbiased evaluation."""
     campaigns: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] | None = None
-    """Campaigns of the labeling page whose answers the run learns from, `main` for the main work. None selects all but
+    """Campaigns of the labeling page whose answers the run learns from, `main` for the main task. None selects all but
     comparisons of policies, which judge trained models."""
     lease_minutes: PositiveFloat = 20.0
     """How long an item is reserved for one person; after that another may take it."""

@@ -30,7 +30,7 @@ class Labels:
     """Prompts, responses and rankings, in and out. ``Store`` inherits it."""
 
     read_campaigns: Collection[str] | None = None
-    """If set, only their answers and the decisions about them are counted; empty is the main work."""
+    """If set, only their answers and the decisions about them are counted; empty is the main task."""
 
     def only(self, campaigns: Collection[str]) -> Self:
         """The same store, counting only answers of these campaigns."""

@@ -27,7 +27,7 @@ metadata = MetaData()
 
 
 def _campaign() -> Column[str]:
-    """The campaign of a row, by name; empty for the main work."""
+    """The campaign of a row, by name; empty for the main task."""
     return Column("campaign", String(60), nullable=False, server_default="")
 
 
@@ -153,7 +153,7 @@ campaigns = Table(
     CheckConstraint("task IN ('ranking', 'ab', 'rating', 'policies')", name="campaigns_task"),
     CheckConstraint("state IN ('active', 'paused', 'ended')", name="campaigns_state"),
 )
-"""Tasks besides the main work: ``share`` in percent of what labelers get, ``overlap`` answers to each item. ``models``
+"""Tasks next to the main one: ``share`` in percent of what labelers get, ``overlap`` answers to each item. ``models``
 (a JSON list), ``split``, ``kind`` and ``most`` select prompts and responses; empty or 0 is no limit."""
 
 items = Table(
@@ -280,7 +280,7 @@ adjudications = Table(
 )
 """The lead's decisions on conflicts: a ranking of their own (which overrules), or that the disagreement remains.
 
-Each is about one campaign's answers, or the main work's."""
+Each is about one campaign's answers, or the main task's."""
 
 audit = Table(
     "audit",

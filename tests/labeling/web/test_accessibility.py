@@ -130,6 +130,19 @@ def test_right_to_left_text_and_the_turns_of_a_chat(texts: Any, chromium: Any) -
     assert page.locator(".chat .role").all_inner_texts() == ["Instructions", "Person", "Assistant", "Person"]
 
 
+def test_a_table_in_a_response_stays_a_table_on_the_leads_page_on_a_phone(texts: Any, chromium: Any) -> None:
+    store, address = texts
+    people(store, "head", role="lead")
+    page = new_page(chromium, address, **KINDS[1])
+    sign_in(page, "head")
+    page.goto("/lead/prompt?id=p")
+    assert page.locator(".formatted th").first.is_visible()
+    tops = page.locator(".formatted tbody tr").first.locator("td").evaluate_all("all => all.map(one => one.offsetTop)")
+    assert len(tops) == 10 and len(set(tops)) == 1
+    assert page.locator(".stacked > tbody > tr > td:first-child").all_inner_texts() == ["1", "2", "3", "4"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_the_keyboard_reaches_everything_in_the_order_of_the_page(texts: Any, chromium: Any) -> None:
     store, address = texts
     people(store, "tab")

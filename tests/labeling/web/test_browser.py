@@ -193,6 +193,21 @@ def test_the_leads_pages_fit_a_phone(judged: str, chromium: Any, scheme: str) ->
     for path in ("", "/labelers", "/conflicts", "/flags", "/samples", "/guidelines", "/audit", "/prompt?id=p000"):
         page.goto(f"/lead{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"/lead{path} is wider than the phone"
+    for path in ("/labelers", "/labelers/ann"):
+        page.goto(f"/lead{path}")
+        right = "dots => Math.max(...dots.map(dot => dot.getBoundingClientRect().right))"
+        assert page.locator(".chart .dot").evaluate_all(right) <= 390, "every value of a chart is in sight"
+        size = "all => Math.min(...all.map(one => parseFloat(getComputedStyle(one).fontSize) * one.getScreenCTM().a))"
+        assert page.locator(".chart text").evaluate_all(size) >= 11, "and its words can be read"
+    for path in ("/samples", "/conflicts"):
+        page.goto(f"/lead{path}")
+        narrow = "links => Math.min(...links.map(link => link.closest('td').getBoundingClientRect().width))"
+        assert page.locator("td .words").evaluate_all(narrow) >= 200, (
+            "prompts are not squeezed into a column of letters"
+        )
+    page.goto("/lead/audit")
+    lines = "times => Math.max(...times.map(time => time.getClientRects().length))"
+    assert page.locator("time").evaluate_all(lines) == 1, "a date stands on one line"
 
 
 def test_two_responses_are_a_comparison(pairs: tuple[Store, str], chromium: Any) -> None:

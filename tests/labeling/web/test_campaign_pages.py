@@ -175,7 +175,7 @@ def test_decisions_and_gold_items_of_a_campaign_from_the_prompts_page(app: FastA
         store.add_answers([StoredAnswer(Ranking(name, prompt, name, places, (), 1.0), campaign="kindness")])
     assert f"/lead/prompt?id={prompt}&amp;campaign=kindness" in lea.get("/lead/conflicts").text
     page = lea.get("/lead/prompt", params={"id": prompt, "campaign": "kindness"}).text
-    assert '<option value="kindness" selected>' in page and '<option value="main">the main work' in page
+    assert '<option value="kindness" selected>' in page and '<option value="main">the main task' in page
     given = {"decision": "rank", "place-0": "1", "place-2": "2", "campaign": "kindness"}
     answer = lea.post("/lead/prompt", params={"id": prompt}, data=given)
     assert answer.status_code == 303 and "campaign=kindness" in answer.headers["location"]
@@ -187,7 +187,7 @@ def test_decisions_and_gold_items_of_a_campaign_from_the_prompts_page(app: FastA
     assert answer.status_code == 303
     assert 'gold <span class="hint">kindness</span>' in lea.get(answer.headers["location"]).text
     page = lea.get("/lead/campaign?name=kindness").text
-    assert "1 gold item" in page and "Labelers in it" in page and "It has no gold items yet" not in page
+    assert "1 gold item" in page and "Its labelers" in page and "It has no gold items yet" not in page
     answer = lea.post("/lead/prompt", params={"id": "p00004"}, data={**given, "campaign": "nobody's"})
     assert answer.status_code == 422 and "there is no campaign" in answer.text
     rows = lea.get("/lead/table/labelers", params={"of": "kindness"}).text.splitlines()

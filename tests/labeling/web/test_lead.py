@@ -255,11 +255,15 @@ def test_lists_show_what_is_asked_and_not_ids(app: FastAPI, store: Store) -> Non
 
 
 def test_the_matrix_names_its_columns_and_counts_its_pairs(app: FastAPI) -> None:
-    svg = re.search(r"<svg.*?</svg>", signed_in(app, "lea").get("/lead").text.partition("Agreement of each")[2], re.S)[
-        0
-    ]
+    svg = re.search(
+        r"<svg.*?</svg>", signed_in(app, "lea").get("/lead").text.partition("Agreement between each")[2], re.S
+    )[0]
     assert [svg.count(f">{name}</text>") for name in ("ann", "bob")] == [2, 2]  # a row and a column of each
     assert svg.count(">n 13</text>") == 2
+    assert (
+        len(re.findall(r">\d+–\d+</text>", svg)) == 2
+        and len(re.findall(r"\d+ % to|, \d+ to \d+ %, 13 pairs", svg)) == 2
+    )
 
 
 def test_lists_refresh_by_themselves_outside_of_the_forms(app: FastAPI) -> None:
@@ -279,4 +283,4 @@ def test_lists_refresh_by_themselves_outside_of_the_forms(app: FastAPI) -> None:
 def test_a_long_name_fits_its_column_and_stands_under_the_pointer() -> None:
     name = "a-name-that-is-longer-than-its-column"
     drawn = intervals([(name, Estimate(0.5, 0.4, 0.6, 10, 10))], "Agreement")
-    assert f">a-name-that-is-longer…<title>{name}</title></text>" in drawn
+    assert f">a-name-that-i…<title>{name}</title></text>" in drawn

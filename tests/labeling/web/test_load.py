@@ -33,7 +33,7 @@ TASKS = (
     Campaign("pairs", "ab", share=20, overlap=2),
     Campaign("duel", "policies", 10, 3, ("model-0", "model-2"), "train"),
 )
-"""Beside the main work, which has the other 40 percent."""
+"""Beside the main task, which has the other 40 percent."""
 
 
 def labelers(count: int) -> SimulatedLabelers:

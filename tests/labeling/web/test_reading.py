@@ -5,12 +5,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from tests.labeling.crowd import people
+from tests.labeling.crowd import PLAIN, people
 from tests.labeling.web.browsing import chromium, item_shown, new_page, one_item, page_of, sign_in
 from tests.labeling.web.hostile import HOSTILE
 
-from triphase.records.types import Message
-from triphase.store import Store
+from triphase.labeling.web.application import create_application
+from triphase.labeling.web.serving import in_thread
+from triphase.labeling.work import item_plan
+from triphase.records.types import Message, Prompt, Response
+from triphase.store import Store, open_store
 
 __all__ = ["chromium"]
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
@@ -37,9 +40,9 @@ def test_the_dock_is_low_and_covers_nothing(long: Any, chromium: Any, viewport: 
     assert share_of_the_dock(page) < 0.15
     assert page.inner_text("#desk .bar") and page.locator("#submit").is_visible()
     low = height <= 640
-    assert page.locator("text=Best is better by").is_visible() != low
+    assert page.locator(".strength .hint").is_visible() != low
     page.keyboard.press("m")
-    assert page.locator("text=Best is better by").is_visible()
+    assert page.locator(".strength .hint").is_visible()
     last = page.locator("[data-card='3']")
     last.scroll_into_view_if_needed()
     page.evaluate("document.querySelector('#reading').scrollTo(0, 1e6)")
@@ -186,3 +189,56 @@ def test_how_much_is_waiting_is_not_cut_on_a_phone(long: Any, chromium: Any) -> 
         }"""
     )
     assert found == [0, height]
+
+
+def test_on_a_phone_nine_places_stand_in_one_row_and_the_dock_stays_low(
+    tmp_path_factory: pytest.TempPathFactory, chromium: Any
+) -> None:
+    texts = [f"Answer number {word}." for word in "one two three four five six seven eight nine".split()]
+    with one_item(tmp_path_factory.mktemp("nine"), texts, [Message("user", "Count.")]) as both:
+        page = page_of(both, chromium, "ivy", **PHONE)
+        assert share_of_the_dock(page) < 0.15
+        tops = page.locator("[data-card='0'] [data-place]").evaluate_all("all => all.map(one => one.offsetTop)")
+        assert len(tops) == 9 and len(set(tops)) == 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390 and page.problems == []
+
+
+def test_the_list_of_keys_opens_at_its_beginning(tmp_path_factory: pytest.TempPathFactory, chromium: Any) -> None:
+    with one_item(tmp_path_factory.mktemp("keys"), ["One.", "Two."], [Message("user", "Count.")]) as both:
+        page = page_of(both, chromium, "jon")
+        dialog = page.locator("#keys-dialog")
+        for width, height in ((1280, 800), (390, 844)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.keyboard.press("?")
+            assert dialog.evaluate("node => node.scrollTop") == 0
+            assert page.evaluate("document.activeElement.id") == "keys-title"
+            box, close = dialog.bounding_box(), page.locator("#keys-dialog [data-close]").bounding_box()
+            assert close["y"] + close["height"] <= box["y"] + box["height"], "the way out is always in sight"
+            page.keyboard.press("Escape")
+            assert not dialog.is_visible()
+
+
+def test_who_comes_before_the_first_item_is_told_so_and_gets_it_when_it_is_there(
+    tmp_path_factory: pytest.TempPathFactory, chromium: Any
+) -> None:
+    with open_store(tmp_path_factory.mktemp("early")) as store, in_thread(create_application(store, PLAIN)) as address:
+        people(store, "kim")
+        page = new_page(chromium, address)
+        page.clock.install()
+        sign_in(page, "kim")
+        page.wait_for_selector("#nothing:not([hidden])")
+        assert page.inner_text("#nothing h1") == "Nothing to rank yet" and not page.is_visible("#nothing-undo")
+        page.focus("[data-act=goal]")
+        page.clock.run_for(30_100)
+        page.wait_for_selector("body:not(.busy)")
+        assert page.evaluate("document.activeElement.dataset.act") == "goal", "looking again takes no focus"
+        store.add_prompts([Prompt("p", (Message("user", "Hello?"),))])
+        store.add_responses(Response(f"p-{k}", "p", f"Answer {k}", "m") for k in range(2))
+        item_plan.make_items(store, PLAIN, seed=0, now=0.0)
+        page.clock.run_for(30_100)
+        assert "Hello?" in item_shown(page)
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#nothing:not([hidden])")
+        assert page.inner_text("#nothing h1") == "All done" and page.is_visible("#nothing-undo")
+        assert page.problems == []

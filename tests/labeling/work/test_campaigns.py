@@ -360,7 +360,7 @@ def test_a_decision_is_about_one_campaign_and_leaves_the_others(store: Store) ->
         said(store, "bob", "p00000", {a: 2, b: 1}, campaign)
     assert [one.campaign for one in conflicts(store)] == ["", "style"]
     decide(store, "p00000", {a: 1, b: 2}, "style")
-    assert [one.campaign for one in conflicts(store)] == [""], "the main work's stands open"
+    assert [one.campaign for one in conflicts(store)] == [""], "the main task's stands open"
 
     def target(*campaigns: str) -> float:
         (group,) = store.only(campaigns).ranked_groups("train") if campaigns else store.ranked_groups("train")
@@ -373,7 +373,7 @@ def test_a_decision_is_about_one_campaign_and_leaves_the_others(store: Store) ->
     assert (target("style"), target(""), target()) == (1.0, 0.0, 0.5) and conflicts(store) == []
     decide(store, "p00000", {a: 1, b: 2})
     standing = [one for one in store.answers("p00000") if one.purpose == "adjudication"]
-    assert sorted(one.campaign for one in standing) == ["", "style"], "the later one supersedes the main work's alone"
+    assert sorted(one.campaign for one in standing) == ["", "style"], "the later one supersedes the main task's alone"
     said(store, "carl", "p00000", {a: 2, b: 1}, "style")
     assert target("style") == 1.0
 

@@ -69,7 +69,7 @@ class Records:
     responses: list[Response] = field(default_factory=list)
     answers: list[StoredAnswer] = field(default_factory=list)
     gold: list[tuple[str, dict[str, int], str]] = field(default_factory=list)
-    """Prompt, the known places, and the campaign of the item (empty: the main work)."""
+    """Prompt, the known places, and the campaign of the item (empty: the main task)."""
     beside: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     rated: list[tuple[str, str, str, float]] = field(default_factory=list)
     """Prompt, labeler, response and its rating, higher is better: rankings once all rows are read."""

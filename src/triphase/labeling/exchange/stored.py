@@ -126,7 +126,7 @@ def _models(row: Row, name: str, value: Any) -> str:
 def _campaign_name(row: Row, name: str, value: Any) -> str:
     found = cells.campaign(row, name, value)
     if not found:
-        row.refuse(f"{name} is {value!r}, which is the main work; give the campaign another name")
+        row.refuse(f"{name} is {value!r}, which is the main task; give the campaign another name")
     return found
 
 

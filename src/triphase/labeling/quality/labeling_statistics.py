@@ -81,7 +81,7 @@ class Statistics:
 
 
 def collect(store: Store, now: float, campaign: str | None = None) -> Statistics:
-    """Compute all statistics of the store: of the main work (empty) or one campaign, or by default of all together.
+    """Compute all statistics of the store: of the main task (empty) or one campaign, or by default of all together.
 
     Agreement is computed within a campaign: its guidelines are its own.
     """
@@ -131,7 +131,7 @@ def within_campaigns(answers: Sequence[StoredAnswer]) -> list[StoredAnswer]:
 
 
 def _apart(prompt_id: str, campaign: str) -> str:
-    """The key of a prompt within a campaign; in the main work its id."""
+    """The key of a prompt within a campaign; in the main task its id."""
     return f"{prompt_id}\0{campaign}" if campaign else prompt_id
 
 

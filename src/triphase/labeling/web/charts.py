@@ -9,9 +9,10 @@ from triphase.labeling.quality.agreement import Agreement, Estimate
 from triphase.monitoring.wording import percent
 from triphase.records.visible import visible
 
-_WIDTH, _ROW = 560, 26
-_WORD, _LETTER, _MOST_GUTTER, _MOST_LETTERS = 46, 8, 190, 22
-"""Widths of a day's label with its margin, of a letter, and of the widest column of names; the longest name in it."""
+_WIDTH, _PHONE, _ROW = 560, 330, 26
+_WORD, _DIGIT, _LETTER, _MOST_GUTTER, _MOST_LETTERS = 46, 9, 7, 190, 22
+"""Widths of a day's label with its margin, of a digit, of a letter, and of the widest column of names of the matrix;
+the longest name in it. Charts in percent of the width have texts of full size on a phone too, ``_PHONE`` wide."""
 
 
 def bars(points: Sequence[tuple[str, float]], title: str) -> Markup:
@@ -19,22 +20,23 @@ def bars(points: Sequence[tuple[str, float]], title: str) -> Markup:
     if not points:
         return Markup("")
     height, top = 150, max(value for _, value in points) or 1.0
-    width = _WIDTH / max(len(points), 8)
-    step = ceil(_WORD / width)
-    parts = [f'<line class="grid" x1="0" y1="{height - 21.5}" x2="{_WIDTH}" y2="{height - 21.5}"/>']
+    columns = max(len(points), 8)
+    width, phone = 100 / columns, _PHONE / columns
+    day, figure = ceil(_WORD / phone), ceil(_DIGIT * (len(f"{top:g}") + 1) / phone)
+    parts = [f'<line class="grid" x1="0" y1="{height - 21.5}" x2="100%" y2="{height - 21.5}"/>']
     for index, (label, value) in enumerate(points):
         tall = (height - 44) * value / top
         left, upper, middle = (index + 0.1) * width, height - 22 - tall, (index + 0.5) * width
         parts.append(
-            f'<rect class="bar" x="{left:.1f}" y="{upper:.1f}" width="{0.8 * width:.1f}" height="{tall:.1f}" rx="2">'
+            f'<rect class="bar" x="{left:.2f}%" y="{upper:.1f}" width="{0.8 * width:.2f}%" height="{tall:.1f}" rx="2">'
             f"<title>{_words(label)}: {value:g}</title></rect>"
         )
-        if (len(points) - 1 - index) % step == 0:
-            parts.append(
-                f'<text class="value" x="{middle:.1f}" y="{upper - 5:.1f}">{value:g}</text>'
-                f'<text class="tick" x="{middle:.1f}" y="{height - 6}">{_words(label)}</text>'
-            )
-    return _svg(height, title, "".join(parts))
+        before_last = len(points) - 1 - index
+        if before_last % figure == 0:
+            parts.append(f'<text class="value" x="{middle:.2f}%" y="{upper - 5:.1f}">{value:g}</text>')
+        if before_last % day == 0:
+            parts.append(f'<text class="tick" x="{middle:.2f}%" y="{height - 6}">{_words(label)}</text>')
+    return _fluid(height, title, "".join(parts))
 
 
 def intervals(rows: Sequence[tuple[str, Estimate | None]], title: str, mark: float | None = None) -> Markup:
@@ -43,38 +45,42 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], title: str, mark: flo
     rows = [row for row in rows if row[1] is not None]
     if not rows:
         return Markup("")
-    left = min(_MOST_GUTTER, 24 + _LETTER * max(len(label) for label, _ in rows))
-    span = _WIDTH - left - 60
+    most = _MOST_LETTERS * 2 // 3
+    left = 100 * (16 + _LETTER * min(most, max(len(label) for label, _ in rows))) / _PHONE
+    span = 100 - left - 100 * 50 / _PHONE
     height = _ROW * len(rows) + 24
     parts = [
-        f'<line class="grid" x1="{left + span * share:.1f}" y1="4" x2="{left + span * share:.1f}" y2="{height - 20}"/>'
-        f'<text class="tick" x="{left + span * share:.1f}" y="{height - 6}">{100 * share:.0f}</text>'
+        f'<line class="grid" x1="{x:.2f}%" y1="4" x2="{x:.2f}%" y2="{height - 20}"/>'
+        f'<text class="tick" x="{x:.2f}%" y="{height - 6}">{100 * share:.0f}</text>'
         for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+        for x in (left + span * share,)
     ]
     if mark is not None:
         x = left + span * mark
-        parts.append(f'<line class="mark" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{height - 20}"/>')
+        parts.append(f'<line class="mark" x1="{x:.2f}%" y1="4" x2="{x:.2f}%" y2="{height - 20}"/>')
     for index, (label, estimate) in enumerate(rows):
         if estimate is None:
             continue
         y = _ROW * index + 16
         low, value, high = (left + span * share for share in (estimate.low, estimate.value, estimate.high))
         parts.append(
-            f'<text class="label" x="{left - 10}" y="{y + 4}">{_name(label)}</text>'
-            f'<line class="whisker" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}"/>'
-            f'<circle class="dot" cx="{value:.1f}" cy="{y}" r="5"/>'
-            f'<text class="value end" x="{_WIDTH - 4}" y="{y + 4}">{percent(estimate.value)}</text>'
+            f'<text class="label" x="{left:.2f}%" dx="-10" y="{y + 4}">{_name(label, most)}</text>'
+            f'<line class="whisker" x1="{low:.2f}%" y1="{y}" x2="{high:.2f}%" y2="{y}"/>'
+            f'<circle class="dot" cx="{value:.2f}%" cy="{y}" r="5">'
+            f"<title>{_words(label)}: {_told(estimate)}</title></circle>"
+            f'<text class="value end" x="100%" dx="-2" y="{y + 4}">{percent(estimate.value)}</text>'
         )
-    return _svg(height, title, "".join(parts))
+    return _fluid(height, title, "".join(parts))
 
 
 def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
-    """Agreement of each two labelers as a table of shaded squares."""
+    """Agreement of each two labelers as a table of shaded squares: percent, 95 % interval where there is room, and
+    number of pairs."""
     names = sorted({name for pair in by_pair for name in pair})
     if not names or len(names) > 24:
         return Markup("")
-    left = min(_MOST_GUTTER, 16 + _LETTER * max(len(name) for name in names))
-    cell = min(46.0, (_WIDTH - left) / len(names))
+    left = min(_MOST_GUTTER, 16 + (_LETTER + 1) * max(len(name) for name in names))
+    cell = min(60.0, (_WIDTH - left) / len(names))
     top = 12 + 0.7 * (left - 16)
     parts = []
     for row, name in enumerate(names):
@@ -88,33 +94,55 @@ def matrix(by_pair: Mapping[tuple[str, str], Agreement], title: str) -> Markup:
             found = by_pair.get((min(name, other), max(name, other)))
             if name == other or found is None or found.value is None:
                 continue
-            share = found.value.value
-            x = left + cell * column
-            level = max(0, min(9, int((share - 0.4) / 0.06)))
-            side = f"{cell - 2:.1f}"
-            parts.append(
-                f'<rect class="cell heat{level}" x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}">'
-                f"<title>{_words(name)} and {_words(other)}: {percent(share)} of {found.value.pairs} pairs</title>"
-                f'</rect><text class="incell heat{level}" x="{x + cell / 2 - 1:.1f}" y="{y + cell / 2 + 1:.1f}">'
-                f'{100 * share:.0f}</text><text class="incell pairs heat{level}" x="{x + cell / 2 - 1:.1f}" '
-                f'y="{y + cell / 2 + 13:.1f}">n {found.value.pairs}</text>'
-            )
+            parts.append(_cell(f"{_words(name)} and {_words(other)}", found.value, left + cell * column, y, cell))
     return _svg(top + cell * len(names) + 4, title, "".join(parts))
+
+
+def _cell(who: str, share: Estimate, x: float, y: float, cell: float) -> str:
+    """One square; its interval stands in it where three lines have room, and always under the pointer."""
+    heat = f"heat{max(0, min(9, int((share.value - 0.4) / 0.06)))}"
+    lines = [("incell", f"{100 * share.value:.0f}")]
+    if cell >= 52 and share.prompts > 1:
+        lines.append(("incell pairs", f"{100 * share.low:.0f}–{100 * share.high:.0f}"))
+    lines.append(("incell pairs", f"n {share.pairs}"))
+    side, middle, first = f"{cell - 2:.1f}", x + cell / 2 - 1, y + cell / 2 + 8 - 6.5 * len(lines)
+    texts = "".join(
+        f'<text class="{kind} {heat}" x="{middle:.1f}" y="{first + 12.5 * line:.1f}">{text}</text>'
+        for line, (kind, text) in enumerate(lines)
+    )
+    return (
+        f'<rect class="cell {heat}" x="{x:.1f}" y="{y:.1f}" width="{side}" height="{side}">'
+        f"<title>{who}: {_told(share)}, {share.pairs} pairs</title></rect>{texts}"
+    )
+
+
+def _told(share: Estimate) -> str:
+    if share.prompts < 2:
+        return f"{percent(share.value)}, one prompt"
+    return f"{percent(share.value)}, {100 * share.low:.0f} to {percent(share.high)}"
 
 
 def _words(text: str) -> Markup:
     return escape(visible(text))
 
 
-def _name(text: str) -> Markup:
+def _name(text: str, most: int = _MOST_LETTERS) -> Markup:
     """A name as its column has room for it, in full under the pointer."""
-    short = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
+    short = text if len(text) <= most else f"{text[: most - 1]}…"
     return _words(short) if short == text else _words(short) + Markup("<title>{}</title>").format(_words(text))
 
 
 def _svg(height: float, title: str, inner: str) -> Markup:
     return Markup(  # noqa: S704 (words are escaped)
         f'<div class="wide" tabindex="0" role="region" aria-label="{_words(title)}">'
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{_words(title)}">'
+        f'<svg class="chart fixed" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{_words(title)}">'
         f"<title>{_words(title)}</title>{inner}</svg></div>"
+    )
+
+
+def _fluid(height: float, title: str, inner: str) -> Markup:
+    """A chart in percent of the width: its texts keep their size whatever the screen."""
+    return Markup(  # noqa: S704 (words are escaped)
+        f'<svg class="chart" height="{height:.0f}" role="img" aria-label="{_words(title)}">'
+        f"<title>{_words(title)}</title>{inner}</svg>"
     )

@@ -30,19 +30,19 @@ def first_steps(connection: Connection, now: float) -> list[Step]:
     has_items = there(select(items.c.id))
     return [
         Step(
-            "Say what is better", "Guidelines make people agree; each ranking notes the version that it followed.",
+            "Write the guidelines", "They say what is better, so that labelers agree; each answer records the version.",
             "/lead/guidelines", there(select(guidelines.c.version)),
         ),
         Step(
-            "Bring prompts with responses",
-            "triphase label import STORE FILE, or triphase sample on the run that this store belongs to, in a terminal."
+            "Add prompts with responses",
+            "In a terminal: `triphase label import STORE FILE`, or `triphase sample` for the run of this store."
             if not there(select(prompts.c.id))
-            else "The prompts have no two responses to compare yet: triphase label sample, in a terminal.",
+            else "No prompt has two responses to compare yet. In a terminal: `triphase label sample`.",
             "/lead/samples" if has_items else "", has_items,
         ),
         Step(
-            "Invite people, or rank yourself", "A link works once, for one person. The key ? shows all keys.",
+            "Invite labelers, or rank yourself", "An invitation link works once, for one person.",
             "/lead/labelers", answered or there(helpers) or there(waiting),
         ),
-        Step("See the first answers come in", "Agreement and speed then replace this list.", "/rank", answered),
+        Step("Watch the first answers come in", "Agreement and speed then replace this list.", "/rank", answered),
     ]  # fmt: skip

@@ -34,7 +34,7 @@ def shown(connection: Connection, prompt_id: str, order: Sequence[str]) -> dict[
 
 
 def task_of(connection: Connection, campaign: str) -> dict[str, Any] | None:
-    """The settings of a campaign for the page, and the version of its guidelines; None for the main work."""
+    """The settings of a campaign for the page, and the version of its guidelines; None for the main task."""
     if not campaign:
         return None
     found = campaign_called(connection, campaign)
@@ -43,7 +43,7 @@ def task_of(connection: Connection, campaign: str) -> dict[str, Any] | None:
 
 
 def guidelines_for(connection: Connection, campaign: str) -> dict[str, Any]:
-    """The newest guidelines of a campaign, or of the main work if it has none."""
+    """The newest guidelines of a campaign, or of the main task if it has none."""
     version = latest_guideline(connection, campaign)
     text = connection.execute(select(guidelines.c.text).where(guidelines.c.version == version)).scalar()
     return {"version": version or 0, "text": visible(text or "")}

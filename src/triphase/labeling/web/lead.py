@@ -56,7 +56,10 @@ async def overview(request: Request, ordered: Annotated[int | None, Query(ge=0, 
         "steps": [] if all(step.done for step in steps) else steps,
         "overlaps": choices(statistics.agreement.value, statistics.median_seconds, statistics.progress.items),
         "days": charts.bars(days, "Answers per day (UTC)"),
-        "matrix": charts.matrix(statistics.by_pair, "Agreement of each two labelers, percent of ordered pairs"),
+        "matrix": charts.matrix(
+            statistics.by_pair,
+            "Agreement between each two labelers: percent of ordered pairs, 95 % interval, number of pairs",
+        ),
     }
     return page(request, "lead-overview.html", values)
 

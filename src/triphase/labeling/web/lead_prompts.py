@@ -42,7 +42,10 @@ async def browse(
         storable(text), storable(split), storable(kind), storable(model), storable(labeler), state, number
     )
     (found, total), offered = await context.read(lambda connection: (samples(connection, filters), choices(connection)))
-    values = {"samples": found, "total": total, "filters": filters, "choices": offered, "page_size": PAGE_SIZE}
+    values = {
+        "samples": found, "total": total, "filters": filters, "filtered": filters != Filters(), "choices": offered,
+        "page_size": PAGE_SIZE,
+    }  # fmt: skip
     return page(request, "lead-samples.html", values)
 
 
@@ -59,7 +62,7 @@ async def conflict_list(request: Request) -> Response:
 @router.get("/prompt")
 @access(LEAD)
 async def prompt_page(request: Request, id: Word, campaign: Word = "") -> Response:
-    """Everything about one prompt, and the forms to decide it, for one campaign (``main``: the main work)."""
+    """Everything about one prompt, and the forms to decide it, for one campaign (``main``: the main task)."""
     return await _prompt(request, id, "", campaign=campaign)
 
 
@@ -113,7 +116,7 @@ async def download(
 ) -> Response:
     """Comparisons, rankings or demonstrations as JSON lines, or with ``?form=csv`` as a table; everything as lines.
 
-    With ``?campaign=`` only its answers (``main``: of the main work).
+    With ``?campaign=`` only its answers (``main``: of the main task).
     """
     context: Context = request.app.state.context
     store = context.store

@@ -50,9 +50,9 @@ class Detail:
     flags: tuple[Any, ...]
     decisions: tuple[Any, ...]
     gold: dict[str, dict[str, int]]
-    """By campaign; the main work's name is empty."""
+    """By campaign; the main task's name is empty."""
     campaigns: tuple[str, ...]
-    """Those with an item for it, or with answers to it, the main work (empty) included."""
+    """Those with an item for it, or with answers to it, the main task (empty) included."""
 
 
 def samples(connection: Connection, filters: Filters) -> tuple[list[PromptLine], int]:

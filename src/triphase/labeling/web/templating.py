@@ -18,11 +18,12 @@ from triphase.records.visible import in_template, visible
 HERE = Path(__file__).parent
 
 
-def _moment(seconds: float | None) -> str:
+def _moment(seconds: float | None) -> str | Markup:
     if seconds is None:
         return "–"
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+        moment = datetime.fromtimestamp(seconds, UTC)
+        return Markup(f'<time datetime="{moment:%Y-%m-%dT%H:%MZ}">{moment:%Y-%m-%d %H:%M}</time>')  # noqa: S704
     except (OverflowError, ValueError, OSError):  # a store of an older version may contain any number
         return f"{seconds:g} s"
 

@@ -209,7 +209,7 @@ def _take(
 def _by_share(shares: Mapping[str, int], draw: float) -> list[str]:
     """The campaign that ``draw`` (0 to 1) selects, then the others, which are used if it has nothing (more).
 
-    ``shares`` are percent; the rest is the main work's, whose name is empty.
+    ``shares`` are percent; the rest is the main task's, whose name is empty.
     """
     named = sorted(shares, key=lambda name: (-shares[name], name))
     ends = list(accumulate(shares[name] for name in named))

@@ -1,6 +1,6 @@
 """The definition of a campaign, and its selection of prompts and responses.
 
-The main work of a store has no row among the campaigns; its name is empty, and ``main`` in the user interface.
+The main task of a store has no row among the campaigns; its name is empty, and ``main`` in the user interface.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ TASKS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A task besides the main work.
+    """A task next to the main one.
 
     ``share``: percent of what labelers get. ``overlap``: answers to each item. ``models``, ``split`` and ``kind``
     select prompts and responses, ``most`` limits the number of prompts; empty or 0 is no limit.
@@ -59,7 +59,7 @@ def campaign_called(connection: Connection, name: str) -> Campaign | None:
 
 
 def learned_from(connection: Connection, wanted: Sequence[str] | None) -> frozenset[str] | None:
-    """The campaigns whose answers a run reads, by name, the main work's empty; None is all of them.
+    """The campaigns whose answers a run reads, by name, the main task's empty; None is all of them.
 
     By default all except comparisons of policies are read. A name that does not exist (yet) is kept: see ``missing``.
     """
@@ -72,7 +72,7 @@ def learned_from(connection: Connection, wanted: Sequence[str] | None) -> frozen
 
 
 def known_names(connection: Connection) -> list[str]:
-    """The main work, every campaign, and those of imported answers, by their names for users."""
+    """The main task, every campaign, and those of imported answers, by their names for users."""
     imported = sorted(connection.execute(select(rankings.c.campaign).distinct()).scalars())
     return list(dict.fromkeys([MAIN, *(one.name for one in all_campaigns(connection)), *filter(None, imported)]))
 
@@ -84,7 +84,7 @@ def missing(connection: Connection, wanted: Sequence[str] | None) -> list[str]:
 
 
 def candidates(connection: Connection, campaign: Campaign | None, seed: int) -> dict[str, list[str]]:
-    """Selected prompts that are not yet items, with their 2 to 9 responses; None is the main work."""
+    """Selected prompts that are not yet items, with their 2 to 9 responses; None is the main task."""
     found: dict[str, list[Row[*tuple[Any, ...]]]] = defaultdict(list)
     query = (
         select(responses.c.prompt_id, responses.c.id, responses.c.text, responses.c.model)

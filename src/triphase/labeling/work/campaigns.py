@@ -35,7 +35,7 @@ class CampaignError(TriphaseError):
 def add_campaign(
     connection: Connection, wanted: Campaign, text: str, settings: LabelingSettings, *, seed: int, now: float, by: str
 ) -> int:
-    """Create a campaign with its guidelines (empty: those of the main work), and its items; return how many."""
+    """Create a campaign with its guidelines (empty: those of the main task), and its items; return how many."""
     one_at_a_time(connection, Lock.ITEMS)
     wanted = _with_split(wanted)
     _check_new(connection, wanted)
@@ -87,14 +87,14 @@ def change_campaign(
 
 
 def guidelines_of(connection: Connection, campaign: str) -> tuple[int, str]:
-    """Version and text of a campaign's own newest guidelines, or of the main work's; 0 and empty if there are none."""
+    """Version and text of a campaign's own newest guidelines, or of the main task's; 0 and empty if there are none."""
     query = select(guidelines.c.version, guidelines.c.text).where(guidelines.c.campaign == campaign)
     row = connection.execute(query.order_by(guidelines.c.version.desc()).limit(1)).first()
     return (0, "") if row is None else (row.version, row.text)
 
 
 def add_guidelines(connection: Connection, text: str, *, campaign: str = "", now: float, by: str) -> int:
-    """A new version of the guidelines of the main work or a campaign; versions are numbered across all of them."""
+    """A new version of the guidelines of the main task or a campaign; versions are numbered across all of them."""
     version = (connection.execute(select(func.max(guidelines.c.version))).scalar() or 0) + 1
     row = {"version": version, "text": text, "created_by": by, "created_at": now, "campaign": campaign}
     connection.execute(insert(guidelines), row)
@@ -104,7 +104,7 @@ def add_guidelines(connection: Connection, text: str, *, campaign: str = "", now
 
 
 def slots_of(connection: Connection) -> dict[str, tuple[int, int]]:
-    """Answers given and requested in each campaign; the main work's name is empty."""
+    """Answers given and requested in each campaign; the main task's name is empty."""
     query = (
         select(assignments.c.campaign, assignments.c.state, func.count())
         .where(assignments.c.purpose == "label", assignments.c.state != "closed")

@@ -56,7 +56,7 @@ def adjudicate(
 ) -> None:  # fmt: skip
     """Decide a conflict: by the lead's own ranking, or (``places`` None) that the disagreement remains.
 
-    The lead's ranking overrules the others of its campaign (empty: of the main work) for the pairs that it orders; an
+    The lead's ranking overrules the others of its campaign (empty: of the main task) for the pairs that it orders; an
     earlier decision about them is superseded.
     """
     one_at_a_time(connection, Lock.DECISIONS)  # of two simultaneous leads the later one supersedes

@@ -44,7 +44,7 @@ class Planned:
 def make_items(store: Store, settings: LabelingSettings, *, seed: int, now: float) -> int:
     """Create items and slots for every prompt with 2 to 9 responses that has neither an item nor a ranking.
 
-    This is done for the main work, and for each campaign that has not ended. Return how many were created. Called when
+    This is done for the main task, and for each campaign that has not ended. Return how many were created. Called when
     the server starts and after each import; running it again adds nothing.
     """
     with store.transaction() as connection:
@@ -145,7 +145,7 @@ def add_gold(
 ) -> bool:
     """Make a prompt a gold item: its known answer measures labelers, and it is not a comparison.
 
-    A gold item of a campaign is no longer an ordinary item of that campaign; one of the main work (empty), of none.
+    A gold item of a campaign is no longer an ordinary item of that campaign; one of the main task (empty), of none.
     False if it is one already, with the same answer.
     """
     known = [row.id for row in connection.execute(select(responses.c.id).where(responses.c.prompt_id == prompt_id))]

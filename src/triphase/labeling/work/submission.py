@@ -206,7 +206,7 @@ def save_draft(
 
 
 def latest_guideline(connection: Connection, campaign: str) -> int | None:
-    """The newest version of a campaign's guidelines, or of the main work's if it has none; None if there are none."""
+    """The newest version of a campaign's guidelines, or of the main task's if it has none; None if there are none."""
     found: int | None = connection.execute(_GUIDELINE, {"campaign": campaign}).scalar()
     return found
 

@@ -35,7 +35,7 @@ function put(version, titleNodes, proseNodes) {
   prose.replaceChildren(...proseNodes);
 }
 
-// The guidelines of an item's campaign in place of the main work's; those of each version open once.
+// The guidelines of an item's campaign in place of the main task's; those of each version open once.
 export async function guideFor(task) {
   wanted = String(task?.guideline ?? own.version);
   if (wanted === dialog.dataset.version) return;

@@ -230,18 +230,18 @@ function choosePair(better) {
 
 async function receive(answer) {
   const item = answer.item;
-  if (!item) {
-    state.item = null;
-    drawNothing("There is nothing left for you at the moment. Thank you! New items appear here when there are any.");
-  } else {
-    show(item, recall(`triphase draft ${item.assignment}`) ?? item.draft);
-  }
-  await refreshProgress();
+  if (item) show(item, recall(`triphase draft ${item.assignment}`) ?? item.draft);
+  else state.item = null;
+  const progress = await refreshProgress();
+  if (item) return;
+  if (progress?.done === 0) drawNothing("There are no items for you yet. They appear here by themselves once there are any.", "Nothing to rank yet", 0);
+  else drawNothing("There is nothing left for you at the moment. Thank you! New items appear here by themselves.");
 }
 
 async function refreshProgress() {
   const progress = await attempt("GET", "/api/progress");
   if (progress) drawProgress(progress);
+  return progress;
 }
 
 async function during(work) {
@@ -255,7 +255,7 @@ async function during(work) {
     tell(error.message, true);
     say(error.message);
     if (error.status === 409) await receive(await call("GET", "/api/next"));
-    if (error.status === 403) drawNothing(error.message);
+    if (error.status === 403) drawNothing(error.message, "No more items");
   } finally {
     busy = false;
     document.body.classList.remove("busy");
@@ -377,7 +377,7 @@ function arrow(key) {
 }
 
 function strengthen(step) {
-  if (!askStrength) return;
+  if (!askStrength || state.rating) return;
   state.strength = Math.max(1, Math.min(4, (state.strength ?? (step > 0 ? 0 : 2)) + step));
   changed(find(`[data-strength="${state.strength}"]`).textContent);
 }
@@ -492,7 +492,7 @@ makeDraggable(document.body, (position, value) => { if (!state.rating) setPlace(
 during(async () => {
   await receive(await call("GET", "/api/next"));
   greet();
-  if (state.places.some((one) => one !== null)) tell("You are back where you were; your work is here.");
+  if (state.places.some((one) => one !== null)) tell("You are back where you were; your draft is kept.");
 });
 window.addEventListener("resize", () => { if (state.item) reading.refold(); });
 setInterval(() => { if (!state.item && !busy && !document.hidden) leave(); }, 30000);

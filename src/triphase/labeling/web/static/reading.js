@@ -34,7 +34,7 @@ function drawReading() {
 export function toggleDifferences(current) {
   reading.base = reading.base === null ? (reading.shown.includes(current) ? current : reading.shown[0]) : null;
   drawReading();
-  say(reading.base === null ? "No differences marked" : `Marked: what differs from response ${letter(reading.base)}`);
+  say(reading.base === null ? "No differences highlighted" : `Highlighted: what differs from response ${letter(reading.base)}`);
 }
 
 // What was chosen stays for the items to come.

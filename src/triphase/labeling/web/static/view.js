@@ -17,7 +17,7 @@ function conversation(messages, raw) {
 
 const DOES = { ab: "which is better?", policies: "which is better?", rating: "rate each response from 1 to 7" };
 
-// Of which campaign the item is, and what it asks; nothing for the main work.
+// Of which campaign the item is, and what it asks; nothing for the main task.
 export function drawTask(task) {
   const box = find("#task");
   box.hidden = task === null;
@@ -54,7 +54,7 @@ export function drawQuestion(asked, number, most) {
     const button = one.querySelector("[data-better] kbd");
     if (button && asked) button.textContent = position === asked.left ? "1" : "2";
   }
-  find("#question").textContent = asked ? `Question ${number} of ${most} at most` : "";
+  find("#question").textContent = asked ? `Question ${number} of at most ${most}` : "";
   find("#take-back").hidden = !asked || number === 1;
 }
 
@@ -133,9 +133,13 @@ export function drawProgress(progress) {
   bar.value = value;
 }
 
-export function drawNothing(message) {
+// In place of an item. `done` of nothing: somebody who came before there was anything to rank.
+export function drawNothing(message, title = "All done", done = 1) {
+  const shown = !find("#nothing").hidden;
   find("#work").hidden = true;
   find("#nothing").hidden = false;
+  find("#nothing h1").textContent = title;
   find("#nothing-text").textContent = message;
-  find("#nothing h1").focus();
+  find("#nothing-undo").hidden = !done;
+  if (!shown) find("#nothing h1").focus(); // a later look for items leaves the focus where it is
 }

@@ -14,7 +14,7 @@ def _campaign() -> sa.Column[str]:
 
 
 def upgrade() -> None:
-    """Create the table; all existing rows belong to the main work, whose name is empty."""
+    """Create the table; all existing rows belong to the main task, whose name is empty."""
     op.create_table(
         "campaigns",
         sa.Column("name", sa.String(length=60), nullable=False),

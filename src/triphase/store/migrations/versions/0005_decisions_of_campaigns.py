@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """A decision stays with the main work if that has answers to the prompt, and is copied to every other campaign."""
+    """A decision stays with the main task if that has answers to the prompt, and is copied to every other campaign."""
     op.add_column("adjudications", sa.Column("campaign", sa.String(length=60), nullable=False, server_default=""))
     connection = op.get_bind()
     answered: dict[str, set[str]] = {}
@@ -36,7 +36,7 @@ def _divide(connection: sa.Connection, prompt: str, campaigns: list[str]) -> Non
         ),
         of,
     )
-    stays, *others = campaigns  # the main work's name is empty, and so the first
+    stays, *others = campaigns  # the main task's name is empty, and so the first
     newest, standing = list(decisions.mappings())[-1:], list(overruling.mappings())
     for ranking in standing:
         _set(connection, "rankings", ranking["id"], stays)
