@@ -210,6 +210,18 @@ def test_the_leads_pages_fit_a_phone(judged: str, chromium: Any, scheme: str) ->
     assert page.locator("time").evaluate_all(lines) == 1, "a date stands on one line"
 
 
+def test_the_leads_pages_on_paper_are_light_and_whole(judged: str, chromium: Any) -> None:
+    page = new_page(chromium, judged, viewport={"width": 718, "height": 1040}, color_scheme="dark")
+    sign_in(page, "lea")
+    page.emulate_media(media="print", color_scheme="dark")
+    beyond = "nodes => nodes.filter(node => node.getBoundingClientRect().right > innerWidth + 1).length"
+    for path in ("", "/labelers", "/labelers/ann", "/conflicts", "/samples", "/prompt?id=p130"):
+        page.goto(f"/lead{path}")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.locator("main *").evaluate_all(beyond) == 0, path
+        assert not page.is_visible("nav") and page.locator("main button:visible").count() == 0, path
+
+
 def test_two_responses_are_a_comparison(pairs: tuple[Store, str], chromium: Any) -> None:
     store, address = pairs
     people(store, "gil")
