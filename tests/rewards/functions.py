@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,20 @@ def tensor(prompts: Prompts, responses: list[str]) -> Any:
     import torch  # here alone: the processes that score with the others start seconds sooner without it
 
     return torch.tensor([float(len(response)) for response in responses], requires_grad=True)
+
+
+def decimals(prompts: Prompts, responses: list[str]) -> Any:
+    return [Decimal(len(response)) for response in responses]
+
+
+def takes_away(prompts: Prompts, responses: list[str]) -> list[float]:
+    return [float(len(responses.pop())) for _ in responses[1:]]
+
+
+def closes_its_pipe(prompts: Prompts, responses: list[str]) -> list[float]:
+    os.closerange(3, 50)
+    time.sleep(60)
+    return [0.0] * len(responses)
 
 
 def raises(prompts: Prompts, responses: list[str]) -> list[float]:

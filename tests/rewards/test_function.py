@@ -50,7 +50,7 @@ def calls(folder: Path) -> list[Any]:
     return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("function", ["lengths", "array", "listed", "tensor"])
+@pytest.mark.parametrize("function", ["lengths", "array", "listed", "tensor", "decimals"])
 def test_lists_arrays_and_tensors_do(function: str) -> None:
     assert score(function).total == (3.0, 3.0, 5.0, 1.0)
 
@@ -69,6 +69,7 @@ def test_further_names_are_parts() -> None:
         ("raises_on_many", "raised ValueError on a batch of 4 answers, and on none of them alone"),
         ("exits", "raised SystemExit: 3 (answer 0: 'a b')"),
         ("short", "gives 3 numbers for a score of 4 answers"),
+        ("takes_away", "gives 3 numbers for a score of 4 answers"),
         ("words", "gives 'high' (str) as a score, which is no number (answer 1: 'bad')"),
         ("truths", "gives True (bool) as a score, which is no number (answer 0: 'a b')"),
         ("dies", "ended its process with status 7"),
@@ -179,6 +180,13 @@ def test_after_one_that_hung_the_next_call_is_answered() -> None:
 def test_a_child_that_comes_back_from_a_function_answers_nothing() -> None:
     assert score("forks", batch_size=1).total == (1.0,) * 4
     assert score("lengths").total == (3.0, 3.0, 5.0, 1.0)  # by the same process, not an answer that was left over
+
+
+def test_one_that_closes_its_pipe_and_stays_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triphase.rewards.process._END_SECONDS", 0.2)
+    with pytest.raises(TrainingError, match="closes_its_pipe closed the pipe on which its scores go to the run; fix"):
+        score("closes_its_pipe")
+    assert score("lengths").total == (3.0, 3.0, 5.0, 1.0)
 
 
 def test_a_score_beyond_what_ppo_can_count_with_is_refused() -> None:

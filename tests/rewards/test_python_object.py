@@ -47,6 +47,12 @@ def test_a_function_of_trl_gets_texts_columns_and_whether_it_ended() -> None:
     assert got["prompts"] == ["two and two"] * 2 and got["finished"] == [True, False]
 
 
+def test_what_it_changes_does_not_reach_the_records() -> None:
+    prompt = Prompt("p", (Message("user", "two and two"),), columns={"answers": ["4", "four"]})
+    for _ in range(2):
+        assert scored(lambda answers, **_: [float(len(answers.pop().pop()))], [Answer(prompt, "4", True)]).total == (4,)
+
+
 @pytest.mark.parametrize(
     ("lent", "line"),
     [

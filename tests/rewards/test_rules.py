@@ -49,6 +49,7 @@ def test_json_that_fits() -> None:
     assert score("json", "[]", "x") == (1.0, 0.0)
     whole = ("1", "1.0", "1.5", "true")
     assert rules.valid_json(whole, {"type": "integer"}) == [1.0, 1.0, 0.0, 0.0]
+    assert rules.valid_json(whole, {"type": ["boolean", "integer"]}) == [1.0, 1.0, 0.0, 1.0]
     assert rules.valid_json(whole, {"enum": [1]}) == [1.0, 1.0, 0.0, 0.0]
     assert rules.valid_json(('{"a": [true]}', '{"a": [1]}'), {"enum": [{"a": [1]}]}) == [0.0, 1.0]
 
@@ -86,7 +87,15 @@ def test_an_expression_that_backtracks_for_ever_ends_at_the_time_out() -> None:
         ("length", {"least": 3, "most": 2}, "raised ValueError: unit is words or characters, and least at most most"),
         ("pattern", {}, "pattern needs pattern, which is no column"),
         ("pattern", {"pattern": "("}, "raised error: missing ), unterminated subpattern"),
+        ("pattern", {"pattern": "a", "whole": "no"}, "raised ValueError: whole is true or false, not 'no'"),
+        ("length", {"most": None}, "raised ValueError: most is a whole number, not None"),
+        ("repetition", {"n": True}, "raised ValueError: n is a whole number, not True"),
         ("json", {"schema": {"oneOf": []}}, "oneOf of a schema is not known here"),
+        ("json", {"schema": []}, "raised ValueError: schema is a mapping, not []"),
+        ("json", {"schema": {"enum": 5}}, "schema.enum is a list, not 5"),
+        ("json", {"schema": {"properties": {"a": True}}}, "schema.properties.a is a mapping, not True"),
+        ("json", {"schema": {"items": {"required": "ab"}}}, "schema.items.required is a list of texts, not 'ab'"),
+        ("json", {"schema": {"type": ["object", "strin"]}}, "type strin of a schema is not known here"),
         ("sentiment", {"of": "joy"}, "raised ValueError: of is compound or balance, not joy"),
     ],
 )

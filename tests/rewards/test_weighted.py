@@ -48,6 +48,15 @@ def test_a_part_may_count_as_it_is_and_one_without_spread_keeps_its_unit() -> No
     assert score([NUMBER], "4", "4").total == (0.0, 0.0)
 
 
+def test_what_a_part_gives_beside_its_score_is_kept_under_both_names() -> None:
+    several = {"name": "several", "function": "tests.rewards.functions:parts"}
+    found = score([several, SHORT], "a b", "c")
+    assert found.parts == {
+        "several": (4.0, 2.0), "several_words": (2.0, 1.0), "several_one": (1.0, 1.0), "short": (0.0, 0.0),
+    }  # fmt: skip
+    assert found.total == (1.0, -1.0)  # the score alone is optimized
+
+
 def test_no_opinion_counts_nothing_and_no_score_is_none() -> None:
     some = {"name": "some", "function": "tests.rewards.functions:some", "calibrate": False}
     counted = {"name": "short", "kind": "length", "options": {"least": 0, "most": 0}, "calibrate": False}
@@ -71,6 +80,13 @@ def test_no_opinion_counts_nothing_and_no_score_is_none() -> None:
 def test_parts_that_cannot_be(parts: list[dict[str, Any]], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         ScorerSettings.model_validate({"of": parts})
+
+
+def test_a_kind_that_does_not_exist_is_named_by_its_part() -> None:
+    settings = ScorerSettings.model_validate({"of": [SHORT, {"name": "x", "kind": "lenght"}]})
+    for found in (examine, needs_reward_model):
+        with pytest.raises(SettingsError, match=r"^ppo\.scorer\.of\.x\.kind: 'lenght' is no kind of scorer; did you"):
+            found(settings)
 
 
 def test_each_part_is_looked_at_before_the_first_step() -> None:

@@ -4,7 +4,8 @@ import re
 
 PREFIX = "ppo/score_part/"
 """The prefix of a part's name."""
-NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+LONGEST = 40
+NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST - 1}}}")
 """Allowed names of a part."""
 
 

@@ -18,6 +18,7 @@ def answer_of(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any
 
 
 def _called(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any]:
+    count = len(asked["responses"])  # before the call, which may change the list
     try:
         given = convention.call(asked)
         if inspect.iscoroutine(given):
@@ -25,7 +26,6 @@ def _called(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any]:
     except BaseException as error:  # sys.exit in it ends neither this process nor the run
         return {"raised": shown_error(error)}
     try:
-        count = len(asked["responses"])
         return {"columns": columns_of(given, count, as_trl=convention.as_trl, may_abstain=asked["may_abstain"])}
     except Unusable as error:
         return {"problem": str(error), "row": error.row}

@@ -23,9 +23,9 @@ _PATH = "/chat/completions"
 class JudgeOptions(Settings):
     """The options of kind `judge`."""
 
-    model: str
+    model: Annotated[str, Field(min_length=1)]
     """The model's name at the server."""
-    rubric: str
+    rubric: Annotated[str, Field(min_length=1)]
     """The criteria of a good response."""
     lowest: float = 1.0
     highest: float = 10.0

@@ -27,6 +27,7 @@ from triphase.rewards.importing import parts_of, source_of
 _POLL_SECONDS = 0.1
 _IMPORT_SECONDS = 60.0
 """Minimum time-out for importing a function and its dependencies."""
+_END_SECONDS = 5.0
 _LONGEST_ANSWER = 1 << 28
 _LOGGED_LINES, _LOGGED_SIGNS = 200, 500
 _log = logging.getLogger(__name__)
@@ -148,7 +149,10 @@ class FunctionProcess:
         return answer
 
     def _ending(self, process: "subprocess.Popen[bytes]") -> str:
-        code = process.wait()
+        try:
+            code = process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:  # it closed the pipe only; `_exchange` ends the process
+            return "closed the pipe on which its scores go to the run"
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
         said = f"; the last that it printed: {self._printed[0]}" if self._printed else ""
         return f"ended its process {how}{said}"

@@ -4,6 +4,7 @@ It is called like any function (`call_conventions`), in a thread of this process
 settings of the run say that there was such an object; no file can say which.
 """
 
+from copy import deepcopy
 from typing import Any
 
 from triphase.errors import SettingsError
@@ -36,7 +37,7 @@ class ObjectScorer(CalledScorer):
         self._worker.close()
 
     def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        return answer_of(self._convention, question)
+        return answer_of(self._convention, deepcopy(question))  # what it changes is its own, as in another process
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         try:

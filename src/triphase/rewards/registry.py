@@ -57,9 +57,11 @@ def kind_of(settings: ScorerSettings, setting: str = "ppo.scorer") -> ScorerKind
     return KINDS[name]
 
 
-def needs_reward_model(settings: ScorerSettings) -> bool:
-    """Whether the scorer, or a part of it, needs the run's reward model."""
-    return kind_of(settings).needs_reward_model or any(needs_reward_model(part.settings) for part in settings.parts)
+def needs_reward_model(settings: ScorerSettings, setting: str = "ppo.scorer") -> bool:
+    """Whether the scorer, or a part of it, needs the run's reward model; ``setting`` is its name, for messages."""
+    return kind_of(settings, setting).needs_reward_model or any(
+        [needs_reward_model(part.settings, f"{setting}.of.{part.name}") for part in settings.parts]
+    )
 
 
 def reward_models_in(settings: ScorerSettings) -> int:
@@ -100,7 +102,7 @@ def examine(
     if settings.parts:
         looked_at = [(part.settings, f"{setting}.of.{part.name}", True) for part in settings.parts]
     for each, place, is_part in looked_at:
-        if not needs_reward_model(each):
+        if not needs_reward_model(each, place):
             context = ScorerContext(each, prompts=prompts, setting=place, is_part=is_part, lent=lent, place_of=place_of)
             with opened(context) as scorer:
                 scorer.examine()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -55,7 +56,9 @@ def _numbers(values: Any, count: int, noun: str, as_trl: bool, may_abstain: bool
 
 def _number(value: Any, noun: str, row: int, as_trl: bool) -> float:
     plain = value.item() if callable(getattr(value, "item", None)) and not isinstance(value, Real) else value
-    if (isinstance(plain, bool) and not as_trl) or not isinstance(plain, Real):  # numpy's numbers are, of any width
+    if (isinstance(plain, bool) and not as_trl) or not isinstance(
+        plain, Real | Decimal
+    ):  # numpy's numbers are, of any width
         hint = "; None, no opinion, is for functions in a sum" if value is None and noun == "a score" else ""
         shown = repr(value)[:_SHOWN]
         raise Unusable(f"gives {shown} ({type(value).__name__}) as {noun}, which is no number{hint}", row)

@@ -17,6 +17,8 @@ _TYPES: Mapping[str, Any] = {
 
 def length(responses: Sequence[str], least: int = 1, most: int = 1_000_000, unit: str = "words") -> list[float]:
     """0 from ``least`` to ``most`` words (or characters); outside, minus the words that are missing or too many."""
+    _require_type("least", least, int, "a whole number")
+    _require_type("most", most, int, "a whole number")
     if unit not in ("words", "characters") or not 0 <= least <= most:
         raise ValueError(f"unit is words or characters, and least at most most; not {unit}, {least} and {most}")
     counts = [len(text.split() if unit == "words" else text) for text in responses]
@@ -25,6 +27,7 @@ def length(responses: Sequence[str], least: int = 1, most: int = 1_000_000, unit
 
 def repetition(responses: Sequence[str], n: int = 3) -> list[float]:
     """Minus the share of n-grams of words that occurred earlier in the response; 0 if it is shorter than that."""
+    _require_type("n", n, int, "a whole number")
     if n < 1:
         raise ValueError(f"n is at least 1, not {n}")
     return [_repeated(text.split(), n) for text in responses]
@@ -32,14 +35,22 @@ def repetition(responses: Sequence[str], n: int = 3) -> list[float]:
 
 def pattern(responses: Sequence[str], pattern: str, whole: bool = False) -> list[float]:
     """1 if a regular expression is found in the response (or matches the ``whole`` of it), else 0."""
+    _require_type("pattern", pattern, str, "a text")
+    _require_type("whole", whole, bool, "true or false")
     look = re.compile(pattern).fullmatch if whole else re.compile(pattern).search
     return [float(look(text) is not None) for text in responses]
 
 
 def valid_json(responses: Sequence[str], schema: Mapping[str, Any] | None = None) -> list[float]:
     """1 if the response is JSON that fits, else 0. Of a schema type, properties, required, items and enum count."""
-    _require_known(schema or {})
-    return [float(_is_valid(text, schema or {})) for text in responses]
+    schema = {} if schema is None else schema
+    _require_known(schema)
+    return [float(_is_valid(text, schema)) for text in responses]
+
+
+def _require_type(name: str, value: Any, kind: type, words: str) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name} is {words}, not {value!r}")
 
 
 def _repeated(words: Sequence[str], n: int) -> float:
@@ -47,13 +58,28 @@ def _repeated(words: Sequence[str], n: int) -> float:
     return (len(set(grams)) - len(grams)) / len(grams) if grams else 0.0
 
 
-def _require_known(schema: Mapping[str, Any]) -> None:
+def _require_known(schema: Any, place: str = "schema") -> None:
+    _require_type(place, schema, dict, "a mapping")
     unknown = schema.keys() - {"type", "properties", "required", "items", "enum", "title", "description", "$schema"}
-    if unknown or schema.get("type", "object") not in _TYPES:
-        odd = sorted(unknown)[0] if unknown else f"type {schema['type']}"
-        raise ValueError(f"{odd} of a schema is not known here: type, properties, required, items and enum are")
-    for inner in (*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else ())):
-        _require_known(inner)
+    odd = sorted(unknown) or [f"type {kind}" for kind in _kinds_in(schema) if kind not in _TYPES]
+    if odd:
+        raise ValueError(f"{odd[0]} of a schema is not known here: type, properties, required, items and enum are")
+    for name, kind, words in (
+        ("properties", dict, "a mapping"), ("required", list, "a list of texts"), ("enum", list, "a list"),
+    ):  # fmt: skip
+        _require_type(f"{place}.{name}", schema.get(name, kind()), kind, words)
+    for name in schema.get("required", ()):
+        _require_type(f"{place}.required", name, str, "a list of texts")
+    for name, inner in schema.get("properties", {}).items():
+        _require_known(inner, f"{place}.properties.{name}")
+    if "items" in schema:
+        _require_known(schema["items"], f"{place}.items")
+
+
+def _kinds_in(schema: Mapping[str, Any]) -> Sequence[Any]:
+    """The types of which a value must have one, in texts; empty if any does."""
+    kinds = schema.get("type", [])
+    return [str(kind) for kind in kinds] if isinstance(kinds, list) else [str(kinds)]
 
 
 def _is_valid(text: str, schema: Mapping[str, Any]) -> bool:
@@ -64,8 +90,8 @@ def _is_valid(text: str, schema: Mapping[str, Any]) -> bool:
 
 
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
-    kind = schema.get("type")
-    if kind is not None and not _is_of(value, kind):
+    kinds = _kinds_in(schema)
+    if kinds and not any(_is_of(value, kind) for kind in kinds):
         return False
     if "enum" in schema and not any(_is_same(value, allowed) for allowed in schema["enum"]):
         return False

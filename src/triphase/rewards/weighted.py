@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
+from triphase.monitoring.score_parts import LONGEST
 from triphase.records.files import write_json
 from triphase.rewards.registry import opened
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores
@@ -57,12 +58,13 @@ class WeightedScorer(Scorer):
             return Scores(())
         scored = {name: scorer.score(answers) for name, scorer in self._scorers.items()}
         found = {name: scores.total for name, scores in scored.items()}
+        shown = {**_parts_of_parts(scored), **found}
         monitors = {name: values for scores in scored.values() for name, values in scores.monitors.items()}
         units = self._units_with(found)
         if units is None:
-            return Scores((math.nan,) * len(answers), found, monitors)
+            return Scores((math.nan,) * len(answers), shown, monitors)
         totals = tuple(self._total({name: found[name][row] for name in found}, units) for row in range(len(answers)))
-        return Scores(totals, found, monitors)
+        return Scores(totals, shown, monitors)
 
     def require_columns(self, columns: Sequence[str]) -> None:
         """See Scorer."""
@@ -108,6 +110,13 @@ def open_scorer(context: ScorerContext) -> WeightedScorer:
 
 def _context_of(part: SumPart, context: ScorerContext) -> ScorerContext:
     return replace(context, settings=part.settings, setting=f"{context.setting}.of.{part.name}", is_part=True)
+
+
+def _parts_of_parts(scored: Mapping[str, Scores]) -> dict[str, tuple[float, ...]]:
+    """What a function or server gives beside its score, under its own name and that of the part."""
+    return {
+        f"{name}_{inner}"[:LONGEST]: values for name, scores in scored.items() for inner, values in scores.parts.items()
+    }
 
 
 def _unit_of(scores: Sequence[float]) -> Unit:
