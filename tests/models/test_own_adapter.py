@@ -4,12 +4,14 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tests.small import random_model, tokenizer
+from transformers import AutoModelForCausalLM
 
 from triphase.datacheck.model_check import check_model
 from triphase.datacheck.opening import place_of, place_without_torch
@@ -112,6 +114,8 @@ def test_a_base_of_that_name_with_other_shapes_is_refused(folder: Path) -> None:
         (lambda place: reconfigure(place.parent, r=5), "the rank (r) is another one"),
         (lambda place: reconfigure(place.parent, target_modules=[]), "names no layers"),
         (lambda place: reconfigure(place.parent, peft_type="IA3"), "cannot be merged"),
+        (lambda place: reconfigure(place.parent, layer_replication=[[0, 2], [1, 2]]), "makes another model"),
+        (lambda place: reconfigure(place.parent, init_lora_weights="pissa_niter_4"), "began on a changed base"),
         (lambda place: reconfigure(place.parent, task_type="SEQ_CLS"), "adapter of a reward model"),
         (lambda place: spoil(place), "not finite"),
     ],
@@ -119,6 +123,58 @@ def test_a_base_of_that_name_with_other_shapes_is_refused(folder: Path) -> None:
 def test_a_damaged_one_is_refused_in_one_line(folder: Path, change, told: str) -> None:
     change(folder / "adapter")
     assert told in refused(model_of(folder))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["embed_tokens", "q_proj"]},
+        {"target_modules": ["lm_head"]},
+        {"modules_to_save": ["embed_tokens", "lm_head"]},
+        {"init_lora_weights": "pissa"},
+        {"use_dora": True, "bias": "all"},
+    ],
+)
+def test_what_peft_computes_with_it_is_what_the_merged_model_computes(folder: Path, config: dict[str, Any]) -> None:
+    """On a base whose input and output embedding are one matrix."""
+    save_adapter(folder, **config)
+    ids = torch.arange(4, 10)[None]
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        wanted = PeftModel.from_pretrained(base_of(folder), folder / "adapter").eval()(ids).logits
+        found = load_model(model_of(folder), place_of).model(ids).logits
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert (wanted - base_of(folder)(ids).logits).abs().max() > 0.1
+    check_model(settings_of(model_of(folder)))
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"lora_bias": True}, "lora_bias gives model.layers.0.mlp.down_proj a bias, and the base has none"),
+        ({"target_modules": ["embed_tokens"], "ensure_weight_tying": True}, "ensure_weight_tying updates"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused_before_a_weight_is_read(
+    folder: Path, config: dict[str, Any], told: str
+) -> None:
+    save_adapter(folder, **config)
+    assert told in refused(model_of(folder))
+
+
+def base_of(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+
+
+def save_adapter(folder: Path, **config: Any) -> None:
+    """An adapter of `base` with other settings of peft, each trained parameter off its start."""
+    plain = {"r": 3, "lora_alpha": 12, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
+    with warnings.catch_warnings(action="ignore"):
+        wrapped = get_peft_model(base_of(folder), LoraConfig(**{**plain, **config}))
+        draw = torch.Generator().manual_seed(1)
+        for value in wrapped.parameters():
+            if value.requires_grad:
+                value.data += 0.3 * torch.randn(value.shape, generator=draw)
+        wrapped.save_pretrained(folder / "adapter")
 
 
 def spoil(place: Path) -> None:

@@ -17,6 +17,8 @@ OWN = "model.adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _LONGEST_CHAIN = 8
+_STARTS_ON_ANOTHER_BASE = ("pissa_niter", "loftq", "corda", "lora_ga")
+"""Initializations of peft that draw, or read from data, what they take out of the base."""
 PlaceOf = Callable[[str, Path | None], str]
 
 
@@ -159,6 +161,16 @@ def base_of(directory: Path, *, scores: bool = False) -> str:
     if config.get("peft_type") != "LORA":
         raise ModelError(
             f"model.name: {path}: peft_type {str(config.get('peft_type'))[:40]} cannot be merged; only LORA"
+        )
+    if config.get("layer_replication"):
+        raise ModelError(
+            f"model.name: {path}: layer_replication makes another model of the base, into which it cannot be merged; "
+            "name an adapter without it"
+        )
+    if (start := str(config.get("init_lora_weights")).lower()).startswith(_STARTS_ON_ANOTHER_BASE):
+        raise ModelError(
+            f"model.name: {path}: init_lora_weights {start[:40]} began on a changed base, which the files do not hold; "
+            "save the adapter again with save_pretrained(…, path_initial_model_for_weight_conversion=…)"
         )
     rank, targets = config.get("r"), config.get("target_modules")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
