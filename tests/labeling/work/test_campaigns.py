@@ -1,12 +1,16 @@
 """Several tasks in one store: what each asks, who gets what, its guidelines, its end, and whose answers a run reads."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 from tests.labeling.crowd import PLAIN, people, prepared
 
 from triphase.errors import StoreError
+from triphase.labeling.exchange.exporting import export_rows
+from triphase.labeling.exchange.importing import Imported, import_file
 from triphase.labeling.quality.labeling_statistics import collect, labeler_periods
 from triphase.labeling.quality.policy_wins import policy_wins
 from triphase.labeling.work import assignment, campaigns, item_plan, submission
@@ -16,7 +20,7 @@ from triphase.labeling.work.campaigns import CampaignError
 from triphase.labeling.work.conflicts import adjudicate, conflicts
 from triphase.labeling.work.submission import AnswerError
 from triphase.records.types import Message, Prompt, Ranking, Response
-from triphase.store import Store
+from triphase.store import Store, open_store
 from triphase.store.answers import StoredAnswer
 from triphase.store.schema import assignments, items, rankings
 
@@ -411,6 +415,38 @@ def test_gold_items_of_a_campaign_are_given_and_counted_in_it_alone(store: Store
         item_plan.add_gold(connection, "p00002", {"p00002-0": 1, "p00002-1": 2}, now=NOW, by="lea", campaign="style")
         taken = assignment.next_assignment(connection, "ann", always, seed=1, now=NOW)
     assert taken is not None and taken.purpose == "label", "a paused campaign gives no gold items either"
+
+
+def test_known_answers_of_a_file_are_given_in_their_campaign_or_refused_with_their_line(
+    store: Store, tmp_path: Path
+) -> None:
+    prepared(store, PLAIN, 4, "ann", responses=3)
+    add(store, Campaign("pairs", "ab", share=50))
+    told = {one.id: one for one in store.responses("p00001")}
+
+    def bring(count: int) -> Imported:
+        row = {
+            "prompt": "Tell a colleague about thing 1.", "prompt_id": "p00001", "gold": True, "campaign": "pairs",
+            "responses": [one.text for one in told.values()][:count],
+        }  # fmt: skip
+        path = tmp_path / "gold.jsonl"
+        path.write_text(json.dumps(row) + "\n")
+        return import_file(store, path)
+
+    with pytest.raises(StoreError, match=r"gold.jsonl:1: gold answer .* 3 responses have a place, .* 'pairs' have 2"):
+        bring(3)
+    assert bring(2).gold == 1 and bring(2).gold == 0
+    always = PLAIN.model_copy(update={"gold_share": 1.0})
+    with store.transaction() as connection:
+        taken = assignment.next_assignment(connection, "ann", always, seed=1, now=NOW)
+    assert taken is not None and (taken.purpose, taken.campaign, len(taken.order_shown)) == ("gold", "pairs", 2)
+    change(store, "pairs", state="ended")
+    with pytest.raises(StoreError, match=r"gold.jsonl:1: .* campaign 'pairs' has ended"):
+        bring(2)
+    path = tmp_path / "all.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in export_rows(store, "store")))
+    with open_store(tmp_path / "copy.sqlite") as copy:
+        assert import_file(copy, path).gold == 1, "a whole store is copied with the campaigns that have ended"
 
 
 def test_gold_items_come_by_the_share_of_their_campaign(store: Store) -> None:

@@ -16,6 +16,7 @@ from triphase.labeling.exchange.settling import settled_prompts, settled_respons
 from triphase.labeling.exchange.side_columns import Side, side_of
 from triphase.labeling.exchange.stored import read_stored
 from triphase.labeling.work import audit, item_plan
+from triphase.labeling.work.campaign_plan import campaign_called
 from triphase.monitoring.wording import counted
 from triphase.records import foreign, tool_exports
 from triphase.records.lines import Row
@@ -191,11 +192,22 @@ def _insert(connection: Connection, records: Records, *, now: float, by: str) ->
     new_responses = insert_responses(connection, _unique(settled_responses(connection, records)))
     rankings = insert_answers(connection, records.answers)
     others = insert_side_rows(connection, records.beside)  # campaigns exist before the gold items that name them
+    _refuse_gold_of_ended(connection, records)
     gold = sum(
         item_plan.add_gold(connection, prompt_id, places, now=now, by=by, campaign=campaign)
         for prompt_id, places, campaign in records.gold
     )
     return Imported(new_prompts, new_responses, rankings, gold=gold, others=others)
+
+
+def _refuse_gold_of_ended(connection: Connection, records: Records) -> None:
+    """New known answers for a campaign that has ended; those of a whole store come with their campaign."""
+    brought = {values["name"] for kind, values in records.beside if kind == "campaign"}
+    for prompt_id, _, name in records.gold:
+        campaign = campaign_called(connection, name) if name and name not in brought else None
+        if campaign is not None and campaign.state == "ended":
+            why = f"campaign {name!r} has ended; nobody would get the gold item"
+            raise RecordRefused("gold", prompt_id, f"gold answer for prompt {prompt_id!r}: {why}")
 
 
 def _unique(records: list[Any]) -> list[Any]:

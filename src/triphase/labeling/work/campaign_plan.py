@@ -105,6 +105,18 @@ def candidates(connection: Connection, campaign: Campaign | None, seed: int) -> 
     )
 
 
+def gold_misfit(campaign: Campaign, places: Mapping[str, int]) -> str:
+    """Why a known answer would reveal itself among the items of a campaign; empty if it looks like them."""
+    asked = {"ab": 2, "policies": len(campaign.models)}.get(campaign.task, MOST_RESPONSES)
+    if 2 <= len(places) <= asked:
+        return ""
+    wanted = "2" if asked == 2 else f"2 to {asked}"
+    return (
+        f"{len(places)} responses have a place, and the items of {campaign.name!r} have {wanted}; a gold item must "
+        "look like them"
+    )
+
+
 def _conditions(campaign: Campaign | None) -> list[ColumnElement[bool]]:
     name = "" if campaign is None else campaign.name
     taken = (

@@ -15,6 +15,7 @@ from triphase.labeling.work.campaign_plan import (
     Campaign,
     all_campaigns,
     campaign_called,
+    gold_misfit,
     known_names,
 )
 from triphase.records.cells import MAIN
@@ -142,13 +143,8 @@ def require_gold_fits(connection: Connection, name: str, places: Mapping[str, in
         raise CampaignError(_unknown(connection, name))
     if campaign.state == "ended":
         raise CampaignError(f"campaign {name!r} has ended; nobody would get the gold item")
-    asked = {"ab": 2, "policies": len(campaign.models)}.get(campaign.task, MOST_RESPONSES)
-    if not 2 <= len(places) <= asked:
-        wanted = "2" if asked == 2 else f"2 to {asked}"
-        raise CampaignError(
-            f"{len(places)} responses have a place, and the items of {name!r} have {wanted}; a gold item must look "
-            "like them"
-        )
+    if misfit := gold_misfit(campaign, places):
+        raise CampaignError(misfit)
 
 
 def _unknown(connection: Connection, name: str) -> str:

@@ -18,6 +18,7 @@ from triphase.labeling.work.campaign_plan import (
     all_campaigns,
     campaign_called,
     candidates,
+    gold_misfit,
 )
 from triphase.settings.schema import LabelingSettings
 from triphase.store import Store
@@ -156,10 +157,9 @@ def add_gold(
             f"gold answer for prompt {prompt_id!r}: "
             + (f"response {unknown[0]!r} does not belong to it" if unknown else "rank at least two responses"),
         )  # fmt: skip
-    if campaign and campaign_called(connection, campaign) is None:
-        raise RecordRefused(
-            "gold", prompt_id, f"gold answer for prompt {prompt_id!r}: campaign {campaign!r} is not in the store"
-        )
+    of = campaign_called(connection, campaign) if campaign else None
+    if campaign and (why := gold_misfit(of, places) if of else f"campaign {campaign!r} is not in the store"):
+        raise RecordRefused("gold", prompt_id, f"gold answer for prompt {prompt_id!r}: {why}")
     of_prompt = (items.c.prompt_id == prompt_id, items.c.kind == "gold", items.c.campaign == campaign)
     there = connection.execute(select(items).where(*of_prompt)).first()
     values = {"response_ids": as_json([id_ for id_ in known if id_ in places]), "gold_places": as_json(dict(places))}
