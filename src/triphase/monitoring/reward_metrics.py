@@ -29,17 +29,20 @@ REWARD_METRICS = (
     Metric(
         "reward/loss",
         "nats per pair",
-        "−[t·log σ(Δ) + (1−t)·log σ(−Δ)], Δ = score(first) − score(second), t = probability that first is preferred",
+        "−[t·log σ(Δ) + (1−t)·log σ(−Δ)], Δ = score(first) − score(second), t = probability that first is preferred; "
+        "after a fit of the head, with the fit to the prompts of other folds (cross-fitting)",
         _PAIRS,
-        "starts near log 2 = 0.693 and falls; under about 0.3 on noisy labels is overfitting",
+        "under log 2 = 0.693; after a fit of the head it starts near reward/head_loss, and is that of new prompts "
+        "in the first pass; otherwise under about 0.3 on noisy labels is overfitting",
         better="lower",
     ),
     Metric(
         "reward/preference_accuracy",
         "share",
-        "share of pairs with Δ > 0 for the preferred response; equal scores count ½, pairs with t = ½ are left out",
+        "share of pairs with Δ > 0 (Δ as in reward/loss) for the preferred response; equal scores count ½, pairs with "
+        "t = ½ are left out",
         "pairs of the step",
-        "rises from 0.5 towards the noise ceiling, not past it",
+        "above 0.5, rises towards the noise ceiling, not past it",
         better="higher",
         when=_DECIDED,
     ),
@@ -122,7 +125,7 @@ REWARD_METRICS = (
     Metric(
         "reward/heldout_loss",
         "nats per pair",
-        "as reward/loss, on held-out prompts",
+        "as reward/loss, on held-out prompts and with the head itself",
         "pairs of each held-out ranking, then held-out rankings",
         "under 0.693",
         better="lower",
@@ -131,7 +134,7 @@ REWARD_METRICS = (
     Metric(
         "reward/heldout_accuracy",
         "share",
-        "as reward/preference_accuracy, on held-out prompts",
+        "as reward/preference_accuracy, on held-out prompts and with the head itself",
         "held-out pairs",
         "above the “longer wins” baseline, near the noise ceiling",
         better="higher",

@@ -7,7 +7,14 @@ from typing import Any, Literal
 from torch import Tensor
 
 from triphase.monitoring.progress import Progress
-from triphase.training.head_fit import Flips, StackedPairs, choose_penalty, fit_count, fit_linear_scores
+from triphase.training.head_fit import (
+    Flips,
+    StackedPairs,
+    choose_penalty,
+    cross_fits,
+    fit_count,
+    fit_linear_scores,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +29,7 @@ def fitted_head(
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Weight and bias of the head, the penalty, and how it was chosen: plain numbers, which can be sent."""
+    """Weight and bias of the head, and the values of its `HeadFit`, as numbers that can be sent."""
     loss, curve = None, None
     if penalty == "auto":
         with progress.track("reward model: score head", fit_count(prompts), unit="fits") as track:
@@ -31,4 +38,7 @@ def fitted_head(
             _log.warning("rankings of one prompt alone: reward.head_penalty cannot be chosen and is %g", choice.penalty)
         penalty, loss, curve = choice.penalty, choice.loss, [list(point) for point in choice.curve]
     weight, bias = fit_linear_scores(features, pairs, penalty=penalty, flips=flips)
-    return {"weight": weight.tolist(), "bias": bias, "penalty": penalty, "loss": loss, "curve": curve}
+    fits = cross_fits(features, pairs, prompts, penalty=penalty, seed=seed, flips=flips)
+    apart = [[*(other - weight).tolist(), offset - bias] for other, offset in fits]
+    fit = {"penalty": penalty, "loss": loss, "curve": curve, "cross_fits": apart}
+    return {"weight": weight.tolist(), "bias": bias, "fit": fit}

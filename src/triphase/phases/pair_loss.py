@@ -30,6 +30,11 @@ class PairLoss:
     correct: float
     decided: int
 
+    def sums(self) -> dict[str, float]:
+        """What is added up over the microbatches of a step, and over processes."""
+        loss = float(self.objective.detach())
+        return {"loss": loss, "nll": self.nll, "correct": self.correct, "decided": float(self.decided)}
+
 
 def pair_loss(
     scores: Tensor,

@@ -9,6 +9,7 @@ reference samples. Left out on purpose: a language-model loss in addition to the
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from triphase.batches.sharing import GroupBatch, packed_length, pad_groups
 from triphase.models.boundaries import Boundaries
 from triphase.models.roles import REFERENCE, SharedModel
 from triphase.monitoring.progress import Progress, SilentProgress
+from triphase.phases.cross_fit import CrossFit
 from triphase.phases.guards import judge_by
 from triphase.phases.head import fitted_head
 from triphase.phases.heldout import EVALUATIONS_PER_PHASE, is_looked_at
@@ -36,7 +38,7 @@ from triphase.tokens.encoding import Encoded, EncodedGroup
 from triphase.training.bad_batches import keep_bad_batch, tensors_of
 from triphase.training.checkpoint_places import CHECKPOINTS, kept_steps
 from triphase.training.distributed.types import ALONE, Strategy
-from triphase.training.head_fit import Flips
+from triphase.training.head_fit import Flips, folds_of
 from triphase.training.loop import Judged, Phase
 from triphase.training.state import TrainingState
 from triphase.training.step import Updater
@@ -109,7 +111,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
         )
 
     def _visits(self) -> list[float]:
-        """How often this rank needs each group's boundary states: the fit of the head alone counts as a visit."""
+        """How often this rank needs each group's boundary states; the fit of the head alone counts as a visit."""
         visits = self.settings.epochs + (self.settings.head_penalty is not None)
         every = [visits * self.member.of] * len(self.trained) + [EVALUATIONS_PER_PHASE] * len(self.heldout)
         return [count if owner == self.strategy.rank else 0 for count, owner in zip(every, self.owners, strict=True)]
@@ -135,7 +137,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
     def head_summary(self) -> dict[str, Any]:
         """The result of the fit of the head alone, for a file; empty if it was not fitted alone."""
         head = self.state.values.head
-        return {} if head is None else head.as_json()
+        return {} if head is None else head.summary()
 
     def close(self) -> None:
         """Release the cached states."""
@@ -154,21 +156,19 @@ class RewardPhase(HalvesMicrobatches, Phase):
         if penalty is None or self.state.values.head is not None:
             return
         if self._like.start_features is None:
-            mine = sum(len(part) for part in self._parts(self.trained))
+            mine, width = sum(len(part) for part in self._parts(self.trained)), self.shared.backbone.hidden_size
             with progress.track("reward model: features", mine, unit="rankings") as track:
-                width = self.shared.backbone.hidden_size
                 found = self._of_each(self.trained, self._features, width=width, on_part=track.advance)
             self._like.start_features = torch.cat(found)
-        features = self._like.start_features
         pairs = stack_pairs(*self._records(self.trained), self.member.counts)
-        prompts = [self.groups[member].prompt for member in self._repeated(self.trained)]
+        prompts, features = self._prompts(self.member.repeated(self.trained)), self._like.start_features
         flips, seed = Flips(self.settings.flip_rate, self.settings.flip_correction), self.seed
         fitted = self.strategy.from_lead(
             lambda: fitted_head(features, pairs, prompts, penalty, flips=flips, seed=seed, progress=progress)
         )
         self.head.set(torch.tensor(fitted["weight"]), fitted["bias"])
         heldout = self.heldout_figures() if self.heldout else {}
-        self.state.values.head = HeadFit(fitted["penalty"], fitted["loss"], fitted["curve"], heldout)
+        self.state.values.head = HeadFit(**fitted["fit"], heldout=heldout)
 
     def _parts(self, members: Sequence[int]) -> list[list[int]]:
         """This rank's share of the groups with these numbers, divided into microbatches: indices into them."""
@@ -201,18 +201,15 @@ class RewardPhase(HalvesMicrobatches, Phase):
         """One optimizer step."""
         # 1. the rankings of this step
         members = self._rankings_of(step)
-        drawn = len(self._repeated(members))
+        drawn = len(self.member.repeated(members))
         # 2. gradients; a microbatch holds whole rankings, each with the same weight in the step
-        sums = {"loss": 0.0, "nll": 0.0, "accuracy": 0.0, "pairs": 0.0}
+        sums = dict.fromkeys(("loss", "nll", "correct", "decided"), 0.0)
         scores: dict[int, Tensor] = {}
         for places in self._parts(members):
             part = [members[place] for place in places]
             found = self._loss(part, drawn)
             found.objective.backward()  # type: ignore[no-untyped-call]
-            sums["loss"] += float(found.objective.detach())
-            sums["nll"] += found.nll
-            sums["accuracy"] += found.correct
-            sums["pairs"] += found.decided
+            sums = {name: value + found.sums()[name] for name, value in sums.items()}
             self._keep(scores, places, part, found.scores)
         sums = self.strategy.total(sums)
         loss = sums["loss"]
@@ -233,8 +230,8 @@ class RewardPhase(HalvesMicrobatches, Phase):
             "reward/gradient_norm": result.gradient_norm,
             "reward/pairs": float(sum(len(self.pairs[member]) for member in members)),
         }
-        if sums["pairs"]:
-            metrics["reward/preference_accuracy"] = sums["accuracy"] / sums["pairs"]
+        if sums["decided"]:
+            metrics["reward/preference_accuracy"] = sums["correct"] / sums["decided"]
         # 4. held-out metrics, a few times in a phase
         if self.heldout and is_looked_at(step, self.total_steps):
             metrics |= self.heldout_figures()
@@ -249,16 +246,28 @@ class RewardPhase(HalvesMicrobatches, Phase):
         first, end = (len(self.order) * edge // self.total_steps for edge in (step, step + 1))
         return self.order[first:end]
 
-    def _repeated(self, members: Sequence[int]) -> list[int]:
-        """The same rankings, each repeated by its count."""
-        counts = self.member.counts
-        return list(members) if counts is None else [member for member in members for _ in range(counts[member])]
-
     def _loss(self, members: Sequence[int], group_count: int) -> PairLoss:
         batch = self._batch(members)
-        scores = self._scores(batch, self.boundaries.of(members, batch))
-        counts = None if self.member.counts is None else [self.member.counts[member] for member in members]
-        return pair_loss(scores, *self._records(members), self.settings, group_count, counts)
+        hidden = self._features(batch, self.boundaries.of(members, batch))
+        scores = self.head(hidden) + self._left_out(members, hidden)
+        return pair_loss(scores, *self._records(members), self.settings, group_count, self.member.counts_of(members))
+
+    @cached_property
+    def _cross_fit(self) -> CrossFit | None:
+        """None if the head was not fitted alone, or for a single prompt."""
+        head = self.state.values.head
+        if head is None or not head.cross_fits:
+            return None
+        fold_of = folds_of(self._prompts(self.member.repeated(self.trained)), seed=self.seed)
+        return CrossFit(head.cross_fits, fold_of, self.shared.device)
+
+    def _left_out(self, members: Sequence[int], hidden: Tensor) -> Tensor | float:
+        """How much more heads that have not seen these rankings give for (N, d) features than the head does."""
+        each = [member for member in members for _ in range(self.sizes[member])]
+        return 0.0 if self._cross_fit is None else self._cross_fit.of(self._prompts(each), hidden)
+
+    def _prompts(self, members: Sequence[int]) -> list[tuple[int, ...]]:
+        return [self.groups[member].prompt for member in members]
 
     def _batch(self, members: Sequence[int]) -> TokenBatch | GroupBatch:
         """The groups' responses, in order: each prompt once, or (under sliding windows) a row for each response."""

@@ -27,6 +27,15 @@ class Member:
     apart: tuple[str | int, ...] = ()
     of: int = 1
 
+    def counts_of(self, members: Sequence[int]) -> list[int] | None:
+        """The counts of the rankings with these numbers; None if each counts once."""
+        return None if self.counts is None else [self.counts[member] for member in members]
+
+    def repeated(self, members: Sequence[int]) -> list[int]:
+        """The same rankings, each repeated by its count."""
+        counts = self.counts
+        return list(members) if counts is None else [member for member in members for _ in range(counts[member])]
+
 
 def alone(shared: SharedModel) -> Member:
     """A reward model that is the only one."""

@@ -89,7 +89,9 @@ class TwoHeadPhase(RewardPhase):
 
     def _both(self, batch: TokenBatch | GroupBatch, states: Tensor) -> Tensor:
         """(N, 2) quality and length scores."""
-        hidden = self._features(batch, states)
+        return self._scored_by_both(self._features(batch, states))
+
+    def _scored_by_both(self, hidden: Tensor) -> Tensor:
         return torch.stack([self.head(hidden), self.length_head(hidden)], 1)
 
     def _lengths(self, members: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -101,13 +103,16 @@ class TwoHeadPhase(RewardPhase):
 
     def _loss(self, members: Sequence[int], group_count: int) -> PairLoss:
         batch = self._batch(members)
-        both = self._both(batch, self.boundaries.of(members, batch))
-        counts = None if self.member.counts is None else [self.member.counts[member] for member in members]
-        found = pair_loss(both.sum(1), *self._records(members), self.settings, group_count, counts)
+        hidden = self._features(batch, self.boundaries.of(members, batch))
+        both = self._scored_by_both(hidden)
+        counts = self.member.counts_of(members)
+        found = pair_loss(
+            both.sum(1) + self._left_out(members, hidden), *self._records(members), self.settings, group_count, counts
+        )
         # A linear term with the gradient of the whole penalty with respect to each score: the gradient is the
         # penalty's, and the value is this part's share.
         pull = (torch.cat([self._pushes[member] for member in members]) * both).sum()
-        share = len(self._repeated(members)) / group_count
+        share = len(self.member.repeated(members)) / group_count
         weights = self.head.linear.weight[0], self.length_head.linear.weight[0]
         apart = torch.cosine_similarity(*weights, dim=0).abs()
         penalty = pull - pull.detach() + share * (self._penalty + apart)

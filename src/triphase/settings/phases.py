@@ -140,7 +140,9 @@ class RewardSettings(TakenSettings):
     head_penalty: PositiveFloat | Literal["auto"] | None = "auto"
     """Before the adapter is trained, the score head alone is fitted to the comparisons (linear probing, arXiv
     2202.10054), with this weight of the squared norm of its standardized weights. `auto` chooses it by 5-fold
-    cross-validation over the training prompts; none skips the fit and starts from a random head, which needs a higher
+    cross-validation over the training prompts. While the adapter is trained, each ranking is scored by the fit to the
+    folds without its prompt (cross-fitting), so that the adapter learns what the head does not know instead of what it
+    has memorized. none skips the fit and starts from a random head, which needs a higher
     optimizer.head_learning_rate."""
     require_better_than_chance: bool = True
     """Stop before PPO if held-out comparisons do not show that the reward model is better than chance, and than

@@ -1,6 +1,6 @@
 """Fitting a linear score to comparisons on fixed features: a convex problem, solved to convergence."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -152,15 +152,13 @@ def choose_penalty(
         prompts: identifies the prompt of each ranking, by the numbers in ``pairs.group``.
         on_fit: called after each of the `fit_count` fits.
     """
-    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    if len(numbers) < 2:
+    fold_of = folds_of(prompts, seed=seed)
+    if not fold_of:
         return PenaltyChoice(UNCHOSEN, ())
-    folds = min(FOLDS, len(numbers))
-    places = torch.tensor(permutation(len(numbers), seed, "reward", "folds"))
-    fold = places[torch.tensor([numbers[prompt] for prompt in prompts])[pairs.group]] % folds
+    fold = _fold_of_each(pairs, prompts, fold_of)
     x, _, _ = _standardized(features)
     totals = dict.fromkeys(PENALTIES, 0.0)
-    for number in range(folds):
+    for number in sorted(set(fold_of.values())):
         others, left_out = pairs.where(fold != number), pairs.where(fold == number)
         weight = torch.zeros(x.shape[1], dtype=torch.float64)
         for penalty in PENALTIES:
@@ -169,6 +167,42 @@ def choose_penalty(
             on_fit()
     curve = tuple((penalty, total / _rankings(pairs)) for penalty, total in totals.items())
     return PenaltyChoice(min(curve, key=lambda point: point[1])[0], curve)
+
+
+def cross_fits(
+    features: Tensor,
+    pairs: StackedPairs,
+    prompts: Sequence[Hashable],
+    *,
+    penalty: float,
+    seed: int,
+    flips: Flips = NO_FLIPS,
+) -> list[tuple[Tensor, float]]:
+    """For each fold of `folds_of`, the fit of `fit_linear_scores` to the other folds; empty if there are no folds."""
+    fold_of = folds_of(prompts, seed=seed)
+    if not fold_of:
+        return []
+    fold = _fold_of_each(pairs, prompts, fold_of)
+    return [
+        fit_linear_scores(features, pairs.where(fold != number), penalty=penalty, flips=flips)
+        for number in sorted(set(fold_of.values()))
+    ]
+
+
+def folds_of(prompts: Sequence[Hashable], *, seed: int) -> dict[Hashable, int]:
+    """The fold of each prompt: FOLDS parts, or as many as there are prompts; empty for a single prompt."""
+    distinct = list(dict.fromkeys(prompts))
+    if len(distinct) < 2:
+        return {}
+    folds = min(FOLDS, len(distinct))
+    return dict(
+        zip(distinct, (place % folds for place in permutation(len(distinct), seed, "reward", "folds")), strict=True)
+    )
+
+
+def _fold_of_each(pairs: StackedPairs, prompts: Sequence[Hashable], fold_of: Mapping[Hashable, int]) -> Tensor:
+    """(P,) the fold of each pair."""
+    return torch.tensor([fold_of[prompt] for prompt in prompts])[pairs.group]
 
 
 def _rankings(pairs: StackedPairs) -> int:
