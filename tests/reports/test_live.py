@@ -61,7 +61,7 @@ def test_it_is_written_again_when_something_changed_and_not_all_the_time(begun: 
     now = [100.0]
     live = LiveReport(begun, is_worked_on=lambda: True, clock=lambda: now[0])
     first = json.loads(live.state())
-    assert "The run goes on (SFT step 2)" in first["says"] and f'data-live="{first["version"]}"' in live.page()
+    assert "The run is in progress (SFT step 2)" in first["says"] and f'data-live="{first["version"]}"' in live.page()
     with (begun / "sft" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "sft/loss": 1.0}\n')
     assert json.loads(live.state())["version"] == first["version"]  # too soon
@@ -96,7 +96,7 @@ def test_what_is_damaged_meanwhile_leaves_the_page_and_is_said(begun: Path) -> N
     now[0] += 60
     assert live.page() == page
     says = json.loads(live.state())["says"]
-    assert "Not refreshed" in says and "timings.json: damaged" in says and "Another machine may work" in says
+    assert "Not refreshed" in says and "timings.json: damaged" in says and "Another machine may be working" in says
     (begun / "timings.json").write_text('{"sft": 1.0}')
     now[0] += 60
     assert "Not refreshed" not in json.loads(live.state())["says"] and live.page() != page

@@ -257,8 +257,11 @@ def test_first_iteration_of_a_run_has_a_page(run_directory: Path) -> None:
     text = sections(page_of(run_directory))
     assert re.search("1 iteration(?!s)", text) and re.search("1 step(?!s)", text)
     assert "One iteration so far; a curve begins with the second." in text and "√KL" not in text
+    assert "11 min 32 s" in text and "whole run" in text
     shutil.rmtree(run_directory / "evaluation")
-    assert "Reward hacking: none seen so far" in sections(page_of(run_directory))
+    text = sections(page_of(run_directory))
+    assert "Reward hacking: none seen so far" in text and "so far; 2.4 GB at most" in text
+    assert "whole run" not in text
 
 
 def test_damaged_files_are_named_and_leave_the_old_page(run_directory: Path) -> None:

@@ -96,11 +96,11 @@ class LiveReport:
         begun = f" ({told})" if told else ""
         worked_on = self._is_worked_on()
         if worked_on is None:
-            stands = "Another machine may work on this run"
+            stands = "Another machine may be working on this run"
         else:
-            stands = "The run goes on" if worked_on else "Nothing works on this run"
+            stands = "The run is in progress" if worked_on else "No process is working on this run"
         problem = f" Not refreshed: {self._problem}" if self._problem else ""
-        return f"{stands}{begun}; the page renews itself.{problem}"
+        return f"{stands}{begun}; this page refreshes by itself.{problem}"
 
     def _rows(self, phase: Path) -> list[dict[str, float]]:
         try:

@@ -141,6 +141,8 @@ def test_a_table_in_a_response_stays_a_table_on_the_leads_page_on_a_phone(texts:
     assert len(tops) == 10 and len(set(tops)) == 1
     assert page.locator(".stacked > tbody > tr > td:first-child").all_inner_texts() == ["1", "2", "3", "4"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    beside = page.locator(".scroll:has(.stacked)").evaluate("node => node.scrollWidth - node.clientWidth")
+    assert beside == 0, "responses wrap; only their code and tables scroll"
 
 
 def test_the_keyboard_reaches_everything_in_the_order_of_the_page(texts: Any, chromium: Any) -> None:
