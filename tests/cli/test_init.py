@@ -95,7 +95,7 @@ def test_an_end_of_the_input_is_no_answer(
 def test_columns_of_other_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "odd.csv").write_text("prompts,completions\n" + "".join(f"{a} {b},sun\n" for a in WORDS for b in WORDS))
     assert main(["init", "odd.csv", *TINY, "--yes"]) == 2
-    assert "--columns completion=completions,prompt=prompts" in capsys.readouterr().err
+    assert "--columns prompt=prompts,completion=completions" in capsys.readouterr().err
     assert not (folder / "my-run.yaml").exists()
     assert main(["init", "odd.csv", *TINY, "--yes", "--columns", "prompt=prompts,completion=completions"]) == 0
     assert load_settings(Path("my-run.yaml")).data.demonstrations[0].columns == {
@@ -187,3 +187,20 @@ def test_the_machine_is_described(capsys: pytest.CaptureFixture[str], monkeypatc
     ]  # fmt: skip
     monkeypatch.setattr("triphase.cli.deferred.abilities", dict)
     assert "pip install 'triphase[train]'" in said(["doctor"], capsys)
+
+
+def test_what_cannot_be_used_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mixed").mkdir()
+    (folder / "mixed/a.csv").write_text(",prompt,completion\n0,sun,song\n")
+    (folder / "mixed/b.csv").write_text("prompt,chosen,rejected\nsun,song,mud\n")
+    told = said(["init", "mixed", *TINY, "--yes"], capsys)
+    assert "(1 record looked at)" in told and "columns that are not read: one without a name (1 record)" in told
+    assert "1 cannot be used (data.on_bad_record: drop leaves such out): mixed/b.csv:2" in told
+
+
+def test_a_table_without_a_header_is_recognized(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a.csv").write_text("What is a tree?,A plant.\nWhat is a stone?,A rock.\n")
+    assert main(["init", "a.csv", *TINY, "--yes"]) == 2
+    told = capsys.readouterr().err
+    assert "--columns prompt=What is a tree?,completion=A plant.;" in told  # in the order of the file
+    assert "is the first line a record? Then write one above it that names the columns" in told

@@ -107,9 +107,14 @@ def test_six_commands_lead_from_data_to_a_model(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    require_a_model(data(tmp_path), capsys)
+
+
+def require_a_model(files: list[str], capsys: pytest.CaptureFixture[str], *, phases: str = "sft, reward, ppo") -> None:
+    """Six commands, none with an error or a traceback, and a seventh that is not ours."""
     quick = [word for key, value in QUICK.items() for word in (f"--{key}", value)]
     commands = (
-        ["init", *data(tmp_path), *TINY],
+        ["init", *files, *TINY],
         ["check", "my-run.yaml", *quick],
         ["plan", "my-run.yaml", *quick],
         ["run", "my-run.yaml", *quick],
@@ -121,7 +126,8 @@ def test_six_commands_lead_from_data_to_a_model(
         heard = capsys.readouterr()
         assert code == 0, (words[0], heard.err)
         assert "Traceback" not in heard.out + heard.err
-    assert (tmp_path / "runs" / "my-run" / "report.html").is_file()
+    assert Path("runs/my-run/report.html").is_file()
+    assert ", ".join(phase for phase in ("sft", "reward", "ppo") if Path("runs/my-run", phase).is_dir()) == phases
     environment = {**os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
     opened = subprocess.run(
         [sys.executable, "-c", OPENS, "model"], env=environment, capture_output=True, text=True, check=False
@@ -134,7 +140,8 @@ EACH = [(form, role) for form in FORMS for role in form.roles]
 
 def in_form(form: Form, place: int, prompt: str) -> str:
     """A row of a form with a prompt and answers of the tiny task."""
-    row = json.dumps(form.example).replace("Name a tree.", prompt).replace("An elm.", f"sun song {'sea ' * place}end")
+    rows = "\n".join(map(json.dumps, (form.example, *form.more)))
+    row = rows.replace("Name a tree.", prompt).replace("An elm.", f"sun song {'sea ' * place}end")
     return row.replace('"No."', '"mud rust"').replace("Assistant: No.", "Assistant: mud rust")
 
 
@@ -161,3 +168,21 @@ def test_each_form_is_one_command_from_a_configuration_that_reads_it(
     else:
         found = [one.text for one in data.prompts()]
     assert len(found) == 12 and all(text in whole for text, whole in zip(texts, found, strict=True))
+
+
+PATHS = {"demonstrations": "sft", "preferences": "reward, ppo"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "role"),
+    [(form, role) for form, role in EACH if role in PATHS],
+    ids=[f"{form.name}-{role}" for form, role in EACH if role in PATHS],
+)
+def test_each_form_alone_leads_to_a_model(
+    form: Form, role: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Demonstrations alone, or preferences with their prompts; what such data cannot give is left out."""
+    (here / "data.jsonl").write_text("".join(f"{in_form(form, n, text)}\n" for n, text in enumerate(asked(24))))
+    files = [f"{role}:data.jsonl"]
+    require_a_model(files, capsys, phases=PATHS[role])

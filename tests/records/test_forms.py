@@ -40,7 +40,7 @@ def written(folder: Path, *rows: Any, name: str = "a.jsonl") -> Path:
 
 @pytest.mark.parametrize(("form", "role"), EACH, ids=[f"{form.name}-{role}" for form, role in EACH])
 def test_the_example_of_each_form_is_read_as_it_says(form: Form, role: str, tmp_path: Path) -> None:
-    path = written(tmp_path, form.example)
+    path = written(tmp_path, form.example, *form.more)
     if role == "preferences":
         located = list(stream_preferences(source(path), tmp_path))
         assert {form_of(role, item) for item in located} == {form.name}

@@ -14,6 +14,7 @@ from tests.reports.synthetic import write_run
 from triphase.reports.contents import read_run
 from triphase.reports.evaluation import Sample
 from triphase.reports.study import BEST_OF_N, ROLLOUTS, StudyFindings, StudyRun, find_study
+from triphase.reports.study_page import headline, plain_study, write_study
 
 ABOUT = {"none": "no penalty", "kl": "a penalty"}
 # (score, gold) of four samples to each of two prompts; the best of two by score is the mean over six pairs.
@@ -99,6 +100,23 @@ def test_best_of_n_over_all_subsets(found: StudyFindings) -> None:
             chosen = [fmean(max(some)[figure] for some in combinations(group, n)) for group in SCORED.values()]
             alone = [fmean(sample[figure] for sample in group) for group in SCORED.values()]
             assert gain.value == pytest.approx((fmean(chosen) - fmean(alone)) / unit)
+
+
+def test_best_of_n_without_gold_is_judged_by_the_score(
+    runs: list[StudyRun], found: StudyFindings, tmp_path: Path
+) -> None:
+    shutil.copytree(runs[0].directory, tmp_path / "r")
+    lines(tmp_path / "r" / BEST_OF_N, [{"prompt_id": p, "score": score, "gold": None}
+                                       for p, some in SCORED.items() for score, _ in some])  # fmt: skip
+    alone = find_study("s", [StudyRun("none", 0, tmp_path / "r")], ABOUT)
+    best, whole = alone.best_of_n, found.best_of_n
+    assert best is not None and whole is not None and (best.gold, best.fit, best.curve.gold) == ((), None, None)
+    assert best.sizes == whole.sizes and best.curve.proxy == pytest.approx(whole.curve.proxy)
+    assert headline(alone)[-1].startswith("Best of 4 without training gains +")
+    assert headline(alone)[-1].endswith(" in the score that selects it.")
+    assert plain_study(alone)["best_of_n"]["gold_gain"] == []
+    page = write_study(tmp_path, alone).read_text()
+    assert "<td>best of 4</td>" in page and "best of 1 … 4" in page
 
 
 def test_a_seed_without_rollouts_is_left_out_of_the_curves(runs: list[StudyRun]) -> None:

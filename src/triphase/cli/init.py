@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -58,11 +59,8 @@ def init(
     for ours, theirs in renamed.items():
         if not any(ours in look.source.columns for look in looks):
             raise SettingsError(f"--columns {ours}={theirs}: no record of {', '.join(data)[:200]} has that column")
-    for look in looks:
-        line = f"{look.source.path}: {look.role}, {look.form} ({look.seen} records looked at)"
+    for line in (line for look in looks for line in _seen(look)):
         console.print(escape(visible(line)))
-        if look.unread:
-            console.print(f"  {escape(visible(unread_columns(look.unread)))}; --columns gives them our names")
     ask = _Asking(yes or not sys.stdin.isatty())
     length = _positive("--max-length", max_length)
     if length is None:
@@ -110,6 +108,15 @@ class _Asking:
         if said not in ("y", "yes", "n", "no"):
             raise SettingsError(f"{question}: {said[:40]!r} is neither yes nor no")
         return said.startswith("y")
+
+
+def _seen(look: FirstLook) -> Iterator[str]:
+    records = f"{look.seen} record{'s' * (look.seen != 1)}"
+    yield f"{look.source.path}: {look.role}, {look.form} ({records} looked at)"
+    if look.refused:
+        yield f"  {len(look.refused)} cannot be used (data.on_bad_record: drop leaves such out): {look.refused[0]}"
+    if look.unread:
+        yield f"  {unread_columns(look.unread)}; --columns gives them our names"
 
 
 def _look(text: str, columns: dict[str, str]) -> FirstLook:

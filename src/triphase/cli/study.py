@@ -113,7 +113,8 @@ def _print(found: StudyFindings, page: Path) -> None:
         cells = [each.name, percent_interval(each.win_rate), signed(each.gold_gain), signed(each.over_first)]
         table.add_row(*(Text(visible(cell)) for cell in [*cells, signed(each.proxy_gain), kl, peak_text(each.fit)]))
     best = found.best_of_n
-    for n, gold, proxy in zip(best.sizes, best.gold, best.proxy, strict=True) if best else ():
+    golds = (best.gold or [None] * len(best.sizes)) if best else ()
+    for n, gold, proxy in zip(best.sizes, golds, best.proxy, strict=True) if best else ():
         if best and n in (best.sizes[-1], best.sizes[len(best.sizes) // 2]):
             table.add_row(f"best of {n}", "–", signed(gold), "–", signed(proxy), "–", peak_text(best.fit))
     wide.print(table)

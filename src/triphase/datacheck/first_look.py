@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class FirstLook:
         longest, longest_answer: tokens that 99 % of the first records, and of their answers, do not exceed; estimated.
         seen: number of records that were examined.
         unread: nonempty columns that are not read, with the number of examined records that have them.
+        refused: the errors of records that cannot be used.
     """
 
     source: SourceSettings
@@ -50,6 +51,7 @@ class FirstLook:
     longest_answer: int
     seen: int
     unread: Mapping[str, int]
+    refused: Sequence[DataError] = ()
 
 
 def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -> FirstLook:
@@ -80,7 +82,7 @@ def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -
     kept = source.model_copy(update={"max_records": None, "streaming": False})
     forms = Counter(form_of(chosen, item) for item in items)
     unread = Counter(column for item in items for column in item.unread)
-    return FirstLook(kept, chosen, read_as(forms), _most(lengths), _most(answers), len(items), unread)
+    return FirstLook(kept, chosen, read_as(forms), _most(lengths), _most(answers), len(items), unread, refused)
 
 
 def _with_its_columns(source: SourceSettings) -> SourceSettings:
@@ -112,11 +114,19 @@ def _most(ordered: list[int]) -> int:
 
 
 def _unknown(row: Row) -> str:
-    have = sorted(columns_in(row))
+    filled = columns_in(row)
+    have = [name for name in row.values if name in filled]
     near = {name: found[0] for name in have if (found := difflib.get_close_matches(name.lower(), OURS, 1, 0.75))}
     pairs = [f"{ours}={theirs}" for theirs, ours in near.items() if ours != theirs]
     example = ",".join(pairs) or f"prompt={have[0] if have else 'COLUMN'},completion={have[-1] if have else 'COLUMN'}"
     return (
         f"{row.file}: the columns {', '.join(have)[:200] or 'none'} are of no known form (docs/data.md); say which is "
-        f"which: --columns {example}"
+        f"which: --columns {example}{_header(row)}"
     )
+
+
+def _header(row: Row) -> str:
+    """A table without a header has a record in the place of its column names."""
+    names = [str(name) for name in row.values]
+    alike = any(sign in name.strip() for name in names for sign in " .?!")
+    return "; is the first line a record? Then write one above it that names the columns" if alike else ""

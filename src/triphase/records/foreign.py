@@ -28,7 +28,10 @@ LISTS = ("responses", "completions", "answers", "generations", "candidates", "ou
 _TEXTS = ("response", "answer", "text", "content", "completion", "output", "generation")
 _BY_PLACE = ("rank", "place")
 _BY_RATING = ("fine-grained_score", "overall_score", "rating", "score", "overall_rating")
-_PLACES_BESIDE, _RATINGS_BESIDE = ("ranks", "rank", "ranking"), ("ratings", "rating", "scores", "score")
+_PLACES_BESIDE = ("ranks", "rank", "ranking", "rankings")
+_RATINGS_BESIDE = ("ratings", "rating", "scores", "score", "rewards", "reward", "helpfulness")
+RATED = (*_PLACES_BESIDE, *_RATINGS_BESIDE)
+"""Columns that order the texts in a list next to them."""
 _KEPT = ("labeler", "submitted_at", "seconds", "note", "margin", "prompt_id", "kind", "gold")
 _SPLITS = {"validation": "heldout", "test": "heldout", "dev": "heldout"}
 Rows = Iterator[tuple[str, Row]]
@@ -47,7 +50,7 @@ def read_foreign(row: Row) -> list[tuple[str, Row]] | None:
             if len(value) > 1 and any(_text_key(each) for each in value):
                 return list(_objects(row, column, value))
         elif isinstance(value, list) and "places" not in have:
-            beside = next((name for name in (*_PLACES_BESIDE, *_RATINGS_BESIDE) if name in have), None)
+            beside = next((name for name in RATED if name in have), None)
             if beside is not None:
                 return list(_side_by_side(row, column, value, beside))
     return None
@@ -55,9 +58,10 @@ def read_foreign(row: Row) -> list[tuple[str, Row]] | None:
 
 def unread_columns(row: Row) -> set[str]:
     """Columns of a row of another tool that no shape reads."""
-    pairs = {name for needed, _ in _PAIRS for name in needed}
-    return columns_in(row) - row.read - {
-        *LISTS, *_KEPT, "split", *_PLACES_BESIDE, *_RATINGS_BESIDE, *pairs, "models",
+    have = columns_in(row)
+    pairs = {name for needed, _ in _PAIRS if needed <= have for name in needed}
+    return have - row.read - {
+        *LISTS, *_KEPT, "split", *RATED, *pairs, "models",
         "generation_models", "data", "annotations", "fields", "status",
     } | row.ignored  # fmt: skip
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from triphase.records.cells import columns_in
 from triphase.records.conversations import is_transcript, turns_of
+from triphase.records.foreign import RATED
 from triphase.records.lines import Row
 from triphase.records.marked_texts import is_plain_text, turns_in_text
 from triphase.records.prompts import CONVERSATIONS, QUESTIONS
+from triphase.records.rated_rows import is_rated
 from triphase.records.reading import Located
 from triphase.records.trees import is_tree
 from triphase.settings.data import SourceSettings
@@ -30,6 +32,7 @@ class Form:
         roles: the possible roles of files with it.
         fits: whether a row with these nonempty columns has this form.
         example: a row.
+        more: the further rows of the example.
         plain: it is our own, so that nothing had to be inferred.
     """
 
@@ -37,6 +40,7 @@ class Form:
     roles: tuple[str, ...]
     fits: Fits
     example: Mapping[str, Any] = field(default_factory=dict)
+    more: tuple[Mapping[str, Any], ...] = ()
     plain: bool = False
 
 
@@ -76,6 +80,14 @@ def _argilla(row: Row, have: set[str]) -> bool:
     return {"fields", "responses"} <= have or any(name.endswith(".responses") for name in have)
 
 
+def _rated_answers(row: Row, have: set[str]) -> bool:
+    return is_rated(row) or {"responses", "helpfulness"} <= have
+
+
+def _best_first(row: Row, have: set[str]) -> bool:
+    return "responses" in have and not have & {"places", *RATED}
+
+
 _PAIRED = ("demonstrations", "prompts")
 _ASKED = [{"role": "user", "content": "Name a tree."}]
 _TOLD = [*_ASKED, {"role": "assistant", "content": "An elm."}]
@@ -112,8 +124,13 @@ FORMS: tuple[Form, ...] = (
     Form("Nectar (ranked answers)", ("preferences",), _holds_turns("answers", "answer"),
          {"prompt": "Name a tree.", "answers": [{"answer": "An elm.", "model": "a", "rank": 1},
                                                 {"answer": "No.", "model": "b", "rank": 2}]}),
+    Form("HelpSteer, an answer and its rating per row", ("preferences",), _rated_answers,
+         {"prompt": "Name a tree.", "response": "An elm.", "helpfulness": 4},
+         more=({"prompt": "Name a tree.", "response": "No.", "helpfulness": 0},)),
     Form("votes", ("preferences",), _has("response_a", "response_b", "winner"),
          {"prompt": "Name a tree.", "response_a": "An elm.", "response_b": "No.", "winner": "a"}),
+    Form("rankings as lists, the best first", ("preferences",), _best_first,
+         {"prompt": "Name a tree.", "responses": ["An elm.", "No."]}),
     Form("rankings", ("preferences",), _has("responses"),
          {"prompt": "Name a tree.", "responses": ["No.", "An elm.", "Elm"], "places": [2, 1, 1]}),
     # Comparisons
@@ -153,6 +170,7 @@ FORMS: tuple[Form, ...] = (
     Form("prompts", ("prompts",), _has("prompt"), {"prompt": "Name a tree.", "split": "heldout"}, plain=True),
     Form("instructions", ("prompts",), _has("instruction"), {"instruction": "Name a tree.", "input": "with E"}),
     Form("questions", ("prompts",), _has("question"), {"question": "Name a tree."}),
+    Form("queries", ("prompts",), _has("query"), {"query": "Name a tree."}),
 )  # fmt: skip
 """The first that fits a row names it."""
 

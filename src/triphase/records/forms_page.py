@@ -16,8 +16,8 @@ def table() -> str:
     """Every form with its possible roles and an example."""
     lines = ["| form | for | a row |", "|---|---|---|"]
     for form in FORMS:
-        row = json.dumps(form.example, ensure_ascii=False).replace("|", "\\|")
-        lines.append(f"| {form.name} | {', '.join(form.roles)} | `{row}` |")
+        rows = [json.dumps(each, ensure_ascii=False).replace("|", "\\|") for each in (form.example, *form.more)]
+        lines.append(f"| {form.name} | {', '.join(form.roles)} | {' '.join(f'`{row}`' for row in rows)} |")
     return "\n".join(lines)
 
 

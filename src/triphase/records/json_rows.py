@@ -176,6 +176,11 @@ def _require_records(text: JsonText, name: str) -> None:
     lists = {key: found for key, found in value.items() if isinstance(found, list) and found}
     if alone and len(lists) == len(value) and lists and not any(isinstance(found[0], dict) for found in lists.values()):
         raise DataError(f"{name}:{start}: the file is one object of columns; write a list of records, [{{…}}, {{…}}]")
+    if alone and len(value) > 1 and all(isinstance(each, dict) and "0" in each for each in value.values()):
+        raise DataError(
+            f"{name}:{start}: the file is one object of columns; write one record per line "
+            "(pandas: to_json(FILE, orient='records', lines=True), with a name that ends in .jsonl)"
+        )
     inside = [key for key, found in lists.items() if all(isinstance(one, dict) for one in found)]
     if alone and inside and (start < end or not _is_record(value)):
         key = inside[0][:40]

@@ -16,6 +16,8 @@ LONGEST_LINE = 1 << 26
 MOST_COLUMNS = 10_000
 """Maximum columns of a record: messages about columns compare each with our names."""
 _START = 1 << 10
+_COMPRESSED = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": "", b"BZh": "", b"\xfd7zXZ": ""}
+"""First bytes of compressed files, with the suffix of those that are read."""
 _MOST_NAMED = 12
 
 
@@ -121,7 +123,11 @@ def numbered_lines(path: Path, name: str, part: Part = WHOLE) -> Iterator[tuple[
 
 
 def without_mark(start: bytes, name: str) -> bytes:
-    """``start`` of a file without the mark of UTF-8; UTF-16 is refused."""
+    """``start`` of a file without the mark of UTF-8; UTF-16 and compressed files are refused."""
+    for signature, suffix in _COMPRESSED.items():
+        if start.startswith(signature):
+            remedy = f"add {suffix} to its name" if suffix else "unpack it"
+            raise DataError(f"{name}: is compressed, and its name does not say so; {remedy}")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{name}: is UTF-16 text; save the file as UTF-8")
     if b"\0" in start[:_START] and start[:_START].count(b"\0") * 3 > len(start[:_START]):
@@ -187,7 +193,10 @@ def partial_columns(columns: Mapping[str, int], records: int) -> str | None:
 def unread_columns(columns: Mapping[str, int]) -> str:
     """The columns that are not read, those that are nonempty in most records first."""
     ordered = sorted(columns.items(), key=lambda item: -item[1])
-    most = ", ".join(f"{name[:40]} ({count} record{'s' * (count > 1)})" for name, count in ordered[:_MOST_NAMED])
+    most = ", ".join(
+        f"{name[:40] or 'one without a name'} ({count} record{'s' * (count > 1)})"
+        for name, count in ordered[:_MOST_NAMED]
+    )
     more = f" and {len(ordered) - _MOST_NAMED} more" if len(ordered) > _MOST_NAMED else ""
     return f"columns that are not read: {most}{more}"
 

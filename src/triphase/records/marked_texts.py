@@ -4,6 +4,9 @@ HH-RLHF transcripts      \\n\\nHuman: …\\n\\nAssistant: …
 ChatML                   <|im_start|>user\\n…<|im_end|>\\n<|im_start|>assistant\\n…<|im_end|>
 Guanaco                  ### Human: … ### Assistant: …
 Alpaca                   ### Instruction:\\n…\\n\\n### Input:\\n…\\n\\n### Response:\\n…
+Llama 3                  <|start_header_id|>user<|end_header_id|>\\n\\n…<|eot_id|>
+Gemma                    <start_of_turn>user\\n…<end_of_turn>
+Zephyr                   <|user|>\\n…</s>\\n<|assistant|>\\n…</s>
 Llama 2                  <s>[INST] <<SYS>>…<</SYS>> … [/INST] … </s>
 """
 
@@ -17,10 +20,14 @@ from triphase.records.types import Message
 
 Turns = Iterator[tuple[str, str]]
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.S)
+_LLAMA_3 = re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>(.*?)(?:<\|eot_id\|>|\Z)", re.S)
+_GEMMA = re.compile(r"<start_of_turn>(\w+)\n(.*?)(?:<end_of_turn>|\Z)", re.S)
+_ZEPHYR = re.compile(r"<\|(system|user|assistant)\|>\n(.*?)(?:</s>|<\|end\|>|(?=<\|\w+\|>)|\Z)", re.S)
 _GUANACO = re.compile(r"### ?(Human|Assistant|System):")
 _ALPACA = re.compile(r"^### ?(Instruction|Input|Response):[ \t]*\n?", re.M)
 _LLAMA = re.compile(r"(?:<s>\s*)?\[INST\]")
 _LLAMA_END = re.compile(r"</?s>")
+_BEGINNING = re.compile(r"<s>|<bos>|<\|begin_of_text\|>")
 _SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>(.*)", re.S)
 _ANSWERS = {"summary", "highlights", "label", "labels", "target", "targets", "chosen", "rejected"}
 _ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
@@ -39,7 +46,7 @@ def turns_in_text(row: Row, column: str = "text") -> tuple[Message, ...] | None:
             found = [{"role": role, "content": text.strip()} for role, text in turns(value)]
             if found:
                 row.read.add(column)
-                if value[: first.start()].strip():
+                if _BEGINNING.sub("", value[: first.start()]).strip():
                     row.ignored.add(f"what precedes the first turn in {column}")
                 return messages_of(row, column, found)
     return None
@@ -51,8 +58,9 @@ def is_plain_text(row: Row) -> bool:
     return isinstance(value, str) and bool(value.strip()) and not columns_in(row) & _ANSWERS
 
 
-def _chatml(text: str) -> Turns:
-    yield from ((found[1], found[2]) for found in _CHATML.finditer(text))
+def _named(mark: re.Pattern[str]) -> Callable[[str], Turns]:
+    """Turns that each name their role."""
+    return lambda text: ((found[1], found[2]) for found in mark.finditer(text))
 
 
 def _guanaco(text: str) -> Turns:
@@ -92,7 +100,7 @@ def _llama(text: str) -> Turns:
 
 
 _KINDS: Mapping[re.Pattern[str], Callable[[str], Turns]] = {
-    _CHATML: _chatml,
+    **{mark: _named(mark) for mark in (_CHATML, _LLAMA_3, _GEMMA, _ZEPHYR)},
     _LLAMA: _llama,
     _GUANACO: _guanaco,
     _ALPACA: _alpaca,

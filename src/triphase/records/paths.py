@@ -9,6 +9,7 @@ import glob
 import os
 import re
 import stat
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from triphase.errors import DataError, RunError
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 PACKED = (".gz", ".zst")
 _PATTERN = re.compile(r"[*?\[]")
+_SPLIT = re.compile(r"(train|test|valid|validation|val|dev|eval)(?=$|[-_.])", re.I)
 _SHOWN = 100
 _KINDS = (
     (stat.S_ISDIR, "is a directory, where a file is expected"),
@@ -64,12 +66,8 @@ def data_files(text: str, base: Path) -> list[Path]:
     except (OSError, RuntimeError, ValueError):
         return [data_file(text, base)]  # whose error gives the reason
     if is_directory:
-        found = [
-            str(path)
-            for pattern in ("*", "*/*")
-            for path in place.glob(pattern)
-            if not _is_hidden(path.relative_to(place))
-        ]
+        found = [str(path) for path in _files_below(place) if not _is_hidden(path.relative_to(place))]
+        _require_one_split(found, text)
         what = "is a directory without data files in it"
     elif not there and _PATTERN.search(text):
         found = glob.glob(str(place), recursive=True)
@@ -80,6 +78,36 @@ def data_files(text: str, base: Path) -> list[Path]:
     if not paths:
         raise DataError(f"{shown(text)}: {what}; their names end in {', '.join(SUFFIXES)} (.gz or .zst may follow)")
     return [data_file(str(path), base) for path in paths]
+
+
+def _files_below(place: Path) -> Iterator[Path]:
+    """Files of a directory at any depth; only links on the first level are followed, so that none is a loop."""
+    for child in place.iterdir():
+        if child.is_dir():
+            yield from (Path(folder, name) for folder, _, names in os.walk(child) for name in names)
+        else:
+            yield child
+
+
+def _require_one_split(names: Sequence[str], text: str) -> None:
+    """Refuse a directory with the files of several splits, as the hub names them: reading all would train on each.
+
+    Raises:
+        DataError: it has some.
+    """
+    found = dict[str, str]()
+    for name in sorted(names):
+        path = Path(name)
+        for part, there in ((path.name, path.parent / "{}*"), (path.parent.name, path.parent)):
+            if format_of(path) in SUFFIXES and (split := _SPLIT.match(part)):
+                found.setdefault(split[1], str(there).format(split[1]))
+                break
+    if len(found) > 1:
+        example = found.get("train", next(iter(found.values())))
+        raise DataError(
+            f"{shown(text)}: holds files of several splits ({', '.join(found)}); name those of one, for example "
+            f"{shown(example)}"
+        )
 
 
 def is_saved_table(path: Path) -> bool:

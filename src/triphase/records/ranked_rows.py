@@ -59,9 +59,22 @@ def _ranking(row: Row) -> RankedRow:
     texts = cells.listed(row, "responses", row.values["responses"])
     said = [response_of(row, f"responses[{n}]", text) for n, text in enumerate(texts)]
     given = row.values.get("places")
+    if absent(given):
+        _require_no_order(row, len(said))
     places = list(range(1, len(said) + 1)) if absent(given) else cells.listed(row, "places", given, len(said))
     return _checked(row, said, [None if absent(place) else cells.whole(row, f"places[{n}]", place, 1, cells.MOST_PLACE)
                                 for n, place in enumerate(places)])  # fmt: skip
+
+
+def _require_no_order(row: Row, count: int) -> None:
+    """Refuse a list that seems to order the responses under a name that is not known: they would be read best first."""
+    for name in columns_in(row) - {"responses", "models"}:
+        value = cells.parsed(row.values[name])
+        if isinstance(value, list) and len(value) == count and all(isinstance(each, int | float) for each in value):
+            row.refuse(
+                f"{name} is a list of {count} numbers, one for each response; if they are places, call it places (1 is "
+                "the best), if they are ratings, scores; without it responses are read best first"
+            )
 
 
 def _vote(row: Row) -> RankedRow:

@@ -144,7 +144,7 @@ def stream_preferences(
         first, second = (_finished(row, f"{side}_finished") for side in ("chosen", "rejected"))
         yield Comparison(prompt, chosen, rejected, _margin(row), _word(row, "labeler", ""), first, second)
 
-    return _records(source, base, convert, refused, part)
+    return _records(source, base, convert, refused, part, are_compared=True)
 
 
 def _of_rankings(ranked: list[RankedRow], heldout_share: float) -> Iterator[Comparison]:
@@ -156,11 +156,17 @@ def _of_rankings(ranked: list[RankedRow], heldout_share: float) -> Iterator[Comp
 
 
 def _records(
-    source: SourceSettings, base: Path, convert: Callable[[Row], Iterator[Record]], refused: RefuseRow, part: Part
+    source: SourceSettings,
+    base: Path,
+    convert: Callable[[Row], Iterator[Record]],
+    refused: RefuseRow,
+    part: Part,
+    *,
+    are_compared: bool = False,
 ) -> Iterator[Located[Record]]:
     ids: dict[str, tuple[str, tuple[Message, ...]]] = {}
     count = bad = 0
-    for row in read_rows(source, base, refused, part):
+    for row in read_rows(source, base, refused, part, are_compared=are_compared):
         try:
             records = list(convert(row))
             given = _new_id(row, records, ids)

@@ -30,19 +30,27 @@ from triphase.records.paths import (
     is_saved_table,
     shown,
 )
+from triphase.records.rated_rows import ranked_together
 from triphase.settings.data import SourceSettings
 
 
 def read_rows(
-    source: SourceSettings, base: Path, refused: RefuseRow = raise_refused, part: Part = WHOLE
+    source: SourceSettings,
+    base: Path,
+    refused: RefuseRow = raise_refused,
+    part: Part = WHOLE,
+    *,
+    are_compared: bool = False,
 ) -> Iterator[Row]:
     """The rows of one source, with its columns under our names, and no more than its limit.
 
     A relative path is relative to ``base``; what is not a file is a hub id. A row that cannot be parsed goes to
     ``refused``, which raises it, or counts it and lets the reading continue. Only a ``.jsonl`` file can be read in
-    parts.
+    parts. ``are_compared`` joins rows that each have one rated answer to the same prompt.
     """
     rows = joined(_rows(source, base, refused, part), refused)
+    if are_compared:
+        rows = ranked_together(rows, refused)
     if source.max_records is not None:
         rows = _drawn(rows, source.max_records) if source.shuffle else islice(rows, source.max_records)
     return _renamed(rows, source.columns, shown(source.path)) if source.columns else rows

@@ -17,6 +17,7 @@ from triphase.records.cells import absent, columns_in, named, parsed
 from triphase.records.foreign import derived, prompt_in
 from triphase.records.lines import Row
 
+_BESIDE = (".responses", ".responses.users", ".responses.status")
 Said = tuple[str, str, Any]
 """Who answered, in what state, and the answer."""
 
@@ -32,6 +33,7 @@ def read_export(row: Row) -> list[tuple[str, Row]] | None:
         return [("rankings", found) for found in _argilla(row, fields, _questions(row.values["responses"]))]
     questions = _flat_questions(row, have)
     if questions:
+        row.read.update(f"{name}{end}" for name in questions for end in ("", *_BESIDE))
         texts = {name: row.values[name] for name in have if isinstance(row.values[name], str)}
         return [("rankings", found) for found in _argilla(row, texts, questions)]
     if {"annotation_id", "lead_time"} <= have:
@@ -108,6 +110,7 @@ def _argilla(row: Row, fields: Mapping[str, Any], questions: Mapping[str, list[S
             if state not in ("submitted", "completed"):
                 continue
             names = [known[_plain(name)] for name, _ in order]
+            row.read.update(names)
             yield _ranking(row, fields, names, [place for _, place in order], labeler=user)
     if not ranked and any(answers for answers in questions.values()):
         row.refuse(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, nan, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class VariantFindings:
 
 @dataclass(frozen=True, slots=True)
 class BestOfNFindings:
-    """Best of n of the SFT policy's samples by the score, without training."""
+    """Best of n of the SFT policy's samples by the score, without training. Without a gold score ``gold`` is empty."""
 
     sizes: tuple[int, ...]
     samples: int
@@ -252,47 +252,47 @@ def _course(
 
 
 def _best_of_n(runs: Sequence[StudyRun], seed: int) -> BestOfNFindings | None:
-    groups = [(run.seed, _scored(run.directory)) for run in runs]
-    groups = [(seed, scored) for seed, scored in groups if scored]
+    groups = [(run.seed, scored) for run in runs if (scored := _scored(run.directory))]
     if not groups:
         return None
     shared = sorted(set(groups[0][1]).intersection(*(scored for _, scored in groups)))
     tables = [{prompt: scored[prompt] for prompt in shared} for _, scored in groups]
     sizes = sorted(set(sizes_of(tables[0])).intersection(*map(sizes_of, tables)))
-    scales = [[_deviation(table, figure) for table in tables] for figure in (0, 1)]
-    gains = [
-        [
-            [_scaled(best_of_gains(table, n, figure), unit) for n in sizes]
-            for table, unit in zip(tables, scales[figure], strict=True)
-        ]
-        for figure in (0, 1)
-    ]
-    proxy, gold = (
-        tuple(
-            interval
-            for place in range(len(sizes))
-            if (interval := pooled([own[place] for own in gains[figure]], seed=seed)) is not None
-        )
+    by_score, by_gold = (
+        [[_scaled(best_of_gains(table, n, figure), _deviation(table, figure)) for n in sizes] for table in tables]
         for figure in (0, 1)
     )
+    has_gold = all(isfinite(_deviation(table, 1)) for table in tables)
+    proxy, gold = _pooled(by_score, seed), _pooled(by_gold, seed) if has_gold else ()
     roots = np.array([sqrt(best_of_n_kl(n)) for n in sizes])
-    columns = [np.array([[own[place][prompt] for place in range(len(sizes))] for prompt in shared]) for own in gains[1]]
+    columns = [np.array([[own[place][prompt] for place in range(len(sizes))] for prompt in shared]) for own in by_gold]
     return BestOfNFindings(
         tuple(sizes),
         min(len(samples) for table in tables for samples in table.values()),
         tuple(seed for seed, _ in groups),
         proxy,
         gold,
-        Curve(tuple(map(float, roots)), tuple(each.value for each in proxy), tuple(each.value for each in gold)),
-        fit("best-of-n", best_of_n_points(columns, roots), seed=seed),
+        Curve(
+            tuple(map(float, roots)), tuple(each.value for each in proxy), tuple(each.value for each in gold) or None
+        ),
+        fit("best-of-n", best_of_n_points(columns, roots), seed=seed) if has_gold else None,
     )
 
 
+def _pooled(gains: Sequence[Sequence[Mapping[str, float]]], seed: int) -> tuple[Interval, ...]:
+    """For each n the gain over all seeds."""
+    return tuple(filter(None, (pooled(list(own), seed=seed) for own in zip(*gains, strict=True))))
+
+
 def _scored(directory: Path) -> dict[str, list[tuple[float, float]]]:
+    """(score, gold) by prompt; gold is NaN in runs without one."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for row in shaped_rows(directory / BEST_OF_N, ScoredRow):
-        if row["score"] is not None and row["gold"] is not None:
-            found.setdefault(row["prompt_id"], []).append((float(row["score"]), float(row["gold"])))
+    rows = [row for row in shaped_rows(directory / BEST_OF_N, ScoredRow) if row["score"] is not None]
+    has_gold = any(row["gold"] is not None for row in rows)
+    for row in rows:
+        if row["gold"] is not None or not has_gold:
+            gold = nan if row["gold"] is None else float(row["gold"])
+            found.setdefault(row["prompt_id"], []).append((float(row["score"]), gold))
     return found
 
 

@@ -41,15 +41,13 @@ def study_figure(found: StudyFindings, kind: Literal["gold", "proxy"]) -> str | 
                 if each.fit.peak.value is not None and each.fit.peak.value <= max(each.curve.root_kl):
                     axes.axvline(each.fit.peak.value, color=color, linewidth=0.8, linestyle=":")
         best = found.best_of_n
-        if best is not None:
-            values = best.curve.gold if kind == "gold" else best.curve.proxy
+        values = None if best is None else best.curve.gold if kind == "gold" else best.curve.proxy
+        if best is not None and values is not None:
             label = f"best of 1 … {best.sizes[-1]}"
-            axes.plot(
-                best.curve.root_kl, values or (), color=MUTED, marker="*", markersize=7, linestyle="none", label=label
-            )
+            axes.plot(best.curve.root_kl, values, color=MUTED, marker="*", markersize=7, linestyle="none", label=label)
             canvas.readouts += [
                 Readout(x, y, f"best of {n}", (Line("muted", f"KL ≤ {reading(x * x)} nats"), Line("", reading(y))))
-                for n, x, y in zip(best.sizes, best.curve.root_kl, values or (), strict=False)
+                for n, x, y in zip(best.sizes, best.curve.root_kl, values, strict=True)
             ]
             if kind == "gold" and best.fit is not None:
                 grid = np.linspace(0, max(best.curve.root_kl), 100)

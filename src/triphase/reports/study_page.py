@@ -65,8 +65,9 @@ def headline(found: StudyFindings) -> list[str]:
         else:
             said.append(f"{variant.name} against {first}: {signed(over)} in gold, which may be nothing.")
     best = found.best_of_n
-    if best is not None and best.gold:
-        said.append(f"Best of {best.sizes[-1]} without training gains {signed(best.gold[-1])} in gold.")
+    if best is not None and (gains := best.gold or best.proxy):
+        judge = "gold" if best.gold else "the score that selects it"
+        said.append(f"Best of {best.sizes[-1]} without training gains {signed(gains[-1])} in {judge}.")
     return said
 
 

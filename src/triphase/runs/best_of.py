@@ -27,23 +27,23 @@ def sample_best_of(runs: Sequence[Path], samples: int, progress: Progress) -> li
     for path in runs:
         run = open_run(path)
         if run.gold is None:
-            notes.append(f"{path.name}: no gold score is known, so best of n is left out")
-            continue
+            notes.append(f"{path.name}: no gold score is known, so best of n is judged by the score that selects")
         side = side_of(f"{path}/sft")
         asking = Asking(run.settings.ppo.temperature, run.settings.ppo.max_response_tokens, samples, run.settings.seed)
         prompts = run.prompts("heldout")[: run.settings.evaluation.max_prompts]
         refuse_links(path)
         folder = make_directory(path / _FOLDER)
-        found = {}
+        found: dict[str, Sequence[float | None]] = {}
         with watched(folder) as edited:
             spoken = spoken_by([side], prompts, asking, folder, progress)
-            for name in (GOLD, REWARDS):
+            for name in (REWARDS,) if run.gold is None else (REWARDS, GOLD):
                 (criterion,) = criteria_of([name], [side])
                 found[name] = scores_by(criterion, spoken, folder, progress)
         notes += edited
+        golds = found.get(GOLD, [None] * len(spoken))
         rows = [
             {"prompt_id": each.prompt.id, "sample": each.row["sample"], "score": score, "gold": gold}
-            for each, score, gold in zip(spoken, found[REWARDS], found[GOLD], strict=True)
+            for each, score, gold in zip(spoken, found[REWARDS], golds, strict=True)
         ]
         if not rows:
             raise RunError(f"{path}: there are no held-out prompts for best of n")

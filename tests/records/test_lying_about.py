@@ -1,0 +1,168 @@
+"""Files and directories as people have them: nested, split, saved, compressed; and orders that have no known name."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from triphase.errors import DataError
+from triphase.records.reading import read_demonstrations, read_preferences, stream_preferences
+from triphase.records.rows import read_rows
+from triphase.settings.data import SourceSettings
+
+ROWS = [{"prompt": f"Name tree {n}.", "completion": f"Elm {n}."} for n in range(3)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+def read(path: str) -> list[dict[str, Any]]:
+    return [dict(row.values) for row in read_rows(SourceSettings(path=path), Path())]
+
+
+def table(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+
+
+def saved(split: bool) -> None:
+    rows = datasets.Dataset.from_list(ROWS)
+    (datasets.DatasetDict({"train": rows, "test": rows}) if split else rows).save_to_disk("saved")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_saved_directory_may_be_named_from_where_one_is(split: bool) -> None:
+    saved(split)
+    assert read("saved") == ROWS
+
+
+def test_a_directory_is_read_at_any_depth_and_no_loop_is_followed(here: Path) -> None:
+    (here / "data/a/b/.cache").mkdir(parents=True)
+    (here / "data/a/b/c.jsonl").write_text(LINES)
+    (here / "data/a/b/.cache/d.jsonl").write_text(LINES)
+    (here / "data/a/b/loop").symlink_to(here / "data")
+    assert read("data") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("names", "example"),
+    [
+        (("data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"), "snapshot/data/train*"),
+        (("data/validation/a.parquet", "data/train/a.parquet"), "snapshot/data/train"),
+        (("dev.parquet", "test.parquet"), "snapshot/dev*"),
+    ],
+)
+def test_files_of_several_splits_are_not_read_as_one(names: tuple[str, str], example: str, here: Path) -> None:
+    """A snapshot of a hub repository has them in one directory."""
+    for name in names:
+        table(here / "snapshot" / name)
+    with pytest.raises(DataError, match=r"snapshot: holds files of several splits .*, for example ") as refused:
+        read("snapshot")
+    assert str(refused.value).endswith(f"for example {example}") and read(example) == ROWS
+
+
+def test_files_of_one_split_are_read(here: Path) -> None:
+    for name in ("train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "training_notes.parquet"):
+        table(here / "snapshot" / name)
+    assert read("snapshot") == ROWS * 3
+
+
+@pytest.mark.parametrize(
+    ("pack", "words"),
+    [
+        (gzip.compress, "add .gz to its name"),
+        (lambda text: pyarrow.compress(text, codec="zstd", asbytes=True), "add .zst to its name"),
+        (lambda text: b"PK\x03\x04" + text, "unpack it"),
+    ],
+)
+def test_a_compressed_file_without_its_suffix_is_no_text(
+    pack: Callable[[bytes], bytes], words: str, here: Path
+) -> None:
+    for name in ("a.jsonl", "a.json", "a.csv"):
+        (here / name).write_bytes(pack(LINES.encode()))
+        with pytest.raises(DataError, match=f"{name}.*: is compressed, and its name does not say so; {words}"):
+            read(name)
+
+
+def test_columns_as_pandas_writes_them_by_default(here: Path) -> None:
+    columns = {name: {str(n): row[name] for n, row in enumerate(ROWS)} for name in ROWS[0]}
+    (here / "a.json").write_text(json.dumps(columns))
+    with pytest.raises(DataError, match=r"one object of columns; write one record per line \(pandas: to_json"):
+        read("a.json")
+
+
+# Orders of responses
+
+
+def compared(here: Path, *rows: dict[str, Any]) -> list[tuple[str, str]]:
+    (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [(one.chosen, one.rejected) for one in read_preferences(SourceSettings(path="a.jsonl"), Path())]
+
+
+def test_numbers_next_to_responses_are_never_passed_over(here: Path) -> None:
+    row = {"prompt": "x", "responses": ["a", "b"]}
+    assert compared(here, row) == [("a", "b")]
+    assert compared(here, {**row, "rankings": [2, 1]}) == [("b", "a")]
+    assert compared(here, {**row, "rewards": [0.1, 0.7]}) == [("b", "a")]
+    for other in ("labels", "preference_probabilities"):
+        with pytest.raises(DataError, match=f"{other} is a list of 2 numbers, one for each response; if they are pla"):
+            compared(here, {**row, other: [0, 1]})
+
+
+def helpful(prompt: str, response: str, helpfulness: int) -> dict[str, Any]:
+    return {"prompt": prompt, "response": response, "helpfulness": helpfulness, "verbosity": 2}
+
+
+def test_rated_answers_on_consecutive_rows_are_compared(here: Path) -> None:
+    rows = [helpful("x", "a", 1), helpful("x", "b", 4), helpful("y", "c", 3), helpful("y", "d", 3)]
+    assert compared(here, *rows) == [("b", "a"), ("c", "d")]
+    located = list(stream_preferences(SourceSettings(path="a.jsonl"), Path()))
+    assert [(one.where, one.record.tied, one.unread) for one in located] == [
+        ("a.jsonl:1", False, ("verbosity",)), ("a.jsonl:3", True, ("verbosity",))
+    ]  # fmt: skip
+    shown = read_demonstrations(SourceSettings(path="a.jsonl"), Path())
+    assert [one.response for one in shown] == ["a", "b", "c", "d"]
+    refused: list[DataError] = []
+    (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*rows[:2], rows[2])))
+    found = read_preferences(SourceSettings(path="a.jsonl"), Path(), refused=refused.append)
+    assert len(found) == 1 and "a.jsonl:3: is the only rated answer to its prompt" in str(refused[0])
+
+
+def test_flat_records_of_argilla_have_no_unread_columns(here: Path) -> None:
+    row = {
+        "prompt": "x", "response-1": "a", "response-2": "b", "ranking.responses": [["response-2", "response-1"]],
+        "ranking.responses.users": ["u"], "ranking.responses.status": ["submitted"],
+    }  # fmt: skip
+    assert compared(here, row) == [("b", "a")]
+    (one,) = stream_preferences(SourceSettings(path="a.jsonl"), Path())
+    assert one.unread == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe.<|eot_id|><|start_header_id|>user"
+        "<|end_header_id|>\n\nName.<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nElm.<|eot_id|>",
+        "<bos><start_of_turn>system\nBe.<end_of_turn>\n<start_of_turn>user\nName.<end_of_turn>\n"
+        "<start_of_turn>model\nElm.<end_of_turn>\n",
+        "<|system|>\nBe.</s>\n<|user|>\nName.</s>\n<|assistant|>\nElm.</s>",
+        "<|system|>\nBe.<|end|>\n<|user|>\nName.<|end|>\n<|assistant|>\nElm.<|end|>\n",
+        "<|system|>\nBe.\n<|user|>\nName.\n<|assistant|>\nElm.",
+    ],
+    ids=["llama-3", "gemma", "zephyr", "phi", "tulu"],
+)
+def test_text_that_a_template_has_written_is_split_into_turns(text: str, here: Path) -> None:
+    (here / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    (one,) = read_demonstrations(SourceSettings(path="a.jsonl"), Path())
+    turns = [(message.role, message.content) for message in one.prompt.messages]
+    assert (turns, one.response) == ([("system", "Be."), ("user", "Name.")], "Elm.")
