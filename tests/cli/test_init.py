@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from triphase.cli.main import main
@@ -196,6 +197,16 @@ def test_what_cannot_be_used_is_said_at_once(folder: Path, capsys: pytest.Captur
     told = said(["init", "mixed", *TINY, "--yes"], capsys)
     assert "(1 record looked at)" in told and "columns that are not read: one without a name (1 record)" in told
     assert "1 cannot be used (data.on_bad_record: drop leaves such out): mixed/b.csv:2" in told
+
+
+def test_a_split_and_a_pattern_are_those_of_the_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = datasets.Dataset.from_list(DEMONSTRATIONS)
+    datasets.DatasetDict({"sft": rows, "test": rows}).save_to_disk("saved")
+    assert main(["init", "saved", *TINY, "--yes"]) == 2 and "has no split 'train'; it has" in capsys.readouterr().err
+    assert main(["init", "saved", "q*.jsonl", "--split", "sft", *TINY, "--yes", "--to", "sub/my.yaml"]) == 0
+    chosen = load_settings(Path("sub/my.yaml")).data
+    assert (chosen.demonstrations[0].split, chosen.prompts[0].split) == ("sft", "train")
+    assert main(["check", "sub/my.yaml"]) == 0, capsys.readouterr().err
 
 
 def test_a_table_without_a_header_is_recognized(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

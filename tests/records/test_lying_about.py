@@ -94,6 +94,22 @@ def test_a_compressed_file_without_its_suffix_is_no_text(
             read(name)
 
 
+def test_a_split_is_not_passed_over(here: Path) -> None:
+    (here / "a.jsonl").write_text(LINES)
+    with pytest.raises(DataError, match=r"a\.jsonl: split: test is of hub data sets and of directories of save_to_disk"):
+        list(read_rows(SourceSettings(path="a.jsonl", split="test"), Path()))
+
+
+def test_a_prompt_that_shows_a_picture_is_refused(here: Path) -> None:
+    rows = [{"prompt": "<image>What is it?", "completion": "An elm.", "images": ["a.png"]},
+            {"prompt": "What does <image> mean?", "completion": "A tag."}]  # fmt: skip
+    (here / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused: list[DataError] = []
+    (one,) = read_demonstrations(SourceSettings(path="a.jsonl"), Path(), refused=refused.append)
+    assert one.response == "A tag."
+    assert "a.jsonl:1: the prompt refers to what is in images; text alone is supported" in str(refused[0])
+
+
 def test_columns_as_pandas_writes_them_by_default(here: Path) -> None:
     columns = {name: {str(n): row[name] for n, row in enumerate(ROWS)} for name in ROWS[0]}
     (here / "a.json").write_text(json.dumps(columns))

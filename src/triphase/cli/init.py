@@ -42,6 +42,8 @@ def init(
     response_tokens: Annotated[int | None, Parameter(help="Longest sampled response, in tokens.")] = None,
     people: Annotated[bool | None, Parameter(negative=("--no-people",), help="Whether people rank responses.")] = None,
     columns: Annotated[str, Parameter(help="Names of your columns: prompt=ask,completion=reply.")] = "",
+    split: Annotated[str, Parameter(help="The split of hub ids and of directories of save_to_disk.")] = "train",
+    config: Annotated[str | None, Parameter(help="The configuration, or a folder, of hub ids.")] = None,
     yes: Annotated[bool, Parameter(help="Ask no questions; accept every suggestion.")] = False,
     force: Annotated[bool, Parameter(help="Overwrite an existing configuration.")] = False,
 ) -> None:
@@ -55,7 +57,7 @@ def init(
         raise SettingsError("init: name at least one file of records, for example triphase init data/*.jsonl")
     console = Console(soft_wrap=True, highlight=False)
     renamed = _columns(columns)
-    looks = [_look(text, renamed) for text in data]
+    looks = [_look(text, renamed, split, config) for text in data]
     for ours, theirs in renamed.items():
         if not any(ours in look.source.columns for look in looks):
             raise SettingsError(f"--columns {ours}={theirs}: no record of {', '.join(data)[:200]} has that column")
@@ -119,11 +121,11 @@ def _seen(look: FirstLook) -> Iterator[str]:
         yield f"  {unread_columns(look.unread)}; --columns gives them our names"
 
 
-def _look(text: str, columns: dict[str, str]) -> FirstLook:
+def _look(text: str, columns: dict[str, str], split: str, config: str | None) -> FirstLook:
     role, sign, path = text.partition(":")
     if sign and role in ROLES and path:
-        return first_look(path, columns, role)
-    return first_look(text, columns)
+        return first_look(path, columns, role, split, config)
+    return first_look(text, columns, None, split, config)
 
 
 def _columns(text: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triphase.datacheck.first_look import FirstLook
+from triphase.records.paths import is_file_name
 from triphase.records.visible import visible
 
 _MOST_TOKENS, _LEAST_TOKENS, _STEP = 2048, 128, 64
@@ -92,9 +93,13 @@ def _lines(looks: Sequence[FirstLook], answers: RunChoices, at: Path) -> Iterato
 def _source(look: FirstLook, at: Path) -> Iterator[str]:
     path = look.source.path
     local = Path(path).expanduser()
-    if local.exists() and not local.is_absolute():
+    if is_file_name(path, Path()) and not local.is_absolute():
         path = _beside(local, at)
     yield f"    - path: {_quoted(path)}    # {look.form}"
+    if look.source.config is not None:
+        yield f"      config: {_quoted(look.source.config)}"
+    if look.source.split != "train":
+        yield f"      split: {_quoted(look.source.split)}"
     if look.source.columns:
         pairs = ", ".join(f"{ours}: {_quoted(theirs)}" for ours, theirs in look.source.columns.items())
         yield f"      columns: {{{pairs}}}"

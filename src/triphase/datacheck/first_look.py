@@ -11,7 +11,7 @@ from triphase.errors import DataError
 from triphase.records.cells import columns_in
 from triphase.records.forms import form_named, form_of, read_as
 from triphase.records.lines import Row
-from triphase.records.paths import is_file_name, shown
+from triphase.records.paths import is_file_name, is_saved_table, shown
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.rows import read_rows
 from triphase.records.types import Demonstration, Prompt
@@ -54,17 +54,22 @@ class FirstLook:
     refused: Sequence[DataError] = ()
 
 
-def first_look(path: str, columns: Mapping[str, str], role: str | None = None) -> FirstLook:
+def first_look(
+    path: str, columns: Mapping[str, str], role: str | None = None, split: str = "train", config: str | None = None
+) -> FirstLook:
     """Examine the first records of a source, as a ``role`` or as what fits.
 
-    ``columns`` are those of all sources together: each source gets those that its records have.
+    ``columns`` are those of all sources together: each source gets those that its records have. ``split`` and
+    ``config`` are those of the data sets that have some: hub data sets, and for ``split`` directories of save_to_disk.
 
     Raises:
         DataError: it cannot be read, or the role of its records is ambiguous.
     """
     given: dict[str, Any] = {"path": path, "columns": dict(columns), "max_records": _LOOKED_AT}
     if not is_file_name(path, Path()):
-        given |= {"streaming": True, "max_records": _FROM_THE_HUB}
+        given |= {"streaming": True, "max_records": _FROM_THE_HUB, "split": split, "config": config}
+    elif is_saved_table(Path(path)):
+        given |= {"split": split}
     source = _with_its_columns(SourceSettings.model_validate(given))
     first = next(read_rows(source, Path()), None)
     if first is None:

@@ -19,6 +19,7 @@ has them.
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from typing import Generic, TypeVar
 from triphase.errors import DataError
 from triphase.records.columns import answered, asked, compared
 from triphase.records.identity import prompt_id, split_of
-from triphase.records.lines import WHOLE, Part, RecordError, RefuseRow, Row, raise_refused
+from triphase.records.lines import WHOLE, Part, RecordError, RefuseRow, Row, is_blank, raise_refused
 from triphase.records.paths import shown
 from triphase.records.ranked_rows import RankedRow, pairs_of, rankings_in
 from triphase.records.registry import PromptRegistry
@@ -38,6 +39,8 @@ from triphase.records.types import Comparison, Demonstration, Message, Prompt, S
 from triphase.settings.data import SourceSettings
 
 Record = TypeVar("Record", Demonstration, Prompt, Comparison)
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_PLACEHOLDER = re.compile(r"<(?:image|video|audio)>")
 _LONGEST_ID = 200
 _LONGEST_WORD = 80
 _GREATEST_MARGIN = 1e11
@@ -227,6 +230,12 @@ def _split(row: Row, messages: tuple[Message, ...], heldout_share: float) -> Spl
 
 
 def _prompt(row: Row, messages: tuple[Message, ...], kind: str, heldout_share: float) -> Prompt:
+    for column in _MEDIA:
+        if not is_blank(row.values.get(column)) and any(_PLACEHOLDER.search(each.content) for each in messages):
+            row.refuse(
+                f"the prompt refers to what is in {column}; text alone is supported: leave such records out "
+                "(data.on_bad_record: drop)"
+            )
     name = _word(row, "prompt_id", "", _LONGEST_ID) or prompt_id(messages)
     return Prompt(name, messages, kind, _split(row, messages, heldout_share))
 

@@ -79,6 +79,11 @@ def _rows(source: SourceSettings, base: Path, refused: RefuseRow, part: Part) ->
     if "\0" not in source.path and is_saved_table(place):
         yield from saved_rows(place, source.split, display_name(source.path, place.resolve()))
         return
+    if source.split != "train":
+        raise DataError(
+            f"{shown(source.path)}: split: {shown(source.split)} is of hub data sets and of directories of "
+            "save_to_disk; name the files of the split instead"
+        )
     paths = data_files(source.path, base)
     for path in paths:
         given = source.path if len(paths) == 1 and place.resolve() == path else str(path)
