@@ -96,7 +96,9 @@ def test_a_compressed_file_without_its_suffix_is_no_text(
 
 def test_a_split_is_not_passed_over(here: Path) -> None:
     (here / "a.jsonl").write_text(LINES)
-    with pytest.raises(DataError, match=r"a\.jsonl: split: test is of hub data sets and of directories of save_to_disk"):
+    with pytest.raises(
+        DataError, match=r"a\.jsonl: split: test is of hub data sets and of directories of save_to_disk"
+    ):
         list(read_rows(SourceSettings(path="a.jsonl", split="test"), Path()))
 
 
