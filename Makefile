@@ -110,7 +110,7 @@ screenshots: $(INSTALLED)
 
 # The libraries themselves, offline; that each is told the right things is in `make test`, by stand-ins.
 test-trackers: $(INSTALLED)
-	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[wandb,mlflow]"
+	$(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[wandb,mlflow,trackio]"
 	$(PYTEST) -m trackers
 
 test-dedup: $(INSTALLED)

@@ -1,10 +1,13 @@
 """Trackers get each figure and each table once; one that fails stops nothing; one that is not installed is refused."""
 
 import importlib.util
+import json
 import logging
+import sqlite3
 import sys
 import threading
 import time
+from contextlib import closing
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,6 +194,22 @@ def test_wandb_itself_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.trackers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_trackio_itself_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))  # read when the library is imported, here first
+    chosen = open_trackers(["trackio"], tmp_path, group="mine", phase="ppo")
+    with MetricsWriter(tmp_path, tensorboard=False, trackers=chosen) as metrics:
+        metrics.write(1, {"ppo/proxy_score": 0.5})
+        metrics.table("ppo/samples", 1, ROWS)
+    with closing(sqlite3.connect(tmp_path / "store" / "mine.db")) as kept:
+        rows = kept.execute("select run_name, step, metrics from metrics order by id").fetchall()
+    (name, step, figures), (_, _, table) = [(name, step, json.loads(text)) for name, step, text in rows]
+    assert (name, step, figures) == ("ppo", 1, {"ppo/proxy_score": 0.5})
+    assert [row["prompt"] for row in table["ppo/samples"]["_value"]] == ["a", "b"]
+
+
+@pytest.mark.trackers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mlflow uses what SQLAlchemy 2.1 will remove
 def test_mlflow_itself_with_a_local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     monkeypatch.chdir(tmp_path)
