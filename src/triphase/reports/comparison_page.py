@@ -11,6 +11,7 @@ from triphase.monitoring.wording import counted, percent
 from triphase.records.files import write_atomically
 from triphase.records.visible import visible
 from triphase.reports.comparison import Compared, ComparisonFindings, CriterionFindings, against_first
+from triphase.reports.comparison_verdicts import verdicts_of
 from triphase.reports.interval_wording import interval_text, percent_interval, signed, written_bounds
 from triphase.reports.intervals import Interval
 from triphase.reports.judgment_figures import interval_chart
@@ -46,6 +47,7 @@ def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Co
             name=name,
             contents=_contents(found),
             found=found,
+            verdicts=verdicts_of(found),
             sides=[side.name for side in found.sides],
             charts={each.name: Markup(_chart(number, each, found)) for number, each in enumerate(found.criteria)},  # noqa: S704 - text in it is escaped
             against=against,

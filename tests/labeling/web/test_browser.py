@@ -185,6 +185,23 @@ def test_the_lead_sees_how_far_the_labels_can_be_trusted(judged: str, chromium: 
     assert page.problems == []
 
 
+@pytest.mark.parametrize("clipboard", [True, False])  # pages served without TLS have none
+def test_an_invitation_link_is_copied_with_one_button(judged: str, chromium: Any, clipboard: bool) -> None:
+    page = new_page(chromium, judged, permissions=["clipboard-read", "clipboard-write"] if clipboard else [])
+    if not clipboard:
+        page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    sign_in(page, "lea")
+    page.goto("/lead/labelers")
+    page.click("text=Create a link")
+    page.click("button[data-copy]")
+    page.wait_for_selector("button[data-copy]:has-text('Copied')")
+    link = page.input_value("input.link")
+    assert "/invitation/" in link and page.evaluate("getSelection().toString()") in ("", link)
+    if clipboard:
+        assert page.evaluate("navigator.clipboard.readText()") == link
+    assert page.problems == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_leads_pages_fit_a_phone(judged: str, chromium: Any, scheme: str) -> None:
     phone = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "color_scheme": scheme}
