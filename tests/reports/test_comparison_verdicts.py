@@ -23,14 +23,18 @@ def found(**rates: tuple[float, float | None, float | None] | None) -> Compariso
 @pytest.mark.parametrize(
     ("rates", "tone", "words"),
     [
-        ({"gold": (0.25, 0.15, 0.35)}, "good", "better by gold (75 % (65 to 85 %))."),
-        ({"gold": (0.75, 0.6, 0.9)}, "bad", "worse by gold (25 % (10 to 40 %))."),
-        ({"gold": (0.45, 0.35, 0.55)}, "open", "not clearly better or worse by gold (55 % (45 to 65 %))."),
-        ({"gold": (0.0, None, None)}, "open", "not clearly better or worse by gold (100 %, one prompt)."),
+        ({"gold": (0.25, 0.15, 0.35)}, "good", "better by gold, 75 % (65 to 85 %)."),
+        ({"gold": (0.75, 0.6, 0.9)}, "bad", "worse by gold, 25 % (10 to 40 %)."),
+        ({"gold": (0.45, 0.35, 0.55)}, "open", "not clearly better or worse by gold, 55 % (45 to 65 %)."),
+        ({"gold": (0.0, None, None)}, "open", "not clearly better or worse by gold, 100 % of one prompt."),
         ({"gold": None, "reward": (0.2, 0.1, 0.3)}, "good", "better by reward"),
         ({"reward": (0.2, 0.1, 0.3), "length": (0.5, 0.4, 0.6)}, "good", "; not clearly better or worse by length"),
         ({"reward": (0.1, 0.05, 0.2), "gold": (0.9, 0.8, 0.95)}, "open", "The criteria contradict each other"),
-        ({"a": (0.1, 0.0, 0.2), "b": (0.1, 0.0, 0.2), "c": (0.1, 0.0, 0.2)}, "good", "(80 to 100 %)) and c (90 %"),
+        (
+            {"a": (0.1, 0.0, 0.2), "b": (0.1, 0.0, 0.2), "c": (0.1, 0.0, 0.2)},
+            "good",
+            "by b, 90 % (80 to 100 %), and by c, 90 %",
+        ),
     ],
 )
 def test_the_sentence_says_what_the_intervals_support(rates: dict, tone: str, words: str) -> None:

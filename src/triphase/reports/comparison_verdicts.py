@@ -34,8 +34,8 @@ def _verdict(found: ComparisonFindings, first: str, side: str) -> ComparisonVerd
         if rate is None:
             continue
         kind = better if is_above(rate, 0.5) else worse if is_below(rate, 0.5) else even
-        alone = ", one prompt" if rate.low is None else ""
-        kind.append(f"{criterion.name} ({percent_interval(rate)}{alone})")
+        alone = " of one prompt" if rate.low is None else ""
+        kind.append(f"{criterion.name}, {percent_interval(rate)}{alone}")
     if not (better or worse or even):
         return None
     said = [f"better by {_listed(better)}"] * bool(better) + [f"worse by {_listed(worse)}"] * bool(worse)
@@ -48,4 +48,4 @@ def _verdict(found: ComparisonFindings, first: str, side: str) -> ComparisonVerd
 
 
 def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return ", and by ".join([", by ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
