@@ -55,6 +55,13 @@ def inside(page: Page, monkeypatch: pytest.MonkeyPatch) -> Page:
     return page
 
 
+def test_a_function_for_a_run_that_scores_otherwise_is_refused(inside: Page) -> None:
+    with pytest.raises(
+        triphase.errors.SettingsError, match=r"better was trained by a scorer of kind model.*leave rewar"
+    ):
+        triphase.evaluate("runs/better", reward=lambda prompts, responses: [0.0] * len(responses), progress=False)
+
+
 def files_of(run: Path) -> dict[str, tuple[int, float]]:
     return {str(path): (path.stat().st_size, path.stat().st_mtime) for path in run.rglob("final/**/*")}
 

@@ -1,6 +1,7 @@
 """What `import triphase` is: light, exactly the names of `__all__`, and refusals of one line."""
 
 import ast
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,10 @@ def test_a_policy_and_a_reward_model_refuse_what_they_cannot_take(here: Path) ->
     for call, line in (
         (lambda: policy.generate("sun"), "prompts: is one text; give a list"),
         (lambda: policy.generate([3]), "prompts: row 1: is int"),
+        (lambda: policy.generate({"prompt": ["sun"]}), "prompts: is dict, which yields the names of its columns"),
+        (lambda: policy.generate(None), "prompts: is NoneType; give a list of prompts"),
+        (lambda: policy.generate(["sun"], temperature=1e-300), "generate: temperature is 1e-300; it must lie between"),
+        (lambda: policy.generate(["sun"], temperature=math.inf), "generate: temperature is inf; it must lie between"),
         (lambda: policy.generate([{"role": "user", "content": "sun"}]), "prompts: row 1: missing column: prompt"),
         (lambda: policy.generate(["sun"], temperature=0), "generate: temperature is 0; it must be a number above 0"),
         (lambda: policy.generate(["sun"], n=0), "generate: n is 0"),
@@ -119,12 +124,22 @@ def test_a_policy_and_a_reward_model_refuse_what_they_cannot_take(here: Path) ->
     assert policy.generate([]) == []
 
 
+class Table(list[str]):
+    """As a table of pandas: what it yields are the names of its columns."""
+
+    columns = ("prompt",)
+
+
 @pytest.mark.parametrize(
     ("call", "problem"),
     [
         (lambda: triphase.Run(3), r"Run: is 3 \(int\), where a path or a name is expected"),
         (lambda: triphase.train_sft(None, [], name="n"), r"train_sft: model: is None \(NoneType\), where a path"),
         (lambda: triphase.train_sft("embedded:tiny", None, name="n"), "demonstrations: is NoneType; give a file"),
+        (lambda: triphase.load_policy(None), r"load_policy: model: is None \(NoneType\), where a path"),
+        (lambda: triphase.load_reward_model(5), r"load_reward_model: run: is 5 \(int\), where a path"),
+        (ppo({"prompt": ["sun"]}), "prompts: is dict, which yields the names of its columns; give a list of rows"),
+        (ppo(Table(["sun"])), r"prompts: is Table, which yields .* \(to_dict\('records'\) of a table of pandas\)"),
         (lambda: triphase.train_sft("embedded:tiny", [], name=None), "train_sft: name: is NoneType; give the name"),
         (lambda: triphase.train_ppo("embedded:tiny", ["a"], reward=5, name="n"), r"train_ppo: reward: is 5 \(int\)"),
     ],
@@ -159,3 +174,8 @@ def test_responses_are_a_list_of_texts() -> None:
     for responses, problem in (("a", "responses is one text"), ([None], "response 1 is NoneType; give a text")):
         with pytest.raises(TriphaseError, match=problem):
             model.score(["sun"], responses)
+    for finished in (True, ["no"]):
+        with pytest.raises(TriphaseError, match="score: finished: give a list of True and False"):
+            model.score(["sun"], ["song"], finished=finished)
+    with pytest.raises(TriphaseError, match="1 prompts, 2 responses"):
+        model.score(["sun"], (text for text in ("song", "mud")))

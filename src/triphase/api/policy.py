@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from triphase.api.rows import Place, Prompts, prompts_of
+from triphase.api.rows import Place, Prompts, place_text, prompts_of
 from triphase.errors import SettingsError
 from triphase.models.roles import SharedModel
 from triphase.phases.sampling import sample_responses
@@ -12,6 +12,7 @@ from triphase.settings.loading import RUN_CONFIG, load_settings
 
 _AT_ONCE = 64
 """Responses that are generated together."""
+_COLDEST, _HOTTEST = 1e-6, 100.0
 _TEMPERATURE, _MAX_TOKENS = 1.0, 256
 
 
@@ -61,6 +62,10 @@ class LoadedPolicy:
             whole = isinstance(value, int) or (name == "temperature" and isinstance(value, float))
             if isinstance(value, bool) or not whole or not value > 0:
                 raise SettingsError(f"generate: {name} is {value!r:.40}; it must be {kinds[name]} above 0")
+        if not _COLDEST <= chosen["temperature"] <= _HOTTEST:
+            raise SettingsError(
+                f"generate: temperature is {temperature}; it must lie between {_COLDEST:g} and {_HOTTEST:g}"
+            )
         found = sample_responses(
             self._shared,
             _told_apart(prompts_of(prompts)),
@@ -87,10 +92,11 @@ def load_policy(model: Place, name: str | None = None, *, checkpoint: int | None
     Raises:
         TriphaseError: there is no such policy, or the model cannot be opened.
     """
-    shared, adapter, max_length = open_any(str(model), checkpoint, name)
+    place = place_text("load_policy: model", model)
+    shared, adapter, max_length = open_any(place, checkpoint, name)
     temperature, max_tokens = _TEMPERATURE, min(_MAX_TOKENS, max_length // 2)
-    if (Path(model) / RUN_CONFIG).is_file():
-        ppo = load_settings(Path(model)).ppo
+    if (Path(place) / RUN_CONFIG).is_file():
+        ppo = load_settings(Path(place)).ppo
         temperature, max_tokens = ppo.temperature, ppo.max_response_tokens
     return LoadedPolicy(shared, adapter, temperature=temperature, max_tokens=max_tokens, max_length=max_length)
 

@@ -1,9 +1,9 @@
 """A reward model that scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from triphase.api.rows import Place, Prompts, prompts_of
+from triphase.api.rows import Place, Prompts, place_text, prompts_of
 from triphase.errors import DataError, RunError
 from triphase.models.roles import SharedModel
 from triphase.rewards.model import score_samples
@@ -43,10 +43,15 @@ class RewardModel:
         asked = prompts_of(prompts)
         if isinstance(responses, str):
             raise DataError("score: responses is one text; give a list of responses")
+        if not isinstance(responses, Sequence):
+            responses = list(responses)
         for number, response in enumerate(responses, start=1):
             if not isinstance(response, str):
                 raise DataError(f"score: response {number} is {type(response).__name__}; give a text")
-        ends = [True] * len(responses) if finished is None else list(finished)
+        ends = [True] * len(responses) if finished is None else finished
+        ends = list(ends) if isinstance(ends, Iterable) else [None]
+        if not all(end in (True, False) for end in ends):
+            raise DataError("score: finished: give a list of True and False, one for each response")
         if not len(asked) == len(responses) == len(ends):
             raise DataError(
                 f"score: {len(asked)} prompts, {len(responses)} responses and {len(ends)} values of finished; give as "
@@ -68,7 +73,7 @@ def load_reward_model(run: Place) -> RewardModel:
     Raises:
         RunError: there is none, or it is damaged.
     """
-    path = Path(run)
+    path = Path(place_text("load_reward_model: run", run))
     if not (path / RUN_CONFIG).is_file():
         raise RunError(f"{path}: is no run: there is no {RUN_CONFIG} in it; name the directory of one")
     opened = open_run(path)

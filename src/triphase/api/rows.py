@@ -52,8 +52,7 @@ def source_of(role: str, records: Records | Prompts, folder: Path) -> Source:
     """
     if isinstance(records, str | os.PathLike):
         return Source(os.fspath(records))
-    if not isinstance(records, Iterable):
-        raise DataError(f"{role}: is {type(records).__name__}; give a file, a hub id, or rows")
+    _require_rows(role, records, "a file, a hub id, or rows")
     rows = enumerate(records, start=1)
     content = b"".join(_line(role, number, _row(record) if role == "prompts" else record) for number, record in rows)
     digest = hashlib.sha256(content).hexdigest()[:12]
@@ -68,6 +67,7 @@ def prompts_of(given: Prompts) -> list[Prompt]:
     """
     if isinstance(given, str):
         raise DataError("prompts: is one text; give a list of prompts")
+    _require_rows("prompts", given, "a list of prompts")
     found = []
     for number, item in enumerate(given, start=1):
         row = _row(item)
@@ -87,6 +87,18 @@ def place_text(what: str, value: Any) -> str:
     if not isinstance(value, str | os.PathLike):
         raise SettingsError(f"{what}: is {value!r:.40} ({type(value).__name__}), where a path or a name is expected")
     return os.fspath(value)
+
+
+def _require_rows(role: str, given: Any, wanted: str) -> None:
+    """Refuse what does not yield rows; a mapping and a table would yield the names of their columns."""
+    kind = type(given).__name__
+    if isinstance(given, Mapping) or hasattr(given, "columns"):
+        raise DataError(
+            f"{role}: is {kind}, which yields the names of its columns; give a list of rows (to_dict('records') of a "
+            "table of pandas)"
+        )
+    if not isinstance(given, Iterable):
+        raise DataError(f"{role}: is {kind}; give {wanted}")
 
 
 def _row(item: Any) -> Any:

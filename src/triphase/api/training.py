@@ -120,6 +120,11 @@ def evaluate(
         TriphaseError: an error in the arguments, in one line.
     """
     chosen = changed_settings("evaluate", Run(run).path, settings)
+    if reward is not None and not any(chosen.ppo_of(arm).scorer.chosen == "object" for arm in (None, *chosen.arms)):
+        raise SettingsError(
+            f"evaluate: reward: {Run(run)} was trained by a scorer of kind {chosen.ppo.scorer.chosen}, not by a "
+            "function passed to train_ppo, and scores by it; leave reward out"
+        )
     steps = ("evaluation", "report")
     return _performed(chosen, *steps, examined=("evaluation",), progress=progress, checkpoint=checkpoint, lent=reward)
 
