@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_runs_are_listed_with_what_is_known_of_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = folder / "runs" / "second" / "summary.json"
+    os.utime(folder / "runs" / "first" / "config.yaml")  # written again, as by an extension; it began first
     known = {"reward_model": {"accuracy": 0.71}, "ppo": {"gold_mean": None, "proxy_gain": 0.25}, "seconds": 41}
     keep_summary(summary, known)
     assert main(["runs", str(folder / "runs"), "--json"]) == 0
@@ -199,11 +200,12 @@ def test_a_response_without_a_score_counts_for_nothing(tmp_path: Path, capsys: p
 
 
 def _count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"prompt": "oak", "response": "sun", "half": "\ud800"}, {"prompt": "oak", "response": "mud"}]
+    rows = [{"prompt": "oak", "response": "sun", "half": "\ud800", "score": 9}, {"prompt": "oak", "response": "mud"}]
     (scored, without), said = score(tmp_path / "runs" / "small", lines(tmp_path / "rows.jsonl", *rows), capsys)
     assert scored["score"] == 3.0 and scored["half"] == "\ud800"  # what came in goes out
     assert without["score"] is None and without["problem"].endswith("gave no score")
     assert "1 response; mean score 3.000" in said and "1 row has no score" in said
+    assert "note: the file has columns with the names of results, which replace them: score\n" in said
     pairs = [
         {"prompt": "oak", "chosen": "river", "rejected": "elm"},
         {"prompt": "oak", "chosen": "mud", "rejected": "a"},

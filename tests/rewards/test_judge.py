@@ -29,6 +29,8 @@ def graded(asked: Asked) -> Reply:
     body = asked.body["messages"][1]["content"].split("\n")[1]
     text = json.loads(body)["response"]
     content = "I would say 7 of 10" if "prose" in text else json.dumps({"score": float(min(10, len(text)))})
+    if "fence" in text:
+        content = f"```json\n{content}\n```\n" + ("That is all." if "more" in text else "")
     return Reply(body={"choices": [{"message": {"content": content}}]})
 
 
@@ -53,6 +55,8 @@ def test_prose_is_asked_again_and_then_no_score(tmp_path: Path) -> None:
         assert sorted(asked.body["seed"] for asked in server.asked) == [0, 0, 1]
         assert math.isnan(score(server, tmp_path, "a" * 30, highest=9.0)[0])  # 10: out of range, no score
         assert score(server, tmp_path, "a" * 30, "a") == (10.0, 1.0)  # both ends are in it
+        fenced = score(server, tmp_path, "fence", "fence more")
+        assert fenced[0] == 5.0 and math.isnan(fenced[1])  # a code block alone is JSON; beside words it is prose
     with FakeServer(lambda asked: Reply(body={"choices": []})).running() as server:
         with pytest.raises(SettingsError, match="the judge m answers without a grade"):
             examine(settings(server.address))

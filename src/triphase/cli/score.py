@@ -53,6 +53,9 @@ def score(
     if found.scores:
         scored, mean = counted(len(found.scores), "response"), statistics.fmean(found.scores)
         print(f"{scored}; mean score {mean:.3f}", file=sys.stderr)
+    if found.replaced:
+        same = ", ".join(sorted(found.replaced))
+        print(f"note: the file has columns with the names of results, which replace them: {same}", file=sys.stderr)
     if found.unscored:
         without = counted(found.unscored, "row")
         print(f"{without} {'has' if found.unscored == 1 else 'have'} no score; `problem` says why", file=sys.stderr)

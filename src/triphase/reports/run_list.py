@@ -1,13 +1,17 @@
 """Runs in a list: the status of each, the values by which to choose among them, and how two differ."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
+from triphase.monitoring.log import FILE_NAME as LOG
 from triphase.monitoring.wording import number, percent
 from triphase.reports.contents import read_run
 from triphase.reports.summary_file import FILE_NAME as SUMMARY
@@ -17,6 +21,7 @@ from triphase.settings.loading import load_settings
 from triphase.training.artifacts import PPO, REWARD, SFT, has_left
 
 CONFIG = "config.yaml"
+_LONGEST_LINE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class RunLine:
 
     Attributes:
         path: its directory.
-        begun: the time of its config.yaml, in seconds since 1970.
+        begun: the time of the first line of its log, or else of its config.yaml, in seconds since 1970.
         finished: the phases with an artifact, in their order.
         figures: by the names of `FIGURES`; None if a value is unknown.
         problem: why its values cannot be read.
@@ -86,7 +91,16 @@ def line_of(run: Path) -> RunLine:
             figures = {name: _figure(summary, figure.keys) for name, figure in FIGURES.items()}
     except RunError as error:
         problem = str(error)
-    return RunLine(run, (run / CONFIG).stat().st_mtime, finished, figures, problem)
+    return RunLine(run, _begun(run), finished, figures, problem)
+
+
+def _begun(run: Path) -> float:
+    """When it began; an extension, or another setting, writes config.yaml again."""
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # of a damaged log
+        if (run / LOG).is_file():
+            with (run / LOG).open("rb") as lines:
+                return datetime.fromisoformat(json.loads(lines.readline(_LONGEST_LINE))["time"]).timestamp()
+    return (run / CONFIG).stat().st_mtime
 
 
 def setting_differences(first: Path, second: Path) -> list[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ contain the closing mark.
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from triphase.rollouts.client import JsonClient
 from triphase.settings.base import Positive, Settings
 
 _PATH = "/chat/completions"
+_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n([^`]*)```\s*")
 
 
 class JudgeOptions(Settings):
@@ -87,7 +89,7 @@ class JudgeClient:
         for number in range(self.options.tries):
             given = self._client.post(_PATH, {**question, "seed": number})
             try:
-                found = read(json.loads(given["choices"][0]["message"]["content"])[name])
+                found = read(json.loads(_unfenced(given["choices"][0]["message"]["content"]))[name])
             except (KeyError, IndexError, TypeError, ValueError, RecursionError):
                 continue  # the judge wrote something else
             if found is not None:
@@ -97,6 +99,13 @@ class JudgeClient:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _unfenced(text: str) -> str:
+    """A reply without the fence of a code block around the whole of it, which some models write although they were
+    asked for JSON alone."""
+    found = _FENCED.fullmatch(text)
+    return text if found is None else found[1]
 
 
 def mark_of(key: str) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -47,11 +47,18 @@ class FileScores:
         unscored: number of rows without a score: they cannot be read, or exceed `model.max_length`.
         right: for the comparisons of each prompt: 1 if the chosen response has the higher score, ½ if both have the
             same.
+        replaced: columns of the file whose names the scores have too.
     """
 
     scores: list[float] = field(default_factory=list)
     unscored: int = 0
     right: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    replaced: set[str] = field(default_factory=set)
+
+    def added(self, values: Mapping[str, Any], **results: Any) -> dict[str, Any]:
+        """A row with results; a column of their name is replaced, and counted."""
+        self.replaced |= values.keys() & results.keys()
+        return {**values, **results}
 
     @property
     def comparisons(self) -> int:
@@ -102,20 +109,20 @@ def _scored(scorer: Scorer, rows: Sequence[Scorable], found: FileScores) -> Iter
     for row in rows:
         if row.problem is not None:
             found.unscored += 1
-            yield {**row.values, "score": None, "problem": row.problem}
+            yield found.added(row.values, score=None, problem=row.problem)
             continue
         total = scores.total[place : place + len(row.answers)]
         if not all(map(math.isfinite, total)):
             found.unscored += 1
-            yield {**row.values, "score": None, "problem": f"{scorer.name} gave no score"}
+            yield found.added(row.values, score=None, problem=f"{scorer.name} gave no score")
         elif len(row.answers) == 2:
             right = 1.0 if total[0] > total[1] else 0.5 if total[0] == total[1] else 0.0
             found.right[row.answers[0].prompt.id].append(right)
-            yield {**row.values, "score_chosen": total[0], "score_rejected": total[1]}
+            yield found.added(row.values, score_chosen=total[0], score_rejected=total[1])
         else:
             found.scores.append(total[0])
             parts = scores.parts_of(place)
-            yield {**row.values, "score": total[0], **({"score_parts": parts} if parts else {})}
+            yield found.added(row.values, score=total[0], **({"score_parts": parts} if parts else {}))
         place += len(row.answers)
 
 
