@@ -210,8 +210,14 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
         ("name.x", "1", "--name.x: unknown setting; there is nothing below the value my"),
         ("data.prompts.3.path", "x", "--data.prompts.3.path: there is no element 3; the list has 1, counted from 0"),
         ("ppo.epochs", "true", "--ppo.epochs: true is not allowed; it must be a whole number above 0"),
-        ("ppo.kl-coefficient", "nan", "--ppo.kl-coefficient: nan is not allowed; it must be a number at least 0"),
-        ("ppo.kl-coefficient", "inf", "--ppo.kl-coefficient: inf is not allowed; it must be a number at least 0"),
+        ("ppo.kl-coefficient", "nan", "--ppo.kl-coefficient: nan is not allowed; it must be a number from 0 to 1e+15"),
+        ("ppo.kl-coefficient", "inf", "--ppo.kl-coefficient: inf is not allowed; it must be a number from 0 to 1e+15"),
+        (
+            "ppo.kl-coefficient",
+            "1e30",
+            "--ppo.kl-coefficient: 1e30 is not allowed; it must be a number from 0 to 1e+15",
+        ),
+        ("ppo.temperature", "1e-9", "--ppo.temperature: 1e-9 is not allowed; it must be a number at least 1e-06"),
         ("seed", "1.5", "--seed: 1.5 is not allowed; it must be a whole number"),
         (
             "sft.epochs",

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(ge=1e-6)]
+"""Logits divided by less overflow."""
 Share = Annotated[float, Field(ge=0, le=1)]
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share, tokens_at_once
+from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share, Temperature, tokens_at_once
 
 
 class OptimizerSettings(Settings):
@@ -82,7 +82,7 @@ class SamplingSettings(Settings):
 
     responses_per_prompt: Annotated[int, Field(ge=2, le=9)] = 4
     """K: how many responses of the SFT policy are shown for each prompt."""
-    temperature: PositiveFloat = 1.0
+    temperature: Temperature = 1.0
     """Sampling temperature."""
     max_response_tokens: Positive = 32
     """Maximum tokens of a response."""

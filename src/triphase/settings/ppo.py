@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share, tokens_at_once
+from triphase.settings.base import NonNegative, Positive, PositiveFloat, Settings, Share, Temperature, tokens_at_once
 from triphase.settings.conflicts import critic_conflict, reset_conflict
 from triphase.settings.extension import ExtensionSettings, extension_problem
 from triphase.settings.phases import OptimizerSettings
@@ -41,9 +41,9 @@ class PPOSettings(Settings):
     """Passes over each rollout."""
     max_response_tokens: Positive = 32
     """Maximum tokens of a response; one that is cut there counts as terminal and unfinished."""
-    temperature: PositiveFloat = 1.0
+    temperature: Temperature = 1.0
     """Of sampling, and of every log-probability."""
-    kl_coefficient: NonNegative = 0.05
+    kl_coefficient: Annotated[float, Field(ge=0, le=1e15)] = 0.05
     """Weight of the KL penalty to the reference inside the reward: the penalty for one nat, in standard deviations of
     the scores of the SFT policy's samples (see score_normalization)."""
     kl_target: PositiveFloat | None = None
