@@ -215,9 +215,9 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
         (
             "ppo.kl-coefficient",
             "1e30",
-            "--ppo.kl-coefficient: 1e30 is not allowed; it must be a number from 0 to 1e+15",
+            "--ppo.kl-coefficient: 1e+30 is not allowed; it must be a number from 0 to 1e+15",
         ),
-        ("ppo.temperature", "1e-9", "--ppo.temperature: 1e-9 is not allowed; it must be a number at least 1e-06"),
+        ("ppo.temperature", "1e-9", "--ppo.temperature: 1e-09 is not allowed; it must be a number at least 1e-06"),
         ("seed", "1.5", "--seed: 1.5 is not allowed; it must be a whole number"),
         (
             "sft.epochs",
