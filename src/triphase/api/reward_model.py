@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from triphase.api.rows import Place, Prompts, place_text, prompts_of
 from triphase.errors import DataError, RunError
@@ -28,7 +29,7 @@ class RewardModel:
         self.max_length = max_length
 
     def score(
-        self, prompts: Prompts, responses: Sequence[str], *, finished: Sequence[bool] | None = None
+        self, prompts: Prompts, responses: Iterable[str], *, finished: Sequence[bool] | None = None
     ) -> list[float]:
         """The score of each response to the prompt with the same index.
 
@@ -43,22 +44,21 @@ class RewardModel:
         asked = prompts_of(prompts)
         if isinstance(responses, str):
             raise DataError("score: responses is one text; give a list of responses")
-        if not isinstance(responses, Sequence):
-            responses = list(responses)
-        for number, response in enumerate(responses, start=1):
+        texts = list(responses)
+        for number, response in enumerate(texts, start=1):
             if not isinstance(response, str):
                 raise DataError(f"score: response {number} is {type(response).__name__}; give a text")
-        ends = [True] * len(responses) if finished is None else finished
-        ends = list(ends) if isinstance(ends, Iterable) else [None]
+        given: Any = [True] * len(texts) if finished is None else finished
+        ends = list(given) if isinstance(given, Iterable) else [None]
         if not all(end in (True, False) for end in ends):
             raise DataError("score: finished: give a list of True and False, one for each response")
-        if not len(asked) == len(responses) == len(ends):
+        if not len(asked) == len(texts) == len(ends):
             raise DataError(
-                f"score: {len(asked)} prompts, {len(responses)} responses and {len(ends)} values of finished; give as "
+                f"score: {len(asked)} prompts, {len(texts)} responses and {len(ends)} values of finished; give as "
                 "many of each"
             )
         template, samples = self._shared.template, []
-        for number, (prompt, response, end) in enumerate(zip(asked, responses, ends, strict=True), start=1):
+        for number, (prompt, response, end) in enumerate(zip(asked, texts, ends, strict=True), start=1):
             sample = encode_answer(prompt, response, template, finished=end, max_length=self.max_length)
             if sample is None:
                 raise DataError(f"score: response {number} has no tokens, so it has no score; leave it out")
