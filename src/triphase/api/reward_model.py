@@ -49,7 +49,7 @@ class RewardModel:
             if not isinstance(response, str):
                 raise DataError(f"score: response {number} is {type(response).__name__}; give a text")
         given: Any = [True] * len(texts) if finished is None else finished
-        ends = list(given) if isinstance(given, Iterable) else [None]
+        ends: list[Any] = list(given) if isinstance(given, Iterable) else [None]
         if not all(end in (True, False) for end in ends):
             raise DataError("score: finished: give a list of True and False, one for each response")
         if not len(asked) == len(texts) == len(ends):
