@@ -144,7 +144,7 @@ def test_the_same_call_again_trains_nothing_and_another_is_refused(inside: Page)
     before = files_of(inside.folder / "runs" / "better")
     same = {"reward": names["liked"], "name": "better", "adapters": names["adapters"], "progress": False}
     triphase.train_ppo(names["model"], names["prompts"], ppo=names["ppo"], **same)
-    with pytest.raises(triphase.errors.RunError, match=r"data\.prompts .* and ppo has begun with it"):
+    with pytest.raises(triphase.errors.RunError, match=r"data\.prompts .* and ppo has started with it"):
         triphase.train_ppo(names["model"], names["prompts"][:40], ppo=names["ppo"], **same)
     assert files_of(inside.folder / "runs" / "better") == before
 

@@ -75,23 +75,23 @@ def ppo(prompts: Any = ("sun",), reward: Any = "tests.rewards.functions:by_text"
         (sft(steps=3), "train_sft: steps: unknown setting"),
         (sft(name="../x"), "train_sft: name: ../x is not allowed"),
         (sft(**{"sft.epochs": 1}, sft={"epochs": 2}), "train_sft: sft: epochs is given twice"),
-        (sft(sft={"epochs": float("nan")}), "train_sft: settings are finite numbers"),
-        (sft(sft={"epochs": {1}}), "train_sft: settings are finite numbers"),
-        (sft(sft={"epochs": 0}), "train_sft: sft.epochs: 0 passes train nothing"),
+        (sft(sft={"epochs": float("nan")}), "train_sft: settings must be finite numbers"),
+        (sft(sft={"epochs": {1}}), "train_sft: settings must be finite numbers"),
+        (sft(sft={"epochs": 0}), "train_sft: sft.epochs: 0 epochs train nothing"),
         (sft(sft={"method": "none"}), "there is nothing to do for supervised fine-tuning"),
-        (sft(["sun"]), "demonstrations: row 1: is str, and no mapping"),
+        (sft(["sun"]), "demonstrations: row 1: is str, not a mapping"),
         (sft([ROW, {"prompt": "sun", "completion": {1}}]), "demonstrations: row 2: cannot be written as JSON"),
         (sft([ROW, {"prompt": "sun"}]), ".jsonl:2: missing column: completion"),
         (sft([]), "contains no records"),
         (sft("absent.jsonl"), "absent.jsonl"),
         (sft(data={"demonstrations": []}), "train_sft: data: demonstrations is given twice"),
-        (ppo(reward="nothing"), "train_ppo: reward: nothing is neither the directory of a run nor a function"),
+        (ppo(reward="nothing"), "train_ppo: reward: nothing is neither a run directory nor a function"),
         (ppo(reward="absent.module:score"), "ppo.scorer.function: absent.module:score: module absent"),
         (ppo(reward={"adress": "x"}), "train_ppo: ppo.scorer.adress: unknown setting; did you mean ppo.scorer.address"),
         (ppo(reward=lambda prompts, responses: [0.0]), "reward: "),
-        (ppo(reward=lambda responses, answer: [0.0, 0.0]), "needs answer, which is no column"),
-        (ppo([3]), "prompts: row 1: is int, and no mapping"),
-        (lambda: triphase.evaluate("absent"), "absent: is no run: there is no config.yaml in it"),
+        (ppo(reward=lambda responses, answer: [0.0, 0.0]), "needs answer, which is neither a column"),
+        (ppo([3]), "prompts: row 1: is int, not a mapping"),
+        (lambda: triphase.evaluate("absent"), "absent: is not a run directory (no config.yaml in it"),
         (lambda: triphase.load_reward_model("absent"), "absent: is no run"),
         (lambda: triphase.load_policy("embedded:absent"), "embedded:absent"),
         (lambda: triphase.load_policy("embedded:tiny", checkpoint=3), "only a run has checkpoints"),
@@ -108,7 +108,7 @@ def test_a_mistake_is_one_line_and_trains_nothing(call: Callable[[], object], li
 def test_a_policy_and_a_reward_model_refuse_what_they_cannot_take(here: Path) -> None:
     policy = triphase.load_policy("embedded:tiny")
     for call, line in (
-        (lambda: policy.generate("sun"), "prompts: is one text; give a list"),
+        (lambda: policy.generate("sun"), "prompts: is a single string; give a list"),
         (lambda: policy.generate([3]), "prompts: row 1: is int"),
         (lambda: policy.generate({"prompt": ["sun"]}), "prompts: is dict, which yields the names of its columns"),
         (lambda: policy.generate(None), "prompts: is NoneType; give a list of prompts"),
@@ -133,8 +133,8 @@ class Table(list[str]):
 @pytest.mark.parametrize(
     ("call", "problem"),
     [
-        (lambda: triphase.Run(3), r"Run: is 3 \(int\), where a path or a name is expected"),
-        (lambda: triphase.train_sft(None, [], name="n"), r"train_sft: model: is None \(NoneType\), where a path"),
+        (lambda: triphase.Run(3), r"Run: is 3 \(int\); expected a path or a name"),
+        (lambda: triphase.train_sft(None, [], name="n"), r"train_sft: model: is None \(NoneType\); expected a path"),
         (lambda: triphase.train_sft("embedded:tiny", None, name="n"), "demonstrations: is NoneType; give a file"),
         (lambda: triphase.load_policy(None), r"load_policy: model: is None \(NoneType\), where a path"),
         (lambda: triphase.load_reward_model(5), r"load_reward_model: run: is 5 \(int\), where a path"),
@@ -171,7 +171,10 @@ def test_a_call_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
 
 def test_responses_are_a_list_of_texts() -> None:
     model = triphase.load_reward_model.__globals__["RewardModel"](None, max_length=8)
-    for responses, problem in (("a", "responses is one text"), ([None], "response 1 is NoneType; give a text")):
+    for responses, problem in (
+        ("a", "responses is a single string"),
+        ([None], "response 1 is NoneType; give a string"),
+    ):
         with pytest.raises(TriphaseError, match=problem):
             model.score(["sun"], responses)
     for finished in (True, ["no"]):

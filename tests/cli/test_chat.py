@@ -57,7 +57,7 @@ def test_a_policy_that_is_nearly_spelled_so_is_named(
 ) -> None:
     monkeypatch.setattr("triphase.cli.chat._policies_of", lambda model: ("sft", "ppo", "no-kl"))
     assert main(["chat", str(tmp_path), "--against", "nokl"]) == 2
-    assert f"--against nokl: is no policy of {tmp_path}; did you mean no-kl?" in capsys.readouterr().err
+    assert f"--against nokl: is not a policy of {tmp_path}; did you mean no-kl?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -45,7 +45,7 @@ def test_what_is_written_is_accepted(
     assert chosen.labeling.source == source and chosen.name == "my" and chosen.model.max_length == 64
     assert text.count("    # ") > 8
     assert main(["check", "sub/my.yaml"]) == 0
-    assert "are in order" in capsys.readouterr().out
+    assert "are valid" in capsys.readouterr().out
 
 
 def test_five_questions_are_asked_on_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_an_end_of_the_input_is_no_answer(
     monkeypatch.setattr("builtins.input", ended)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     assert main(["init", "d.jsonl"]) == 2
-    assert "the input has ended; answer, or give --yes" in capsys.readouterr().err
+    assert "the input ended; answer, or use --yes" in capsys.readouterr().err
     assert not (folder / "my-run.yaml").exists()
 
 
@@ -110,7 +110,7 @@ def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.Cap
     (folder / "odd.csv").write_text("question,better,worse\n" + rows)
     assert main(["init", "d.jsonl", "odd.csv", *TINY, "--yes", "--to", "first.yaml"]) == 0
     told = capsys.readouterr().out  # a file of comparisons would pass for one of questions in silence
-    assert "columns that are not read: better (36 records), worse (36 records); --columns gives them our names" in told
+    assert "columns that are not read: better (36 records), worse (36 records); rename them with --columns" in told
     columns = "prompt=question,chosen=better,rejected=worse"
     assert main(["init", "d.jsonl", "odd.csv", *TINY, "--yes", "--columns", columns]) == 0
     data = load_settings(Path("my-run.yaml")).data
@@ -134,7 +134,10 @@ def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.Cap
         ([""], "name at least one file of records"),
         (["d.jsonl", "--columns", "prompt"], "--columns prompt: write ours=yours"),
         (["d.jsonl", "--columns", "prompt=nosuch"], "--columns prompt=nosuch: no record of d.jsonl has that column"),
-        (["d.jsonl", "--columns", "nosuch=prompt"], "--columns nosuch=prompt: the names on the left are ours: prompt"),
+        (
+            ["d.jsonl", "--columns", "nosuch=prompt"],
+            "--columns nosuch=prompt: the names on the left must be among prompt",
+        ),
         (["preferences:d.jsonl"], "d.jsonl:1: missing column: chosen"),
     ],
 )
@@ -148,7 +151,7 @@ def test_mistakes_are_one_line(words: list[str], told: str, folder: Path, capsys
 def test_a_configuration_that_is_there_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "my-run.yaml").write_text("mine")
     assert main(["init", "d.jsonl", "--yes"]) == 2
-    assert "my-run.yaml: is there already; name another with --to, or give --force" in capsys.readouterr().err
+    assert "my-run.yaml: already exists; give another file with --to, or use --force" in capsys.readouterr().err
     assert (folder / "my-run.yaml").read_text() == "mine"
     assert main(["init", "d.jsonl", "--yes", "--force"]) == 0
 

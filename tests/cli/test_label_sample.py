@@ -94,4 +94,4 @@ def test_a_store_without_prompts_says_so(tmp_path: Path, capsys: pytest.CaptureF
     place = str(tmp_path / "empty.sqlite")
     open_store(place).close()
     assert main(["label", "sample", place, "embedded:tiny"]) == 2
-    assert "holds no prompts" in capsys.readouterr().err
+    assert "contains no prompts" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_check_reads_every_record(
 ) -> None:
     assert main(["check", str(config)]) == 0
     shown = capsys.readouterr().out
-    assert "settings and data are in order" in shown and "30" in shown
+    assert "settings and data are valid" in shown and "30" in shown
     assert shown.endswith(f"next    triphase run {config}\n")
     with (config.parent / "d.jsonl").open("a") as file:
         file.write('{"prompt": "x"}\n{"prompt": ""}\n')
@@ -133,7 +133,7 @@ def test_check_counts_leaks_and_contradictions(config: Path, capsys: pytest.Capt
     assert main(["check", str(config)]) == MISTAKEN
     printed = capsys.readouterr()
     shown = " ".join(printed.out.split())
-    assert "3 records for training have a prompt that is held out elsewhere" in shown
+    assert "3 training records have a prompt that is held out elsewhere" in shown
     assert "3 comparisons are contradicted by their opposite" in shown
     assert "the reward model has nothing to learn from" in printed.err
 
@@ -170,7 +170,7 @@ def test_what_becomes_of_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert raising(TrainingError("the loss\nis nan")) == MISTAKEN
     assert capsys.readouterr().err == "error: the loss is nan\n"
     assert raising(KeyboardInterrupt()) == INTERRUPTED
-    assert capsys.readouterr().err == ("stopped; what is finished is kept. To continue: triphase run 'my run.yaml'\n")
+    assert capsys.readouterr().err == ("stopped; finished work is kept. To continue: triphase run 'my run.yaml'\n")
     with pytest.raises(ZeroDivisionError):  # a defect keeps its traceback
         raising(ZeroDivisionError())
 
@@ -217,7 +217,7 @@ def test_a_closed_pipe_is_quiet() -> None:
         (["serve", "x"], "serve: unknown command; did you mean label serve?"),
         (["evalute"], "evalute: unknown command; did you mean evaluate?"),
         (["label", "serv"], "label serv: unknown command; did you mean serve?"),
-        (["label", "serve", "runs-typo"], "--create to begin one"),
+        (["label", "serve", "runs-typo"], "use --create to create one"),
         (["label", "stats", "runs-typo"], "there is no store"),
         (["label", "users", "add", "runs-typo", "ann", "--password", "long enough word"], "there is no store"),
     ],

@@ -60,7 +60,7 @@ def test_a_verb_without_memory_is_one_line(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     shown = "evaluation" if verb == "evaluate" else verb
     assert error.startswith(f"error: {shown}: not enough memory (")
-    assert "GB used at most" in error
+    assert "GB peak use" in error
     assert (
         "lower sampling.batch_size" in error if verb == "evaluate" else "close other programs, raise the limit" in error
     )

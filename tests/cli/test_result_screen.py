@@ -100,7 +100,7 @@ def test_each_further_round_has_its_line() -> None:
     ]
     lines = dict(result_lines({**SUMMARY, "rounds": rounds}))
     assert lines["round 2"] == (
-        "reward model right on 60 % before, 70 % after it was retrained; preferred to SFT in 80 % (75–85); "
+        "reward accuracy on 60 % before, 70 % after it was retrained; preferred to SFT in 80 % (75–85); "
         "3.2 nats from the reference"
     )
     assert "round 3" not in lines
@@ -122,7 +122,10 @@ def test_the_screen_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert len(shown.splitlines()) < 24
     assert f"next    triphase sft {run}" in shown and "73 %" in shown
     kept = (run / "summary.json").read_text()
-    for text, problem in ((kept.replace("0.73", "0.93"), "is not as it was written"), ("{}", "has no checksum")):
+    for text, problem in (
+        (kept.replace("0.73", "0.93"), "was changed after it was written"),
+        ("{}", "has no checksum"),
+    ):
         (run / "summary.json").write_text(text)
         print_result(run)
         shown = capsys.readouterr().out
@@ -134,9 +137,9 @@ def test_a_doubtful_reward_model_and_a_run_past_its_best_are_said() -> None:
     ppo = {**SUMMARY["ppo"], "best_iteration": 12, "fell_from_its_best": True}  # type: ignore[dict-item]
     lines = dict(result_lines({**SUMMARY, "reward_model": reward, "ppo": ppo}))
     assert lines["reward model"].endswith("not shown to be better than chance and length")
-    assert lines["PPO"].endswith("past its best, iteration 12")
+    assert lines["PPO"].endswith("past its peak, iteration 12")
     sound = dict(result_lines({**SUMMARY, "ppo": {**ppo, "fell_from_its_best": False}}))
-    assert "past its best" not in sound["PPO"]
+    assert "past its peak" not in sound["PPO"]
 
 
 def test_of_several_rounds_the_newest_policy_is_told_and_tried_out(

@@ -60,8 +60,8 @@ def test_runs_are_listed_with_what_is_known_of_them(folder: Path, capsys: pytest
     for text, problem in (
         ("{", "is damaged"),
         ("{}", "has no checksum"),
-        (kept.replace("0.71", "0.91"), "is not as it was written"),
-        (kept.replace("0.25", "NaN"), "is not as it was written"),
+        (kept.replace("0.71", "0.91"), "was changed after it was written"),
+        (kept.replace("0.25", "NaN"), "was changed after it was written"),
         (kept.replace("sha256", "sha257"), "has no checksum"),
     ):
         summary.write_text(text)
@@ -75,7 +75,9 @@ def test_runs_are_listed_with_what_is_known_of_them(folder: Path, capsys: pytest
     summary.unlink()
     os.mkfifo(summary)
     assert main(["runs", str(folder / "runs")]) == 0
-    assert "summary.json is no file; remove it, and `triphase report" in " ".join(capsys.readouterr().out.split())
+    assert "summary.json is not a regular file; remove it, and `triphase report" in " ".join(
+        capsys.readouterr().out.split()
+    )
     summary.unlink()
 
 
@@ -143,7 +145,7 @@ def test_the_scores_of_a_file_are_those_of_the_reward_model(folder: Path, capsys
     assert cut["score_rejected"] == pytest.approx(model.score(["elm"], ["rain"], finished=[False])[0], abs=1e-5)
     assert cut["score_rejected"] != pytest.approx(model.score(["elm"], ["rain"])[0], abs=1e-3)
     right = 1 + (cut["score_chosen"] > cut["score_rejected"])
-    assert f"3 comparisons; right on {right / 3:.1%}" in said
+    assert f"3 comparisons; correct on {right / 3:.1%}" in said
 
 
 def test_the_interval_of_comparisons_is_over_prompts() -> None:
@@ -163,7 +165,7 @@ def test_equal_scores_of_a_comparison_are_half_right(tmp_path: Path, capsys: pyt
         {"prompt": "fir", "chosen": "rain", "rejected": "sun"},
     ]
     _, said = score(tmp_path / "runs" / "small", lines(tmp_path / "pairs.jsonl", *pairs), capsys)
-    assert "2 comparisons; right on 75.0%" in said
+    assert "2 comparisons; correct on 75.0%" in said
 
 
 def test_what_a_scoring_function_is_given_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +186,7 @@ def test_what_a_scoring_function_is_given_of_a_file(tmp_path: Path, capsys: pyte
     assert [row["score"] for row in found] == [1.0, 0.0]
     without = lines(tmp_path / "without.jsonl", {"prompt": "1 + 1", "response": "2"})
     assert main(["score", str(tmp_path / "runs" / "small"), str(without)]) == 2
-    assert "mine.py:score needs answer, which is no column of the prompts' records" in capsys.readouterr().err
+    assert "mine.py:score needs answer, which is neither a column of the prompts' records" in capsys.readouterr().err
 
 
 def test_a_response_without_a_score_counts_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +213,7 @@ def _count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         {"prompt": "oak", "chosen": "mud", "rejected": "a"},
     ]
     (_, without), said = score(tmp_path / "runs" / "small", lines(tmp_path / "pairs.jsonl", *pairs), capsys)
-    assert without["score"] is None and "1 comparisons; right on 100.0%" in said
+    assert without["score"] is None and "1 comparisons; correct on 100.0%" in said
     table = pytest.importorskip("pyarrow").Table.from_pylist(
         [{"prompt": "oak", "response": "sun", "weight": float("nan"), "more": [float("inf"), 1.0]}]
     )

@@ -28,7 +28,7 @@ def test_a_stream_that_is_closed_or_full(command: str, target: str) -> None:
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     assert done.returncode == (0 if target == "<&-" else FAILED)
     if target == ">/dev/full":
-        assert done.stderr == "error: standard output cannot be written ([Errno 28] No space left on device)\n"
+        assert done.stderr == "error: cannot write to standard output ([Errno 28] No space left on device)\n"
 
 
 def test_a_reader_that_goes_away_is_no_mistake() -> None:
@@ -73,7 +73,7 @@ def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
         HOME="/proc/nowhere", XDG_CACHE_HOME="/proc/nowhere/cache", TRIPHASE_CACHE="", OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "set TRIPHASE_CACHE to a directory that can" in done.stderr
+    assert "set TRIPHASE_CACHE to a writable directory" in done.stderr
 
 
 def test_waiting_for_people_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,12 +81,12 @@ def test_waiting_for_people_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys:
     from triphase.errors import WaitingForPeople
 
     def waits(*_: object, **__: object) -> None:
-        raise WaitingForPeople("people are to rank: 0 of 3; serve the page with `triphase label serve runs/x`")
+        raise WaitingForPeople("waiting for people to rank: 0 of 3; serve the page with `triphase label serve runs/x`")
 
     monkeypatch.setattr(module, "application", lambda: waits)
     assert main(["run", "x.yaml"]) == WAITING == 3
     said = capsys.readouterr().err
-    assert said.startswith("people are to rank") and "error" not in said
+    assert said.startswith("waiting for people to rank") and "error" not in said
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
         process.send_signal(signal.SIGHUP)
         assert process.wait(120) in (0, FAILED)
     assert (tmp_path / "runs" / "small" / "sft" / "final").is_dir()
-    assert f"the terminal went away; the work goes on. To stop it: kill {process.pid}" in log.read_text()
+    assert f"the terminal was closed; the run continues. To stop it: kill {process.pid}" in log.read_text()
 
 
 def test_only_what_trains_outlasts_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

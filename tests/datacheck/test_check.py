@@ -110,7 +110,7 @@ def test_records_with_the_id_of_another_prompt_are_counted(tmp_path: Path, capsy
     written(tmp_path / "r.jsonl", preferred)
     assert main(["check", *configured(tmp_path, "r.jsonl", prompts=both)]) == 2
     said = capsys.readouterr().err
-    assert "q.jsonl:1: the id '1' is already that of another prompt" in said and "(2 records of this file" in said
+    assert "q.jsonl:1: the id '1' is already used by another prompt" in said and "(2 records of this file" in said
     assert "`triphase check` lists them" not in said
     assert main(["check", *configured(tmp_path, "r.jsonl", prompts=both, on_bad_record="drop")]) == 0
     said = capsys.readouterr().out
@@ -420,7 +420,7 @@ def test_records_without_a_column_that_others_have_are_counted_where_a_scorer_ge
     config = scored_by_a_function(tmp_path)
     said: list[str] = []
     RunData(load_settings(config), note=said.append).prompts()
-    wanted = "records without a column, for which the scorer gets None: want (2 of 8)"
+    wanted = "records without a column (the scorer gets None): want (2 of 8)"
     assert any(line.endswith(wanted) for line in said), said
     main(["check", str(config)])
     assert f"note: {path}: {wanted}" in capsys.readouterr().out

@@ -49,7 +49,7 @@ def test_they_are_counted_by_column(config: Path, processes: int, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("allowed", "told"), [("false", "such names are read as plain letters"), ("true", "the texts write it")]
+    ("allowed", "told"), [("false", "it is encoded as plain text"), ("true", "it is encoded as that token")]
 )
 def test_check_says_what_becomes_of_them(
     config: Path, allowed: str, told: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
@@ -57,5 +57,5 @@ def test_check_says_what_becomes_of_them(
     main(["check", str(config), "--model.texts_write_control_tokens", allowed])
     said = " ".join(capsys.readouterr().out.split())
     assert "texts hold" not in caplog.text  # said once, with the counts
-    assert f"d.jsonl: records whose texts hold a control token ({END}): prompt 2, response 2; {told}" in said
-    assert f"c.jsonl: records whose texts hold a control token ({END}): chosen 1, rejected 2; {told}" in said
+    assert f"d.jsonl: records whose texts contain a control token ({END}): prompt 2, response 2; {told}" in said
+    assert f"c.jsonl: records whose texts contain a control token ({END}): chosen 1, rejected 2; {told}" in said

@@ -68,7 +68,7 @@ def test_dropped_records_are_counted_by_check_and_run(tmp_path: Path) -> None:
     chosen = settings(tmp_path, "drop", "demonstrations", DEMONSTRATIONS)
     data, said = read(chosen)
     assert [one.response for one in data.demonstrations()[0]] == ["elm"]
-    assert any("2 records pass model.max_length and are left out (data.too_long: drop)" in line for line in said)
+    assert any("2 records exceed model.max_length and are left out (data.too_long: drop)" in line for line in said)
     survey = survey_data(chosen, examine=Examiner(Template(tokenizer()), chosen).problem).sources[0]
     assert (survey.records, survey.too_long, survey.left_out, survey.shortened, survey.refused) == (1, 2, 2, 0, 0)
     none, _ = read(settings(tmp_path, "drop", "demonstrations", DEMONSTRATIONS[1:]))
@@ -146,7 +146,7 @@ def test_a_plan_counts_the_records_that_a_run_trains_on(tmp_path: Path, too_long
 @pytest.mark.parametrize("too_long", ["error", "truncate-prompt"])
 def test_text_without_a_prompt_is_never_cut(tmp_path: Path, too_long: str) -> None:
     data, _ = read(settings(tmp_path, too_long, "demonstrations", [{"text": "ash elm"}, {"text": LONG}]))
-    with pytest.raises(DataError, match=r"a\.jsonl:2: text '.*' has 41 tokens and passes model\.max_length = 20"):
+    with pytest.raises(DataError, match=r"a\.jsonl:2: text '.*' has 41 tokens and exceeds model\.max_length = 20"):
         data.demonstrations()
     data, said = read(settings(tmp_path, "drop", "demonstrations", [{"text": "ash elm"}, {"text": LONG}]))
     assert [one.response for one in data.demonstrations()[0]] == ["ash elm"] and "1 records pass" in said[0]

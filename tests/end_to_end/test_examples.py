@@ -76,7 +76,7 @@ def test_ppo_with_prompts_and_a_function(folder: Path, capsys: pytest.CaptureFix
     assert "the reward model: PPO is scored by another scorer" in said
     assert next_of(said) == f"triphase chat {run}"
     page = (run / "report.html").read_text()
-    assert "PPO against the model as it was" in page and "what is trained starts from the model as it was" in page
+    assert "PPO against the original model" in page and "what is trained starts from the original model" in page
     assert "against SFT" not in page and "the SFT policy" not in page and "not run yet" not in page
     rows = [json.loads(line) for line in (run / "evaluation" / "samples.jsonl").read_text().splitlines()]
     assert {row["policy"] for row in rows} == {"sft", "ppo"} and all(row["score"] is not None for row in rows)

@@ -205,7 +205,7 @@ def test_what_cannot_be_exported_is_one_line(
 ) -> None:
     new = str(tmp_path / "new")
     for words, told in (
-        (["--what", "reward", "--checkpoint", "1", "--to", new], "--checkpoint 1: is of PPO's policy"),
+        (["--what", "reward", "--checkpoint", "1", "--to", new], "--checkpoint 1: selects a merged PPO policy"),
         (["--adapter", "--to", str(finished)], "exists already"),
     ):
         assert main(["export", str(finished), *words]) == 2
@@ -229,7 +229,7 @@ def test_a_directory_is_pushed_to_a_hub(exported: Path, tmp_path: Path) -> None:
         hub.refuses = True
         refused = in_a_fresh_process(words, **environment)
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-        assert "org/name: the hub refuses it" in refused.stderr and "hf auth login" in refused.stderr
+        assert "org/name: the hub refused it" in refused.stderr and "hf auth login" in refused.stderr
     gone = in_a_fresh_process(words, **environment)
     assert gone.returncode == 2 and "org/name: the hub cannot be reached" in gone.stderr, gone.stderr
     for place, name, told in ((tmp_path, "org/name", "holds no exported model"), (exported, "name", "no repository")):

@@ -112,7 +112,7 @@ def test_a_recipe_passes_the_check(
 ) -> None:
     assert main(["check", *recipe(name)]) == 0, capsys.readouterr().err
     told = capsys.readouterr().out
-    assert "in order" in told and "cannot be used" not in told
+    assert "are valid" in told and "cannot be used" not in told
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_users(run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         label_users.users_reset(run, "zoe", password="another good password")
     with pytest.raises(AccountError, match="the only active lead"):
         label_users.users_pause(run, "lea")
-    with pytest.raises(SettingsError, match="exclude each other"):
+    with pytest.raises(SettingsError, match="cannot be combined"):
         label_users.users_pause(run, "ann", withdraw=True, resume=True)
 
 

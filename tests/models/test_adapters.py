@@ -165,7 +165,9 @@ def test_a_state_is_a_copy_and_loading_one_makes_equal_adapters() -> None:
 def test_an_adapter_of_other_settings_is_refused(other: dict[str, int]) -> None:
     made = shared_model(**other)
     made.adapters.add(POLICY)
-    with pytest.raises(ModelError, match=r"'policy' was made with other adapters\.layers, adapters\.targets"):
+    with pytest.raises(
+        ModelError, match=r"'policy' was trained with other values of adapters\.layers, adapters\.targets"
+    ):
         shared_model().adapters.load(POLICY, made.adapters.state(POLICY))
 
 

@@ -120,7 +120,7 @@ def test_a_head_that_is_none_of_those_that_are_known_is_refused() -> None:
         return output
 
     model.forward = squared
-    with pytest.raises(ModelError, match="head of LlamaForCausalLM is not a linear map with a bias, a scale or a soft"):
+    with pytest.raises(ModelError, match="head of LlamaForCausalLM is not a linear layer with an optional bias"):
         Backbone(model, adapted_layers=None)
 
 

@@ -108,7 +108,7 @@ def same_as_plain(shared: SharedModel, base: Path, folder: Path) -> None:
         assert not torch.allclose(shared.backbone.model(input_ids=ids, use_cache=False).logits, own, atol=1e-2)
         card = (folder / "reward" / "README.md").read_text()
         if shared.backbone.model.config.model_type not in SCORING:
-            assert "has no AutoModelForSequenceClassification of the kind" in card
+            assert "has no AutoModelForSequenceClassification for the type" in card
             return
         assert "has no AutoModelForSequenceClassification" not in card
         whole = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=0)
@@ -151,7 +151,7 @@ def test_a_trunk_that_cannot_run_is_refused_by_check_and_run_alike(tmp_path: Pat
     chosen = settings(tmp_path, model={"name": str(tmp_path), "max_length": 32}, adapters={"layers": 2})
     words: list[Any] = []
     for attempt in (lambda: check_model(chosen), lambda: shared_of(FAMILIES["Gemma 4"], adapted=2)):
-        with pytest.raises(ModelError, match="Gemma4ForCausalLM cannot be divided at layer 2: each of") as caught:
+        with pytest.raises(ModelError, match="Gemma4ForCausalLM cannot be split at layer 2: each of") as caught:
             attempt()
         assert "adapters.layers: all" in str(caught.value)
         words.append(str(caught.value))
@@ -171,7 +171,7 @@ def test_experts_are_named_and_have_no_adapter(name: str) -> None:
 
 
 def test_states_narrower_than_the_configuration_says_are_refused() -> None:
-    with pytest.raises(ModelError, match="gives states of 16 numbers where"):
+    with pytest.raises(ModelError, match="returns hidden states of size 16, but"):
         shared_model("opt", adapted="all", ffn_dim=48, word_embed_proj_dim=16)
 
 

@@ -87,7 +87,7 @@ def test_names_behind_a_wrappers_prefix_are_told(damaged: Path, prefix: str) -> 
     reweight(damaged, lambda weights: {prefix + name: value for name, value in weights.items()})
     line = refused(damaged)
     assert "the files lack lm_head.weight" in line
-    assert f"no place for {prefix}lm_head.weight" in line
+    assert f"the model has no {prefix}lm_head.weight" in line
     assert f"the names begin with {prefix!r}" in line
 
 
@@ -108,11 +108,11 @@ def test_a_missing_tensor_is_never_drawn_at_random(damaged: Path, gone: str, tol
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"num_hidden_layers": 1}, "no place for model.layers.1."),
+        ({"num_hidden_layers": 1}, "the model has no model.layers.1."),
         ({"num_hidden_layers": 3}, "the files lack model.layers.2."),
-        ({"vocab_size": 40}, "shape (26, 32) in the files, where config.json says (40, 32)"),
-        ({"intermediate_size": 24}, "in the files, where config.json says (32, 24)"),
-        ({"num_key_value_heads": 1}, "in the files, where config.json says (8, 32)"),
+        ({"vocab_size": 40}, "shape (26, 32) in the files, but config.json says (40, 32)"),
+        ({"intermediate_size": 24}, "in the files, but config.json says (32, 24)"),
+        ({"num_key_value_heads": 1}, "in the files, but config.json says (8, 32)"),
         ({"attention_bias": True}, "the files lack model.layers.0.self_attn.k_proj.bias"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -136,16 +136,16 @@ def test_weights_that_are_not_finite_are_named(damaged: Path, name: str, value: 
 def test_a_configuration_under_which_nothing_is_finite_is_told_as_such(damaged: Path) -> None:
     config = json.loads((damaged / "config.json").read_text())
     (damaged / "config.json").write_text(json.dumps({**config, "rms_norm_eps": -10.0}))
-    assert "gives states that are not finite, although its weights are" in refused(damaged, by_check=False)
+    assert "returns hidden states that are not finite, although its weights are" in refused(damaged, by_check=False)
 
 
 def test_a_reward_model_is_no_base(damaged: Path, tmp_path: Path) -> None:
     reconfigure(damaged, num_labels=1)
     AutoModelForSequenceClassification.from_pretrained(damaged, num_labels=1).save_pretrained(tmp_path / "reward")
     tokenizer().save_pretrained(tmp_path / "reward")
-    assert "LlamaForSequenceClassification is no language model" in refused(tmp_path / "reward")
+    assert "LlamaForSequenceClassification is a classifier or reward model" in refused(tmp_path / "reward")
     reconfigure(tmp_path / "reward", architectures=["LlamaForCausalLM"])
-    assert "no place for score.weight; it is a reward or value model" in refused(tmp_path / "reward")
+    assert "the model has no score.weight; it is a reward or value model" in refused(tmp_path / "reward")
     reconfigure(tmp_path / "reward", tie_word_embeddings=True)
     assert "it is a reward or value model" in refused(tmp_path / "reward")
 
@@ -232,7 +232,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "model_type a list": _config(model_type=["llama"]),
     "model_type an encoder": _config(model_type="bert"),
     "model_type a vision model": _config(model_type="vit"),
-    "an encoder with a decoder": _config(is_encoder_decoder=True, model_type="t5"),
+    "an encoder-decoder model": _config(is_encoder_decoder=True, model_type="t5"),
     "architectures a number": _config(architectures=5),
     "quantized": _config(quantization_config={"quant_method": "gptq", "bits": 4}),
     "hidden_size text": _config(hidden_size="32"),
@@ -297,12 +297,12 @@ def test_a_damaged_directory_ends_in_one_line(damaged: Path, damage: Callable[[P
         ("a/b/c", "there is no directory a/b/c (the working directory holds nopes)"),
         ("nopes/iner", "there is no directory nopes/iner; did you mean nopes/inner?"),
         ("nopes/inner/config.json", "is a file"),
-        ("~nosuchuser/model", "cannot be looked at"),
-        ("x" * 300, "cannot be looked at"),
+        ("~nosuchuser/model", "cannot be accessed"),
+        ("x" * 300, "cannot be accessed"),
         ("loop", "is a broken link"),
         ("a\0b", "there is no directory"),
-        ("organization/model", "there is no directory of that name here, and a hub id needs the network once"),
-        ("nopes/run", "is the directory of a run; name the `final` directory"),
+        ("organization/model", "there is no such directory, and a hub id needs the network once"),
+        ("nopes/run", "is the directory of a run; give the `final` directory"),
     ],
 )
 def test_the_cause_of_a_wrong_name_is_told(here: Path, name: str, told: str) -> None:
@@ -373,12 +373,12 @@ def _fill(weights: Weights) -> Weights:
 
 ADAPTER_DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "base gone": (_adapter(base_model_name_or_path="./nope"), "correct it there"),
-    "base empty": (_adapter(base_model_name_or_path=None), "names no base_model_name_or_path"),
-    "its own base": (_adapter(base_model_name_or_path="."), "name one another as base"),
+    "base empty": (_adapter(base_model_name_or_path=None), "has no base_model_name_or_path"),
+    "its own base": (_adapter(base_model_name_or_path="."), "refer to each other as base"),
     "another kind": (_adapter(peft_type="PREFIX_TUNING"), "cannot be merged"),
-    "cut": (_cut("adapter_model.safetensors", 0.5), "bytes where its header says"),
-    "a pointer": (_write("adapter_model.safetensors", LFS), "pointer of Git LFS"),
-    "config a list": (_write("adapter_config.json", b"[]"), "where a JSON object belongs"),
+    "cut": (_cut("adapter_model.safetensors", 0.5), "bytes, but its header says"),
+    "a pointer": (_write("adapter_model.safetensors", LFS), "Git LFS pointer"),
+    "config a list": (_write("adapter_config.json", b"[]"), "not a JSON object"),
     "no weights": (lambda place: (place / "adapter_model.safetensors").unlink(), "has no adapter_model"),
     "lacks a tensor": (
         _adapter_weights(lambda weights: dict(list(weights.items())[1:])),
@@ -386,13 +386,13 @@ ADAPTER_DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "has one more": (
         _adapter_weights(lambda weights: {**weights, "base_model.model.x": torch.ones(1)}),
-        "no place for base_model.model.x",
+        "it has base_model.model.x",
     ),
     "not finite": (_adapter_weights(_fill), "not finite"),
-    "rank of another": (_adapter(r=8), "the base or the rank (r) is another one"),
+    "rank of another": (_adapter(r=8), "the base or the rank (r) differs"),
     "targets nothing": (_adapter(target_modules=["nosuch"]), "cannot open the adapter"),
     "no targets": (_adapter(target_modules=None), "target_modules is 'None'"),
-    "rank text": (_adapter(r="many"), "r is 'many', and a rank is a whole number"),
+    "rank text": (_adapter(r="many"), "r is 'many'; it must be a whole number"),
 }
 
 

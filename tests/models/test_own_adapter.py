@@ -108,11 +108,11 @@ def test_a_base_of_that_name_with_other_shapes_is_refused(folder: Path) -> None:
     ("change", "told"),
     [
         (lambda place: (place / "adapter_model.safetensors").unlink(), "has no adapter_model.safetensors"),
-        (lambda place: (place / "adapter_model.safetensors").write_bytes(b"short"), "is no safetensors file"),
+        (lambda place: (place / "adapter_model.safetensors").write_bytes(b"short"), "is not a safetensors file"),
         (lambda place: (place / "adapter_config.json").unlink(), "has no adapter_config.json"),
-        (lambda place: reconfigure(place.parent, r="many"), "r is 'many', and a rank is a whole number"),
-        (lambda place: reconfigure(place.parent, r=5), "the rank (r) is another one"),
-        (lambda place: reconfigure(place.parent, target_modules=[]), "names no layers"),
+        (lambda place: reconfigure(place.parent, r="many"), "r is 'many'; it must be a whole number"),
+        (lambda place: reconfigure(place.parent, r=5), "the rank (r) differs"),
+        (lambda place: reconfigure(place.parent, target_modules=[]), "lists no layers"),
         (lambda place: reconfigure(place.parent, peft_type="IA3"), "cannot be merged"),
         (lambda place: reconfigure(place.parent, layer_replication=[[0, 2], [1, 2]]), "makes another model"),
         (lambda place: reconfigure(place.parent, init_lora_weights="pissa_niter_4"), "began on a changed base"),
@@ -207,4 +207,4 @@ def test_a_hub_id_that_cannot_be_fetched_is_one_line(folder: Path, monkeypatch: 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
     monkeypatch.chdir(folder / "other")
     model = ModelSettings(name=str(folder / "base"), adapter="someone/style")
-    assert "as a hub id it cannot be fetched (Cannot reach the hub)" in refused(model)
+    assert "downloaded as a hub id (Cannot reach the hub)" in refused(model)

@@ -144,7 +144,7 @@ def test_adapters_learn_over_it_while_its_codes_stay(by_hand: None) -> None:
     frozen = FrozenWeights(made)
     frozen.require_unchanged()
     next(iter(kept_codes(model).values()))[0, 0] += 1
-    with pytest.raises(InvariantError, match="the frozen base is not as it was"):
+    with pytest.raises(InvariantError, match="the frozen base has changed since it was"):
         frozen.require_unchanged()
 
 
@@ -168,7 +168,7 @@ def test_codes_take_no_adapter_up(by_hand: None) -> None:
 
 
 def test_a_model_without_linear_maps_is_refused(by_hand: None) -> None:
-    with pytest.raises(ModelError, match=r"model\.quantization: int8 is for linear maps"):
+    with pytest.raises(ModelError, match=r"model\.quantization: int8 needs linear layers"):
         quantize(random_model("gpt2", n_embd=32, n_head=4, n_layer=2, n_positions=64), "int8")
 
 
@@ -187,8 +187,8 @@ def test_an_absent_library_is_one_line(kind: str, library: str, monkeypatch: pyt
     [
         ({"ppo": {"method": "full"}}, "ppo.method full trains the weights that it freezes"),
         ({"sft": {"method": "full"}}, "sft.method full trains the weights that it freezes"),
-        ({"parallel": {"strategy": "fsdp2"}}, "divides weights, not codes"),
-        ({"rollouts": {"addresses": ["http://127.0.0.1:8000"]}}, "hold the base as it is"),
+        ({"parallel": {"strategy": "fsdp2"}}, "shards weights, not quantized codes"),
+        ({"rollouts": {"addresses": ["http://127.0.0.1:8000"]}}, "load the unquantized base"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(changes: dict[str, Any], problem: str) -> None:

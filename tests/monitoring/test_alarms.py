@@ -344,7 +344,7 @@ def test_a_critic_that_explains_little_because_little_can_be_foreseen_is_sound(s
     assert find_alarms(rows, Limits(looks=2)) == []
 
 
-@pytest.mark.parametrize(("value", "says"), [(0.0, "tells no returns apart"), (-0.4, "no critic would be better")])
+@pytest.mark.parametrize(("value", "says"), [(0.0, "does not predict the returns"), (-0.4, "worse than no critic")])
 def test_a_critic_that_does_not_move_and_one_that_does_harm_are_told_apart(value: float, says: str) -> None:
     rows = spoiled("ppo/explained_variance", lambda _, __: value, since=1)
     alarm = the_alarm(rows)

@@ -132,7 +132,7 @@ def test_one_that_fails_is_said_once_and_stops_nothing(
         for step in (1, 2, 3):
             metrics.write(step, {"sft/loss": 1.0})
     assert [record.getMessage() for record in caplog.records] == [
-        f"{kind} is off for sft: ZeroDivisionError: division by zero. metrics.jsonl is still written."
+        f"{kind} is disabled for sft: ZeroDivisionError: division by zero. metrics.jsonl is still written."
     ]
     assert len(read_metrics(metrics.path)) == 3
 
@@ -160,7 +160,7 @@ def test_one_whose_server_hangs_is_left(
     finally:
         hang.set()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{kind} is off for sft: did not return {limit}. metrics.jsonl is still written."
+        f"{kind} is disabled for sft: did not return {limit}. metrics.jsonl is still written."
     ]
     assert len(read_metrics(metrics.path)) == 3
 

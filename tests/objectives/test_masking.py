@@ -198,7 +198,7 @@ def test_the_divisor_is_the_own_count_or_that_of_the_step() -> None:
 def test_nothing_to_average_is_an_error(function: object) -> None:
     assert callable(function)
     x = torch.ones(2, 2)
-    with pytest.raises(ValueError, match="counts no element"):
+    with pytest.raises(ValueError, match="selects no element"):
         function(x, torch.zeros(2, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match="must be bool"):
         function(x, x)

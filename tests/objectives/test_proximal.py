@@ -310,12 +310,12 @@ def test_explained_variance_of_equal_returns_is_absent(value: float) -> None:
     [
         ({"clip_range": 0.0}, "clip_range must lie between"),
         ({"clip_range": 1.0}, "clip_range must lie between"),
-        ({"mask": torch.zeros(3, 5, dtype=torch.bool)}, "counts no element"),
+        ({"mask": torch.zeros(3, 5, dtype=torch.bool)}, "selects no element"),
         ({"mask": MASK.float()}, "must be bool"),
         ({"token_count": 3}, "whole optimizer step"),
         ({"advantages": noise(3, 4)}, "advantages must have the shape"),
-        ({"advantages": noise(3, 5).requires_grad_()}, "advantages must be a constant"),
-        ({"rollout_logprobs": noise(3, 5).requires_grad_()}, "rollout_logprobs must be a constant"),
+        ({"advantages": noise(3, 5).requires_grad_()}, "advantages must be constant"),
+        ({"rollout_logprobs": noise(3, 5).requires_grad_()}, "rollout_logprobs must be constant"),
     ],
 )
 def test_bad_policy_input(change: dict[str, Any], message: str) -> None:
@@ -325,7 +325,7 @@ def test_bad_policy_input(change: dict[str, Any], message: str) -> None:
 
 def test_bad_value_and_composite_input() -> None:
     x = noise(3, 5)
-    with pytest.raises(ValueError, match="returns must be a constant"):
+    with pytest.raises(ValueError, match="returns must be constant"):
         objectives.clipped_value_loss(x, x, x.clone().requires_grad_(), MASK, clip_range=None)
     with pytest.raises(ValueError, match="clip_range must be above 0"):
         objectives.clipped_value_loss(x, x, x, MASK, clip_range=0.0)

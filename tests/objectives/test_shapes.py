@@ -35,7 +35,7 @@ def test_a_mask_is_bool_and_counts_something() -> None:
     assert require_mask(response_mask([2, 1])) == 3
     with pytest.raises(ValueError, match="must be bool"):
         require_mask(torch.ones(2, 2))
-    with pytest.raises(ValueError, match="counts no element"):
+    with pytest.raises(ValueError, match="selects no element"):
         require_mask(torch.zeros(2, 2, dtype=torch.bool))
 
 
@@ -58,7 +58,7 @@ def test_a_response_mask_is_a_run_of_true_then_false(row: list[bool], why: str) 
 
 def test_constants_have_no_gradient() -> None:
     require_constant(returns=torch.zeros(1))
-    with pytest.raises(ValueError, match="returns must be a constant"):
+    with pytest.raises(ValueError, match="returns must be constant"):
         require_constant(returns=torch.zeros(1, requires_grad=True))
 
 

@@ -63,7 +63,7 @@ def test_padding_changes_neither_loss_nor_gradient(junk: float) -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="counts no element"):
+    with pytest.raises(ValueError, match="selects no element"):
         objectives.response_nll(LOGPROBS, torch.zeros_like(MASK))
     with pytest.raises(ValueError, match="whole optimizer step"):
         objectives.response_nll(LOGPROBS, MASK, token_count=1)

@@ -156,7 +156,7 @@ def test_resume_is_exact(kind: str, tmp_path: Path) -> None:
 def test_another_estimator_does_not_resume(before: str, after: str, tmp_path: Path) -> None:
     fitted(tmp_path, before, Lines(), until=1)
     with pytest.raises(
-        RunError, match=f"begun with ppo.advantage_estimator {before}, and the settings say {after}; "
+        RunError, match=f"started with ppo.advantage_estimator {before}, but the settings say {after}; "
     ) as told:
         fitted(tmp_path, after, Lines())
     assert "\n" not in str(told.value)
@@ -171,14 +171,14 @@ BASE = "name: one\nmodel: {name: embedded:tiny}\ndata: {}\n"
 @pytest.mark.parametrize("where", ["ppo: {{advantage_estimator: {}}}", "arms: {{other: {{advantage_estimator: {}}}}}"])
 def test_one_response_to_a_prompt_cannot_be_compared(kind: str, where: str) -> None:
     with pytest.raises(
-        SettingsError, match="compares the responses to a prompt, and responses_per_prompt is 1; "
+        SettingsError, match="compares the responses to a prompt, but responses_per_prompt is 1; "
     ) as told:
         settings_from_text(BASE + where.format(kind))
     assert "\n" not in str(told.value)
 
 
 def test_one_response_has_no_mean_to_be_compared_with() -> None:
-    with pytest.raises(SettingsError, match="reinforce compares the responses of a rollout, and batch_size is 1"):
+    with pytest.raises(SettingsError, match="reinforce compares the responses of a rollout, but batch_size is 1"):
         settings_from_text(BASE + "ppo: {advantage_estimator: reinforce, batch_size: 1, minibatch_size: 1}")
 
 

@@ -20,8 +20,8 @@ def experience(*nonfinite: str, scores: tuple[float, ...] = (0.0, 0.0)) -> Exper
 @pytest.mark.parametrize(
     ("nonfinite", "scorer", "updates", "told"),
     [
-        (("scores",), "http://here/score", 0, "The scorer http://here/score gave null, NaN or infinity for 1 of 2"),
-        (("scores",), None, 5, "The reward model gave it for 1 of 2 responses"),
+        (("scores",), "http://here/score", 0, "The scorer http://here/score returned null, NaN or infinity for 1 of 2"),
+        (("scores",), None, 5, "The reward model caused it for 1 of 2 responses"),
         (("reference_logprobs", "logprobs"), None, 5, "The frozen weights themselves"),
         (("logprobs", "values"), None, 0, "The frozen weights themselves"),
         (("logprobs", "scores"), "http://here/score", 5, "Lower ppo.optimizer.learning_rate"),

@@ -194,7 +194,9 @@ def test_scores_that_do_not_differ_are_refused_with_the_remedy() -> None:
     stir(shared, REWARD)
     with torch.no_grad():
         shared.score_head.linear.weight.zero_()
-    with pytest.raises(TrainingError, match=r"same score \(standard deviation 0\).*triphase check"):
+    with pytest.raises(
+        TrainingError, match=r"same score to all reference samples \(standard deviation 0\).*triphase check"
+    ):
         calibrate(shared, samples(5), max_tokens=500)
 
 
@@ -255,7 +257,7 @@ def test_a_resumed_phase_does_not_fit_the_head_again(tmp_path: Path) -> None:
 def test_rankings_of_one_prompt_alone_are_said(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     subject = phase(shared_model(), groups_of(1), head_penalty="auto")
     subject.begin(tmp_path, SilentProgress())
-    assert "reward.head_penalty cannot be chosen and is 1" in caplog.text
+    assert "reward.head_penalty cannot be chosen by cross-validation and is 1" in caplog.text
     assert subject.state.values.head.curve == [] and "reward/head_loss" not in subject.advance(0)
 
 

@@ -57,7 +57,7 @@ def test_without_a_limit_nothing_is_weighed_and_the_difference_is_told() -> None
 
 
 def test_what_is_no_rounding_or_not_known_is_not_weighed() -> None:
-    with pytest.raises(TrainingError, match="which is no rounding"):
+    with pytest.raises(TrainingError, match="which is more than rounding"):
         against(2.0, sampled((3.0, 3.0, 3.0)))
-    with pytest.raises(TrainingError, match="a response came without; sample"):
+    with pytest.raises(TrainingError, match="a response has none; sample"):
         against(2.0, [*sampled()[:1], Generated((3,), True)])

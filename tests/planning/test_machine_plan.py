@@ -214,6 +214,6 @@ def test_the_command_prints_what_it_writes(
     needs = max(each["peak_bytes"] for each in json.loads(plan.read_text())["phases"].values())
     monkeypatch.setattr("triphase.planning.machine_plan._ROOM", (needs - 4 * LAYER * 10) / 1e9)
     assert main([*words, "--memory", "1GB"]) == 0
-    assert ": fsdp2 (every card has a part of the base" in capsys.readouterr().out
+    assert ": fsdp2 (every card stores a part of the base" in capsys.readouterr().out
     assert main(["plan", str(tmp_path / "run.yaml"), "--model", str(tmp_path), "--gpus", "1", "--card", "l4"]) == 2
     assert "model.name" in capsys.readouterr().err

@@ -47,7 +47,7 @@ class Planned:
         (found,) = {getattr(settings, name).microbatch_tokens for name in ("sft", "reward", "ppo")}
         for name, line in zip(("sft", "reward", "ppo"), lines, strict=True):
             assert line.startswith(f"{name}.microbatch_tokens: auto is {found} (planned ")
-            assert ("more than fit" in line) == (1000 + min(found, WHOLE) > allowed)
+            assert ("more than the" in line) == (1000 + min(found, WHOLE) > allowed)
         return int(found)
 
 

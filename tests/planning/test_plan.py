@@ -126,9 +126,7 @@ def test_a_lack_of_memory_is_told_with_the_plans_numbers(tmp_path: Path) -> None
     write_data(tmp_path)
     chosen = settings(tmp_path, sft={"batch_size": 32, "optimizer": {"learning_rate": 1e-3}})
     with (
-        pytest.raises(
-            RunError, match=r"^ppo: not enough memory \(.* used at most.*\); ppo needs about .* saves about .*"
-        ),
+        pytest.raises(RunError, match=r"^ppo: not enough memory \(.* peak use.*\); ppo needs about .* saves about .*"),
         memory_errors("ppo", lambda: shortage_of(chosen, "ppo", 1e6)),
     ):
         raise MemoryError
@@ -151,4 +149,4 @@ def test_a_capture_that_is_demanded_without_a_card_is_refused_in_one_line(
     verb: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([verb, str(config), "--model.device", "cpu", "--model.capture-decoding", "on"]) == 2
-    assert "model.capture_decoding is on, but the model lives on cpu" in capsys.readouterr().err
+    assert "model.capture_decoding is on, but the model is on cpu" in capsys.readouterr().err

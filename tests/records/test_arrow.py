@@ -89,14 +89,14 @@ def test_an_index_of_something_else_is_refused(tmp_path: Path) -> None:
     second = content.index(b"\xff\xff\xff\xff", content.index(b"\xff\xff\xff\xff") + 4)
     content[second + 4 : second + 8] = bytes(4)
     (tmp_path / "d.arrow").write_bytes(content)
-    assert "its index is not of what it holds" in why(source, tmp_path)
+    assert "its index does not match its content" in why(source, tmp_path)
 
 
 def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     batch = pa.record_batch([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])
     with ipc.new_file(tmp_path / "d.arrow", batch.schema) as file:
         file.write_batch(batch)
-    assert "the column 'prompt' is there twice" in why(SourceSettings(path="d.arrow"), tmp_path)
+    assert "the column 'prompt' appears twice" in why(SourceSettings(path="d.arrow"), tmp_path)
 
 
 def test_no_damaged_byte_brings_the_process_down(tmp_path: Path) -> None:

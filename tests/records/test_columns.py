@@ -143,7 +143,7 @@ def test_history_becomes_turns(here: Path, text: bool) -> None:
         ([["One?", None]], "history[0][1] must be text, not null"),
         (["One?"], "history[0] must be a list of two texts"),
         ({"a": 1}, "history must be a list of [question, answer], not an object"),
-        ("[['One?'", "history begins as a list does, but is neither JSON nor Python's notation"),
+        ("[['One?'", "history looks like a list as text, but is neither JSON nor Python notation"),
     ],
 )
 def test_a_history_of_another_kind_is_refused(here: Path, history: Any, message: str) -> None:
@@ -187,7 +187,7 @@ def test_columns_that_are_not_read_are_named(here: Path) -> None:
         ({"weight": 0}, "the last message of messages has weight 0"),
         ({"train": False}, "the last message of messages has train False"),
         ({"content": None, "tool_calls": [{}]}, "messages[1] calls a tool"),
-        ({"content": [{"type": "image_url"}]}, "messages[1] has a part that is no text ('image_url')"),
+        ({"content": [{"type": "image_url"}]}, "messages[1] has a part that is not a text ('image_url')"),
     ],
 )
 def test_a_message_that_says_more_than_its_text_is_refused(here: Path, extra: dict[str, Any], message: str) -> None:
@@ -241,9 +241,9 @@ def test_messages_in_cells_that_cannot_be_parsed_are_refused(here: Path, cell: s
         (read_demonstrations, {"prompt": "Why?", "completion": cell}),
         (read_preferences, {"prompt": "Why?", "chosen": cell, "rejected": "No."}),
     ):
-        assert "neither JSON nor Python's notation" in why(here, read, row)
+        assert "neither JSON nor Python notation" in why(here, read, row)
     row = {"instruction": json.dumps([ASKED]), "output": "So."}
-    assert "instruction holds the text of a list of messages" in why(here, read_demonstrations, row)
+    assert "instruction contains a list of messages as text" in why(here, read_demonstrations, row)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_stripped_transcript_is_one(here: Path) -> None:
 @pytest.mark.parametrize("label", [False, "False", "false"])
 def test_answers_that_were_not_wanted_are_no_demonstrations(here: Path, label: Any) -> None:
     row = {"prompt": "Why?", "completion": "No.", "label": label}
-    assert "label is false: this answer was not wanted" in why(here, read_demonstrations, row)
+    assert "label is false: this answer is undesirable" in why(here, read_demonstrations, row)
     assert shown(here, {**row, "label": True})[1] == "No."
     [item] = stream_demonstrations(written(here / "d.jsonl", {**row, "label": 0}), here)
     assert item.unread == ("label",)
@@ -290,7 +290,7 @@ def test_answers_that_were_not_wanted_are_no_demonstrations(here: Path, label: A
 @pytest.mark.parametrize(
     ("read", "row", "advice"),
     [
-        (read_preferences, {"prompt": "a", "completion": "b", "label": True}, "single answers that were judged (KTO)"),
+        (read_preferences, {"prompt": "a", "completion": "b", "label": True}, "single judged answers (KTO)"),
         (read_preferences, {"instruction": "a", "completions": [{"response": "b"}]}, "triphase label import"),
         (read_preferences, {"prompt": "a", "answers": [{"answer": "b", "rank": 1}]}, "triphase label import"),
         (read_preferences, {"prompt": "a", "response_0": "b", "response_1": "c"}, "triphase label import"),
@@ -300,7 +300,7 @@ def test_answers_that_were_not_wanted_are_no_demonstrations(here: Path, label: A
         (read_demonstrations, {"document": "a", "summary": "b"}, "a text and its summary"),
         (read_demonstrations, {"content": "a", "summary": "b"}, "a text and its summary"),
         (read_demonstrations, {"prompt": "a", "label": "b"}, "label holds text: rename it to completion"),
-        (read_demonstrations, {"text": "a", "label": 1}, "text and a label are no demonstration"),
+        (read_demonstrations, {"text": "a", "label": 1}, "text and a label are not a demonstration"),
         (read_demonstrations, {"prompt": "a", "responses": ["b", "c"]}, "several answers per row"),
         (read_demonstrations, {"Prompt": "a", "Completion": "b"}, "rename Prompt to prompt?"),
         (read_demonstrations, {" prompt": "a", "completion": "b"}, "rename ' prompt' to prompt?"),

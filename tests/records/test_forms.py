@@ -139,10 +139,10 @@ def test_patterns_and_directories_stand_for_their_files(tmp_path: Path) -> None:
     first = next(read_rows(source(Path("data")), tmp_path))
     assert first.where.endswith("data/a.jsonl:1")
     assert [path.name for path in files_of(source(Path("data")), tmp_path)] == ["a.jsonl", "b.jsonl", "c.jsonl"]
-    with pytest.raises(DataError, match=r"x\*\.jsonl: fits no data file"):
+    with pytest.raises(DataError, match=r"x\*\.jsonl: matches no data file"):
         list(read_rows(source(Path("x*.jsonl")), tmp_path))
     written(tmp_path / "data", {**ROWS[0], "id": "00"}, name="d.jsonl")
-    with pytest.raises(DataError, match=r"d\.jsonl:1: the id '00' is already that of .*b\.jsonl:1"):
+    with pytest.raises(DataError, match=r"d\.jsonl:1: the id '00' is already used by .*b\.jsonl:1"):
         read_demonstrations(source(Path("data")), tmp_path)
 
 
@@ -167,10 +167,10 @@ def test_hub_data_sets_are_asked_for_by_configuration_and_revision(
         raise ValueError("Config name is missing.\nPlease pick one among the available configs: ['main', 'socratic']")
 
     monkeypatch.setattr(datasets, "load_dataset", missing)
-    with pytest.raises(DataError, match=r"org/data \(train\): .*; name the configuration with config"):
+    with pytest.raises(DataError, match=r"org/data \(train\): .*; set the configuration as config"):
         read_demonstrations(source(Path("org/data")), tmp_path)
     path = written(tmp_path, *ROWS)
-    with pytest.raises(DataError, match="config, revision and streaming are of hub data sets"):
+    with pytest.raises(DataError, match="config, revision and streaming apply to hub data sets only"):
         read_demonstrations(source(path, streaming=True), tmp_path)
 
 
@@ -204,7 +204,7 @@ def test_a_hash_chooses_the_records_and_keeps_most_of_them(tmp_path: Path) -> No
     ("line", "told"),
     [
         ("shuffle: true", r"my\.yaml:3: data\.prompts\.0: shuffle chooses which max_records are taken"),
-        ("columns: {promt: ask}", r"my\.yaml:3: data\.prompts\.0: columns: 'promt' is no column that is read"),
+        ("columns: {promt: ask}", r"my\.yaml:3: data\.prompts\.0: columns: 'promt' is not a known column"),
         ("max_records: 0", r"data\.prompts\.0\.max_records: 0 is not allowed"),
     ],
 )

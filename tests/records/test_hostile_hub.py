@@ -43,7 +43,7 @@ def test_what_is_fetched_is_not_waited_for_without_end(name: str, monkeypatch: p
     with hostile(BEHAVIORS[name]) as address:
         at(address, monkeypatch)
         begin = time.monotonic()
-        with pytest.raises(ModelError, match=r"^model\.name: [^\n]+cannot be fetched[^\n]+$"):
+        with pytest.raises(ModelError, match=r"^model\.name: [^\n]+cannot be downloaded[^\n]+$"):
             fetched("owner/name")
         assert time.monotonic() - begin < SECONDS + GRACE
 
@@ -57,7 +57,7 @@ def test_an_upload_and_a_look_at_a_card_end_too(name: str, monkeypatch: pytest.M
     with hostile(BEHAVIORS[name]) as address:
         at(address, monkeypatch)
         begin = time.monotonic()
-        with pytest.raises(RunError, match=r"^owner/name: the hub cannot be reached \(HubTooSlow: the hub does not"):
+        with pytest.raises(RunError, match=r"^owner/name: the hub cannot be reached \(HubTooSlow: the hub made no"):
             push(exported, "owner/name")
         assert license_of("owner/name") is None
         assert time.monotonic() - begin < 2 * SECONDS + GRACE
@@ -87,7 +87,7 @@ def test_one_that_cannot_be_reached_is_tried_once(monkeypatch: pytest.MonkeyPatc
     begin = time.monotonic()
     with pytest.raises(ModelError, match=r"cannot open the tokenizer of 'owner/name': [^\n]+check the spelling$"):
         open_tokenizer("owner/name", ModelSettings(name="owner/name"))
-    with pytest.raises(ModelError, match=r"as a hub id it cannot be fetched [^\n]+ or the network$"):
+    with pytest.raises(ModelError, match=r"cannot be downloaded as a hub id [^\n]+ or the network$"):
         fetched("owner/name")
     assert time.monotonic() - begin < GRACE
 

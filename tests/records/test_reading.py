@@ -258,7 +258,7 @@ GOOD = json.dumps(ROW) + "\n"
         ('{"prompt": "x", "completion": "a\\u0000"}', "d.jsonl:1: completion contains a NUL character"),
         (
             '{"prompt": "x", "completion": "a\\ud800"}',
-            "d.jsonl:1: completion contains half of a surrogate pair (\\ud800 to \\udfff), which is no character",
+            "d.jsonl:1: completion contains half of a surrogate pair (\\ud800 to \\udfff), which is not a valid",
         ),
         ('{"prompt": [], "completion": "y"}', "d.jsonl:1: prompt is empty"),
         (
@@ -276,7 +276,7 @@ GOOD = json.dumps(ROW) + "\n"
         ),
         (
             '{"messages": [{"role": "user", "content": "x"}]}',
-            "d.jsonl:1: messages must end with an assistant message, not one of the user",
+            "d.jsonl:1: messages must end with an assistant message, not a user",
         ),
         (
             '{"messages": [{"role": "assistant", "content": "x"}]}',
@@ -288,8 +288,8 @@ GOOD = json.dumps(ROW) + "\n"
         ),
         (
             GOOD.replace("}", ', "id": "a"}') * 2,
-            "d.jsonl:2: the id 'a' is already that of d.jsonl:1; give each record an id of its own, or none; "
-            "where it names the prompt, call the column prompt_id",
+            "d.jsonl:2: the id 'a' is already used by d.jsonl:1; give each record an id of its own, or none; "
+            "if it identifies the prompt, rename the column to prompt_id",
         ),
         (
             '{"prompt": "x", "completion": "y", "split": "test"}',
@@ -314,7 +314,7 @@ def test_damage_is_one_line_with_its_place(here: Path, content: str | bytes, mes
         ('{"a": 1}', "c.jsonl:1: missing column: chosen; found a"),
         (
             '{"chosen": "a", "rejected": "b"}',
-            "c.jsonl:1: missing column: prompt (chosen and rejected are no conversations "
+            "c.jsonl:1: missing column: prompt (chosen and rejected are not conversations "
             "that contain it); found chosen, rejected",
         ),
         ('{"prompt": "x", "chosen": "a", "rejected": "a"}', "c.jsonl:1: chosen and rejected are the same text"),
@@ -329,8 +329,8 @@ def test_damage_is_one_line_with_its_place(here: Path, content: str | bytes, mes
         ),
         (
             '{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "\\n\\nHuman: c\\n\\nAssistant: b"}',
-            "c.jsonl:1: chosen and rejected part at turn 1, before the last answer; they must be the same conversation "
-            "up to one final assistant message",
+            "c.jsonl:1: chosen and rejected diverge at turn 1, before the last answer; they must be the same "
+            "conversation up to one final assistant message",
         ),
     ],
 )
@@ -350,7 +350,7 @@ def test_damaged_preferences(here: Path, content: str, message: str) -> None:
         ("[1]", "d.json:1: a record must be an object like {…}, not a number"),
         ("[" + json.dumps(ROW) + "]\n]", "d.json:2: not valid JSON: text after the end of the list"),
         ("[]", "d.json: contains no records"),
-        ("3", "d.json:1: the file must be a list of records, [{…}, {…}], or one record a line"),
+        ("3", "d.json:1: the file must be a list of records, [{…}, {…}], or one record per line"),
         (b"[" + GOOD.encode() + b",\n\xff", "d.json:3: not UTF-8 text; save the file as UTF-8"),
     ],
 )
@@ -367,7 +367,7 @@ def test_damaged_csv_and_gzip_and_names(here: Path) -> None:
     assert "unknown kind of file" in why(here, "x", "d.txt")
     for path, message in (
         ("gone.jsonl", "there is no such file"),
-        ("empty", "is a directory without data files in it"),
+        ("empty", "is a directory without data files"),
         ("a b/c", "neither a file"),
     ):
         with pytest.raises(DataError, match=message):
@@ -453,5 +453,5 @@ def test_many_columns_take_no_time_in_square(here: Path) -> None:
     assert "the key 'z' appears twice" in why(here, f'{{{text},"z":1,"z":1}}\n')
     few = names[:9_999]
     assert "missing column" in why(here, ",".join(few) + "\n" + ",".join("1" for _ in few) + "\n", "d.csv")
-    assert "is there twice" in why(here, ",".join([*few, few[0]]) + "\n", "d.csv")
+    assert "appears twice" in why(here, ",".join([*few, few[0]]) + "\n", "d.csv")
     assert time.monotonic() - began < 5

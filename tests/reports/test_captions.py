@@ -49,9 +49,9 @@ def test_too_sure_and_not_sure_enough() -> None:
             reliability([ScoredPair(str(n), margin, 0.0, float(n < right), 3, 3) for n in range(100)])
         )
 
-    assert "more sure than it is right" in caption(3.0, 70)
-    assert "less sure than it is right" in caption(0.2, 90)
-    assert "about as sure as it is right" in caption(1.0986, 75)
+    assert "more confident than it is accurate" in caption(3.0, 70)
+    assert "less confident than it is accurate" in caption(0.2, 90)
+    assert "about as confident as it is accurate" in caption(1.0986, 75)
     assert reliability_caption(None) == ""
 
 
@@ -99,7 +99,7 @@ def test_what_is_not_drawn_is_not_spoken_of() -> None:
 def test_only_what_was_measured_was_looked_at() -> None:
     assert watched([{"step": 1, "ppo/entropy": 1.0}]) == "None. Checked: entropy."
     assert watched([{"step": 1, "ppo/entropy": 1.0, "ppo/gold_score": 1.0}]).endswith("entropy and gold against proxy.")
-    assert watched([{"step": 1}]) == "None; there was nothing to look at."
+    assert watched([{"step": 1}]) == "None; there was nothing to check."
 
 
 def test_scores_before_and_after_by_hand() -> None:
@@ -126,6 +126,6 @@ def test_an_ensemble_that_judges_the_unseen() -> None:
             [{"step": step, "ppo/reward_disagreement": each} for step, each in enumerate((1.0, value))]
         )
 
-    assert "2.00 times as much" in told(2.0) and "have not seen" in told(2.0)
-    assert "0.90 times as much" in told(0.9) and "have not seen" not in told(0.9)
+    assert "2.00 times as much" in told(2.0) and "their training data" in told(2.0)
+    assert "0.90 times as much" in told(0.9) and "their training data" not in told(0.9)
     assert ensemble_caption([{"step": 1}]) == ""

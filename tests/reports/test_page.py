@@ -242,7 +242,7 @@ def test_without_gold_there_is_no_win_rate_and_the_page_says_why(run_directory: 
         "".join(json.dumps({k: v for k, v in row.items() if k != "ppo/gold_score"}) + "\n" for row in rows)
     )
     text = sections(page_of(run_directory))
-    assert "The reward model's score rose; whether people agree is not known" in text
+    assert "The reward model's score rose; whether people agree is unknown" in text
     assert (
         "whether people prefer it is not known: the reward model's score rose by" in text
         and "No gold score is known for this data" in text

@@ -25,7 +25,7 @@ def win(value: float, low: float | None, high: float | None, agreement: Interval
         ((0.3, 0.2, 0.4), "good", "People prefer ppo to sft: 70 % (60 to 80 %) of the prompts, ties half."),
         ((0.55, 0.45, 0.65), "open", "People do not clearly prefer one: sft wins against ppo on 55 % (45 to 65 %)"),
         ((0.5, 0.5, 0.5), "open", "People do not clearly prefer one"),
-        ((1.0, None, None), "open", "One prompt is too few to say whether people prefer sft or ppo."),
+        ((1.0, None, None), "open", "One prompt is too few to determine whether people prefer sft or ppo."),
     ],
 )
 def test_words_match_the_interval(rate: tuple[float, float | None, float | None], tone: str, said: str) -> None:

@@ -43,7 +43,7 @@ def test_a_report_has_a_row_for_every_round_and_says_which_one_the_verdict_is_on
     (place / "report.html").write_text("a page of its own")
     page = write_report(run).read_text()
     assert "Round by round" in page and '<a href="rounds/3/report.html">round 3</a>' in page
-    assert "This verdict is on round 1. The newest policy is that of round 3: preferred in 40" in page
+    assert "This verdict is about round 1. The newest policy is that of round 3: preferred in 40" in page
     caption = "better after 1 of 2 refits: 25 % before the first, 25 % after the last"
     assert caption.replace(" %", "\u202f%") in page or caption in page.replace("\xa0", " ").replace("\u202f", " ")
     rows = [line for line in page.splitlines() if line.strip().startswith(("<tr><td>2</td>", "<tr><td>3</td>"))]
@@ -52,7 +52,7 @@ def test_a_report_has_a_row_for_every_round_and_says_which_one_the_verdict_is_on
 
 def test_a_run_of_one_round_has_no_such_section(run: Path) -> None:
     page = write_report(run).read_text()
-    assert "Round by round" not in page and "This verdict is on round" not in page
+    assert "Round by round" not in page and "This verdict is about round" not in page
 
 
 def test_a_further_round_is_called_after_its_run_and_leads_back(run: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_caption_counts_refits_that_made_it_better() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [("{", "is damaged"), ("[]", "is damaged"), ('{"ppo": {"reference_kl": 3}}', "has no checksum"),
-     ("{}", "has no checksum"), ('{"ppo": 3, "sha256": "0"}', "is not as it was written")],
+     ("{}", "has no checksum"), ('{"ppo": 3, "sha256": "0"}', "was changed after it was written")],
 )  # fmt: skip
 def test_a_damaged_summary_of_a_round_is_named(run: Path, text: str, problem: str) -> None:
     place = further(run, 2, [1], [1])

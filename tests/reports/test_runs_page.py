@@ -81,10 +81,10 @@ def test_from_the_command_line(run_directory: Path, other: Path, capsys: pytest.
     for words, said in (
         ([], "report needs a run"),
         ([*both, "--serve"], "--serve serves one run"),
-        ([both[0], "--port", "9000"], "--port 9000: is for --serve"),
+        ([both[0], "--port", "9000"], "--port 9000: needs --serve"),
         ([both[0], both[0]], "a run is named twice"),
         (both * 3, "6 runs are too many"),
-        ([both[0], "--to", str(run_directory.parent / "x.html")], "--to is for the page of several runs"),
+        ([both[0], "--to", str(run_directory.parent / "x.html")], "--to needs several runs"),
         ([*both, "--to", str(run_directory)], "must be a file in a directory that exists"),
         ([*both, str(run_directory.parent / "gone")], "is not the directory of a run"),
     ):

@@ -142,4 +142,4 @@ def test_a_variant_of_several_rounds_says_that_its_proxy_changes_hands(
         shutil.copytree(runs[0].directory, place)
     moved = [StudyRun("none", 0, last), *runs[1:]]
     (said,) = find_study("s", moved, ABOUT).notes
-    assert said.startswith("none: each round has a reward model of its own")
+    assert said.startswith("none: each round has its own reward model")

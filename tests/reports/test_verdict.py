@@ -107,7 +107,7 @@ def test_the_verdict_compares_with_the_best_earlier_iteration(empty: RunContents
     assert "preferred" not in hacked.headline and any("PPO wins 75 %" in sentence for sentence in hacked.sentences)
     assert "22.0 nats" in hacked.sentences[0] and "iteration 40" in hacked.sentences[0]
     collapsed = verdict(empty, ppo=climbed_and_fell(0.15, proxy=0.0), samples=held_out)
-    assert collapsed.tone == "bad" and collapsed.headline.startswith("PPO went past its best: gold fell from 1.0")
+    assert collapsed.tone == "bad" and collapsed.headline.startswith("PPO went past its peak: gold fell from 1.0")
     for end in (0.95, 1.3):
         fine = verdict(empty, ppo=climbed_and_fell(end), samples=held_out)
         assert fine.tone == "good" and fine.headline.startswith("PPO's responses are preferred")
@@ -127,7 +127,7 @@ def test_without_gold_nothing_is_claimed(empty: RunContents) -> None:
     rows = [{"step": step, "ppo/proxy_score": 0.1 * step} for step in range(1, 6)]
     found = verdict(empty, ppo=rows, samples=samples({"sft": [None] * 4, "ppo": [None] * 4}, {"sft": 0, "ppo": 1}))
     assert found.tone == "open" and "+1.00" in found.sentences[0]
-    assert found.headline == "The reward model's score rose; whether people agree is not known"
+    assert found.headline == "The reward model's score rose; whether people agree is unknown"
     assert any("cannot be determined" in sentence for sentence in found.sentences)
 
 
@@ -143,7 +143,7 @@ def test_without_gold_the_headline_follows_the_figures(empty: RunContents) -> No
     coin = [ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)]
     groundless = verdict(empty, samples=samples(unknown, {"sft": 0, "ppo": 1}), pairs=coin)
     assert groundless.tone == "bad"
-    assert groundless.headline == "No ground for a verdict: the reward model is no better than chance"
+    assert groundless.headline == "No basis for a verdict: the reward model is no better than chance"
 
 
 def test_what_people_prefer_comes_first_where_no_gold_is_known(empty: RunContents) -> None:
@@ -161,7 +161,7 @@ def test_what_people_prefer_comes_first_where_no_gold_is_known(empty: RunContent
         and "cannot be determined" not in found.sentences[-1]
     )
     assert verdict_of(run, find(run), [even]).headline.startswith("People do not clearly prefer one")
-    assert "people agree is not known" in verdict_of(run, find(run)).headline
+    assert "people agree is unknown" in verdict_of(run, find(run)).headline
     coin = replace(run, pairs=[ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)])
     doubted = verdict_of(coin, find(coin), [clear])
     assert doubted.tone == "bad" and doubted.sentences[0].startswith("People prefer ppo to sft")

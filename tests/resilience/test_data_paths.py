@@ -84,8 +84,8 @@ def test_a_name_that_is_too_long_for_an_export_is_one_line(
     [
         ("{name: 'embedded:tiny', chat_template: ./pipe}", "pipe: is a pipe or a device; write the template to a file"),
         ("{name: 'embedded:tiny', chat_template: /dev/zero}", "/dev/zero: is a pipe or a device"),
-        ("{name: ./model}", "config.json: is a pipe or a device, where a file is expected"),
-        ("{name: /dev}", "is a pipe or a device, where a file is expected"),
+        ("{name: ./model}", "config.json: is a pipe or a device, not a regular file"),
+        ("{name: /dev}", "is a pipe or a device, not a regular file"),
     ],
 )
 def test_a_pipe_or_device_of_a_model_is_not_waited_for(

@@ -25,7 +25,7 @@ from triphase.settings.schema import RunSettings
 from triphase.store import open_store
 from triphase.training.sealed import find_damage
 
-FULL = "the disk is full; free some space, then give the same command again"
+FULL = "the disk is full; free some space, then run the same command again"
 # What a run writes, in its order, and the name that the error must say.
 WRITTEN = {
     "config": r"config\.yaml",
@@ -151,7 +151,7 @@ def test_files_for_convenience_stop_nothing_and_are_told_once(tmp_path: Path, ca
     assert same(attempts.run, calm) and not list(attempts.run.rglob("*tfevents*"))
     lines = notes.read_text().splitlines()
     assert len([line for line in lines if "log.jsonl cannot be written" in line]) == 1
-    phases = [line for line in lines if "TensorBoard files are off" in line]
+    phases = [line for line in lines if "TensorBoard files are disabled" in line]
     assert len(phases) == 4 and len(set(phases)) == 4  # SFT, reward model, PPO, the arm: once each
 
 
@@ -189,7 +189,7 @@ def test_a_full_disk_under_the_store_is_told_and_the_labels_go_on(tmp_path: Path
 class FileLimit:
     """No file may grow beyond a size, which is raised from start to start: the system itself refuses."""
 
-    remedy = "the largest size of a file"
+    remedy = "the file size limit"
 
     def __init__(self, directory: Path) -> None:
         self.bytes = 300
@@ -297,9 +297,7 @@ def test_a_read_only_run_directory_is_one_line(tmp_path: Path, begun: bool) -> N
     Path(settings.output).mkdir(exist_ok=True)
     if begun:
         do(settings)
-    said = (
-        r"runs/small.*: (the file system is read-only|no permission to write here).*choose another place with `output`"
-    )
+    said = r"runs/small.*: (the file system is read-only|no permission to write here).*choose another directory with"
     with read_only(Path(settings.output)), pytest.raises(RunError, match=said) as caught:
         do(settings)
     assert "\n" not in str(caught.value)

@@ -35,8 +35,8 @@ def hangs(*_: Any) -> float:
     ("score", "problem"),
     [
         (raises, r"failed \(KeyError: 'lexicon'\)"),
-        (hangs, "did not answer within 0.2 s"),
-        (lambda *_: math.nan, "answered nan, a score is a finite number"),
+        (hangs, "did not respond within 0.2 s"),
+        (lambda *_: math.nan, "answered nan; a score must be a finite number"),
         (lambda *_: -math.inf, "answered -inf"),
         (lambda *_: "0.5", "answered '0.5'"),
         (lambda *_: None, "answered None"),
@@ -99,7 +99,7 @@ PHASES = [*LOWER, "arms/other"]
 )  # fmt: skip
 def test_memory_that_runs_out_names_figures_and_the_setting_to_lower(phase: str, error: Exception) -> None:
     known = {field.name for field in settings_fields()}
-    with pytest.raises(RunError, match=rf"^{phase}: not enough memory \(\d+\.\d GB used at most, \d+\.\d GB") as caught:
+    with pytest.raises(RunError, match=rf"^{phase}: not enough memory \(\d+\.\d GB peak use, \d+\.\d GB") as caught:
         with memory_errors(phase):
             raise error
     line = str(caught.value)

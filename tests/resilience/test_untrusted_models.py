@@ -175,10 +175,10 @@ CIRCLING = [
 ]  # fmt: skip
 FAILING = [
     ("{% for a in range(10 ** 9) %}{% endfor %}", "Range too big"),
-    ("{{ raise_exception('roles must alternate') }}", "refuses a conversation of user: roles must alternate"),
+    ("{{ raise_exception('roles must alternate') }}", "rejects a conversation of user: roles must alternate"),
     ("{{ 1 / 0 }}", "ZeroDivisionError"),
     ("{{ messages[0].content + 1 }}", "TypeError"),
-    ("{% for %}", "refuses a conversation"),
+    ("{% for %}", "rejects a conversation"),
     ("{% include '/etc/passwd' %}", "fails|refuses"),
     ("{% import 'os' as os %}", "fails|refuses"),
     ("{{ undefined_thing.attribute }}", "undefined"),
@@ -349,7 +349,7 @@ def test_a_prompt_that_the_template_refuses_is_one_line() -> None:
     made = Template(
         tokenizer("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}a<end>")
     )
-    with pytest.raises(ModelError, match="refuses a conversation of system, user: no system"):
+    with pytest.raises(ModelError, match="rejects a conversation of system, user: no system"):
         made.prompt_ids([Message("system", "x"), Message("user", "y")])
 
 

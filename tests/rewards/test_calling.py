@@ -57,7 +57,9 @@ def test_open_names_are_given_every_column() -> None:
 
 def test_a_column_that_no_record_has_is_told_before_the_first_step() -> None:
     settings = ScorerSettings(function="tests.rewards.functions:reward_func")
-    wanted = r"needs ground_truth, which is no column of the prompts' records \(the columns answer\) and no option"
+    wanted = (
+        r"needs ground_truth, which is neither a column of the prompts' records \(the columns answer\) nor an option"
+    )
     with pytest.raises(SettingsError, match=wanted):
         examine(settings, [prompt(answer="4")])
     examine(settings, [prompt(answer="4"), prompt(ground_truth="4")])
@@ -79,7 +81,7 @@ def test_records_give_their_columns(tmp_path: Path) -> None:
     found = [with_columns(one, Row(row, "f", 1)) for one, row in zip(read, rows, strict=True)]
     assert [each.is_text for each in found] == [True, False, True, False, False]
     assert found[0].columns == {"answer": "x", "tests": ["t"], "id": "one"} and found == read
-    with pytest.raises(DataError, match="f:1: when holds a bytes that a scoring function cannot be given"):
+    with pytest.raises(DataError, match="f:1: when holds a bytes that cannot be passed to a scoring function"):
         with_columns(read[0], Row({"prompt": "a?", "when": b"x"}, "f", 1))
     for half in ("\ud800", ["\ud800"], {"\udfff": 1}):  # a server is asked in UTF-8
         with pytest.raises(DataError, match="f:1: half contains half of a surrogate pair"):
@@ -100,12 +102,12 @@ def test_a_function_stands_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("absent.py:score", None, "the file {place} is not there; give its path from the settings file"),
+        ("absent.py:score", None, "the file {place} does not exist; give its path relative to the settings file"),
         ("r.py:scroe", "def score(): ...", "scroe is not in it; did you mean score?"),
         ("r.py:score", "import no_such_thing", "module no_such_thing cannot be found; install its package, or put"),
-        ("r.py:score", "score = 3", "score is no function; name a function of {place}"),
+        ("r.py:score", "score = 3", "score is not a function; choose a function of {place}"),
         ("r.py:score", "def score(:", "importing {place} raised SyntaxError"),
-        ("r.py:score", "import os; os._exit(3)", "ended its process with status 3; mend its module"),
+        ("r.py:score", "import os; os._exit(3)", "terminated its process with status 3; fix its module"),
     ],
 )
 def test_what_is_missing_is_named(name: str, content: str | None, problem: str, tmp_path: Path) -> None:
@@ -117,5 +119,5 @@ def test_what_is_missing_is_named(name: str, content: str | None, problem: str, 
 
 
 def test_true_and_false_are_numbers_to_trl_alone() -> None:
-    with pytest.raises(TrainingError, match="gives True"):
+    with pytest.raises(TrainingError, match="returns True"):
         score("truths", Answer(prompt(), "x", True))

@@ -76,8 +76,8 @@ def test_a_text_that_is_too_long_is_cut_and_said(tmp_path: Path, caplog: pytest.
         short = scorer.score([Answer(long.prompt, "oak elm fir red", True)]).total
         assert scorer.score([long, long]).total == pytest.approx(short * 2)
         scorer.close()
-    assert "a text has 10 tokens, and 4 can be read: its beginning is left out" in caplog.messages[0]
-    assert caplog.messages[1].endswith("2 texts were longer than 4 tokens, and were cut")
+    assert "a text has 10 tokens, but the limit is 4: its beginning is left out" in caplog.messages[0]
+    assert caplog.messages[1].endswith("2 texts were longer than 4 tokens, and were truncated")
 
 
 def test_the_conversation_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
@@ -105,10 +105,12 @@ def test_our_reward_model_scores_as_in_its_run(finished: bool, tmp_path: Path) -
 def test_what_is_no_classifier_is_told(tmp_path: Path) -> None:
     random_model().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(SettingsError, match=r"is no classifier: its files lack score.weight"):
+    with pytest.raises(SettingsError, match=r"is not a classifier: its files lack score.weight"):
         opened(tmp_path)
     (tmp_path / "adapter_config.json").write_text('{"task_type": "CAUSAL_LM", "base_model_name_or_path": "x"}')
-    with pytest.raises(SettingsError, match=r"is an adapter for CAUSAL_LM, no classifier; of a run name reward/final"):
+    with pytest.raises(
+        SettingsError, match=r"is an adapter for CAUSAL_LM, not a classifier; from a run use reward/final"
+    ):
         opened(tmp_path)
     with pytest.raises(ModelError, match=r"^ppo.scorer.options.model: there is no directory \S+/absent"):
         opened(tmp_path / "absent")
@@ -134,19 +136,19 @@ def broken(held: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "not finite": (lambda made: weights(made / "model.safetensors", broken), r"\.bias is not finite"),
-    "cut": (lambda made: os.truncate(made / "model.safetensors", 9000), r"has 9,000 bytes where its header says"),
+    "cut": (lambda made: os.truncate(made / "model.safetensors", 9000), r"has 9,000 bytes, but its header says"),
     "a pointer": (
         lambda made: (made / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
-        r"is a pointer of Git LFS",
+        r"is a Git LFS pointer",
     ),
     "huge": (lambda made: altered(made / "config.json", num_hidden_layers=10**9), r"more than the weights can have"),
     "no count": (lambda made: altered(made / "config.json", num_attention_heads=0), r"num_attention_heads: 0 is no"),
     "labels": (
         lambda made: altered(made / "config.json", id2label={"5": "P", "6": "Q"}, label2id={"P": 5, "Q": 6}),
-        r"calls its output 5 'P', and has no such",
+        r"has no output 5, which config.json names 'P'",
     ),
     "longest": (lambda made: altered(made / "tokenizer_config.json", model_max_length="x"), r"cannot open \S+ as a"),
-    "nested": (lambda made: (made / "config.json").write_text("[" * 100_000), r"is no readable JSON"),
+    "nested": (lambda made: (made / "config.json").write_text("[" * 100_000), r"is not valid JSON"),
 }
 
 

@@ -198,7 +198,9 @@ def test_parts_land_in_metrics_and_samples() -> None:
 
 
 def test_an_unknown_kind_is_told_with_the_nearest() -> None:
-    with pytest.raises(SettingsError, match=r"ppo\.scorer\.kind: 'functoin' is no kind of scorer; did you mean funct"):
+    with pytest.raises(
+        SettingsError, match=r"ppo\.scorer\.kind: 'functoin' is not a kind of scorer; did you mean funct"
+    ):
         kind_of(ScorerSettings(kind="functoin"))
     with pytest.raises(SettingsError, match="there are model, remote, function"):
         kind_of(ScorerSettings(kind="zzz"))
@@ -208,7 +210,7 @@ def test_the_scorer_of_a_variant_is_named_as_its_own(tmp_path: Path) -> None:
     small_run.write_data(tmp_path)
     for scorer, says in (
         ({"function": "nosuch:f"}, r"^arms\.x\.scorer\.function: nosuch"),
-        ({"kind": "nosuch"}, r"^arms\.x\.scorer\.kind: 'nosuch' is no kind"),
+        ({"kind": "nosuch"}, r"^arms\.x\.scorer\.kind: 'nosuch' is not a kind"),
         ({"of": [{"name": "a", "function": "nosuch:f"}]}, r"^arms\.x\.scorer\.of\.a\.function: nosuch"),
         ({"address": "http://127.0.0.1:9", "token_variable": "ABSENT"}, r"^arms\.x\.scorer\.address: token_variable"),
     ):

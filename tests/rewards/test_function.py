@@ -88,15 +88,15 @@ def test_a_fault_is_one_line_with_function_row_and_remedy(function: str, problem
         score(function)
     line = str(told.value)
     assert line.startswith(f"ppo.scorer.function: tests.rewards.functions:{function} {problem}"), line
-    assert line.endswith("; fix the function, then give the same command again; what is finished is kept")
+    assert line.endswith("; fix the function, then run the same command again; finished work is kept")
     assert "\n" not in line
 
 
 @pytest.mark.parametrize(("text", "shown"), [("a nan", "nan"), ("a -inf", "-inf"), ("a 1e999", "inf")])
 def test_what_is_not_finite_is_refused_with_its_row(text: str, shown: str) -> None:
-    with pytest.raises(TrainingError, match=rf"gives {shown} as a score; .*finite number \(answer 3: '{text}'\)"):
+    with pytest.raises(TrainingError, match=rf"returns {shown} as a score; .*finite number \(response 3: '{text}'\)"):
         score("by_text", ("a 1", "a 2", "a 3", text), batch_size=2)
-    with pytest.raises(TrainingError, match="gives inf as a score"):
+    with pytest.raises(TrainingError, match="returns inf as a score"):
         score("infinite", ("a", "b"))
 
 
@@ -120,10 +120,10 @@ def test_one_that_does_not_return_is_waited_for_so_long_and_can_be_interrupted()
     ("name", "problem"),
     [
         ("no_such_package.rewards:score", "module no_such_package cannot be found; install its package, or name"),
-        ("tests.rewards.functions:absent", "absent is not in it; name a function of tests.rewards.functions"),
-        ("tests.rewards.functions:number", "number is no function"),
-        ("tests.rewards.broken:score", "importing tests.rewards.broken raised RuntimeError: half written; mend"),
-        ("tests.rewards.leaving:score", "importing tests.rewards.leaving raised SystemExit: 3; mend"),
+        ("tests.rewards.functions:absent", "absent is not in it; choose a function of tests.rewards.functions"),
+        ("tests.rewards.functions:number", "number is not a function"),
+        ("tests.rewards.broken:score", "importing tests.rewards.broken raised RuntimeError: half written; fix"),
+        ("tests.rewards.leaving:score", "importing tests.rewards.leaving raised SystemExit: 3; fix"),
     ],
 )
 def test_what_cannot_be_imported_is_told(name: str, problem: str) -> None:
@@ -134,14 +134,16 @@ def test_what_cannot_be_imported_is_told(name: str, problem: str) -> None:
 def test_options_are_what_a_configuration_file_gives_back() -> None:
     assert settings("lengths", options={"words": ("a", {1: 2})}).options == {"words": ["a", {"1": 2}]}
     for odd in (float("nan"), float("inf"), date(2024, 1, 1), {1, 2}, b"\xff"):
-        with pytest.raises(ValueError, match=r"options are finite numbers, texts"):
+        with pytest.raises(ValueError, match=r"options must be finite numbers, strings"):
             settings("lengths", options={"odd": [odd]})
 
 
 def test_it_is_tried_on_two_answers_before_the_first_step(tmp_path: Path) -> None:
     examine(settings("lengths", options={"calls": str(tmp_path / "calls")}))
     assert [len(responses) for _, responses in calls(tmp_path)] == [2]
-    with pytest.raises(SettingsError, match=r"gives 1 numbers for a score of 2 answers.*a first call, on two answers"):
+    with pytest.raises(
+        SettingsError, match=r"returns 1 numbers for a score of 2 responses.*a test call with two responses"
+    ):
         examine(settings("short"))
 
 
@@ -190,5 +192,5 @@ def test_one_that_closes_its_pipe_and_stays_is_ended(monkeypatch: pytest.MonkeyP
 
 
 def test_a_score_beyond_what_ppo_can_count_with_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"gives 1e\+300 as a score, which PPO cannot count with"):
+    with pytest.raises(SettingsError, match=r"returns 1e\+300 as a score, which is too large for PPO"):
         examine(ScorerSettings(function="tests.rewards.functions:huge"))

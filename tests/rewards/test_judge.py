@@ -75,7 +75,7 @@ def test_a_response_cannot_leave_its_marks(tmp_path: Path) -> None:
 def test_options_that_cannot_be() -> None:
     with pytest.raises(SettingsError, match=r"options\.rubric: is missing; kind judge needs it"):
         examine(ScorerSettings(kind="judge", address="http://127.0.0.1:1", options={"model": "m"}))
-    with pytest.raises(SettingsError, match="lowest: is not below highest 1"):
+    with pytest.raises(SettingsError, match="lowest: must be below highest 1"):
         examine(settings("http://127.0.0.1:1", lowest=2.0, highest=1.0))
 
 

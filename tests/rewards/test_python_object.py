@@ -56,13 +56,13 @@ def test_what_it_changes_does_not_reach_the_records() -> None:
 @pytest.mark.parametrize(
     ("lent", "line"),
     [
-        (lambda prompts, responses: 1 / 0, "raised ZeroDivisionError: division by zero (answer 0: 'oak 1')"),
+        (lambda prompts, responses: 1 / 0, "raised ZeroDivisionError: division by zero (response 0: 'oak 1')"),
         (
             lambda prompts, responses: [float("nan")] * len(responses),
-            "gives nan as a score; a score is a finite number",
+            "returns nan as a score; a score must be finite",
         ),
-        (lambda prompts, responses: [1.0], "gives 1 numbers for a score of 6 answers"),
-        (lambda prompts, responses: "good", "gives str for a score, where a list of numbers is expected"),
+        (lambda prompts, responses: [1.0], "returns 1 numbers for a score of 6 responses"),
+        (lambda prompts, responses: "good", "returns str for a score; expected a list of numbers"),
         (lambda prompts, responses: time.sleep(5), "did not return within 0.2 s"),
     ],
 )
@@ -76,9 +76,9 @@ def test_what_it_does_wrong_is_one_line(lent: Callable[..., Any], line: str) -> 
 def test_it_is_tried_before_the_first_step() -> None:
     settings = ScorerSettings(kind="object")
     examine(settings, lent=lambda prompts, responses: [0.0] * len(responses))
-    with pytest.raises(SettingsError, match=r"gives 1 numbers .* \(this was a first call, on two answers\)"):
+    with pytest.raises(SettingsError, match=r"returns 1 numbers .* \(this was a test call with two responses\)"):
         examine(settings, lent=lambda prompts, responses: [0.0])
-    with pytest.raises(SettingsError, match="needs answer, which is no column"):
+    with pytest.raises(SettingsError, match="needs answer, which is neither a column"):
         examine(settings, lent=lambda prompts, responses, answer: [0.0] * len(responses))
 
 

@@ -52,8 +52,8 @@ def test_what_is_no_score_is_nan_or_infinite() -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ({"scores": [1.0, 2.0]}, "gives 2 scores for 3 responses"),
-        ({"scores": [1.0, 2.0, 3.0, 4.0]}, "gives 4 scores for 3 responses"),
+        ({"scores": [1.0, 2.0]}, "returns 2 scores for 3 responses"),
+        ({"scores": [1.0, 2.0, 3.0, 4.0]}, "returns 4 scores for 3 responses"),
         ({"scores": [1.0, "high", 3.0]}, "'high' as a score"),
         ({"scores": [1.0, True, 3.0]}, "'True' as a score"),
         ({"scores": 1.0}, 'without a list "scores"'),
@@ -86,7 +86,7 @@ def test_servers_of_openrlhf_are_asked_in_its_shape() -> None:
     }
     with pytest.raises(ServerError, match='without a list "rewards"'):
         scores({"scores": [1.0, 2.0]}, 2, format="openrlhf")
-    with pytest.raises(ValueError, match="format is of a server, and a scorer of kind model is none"):
+    with pytest.raises(ValueError, match="format applies to servers only, not to a scorer of kind model is none"):
         ScorerSettings(format="openrlhf")
 
 

@@ -84,8 +84,12 @@ def test_an_expression_that_backtracks_for_ever_ends_at_the_time_out() -> None:
     ("kind", "options", "problem"),
     [
         ("length", {"leest": 1}, "length takes no option leest; it takes least, most, unit"),
-        ("length", {"least": 3, "most": 2}, "raised ValueError: unit is words or characters, and least at most most"),
-        ("pattern", {}, "pattern needs pattern, which is no column"),
+        (
+            "length",
+            {"least": 3, "most": 2},
+            "raised ValueError: unit must be words or characters, and least at most most",
+        ),
+        ("pattern", {}, "pattern needs pattern, which is neither a column"),
         ("pattern", {"pattern": "("}, "raised error: missing ), unterminated subpattern"),
         ("pattern", {"pattern": "a", "whole": "no"}, "raised ValueError: whole is true or false, not 'no'"),
         ("length", {"most": None}, "raised ValueError: most is a whole number, not None"),

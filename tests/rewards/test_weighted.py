@@ -26,7 +26,7 @@ def score(parts: list[dict[str, Any]], *texts: str, run: Path | None = None, beg
 
 
 def test_units_are_those_of_the_first_rollout_and_are_kept(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="are those of PPO's first rollout; run PPO first"):
+    with pytest.raises(RunError, match="come from PPO's first rollout; run PPO first"):
         score([NUMBER, SHORT], "1", run=tmp_path, begins=False)
     found = score([NUMBER, SHORT], "1", "a b 5", run=tmp_path)
     assert found.parts == {"number": (1.0, 5.0), "short": (0.0, -1.0)}
@@ -69,12 +69,12 @@ def test_no_opinion_counts_nothing_and_no_score_is_none() -> None:
     ("parts", "problem"),
     [
         ([{"function": "m:f"}], "a part needs a name of small letters"),
-        ([{**NUMBER, "weight": "much"}], "of.number: weight is a number, not 'much'"),
-        ([NUMBER, NUMBER], "two parts of the sum have one name"),
+        ([{**NUMBER, "weight": "much"}], "of.number: weight must be a number, not 'much'"),
+        ([NUMBER, NUMBER], "two parts of the sum have the same name"),
         ([{**NUMBER, "functoin": "m:f"}], "of.number.functoin: unknown setting; did you mean function"),
-        ([{**NUMBER, "kind": "sum"}], "of.number: function is given, and kind is sum"),
-        ([{"name": "a", "kind": "sum"}], "of.a: a sum is kind sum with a list"),
-        ([{"name": "a", "of": [NUMBER]}], "of.a: a part is no sum itself"),
+        ([{**NUMBER, "kind": "sum"}], "of.number: function is given, but kind is sum"),
+        ([{"name": "a", "kind": "sum"}], "of.a: kind sum needs a list"),
+        ([{"name": "a", "of": [NUMBER]}], "of.a: a part must not be a sum itself"),
     ],
 )
 def test_parts_that_cannot_be(parts: list[dict[str, Any]], problem: str) -> None:

@@ -310,7 +310,7 @@ def test_where_it_cannot_be_captured_one_line_says_why(
             found = generator.generate(asked, temperature=0.9, max_response_tokens=7)
             assert [each.ids for each in found] == expected
     (line,) = [record.message for record in caplog.records if "captured" in record.message]
-    assert "one kernel at a time" in line and "not permitted when stream is capturing" in line
+    assert "without CUDA graphs" in line and "not permitted when stream is capturing" in line
 
 
 def test_layers_of_another_shape_are_said_too(

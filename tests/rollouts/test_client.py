@@ -48,7 +48,7 @@ def refused(reply: Callable[[Asked], Reply], **changes: Any) -> tuple[str, int]:
         made.close()
     line = str(caught.value)
     assert "\n" not in line and line.startswith(f"ppo.scorer.address: {server.address}/score ")
-    assert "then give the same command again" in line
+    assert "then run the same command again" in line
     return line, len(server.asked)
 
 
@@ -91,13 +91,13 @@ def test_what_a_client_did_wrong_is_not_tried_again() -> None:
 def test_a_server_that_hangs_is_left() -> None:
     begin = time.monotonic()
     line, times = refused(in_turn(Reply(wait=30)), retries=1)
-    assert "does not answer within 0.4 s (2 tries)" in line and times == 2
+    assert "does not respond within 0.4 s (2 tries)" in line and times == 2
     assert time.monotonic() - begin < 5
 
 
 def test_a_server_that_answers_byte_by_byte_is_left() -> None:
     line, _ = refused(in_turn(Reply(parts=[b" "] * 60, pause=0.1)), retries=0)
-    assert "does not answer within 0.4 s (1 try)" in line
+    assert "does not respond within 0.4 s (1 try)" in line
 
 
 def test_a_huge_answer_is_not_read_to_its_end() -> None:
@@ -108,7 +108,7 @@ def test_a_huge_answer_is_not_read_to_its_end() -> None:
 
 def test_a_compressed_answer_is_refused() -> None:
     line, _ = refused(in_turn(Reply(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})))
-    assert "sends a compressed answer" in line
+    assert "sends a compressed response" in line
 
 
 def test_a_redirect_is_not_followed() -> None:

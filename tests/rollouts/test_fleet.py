@@ -95,7 +95,7 @@ def test_a_server_that_dies_is_drained_and_each_prompt_is_answered_once(tmp_path
     counts = Counter(dying.answered + other.answered)
     assert counts == {request.seed: 2 for request in REQUESTS}
     assert len(dying.answered) == 1
-    assert any("is away; its prompts go to the other 1" in line for line in servers.said)
+    assert any("is unreachable; its prompts go to the other 1" in line for line in servers.said)
 
 
 def test_one_that_comes_back_is_given_the_adapter_and_asked_again(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_one_that_comes_back_is_given_the_adapter_and_asked_again(tmp_path: Path
         dying.is_gone, other.waits = False, 0.3
         assert servers.generate() == [expected(request) for request in REQUESTS]
     assert dying.has_adapter and dying.answered
-    assert any("is back, with the adapter of now" in line for line in servers.said)
+    assert any("is back, with the current adapter" in line for line in servers.said)
 
 
 def test_one_that_forgot_its_adapter_is_given_it_again(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_fleet_that_is_gone_pauses_the_run_until_one_is_back(tmp_path: Path) -
         assert servers.generate() == [expected(request) for request in REQUESTS]
         assert time.monotonic() - begin >= 0.4
     assert Counter(first.answered + second.answered) == {request.seed: 1 for request in REQUESTS}
-    assert any(line.startswith("no vLLM server answers: the run waits up to 20 s") for line in servers.said)
+    assert any(line.startswith("no vLLM server responds: the run waits up to 20 s") for line in servers.said)
 
 
 def test_a_fleet_that_stays_away_ends_the_run_in_one_line(tmp_path: Path) -> None:

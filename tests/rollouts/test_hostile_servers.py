@@ -78,7 +78,7 @@ def test_a_rollout_server_that_turns_hostile_later_is_left_too(tmp_path: Path) -
 
     with FakeServer(reply).running() as server:
         begin = time.monotonic()
-        with pytest.raises(ServerError, match=r"completions does not answer within 0\.6 s"):
+        with pytest.raises(ServerError, match=r"completions does not respond within 0\.6 s"):
             _generates(server.address, tmp_path)
         assert time.monotonic() - begin < SECONDS + GRACE
 

@@ -112,17 +112,19 @@ def test_a_server_that_goes_on_with_the_adapter_before_is_refused(tmp_path: Path
 
 
 def test_a_first_push_that_is_lost_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="its answers are those before"):
+    with pytest.raises(ServerError, match="its log-probabilities have not changed"):
         pushed(tmp_path, Probed(), (-2.1, -2.9, -1.1), then={"is_stale": True})
 
 
 def test_a_stale_server_with_rounding_of_its_own_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match=r"moved by 0\.01 nats per token, and not as the policy's, by 0\.21"):
+    with pytest.raises(
+        ServerError, match=r"changed by 0\.01 nats per token, unlike the policy's, which changed by 0\.21"
+    ):
         pushed(tmp_path, Probed(), BASE, (-2.21, -3.21, -1.21), then={"is_stale": True, "rounding": 0.01})
 
 
 def test_answers_far_from_the_trainers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match=r"0\.4 nats per token from the trainer's, where rollouts\.probe_tolerance"):
+    with pytest.raises(ServerError, match=r"0\.4 nats per token from the trainer's, but rollouts\.probe_tolerance"):
         pushed(tmp_path, Probed(), BASE, (-2.1, -2.9, -1.0), then={"rounding": -0.4})
 
 
@@ -134,7 +136,7 @@ def test_rounding_and_a_policy_that_stood_still_pass(tmp_path: Path) -> None:
 def test_moves_that_are_lost_in_rounding_add_up(tmp_path: Path) -> None:
     # Each push moves the policy by less than what a server must show; four of them do not.
     steps = [tuple(value - 0.004 * number for value in BASE) for number in range(4)]
-    with pytest.raises(ServerError, match=r"those before, and the policy's moved by 0\.012"):
+    with pytest.raises(ServerError, match=r"not changed, but the policy's changed by 0\.012"):
         with FakeServer(probed := Probed()).running() as server:
             run = Run(tmp_path, server, probed)
             run.push(*steps[0])

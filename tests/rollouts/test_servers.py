@@ -100,15 +100,15 @@ def _ids(ids: Any) -> Reply:
 @pytest.mark.parametrize(
     ("reply", "problem"),
     [
-        (Reply(body={"choices": [{"text": "hello"}]}), "without token_ids; a vLLM from 0.10.2"),
+        (Reply(body={"choices": [{"text": "hello"}]}), "without token_ids; vLLM returns them since 0.10.2"),
         (Reply(body={"error": "no"}), "without token_ids"),
-        (_ids([]), "with 0 tokens, where 1 to 4"),
-        (_ids([5, 5, 5, 5, END]), "with 5 tokens, where 1 to 4"),
+        (_ids([]), "with 0 tokens, but 1 to 4"),
+        (_ids([5, 5, 5, 5, END]), "with 5 tokens, but 1 to 4"),
         (_ids([5, VOCABULARY]), "token '50'"),
         (_ids([-1, END]), "token '-1'"),
         (_ids([5.0, END]), "token '5.0'"),
-        (_ids([5, END, 5, END]), "after 4 tokens, which is not where it ends"),
-        (_ids([5, 6]), "after 2 tokens, which is not where it ends"),
+        (_ids([5, END, 5, END]), "after 4 tokens, which is not an end of the response"),
+        (_ids([5, 6]), "after 2 tokens, which is not an end of the response"),
         (Reply(400, {"message": "max_lora_rank"}), "status 400.*max_lora_rank"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_server_that_does_not_take_the_adapter_is_told(tmp_path: Path) -> None
     reply = Reply(404, {"detail": "Not Found"})
     with FakeServer(lambda asked: reply if "lora" in asked.path else Reply()).running() as server:
         servers = Servers(tmp_path, server)
-        with pytest.raises(ServerError, match=r"load_lora_adapter answers with status 404.*UPDATING"):
+        with pytest.raises(ServerError, match=r"load_lora_adapter responds with status 404.*UPDATING"):
             servers.generate()
         servers.generator.close()
 

@@ -134,7 +134,7 @@ def test_a_log_that_cannot_be_written_is_told(tmp_path: Path, place: str) -> Non
 
 def test_one_that_does_not_answer_in_time_is_ended(tmp_path: Path) -> None:
     chosen = settings(tmp_path, "silent", ready_seconds=0.5)
-    with pytest.raises(ServerError, match=r"does not answer within ready_seconds 0\.5; .* is empty"):
+    with pytest.raises(ServerError, match=r"does not respond within ready_seconds 0\.5; .* is empty"):
         servers(chosen, tmp_path, []).__enter__()
 
 
@@ -183,7 +183,7 @@ def test_one_that_ended_is_started_again_three_times(tmp_path: Path) -> None:
             end = time.monotonic() + 5
             while pids(tmp_path) == before and time.monotonic() < end:
                 time.sleep(0.05)
-    assert sum("is started again" in line for line in said) == 3
+    assert sum("is restarted" in line for line in said) == 3
 
 
 def test_flags_follow_the_settings(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_the_limit_of_ranks() -> None:
 
 def test_a_python_without_vllm_is_refused(tmp_path: Path) -> None:
     require_vllm(settings(tmp_path).rollouts)
-    with pytest.raises(SettingsError, match=r"rollouts\.python: .*nowhere is no program"):
+    with pytest.raises(SettingsError, match=r"rollouts\.python: .*nowhere is not an"):
         require_vllm(settings(tmp_path, python=str(tmp_path / "nowhere")).rollouts)
     with pytest.raises(SettingsError, match=r"has no package vllm; set rollouts\.python"):
         require_vllm(settings(tmp_path, python=None).rollouts)
@@ -235,18 +235,18 @@ def test_the_log_of_an_earlier_start_is_not_told(tmp_path: Path) -> None:
         ("rollouts: {engine: vllm}", "engine vllm needs servers"),
         ("rollouts: {engine: local, servers: 1}", "engine local samples in this process"),
         ("rollouts: {servers: 1, addresses: ['http://h:1']}", "set one of the two"),
-        ("rollouts: {servers: 2, devices: ['0']}", "GPUs for 1 server, and servers is 2"),
+        ("rollouts: {servers: 2, devices: ['0']}", "GPUs for 1 server, but servers is 2"),
         ("rollouts: {servers: 1, arguments: [--port=9]}", "arguments holds --port, which Triphase sets itself"),
         ("rollouts: {servers: 1, arguments: [--api_key, secret]}", "arguments holds --api-key, which Triphase sets"),
         (
             'rollouts: {servers: 1, arguments: ["a\\0"]}',
-            "arguments holds 'a.x00', with a character that a command",
+            "arguments holds 'a.x00', which contains a character that a command",
         ),
         ('rollouts: {servers: 1, devices: ["0\\0"]}', "devices holds '0.x00'"),
-        ("rollouts: {servers: 1}\nppo: {method: full}", "rollouts.servers read adapters alone"),
+        ("rollouts: {servers: 1}\nppo: {method: full}", "rollouts.servers load only adapters"),
         ("rollouts: {servers: 1}\nadapters: {rank: 600}", "above 512"),
         ("rollouts: {servers: 1}\nppo: {temperature: 0.001}", "ppo.temperature 0.001 is below 0.01"),
-        ("ppo: {importance_limit: 2}", "rollouts names none"),
+        ("ppo: {importance_limit: 2}", "rollouts has none"),
         ("arms: {one: {importance_limit: 2}}", "arms.one.importance_limit 2 weighs"),
     ],
 )

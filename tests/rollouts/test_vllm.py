@@ -157,7 +157,7 @@ def test_another_base_is_refused(started: StartedServers, policy: Policy) -> Non
         true = policy.probe(ids)
         return Probe(true.ids, tuple(value - 0.1 for value in true.base), true.policy)
 
-    with pytest.raises(ServerError, match=r"serves '.*model', and the run's base is base: .* nats per token"):
+    with pytest.raises(ServerError, match=r"serves '.*model', but the run's base is base: .* nats per token"):
         generator(started, policy, probing=other).generate(REQUESTS, temperature=1.0, max_response_tokens=4)
 
 
@@ -184,8 +184,8 @@ def test_a_server_that_is_killed_is_replaced_and_no_prompt_is_lost(started: Star
     found = asked.generate(many, temperature=0.0, max_response_tokens=12)
     asked.close()
     assert [each.ids for each in found] == [each.ids for each in expected for _ in range(20)]
-    assert any("no vLLM server answers" in line for line in said), said
-    assert any("is back, with the adapter of now" in line for line in said) and started._servers[0].restarts == 1
+    assert any("no vLLM server responds" in line for line in said), said
+    assert any("is back, with the current adapter" in line for line in said) and started._servers[0].restarts == 1
 
 
 def test_a_run_from_the_command_line(folder: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_run_from_the_command_line(folder: Path) -> None:
     rows = read_metrics(path / "ppo" / "metrics.jsonl")
     assert len(rows) == 2 and rows[1]["ppo/reference_kl"] != 0
     assert all(row["ppo/sampler_difference_max"] < 1e-4 for row in rows)
-    assert (path / "log.jsonl").read_text().count("is at work on") == 2
+    assert (path / "log.jsonl").read_text().count("is loaded on") == 2
 
     killed = subprocess.Popen([*words, "--name", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = folder / "runs" / "killed" / "ppo" / "vllm-0.log"

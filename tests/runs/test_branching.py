@@ -88,7 +88,7 @@ def test_another_ppo_on_what_is_finished(finished: Path, run: Path, capsys: pyte
     assert "not run yet" not in page and "holds 0 of" not in page
     assert all(verdict.same for verdict in verify_run(made))
     assert main(["run", str(made), "--sft.epochs", "3"]) == 2
-    assert "sft has begun with it" in capsys.readouterr().err
+    assert "sft has started with it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_new_arm_shares_the_main_run(run: Path, capsys: pytest.CaptureFixture[
 
 def test_a_phase_is_done_again_where_it_is_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = branch(run, "--again", "reward", capsys=capsys)
-    assert said["reward"] == "to-do is asked for (--again)" and said["ppo"] == "to-do follows reward"
+    assert said["reward"] == "to-do is requested (--again)" and said["ppo"] == "to-do follows reward"
     assert said["labels.sqlite"].endswith("and rankings")
 
 
@@ -164,7 +164,7 @@ def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = str(run)
     with RunDirectory(load_settings(run)).held():
         assert "is held by process" in refused(capsys, "branch", here, "next")
-    assert "is there already" in refused(capsys, "branch", here, "small")
+    assert "already exists" in refused(capsys, "branch", here, "small")
     assert "did you mean ppo.kl_coefficient?" in refused(capsys, "branch", here, "next", "--ppo.kl-coeficient", "1")
     assert "is not allowed" in refused(capsys, "branch", here, "../next")
     assert "no such phase" in refused(capsys, "branch", here, "next", "--again", "rewrad")
@@ -179,7 +179,9 @@ def test_what_is_damaged_is_not_shared(name: str, run: Path, capsys: pytest.Capt
     content[len(content) // 2] ^= 1
     (run / name).write_bytes(bytes(content))
     line = refused(capsys, "branch", str(run), "next", "--ppo.epochs", "2")
-    assert name.rpartition("/")[0] in line and ("cannot be shared" in line or "is not as its phase left it" in line)
+    assert name.rpartition("/")[0] in line and (
+        "cannot be shared" in line or "has changed since its phase ended" in line
+    )
     assert [path.name for path in run.parent.iterdir()] == ["small"]
 
 
@@ -222,7 +224,7 @@ def test_ppo_follows_a_reward_model_that_is_a_part_of_its_score(tmp_path: Path) 
 
 def test_nothing_is_to_do_where_nothing_has_changed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = branch(run, "--checkpoints.keep", "7", capsys=capsys)
-    assert "evaluation" not in said and said["report"] == "to-do nothing else: no phase reads what has changed"
+    assert "evaluation" not in said and said["report"] == "to-do nothing else: no phase depends on what has changed"
 
 
 def test_what_is_shared_and_has_changed_is_not_opened(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +236,7 @@ def test_what_is_shared_and_has_changed_is_not_opened(run: Path, capsys: pytest.
     for words in (["check"], ["chat"], ["export", "--to", to], ["run"], ["branch", "another"]):
         assert main([words[0], str(following), *words[1:]]) == 2
         said = capsys.readouterr().err.strip().splitlines()
-        assert len(said) == 1 and "is not what it was (it was made again, or extended)" in said[0], words
+        assert len(said) == 1 and "has changed (it was created again, or extended)" in said[0], words
 
 
 def test_a_run_whose_settings_leave_ppo_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,11 +257,11 @@ def test_a_run_whose_settings_leave_ppo_out(tmp_path: Path, capsys: pytest.Captu
         name = "--ppo.iterations" if words[0] == "extend" else "--ppo.kl-coefficient"
         assert main([*words, name, more]) == 2
         said = capsys.readouterr().err
-        assert f"PPO is no step of {run}: " in said and f"triphase branch {run} NAME --sft.method none" in said
+        assert f"PPO is not a step of {run}: " in said and f"triphase branch {run} NAME --sft.method none" in said
     assert files_of(run) == before
     assert main(["branch", str(run), "next", "--sft.method", "none"]) == 0
     assert main(["extend", str(run.parent / "next"), "--ppo.iterations", "3"]) == 2  # its PPO is shared
-    assert f"its checkpoints are not here; extend {run}" in capsys.readouterr().err
+    assert f"its checkpoints are elsewhere; extend {run}" in capsys.readouterr().err
 
 
 def test_what_a_branch_shares_is_found_where_an_extension_has_set_it_aside(tmp_path: Path) -> None:
@@ -272,5 +274,5 @@ def test_what_a_branch_shares_is_found_where_an_extension_has_set_it_aside(tmp_p
         require_shared(other)
         assert read(place_of(other, "ppo"), "weights") == b"1" and read(place_of(run, "ppo"), "weights") == weights
     shutil.rmtree(run / "ppo/final-before-1")
-    with pytest.raises(RunError, match=r"ppo/final, which .*other shares, is not what it was"):
+    with pytest.raises(RunError, match=r"ppo/final, which .*other shares, has changed"):
         require_shared(other)

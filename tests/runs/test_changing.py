@@ -56,7 +56,7 @@ def test_a_stale_evaluation_is_not_shown(finished: Path) -> None:
 def test_nothing_is_set_aside_where_a_change_is_refused(finished: Path) -> None:
     run = finished / "runs" / "small"
     before = files_of(run, "**/*")
-    with pytest.raises(RunError, match=r"ppo\.epochs is 1 there and 2 here, and ppo has begun with it"):
+    with pytest.raises(RunError, match=r"ppo\.epochs is 1 there and 2 here, and ppo has started with it"):
         do(chosen(finished, samples=3, ppo={"epochs": 2}))
     after = files_of(run, "**/*")
     assert {name for name in before if before[name] != after.get(name)} <= {".lock", "log.jsonl"}
@@ -81,5 +81,5 @@ def test_a_new_arm_of_a_finished_run_takes_the_old_summary_away(finished: Path) 
 
 
 def test_whether_there_is_phase_1_cannot_be_changed_behind_ppo(finished: Path) -> None:
-    with pytest.raises(RunError, match=r"sft\.method is 'none' there and 'lora' here, and ppo has begun with it"):
+    with pytest.raises(RunError, match=r"sft\.method is 'none' there and 'lora' here, and ppo has started with it"):
         do(chosen(finished, sft={"method": "lora"}))

@@ -37,9 +37,9 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def test_the_best_is_chosen_and_opens_everywhere(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["export", str(run), "--to", f"{run}-merged"], ["chat", str(run)]):
         assert main([*words, "--checkpoint", "best"]) == 2
-        assert "has chosen none yet; triphase evaluate" in capsys.readouterr().err
+        assert "has selected none yet; triphase evaluate" in capsys.readouterr().err
     assert main(["compare", f"{run}/ppo/best", str(run)]) == 2
-    assert "none is chosen yet" in capsys.readouterr().err
+    assert "none is selected yet" in capsys.readouterr().err
 
     assert main(["evaluate", str(run), "--checkpoint", "best"]) == 0
     choice = json.loads((run / "ppo" / "choice.json").read_text())

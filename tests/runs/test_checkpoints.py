@@ -75,7 +75,7 @@ def test_a_variant_opens_at_its_own_iterations(run: Path, tmp_path: Path, capsys
     for policy, step, problem in (
         ("long", "2", "no such checkpoint of the variant long; there are 3, 4"),
         ("sft", "3", "is an iteration of ppo"),
-        ("long", "best", "is chosen among those of the main PPO run"),
+        ("long", "best", "applies to the main PPO run only"),
     ):
         assert main(["chat", str(run), "--policy", policy, "--checkpoint", step]) == 2
         assert problem in capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_a_comparison_goes_on_where_it_ended(
     assert note.split(" (")[0] in (directory / "comparison.html").read_text()
     capsys.readouterr()
     assert main(["compare", *sides, "--temperature", "0.5", "--to", str(directory)]) == 2
-    assert "was begun with temperature 1.0; use the same arguments" in capsys.readouterr().err
+    assert "was started with temperature 1.0; use the same arguments" in capsys.readouterr().err
 
     shutil.rmtree(directory)  # the same bytes from the start
     assert main(["compare", *sides, "--samples", "2"]) == 0
@@ -111,7 +111,7 @@ def test_a_model_against_a_run_on_prompts_of_a_file(
     found, page = found_in(tmp_path / "c"), (tmp_path / "c" / "comparison.html").read_text()
     assert found["asked"]["prompts"] == 2 and [each["name"] for each in found["criteria"]] == ["short"]
     assert found["sides"][0]["reference_kl"] is None
-    assert any("of a model that is of no run" in note for note in found["notes"])
+    assert any("for a model that does not belong to a run," in note for note in found["notes"])
     assert "<script" not in page and "&lt;script&gt;" in page and "\u202e" not in page
 
 
@@ -198,7 +198,7 @@ def test_a_scorer_is_given_the_columns_of_the_prompts(
     }
     function.write_text("def score(prompts, completions, other, **columns):\n    return [0.0] * len(completions)\n")
     assert main(["compare", f"{run}/sft", str(run), *words[:-1], str(tmp_path / "d")]) == 2
-    assert f"{function}:score needs other, which is no column of the prompts' records" in capsys.readouterr().err
+    assert f"{function}:score needs other, which is neither a column of the prompts' records" in capsys.readouterr().err
 
 
 def test_refusals(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,9 +210,9 @@ def test_refusals(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for words, said in (
         (sides[:1], "compare needs two policies or more"),
         ([str(run), f"{run}/ppo"], "are the same policy"),
-        ([f"{run}/reward", str(run)], "is no policy of the run"),
+        ([f"{run}/reward", str(run)], "is not a policy of the run"),
         ([f"{run}/ppo/checkpoints/7", str(run)], "has no such checkpoint of PPO; there are"),
-        ([f"{run}/arms/x", str(run)], "is no policy of the run"),
+        ([f"{run}/arms/x", str(run)], "is not a policy of the run"),
         ([*sides, "--samples", "0"], "--samples 0: must lie between 1"),
         ([*sides, "--temperature", "0"], "--temperature 0.0: must be above 0"),
         ([*sides, "--by", str(tmp_path / "odd.yaml")], "did you mean length?"),
@@ -220,8 +220,8 @@ def test_refusals(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ([*sides, "--by", "gold", "--by", "gold"], "--by gold: is given twice"),
         ([*sides, "--by", "nothing"], "nothing: cannot be read"),
         ([*sides, "--prompts", str(tmp_path / "none.jsonl")], "none.jsonl"),
-        ([*sides, "--to", str(tmp_path / "full")], "is no comparison, and not empty"),
-        (["embedded:tiny", str(tmp_path / "full")], "there is nothing to compare by"),
+        ([*sides, "--to", str(tmp_path / "full")], "is not empty and not a comparison"),
+        (["embedded:tiny", str(tmp_path / "full")], "there is no criterion to compare by"),
     ):
         assert main(["compare", *words]) == 2, words
         assert said in capsys.readouterr().err.strip().splitlines()[-1], words
@@ -246,7 +246,7 @@ def test_people_judge_on_the_page_and_the_same_command_counts(run: Path, capsys:
     words = ["compare", *sides, "--by", "people", "--samples", "2"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "nobody has ranked yet" in said and f"`triphase label serve {directory}`" in said
+    assert "no rankings yet" in said and f"`triphase label serve {directory}`" in said
     (people,) = found_in(directory)["criteria"]
     lines = [json.loads(line) for line in (directory / "responses.jsonl").read_text().splitlines()]
     texts = {(line["name"], line["prompt_id"]): line["response"] for line in lines if line["sample"] == 0}

@@ -81,7 +81,7 @@ def test_a_failing_call_notes_what_it_kept(kept: Path) -> None:
 def test_damaged_sums_are_told_once(kept: Path, text: str) -> None:
     (kept / "sums.json").write_text(text)
     (line,) = told_of(kept)
-    assert "sums.json is damaged and started again" in line
+    assert "sums.json is damaged and was started anew" in line
     assert told_of(kept) == [] and json.loads((kept / "sums.json").read_text())["files"]["scores.jsonl"]["bytes"] > 0
 
 

@@ -64,7 +64,7 @@ def test_what_bounds_memory_may_be_lowered_and_is_noted(folder: Path) -> None:
     log = (folder / "runs" / "small" / "log.jsonl").read_text()
     for name in ("sft.microbatch_tokens", "reward.microbatch_tokens", "ppo.microbatch_tokens", "sampling.batch_size"):
         assert f"{name} was " in log
-    with pytest.raises(RunError, match=r"sft\.batch_size is 32 there and 16 here, and sft has begun with it"):
+    with pytest.raises(RunError, match=r"sft\.batch_size is 32 there and 16 here, and sft has started with it"):
         hold(begun.model_copy(update={"sft": begun.sft.model_copy(update={"batch_size": 16})}))
 
 
@@ -107,7 +107,7 @@ def test_settings_of_phases_that_have_not_begun_may_change(folder: Path, begun: 
     hold(settings(folder, **base))
     begin(folder / "runs" / "small", *begun)
     with RunDirectory(settings(folder, **{**base, **free})).held() as directory:
-        assert any("nothing that has begun depends on it" in note for note in directory.notes)
+        assert any("nothing that has started depends on it" in note for note in directory.notes)
     assert kept_config(folder)["settings"] == settings(folder, **{**base, **free}).model_dump(mode="json")
     with RunDirectory(settings(folder, **{**base, **free})).held() as directory:
         assert directory.notes == []
@@ -126,7 +126,9 @@ def test_changed_data_are_refused_by_the_file_where_something_has_read_it(folder
     hold(settings(folder))
     begin(folder / "runs" / "small", begun)
     append_prompt(folder)
-    with pytest.raises(RunError, match=rf"prompts\.jsonl has changed since .*small was begun, and {begun} has read it"):
+    with pytest.raises(
+        RunError, match=rf"prompts\.jsonl has changed since .*small was started, and {begun} has read it"
+    ):
         hold(settings(folder))
 
 
@@ -136,7 +138,7 @@ def test_a_repaired_file_that_nothing_has_read_is_taken_and_noted(folder: Path) 
     before = kept_config(folder)["data_fingerprints"]
     append_prompt(folder)
     with RunDirectory(settings(folder)).held() as directory:
-        assert any("prompts.jsonl has changed since this run was begun" in note for note in directory.notes)
+        assert any("prompts.jsonl has changed since this run was started" in note for note in directory.notes)
     changed = {name for name, value in kept_config(folder)["data_fingerprints"].items() if before[name] != value}
     assert changed == {str(folder / "prompts.jsonl")}
 
@@ -148,7 +150,7 @@ def scored_by(folder: Path, function: str, **scorer: object):
 
 @pytest.mark.parametrize(
     ("begun", "note"),
-    [("ppo", "ppo began with scores of the function as it was"), ("sft", "nothing that has begun has read it")],
+    [("ppo", "ppo started with the scores of the old function"), ("sft", "nothing that has started has read it")],
 )
 def test_a_changed_function_is_taken_and_noted(
     folder: Path, begun: str, note: str, monkeypatch: pytest.MonkeyPatch
@@ -175,7 +177,7 @@ def test_options_of_a_scorer_are_nothing_else_whatever_they_are_called(folder: P
     hold(scored_by(folder, function, options={"microbatch_tokens": 1, "scorer": {"weight": 1}}))
     begin(folder / "runs" / "small", "ppo")
     kept = {"microbatch_tokens": 1, "scorer": {"weight": 1}}
-    with pytest.raises(RunError, match=r"ppo\.scorer\.options\..* is 1 there and 2 here, and ppo has begun with it"):
+    with pytest.raises(RunError, match=r"ppo\.scorer\.options\..* is 1 there and 2 here, and ppo has started with it"):
         hold(scored_by(folder, function, options={**kept, **options}))
 
 

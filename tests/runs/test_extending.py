@@ -51,7 +51,7 @@ def test_an_extension_has_the_bytes_of_a_run_of_its_own(
     arm = files_of(run, "arms/other/final/*.safetensors")
     assert main(["extend", str(run), "--ppo.iterations", "4", "--schedule", schedule]) == 0
     said = capsys.readouterr().out
-    assert "ppo goes on from iteration 2 to 4" in said and f"(--schedule {schedule})" in said
+    assert "ppo continues from iteration 2 to 4" in said and f"(--schedule {schedule})" in said
     extended = load_settings(run)
     assert extended.ppo_of("other").iterations == 2 and extended.ppo.iterations == 4
     assert files_of(run, "arms/other/final/*.safetensors") == arm and changes(run) == []
@@ -87,7 +87,7 @@ def test_what_is_broken_off_goes_on(run: Path, capsys: pytest.CaptureFixture[str
         remove(late / gone)
         capsys.readouterr()
         assert main(["extend", str(late), "--ppo.iterations", "4"]) == 0
-        assert "ppo has its 4 iterations; what follows them goes on" in capsys.readouterr().out
+        assert "ppo has its 4 iterations; the later steps continue" in capsys.readouterr().out
         assert weights(late) == weights(twin) and (late / "report.html").is_file()
         shutil.rmtree(late)
 
@@ -99,17 +99,17 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here, before = str(run), files_of(run, "**/*")
-    assert "has 2 iterations; give more of them, not 2" in refused(capsys, here, "--ppo.iterations", "2")
+    assert "has 2 iterations; give more, not 2" in refused(capsys, here, "--ppo.iterations", "2")
     assert "it must be a whole number" in refused(capsys, here, "--ppo.iterations", "many")
-    assert "extend changes iterations alone" in refused(capsys, here, "--ppo.epochs", "2")
-    assert "of one PPO run and nothing else" in refused(capsys, here)
+    assert "extend changes only iterations" in refused(capsys, here, "--ppo.epochs", "2")
+    assert "of one PPO run" in refused(capsys, here)
     assert "there is no such arm; known are other" in refused(capsys, here, "--arms.none.iterations", "4")
     assert "schedule" in refused(capsys, here, "--ppo.iterations", "4", "--schedule", "again")
     with RunDirectory(load_settings(run)).held():
         assert "is held by process" in refused(capsys, here, "--ppo.iterations", "4")
     assert files_of(run, "**/*") | {".lock": b""} == before | {".lock": b""}
     assert main(["branch", here, "next", "--arms.more.epochs", "2"]) == 0
-    assert f"is shared, and its checkpoints are not here; extend {here}" in refused(
+    assert f"is shared, so its checkpoints are elsewhere; extend {here}" in refused(
         capsys, str(run.parent / "next"), "--ppo.iterations", "4"
     )
     shutil.rmtree(run / "ppo/checkpoints/000002")
@@ -120,7 +120,7 @@ def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_a_further_round_goes_on_from_is_not_extended(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "rounds" / "2").mkdir(parents=True)
     said = refused(capsys, str(run), "--ppo.iterations", "4")
-    assert f"ppo of {run} is where {run / 'rounds' / '2'} goes on from" in said
+    assert f"ppo of {run} is where {run / 'rounds' / '2'} continues from" in said
 
 
 def test_spans() -> None:

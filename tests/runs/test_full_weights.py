@@ -132,7 +132,7 @@ def test_the_base_is_float32_wherever_all_weights_are_trained() -> None:
     ("changes", "message"),
     [
         ({"model": {"name": "x", "dtype": "bfloat16"}}, "ppo.method is full, and model.dtype bfloat16 cannot hold"),
-        ({"rollouts": {"addresses": ["http://127.0.0.1:1"]}}, "read adapters alone"),
+        ({"rollouts": {"addresses": ["http://127.0.0.1:1"]}}, "load only adapters"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, object], message: str) -> None:

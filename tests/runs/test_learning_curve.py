@@ -57,7 +57,7 @@ def test_too_few_prompts_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     def measure(run: Run) -> None:
         measure_curve(run)
         notes = run.progress.notes
-        assert any("no learning curve: it takes at least 8 training prompts" in note for note in notes)
+        assert any("no learning curve: it needs at least 8 training prompts" in note for note in notes)
 
     do(settings(tmp_path), pipeline.run_sft, pipeline.run_sampling, pipeline.run_labeling, measure)
 
@@ -72,5 +72,5 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         "MASTER_PORT": "29500",
     }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match="--learning-curve: takes one process"):
+    with pytest.raises(SettingsError, match="--learning-curve: needs a single process"):
         reward(Path("any.yaml"), learning_curve=True)

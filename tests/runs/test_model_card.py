@@ -21,7 +21,7 @@ def test_figures_of_the_run_itself_are_not_among_what_was_measured(tmp_path: Pat
     rows = [line for line in measured.split("## Limits")[0].splitlines() if line.startswith("| `")]
     assert rows == ["| `ppo.gold_mean` | 1.25 |"]
     (tmp_path / "summary.json").write_text((tmp_path / "summary.json").read_text().replace("1.25", "9.25"))
-    with pytest.raises(RunError, match=r"summary\.json is not as it was written"):
+    with pytest.raises(RunError, match=r"summary\.json was changed after it was written"):
         with_run("# A policy\n", tmp_path, settings(tmp_path), "policy")
 
 

@@ -177,7 +177,7 @@ def test_a_sweep_says_which_of_its_runs_was_edited(
     metrics = tmp_path / "small-sweep" / "epochs-1" / "ppo" / "metrics.jsonl"
     metrics.write_text(metrics.read_text().replace("proxy_score", "gold_score"))
     assert main(words) == 0
-    assert "note: epochs-1: ppo/metrics.jsonl is not as its phase left it" in capsys.readouterr().err
+    assert "note: epochs-1: ppo/metrics.jsonl has changed since its phase ended" in capsys.readouterr().err
 
 
 def test_a_sweep_shows_the_figures_of_its_runs_and_not_an_edited_summary(finished: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_reward_model_puts_what_it_is_unsure_of_first(run: Path, capsys: pyt
     label.import_file(str(run), [run / "more.jsonl"])
     score(str(run))
     said = capsys.readouterr().out
-    assert "90 responses scored by small" in said and "8 items that nobody has begun are reordered" in said
+    assert "90 responses scored by small" in said and "8 items that nobody has started are reordered" in said
     with open_store(run) as store:
         found = store.scores()
         assert len(found) == 90 and all(set(one) == {"small"} for one in found.values())

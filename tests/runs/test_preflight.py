@@ -108,7 +108,7 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
     match name:
         case "template refuses a demonstration":
             lines(d, [*GOOD, {"messages": turns("user", "sun", "user", "mud", "assistant", "song")}])
-            return plain, "d.jsonl:7: .*refuses a conversation of user, user"
+            return plain, "d.jsonl:7: .*rejects a conversation of user, user"
         case "template refuses a demonstration that begins with the assistant":
             lines(d, [*GOOD, {"messages": turns("assistant", "song", "user", "mud", "assistant", "song")}])
             return plain, "d.jsonl:7: .*roles must alternate"
@@ -121,17 +121,17 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
         case "ids shared by two files":
             q = folder / "q.jsonl"
             lines(p, [{"id": 0, **ASKED[0]}, {"id": 1, **ASKED[2]}]), lines(q, [{"id": 0, "prompt": "road road"}])
-            return data(prompts=[p, q]), r"q.jsonl:1: the id '0' is already that of another prompt \(.*p.jsonl:1\)"
+            return data(prompts=[p, q]), r"q.jsonl:1: the id '0' is already used by another prompt \(.*p.jsonl:1\)"
         case "ids shared by prompts and preferences":
             lines(p, [{"id": "a", **ASKED[0]}, ASKED[2]])
             lines(c, [{"prompt_id": "a", **PAIRS[1]}])
-            return data(preferences=c) | imported, "c.jsonl:1: the id 'a' is already that of another prompt"
+            return data(preferences=c) | imported, "c.jsonl:1: the id 'a' is already used by another prompt"
         case "a demonstration is too long":
             lines(d, [*GOOD, {"prompt": "sun", "completion": "song " * 70}])
             return plain, "d.jsonl:7: .*model.max_length = 64"
         case "a prompt is too long":
             lines(p, [*ASKED, {"prompt": "sun " * 60}])
-            return plain, "p.jsonl:4: .*with 10 for the response it passes model.max_length = 64"
+            return plain, "p.jsonl:4: .*with 10 for the response it exceeds model.max_length = 64"
         case "a comparison is too long":
             lines(c, [*PAIRS, {"prompt": "sun", "chosen": "song " * 70, "rejected": "mud"}])
             return data(preferences=c) | imported, "c.jsonl:4: .*model.max_length = 64"
@@ -242,11 +242,11 @@ def test_without_demonstrations_check_and_run_agree(
     run = tmp_path / "runs" / "small"
     assert not (run / "sft").exists() and (run / "reward" / "final").is_dir() and (run / "ppo" / "final").is_dir()
     assert main(["ppo", str(run), "--sft.method", "full", f"--data.demonstrations=[{{path: {tmp_path}/d.jsonl}}]"]) == 2
-    assert "sampling has begun with it" in capsys.readouterr().err  # from the model as it was
+    assert "sampling has started with it" in capsys.readouterr().err  # from the model as it was
 
 
 def test_what_is_sound_is_in_order(tmp_path: Path, strict_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes, _ = case("no prompt held out", tmp_path, strict_model)
     lines(tmp_path / "p.jsonl", ASKED)
     assert main(["check", str(written(tmp_path, changes))]) == 0
-    assert "settings and data are in order" in capsys.readouterr().out
+    assert "settings and data are valid" in capsys.readouterr().out

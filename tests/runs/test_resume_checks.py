@@ -82,8 +82,8 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda run: (run / "labels.sqlite").write_bytes(b"x" * 9000),
         r"labels\.sqlite (cannot be|is not an SQLite file)",
     ),
-    "a file in its place": (replaced_by_a_file, r"runs/small: is no directory; choose another name"),
-    "below a file": (moved_below_a_file, r"prompts\.jsonl: is no directory; choose another name"),
+    "a file in its place": (replaced_by_a_file, r"runs/small: is not a directory; choose another name"),
+    "below a file": (moved_below_a_file, r"prompts\.jsonl: is not a directory; choose another name"),
     "an unknown campaign": (ranked_for_an_unknown_campaign, r"labeling\.campaigns: there is no campaign 'typo' in"),
     "a damaged note": (
         lambda run: (run / "sft" / "taken.json").write_text('{"place": 1}'),
@@ -116,14 +116,14 @@ def test_check_refuses_a_place_that_run_cannot_write_to(
     config = str(begun.parents[1] / "small.yaml")
     for command in ("check", "run"):
         assert main([command, config, "--name", "other"]) == 2
-        assert re.search(r"runs/other: no permission to write here; choose another place", capsys.readouterr().err)
+        assert re.search(r"runs/other: no permission to write here; choose another directory", capsys.readouterr().err)
     assert (begun.parent, os.W_OK | os.X_OK) in asked and not begun.with_name("other").exists()
 
 
 def test_check_says_which_campaigns_are_to_be_begun(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(begun, "labeling", campaigns=["main", "style"])
     assert main(["check", str(begun.parents[1] / "small.yaml")]) == 0
-    assert "the run stops until there is a campaign 'style'" in capsys.readouterr().out
+    assert "the run waits for a campaign 'style'" in capsys.readouterr().out
 
 
 def test_check_takes_what_run_takes_with_the_same_notes(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +132,7 @@ def test_check_takes_what_run_takes_with_the_same_notes(begun: Path, capsys: pyt
     before = everything(begun.parents[1])
     assert main(["check", str(begun.parents[1] / "small.yaml")]) == 0
     told = capsys.readouterr().out
-    assert "ppo.iterations was 2 and is 3 now; nothing that has begun depends on it" in told and "in order" in told
+    assert "ppo.iterations was 2 and is 3 now; nothing that has started depends on it" in told and "are valid" in told
     assert everything(begun.parents[1]) == before
 
 

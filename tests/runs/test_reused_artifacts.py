@@ -123,7 +123,7 @@ def spoil(place: Path) -> None:
     ("case", "told"),
     [
         ("damaged", "the sum of adapter_model.safetensors differs"),
-        ("no manifest", "an adapter of one's own is model.adapter"),
+        ("no manifest", "an adapter of your own set model.adapter"),
         ("not finished", "has not finished reward; give `triphase reward"),
         ("not there", "sft.from: there is no directory"),
         ("a reward model as policy", "holds a reward model, and not an SFT policy"),
@@ -212,7 +212,7 @@ def test_what_has_changed_since_is_not_used(source: Path, tmp_path: Path, capsys
     seal(readme.parent)
     capsys.readouterr()
     assert main(["evaluate", str(config)]) == 2
-    assert "is not what this run began with" in capsys.readouterr().err
+    assert "is not what this run started with" in capsys.readouterr().err
 
 
 def test_before_ppo_begins_it_may_be_changed_and_afterwards_not(
@@ -226,7 +226,7 @@ def test_before_ppo_begins_it_may_be_changed_and_afterwards_not(
     assert place_of(run, "sft") == elsewhere / "sft" / "final"
     capsys.readouterr()
     assert main(["ppo", str(config)]) == 2
-    assert "sft.from is " in (said := capsys.readouterr().err) and "ppo has begun with it" in said
+    assert "sft.from is " in (said := capsys.readouterr().err) and "ppo has started with it" in said
 
 
 def test_what_cannot_be_changed_names_the_run_that_can(
@@ -237,7 +237,7 @@ def test_what_cannot_be_changed_names_the_run_that_can(
     capsys.readouterr()
     assert main(["ppo", str(elsewhere), "--ppo.epochs", "2"]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "ppo.epochs is 1 there and 2 here, and ppo has begun with it" in line
+    assert "ppo.epochs is 1 there and 2 here, and ppo has started with it" in line
     assert f"triphase branch {elsewhere} NAME --ppo.epochs VALUE" in line
     assert main(["branch", str(elsewhere), "second", "--ppo.epochs", "2"]) == 0
     assert place_of(tmp_path / "second", "sft") == elsewhere / "sft" / "final"

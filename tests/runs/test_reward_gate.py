@@ -65,9 +65,9 @@ def ppo_has_begun(folder: Path) -> bool:
 def test_it_stops_says_the_figures_and_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = folder / "runs" / "small"
     for right, longer, words in (
-        (20, 0, "no better than chance: right in 50 %"),
-        (4, 0, "worse than chance: right in 10 %"),
-        (30, 30, "no better than preferring the longer response: right in 75 %"),
+        (20, 0, "no better than chance: correct on 50 %"),
+        (4, 0, "worse than chance: correct on 10 %"),
+        (30, 30, "no better than preferring the longer response: correct on 75 %"),
     ):
         plant(folder, right=right, prompts=40, longer=longer)
         with pytest.raises(RewardModelRefused) as refused:
@@ -79,7 +79,7 @@ def test_it_stops_says_the_figures_and_goes_on(folder: Path, capsys: pytest.Capt
     # The command line: one line, exit code 2; then the same stop again, as nothing has changed.
     before = (run / "reward" / "final" / "manifest.json").read_bytes()
     assert main(["run", str(run)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: PPO is not begun.")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: PPO is not started.")
     assert (run / "reward" / "final" / "manifest.json").read_bytes() == before
     # More labels: the refused model is set aside, the phase begins anew.
     rank_once_more(run)
@@ -97,8 +97,8 @@ def test_it_stops_says_the_figures_and_goes_on(folder: Path, capsys: pytest.Capt
 
 def test_what_cannot_be_judged_is_said_and_goes_on(folder: Path) -> None:
     for planted, words in (
-        ({"right": 0, "prompts": 0}, "cannot be judged: no held-out prompt has a comparison"),
-        ({"right": 4, "prompts": 9, "tie": True}, "cannot be judged: no held-out prompt has a comparison"),
+        ({"right": 0, "prompts": 0}, "cannot be determined: no held-out prompt has a comparison"),
+        ({"right": 4, "prompts": 9, "tie": True}, "cannot be determined: no held-out prompt has a comparison"),
         ({"right": 1, "prompts": 3}, "at least 6 are needed"),
     ):
         plant(folder, **planted)
@@ -125,4 +125,4 @@ def test_a_damaged_verdict_is_told_and_judged_again(
     path = tmp_path / "verdict.json"
     path.write_bytes(content)
     assert reward_gate._refused(path) is None
-    assert "verdict.json is damaged; the reward model is judged again" in caplog.text
+    assert "verdict.json is damaged; the reward model is evaluated again" in caplog.text

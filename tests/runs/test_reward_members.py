@@ -121,7 +121,7 @@ def test_a_run_takes_it_from_there_and_a_classifier_is_refused(whole: Path, tmp_
     rows = read_metrics(tmp_path / "runs" / "small" / "ppo" / FILE_NAME)
     assert all("ppo/reward_disagreement" in row and "ppo/witness_score" in row for row in rows)
     scorer = {"kind": "classifier", "options": {"model": str(run / "reward" / "final")}}
-    with pytest.raises(SettingsError, match=r"holds an ensemble.*reward\.from"):
+    with pytest.raises(SettingsError, match=r"contains an ensemble.*reward\.from"):
         do(
             settings(tmp_path, name="other", ppo={**values["ppo"], "scorer": scorer}, labeling={"source": "none"}),
             pipeline.run_all,

@@ -93,7 +93,7 @@ def test_the_headline_and_the_page_are_over_all_seeds(run: Path, capsys: pytest.
 def test_a_seed_that_is_gone_or_other_is_left_out_and_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run.parent / "small-seeds" / "seed-2")
     assert main(["report", str(run)]) == 0
-    assert "note: seed-2 is gone, and is left out of the figures over seeds" in capsys.readouterr().err
+    assert "note: seed-2 is gone, and is left out of the statistics over seeds" in capsys.readouterr().err
     found = find(read_run(run)).seeds
     assert found is not None and found.seeds == (0, 1)
     config = run.parent / "small-seeds" / "seed-1" / "config.yaml"

@@ -122,7 +122,7 @@ def test_scores_that_never_come_stop_the_run_at_its_last_checkpoint(trained: Pat
         chosen = settings(trained, "nan", guards={"skipped_in_a_row": 2}, **scored_by(server.address))
         with pytest.raises(TrainingError, match="scores: not finite 2 steps in a row") as told:
             small_run.do(chosen, pipeline.run_ppo)
-    assert f"The scorer {server.address} gave null, NaN or infinity for 8 of 8 responses" in str(told.value)
+    assert f"The scorer {server.address} returned null, NaN or infinity for 8 of 8 responses" in str(told.value)
     assert "learning_rate" not in str(told.value)
 
 
@@ -130,7 +130,7 @@ def test_scores_that_never_come_stop_the_run_at_its_last_checkpoint(trained: Pat
     ("name", "reply", "problem"),
     [
         ("raises", Reply(500, "KeyError: 'x'"), r"status 500.*KeyError.*\(1 try\)"),
-        ("hangs", Reply(wait=30), "does not answer within 0.5 s"),
+        ("hangs", Reply(wait=30), "does not respond within 0.5 s"),
         ("short", Reply(body={"scores": []}), "gives 0 scores for 8 responses"),
     ],
 )

@@ -102,10 +102,10 @@ def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("--ppo.epochs", "1,,2"), "has an empty value"),
         (("--ppo.epochs", "1,1"), "give each value once"),
         (("--ppo.epochs", "1,x"), "is not allowed"),
-        (("--output", "a,b"), "is not varied"),
+        (("--output", "a,b"), "cannot be varied"),
         (("--ppo.epochs", "1", "--parallel", "0"), "--parallel: 0 is not allowed"),
         (("--ppo.epochs", "1", "--name", "../x"), "without a path"),
-        (("--ppo.epochs", "1", "--name", "small"), "is no sweep"),
+        (("--ppo.epochs", "1", "--name", "small"), "is not a sweep"),
     ):
         assert main(["sweep", str(run), *words]) == 2, words
         assert said in capsys.readouterr().err.strip().splitlines()[-1]
@@ -180,7 +180,7 @@ def test_a_sweep_of_another_start_is_refused(run: Path, capsys: pytest.CaptureFi
     assert main(["run", str(run.parent / "other")]) == 0
     capsys.readouterr()
     assert main(["sweep", str(run.parent / "other"), *GRID, "--name", "small-sweep"]) == 2
-    assert "is of another sweep: ppo.kl_coefficient is" in capsys.readouterr().err
+    assert "belongs to another sweep: ppo.kl_coefficient is" in capsys.readouterr().err
 
 
 def test_one_value_written_twice_is_one_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def test_parts_are_shown_and_a_stopped_run_ends_alike(tmp_path: Path) -> None:
     assert all({"ppo/score_part/long", "ppo/score_part/varied"} <= row.keys() for row in rows)
     assert rows[0]["ppo/proxy_score"] == pytest.approx(0, abs=1e-6) and rows[-1]["ppo/proxy_score"] != 0
     page = whole.part("report.html").read_text()
-    assert "What the score is made of" in page and "the sum of long, varied" in page
+    assert "Parts of the score" in page and "the sum of long, varied" in page
     scores = [row["score"] for row in read_json_lines(whole.part("evaluation", "samples.jsonl"))]
     assert scores and None not in scores
     small_run.do(settings(tmp_path, "stopped"), pipeline.run_sft)

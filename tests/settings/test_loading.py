@@ -101,7 +101,7 @@ def test_a_run_of_another_version_that_cannot_be_read_names_that_version(tmp_pat
     config = run / "config.yaml"
     settings = settings_from_text(BASE).model_dump(mode="json")
     versions = {"triphase": "9.8.7", "python": "3.14"}
-    named = rf"triphase 9\.8\.7 began this run, and this is {__version__}$"
+    named = rf"triphase 9\.8\.7 started this run, and this is {__version__}$"
     for values in ({**settings, "later": 1}, {**settings, "seed": "x"}):
         config.write_text(yaml.safe_dump({"settings": values, "versions": versions}))
         with pytest.raises(SettingsError, match=named) as error:
@@ -115,7 +115,7 @@ def test_a_run_of_another_version_that_cannot_be_read_names_that_version(tmp_pat
     config.write_text(yaml.safe_dump({"settings": {**settings, "later": 1}, "versions": {"triphase": __version__}}))
     with pytest.raises(SettingsError, match="later: unknown setting") as error:
         load_settings(run)
-    assert "began this run" not in str(error.value)
+    assert "started this run" not in str(error.value)
 
 
 def test_paths_are_relative_to_the_file_and_hub_ids_stay(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_paths_are_relative_to_the_file_and_hub_ids_stay(tmp_path: Path) -> None
         ),
         ("", "my.yaml: is empty; a settings file needs at least name, model and data"),
         ("- a", "my.yaml:1: is not a mapping of settings; the file starts with lines like `name: my-run`"),
-        ("a: &x 1\nb: *x", "my.yaml:2: not valid YAML: aliases (*name) are not used here"),
-        ("a: !!python/object:os.x 1", "my.yaml:1: tags such as os.x are not used here"),
+        ("a: &x 1\nb: *x", "my.yaml:2: not valid YAML: aliases (*name) are not supported"),
+        ("a: !!python/object:os.x 1", "my.yaml:1: tags such as os.x are not supported"),
         ("name: x", "my.yaml: model: is missing; give a section of settings (and 1 more)"),
         ("[" * 3000, "my.yaml: nested too deeply for settings"),
         ("? [a]\n: 1", "my.yaml:1: a key must be plain text"),
@@ -222,7 +222,7 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
         (
             "sft.epochs",
             "0",
-            "--sft.epochs: 0 passes train nothing; set sft.method: none, which starts from the model as it is",
+            "--sft.epochs: 0 epochs train nothing; set sft.method: none, which starts from the original model",
         ),
         ("sft.epochs", "-1", "--sft.epochs: -1 is not allowed; it must be a number above 0"),
         ("sft.method", "lorra", "--sft.method: lorra is not allowed; it must be `lora` | `full` | `none`"),
@@ -234,7 +234,7 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
         ("ppo", "3", "--ppo: 3 is not allowed; it must be a section of settings"),
         ("data.prompts", "3", "--data.prompts: 3 is not allowed; it must be a list of sections"),
         ("model.name", "", "--model.name: null is not allowed; it must be text"),
-        ("", "1", "--: not the name of a setting; write for example --ppo.kl-coefficient"),
+        ("", "1", "--: not the name of a setting; use for example --ppo.kl-coefficient"),
         (
             "labeling.source",
             "simulated",

@@ -61,7 +61,7 @@ def test_a_run_directory_of_before_opens(tmp_path: Path, caplog: pytest.LogCaptu
         ),
         ("{standardise_scores: 3}", "settings:4: ppo.standardise_scores: .* must be true or false"),
         ("{score_normalization: whitened}", "settings:4: ppo.score_normalization: whitened is not allowed"),
-        ("{score_normalization: batch, batch_size: 1, minibatch_size: 1}", "batch_size 1 has none; raise batch_size"),
+        ("{score_normalization: batch, batch_size: 1, minibatch_size: 1}", "batch_size 1; raise batch_size"),
     ],
 )
 def test_what_means_nothing_is_refused(ppo: str, message: str) -> None:

@@ -28,8 +28,8 @@ def test_reward_is_another_name_of_scorer(caplog: pytest.LogCaptureFixture) -> N
     settings = settings_from_text(text)
     assert settings.ppo.scorer.function == "m:f" and settings.ppo_of("b").scorer.chosen == "model"
     assert [record.getMessage() for record in caplog.records] == [
-        "ppo.reward is now ppo.scorer: both mean who scores",
-        "arms.b.reward is now arms.b.scorer: both mean who scores",
+        "ppo.reward is now ppo.scorer: both set the scorer",
+        "arms.b.reward is now arms.b.scorer: both set the scorer",
     ]
     changed = settings_from_text(f"{BASE}ppo: {{scorer: {{function: m:f}}}}\n", {"ppo.reward.batch_size": "3"})
     assert (changed.ppo.scorer.function, changed.ppo.scorer.batch_size) == ("m:f", 3)

@@ -134,7 +134,7 @@ def test_a_store_with_broken_references_is_refused_and_untouched(tmp_path: Path)
     old_store(engine)
     with engine.begin() as connection:  # this engine does not ask for foreign keys
         connection.execute(text("UPDATE assignments SET item_id = 99 WHERE id = 4"))
-    with pytest.raises(StoreError, match="is damaged: a row of assignments is about something that is not in items"):
+    with pytest.raises(StoreError, match="is damaged: a row of assignments refers to something that is not in items"):
         open_store(tmp_path)
     with engine.connect() as connection:
         assert upgrade.revision_of(connection) == "0003"

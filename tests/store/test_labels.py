@@ -52,9 +52,9 @@ def test_the_same_id_with_other_content_is_refused(store: Store) -> None:
     [
         (ranking("k", {"r0": 1, "zz": 2}), "response 'zz' does not belong to this prompt"),
         (Ranking("k", "p", "ann", {"r0": 1}, ("r0", "r0"), 0.0), "response 'r0' was shown twice"),
-        (Ranking("k", "p", "ann", {"r0": 1}, ("r1",), 0.0), "response 'r0' has a place but was not shown"),
+        (Ranking("k", "p", "ann", {"r0": 1}, ("r1",), 0.0), "response 'r0' is ranked but was not shown"),
         (ranking("k", {"r0": 0}), "response 'r0' has place 0; places are whole numbers from 1"),
-        (ranking("k", {}), "it gives no response a place"),
+        (ranking("k", {}), "no response is ranked"),
         (ranking("k", {"r0": 1}, ""), "the labeler has no name"),
         (Ranking("k", "nowhere", "ann", {"r0": 1}, (), 0.0), "the prompt has no responses in the store"),
     ],

@@ -73,7 +73,9 @@ def test_a_run_directory_holds_its_store(tmp_path: Path) -> None:
 def test_a_newer_store_is_refused_and_untouched(tmp_path: Path) -> None:
     with open_store(tmp_path) as store, store.transaction() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(StoreError, match=r"labels.sqlite has schema 9999, and this Triphase knows up to \d+.*Upgrade"):
+    with pytest.raises(
+        StoreError, match=r"labels.sqlite has schema 9999, but this Triphase supports up to \d+.*Upgrade"
+    ):
         open_store(tmp_path)
 
 

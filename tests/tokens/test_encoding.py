@@ -58,7 +58,7 @@ def test_a_demonstration_without_text_is_refused() -> None:
 
 
 def test_a_demonstration_that_is_too_long_is_refused_not_cut() -> None:
-    with pytest.raises(DataError, match=r"'p1' has 4 tokens; with 4 for the response it passes model.max_length = 7"):
+    with pytest.raises(DataError, match=r"'p1' has 4 tokens; with 4 for the response it exceeds model.max_length = 7"):
         encode_demonstrations([Demonstration(prompt("oak"), "red green blue")], TEMPLATE, max_length=7)
 
 
@@ -77,7 +77,7 @@ def test_an_empty_response_that_ended_is_its_end_token_and_one_that_was_cut_is_r
 
 def test_room_for_a_group_is_that_of_its_longest_response() -> None:
     encode_groups([group("red", "red green blue")], TEMPLATE, max_length=8)
-    with pytest.raises(DataError, match=r"with 4 for the response it passes model.max_length = 7"):
+    with pytest.raises(DataError, match=r"with 4 for the response it exceeds model.max_length = 7"):
         encode_groups([group("red", "red green blue")], TEMPLATE, max_length=7)
 
 
@@ -116,5 +116,5 @@ def test_text_without_a_prompt_is_language_modeling(begins: bool, template: str 
     (found,) = encode_demonstrations([Demonstration(Prompt("t", ()), "oak pine red")], chosen, max_length=5)
     ids = [*made("oak pine red").input_ids, chosen.end_id]
     assert [*found.prompt, *found.response] == ids and len(found.prompt) == 1 and len(ids) == 4 + begins
-    with pytest.raises(TooLong, match=r"text 't' has [45] tokens and passes model.max_length = 3; divide it"):
+    with pytest.raises(TooLong, match=r"text 't' has [45] tokens and exceeds model.max_length = 3; divide it"):
         encode_demonstrations([Demonstration(Prompt("t", ()), "oak pine red")], chosen, max_length=3)

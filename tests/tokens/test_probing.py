@@ -43,7 +43,9 @@ def test_a_prompt_of_a_base_model_is_not_ended(single: str, prompt: str, appende
     template = Template(made)
     assert words(made, template.prompt_ids(ASK)) == prompt
     assert words(made, template.response_ids("red")) == f"red {END}"
-    assert any(f"puts {END}" in note and "prompts go without" in note for note in template.notes) is (appended > 0)
+    assert any(f"puts {END}" in note and "it is left out of prompts" in note for note in template.notes) is (
+        appended > 0
+    )
 
 
 def test_a_chat_template_is_not_ended_either() -> None:
@@ -73,7 +75,7 @@ def test_a_missing_generation_prompt_is_what_the_template_writes_before_an_answe
     dialogue = (*ASK, Message("assistant", "elm"), Message("user", "fir"))
     shown = words(made, template.prompt_ids(dialogue))
     assert shown == "<user> oak pine <end> <assistant> elm <end> <user> fir <end> <assistant>"
-    assert template.notes == ("the chat template has no generation prompt: '<assistant>' is put behind prompts",)
+    assert template.notes == ("the chat template has no generation prompt: '<assistant>' is appended to prompts",)
     # Exported tokenizers have it too, and a second look finds nothing to do.
     rendered = made.apply_chat_template(
         [{"role": "user", "content": "oak"}], tokenize=False, add_generation_prompt=True
@@ -98,8 +100,8 @@ def test_a_template_that_writes_nothing_before_an_answer_has_nothing_added() -> 
     [
         ("over {{ m.content }} <end> ", "trained is … "),
         ("{{ m.content }} over <end> ", "the template writes … "),
-        ("{{ m.content }} ", f"does not close an answer: {END} is put behind it"),
-        ("<assistant> {{ m.content }} <end> ", "are not what the chat template writes"),
+        ("{{ m.content }} ", f"does not end a response: {END} is appended to it"),
+        ("<assistant> {{ m.content }} <end> ", "differ from what the chat template renders"),
     ],
 )
 def test_where_training_differs_from_the_template_a_note_shows_both(closing: str, note: str) -> None:

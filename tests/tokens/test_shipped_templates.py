@@ -58,7 +58,7 @@ def test_what_the_tokenizer_puts_before_a_text_comes_first_once() -> None:
 
 
 def test_without_an_end_of_sequence_it_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"model\.chat_template: plain closes an answer by the end of sequence"):
+    with pytest.raises(ModelError, match=r"model\.chat_template: plain ends a response with the end of sequence"):
         give_template(tokenizer(None, eos_token=None), "plain")
     kept = tokenizer()
     give_template(kept, None)
@@ -87,7 +87,7 @@ def test_the_text_of_a_file_is_kept_in_the_settings(tmp_path: Path) -> None:
     ("value", "told"),
     [
         ("chatlm", r"model\.chat_template: chatlm: No such file or directory; write chatml, plain, or the path"),
-        ("empty.jinja", r"model\.chat_template: empty\.jinja: has no \{\{ … \}\} of a Jinja template"),
+        ("empty.jinja", r"model\.chat_template: empty\.jinja: has no \{\{ … \}\}, so it is not a Jinja template"),
         (".", r"model\.chat_template: \.: Is a directory"),
     ],
 )

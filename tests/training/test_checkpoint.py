@@ -101,7 +101,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a manifest that is a list": (lambda path: (path / "manifest.json").write_text("[]"), "manifest.json cannot be"),
     "a manifest of no file": (
         lambda path: (path / "manifest.json").write_text('{"sha256": {}}'),
-        "manifest.json names no file",
+        "manifest.json lists no file",
     ),
     "a manifest of brackets": (
         lambda path: (path / "manifest.json").write_text("[" * 200_000),
@@ -163,7 +163,7 @@ def test_a_later_format_is_refused_by_name_not_passed_over(tmp_path: Path) -> No
     with pytest.raises(RunError, match=rf"000002 was written in format {SETTLED + 1}.*with the version of triphase"):
         load_latest(tmp_path)
     (tmp_path / "config.yaml").write_text("settings: {name: x}\nversions: {triphase: 9.8.7}\n")
-    with pytest.raises(RunError, match=r"continue with triphase 9\.8\.7, which began the run"):
+    with pytest.raises(RunError, match=r"continue with triphase 9\.8\.7, which started the run"):
         load_latest(tmp_path)
 
 

@@ -127,7 +127,7 @@ def started(path: Path, run: Path, done: int) -> tuple[subprocess.Popen[str], in
     )
     wait_for(lambda: began.poll() is not None or last_checkpoint(run) >= done)
     assert began.poll() is None, began.stderr.read() if began.stderr else ""
-    return began, int(re.findall(r"process (\d+) takes part", (run / "ranks" / "1.log").read_text())[-1])
+    return began, int(re.findall(r"process (\d+) joined", (run / "ranks" / "1.log").read_text())[-1])
 
 
 def last_checkpoint(run: Path) -> int:
@@ -168,9 +168,9 @@ def test_a_rank_that_dies_or_hangs_ends_the_run_and_it_goes_on(folder: Path, str
     # A person's wish reaches all ranks through the first; then one process goes on.
     began, _ = started(path, run, done=before + 1)
     began.send_signal(signal.SIGINT)
-    assert "stopped; what is finished is kept" in message(began)
+    assert "stopped; finished work is kept" in message(began)
     assert began.returncode == 130
-    assert "is to stop" in (run / "ranks" / "1.log").read_text().splitlines()[-1]
+    assert "was asked to stop" in (run / "ranks" / "1.log").read_text().splitlines()[-1]
     assert len((run / "ppo" / "metrics.jsonl").read_text().splitlines()) == last_checkpoint(run) < 80
     alone = triphase("run", str(path))
     assert alone.returncode == 0, alone.stderr
@@ -191,7 +191,7 @@ def test_torchrun_starts_a_run_again_that_lost_a_rank(folder: Path) -> None:
     )
     wait_for(lambda: began.poll() is not None or last_checkpoint(run) >= 3)
     log = run / "ranks" / "1.log"
-    os.kill(int(re.findall(r"process (\d+) takes part", log.read_text())[-1]), signal.SIGKILL)
+    os.kill(int(re.findall(r"process (\d+) joined", log.read_text())[-1]), signal.SIGKILL)
     errors = message(began)
     assert began.returncode == 0, errors
     assert errors.count("2 processes train together") == 2 and log.read_text().count("takes part") == 2
@@ -239,6 +239,6 @@ def test_people_who_are_to_rank_are_no_fault_of_a_rank(folder: Path, strategy: s
     chosen = {"labeling": {"source": "people"}, "parallel": {"strategy": strategy}}
     found = triphase("run", str(config(folder, f"people-{strategy}", **chosen)), "--processes", "2")
     assert found.returncode == 3, found.stderr
-    assert found.stderr.strip().splitlines()[-1].startswith("people are to rank")
+    assert found.stderr.strip().splitlines()[-1].startswith("waiting for people to rank")
     assert "error" not in found.stderr
     assert "ERROR" not in (folder / "runs" / f"people-{strategy}" / "ranks" / "1.log").read_text()

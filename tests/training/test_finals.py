@@ -91,7 +91,7 @@ def test_a_policy_comes_back_with_its_value_head(tmp_path: Path) -> None:
 
 def test_an_adapter_of_other_settings_is_refused(tmp_path: Path) -> None:
     save_policy(on_disk(tmp_path / "base"), POLICY, tmp_path / "final", with_value_head=True)
-    with pytest.raises(ModelError, match=r"made with other adapters\.layers"):
+    with pytest.raises(ModelError, match=r"trained with other values of adapters\.layers"):
         load_policy(shared_model(adapted=3), POLICY, tmp_path / "final")
 
 

@@ -133,5 +133,5 @@ def test_auto_divides_a_base_that_does_not_fit(chosen: RunSettings, monkeypatch:
     ],
 )
 def test_what_is_trained_whole_is_not_divided(tmp_path: Path, changes: dict[str, Any], name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name} is full, and parallel.strategy fsdp2 .* set {name}: lora"):
+    with pytest.raises(ValueError, match=rf"{name} is full, but parallel.strategy fsdp2 .* set {name}: lora"):
         settings(tmp_path, parallel={"strategy": "fsdp2"}, **changes)

@@ -61,6 +61,6 @@ def test_a_value_of_a_later_version_is_an_error_and_changes_nothing(tmp_path: Pa
         tmp_path, 3, found.tensors, {**found.values, "values": {"kl_coefficient": 0.1, "temper": 2}}, keep=1
     )
     again = state_with(PPOState(kl_coefficient=0.5))
-    with pytest.raises(RunError, match=r"000003: temper: not known to this version; continue with the version"):
+    with pytest.raises(RunError, match=r"000003: temper: unknown to this version; continue with the version"):
         again.resume(tmp_path)
     assert again.values == PPOState(kl_coefficient=0.5) and again.position == 0

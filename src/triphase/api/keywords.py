@@ -67,7 +67,7 @@ def _as_json(caller: str, value: Any) -> str:
         return json.dumps(value, default=_path_text, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise SettingsError(
-            f"{caller}: settings are finite numbers, texts, True and False, None, and lists and mappings of these "
+            f"{caller}: settings must be finite numbers, strings, booleans, None, or lists and mappings of these "
             f"({error})"
         ) from None
 

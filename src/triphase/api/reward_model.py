@@ -43,25 +43,25 @@ class RewardModel:
         """
         asked = prompts_of(prompts)
         if isinstance(responses, str):
-            raise DataError("score: responses is one text; give a list of responses")
+            raise DataError("score: responses is a single string; give a list of responses")
         texts = list(responses)
         for number, response in enumerate(texts, start=1):
             if not isinstance(response, str):
-                raise DataError(f"score: response {number} is {type(response).__name__}; give a text")
+                raise DataError(f"score: response {number} is {type(response).__name__}; give a string")
         given: Any = [True] * len(texts) if finished is None else finished
         ends: list[Any] = list(given) if isinstance(given, Iterable) else [None]
         if not all(end in (True, False) for end in ends):
             raise DataError("score: finished: give a list of True and False, one for each response")
         if not len(asked) == len(texts) == len(ends):
             raise DataError(
-                f"score: {len(asked)} prompts, {len(texts)} responses and {len(ends)} values of finished; give as "
-                "many of each"
+                f"score: {len(asked)} prompts, {len(texts)} responses and {len(ends)} values of "
+                f"finished; give the same number of each"
             )
         template, samples = self._shared.template, []
         for number, (prompt, response, end) in enumerate(zip(asked, texts, ends, strict=True), start=1):
             sample = encode_answer(prompt, response, template, finished=end, max_length=self.max_length)
             if sample is None:
-                raise DataError(f"score: response {number} has no tokens, so it has no score; leave it out")
+                raise DataError(f"score: response {number} has no tokens and cannot be scored; remove it")
             samples.append(sample)
         found: list[float] = score_samples(self._shared, samples, max_tokens=self._max_tokens).tolist()
         return found
@@ -75,7 +75,7 @@ def load_reward_model(run: Place) -> RewardModel:
     """
     path = Path(place_text("load_reward_model: run", run))
     if not (path / RUN_CONFIG).is_file():
-        raise RunError(f"{path}: is no run: there is no {RUN_CONFIG} in it; name the directory of one")
+        raise RunError(f"{path}: is not a run directory (no {RUN_CONFIG} in it); give a run directory")
     opened = open_run(path)
     if not is_whole(opened.artifact(REWARD)):
         raise RunError(f"{path}: has no reward model; `triphase reward` or triphase.train_reward_model trains one")

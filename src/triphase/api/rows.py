@@ -66,7 +66,7 @@ def prompts_of(given: Prompts) -> list[Prompt]:
         DataError: one is not a valid prompt.
     """
     if isinstance(given, str):
-        raise DataError("prompts: is one text; give a list of prompts")
+        raise DataError("prompts: is a single string; give a list of prompts")
     _require_rows("prompts", given, "a list of prompts")
     found = []
     for number, item in enumerate(given, start=1):
@@ -85,7 +85,7 @@ def place_text(what: str, value: Any) -> str:
         SettingsError: it is neither.
     """
     if not isinstance(value, str | os.PathLike):
-        raise SettingsError(f"{what}: is {value!r:.40} ({type(value).__name__}), where a path or a name is expected")
+        raise SettingsError(f"{what}: is {value!r:.40} ({type(value).__name__}); expected a path or a name")
     return os.fspath(value)
 
 
@@ -113,8 +113,8 @@ def _line(role: str, number: int, row: Any) -> bytes:
     try:
         return (json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{role}: row {number}: cannot be written as JSON ({error}); give plain values") from None
+        raise DataError(f"{role}: row {number}: cannot be written as JSON ({error}); use plain values") from None
 
 
 def _no_row(role: str, number: int, row: Any) -> DataError:
-    return DataError(f"{role}: row {number}: is {type(row).__name__}, and no mapping of columns to values")
+    return DataError(f"{role}: row {number}: is {type(row).__name__}, not a mapping of columns to values")

@@ -32,7 +32,7 @@ class Run:
         """Raises RunError if there is no run."""
         self.path = Path(place_text("Run", path))
         if not (self.path / RUN_CONFIG).is_file():
-            raise RunError(f"{self.path}: is no run: there is no {RUN_CONFIG} in it; name the directory of one")
+            raise RunError(f"{self.path}: is not a run directory (no {RUN_CONFIG} in it); give a run directory")
 
     def __fspath__(self) -> str:
         return str(self.path)

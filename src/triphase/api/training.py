@@ -139,7 +139,7 @@ def _begun(
 ) -> RunSettings:
     """The settings of the run, whose records are in files from now on."""
     if not isinstance(name, str):
-        raise SettingsError(f"{caller}: name: is {type(name).__name__}; give the name of the run as text")
+        raise SettingsError(f"{caller}: name: is {type(name).__name__}; give the run's name as a string")
     base = model if isinstance(model, Mapping) else {"name": place_text(f"{caller}: model", model)}
     parent = Path(place_text(f"{caller}: output", settings.get("output", "runs"))).expanduser()
     source = source_of(role, records, parent / name)
@@ -172,7 +172,7 @@ def _reward_keywords(reward: Reward) -> dict[str, Any]:
     if ":" in text:
         return {"ppo.scorer.function": text}
     raise SettingsError(
-        f"train_ppo: reward: {text} is neither the directory of a run nor a function; name one as module:function"
+        f"train_ppo: reward: {text} is neither a run directory nor a function; give a function as module:function"
     )
 
 
@@ -197,7 +197,7 @@ def _performed(
             lent=lent,
         )
     except Stopped:
-        raise KeyboardInterrupt("stopped; what is finished is kept, and the same call continues") from None
+        raise KeyboardInterrupt("stopped; finished work is kept, and the same call resumes it") from None
     finally:
         torch.set_num_threads(threads)  # a run's are not the program's
     return Run(begun[0])

@@ -11,11 +11,11 @@ from triphase.records.paths import refuse_pipes
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
 
-Config = Annotated[Path, Parameter(help="A settings file (YAML), or the directory of a run.")]
-RunPath = Annotated[Path, Parameter(help="The directory of a run, for example runs/demo.")]
+Config = Annotated[Path, Parameter(help="A settings file (YAML) or a run directory.")]
+RunPath = Annotated[Path, Parameter(help="A run directory, for example runs/demo.")]
 Checkpoint = Annotated[
     int | Literal["best"] | None,
-    Parameter(help="The kept checkpoint of PPO to use: an iteration, or best; the last one by default."),
+    Parameter(help="The PPO checkpoint to use: an iteration, or best; the last one by default."),
 ]
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
@@ -51,6 +51,6 @@ def require_run(path: Path) -> Path:
         RunError: it is not.
     """
     if not os.path.isfile(path / RUN_CONFIG):  # False for a name that is too long
-        raise RunError(f"{path}: is not the directory of a run (no {RUN_CONFIG} in it); run directories are runs/NAME")
+        raise RunError(f"{path}: is not a run directory (no {RUN_CONFIG} in it); run directories are runs/NAME")
     refuse_pipes(path)
     return path

@@ -30,7 +30,7 @@ def branch(
     """Create a run that shares the finished phases of another."""
     changes = parse_overrides(overrides)
     if "name" in changes:
-        raise SettingsError(f"--name: the branch is called {name}; give its name once")
+        raise SettingsError(f"--name: the branch is already named {name}; give its name once")
     settings = load_settings(require_run(path), {**changes, "name": as_scalar(name)})
     made = make_branch(path, settings, again)
     print_branch(made)
@@ -49,7 +49,7 @@ def print_branch(made: Branch) -> None:
         rows.append(("copied", STORE, made.copied))
     rows += [("to do", phase, why) for phase, why in made.remaining.items()]
     if not made.remaining:
-        rows.append(("to do", "report", "nothing else: no phase reads what has changed"))
+        rows.append(("to do", "report", "nothing else: no phase depends on what has changed"))
     console, width = Console(highlight=False, soft_wrap=True), max(len(row[1]) for row in rows)
     console.print(f"[bold]run[/bold]     {escape(visible(str(made.path)))}")
     for kind, phase, text in rows:

@@ -60,7 +60,7 @@ def chat(
     ]
     run = Path(model)
     if policy is None and checkpoint is None and os.path.isfile(run / RUN_CONFIG) and not has_left(run, PPO):
-        said = f"note: PPO of {model} is not finished; the policy that it starts from answers"
+        said = f"note: PPO of {model} is not finished; chatting with the policy that it starts from"
         print(visible(said), file=sys.stderr)
     talk(opened, [_title(*side) for side in sides])
 
@@ -112,7 +112,7 @@ def _model(model: str, name: str) -> str:
     """Whether a name refers to a path or a model, and is not nearly a policy of the run."""
     near = [] if os.path.isdir(name) else get_close_matches(name, _policies_of(model), n=1)
     if near:
-        raise SettingsError(f"--against {name}: is no policy of {model}; did you mean {near[0]}?")
+        raise SettingsError(f"--against {name}: is not a policy of {model}; did you mean {near[0]}?")
     return name
 
 

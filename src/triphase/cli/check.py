@@ -37,7 +37,7 @@ def check(
     /,
     *overrides: Overrides,
     quarantine: Annotated[
-        Path | None, Parameter(help="Move records that cannot be used to this file (JSON lines) and go on.")
+        Path | None, Parameter(help="Move unusable records to this file (JSON lines) and continue.")
     ] = None,
     json: Annotated[bool, Parameter(help="Print one JSON document.")] = False,
 ) -> None:
@@ -58,7 +58,7 @@ def check(
     def say(text: str) -> None:
         console.print(escape(visible(text)))  # names of columns and kinds come from the user's file
 
-    unit = "tokens" if count is not None else "tokens, taken as characters / 4"
+    unit = "tokens" if count is not None else "tokens, estimated as characters / 4"
     notes = [*standing, *_notes(settings, survey), *_near_duplicates(settings, survey), *tokenizer_notes(settings)]
     if json:
         print(visible_json(survey_json(survey, unit, notes), indent=1))
@@ -122,7 +122,7 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
     if settings.model.adapter is not None:
         yield adapter_note(settings.model)
     if survey.leaked:
-        yield f"{survey.leaked} records for training have a prompt that is held out elsewhere (see their `split`)"
+        yield f"{survey.leaked} training records have a prompt that is held out elsewhere (see their `split`)"
     if survey.contradicted:
         yield f"{survey.contradicted} comparisons are contradicted by their opposite (A over B, and B over A)"
     for source in survey.sources:
@@ -138,10 +138,10 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
         if source.controls:
             counts = ", ".join(f"{column} {count}" for column, count in source.controls.items())
             allowed = settings.model.texts_write_control_tokens
-            yield f"{source.name}: records whose texts hold a control token ({source.written}): {counts}; " + (
-                "the texts write it (model.texts_write_control_tokens: true)"
+            yield f"{source.name}: records whose texts contain a control token ({source.written}): {counts}; " + (
+                "it is encoded as that token (model.texts_write_control_tokens: true)"
                 if allowed
-                else "such names are read as plain letters"
+                else "it is encoded as plain text"
             )
         if source.near_empty:
             yield f"{source.name}: {source.near_empty} records have a response of one or two characters"

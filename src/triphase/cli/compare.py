@@ -99,15 +99,15 @@ def _print(found: ComparisonFindings, directory: Path) -> None:
             _print_people(wide, criterion, directory)
         elif judgment is not None and judgment.first is not None and judgment.consistent is not None:
             wide.print(
-                f"the first place was preferred in {judgment.first:.0%} of the verdicts; {judgment.consistent:.0%} of "
-                "the pairs had the same verdict in both orders"
+                f"the first response was preferred in {judgment.first:.0%} of the verdicts; {judgment.consistent:.0%} "
+                "of the pairs had the same verdict in both orders"
             )
     wide.print()
     asked = found.asked
     how = (
         f"{asked['prompts']} prompts ({asked['prompts_from']}), {asked['samples']} responses of each policy, "
         f"temperature {asked['temperature']:g}, at most {asked['max_response_tokens']} tokens; 95 % intervals over "
-        f"prompts; the others are held against {first}"
+        f"prompts; the others are compared with {first}"
     )
     wide.print(Text(visible(how)))
     for note in found.notes:

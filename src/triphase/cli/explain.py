@@ -32,7 +32,7 @@ def explain(
     _require(0 <= discount <= 1, "--discount", discount, "from 0 to 1")
     _require(0 < clip_range < 1, "--clip-range", clip_range, "between 0 and 1")
     for name, number in (("--reward", reward), ("--value", value), ("--next-value", next_value)):
-        _require(abs(number) < 1e9, name, number, "an ordinary number")
+        _require(abs(number) < 1e9, name, number, "a finite number")
     step = deferred.worked_step(
         reward=reward,
         value=value,

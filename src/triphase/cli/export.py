@@ -31,11 +31,11 @@ def export(
     """Write a policy or reward model for other tools."""
     require_run(run)
     if os.path.exists(to) and (not to.is_dir() or any(to.iterdir())):  # False for a name that is too long
-        raise RunError(f"{to}: exists already; name a new directory with --to")
+        raise RunError(f"{to}: already exists; give a new directory with --to")
     if checkpoint is not None and (adapter or what != "policy"):
-        raise RunError(f"--checkpoint {checkpoint}: is of PPO's policy, merged; leave --what and --adapter out")
+        raise RunError(f"--checkpoint {checkpoint}: selects a merged PPO policy; leave --what and --adapter out")
     if arm is not None and what != "policy":
-        raise RunError(f"--arm {arm}: is of PPO's policies; leave --what out")
+        raise RunError(f"--arm {arm}: selects a PPO policy; leave --what out")
     if arm is not None and arm not in (known := load_settings(run).arms):
         raise RunError(f"--arm {arm}: {run} has no such variant; it has {', '.join(known) or 'none'}")
     if adapter:

@@ -52,9 +52,9 @@ def init(
     Example: triphase init instructions.jsonl preferences.csv --model HuggingFaceTB/SmolLM2-135M-Instruct
     """
     if os.path.lexists(to) and not force:  # False for a name that is too long
-        raise SettingsError(f"{to}: is there already; name another with --to, or give --force")
+        raise SettingsError(f"{to}: already exists; give another file with --to, or use --force")
     if not all(data or ("",)):
-        raise SettingsError("init: name at least one file of records, for example triphase init data/*.jsonl")
+        raise SettingsError("init: give at least one data file, for example triphase init data/*.jsonl")
     console = Console(soft_wrap=True, highlight=False)
     renamed = _columns(columns)
     looks = [_look(text, renamed, split, config) for text in data]
@@ -77,12 +77,12 @@ def init(
         model=_model(model or ask.text("Model: a directory, a hub id, or embedded:smollm2", MODEL)),
         max_length=length,
         response_tokens=response,
-        people=ask.truth("Are people to rank responses", needs_people(looks)) if people is None else people,
+        people=ask.truth("Should people rank responses", needs_people(looks)) if people is None else people,
     )
     text = written(looks, answers, to)
     settings_from(parse_source(text, str(to)), None, to.absolute().parent)  # as `check` and `run` will read it
     write_atomically(to, text)
-    console.print(escape(visible(f"written {to}\nnext    triphase check {shlex.quote(str(to))}")))
+    console.print(escape(visible(f"wrote {to}\nnext    triphase check {shlex.quote(str(to))}")))
 
 
 class _Asking:
@@ -97,12 +97,12 @@ class _Asking:
         try:
             return input(f"{question} [{suggested}]: ").strip() or suggested
         except EOFError:
-            raise SettingsError(f"{question}: the input has ended; answer, or give --yes") from None
+            raise SettingsError(f"{question}: the input ended; answer, or use --yes") from None
 
     def number(self, question: str, suggested: int) -> int:
         said = self.text(question, str(suggested))
         if not said.isdecimal() or int(said) < 1:
-            raise SettingsError(f"{question}: {said[:40]!r} is no whole number above 0")
+            raise SettingsError(f"{question}: {said[:40]!r} is not a whole number above 0")
         return int(said)
 
     def truth(self, question: str, suggested: bool) -> bool:
@@ -118,7 +118,7 @@ def _seen(look: FirstLook) -> Iterator[str]:
     if look.refused:
         yield f"  {len(look.refused)} cannot be used (data.on_bad_record: drop leaves such out): {look.refused[0]}"
     if look.unread:
-        yield f"  {unread_columns(look.unread)}; --columns gives them our names"
+        yield f"  {unread_columns(look.unread)}; rename them with --columns"
 
 
 def _look(text: str, columns: dict[str, str], split: str, config: str | None) -> FirstLook:
@@ -136,7 +136,7 @@ def _columns(text: str) -> dict[str, str]:
             raise SettingsError(f"--columns {text[:80]}: write ours=yours, for example prompt=ask,completion=reply")
         if ours.strip() not in OURS:
             known = f"{', '.join(OURS[:13])} … (docs/data.md)"
-            raise SettingsError(f"--columns {part[:80]}: the names on the left are ours: {known}")
+            raise SettingsError(f"--columns {part[:80]}: the names on the left must be among {known}")
         found[ours.strip()] = theirs.strip()
     return found
 
@@ -160,5 +160,5 @@ def _model(name: str) -> str:
 
 def _run_name(text: str) -> str:
     if not re.fullmatch(RUN_NAME, text):
-        raise SettingsError(f"--name {text[:80]}: letters, digits and . _ - alone, beginning with a letter or digit")
+        raise SettingsError(f"--name {text[:80]}: use only letters, digits and . _ -, beginning with a letter or digit")
     return text

@@ -271,7 +271,7 @@ def require_store(run_or_store: str, create: bool | None = None) -> None:
     remedy = "check the path, sample responses (triphase sample) or import something first (triphase label import)"
     raise TriphaseError(
         f"{_file_of(run_or_store)}: there is no store; {remedy}"
-        + (", or give --create to begin one" if create is not None else "")
+        + (", or use --create to create one" if create is not None else "")
     )
 
 

@@ -41,7 +41,7 @@ def sample(
     with opened(run_or_store, must_exist=True) as store:
         prompts = store.prompts()
         if not prompts:
-            raise TriphaseError(f"{run_or_store}: holds no prompts; import some with `triphase label import`")
+            raise TriphaseError(f"{run_or_store}: contains no prompts; import some with `triphase label import`")
         have = {response.id for response in store.responses()}
         missing = [prompt for prompt in prompts if any(f"{prompt.id}/{called}/{n}" not in have for n in range(count))]
         if missing:

@@ -26,13 +26,13 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
     """
     wanted = list(reward_runs) or [Path(run_or_store)]
     if not reward_runs and not os.path.isdir(run_or_store):
-        raise RunError(f"{run_or_store}: is no run; name those whose reward models score: label score STORE RUN")
+        raise RunError(f"{run_or_store}: is not a run; give the runs whose reward models score: label score STORE RUN")
     for path in wanted:
         if not has_left(require_run(path), REWARD):
             raise RunError(f"{path}: has no reward model yet; run `triphase reward` with its configuration first")
     names = [path.resolve().name for path in wanted]
     if len(set(names)) < len(names):
-        raise RunError(f"two runs have the same name ({', '.join(names)}), and a scorer is known by it; rename one")
+        raise RunError(f"two runs have the same name ({', '.join(names)}), which identifies a scorer; rename one")
     settings, seed = settings_of_store(run_or_store)
     with opened(run_or_store, must_exist=True) as store:
         prompts = {prompt.id: prompt for prompt in store.prompts()}
@@ -50,6 +50,6 @@ def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None
                 after={"items": waiting, "scorers": names},
             )  # fmt: skip
     say(
-        f"{waiting} items that nobody has begun are reordered: the least certain first, "
+        f"{waiting} items that nobody has started are reordered: the least certain first, "
         f"{settings.random_share:.0%} of them at random (labeling.random_share)."
     )

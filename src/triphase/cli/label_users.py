@@ -47,7 +47,7 @@ def users_pause(run_or_store: str, name: str, /, *, withdraw: bool = False, resu
         resume: let a paused or withdrawn labeler work again.
     """
     if withdraw and resume:
-        raise SettingsError("withdraw and resume exclude each other; give one of them")
+        raise SettingsError("withdraw and resume cannot be combined; give one of them")
     status = "withdrawn" if withdraw else "active" if resume else "paused"
     with opened(run_or_store, must_exist=True) as store, store.transaction() as connection:
         moved = labeler_status.set_status(connection, name, status, now=time.time(), by=OPERATOR)
@@ -70,7 +70,7 @@ def _ask_password() -> str:
     try:
         first, again = getpass.getpass("Password: "), getpass.getpass("The same again: ")
     except EOFError:
-        raise SettingsError("the input has ended before the password; type it, or give --password") from None
+        raise SettingsError("the input ended before the password; type it, or use --password") from None
     if first != again:
         raise SettingsError("the two passwords differ; type the same one twice")
     return first

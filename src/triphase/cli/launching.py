@@ -115,7 +115,7 @@ def _told(rank: int, code: int, logs: Path) -> str:
     log = logs / f"{rank}.log"
     where = f" ({_last_line(log)}; {log})" if rank and log.is_file() else ""
     return (
-        f"rank {rank} {how}{where}, so the others were stopped too. What is finished is kept: the same command goes on "
+        f"rank {rank} {how}{where}, so the others were stopped too. Finished work is kept: the same command resumes "
         "from the last checkpoint"
     )
 
@@ -146,7 +146,7 @@ def _port() -> int:
     """
     given = os.environ.get("MASTER_PORT", "0")
     if not (given.isascii() and given.isdigit() and len(given) <= 5) or int(given) > 65535:
-        raise SettingsError(f"MASTER_PORT={given[:20]}: is no port; write a number below 65536, or leave it out")
+        raise SettingsError(f"MASTER_PORT={given[:20]}: is not a port; use a number below 65536, or leave it out")
     with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
         try:
             probe.bind(("", int(given)))  # every interface, like the ranks' store

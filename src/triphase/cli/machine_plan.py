@@ -28,7 +28,7 @@ def refuse_without_gpus(**given: object) -> None:
     """
     for name, value in given.items():
         if value is not None:
-            raise SettingsError(f"--{name}: describes a machine, and --gpus does not say how many; add --gpus 1")
+            raise SettingsError(f"--{name}: describes a machine, but --gpus is missing; add --gpus 1")
 
 
 def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
@@ -51,8 +51,8 @@ def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
         for setting, saved in phase.remedies[:2]:
             console.print(f"{phase.phase}: {setting} saves about {size_text(saved)} on each card")
     console.print(
-        "times are the data sheet's figures times the shares of them that were measured on one H200 "
-        "(docs/performance.md): an order of magnitude on another card"
+        "times are data-sheet rates scaled by the utilization measured on one H200 "
+        "(docs/performance.md): an order of magnitude for other cards"
     )
     if found.too_large:
         raise RunError("; ".join(shortage(found.as_json(), phase.phase) for phase in found.too_large))
@@ -61,7 +61,7 @@ def show_machine_plan(found: "MachinePlan", json_file: Path | None) -> None:
 _WHY = {
     "one process": "one card",
     "replicated": "every card holds the whole base, and only gradients of trained weights are exchanged",
-    "fsdp2": "every card has a part of the base, and is sent each layer when it computes it",
+    "fsdp2": "every card stores a part of the base, and gathers each layer to compute it",
 }
 
 

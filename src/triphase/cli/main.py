@@ -65,7 +65,7 @@ LABEL_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("stats", "label:stats", "Show progress, agreement and the record of each labeler."),
     ("simulate", "label:simulate", "Let simulated labelers rank what is waiting."),
     ("sample", "label_sample:sample", "Sample responses of any model to the prompts in the store."),
-    ("score", "label_score:score", "Score responses with reward models; what they are unsure of is ranked first."),
+    ("score", "label_score:score", "Score responses with reward models; rank uncertain ones first."),
 )
 USER_COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("add", "label_users:users_add", "Add a labeler."),
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.flush()
         if output.failure is not None:
             if not isinstance(output.failure, BrokenPipeError):
-                print(f"error: standard output cannot be written ({output.failure})", file=sys.stderr)
+                print(f"error: cannot write to standard output ({output.failure})", file=sys.stderr)
             return code or FAILED
         return code
 
@@ -180,7 +180,7 @@ def _run(given: Sequence[str]) -> int:
     except KeyboardInterrupt:
         command = shlex.join(["triphase", *given])
         if not _rank():
-            said = f"stopped; what is finished is kept. To continue: {without_secrets(command)}"
+            said = f"stopped; finished work is kept. To continue: {without_secrets(command)}"
             print(visible(said), file=sys.stderr)
         return INTERRUPTED
 
@@ -193,7 +193,7 @@ def _require_alone(given: Sequence[str]) -> None:
     """
     if given and given[0] not in _TOGETHER and (world := place_in(os.environ).world) > 1:
         raise SettingsError(
-            f"{given[0]} is the work of one process, and {world} were started (WORLD_SIZE); several take part in "
+            f"{given[0]} runs in one process, but {world} were started (WORLD_SIZE); several are supported by "
             f"{', '.join(_TOGETHER)}"
         )
 

@@ -42,7 +42,7 @@ def reward(
     """Phase 2: the reward model, from the rankings."""
     if learning_curve and place_in(os.environ).world > 1:
         raise SettingsError(
-            "--learning-curve: takes one process; train with several first, then give it without torchrun"
+            "--learning-curve: needs a single process; train with several first, then run it without torchrun"
         )
     settings = settings_of(config, overrides)
     require_step(settings, "reward")

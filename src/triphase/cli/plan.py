@@ -54,12 +54,12 @@ def plan(
     too_large = [phase for phase in found.phases if phase.peak.total > found.allowed]
     if too_large:
         raise RunError("; ".join(shortage(found.as_json(), phase.phase) for phase in too_large))
-    console.print(f"all phases fit: {size_text(found.allowed)} are allowed or there")
+    console.print(f"all phases fit: {size_text(found.allowed)} are allowed or available")
 
 
 def _weights(found: "Plan") -> Table:
-    table = Table(title="what parameters take", title_justify="left")
-    for heading in ("part", "dtype", "numbers", "bytes each", "in all"):
+    table = Table(title="memory of the parameters", title_justify="left")
+    for heading in ("part", "dtype", "numbers", "bytes per number", "total"):
         table.add_column(heading, justify="left" if heading in ("part", "dtype") else "right")
     for part, dtype, numbers, each, total in found.weights:
         table.add_row(part, dtype, f"{numbers:,.0f}", f"{each:g}", size_text(total))

@@ -27,7 +27,7 @@ def push(
 ) -> None:
     """Upload an exported directory to the hub."""
     if not _REPOSITORY.fullmatch(repository):
-        raise RunError(f"{repository[:80]}: no repository; write organization/name")
+        raise RunError(f"{repository[:80]}: not a repository; write organization/name")
     if not any(os.path.isfile(directory / name) for name in _WEIGHTS) or not os.path.isfile(directory / "README.md"):
         raise RunError(
             f"{directory}: holds no exported model (weights and README.md); create one with `triphase export`"
@@ -47,9 +47,9 @@ def push(
         raise RunError(f"{repository}: not signed in to the hub; run `hf auth login`, or set HF_TOKEN") from None
     except HfHubHTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        hint = "; sign in with `hf auth login`, with a token that may write" if status in (401, 403) else ""
+        hint = "; sign in with `hf auth login`, with a token that has write access" if status in (401, 403) else ""
         raise RunError(
-            f"{repository}: the hub refuses it ({(str(error).splitlines() or [''])[0][:200]}){hint}"
+            f"{repository}: the hub refused it ({(str(error).splitlines() or [''])[0][:200]}){hint}"
         ) from None
     except Exception as error:  # the library raises many types of errors, of the network and of the file system too
         line = (str(error).splitlines() or [""])[0][:200]

@@ -66,13 +66,13 @@ def _check(runs: Sequence[Path], *, serve: bool, port: int | None, to: Path | No
     if serve and len(runs) > 1:
         raise SettingsError("--serve serves one run; leave the others out, or --serve")
     if port is not None and not serve:
-        raise SettingsError(f"--port {port}: is for --serve; leave it out, or say --serve")
+        raise SettingsError(f"--port {port}: needs --serve; add it, or leave --port out")
     if len(runs) > MOST_RUNS:
         raise SettingsError(f"{len(runs)} runs are too many to tell apart on one page; the limit is {MOST_RUNS}")
     if len({each.resolve() for each in runs}) < len(runs):
         raise SettingsError("a run is named twice; name each once")
     if to is not None and len(runs) == 1:
-        raise SettingsError("--to is for the page of several runs; the report of one run is in its directory")
+        raise SettingsError("--to needs several runs; the report of one run is in its directory")
     if to is not None and (to.is_dir() or not to.parent.is_dir()):
         raise SettingsError(f"--to {to}: must be a file in a directory that exists, such as runs.html")
 

@@ -96,7 +96,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     labelers, reward, sft, ppo = (summary.get(name) or {} for name in ("labelers", "reward_model", "sft", "ppo"))
     yield from _line("time", _taken(summary))
     yield from _line("labelers", [_percent("agree on {} of the pairs", labelers.get("agreement"))])
-    accuracy = _percent("right on {} of the held-out judgments", reward.get("accuracy"))
+    accuracy = _percent("correct on {} of the held-out judgments", reward.get("accuracy"))
     yield from _line(
         "reward model",
         [
@@ -114,7 +114,7 @@ def result_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             wins + _interval(ppo, "gold_win_rate") if wins else "",
             _change("gold score {} → {}", sft.get("gold_mean"), ppo.get("gold_mean")),
             _gained(ppo),
-            _number(ppo.get("best_iteration"), "past its best, iteration {:.0f}")
+            _number(ppo.get("best_iteration"), "past its peak, iteration {:.0f}")
             if ppo.get("fell_from_its_best")
             else "",
         ],
@@ -145,7 +145,7 @@ def _round(found: Mapping[str, Any], start: str) -> Iterator[tuple[str, str]]:
     yield from _line(
         f"round {found.get('round')}",
         [
-            f"reward model right on {right[0]} before, {right[1]} after it was retrained" if all(right) else "",
+            f"reward model correct on {right[0]} before, {right[1]} after it was retrained" if all(right) else "",
             wins + _interval(ppo, "gold_win_rate") if wins else "",
             _gained(ppo),
             _number(ppo.get("reference_kl"), "{:.1f} nats from the reference"),

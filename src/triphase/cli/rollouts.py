@@ -40,7 +40,7 @@ def rollouts(
     )
     if host not in _LOOPBACK and not os.environ.get("VLLM_API_KEY"):
         print(
-            f"note: whoever reaches {host}:{port} can load adapters; keep it in a network of your own, or behind https"
+            f"note: anyone who can reach {host}:{port} can load adapters; keep it in a private network, or behind https"
         )
     print(visible(f"starting: {' '.join(command)}"), flush=True)
     sys.stderr.flush()
@@ -62,5 +62,5 @@ def _require_free(host: str, port: int) -> None:
             probe.bind(place)
     except OSError as error:
         raise SettingsError(
-            f"--port {port}: {host} cannot be listened on ({error.strerror or error}); give another --port or --host"
+            f"--port {port}: cannot listen on {host} ({error.strerror or error}); give another --port or --host"
         ) from None

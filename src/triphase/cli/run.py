@@ -22,7 +22,7 @@ from triphase.training.distributed.environment import RANKS, place_in
 
 
 def run(
-    config: Annotated[Path | None, Parameter(help="A settings file (YAML), or the directory of a run.")] = None,
+    config: Annotated[Path | None, Parameter(help="A settings file (YAML) or a run directory.")] = None,
     /,
     *overrides: Overrides,
     verify: Annotated[
@@ -41,17 +41,17 @@ def run(
     require_parallel(parallel)
     if verify is not None:
         if config is not None or processes is not None:
-            raise SettingsError("--verify takes the directory of a run, and neither CONFIG nor --processes with it")
+            raise SettingsError("--verify takes a run directory, without CONFIG or --processes")
         return _verify(require_run(verify))
     if seeds > 1 and (processes or place_in(os.environ).world) > 1:
         raise SettingsError(
-            "--seeds and several processes are not given together; run once with --processes, then again with --seeds"
+            "--seeds and several processes cannot be combined; run once with --processes, then again with --seeds"
         )
     if config is None:
         raise SettingsError("CONFIG is missing; name a settings file (YAML) or the directory of a run")
     settings, place = settings_of(config, overrides), place_in(os.environ)
     if settings.rounds > 1 and (processes or place.world) > 1:
-        raise SettingsError("rounds and several processes are not given together; set rounds: 1, or run one process")
+        raise SettingsError("rounds and several processes cannot be combined; set rounds: 1, or run one process")
     if processes is not None and processes < 1:
         raise SettingsError(f"--processes: {processes} is not allowed; it must be a whole number above 0")
     if place.world == 1 and processes is not None and processes > 1:
@@ -59,7 +59,7 @@ def run(
         words = ["run", str(config), *overrides, "--processes", str(processes)]
         return launch(words, processes, expanded(settings.output) / settings.name / RANKS)
     if processes not in (None, place.world):
-        raise SettingsError(f"--processes: {processes} are asked for, and {place.world} were started (WORLD_SIZE)")
+        raise SettingsError(f"--processes: {processes} requested, but {place.world} are running already (WORLD_SIZE)")
     do_steps(settings, "all")
     return _further_seeds(expanded(settings.output) / settings.name, seeds, parallel) if seeds > 1 else None
 
@@ -67,7 +67,7 @@ def run(
 def _further_seeds(path: Path, seeds: int, parallel: int) -> int:
     """Run the branches with other seeds, and report over all of them; exit code 1 if one of them fails."""
     directory, points = seed_points(path, seeds)
-    with locked(directory, "another call works on these seeds: wait for it, or stop it"):
+    with locked(directory, "another process is working on these seeds: wait for it, or stop it"):
         failures = carry(points, parallel)
         note_seeds(path, points)
     do_steps(load_settings(path), "report")
@@ -84,7 +84,7 @@ def _verify(path: Path) -> int:
             f"{verdict.phase} step {verdict.step}: {'same' if verdict.same else 'DIFFERENT'}  {verdict.recorded[:16]}"
         )
     if all(verdict.same for verdict in found):
-        print(visible(f"{path}: all {len(found)} steps have the same weights again"))
+        print(visible(f"{path}: all {len(found)} steps reproduced the same weights"))
         return 0
     for line in deferred.differences(path) or ["versions are the same; the processor or its instructions may differ"]:
         print(visible(f"note: {line}"))

@@ -33,7 +33,7 @@ def score(
     """Score a file of prompts and responses with a run's reward."""
     require_run(run)
     if to is not None and os.path.lexists(to):  # False for a name that is too long
-        raise RunError(f"{to}: exists already; name a new file with --to")
+        raise RunError(f"{to}: already exists; give a new file with --to")
     found = deferred.FileScores()
     rows = deferred.score_rows(run, file, arm, found)
     if to is None:
@@ -49,7 +49,7 @@ def score(
     accuracy = found.accuracy
     if accuracy is not None:
         bounds = "" if accuracy.low is None else f" (95 % interval {accuracy.low:.0%} to {accuracy.high:.0%})"
-        print(f"{found.comparisons} comparisons; right on {accuracy.value:.1%}{bounds}", file=sys.stderr)
+        print(f"{found.comparisons} comparisons; correct on {accuracy.value:.1%}{bounds}", file=sys.stderr)
     if found.scores:
         scored, mean = counted(len(found.scores), "response"), statistics.fmean(found.scores)
         print(f"{scored}; mean score {mean:.3f}", file=sys.stderr)

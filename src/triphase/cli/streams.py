@@ -98,4 +98,4 @@ def outlasting_terminal() -> Iterator[None]:
 
 
 def _terminal_is_gone(number: int, frame: FrameType | None) -> None:
-    _log.warning("the terminal went away; the work goes on. To stop it: kill %d", os.getpid())
+    _log.warning("the terminal was closed; the run continues. To stop it: kill %d", os.getpid())

@@ -70,7 +70,7 @@ def study(
         load_settings(config, {**parse_overrides(overrides), **variant.changes})
     _begin(settings, run)
     points = study_points(run, directory, chosen, seeds)
-    with locked(directory, "another call works on this study: wait for it, or stop it"):
+    with locked(directory, "another process is working on this study: wait for it, or stop it"):
         failures = carry([each.point for each in points], parallel)
         found, page = _report(directory, points, chosen, best_of)
     _print(found, page)

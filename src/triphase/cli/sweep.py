@@ -44,7 +44,7 @@ def sweep(
     if directory.parent != here.parent or directory.name.startswith("."):
         raise SettingsError(f"--name: {name} is not allowed; it must be a name, without a path")
     points = note_points(directory, here, plan_sweep(path, directory, varied))
-    with locked(directory, "another call works on this sweep: wait for it, or stop it"):
+    with locked(directory, "another process is working on this sweep: wait for it, or stop it"):
         for point in points:
             if point.is_finished:  # its figures come from files with sums: an edited summary is mended
                 write_summary(point.path)

@@ -84,7 +84,7 @@ def _lines(looks: Sequence[FirstLook], answers: RunChoices, at: Path) -> Iterato
             yield f"  {role}:    # {_NUMBERS[role]}"
             yield from (line for look in looks if look.role == role for line in _source(look, at))
     yield "  heldout_share: 0.2    # of the prompts, for measuring; a hash of each decides"
-    yield "  too_long: drop    # records that pass model.max_length are left out and counted; or truncate-prompt, error"
+    yield "  too_long: drop    # longer records are left out and counted; or truncate-prompt, error"
     yield "  on_bad_record: error    # or drop: records that cannot be used are left out and counted"
     yield ""
     yield from _phases(roles, answers)
@@ -126,7 +126,7 @@ def _phases(roles: set[str], answers: RunChoices) -> Iterator[str]:
         yield f"  source: {'people' if answers.people else 'none'}    # " + (
             "they rank on a page: triphase label serve (docs/labeling.md); then the same run command continues"
             if answers.people
-            else "the preferences are all there is; people: they rank more on a page"
+            else "train on the preferences alone; people: rank more on a page"
         )
         yield ""
         yield "reward:"

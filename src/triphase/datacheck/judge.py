@@ -70,17 +70,17 @@ class Judge:
         for problem in demands(settings, todo(settings), self._holdings(survey)):
             raise DataError(problem)
         if not self._can_look:
-            return "settings and records can be read; the model was not looked at, since transformers is not installed"
+            return "settings and records can be read; the model was not checked, because transformers is not installed"
         self._check_model(settings)
         taken_artifacts(settings)
         if survey.refused and not drops(settings):
-            return "the other records are in order; with `data.on_bad_record: drop` a run leaves those out too"
+            return "the other records are valid; with `data.on_bad_record: drop` a run leaves these out"
         if not self.exact:
             return (
-                "settings and data are in order as far as a survey of large files shows; `run` encodes every record "
+                "settings and data are valid as far as a survey of large files shows; `run` encodes every record "
                 "before its first step"
             )
-        return "settings and data are in order"
+        return "settings and data are valid"
 
     def _holdings(self, survey: DataSurvey) -> Holdings:
         settings = self._settings

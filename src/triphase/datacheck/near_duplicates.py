@@ -116,7 +116,7 @@ class NearDuplicates:
             yield f"{len(found.repeated)} {what} nearly repeat earlier ones ({found.examples['repeated']}) and {ending}"
         if found.contaminated:
             yield (
-                f"{len(found.contaminated)} records for training have nearly a held-out prompt "
+                f"{len(found.contaminated)} training records nearly repeat a held-out prompt "
                 f"({found.examples['contaminated']}) and {ending}"
             )
 

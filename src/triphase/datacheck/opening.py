@@ -47,7 +47,7 @@ def _models_of_run(config: Path) -> list[str]:
 
 def adapter_note(model: ModelSettings) -> str:
     """What happens to `model.adapter`, in one line."""
-    return f"model.adapter: {model.adapter} is merged into {model.name}; every role starts from the sum"
+    return f"model.adapter: {model.adapter} is merged into {model.name}; every role starts from the merged weights"
 
 
 def place_without_torch(model: ModelSettings) -> None:

@@ -45,11 +45,11 @@ def _place(phase: str, origin: str) -> Path:
     if (directory / RUN_CONFIG).is_file():
         run, directory = directory, place_of_artifact(directory, phase)
         if not directory.is_dir():
-            raise RunError(f"{phase}.from: {run} has not finished {phase}; give `triphase {phase} {run}` first")
+            raise RunError(f"{phase}.from: {run} has not finished {phase}; run `triphase {phase} {run}` first")
     damage = damage_of(directory)
     if damage is not None:
-        own = "" if phase == REWARD else "; an adapter of one's own is model.adapter, a model of one's own model.name"
-        raise RunError(f"{phase}.from: {directory} is not as a phase left it: {damage}{own}")
+        own = "" if phase == REWARD else "; for an adapter of your own set model.adapter, for a model model.name"
+        raise RunError(f"{phase}.from: {directory} is not the intact result of a phase: {damage}{own}")
     return directory
 
 
@@ -58,7 +58,7 @@ def _require_kind(phase: str, place: Path) -> None:
     scores = (place / _SCORE_HEAD).is_file() and config.get("task_type") == "SEQ_CLS"
     writes = (is_adapter(place) and not scores) or (place / CONFIG).is_file()
     if not (scores if phase == REWARD else writes):
-        raise RunError(f"{phase}.from: {place} holds {_WHAT[SFT if writes else REWARD]}, and not {_WHAT[phase]}")
+        raise RunError(f"{phase}.from: {place} holds {_WHAT[SFT if writes else REWARD]}, not {_WHAT[phase]}")
 
 
 def _require_base(settings: RunSettings, phase: str, place: Path, sft: Taken | None) -> None:

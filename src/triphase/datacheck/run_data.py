@@ -68,7 +68,7 @@ def first_prompts(settings: RunSettings) -> list[Prompt]:
 def told_of_lengths(lengths: Mapping[str, int]) -> Iterator[str]:
     """What happened to records that are too long."""
     if lengths.get("left out"):
-        yield f"{lengths['left out']} records pass model.max_length and are left out (data.too_long: drop)"
+        yield f"{lengths['left out']} records exceed model.max_length and are left out (data.too_long: drop)"
     if lengths.get("shortened"):
         yield (
             f"{lengths['shortened']} prompts lose their beginning, to fit model.max_length (data.too_long: "
@@ -78,7 +78,7 @@ def told_of_lengths(lengths: Mapping[str, int]) -> Iterator[str]:
 
 def _why_none(lengths: Mapping[str, int]) -> str:
     if lengths.get("left out"):
-        return "passes model.max_length; raise it"
+        return "exceeds model.max_length; raise it"
     return "nearly repeats others (data.near_duplicates: drop); leave the file out"
 
 
@@ -255,7 +255,7 @@ class RunData:
         if before is not None and before[0].messages != prompt.messages:
             self.collided.append(
                 DataError(
-                    f"{item.where}: the id {prompt.id!r} is already that of another prompt ({before[1]}); ids must be "
+                    f"{item.where}: the id {prompt.id!r} is already used by another prompt ({before[1]}); ids must be "
                     "unique over all files of a run: change one of them, or leave the ids out"
                 )
             )

@@ -37,7 +37,7 @@ def tokenizer_notes(settings: RunSettings) -> list[str]:
     try:
         tokenizer = _opened(settings.model)
     except ImportError:
-        return ["transformers is not installed here: lengths are estimated, the chat template is not looked at"]
+        return ["transformers is not installed here: lengths are estimated, the chat template is not checked"]
     except (OSError, ValueError, KeyError, TriphaseError) as error:
         name = settings.model.name
         return [f"the tokenizer of {name} cannot be opened ({_first(error)}): lengths are estimated"]
@@ -102,10 +102,10 @@ def _notes_on(tokenizer: Any, settings: ModelSettings) -> list[str]:
     except ModelError as error:
         return [*found, str(error)]
     except Exception as error:
-        return [*found, f"the chat template fails ({_first(error)}); mend it in the tokenizer's directory"]
+        return [*found, f"the chat template fails ({_first(error)}); fix it in the tokenizer's directory"]
     if template.is_chat and template.end_id != tokenizer.eos_token_id:
         end = tokenizer.convert_ids_to_tokens(template.end_id)
-        found.append(f"turns end with {end}, the tokenizer's end of sequence is another; turns are what is learned")
+        found.append(f"turns end with {end}, not with the tokenizer's end of sequence; training uses the end of turn")
     return [*found, *template.notes]
 
 

@@ -11,7 +11,7 @@ from triphase.errors import RunError
 
 def _unusable(place: Path, error: Exception) -> RunError:
     cause = getattr(error, "strerror", None) or error
-    return RunError(f"{place} cannot be made or written ({cause}); set TRIPHASE_CACHE to a directory that can")
+    return RunError(f"{place} cannot be created or written to ({cause}); set TRIPHASE_CACHE to a writable directory")
 
 
 def cache_of(name: str) -> Path:

@@ -124,13 +124,13 @@ class Adapters:
         backbone.recomputation.recalls.append(self.as_now)
         if not found:
             raise ModelError(
-                f"the layers of {type(backbone.model).__name__} have no linear maps (torch.nn.Linear or Conv1D), which "
-                "adapters need; docs/models.md has the families that work"
+                f"the layers of {type(backbone.model).__name__} have no linear layers "
+                f"(torch.nn.Linear or Conv1D), which adapters need; docs/models.md lists supported families"
             )
         missing = [] if isinstance(targets, str) else sorted(set(targets) - found)
         if missing or not self._modules:
             raise ModelError(
-                f"adapters.targets names {', '.join(missing) or 'nothing'}, which the model's layers do not have; "
+                f"adapters.targets has {', '.join(missing) or 'nothing'}, which the model's layers do not have; "
                 f"they have {', '.join(sorted(found))}"
             )
 
@@ -193,8 +193,8 @@ class Adapters:
         parameters = self.parameters(name)
         if set(parameters) != set(state) or any(parameters[key].shape != state[key].shape for key in parameters):
             raise ModelError(
-                f"the adapter to be loaded as {name!r} was made with other adapters.layers, adapters.targets or "
-                "adapters.rank than these settings; use the settings it was trained with"
+                f"the adapter to be loaded as {name!r} was trained with other values of "
+                f"adapters.layers, adapters.targets or adapters.rank; use the settings it was trained with"
             )
         for key, parameter in parameters.items():
             parameter.copy_(state[key])
@@ -227,7 +227,9 @@ class Adapters:
             ModelError: the base is quantized, and its codes cannot hold the update.
         """
         if any(isinstance(module.base, QuantizedLinear) for module in self._modules.values()):
-            raise ModelError("a quantized base takes no adapter up; open the model without model.quantization")
+            raise ModelError(
+                "an adapter cannot be merged into a quantized base; load the model without model.quantization"
+            )
         for module in self._modules.values():
             weight = module.base.weight
             weight.copy_(weight.float() + module.update(name))

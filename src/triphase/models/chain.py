@@ -71,7 +71,7 @@ def chain_of(settings: ModelSettings, place_of: PlaceOf = as_named, *, weights: 
     own = None if settings.adapter is None else own_adapter(settings.adapter, settings.name, name, place_of)
     while directory is not None and is_adapter(directory):
         if directory in adapters or len(adapters) == _LONGEST_CHAIN:
-            raise ModelError(f"model.name: {directory}: its adapters name one another as base, and no model")
+            raise ModelError(f"model.name: {directory}: its adapters refer to each other as base, not to a model")
         adapters.insert(0, directory)
         adapter, base = directory, place_of(base_of(directory), directory)
         try:
@@ -102,13 +102,14 @@ def own_adapter(named: str, model: str, place: str, place_of: PlaceOf) -> Path:
         directory = directory_of(named) or fetched(named)
         if not is_adapter(directory):
             raise ModelError(
-                f"model.name: {directory} has no {ADAPTER_CONFIG}; name the directory that peft saved an adapter to"
+                f"model.name: {directory} has no {ADAPTER_CONFIG}; give the directory that peft saved an adapter to"
             )
         base = base_of(directory)
         if not is_same(base, model) and not is_same(place_of(base, directory), place):
             raise ModelError(
-                f"model.name: {directory} is an adapter of {base}, and model.name is {model}; name that model, or "
-                f"correct base_model_name_or_path in {directory / ADAPTER_CONFIG} where the two are one"
+                f"model.name: {directory} is an adapter of {base}, and model.name is {model}; "
+                f"use that model, or correct base_model_name_or_path in "
+                f"{directory / ADAPTER_CONFIG} if both are the same model"
             )
         return directory
 
@@ -156,7 +157,7 @@ def base_of(directory: Path, *, scores: bool = False) -> str:
     config = read_object(path)
     if config.get("task_type") == "SEQ_CLS" and not scores:
         raise ModelError(
-            f"model.name: {directory} is the adapter of a reward model, which writes no text; name a policy's"
+            f"model.name: {directory} is the adapter of a reward model, which generates no text; give a policy's"
         )
     if config.get("peft_type") != "LORA":
         raise ModelError(
@@ -174,14 +175,17 @@ def base_of(directory: Path, *, scores: bool = False) -> str:
         )
     rank, targets = config.get("r"), config.get("target_modules")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise ModelError(f"model.name: {path}: r is {str(rank)[:40]!r}, and a rank is a whole number; save it again")
+        raise ModelError(
+            f"model.name: {path}: r is {str(rank)[:40]!r}; it must be a whole number. Save the adapter again"
+        )
     if not targets or not isinstance(targets, str | list) or not all(isinstance(name, str) for name in targets):
         raise ModelError(
-            f"model.name: {path}: target_modules is {str(targets)[:40]!r}, which names no layers; save it again"
+            f"model.name: {path}: target_modules is {str(targets)[:40]!r}, which lists no "
+            f"layers; save the adapter again"
         )
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise ModelError(f"model.name: {path}: names no base_model_name_or_path; write there which model it belongs to")
+        raise ModelError(f"model.name: {path}: has no base_model_name_or_path; set it to the model it belongs to")
     if not (directory / ADAPTER_WEIGHTS).is_file():
         pickled = " (adapter_model.bin is a pickle, which is never opened)" if _has_pickle(directory) else ""
         raise ModelError(f"model.name: {directory} has no {ADAPTER_WEIGHTS}{pickled}; save the adapter again with peft")

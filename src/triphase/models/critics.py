@@ -54,7 +54,9 @@ class AdapterCritic:
             ModelError: there is no boundary.
         """
         if boundary is None:
-            raise ModelError("a critic with an adapter of its own reads the boundary of the frozen base; give it")
+            raise ModelError(
+                "a critic with an adapter of its own reads the boundary of the frozen base, which is missing"
+            )
         with self.adapters.at_work(CRITIC):
             return self.adapters.backbone.upper(boundary, batch.layout, at=batch.predicting_tokens)
 

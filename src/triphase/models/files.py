@@ -34,9 +34,9 @@ def read_object(path: Path) -> dict[str, Any]:
             raise ModelError(_pointer(path))
         found = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"model.name: {path}: is no readable JSON ({_first(error)}); {_AGAIN}") from None
+        raise ModelError(f"model.name: {path}: is not valid JSON ({_first(error)}); {_AGAIN}") from None
     if not isinstance(found, dict):
-        raise ModelError(f"model.name: {path}: holds a {type(found).__name__} where a JSON object belongs; {_AGAIN}")
+        raise ModelError(f"model.name: {path}: contains a {type(found).__name__}, not a JSON object; {_AGAIN}")
     return found
 
 
@@ -82,7 +82,7 @@ def tensor_sizes(path: Path) -> dict[str, int]:
                 raise ModelError(_pointer(path))
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= _LONGEST_HEADER:
-                raise ModelError(f"model.name: {path}: is no safetensors file; {_AGAIN}")
+                raise ModelError(f"model.name: {path}: is not a safetensors file; {_AGAIN}")
             header = file.read(length)
         size = path.stat().st_size
     except OSError as error:
@@ -96,7 +96,7 @@ def tensor_sizes(path: Path) -> dict[str, int]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError):
         raise ModelError(f"model.name: {path}: its header is damaged or cut short; {_AGAIN}") from None
     if whole != size:
-        raise ModelError(f"model.name: {path}: has {size:,} bytes where its header says {whole:,}; {_AGAIN}")
+        raise ModelError(f"model.name: {path}: has {size:,} bytes, but its header says {whole:,}; {_AGAIN}")
     return numbers
 
 
@@ -110,13 +110,13 @@ def weight_files(directory: Path) -> Iterator[Path]:
         raise ModelError(f"model.name: {_no_weights(directory)}")
     weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
-        raise ModelError(f"model.name: {index}: has no `weight_map` of tensors and files; {_AGAIN}")
+        raise ModelError(f"model.name: {index}: has no `weight_map`; {_AGAIN}")
     held: set[str] = set()
     for name in sorted(set(weight_map.values())):
         if "/" in name or "\0" in name or not (directory / name).is_file():
             lost = sum(file == name for file in weight_map.values())
             raise ModelError(
-                f"model.name: {index}: names the file {name!r}, which is not there ({lost} tensors); {_AGAIN}"
+                f"model.name: {index}: refers to the file {name!r}, which does not exist ({lost} tensors); {_AGAIN}"
             )
         held |= set(tensor_sizes(directory / name))
         yield directory / name
@@ -130,22 +130,24 @@ def weight_files(directory: Path) -> Iterator[Path]:
 def _check_kind(directory: Path, config: dict[str, Any]) -> None:
     path = directory / CONFIG
     if not isinstance(config.get("model_type"), str) or not config["model_type"]:
-        raise ModelError(f"model.name: {path}: names no `model_type`, so the architecture is unknown; {_AGAIN}")
+        raise ModelError(f"model.name: {path}: has no `model_type`, so the architecture is unknown; {_AGAIN}")
     if config.get("is_encoder_decoder") is True:
-        raise ModelError(f"model.name: {path}: {config['model_type']} is an encoder with a decoder; name a decoder")
+        raise ModelError(
+            f"model.name: {path}: {config['model_type']} is an encoder-decoder model; use a decoder-only model"
+        )
     if "quantization_config" in config:
         raise ModelError(
-            f"model.name: {path}: its weights are quantized, which adapters here cannot read; name the model that it "
-            "was made from"
+            f"model.name: {path}: its weights are quantized in a format that is not supported; "
+            f"use the model that it was quantized from"
         )
     architectures = config.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
-        raise ModelError(f"model.name: {path}: architectures: is no list of names; {_AGAIN}")
+        raise ModelError(f"model.name: {path}: architectures: is not a list of names; {_AGAIN}")
     for name in architectures:
         if name.endswith(("Classification", "MaskedLM", "QuestionAnswering", "RewardModel")):
             raise ModelError(
-                f"model.name: {path}: {name} is no language model but a classifier or reward model; name the model "
-                "that it was made from"
+                f"model.name: {path}: {name} is a classifier or reward model, not a language "
+                f"model; use the model that it was trained from"
             )
 
 
@@ -160,7 +162,10 @@ def _check_sizes(directory: Path, config: dict[str, Any], numbers: list[int]) ->
                 continue
             counts = isinstance(value, int) and not isinstance(value, bool) and value > 0
             if not counts and not (isinstance(value, list) and key == "intermediate_size"):
-                raise ModelError(f"model.name: {directory / CONFIG}: {key}: {str(value)[:40]} is no count; {_AGAIN}")
+                raise ModelError(
+                    f"model.name: {directory / CONFIG}: {key}: {str(value)[:40]} is not a positive "
+                    f"whole number; {_AGAIN}"
+                )
             if counts and value > limit:
                 raise ModelError(
                     f"model.name: {directory / CONFIG}: {key}: {value} is more than the weights can have "
@@ -171,11 +176,11 @@ def _check_sizes(directory: Path, config: dict[str, Any], numbers: list[int]) ->
 def _no_config(directory: Path) -> str:
     if (directory / "config.yaml").is_file():
         return (
-            f"{directory} is the directory of a run; name the `final` directory of one of its phases, or what "
-            "`triphase export` wrote"
+            f"{directory} is the directory of a run; give the `final` directory of one of its "
+            f"phases, or what `triphase export` wrote"
         )
     inside = sorted(str(path.parent) for name in (CONFIG, ADAPTER_CONFIG) for path in directory.glob(f"*/{name}"))
-    hint = f"; did you mean {inside[0]}?" if inside else "; name the directory that the model was saved to"
+    hint = f"; did you mean {inside[0]}?" if inside else "; give the directory that the model was saved to"
     return f"{directory} has no {CONFIG}{hint}"
 
 
@@ -183,8 +188,8 @@ def _no_weights(directory: Path) -> str:
     pickles = sorted(path.name for path in directory.glob("*.bin"))
     if pickles:
         return (
-            f"{directory} has its weights in {pickles[0]}, a pickle, which is never opened; if you trust it, open it "
-            "and save it with save_pretrained(…), which writes model.safetensors"
+            f"{directory} has its weights in {pickles[0]}, a pickle, which is never loaded; if "
+            f"you trust it, load it yourself and save it with save_pretrained(…), which writes model.safetensors"
         )
     shards = sorted(path.name for path in directory.glob("*.safetensors"))
     if shards:
@@ -200,7 +205,7 @@ def named(tensors: list[str], shown: int = 3) -> str:
 
 def _pointer(path: Path) -> str:
     return (
-        f"model.name: {path}: is a pointer of Git LFS, not the file; run `git lfs pull` in its repository, or download "
+        f"model.name: {path}: is a Git LFS pointer, not the file; run `git lfs pull` in its repository, or download "
         "the model again"
     )
 

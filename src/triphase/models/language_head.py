@@ -29,7 +29,7 @@ def logit_map_of(model: Any) -> LogitMap:
     for name in _DIVISORS:
         scale /= _number(config, name) or 1.0
     if cap is not None and cap < 0:
-        raise ModelError(f"config.json: {_CAP} is {cap}, and a cap is above 0; copy the model's own config.json")
+        raise ModelError(f"config.json: {_CAP} is {cap}; it must be above 0. Copy the model's own config.json")
     bias: Tensor | None = getattr(model.get_output_embeddings(), "bias", None)
     return LogitMap(scale, cap or None, bias)
 

@@ -58,8 +58,8 @@ def require_capture(setting: str, device: torch.device) -> None:
     """
     if setting == "on" and device.type != "cuda":
         raise ModelError(
-            f"model.capture_decoding is on, but the model lives on {device.type}, and only a CUDA device captures; set "
-            "it to auto"
+            f"model.capture_decoding is on, but the model is on {device.type}, and only CUDA "
+            f"devices support it; set it to auto"
         )
 
 

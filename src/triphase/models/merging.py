@@ -74,16 +74,17 @@ def check_adapter(model: Any, directory: Path) -> None:
     missing, unexpected = sorted(set(wanted) - set(held)), sorted(set(held) - set(allowed))
     if missing or unexpected:
         told = [f"it lacks {named(missing)}"] if missing else []
-        told += [f"the base has no place for {named(unexpected)}"] if unexpected else []
+        told += [f"it has {named(unexpected)}, which the base lacks"] if unexpected else []
         raise ModelError(
-            f"model.name: {directory}: {' and '.join(told)}; the adapter belongs to another base than the one that "
-            f"{ADAPTER_CONFIG} names"
+            f"model.name: {directory}: {' and '.join(told)}; the adapter was trained on another "
+            f"base than {ADAPTER_CONFIG} says"
         )
     for name, value in held.items():
         if (".lora_" in name or name not in wanted) and value.shape != allowed[name].shape:
             raise ModelError(
-                f"model.name: {directory}: {name} has the shape {tuple(value.shape)}, and with this base and "
-                f"{ADAPTER_CONFIG} it must have {tuple(allowed[name].shape)}; the base or the rank (r) is another one"
+                f"model.name: {directory}: {name} has the shape {tuple(value.shape)}, but for "
+                f"this base and {ADAPTER_CONFIG} it must have {tuple(allowed[name].shape)}; the "
+                f"base or the rank (r) differs"
             )
     if config.ensure_weight_tying and _updates_a_tied_embedding(model, held):
         raise ModelError(

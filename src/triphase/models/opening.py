@@ -66,8 +66,8 @@ def open_config(place: str, settings: ModelSettings) -> Any:
         own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if config.model_type not in KNOWN and not own:
         raise ModelError(
-            f"model.name: {settings.name!r} is of the kind {config.model_type}, which is no decoder that writes text; "
-            "name a model of the Llama, Mistral or Qwen family"
+            f"model.name: {settings.name!r} has the type {config.model_type}, which is not a "
+            f"decoder-only language model; use a model of the Llama, Mistral or Qwen family"
         )
     return config
 
@@ -83,7 +83,7 @@ def depth_note(config: Any, layers: int | str) -> str | None:
     known = getattr(config.get_text_config(), "num_hidden_layers", None)
     if not isinstance(known, int) or not isinstance(layers, int) or layers <= known:
         return None
-    return f"adapters.layers = {layers}, and the model has {known} layers: all of them are adapted"
+    return f"adapters.layers = {layers}, but the model has {known} layers: all of them are adapted"
 
 
 def positions_note(config: Any, max_length: int) -> str | None:
@@ -102,7 +102,7 @@ def positions_note(config: Any, max_length: int) -> str | None:
         return None
     return (
         f"model.max_length = {max_length} is more than the {known} positions of the model (max_position_embeddings in "
-        "its config.json): it has seen none of those behind; lower it"
+        "its config.json): it was not trained beyond them; lower it"
     )
 
 
@@ -114,8 +114,8 @@ def experts_note(config: Any) -> str | None:
     if count is None:
         return None
     return (
-        f"the model has {count} experts: their weights are one tensor each, not linear maps, and get no adapter; its "
-        "other linear maps do (sft.method: full trains all)"
+        f"the model has {count} experts: their weights are fused tensors, not linear layers, and "
+        f"get no adapter; its other linear layers do (sft.method: full trains all)"
     )
 
 
@@ -164,16 +164,16 @@ def _problem(report: dict[str, Any]) -> str | None:
         name, found, wanted = mismatched[0]
         more = f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
         return (
-            f"{name} has the shape {tuple(found)} in the files, where config.json says {tuple(wanted)}{more}; "
-            "configuration and weights are of different models: copy both from one"
+            f"{name} has the shape {tuple(found)} in the files, but config.json says {tuple(wanted)}{more}; "
+            "configuration and weights belong to different models: copy both from the same one"
         )
     missing, unexpected = list(report["missing_keys"]), list(report["unexpected_keys"])
     if report["error_msgs"]:
-        return f"the weights cannot be taken ({str(report['error_msgs'][0])[:200]}); download or copy the model again"
+        return f"the weights cannot be loaded ({str(report['error_msgs'][0])[:200]}); download or copy the model again"
     if not missing and not unexpected:
         return None
     parts = [f"the files lack {named(missing)}"] if missing else []
-    parts += [f"the model has no place for {named(unexpected)}"] if unexpected else []
+    parts += [f"the model has no {named(unexpected)}"] if unexpected else []
     return f"{' and '.join(parts)}; {_advice(missing, unexpected)}"
 
 
@@ -181,14 +181,14 @@ def _advice(missing: list[str], unexpected: list[str]) -> str:
     for prefix in _PREFIXES:
         if unexpected and all(name.startswith(prefix) or "." not in name for name in unexpected):
             return (
-                f"the names begin with {prefix!r}, which a wrapper has put there: save the model inside the wrapper "
-                f"with save_pretrained(…), or take {prefix!r} off the names"
+                f"the names begin with {prefix!r}, which a wrapper added: save the model inside "
+                f"the wrapper with save_pretrained(…), or remove {prefix!r} from the names"
             )
     if any(name.split(".")[0] in ("score", "classifier", "v_head", "value_head") for name in unexpected):
-        return "it is a reward or value model, no language model: name the model that it was made from"
+        return "it is a reward or value model, not a language model: use the model that it was trained from"
     if missing:
-        return "nothing is drawn at random in their place: save or download the model again, whole"
-    return "the configuration describes another (smaller) model: copy config.json and weights from one"
+        return "missing weights are never initialized at random: save or download the complete model again"
+    return "the configuration describes another (smaller) model: copy config.json and weights from the same model"
 
 
 def _remedy(error: Exception) -> str:
@@ -196,8 +196,8 @@ def _remedy(error: Exception) -> str:
     if "trust_remote_code" in text:
         return "set model.trust_remote_code and model.revision if you trust its authors"
     if isinstance(error, OSError) and ("couldn't connect" in text or "offline" in text or "not a local folder" in text):
-        return "there is no directory of that name here, and a hub id needs the network once; check the spelling"
-    return "check the name and the files: a decoder with config.json, tokenizer and safetensors weights"
+        return "there is no such directory, and a hub id needs the network once; check the spelling"
+    return "check the name and the files: a decoder-only model with config.json, tokenizer and safetensors weights"
 
 
 @contextmanager

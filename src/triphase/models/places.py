@@ -28,17 +28,17 @@ def directory_of(name: str) -> Path | None:
             _refuse_pipes(path)
             return path
         if path.is_file():
-            raise ModelError(f"model.name: {name} is a file; name its directory")
+            raise ModelError(f"model.name: {name} is a file; give its directory")
         if path.is_symlink():
-            raise ModelError(f"model.name: {name} is a broken link; write a directory or a hub id")
+            raise ModelError(f"model.name: {name} is a broken link; give a directory or a hub id")
     except (OSError, RuntimeError, ValueError) as error:  # a symlink loop, an unknown user, a NUL, a name too long
         why = getattr(error, "strerror", None) or error
         raise ModelError(
-            f"model.name: {name[:80]!r} cannot be looked at ({why}); write a directory or a hub id"
+            f"model.name: {name[:80]!r} cannot be accessed ({why}); give a directory or a hub id"
         ) from None
     if is_hub_id(name) and not _holds_models(path.parent):
         return None
-    raise ModelError(f"model.name: there is no directory {name}{_nearby(path)}; write a directory or a hub id")
+    raise ModelError(f"model.name: there is no directory {name}{_nearby(path)}; give a directory or a hub id")
 
 
 def _refuse_pipes(directory: Path) -> None:
@@ -51,7 +51,7 @@ def _refuse_pipes(directory: Path) -> None:
         with suppress(OSError):  # a broken symlink, which is reported by whatever reads it
             mode = path.stat().st_mode
             if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-                raise ModelError(f"model.name: {path}: is a pipe or a device, where a file is expected; remove it")
+                raise ModelError(f"model.name: {path}: is a pipe or a device, not a regular file; remove it")
 
 
 def fetched(name: str) -> Path:
@@ -70,7 +70,7 @@ def fetched(name: str) -> Path:
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(
-            f"model.name: there is no directory {name}, and as a hub id it cannot be fetched ({text}); check the "
+            f"model.name: there is no directory {name}, and it cannot be downloaded as a hub id ({text}); check the "
             "spelling, or the network"
         ) from error
 

@@ -195,7 +195,7 @@ def _load(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -
     for name, parameter in parameters.items():
         if name not in state or state[name].shape != parameter.shape:
             raise ModelError(
-                f"the checkpoint has no {name} of shape {tuple(parameter.shape)}: it is of another model, or was made "
-                "with another ppo.method or other adapters; use the settings that it was made with"
+                f"the checkpoint has no {name} of shape {tuple(parameter.shape)}: it belongs to "
+                f"another model, ppo.method or other adapters; use the settings that it was created with"
             )
         parameter.copy_(state[name])

@@ -177,8 +177,8 @@ def quantize(model: Any, kind: str, device: torch.device | str | None = None) ->
     ]
     if not maps:
         raise ModelError(
-            f"model.quantization: {kind} is for linear maps (torch.nn.Linear), and the layers of "
-            f"{type(model).__name__} have none; leave it out"
+            f"model.quantization: {kind} needs linear layers (torch.nn.Linear), and those of "
+            f"{type(model).__name__} are not; leave it out"
         )
     for owner, child, module in maps:
         setattr(owner, child, QuantizedLinear(module if device is None else module.to(device), packing))
@@ -204,7 +204,8 @@ def note_of(kind: str | None) -> str:
     }[kind]
     return (
         f"It was trained over that base quantized to {kind} ({LIBRARIES[kind]}): open the base with "
-        f"quantization_config={call} for about the same numbers; over the base as it is they differ by that rounding."
+        f"quantization_config={call} for about the same numbers; over the unquantized base they "
+        f"differ by that rounding error."
     )
 
 

@@ -26,7 +26,7 @@ def require_exact_division(backbone: "Backbone") -> None:
         _compare(backbone)
     except _FAILURES as error:
         raise ModelError(
-            f"{_name(backbone)} does not run when it is divided at layer {backbone.trunk_layers} "
+            f"{_name(backbone)} does not run when it is split at layer {backbone.trunk_layers} "
             f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}); {_remedy(backbone)}"
         ) from error
 
@@ -40,14 +40,14 @@ def require_no_own_inputs(backbone: "Backbone") -> None:
     width = getattr(backbone.model.config.get_text_config(), "hidden_size_per_layer_input", None)
     if width and backbone.trunk_layers:
         raise ModelError(
-            f"{_name(backbone)} cannot be divided at layer {backbone.trunk_layers}: each of its layers reads the "
+            f"{_name(backbone)} cannot be split at layer {backbone.trunk_layers}: each of its layers reads the "
             "tokens themselves (hidden_size_per_layer_input in config.json); set adapters.layers: all"
         )
 
 
 def _remedy(backbone: "Backbone") -> str:
     whole = "set adapters.layers: all, or " if backbone.trunk_layers else ""
-    return f"{whole}name one of the families in docs/models.md"
+    return f"{whole}use one of the families in docs/models.md"
 
 
 def _name(backbone: "Backbone") -> str:
@@ -61,12 +61,13 @@ def _compare(backbone: "Backbone") -> None:
     decoder, logits = backbone.undivided(ids)
     if decoder.shape[-1] != backbone.hidden_size:
         raise ModelError(
-            f"{_name(backbone)} gives states of {decoder.shape[-1]} numbers where config.json says hidden_size "
-            f"{backbone.hidden_size}: heads would not fit; name one of the families in docs/models.md"
+            f"{_name(backbone)} returns hidden states of size {decoder.shape[-1]}, but config.json says hidden_size "
+            f"{backbone.hidden_size}; use one of the families in docs/models.md"
         )
     if not bool(torch.isfinite(decoder).all() and torch.isfinite(logits).all()):
         raise ModelError(
-            f"{_name(backbone)} gives states that are not finite, although its weights are: a number in config.json "
+            f"{_name(backbone)} returns hidden states that are not finite, although its weights "
+            f"are: a number in config.json "
             "(rms_norm_eps, the rotary positions) is not the one that it was trained with; copy that file again"
         )
     divided = backbone.upper(backbone.trunk(ids))
@@ -75,14 +76,15 @@ def _compare(backbone: "Backbone") -> None:
         divided = backbone.upper(backbone.trunk(ids))
     if not torch.equal(divided, decoder):
         raise ModelError(
-            f"{_name(backbone)} cannot be divided at layer {backbone.trunk_layers}: its layers are not a plain "
-            f"sequence; {_remedy(backbone)}"
+            f"{_name(backbone)} cannot be split at layer {backbone.trunk_layers}: its layers are "
+            f"not a simple sequence; {_remedy(backbone)}"
         )
     expected = backbone.logits(nn.functional.linear(decoder, backbone.head_weight))
     if not torch.allclose(logits.float(), expected.float(), rtol=1e-3, atol=1e-3):
         raise ModelError(
-            f"the language-model head of {_name(backbone)} is not a linear map with a bias, a scale or a soft cap, "
-            "which the chunked log-probabilities need; docs/models.md has the families that work"
+            f"the language-model head of {_name(backbone)} is not a linear layer with an "
+            f"optional bias, scale or soft cap, which the chunked log-probabilities need; "
+            f"docs/models.md lists supported families"
         )
 
 

@@ -139,8 +139,9 @@ def stepper_for(backbone: Backbone) -> type[Stepper]:
         if steps_rightly(kind, backbone):
             return kind
     _log.warning(
-        "%s: its cached steps are not its full pass, so each token is sampled by a pass over all before it, which is "
-        "slow; a model of the Llama, Mistral or Qwen family is faster",
+        "%s: its steps with a KV cache differ from its full forward pass, so each token is "
+        "sampled by a forward pass over the whole text, which is slow; a model of the Llama, "
+        "Mistral or Qwen family is faster",
         type(backbone.model).__name__,
     )
     return WholeStepper

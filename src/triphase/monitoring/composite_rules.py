@@ -59,8 +59,9 @@ _HACKED = (
     "to {value:.2f}: reward hacking."
 )
 _PARTED = (
-    "the reward model's score rose from {proxy_at_peak:.2f} to {proxy:.2f} while that of the witness, a reward model "
-    "of other comparisons, fell from {peak:.2f} to {value:.2f}: the policy exploits what only the first one likes."
+    "the reward model's score rose from {proxy_at_peak:.2f} to {proxy:.2f} while that of the "
+    "witness, a reward model trained on other comparisons, fell from {peak:.2f} to {value:.2f}: "
+    "the policy exploits what only the first one prefers."
 )
 _HACKED_REMEDY = (
     "take the policy of iteration {step} (chat, export and evaluate with --checkpoint {step}; it is kept), raise "
@@ -110,8 +111,9 @@ def _followed(length: Drift, correlation: float, limits: Limits) -> bool:
 def _liking(judge: bool) -> tuple[str, str]:
     compared = ", against {judge:.2f} of length and gold" if judge else ", and the responses follow"
     return (
-        f"length and score go together (correlation {{value:.2f}}{compared}; limit {{limit:.2f}}).",
-        "look for what rewards length; of a reward model: collect comparisons of equal length, or more of all.",
+        f"length and score are correlated ({{value:.2f}}{compared}; limit {{limit:.2f}}).",
+        "find out why the scorer rewards length; for a reward model, collect comparisons of "
+        "equal length, or more comparisons.",
     )
 
 
@@ -130,8 +132,7 @@ def score_without_spread(rows: Rows, limits: Limits) -> list[Hit]:
             },
             "all responses get nearly the same score, {score:.3g} ± {value:.1g} (± {start:.1g} at the start): PPO "
             "learns nothing from it.",
-            "look at the samples and at what the scorer says of them; raise ppo.kl_coefficient where all responses "
-            "have become alike.",
+            "inspect the samples and their scores; raise ppo.kl_coefficient if all responses have become alike.",
         )
         for at in range(WINDOW - 1, len(have))
         if all(flat[at - WINDOW + 1 : at + 1])
@@ -201,13 +202,13 @@ def idle_critic(rows: Rows, limits: Limits) -> list[Hit]:
 
 
 _SILENT = (
-    "over the last {window:.0f} iterations the critic tells no returns apart (it explains {value:.3f} of their "
-    "variance): it does not learn.",
+    "over the last {window:.0f} iterations the critic does not predict the returns (it explains "
+    "{value:.3f} of their variance): the critic does not learn.",
     "raise ppo.optimizer.head_learning_rate or ppo.value_coefficient.",
 )
 _HARMFUL = (
-    "over the last {window:.0f} iterations the critic explains {value:.2f} of the variance of the returns: it adds to "
-    "it, and no critic would be better.",
+    "over the last {window:.0f} iterations the critic explains {value:.2f} of the variance of "
+    "the returns: it is worse than no critic.",
     "lower ppo.optimizer.head_learning_rate or ppo.value_coefficient, or use ppo.advantage_estimator rloo.",
 )
 

@@ -68,6 +68,6 @@ class EventFile:
     def _give_up(self, error: Exception) -> None:
         if not self._broken:
             _log.warning(
-                "TensorBoard files are off for %s: %s. metrics.jsonl is still written.", self._directory, error
+                "TensorBoard files are disabled for %s: %s. metrics.jsonl is still written.", self._directory, error
             )
         self._broken = True

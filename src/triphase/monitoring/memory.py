@@ -46,7 +46,7 @@ def memory_figures() -> str:
     """The peak memory of this process, and its limit."""
     peak = peak_gb()
     limit = available_gb()
-    return f"{peak:.1f} GB used at most" + ("" if limit is None else f", {limit:.1f} GB allowed or there")
+    return f"{peak:.1f} GB peak use" + ("" if limit is None else f", {limit:.1f} GB allowed or available")
 
 
 def resident_bytes() -> int:

@@ -54,11 +54,11 @@ def _parsed(line: bytes, path: Path, number: int) -> Row:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}, line {number}: not JSON ({error}); remove the line") from None
     if not isinstance(row, dict) or type(row.get("step")) is not int:
-        raise RunError(f"{path}, line {number}: no whole-number step; remove the line")
+        raise RunError(f"{path}, line {number}: step is not a whole number; remove the line")
     for name, value in row.items():
         sound = _are_names(value) if name == "nonfinite" else _is_figure(value)
         if not sound:
-            raise RunError(f"{path}, line {number}: {name} is {str(value)[:40]!r}, no number; remove the line")
+            raise RunError(f"{path}, line {number}: {name} is {str(value)[:40]!r}, not a number; remove the line")
     return row
 
 
@@ -155,8 +155,8 @@ class MetricsWriter:
         repeated = sorted(known & set(figures)) if step == self.last_step else sorted(figures)
         if repeated or step < self.last_step:
             raise ValueError(
-                f"{self.path}: step {step} is written already (newest is {self.last_step}; {', '.join(repeated)}); "
-                "call truncate_after with the step of the checkpoint before going on from it"
+                f"{self.path}: step {step} is already written (newest is {self.last_step}; {', '.join(repeated)}); "
+                "call truncate_after with the step of the checkpoint before resuming from it"
             )
 
     def _append(self, row: Row) -> None:

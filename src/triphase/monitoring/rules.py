@@ -129,9 +129,9 @@ RULES = (
         "ppo/self_similarity",
         True,
         lambda limits, start: start + limits.alike_rise,
-        "{value:.0%} of the four-word sequences occur in responses to other prompts too, against {start:.0%} at the "
-        "start: the policy says the same to everything.",
-        "raise ppo.kl_coefficient; look at the samples for what they have in common.",
+        "{value:.0%} of the four-word sequences occur in responses to other prompts too, up "
+        "from {start:.0%} at the start: the policy gives the same answer to everything.",
+        "raise ppo.kl_coefficient; inspect what the samples have in common.",
         relative=True,
         unless_gold_rose=True,
     ),
@@ -177,8 +177,8 @@ RULES = (
         "ppo/eos_rate",
         False,
         lambda limits, start: limits.eos_share * start,
-        "only {value:.0%} of the responses end by themselves, against {start:.0%} at the start.",
-        "raise ppo.missing_eos_penalty or ppo.max_response_tokens; look at the longest samples.",
+        "only {value:.0%} of the responses end with the end-of-turn token, down from {start:.0%} at the start.",
+        "raise ppo.missing_eos_penalty or ppo.max_response_tokens; inspect the longest samples.",
         relative=True,
     ),
     Rule(
@@ -187,7 +187,7 @@ RULES = (
         True,
         lambda limits, start: limits.length_factor * start,
         "responses grew to {value:.1f} tokens, from {start:.1f} at the start.",
-        "check the reward for a preference for length; raise ppo.kl_coefficient.",
+        "check whether the scorer prefers long responses; raise ppo.kl_coefficient.",
         relative=True,
     ),
     Rule(
@@ -196,7 +196,7 @@ RULES = (
         False,
         lambda limits, start: start / limits.length_factor,
         "responses shrank to {value:.1f} tokens, from {start:.1f} at the start.",
-        "check the reward for a preference for short answers; lower ppo.missing_eos_penalty.",
+        "check whether the scorer prefers short responses; lower ppo.missing_eos_penalty.",
         relative=True,
         unless_gold_rose=True,
     ),
@@ -214,7 +214,7 @@ RULES = (
         False,
         lambda limits, start: limits.distinct_share * start,
         "distinct-2 fell to {value:.2f}, from {start:.2f} at the start: responses repeat one another.",
-        "raise ppo.kl_coefficient; look at the samples for one opening that all share.",
+        "raise ppo.kl_coefficient; inspect the samples for a shared opening.",
         relative=True,
     ),
     Rule(
@@ -222,9 +222,9 @@ RULES = (
         "ppo/repeated_2",
         True,
         lambda limits, start: start + limits.repeated_rise,
-        "{value:.0%} of the neighboring words stood in the same response before, against {start:.0%} at the start: "
+        "{value:.0%} of the word pairs occurred earlier in the same response, up from {start:.0%} at the start: "
         "responses repeat themselves.",
-        "raise ppo.kl_coefficient; look for repetition in the samples.",
+        "raise ppo.kl_coefficient; inspect the samples for repetition.",
         relative=True,
     ),
 )

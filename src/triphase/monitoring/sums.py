@@ -20,7 +20,7 @@ def seal(run: Path, names: Iterable[str]) -> None:
     kept = _read(run)
     if kept is None:
         _log.warning(
-            "%s is damaged and started again: damage to files of earlier phases is not detected", run / FILE_NAME
+            "%s is damaged and was started anew: damage to files of earlier phases is not detected", run / FILE_NAME
         )
     found = {**(kept or {}), **{name: fingerprint(run / name) for name in names if (run / name).is_file()}}
     if found != kept:
@@ -51,13 +51,13 @@ def changes(run: Path) -> list[str]:
     """The files that differ from their checksums, one line each."""
     kept = _read(run)
     if kept is None:
-        return [f"{FILE_NAME} is damaged: whether other files are as their phase left them is not known"]
+        return [f"{FILE_NAME} is damaged: whether other files are intact is unknown"]
     lines = []
     for name, wanted in sorted(kept.items()):
         if not (run / name).is_file():
             lines.append(f"{name} is missing and is not shown here")
         elif fingerprint(run / name) != wanted:
-            lines.append(f"{name} is not as its phase left it (damaged or edited): figures from it may be wrong")
+            lines.append(f"{name} has changed since its phase ended (damaged or edited): numbers from it may be wrong")
     return lines
 
 

@@ -89,7 +89,7 @@ class _Guarded:
             self._broken = True
             kind = "" if isinstance(error, NoAnswer) else f"{type(error).__name__}: "
             reason = f"{kind}{(str(error).splitlines() or [''])[0][:200]}"
-            _log.warning("%s is off for %s: %s. metrics.jsonl is still written.", self.kind, self._phase, reason)
+            _log.warning("%s is disabled for %s: %s. metrics.jsonl is still written.", self.kind, self._phase, reason)
 
     def _call(self, method: str, *arguments: Any) -> None:
         """In the worker's thread, always the same one."""

@@ -54,7 +54,7 @@ def penalize_unfinished(scores: Tensor, finished: Tensor, penalty: float) -> Ten
     """
     _require_finished(scores, finished)
     if not penalty >= 0:
-        raise ValueError(f"penalty must not be negative: it is taken off the score; it is {penalty}")
+        raise ValueError(f"penalty must not be negative: it is subtracted from the score; it is {penalty}")
     return torch.where(finished, scores, scores - penalty)
 
 

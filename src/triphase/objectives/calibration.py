@@ -46,7 +46,7 @@ def reliability(probabilities: Tensor, outcomes: Tensor, bins: int = 10) -> tupl
     if bins < 1:
         raise ValueError(f"bins must be at least 1; it is {bins}")
     if len(probabilities) == 0:
-        raise ValueError("there is no pair: calibration over nothing does not exist")
+        raise ValueError("there is no pair: calibration over no pairs is undefined")
     for name, numbers in (("probabilities", probabilities), ("outcomes", outcomes)):
         if not bool(((numbers >= 0) & (numbers <= 1)).all()):
             raise ValueError(f"{name} must lie between 0 and 1")

@@ -66,5 +66,5 @@ def _ordered(scores: Tensor) -> Tensor:
     """The scores of each response in ascending order, so that sums do not depend on the order of the members."""
     require_shapes(scores=(scores, "M N"))
     if len(scores) == 0:
-        raise ValueError("there is no member: nobody scores")
+        raise ValueError("there is no member to score")
     return at_least_float32(scores).sort(dim=0).values

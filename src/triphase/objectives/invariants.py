@@ -82,7 +82,7 @@ def require_first_minibatch(logprobs: Tensor, rollout_logprobs: Tensor, mask: Te
         1.0,
         tolerance,
         "dropout is on, the temperature differs, rollout logprobs come from the generating engine and not from this "
-        "forward, an adapter is merged in one of them, positions or padding differ, or a step was taken before",
+        "forward, an adapter is merged in only one of them, positions or padding differ, or a step was taken before",
     )
 
 
@@ -158,7 +158,7 @@ def _require_representable(scores: Tensor, kl_penalty: Tensor) -> None:
         if bool(broken.any()):
             place = tuple(broken.nonzero()[0].tolist())
             raise InvariantError(
-                f"{name} is {float(values[place])} at {place}: {cause} is beyond what {values.dtype} holds; lower it"
+                f"{name} is {float(values[place])} at {place}: {cause} exceeds the range of {values.dtype}; lower it"
             )
 
 

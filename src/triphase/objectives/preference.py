@@ -138,7 +138,7 @@ def _require_pairs(
         pairs["margin"] = (margin, "P")
     require_shapes(scores=(scores, "N"), **pairs)
     if len(first) == 0:
-        raise ValueError("there is no pair: a ranking of one response says nothing")
+        raise ValueError("there is no pair: a ranking needs at least two responses")
     if bool((first == second).any()):
         raise ValueError(f"pair {int((first == second).nonzero()[0])} compares a response with itself")
     if not bool(((target >= 0) & (target <= 1)).all()):

@@ -55,7 +55,7 @@ def require_mask(mask: Tensor) -> int:
         count = int(mask.sum())
         with_count(mask, count)
     if count == 0:
-        raise ValueError(f"the mask of shape {tuple(mask.shape)} counts no element: there is nothing to average")
+        raise ValueError(f"the mask of shape {tuple(mask.shape)} selects no element: there is nothing to average")
     return count
 
 
@@ -83,7 +83,7 @@ def require_rows(mask: Tensor) -> None:
     counted = mask.any(1)
     if not bool(counted.all()):
         rows = torch.nonzero(~counted).flatten().tolist()
-        raise ValueError(f"the mask counts no element in row {rows}: every response has at least one token")
+        raise ValueError(f"the mask selects no element in row {rows}: every response has at least one token")
 
 
 def require_response_prefix(mask: Tensor) -> None:
@@ -101,7 +101,7 @@ def require_response_prefix(mask: Tensor) -> None:
         rows = torch.nonzero(broken).flatten().tolist()
         raise ValueError(
             f"the response mask of row {rows} is not a run of True followed by False: "
-            "responses are padded on the right, and have no holes"
+            "responses are padded on the right, without gaps"
         )
 
 
@@ -113,7 +113,7 @@ def require_constant(**tensors: Tensor) -> None:
     """
     for name, tensor in tensors.items():
         if tensor.requires_grad:
-            raise ValueError(f"{name} must be a constant of the update, but requires a gradient: detach it")
+            raise ValueError(f"{name} must be constant during the update, but requires a gradient: detach it")
 
 
 def require_positive(**numbers: float) -> None:

@@ -108,6 +108,6 @@ def require_same_estimator(checkpoints: Path, settings: PPOSettings) -> None:
     kept = load_checkpoint(checkpoints, step).values["values"].get("advantage_estimator", "gae")
     if kept != settings.advantage_estimator:
         raise RunError(
-            f"{checkpoints} was begun with ppo.advantage_estimator {kept}, and the settings say "
-            f"{settings.advantage_estimator}; set it back, or begin a new run (--name)"
+            f"{checkpoints} was started with ppo.advantage_estimator {kept}, but the settings "
+            f"say {settings.advantage_estimator}; set it back, or start a new run (--name)"
         )

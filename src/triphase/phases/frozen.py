@@ -30,8 +30,8 @@ class FrozenWeights:
         for role, before in self._before.items():
             if now.get(role) != before:
                 raise InvariantError(
-                    f"{_named(role)} is not as it was when the phase began, and nothing may train it; likely "
-                    "causes: an optimizer was given its weights, or an operation wrote into them in place"
+                    f"{_named(role)} has changed since the phase started, although it is frozen; "
+                    f"likely causes: an optimizer was given its weights, or an operation modified them in place"
                 )
 
     def _digests(self) -> dict[str, str]:

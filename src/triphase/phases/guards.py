@@ -126,7 +126,9 @@ class AlarmGuard:
         if chosen not in ("lower-learning-rate", "raise-kl-coefficient"):
             step = self._strategy.from_lead(lambda: self._step_of(chosen, state, iteration))
             if step is None:
-                state.values.finished = f"alarm {alarm.name} at iteration {iteration}, and no checkpoint to go back to"
+                state.values.finished = (
+                    f"alarm {alarm.name} at iteration {iteration}, but there is no checkpoint to return to"
+                )
                 return
             tensors = load_checkpoint(self._checkpoints, step).tensors
             state.load_tensors(tensors)
@@ -137,7 +139,7 @@ class AlarmGuard:
                 )
                 _log.warning("PPO stops: %s", state.values.finished)
                 return
-            told = f"PPO goes back to the weights after iteration {step}"
+            told = f"PPO returns to the weights after iteration {step}"
             if not any(name.startswith("exp_avg.") for name in tensors):
                 told += ", from before it was extended, and to Adam's moments as at a start"
         else:

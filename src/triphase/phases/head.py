@@ -35,7 +35,10 @@ def fitted_head(
         with progress.track("reward model: score head", fit_count(prompts), unit="fits") as track:
             choice = choose_penalty(features, pairs, prompts, seed=seed, flips=flips, on_fit=track.advance)
         if choice.loss is None:
-            _log.warning("rankings of one prompt alone: reward.head_penalty cannot be chosen and is %g", choice.penalty)
+            _log.warning(
+                "all rankings are of one prompt: reward.head_penalty cannot be chosen by cross-validation and is %g",
+                choice.penalty,
+            )
         penalty, loss, curve = choice.penalty, choice.loss, [list(point) for point in choice.curve]
     weight, bias = fit_linear_scores(features, pairs, penalty=penalty, flips=flips)
     fits = cross_fits(features, pairs, prompts, penalty=penalty, seed=seed, flips=flips)

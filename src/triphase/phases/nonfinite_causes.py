@@ -16,19 +16,19 @@ def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str
     broken = experience.nonfinite
     if "reference_logprobs" in broken or ("logprobs" in broken and not updates):
         return (
-            f"The frozen weights themselves give it: set model.dtype: float32, and look at {name_of(SFT)} (its phase "
-            "can be run again) or at records of odd text"
+            f"The frozen weights themselves cause it: set model.dtype: float32, and check "
+            f"{name_of(SFT)} (its phase can be run again) or look for unusual records"
         )
     if broken == ("scores",):
         wrong = ~torch.isfinite(experience.scores)
         count, total = int(wrong.sum()), len(experience.scores)
         if scorer is not None:
             return (
-                f"The scorer {scorer} gave null, NaN or infinity for {count} of {total} responses (the first is "
+                f"The scorer {scorer} returned null, NaN or infinity for {count} of {total} responses (the first is "
                 f"number {int(wrong.nonzero()[0])} of the batch): make it return a finite number for every response"
             )
         return (
-            f"The reward model gave it for {count} of {total} responses, and the policy did not: set model.dtype: "
+            f"The reward model caused it for {count} of {total} responses, and the policy did not: set model.dtype: "
             f"float32, or train the reward model again (remove {name_of(REWARD)})"
         )
-    return "Lower ppo.optimizer.learning_rate, set model.dtype: float32, or look for odd records in these batches"
+    return "Lower ppo.optimizer.learning_rate, set model.dtype: float32, or look for unusual records in these batches"

@@ -117,7 +117,7 @@ def _calibration_of(scores: Tensor) -> Calibration:
     mean, deviation = float(scores.mean()), float(scores.std(unbiased=False))
     if not math.isfinite(mean) or not deviation > _LEAST:
         raise TrainingError(
-            f"the reward model gives all reference samples the same score (standard deviation {deviation:.2g}); "
+            f"the reward model assigns the same score to all reference samples (standard deviation {deviation:.2g}); "
             "check the comparisons (`triphase check`), or train longer"
         )
     return Calibration(mean, deviation, len(scores))

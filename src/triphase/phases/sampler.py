@@ -30,8 +30,8 @@ def against_sampler(
     if any(each.logprobs is None for each in generated):
         if limit is not None:
             raise TrainingError(
-                f"ppo.importance_limit: {limit:g} weighs samples by the servers' log-probabilities, and a response "
-                "came without; sample by servers of rollouts, or leave the setting out"
+                f"ppo.importance_limit: {limit:g} weights samples by the servers' "
+                f"log-probabilities, but a response has none; sample with rollout servers, or leave the setting out"
             )
         return advantages, {}
     mask = experience.batch.response_mask
@@ -47,8 +47,9 @@ def against_sampler(
         return advantages, figures
     if mean > _NOT_ROUNDING:
         raise TrainingError(
-            f"ppo.importance_limit: the servers' log-probabilities are {mean:.3g} nats per token from the trainer's, "
-            "which is no rounding: start them with --logprobs-mode processed_logprobs (`triphase rollouts serve` does)"
+            f"ppo.importance_limit: the servers' log-probabilities are {mean:.3g} nats per token "
+            f"from the trainer's, which is more than rounding: start them with --logprobs-mode "
+            f"processed_logprobs (`triphase rollouts serve` does)"
         )
     weights = truncated_importance_weights(experience.logprobs, sampled, mask, limit=limit)
     figures["ppo/importance_weight"] = float(masked_mean(weights, mask))

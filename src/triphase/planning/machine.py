@@ -59,7 +59,7 @@ def machine_of(gpus: int, memory: str | None, card: str | None, price: float | N
     if gpus < 1:
         raise SettingsError(f"--gpus: {gpus} is not a number of cards; give at least 1")
     if price is not None and not 0 <= price < float("inf"):
-        raise SettingsError(f"--price: {price} is no price an hour and card")
+        raise SettingsError(f"--price: {price} is not a price per GPU and hour")
     size = None if memory is None else _bytes(memory)
     if card is not None:
         if card.lower() not in CARDS:
@@ -71,7 +71,7 @@ def machine_of(gpus: int, memory: str | None, card: str | None, price: float | N
         # The slowest GPU of the nearest size: the estimated time is then too long rather than too short.
         chosen = min(CARDS.values(), key=lambda each: (abs(each.memory - size), each.flops))
     else:
-        raise SettingsError("--gpus: say which, for example --memory 80GB or --card h100")
+        raise SettingsError("--gpus: the GPU is not specified; add for example --memory 80GB or --card h100")
     return Machine(chosen, gpus, chosen.memory if size is None else size, price)
 
 
@@ -82,5 +82,5 @@ def _bytes(text: str) -> float:
     except ValueError:
         size = 0.0
     if not _LEAST_GB <= size <= _MOST_GB:
-        raise SettingsError(f"--memory: {text!r} is no size of one card; give gigabytes, for example 80GB")
+        raise SettingsError(f"--memory: {text!r} is not a memory size; give gigabytes per GPU, for example 80GB")
     return size * 1e9

@@ -38,7 +38,7 @@ def sized(cost: CostModel, allowed: float, *, on_card: bool) -> tuple[RunSetting
             continue
         tokens, peak = _largest(cost, name, ROOM * allowed, on_card=on_card)
         settings = with_tokens(settings, name, tokens)
-        fits = "of" if peak <= ROOM * allowed else "which are more than fit, of"
+        fits = "of" if peak <= ROOM * allowed else "more than the available"
         lines.append(
             f"{name}.microbatch_tokens: auto is {tokens} (planned {size_text(peak)}, {fits} {size_text(allowed)})"
         )

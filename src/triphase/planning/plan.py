@@ -127,7 +127,7 @@ def sized_settings(
         with traceable(settings):
             cost, _, lines = _sized_cost(settings, load, config, dtype or chosen, device, float(process))
     except TriphaseError as error:
-        return settings, [f"microbatch_tokens: auto is taken for null, since there is no plan: {error}"]
+        return settings, [f"microbatch_tokens: auto is treated as null, because planning failed: {error}"]
     return cost.settings, lines
 
 
@@ -268,7 +268,7 @@ def _weights(settings: RunSettings, work: Work) -> list[tuple[str, str, float, f
     base_each = work.base_bytes / work.base_numbers
     trained = float(work.base_numbers) if settings.sft_method == "full" else adapter
     rows = [
-        ("base weights, frozen, one for all roles", work.quantization or kind, float(work.base_numbers), base_each),
+        ("base weights, frozen, shared by all roles", work.quantization or kind, float(work.base_numbers), base_each),
         ("each adapter (reference, policy, reward model)", "float32", adapter, 4.0),
         ("value head and score head", "float32", 2 * head, 4.0)
         if settings.has_critic

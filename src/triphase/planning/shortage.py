@@ -27,6 +27,6 @@ def write_plan(settings: RunSettings, run: Path, process_bytes: float | None) ->
     try:
         found = make_plan(settings, process_bytes)
     except TriphaseError as error:
-        _log.warning("no plan of the memory: %s", error)
+        _log.warning("memory planning failed: %s", error)
         return
     write_json(run / FILE_NAME, found.as_json())

@@ -18,7 +18,7 @@ _IMPORT = "import them with `triphase label import RUN FILE`, or write prompt, c
 _COMPARED: Sequence[tuple[set[str], str]] = (
     (
         {"completion", "label"},
-        "single answers that were judged (KTO) are no comparisons: write prompt, chosen, rejected",
+        "single judged answers (KTO) are not comparisons: write prompt, chosen, rejected",
     ),
     ({"completions"}, f"rated or ranked answers: {_IMPORT}"),
     ({"answers"}, f"rated or ranked answers: {_IMPORT}"),
@@ -30,8 +30,8 @@ _COMPARED: Sequence[tuple[set[str], str]] = (
     ({"human_ref_A", "human_ref_B"}, f"votes: {_IMPORT}"),
     ({"conversation_a", "conversation_b"}, f"votes: {_IMPORT}"),
     ({"summaries", "choice"}, "two summaries and a choice: write the post as prompt, the chosen one and the rejected"),
-    ({"completion"}, "one answer per row is no comparison: such files belong under data.demonstrations"),
-    ({"response"}, "one answer per row is no comparison: such files belong under data.demonstrations"),
+    ({"completion"}, "one answer per row is not a comparison: such files belong under data.demonstrations"),
+    ({"response"}, "one answer per row is not a comparison: such files belong under data.demonstrations"),
 )
 _SUMMARY = "a text and its summary: write the request (Summarize: …) as prompt, and the summary as completion"
 _SHOWN_TO: Sequence[tuple[set[str], str]] = (
@@ -43,7 +43,7 @@ _SHOWN_TO: Sequence[tuple[set[str], str]] = (
     ({"completions"}, "several answers per row: write the best one as completion, or rank them under data.preferences"),
     ({"answers"}, "several answers per row: write the best one as completion, or rank them under data.preferences"),
     ({"responses"}, "several answers per row: write the best one as completion, or rank them under data.preferences"),
-    ({"text", "label"}, "text and a label are no demonstration: write prompt and completion"),
+    ({"text", "label"}, "text and a label are not a demonstration: write prompt and completion"),
 )
 _ASKED: Sequence[tuple[set[str], str]] = (
     ({"text"}, "rename text to prompt"),
@@ -97,7 +97,7 @@ def require_wanted(row: Row) -> None:
     truth = label.strip().casefold() if isinstance(label, str) else label
     if truth is False or truth == "false":
         row.refuse(
-            "label is false: this answer was not wanted, so it is no demonstration; leave such records out "
+            "label is false: this answer is undesirable, so it is not a demonstration; leave such records out "
             "(data.on_bad_record: drop)"
         )
     if truth is True or truth == "true":

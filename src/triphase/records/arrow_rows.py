@@ -44,7 +44,7 @@ def _batches(path: Path, name: str) -> Iterator[Any]:
             file.seek(begin)
             count = require_bounded(pyarrow.ipc, file, name)
             if begin and pyarrow.ipc.open_file(file).num_record_batches != count:
-                raise DataError(f"{name}: damaged Arrow file (its index is not of what it holds)")
+                raise DataError(f"{name}: damaged Arrow file (its index does not match its content)")
         with pyarrow.OSFile(str(path), "rb") as file:
             file.seek(begin)  # a file is a stream followed by an index
             stream = pyarrow.ipc.open_stream(file)
@@ -76,7 +76,7 @@ def saved_rows(path: Path, split: str, name: str) -> Iterator[Row]:
         raise DataError(f"{name}: cannot be opened as a saved data set ({type(error).__name__}: {reason})") from None
     if isinstance(found, DatasetDict):
         if split not in found:
-            raise DataError(f"{name}: has no split {split!r}; it has {', '.join(map(str, found))}: name one with split")
+            raise DataError(f"{name}: has no split {split!r}; it has {', '.join(map(str, found))}: set one as split")
         found = found[split]
     for number, values in enumerate(found, start=1):
         yield Row(values, name, number, unit="row")

@@ -43,12 +43,13 @@ def require_bounded(ipc: Any, file: Any, name: str) -> int:
         packed = message.body.size
         if rows > max(_MOST_ROWS, _ROWS_OF_A_BYTE * packed):
             raise DataError(
-                f"{name}: {rows:,} rows in {packed:,} bytes; no data set is like that: write its rows as JSON lines"
+                f"{name}: {rows:,} rows in {packed:,} bytes; this is not plausible for a data "
+                f"set: write its rows as JSON lines"
             )
         if unpacked > max(MOST_BYTES, MOST_RATIO * packed):
             raise DataError(
-                f"{name}: batch {number} unpacks to {unpacked:,} bytes from {packed:,}; no data set is like that: "
-                "write its rows as JSON lines"
+                f"{name}: batch {number} unpacks to {unpacked:,} bytes from {packed:,}; this is "
+                f"not plausible for a data set: write its rows as JSON lines"
             )
 
 

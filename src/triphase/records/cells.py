@@ -64,7 +64,7 @@ def word(row: Row, name: str, value: Any, longest: int) -> str:
         row.refuse(f"{name} has {len(value)} characters; use at most {longest}")
     odd = next((one for one in value if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp")), None)
     if odd is not None:
-        row.refuse(f"{name} contains the control character U+{ord(odd):04X}; take it out")
+        row.refuse(f"{name} contains the control character U+{ord(odd):04X}; remove it")
     return value
 
 
@@ -74,7 +74,7 @@ def free_text(row: Row, name: str, value: Any) -> str:
         row.refuse(f"{name} must be text, not {kind_of(value)}")
     odd = next((one for one in value if one == "\0" or unicodedata.category(one) == "Cs"), None)
     if odd is not None:
-        row.refuse(f"{name} contains U+{ord(odd):04X}, which is no character of a text; take it out")
+        row.refuse(f"{name} contains U+{ord(odd):04X}, which is not a valid character in text; remove it")
     return value
 
 
@@ -126,7 +126,7 @@ def moment(row: Row, name: str, value: Any) -> float:
     found = _float(given)
     if not 0 <= found < _LAST_MOMENT:
         hint = "; is it in milliseconds?" if _LAST_MOMENT <= found < 1e14 else ""
-        row.refuse(f"{name} must be a moment after 1970, in seconds, not {_shown(value)}{hint}")
+        row.refuse(f"{name} must be a time after 1970, in seconds, not {_shown(value)}{hint}")
     return found
 
 
@@ -134,7 +134,7 @@ def listed(row: Row, name: str, value: Any, count: int | None = None) -> list[An
     """A list, also one that is written as text in a cell; with ``count`` of exactly this many entries."""
     found = parsed(value)
     if not isinstance(found, list):
-        row.refuse(f"{name} must be a list (in a cell of text, as JSON), not {kind_of(value)}")
+        row.refuse(f"{name} must be a list (JSON in a text cell), not {kind_of(value)}")
     if count is not None and len(found) != count:
         row.refuse(f"{name} must be a list of {count}, one for each response, not of {len(found)}")
     return found
@@ -157,7 +157,7 @@ def winner(row: Row, models: Sequence[str]) -> tuple[int, int]:
         return WINNERS[said.lower()]
     if said and models[0] != models[1] and said in models:
         return (1, 2) if said == models[0] else (2, 1)
-    hint = " (0 is no number of a response: they count from 1)" if said == "0" else ""
+    hint = " (responses are numbered from 1, not 0)" if said == "0" else ""
     row.refuse(f"winner is {str(value)[:40]!r}; write a, b or tie, or 1 or 2{hint}")
 
 

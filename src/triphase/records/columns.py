@@ -94,10 +94,10 @@ def compared(row: Row) -> tuple[Messages, str, str]:
         return _shared(row, chosen, rejected)
     for column, value in (("chosen", chosen), ("rejected", rejected)):
         if is_transcript(value):
-            row.refuse(f"{column} is a whole conversation, and the other answer is not; write both alike")
+            row.refuse(f"{column} is a whole conversation, but the other answer is not; use one format for both")
     found = conversation_in(row) or question_in(row)
     if found is None:
-        missing(row, "preferences", "prompt (chosen and rejected are no conversations that contain it)",
+        missing(row, "preferences", "prompt (chosen and rejected are not conversations that contain it)",
                 *_PROMPT_COLUMNS)  # fmt: skip
     column, messages = found
     note_repeated(row, messages, QUESTIONS)
@@ -169,8 +169,8 @@ def _shared(row: Row, chosen_value: Any, rejected_value: Any) -> tuple[Messages,
     if prompt != other_prompt:
         turn = next(i for i in range(len(chosen) + 1) if chosen[i : i + 1] != rejected[i : i + 1])
         row.refuse(
-            f"chosen and rejected part at turn {turn + 1}, before the last answer; "
-            "they must be the same conversation up to one final assistant message"
+            f"chosen and rejected diverge at turn {turn + 1}, before the last answer; they must "
+            f"be the same conversation up to one final assistant message"
         )
     note_repeated(row, chosen, _PROMPT_COLUMNS)
     return prompt, answer, other

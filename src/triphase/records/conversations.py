@@ -62,7 +62,7 @@ def response_of(row: Row, column: str, value: Any) -> str:
     if isinstance(value, Mapping):
         message = _message(row, column, value)
         if message.role != "assistant":
-            row.refuse(f"{column} must be an assistant message, not one of the {message.role}")
+            row.refuse(f"{column} must be an assistant message, not a {message.role} message")
         value = message.content
     return text_of(row, column, value)
 
@@ -79,7 +79,7 @@ def is_transcript(value: Any) -> bool:
 def divided(row: Row, column: str, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:
     """A conversation that ends with the assistant's answer, as prompt and response."""
     if messages[-1].role != "assistant":
-        row.refuse(f"{column} must end with an assistant message, not one of the {messages[-1].role}")
+        row.refuse(f"{column} must end with an assistant message, not a {messages[-1].role} message")
     return checked_prompt(row, column, messages[:-1]), text_of(
         row, f"the last message of {column}", messages[-1].content
     )
@@ -92,8 +92,8 @@ def require_learned(row: Row, column: str, value: Any) -> None:
     for key in _UNTRAINED if isinstance(last, Mapping) else ():
         if last.get(key) in (0, False, "0", "false", "False"):
             row.refuse(
-                f"the last message of {column} has {key} {last[key]!r}, so nothing is to be learned from this record; "
-                "end the conversation before it, or leave the record out"
+                f"the last message of {column} has {key} {last[key]!r}, so there is nothing to "
+                f"train on in this record; end the conversation before it, or leave the record out"
             )
 
 
@@ -105,7 +105,7 @@ def checked_prompt(row: Row, column: str, messages: tuple[Message, ...]) -> tupl
     if messages[-1:] == (Message("assistant", ""),):
         messages = messages[:-1]
     if not messages or messages[-1].role != "user":
-        role = f"one of the {messages[-1].role}" if messages else "none"
+        role = f"a {messages[-1].role} message" if messages else "none"
         row.refuse(f"the prompt in {column} must end with a user message, not {role}")
     if not messages[-1].content.strip():
         row.refuse(f"the last user message in {column} is empty")
@@ -149,7 +149,7 @@ def _text_parts(row: Row, column: str, content: Any) -> Any:
         if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             found = repr(part.get("type"))[:40] if isinstance(part, Mapping) else kind_of(part)
             row.refuse(
-                f"{column} has a part that is no text ({found}); text alone is supported: leave such records out"
+                f"{column} has a part that is not text ({found}); only text is supported: leave such records out"
             )
         texts.append(part["text"])
     return "".join(texts)

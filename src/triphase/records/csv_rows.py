@@ -63,7 +63,9 @@ class _Lines:
             self._taken.append(decoded(line, self._name, number))
             self._size += len(line)
             if self._size > LONGEST_LINE:
-                raise DataError(f"{self._name}:{number}: a record of more than {LONGEST_LINE >> 20} MiB; is it one?")
+                raise DataError(
+                    f"{self._name}:{number}: a record of more than {LONGEST_LINE >> 20} MiB; is a quote missing?"
+                )
             yield self._taken[-1]
 
     @property
@@ -81,7 +83,7 @@ def _header(columns: list[str], name: str, number: int, comma: str) -> list[str]
     for separator, called in _SEPARATORS.items():
         if len(columns) == 1 and separator in columns[0]:
             remedy = "rename it to end in .tsv" if separator == "\t" else f"write {_SEPARATORS[comma]} between them"
-            raise DataError(f"{name}:{number}: the columns are divided by {called}; {remedy}")
+            raise DataError(f"{name}:{number}: the columns are separated by {called}; {remedy}")
     require_usable_columns(columns, f"{name}:{number}")
     for column in columns:
         if column != column.strip():
@@ -93,4 +95,4 @@ def _header(columns: list[str], name: str, number: int, comma: str) -> list[str]
 
 def _cause(text: str) -> str:
     lone = text.replace("\r\n", "\n").rstrip("\r\n")
-    return "; lines end with a carriage return alone: save the file with line feeds" if "\r" in lone else ""
+    return "; lines end with only a carriage return: save the file with line feeds" if "\r" in lone else ""

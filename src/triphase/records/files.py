@@ -19,15 +19,15 @@ from typing import IO, Any
 from triphase.errors import RunError
 
 _REMEDIES = {
-    errno.ENOSPC: "the disk is full; free some space, then give the same command again",
-    errno.EDQUOT: "your disk quota is used up; free some space, then give the same command again",
-    errno.EFBIG: "the largest size of a file is reached (ulimit -f); raise it, then give the same command again",
-    errno.EROFS: "the file system is read-only; choose another place with `output`",
-    errno.EACCES: "no permission to write here; choose another place with `output`, or change the permissions",
-    errno.EPERM: "no permission to write here; choose another place with `output`, or change the permissions",
-    errno.ENOTDIR: "a part of this path is a file, not a directory; choose another place with `output`",
-    errno.EISDIR: "is a directory, where a file is to be written; move it away",
-    errno.ELOOP: "is a symbolic link, and none is written through; move it away",
+    errno.ENOSPC: "the disk is full; free some space, then run the same command again",
+    errno.EDQUOT: "your disk quota is used up; free some space, then run the same command again",
+    errno.EFBIG: "the file size limit is reached (ulimit -f); raise it, then run the same command again",
+    errno.EROFS: "the file system is read-only; choose another directory with `output`",
+    errno.EACCES: "no permission to write here; choose another directory with `output`, or change the permissions",
+    errno.EPERM: "no permission to write here; choose another directory with `output`, or change the permissions",
+    errno.ENOTDIR: "a part of this path is a file, not a directory; choose another directory with `output`",
+    errno.EISDIR: "is a directory, not a file; move it away",
+    errno.ELOOP: "is a symbolic link, which is never written through; move it away",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter `name`",
 }
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(?:part|old)")

@@ -91,7 +91,7 @@ def prompt_in(row: Row, values: Mapping[str, Any], beside: Sequence[str] = ()) -
     others = [name for name, value in values.items() if isinstance(value, str) and value and name not in beside]
     if len(others) == 1:
         return {**found, "prompt": values[others[0]]}
-    row.refuse(f"which column is the prompt? Found {cells.named(values)}; name it prompt")
+    row.refuse(f"which column is the prompt? Found {cells.named(values)}; rename it to prompt")
 
 
 def places_by(ratings: Sequence[float | None]) -> list[int | None]:
@@ -110,7 +110,7 @@ def _objects(row: Row, column: str, items: Sequence[Mapping[str, Any]]) -> Rows:
     for n, item in enumerate(items):
         key = _text_key(item)
         if key is None:
-            row.refuse(f"{column}[{n}] has no text; wanted one of {', '.join(_TEXTS)}, found {cells.named(item)}")
+            row.refuse(f"{column}[{n}] has no text; expected one of {', '.join(_TEXTS)}, found {cells.named(item)}")
         texts.append(item[key])
         models.append(item.get("model"))
     places = _places_of(row, column, items)
@@ -131,7 +131,7 @@ def _places_of(row: Row, column: str, items: Sequence[Mapping[str, Any]]) -> lis
             return places_by([_rating(row, f"{column}[{n}].{name}", item.get(name)) for n, item in enumerate(items)])
     found = cells.named(sorted({str(key) for item in items for key in item}))
     row.refuse(
-        f"{column} holds answers without an order: wanted rank or place, or one of {', '.join(_BY_RATING)}; found "
+        f"{column} has answers without an order: expected rank or place, or one of {', '.join(_BY_RATING)}; found "
         f"{found}"
     )
 

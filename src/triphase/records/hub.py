@@ -81,8 +81,8 @@ class _Pace(threading.local):
         if left <= 0:
             if self._is_head or self._moved < LEAST:
                 raise HubTooSlow(
-                    f"the hub does not get on within {SECONDS:g} s; try again, or set HF_HUB_OFFLINE=1 for what is on "
-                    "this machine"
+                    f"the hub made no progress within {SECONDS:g} s; try again, or set "
+                    f"HF_HUB_OFFLINE=1 to use only cached files"
                 )
             self.begin(is_head=False)
         return max(0.01, min(_SLICE, left))

@@ -67,7 +67,7 @@ def _failed(name: str, error: Exception) -> DataError:
     line = (str(error).strip().splitlines() or [""])[0][:200]
     missing = "Config name is missing" in str(error) or "BuilderConfig" in str(error)
     remedy = (
-        "name the configuration with config"
+        "set the configuration as config"
         if missing
         else "check the id, config, split, revision and the network, or name a local file with its suffix"
     )

@@ -60,7 +60,7 @@ def json_list_or_lines(path: Path, name: str, refused: RefuseRow) -> Iterator[Ro
             _require_records(text, name)
         elif start:
             raise DataError(
-                f"{name}:{text.line}: the file must be a list of records, [{{…}}, {{…}}], or one record a line"
+                f"{name}:{text.line}: the file must be a list of records, [{{…}}, {{…}}], or one record per line"
             )
     if start:
         yield from json_lines(path, name, refused)
@@ -119,9 +119,9 @@ def _parsed(decoder: StrictDecoder, text: str, name: str, number: int) -> Any:
 def _cause(error: json.JSONDecodeError, text: str) -> str:
     """Require that the text after the end of JSON is JSON, if it can be checked."""
     if "\r" in text.rstrip("\r\n"):
-        return "; lines end with a carriage return alone: save the file with line feeds"
+        return "; lines end with only a carriage return: save the file with line feeds"
     if error.msg.startswith("Invalid control character"):
-        return r"; in a text a tab is written \t and a line break \n"
+        return r"; in a string a tab is written \t and a line break \n"
     if not text.endswith("\n") and (error.pos >= len(text) or error.msg.startswith("Unterminated")):
         return "; the file ends in the middle of the record: was it cut off?"
     return ""
@@ -188,7 +188,7 @@ def _require_records(text: JsonText, name: str) -> None:
             f"{name}:{start}: the file is one object with a list under {key!r}; write that list alone, [{{…}}, {{…}}]"
         )
     if alone and start < text.last_line:
-        raise DataError(f"{name}:{start}: the file is one object over several lines; write [ before it and ] behind it")
+        raise DataError(f"{name}:{start}: the file is one object over several lines; write [ before it and ] after it")
     if start < text.last_line:
         raise DataError(f"{name}:{start}: {_SEVERAL_LINES}")
 

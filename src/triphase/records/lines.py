@@ -115,7 +115,7 @@ def numbered_lines(path: Path, name: str, part: Part = WHOLE) -> Iterator[tuple[
         while line := file.readline(LONGEST_LINE):
             number += 1
             if len(line) == LONGEST_LINE:
-                raise DataError(f"{name}:{number}: a line of more than {LONGEST_LINE >> 20} MiB; is this JSON lines?")
+                raise DataError(f"{name}:{number}: a line of more than {LONGEST_LINE >> 20} MiB; is it JSON lines?")
             if number == 1:
                 line = without_mark(line, name)
             if part.count == 1 or part.holds(number):
@@ -131,7 +131,7 @@ def without_mark(start: bytes, name: str) -> bytes:
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{name}: is UTF-16 text; save the file as UTF-8")
     if b"\0" in start[:_START] and start[:_START].count(b"\0") * 3 > len(start[:_START]):
-        raise DataError(f"{name}: looks like UTF-16 or UTF-32 text without its mark; save the file as UTF-8")
+        raise DataError(f"{name}: looks like UTF-16 or UTF-32 text without a byte-order mark; save the file as UTF-8")
     return start.removeprefix(codecs.BOM_UTF8)
 
 
@@ -187,7 +187,7 @@ def kind_of(value: Any) -> str:
 def partial_columns(columns: Mapping[str, int], records: int) -> str | None:
     """A line on columns that some of so many records lack, for a scorer that is given them; None if there are none."""
     lacking = [f"{name} ({records - count} of {records})" for name, count in columns.items() if 0 < count < records]
-    return f"records without a column, for which the scorer gets None: {', '.join(lacking)}" if lacking else None
+    return f"records without a column (the scorer gets None): {', '.join(lacking)}" if lacking else None
 
 
 def unread_columns(columns: Mapping[str, int]) -> str:
@@ -212,5 +212,5 @@ def require_usable_columns(names: Sequence[str], where: str) -> None:
     known = set[str]()
     for column in names:
         if column in known:
-            raise DataError(f"{where}: the column {shown(column)!r} is there twice; rename or remove one")
+            raise DataError(f"{where}: the column {shown(column)!r} appears twice; rename or remove one")
         known.add(column)

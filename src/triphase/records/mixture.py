@@ -44,7 +44,7 @@ class Mixture:
         if len(sources) != len(weights):
             raise ValueError(f"{len(sources)} sources, but {len(weights)} weights")
         if not sources or not all(sources):
-            raise ValueError("a mixture needs at least one source, and each source at least one demonstration")
+            raise ValueError("a mixture needs at least one source, and each source needs at least one demonstration")
         if not all(weight > 0 for weight in weights):
             raise ValueError(f"weights must be above 0, not {tuple(weights)}")
         self.demonstrations: tuple[Demonstration, ...] = tuple(record for source in sources for record in source)

@@ -53,7 +53,7 @@ def _checked_texts(file: Any, name: str) -> list[str]:
             if unpacked > max(MOST_BYTES, MOST_RATIO * packed) or column.num_values > _MOST_VALUES * rows:
                 raise DataError(
                     f"{name}: the column {column.path_in_schema!r} unpacks to {max(unpacked, column.num_values):,} "
-                    f"bytes from {packed:,}; no data set is like that: write its rows as JSON lines"
+                    f"bytes from {packed:,}; this is not plausible for a data set: write its rows as JSON lines"
                 )
     return [
         metadata.schema.column(index).path

@@ -21,14 +21,14 @@ _PATTERN = re.compile(r"[*?\[]")
 _SPLIT = re.compile(r"(train|test|valid|validation|val|dev|eval)(?=$|[-_.])", re.I)
 _SHOWN = 100
 _KINDS = (
-    (stat.S_ISDIR, "is a directory, where a file is expected"),
-    (stat.S_ISFIFO, "is a pipe, which can be read once only; write what comes out of it to a file"),
+    (stat.S_ISDIR, "is a directory, not a file"),
+    (stat.S_ISFIFO, "is a pipe, which can be read only once; save its output to a file"),
     (stat.S_ISSOCK, "is a socket, not a file"),
     (stat.S_ISCHR, "is a device, not a file"),
     (stat.S_ISBLK, "is a device, not a file"),
 )
 _REASONS = {
-    errno.ELOOP: "is a symbolic link to itself; name the file itself",
+    errno.ELOOP: "is a symbolic link to itself; give the file itself",
     errno.ENAMETOOLONG: "the name is longer than the file system allows",
     errno.EACCES: "cannot be read: no permission; change the permissions of the file or of a directory above it",
     errno.ENOTDIR: "a part of this path is a file, not a directory",
@@ -68,10 +68,10 @@ def data_files(text: str, base: Path) -> list[Path]:
     if is_directory:
         found = [str(path) for path in _files_below(place) if not _is_hidden(path.relative_to(place))]
         _require_one_split(found, text)
-        what = "is a directory without data files in it"
+        what = "is a directory without data files"
     elif not there and _PATTERN.search(text):
         found = glob.glob(str(place), recursive=True)
-        what = "fits no data file"
+        what = "matches no data file"
     else:
         return [data_file(text, base)]
     paths = sorted(Path(name) for name in found if format_of(Path(name)) in SUFFIXES and Path(name).is_file())
@@ -128,7 +128,7 @@ def data_file(text: str, base: Path) -> Path:
     try:
         path = base / Path(text).expanduser()
     except RuntimeError:
-        raise DataError(f"{shown(text)}: there is no such user here ({shown(text.split('/')[0])})") from None
+        raise DataError(f"{shown(text)}: no such user ({shown(text.split('/')[0])})") from None
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -137,7 +137,7 @@ def data_file(text: str, base: Path) -> Path:
         reason = _REASONS.get(error.errno or 0, f"cannot be read ({error.strerror or error})")
         raise DataError(f"{shown(str(path.absolute()))}: {reason}") from None
     except ValueError as error:  # half of a surrogate pair, for one
-        raise DataError(f"{shown(text)}: is no name of a file ({error})") from None
+        raise DataError(f"{shown(text)}: is not a valid file name ({error})") from None
     for is_kind, reason in _KINDS:
         if is_kind(mode):
             raise DataError(f"{path.absolute()}: {reason}")
@@ -155,7 +155,7 @@ def refuse_pipes(folder: Path) -> None:
             path = Path(parent, name)
             with suppress(OSError):  # a broken symlink, which is reported by whatever reads it
                 if not stat.S_ISREG(path.stat().st_mode):
-                    raise RunError(f"{path}: is a pipe, a socket or a device, where a file is expected; remove it")
+                    raise RunError(f"{path}: is a pipe, a socket or a device, not a regular file; remove it")
 
 
 def refuse_links(folder: Path) -> None:
@@ -169,8 +169,8 @@ def refuse_links(folder: Path) -> None:
             path = Path(parent, name)
             if path.is_symlink():
                 raise RunError(
-                    f"{path}: is a symbolic link, and nothing is written through one; put what it points to in its "
-                    "place, or remove it"
+                    f"{path}: is a symbolic link, which is never written through; replace it by "
+                    f"its target, or remove it"
                 )
 
 

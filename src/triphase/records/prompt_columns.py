@@ -46,9 +46,9 @@ def _plain(row: Row, name: str, value: Any) -> Any:
         text.encode()  # requests are in UTF-8, which cannot encode half of a surrogate pair
         return value if isinstance(value, str) else json.loads(text)
     except UnicodeEncodeError:
-        row.refuse(f"{name} contains half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+        row.refuse(f"{name} contains half of a surrogate pair (\\ud800 to \\udfff), which is not a valid character")
     except (TypeError, ValueError, RecursionError):
         row.refuse(
-            f"{name} holds a {type(value).__name__} that a scoring function cannot be given; write it as text, a "
-            "number, true or false, or a list or mapping of these, or leave the column out"
+            f"{name} has a {type(value).__name__} that cannot be passed to a scoring function; "
+            f"write it as text, a number, true or false, or a list or mapping of these, or leave the column out"
         )

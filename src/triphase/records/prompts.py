@@ -127,7 +127,7 @@ def _with_history(row: Row, column: str, messages: Messages) -> Messages:
         value = parsed(value)
         if value is None:
             row.refuse(
-                "history begins as a list does, but is neither JSON nor Python's notation; write the list itself"
+                "history looks like a list as text, but is neither JSON nor Python notation; write the list itself"
             )
     if is_blank(value) or isinstance(value, str):
         return messages  # text is no history of turns: the column stays unread, and is reported

@@ -44,7 +44,7 @@ def rankings_in(row: Row) -> list[RankedRow] | None:
     if "overall_preference" in have:  # HelpSteer3, whose context is the prompt
         row.read.add("context")
     if not made:
-        row.refuse("holds no submitted ranking")
+        row.refuse("has no submitted ranking")
     return made
 
 
@@ -99,7 +99,7 @@ def _of_tree(row: Row) -> list[RankedRow]:
 def _checked(row: Row, texts: list[str], places: list[int | None]) -> RankedRow:
     ranked = [(text, place) for text, place in zip(texts, places, strict=True) if place is not None]
     if len(ranked) < 2:
-        row.refuse(f"{len(ranked)} of {len(texts)} responses have a place, and at least two must")
+        row.refuse(f"{len(ranked)} of {len(texts)} responses are ranked; at least two must be")
     answers = _answers([text for text, _ in ranked], [place for _, place in ranked])
     if len(answers.texts) < 2:
         row.refuse("all ranked responses are the same text")

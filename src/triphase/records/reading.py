@@ -196,8 +196,8 @@ def _new_id(row: Row, records: list[Record], ids: dict[str, tuple[str, tuple[Mes
             place, before = ids[given]
             remedy = "give each record an id of its own, or none"
             if messages == before and not isinstance(record, Prompt):
-                remedy += "; where it names the prompt, call the column prompt_id"
-            row.refuse(f"the id {given!r} is already that of {place}; {remedy}")
+                remedy += "; if it identifies the prompt, rename the column to prompt_id"
+            row.refuse(f"the id {given!r} is already used by {place}; {remedy}")
         ids[given] = (row.where, messages)
     return given
 

@@ -34,8 +34,8 @@ class PromptRegistry:
         known, place = self._known.get(prompt.id, (prompt, where))
         if known.messages != prompt.messages:
             raise DataError(
-                f"{where}: the prompt id {prompt.id[:60]!r} is that of another prompt at {place}; ids are shared by "
-                "all files of a run: give each prompt an id of its own, or none"
+                f"{where}: the prompt id {prompt.id[:60]!r} is already used by another prompt at "
+                f"{place}; all files of a run share one set of ids: give each prompt an id of its own, or none"
             )
         if known.split != prompt.split:
             raise DataError(

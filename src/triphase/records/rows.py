@@ -74,7 +74,9 @@ def _rows(source: SourceSettings, base: Path, refused: RefuseRow, part: Part) ->
         yield from hub_rows(source)
         return
     if source.config is not None or source.revision is not None or source.streaming:
-        raise DataError(f"{shown(source.path)}: config, revision and streaming are of hub data sets; leave them out")
+        raise DataError(
+            f"{shown(source.path)}: config, revision and streaming apply to hub data sets only; leave them out"
+        )
     place = base / Path(source.path)
     if "\0" not in source.path and is_saved_table(place):
         yield from saved_rows(place, source.split, display_name(source.path, place.resolve()))
@@ -101,7 +103,7 @@ def _file_rows(path: Path, name: str, refused: RefuseRow, part: Part) -> Iterato
     try:
         yield from reader(path, name, refused) if part.count == 1 else json_lines(path, name, refused, part)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{name}: damaged gzip file ({error}); fetch or write it again") from None
+        raise DataError(f"{name}: damaged gzip file ({error}); download or write it again") from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
 
@@ -131,7 +133,7 @@ def _renamed(rows: Iterator[Row], columns: Mapping[str, str], name: str) -> Iter
         kept = {key: value for key, value in row.values.items() if key not in columns.values()}
         made = Row({**kept, **found}, row.file, row.number, row.unit, row.raw)
         made.ignored.update(
-            f"{key} (in its place: {columns[key]})" for key in kept.keys() & found.keys() if not is_blank(kept[key])
+            f"{key} ({columns[key]} is used instead)" for key in kept.keys() & found.keys() if not is_blank(kept[key])
         )
         if missing:
             missing.difference_update(row.values)

@@ -30,7 +30,10 @@ def plain_text_of(row: Row, column: str, value: Any) -> str:
     """Like ``text_of``, for a column with text only: the text of a list of messages is refused."""
     text = text_of(row, column, value)
     if written_out(row, column, text) is not None:
-        row.refuse(f"{column} holds the text of a list of messages; it is read in messages, prompt, chosen, rejected")
+        row.refuse(
+            f"{column} contains a list of messages as text; this is supported only in messages, "
+            f"prompt, chosen and rejected"
+        )
     return text
 
 
@@ -43,7 +46,7 @@ def storable(row: Row, column: str, text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        row.refuse(f"{column} contains half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+        row.refuse(f"{column} contains half of a surrogate pair (\\ud800 to \\udfff), which is not a valid character")
     return text
 
 
@@ -60,8 +63,8 @@ def written_out(row: Row, column: str, value: Any) -> Any:
         return found
     if found is None and _TURN.match(value):
         row.refuse(
-            f"{column} begins as the text of a list of messages does, but is neither JSON nor Python's notation; "
-            "write the list itself"
+            f"{column} looks like a list of messages as text, but is neither JSON nor Python "
+            f"notation; write the list itself"
         )
     return None
 

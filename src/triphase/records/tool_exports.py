@@ -37,7 +37,7 @@ def read_export(row: Row) -> list[tuple[str, Row]] | None:
         texts = {name: row.values[name] for name in have if isinstance(row.values[name], str)}
         return [("rankings", found) for found in _argilla(row, texts, questions)]
     if {"annotation_id", "lead_time"} <= have:
-        row.refuse("this is Label Studio's JSON-MIN, which does not say what was compared; export as JSON")
+        row.refuse("this is Label Studio's JSON-MIN, which does not record what was compared; export as JSON")
     return None
 
 
@@ -114,8 +114,8 @@ def _argilla(row: Row, fields: Mapping[str, Any], questions: Mapping[str, list[S
             yield _ranking(row, fields, names, [place for _, place in order], labeler=user)
     if not ranked and any(answers for answers in questions.values()):
         row.refuse(
-            f"no answer to {named(questions)} ranks the fields {named(fields)}; the "
-            "options of a ranking question must be called like the fields that hold the responses"
+            f"no answer to {named(questions)} ranks the fields {named(fields)}; the options of a "
+            f"ranking question must have the names of the fields with the responses"
         )
 
 
@@ -154,7 +154,7 @@ def _label_studio(row: Row, data: Mapping[str, Any], annotations: Sequence[Any])
         found = [one for each in results if (one := _result(row, data, each, values)) is not None]
         if not found:
             types = named(sorted({str(each.get("type")) for each in results}))
-            row.refuse(f"annotations[{n}] holds no ranking: wanted a result of type ranker or pairwise, found {types}")
+            row.refuse(f"annotations[{n}] has no ranking: expected a result of type ranker or pairwise, found {types}")
         yield from found
 
 
@@ -173,7 +173,8 @@ def _ranker(row: Row, data: Mapping[str, Any], ranker: Mapping[str, Any], values
     lists = {name: order for name, order in ranker.items() if name != "_" and isinstance(order, list)}
     if len(lists) != 1:
         row.refuse(
-            f"a ranker with {len(lists)} buckets ({named(lists, 80)}) has no one order; export a ranker with one"
+            f"a ranker with {len(lists)} buckets ({named(lists, 80)}) has no single order; "
+            f"export a ranker with one bucket"
         )
     (order,) = lists.values()
     for name, items in data.items():
@@ -199,8 +200,8 @@ def _two_sides(row: Row, data: Mapping[str, Any], to_name: str) -> list[str]:
     texts = [name for name, value in data.items() if isinstance(value, str) and _plain(name) not in _PROMPTS]
     if len(texts) != 2:
         row.refuse(
-            f"which columns of data were compared? Found {named(texts)}; call them as the control does "
-            f"({named([to_name], 80)})"
+            f"which columns of data were compared? Found {named(texts)}; give them the names "
+            f"that the control uses ({named([to_name], 80)})"
         )
     return texts
 

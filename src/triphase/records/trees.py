@@ -73,4 +73,4 @@ def _rank(reply: Mapping[str, Any]) -> int | None:
 
 
 def _text(row: Row, node: Mapping[str, Any]) -> str:
-    return plain_text_of(row, "a text of the tree", node.get("text"))
+    return plain_text_of(row, "a message text in the tree", node.get("text"))

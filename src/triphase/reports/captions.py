@@ -21,7 +21,7 @@ _WATCHED = {
     "length": "ppo/mean_length",
     "clip fraction": "ppo/clip_fraction",
     "repetition": "ppo/distinct_2",
-    "likeness of responses to different prompts": "ppo/self_similarity",
+    "similarity of responses to different prompts": "ppo/self_similarity",
     "length and score": "ppo/length_score_correlation",
     "spread and range of the scores": "ppo/score_deviation",
     "the critic": "ppo/explained_variance",
@@ -34,7 +34,7 @@ def watched(rows: Sequence[Row]) -> str:
     """What the alarms checked in these iterations, as a sentence."""
     names = [name for name, metric in _WATCHED.items() if any(metric in row for row in rows)]
     if not names:
-        return "None; there was nothing to look at."
+        return "None; there was nothing to check."
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return f"None. Checked: {listed}."
 
@@ -43,7 +43,7 @@ def accuracy_caption(reward: RewardFindings) -> str:
     """The reward model's accuracy compared with "longer wins" and the noise ceiling."""
     if reward.accuracy is None:
         return ""
-    sentences = [f"The reward model is right in {percent_interval(reward.accuracy)} of the held-out judgments."]
+    sentences = [f"The reward model is correct on {percent_interval(reward.accuracy)} of the held-out judgments."]
     if reward.chance is not None:
         ahead = reward.chance.advantage
         if ahead.low is not None and ahead.low > 0:
@@ -51,7 +51,7 @@ def accuracy_caption(reward: RewardFindings) -> str:
         elif ahead.high is not None and ahead.high < 0:
             sentences.append("It is worse than preferring the longer response.")
         else:
-            sentences.append("That it is better than preferring the longer response is not shown.")
+            sentences.append("It is not shown to be better than preferring the longer response.")
     ceiling = reward.noise_ceiling
     if ceiling is not None:
         side = "under" if reward.accuracy.value < ceiling else "not under"
@@ -68,12 +68,12 @@ def reliability_caption(found: Reliability | None) -> str:
     claimed = sum(each.predicted * each.count for each in bins) / count
     observed = sum(each.observed * each.count for each in bins) / count
     if abs(claimed - observed) < 0.02:
-        judged = "about as sure as it is right"
+        judged = "about as confident as it is accurate"
     else:
-        judged = "more sure than it is right" if claimed > observed else "less sure than it is right"
+        judged = "more confident than it is accurate" if claimed > observed else "less confident than it is accurate"
     return (
-        f"On average it is {percent(claimed)} sure of the response that it prefers, and {percent(observed)} of the "
-        f"labels agree: {judged}. The figures under the points count judgments."
+        f"Its mean confidence in the response that it prefers is {percent(claimed)}, and "
+        f"{percent(observed)} of the labels agree: {judged}. The numbers under the points count judgments."
     )
 
 
@@ -101,9 +101,9 @@ def length_caption(found: LengthStratified | None) -> str:
     higher = sum(gain > 0 for gain in gains)
     told = f"PPO's is higher in {higher} of the {len(gains)} bins that both policies reach"
     if higher == len(gains):
-        told += ": the gain is not one of length alone"
+        told += ": the gain is not due to length alone"
     elif not higher:
-        told += ": what was gained, if anything, came with the length"
+        told += ": any gain came with the length"
     return f"Mean gold among responses of similar length. {told}."
 
 
@@ -179,5 +179,5 @@ def ensemble_caption(rows: Sequence[Row]) -> str:
     values = [row["ppo/reward_disagreement"] for row in rows if "ppo/reward_disagreement" in row]
     if not values:
         return ""
-    far = ": they judge what they have not seen" if values[-1] >= _FAR else ""
+    far = ": the responses are unlike their training data" if values[-1] >= _FAR else ""
     return f"At the end the members disagree {number(values[-1])} times as much as on samples of the reference{far}."

@@ -43,7 +43,7 @@ class ChanceVerdict:
         """The finding without its numbers."""
         return {
             "better": "The reward model is better than chance",
-            "too few": "Whether the reward model is better than chance is not known",
+            "too few": "Whether the reward model is better than chance is unknown",
             "worse than chance": "The reward model is worse than chance",
             "chance": "The reward model is no better than chance",
             "length": "The reward model is no better than preferring the longer response",
@@ -115,23 +115,23 @@ def _points(interval: Interval) -> str:
 
 _MORE = "rank more prompts, look at the labelers' agreement, or train longer (reward.epochs)."
 _FINDINGS: dict[Outcome, tuple[str, str]] = {
-    "better": ("The reward model is better than chance: right in {right} of the held-out judgments.", ""),
+    "better": ("The reward model is better than chance: correct on {right} of the held-out judgments.", ""),
     "too few": (
-        "Whether the reward model is better than chance is not known: it was right in {right}, on {prompts} held-out "
+        "Whether the reward model is better than chance is unknown: it was correct on {right}, on {prompts} held-out "
         f"prompt(s) with a preference; at least {FEWEST_PROMPTS} are needed.",
         "rank more held-out prompts, or raise data.heldout_share.",
     ),
     "worse than chance": (
-        "The reward model is worse than chance: right in {right} of the held-out judgments.",
+        "The reward model is worse than chance: correct on {right} of the held-out judgments.",
         "check whether chosen and rejected are swapped in the data; then " + _MORE,
     ),
     "chance": (
-        "The reward model is no better than chance: right in {right} of the held-out judgments; a coin reaches 50 %.",
+        "The reward model is no better than chance: correct on {right} of the held-out judgments; chance is 50 %.",
         _MORE,
     ),
     "length": (
-        "The reward model is no better than preferring the longer response: right in {right} of the held-out "
-        'judgments, "longer wins" in {long}; the difference is {ahead} points.',
+        "The reward model is no better than preferring the longer response: correct on {right} of the held-out "
+        'judgments, "longer wins" on {long}; the difference is {ahead} points.',
         "rank more pairs of similar length, so that length alone does not win; then train the reward model again.",
     ),
 }

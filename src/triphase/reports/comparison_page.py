@@ -64,10 +64,10 @@ def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Co
 def _contents(found: ComparisonFindings) -> list[Section]:
     criteria = [Section(f"by-{n}", f"By {each.name}", f"By {each.name}") for n, each in enumerate(found.criteria, 1)]
     return [
-        Section("sides", "What they write", "Policies"),
+        Section("sides", "Samples", "Policies"),
         *criteria,
         Section("samples", "Side by side", "Samples"),
-        Section("method", "How it is measured", "Method"),
+        Section("method", "How it was measured", "Method"),
     ]
 
 
@@ -93,10 +93,10 @@ def people_text(found: CriterionFindings) -> str:
         return ""
     who = judgment.labelers
     if not who.rankings:
-        return "nobody has ranked yet"
+        return "no rankings yet"
     given = f"{counted(who.rankings, 'ranking')} by {who.names} {'person' if who.names == 1 else 'people'}, blind"
     agreed = f"two of them agree on {percent_interval(who.agreement)} of the pairs that both ordered"
-    alone = "no two of them ordered the same pair, so how far they agree is not known"
+    alone = "no two of them ordered the same pair, so their agreement is unknown"
     first = "" if judgment.first is None else f"; the response shown earlier was preferred in {percent(judgment.first)}"
     return f"{given}; {agreed if who.agreement else alone}{first}"
 

@@ -141,7 +141,7 @@ def seeds_of(directory: Path) -> tuple[str, list[Path], list[str]]:
             places.append(place)
         else:
             what = "differs from this run in more than its seed" if place.is_dir() else "is gone"
-            gaps.append(f"{place.name} {what}, and is left out of the figures over seeds")
+            gaps.append(f"{place.name} {what}, and is left out of the statistics over seeds")
     return found["varied"], places, gaps
 
 
@@ -182,7 +182,7 @@ def gaps_of(directory: Path) -> Iterator[str]:
             steps = [int(each.name) for each in (phase / "checkpoints").glob("*") if each.name.isdecimal()]
             held = len(read_metrics(phase / FILE_NAME))
             if held < max(steps, default=1):
-                yield f"{name} holds {held} of {max(steps, default=1)} steps: its curves and figures are of these alone"
+                yield f"{name} holds {held} of {max(steps, default=1)} steps: its curves and numbers cover only these"
 
 
 def read_pairs(path: Path) -> list[ScoredPair]:

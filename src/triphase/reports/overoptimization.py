@@ -47,7 +47,7 @@ class Fit:
     def at(self, root_kl: float) -> float:
         """The fitted gain."""
         if self.alpha.value is None or self.beta.value is None:
-            raise ValueError("nothing was fitted")
+            raise ValueError("no fit")
         return gain_at(self.form, self.alpha.value, self.beta.value, root_kl)
 
 

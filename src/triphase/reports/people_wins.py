@@ -41,13 +41,13 @@ class PeopleWin:
         if is_below(rate, 0.5):
             first, second, rate = second, first, _turned(rate)
         if self.rate.low is None:
-            said = f"one prompt is too few to say whether people prefer {first} or {second}"
+            said = f"one prompt is too few to determine whether people prefer {first} or {second}"
         elif is_above(rate, 0.5):
             said = f"people prefer {first} to {second}: {percent_interval(rate)} of the prompts, ties half"
         else:
             said = (
-                f"people do not clearly prefer one: {first} wins against {second} on {percent_interval(rate)} of the "
-                "prompts, ties half, which may be even"
+                f"people do not clearly prefer one: {first} wins against {second} on "
+                f"{percent_interval(rate)} of the prompts, ties half, which is consistent with no difference"
             )
         return f"{said[0].upper()}{said[1:]}."
 
@@ -58,7 +58,7 @@ class PeopleWin:
         agreed = (
             f"two of them agree on {percent_interval(agreement)} of the pairs that both ordered"
             if agreement is not None
-            else "no two of them ordered the same pair, so how far they agree is not known"
+            else "no two of them ordered the same pair, so their agreement is unknown"
         )
         count = f"{who.rankings} ranking{'' if who.rankings == 1 else 's'} of {self.rate.prompts} prompts"
         return f"{count} by {who.names} {'person' if who.names == 1 else 'people'}, blind; {agreed}."
@@ -118,7 +118,7 @@ def people_wins(run: Path) -> list[PeopleWin]:
         try:
             found += [_win(path.stem, each) for each in json.loads(path.read_text(encoding="utf-8"))]
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            message = f"{path}: damaged ({type(error).__name__}: {error}); give the compare command again, or remove it"
+            message = f"{path}: damaged ({type(error).__name__}: {error}); run the compare command again, or remove it"
             raise RunError(message) from None
     return found
 

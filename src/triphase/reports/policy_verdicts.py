@@ -108,7 +108,7 @@ def _judged(
         yield f"{kind}: preferred in {percent_interval(wins)} by gold"
         yield f"gold {moved(policy.gold_gain.value) if policy.gold_gain else '–'}, proxy {signed(policy.proxy_gain)}"
     else:
-        unknown = "no gold score is known" if judged else "whether people prefer it is not known"
+        unknown = "no gold score is known" if judged else "whether people prefer it is unknown"
         yield f"{unknown}: {_score(run, found, policy)}"
     if course is not None and course.fallen:
         yield f"gold fell by {number(course.best_gold - course.end_gold)} from iteration {course.best} on"
@@ -119,12 +119,12 @@ def _score(run: RunContents, found: Findings, policy: PolicyFindings) -> str:
     gain = policy.proxy_gain
     score = score_of(run.settings) if policy.name == "ppo" or uses_reward_model(run.settings) else "its score"
     if gain is None:
-        return f"{score} is not comparable with the start's"
+        return f"{score} is not comparable with that at the start"
     if gain.low is not None and gain.low > 0:
         return f"{score} rose by {signed(gain)}"
     if gain.high is not None and gain.high < 0:
         return f"{score} fell by {signed(gain)}"
-    return f"{score} moved by {signed(gain)}, which may be nothing"
+    return f"{score} changed by {signed(gain)}, which may be noise"
 
 
 def _drift(policy: PolicyFindings | None) -> Iterator[str]:
@@ -154,16 +154,16 @@ def _reward_model(run: RunContents, found: Findings, name: str, policy: PolicyFi
         return
     chance = found.reward.chance
     if chance is None:
-        yield "how often the reward model is right is not known"
+        yield "the accuracy of the reward model is unknown"
     else:
         doubt = (
             ""
             if chance.is_better
             else {"length": ", no better than “longer wins”", "worse than chance": ", worse than a coin"}.get(
-                chance.outcome, ", not shown to be better than a coin"
+                chance.outcome, ", not shown to be better than chance"
             )
         )
-        yield f"the reward model is right in {percent_interval(chance.accuracy)} of the held-out judgments{doubt}"
+        yield f"the reward model is correct on {percent_interval(chance.accuracy)} of the held-out judgments{doubt}"
 
 
 def _is_doubted(run: RunContents, found: Findings, name: str) -> bool:

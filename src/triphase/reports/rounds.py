@@ -53,11 +53,11 @@ class RoundRow:
         gain, kl = (self.ppo.get(key) for key in ("proxy_gain_deviations", "reference_kl"))
         told = [
             f"preferred in {percent_interval(self.win_rate)}" if self.win_rate else "",
-            f"{number(gain)} deviations of the start gained in score" if gain is not None else "",
+            f"a score gain of {number(gain)} standard deviations of the start" if gain is not None else "",
             f"{number(kl, 1)} nats from the reference" if kl is not None else "",
         ]
         said = ", ".join(each for each in told if each) or "not evaluated yet"
-        return f"This verdict is on round 1. The newest policy is that of round {self.number}: {said}."
+        return f"This verdict is about round 1. The newest policy is that of round {self.number}: {said}."
 
 
 def round_rows(run: Path, seed: int) -> list[RoundRow]:
@@ -77,7 +77,7 @@ def rounds_caption(rows: list[RoundRow]) -> str:
     """The benefit of the refits, in a sentence."""
     known = [(row.before.value, row.after.value) for row in rows if row.before and row.after]
     if not known:
-        return "No held-out prompt was ranked in a further round, so what its refit was worth is not known."
+        return "No held-out prompt was ranked in a further round, so the effect of retraining is unknown."
     better = sum(after > before for before, after in known)
     first, last = known[0][0], known[-1][1]
     return (

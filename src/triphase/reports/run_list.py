@@ -34,7 +34,7 @@ class Figure:
 
 
 FIGURES = {
-    "accuracy": Figure("reward model right", ("reward_model", "accuracy"), percent),
+    "accuracy": Figure("reward accuracy", ("reward_model", "accuracy"), percent),
     "gold": Figure("gold", ("ppo", "gold_mean")),
     "wins": Figure("preferred to SFT", ("ppo", "gold_win_rate"), percent),
     "gain": Figure("score gain", ("ppo", "proxy_gain")),

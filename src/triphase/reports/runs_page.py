@@ -32,16 +32,16 @@ _TITLES = (
     "preferred to the start",
     "gold gain",
     "score gain",
-    "reward model right",
+    "reward accuracy",
     "KL, nats",
     "tokens",
-    "one opening",
+    "same opening",
     "time",
 )
 _SECTIONS = (
     Section("verdict", "Verdicts", "Verdicts"),
     Section("figures", "At the end, on held-out prompts", "Figures"),
-    Section("settings", "What differs in their settings", "Settings"),
+    Section("settings", "Differences in settings", "Settings"),
     Section("iterations", "PPO, iteration by iteration", "Iterations"),
     Section("samples", "Samples side by side", "Samples"),
 )

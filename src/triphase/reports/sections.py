@@ -28,7 +28,7 @@ def sections_of(
         Section("people", "What people prefer", "People") if people else None,
         Section("policies", f"PPO against {start_of(run.settings).noun}", "Policies"),
         Section("scores", "Scores before and after", "Scores") if scores else None,
-        Section("parts", "What the score is made of", "Parts") if parts else None,
+        Section("parts", "Parts of the score", "Parts") if parts else None,
         Section("alarms", "Alarms", "Alarms"),
         Section("overoptimization", "Over-optimization", "Over-optimization"),
         Section("iterations", "PPO, iteration by iteration", "Iterations"),
@@ -37,6 +37,6 @@ def sections_of(
         Section("sft", "Supervised fine-tuning", "Fine-tuning"),
         Section("samples", "Samples side by side", "Samples"),
         Section("answers", "How the responses changed", "Responses") if answers else None,
-        Section("making", "How this run was made", "Cost and settings"),
+        Section("making", "How this run was produced", "Cost and settings"),
     )
     return [each for each in sections if each is not None]

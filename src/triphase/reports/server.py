@@ -41,7 +41,7 @@ class ReportServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise SettingsError(
-                f"{HOST}:{port} cannot be served ({why}); give another --port, or end what serves there"
+                f"{HOST}:{port} cannot be served ({why}); choose another --port, or stop the program that uses it"
             ) from None
 
     @property
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self) -> tuple[int, str, str]:
         if not self._is_ours():
-            return 400, "text/plain", "This page is not served under that host.\n"
+            return 400, "text/plain", "This server does not serve that host.\n"
         if self.path not in ("/", "/state"):
             return 404, "text/plain", "There is nothing here; the report is at /.\n"
         try:

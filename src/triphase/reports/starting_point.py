@@ -22,7 +22,7 @@ class Start:
 
 
 _SFT = Start("SFT", "the SFT policy", tuned=True)
-_AS_IT_IS = Start("start", "the model as it was", tuned=False)
+_AS_IT_IS = Start("start", "the original model", tuned=False)
 
 
 def start_of(settings: Mapping[str, Any]) -> Start:

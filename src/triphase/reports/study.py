@@ -129,8 +129,7 @@ def find_study(
     ]
     stepping = dict.fromkeys(run.variant for run in runs if rounds_before(run.directory))
     steps = (
-        f"{variant}: each round has a reward model of its own, so its proxy steps where the next one takes over; "
-        "compare its gold"
+        f"{variant}: each round has its own reward model, so the proxy jumps between rounds; compare the gold score"
         for variant in stepping
     )
     best = _best_of_n([run for run in runs if run.variant == first], seed)

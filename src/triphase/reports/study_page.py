@@ -31,11 +31,11 @@ def study_page(found: StudyFindings) -> str:
     figures = {kind: study_figure(found, kind) for kind in ("gold", "proxy")}
     shown = {kind: Markup(svg) for kind, svg in figures.items() if svg}  # noqa: S704 - text in it is escaped
     contents = (
-        Section("verdict", "What it says", "Verdict"),
+        Section("verdict", "Findings", "Verdict"),
         Section("end", "At the end, on held-out prompts", "At the end"),
         Section("curves", "Gain against KL", "Curves") if shown else None,
-        Section("turns", "Where it turns", "Where it turns"),
-        Section("method", "How it is measured", "Method"),
+        Section("turns", "Where it peaks", "Where it peaks"),
+        Section("method", "How it was measured", "Method"),
     )
     return rendered(
         "study.html.j2",
@@ -63,7 +63,7 @@ def headline(found: StudyFindings) -> list[str]:
             better = "above" if over.low > 0 else "below"
             said.append(f"{variant.name} ends {signed(over)} in gold {better} {first}: the interval excludes 0.")
         else:
-            said.append(f"{variant.name} against {first}: {signed(over)} in gold, which may be nothing.")
+            said.append(f"{variant.name} against {first}: {signed(over)} in gold, which may be noise.")
     best = found.best_of_n
     if best is not None and (gains := best.gold or best.proxy):
         judge = "gold" if best.gold else "the score that selects it"

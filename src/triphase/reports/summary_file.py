@@ -28,7 +28,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     """
     again = f"`triphase report {shlex.quote(str(path.parent))}` writes it again"
     if not path.is_file():  # a pipe would be waited for
-        raise RunError(f"{path} is no file; remove it, and {again}")
+        raise RunError(f"{path} is not a regular file; remove it, and {again}")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -37,9 +37,9 @@ def read_summary(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged; {again}")
     wanted = found.pop(SUM, None)
     if wanted is None:
-        raise RunError(f"{path} has no checksum: an older version wrote it, or it was edited; {again}")
+        raise RunError(f"{path} has no checksum: it was written by an older version, or edited; {again}")
     if wanted != _sum(found):
-        raise RunError(f"{path} is not as it was written (damaged or edited); {again}")
+        raise RunError(f"{path} was changed after it was written (damaged or edited); {again}")
     return found
 
 

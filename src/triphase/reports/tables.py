@@ -100,7 +100,7 @@ def pipeline(run: RunContents, found: Findings) -> list[Station]:
 
 def _sft(run: RunContents) -> Station:
     if not start_of(run.settings).tuned:
-        return Station("1 · Supervised fine-tuning", True, ("left out", "starts from the model as it was"))
+        return Station("1 · Supervised fine-tuning", True, ("left out", "starts from the original model"))
     kinds = (run.mixture or {}).get("kinds", {}).values()
     records = sum(kind["records"] for kind in kinds)
     facts = [counted(records, "demonstration")] if records else []

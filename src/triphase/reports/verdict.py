@@ -93,7 +93,7 @@ def _preference(
     if seeds and over:
         each = ", ".join(percent(rate) for rate in over.by_seed)
         sentences.append(
-            f"That is the mean of {len(seeds.seeds)} seeds ({each}); its interval holds seeds and prompts."
+            f"That is the mean of {len(seeds.seeds)} seeds ({each}); its interval covers seeds and prompts."
         )
     if sft.gold and ppo.gold:
         before, after = (f"{value:.2f}".replace("-", "−") for value in (sft.gold.value, ppo.gold.value))
@@ -118,7 +118,7 @@ def _past_its_best(
     """An earlier iteration was better: that comes first, whatever the comparison with the SFT policy says."""
     best, end = (f"{value:.2f}".replace("-", "−") for value in (course.best_gold, course.end_gold))
     fell = f"gold fell from {best} at iteration {course.best} to {end} at the end"
-    told = "Over-optimized: " if course.proxy_rose else "PPO went past its best: "
+    told = "Over-optimized: " if course.proxy_rose else "PPO went past its peak: "
     rose = f", while {score} rose" if course.proxy_rose else ""
     far = "" if course.end_kl is None else f", {course.end_kl:.1f} nats from the reference"
     advice = (
@@ -147,8 +147,8 @@ def _hacking(run: RunContents, found: Findings, ppo: PolicyFindings | None, *, j
         sentences.append(
             f"Reward hacking: likely. In training, {fooled[0].message}"
             if fooled
-            else "Reward hacking: none seen by the witness, a reward model of other comparisons; a fault that both "
-            "reward models share it cannot see."
+            else "Reward hacking: none seen by the witness, a reward model trained on other "
+            "comparisons; it cannot detect errors that both reward models share."
         )
     elif run.ppo and judged:
         sentences.append("Reward hacking: there is no gold score; people's preferences are the only evidence.")
@@ -168,7 +168,7 @@ def _evidence(run: RunContents, message: str | None, ppo: PolicyFindings | None)
         return f"In training, {message}"
     assert ppo is not None  # noqa: S101 - has_parted was true
     proxy, gold = signed(ppo.proxy_gain), signed(ppo.gold_gain)
-    return f"On held-out prompts {score_of(run.settings)} moved by {proxy}, gold by {gold}."
+    return f"On held-out prompts {score_of(run.settings)} changed by {proxy}, gold by {gold}."
 
 
 def _what_is_missing(run: RunContents) -> str:

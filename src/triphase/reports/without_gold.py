@@ -26,26 +26,26 @@ def without_gold(
     told = next((each.sentence for each in people if each.tone != "open"), said[0]).removesuffix(".") if said else None
     if chance is not None and not chance.is_better and chance.outcome != "too few":
         doubt = f"{chance.headline[0].lower()}{chance.headline[1:]}"
-        tone, headline = "bad", f"No ground for a verdict: {doubt}" if told is None else f"{told}; but {doubt}"
+        tone, headline = "bad", f"No basis for a verdict: {doubt}" if told is None else f"{told}; but {doubt}"
     elif ppo.diversity is not None and ppo.diversity.is_collapsed:
         tone, headline = "bad", f"PPO's responses have become alike: {alike_text(ppo.diversity)}"
     elif is_above(ppo.proxy_gain, 0):
-        headline = f"{capital(score)} rose; whether people agree is not known"
+        headline = f"{capital(score)} rose; whether people agree is unknown"
     elif is_below(ppo.proxy_gain, 0):
-        tone, headline = "bad", f"{capital(score)} fell: PPO has not reached what it was trained for"
+        tone, headline = "bad", f"{capital(score)} fell: PPO did not improve what it was trained to raise"
     else:
-        headline = f"No gain shown: {score} may not have moved"
+        headline = f"No gain shown: {score} may not have changed"
     if told is not None and tone == "open":
         headline = told
-    gained = f"{capital(score)} moved by {signed(ppo.proxy_gain)}"
+    gained = f"{capital(score)} changed by {signed(ppo.proxy_gain)}"
     if ppo.gain_in_deviations is not None:
         gained += f", {moved(ppo.gain_in_deviations)} standard deviations of its scores at the start,"
-    uncertain = "people's judgment is shown above" if people else f"that says nothing certain about people. {_ASK}"
+    uncertain = "people's judgment is shown above" if people else f"that says little about people's preferences. {_ASK}"
     sentences = [*said, f"{gained} against {start}, but PPO was trained to raise it: {uncertain.rstrip('.')}."]
     if chance is not None:
         sentences.append(
-            f"The reward model is right in {percent_interval(chance.accuracy)} of the held-out judgments; preferring "
-            f"the longer response would be right in {percent_interval(chance.longer_wins)}."
+            f"The reward model is correct on {percent_interval(chance.accuracy)} of the held-out "
+            f"judgments; preferring the longer response would be correct on {percent_interval(chance.longer_wins)}."
         )
     return tone, headline, tuple(sentences)
 

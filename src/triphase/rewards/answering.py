@@ -30,4 +30,4 @@ def _called(convention: Convention, asked: Mapping[str, Any]) -> dict[str, Any]:
     except Unusable as error:
         return {"problem": str(error), "row": error.row}
     except Exception as error:  # an object of the function's own that raises when it is inspected
-        return {"problem": f"gives what cannot be read ({shown_error(error)})", "row": None}
+        return {"problem": f"returns something that cannot be read ({shown_error(error)})", "row": None}

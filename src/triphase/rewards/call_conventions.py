@@ -54,7 +54,8 @@ class Convention:
             return None
         have = f"the columns {', '.join(columns)}" if columns else "no further column"
         return (
-            f"needs {missing[0]}, which is no column of the prompts' records ({have}) and no option; add the column, "
+            f"needs {missing[0]}, which is neither a column of the prompts' records ({have}) nor "
+            f"an option; add the column, "
             f"or give options.{missing[0]}"
         )
 

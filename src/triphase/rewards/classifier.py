@@ -102,7 +102,7 @@ class ClassifierScorer(Scorer):
     def close(self) -> None:
         """Log how many texts were cut."""
         if self._cut:
-            _log.info("%s: %d texts were longer than %d tokens, and were cut", self.name, self._cut, self._limit)
+            _log.info("%s: %d texts were longer than %d tokens and were truncated", self.name, self._cut, self._limit)
 
     def _scores(self, rows: Sequence[Sequence[int]], pad: int | None) -> Tensor:
         longest = max(map(len, rows))
@@ -125,7 +125,7 @@ class ClassifierScorer(Scorer):
             self._cut += 1
             if self._cut == 1:
                 _log.warning(
-                    "%s: a text has %d tokens, and %d can be read: its beginning is left out (others are counted)",
+                    "%s: a text has %d tokens, but the limit is %d: its beginning is left out (others are counted)",
                     self.name, len(ids), self._limit,
                 )  # fmt: skip
             cut = self._tokenizer(text, add_special_tokens=not is_rendered, truncation=True, max_length=self._limit)
@@ -151,8 +151,8 @@ class ClassifierScorer(Scorer):
         self._is_ours = (directory / _HEAD).is_file()
         if missed := what_plain_libraries_miss(directory):
             raise SettingsError(
-                f"{self._setting}.model: {self.name} {missed}; take the whole of it with reward.from, or name the "
-                "directory of a reward model that was trained alone"
+                f"{self._setting}.model: {self.name} {missed}; use all of it with reward.from, "
+                f"or give the directory of a single reward model"
             )
         tokenizer = AutoTokenizer.from_pretrained(str(directory), revision=self.options.revision)
         tokenizer.truncation_side = "left"
@@ -171,8 +171,8 @@ class ClassifierScorer(Scorer):
 
             if adapter.get("task_type") != "SEQ_CLS":
                 raise SettingsError(
-                    f"{self._setting}.model: {self.name} is an adapter for {adapter.get('task_type')}, no classifier; "
-                    f"of a run name {name_of(REWARD)}"
+                    f"{self._setting}.model: {self.name} is an adapter for "
+                    f"{adapter.get('task_type')}, not a classifier; from a run use {name_of(REWARD)}"
                 )
             base = self._context.place_of(base_of(directory, scores=True), directory)
             found = AutoModelForSequenceClassification.from_pretrained(
@@ -191,7 +191,7 @@ class ClassifierScorer(Scorer):
     def _checked(self, directory: Path) -> dict[str, Any] | None:
         """The configuration of an adapter, or None, after a check of the local files."""
         if has_manifest(directory) and (damage := damage_of(directory)) is not None:
-            raise SettingsError(f"{self._setting}.model: {directory} is damaged: {damage}; make it again, or copy it")
+            raise SettingsError(f"{self._setting}.model: {directory} is damaged: {damage}; create it again, or copy it")
         if (directory / _ADAPTER).is_file():
             return read_object(directory / _ADAPTER)
         if directory.is_dir():
@@ -214,8 +214,9 @@ class ClassifierScorer(Scorer):
     def _require_whole(self, missing: Sequence[str]) -> None:
         if missing:
             raise SettingsError(
-                f"{self._setting}.model: {self.name} is no classifier: its files lack {sorted(missing)[0]}, and "
-                "nothing is drawn at random in its place; name a model that was trained to score or classify"
+                f"{self._setting}.model: {self.name} is not a classifier: its files lack "
+                f"{sorted(missing)[0]}, which is never initialized at random; use a model that "
+                f"was trained to score or classify"
             )
 
     def _label_number(self) -> int:
@@ -223,13 +224,13 @@ class ClassifierScorer(Scorer):
         label = self.options.label
         shown = ", ".join(list(names)[:_MOST_NAMED])
         if label is None and len(names) > 1:
-            raise SettingsError(f"{self._setting}.label: {self.name} has several labels: {shown}; name one of them")
+            raise SettingsError(f"{self._setting}.label: {self.name} has several labels: {shown}; choose one of them")
         if label is not None and label not in names:
             raise SettingsError(f"{self._setting}.label: {self.name} has no label {label[:40]!r}; it has {shown}")
         place = 0 if label is None else names[label]
         if not 0 <= place < self._model.config.num_labels:
             raise SettingsError(
-                f"{self._setting}.label: {self.name} calls its output {place} {label!r}, and has no such"
+                f"{self._setting}.label: {self.name} has no output {place}, which config.json names {label!r}"
             )
         return place
 

@@ -15,7 +15,7 @@ from triphase.rewards.process import process_of
 from triphase.rewards.returned_scores import TOTAL
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores, probe_of
 
-_REMEDY = "fix the function, then give the same command again; what is finished is kept"
+_REMEDY = "fix the function, then run the same command again; finished work is kept"
 _SHOWN = 60
 
 
@@ -55,7 +55,7 @@ class CalledScorer(Scorer):
             self.require_columns(list(dict.fromkeys(name for prompt in prompts for name in prompt.columns)))
             self.score(probe_of(prompts))
         except TrainingError as error:
-            raise SettingsError(f"{error} (this was a first call, on two answers)") from None
+            raise SettingsError(f"{error} (this was a test call with two responses)") from None
 
     def require_columns(self, columns: Sequence[str]) -> None:
         """See Scorer."""
@@ -77,7 +77,7 @@ class CalledScorer(Scorer):
         total = columns.pop(TOTAL)
         problem = problem_of_names(columns)
         if problem is not None:
-            raise self._error(f"gives parts that cannot be used: {problem}")
+            raise self._error(f"returns parts that cannot be used: {problem}")
         return Scores(total, columns)
 
     def _call(self, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -101,10 +101,10 @@ class CalledScorer(Scorer):
             alone = self._call([answer]).get("raised")
             if alone is not None:
                 return self._error(f"raised {alone}", start + row, answer)
-        return self._error(f"raised {raised} on a batch of {len(answers)} answers, and on none of them alone")
+        return self._error(f"raised {raised} on a batch of {len(answers)} responses, but on none of them alone")
 
     def _error(self, problem: str, row: int | None = None, answer: Answer | None = None) -> TrainingError:
-        about = "" if answer is None else f" (answer {row}: {answer.response[:_SHOWN]!r})"
+        about = "" if answer is None else f" (response {row}: {answer.response[:_SHOWN]!r})"
         return TrainingError(f"{self._setting}: {self.name} {problem}{about}; {self.remedy}")
 
 
@@ -123,7 +123,7 @@ class FunctionScorer(CalledScorer):
         try:
             self._process.open(self._function, settings.timeout_seconds, context.check)
         except NoAnswer as error:
-            raise SettingsError(f"{self._setting}: {self.name}: {error}; mend its module") from None
+            raise SettingsError(f"{self._setting}: {self.name}: {error}; fix its module") from None
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         try:

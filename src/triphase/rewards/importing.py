@@ -27,22 +27,22 @@ def imported(name: str, setting: str) -> Callable[..., Any]:
         module = _from_file(Path(place)) if is_file(place) else importlib.import_module(place)
     except FileNotFoundError:
         raise SettingsError(
-            f"{setting}: {name}: the file {place} is not there; give its path from the settings file"
+            f"{setting}: {name}: the file {place} does not exist; give its path relative to the settings file"
         ) from None
     except ModuleNotFoundError as error:
-        remedy = "put its file next to it" if is_file(place) else "name its folder in PYTHONPATH"
+        remedy = "put its file next to it" if is_file(place) else "add its folder to PYTHONPATH"
         raise SettingsError(
             f"{setting}: {name}: module {error.name} cannot be found; install its package, or {remedy}"
         ) from None
     except (Exception, SystemExit) as error:
-        raise SettingsError(f"{setting}: {name}: importing {place} raised {shown_error(error)}; mend it") from None
+        raise SettingsError(f"{setting}: {name}: importing {place} raised {shown_error(error)}; fix it") from None
     if not hasattr(module, attribute):
         near = get_close_matches(attribute, dir(module), n=1, cutoff=0.75)
-        hint = f"did you mean {near[0]}?" if near else f"name a function of {place}"
+        hint = f"did you mean {near[0]}?" if near else f"choose a function of {place}"
         raise SettingsError(f"{setting}: {name}: {attribute} is not in it; {hint}")
     function: Callable[..., Any] = getattr(module, attribute)
     if not callable(function):
-        raise SettingsError(f"{setting}: {name}: {attribute} is no function; name a function of {place}")
+        raise SettingsError(f"{setting}: {name}: {attribute} is not a function; choose a function of {place}")
     return function
 
 

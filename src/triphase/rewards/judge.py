@@ -28,7 +28,7 @@ class JudgeScorer(Scorer):
         self._judge = JudgeClient(context)
         self._options = self._judge.options
         if self._options.lowest >= self._options.highest:
-            raise SettingsError(f"{context.setting}.options.lowest: is not below highest {self._options.highest:g}")
+            raise SettingsError(f"{context.setting}.options.lowest: must be below highest {self._options.highest:g}")
         self.name = self._judge.name
         self._context = context
         file = None if context.directory is None else context.directory / FILE
@@ -42,7 +42,7 @@ class JudgeScorer(Scorer):
         """
         keys = [self._key(answer) for answer in answers]
         questions = {key: partial(self._grade, key, answer) for key, answer in zip(keys, answers, strict=True)}
-        missing = f"{self.name} gave no grade for %d of %d responses"
+        missing = f"{self.name} returned no grade for %d of %d responses"
         self._grades.ask(questions, parallel=self._options.parallel, missing=missing, interrupt=self._judge.close)
         return Scores(tuple(map(self._grades.get, keys)))
 
@@ -55,7 +55,8 @@ class JudgeScorer(Scorer):
         if any(math.isnan(score) for score in self.score(probe_of(self._context.prompts)).total):
             raise SettingsError(
                 f"{self._context.setting}: {self.name} answers without a grade (JSON with a number `score` from "
-                f"{self._options.lowest:g} to {self._options.highest:g}); choose a model with structured answers"
+                f"{self._options.lowest:g} to {self._options.highest:g}); choose a model that "
+                f"supports structured output"
             )
 
     def close(self) -> None:

@@ -106,8 +106,8 @@ def _read(path: Path, remedy: str) -> dict[str, float]:
         return {str(row["key"]): _number(row["score"]) for row in read_json_lines(path)}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError(
-            f"{path}: the judge's grades cannot be read ({type(error).__name__}); restore it, or remove it to have "
-            f"{remedy} again"
+            f"{path}: the judge's grades cannot be read ({type(error).__name__}); restore it, or "
+            f"remove it to have {remedy} again"
         ) from None
 
 

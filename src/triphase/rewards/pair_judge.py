@@ -60,7 +60,9 @@ class PairJudge:
         self._judge = JudgeClient(context)
         for name in ("lowest", "highest"):
             if name in context.settings.options:
-                raise SettingsError(f"{context.setting}.options.{name}: is of grades, and pairs get none; remove it")
+                raise SettingsError(
+                    f"{context.setting}.options.{name}: applies to grades only, not to pairs; remove it"
+                )
         self._options, self.name = self._judge.options, self._judge.name
         self._verdicts = KeptAnswers(None if directory is None else directory / FILE, remedy="the pairs judged")
 
@@ -73,7 +75,7 @@ class PairJudge:
         orders = [order for first, second in pairs for order in ((first, second), (second, first))]
         keys = [self._key(*order) for order in orders]
         questions = {key: partial(self._judged, key, *order) for key, order in zip(keys, orders, strict=True)}
-        missing = f"{self.name} gave no verdict on %d of %d questions"
+        missing = f"{self.name} returned no verdict for %d of %d questions"
         self._verdicts.ask(questions, parallel=self._options.parallel, missing=missing, interrupt=self._judge.close)
         found = [self._verdicts.get(key) for key in keys]
         return [PairVerdict(found[place], 1 - found[place + 1]) for place in range(0, len(found), 2)]

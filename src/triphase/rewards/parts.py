@@ -13,7 +13,7 @@ MOST = 32
 def problem_of_names(parts: Any) -> str | None:
     """The error in the names of parts; None if there is none."""
     if not isinstance(parts, dict):
-        return f"{type(parts).__name__}, where names with lists are expected"
+        return f"{type(parts).__name__}; expected a mapping of names to lists"
     wrong = [name for name in parts if not isinstance(name, str) or not NAME.fullmatch(name)]
     if wrong:
         return f"{str(wrong[0])[:40]!r} as a name; use small letters, digits and `_`, beginning with a letter"

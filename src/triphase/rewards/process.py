@@ -141,7 +141,7 @@ class FunctionProcess:
                 if not parts[-1]:
                     raise NoAnswer(self._ending(process))
                 if size > _LONGEST_ANSWER:
-                    raise NoAnswer("gives more than 256 MiB for one batch")
+                    raise NoAnswer("returned more than 256 MiB for one batch")
             elif time.monotonic() >= deadline:
                 raise NoAnswer(f"{failure} within {seconds:g} s")
         line, _, self._rest = b"".join(parts).partition(b"\n")
@@ -154,8 +154,8 @@ class FunctionProcess:
         except subprocess.TimeoutExpired:  # it closed the pipe only; `_exchange` ends the process
             return "closed the pipe on which its scores go to the run"
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
-        said = f"; the last that it printed: {self._printed[0]}" if self._printed else ""
-        return f"ended its process {how}{said}"
+        said = f"; its last output: {self._printed[0]}" if self._printed else ""
+        return f"terminated its process {how}{said}"
 
     def _log_prints(self, printed: IO[bytes]) -> None:
         name, count = self._name, 0

@@ -22,9 +22,10 @@ class ObjectScorer(CalledScorer):
         lent, settings = context.lent, context.settings
         if lent is None:
             raise SettingsError(
-                f"{context.setting}.kind: the reward of this run was a Python object, which only the program that "
-                "has it can provide: call triphase.train_ppo there with the same name again; or put it in a file, and "
-                "begin another run with ppo.scorer.function: FILE.py:NAME"
+                f"{context.setting}.kind: the reward of this run was a Python object, which only "
+                f"the program that created it can provide: call triphase.train_ppo there with "
+                f"the same name again; or put it in a file, and start another run with "
+                f"ppo.scorer.function: FILE.py:NAME"
             )
         super().__init__(context, getattr(lent, "__qualname__", type(lent).__name__), "reward")
         self._worker = Worker(

@@ -53,7 +53,7 @@ def kind_of(settings: ScorerSettings, setting: str = "ppo.scorer") -> ScorerKind
     if name not in KINDS:
         near = get_close_matches(name, KINDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
-        raise SettingsError(f"{setting}.kind: {name!r} is no kind of scorer; {hint}")
+        raise SettingsError(f"{setting}.kind: {name!r} is not a kind of scorer; {hint}")
     return KINDS[name]
 
 

@@ -68,7 +68,7 @@ class RemoteScorer(Scorer):
             ServerError: as in `score`, or it has no score for either.
         """
         if all(math.isnan(score) for score in self.score(probe_of(self._prompts)).total):
-            raise self._client.error("", "has no score (null or NaN) for either of two answers")
+            raise self._client.error("", "returns no score (null or NaN) for either of two responses")
 
     def close(self) -> None:
         """Close the connections."""
@@ -77,11 +77,11 @@ class RemoteScorer(Scorer):
     def _scores(self, answer: Any, count: int, name: str) -> Scores:
         scores = answer.get(name) if isinstance(answer, dict) else None
         if not isinstance(scores, list):
-            raise self._client.error("", f'answers without a list "{name}"')
+            raise self._client.error("", f'responds without a list "{name}"')
         parts = {} if self._is_openrlhf else answer.get("parts") or {}
         problem = problem_of_names(parts)
         if problem is not None:
-            raise self._client.error("", f"gives parts that cannot be used: {self._client.shown(problem)}")
+            raise self._client.error("", f"returns parts that cannot be used: {self._client.shown(problem)}")
         if any(self._client.holds_token(name) for name in parts):  # names are written into metrics and messages
             raise self._client.error("", "returns a part whose name contains the token, or a piece of it")
         return Scores(
@@ -91,12 +91,12 @@ class RemoteScorer(Scorer):
 
     def _numbers(self, values: Any, count: int, noun: str) -> tuple[float, ...]:
         if not isinstance(values, list) or len(values) != count:
-            given = f"{len(values)} {noun}s" if isinstance(values, list) else f"a {noun} that is no list"
-            raise self._client.error("", f"gives {given} for {count} responses")
+            given = f"{len(values)} {noun}s" if isinstance(values, list) else f"a {noun} that is not a list"
+            raise self._client.error("", f"returns {given} for {count} responses")
         for value in values:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise self._client.error(
-                    "", f"gives {self._client.shown(str(value), 40)} as a {noun}, which is no number"
+                    "", f"returns {self._client.shown(str(value), 40)} as a {noun}, which is not a number"
                 )
         return tuple(math.nan if value is None else _number(value) for value in values)
 

@@ -33,10 +33,10 @@ def columns_of(given: Any, count: int, *, as_trl: bool, may_abstain: bool) -> di
     columns = given if isinstance(given, Mapping) else {TOTAL: given}
     if TOTAL not in columns:
         names = ", ".join(str(name)[:_SHOWN] for name in list(columns)[:5]) or "nothing"
-        raise Unusable(f"gives a mapping of {names} without {TOTAL!r}, the score that is optimized")
+        raise Unusable(f"returns a mapping of {names} without {TOTAL!r}, the score that is optimized")
     odd = next((name for name in columns if not isinstance(name, str)), None)
     if odd is not None:
-        raise Unusable(f"gives parts that cannot be used: {str(odd)[:40]!r} as a name, which is no text")
+        raise Unusable(f"returns parts that cannot be used: {str(odd)[:40]!r} as a name, which is not a string")
     return {
         name: _numbers(values, count, "a score" if name == TOTAL else f"the part {name}", as_trl, may_abstain)
         for name, values in columns.items()
@@ -46,9 +46,9 @@ def columns_of(given: Any, count: int, *, as_trl: bool, may_abstain: bool) -> di
 def _numbers(values: Any, count: int, noun: str, as_trl: bool, may_abstain: bool) -> list[float | None]:
     values = values.tolist() if callable(getattr(values, "tolist", None)) else values  # of numpy and of torch
     if not isinstance(values, list | tuple):
-        raise Unusable(f"gives {type(values).__name__} for {noun}, where a list of numbers is expected")
+        raise Unusable(f"returns {type(values).__name__} for {noun}; expected a list of numbers")
     if len(values) != count:
-        raise Unusable(f"gives {len(values)} numbers for {noun} of {count} answers")
+        raise Unusable(f"returns {len(values)} numbers for {noun} of {count} responses")
     return [
         None if value is None and may_abstain else _number(value, noun, row, as_trl) for row, value in enumerate(values)
     ]
@@ -59,15 +59,21 @@ def _number(value: Any, noun: str, row: int, as_trl: bool) -> float:
     if (isinstance(plain, bool) and not as_trl) or not isinstance(
         plain, Real | Decimal
     ):  # numpy's numbers are, of any width
-        hint = "; None, no opinion, is for functions in a sum" if value is None and noun == "a score" else ""
+        hint = (
+            "; None (no opinion) is supported only for functions in a sum"
+            if value is None and noun == "a score"
+            else ""
+        )
         shown = repr(value)[:_SHOWN]
-        raise Unusable(f"gives {shown} ({type(value).__name__}) as {noun}, which is no number{hint}", row)
+        raise Unusable(f"returns {shown} ({type(value).__name__}) as {noun}, which is not a number{hint}", row)
     try:
         number = float(plain)
     except OverflowError:  # an integer larger than any float
         number = math.inf
     if not math.isfinite(number):
-        raise Unusable(f"gives {number} as {noun}; a score is a finite number", row)
+        raise Unusable(f"returns {number} as {noun}; a score must be a finite number", row)
     if abs(number) > LARGEST:
-        raise Unusable(f"gives {number:g} as {noun}, which PPO cannot count with; scores lie within ±{LARGEST:g}", row)
+        raise Unusable(
+            f"returns {number:g} as {noun}, which is too large for PPO; scores must be within ±{LARGEST:g}", row
+        )
     return number

@@ -20,7 +20,7 @@ def length(responses: Sequence[str], least: int = 1, most: int = 1_000_000, unit
     _require_type("least", least, int, "a whole number")
     _require_type("most", most, int, "a whole number")
     if unit not in ("words", "characters") or not 0 <= least <= most:
-        raise ValueError(f"unit is words or characters, and least at most most; not {unit}, {least} and {most}")
+        raise ValueError(f"unit must be words or characters, and least at most most; not {unit}, {least} and {most}")
     counts = [len(text.split() if unit == "words" else text) for text in responses]
     return [-float(max(0, least - count, count - most)) for count in counts]
 
@@ -29,7 +29,7 @@ def repetition(responses: Sequence[str], n: int = 3) -> list[float]:
     """Minus the share of n-grams of words that occurred earlier in the response; 0 if it is shorter than that."""
     _require_type("n", n, int, "a whole number")
     if n < 1:
-        raise ValueError(f"n is at least 1, not {n}")
+        raise ValueError(f"n must be at least 1, not {n}")
     return [_repeated(text.split(), n) for text in responses]
 
 
@@ -63,7 +63,7 @@ def _require_known(schema: Any, place: str = "schema") -> None:
     unknown = schema.keys() - {"type", "properties", "required", "items", "enum", "title", "description", "$schema"}
     odd = sorted(unknown) or [f"type {kind}" for kind in _kinds_in(schema) if kind not in _TYPES]
     if odd:
-        raise ValueError(f"{odd[0]} of a schema is not known here: type, properties, required, items and enum are")
+        raise ValueError(f"{odd[0]} is not a supported schema keyword; type, properties, required, items and enum are")
     for name, kind, words in (
         ("properties", dict, "a mapping"), ("required", list, "a list of texts"), ("enum", list, "a list"),
     ):  # fmt: skip

@@ -19,7 +19,7 @@ def sentiment(responses: Sequence[str], of: str = "compound") -> list[float]:
     ``balance``: the share of positive words minus that of negative ones, in a long response as in a short one.
     """
     if of not in ("compound", "balance"):
-        raise ValueError(f"of is compound or balance, not {of}")
+        raise ValueError(f"of must be compound or balance, not {of}")
     found = [_analyzer().polarity_scores(text) for text in responses]
     return [float(_balance(each) if of == "balance" else each["compound"]) for each in found]
 

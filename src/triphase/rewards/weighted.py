@@ -90,9 +90,7 @@ class WeightedScorer(Scorer):
             self._units = _read(self._file, [part.name for part in self._parts])
         if self._units is None:
             if self._file is not None and not self._begins:
-                raise RunError(
-                    f"{self._file}: the units of {self.name} are those of PPO's first rollout; run PPO first"
-                )
+                raise RunError(f"{self._file}: the units of {self.name} come from PPO's first rollout; run PPO first")
             units = {part.name: _unit_of(found[part.name]) if part.calibrate else (0.0, 1.0) for part in self._parts}
             if any(math.isnan(center) for center, _ in units.values()):
                 return None

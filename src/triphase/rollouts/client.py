@@ -26,7 +26,7 @@ except ImportError:  # reported where a client is created; settings and messages
 else:
     _HAS_HTTPCORE = True
 
-_REMEDY = "then give the same command again; what is finished is kept"
+_REMEDY = "then run the same command again; finished work is kept"
 _READ_OF = 4096
 """Maximum bytes of a response that an error is built from; fewer are shown."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
@@ -93,7 +93,7 @@ class JsonClient:
         try:
             return json.loads(answer)
         except (ValueError, RecursionError):
-            raise self.error(path, f"answers with something that is not JSON: {self._quoted(answer)}") from None
+            raise self.error(path, f"responds with something that is not JSON: {self._quoted(answer)}") from None
 
     def ask(
         self,
@@ -159,17 +159,17 @@ class JsonClient:
                 body = self._read(response, path)
         except httpcore.ConnectTimeout:
             seconds = min(seconds, self._settings.connect_seconds)
-            raise _Passing(f"does not take a connection within {seconds:g} s") from None
+            raise _Passing(f"does not accept a connection within {seconds:g} s") from None
         except httpcore.TimeoutException:
-            raise _Passing(f"does not answer within {seconds:g} s") from None
+            raise _Passing(f"does not respond within {seconds:g} s") from None
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise _Passing(f"cannot be reached ({self.shown(_one_line(error))})") from None
         status = response.status
         if status == 200:
             return body
         if 300 <= status < 400:
-            raise self.error(path, f"answers with a redirect (status {status}), and none is followed")
-        problem = f"answers with status {status}: {self._quoted(body)}"
+            raise self.error(path, f"responds with a redirect (status {status}); redirects are not followed")
+        problem = f"responds with status {status}: {self._quoted(body)}"
         if status == 429 or status >= 500:
             raise _Passing(problem)
         refusal = self.error(path, problem)
@@ -179,13 +179,13 @@ class JsonClient:
     def _read(self, response: "httpcore.Response", path: str) -> bytes:
         encodings = [value for name, value in response.headers if name.lower() == b"content-encoding"]
         if any(value.strip().lower() != b"identity" for value in encodings):
-            raise self.error(path, "sends a compressed answer, which was not requested")
+            raise self.error(path, "sends a compressed response, which was not requested")
         most = int(self._settings.most_megabytes * 1e6)
         parts, size = [], 0
         for part in response.iter_stream():
             size += len(part)
             if size > most:
-                raise self.error(path, f"answers with more than most_megabytes {self._settings.most_megabytes:g}")
+                raise self.error(path, f"responds with more than most_megabytes {self._settings.most_megabytes:g}")
             parts.append(part)
         return b"".join(parts)
 
@@ -196,8 +196,8 @@ class JsonClient:
         token = os.environ.get(name, "").strip()
         if not token or not token.isascii() or not token.isprintable():
             raise ServerError(
-                f"{self._setting}: token_variable names {name}, which is not set in the environment (or holds signs "
-                "that no token has); set it, or leave token_variable out"
+                f"{self._setting}: token_variable names {name}, which is not set in the "
+                f"environment (or contains characters that no token has); set it, or leave token_variable out"
             )
         return token
 

@@ -83,8 +83,8 @@ class LocalGenerator:
         if isinstance(stepper, DirectStepper):
             return True
         self._go_without(
-            f"the layers of {type(self._shared.backbone.model).__name__} are not of the Llama, Mistral or Qwen shape, "
-            "or are divided among processes"
+            f"the layers of {type(self._shared.backbone.model).__name__} are not of the Llama, "
+            f"Mistral or Qwen type, or are sharded among processes"
         )
         return False
 
@@ -100,7 +100,7 @@ class LocalGenerator:
             )
         if self._shared not in _told:
             _told.add(self._shared)
-            _log.warning("tokens are written one kernel at a time: the step is not captured (%s)", reason)
+            _log.warning("tokens are generated without CUDA graphs: the step is not captured (%s)", reason)
 
     def _write(
         self,

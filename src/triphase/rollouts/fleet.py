@@ -82,10 +82,10 @@ class Fleet:
             if not left:
                 self._none_since = time.monotonic()
         if left:
-            self._say(f"{self._addresses[number]} is away; its prompts go to the other {left} ({error})")
+            self._say(f"{self._addresses[number]} is unreachable; its prompts go to the other {left} ({error})")
         else:
             self._say(
-                f"no vLLM server answers: the run waits up to {self._away_seconds:g} s for one to come back ({error})"
+                f"no vLLM server responds: the run waits up to {self._away_seconds:g} s for one to come back ({error})"
             )
 
     @contextmanager
@@ -112,7 +112,7 @@ class Fleet:
                 except ServerError as error:  # it is there and cannot be used: logged once, and polled again
                     if self._complaints.get(number) != str(error):
                         self._complaints[number] = str(error)
-                        self._say(f"{self._addresses[number]} is back and is not used: {error}")
+                        self._say(f"{self._addresses[number]} is back but is not used: {error}")
                     continue
                 except Exception as error:  # a request to stop, or a defect: whoever waits for a server raises it
                     with self._changed:
@@ -127,7 +127,7 @@ class Fleet:
             self._is_up[number], self._none_since = True, None
             self._complaints.pop(number, None)
             self._changed.notify_all()
-        self._say(f"{self._addresses[number]} is back, with the adapter of now")
+        self._say(f"{self._addresses[number]} is back, with the current adapter")
 
     def _require_patience(self) -> None:
         since = self._none_since

@@ -57,8 +57,8 @@ class Proof:
         far = distance(found, probe.base)
         if not far <= self._tolerance:
             raise server.client.error(
-                "", f"serves {server.called()}, and the run's base is {self._base}: its log-probabilities of a prompt "
-                f"are {far:.3g} nats per token from the trainer's, where rollouts.probe_tolerance allows "
+                "", f"serves {server.called()}, but the run's base is {self._base}: its log-probabilities of a prompt "
+                f"are {far:.3g} nats per token from the trainer's, but rollouts.probe_tolerance is "
                 f"{self._tolerance:g}; start it with --model {self._base}"
             )  # fmt: skip
         self._before = _Before(probe.base, found, "")
@@ -77,21 +77,27 @@ class Proof:
         expected = distance(probe.policy, before.trainer)
         if not far <= self._tolerance:
             problem = (
-                f"its log-probabilities of a prompt are {far:.3g} nats per token from the trainer's, where "
-                f"rollouts.probe_tolerance allows {self._tolerance:g}"
+                f"its log-probabilities of a prompt are {far:.3g} nats per token from the "
+                f"trainer's, but rollouts.probe_tolerance is {self._tolerance:g}"
             )
         elif moved == 0 and expected > _SURE:
-            problem = f"its answers are those before, and the policy's moved by {expected:.3g} nats per token"
+            problem = (
+                f"its log-probabilities have not changed, but the policy's changed by {expected:.3g} nats per token"
+            )
         elif expected > _CLEAR and unlike(found, before.server, probe.policy, before.trainer) > _ALIKE * expected:
-            problem = f"its answers moved by {moved:.3g} nats per token, and not as the policy's, by {expected:.3g}"
+            problem = (
+                f"its log-probabilities changed by {moved:.3g} nats per token, unlike the policy's, "
+                f"which changed by {expected:.3g}"
+            )
         else:
             if moved > 0:  # changes lost in rounding add up until they show
                 self._before = _Before(probe.policy, found, version)
             return (
-                f"adapter {version[:12]} is at work on {server.address}: the probe moved by {moved:.3g} nats per token "
+                f"adapter {version[:12]} is loaded on {server.address}: the probe changed by "
+                f"{moved:.3g} nats per token "
                 f"(the trainer's by {expected:.3g}) and is {far:.3g} from the trainer's"
             )
-        raise server.client.error("", f"does not sample from the adapter that it was given: {problem}")
+        raise server.client.error("", f"does not sample from the adapter that it was sent: {problem}")
 
 
 def distance(first: Sequence[float], second: Sequence[float]) -> float:

@@ -79,16 +79,16 @@ def require_vllm(settings: RolloutSettings, environment: Mapping[str, str] | Non
     python = python_of(settings)
     setting = f"rollouts.python: {python}"
     if shutil.which(python) is None:
-        raise SettingsError(f"{setting} is no program that can be run; name the bin/python of vLLM's environment")
+        raise SettingsError(f"{setting} is not an executable; give the bin/python of vLLM's environment")
     given = server_environment(settings, on_cpu=False) if environment is None else environment
     try:
         done = subprocess.run(  # noqa: S603 - the program that the settings name
             [python, "-c", _LOOK], env=dict(given), timeout=_LOOK_SECONDS, capture_output=True, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SettingsError(f"{setting} cannot be run ({error}); name the bin/python of vLLM's environment") from None
+        raise SettingsError(f"{setting} cannot be run ({error}); give the bin/python of vLLM's environment") from None
     if done.returncode:
-        remedy = "install vllm there, or name the bin/python of the environment that has it"
+        remedy = "install vllm there, or give the bin/python of the environment that has it"
         if settings.python is None:
             remedy = "set rollouts.python to the bin/python of an environment that has it (docs/servers.md)"
         raise SettingsError(f"{setting} has no package vllm; {remedy}")

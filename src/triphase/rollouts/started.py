@@ -115,7 +115,7 @@ class StartedServers:
         server.restarts += 1
         if server.keeper is not None and server.keeper.stdin is not None:
             server.keeper.stdin.close()
-        self._say(f"vLLM server {number} has ended and is started again; {self._told(server)}")
+        self._say(f"vLLM server {number} has ended and is restarted; {self._told(server)}")
         self._start(number)
 
     def end_of(self, number: int) -> str | None:
@@ -161,7 +161,7 @@ class StartedServers:
                 waiting = [number for number in waiting if not self._is_ready(number, clients[number])]
                 if waiting and time.monotonic() - begin > seconds:
                     raise ServerError(
-                        f"{_SETTING}: server {waiting[0]} does not answer within ready_seconds {seconds:g}; "
+                        f"{_SETTING}: server {waiting[0]} does not respond within ready_seconds {seconds:g}; "
                         f"{self._told(self._servers[waiting[0]])}"
                     )
                 if waiting:
@@ -169,14 +169,14 @@ class StartedServers:
         finally:
             for client in clients:
                 client.close()
-        self._say(f"{some} answered after {time.monotonic() - begin:.0f} s")
+        self._say(f"{some} ready after {time.monotonic() - begin:.0f} s")
 
     def _is_ready(self, number: int, client: JsonClient) -> bool:
         server = self._servers[number]
         if server.keeper is None or server.keeper.poll() is not None:
             status = None if server.keeper is None else server.keeper.returncode
             raise ServerError(
-                f"{_SETTING}: server {number} ended with exit code {status} before it answered; {self._told(server)}"
+                f"{_SETTING}: server {number} ended with exit code {status} before it was ready; {self._told(server)}"
             )
         try:
             client.ask("GET", "/health", tries=1, seconds=5.0)

@@ -101,7 +101,7 @@ class VLLMServer:
             raise self.client.error(_MODELS, "does not say which model it serves, as vLLM does") from None
         if room is not None and isinstance(longest, int) and longest < room:
             raise self.client.error(
-                _MODELS, f"serves texts of at most {longest} tokens, and a prompt with its response may have {room}; "
+                _MODELS, f"serves texts of at most {longest} tokens, but a prompt with its response may have {room}; "
                 f"start it with --max-model-len {room}"
             )  # fmt: skip
 
@@ -145,7 +145,7 @@ class VLLMServer:
         choice = self._choice(answer)
         ids = choice.get("token_ids")
         if not isinstance(ids, list):
-            raise self.client.error(_COMPLETIONS, "answers without token_ids; a vLLM from 0.10.2 on gives them")
+            raise self.client.error(_COMPLETIONS, "responds without token_ids; vLLM returns them since 0.10.2")
         self._require_response(ids, sampling)
         given = (choice.get("logprobs") or {}).get("token_logprobs")
         return Generated(tuple(ids), ids[-1] in sampling.ends, self._logprobs(given, len(ids)))
@@ -171,27 +171,27 @@ class VLLMServer:
         except (KeyError, IndexError, TypeError):
             choice = None
         if not isinstance(choice, dict):
-            raise self.client.error(_COMPLETIONS, "answers without token_ids, and without a choice to hold them")
+            raise self.client.error(_COMPLETIONS, "responds without token_ids and without a choice")
         return choice
 
     def _require_response(self, ids: list[Any], sampling: Sampling) -> None:
         limit, error = sampling.limit, self.client.error
         if not ids or len(ids) > limit:
-            raise error(_COMPLETIONS, f"answers with {len(ids)} tokens, where 1 to {limit} were asked for")
+            raise error(_COMPLETIONS, f"responds with {len(ids)} tokens, but 1 to {limit} were requested")
         if (token := first_foreign(ids, sampling.vocabulary_size, sampling.absent)) is not None:
             raise error(
-                _COMPLETIONS, f"answers with the token {self.client.shown(token, 20)}, which this model does not have"
+                _COMPLETIONS, f"responds with the token {self.client.shown(token, 20)}, which this model does not have"
             )
         if not set(ids[:-1]).isdisjoint(sampling.ends) or (ids[-1] not in sampling.ends and len(ids) < limit):
-            raise error(_COMPLETIONS, f"ends a response after {len(ids)} tokens, which is not where it ends")
+            raise error(_COMPLETIONS, f"ends a response after {len(ids)} tokens, which is not an end of the response")
 
     def _logprobs(self, given: Any, count: int) -> tuple[float, ...]:
         if not isinstance(given, list) or len(given) != count:
-            raise self.client.error(_COMPLETIONS, "answers without the log-probabilities that were asked for")
+            raise self.client.error(_COMPLETIONS, "responds without the requested log-probabilities")
         for value in given:
             if type(value) not in (float, int) or not math.isfinite(value) or value > 1e-3:
                 raise self.client.error(
-                    _COMPLETIONS, f"answers with {self.client.shown(str(value), 20)}, which is no log-probability"
+                    _COMPLETIONS, f"responds with {self.client.shown(str(value), 20)}, which is not a log-probability"
                 )
         return tuple(float(value) for value in given)
 
@@ -213,4 +213,4 @@ def rank_limit(rank: int) -> int:
     for limit in (8, 16, 32, 64, 128, 256, 320, 512):
         if limit >= rank:
             return limit
-    raise SettingsError(f"adapters.rank {rank} is above 512, the highest that vLLM serves; lower it")
+    raise SettingsError(f"adapters.rank {rank} is above 512, the highest that vLLM supports; lower it")

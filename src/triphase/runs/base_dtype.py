@@ -49,7 +49,7 @@ def with_dtype(
     note = None
     if kept not in (None, now):
         note = (
-            f"model.dtype: auto was {kept} when this run was begun, and would be {now} on this machine: it goes on in "
-            f"{kept}, so that its numbers stay the same"
+            f"model.dtype: auto was {kept} when this run was started, and would be {now} on this "
+            f"machine: it continues in {kept}, so that its results stay the same"
         )
     return {**config, _PLACE: {**place, _KEY: kept or now}}, note

@@ -23,13 +23,13 @@ def read_choice(run: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found["step"], int):
-            raise TypeError("step is no whole number")
+            raise TypeError("step is not a whole number")
         return dict(found)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(
-            f"{path} is damaged ({error}); remove it, and choose again: triphase evaluate {run} --checkpoint best"
+            f"{path} is damaged ({error}); remove it, and select again: triphase evaluate {run} --checkpoint best"
         ) from None
 
 
@@ -42,8 +42,10 @@ def step_of(run: Path, checkpoint: Checkpoint, arm: str | None = None) -> int | 
     if checkpoint is None or isinstance(checkpoint, int):
         return checkpoint
     if arm is not None:
-        raise RunError(f"--checkpoint best: is chosen among those of the main PPO run, not of {arm}; name an iteration")
+        raise RunError(f"--checkpoint best: applies to the main PPO run only, not to {arm}; give an iteration")
     found = read_choice(run)
     if found is None:
-        raise RunError(f"--checkpoint best: {run} has chosen none yet; triphase evaluate {run} --checkpoint best does")
+        raise RunError(
+            f"--checkpoint best: {run} has selected none yet; triphase evaluate {run} --checkpoint best does"
+        )
     return int(found["step"])

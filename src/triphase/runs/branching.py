@@ -61,16 +61,16 @@ def make_branch(run: Path, settings: RunSettings, again: Collection[str] = ()) -
         RunError: the run is in progress, what would be shared is damaged, or the name of the branch is taken.
     """
     target = expanded(settings.output) / settings.name
-    with locked(run, "a run cannot be branched while a process works on it: wait for it, or stop it"):
+    with locked(run, "a run cannot be branched while a process is working on it: wait for it, or stop it"):
         if target.exists():
-            raise RunError(f"{target} is there already; choose another name for the branch")
+            raise RunError(f"{target} already exists; choose another name for the branch")
         require_shared(run)
         config, old = read_config(run / RUN_CONFIG), load_settings(run)
         _require_phases(again, settings)
         if has_left(run, PPO):
             require_ppo(run, settings)
         stale = impact(old, settings, changed_files(config, settings))
-        stale = followed(settings, {**dict.fromkeys(again, "is asked for (--again)"), **stale})
+        stale = followed(settings, {**dict.fromkeys(again, "is requested (--again)"), **stale})
         shared = {phase: _whole(run, phase) for phase in _sharable(run, settings) if phase not in stale}
         remaining = {
             phase: stale.get(phase, "is not finished there")
@@ -117,8 +117,8 @@ def _whole(run: Path, phase: str) -> Path:
     damage = damage_of(place)
     if damage is not None:
         raise RunError(
-            f"{place} cannot be shared: {damage}; restore it, remove it and give `triphase run {run}`, or have {phase} "
-            f"done again in the branch (--again {phase})"
+            f"{place} cannot be shared: {damage}; restore it, remove it and give `triphase run "
+            f"{run}`, or repeat {phase} in the branch (--again {phase})"
         )
     return place
 
@@ -143,8 +143,8 @@ def _copy_kept_scores(run: Path, folder: Path, *, is_scored: bool) -> None:
 def _require_unchanged(run: Path, name: str) -> None:
     if is_changed(run, name):
         raise RunError(
-            f"{run / name} is not as its phase left it (damaged or edited; its sum is in {SUMS}), and nothing is "
-            "shared of it; restore it from a copy"
+            f"{run / name} has changed since its phase ended (damaged or edited; its checksum is "
+            f"in {SUMS}), so it is not shared; restore it from a copy"
         )
 
 
@@ -154,7 +154,7 @@ def _copy_store(run: Path, folder: Path, stale: Mapping[str, str], *, is_by_peop
     if not source.is_file() or SFT in stale or SAMPLING in stale:
         return None
     notes = [name for phase, name in _NOTES.items() if phase not in stale and (run / name).is_file()]
-    if LABELING not in stale or (is_by_people and stale[LABELING].startswith("is asked for")):
+    if LABELING not in stale or (is_by_people and stale[LABELING].startswith("is requested")):
         copy_file(source, folder / STORE)
         copied = "prompts, responses and rankings"
     else:

@@ -8,7 +8,7 @@ from triphase.records.bounded_calls import NoAnswer, Worker
 
 Score = Callable[[str, str, bool], float]
 SECONDS = 60.0
-_REMEDY = "fix the scorer, then give the same command again; what is finished is kept"
+_REMEDY = "fix the scorer, then run the same command again; finished work is kept"
 
 
 class CheckedScore:
@@ -25,13 +25,13 @@ class CheckedScore:
         Raises:
             TrainingError: it raised, did not return in time, or returned something other than a finite number.
         """
-        about = f", asked about the response {response[:40]!r} to {prompt[:40]!r}; {_REMEDY}"
+        about = f"for the response {response[:40]!r} to {prompt[:40]!r}; {_REMEDY}"
         try:
             found, error = self._worker.call(prompt, response, finished)
         except NoAnswer:
-            raise TrainingError(f"the scorer {self._name} did not answer within {self._seconds:g} s" + about) from None
+            raise TrainingError(f"the scorer {self._name} did not respond within {self._seconds:g} s" + about) from None
         if error is not None:
             raise TrainingError(f"the scorer {self._name} failed ({type(error).__name__}: {error})" + about) from error
         if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-            raise TrainingError(f"the scorer {self._name} answered {found!r}, a score is a finite number" + about)
+            raise TrainingError(f"the scorer {self._name} returned {found!r}; a score must be a finite number" + about)
         return float(found)

@@ -85,7 +85,7 @@ def prompts_for(
             with_columns(item.record, item.row) if columns and item.row is not None else item.record for item in items
         ]
         if not found:
-            raise DataError(f"{file}: holds no prompts")
+            raise DataError(f"{file}: contains no prompts")
         return with_same_columns({prompt.id: prompt for prompt in found}.values())[:most], file
     runs = [side.run for side in sides if side.run is not None]
     if not runs:
@@ -111,7 +111,7 @@ def compare(
     """
     asked = _begun(directory, asking)
     with (
-        locked(directory, "another call works on this comparison: wait for it, or stop it"),
+        locked(directory, "another process is working on this comparison: wait for it, or stop it"),
         watched(directory) as edited,
     ):
         spoken, names = spoken_by(sides, prompts, asking, directory, progress), [side.name for side in sides]
@@ -158,7 +158,7 @@ def _begun(directory: Path, asking: Asking) -> dict[str, Any]:
     make_directory(directory)
     if not path.is_file():
         if any(directory.iterdir()):
-            raise RunError(f"{directory}: is no comparison, and not empty; name another directory (--to)")
+            raise RunError(f"{directory}: is not empty and not a comparison; choose another directory (--to)")
         write_json(path, asked)
         return asked
     try:
@@ -168,7 +168,7 @@ def _begun(directory: Path, asking: Asking) -> dict[str, Any]:
     if kept != asked:
         changed = ", ".join(f"{key} {kept.get(key)}" for key in asked if kept.get(key) != asked[key])
         raise RunError(
-            f"{directory}: was begun with {changed}; use the same arguments, or name another directory (--to)"
+            f"{directory}: was started with {changed}; use the same arguments, or choose another directory (--to)"
         )
     return asked
 
@@ -180,13 +180,17 @@ def _notes_on(sides: Sequence[ComparedPolicy], prompts: Sequence[Prompt]) -> lis
     for path, run in runs.items():
         seen = _trained_on(run)
         if seen is None:
-            notes.append(f"{path.name}: its data cannot be read, so whether it was trained on these prompts is unknown")
+            notes.append(
+                f"{path.name}: its data cannot be read, so it is unknown whether it was trained on these prompts"
+            )
         elif count := sum(prompt.id in seen for prompt in prompts):
             notes.append(f"{path.name} was trained on {count} of these {len(prompts)} prompts")
     if any(side.run is None for side in sides):
-        notes.append("of a model that is of no run it is unknown which prompts it was trained on")
+        notes.append("for a model that does not belong to a run, the training prompts are unknown")
     if len({reference_digest(path, run.settings) for path, run in runs.items()}) > 1:
-        notes.append("the runs have different reference policies: each KL is to the side's own, and none compares")
+        notes.append(
+            "the runs have different reference policies: each KL is relative to the side's own and not comparable"
+        )
     return notes
 
 

@@ -39,7 +39,7 @@ def watched(directory: Path) -> Iterator[list[str]]:
     ]
     told += [
         f"{directory / name} was changed after the last comparison (damaged or edited): metrics from it may be wrong; "
-        "restore it from a copy, or remove it to have it made again"
+        "restore it from a copy, or remove it to create it again"
         for name in changed
     ]
     write_json(directory / FILE_NAME, {"under_way": True, "files": dict(kept)})
@@ -78,4 +78,4 @@ def _read(path: Path) -> tuple[Sums, bool, list[str]]:
         return {}, False, []
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
-    return {}, False, [f"{path} is damaged and started again: whether files next to it were edited is not known"]
+    return {}, False, [f"{path} is damaged and was started anew: whether files next to it were edited is unknown"]

@@ -75,11 +75,14 @@ def criteria_of(by: Sequence[str] | None, sides: Sequence[ComparedPolicy]) -> li
             case _:
                 new = [_of_file(Path(name))]
         if not new and by is not None:
-            what = "gold score (evaluation.gold)" if name == GOLD else "reward that can be asked"
-            raise SettingsError(f"--by {name}: no run among the sides has a {what}; name a file with a scorer")
+            what = "gold score (evaluation.gold)" if name == GOLD else "usable reward"
+            raise SettingsError(f"--by {name}: no run among the sides has a {what}; give a file with a scorer")
         found += new
     if not found:
-        raise SettingsError("there is nothing to compare by: no side is of a run with gold or a reward; give --by FILE")
+        raise SettingsError(
+            "there is no criterion to compare by: no side belongs to a run with a gold score or a "
+            "reward; give --by FILE"
+        )
     names = [each.name for each in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f"--by {twice[0]}: is given twice")
@@ -174,7 +177,9 @@ def _of_file(path: Path) -> Criterion:
         raise SettingsError(f"{path}: {f'{place}: ' if place else ''}{why}") from None
     kind_of(settings)
     if settings.chosen == "object" or needs_reward_model(settings):
-        raise SettingsError(f"{path}: kind {settings.chosen} is of a run; give --by reward, with a side of that run")
+        raise SettingsError(
+            f"{path}: kind {settings.chosen} belongs to a run; give --by reward, with a side of that run"
+        )
     digest = _digest("file", json.dumps(settings.model_dump(mode="json")))
     context = ScorerContext(settings, setting=str(path), place_of=place_of_model)
     if settings.chosen == "judge":

@@ -122,7 +122,7 @@ class RunDirectory:
         """
         path = self.path / "config.yaml"
         if is_changed(self.path, path.name):
-            self.notes.append(f"{path} is not as this run wrote it (damaged or edited); look at the settings in it")
+            self.notes.append(f"{path} has changed since this run wrote it (damaged or edited); check its settings")
         before = completed(kept["settings"])
         begun = begun_phases(self.path, {*(before.get("arms") or {}), *self.settings.arms})
         changed, stale = self._changed_settings(before, settings, path, begun)
@@ -149,7 +149,9 @@ class RunDirectory:
                 changed = True
                 continue
             if key == "sampling.batch_size" or is_bound(key):
-                self.notes.append(f"{key} was {old!r} when this run was begun and is {new!r} now: rounding may differ")
+                self.notes.append(
+                    f"{key} was {old!r} when this run was started and is {new!r} now: rounding may differ"
+                )
                 continue
             phase = None if is_of_a_server(key, old, new) else dependent(key, begun, kept)
             if phase == EVALUATION:
@@ -157,12 +159,13 @@ class RunDirectory:
                 continue
             if phase is not None:
                 raise RunError(
-                    f"{path} belongs to another configuration: {key} is {shown(old)} there and {shown(new)} here, "
-                    f"and {phase} has begun with it; set {key} back, or create a run that shares what is finished: "
+                    f"{path} belongs to another configuration: {key} is {shown(old)} there and "
+                    f"{shown(new)} here, and {phase} has started with it; set {key} back, or "
+                    f"create a run that shares what is finished: "
                     f"triphase branch {self.path} NAME --{key} VALUE"
                 )
             if begun or not is_of_a_server(key, old, new):
-                self.notes.append(f"{key} was {old!r} and is {new!r} now; nothing that has begun depends on it")
+                self.notes.append(f"{key} was {old!r} and is {new!r} now; nothing that has started depends on it")
             changed = True
         return changed, stale
 
@@ -191,18 +194,18 @@ class RunDirectory:
             scored = [phase for phase in scorers.get(name, ()) if phase in begun]
             if scored:  # allowed: a function that fails is fixed, and its run continues
                 self.notes.append(
-                    f"{name} has changed since this run was begun: {', '.join(scored)} began with scores of the "
-                    "function as it was, and goes on with those of the function as it is"
+                    f"{name} has changed since this run was started: {', '.join(scored)} started "
+                    f"with the scores of the old function, and continues with those of the new one"
                 )
                 continue
             for role in roles_of(name, self.settings):
                 phase = dependent(f"data.{role}", begun, settings)
                 if phase is not None:
                     raise RunError(
-                        f"{name} has changed since {self.path} was begun, and {phase} has read it; restore the file, "
+                        f"{name} has changed since {self.path} was started, and {phase} has read it; restore the file, "
                         f"or create a run that shares what is finished: triphase branch {self.path} NAME"
                     )
-            self.notes.append(f"{name} has changed since this run was begun; nothing that has begun has read it")
+            self.notes.append(f"{name} has changed since this run was started; nothing that has started has read it")
         return changed or bool(found.keys() - kept.keys())
 
     @contextmanager
@@ -281,7 +284,9 @@ def _require_place(run: Path) -> None:
                 os.lstat(nearest)
             nearest = nearest.parent
     if not nearest.is_dir():
-        raise RunError(f"{nearest}: is no directory; choose another name (--name), or another place with `output`")
+        raise RunError(
+            f"{nearest}: is not a directory; choose another name (--name), or another directory with `output`"
+        )
     if not os.access(nearest, os.W_OK | os.X_OK):
         reason = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
         with disk_errors(run):

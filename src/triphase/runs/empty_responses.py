@@ -21,8 +21,8 @@ def report_empty_samples(store: Store, model: str) -> None:
     empty = sum(not response.text and not response.finished for response in sampled)
     if empty:
         _log.warning(
-            "%d of %d sampled responses have no text and do not end (special tokens or space alone); the reward model "
-            "is trained without them",
+            "%d of %d sampled responses have no text and no end (only special tokens or "
+            "spaces); the reward model is trained without them",
             empty,
             len(sampled),
         )

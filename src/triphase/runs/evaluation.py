@@ -89,7 +89,7 @@ def _rows_of(run: Run, name: str, record: type[Sample] | type[JudgedSample]) -> 
         _log.warning("%s; the policies are evaluated again", error)
         return None
     if is_changed(run.path, name) or any(misfit(record, row) for row in rows):
-        _log.warning("%s is not as it was left (damaged or edited); the policies are evaluated again", path)
+        _log.warning("%s has changed since it was written (damaged or edited); the policies are evaluated again", path)
         return None
     return rows
 

@@ -30,7 +30,7 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
     Raises:
         RunError: another process works on the run, or there is nothing to continue from.
     """
-    with locked(run, "a run is extended that nobody works on: wait for it, or stop it"):
+    with locked(run, "a run cannot be extended while a process is working on it: wait for it, or stop it"):
         settings, phase = load_settings(run), ppo_phase(arm)
         require_shared(run)
         require_ppo(run, settings)
@@ -38,11 +38,11 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
         ppo, newest = settings.ppo_of(arm), _newest(run, phase)
         if ppo.extensions and ppo.iterations == iterations and newest is not None:
             if newest < iterations:
-                return f"{phase} goes on from iteration {newest} to {iterations}"
+                return f"{phase} continues from iteration {newest} to {iterations}"
             if not has_left(run, phase) or not has_results(run):
-                return f"{phase} has its {iterations} iterations; what follows them goes on"
+                return f"{phase} has its {iterations} iterations; the later steps continue"
         if iterations <= ppo.iterations:
-            raise RunError(f"{phase} of {run} has {ppo.iterations} iterations; give more of them, not {iterations}")
+            raise RunError(f"{phase} of {run} has {ppo.iterations} iterations; give more, not {iterations}")
         _require_end(run, phase, ppo.iterations)
         set_aside(run, phase)
         set_evaluation_aside(run)
@@ -51,10 +51,12 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
         write_atomically(run / RUN_CONFIG, as_yaml(config))
         seal(run, [RUN_CONFIG])
     rates = {
-        "restart": f"the schedule of the learning rates begins again over {iterations - ppo.iterations} iterations",
-        "stretch": f"the schedule of the learning rates goes on as one over {iterations} iterations",
+        "restart": f"the learning-rate schedule restarts over {iterations - ppo.iterations} iterations",
+        "stretch": f"the learning-rate schedule is stretched over all {iterations} iterations",
     }
-    return f"{phase} goes on from iteration {ppo.iterations} to {iterations}; {rates[schedule]} (--schedule {schedule})"
+    return (
+        f"{phase} continues from iteration {ppo.iterations} to {iterations}; {rates[schedule]} (--schedule {schedule})"
+    )
 
 
 def _newest(run: Path, phase: str) -> int | None:
@@ -67,29 +69,32 @@ def _require_end(run: Path, phase: str, iterations: int) -> None:
     taken, after = taken_of(run, phase), round_after(run)
     if phase == PPO and after is not None:
         raise RunError(
-            f"{phase} of {run} is where {after} goes on from; extend the last round, or make a run of another setting: "
+            f"{phase} of {run} is where {after} continues from; extend the last round, or create "
+            f"a run with another setting: "
             f"triphase branch {run} NAME"
         )
     if not has_left(run, phase) and _newest(run, phase) is None:
-        raise RunError(f"{run} has not finished {phase}; give `triphase run {run}` first")
+        raise RunError(f"{run} has not finished {phase}; run `triphase run {run}` first")
     if taken is not None:
-        raise RunError(f"{phase} of {run} is shared, and its checkpoints are not here; extend {taken.origin}")
+        raise RunError(f"{phase} of {run} is shared, so its checkpoints are elsewhere; extend {taken.origin}")
     kept = sorted(whole_steps(run / phase / CHECKPOINTS))
     if iterations not in kept:
         ended = _ending(run, phase, kept[-1]) if kept else None
         if ended is not None:
             raise RunError(
-                f"{phase} of {run} ended at iteration {kept[-1]}: {ended}; more iterations change nothing. Make a run "
-                f"with another setting: triphase branch {run} NAME"
+                f"{phase} of {run} ended at iteration {kept[-1]}: {ended}; more iterations "
+                f"change nothing. Create a run with another setting: triphase branch {run} NAME"
             )
         there = f"kept are {', '.join(map(str, kept))}" if kept else "none is kept"
         raise RunError(
             f"{run / phase}/checkpoints: the last checkpoint, after iteration {iterations}, is missing or damaged "
-            f"({there}); finish the run (triphase run {run}), or make another: triphase branch {run} NAME"
+            f"({there}); finish the run (triphase run {run}), or create another: triphase branch {run} NAME"
         )
     ended = _ending(run, phase, iterations)
     if ended is not None:
-        raise RunError(f"{phase} of {run} ended: {ended}; make a run with another setting: triphase branch {run} NAME")
+        raise RunError(
+            f"{phase} of {run} ended: {ended}; create a run with another setting: triphase branch {run} NAME"
+        )
 
 
 def _ending(run: Path, phase: str, step: int) -> str | None:
@@ -121,15 +126,15 @@ def target_of(changes: Mapping[str, str]) -> tuple[str | None, int]:
     Raises:
         SettingsError: it is neither.
     """
-    said = "say --ppo.iterations 40, or --arms.NAME.iterations 40"
+    said = "give --ppo.iterations 40, or --arms.NAME.iterations 40"
     if len(changes) != 1:
-        raise SettingsError(f"extend takes the iterations of one PPO run and nothing else; {said}")
+        raise SettingsError(f"extend takes only the iterations of one PPO run; {said}")
     name, text = next(iter(changes.items()))
     parts = name.replace("-", "_").split(".") if name == "ppo.iterations" else name.split(".")
     if parts[-1] != "iterations" or not (
         (parts[0] == "ppo" and len(parts) == 2) or (parts[0] == "arms" and len(parts) == 3)
     ):
-        raise SettingsError(f"--{name}: extend changes iterations alone; {said}; for others: triphase branch")
+        raise SettingsError(f"--{name}: extend changes only iterations; {said}; for other settings: triphase branch")
     if not text.isascii() or not text.isdecimal() or len(text) > 9:
         raise SettingsError(f"--{name}: {text[:40]} is not allowed; it must be a whole number above 0")
     return (parts[1] if parts[0] == "arms" else None), int(text)

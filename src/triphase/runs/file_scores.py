@@ -91,7 +91,7 @@ def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) ->
     if by_model and not is_whole(run.artifact(REWARD)):
         why = left_out(run.settings).get("reward")
         remedy = "run `triphase reward` with its configuration first" if why is None else f"it trains none: {why}"
-        raise RunError(f"{run_path}: has no reward model, by which it scores; {remedy}")
+        raise RunError(f"{run_path}: has no reward model to score with; {remedy}")
     with scorer_of(run, settings) as scorer:
         rows = _rows(file, encoder_of(run) if by_model else Answer, columns=settings.scorer.takes_columns)
         part = list(islice(rows, _ROWS))
@@ -170,7 +170,7 @@ def encoder_of(run: Run) -> Encode:
     def encode(prompt: Prompt, response: str, finished: bool) -> Answer:
         sample = encode_answer(prompt, response, run.model().template, finished=finished, max_length=limit)
         if sample is None:
-            raise DataError("the response has no tokens, so it has no score")
+            raise DataError("the response has no tokens and cannot be scored")
         return Answer(prompt, response, finished, sample)
 
     return encode

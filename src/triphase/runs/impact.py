@@ -74,8 +74,8 @@ def require_ppo(run: Path, settings: RunSettings) -> None:
     if PPO in phases_of(settings):
         return
     why = left_out(settings)[PPO]
-    remedy = f"make a run of which it is a part: triphase branch {run} NAME --sft.method none"
-    raise RunError(f"PPO is no step of {run}: {why}; {remedy if settings.data.preferences else 'name prompts'}")
+    remedy = f"create a run that has it: triphase branch {run} NAME --sft.method none"
+    raise RunError(f"PPO is not a step of {run}: {why}; {remedy if settings.data.preferences else 'name prompts'}")
 
 
 def require_program(settings: RunSettings, *arms: str | None) -> None:
@@ -87,8 +87,9 @@ def require_program(settings: RunSettings, *arms: str | None) -> None:
     for arm in arms or (None, *settings.arms):
         if settings.ppo_of(arm).scorer.chosen == "object":
             raise RunError(
-                "ppo.scorer.kind: the reward of this run is a Python object, and only the program that has it can go "
-                "on: call triphase.train_ppo there, under another name, with the settings that are wanted"
+                "ppo.scorer.kind: the reward of this run is a Python object, and only the "
+                "program that created it can continue: call triphase.train_ppo there, under "
+                "another name, with the new settings"
             )
 
 

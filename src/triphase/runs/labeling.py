@@ -79,10 +79,10 @@ def _require_rankings(run: Run, store: Store) -> None:
     done = len(ready & ranked)
     if done < wanted:
         raise WaitingForPeople(
-            f"people are to rank: {done} of {len(ready)} prompts have a ranking, {wanted} are needed, "
+            f"waiting for people to rank: {done} of {len(ready)} prompts have a ranking, {wanted} are needed, "
             f"{wanted - done} are missing (labeling.required_share). Serve the page with "
             f"`triphase label serve {run.path}` and open {PAGE}, or import rankings with "
-            f"`triphase label import {run.path} FILE`; then give this command again"
+            f"`triphase label import {run.path} FILE`; then run this command again"
         )
 
 

@@ -29,7 +29,7 @@ def measure_curve(run: Run) -> None:
     prompts = list(dict.fromkeys(group.prompt for group in rankings.groups))
     if len(prompts) < _FEWEST or not held.votes:
         run.say(
-            f"no learning curve: it takes at least {_FEWEST} training prompts and a held-out judgment; there are "
+            f"no learning curve: it needs at least {_FEWEST} training prompts and a held-out judgment; there are "
             f"{len(prompts)} and {len(held.votes)}"
         )
         return

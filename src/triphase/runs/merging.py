@@ -54,7 +54,7 @@ def copy_adapter(run: Path, to: Path, *, what: What = "policy", arm: str | None 
     if not is_whole(final):
         raise RunError(f"{run}: has no {what} yet; run `triphase run {run}`")
     if holds_whole_model(final):
-        raise RunError(f"{final}: holds every weight and no adapter; leave --adapter out")
+        raise RunError(f"{final}: contains full weights and no adapter; leave --adapter out")
     with atomic_directory(to) as folder:
         shutil.copytree(final, folder, dirs_exist_ok=True)
     _describe(to, run, opened.settings, what, arm=arm)
@@ -66,7 +66,7 @@ def _merge_reward(run: Path, to: Path) -> None:
     if not is_whole(final):
         raise RunError(f"{run}: has no reward model yet; run `triphase run {run}`")
     if (missed := what_plain_libraries_miss(final)) is not None:
-        raise RunError(f"{final}: {missed}; --adapter copies what it holds")
+        raise RunError(f"{final}: {missed}; --adapter copies it as it is")
     shared = opened.model()
     load_reward_model(shared, final)
     shared.adapters.merge(REWARD)

@@ -39,7 +39,7 @@ def _lines(
     base, note = public_name(settings.model.name)
     yield "## Base and license"
     yield ""
-    said = license_ or "not known here: read it on the base's own page before you share this"
+    said = license_ or "unknown: check the base model's page before you share this"
     if (kind := settings.model.quantization) is not None:
         note += (
             f" Adapters were trained over it quantized to {kind}; merged weights are those of the base as it is with "
@@ -62,7 +62,7 @@ def _lines(
         yield ""
         yield "## Measured on held-out prompts"
         yield ""
-        yield "| figure | value |\n|---|---|"
+        yield "| metric | value |\n|---|---|"
         yield from (f"| {as_code(name, in_table=True)} | {value:.4g} |" for name, value in figures)
     yield ""
     yield "## Limits"
@@ -76,7 +76,7 @@ def _data(settings: RunSettings) -> Iterator[str]:
             name = Path(source.path).name if files_of(source) else source.path  # its path is private
             yield f"- {role}: {as_code(name)}"
     ranked = {"people": "people ranked sampled responses", "simulated": "simulated labelers ranked sampled responses"}
-    yield f"- rankings: {ranked.get(settings.labeling.source, 'none of our own; the preferences are all there is')}"
+    yield f"- rankings: {ranked.get(settings.labeling.source, 'none; only the given preferences')}"
 
 
 def _chosen(settings: RunSettings, what: str) -> Iterator[tuple[str, Any]]:
@@ -113,8 +113,8 @@ def _numbers(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
 
 def _limits(what: str) -> Iterator[str]:
     if what == "reward":
-        yield "A score orders responses to one prompt as the labelers did, and no more: it says nothing about truth or"
-        yield "safety, is least sure where answers are unlike those that were ranked, and can be exploited by what"
+        yield "A score ranks responses to one prompt as the labelers did, and no more: it says nothing about truth or"
+        yield "safety, is least reliable for responses unlike those that were ranked, and can be exploited by what"
         yield "optimizes it."
         return
     yield "It was tuned to what people (or simulated labelers) preferred in this data, and to nothing else: facts,"

@@ -77,7 +77,7 @@ def require_policy(run: Run, path: Path, policy: str, checkpoint: int | None) ->
     if policy not in (SFT, PPO, *arms):
         raise RunError(f"--policy {policy}: {path} has no such policy; it has {', '.join((SFT, PPO, *arms))}")
     if checkpoint is not None and policy == SFT:
-        raise RunError(f"--checkpoint {checkpoint}: is an iteration of ppo, and --policy is {policy}; leave one out")
+        raise RunError(f"--checkpoint {checkpoint}: is an iteration of ppo, but --policy is {policy}; leave one out")
     if (
         policy != SFT
         and checkpoint is None
@@ -98,8 +98,8 @@ def open_any(
         shared, adapter, settings = open_policy(Path(model), checkpoint, policy)
         return shared, adapter, settings.model.max_length
     if checkpoint is not None:
-        raise RunError(f"--checkpoint {checkpoint}: {model} is no run's directory; only a run has checkpoints")
+        raise RunError(f"--checkpoint {checkpoint}: {model} is not a run directory; only a run has checkpoints")
     if policy is not None:
-        raise RunError(f"--policy {policy}: {model} is no run's directory; only a run has several policies")
+        raise RunError(f"--policy {policy}: {model} is not a run directory; only a run has several policies")
     of_model = ModelSettings(name=model)
     return SharedModel(load_model(of_model, place_of), AdapterSettings(layers="all"), seed=0), None, of_model.max_length

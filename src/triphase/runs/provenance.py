@@ -76,7 +76,7 @@ def read_config(path: Path) -> dict[str, Any]:
     found = found if isinstance(found, dict) else {}
     parts = [found.get(name, {}) for name in ("settings", "versions", "data_fingerprints", "machine")]
     if not parts[0] or not all(isinstance(part, dict) for part in parts):
-        raise RunError(f"{path} holds no settings of a run; restore it, or choose another name (--name)")
+        raise RunError(f"{path} does not contain the settings of a run; restore it, or choose another name (--name)")
     return found
 
 

@@ -80,7 +80,7 @@ def ranks_of(settings: RunSettings, place: Place) -> Iterator[Ranks]:
         backend = backend_of(on_gpu)
         lines = [f"{place.world} processes train together (strategy: {strategy.name}, backend: {backend})"]
         if strategy.shards and settings.parallel.strategy == "auto":
-            lines.append("the whole base does not fit on every rank, so it is divided among them (parallel.strategy)")
+            lines.append("the whole base does not fit on every rank, so it is sharded (parallel.strategy)")
         lines += [f"rank {rank}: {card['who']}" for rank, card in enumerate(cards)]
         yield Ranks(strategy, tuple(lines))
 
@@ -167,6 +167,6 @@ def show_directory(run: Path, strategy: Strategy) -> None:
     path = run / RANKS / _TOKEN
     if not path.is_file() or path.read_text(encoding="utf-8") != told["token"]:
         raise RunError(
-            f"rank {strategy.rank}: {run} on {platform.node()} is not the directory that rank 0 writes on "
-            f"{told['host']}; all ranks of a run need one shared directory (output)"
+            f"rank {strategy.rank}: {run} on {platform.node()} is not the directory that rank 0 "
+            f"writes to on {told['host']}; all ranks of a run need one shared directory (output)"
         )

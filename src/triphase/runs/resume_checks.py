@@ -39,6 +39,6 @@ def _campaigns_to_begin(path: Path, settings: RunSettings) -> Iterator[str]:
     named = [name for name in settings.labeling.campaigns or () if name != MAIN]
     if named and not is_noted(path):
         yield (
-            f"labeling.campaigns: once the responses are sampled, the run stops until there is a campaign "
+            f"labeling.campaigns: once the responses are sampled, the run waits for a campaign "
             f"{named[0]!r} (`triphase label campaigns add {path} …`)"
         )

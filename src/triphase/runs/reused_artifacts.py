@@ -43,8 +43,8 @@ def require_taken(run: Path, settings: RunSettings) -> dict[str, Taken | None]:
             continue
         if before is not None and before.origin == taken.origin and before.manifest != taken.manifest:
             raise RunError(
-                f"{phase}.from: {taken.place} is not what this run began with (it was made again); restore it, or "
-                "begin under another name (--name)"
+                f"{phase}.from: {taken.place} is not what this run started with (it was created "
+                f"again); restore it, or start under another name (--name)"
             )
         if has_trained(run, phase):
             raise RunError(f"{phase}.from: {run} has trained {phase} itself; leave {phase}.from out")

@@ -39,25 +39,26 @@ def require_reward_model(run: Run) -> None:
     """
     final = run.artifact(REWARD)
     if not is_whole(final):
-        raise RunError(f"{final} is not there yet; run `triphase reward` with this configuration first")
+        raise RunError(f"{final} does not exist yet; run `triphase reward` with this configuration first")
     lines = run.part("reward", "heldout.jsonl")
     if not lines.is_file() or _has_begun(run):
         return
     verdict = chance_verdict(read_pairs(lines), seed=run.settings.seed)
     if verdict is None:
         _log.warning(
-            "whether the reward model is better than chance cannot be judged: no held-out prompt has a comparison with "
-            "a preferred side; rank held-out prompts (data.heldout_share) to know"
+            "whether the reward model is better than chance cannot be determined: no held-out "
+            "prompt has a comparison with "
+            "a preferred side; rank held-out prompts (data.heldout_share) to find out"
         )
         return
     if verdict.is_better:
         return
     if verdict.outcome == "too few":
-        _log.warning("%s To know: %s", verdict.finding, verdict.remedy)
+        _log.warning("%s To find out: %s", verdict.finding, verdict.remedy)
         return
     write_json(run.part("reward", FILE_NAME), {**asdict(verdict), "rankings": _rankings(run)})
     if not run.settings.reward.require_better_than_chance:
-        _log.warning("%s PPO goes on anyway (reward.require_better_than_chance: false)", verdict.finding)
+        _log.warning("%s PPO continues anyway (reward.require_better_than_chance: false)", verdict.finding)
         return
     raise RewardModelRefused(_refusal(run, verdict))
 
@@ -73,7 +74,7 @@ def set_refused_aside(run: Run) -> None:
     while (aside := run.part(f"reward-refused-{number}")).exists():
         number += 1
     run.part("reward").rename(aside)
-    _log.warning("the rankings have changed: the reward model is trained again; the refused one is in %s", aside)
+    _log.warning("the rankings have changed: the reward model is trained again; the rejected one is in %s", aside)
 
 
 def _has_begun(run: Run) -> bool:
@@ -83,18 +84,18 @@ def _has_begun(run: Run) -> bool:
 
 def _refusal(run: Run, verdict: ChanceVerdict) -> str:
     more = run.settings.labeling.source == "people"
-    then = f"then give this command again ({run.path} goes on)" if more else "begin again under another name (--name)"
+    then = f"then run this command again ({run.path} continues)" if more else "start again under another name (--name)"
     return (
-        f"PPO is not begun. {verdict.finding} ({verdict.accuracy.prompts} held-out prompts; "
+        f"PPO is not started. {verdict.finding} ({verdict.accuracy.prompts} held-out prompts; "
         f'"longer wins": {percent(verdict.longer_wins.value)}.) What to do: {verdict.remedy.rstrip(".")}; {then}. '
-        "To go on anyway: reward.require_better_than_chance: false"
+        "To continue anyway: reward.require_better_than_chance: false"
     )
 
 
 def _refused(path: Path) -> str | None:
     """The fingerprint of the rankings that the refused reward model was judged on; None if none was refused.
 
-    A verdict that cannot be read counts as none, with a warning: the reward model is judged again.
+    A verdict that cannot be read counts as none, with a warning: the reward model is evaluated again.
     """
     if not path.is_file():
         return None
@@ -102,7 +103,7 @@ def _refused(path: Path) -> str | None:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         return str(found["rankings"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        _log.warning("%s is damaged; the reward model is judged again", path)
+        _log.warning("%s is damaged; the reward model is evaluated again", path)
         return None
 
 

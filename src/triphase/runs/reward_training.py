@@ -159,8 +159,8 @@ def _halves(run: Run, rankings: Rankings) -> tuple[Rankings, Rankings]:
     ours, theirs = halves_of([group.prompt for group in rankings.groups], seed=run.settings.seed)
     if not theirs:
         raise RunError(
-            "reward.witness: the comparisons are of one prompt, and the witness needs prompts of its own; rank "
-            "more prompts, or leave it out"
+            "reward.witness: the comparisons are of one prompt, but the witness needs prompts "
+            "of its own; rank more prompts, or leave it out"
         )
     return rankings.some(ours), rankings.some(theirs)
 
@@ -207,10 +207,10 @@ def _without_length(
     ]
     slope = within_group_slope(torch.cat(scores), torch.tensor(lengths), torch.tensor(group))
     if slope is None:
-        _log.warning("reward.length residual: no prompt has responses of two lengths; nothing is taken off")
+        _log.warning("reward.length residual: no prompt has responses of different lengths; nothing is subtracted")
         return calibration
     deviation = take_length_off(shared, slope, references, max_tokens=run.settings.reward.tokens_at_once)
-    run.say(f"reward model: a token more was worth {slope:+.3f} standard deviations within a prompt; taken off")
+    run.say(f"reward model: each token adds {slope:+.3f} standard deviations within a prompt; subtracted")
     write_json(run.part("reward", "length.json"), {"slope": slope, "deviation_left": deviation})
     return replace(calibration, standard_deviation=calibration.standard_deviation * deviation)
 

@@ -100,6 +100,6 @@ def told_of_round(run: Run) -> str | None:
         return None
     before, after = percent(first.value), percent(second.value)
     return (
-        f"round {run.settings.name}: of the held-out judgments on the newest policy's responses the reward model was "
-        f"right in {before} before, and in {after} after it was retrained"
+        f"round {run.settings.name}: of the held-out judgments on the newest policy's responses "
+        f"the reward model was correct on {before} before, and on {after} after it was retrained"
     )

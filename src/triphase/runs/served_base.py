@@ -20,13 +20,14 @@ def served_base(settings: RunSettings) -> str:
     taken_whole = settings.sft_method == "taken" and not is_adapter(final)
     if settings.sft_method == "full" or taken_whole:
         if not is_whole(final):
-            raise SettingsError(f"{final}: the servers serve what phase 1 leaves there; run `triphase sft` first")
+            raise SettingsError(f"{final}: the servers load the result of phase 1 from there; run `triphase sft` first")
         return str(final.resolve())
     name = place_of(settings.model.name)
     directory = directory_of(name)
     if is_adapter(directory) or settings.model.adapter is not None:
         raise SettingsError(
-            f"model.name: {settings.model.name} is merged from an adapter and its base, and servers need the files of "
-            "the sum; write them with `triphase export`, and name them there"
+            f"model.name: {settings.model.name} is merged from an adapter and its base, but "
+            f"servers need the files of the merged model; write them with `triphase export`, and "
+            f"set model.name to that directory"
         )
     return name if directory is None else str(directory.resolve())

@@ -36,7 +36,7 @@ def generator_of(run: Run, policy: Policy, batch_size: int, serving: Path) -> It
         return Probe(tuple(ids), tuple(base), tuple(now))
 
     if run.strategy.shards:
-        run.say("the base is divided among processes: what the servers serve is not compared with it by a probe")
+        run.say("the base is sharded among processes: the servers' model is not verified by a probe")
     served = Served(
         ends=tuple(shared.template.ends),
         vocabulary_size=int(shared.backbone.head_weight.shape[0]),

@@ -175,7 +175,7 @@ class Run:
         """
         final, method = self.artifact(SFT), self.settings.sft_method
         if not self.is_done("sft"):
-            raise RunError(f"{final} is not there yet; run `triphase sft` with this configuration first")
+            raise RunError(f"{final} does not exist yet; run `triphase sft` with this configuration first")
         if self._shared is None:
             if method == "none":
                 self._shared = self._load(self.settings.model)
@@ -263,7 +263,7 @@ def prepare(
         run_log(directory.path, shown.note) as log,
         StopRequest().listening() as stop,
     ):
-        log.info("process %d works on %s", os.getpid(), directory.path)
+        log.info("process %d is working on %s", os.getpid(), directory.path)
         for note in directory.notes:
             log.warning("%s", note)
         run = Run(settings, directory, shown, stop, lent, strategy=ranks.strategy)

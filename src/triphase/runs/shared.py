@@ -30,10 +30,10 @@ def require_shared(run: Path) -> None:
         place = taken.directory(run / phase)
         problem = "is gone" if not place.is_dir() else None
         if problem is None and sum_of(place) != taken.manifest:
-            problem = "is not what it was (it was made again, or extended)"
+            problem = "has changed (it was created again, or extended)"
         if problem is None and (damage := damage_of(place)) is not None:
             problem = f"is damaged ({damage})"
         if problem is not None:
             raise RunError(
-                f"{place}, which {run} shares, {problem}; restore it, or make a branch of the run as it is now"
+                f"{place}, which {run} shares, {problem}; restore it, or create a branch of the run as it is now"
             )

@@ -52,7 +52,7 @@ def sides_of(names: Sequence[str]) -> list[ComparedPolicy]:
     for place, side in enumerate(found):
         for other in found[:place]:
             if (side.run, side.policy, side.digest) == (other.run, other.policy, other.digest):
-                raise RunError(f"{other.name} and {side.name} are the same policy; name two different ones")
+                raise RunError(f"{other.name} and {side.name} are the same policy; give two different ones")
     return found
 
 
@@ -91,7 +91,7 @@ def _policy_at(name: str, run: Path, settings: RunSettings, parts: tuple[str, ..
             return BEST
     trained = ["ppo", *(f"{ARMS}/{arm}" for arm in settings.arms)]
     known = ", ".join(["sft", *trained, "ppo/best", *(f"{phase}/{CHECKPOINTS}/STEP" for phase in trained)])
-    raise RunError(f"{name}: is no policy of the run {run}; there are {known}")
+    raise RunError(f"{name}: is not a policy of the run {run}; there are {known}")
 
 
 def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> ComparedPolicy:
@@ -104,7 +104,7 @@ def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> Compare
     elif policy == BEST:
         final = run / PPO / BEST
         if not is_whole(final):
-            raise RunError(f"{name}: none is chosen yet, or it is damaged; triphase evaluate {run} --checkpoint best")
+            raise RunError(f"{name}: none is selected yet, or it is damaged; triphase evaluate {run} --checkpoint best")
     else:
         phase = ppo_phase(policy.removeprefix("arm:")) if policy.startswith("arm:") else policy
         final = place_of(run, phase)

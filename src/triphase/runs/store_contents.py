@@ -41,8 +41,9 @@ def require_contents(run: Path, store: Store) -> None:
         wanted = _noted(run / name, noun)
         if wanted and (found := held()) < wanted:
             raise RunError(
-                f"{run / 'labels.sqlite'}: holds {found} {noun}, where {wanted} were when {name} was written; restore "
-                f"the store from a copy, or remove {name} too to do the step again"
+                f"{run / 'labels.sqlite'}: holds {found} {noun}, but there were {wanted} when "
+                f"{name} was written; restore "
+                f"the store from a copy, or remove {name} too to repeat the step"
             )
 
 
@@ -57,8 +58,8 @@ def require_campaigns(run: Path, store: Store, wanted: Sequence[str] | None) -> 
         known = ", ".join(known_names(connection))
     if unknown:
         raise SettingsError(
-            f"labeling.campaigns: there is no campaign {unknown[0]!r} in {run}; there are: {known}. Begin it with "
-            f"`triphase label campaigns add {run} …`, or leave it out"
+            f"labeling.campaigns: there is no campaign {unknown[0]!r} in {run}; there are: "
+            f"{known}. Create it with `triphase label campaigns add {run} …`, or leave it out"
         )
 
 

@@ -69,7 +69,7 @@ def _built_in(settings: RunSettings) -> Iterator[Variant]:
     yield Variant("kl", {**alone, **_ONE, **kl}, f"KL coefficient {coefficient:g}")
     yield Variant("ensemble", {**alone, **_ENSEMBLE}, f"no KL penalty, the worst of {_MEMBERS} reward models")
     residual = {**alone, **_ONE, "reward.length": "residual"}
-    yield Variant("length-residual", residual, "no KL penalty, what length explains taken off the score")
+    yield Variant("length-residual", residual, "no KL penalty, score corrected for length")
     if settings.labeling.source in ("people", "simulated") and settings.reward.taken_from is None:
         each = max(1, settings.ppo.iterations // _ROUNDS)
         about = f"no KL penalty, {_ROUNDS} rounds of {each} iterations, the reward model retrained before each"

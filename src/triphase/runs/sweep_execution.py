@@ -53,7 +53,7 @@ def side_by_side(
                 except TriphaseError as error:
                     failures[point.path.name] = str(error)
                     continue
-                say(f"{point.path.name} begins")
+                say(f"{point.path.name} starts")
                 working[point.path] = _begun(command(point.path, threads))
             for path, (process, heard) in list(working.items()):
                 if process.poll() is not None:

@@ -72,7 +72,7 @@ class SweepPoint:
         """
         if self.path.is_symlink():
             raise RunError(
-                f"{self.path}: is a symbolic link, and nothing is written through one; put the run in its place, or "
+                f"{self.path}: is a symbolic link, which is never written through; replace it by the run, or "
                 "choose another name (--name)"
             )
         if not (self.path / RUN_CONFIG).is_file():
@@ -81,7 +81,7 @@ class SweepPoint:
         for key, old, new in differences(kept, wanted):
             if key not in FREE:
                 raise RunError(
-                    f"{self.path} is of another sweep: {key} is {old!r} there and {new!r} here; choose another "
+                    f"{self.path} belongs to another sweep: {key} is {old!r} there and {new!r} here; choose another "
                     "name (--name)"
                 )
 
@@ -111,7 +111,7 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
     missing = [phase for phase in (SFT, REWARD) if phase in phases_of(base) and not has_left(run, phase)]
     if missing:
         raise RunError(
-            f"{run} has not finished {missing[0]}, from which a sweep starts; give `triphase run {run}` first"
+            f"{run} has not finished {missing[0]}, from which a sweep starts; run `triphase run {run}` first"
         )
     starts, points = {_start_of(base): run}, list[SweepPoint]()
     for name, changes in named:
@@ -120,8 +120,8 @@ def plan_points(run: Path, directory: Path, named: Iterable[tuple[str, Mapping[s
         start = _start_of(settings)
         if start not in starts and ranks_by_people(base, settings) and _has_other_responses(base, settings):
             raise RunError(
-                f"{name}: {', '.join(changes)} changes the responses that people ranked; vary what comes "
-                "after them (ppo.seed instead of seed)"
+                f"{name}: {', '.join(changes)} changes the responses that people ranked; vary "
+                f"settings of later phases (ppo.seed instead of seed)"
             )
         points.append(SweepPoint(directory / name, changes, settings, starts.setdefault(start, directory / name)))
     _require_different(points)
@@ -139,7 +139,7 @@ def require_directory(directory: Path, run: Path | None = None) -> None:
     if (directory / FILE_NAME).is_file():
         read_points(directory, run)
     elif os.path.lexists(directory):
-        raise RunError(f"{directory} is there already, and is no sweep; choose another name (--name)")
+        raise RunError(f"{directory} already exists and is not a sweep; choose another name (--name)")
 
 
 def _require_different(points: Sequence[SweepPoint]) -> None:
@@ -177,11 +177,11 @@ def read_points(directory: Path, run: Path | None = None) -> dict[str, dict[str,
     try:
         kept: Any = json.loads(path.read_text(encoding="utf-8"))
         if run is not None and Path(kept["run"]).name != run.name:
-            raise RunError(f"{directory} is a sweep of {kept['run']}, and not of {run}; choose another name (--name)")
+            raise RunError(f"{directory} is a sweep of {kept['run']}, not of {run}; choose another name (--name)")
         found = kept["points"]
         return {str(name): {str(key): str(text) for key, text in changes.items()} for name, changes in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}); remove it, and give the same command again") from None
+        raise RunError(f"{path} is damaged ({error}); remove it, and run the same command again") from None
 
 
 def _start_of(settings: RunSettings) -> str:
@@ -202,7 +202,7 @@ def _grid(varied: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """(name of the run, its changes), in the order of the command line."""
     for name in ("name", "output", "threads"):
         if name in varied:
-            raise SettingsError(f"--{name}: is not varied; a sweep varies what changes results")
+            raise SettingsError(f"--{name}: cannot be varied; a sweep varies only settings that affect results")
     if not varied:
         raise SettingsError("a sweep needs a setting and its values: --ppo.kl-coefficient 0.02,0.05")
     lists = {name: _values(name, text) for name, text in varied.items()}
@@ -211,13 +211,13 @@ def _grid(varied: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     names = set[str]()
     combinations = list(itertools.islice(itertools.product(*lists.values()), _MOST + 1))
     if len(combinations) > _MOST:
-        raise SettingsError(f"a sweep of more than {_MOST} runs is not made; give fewer values")
+        raise SettingsError(f"a sweep may have at most {_MOST} runs; give fewer values")
     for values in combinations:
         changes = dict(zip(lists, values, strict=True))
         name = "-".join(f"{words[key]}-{text}" for key, text in changes.items())
         name = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:_LONGEST_NAME]
         if name in names:
-            raise SettingsError(f"two runs of the sweep would be called {name}; give each value once")
+            raise SettingsError(f"two runs of the sweep would have the name {name}; give each value once")
         names.add(name)
         yield name, changes
 

@@ -73,7 +73,9 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verification]:
             wanted = sorted(recorded.items(), key=lambda item: int(item[0]))[:steps]
             found += [Verification(phase, int(step), value, repeated.get(step)) for step, value in wanted]
     if not found:
-        raise RunError(f"{path}: no phase has sums of its first steps yet; run it first, or it is of an older version")
+        raise RunError(
+            f"{path}: no phase has recorded checksums of its first steps; run it first (older versions recorded none)"
+        )
     return found
 
 

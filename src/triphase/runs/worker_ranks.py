@@ -45,7 +45,7 @@ def follow(settings: RunSettings, strategy: Strategy) -> NoReturn:
         run = Run(settings, directory, SilentProgress(), stop, strategy=strategy)
         while True:
             phase, arm = run.next_shared_phase()
-            _log.info("%s begins", phase if arm is None else f"{phase} ({arm})")
+            _log.info("%s starts", phase if arm is None else f"{phase} ({arm})")
             phases[phase](run, arm)
             _log.info("%s ends", phase)
 
@@ -95,10 +95,10 @@ def _logged(path: Path) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        _log.info("process %d takes part", os.getpid())
+        _log.info("process %d joined", os.getpid())
         yield
     except (LeadEnded, Stopped):
-        _log.info("rank 0 has no more work, or is to stop")
+        _log.info("rank 0 has no more work, or was asked to stop")
         raise
     except Exception as error:
         _log.error("%s: %s", type(error).__name__, error)

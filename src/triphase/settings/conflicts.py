@@ -13,15 +13,15 @@ def critic_conflict(settings: "PPOSettings") -> str | None:
     """The conflict of the critic's settings; None if they are compatible."""
     if not settings.has_critic and (settings.critic != "value-head" or settings.critic_warmup):
         return (
-            f"advantage_estimator {settings.advantage_estimator} has no critic; leave critic and critic_warmup out (in "
-            "an arm: critic: value-head, critic_warmup: 0), or choose gae"
+            f"advantage_estimator {settings.advantage_estimator} has no critic; leave critic and "
+            f"critic_warmup out (in a variant: critic: value-head, critic_warmup: 0), or choose gae"
         )
     if settings.critic == "value-head":
         for name, idle in (("critic_start", "policy"), ("critic_learning_rate", None)):
             if getattr(settings, name) != idle:
                 return (
-                    f"{name} {getattr(settings, name)} is of a critic with an adapter of its own, and critic is "
-                    f"value-head; set critic: adapter, or leave {name} out"
+                    f"{name} {getattr(settings, name)} applies to a critic with its own adapter, "
+                    f"but critic is value-head; set critic: adapter, or leave {name} out"
                 )
     if settings.critic_start == "reward" and settings.scorer.chosen in SHIPPED and not settings.scorer.by_reward_model:
         return (
@@ -55,7 +55,7 @@ def reset_conflict(settings: "PPOSettings") -> str | None:
         return None
     if settings.method == "full":
         return (
-            f"reference_reset_every {every} copies the policy's adapter, and method full has none; leave it out, or "
+            f"reference_reset_every {every} copies the policy's adapter, but method full has none; leave it out, or "
             "set method: lora"
         )
     if every >= settings.iterations:
@@ -97,7 +97,7 @@ def require_full_weights_fit(settings: "RunSettings") -> None:
             )
         if settings.rollouts.by_servers:
             raise ValueError(
-                f"{name} is full, and the servers of {_servers(settings)} read adapters alone; leave them out, or set "
+                f"{name} is full, but the servers of {_servers(settings)} load only adapters; leave them out, or set "
                 f"{name}: lora"
             )
 
@@ -118,7 +118,7 @@ def require_shardable(settings: "RunSettings") -> None:
     for name, method in found:
         if method == "full":
             raise ValueError(
-                f"{name} is full, and parallel.strategy fsdp2 divides a base that stays as it is; set {name}: lora, or "
+                f"{name} is full, but parallel.strategy fsdp2 shards a frozen base; set {name}: lora, or "
                 "parallel.strategy: replicated"
             )
 
@@ -140,13 +140,14 @@ def require_quantization_fits(settings: "RunSettings") -> None:
         )
     if settings.parallel.strategy == "fsdp2":
         raise ValueError(
-            f"model.quantization is {kind}, and parallel.strategy fsdp2 divides weights, not codes; set replicated, or "
+            f"model.quantization is {kind}, but parallel.strategy fsdp2 shards weights, not "
+            f"quantized codes; set replicated, or "
             "leave one of the two out"
         )
     if settings.rollouts.by_servers:
         raise ValueError(
-            f"model.quantization is {kind}, and the servers of {_servers(settings)} hold the base as it is, so they "
-            "would sample from another policy; leave one of the two out"
+            f"model.quantization is {kind}, and the servers of {_servers(settings)} load the "
+            f"unquantized base, so they would sample from another policy; leave one of the two out"
         )
 
 
@@ -166,7 +167,7 @@ def require_rounds_fit(settings: "RunSettings") -> None:
     elif settings.ppo.scorer.chosen in SHIPPED and not settings.ppo.scorer.by_reward_model:
         remedy = f"ppo.scorer {settings.ppo.scorer.chosen} scores in its place; leave that out, or {remedy}"
     elif settings.ppo.method == "full":
-        remedy = f"the next round goes on from an adapter, and ppo.method is full; set it to lora, or {remedy}"
+        remedy = f"the next round continues from an adapter, but ppo.method is full; set it to lora, or {remedy}"
     else:
         return
     raise ValueError(f"rounds: each round ranks samples of the newest policy and retrains the reward model: {remedy}")
@@ -196,17 +197,19 @@ def require_rollouts_fit(settings: "RunSettings") -> None:
             )
         if limit is not None and not by_servers:
             raise ValueError(
-                f"{name} {limit:g} weighs samples of servers, and rollouts names none: this process samples from the "
-                "very policy that it trains; leave it out"
+                f"{name} {limit:g} weights samples of servers, but rollouts has none: this "
+                f"process samples from the policy that it trains; leave it out"
             )
     if settings.rollouts.servers and settings.model.adapter is not None:
         raise ValueError(
-            f"rollouts.servers serve the base from its files, and model.adapter {settings.model.adapter} is merged "
-            "into it; write the sum with `triphase export` and name it in model.name, or leave rollouts out"
+            f"rollouts.servers load the base from its files, but model.adapter "
+            f"{settings.model.adapter} is merged into it; write the merged model with `triphase "
+            f"export` and set model.name to it, or leave rollouts out"
         )
     if by_servers and settings.adapters.rank > _HIGHEST_RANK:
         raise ValueError(
-            f"adapters.rank {settings.adapters.rank} is above {_HIGHEST_RANK}, the highest that vLLM serves; lower it, "
+            f"adapters.rank {settings.adapters.rank} is above {_HIGHEST_RANK}, the highest that "
+            f"vLLM supports; lower it, "
             "or leave rollouts out"
         )
 

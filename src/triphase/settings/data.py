@@ -43,7 +43,7 @@ class SourceSettings(Settings):
     def _fits(self) -> "SourceSettings":
         unknown = [name for name in self.columns if name not in OURS]
         if unknown:
-            raise ValueError(f"columns: {unknown[0]!r} is no column that is read; the names on the left are ours: "
+            raise ValueError(f"columns: {unknown[0]!r} is not a known column; the names on the left must be among "
                              f"{', '.join(OURS[:13])} … (docs/data.md)")  # fmt: skip
         if self.shuffle and self.max_records is None:
             raise ValueError("shuffle chooses which max_records are taken; set max_records (training is in random "

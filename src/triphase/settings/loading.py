@@ -49,7 +49,7 @@ def load_settings(path: Path, overrides: Mapping[str, str] | None = None) -> Run
             version = _version_in(source)
             if version in (None, __version__) or not str(error).startswith(source.name):
                 raise
-            raise SettingsError(f"{error}; triphase {version} began this run, and this is {__version__}") from None
+            raise SettingsError(f"{error}; triphase {version} started this run, and this is {__version__}") from None
     return settings_from(read_source(path), overrides, absolute(path).parent)
 
 
@@ -127,7 +127,7 @@ def _override(values: dict[str, Any], name: str, text: str, places: _Places) -> 
     flag = f"--{name}"
     path = normalized(tuple(int(key) if key.isdecimal() else key for key in name.split(".")))
     if "" in path:
-        raise SettingsError(f"{flag}: not the name of a setting; write for example --ppo.kl-coefficient")
+        raise SettingsError(f"{flag}: not the name of a setting; use for example --ppo.kl-coefficient")
     target: Any = values
     for key in path[:-1]:
         target = _inside(target, key, flag)

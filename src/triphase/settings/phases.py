@@ -35,8 +35,9 @@ class TakenSettings(Settings):
     __annotations__[FROM] = str | None
     locals()[FROM] = Field(
         None,
-        description="Take what this phase left elsewhere, instead of training: a run, the `final` directory of its "
-        "phase, or a hub id of one. Nothing is copied; the files are compared with their sums at each start.",
+        description="Use the result of this phase from elsewhere, instead of training: a run, the `final` "
+        "directory of its phase, or a hub id of one. Nothing is copied; the files are verified "
+        "against their checksums at each start.",
     )
 
     @property
@@ -73,7 +74,7 @@ class SupervisedSettings(TakenSettings):
     @classmethod
     def _some(cls, epochs: object) -> object:
         if epochs == 0 and not isinstance(epochs, bool):
-            raise ValueError("0 passes train nothing; set sft.method: none, which starts from the model as it is")
+            raise ValueError("0 epochs train nothing; set sft.method: none, which starts from the original model")
         return epochs
 
 
@@ -110,7 +111,7 @@ class EnsembleSettings(Settings):
     @model_validator(mode="after")
     def _averages_what_it_has(self) -> "EnsembleSettings":
         if self.members == 1 and self.combine != "mean":
-            raise ValueError(f"combine {self.combine} needs several members; set members, 4 say")
+            raise ValueError(f"combine {self.combine} needs several members; set members, for example to 4")
         return self
 
 
@@ -176,7 +177,7 @@ class RewardSettings(TakenSettings):
     def _flips_are_counted_once(self) -> "RewardSettings":
         if self.flip_rate and self.label_smoothing:
             raise ValueError(
-                f"flip_rate {self.flip_rate:g} and label_smoothing {self.label_smoothing:g} both answer flipped "
-                "labels; set one of them to 0"
+                f"flip_rate {self.flip_rate:g} and label_smoothing {self.label_smoothing:g} both "
+                f"model flipped labels; set one of them to 0"
             )
         return self

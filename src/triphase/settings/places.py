@@ -63,7 +63,7 @@ def _template(text: str, base: Path) -> str:
             f"model.chat_template: {text[:80]}: {reason}; write chatml, plain, or the path of a Jinja template"
         ) from None
     if "{%" not in found and "{{" not in found:
-        raise SettingsError(f"model.chat_template: {text[:80]}: has no {{{{ … }}}} of a Jinja template")
+        raise SettingsError(f"model.chat_template: {text[:80]}: has no {{{{ … }}}}, so it is not a Jinja template")
     return found
 
 

@@ -140,8 +140,8 @@ class PPOSettings(Settings):
     def _a_batch_has_a_deviation(self) -> "PPOSettings":
         if self.score_normalization == "batch" and self.batch_size == 1:
             raise ValueError(
-                "score_normalization batch divides by the deviation of a rollout's scores, and a rollout of batch_size "
-                "1 has none; raise batch_size, or choose calibrated"
+                "score_normalization batch divides by the standard deviation of a rollout's "
+                "scores, which is undefined for batch_size 1; raise batch_size, or choose calibrated"
             )
         return self
 

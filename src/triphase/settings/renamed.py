@@ -12,7 +12,7 @@ SECTIONS = {"labelling": "labeling"}
 # Of the section ``ppo`` and of each variant: old name → (new name, old value → new value, note).
 _PPO: dict[str, tuple[str, dict[Any, Any], str]] = {
     "standardise_advantages": ("standardize_advantages", {True: True, False: False}, "only the spelling changed"),
-    "reward": ("scorer", {}, "both mean who scores"),
+    "reward": ("scorer", {}, "both set the scorer"),
     "standardise_scores": (
         "score_normalization",
         {True: "batch", False: "raw"},

@@ -83,7 +83,8 @@ class ScorerSettings(ServiceSettings):
             plain: dict[str, Any] = json.loads(json.dumps(options, allow_nan=False))
         except (TypeError, ValueError, RecursionError):
             raise ValueError(
-                "options are finite numbers, texts, yes and no, and lists and mappings of these; write a date in quotes"
+                "options must be finite numbers, strings, booleans, or lists and mappings of "
+                "these; write a date in quotes"
             ) from None
         return plain
 
@@ -127,24 +128,26 @@ class ScorerSettings(ServiceSettings):
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
         if self.kind is None and self.address is not None and self.function is not None:
-            raise ValueError("address and function are both given; keep one of them, or say which by kind")
+            raise ValueError("address and function are both given; keep one of them, or choose by kind")
         for kind, name in (("remote", "address"), ("function", "function")):
             given = getattr(self, name) is not None
             if self.chosen == kind and not given:
-                raise ValueError(f"kind is {kind}, and {name} is not given; give it")
+                raise ValueError(f"kind is {kind}, but {name} is missing; give it")
             if given and self.chosen != kind and self.chosen in SHIPPED and (self.chosen, name) != ("judge", "address"):
-                raise ValueError(f"{name} is given, and kind is {self.chosen}; remove {name}, or set kind to {kind}")
+                raise ValueError(f"{name} is given, but kind is {self.chosen}; remove {name}, or set kind to {kind}")
         if self.format != "triphase" and self.chosen != "remote":
-            raise ValueError(f"format is of a server, and a scorer of kind {self.chosen} is none; remove format")
+            raise ValueError(f"format applies to servers only, not to a scorer of kind {self.chosen}; remove format")
         if bool(self.of) != (self.chosen == "sum"):
-            raise ValueError("a sum is kind sum with a list of scorers under of, and no other kind has one")
+            raise ValueError("kind sum needs a list of scorers under of, and no other kind has one")
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
-            raise ValueError(f"two parts of the sum have one name ({', '.join(names)}); rename one")
+            raise ValueError(f"two parts of the sum have the same name ({', '.join(names)}); rename one")
         if self.of and not any(part.weight for part in self.parts):
-            raise ValueError("the weights of the sum are all 0, so that every score is 0; give one another weight")
+            raise ValueError(
+                "the weights of the sum are all 0, so every score would be 0; give one of them another weight"
+            )
         if self.options and self.chosen in ("model", "remote", "sum"):
-            raise ValueError(f"options are given, and a scorer of kind {self.chosen} has none; remove them")
+            raise ValueError(f"options are given, but a scorer of kind {self.chosen} has none; remove them")
         return self
 
 
@@ -169,11 +172,11 @@ def _part(values: Mapping[str, Any]) -> SumPart:
     if not isinstance(name, str) or not _PART_NAME.fullmatch(name):
         raise ValueError(f"of: a part needs a name of small letters, digits and `_`, not {name!r}")
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-        raise ValueError(f"of.{name}: weight is a number, not {weight!r}")
+        raise ValueError(f"of.{name}: weight must be a number, not {weight!r}")
     if not isinstance(calibrate, bool):
-        raise ValueError(f"of.{name}: calibrate is true or false, not {calibrate!r}")
+        raise ValueError(f"of.{name}: calibrate must be true or false, not {calibrate!r}")
     if rest.get("of"):
-        raise ValueError(f"of.{name}: a part is no sum itself; put its parts into this one")
+        raise ValueError(f"of.{name}: a part must not be a sum itself; move its parts into this one")
     try:
         return SumPart(name, float(weight), calibrate, ScorerSettings.model_validate(rest))
     except ValidationError as error:
@@ -183,7 +186,9 @@ def _part(values: Mapping[str, Any]) -> SumPart:
         if first["type"] == "extra_forbidden":
             near = get_close_matches(place, [*ScorerSettings.model_fields, "name", "weight", "calibrate"], n=1)
             why = (
-                f"unknown setting; did you mean {near[0]}?" if near else "unknown setting; a part has those of a scorer"
+                f"unknown setting; did you mean {near[0]}?"
+                if near
+                else "unknown setting; a part has the settings of a scorer"
             )
         raise ValueError(f"of.{name}{f'.{place}' if place else ''}: {why}") from None
 

@@ -25,15 +25,15 @@ def _checked_address(text: str) -> str:
     except ValueError as error:
         if "@" in text:  # an invalid address may still contain a password
             raise ValueError(f"{_BARE}, and its port is a number") from None
-        raise ValueError(f"{text!r} is no address ({error}); write for example http://10.0.0.5:8000") from None
+        raise ValueError(f"{text!r} is not an address ({error}); write for example http://10.0.0.5:8000") from None
     if "@" in parts.netloc or ("@" in text and not (parts.scheme in ("http", "https") and host)):
-        raise ValueError(f"{_BARE}; name a token's variable in token_variable")
+        raise ValueError(f"{_BARE}; set token_variable to the variable that holds the token")
     if not (text.isascii() and text.isprintable()):
         raise ValueError(
             f"{text!r} contains characters that an address cannot; write the host as xn--… and the path with %XX"
         )
     if parts.scheme not in ("http", "https") or not host or port == 0 or any(sign.isspace() for sign in text):
-        raise ValueError(f"{text!r} is no http(s) address; write for example http://10.0.0.5:8000")
+        raise ValueError(f"{text!r} is not an http(s) address; write for example http://10.0.0.5:8000")
     if parts.query or parts.fragment:
         raise ValueError(f"{text.split('?')[0]!r} contains ? or #; write the address without them")
     return text.rstrip("/")
@@ -112,17 +112,17 @@ class RolloutSettings(ServiceSettings):
         self._require_words()
         if self.servers and self.addresses:
             raise ValueError(
-                f"servers {self.servers} starts servers, and addresses names {self.addresses[0]}; set one of the two"
+                f"servers {self.servers} starts servers, but addresses lists {self.addresses[0]}; set one of the two"
             )
         if self.engine == "local" and self.by_servers:
             raise ValueError("engine local samples in this process; leave servers and addresses out, or set vllm")
         if self.engine == "vllm" and not self.by_servers:
-            raise ValueError("engine vllm needs servers; set servers: 1 to start one here, or name some in addresses")
+            raise ValueError("engine vllm needs servers; set servers: 1 to start one here, or list some in addresses")
         if self.devices and len(self.devices) != self.servers:
             count = len(self.devices)
             raise ValueError(
-                f"devices names GPUs for {count} {'server' if count == 1 else 'servers'}, and servers is "
-                f"{self.servers}; give one entry for each"
+                f"devices lists GPUs for {count} {'server' if count == 1 else 'servers'}, but "
+                f"servers is {self.servers}; give one entry for each"
             )
         return self
 
@@ -133,7 +133,7 @@ class RolloutSettings(ServiceSettings):
             for word in words:
                 if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in word):
                     raise ValueError(
-                        f"{name} holds {word!r}, with a character that a command line cannot contain; remove it"
+                        f"{name} holds {word!r}, which contains a character that a command line cannot; remove it"
                     )
         for word in self.arguments:
             flag = word.partition("=")[0].replace("_", "-")

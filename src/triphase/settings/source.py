@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not used here", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
@@ -76,10 +76,10 @@ def read_source(path: Path) -> SettingsSource:
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
     except IsADirectoryError:
-        raise SettingsError(f"{path}: is a directory; name a settings file (.yaml)") from None
+        raise SettingsError(f"{path}: is a directory; give a settings file (.yaml)") from None
     except (OSError, ValueError) as error:  # ValueError: an invalid file name
         raise SettingsError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', error)}); name a settings file (.yaml)"
+            f"{path}: cannot be read ({getattr(error, 'strerror', error)}); give a settings file (.yaml)"
         ) from None
     return parse_source(text, str(path))
 
@@ -144,7 +144,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
 def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name: str) -> Any:
     line = node.start_mark.line + 1
     if node.tag not in _PLAIN_TAGS:
-        raise SettingsError(f"{name}:{line}: tags such as {node.tag.split(':')[-1]} are not used here")
+        raise SettingsError(f"{name}:{line}: tags such as {node.tag.split(':')[-1]} are not supported")
     if len(path) > _DEEPEST:
         raise SettingsError(f"{name}:{line}: nested too deeply for settings")
     if isinstance(node, yaml.MappingNode):

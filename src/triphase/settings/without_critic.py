@@ -25,12 +25,12 @@ def estimator_problem(estimator: str, *, responses_per_prompt: int, batch_size: 
     """Why an estimator cannot work with these sizes; None if it can."""
     if estimator in COMPARING and responses_per_prompt < 2:
         return (
-            f"advantage_estimator {estimator} compares the responses to a prompt, and responses_per_prompt is "
-            f"{responses_per_prompt}; set it to 2 or more (4, say), or choose gae or reinforce"
+            f"advantage_estimator {estimator} compares the responses to a prompt, but responses_per_prompt is "
+            f"{responses_per_prompt}; set it to 2 or more (for example 4), or choose gae or reinforce"
         )
     if estimator == "reinforce" and batch_size < 2:
         return (
-            "advantage_estimator reinforce compares the responses of a rollout, and batch_size is 1; raise it, or "
+            "advantage_estimator reinforce compares the responses of a rollout, but batch_size is 1; raise it, or "
             "choose gae"
         )
     return None

@@ -57,7 +57,7 @@ def _problem(answer: StoredAnswer, known: set[str]) -> str | None:
         return f"response {twice!r} was shown twice; each response has one position"
     hidden = [id_ for id_ in ranking.places if ranking.order_shown and id_ not in ranking.order_shown]
     if hidden:
-        return f"response {hidden[0]!r} has a place but was not shown"
+        return f"response {hidden[0]!r} is ranked but was not shown"
     return _problem_of_values(answer)
 
 
@@ -66,9 +66,9 @@ def _problem_of_values(answer: StoredAnswer) -> str | None:
         if isinstance(place, bool) or not isinstance(place, int) or place < 1:
             return f"response {id_!r} has place {place!r}; places are whole numbers from 1"
     if answer.status == "active" and not answer.ranking.places:
-        return "it gives no response a place; rank at least one, or skip"
+        return "no response is ranked; rank at least one, or skip"
     for name, given in (("quality", answer.quality), *answer.ratings.items()):
         for id_, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 7:
-                return f"response {id_!r} has {name} {value!r}; it is 1 to 7"
+                return f"response {id_!r} has {name} {value!r}; it must be from 1 to 7"
     return None

@@ -71,7 +71,8 @@ class Store(Labels):
         if found != REVISION:
             raise NewerSchema(
                 f"{self.name} was brought to schema {found} by a newer Triphase while this program, which knows "
-                f"{REVISION}, had it open; it reads and writes nothing more: end it, and start it again with that one"
+                f"{REVISION}, had it open; it no longer reads or writes anything: stop it, and "
+                f"start it again with that version"
             )
         self._look_again = time.monotonic() + _LOOK_SECONDS
 
@@ -136,8 +137,8 @@ def require_one_name(path: Path) -> None:
     """
     if os.path.isfile(path) and os.stat(path).st_nlink > 1:
         raise StoreError(
-            f"{path}: is the same file as another one (a hard link), and what is written here would change that too; "
-            f"give it a content of its own: cp {path.name} new && mv new {path.name}"
+            f"{path}: is the same file as another one (a hard link), so writing here would "
+            f"change that one too; make it a separate file: cp {path.name} new && mv new {path.name}"
         )
 
 
@@ -149,11 +150,11 @@ def _url(url_or_path: str | Path) -> URL:
             path = path / FILE_NAME
         if path.name == FILE_NAME and path.is_symlink():
             raise StoreError(
-                f"{path}: is a symbolic link, and nothing of a run is written through one; put what it points to "
-                "in its place, or name that file itself"
+                f"{path}: is a symbolic link, which is never written through; replace it by its "
+                f"target, or give that file itself"
             )
         if not os.path.isdir(path.parent):
-            raise StoreError(f"{path}: the directory {path.parent} does not exist; make it, or check the path")
+            raise StoreError(f"{path}: the directory {path.parent} does not exist; create it, or check the path")
         return URL.create("sqlite", database=str(path.absolute()))
     try:
         url = make_url(given)
@@ -198,18 +199,18 @@ def _begin_sqlite(connection: Connection) -> None:
 def _away(name: str, error: Exception) -> str:
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     if "file is not a database" in cause:
-        return f"{name} is not an SQLite file; name a store created by Triphase, or a new file"
+        return f"{name} is not an SQLite file; give a store created by Triphase, or a new file"
     if "malformed" in cause:
         return (
             f"{name} is damaged ({cause}); restore it from a copy, or save what can be read with: "
             f"sqlite3 {name} .recover | sqlite3 new.sqlite"
         )
     if "is full" in cause or "No space left" in cause:
-        return f"{name}: the disk is full ({cause}); free some space, then give the same command again"
+        return f"{name}: the disk is full ({cause}); free some space, then run the same command again"
     if "disk I/O error" in cause:
         return (
-            f"{name}: the disk refused to read or write ({cause}); check its space, its health and the largest size of "
-            "a file (ulimit -f), then give the same command again"
+            f"{name}: the disk refused to read or write ({cause}); check its space, its health "
+            f"and the file size limit (ulimit -f), then run the same command again"
         )
     if "locked" in cause:
         return f"{name} is locked by another program ({cause}); close that program and try again"

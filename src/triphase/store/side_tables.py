@@ -55,8 +55,8 @@ def insert_side_rows(connection: Connection, added: Sequence[tuple[str, Mapping[
             if keys and connection.execute(select(table).where(*(table.c[key] == row[key] for key in keys))).first():
                 raise RecordRefused(
                     kind, str(number),
-                    f"the {kind} {', '.join(str(row[key]) for key in keys)} is already in the store with other "
-                    "content; import into an empty store",
+                    f"the {kind} {', '.join(str(row[key]) for key in keys)} is already in the "
+                    "store with different content; import into an empty store",
                 )  # fmt: skip
             connection.execute(insert(table), dict(row))
             new += 1
@@ -81,5 +81,5 @@ def _problem(connection: Connection, kind: str, row: Mapping[str, Any]) -> str |
             if column.name in _PEOPLE or about is None:
                 continue
             if connection.execute(select(key.column).where(key.column == about)).first() is None:
-                return f"a {kind} is about {column.name} {about!r}, which is not in the store"
+                return f"a {kind} refers to {column.name} {about!r}, which is not in the store"
     return None

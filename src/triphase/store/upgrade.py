@@ -24,7 +24,8 @@ def upgrade(engine: Engine, name: str) -> None:
     known = [step.revision for step in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()]
     if found is not None and found not in known:
         raise StoreError(
-            f"{name} has schema {found}, and this Triphase knows up to {REVISION}: it was written by a newer version. "
+            f"{name} has schema {found}, but this Triphase supports up to {REVISION}: it was "
+            f"written by a newer version. "
             "Upgrade Triphase, or open the copy that was kept next to the file before the upgrade"
         )
     with engine.connect().execution_options(writes=True) as connection, _without_foreign_keys(connection, name):
@@ -48,7 +49,7 @@ def _without_foreign_keys(connection: Connection, name: str) -> Iterator[None]:
             broken = plain.cursor().execute("PRAGMA foreign_key_check").fetchone() if plain is not None else None
             if broken is not None:
                 raise StoreError(
-                    f"{name} is damaged: a row of {broken[0]} is about something that is not in {broken[2]}; restore "
+                    f"{name} is damaged: a row of {broken[0]} refers to something that is not in {broken[2]}; restore "
                     "the file from a copy"
                 )
     finally:

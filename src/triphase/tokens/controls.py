@@ -50,8 +50,9 @@ class ControlTokens:
                 if not self.told:
                     self.told = True
                     _log.warning(
-                        "texts hold %s, a control token of the tokenizer: here and in further texts such names are "
-                        "read as plain letters (model.texts_write_control_tokens: true lets them write it)",
+                        "texts contain %s, a control token of the tokenizer: here and in "
+                        "further texts it is encoded as plain text "
+                        "(model.texts_write_control_tokens: true encodes it as that token)",
                         found[0],
                     )
                 return True
@@ -81,8 +82,8 @@ class ControlTokens:
             if not self._ids & set(ids):
                 return ids
         raise DataError(
-            f"a text holds {name!r}, a control token that this tokenizer cannot write as plain text; take it "
-            "out of the text, or set model.texts_write_control_tokens: true"
+            f"a text contains {name!r}, a control token that this tokenizer cannot encode as "
+            f"plain text; remove it from the text, or set model.texts_write_control_tokens: true"
         )
 
     def _following(self, piece: str, *, first: bool) -> list[int]:

@@ -44,8 +44,8 @@ def encode_prompt(prompt: Prompt, template: Template, *, room: int, max_length: 
         raise DataError(f"prompt {prompt.id!r} has no tokens; remove it or give it text")
     if len(ids) + room > max_length:
         raise TooLong(
-            f"prompt {prompt.id!r} has {len(ids)} tokens; with {room} for the response it passes "
-            f"model.max_length = {max_length}; shorten the prompt or raise the limit"
+            f"prompt {prompt.id!r} has {len(ids)} tokens; with {room} for the response it "
+            f"exceeds model.max_length = {max_length}; shorten the prompt or raise the limit"
         )
     return ids
 
@@ -90,8 +90,8 @@ def _encode_text(demonstration: Demonstration, template: Template, ids: tuple[in
     whole = (*template.prompt_ids(()), *ids)
     if len(whole) > max_length:
         raise TooLong(
-            f"text {demonstration.prompt.id!r} has {len(whole)} tokens and passes model.max_length = {max_length}; "
-            "divide it or raise the limit"
+            f"text {demonstration.prompt.id!r} has {len(whole)} tokens and exceeds "
+            f"model.max_length = {max_length}; split it or raise the limit"
         )
     return Encoded(whole[:1], whole[1:])
 

@@ -66,16 +66,15 @@ def differences(template: "Template") -> list[str]:
         return []
     end = tokenizer.convert_ids_to_tokens(template.end_id)
     if theirs[: len(ours) - 1] == ours[:-1] and template.end_id not in theirs[len(ours) - 1 :]:
-        return [
-            f"the chat template does not close an answer: {end} is put behind it, and is what is learned as its end"
-        ]
+        return [f"the chat template does not end a response: {end} is appended to it, and is trained as its end"]
     same = next(
         (place for place, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
     )
     start = max(0, same - 2)
     shown = [" ".join(map(repr, tokenizer.convert_ids_to_tokens(ids[start : same + _SHOWN]))) for ids in (ours, theirs)]
     return [
-        f"prompt and answer are not what the chat template writes of a whole dialogue: trained is … {shown[0]}, the "
+        f"prompt and response differ from what the chat template renders for the whole dialogue: "
+        f"training uses …  {shown[0]}, the "
         f"template writes … {shown[1]}"
     ]
 

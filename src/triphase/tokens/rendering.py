@@ -104,9 +104,9 @@ def _problem(answer: dict[str, str], conversation: Sequence[dict[str, str]]) -> 
     if "ended" in answer:
         return answer["ended"]
     if "forbidden" in answer:
-        return f"reaches for what a template must not have ({_one_line(answer['forbidden'])})"
+        return f"accesses something that a template must not ({_one_line(answer['forbidden'])})"
     if "refused" in answer:
-        return f"refuses a conversation of {_roles(conversation)}: {_one_line(answer['refused'])}"
+        return f"rejects a conversation of {_roles(conversation)}: {_one_line(answer['refused'])}"
     if "failed" in answer:
         return f"fails ({_one_line(answer['failed'])})"
     return "produces no text of a usable length"

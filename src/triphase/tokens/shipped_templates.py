@@ -39,7 +39,7 @@ def give_template(tokenizer: Any, setting: str | None) -> None:
     end = _IM_END if ends else tokenizer.eos_token
     if end is None:
         raise ModelError(
-            f"model.chat_template: {setting} closes an answer by the end of sequence, and the tokenizer has none; set "
+            f"model.chat_template: {setting} ends a response with the end of sequence, but the tokenizer has none; set "
             "eos_token in tokenizer_config.json"
         )
     before = "".join(tokenizer.convert_ids_to_tokens(list(affixes(tokenizer)[0])))

@@ -113,8 +113,8 @@ class Template:
         given: list[Any] = [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
         if not all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < _MOST_IDS for each in given):
             raise ModelError(
-                f"model.name: eos_token_id is {str(ids)[:80]} in generation_config.json (or config.json), and must be "
-                "the id of a token, or a list of ids; mend it, or copy the model again"
+                f"model.name: eos_token_id is {str(ids)[:80]} in generation_config.json (or "
+                f"config.json); it must be a token id, or a list of ids; fix it, or copy the model again"
             )
         self.ends = tuple(dict.fromkeys((*self.ends, *given)))
 
@@ -182,14 +182,14 @@ class Template:
 
     def _find_notes(self, opening: str | None) -> Iterator[str]:
         if opening is not None:
-            yield f"the chat template has no generation prompt: {opening.strip()!r} is put behind prompts"
+            yield f"the chat template has no generation prompt: {opening.strip()!r} is appended to prompts"
         if self.appended:
             tokens = " ".join(self.tokenizer.convert_ids_to_tokens(list(self.appended)))
-            yield f"the tokenizer puts {tokens} behind every text; prompts go without it"
+            yield f"the tokenizer appends {tokens} to every text; it is left out of prompts"
         if self.writes_date:
             yield (
-                f"the chat template writes the date: {self.date or 'the day on which the run is begun'} is kept for "
-                "the run (model.template_date)"
+                f"the chat template writes the date: "
+                f"{self.date or 'the day on which the run is started'} is used for the whole run (model.template_date)"
             )
         if self.is_chat:
             yield from differences(self)

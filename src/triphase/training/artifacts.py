@@ -89,7 +89,7 @@ def taken_of(run: Path, phase: str) -> Taken | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}); remove it, and give the same command again") from None
+        raise RunError(f"{path} is damaged ({error}); remove it, and run the same command again") from None
 
 
 def note_taken(run: Path, phase: str, taken: Taken | None) -> None:

@@ -110,10 +110,10 @@ def load_checkpoint(parent: Path, step: int) -> Checkpoint:
     if written not in (FORMAT, SETTLED):
         known = (version_of_run(folder) for folder in path.parents[:_DEEPEST])
         version = next((each for each in known if each is not None), None)
-        that = f"triphase {version}, which began the run" if version else "the version of triphase that wrote it"
+        that = f"triphase {version}, which started the run" if version else "the version of triphase that wrote it"
         raise RunError(
             f"{path} was written in format {written}, and this version reads format {SETTLED}; continue with {that}, "
-            "or begin a new run (--name)"
+            "or start a new run (--name)"
         )
     return Checkpoint(step, tensors_of(path), json.loads((path / VALUES).read_text()))
 

@@ -179,8 +179,8 @@ def _advanced(phase: Phase, options: LoopOptions) -> Mapping[str, float]:
             raise failed
         options.metrics.truncate_after(state.position)
         _log.warning(
-            "not enough memory: passes of at most %d tokens from step %d on (changes rounding at most); set "
-            "microbatch_tokens to that to begin so",
+            "not enough memory: passes of at most %d tokens from step %d on (changes rounding "
+            "at most); set microbatch_tokens to this to start with it",
             *(most, state.position + 1),
         )
 

@@ -31,8 +31,8 @@ _COMBINED = {
     "worst": "each.amin(0)",
     "mean-minus-variance": "each.mean(0) - {penalty!r} * each.var(0, correction=0)",
 }
-_ELSEWHERE = """TRL takes the directory as it is: `RewardTrainer(model=directory, …)` trains it on,
-`GRPOTrainer(reward_funcs=directory, …)` asks it. OpenRLHF's reward loader finds head and bias by `config.json`
+_ELSEWHERE = """TRL takes the directory as it is: `RewardTrainer(model=directory, …)` trains it further,
+`GRPOTrainer(reward_funcs=directory, …)` uses it. OpenRLHF's reward loader finds head and bias by `config.json`
 (`value_head_prefix`, `mean`, `std`): with its reward normalization on its scores are those above. Both read the score
 where this class does; give them texts by this directory's chat template.
 """
@@ -52,15 +52,15 @@ def reward_card(shared: SharedModel, base: str, *, cuts: bool) -> str:
     return (
         f"{front(base, 'reward-model')}# A reward model trained by Triphase\n\n"
         f"{_what(shared, base)}{note(shared)} The score is read at "
-        f"{end_token(shared)}, which must be the last token that is not padding: a newline behind it would be read in "
-        f"its place and gives another order. {_without_classifier(shared)}"
+        f"{end_token(shared)}, which must be the last token that is not padding: a newline after "
+        f"it would be read instead and changes the ranking. {_without_classifier(shared)}"
         + (
             "The chat template of this directory's tokenizer ends there, whatever the base's writes after it. "
             if cuts
-            else "So the ids are put together as here. "
+            else "So the token ids are built as here. "
         )
-        + "Calibration (mean 0 and deviation 1 on samples of the SFT policy) is in the head already; what is added to "
-        f"the plain class's score is the head's bias, which that class does not have.{_length(shared)}\n\n"
+        + f"Calibration (mean 0 and deviation 1 on samples of the SFT policy) is already in the "
+        f"head; the code adds the head's bias, which the plain class does not have, to its score.{_length(shared)}\n\n"
         f"```python\n{code}```\n"
     )
 
@@ -75,19 +75,19 @@ def whole_reward_card(shared: SharedModel, *, cuts: bool) -> str:
     )
     return (
         f"{front(None, 'reward-model')}# A reward model trained by Triphase\n\nThe score is read at "
-        f"{end_token(shared)}, which must be the last token that is not padding. What is added to the class's score "
-        f"is the head's bias, which that class does not have.\n\n```python\n{code}```\n\n{_ELSEWHERE}"
+        f"{end_token(shared)}, which must be the last token that is not padding. The code adds "
+        f"the head's bias, which this class does not have, to its score.\n\n```python\n{code}```\n\n{_ELSEWHERE}"
     )
 
 
 def _what(shared: SharedModel, base: str) -> str:
-    witness = " `witness/` is a reward model of other comparisons: a second opinion." if shared.witness else ""
+    witness = " `witness/` is a reward model trained on other comparisons: a second opinion." if shared.witness else ""
     if shared.ensemble is None:
         return f"A LoRA adapter with a score head on {as_code(base)}.{witness}"
     count, how = len(shared.reward_members), shared.ensemble.combination
     return (
         f"An ensemble of {count} reward models on {as_code(base)}: this directory's own LoRA adapter with its score "
-        f"head, and those of `member-2` to `member-{count}`. By itself this directory opens as the first of them; the "
+        f"head, and those of `member-2` to `member-{count}`. Opened alone, this directory is the first of them; the "
         f"score is that of all ({how.combine}), as below.{witness}"
     )
 
@@ -98,7 +98,8 @@ def _length(shared: SharedModel) -> str:
         return ""
     how = shared.residual
     return (
-        "\n\nLength is taken off this score: with n the tokens of the response, its end token counted, the score is "
+        "\n\nThis score is corrected for length: with n the tokens of the response, its end "
+        "token counted, the score is "
         f"`(scores - {how.slope!r} * n - {how.center!r}) / {how.scale!r}`, `scores` as printed below."
     )
 
@@ -144,6 +145,6 @@ def _without_classifier(shared: SharedModel) -> str:
     if kind in KNOWN:
         return ""
     return (
-        f"transformers {__version__} has no AutoModelForSequenceClassification of the kind {kind}, so the calls below "
-        "do not open it: `triphase score` and `triphase.load_reward_model` do. "
+        f"transformers {__version__} has no AutoModelForSequenceClassification for the type "
+        f"{kind}, so the code below does not open it; `triphase score` and `triphase.load_reward_model` do. "
     )

@@ -50,7 +50,7 @@ def save_reward_model(
     told = {
         **calibration,
         "applied": True,
-        "note": "the score head has this calibration already; do not apply it again",
+        "note": "the score head already has this calibration; do not apply it again",
     }
     files["calibration.json"] = json.dumps(told, indent=1, sort_keys=True).encode()
     files["README.md"] = reward_card(shared, base, cuts=cuts).encode()
@@ -77,9 +77,9 @@ def load_reward_model(shared: SharedModel, directory: Path) -> None:
 def what_plain_libraries_miss(directory: Path) -> str | None:
     """The part of a reward model's score that a plain classifier would leave out; None if there is none."""
     if (directory / ENSEMBLE_FILE).is_file():
-        return "holds an ensemble of reward models, and a classifier is one"
+        return "contains an ensemble of reward models, but a classifier is a single model"
     if (directory / LENGTH_FILE).is_file():
-        return "takes length off the score, and a classifier does not"
+        return "corrects the score for length, but a classifier does not"
     return None
 
 

@@ -56,14 +56,14 @@ def find_damage(path: Path) -> str | None:
     try:
         manifest = read_manifest(path)
         if not manifest["sha256"]:
-            return f"{MANIFEST} names no file"
+            return f"{MANIFEST} lists no file"
         for name, expected in manifest["sha256"].items():
             if Path(name).is_absolute() or ".." in Path(name).parts:
-                return f"{MANIFEST} names {name}, which is outside"
+                return f"{MANIFEST} lists {name}, which is outside"
             if not (path / name).is_file():
                 return f"{name} is missing"
             if fingerprint(path / name) != expected:
-                return f"the sum of {name} differs"
+                return f"the checksum of {name} differs"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

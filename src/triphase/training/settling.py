@@ -148,7 +148,7 @@ def _linked(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
     except OSError as error:
-        _log.info("%s and %s stay two files: %s", source, target, error.strerror or error)
+        _log.info("%s and %s remain two files: %s", source, target, error.strerror or error)
         with suppress(OSError):
             target.unlink(missing_ok=True)
         return False

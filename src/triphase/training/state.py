@@ -47,7 +47,7 @@ class PhaseState:
         """
         unknown = sorted(values.keys() - {each.name for each in fields(cls)})
         if unknown:
-            raise ValueError(f"{', '.join(unknown)}: not known to this version")
+            raise ValueError(f"{', '.join(unknown)}: unknown to this version")
         return cls(**values)
 
 
@@ -124,7 +124,7 @@ class TrainingState(Generic[Values]):
         except ValueError as error:
             raise RunError(
                 f"checkpoint {path}: {error}; continue with the version of triphase that the run's config.yaml names "
-                "under versions, or begin a new run (--name)"
+                "under versions, or start a new run (--name)"
             ) from None
 
     def note_fingerprint(self) -> None:

@@ -16,7 +16,7 @@ MAX_SKIPPED_IN_A_ROW = 5
 _NAMED = 3
 _log = logging.getLogger(__name__)
 _ADVICE = (
-    "Lower the phase's optimizer.learning_rate, set model.dtype: float32, or look for odd records in these batches"
+    "Lower the phase's optimizer.learning_rate, set model.dtype: float32, or look for unusual records in these batches"
 )
 
 
@@ -125,10 +125,10 @@ class Updater:
         self.skipped_in_a_row += 1
         named = tuple(nonfinite[:_NAMED]) or ("the norm of the gradient",)
         if self.skipped_in_a_row >= self.most_skipped_in_a_row:
-            often = "in the one step" if self.skipped_in_a_row == 1 else f"{self.skipped_in_a_row} steps in a row"
+            often = "in one step" if self.skipped_in_a_row == 1 else f"{self.skipped_in_a_row} steps in a row"
             raise TrainingError(
-                f"{', '.join(named)}: not finite {often}. Skipped steps change nothing, and the last checkpoint stays; "
-                f"the batches are in the directory `bad` next to it. {advice}"
+                f"{', '.join(named)}: not finite {often}. Skipped steps change nothing, and the "
+                f"last checkpoint stays; the batches are in the directory `bad` next to it. {advice}"
             )
         if self.skipped_in_a_row == 1:
             _log.warning("%s: not finite. This step changed nothing, and is counted. %s", ", ".join(named), advice)

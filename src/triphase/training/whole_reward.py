@@ -29,7 +29,7 @@ def save_whole_reward_model(shared: SharedModel, directory: Path) -> None:
     kind = shared.backbone.model.config.model_type
     if kind not in KNOWN:
         raise RunError(
-            f"transformers has no AutoModelForSequenceClassification of the kind {kind}; --adapter copies the adapter "
+            f"transformers has no AutoModelForSequenceClassification for the type {kind}; --adapter copies the adapter "
             "with its head"
         )
     tokenizer, cuts = scoring_tokenizer(shared)

@@ -113,12 +113,12 @@ def test_gold_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"promt": "Hi", "chosn": "x"}, r"2: the columns .* are of no known format; is 'chosn' meant to be 'chosen'"),
+        ({"promt": "Hi", "chosn": "x"}, r"2: the columns .* match no known format; did you mean 'chosen' by 'chosn'"),
         ({"prompt": "Hi", "responses": ["a"]}, "bad.jsonl:2: responses must be a list of at least two"),
         ({"prompt": "Hi", "responses": ["a", "a"]}, "bad.jsonl:2: the response 'a' is named twice"),
         ({"prompt": "Hi", "responses": ["a", "b"], "places": [1]}, "places must be a list of 2"),
         ({"prompt": "Hi", "responses": ["a", "b"], "places": [0, 1]}, r"places\[0\] must be a whole number from 1"),
-        ({"prompt": "Hi", "responses": ["a", "b"], "places": [None, None]}, "no response has a place"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "places": [None, None]}, "no response is ranked"),
         ({"prompt": "Hi", "responses": ["a", ""]}, r"responses\[1\] is empty"),
         ({"prompt": "Hi", "responses": ["a", "b"], "models": ["m"]}, "models must be a list of 2"),
         ({"prompt": "Hi", "response_a": "a", "response_b": "b", "winner": "c"}, "winner is 'c'; write a, b or tie"),
@@ -133,7 +133,7 @@ def test_gold_rows(tmp_path: Path) -> None:
         ({"type": "flag", "prompt_id": "p", "response_id": None, "labeler": "ann", "reason": "other", "note": "",
           "created_at": 0.0, "resolution": None, "resolved_by": "lea", "resolved_at": 1.0}, "belong together"),
         ({"type": "decision", "prompt_id": "p", "ranking_id": None, "decided_by": "lea", "decided_at": 1.0,
-          "decision": "ranked", "note": ""}, "ranked and has a ranking_id, or stands"),
+          "decision": "ranked", "note": ""}, "ranked needs a ranking_id, and one of kind stands"),
         ({"type": "score", "response_id": "zz", "scorer": "base", "score": 1.0}, "'zz', which is not in the store"),
         ({"type": "response", "id": "r", "prompt_id": "zz", "text": "a", "model": "m"}, "which is not in the store"),
         ({"type": "ranking", "id": "k", "prompt_id": "p", "labeler": "ann", "places": {"zz": 1}, "order_shown": [],
@@ -319,7 +319,9 @@ def test_a_store_row_that_contradicts_is_refused(tmp_path: Path) -> None:
     rule = {"type": "guideline", "version": 1, "text": "Be kind", "created_by": "lea", "created_at": 0.0}
     with open_store(tmp_path) as store:
         import_file(store, written(tmp_path / "a.jsonl", rule))
-        with pytest.raises(StoreError, match=r"b\.jsonl:1: the guideline 1 is already in the store with other content"):
+        with pytest.raises(
+            StoreError, match=r"b\.jsonl:1: the guideline 1 is already in the store with different content"
+        ):
             import_file(store, written(tmp_path / "b.jsonl", {**rule, "text": "Be short"}))
         with pytest.raises(DataError, match=r"c\.jsonl:1: not a guideline .* the column 'color' is unknown"):
             import_file(store, written(tmp_path / "c.jsonl", {**rule, "color": "red"}))

@@ -190,7 +190,7 @@ REFUSED = {
         {"instruction": PROMPT, "chosen_response": "a", "rejected_response": "b"}, "would not be read",
     ),
     "a preference": ({"prompt": PROMPT, "preference": "first"}, "'preference' would not be read"),
-    "a vote of a response": ({"prompt": PROMPT, "response": "a", "chosn": "b"}, "'chosn'.*meant to be 'chosen'"),
+    "a vote of a response": ({"prompt": PROMPT, "response": "a", "chosn": "b"}, "mean 'chosen' by 'chosn'"),
     "answers without an order": (
         {"prompt": PROMPT, "completions": [{"response": "a"}, {"response": "b"}]}, "answers without an order.*rating",
     ),
@@ -206,10 +206,10 @@ REFUSED = {
     ),
     "no prompt": ({"answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2}], "x": "1", "y": "2"},
                   "which column is the prompt"),
-    "another question": (argilla_1([{"rank": 1, "value": "A"}, {"rank": 2, "value": "B"}]), "called like the fields"),
+    "another question": (argilla_1([{"rank": 1, "value": "A"}, {"rank": 2, "value": "B"}]), "the names of the fields"),
     "several buckets": (label_studio(ranker({"good": ["i2"], "bad": ["i1"]})), "a ranker with 2 buckets"),
     "unknown items": (label_studio(ranker({"rank": ["i2", "i9"]})), "no column of data holds the ranked items"),
-    "no ranking": (label_studio({"type": "choices", "value": {"choices": ["a"]}}), "holds no ranking.*found choices"),
+    "no ranking": (label_studio({"type": "choices", "value": {"choices": ["a"]}}), "has no ranking.*found choices"),
     "JSON-MIN": ({"prompt": PROMPT, "annotation_id": 1, "lead_time": 2.0, "pw": [{"selected": "left"}]}, "as JSON"),
     "a label of SHP": ({"history": PROMPT, "human_ref_A": "a", "human_ref_B": "b", "labels": 2}, "labels must be"),
 }  # fmt: skip

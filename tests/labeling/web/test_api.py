@@ -84,7 +84,7 @@ def test_a_correction_replaces_and_both_stay(app: FastAPI, store: Store) -> None
     assert ann.post("/api/answers", json={"corrects": old["ranking"], "places": [1, 1, 1, 1]}).status_code == 409
     assert ann.get("/api/history?back=1").json()["answer"] is None
     stranger = signed_in(app, "bob").post("/api/answers", json={"corrects": kept.id, "places": [1, 2, 3, 4]})
-    assert stranger.status_code == 422 and "not one of yours" in stranger.json()["message"]
+    assert stranger.status_code == 422 and "not yours" in stranger.json()["message"]
 
 
 def test_a_late_answer_is_kept_beside(app: FastAPI, store: Store, clock: Clock) -> None:
@@ -130,7 +130,7 @@ def test_a_strangers_slot_is_refused(app: FastAPI, store: Store) -> None:
         ({"places": [1, 2, 3, 9]}, "places go from 1 to 4"),
         ({"places": [1, 2, 3, 0]}, "places.3"),
         ({"places": [None] * 4}, "rank at least two"),
-        ({"places": [1, None, None, None]}, "only one response has a place"),
+        ({"places": [1, None, None, None]}, "only one response is ranked"),
         ({"quality": [1]}, "1 qualities for 4 responses"),
         ({"quality": [8, 1, 1, 1]}, "quality.0"),
         ({"strength": 5}, "strength"),

@@ -188,7 +188,7 @@ def test_ordering_by_scores_from_the_page(app: FastAPI, store: Store) -> None:
     lea = signed_in(app, "lea")
     assert "/lead/order" not in lea.get("/lead").text and "triphase label score" in lea.get("/lead").text
     refused = lea.post("/lead/order")
-    assert refused.status_code == 422 and "The store holds no scores" in refused.text
+    assert refused.status_code == 422 and "The store has no scores" in refused.text
     store.add_scores("rm", {one.id: 0.0 for one in store.responses()})
     answer = lea.post("/lead/order")
     assert answer.status_code == 303 and answer.headers["location"] == "/lead?ordered=4", "one was begun"

@@ -97,7 +97,7 @@ def test_the_other_role_is_refused(app: FastAPI) -> None:
             assert ann.request(method, path).status_code == 403, (method, path)
         elif level == guard.LABELER:  # a lead may rank; what is refused then is only what any labeler would be
             said = lea.request(method, path, headers={"x-csrf-token": lea.headers["x-csrf-token"]})
-            assert "for the role" not in said.text, (method, path)
+            assert "needs the role" not in said.text, (method, path)
 
 
 def test_a_change_without_the_token_is_refused(app: FastAPI) -> None:

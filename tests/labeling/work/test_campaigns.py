@@ -169,10 +169,10 @@ def test_shares_of_active_campaigns_fit_into_a_hundred(store: Store) -> None:
         ({"name": "main"}, "cannot be the name"), ({"name": "a/b"}, "cannot be the name"),
         ({"name": ""}, "cannot be the name"), ({"task": "race"}, "'race' is not a task; it is one of ranking, ab"),
         ({"share": 101}, "a share of 101 %"), ({"overlap": 0}, "0 answers to each item; it is 1 to 20"),
-        ({"split": "test"}, "'test' is not a split"), ({"kind": "none"}, "no prompt is of the kind 'none'"),
+        ({"split": "test"}, "'test' is not a split"), ({"kind": "none"}, "no prompt has the kind 'none'"),
         ({"models": ("gpt",)}, "no response is by the model 'gpt'; there are: model-0, model-1"),
         ({"task": "policies"}, "needs 2 to 9 models; 0 are named"), ({"split": "heldout"}, "no prompt of the chosen"),
-        ({"models": ("model-1", "model-1")}, "a model is named twice"), ({"most": -1}, "-1 prompts at most"),
+        ({"models": ("model-1", "model-1")}, "a model is listed twice"), ({"most": -1}, "-1 prompts at most"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_campaign_is_refused_and_nothing_is_kept(
@@ -395,7 +395,7 @@ def test_gold_items_of_a_campaign_are_given_and_counted_in_it_alone(store: Store
         )  # fmt: skip
         assert set(connection.execute(open_ones).scalars()) == {"", "pairs"}, "asked there as before"
         campaigns.require_gold_fits(connection, "style", known)
-        with pytest.raises(CampaignError, match="3 responses have a place, and the items of 'pairs' have 2"):
+        with pytest.raises(CampaignError, match="3 responses are ranked, but the items of 'pairs' have 2"):
             campaigns.require_gold_fits(connection, "pairs", known)
         with pytest.raises(StoreError, match="campaign 'styl' is not in the store"):
             item_plan.add_gold(connection, "p00001", known, now=NOW, by="lea", campaign="styl")

@@ -61,9 +61,9 @@ def write_rows(target: Path, rows: Sequence[Mapping[str, Any]], columns: Sequenc
         DataError: the name has another suffix, or a table cannot contain lines of several kinds.
     """
     if target.suffix not in (".jsonl", ".csv", ".parquet"):
-        raise DataError(f"{target}: the suffix {target.suffix!r} is not known; write to .jsonl, .csv or .parquet")
+        raise DataError(f"{target}: the suffix {target.suffix!r} is not supported; use .jsonl, .csv or .parquet")
     if target.suffix != ".jsonl" and columns is None:
-        raise DataError(f"{target}: the store has lines of several kinds; export it as .jsonl")
+        raise DataError(f"{target}: a store export has several kinds of records; export it as .jsonl")
     with atomic_file(target) as file:
         if target.suffix == ".jsonl":
             file.writelines(_line(row).encode() for row in rows)
@@ -94,9 +94,11 @@ def export_rows(store: Store, name: str, left_out: Counter[str] | None = None) -
             return _demonstrations(store)
         case "store":
             if store.read_campaigns is not None:
-                raise DataError("the store is exported whole; a campaign's answers are rankings or comparisons")
+                raise DataError(
+                    "a store is exported as a whole; export a campaign's answers as rankings or comparisons"
+                )
             return _everything(store)
-    raise DataError(f"{name!r} is not an export; there are {', '.join(FORMATS)}")
+    raise DataError(f"{name!r} is not an export format; use one of {', '.join(FORMATS)}")
 
 
 def _comparisons(store: Store, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -145,7 +147,7 @@ def _unreadable(prompt: Prompt, chosen: str, rejected: str) -> str | None:
         return "pairs of equal texts"
     last = prompt.messages[-1]
     if last.role != "user" or not last.content.strip() or any(one.role == "system" for one in prompt.messages[1:]):
-        return "pairs whose prompt does not end with a user message, or has a system message after the first place"
+        return "pairs whose prompt does not end with a user message, or has a system message after the first"
     return None
 
 

@@ -142,7 +142,7 @@ def _refuse_unread_answers(row: Row, have: set[str], kind: str) -> None:
         near = difflib.get_close_matches(name, known, 1, 0.8)
         judges = kind == "prompts" and known and _JUDGES.search(name)
         if near or judges or _carries_answers(row.values[name]):
-            hint = f"; is it meant to be {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else ""
             row.refuse(
                 f"the column {name[:60]!r} would not be read, and looks like answers or judgments of them{hint} "
                 f"(columns: {named(sorted(have), 200)}). Write rankings as prompt + responses (a list, best first) or "
@@ -166,9 +166,9 @@ def _carries_answers(value: Any) -> bool:
 def _refuse_unknown(row: Row, have: set[str]) -> NoReturn:
     known = ["type", "responses", "response_a", "chosen", "rejected", "response", "prompt", "messages"]
     near = [(name, found[0]) for name in sorted(have) if (found := difflib.get_close_matches(name, known, 1))]
-    hint = f"; is {near[0][0]!r} meant to be {near[0][1]!r}?" if near else ""
+    hint = f"; did you mean {near[0][1]!r} by {near[0][0]!r}?" if near else ""
     row.refuse(
-        f"the columns {named(sorted(have), 200)} are of no known format{hint} (known: prompt, with responses + places, "
+        f"the columns {named(sorted(have), 200)} match no known format{hint} (known: prompt, with responses + places, "
         "or response_a + response_b + winner, or chosen + rejected, or response; and those of other tools that docs/"
         "labeling.md lists)"
     )

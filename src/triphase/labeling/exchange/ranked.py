@@ -121,7 +121,7 @@ def _ranked(row: Row, prompt: Prompt, made: list[Response], places: list[Any], s
     shown: list[str] = []
     for n, (response, place) in enumerate(zip(made, places, strict=True)):
         if response.id in shown:
-            row.refuse(f"the response {response.text[:40]!r} is named twice; name each response once")
+            row.refuse(f"the response {response.text[:40]!r} is listed twice; list each response once")
         shown.append(response.id)
         if not absent(place):
             ranked[response.id] = cells.whole(row, f"places[{n}]", place, 1, cells.MOST_PLACE)
@@ -132,7 +132,7 @@ def _ranked(row: Row, prompt: Prompt, made: list[Response], places: list[Any], s
         campaign = cells.campaign(row, "campaign", row.values.get("campaign"))
         return Records([prompt], made, gold=[(prompt.id, ranked, campaign)])
     if not ranked:
-        row.refuse("no response has a place")
+        row.refuse("no response is ranked")
     return Records([prompt], made, [_answer(row, prompt, made, ranked, seen)])
 
 

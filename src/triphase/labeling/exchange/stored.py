@@ -59,9 +59,9 @@ def _require_together(row: Row, kind: str, values: Mapping[str, Any]) -> None:
     """Refuse a row with one of two columns that require each other."""
     resolved = [values[name] is not None for name in _RESOLVED] if kind == "flag" else []
     if any(resolved) and not all(resolved):
-        row.refuse(f"{', '.join(_RESOLVED)} belong together: give all three, or null in each")
+        row.refuse(f"{', '.join(_RESOLVED)} belong together: set all three, or none")
     if kind == "decision" and (values["decision"] == "ranked") != (values["ranking_id"] is not None):
-        row.refuse("a decision is ranked and has a ranking_id, or stands and has none")
+        row.refuse("a decision of kind ranked needs a ranking_id, and one of kind stands must have none")
     if kind == "ranking" and values["status"] == "skipped" and values["skip_reason"] is None:
         row.refuse("a ranking whose status is skipped has a skip_reason; it is null")
 
@@ -70,7 +70,7 @@ def _answer(row: Row, values: dict[str, Any]) -> StoredAnswer:
     if values["status"] == "active" and not values["places"]:
         row.refuse("an active ranking gives at least one response a place; places is empty")
     if len(set(values["order_shown"])) != len(values["order_shown"]):
-        row.refuse("order_shown names a response twice")
+        row.refuse("order_shown lists a response twice")
     of_ranking = {name: values.pop(name) for name in _OF_A_RANKING}
     return StoredAnswer(Ranking(**of_ranking), **values)
 

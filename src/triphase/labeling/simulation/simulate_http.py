@@ -51,7 +51,7 @@ class HttpLabeler:
         page = await self._patiently("GET", "/rank")
         found = _TOKEN.search(page.text)
         if found is None:
-            raise StoreError(f"{self.name}: the page has no token; is this the labeling server?")
+            raise StoreError(f"{self.name}: the page has no CSRF token; is this the labeling server?")
         self.client.headers["x-csrf-token"] = found.group(1)
 
     async def work(self, labelers: SimulatedLabelers, most: int | None = None, think_seconds: float = 0.0) -> None:

@@ -24,10 +24,10 @@ from triphase.store import Store
 from triphase.store.database import NewerSchema
 
 _log = logging.getLogger("triphase.labeling")
-_AWAY = "The labels cannot be read or written at the moment. Nothing is lost: try again in a moment."
+_AWAY = "The store cannot be read or written at the moment. Nothing is lost: try again in a moment."
 _NEWER = (
-    "A newer version of Triphase has taken the labels over. Nothing is lost: whoever runs this page has to start it "
-    "again with that version."
+    "A newer version of Triphase has upgraded the store. Nothing is lost: whoever runs this "
+    "server has to restart it with that version."
 )
 
 
@@ -83,7 +83,9 @@ async def _collision(request: Request, _error: Exception) -> Response:
 
 
 async def _unkept(request: Request, _error: Exception) -> Response:
-    return _say(request, 422, "That holds a character or number that cannot be kept. Remove it and try again.")
+    return _say(
+        request, 422, "The input contains a character or number that cannot be stored. Remove it and try again."
+    )
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

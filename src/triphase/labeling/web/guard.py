@@ -92,11 +92,11 @@ async def refusal(request: Request, level: str | None) -> Response | None:
             return _say(request, 401, "You are signed out. Sign in again in another tab; your draft is kept here.")
         return RedirectResponse("/sign-in", status_code=303)
     if level not in (ANYONE_SIGNED_IN, session.role) and (level, session.role) != (LABELER, LEAD):
-        return _say(request, 403, f"This is for the role {level or 'nobody'}; you are signed in as {session.role}.")
+        return _say(request, 403, f"This needs the role {level or 'nobody'}; you are signed in as {session.role}.")
     if level == LEAD and session.status != "active":
         return _say(request, 403, "Your account is paused: ask another lead.")
     if request.method not in _SAFE and not await _has_token(request, session):
-        return _say(request, 403, "The page was too old or not ours. Reload it and try again.")
+        return _say(request, 403, "The page has expired. Reload it and try again.")
     return None
 
 
@@ -164,7 +164,7 @@ class Hardened:
         too_long = f"The request is longer than {most} bytes; shorten the text."
         length = request.headers.get("content-length", "0")
         if not self._is_ours(request.headers.get("host", "")):
-            await _say(request, 400, "This page is not served under that host.")(scope, receive, hardened)
+            await _say(request, 400, "This server does not serve that host.")(scope, receive, hardened)
         elif not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= most):
             await _say(request, 413, too_long)(scope, receive, hardened)
         else:
@@ -173,7 +173,10 @@ class Hardened:
             except Exception:
                 _log.exception("a request failed: %s %s", scope["method"], scope["path"][:200].encode("unicode_escape"))
                 if not started:
-                    message = "Something went wrong here. Look whether your change is there before you send it again."
+                    message = (
+                        "Something went wrong on the server. Check whether your change was saved "
+                        "before you send it again."
+                    )
                     await _say(request, 500, message)(scope, receive, hardened)
 
     def _is_ours(self, host: str) -> bool:

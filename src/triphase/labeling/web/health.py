@@ -50,7 +50,7 @@ async def metrics(request: Request) -> Response:
         return PlainTextResponse(_NO_PAGE, 404)
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
     if not secrets.compare_digest(given.encode(), token.encode()):
-        return PlainTextResponse("Give the token.", 401, {"www-authenticate": "Bearer"})
+        return PlainTextResponse("The token is missing or wrong.", 401, {"www-authenticate": "Bearer"})
     lines = await context.read(lambda connection: list(figures(connection, context.now())))
     return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
@@ -66,7 +66,7 @@ def figures(connection: Connection, now: float) -> Iterator[str]:
         ("recent_rankings", "Answers of the last 5 minutes.", _count(rankings.c.submitted_at > since)),
         ("recent_labelers", "Labelers who answered in the last 5 minutes.", _people(since)),
         ("recent_failed_sign_ins", "Of the last 5 minutes.", _count(sign_ins.c.at > since)),
-        ("sessions", "Sessions that have not ended.", _count(sessions.c.expires_at > now)),
+        ("sessions", "Sessions that have not expired.", _count(sessions.c.expires_at > now)),
         ("labelers", "Accounts that may work.", _count(labelers.c.status == "active")),
         ("open_flags", "Flags that nobody has resolved.", _count(flags.c.resolved_at.is_(None))),
     ):

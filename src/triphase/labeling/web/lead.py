@@ -256,8 +256,8 @@ async def order_by_scores(request: Request) -> Response:
 
     ordered = await context.slow(work)
     if ordered is None:
-        message = "The store holds no scores, so the order stays as it is. Bring them in with: triphase label score"
-        return page(request, "message.html", {"title": "Nothing to order by", "message": message}, 422)
+        message = "The store has no scores, so the order stays as it is. Add some with: triphase label score"
+        return page(request, "message.html", {"title": "No scores to order by", "message": message}, 422)
     return RedirectResponse(f"/lead?ordered={ordered}", status_code=303)
 
 

@@ -80,7 +80,7 @@ def listener(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:  # an invalid name raises the second
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(
-            f"{host}:{port} cannot be served ({reason}); give another --port, or end what serves there"
+            f"{host}:{port} cannot be served ({reason}); choose another --port, or stop the program that uses it"
         ) from error
 
 

@@ -111,7 +111,7 @@ def start(connection: Connection, name: str, compared: str, *, now: float, old_t
     """
     mine = (labelers.c.name == name, labelers.c.password_hash == compared, labelers.c.status != "withdrawn")
     if connection.execute(select(labelers.c.name).where(*mine).with_for_update()).first() is None:
-        raise AccountError("this account has changed a moment ago; sign in again")
+        raise AccountError("this account was changed a moment ago; sign in again")
     if old_token is not None:
         end(connection, digest(old_token))
     token = secrets.token_urlsafe(32)

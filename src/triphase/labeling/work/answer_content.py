@@ -59,9 +59,9 @@ def problem_of(submission: Submission, count: int) -> str | None:
         if values and len(values) != count:
             return f"{len(values)} {what} for {count} responses; reload the page"
     if all(place is None for place in submission.places):
-        return "no response has a place yet; rank at least two, or skip"
+        return "no response is ranked yet; rank at least two, or skip"
     if sum(place is not None for place in submission.places) < 2:
-        return "only one response has a place; rank at least two, or skip"
+        return "only one response is ranked; rank at least two, or skip"
     if any(place is not None and not 1 <= place <= count for place in submission.places):
         return f"places go from 1 to {count}"
     return None

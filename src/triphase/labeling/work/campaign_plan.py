@@ -20,9 +20,9 @@ MOST_RESPONSES = 9
 """Places are entered with the digits 1 to 9."""
 TASKS: Mapping[str, str] = {
     "ranking": "order the responses of each prompt, ties allowed",
-    "ab": "say which of two responses is better, drawn at random from those of each prompt",
+    "ab": "choose the better of two responses, drawn at random from those of each prompt",
     "rating": "rate each response from 1 to 7; the ranking follows from the ratings",
-    "policies": "say which of the policies' responses is better, blind (on held-out prompts, unless a split is chosen)",
+    "policies": "choose the better of the policies' responses, blind (on held-out prompts, unless a split is chosen)",
 }
 """Task → description of what labelers do."""
 

@@ -142,7 +142,7 @@ def require_gold_fits(connection: Connection, name: str, places: Mapping[str, in
     if campaign is None:
         raise CampaignError(_unknown(connection, name))
     if campaign.state == "ended":
-        raise CampaignError(f"campaign {name!r} has ended; nobody would get the gold item")
+        raise CampaignError(f"campaign {name!r} has ended, so nobody would get the gold item")
     if misfit := gold_misfit(campaign, places):
         raise CampaignError(misfit)
 
@@ -178,7 +178,7 @@ def _check_new(connection: Connection, wanted: Campaign) -> None:
             f"no response is by the model {unknown[0]!r}; there are: {', '.join(sorted(known)) or 'none'}"
         )
     if len(set(wanted.models)) < len(wanted.models):
-        raise CampaignError("a model is named twice; name each once")
+        raise CampaignError("a model is listed twice; list each once")
     if wanted.task == "policies" and not 2 <= len(wanted.models) <= MOST_RESPONSES:
         raise CampaignError(
             f"a comparison of policies needs 2 to {MOST_RESPONSES} models; {len(wanted.models)} are named"
@@ -186,7 +186,7 @@ def _check_new(connection: Connection, wanted: Campaign) -> None:
     kinds = set(connection.execute(select(prompts.c.kind).distinct()).scalars())
     if wanted.kind and wanted.kind not in kinds:
         raise CampaignError(
-            f"no prompt is of the kind {wanted.kind!r}; there are: {', '.join(sorted(kinds - {''})) or 'none'}"
+            f"no prompt has the kind {wanted.kind!r}; there are: {', '.join(sorted(kinds - {''})) or 'none'}"
         )
 
 

@@ -120,7 +120,7 @@ def revoke(connection: Connection, invitation_id: str, *, now: float, by: str) -
     """
     known = {one.id for one in open_ones(connection, now)}
     if invitation_id not in known:
-        raise AccountError("this invitation is not open any more; reload the page")
+        raise AccountError("this invitation is no longer open; reload the page")
     void(connection, invitations.c.token_hash.startswith(invitation_id, autoescape=True), now=now, by=by)
 
 

@@ -112,7 +112,7 @@ def correct(
         select(rankings).where(rankings.c.id == corrected, rankings.c.labeler == labeler).with_for_update()
     ).first()
     if old is None:
-        raise AnswerError("this answer is not one of yours; reload the page")
+        raise AnswerError("this answer is not yours; reload the page")
     rounds = select(func.count()).where(rankings.c.labeler == labeler, rankings.c.assignment_id == old.assignment_id)
     done: int = connection.execute(rounds).scalar_one()
     before = answer_of(old)
@@ -149,7 +149,7 @@ def skip(connection: Connection, labeler: str, assignment_id: int, reason: str, 
             raise Answered(f"you have skipped this item before ({before.skip_reason}), and that is final")
         return
     if slot.labeler != labeler or slot.state != "leased":
-        raise SlotGone("this item is not with you any more; take the next one")
+        raise SlotGone("this item is no longer assigned to you; take the next one")
     ranking = Ranking(identity, slot.prompt_id, labeler, {}, tuple(json.loads(slot.order_shown)), now, None, note)
     answer = StoredAnswer(
         ranking, slot.purpose, "skipped", assignment_id, latest_guideline(connection, slot.campaign),
@@ -178,7 +178,7 @@ def flag(
     slot = _slot(connection, labeler, assignment_id)
     order = json.loads(slot.order_shown or "[]")
     if slot.labeler != labeler:
-        raise SlotGone("this item is not with you any more; take the next one")
+        raise SlotGone("this item is no longer assigned to you; take the next one")
     if position is not None and not 0 <= position < len(order):
         raise AnswerError(f"there is no response {position + 1}; this item has {len(order)}")
     values = {
@@ -282,7 +282,7 @@ def _again(before: Sequence[Row[*tuple[Any, ...]]], submission: Submission) -> S
     for row in before:
         if says_the_same(row, submission):
             return Stored(row.id, "late" if row.status == "late" else "active")
-    raise Answered("you have answered this item before, and otherwise; press U to open that answer and change it")
+    raise Answered("you have already answered this item differently; press U to open that answer and change it")
 
 
 def _same_correction(connection: Connection, old: Row[*tuple[Any, ...]], submission: Submission) -> Stored:

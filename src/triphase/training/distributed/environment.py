@@ -42,7 +42,7 @@ def place_in(environment: Mapping[str, str]) -> Place:
     ]
     if missing:
         raise SettingsError(
-            f"the environment names a place among several processes, but not {', '.join(missing)}; start them by "
+            f"the environment describes one of several processes, but lacks {', '.join(missing)}; start them by "
             "`triphase run CONFIG --processes N` or by torchrun"
         )
     try:
@@ -51,5 +51,5 @@ def place_in(environment: Mapping[str, str]) -> Place:
         rank, world, local_rank, local_world = -1, 0, 0, 0
     if not (0 <= rank < world and 0 <= local_rank < local_world <= world):
         told = ", ".join(f"{name}={given[name]}" for name in _NAMES[:4])
-        raise SettingsError(f"{told}: is no place among processes; start them by `triphase run CONFIG --processes N`")
+        raise SettingsError(f"{told}: is not a valid rank; start the processes by `triphase run CONFIG --processes N`")
     return Place(rank, world, local_rank, local_world)

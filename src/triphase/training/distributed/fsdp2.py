@@ -148,7 +148,7 @@ class Sharded(Replicated):
     def _load_too(self) -> None:
         key, self._loads = f"load/{self._loads}", self._loads + 1
         if self._serves_loading is None:
-            raise RunError(f"rank {self.rank}: another rank loads a model here, and this one has none to load with it")
+            raise RunError(f"rank {self.rank}: another rank is loading a model, but this rank is not")
         self._serves_loading(self._await(key))
 
     def _raise_if_ended(self) -> None:
@@ -179,8 +179,8 @@ class _Agreed:
             # A rank that only provides its part lays it out by itself.
             if not torch.equal(self._strategy.part_of(self._number), input_tensor):
                 raise RunError(
-                    f"torch {torch.__version__} lays a sharded block out in a way that triphase does not know; use a "
-                    "version that it was tested with, or parallel.strategy: replicated"
+                    f"torch {torch.__version__} uses an unknown layout for sharded blocks; use a "
+                    f"version that triphase was tested with, or parallel.strategy: replicated"
                 )
             self._is_known = True
         self._strategy.gather_block(output_tensor, input_tensor, group)

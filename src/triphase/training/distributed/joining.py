@@ -68,7 +68,7 @@ def _are_divided(shards: Callable[[Strategy], bool], strategy: Strategy) -> bool
     try:
         return shards(strategy)
     except LeadEnded:  # no work has started that could be ended cleanly
-        raise RankLost("rank 0 ended before the work began; its own output says why") from None
+        raise RankLost("rank 0 ended before training started; see its output") from None
 
 
 def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
@@ -84,7 +84,7 @@ def _met(place: Place, *, on_gpu: bool, timeout_seconds: float) -> Replicated:
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         busy = "EADDRINUSE" in str(error)
-        what = "is in use by another program; choose another (MASTER_PORT)" if busy else "is where they should meet"
+        what = "is in use by another program; choose another (MASTER_PORT)" if busy else "is the rendezvous address"
         raise SettingsError(
             f"rank {place.rank} of {place.world} cannot reach the other ranks: {where} {what}"
         ) from error
@@ -110,7 +110,7 @@ def start_name(store: Any, place: Place) -> str:
     waiting, end = set(range(1, place.world)), time.monotonic() + _MEETING_SECONDS
     while waiting:
         if time.monotonic() > end:
-            raise RuntimeError(f"rank {min(waiting)} has not come")
+            raise RuntimeError(f"rank {min(waiting)} did not arrive")
         for rank in sorted(waiting):
             if store.check([f"hello/{rank}"]):
                 store.set(f"token/{store.get(f'hello/{rank}').decode()}", name)
@@ -137,5 +137,7 @@ def _part(strategy: Replicated) -> None:
 def _take_card(place: Place) -> None:
     cards = torch.cuda.device_count()
     if place.local_world > cards:
-        raise SettingsError(f"{place.local_world} processes on this machine, and {cards} cards; start as many as cards")
+        raise SettingsError(
+            f"{place.local_world} processes on this machine, but {cards} GPUs; start one process per GPU"
+        )
     torch.cuda.set_device(place.local_rank)

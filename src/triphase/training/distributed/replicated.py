@@ -183,10 +183,10 @@ class Replicated(Strategy):
 
 
 def _gone(who: str, error: Exception) -> str:
-    what = "did not come in time (parallel.timeout_seconds)" if "imed out" in str(error) else "has ended"
+    what = "did not arrive in time (parallel.timeout_seconds)" if "imed out" in str(error) else "has ended"
     return (
-        f"{who} {what}, and this rank cannot go on alone; the log of a rank is in the run's directory `ranks`. What is "
-        "finished is kept: the same command continues from the last checkpoint"
+        f"{who} {what}, and this rank cannot continue alone; the logs of the ranks are in the "
+        f"run's directory `ranks`. Finished work is kept: the same command resumes from the last checkpoint"
     )
 
 

@@ -91,7 +91,7 @@ class Rounds:
         if behind == [0] and self._presence.lives(0):
             return
         who = ", ".join(f"rank {rank}" for rank in behind) or "a rank"
-        raise RankLost(_lost(who, "did not come in time (parallel.timeout_seconds)"))
+        raise RankLost(_lost(who, "did not arrive in time (parallel.timeout_seconds)"))
 
     def _come(self, rank: int) -> int:
         key = f"round/{rank}"
@@ -103,6 +103,6 @@ class Rounds:
 
 def _lost(who: str, what: str) -> str:
     return (
-        f"{who} {what}, and this rank cannot go on alone; the log of a rank is in the run's directory `ranks`. What is "
-        "finished is kept: the same command continues from the last checkpoint"
+        f"{who} {what}, and this rank cannot continue alone; the logs of the ranks are in the "
+        f"run's directory `ranks`. Finished work is kept: the same command resumes from the last checkpoint"
     )
