@@ -92,7 +92,7 @@ def ppo(prompts: Any = ("sun",), reward: Any = "tests.rewards.functions:by_text"
         (ppo(reward=lambda responses, answer: [0.0, 0.0]), "needs answer, which is neither a column"),
         (ppo([3]), "prompts: row 1: is int, not a mapping"),
         (lambda: triphase.evaluate("absent"), "absent: is not a run directory (no config.yaml in it"),
-        (lambda: triphase.load_reward_model("absent"), "absent: is no run"),
+        (lambda: triphase.load_reward_model("absent"), "absent: is not a run directory"),
         (lambda: triphase.load_policy("embedded:absent"), "embedded:absent"),
         (lambda: triphase.load_policy("embedded:tiny", checkpoint=3), "only a run has checkpoints"),
     ],
@@ -117,7 +117,7 @@ def test_a_policy_and_a_reward_model_refuse_what_they_cannot_take(here: Path) ->
         (lambda: policy.generate([{"role": "user", "content": "sun"}]), "prompts: row 1: missing column: prompt"),
         (lambda: policy.generate(["sun"], temperature=0), "generate: temperature is 0; it must be a number above 0"),
         (lambda: policy.generate(["sun"], n=0), "generate: n is 0"),
-        (lambda: policy.generate(["sun"], max_tokens=5000), "passes model.max_length"),
+        (lambda: policy.generate(["sun"], max_tokens=5000), "exceeds model.max_length"),
     ):
         with pytest.raises(TriphaseError, match=line):
             call()

@@ -15,7 +15,7 @@ class Answering:
 
     def say(self, text: str) -> str:
         if len(text) > self.room:
-            raise DataError(f"the prompt passes model.max_length = {self.room}")
+            raise DataError(f"the prompt exceeds model.max_length = {self.room}")
         self.turns += [text, text.upper()]
         return self.turns[-1]
 
@@ -31,5 +31,5 @@ def test_a_message_that_is_too_long_ends_no_conversation(capsys: pytest.CaptureF
     lines = iter(["oak", "hazel", "red", ""])
     talk([long, short], ["long", "short"], lambda: next(lines))  # type: ignore[list-item]
     said = capsys.readouterr().out
-    assert "passes model.max_length = 4; /new begins a new conversation" in said and "HAZEL" not in said
+    assert "exceeds model.max_length = 4; /new begins a new conversation" in said and "HAZEL" not in said
     assert long.turns == short.turns == ["oak", "OAK", "red", "RED"]

@@ -122,7 +122,7 @@ def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "name at least one file of records"),
+        ([], "give at least one file of records"),
         (["gone.jsonl"], "gone.jsonl: there is no such file"),
         (["d.jsonl", "--max-length", "0"], "--max-length 0: must be above 0"),
         (["d.jsonl", "--max-length", "8", "--response-tokens", "8"], "leaves no room for a prompt"),
@@ -131,7 +131,7 @@ def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.Cap
             ["d.jsonl", "--model", "embedded:smolm2"],
             "there is no embedded model 'embedded:smolm2'; write embedded:smollm2",
         ),
-        ([""], "name at least one file of records"),
+        ([""], "give at least one file of records"),
         (["d.jsonl", "--columns", "prompt"], "--columns prompt: write ours=yours"),
         (["d.jsonl", "--columns", "prompt=nosuch"], "--columns prompt=nosuch: no record of d.jsonl has that column"),
         (

@@ -64,7 +64,7 @@ def test_a_verb_without_memory_is_one_line(
     assert (
         "lower sampling.batch_size" in error if verb == "evaluate" else "close other programs, raise the limit" in error
     )
-    assert ("name a smaller model" in error) == (verb in ("chat", "label sample"))
+    assert ("use a smaller model" in error) == (verb in ("chat", "label sample"))
     assert not (tmp_path / "new").exists()
 
 

@@ -85,7 +85,7 @@ def test_what_is_no_directory_of_runs_is_said(tmp_path: Path, capsys: pytest.Cap
     assert main(["runs", str(tmp_path / "nowhere")]) == 2
     assert "no such directory" in capsys.readouterr().err
     assert main(["runs", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
     assert main(["runs", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
@@ -130,7 +130,7 @@ def test_the_scores_of_a_file_are_those_of_the_reward_model(folder: Path, capsys
     assert sun["mine"] == 7 and "2 responses; mean score" in said and "3 rows have no score" in said
     assert [row["score"] for row in (broken, long, without)] == [None] * 3
     assert "rows.jsonl:2: " in broken["problem"] and broken["row"] == "{"
-    assert "rows.jsonl:3: " in long["problem"] and "passes model.max_length = 64" in long["problem"]
+    assert "rows.jsonl:3: " in long["problem"] and "exceeds model.max_length = 64" in long["problem"]
     assert "rows.jsonl:5: " in without["problem"]
     model = triphase.load_reward_model(run)
     expected = model.score(["oak elm"] * 2, ["sun", "rain"])

@@ -56,6 +56,6 @@ def test_check_says_what_becomes_of_them(
 ) -> None:
     main(["check", str(config), "--model.texts_write_control_tokens", allowed])
     said = " ".join(capsys.readouterr().out.split())
-    assert "texts hold" not in caplog.text  # said once, with the counts
+    assert "texts contain" not in caplog.text  # said once, with the counts
     assert f"d.jsonl: records whose texts contain a control token ({END}): prompt 2, response 2; {told}" in said
     assert f"c.jsonl: records whose texts contain a control token ({END}): chosen 1, rejected 2; {told}" in said

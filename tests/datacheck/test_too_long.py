@@ -72,7 +72,7 @@ def test_dropped_records_are_counted_by_check_and_run(tmp_path: Path) -> None:
     survey = survey_data(chosen, examine=Examiner(Template(tokenizer()), chosen).problem).sources[0]
     assert (survey.records, survey.too_long, survey.left_out, survey.shortened, survey.refused) == (1, 2, 2, 0, 0)
     none, _ = read(settings(tmp_path, "drop", "demonstrations", DEMONSTRATIONS[1:]))
-    with pytest.raises(DataError, match=r"a\.jsonl: every record passes model\.max_length"):
+    with pytest.raises(DataError, match=r"a\.jsonl: every record exceeds model\.max_length"):
         none.demonstrations()
 
 
@@ -149,4 +149,4 @@ def test_text_without_a_prompt_is_never_cut(tmp_path: Path, too_long: str) -> No
     with pytest.raises(DataError, match=r"a\.jsonl:2: text '.*' has 41 tokens and exceeds model\.max_length = 20"):
         data.demonstrations()
     data, said = read(settings(tmp_path, "drop", "demonstrations", [{"text": "ash elm"}, {"text": LONG}]))
-    assert [one.response for one in data.demonstrations()[0]] == ["ash elm"] and "1 records pass" in said[0]
+    assert [one.response for one in data.demonstrations()[0]] == ["ash elm"] and "1 records exceed" in said[0]

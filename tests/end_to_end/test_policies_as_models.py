@@ -232,7 +232,10 @@ def test_a_directory_is_pushed_to_a_hub(exported: Path, tmp_path: Path) -> None:
         assert "org/name: the hub refused it" in refused.stderr and "hf auth login" in refused.stderr
     gone = in_a_fresh_process(words, **environment)
     assert gone.returncode == 2 and "org/name: the hub cannot be reached" in gone.stderr, gone.stderr
-    for place, name, told in ((tmp_path, "org/name", "holds no exported model"), (exported, "name", "no repository")):
+    for place, name, told in (
+        (tmp_path, "org/name", "contains no exported model"),
+        (exported, "name", "not a repository"),
+    ):
         with contextlib.redirect_stderr(io.StringIO()) as error:
             assert main(["push", str(place), name]) == 2
         assert told in error.getvalue()

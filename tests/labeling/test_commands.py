@@ -169,7 +169,7 @@ def test_what_the_page_is_called_is_never_taken_from_a_request() -> None:
         with pytest.raises(SettingsError, match=r"needs --address, the address under which people reach the page"):
             check_safe(host, Path("cert.pem"), behind_proxy=proxy)
     for address in ("label.example", "ftp://label.example", "https://", "http://["):
-        with pytest.raises(SettingsError, match="is no http"):
+        with pytest.raises(SettingsError, match="is not an http"):
             check_safe("127.0.0.1", None, behind_proxy=True, address=address)
     assert hosts("127.0.0.1", None) == ("127.0.0.1", "localhost", "::1", "127.0.0.1")
     assert hosts("0.0.0.0", "https://Label.example:8443/") == ("0.0.0.0", "label.example")  # noqa: S104

@@ -93,7 +93,7 @@ def test_only_the_chosen_maps_of_the_chosen_layers_are_adapted() -> None:
 
 
 def test_a_target_that_the_layers_do_not_have_is_refused_with_those_they_have() -> None:
-    with pytest.raises(ModelError, match=r"adapters.targets names c_attn, .* they have down_proj, gate_proj, .*v_proj"):
+    with pytest.raises(ModelError, match=r"adapters.targets has c_attn, .* they have down_proj, gate_proj, .*v_proj"):
         _targeting("llama", ("q_proj", "c_attn"))
 
 

@@ -34,7 +34,9 @@ def findings(right: int, longer: int, *, ceiling: float | None = 0.8) -> RewardF
 def test_accuracy_above_and_below_its_neighbors() -> None:
     above = accuracy_caption(findings(150, 100))
     assert (
-        "right in 75 %" in above and "It is better than preferring the longer" in above and "is under the 80 %" in above
+        "correct on 75 %" in above
+        and "It is better than preferring the longer" in above
+        and "is under the 80 %" in above
     )
     below = accuracy_caption(findings(100, 150))
     assert "It is worse than preferring the longer" in below

@@ -139,7 +139,7 @@ def test_without_gold_the_headline_follows_the_figures(empty: RunContents) -> No
     assert level.tone == "open" and level.headline.startswith("No gain shown")
     right = [ScoredPair(str(number), 1.0, 0.5, 1.0, 3, 3) for number in range(40)]
     sound = verdict(empty, samples=samples(unknown, {"sft": 0, "ppo": 1}), pairs=right)
-    assert sound.tone == "open" and any("right in 100 % (91 to 100 %)" in each for each in sound.sentences)
+    assert sound.tone == "open" and any("correct on 100 % (91 to 100 %)" in each for each in sound.sentences)
     coin = [ScoredPair(str(number), number % 2, 0.5, 1.0, 3, 3) for number in range(40)]
     groundless = verdict(empty, samples=samples(unknown, {"sft": 0, "ppo": 1}), pairs=coin)
     assert groundless.tone == "bad"

@@ -103,7 +103,7 @@ def test_memory_that_runs_out_names_figures_and_the_setting_to_lower(phase: str,
         with memory_errors(phase):
             raise error
     line = str(caught.value)
-    assert "\n" not in line and "what is finished is kept" in line
+    assert "\n" not in line and "finished work is kept" in line
     assert [name for name in known if f" {name}" in line], line
 
 

@@ -142,7 +142,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         r"is a Git LFS pointer",
     ),
     "huge": (lambda made: altered(made / "config.json", num_hidden_layers=10**9), r"more than the weights can have"),
-    "no count": (lambda made: altered(made / "config.json", num_attention_heads=0), r"num_attention_heads: 0 is no"),
+    "no count": (
+        lambda made: altered(made / "config.json", num_attention_heads=0),
+        r"num_attention_heads: 0 is not a positive",
+    ),
     "labels": (
         lambda made: altered(made / "config.json", id2label={"5": "P", "6": "Q"}, label2id={"P": 5, "Q": 6}),
         r"has no output 5, which config.json names 'P'",

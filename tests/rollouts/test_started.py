@@ -94,7 +94,7 @@ def test_they_answer_behind_a_token_and_end_with_all_that_they_began(tmp_path: P
             assert answer.status == 200
     assert gone_within(running, 3)
     assert said[0].startswith(f"starting a vLLM server (log: {tmp_path / 'logs' / 'vllm-0.log'})")
-    assert "answered after" in said[1]
+    assert "ready after" in said[1]
     assert started.token not in (tmp_path / "logs" / "vllm-0.log").read_text()
 
 

@@ -88,7 +88,7 @@ def test_another_configuration_is_refused_by_the_key(folder: Path, changes: dict
     with pytest.raises(RunError) as error:
         hold(settings(folder, **changes))
     message = str(error.value)
-    assert key in message and "another configuration" in message and "sft has begun" in message
+    assert key in message and "another configuration" in message and "sft has started" in message
     assert f"triphase branch {folder / 'runs' / 'small'} NAME --" in message
 
 
@@ -230,7 +230,7 @@ def test_an_emptied_store_is_not_filled_again_in_silence(folder: Path) -> None:
     hold(chosen)
     run = folder / "runs" / "small"
     (run / "sampling.json").write_text('{"responses": 66}')
-    with pytest.raises(RunError, match=r"holds 0 responses, where 66 were when sampling\.json was written"):
+    with pytest.raises(RunError, match=r"holds 0 responses, but there were 66 when sampling\.json was written"):
         do(chosen, _add_prompts)
     (run / "sampling.json").unlink()
     (run / "labelling.json").write_text('{"rankings": 22}')

@@ -37,7 +37,7 @@ def test_strangers_names_stay_code_in_a_card(text: str) -> None:
     inside = parser.render(f"- prompts: {as_code(text)} and more")
     assert inside.startswith("<ul>\n<li>prompts: <code>") and inside.endswith("</code> and more</li>\n</ul>\n")
     assert inside.count("<") == 6
-    table = parser.render(f"| figure | value |\n|---|---|\n| {as_code(text, in_table=True)} | 1 |\n")
+    table = parser.render(f"| metric | value |\n|---|---|\n| {as_code(text, in_table=True)} | 1 |\n")
     assert table.count("<td>") == 2 and table.count("<code>") == 1 and table.rstrip().endswith("</table>")
     assert table.count("<") == 20
     shown = [html.unescape(one.split("<code>")[1].split("</code>")[0]).strip() for one in (inside, table)]

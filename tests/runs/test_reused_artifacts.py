@@ -127,7 +127,7 @@ def spoil(place: Path) -> None:
         ("not finished", "has not finished reward; give `triphase reward"),
         ("not there", "sft.from: there is no directory"),
         ("a reward model as policy", "holds a reward model, and not an SFT policy"),
-        ("a policy as reward model", "holds an SFT policy, and not a reward model"),
+        ("a policy as reward model", "holds an SFT policy, not a reward model"),
         ("another base", "was trained on"),
         ("another rank", "was trained with adapters.rank 4, and here it is 8; set adapters.rank: 4"),
         ("fewer layers", "was trained with adapters.layers all, and here it is 1; set adapters.layers: all"),

@@ -238,7 +238,7 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(text: str, message: st
         (
             "labeling.source",
             "simulated",
-            "my.yaml: labeling.source is simulated, but evaluation.gold is not set; name the gold score",
+            "my.yaml: labeling.source is simulated, but evaluation.gold is not set; set it to a gold score",
         ),
     ],
 )

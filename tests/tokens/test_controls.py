@@ -101,7 +101,7 @@ def test_the_first_text_that_holds_one_is_told(caplog: pytest.LogCaptureFixture)
             template,
             max_length=99,
         )
-    assert len(caplog.records) == 1 and "texts hold <|im_start|>" in caplog.text
+    assert len(caplog.records) == 1 and "texts contain <|im_start|>" in caplog.text
     assert "model.texts_write_control_tokens: true" in caplog.text
 
 

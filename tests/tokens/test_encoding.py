@@ -116,5 +116,5 @@ def test_text_without_a_prompt_is_language_modeling(begins: bool, template: str 
     (found,) = encode_demonstrations([Demonstration(Prompt("t", ()), "oak pine red")], chosen, max_length=5)
     ids = [*made("oak pine red").input_ids, chosen.end_id]
     assert [*found.prompt, *found.response] == ids and len(found.prompt) == 1 and len(ids) == 4 + begins
-    with pytest.raises(TooLong, match=r"text 't' has [45] tokens and exceeds model.max_length = 3; divide it"):
+    with pytest.raises(TooLong, match=r"text 't' has [45] tokens and exceeds model.max_length = 3; split it"):
         encode_demonstrations([Demonstration(Prompt("t", ()), "oak pine red")], chosen, max_length=3)

@@ -41,7 +41,7 @@ def chat(
             help="A second policy that answers side by side: another policy of the run, another run, or a model."
         ),
     ] = None,
-    temperature: Annotated[float, Parameter(help="Sampling temperature; 0 always takes the most likely token.")] = 0.7,
+    temperature: Annotated[float, Parameter(help="Sampling temperature; 0 always picks the most likely token.")] = 0.7,
     max_tokens: Annotated[int, Parameter(help="Longest response, in tokens.")] = 256,
     system: Annotated[str | None, Parameter(help="System prompt.")] = None,
 ) -> None:

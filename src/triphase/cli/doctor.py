@@ -40,7 +40,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "memory", found["memory"]
     kind = found["bfloat16"]
     faster = "faster than float32" if kind["faster"] else "slower than float32" if kind["instructions"] else "absent"
-    yield "bfloat16", f"{faster}; model.dtype: auto takes {'bfloat16' if kind['faster'] else 'float32'}"
+    yield "bfloat16", f"{faster}; model.dtype: auto uses {'bfloat16' if kind['faster'] else 'float32'}"
     for dtype, rates in found["gflops"].items():
         yield dtype, ", ".join(f"{rate:g} GFLOP/s in {what}" for what, rate in rates.items())
     yield "embedded", f"embedded:smollm2 is {found['embedded_model']}"

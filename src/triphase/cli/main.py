@@ -207,7 +207,7 @@ def _circumstance(error: Exception, command: Sequence[str]) -> str | None:
     """The message for an error that is not the program's: of memory, of a path, or of a missing package."""
     if is_out_of_memory(error):
         traceback.clear_frames(error.__traceback__)  # releases what they hold before more is allocated
-        smaller = ", or name a smaller model" if command[-1:] in (["chat"], ["sample"]) else ""
+        smaller = ", or use a smaller model" if command[-1:] in (["chat"], ["sample"]) else ""
         return (
             f"{' '.join(command)}: not enough memory ({memory_figures()}); close other programs, raise the limit of "
             f"this process (ulimit -v, or its container's){smaller}"

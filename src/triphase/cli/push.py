@@ -30,7 +30,7 @@ def push(
         raise RunError(f"{repository[:80]}: not a repository; write organization/name")
     if not any(os.path.isfile(directory / name) for name in _WEIGHTS) or not os.path.isfile(directory / "README.md"):
         raise RunError(
-            f"{directory}: holds no exported model (weights and README.md); create one with `triphase export`"
+            f"{directory}: contains no exported model (weights and README.md); create one with `triphase export`"
         )
     _require_own_files(directory)
     from huggingface_hub import HfApi

@@ -28,7 +28,7 @@ def report(
         bool, Parameter(negative="", help="Serve the report on this machine until Ctrl-C; the page updates itself.")
     ] = False,
     port: Annotated[
-        int | None, Parameter(help=f"The port of --serve, {PORT} by default; 0 takes a free one.", show_default=False)
+        int | None, Parameter(help=f"The port of --serve, {PORT} by default; 0 picks a free one.", show_default=False)
     ] = None,
     to: Annotated[
         Path | None, Parameter(help="File of the page of several runs; runs.html next to the first run by default.")

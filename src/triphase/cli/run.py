@@ -48,7 +48,7 @@ def run(
             "--seeds and several processes cannot be combined; run once with --processes, then again with --seeds"
         )
     if config is None:
-        raise SettingsError("CONFIG is missing; name a settings file (YAML) or the directory of a run")
+        raise SettingsError("CONFIG is missing; give a settings file (YAML) or a run directory")
     settings, place = settings_of(config, overrides), place_in(os.environ)
     if settings.rounds > 1 and (processes or place.world) > 1:
         raise SettingsError("rounds and several processes cannot be combined; set rounds: 1, or run one process")

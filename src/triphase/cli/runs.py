@@ -28,13 +28,13 @@ def runs(
 ) -> None:
     """List the runs of a directory with their main metrics."""
     if not directory.is_dir():
-        raise RunError(f"{directory}: no such directory; name the directory that holds the runs (the setting `output`)")
+        raise RunError(f"{directory}: no such directory; give the directory of the runs (the setting `output`)")
     found = runs_in(directory)
     if json:
         _print_json([_plain(line) for line in found])
         return
     if not found:
-        raise RunError(f"{directory}: holds no run; `triphase run CONFIG` creates one")
+        raise RunError(f"{directory}: contains no run; `triphase run CONFIG` creates one")
     shown = [name for name in FIGURES if any(line.figures[name] is not None for line in found)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("run", "begun", "state"):

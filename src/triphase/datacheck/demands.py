@@ -108,7 +108,7 @@ def _demonstrated(settings: RunSettings, data: RunData) -> tuple[tuple[str, int]
 
 def _sft(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
     if not holdings.demonstrations:
-        yield "data.demonstrations is empty; name at least one file of prompt+completion records"
+        yield "data.demonstrations is empty; give at least one file of prompt+completion records"
     for path, trained in holdings.demonstrations:
         if not trained:
             yield f"{path}: has no demonstration to train on: all its prompts are held out; {_SHARE}"
@@ -121,7 +121,7 @@ def _is_mixing(settings: RunSettings, steps: tuple[str, ...]) -> bool:
 
 def _prompts(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
     if not holdings.prompts.total():
-        yield "there are no prompts: data.prompts and data.preferences are empty; name a file in one of them"
+        yield "there are no prompts: data.prompts and data.preferences are empty; give a file in one of them"
 
 
 def _sampling(settings: RunSettings, holdings: Holdings) -> Iterator[str]:

@@ -125,8 +125,8 @@ def _unknown(row: Row) -> str:
     pairs = [f"{ours}={theirs}" for theirs, ours in near.items() if ours != theirs]
     example = ",".join(pairs) or f"prompt={have[0] if have else 'COLUMN'},completion={have[-1] if have else 'COLUMN'}"
     return (
-        f"{row.file}: the columns {', '.join(have)[:200] or 'none'} are of no known form (docs/data.md); say which is "
-        f"which: --columns {example}{_header(row)}"
+        f"{row.file}: the columns {', '.join(have)[:200] or 'none'} match no known format "
+        f"(docs/data.md); map them: --columns {example}{_header(row)}"
     )
 
 

@@ -114,5 +114,5 @@ def _require_tokenizer(settings: RunSettings, phase: str, place: Path) -> None:
     if theirs != ours:
         raise ModelError(
             f"model.name: the tokenizer of {place} has {len(theirs)} tokens, and that of {chain.tokenizer} has "
-            f"{len(ours)}, or others; name the model that it was trained with, or leave {phase}.from out"
+            f"{len(ours)}, or others; use the model that it was trained with, or leave {phase}.from out"
         )

@@ -38,7 +38,7 @@ def memory_errors(phase: str, planned: Callable[[], str | None] = lambda: None) 
         advice = planned()
         setting = LOWER.get("ppo" if phase.startswith("arms/") else phase, "the sizes of the batches")
         raise RunError(
-            f"{phase}: not enough memory ({memory_figures()}); {advice or f'lower {setting}'}; what is finished is kept"
+            f"{phase}: not enough memory ({memory_figures()}); {advice or f'lower {setting}'}; finished work is kept"
         ) from error
 
 

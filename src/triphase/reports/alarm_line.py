@@ -39,6 +39,6 @@ def alarm_line(alarms: Mapping[str, Sequence[Alarm]], ends: Mapping[str, int]) -
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(0, max([*ends.values(), *(alarm.iteration for _, alarm in rows)]) + 1)
         axes.grid(axis="y", visible=False)
-        axes.set_title("a dot is where an alarm began, a bar goes on to the end", color=MUTED, fontweight="normal")
+        axes.set_title("a dot is where an alarm started, a bar extends to its end", color=MUTED, fontweight="normal")
         whole_steps(axes, "iteration")
     return canvas.svg

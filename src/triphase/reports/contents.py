@@ -93,7 +93,7 @@ def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
     ``with_seeds``: includes its runs with other seeds, as far as they exist.
     """
     if not directory.is_dir():
-        raise RunError(f"{directory}: no such run directory; name one that `triphase run` created")
+        raise RunError(f"{directory}: no such run directory; give one that `triphase run` created")
     config = _mapping(directory / "config.yaml", _yaml, "config") or {}
     timings = _mapping(directory / "timings.json", json.loads, "timings") or {}
     settings = config.get(SETTINGS)

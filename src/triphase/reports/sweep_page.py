@@ -55,7 +55,7 @@ def sweep_page(directory: Path, points: Mapping[str, Changes]) -> str:
         _Row(
             name,
             [changes.get(key, "–") for key in keys],
-            lines[name].stands if name in lines else "not begun",
+            lines[name].stands if name in lines else "not started",
             (directory / name / "report.html").is_file(),
             [FIGURES[each].text(lines[name].figures[each]) if name in lines else "–" for each in shown],
         )

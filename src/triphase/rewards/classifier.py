@@ -76,7 +76,7 @@ class ClassifierScorer(Scorer):
             text = " ".join(visible(str(error)).split())[:200]
             raise SettingsError(
                 f"{self._setting}.model: cannot open {self.name} as a sequence classifier ({type(error).__name__}: "
-                f"{text}); name a directory or hub id with config.json, tokenizer and safetensors weights"
+                f"{text}); give a directory or hub id with config.json, tokenizer and safetensors weights"
             ) from None
         self._reads = self.options.reads or ("conversation" if self._tokenizer.chat_template else "response")
         self._cut = 0

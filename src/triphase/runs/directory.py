@@ -161,7 +161,7 @@ class RunDirectory:
                 raise RunError(
                     f"{path} belongs to another configuration: {key} is {shown(old)} there and "
                     f"{shown(new)} here, and {phase} has started with it; set {key} back, or "
-                    f"create a run that shares what is finished: "
+                    f"create a run that shares the finished phases: "
                     f"triphase branch {self.path} NAME --{key} VALUE"
                 )
             if begun or not is_of_a_server(key, old, new):
@@ -203,7 +203,7 @@ class RunDirectory:
                 if phase is not None:
                     raise RunError(
                         f"{name} has changed since {self.path} was started, and {phase} has read it; restore the file, "
-                        f"or create a run that shares what is finished: triphase branch {self.path} NAME"
+                        f"or create a run that shares the finished phases: triphase branch {self.path} NAME"
                     )
             self.notes.append(f"{name} has changed since this run was started; nothing that has started has read it")
         return changed or bool(found.keys() - kept.keys())

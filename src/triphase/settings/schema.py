@@ -228,7 +228,7 @@ class RunSettings(Settings):
         if self.labeling.source == "auto":  # config.yaml stores the decision
             self.__dict__["labeling"] = self.labeling.model_copy(update={"source": self._who_ranks()})
         if self.labeling.source == "simulated" and self.evaluation.gold is None:
-            raise ValueError("labeling.source is simulated, but evaluation.gold is not set; name the gold score")
+            raise ValueError("labeling.source is simulated, but evaluation.gold is not set; set it to a gold score")
         require_weights_fit(self)
         require_demonstrations_to_mix(self)
         require_rounds_fit(self)

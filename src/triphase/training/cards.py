@@ -32,7 +32,7 @@ def policy_card(shared: SharedModel, base: str) -> str:
     return (
         f"{front(base, 'lora')}# A policy trained by Triphase\n\nA LoRA adapter on {as_code(base)}.{note(shared)} "
         f"{_ends(shared)} "
-        "An adapter's directory is not asked for its generation configuration by peft: give it, as here, or name the "
+        "peft does not read the generation configuration of an adapter's directory: pass it as here, or name the "
         f"end of turn (`eos_token_id={shared.template.end_id}`; `stop_token_ids` for vLLM).\n\n"
         f"```python\n{code}```\n"
     )

@@ -115,7 +115,7 @@ def test_gold_rows(tmp_path: Path) -> None:
     [
         ({"promt": "Hi", "chosn": "x"}, r"2: the columns .* match no known format; did you mean 'chosen' by 'chosn'"),
         ({"prompt": "Hi", "responses": ["a"]}, "bad.jsonl:2: responses must be a list of at least two"),
-        ({"prompt": "Hi", "responses": ["a", "a"]}, "bad.jsonl:2: the response 'a' is named twice"),
+        ({"prompt": "Hi", "responses": ["a", "a"]}, "bad.jsonl:2: the response 'a' is listed twice"),
         ({"prompt": "Hi", "responses": ["a", "b"], "places": [1]}, "places must be a list of 2"),
         ({"prompt": "Hi", "responses": ["a", "b"], "places": [0, 1]}, r"places\[0\] must be a whole number from 1"),
         ({"prompt": "Hi", "responses": ["a", "b"], "places": [None, None]}, "no response is ranked"),

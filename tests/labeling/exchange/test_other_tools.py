@@ -190,7 +190,7 @@ REFUSED = {
         {"instruction": PROMPT, "chosen_response": "a", "rejected_response": "b"}, "would not be read",
     ),
     "a preference": ({"prompt": PROMPT, "preference": "first"}, "'preference' would not be read"),
-    "a vote of a response": ({"prompt": PROMPT, "response": "a", "chosn": "b"}, "mean 'chosen' by 'chosn'"),
+    "a vote of a response": ({"prompt": PROMPT, "response": "a", "chosn": "b"}, "'chosn'.*did you mean 'chosen'"),
     "answers without an order": (
         {"prompt": PROMPT, "completions": [{"response": "a"}, {"response": "b"}]}, "answers without an order.*rating",
     ),

@@ -59,7 +59,7 @@ class Trial:
             import_file(self.store, self.file)
         except (DataError, StoreError) as error:
             self.refused += 1
-            assert re.search(r"rows\.jsonl(:\d+: |: holds rows of several formats)", str(error)), error
+            assert re.search(r"rows\.jsonl(:\d+: |: contains rows of several formats)", str(error)), error
             assert "\x1b" not in str(error) and "\n" not in str(error)
             assert self.store.prompts() == [] and self.store.responses() == []
             return

@@ -77,7 +77,9 @@ def import_file(
         raise DataError(f"{path}: contains no records")
     if file.kinds & {"preferences", "prompts"}:
         if len(file.kinds) > 1:
-            raise DataError(f"{path}: holds rows of several formats ({', '.join(sorted(file.kinds))}); split the file")
+            raise DataError(
+                f"{path}: contains rows of several formats ({', '.join(sorted(file.kinds))}); split the file"
+            )
         _read_again(file, source, base, heldout_share)
     notes = _rank_rated(file.records)
     if file.unranked:

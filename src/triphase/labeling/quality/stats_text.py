@@ -17,7 +17,7 @@ def print_statistics(statistics: Statistics, console: Console) -> None:
 
 def _parts(statistics: Statistics) -> list[RenderableType]:
     progress = statistics.progress
-    pace = "" if progress.per_hour is None else f", {progress.per_hour:.0f} an hour"
+    pace = "" if progress.per_hour is None else f", {progress.per_hour:.0f} per hour"
     left = "" if progress.seconds_left is None else f", about {progress.seconds_left / 3600:.1f} h of work left"
     head = Table(show_header=False, box=None)
     for name, value in (

@@ -42,7 +42,7 @@ def check_safe(host: str, certificate: Path | None, behind_proxy: bool, address:
             "reach the page (https://label.example.org): links are made of it, and requests to other hosts are refused"
         )
     if address is not None and (not address.startswith(("http://", "https://")) or not host_of(address)):
-        raise SettingsError(f"--address {address} is no http(s) address; write for example https://label.example.org")
+        raise SettingsError(f"--address {address} is not an http(s) address; use for example https://label.example.org")
     if not is_loopback(host) and certificate is None and not behind_proxy:
         raise SettingsError(
             f"host {host} can be reached from other machines, and passwords would travel in clear text; give "

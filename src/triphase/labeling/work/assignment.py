@@ -71,7 +71,7 @@ def next_assignment(
     expires = now + settings.lease_minutes * 60.0
     state = connection.execute(_STATE, {"me": labeler, "now": now, "until": expires}).one()
     if state.status != "active":
-        raise NotNow("you are paused: the lead will say when there is more to do")
+        raise NotNow("you are paused: the lead will tell you when there is more to do")
     held = _held(connection, labeler)
     if held is None or not connection.execute(_RENEW, {"renewed": held.id, "me": labeler, "until": expires}).rowcount:
         held = _take(connection, labeler, settings, seed, now, state)
