@@ -71,12 +71,14 @@ def test_without_gold_the_reward_model_is_held_against_what_is_known_of_it(empty
     blind = {"sft": [None] * 20, "ppo": [None] * 20}
     rose = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": 1}), pairs=SURE)["ppo"]
     assert rose.tone == "open"
-    assert "whether people prefer it is not known: the reward model's score rose by +1.00" in rose.sentence
+    assert "whether people prefer it is unknown: the reward model's score rose by +1.00" in rose.sentence
     assert "the reward model is correct on 100 % (91 to 100 %) of the held-out judgments." in rose.sentence
     doubted = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": -1}), pairs=COIN)["ppo"]
-    assert "score fell by −1.00" in doubted.sentence and "not shown to be better than a coin" in doubted.sentence
+    assert "score fell by −1.00" in doubted.sentence and "not shown to be better than chance" in doubted.sentence
     worse = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": 1}), pairs=BELOW)["ppo"].sentence
-    assert "right in 0 % (0 to 9 %) of the held-out judgments, worse than a coin" in worse and "not shown" not in worse
+    assert (
+        "correct on 0 % (0 to 9 %) of the held-out judgments, worse than chance" in worse and "not shown" not in worse
+    )
     unknown = verdicts(empty, samples=samples(blind, {"sft": 0, "ppo": 0}))["ppo"]
     assert "which may be noise" in unknown.sentence and "unknown" in unknown.sentence
 

@@ -85,7 +85,9 @@ def test_parts_that_cannot_be(parts: list[dict[str, Any]], problem: str) -> None
 def test_a_kind_that_does_not_exist_is_named_by_its_part() -> None:
     settings = ScorerSettings.model_validate({"of": [SHORT, {"name": "x", "kind": "lenght"}]})
     for found in (examine, needs_reward_model):
-        with pytest.raises(SettingsError, match=r"^ppo\.scorer\.of\.x\.kind: 'lenght' is no kind of scorer; did you"):
+        with pytest.raises(
+            SettingsError, match=r"^ppo\.scorer\.of\.x\.kind: 'lenght' is not a kind of scorer; did you"
+        ):
             found(settings)
 
 

@@ -159,7 +159,7 @@ def _reward_model(run: RunContents, found: Findings, name: str, policy: PolicyFi
         doubt = (
             ""
             if chance.is_better
-            else {"length": ", no better than “longer wins”", "worse than chance": ", worse than a coin"}.get(
+            else {"length": ", no better than “longer wins”", "worse than chance": ", worse than chance"}.get(
                 chance.outcome, ", not shown to be better than chance"
             )
         )

@@ -50,7 +50,7 @@ def valid_json(responses: Sequence[str], schema: Mapping[str, Any] | None = None
 
 def _require_type(name: str, value: Any, kind: type, words: str) -> None:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{name} is {words}, not {value!r}")
+        raise ValueError(f"{name} must be {words}, not {value!r}")
 
 
 def _repeated(words: Sequence[str], n: int) -> float:
