@@ -206,7 +206,7 @@ def test_what_cannot_be_exported_is_one_line(
     new = str(tmp_path / "new")
     for words, told in (
         (["--what", "reward", "--checkpoint", "1", "--to", new], "--checkpoint 1: selects a merged PPO policy"),
-        (["--adapter", "--to", str(finished)], "exists already"),
+        (["--adapter", "--to", str(finished)], "already exists"),
     ):
         assert main(["export", str(finished), *words]) == 2
         assert told in capsys.readouterr().err

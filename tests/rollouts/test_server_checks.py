@@ -106,7 +106,7 @@ def test_an_adapter_of_too_high_a_rank_is_refused_at_once(tmp_path: Path) -> Non
 
 def test_a_server_that_goes_on_with_the_adapter_before_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ServerError, match=r"does not sample from the adapter .* those before, .* moved by 0\.0667 nats"
+        ServerError, match=r"does not sample from the adapter .* have not changed, .* changed by 0\.0667 nats"
     ):
         pushed(tmp_path, Probed(), (-2.1, -2.9, -1.0), (-2.2, -2.9, -1.1), then={"is_stale": True})
 

@@ -433,7 +433,7 @@ def test_known_answers_of_a_file_are_given_in_their_campaign_or_refused_with_the
         path.write_text(json.dumps(row) + "\n")
         return import_file(store, path)
 
-    with pytest.raises(StoreError, match=r"gold.jsonl:1: gold answer .* 3 responses have a place, .* 'pairs' have 2"):
+    with pytest.raises(StoreError, match=r"gold.jsonl:1: gold answer .* 3 responses are ranked, .* 'pairs' have 2"):
         bring(3)
     assert bring(2).gold == 1 and bring(2).gold == 0
     always = PLAIN.model_copy(update={"gold_share": 1.0})

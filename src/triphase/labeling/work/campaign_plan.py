@@ -112,7 +112,7 @@ def gold_misfit(campaign: Campaign, places: Mapping[str, int]) -> str:
         return ""
     wanted = "2" if asked == 2 else f"2 to {asked}"
     return (
-        f"{len(places)} responses have a place, and the items of {campaign.name!r} have {wanted}; a gold item must "
+        f"{len(places)} responses are ranked, but the items of {campaign.name!r} have {wanted}; a gold item must "
         "look like them"
     )
 
