@@ -100,7 +100,7 @@ def test_each_further_round_has_its_line() -> None:
     ]
     lines = dict(result_lines({**SUMMARY, "rounds": rounds}))
     assert lines["round 2"] == (
-        "reward accuracy on 60 % before, 70 % after it was retrained; preferred to SFT in 80 % (75–85); "
+        "reward model correct on 60 % before, 70 % after it was retrained; preferred to SFT in 80 % (75–85); "
         "3.2 nats from the reference"
     )
     assert "round 3" not in lines

@@ -177,7 +177,7 @@ def test_it_learns_on_the_tiny_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"critic_start": "reward"}, "critic_start reward is of a critic with an adapter"),
+        ({"critic_start": "reward"}, "critic_start reward applies to a critic with its own adapter"),
         ({"critic_learning_rate": 1e-4}, "leave critic_learning_rate out"),
         (
             {"critic": "adapter", "critic_start": "reward", "scorer": {"address": "http://127.0.0.1:1"}},

@@ -187,7 +187,7 @@ def test_columns_that_are_not_read_are_named(here: Path) -> None:
         ({"weight": 0}, "the last message of messages has weight 0"),
         ({"train": False}, "the last message of messages has train False"),
         ({"content": None, "tool_calls": [{}]}, "messages[1] calls a tool"),
-        ({"content": [{"type": "image_url"}]}, "messages[1] has a part that is not a text ('image_url')"),
+        ({"content": [{"type": "image_url"}]}, "messages[1] has a part that is not text ('image_url')"),
     ],
 )
 def test_a_message_that_says_more_than_its_text_is_refused(here: Path, extra: dict[str, Any], message: str) -> None:

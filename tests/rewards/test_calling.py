@@ -81,7 +81,7 @@ def test_records_give_their_columns(tmp_path: Path) -> None:
     found = [with_columns(one, Row(row, "f", 1)) for one, row in zip(read, rows, strict=True)]
     assert [each.is_text for each in found] == [True, False, True, False, False]
     assert found[0].columns == {"answer": "x", "tests": ["t"], "id": "one"} and found == read
-    with pytest.raises(DataError, match="f:1: when holds a bytes that cannot be passed to a scoring function"):
+    with pytest.raises(DataError, match="f:1: when has a bytes that cannot be passed to a scoring function"):
         with_columns(read[0], Row({"prompt": "a?", "when": b"x"}, "f", 1))
     for half in ("\ud800", ["\ud800"], {"\udfff": 1}):  # a server is asked in UTF-8
         with pytest.raises(DataError, match="f:1: half contains half of a surrogate pair"):

@@ -50,7 +50,7 @@ def opened(model: Path, **options: Any) -> ClassifierScorer:
 def test_a_named_label_of_several(tmp_path: Path) -> None:
     names = {0: "NEGATIVE", 1: "POSITIVE"}
     made = classifier(tmp_path, 2, id2label=names, label2id={name: n for n, name in names.items()})
-    with pytest.raises(SettingsError, match=r"options.label: .* has several labels: NEGATIVE, POSITIVE; name one"):
+    with pytest.raises(SettingsError, match=r"options.label: .* has several labels: NEGATIVE, POSITIVE; choose one"):
         opened(made)
     with pytest.raises(SettingsError, match=r"has no label 'GOOD'; it has NEGATIVE, POSITIVE"):
         opened(made, label="GOOD")

@@ -81,7 +81,7 @@ def test_least_loaded_by_hand() -> None:
     assert [three.take() for _ in range(4)] == [0, 1, 2, 0]
     three.give_back(2)
     assert three.take() == 2
-    three.drain(1, ServerAway("b is away"))
+    three.drain(1, ServerAway("b is unreachable"))
     three.give_back(0)
     assert [three.take(), three.take(), three.take()] == [0, 2, 0]
 

@@ -142,7 +142,7 @@ def test_a_server_that_is_away_is_told_before_anything_is_sampled(tmp_path: Path
 def test_ids_without_a_token_are_not_asked_for_and_not_taken(tmp_path: Path) -> None:
     with FakeServer(like_vllm).running() as server:
         servers = Servers(tmp_path, server, absent=frozenset({3, 48}))
-        with pytest.raises(ServerError, match="answers with the token '3', which this model does not have"):
+        with pytest.raises(ServerError, match="responds with the token '3', which this model does not have"):
             servers.generate()
         servers.generator.close()
     bodies = [one.body for one in server.asked if one.path == "/v1/completions"]

@@ -32,7 +32,7 @@ def test_samples_without_text_are_left_out_with_a_count(tmp_path: Path, monkeypa
     do(settings(tmp_path), *STEPS, pipeline.run_ppo, pipeline.run_evaluation, pipeline.run_report)
     run = tmp_path / "runs" / "small"
     log = (run / "log.jsonl").read_text()
-    assert "22 of 66 sampled responses have no text and do not end" in log
+    assert "22 of 66 sampled responses have no text and no end" in log
     assert "22 ranked responses have no token and are left out of the reward model's data" in log
     lines = read_json_lines(run / "reward" / "heldout.jsonl")
     assert lines and all(line["words_first"] and line["words_second"] for line in lines)

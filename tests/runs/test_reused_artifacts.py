@@ -126,7 +126,7 @@ def spoil(place: Path) -> None:
         ("no manifest", "an adapter of your own set model.adapter"),
         ("not finished", "has not finished reward; give `triphase reward"),
         ("not there", "sft.from: there is no directory"),
-        ("a reward model as policy", "holds a reward model, and not an SFT policy"),
+        ("a reward model as policy", "holds a reward model, not an SFT policy"),
         ("a policy as reward model", "holds an SFT policy, not a reward model"),
         ("another base", "was trained on"),
         ("another rank", "was trained with adapters.rank 4, and here it is 8; set adapters.rank: 4"),

@@ -98,7 +98,7 @@ def test_a_template_that_writes_nothing_before_an_answer_has_nothing_added() -> 
 @pytest.mark.parametrize(
     ("closing", "note"),
     [
-        ("over {{ m.content }} <end> ", "trained is … "),
+        ("over {{ m.content }} <end> ", "training uses … "),
         ("{{ m.content }} over <end> ", "the template writes … "),
         ("{{ m.content }} ", f"does not end a response: {END} is appended to it"),
         ("<assistant> {{ m.content }} <end> ", "differ from what the chat template renders"),

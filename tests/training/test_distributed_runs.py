@@ -160,7 +160,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_run_and_it_goes_on(folder: Path, str
     stopped = time.monotonic()
     errors = message(began)
     assert time.monotonic() - stopped < 15 + 30 and began.returncode == 1
-    assert "error: rank 1 did not come in time (parallel.timeout_seconds)" in errors
+    assert "error: rank 1 did not arrive in time (parallel.timeout_seconds)" in errors
     with pytest.raises(ProcessLookupError):
         os.kill(other, 0)
     before = last_checkpoint(run)
@@ -194,7 +194,7 @@ def test_torchrun_starts_a_run_again_that_lost_a_rank(folder: Path) -> None:
     os.kill(int(re.findall(r"process (\d+) joined", log.read_text())[-1]), signal.SIGKILL)
     errors = message(began)
     assert began.returncode == 0, errors
-    assert errors.count("2 processes train together") == 2 and log.read_text().count("takes part") == 2
+    assert errors.count("2 processes train together") == 2 and log.read_text().count("joined") == 2
     assert [row["step"] for row in figures(run)["ppo"]] == list(range(1, 31))  # no gap and no double
 
 
