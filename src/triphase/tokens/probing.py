@@ -74,7 +74,7 @@ def differences(template: "Template") -> list[str]:
     shown = [" ".join(map(repr, tokenizer.convert_ids_to_tokens(ids[start : same + _SHOWN]))) for ids in (ours, theirs)]
     return [
         f"prompt and response differ from what the chat template renders for the whole dialogue: "
-        f"training uses …  {shown[0]}, the "
+        f"training uses … {shown[0]}, the "
         f"template writes … {shown[1]}"
     ]
 
