@@ -1,1 +1,1 @@
-"""Speed beside the peer, both sides in one run. Each module is a command: `python -m benchmarks.ppo --help`."""
+"""Speed compared with the peer, both sides in one run. Each module is a command: `python -m benchmarks.ppo --help`."""

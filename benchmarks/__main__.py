@@ -1,4 +1,4 @@
-"""`make bench`: what the benchmarks are, and one that is quick and needs no peer.
+"""`make bench`: lists the benchmarks and runs a quick one that needs no peer.
 
 python -m benchmarks [--list]
 """

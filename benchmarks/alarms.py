@@ -1,4 +1,4 @@
-"""Which alarm speaks at which planted flaw of a scorer, and when; and whether sound runs stay silent.
+"""Which alarms detect which planted flaws of a scorer, and when; and whether sound runs raise none.
 
     python -m benchmarks.alarms [--seeds 10] [--iterations 24] [--only NAME,NAME] [--without-gold]
 

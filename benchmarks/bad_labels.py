@@ -1,4 +1,4 @@
-"""What answers to bad labels are worth: accuracy against clean labels where flips were planted.
+"""The value of the corrections for bad labels: accuracy on clean labels after training with planted flips.
 
     python -m benchmarks.bad_labels [--flips 0.2,0.4] [--seeds 3] [--prompts 160]
 

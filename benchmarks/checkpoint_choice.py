@@ -1,4 +1,4 @@
-"""How near the checkpoint that is chosen without gold comes to the best one by gold.
+"""How close the checkpoint that is selected without gold comes to the best one by gold.
 
     python -m benchmarks.checkpoint_choice [--seeds 10] [--iterations 50] [--witness] [--kl 0]
 

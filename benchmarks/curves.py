@@ -1,4 +1,4 @@
-"""Gold against minutes: how a curve is smoothed, when it reaches a target, and how the two sides compare."""
+"""Gold over minutes: smoothing of a curve, the time at which it reaches a target, and the comparison of both sides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

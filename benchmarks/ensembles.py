@@ -1,4 +1,4 @@
-"""What an ensemble of reward models costs beside one: training, scoring, and the scoring of a PPO rollout.
+"""The cost of an ensemble of reward models relative to one: training, scoring, and the scoring of a PPO rollout.
 
     python -m benchmarks.ensembles [--members 4] [--layers 10] [--rankings 32] [--rounds 2]
 

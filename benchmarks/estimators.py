@@ -1,4 +1,4 @@
-"""What advantage estimators, critics and full weights cost an iteration, and what they bring in the same time.
+"""Cost per iteration of advantage estimators, critics and full weights, and their gain in equal time.
 
     python -m benchmarks.estimators [--rounds 3] [--kinds "gae;rloo"]
     python -m benchmarks.estimators --task [--seeds 0,1,2] [--budget 15] [--kinds "gae;rloo"] [--out DIR]

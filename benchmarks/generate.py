@@ -1,4 +1,4 @@
-"""Generation beside `model.generate` of transformers: the same model, dtype, prompts and lengths, in one run.
+"""Generation compared with `model.generate` of transformers: the same model, dtype, prompts and lengths, in one run.
 
     python -m benchmarks.generate [--dtype float32,bfloat16] [--batch 32] [--rounds 3]
 

@@ -1,4 +1,4 @@
-"""What a policy's answers to a run's held-out prompts are worth: one judge for both sides of `benchmarks.quality`."""
+"""The quality of a policy's responses to a run's held-out prompts: one judge for both sides of `benchmarks.quality`."""
 
 from pathlib import Path
 from statistics import fmean

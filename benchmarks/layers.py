@@ -1,4 +1,4 @@
-"""The quality gate: what the demo reaches with adapters on the top third of the layers and on all of them.
+"""The quality gate: the demo's results with adapters on the top third of the layers and on all of them.
 
     python -m benchmarks.layers [--seeds 0,1,2] [--all-iterations N] [--at-once]
 

@@ -1,4 +1,4 @@
-"""What is left of a planted length bias in a reward model: plain, with its length part taken off, and with two heads.
+"""The remaining length bias of a reward model after planting one: plain, corrected for length, and with two heads.
 
     python -m benchmarks.length_bias [--seeds 3] [--prompts 160] [--bias 0.3]
 

@@ -1,4 +1,4 @@
-"""The plan's memory against the measured peak, phase by phase, each in a process of its own.
+"""Planned memory against the measured peak, phase by phase, each in its own process.
 
     python -m benchmarks.memory [--layers 10] [--microbatch-tokens 512] [--recompute] [--phases sft,sampling,reward,ppo]
 

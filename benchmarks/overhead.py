@@ -1,4 +1,4 @@
-"""What checkpoints and guards cost of a PPO iteration, on the demo's model and sizes.
+"""The share of a PPO iteration that checkpoints and guards take, on the demo's model and sizes.
 
     python -m benchmarks.overhead [--iterations 3]
 

@@ -1,4 +1,4 @@
-"""How good reward models are on people's preferences: ours, its head alone, and TRL 1.16, on the same comparisons.
+"""Accuracy of reward models on human preferences: ours, its head alone, and TRL 1.16, on the same comparisons.
 
     python -m benchmarks.preferences DATA [--peer PATH_TO_PEER_PYTHON] [--trained 500] [--heldout 199]
         [--longest 660] [--seeds 0,1,2] [--layers all,10] [--peer-rates 3e-4,1e-3] [--kept FILE]

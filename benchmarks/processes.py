@@ -1,4 +1,4 @@
-"""A PPO iteration by several processes of one thread each, beside one process of one thread.
+"""A PPO iteration by several processes of one thread each, compared with one process of one thread.
 
     python -m benchmarks.processes --model smollm2 --processes 2
 

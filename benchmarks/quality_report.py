@@ -1,4 +1,4 @@
-"""What `benchmarks.quality` found: a table of the sides, the times to each seed's target, and the drawing."""
+"""Results of `benchmarks.quality`: a table of both sides, the times to each seed's target, and the plot."""
 
 import json
 from pathlib import Path

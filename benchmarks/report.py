@@ -1,4 +1,4 @@
-"""The report of a run of 200 iterations: how long it takes to write, how large it is, and how fast Chromium opens it.
+"""The report of a run of 200 iterations: time to write it, its size, and the time Chromium takes to open it.
 
     python -m benchmarks.report [--rounds 5] [--run RUN]
 

@@ -1,4 +1,4 @@
-"""Reward training beside TRL 1.16: the same pairs, LoRA rank and batch, both sides in turn, in one run.
+"""Reward training compared with TRL 1.16: the same pairs, LoRA rank and batch, both sides in turn, in one run.
 
     python -m benchmarks.reward --peer PATH_TO_PEER_PYTHON --data pairs.jsonl.gz [--rounds 3] [--rows 24]
 

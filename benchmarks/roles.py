@@ -1,4 +1,4 @@
-"""One PPO iteration by what is trained: an adapter or all weights, a value head or a critic with an adapter of its own.
+"""One PPO iteration by what is trained: an adapter or all weights, a value head or a critic with its own adapter.
 
     python -m benchmarks.roles [--rounds 2]
 

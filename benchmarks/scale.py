@@ -1,4 +1,4 @@
-"""Simulated: how long an iteration of PPO takes on 1 to 1,024 cards and with 1 to 70 B parameters. No card is needed.
+"""Simulated: time of a PPO iteration on 1 to 1,024 cards with 1 to 70 B parameters. No card is needed.
 
     python -m benchmarks.scale [--card h100] [--plot docs/screenshots/scale.svg]
 

@@ -1,4 +1,4 @@
-"""How long an iteration of PPO takes on N cards, from sizes and measured shares.
+"""Model of the time of a PPO iteration on N cards, from sizes and measured utilization.
 
 All times are seconds. With P parameters, E episodes of p + r tokens, N cards, and for each of t cards that hold one
 model a batch of b = E·t/N rows:

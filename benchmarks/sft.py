@@ -1,4 +1,4 @@
-"""Supervised fine-tuning beside TRL 1.16: the same records, LoRA rank and batch, both sides in turn, in one run.
+"""Supervised fine-tuning compared with TRL 1.16: the same records, LoRA rank and batch, both sides in turn, in one run.
 
     python -m benchmarks.sft --peer PATH_TO_PEER_PYTHON --data seed_tasks.jsonl [--rounds 3] [--rows 32]
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a side is run in a process of its own, its figures are medians, a table shows them."""
+"""Shared by the benchmarks: each side runs in its own process, its metrics are medians, and a table shows them."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The settings of the tiny task, for what measures one phase of it many times."""
+"""Settings of the tiny task, for benchmarks that measure one phase repeatedly."""
 
 from pathlib import Path
 from typing import Any

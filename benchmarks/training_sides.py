@@ -1,4 +1,4 @@
-"""What `benchmarks.sft` and `benchmarks.reward` share: which runs there are, and what is printed of them."""
+"""Shared by `benchmarks.sft` and `benchmarks.reward`: the list of runs, and the printed results."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What every test has: no network, no user's settings, one thread."""
+"""Applied to every test: no network, no user settings, one thread."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""A file of more than 300 lines holds two nouns."""
+"""A file has at most 300 lines."""
 
 from pathlib import Path
 

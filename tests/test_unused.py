@@ -1,4 +1,4 @@
-"""What nothing in the package uses is not there, and no two classes share a name."""
+"""The package has no unused code, and no two classes share a name."""
 
 import ast
 import re

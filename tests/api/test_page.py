@@ -1,4 +1,4 @@
-"""docs/api.md: its code runs from top to bottom, and leaves what the page says; then the runs are like any other."""
+"""docs/api.md: its code runs from top to bottom with the results that the page shows, and leaves ordinary runs."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What `import triphase` is: light, exactly the names of `__all__`, and refusals of one line."""
+"""`import triphase` is light, has exactly the names of `__all__`, and reports mistakes in one line."""
 
 import ast
 import math

@@ -1,4 +1,4 @@
-"""Seeds, orders and microbatches follow from the run's seed alone, on every machine and in every version."""
+"""Seeds, orders and microbatches depend on the run's seed alone, on every machine and in every version."""
 
 import itertools
 

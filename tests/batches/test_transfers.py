@@ -1,4 +1,4 @@
-"""What goes to a card goes from pinned memory, and nobody waits for it."""
+"""Transfers to a card use pinned memory and do not block."""
 
 from typing import Any
 

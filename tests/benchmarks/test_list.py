@@ -1,4 +1,4 @@
-"""`make bench` lists every benchmark that a person runs, and the one that it runs takes the options that it gives."""
+"""`make bench` lists every benchmark that a user can run; the one that it runs accepts the options that it passes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The ratios of `benchmarks.ppo`: which side is divided by which, of which layers and dtype."""
+"""The ratios of `benchmarks.ppo`: numerator and denominator, by layers and dtype."""
 
 from benchmarks.ppo import OURS, PEER, _ratios
 from benchmarks.sides import Row

@@ -1,4 +1,4 @@
-"""What `benchmarks.preferences` tells of score differences."""
+"""The statistics of score differences in `benchmarks.preferences`."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The simulation of scale: what it was fitted on comes out, and limits that follow without it."""
+"""The simulation of scale reproduces the data that it was fitted to, and limits that were not used in the fit."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A conversation: it remembers its turns, and forgets those that were refused."""
+"""A conversation remembers its turns and forgets rejected ones."""
 
 from pathlib import Path
 

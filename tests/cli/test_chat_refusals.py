@@ -1,4 +1,4 @@
-"""A message that one of two policies cannot take: it is told, neither remembers it, and the conversation goes on."""
+"""A message that one of two policies rejects: it is reported, neither remembers it, and the conversation continues."""
 
 import pytest
 

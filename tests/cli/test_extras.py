@@ -1,4 +1,4 @@
-"""Without an extra every command is one line that names it, and no traceback."""
+"""Without an extra, every command that needs it names it in one line, without a traceback."""
 
 import json
 import os

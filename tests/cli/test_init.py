@@ -1,4 +1,4 @@
-"""`init` writes what `check` accepts; `settings` and `doctor` say what they are asked."""
+"""`init` writes a configuration that `check` accepts; `settings` and `doctor` answer queries."""
 
 import json
 from pathlib import Path

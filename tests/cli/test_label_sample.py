@@ -1,4 +1,4 @@
-"""`label sample` puts responses of any model into a store, once, and continues where it was stopped."""
+"""`label sample` adds responses of any model to a store, once, and continues after an interruption."""
 
 import json
 from pathlib import Path

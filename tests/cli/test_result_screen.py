@@ -1,4 +1,4 @@
-"""The last screen: what is known is shown, and the next command fits where the run stands."""
+"""The final screen shows what is known, and its next command fits the state of the run."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Lists of runs, two beside one another, and the scores of a file."""
+"""Lists of runs, the comparison of two, and the scores of a file."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Output that cannot be written ends no work and shows no traceback."""
+"""Output that cannot be written stops no work and shows no traceback."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Counts what a process does to files, and makes one operation the last, or a failure.
+"""Counts the file operations of a process, and makes one of them fail or the last.
 
 Operations: a file is made, a write, an fsync, a rename, a directory made, a name removed, a cut, a commit of SQLite.
 What libraries do in their own machine code (the tokenizer's and safetensors' own `save`) is not seen; a kill at a

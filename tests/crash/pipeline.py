@@ -1,4 +1,4 @@
-"""A whole pipeline that is really small, and the sums of all that it must end with."""
+"""A very small pipeline, and the checksums of all its final files."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, which end by themselves or are killed.
+"""Runs in their own processes, which finish or are killed.
 
 A process is forked from this one after the libraries are loaded, which saves seconds and changes nothing: everything
 of the run is made in the child. With ``cold`` it is a new interpreter that is given the command line.

@@ -1,4 +1,4 @@
-"""What is killed and given again: a whole run, or a branch, an extension or a sweep of a finished one."""
+"""What is killed and restarted: a whole run, or a branch, an extension or a sweep of a finished one."""
 
 import functools
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Control tokens that strangers have written into texts: counted by column, with what becomes of them."""
+"""Control tokens in texts from outside: counted by column, with their treatment."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Questions to hashes, against counting by sets."""
+"""Queries to hashes agree with counting by sets."""
 
 import random
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Near-duplicates: what is one, which of them stays, and that `check`, `plan` and `run` say the same."""
+"""Near-duplicates: the definition, which record is kept, and that `check`, `plan` and `run` agree."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Texts longer than the model's positions, and more adapted layers than it has, are said before anything is trained."""
+"""Texts longer than the model's positions, and more adapted layers than it has, are reported before training."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The settings of the demo, and the cache of what is made once."""
+"""The settings of the demo, and the cache of its generated files."""
 
 from pathlib import Path
 

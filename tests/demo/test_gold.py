@@ -1,4 +1,4 @@
-"""The gold score of the demo task: hand-worked values, and the ways in which it cannot be had cheaply."""
+"""The gold score of the demo task: values by hand, and cheap tricks that do not raise it."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The embedded model: absent, it is one line with the command; present, it is converted once."""
+"""The embedded model: if absent, one line with the command; if present, it is converted once."""
 
 import importlib.util
 from pathlib import Path

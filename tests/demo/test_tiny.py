@@ -1,4 +1,4 @@
-"""The tiny task: made once, always the same, with the gold score by hand."""
+"""The tiny task: generated once, always the same, with the gold score by hand."""
 
 import json
 import math

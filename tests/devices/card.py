@@ -1,4 +1,4 @@
-"""A pretended accelerator: tensors that say they are on another device, and compute on the processor.
+"""A fake accelerator: tensors that report another device, and compute on the processor.
 
 Every operation is looked at on its way. A tensor of the processor beside one of the card is an error, as it is on a
 real card; what would make a real card wait for the processor is counted. So that every phase keeps to its device is

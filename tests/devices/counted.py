@@ -1,4 +1,4 @@
-"""Each step of `tests.devices.steps` on the pretended card, and what the processor had to wait for there.
+"""Each step of `tests.devices.steps` on the fake card, with the synchronizations of the processor.
 
 As a program it prints, as JSON, the metrics on the card and on the processor, and the counts.
 """

@@ -1,4 +1,4 @@
-"""One step of every phase on a device, and what it measured: the same on all of them.
+"""One step of every phase on a device, and its results, which are the same on all devices.
 
 `tests.devices.counted` runs them on a pretended card, `tests.gpu` on a real one.
 """

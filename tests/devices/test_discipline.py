@@ -1,4 +1,4 @@
-"""Every phase keeps to its device, on a pretended card: no tensor of the processor gets among those of the card.
+"""Every phase stays on its device, on a fake card: tensors of the processor and of the card do not mix.
 
 A step of each phase runs there in a process of its own (`tests.devices.counted`). What it measures is what the
 processor measures, and how often the processor waits for the card stays within a stated number.

@@ -1,4 +1,4 @@
-"""Each phase alone on someone's data: the settings files under examples/, run from end to end on the tiny model."""
+"""Each phase alone on a user's data: the settings files under examples/, run from end to end on the tiny model."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What a run leaves is a model for what follows: to talk to, to sample from, to begin another run from."""
+"""The result of a run is a model for later steps: chat, sampling, and the start of another run."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The label commands as functions: import, export, stats, simulate, users, serve's safety."""
+"""The label commands as functions: import, export, stats, simulate, users, and the safety of serve."""
 
 import json
 import subprocess

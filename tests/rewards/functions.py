@@ -1,4 +1,4 @@
-"""Functions as people write them, sound and not."""
+"""Scoring functions as users write them, correct and faulty."""
 
 import asyncio
 import json

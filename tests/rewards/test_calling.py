@@ -1,4 +1,4 @@
-"""Functions written for TRL work unchanged: texts where the prompt was a text, messages where it was messages."""
+"""Functions written for TRL work unchanged: strings where the prompt was a string, messages where it was messages."""
 
 import json
 import re

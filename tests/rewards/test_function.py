@@ -1,4 +1,4 @@
-"""A function as a scorer: what it is called with, what it may give, and each of its faults in one line."""
+"""A function as a scorer: its arguments, its allowed results, and each of its faults in one line."""
 
 import json
 import logging

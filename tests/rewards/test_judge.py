@@ -1,4 +1,4 @@
-"""A judge: what it is asked, that a grade is asked for once, and what is no grade."""
+"""A judge: the request, that each grade is requested once, and what is not a grade."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A Python object of the program as the reward: called as any function is, and kept in check in the same words."""
+"""A Python object of the program as the reward: called and checked as any function is, with the same messages."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Rules: values by hand, options that cannot be, and an expression that never ends."""
+"""Rules: values by hand, invalid options, and a regular expression that never ends."""
 
 import math
 import sys

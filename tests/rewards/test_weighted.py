@@ -1,4 +1,4 @@
-"""A weighted sum: units of the first rollout, kept for later starts; no opinion counts nothing."""
+"""A weighted sum: the units of the first rollout are kept for later starts, and a missing opinion counts as 0."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A server in a thread of this process that answers as a test tells it to, and remembers what it was asked."""
+"""A server in a thread of this process that responds as a test specifies, and records its requests."""
 
 import json
 import threading

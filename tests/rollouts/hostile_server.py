@@ -1,4 +1,4 @@
-"""A server that speaks on the bare socket, to do what no honest one does; each behavior goes on until it is left."""
+"""A server on the bare socket that misbehaves as no real one does; each behavior lasts until the client gives up."""
 
 import socket
 import threading

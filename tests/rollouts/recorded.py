@@ -1,4 +1,4 @@
-"""What a CUDA graph does, on the processor: the operations of a step are noted once, and run again on the same tensors.
+"""A CUDA graph on the processor: the operations of a step are recorded once, and replayed on the same tensors.
 
 As with a real graph nothing of Python runs at a replay: a tensor that was made anew instead of written into, a number
 that was read, or a branch that was taken stays as it was at the capture. What only the processor can answer is refused.

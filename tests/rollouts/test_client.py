@@ -1,4 +1,4 @@
-"""Whatever a server does, the client ends in bounded time, with an answer or with one line; and it tells no secrets."""
+"""Whatever a server does, the client ends in bounded time, with a result or one line, and leaks no secrets."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""Sampling: the loop with its cache is the naive loop, each response depends on its own prompt and seed alone."""
+"""Sampling: the loop with a cache equals the naive loop; each response depends on its own prompt and seed alone."""
 
 import math
 from collections import Counter

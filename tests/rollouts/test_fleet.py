@@ -1,4 +1,4 @@
-"""Several servers: who is asked, who takes over, who comes back; no prompt is lost, and none answered twice."""
+"""Several servers: scheduling, failover and recovery; no prompt is lost, and none is sampled twice."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Whatever a server does, an exchange with it ends within its time-out, and one request to stop ends the wait."""
+"""Whatever a server does, an exchange with it ends within its timeout, and one request to stop ends the wait."""
 
 import base64
 import json

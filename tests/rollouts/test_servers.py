@@ -1,4 +1,4 @@
-"""Sampling on servers: what they are asked, and what of their answers is refused; `test_fleet` has who is asked."""
+"""Sampling on servers: the requests, and the rejected responses; `test_fleet` covers scheduling."""
 
 from pathlib import Path
 from typing import Any

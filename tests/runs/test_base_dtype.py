@@ -1,4 +1,4 @@
-"""`model.dtype: auto` stays what it was when a run was begun, whatever the machine would choose now."""
+"""`model.dtype: auto` keeps the dtype with which a run was started, whatever the machine would choose now."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The license of a base: from its card, an adapter's base, or the hub; unknown where nobody says it."""
+"""The license of a base: from its card, an adapter's base, or the hub; otherwise unknown."""
 
 import json
 import os

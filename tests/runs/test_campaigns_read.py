@@ -1,4 +1,4 @@
-"""Whose answers a run reads: all but what judges policies, or the campaigns that its settings name."""
+"""The rankings that a run reads: all except comparisons of policies, or the campaigns in its settings."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings of a run that has begun are changed in place: what is finished stays, what is stale is made again."""
+"""Settings of a started run are changed in place: finished work stays, and stale results are computed again."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`--checkpoint STEP`: the policy after an iteration of PPO, where it is kept; what an alarm names is kept."""
+"""`--checkpoint STEP`: the policy after an iteration of PPO, if it is kept; the one that an alarm names is kept."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`triphase compare`: what is sampled is kept, who judges is asked fairly, and every text is escaped."""
+"""`triphase compare`: samples are kept, judges are asked in a fair order, and every text is escaped."""
 
 import json
 import shutil

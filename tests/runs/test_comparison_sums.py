@@ -1,4 +1,4 @@
-"""What a comparison keeps is noted: an edit is told in one line, and a call that was killed is no edit."""
+"""The checksums of a comparison: an edit is reported in one line, and a killed process is not an edit."""
 
 import json
 from collections.abc import Callable

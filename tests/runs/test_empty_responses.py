@@ -1,4 +1,4 @@
-"""A run goes on with samples that hold no text: special tokens alone, cut off. They are counted, not trained on."""
+"""A run continues with samples without text (special tokens only, cut off): they are counted, not trained on."""
 
 from pathlib import Path
 

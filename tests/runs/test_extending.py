@@ -1,4 +1,4 @@
-"""`triphase extend`: more iterations in place have the bytes of a run that was begun with them."""
+"""`triphase extend`: more iterations in place give the bytes of a run that was started with them."""
 
 import shutil
 from pathlib import Path

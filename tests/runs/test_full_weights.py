@@ -1,4 +1,4 @@
-"""A run whose PPO trains every weight: what it leaves opens wherever a policy is opened, and is planned."""
+"""A run whose PPO trains every weight: its result opens wherever a policy is opened, and is planned."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run that is refused before it has done anything leaves nothing behind; what holds anything stays."""
+"""A run that is refused before it has done anything leaves no files; directories with content stay."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The merged policy of a run is an ordinary checkpoint that says what the policy says."""
+"""The merged policy of a run is an ordinary checkpoint with the policy's outputs."""
 
 from pathlib import Path
 

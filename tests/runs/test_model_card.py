@@ -1,4 +1,4 @@
-"""What a model card says was measured: figures of held-out prompts, and nothing else of the run's summary."""
+"""The measurements on a model card: metrics on held-out prompts, and nothing else from the run's summary."""
 
 import html
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The directory that was named is the one that is worked on, by whatever path, and however it was copied."""
+"""The given directory is the one that is used, by whatever path, and however it was copied."""
 
 import hashlib
 import json

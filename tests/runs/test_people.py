@@ -1,4 +1,4 @@
-"""A run with people in it: it stops for them, goes on when they have ranked, and scores what is left."""
+"""A run with people: it waits for them, continues when they have ranked, and scores the remaining items."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The steps of a run: what is done is not done again, what is stopped goes on, and the seed decides the bytes."""
+"""The steps of a run: finished ones are not repeated, interrupted ones continue, and the seed determines the bytes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What would stop a run later is told before its first step, by file and line, and `check` says the same."""
+"""What would stop a run later is reported before its first step, by file and line, and `check` reports the same."""
 
 import json
 import re

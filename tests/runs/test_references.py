@@ -1,4 +1,4 @@
-"""Reference samples: as they were sampled, and one that reads longer than it was written ends no run."""
+"""Reference samples: used as sampled; one whose text encodes to more tokens does not stop a run."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `run` refuses of a directory that is there already, `check` refuses too, and writes nothing."""
+"""What `run` refuses in an existing directory, `check` refuses too, and writes nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`sft.from` and `reward.from`: what is finished elsewhere is taken by reference, whole, and only where it fits."""
+"""`sft.from` and `reward.from`: results of other runs are used by reference, complete, and only where they fit."""
 
 import json
 import shutil

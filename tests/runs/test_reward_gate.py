@@ -1,4 +1,4 @@
-"""A reward model that is no better than chance, or than length, stops the run before PPO; the same command goes on."""
+"""A reward model no better than chance, or than length, stops the run before PPO; the same command continues."""
 
 import json
 from pathlib import Path

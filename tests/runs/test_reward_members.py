@@ -1,4 +1,4 @@
-"""A run with an ensemble and a witness: exact resume, what it leaves, and who opens it."""
+"""A run with an ensemble and a witness: exact resume, its results, and the commands that open them."""
 
 import json
 import shutil

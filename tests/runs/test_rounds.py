@@ -1,4 +1,4 @@
-"""Rounds: each samples the newest policy, trains on the rankings of all, and goes on from where the last one ended."""
+"""Rounds: each samples the newest policy, trains on all rankings so far, and continues from the previous one."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs that ask servers: scored from outside, sampled from outside, and what happens when a server is wrong."""
+"""Runs with servers: remote scoring, remote sampling, and the failures of servers."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""`ppo.sft_mix` in a run: demonstrations that are there, or a refusal that says what to do."""
+"""`ppo.sft_mix` in a run: with demonstrations, or refused with a remedy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`triphase study`: variants over seeds and best of n, resumed where it ended; its figures against ones by hand."""
+"""`triphase study`: variants over seeds and best of n, resumed after an interruption; its statistics by hand."""
 
 import json
 import math

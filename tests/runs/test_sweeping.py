@@ -1,4 +1,4 @@
-"""`triphase sweep`: the branches of a grid, each as one made by hand; it goes on wherever it ended."""
+"""`triphase sweep`: the branches of a grid, each as one made by hand; it continues after an interruption."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A chat template that writes the date: a run keeps the day on which it was begun, so its tokens stay the same."""
+"""A chat template that writes the date: a run keeps the day on which it was started, so its tokens stay the same."""
 
 import json
 import shutil

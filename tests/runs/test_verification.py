@@ -1,4 +1,4 @@
-"""`run --verify` repeats the first steps of each phase, and tells when they do not come out as they were."""
+"""`run --verify` repeats the first steps of each phase and reports those that differ."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run that is scored by a sum: each part in the metrics, the samples and the report, and exact after a stop."""
+"""A run scored by a sum: each part in the metrics, the samples and the report, and exact after an interruption."""
 
 from pathlib import Path
 

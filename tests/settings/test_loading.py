@@ -1,4 +1,4 @@
-"""Settings files and overrides: what is taken, and the one line for every mistake."""
+"""Settings files and overrides: what is accepted, and one line for every mistake."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Old names of settings work on, and are told by their new ones."""
+"""Old names of settings keep working, with a note of their new names."""
 
 from pathlib import Path
 

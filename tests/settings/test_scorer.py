@@ -1,4 +1,4 @@
-"""Who scores, as the settings say it: the path of a function's file, and the other name of the section."""
+"""The scorer in the settings: the path of a function's file, and the old name of the section."""
 
 from pathlib import Path
 

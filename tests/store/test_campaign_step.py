@@ -1,4 +1,4 @@
-"""A store of the schema before campaigns: it opens, loses nothing, and all that is in it belongs to the main task."""
+"""A store of the schema before campaigns: it opens, loses nothing, and all its content belongs to the main task."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Texts of strangers cannot write control tokens, however they spell them; a setting lets them."""
+"""Texts from outside cannot inject control tokens, however they spell them, unless a setting allows it."""
 
 import logging
 from typing import Any

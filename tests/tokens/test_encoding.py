@@ -1,4 +1,4 @@
-"""Records to ids: what is empty or too long is refused with its id, its size and the remedy; nothing is cut."""
+"""Records to ids: empty or too long ones are refused with id, size and remedy; nothing is cut."""
 
 import pytest
 from tests.small import CHAT, tokenizer

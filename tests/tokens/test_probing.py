@@ -1,4 +1,4 @@
-"""Prompt and response together are what the template writes of the dialogue; where they are not, a note says so."""
+"""Prompt and response together equal the template's rendering of the dialogue; where they differ, a note says so."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which token ends a turn, which one pads, and what a prompt and a response look like in tokens."""
+"""The tokens that end a turn and that pad, and the tokens of a prompt and a response."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What ranks with a divided base compute beside what one process computes: a program that each of them runs.
+"""Results of ranks with a sharded base compared with one process: a program that each of them runs.
 
     RANK=… WORLD_SIZE=2 … python -m tests.training.sharded DIRECTORY
 

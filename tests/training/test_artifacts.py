@@ -1,4 +1,4 @@
-"""What phases leave: its places stand in one file, and its manifest says which settings made it."""
+"""The results of phases: their paths are in one file, and their manifest records the settings."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Checkpoints: what is read is what was written; what is damaged is passed over; a full disk spoils nothing."""
+"""Checkpoints: read as written; damaged ones are passed over; a full disk spoils nothing."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Several processes train what one does: shares, equality with one process, resuming under another world, NaN.
+"""Several processes train as one does: shares, equality with one process, resuming with another world size, NaN.
 
 One launch of two ranks (`tests.training.together`) serves all comparisons; whole runs are in
 `test_distributed_runs.py`.

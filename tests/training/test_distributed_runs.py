@@ -1,4 +1,4 @@
-"""Whole runs by two processes: the figures of one, a rank that dies or hangs, and going on afterwards."""
+"""Whole runs by two processes: the metrics of one, a rank that dies or hangs, and continuing afterwards."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Exports in the hands of plain libraries: they end where the policy learned to end, and score where it is read."""
+"""Exports in plain libraries: they end where the policy learned to end, and score at the same token."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Final directories open in plain transformers and peft, and say there what they say here."""
+"""Final directories open in plain transformers and peft, with the same outputs."""
 
 import errno
 import json

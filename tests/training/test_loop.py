@@ -1,4 +1,4 @@
-"""The loop that carries a phase forward: no gap, no double, whatever interrupts it."""
+"""The training loop: no step is skipped or repeated, whatever interrupts it."""
 
 import os
 import signal

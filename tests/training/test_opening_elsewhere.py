@@ -1,4 +1,4 @@
-"""Exports in the hands of others: OpenRLHF's way to read a reward model, TRL's trainers, what llama.cpp asks for."""
+"""Exports in other tools: OpenRLHF's loading of reward models, TRL's trainers, the requirements of llama.cpp."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A finished phase keeps nothing twice: its last checkpoint goes on bit for bit, of the others the weights stay."""
+"""A finished phase stores nothing twice: its last checkpoint continues bit for bit; of the others the weights stay."""
 
 import shutil
 from pathlib import Path

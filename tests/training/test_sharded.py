@@ -1,4 +1,4 @@
-"""A base that is divided among ranks: what one process computes, with a part of the memory, whatever each rank does."""
+"""A base sharded among ranks: the results of one process with part of the memory, whatever each rank does."""
 
 import json
 from pathlib import Path

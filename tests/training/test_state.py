@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a phase: under the names that earlier versions wrote, and nothing unknown."""
+"""The state of a phase in a checkpoint: under the names that earlier versions wrote, and nothing unknown."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What two processes compute beside what one computes: a program that each rank runs, and that writes what differs.
+"""Results of two processes compared with one: a program that each rank runs and that writes the differences.
 
     RANK=… WORLD_SIZE=2 … python -m tests.training.together DIRECTORY
 

@@ -1,4 +1,4 @@
-"""Run by a Python that has TRL and no Triphase: opens a reward model and a policy there, prints what they say as JSON.
+"""Run by a Python with TRL and without Triphase: opens a reward model and a policy, and prints their outputs as JSON.
 
 python trl_opens.py REWARD POLICY SCRATCH
 """

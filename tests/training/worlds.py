@@ -1,4 +1,4 @@
-"""Programs as two ranks of one world."""
+"""Programs that run as two ranks of one world."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""A labeler's figures by day or week: what falls where, and what each is taken over."""
+"""A labeler's statistics by day or week: the assignment to periods, and the denominators."""
 
 from triphase.labeling.quality.over_time import DAY, MOST_PERIODS, WEEK, periods_of
 from triphase.records.types import Ranking
