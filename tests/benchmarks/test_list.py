@@ -18,7 +18,7 @@ def test_every_command_is_in_the_list_with_its_meaning() -> None:
 
 def test_the_list_is_printed() -> None:
     done = subprocess.run([sys.executable, "-m", "benchmarks", "--list"], capture_output=True, text=True, check=True)
-    assert "python -m benchmarks.generate\n    Generation beside" in done.stdout and "quick one" not in done.stdout
+    assert "python -m benchmarks.generate\n    Generation compared" in done.stdout and "quick one" not in done.stdout
 
 
 def test_the_quick_one_runs_with_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
