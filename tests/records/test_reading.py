@@ -258,7 +258,8 @@ GOOD = json.dumps(ROW) + "\n"
         ('{"prompt": "x", "completion": "a\\u0000"}', "d.jsonl:1: completion contains a NUL character"),
         (
             '{"prompt": "x", "completion": "a\\ud800"}',
-            "d.jsonl:1: completion contains half of a surrogate pair (\\ud800 to \\udfff), which is not a valid",
+            "d.jsonl:1: completion contains half of a surrogate pair (\\ud800 to \\udfff), which is not a valid "
+            "character",
         ),
         ('{"prompt": [], "completion": "y"}', "d.jsonl:1: prompt is empty"),
         (
@@ -276,7 +277,7 @@ GOOD = json.dumps(ROW) + "\n"
         ),
         (
             '{"messages": [{"role": "user", "content": "x"}]}',
-            "d.jsonl:1: messages must end with an assistant message, not a user",
+            "d.jsonl:1: messages must end with an assistant message, not a user message",
         ),
         (
             '{"messages": [{"role": "assistant", "content": "x"}]}',

@@ -119,7 +119,7 @@ def test_one_that_does_not_return_is_waited_for_so_long_and_can_be_interrupted()
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("no_such_package.rewards:score", "module no_such_package cannot be found; install its package, or name"),
+        ("no_such_package.rewards:score", "module no_such_package cannot be found; install its package, or add"),
         ("tests.rewards.functions:absent", "absent is not in it; choose a function of tests.rewards.functions"),
         ("tests.rewards.functions:number", "number is not a function"),
         ("tests.rewards.broken:score", "importing tests.rewards.broken raised RuntimeError: half written; fix"),

@@ -59,7 +59,7 @@ def test_what_it_changes_does_not_reach_the_records() -> None:
         (lambda prompts, responses: 1 / 0, "raised ZeroDivisionError: division by zero (response 0: 'oak 1')"),
         (
             lambda prompts, responses: [float("nan")] * len(responses),
-            "returns nan as a score; a score must be finite",
+            "returns nan as a score; a score must be a finite number",
         ),
         (lambda prompts, responses: [1.0], "returns 1 numbers for a score of 6 responses"),
         (lambda prompts, responses: "good", "returns str for a score; expected a list of numbers"),

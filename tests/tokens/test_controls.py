@@ -116,6 +116,8 @@ def test_words_of_a_vocabulary_are_no_way_around() -> None:
 
 def test_a_control_token_of_one_character_cannot_be_written_otherwise() -> None:
     made = tokenizer(extra=["§"])
-    with pytest.raises(DataError, match="holds '§', a control token that this tokenizer cannot encode as plain text"):
+    with pytest.raises(
+        DataError, match="contains '§', a control token that this tokenizer cannot encode as plain text"
+    ):
         Template(made).response_ids("red § green")
     assert ControlTokens(made).ids("red green") == made("red green", add_special_tokens=False).input_ids

@@ -43,7 +43,7 @@ def test_a_prompt_of_a_base_model_is_not_ended(single: str, prompt: str, appende
     template = Template(made)
     assert words(made, template.prompt_ids(ASK)) == prompt
     assert words(made, template.response_ids("red")) == f"red {END}"
-    assert any(f"puts {END}" in note and "it is left out of prompts" in note for note in template.notes) is (
+    assert any(f"appends {END}" in note and "it is left out of prompts" in note for note in template.notes) is (
         appended > 0
     )
 
