@@ -122,16 +122,16 @@ def test_columns_go_to_the_files_that_have_them(folder: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "give at least one file of records"),
+        ([], "give at least one data file"),
         (["gone.jsonl"], "gone.jsonl: there is no such file"),
         (["d.jsonl", "--max-length", "0"], "--max-length 0: must be above 0"),
         (["d.jsonl", "--max-length", "8", "--response-tokens", "8"], "leaves no room for a prompt"),
-        (["d.jsonl", "--name", "a b"], "--name a b: letters, digits"),
+        (["d.jsonl", "--name", "a b"], "--name a b: use only letters, digits"),
         (
             ["d.jsonl", "--model", "embedded:smolm2"],
             "there is no embedded model 'embedded:smolm2'; write embedded:smollm2",
         ),
-        ([""], "give at least one file of records"),
+        ([""], "give at least one data file"),
         (["d.jsonl", "--columns", "prompt"], "--columns prompt: write ours=yours"),
         (["d.jsonl", "--columns", "prompt=nosuch"], "--columns prompt=nosuch: no record of d.jsonl has that column"),
         (
