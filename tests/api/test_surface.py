@@ -140,7 +140,7 @@ class Table(list[str]):
         (lambda: triphase.load_reward_model(5), r"load_reward_model: run: is 5 \(int\), where a path"),
         (ppo({"prompt": ["sun"]}), "prompts: is dict, which yields the names of its columns; give a list of rows"),
         (ppo(Table(["sun"])), r"prompts: is Table, which yields .* \(to_dict\('records'\) of a table of pandas\)"),
-        (lambda: triphase.train_sft("embedded:tiny", [], name=None), "train_sft: name: is NoneType; give the name"),
+        (lambda: triphase.train_sft("embedded:tiny", [], name=None), "train_sft: name: is NoneType; give the run's"),
         (lambda: triphase.train_ppo("embedded:tiny", ["a"], reward=5, name="n"), r"train_ppo: reward: is 5 \(int\)"),
     ],
 )
