@@ -33,6 +33,14 @@ inputs = tokenizer("sun road", return_tensors="pt")
 rows = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=5)
 assert rows.shape[1] > 2 and "triphase" not in sys.modules
 """
+SCORES = """
+import sys
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+model, tokenizer = (kind.from_pretrained(sys.argv[1]) for kind in (AutoModelForSequenceClassification, AutoTokenizer))
+inputs = tokenizer("sun road", return_tensors="pt")
+logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+assert logits.shape == (1, 1) and "triphase" not in sys.modules
+"""
 
 
 def shown(count: int = 60) -> list[dict[str, str]]:
@@ -119,7 +127,7 @@ def require_a_model(files: list[str], capsys: pytest.CaptureFixture[str], *, pha
         ["plan", "my-run.yaml", *quick],
         ["run", "my-run.yaml", *quick],
         ["report", "runs/my-run"],
-        ["export", "runs/my-run", "--to", "model"],
+        ["export", "runs/my-run", "--to", "model", *(["--what", "reward"] if phases == "reward" else [])],
     )
     for words in commands:
         code = main(words)
@@ -129,8 +137,9 @@ def require_a_model(files: list[str], capsys: pytest.CaptureFixture[str], *, pha
     assert Path("runs/my-run/report.html").is_file()
     assert ", ".join(phase for phase in ("sft", "reward", "ppo") if Path("runs/my-run", phase).is_dir()) == phases
     environment = {**os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
+    opens = SCORES if phases == "reward" else OPENS
     opened = subprocess.run(
-        [sys.executable, "-c", OPENS, "model"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", opens, "model"], env=environment, capture_output=True, text=True, check=False
     )
     assert opened.returncode == 0, opened.stderr
 
@@ -170,7 +179,7 @@ def test_each_form_is_one_command_from_a_configuration_that_reads_it(
     assert len(found) == 12 and all(text in whole for text, whole in zip(texts, found, strict=True))
 
 
-PATHS = {"demonstrations": "sft", "preferences": "reward, ppo"}
+PATHS = {"demonstrations": "sft", "preferences": "reward"}
 
 
 @pytest.mark.slow
@@ -182,7 +191,7 @@ PATHS = {"demonstrations": "sft", "preferences": "reward, ppo"}
 def test_each_form_alone_leads_to_a_model(
     form: Form, role: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Demonstrations alone, or preferences with their prompts; what such data cannot give is left out."""
+    """A policy from demonstrations, or a reward model from preferences; what such data cannot give is left out."""
     (here / "data.jsonl").write_text("".join(f"{in_form(form, n, text)}\n" for n, text in enumerate(asked(24))))
     files = [f"{role}:data.jsonl"]
     require_a_model(files, capsys, phases=PATHS[role])
