@@ -56,7 +56,7 @@ def test_check_and_run_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         log = (do(own, pipeline.run_sft).path / "log.jsonl").read_text()
         assert ("more than the 40 positions" in log) == said
         for line in (" ".join(log.split()), " ".join(shown.split())):
-            assert ("adapters.layers = 3, and the model has 2 layers: all of them are adapted" in line) == said
+            assert ("adapters.layers = 3, but the model has 2 layers: all of them are adapted" in line) == said
 
 
 def test_the_last_layer_and_position_are_within() -> None:
