@@ -244,7 +244,7 @@ def test_without_gold_there_is_no_win_rate_and_the_page_says_why(run_directory: 
     text = sections(page_of(run_directory))
     assert "The reward model's score rose; whether people agree is unknown" in text
     assert (
-        "whether people prefer it is not known: the reward model's score rose by" in text
+        "whether people prefer it is unknown: the reward model's score rose by" in text
         and "No gold score is known for this data" in text
     )
     assert "Reward hacking: cannot be determined" in text and "preferred: they win" not in text

@@ -86,7 +86,7 @@ def test_from_the_command_line(run_directory: Path, other: Path, capsys: pytest.
         (both * 3, "6 runs are too many"),
         ([both[0], "--to", str(run_directory.parent / "x.html")], "--to needs several runs"),
         ([*both, "--to", str(run_directory)], "must be a file in a directory that exists"),
-        ([*both, str(run_directory.parent / "gone")], "is not the directory of a run"),
+        ([*both, str(run_directory.parent / "gone")], "is not a run directory"),
     ):
         assert main(["report", *words]) == 2, words
         assert said in capsys.readouterr().err.strip().splitlines()[-1]

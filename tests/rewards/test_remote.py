@@ -86,7 +86,7 @@ def test_servers_of_openrlhf_are_asked_in_its_shape() -> None:
     }
     with pytest.raises(ServerError, match='without a list "rewards"'):
         scores({"scores": [1.0, 2.0]}, 2, format="openrlhf")
-    with pytest.raises(ValueError, match="format applies to servers only, not to a scorer of kind model is none"):
+    with pytest.raises(ValueError, match="format applies to servers only, not to a scorer of kind model"):
         ScorerSettings(format="openrlhf")
 
 

@@ -169,7 +169,7 @@ def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is not allowed" in refused(capsys, "branch", here, "../next")
     assert "no such phase" in refused(capsys, "branch", here, "next", "--again", "rewrad")
     assert "give its name once" in refused(capsys, "branch", here, "next", "--name", "other")
-    assert "is not the directory of a run" in refused(capsys, "branch", str(run.parent), "next")
+    assert "is not a run directory" in refused(capsys, "branch", str(run.parent), "next")
     assert [path.name for path in run.parent.iterdir()] == ["small"]
 
 

@@ -60,5 +60,5 @@ def test_several_runs_are_an_ensemble(run: Path, tmp_path: Path) -> None:
     twin.symlink_to(run)
     with pytest.raises(RunError, match="two runs have the same name"):
         score(str(run), run, twin)
-    with pytest.raises(RunError, match="is not the directory of a run"):
+    with pytest.raises(RunError, match="is not a run directory"):
         score(str(run), tmp_path)
