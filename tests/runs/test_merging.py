@@ -7,6 +7,7 @@ import torch
 from tests.runs.small_run import do, settings, write_data
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from triphase.errors import RunError
 from triphase.runs import pipeline
 from triphase.runs.merging import merge_policy
 from triphase.runs.opening import open_policy
@@ -39,3 +40,21 @@ def test_plain_transformers_gives_the_logits_of_the_policy(method: str, tmp_path
     assert torch.allclose(merged, policy, rtol=0, atol=1e-5)
     assert not torch.allclose(merged, bare, atol=1e-4)
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").pad_token_id == shared.template.pad_id
+
+
+def test_a_run_that_has_trained_no_policy_does_not_export_the_unchanged_model(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    chosen = settings(tmp_path, method="none")
+    run, to = tmp_path / "runs" / "small", tmp_path / "merged"
+    do(chosen, pipeline.run_sampling)
+    refused = r"small: has not trained a policy, only the unchanged embedded:tiny; run `triphase run .*small`$"
+    for what in ("policy", "sft"):
+        with pytest.raises(RunError, match=refused):
+            merge_policy(run, to, what=what)
+    do(chosen, pipeline.run_labeling, pipeline.run_reward)
+    with pytest.raises(RunError, match=r"--what reward exports its reward model$"):
+        merge_policy(run, to)
+    assert not to.exists()
+    merge_policy(run, to, what="reward")
+    do(chosen, pipeline.run_ppo)
+    merge_policy(run, tmp_path / "policy")

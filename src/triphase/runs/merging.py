@@ -1,5 +1,6 @@
 """Exports of a run's models for other tools: merged into the base, or the adapter unchanged."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from triphase.training.reward_finals import load_reward_model, what_plain_librar
 from triphase.training.whole_reward import save_whole_reward_model
 
 What = Literal["policy", "sft", "reward"]
+_log = logging.getLogger(__name__)
 
 
 def merge_policy(
@@ -33,6 +35,8 @@ def merge_policy(
     if what == "reward":
         _merge_reward(run, to)
         return
+    if checkpoint is None:
+        _require_trained(run, what, arm)
     shared, adapter, _ = open_policy(run, checkpoint, SFT if what == "sft" else arm, wide=True)
     if adapter is not None:
         shared.adapters.merge(adapter)
@@ -58,6 +62,21 @@ def copy_adapter(run: Path, to: Path, *, what: What = "policy", arm: str | None 
     with atomic_directory(to) as folder:
         shutil.copytree(final, folder, dirs_exist_ok=True)
     _describe(to, run, opened.settings, what, arm=arm)
+
+
+def _require_trained(run: Path, what: What, arm: str | None) -> None:
+    """Refuse a policy that is the unchanged model, because the run starts from it and has not trained it (yet)."""
+    opened = open_run(run)
+    trained = what == "policy" and is_whole(opened.artifact(ppo_phase(arm)))
+    if opened.settings.sft_method == "none" and not trained:
+        hint = (
+            "--what reward exports its reward model"
+            if is_whole(opened.artifact("reward"))
+            else f"run `triphase run {run}`"
+        )
+        raise RunError(f"{run}: has not trained a policy, only the unchanged {opened.settings.model.name}; {hint}")
+    if what == "policy" and not trained:
+        _log.warning("%s: has no PPO policy yet; this is its SFT policy", run)
 
 
 def _merge_reward(run: Path, to: Path) -> None:
