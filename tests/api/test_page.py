@@ -135,7 +135,7 @@ def test_rows_in_memory_are_a_data_file_of_the_run(inside: Page, capsys: pytest.
     assert Path(source.path).parent == run / "data"
     assert [json.loads(line) for line in Path(source.path).read_text().splitlines()] == inside.names["preferences"]
     before = files_of(run)
-    assert main(["run", "runs/liked"]) == 0 and "right on" in capsys.readouterr().out
+    assert main(["run", "runs/liked"]) == 0 and "correct on" in capsys.readouterr().out
     assert files_of(run) == before != {}
 
 

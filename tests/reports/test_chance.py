@@ -88,7 +88,7 @@ def test_exchanged_sides_change_nothing_and_reversed_labels_are_worse_than_chanc
     assert chance_verdict(pairs) == chance_verdict(turned)
     reversed_labels = chance_verdict([replace(pair, target=1 - pair.target) for pair in pairs])
     assert reversed_labels and reversed_labels.outcome == "worse than chance"
-    assert "exchanged" in reversed_labels.remedy
+    assert "swapped" in reversed_labels.remedy
 
 
 def test_false_alarms_and_false_passes_are_rare() -> None:
