@@ -66,7 +66,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     start = time.perf_counter()
     card = {"name": torch.cuda.get_device_name() if device.type == "cuda" else "cpu", "torch": torch.__version__}
-    card |= {"tflops": round(_rate(device) / 1e12, 1), "gb_per_second": round(_bandwidth(device) / 1e9)}
+    card |= {"tflops": float(f"{_rate(device) / 1e12:.3g}"), "gb_per_second": round(_bandwidth(device) / 1e9)}
     rows: list[Row] = []
     left_out: list[str] = []
     budget = Budget(start + options.seconds)

@@ -39,7 +39,7 @@ def test_the_same_words_get_the_same_answer_and_the_past_counts() -> None:
 
 def test_a_turn_that_is_too_long_is_refused_and_not_remembered() -> None:
     subject = conversation(limit=40)
-    with pytest.raises(DataError, match=r"passes model\.max_length = 40"):
+    with pytest.raises(DataError, match=r"exceeds model\.max_length = 40"):
         subject.say(" ".join(["oak"] * 50))
     assert subject._turns == []
     subject.say("oak")

@@ -191,7 +191,7 @@ def test_a_name_that_is_too_long_is_said_whatever_it_is_given_to(mistake: Callab
 def test_an_environment_that_names_no_place_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "abc")
     done = subprocess.run([sys.executable, "-m", "triphase", "explain"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not WORLD_SIZE" in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "lacks WORLD_SIZE" in done.stderr
 
 
 def test_links_are_not_pushed(mistake: Callable[..., str], tmp_path: Path) -> None:

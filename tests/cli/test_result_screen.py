@@ -45,7 +45,7 @@ def test_what_is_known_is_shown() -> None:
     assert dict(result_lines(SUMMARY)) == {
         "time": "7 min 12 s; at most 2.9 GB of memory",
         "labelers": "agree on 73 % of the pairs",
-        "reward model": 'right on 71 % of the held-out judgments (66–76); noise ceiling 78 %; "longer wins" 55 %',
+        "reward model": 'correct on 71 % of the held-out judgments (66–76); noise ceiling 78 %; "longer wins" 55 %',
         "PPO": "preferred to SFT in 81 % (76–86); gold score 0.30 → 0.90; reward model's score +1.40",
         "drift": "7.9 nats from the reference; 21 tokens per response; 98 % of them finished",
     }

@@ -57,7 +57,7 @@ def ran(name: str, capsys: pytest.CaptureFixture[str], **more: str) -> tuple[Pat
         heard = capsys.readouterr()
         said.append(heard.out + heard.err)
         left.append([line for line in said[-1].splitlines() if line.startswith("left out: ")])
-    assert "in order" in said[0] and left[0] == left[1] != []
+    assert "are valid" in said[0] and left[0] == left[1] != []
     return Path("runs") / name, said[1]
 
 
@@ -124,7 +124,7 @@ def test_a_reward_model_with_preferences(folder: Path, capsys: pytest.CaptureFix
     assert "PPO: the data is preferences alone" in said
     assert next_of(said).startswith(f"triphase ppo {run}")
     page = (run / "report.html").read_text()
-    assert "right on" in said and "PPO is left out: the data is preferences alone" in page and "not run yet" not in page
+    assert "correct on" in said and "PPO is left out: the data is preferences alone" in page and "not run yet" not in page
     assert main(["ppo", str(run)]) == 0
     assert trained(run) == {"reward", "ppo"}
     assert next_of(capsys.readouterr().out).startswith("triphase evaluate")

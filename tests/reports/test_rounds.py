@@ -69,7 +69,7 @@ def test_a_round_without_held_out_rankings_and_without_an_end(tmp_path: Path) ->
     (row,) = round_rows(tmp_path, 0)
     assert row == RoundRow(2, None, None, {}, None) and row.win_rate is None
     assert row.sentence.endswith("round 2: not evaluated yet.")
-    assert "is not known" in rounds_caption([row])
+    assert "is unknown" in rounds_caption([row])
 
 
 def test_the_caption_counts_refits_that_made_it_better() -> None:

@@ -99,7 +99,7 @@ def test_a_manifest_cannot_name_a_file_outside(tmp_path: Path) -> None:
     for name in ("../secret", "/etc/hostname"):
         manifest = json.loads((place / "manifest.json").read_text())
         (place / "manifest.json").write_text(json.dumps({**manifest, "sha256": {name: "0"}}))
-        assert find_damage(place) == f"manifest.json names {name}, which is outside"
+        assert find_damage(place) == f"manifest.json lists {name}, which is outside"
 
 
 def test_the_lock_is_no_way_out(tmp_path: Path, elsewhere: Path) -> None:

@@ -36,11 +36,11 @@ def hangs(*_: Any) -> float:
     [
         (raises, r"failed \(KeyError: 'lexicon'\)"),
         (hangs, "did not respond within 0.2 s"),
-        (lambda *_: math.nan, "answered nan; a score must be a finite number"),
-        (lambda *_: -math.inf, "answered -inf"),
-        (lambda *_: "0.5", "answered '0.5'"),
-        (lambda *_: None, "answered None"),
-        (lambda *_: True, "answered True"),
+        (lambda *_: math.nan, "returned nan; a score must be a finite number"),
+        (lambda *_: -math.inf, "returned -inf"),
+        (lambda *_: "0.5", "returned '0.5'"),
+        (lambda *_: None, "returned None"),
+        (lambda *_: True, "returned True"),
     ],
 )
 def test_a_scorer_that_fails_is_one_line(score: Callable[..., Any], problem: str) -> None:
@@ -48,7 +48,7 @@ def test_a_scorer_that_fails_is_one_line(score: Callable[..., Any], problem: str
     with pytest.raises(TrainingError, match=problem) as caught:
         CheckedScore(score, "mine", seconds=0.2)("the prompt", "the response", True)
     line = str(caught.value)
-    assert line.startswith("the scorer mine ") and "'the response' to 'the prompt'" in line and "fix the scorer" in line
+    assert line.startswith("the scorer mine ") and " for the response 'the response' to 'the prompt'" in line and "fix the scorer" in line
     assert time.monotonic() - begin < 5
 
 

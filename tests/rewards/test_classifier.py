@@ -77,7 +77,7 @@ def test_a_text_that_is_too_long_is_cut_and_said(tmp_path: Path, caplog: pytest.
         assert scorer.score([long, long]).total == pytest.approx(short * 2)
         scorer.close()
     assert "a text has 10 tokens, but the limit is 4: its beginning is left out" in caplog.messages[0]
-    assert caplog.messages[1].endswith("2 texts were longer than 4 tokens, and were truncated")
+    assert caplog.messages[1].endswith("2 texts were longer than 4 tokens and were truncated")
 
 
 def test_the_conversation_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
@@ -198,6 +198,6 @@ def test_a_damaged_reward_model_of_ours_is_one_line(name: str, sealed: bool, tmp
     if not sealed:
         (tmp_path / "final" / "manifest.json").unlink()
     elif "base" not in name:
-        says = r"final is damaged: the sum of \w+\.safetensors differs"
+        says = r"final is damaged: the checksum of \w+\.safetensors differs"
     with pytest.raises(TriphaseError, match=rf"^ppo\.scorer\.options\.model: [^\n]*{says}[^\n]*$"):
         opened(tmp_path / "final")

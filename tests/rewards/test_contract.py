@@ -156,7 +156,7 @@ def test_nan_is_refused_or_stays_nan_in_its_row(kind: str) -> None:
         try:
             found = made.score(answers(("oak 1", "elm nan", "fir 3"))).total
         except TriphaseError as error:
-            assert "answer 1" in str(error)
+            assert "response 1" in str(error)
         else:
             assert [math.isnan(score) for score in found] == [False, True, False]
 

@@ -112,7 +112,7 @@ def test_a_damaged_final_is_made_again_with_the_same_bytes(whole: Path, phase: s
     assert files_of(final, "*") == before
     log = (whole / "runs" / "small" / "log.jsonl").read_text()
     assert (
-        f"{final} is damaged (the sum of {victim.name} differs) and is not used; `triphase run` computes it again"
+        f"{final} is damaged (the checksum of {victim.name} differs) and is not used; `triphase run` computes it again"
         in log
     )
 

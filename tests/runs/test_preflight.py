@@ -75,7 +75,7 @@ def refusals(config: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     for command in ("check", "run"):
         assert main([command, str(config)]) == 2, command
         printed = capsys.readouterr()
-        assert "in order" not in printed.out
+        assert "are valid" not in printed.out
         found.append(printed.err.strip().splitlines()[-1])
     run = Path(yaml.safe_load(config.read_text())["output"]) / "small"
     assert not (run / "sft" / "metrics.jsonl").exists(), "a step was done before the refusal"
@@ -235,7 +235,7 @@ def test_without_demonstrations_check_and_run_agree(
     assert main(["check", str(config)]) == 0
     checked = capsys.readouterr().out
     why = "sft.method is none" if method == "none" else "data.demonstrations is empty"
-    assert f"left out: supervised fine-tuning: {why}" in checked and "in order" in checked
+    assert f"left out: supervised fine-tuning: {why}" in checked and "are valid" in checked
     assert main(["plan", str(config)]) == 0
     assert " sft " not in capsys.readouterr().out
     assert main(["run", str(config)]) == 0

@@ -104,7 +104,7 @@ def test_check_refuses_a_directory_that_run_refuses(begun: Path, name: str, caps
     refused = capsys.readouterr().err.strip().splitlines()[-1]
     for line in (told.err.strip(), refused):
         assert re.search(says, line), line
-    assert "in order" not in told.out
+    assert "are valid" not in told.out
 
 
 def test_check_refuses_a_place_that_run_cannot_write_to(

@@ -54,7 +54,7 @@ def refused(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
     for verb in ("check", "run"):
         assert main([verb, str(config)]) == 2
         printed = capsys.readouterr()
-        assert "in order" not in printed.out
+        assert "are valid" not in printed.out
         said.append(printed.err.strip().splitlines()[-1])
     assert said[0] == said[1]
     assert not list((config.parent / "runs").glob("small/*/checkpoints"))
@@ -122,7 +122,7 @@ def spoil(place: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "told"),
     [
-        ("damaged", "the sum of adapter_model.safetensors differs"),
+        ("damaged", "the checksum of adapter_model.safetensors differs"),
         ("no manifest", "an adapter of your own set model.adapter"),
         ("not finished", "has not finished reward; give `triphase reward"),
         ("not there", "sft.from: there is no directory"),

@@ -88,8 +88,8 @@ def flip(path: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "one bit": (flip, "the sum of tensors.safetensors differs"),
-    "a file cut": (lambda path: (path / "values.json").write_text("{"), "the sum of values.json differs"),
+    "one bit": (flip, "the checksum of tensors.safetensors differs"),
+    "a file cut": (lambda path: (path / "values.json").write_text("{"), "the checksum of values.json differs"),
     "a file missing": (lambda path: (path / "tensors.safetensors").unlink(), "tensors.safetensors is missing"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "manifest.json is missing"),
     "a manifest cut": (
@@ -174,7 +174,7 @@ def test_files_in_directories_are_sealed_too(tmp_path: Path) -> None:
     write_directory(tmp_path / "d", {"x.txt": b"1", "inner/y.txt": b"2"})
     assert find_damage(tmp_path / "d") is None
     (tmp_path / "d" / "inner" / "y.txt").write_bytes(b"3")
-    assert find_damage(tmp_path / "d") == "the sum of inner/y.txt differs"
+    assert find_damage(tmp_path / "d") == "the checksum of inner/y.txt differs"
 
 
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

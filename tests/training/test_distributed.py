@@ -104,7 +104,7 @@ def test_the_place_of_a_process() -> None:
     assert place_in({}) == Place()
     assert place_in(WORLD) == Place(1, 2, 1, 2)
     assert place_in(WORLD | {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}) == Place(1, 2, 0, 1)
-    with pytest.raises(SettingsError, match="not WORLD_SIZE"):
+    with pytest.raises(SettingsError, match="lacks WORLD_SIZE"):
         place_in({"RANK": "0", "MASTER_ADDR": "h", "MASTER_PORT": "1", "LOCAL_WORLD_SIZE": "1"})
     for wrong in ({"RANK": "2"}, {"RANK": "-1"}, {"WORLD_SIZE": "two"}, {"LOCAL_RANK": "3"}):
         with pytest.raises(SettingsError, match="is not a valid rank"):

@@ -186,9 +186,9 @@ def test_a_tokenizer_with_several_templates_is_saved_with_all_of_them(tmp_path: 
 @pytest.mark.parametrize(
     ("file", "content", "problem"),
     [
-        ("adapter_model.safetensors", b"x", "the sum of adapter_model.safetensors differs"),
+        ("adapter_model.safetensors", b"x", "the checksum of adapter_model.safetensors differs"),
         ("adapter_model.safetensors", None, "adapter_model.safetensors is missing"),
-        ("adapter_config.json", b"{}", "the sum of adapter_config.json differs"),
+        ("adapter_config.json", b"{}", "the checksum of adapter_config.json differs"),
         ("manifest.json", b"{", "manifest.json cannot be read"),
     ],
 )

@@ -25,7 +25,7 @@ class CheckedScore:
         Raises:
             TrainingError: it raised, did not return in time, or returned something other than a finite number.
         """
-        about = f"for the response {response[:40]!r} to {prompt[:40]!r}; {_REMEDY}"
+        about = f" for the response {response[:40]!r} to {prompt[:40]!r}; {_REMEDY}"
         try:
             found, error = self._worker.call(prompt, response, finished)
         except NoAnswer:
