@@ -140,7 +140,7 @@ def test_the_first_lead_gets_a_link(run: str) -> None:
 def test_what_is_in_the_way_of_serving_is_named(run: str, tmp_path: Path) -> None:
     with listener("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SettingsError, match=f"127.0.0.1:{port} cannot be served .*give another --port"):
+        with pytest.raises(SettingsError, match=f"127.0.0.1:{port} cannot be served .*choose another --port"):
             label.serve(run, port=port)
     for port in (99_999_999, -1):
         with pytest.raises(SettingsError, match=rf"--port {port}: is not allowed"):

@@ -437,7 +437,7 @@ def test_a_text_with_a_token_beyond_the_embedding_is_refused(damaged: Path) -> N
 def test_settings_that_the_layers_do_not_allow_are_told_without_weights(whole: Path, tmp_path: Path) -> None:
     chain = chain_of(ModelSettings(name=str(whole)))
     check_chain(chain, AdapterSettings(layers=3), max_length=64)  # all of its two layers
-    with pytest.raises(ModelError, match=r"adapters\.targets names nosuch"):
+    with pytest.raises(ModelError, match=r"adapters\.targets has nosuch"):
         check_chain(chain, AdapterSettings(layers=2, targets=("nosuch",)), max_length=64)
     random_model("opt", layers=2, word_embed_proj_dim=32, ffn_dim=48).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)

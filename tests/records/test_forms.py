@@ -181,7 +181,7 @@ def test_columns_are_renamed(tmp_path: Path) -> None:
     path = written(tmp_path, *[{"ask": row["prompt"], "reply": row["completion"], "prompt": "no"} for row in ROWS])
     chosen = source(path, columns={"prompt": "ask", "completion": "reply"})
     assert [one.response for one in read_demonstrations(chosen, tmp_path)] == [row["completion"] for row in ROWS]
-    assert next(read_rows(chosen, tmp_path)).unread()[-1] == "prompt (in its place: ask)"
+    assert next(read_rows(chosen, tmp_path)).unread()[-1] == "prompt (ask is used instead)"
     typo = source(path, columns={"prompt": "ask", "completion": "reply", "kind": "sort"})
     with pytest.raises(DataError, match=r"columns\.kind: no record has the column 'sort'; they have ask"):
         read_demonstrations(typo, tmp_path)

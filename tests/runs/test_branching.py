@@ -195,8 +195,8 @@ def test_what_is_shared_must_stay(what: str, run: Path, capsys: pytest.CaptureFi
         changed = place / ("manifest.json" if what == "made again" else "README.md")
         changed.write_text(changed.read_text() + " ")
     line = refused(capsys, "run", str(run.parent / "next"))
-    assert f"{place}, which {run.parent}/next shares, is" in line
-    assert {"gone": "is gone", "damaged": "the checksum of README.md differs", "made again": "made again"}[what] in line
+    assert f"{place}, which {run.parent}/next shares, " in line
+    assert {"gone": "is gone", "damaged": "the checksum of README.md differs", "made again": "has changed (it was created again"}[what] in line
 
 
 def test_a_sum_of_scorers_keeps_its_units_where_ppo_is_shared(

@@ -234,7 +234,7 @@ def test_an_emptied_store_is_not_filled_again_in_silence(folder: Path) -> None:
         do(chosen, _add_prompts)
     (run / "sampling.json").unlink()
     (run / "labelling.json").write_text('{"rankings": 22}')
-    with pytest.raises(RunError, match="holds 0 rankings, where 22 were"):
+    with pytest.raises(RunError, match="holds 0 rankings, but there were 22"):
         do(chosen, _add_prompts)
 
 

@@ -154,4 +154,4 @@ def test_a_run_without_ppo_is_not_extended(tmp_path: Path, capsys: pytest.Captur
     do(chosen(tmp_path), lambda run: None)
     run = tmp_path / "runs" / "small"
     assert main(["extend", str(run), "--ppo.iterations", "9"]) == 2
-    assert f"{run} has not finished ppo; give `triphase run {run}` first" in capsys.readouterr().err
+    assert f"{run} has not finished ppo; run `triphase run {run}` first" in capsys.readouterr().err

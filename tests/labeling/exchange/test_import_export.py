@@ -206,7 +206,7 @@ def test_exported_rankings_can_be_imported(tmp_path: Path) -> None:
 def test_exports_are_refused_clearly(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         fill(store, 1)
-        with pytest.raises(DataError, match=r"the suffix '.xml' is not known"):
+        with pytest.raises(DataError, match=r"the suffix '.xml' is not supported"):
             export_file(store, tmp_path / "c.xml", "comparisons")
         with pytest.raises(DataError, match=r"export it as .jsonl"):
             export_file(store, tmp_path / "c.parquet", "store")
