@@ -124,7 +124,9 @@ def test_a_reward_model_with_preferences(folder: Path, capsys: pytest.CaptureFix
     assert "PPO: the data is preferences alone" in said
     assert next_of(said).startswith(f"triphase ppo {run}")
     page = (run / "report.html").read_text()
-    assert "correct on" in said and "PPO is left out: the data is preferences alone" in page and "not run yet" not in page
+    assert (
+        "correct on" in said and "PPO is left out: the data is preferences alone" in page and "not run yet" not in page
+    )
     assert main(["ppo", str(run)]) == 0
     assert trained(run) == {"reward", "ppo"}
     assert next_of(capsys.readouterr().out).startswith("triphase evaluate")

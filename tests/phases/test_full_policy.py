@@ -84,7 +84,7 @@ def test_weights_of_a_checkpoint_of_another_kind_are_refused() -> None:
     state = {name: value + 1.0 for name, value in ppo.policy.parameters().items()}
     ppo.policy.load(state | {"value_head.linear.bias": torch.zeros(1)})
     assert all(torch.equal(value, state[name]) for name, value in ppo.policy.parameters().items())
-    with pytest.raises(ModelError, match=r"has no .* another ppo\.method"):
+    with pytest.raises(ModelError, match=r"has no .* another model, ppo\.method"):
         ppo.policy.load(ppo.shared.adapters.parameters(REFERENCE))
 
 

@@ -48,7 +48,11 @@ def test_a_scorer_that_fails_is_one_line(score: Callable[..., Any], problem: str
     with pytest.raises(TrainingError, match=problem) as caught:
         CheckedScore(score, "mine", seconds=0.2)("the prompt", "the response", True)
     line = str(caught.value)
-    assert line.startswith("the scorer mine ") and " for the response 'the response' to 'the prompt'" in line and "fix the scorer" in line
+    assert (
+        line.startswith("the scorer mine ")
+        and " for the response 'the response' to 'the prompt'" in line
+        and "fix the scorer" in line
+    )
     assert time.monotonic() - begin < 5
 
 

@@ -196,7 +196,11 @@ def test_what_is_shared_must_stay(what: str, run: Path, capsys: pytest.CaptureFi
         changed.write_text(changed.read_text() + " ")
     line = refused(capsys, "run", str(run.parent / "next"))
     assert f"{place}, which {run.parent}/next shares, " in line
-    assert {"gone": "is gone", "damaged": "the checksum of README.md differs", "made again": "has changed (it was created again"}[what] in line
+    assert {
+        "gone": "is gone",
+        "damaged": "the checksum of README.md differs",
+        "made again": "has changed (it was created again",
+    }[what] in line
 
 
 def test_a_sum_of_scorers_keeps_its_units_where_ppo_is_shared(

@@ -77,7 +77,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda run: (run / "config.yaml").write_text("settings: ["),
         r"config\.yaml cannot be read",
     ),
-    "an emptied store": (emptied, r"labels\.sqlite: holds 0 responses, where 5 were"),
+    "an emptied store": (emptied, r"labels\.sqlite: holds 0 responses, but there were 5"),
     "a store that is none": (
         lambda run: (run / "labels.sqlite").write_bytes(b"x" * 9000),
         r"labels\.sqlite (cannot be|is not an SQLite file)",

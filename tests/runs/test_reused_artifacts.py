@@ -124,7 +124,7 @@ def spoil(place: Path) -> None:
     [
         ("damaged", "the checksum of adapter_model.safetensors differs"),
         ("no manifest", "an adapter of your own set model.adapter"),
-        ("not finished", "has not finished reward; give `triphase reward"),
+        ("not finished", "has not finished reward; run `triphase reward"),
         ("not there", "sft.from: there is no directory"),
         ("a reward model as policy", "holds a reward model, not an SFT policy"),
         ("a policy as reward model", "holds an SFT policy, not a reward model"),

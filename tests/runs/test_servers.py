@@ -131,7 +131,7 @@ def test_scores_that_never_come_stop_the_run_at_its_last_checkpoint(trained: Pat
     [
         ("raises", Reply(500, "KeyError: 'x'"), r"status 500.*KeyError.*\(1 try\)"),
         ("hangs", Reply(wait=30), "does not respond within 0.5 s"),
-        ("short", Reply(body={"scores": []}), "gives 0 scores for 8 responses"),
+        ("short", Reply(body={"scores": []}), "returns 0 scores for 8 responses"),
     ],
 )
 def test_a_scorer_that_fails_ends_the_run_in_one_line_and_the_run_goes_on(
@@ -257,8 +257,8 @@ def test_servers_at_a_wrong_address_end_the_run_in_one_line(trained: Path) -> No
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("rollouts: {addresses: [localhost:8000]}", "no http.s. address"),
-        ("rollouts: {addresses: ['ftp://host']}", "no http.s. address"),
+        ("rollouts: {addresses: [localhost:8000]}", "is not an http.s. address"),
+        ("rollouts: {addresses: ['ftp://host']}", "is not an http.s. address"),
         ("rollouts: {addresses: ['http://me:secret@host']}", "no user name and no password"),
         ("rollouts: {addresses: ['http://me:secret@host:99999']}", "no user name and no password"),
         ("rollouts: {addresses: ['http://me:se/cret@host']}", "no user name and no password"),
@@ -267,12 +267,12 @@ def test_servers_at_a_wrong_address_end_the_run_in_one_line(trained: Path) -> No
         ("rollouts: {addresses: ['http://host/?key=secret']}", "contains . or #"),
         ("rollouts: {adresses: ['http://host']}", "did you mean rollouts.addresses"),
         ("rollouts: {addresses: ['http://host'], token_variable: TOKEN}", "use https"),
-        ("ppo: {scorer: {address: 'http://ho st'}}", "no http.s. address"),
-        ("ppo: {scorer: {address: 'http://host:99999'}}", "no address"),
+        ("ppo: {scorer: {address: 'http://ho st'}}", "is not an http.s. address"),
+        ("ppo: {scorer: {address: 'http://host:99999'}}", "is not an address"),
         ("ppo: {scorer: {url: 'http://host'}}", "unknown setting"),
         ("ppo: {scorer: {address: 'http://host', token_variable: my-token}}", "token_variable"),
         ("ppo: {scorer: {address: 'http://host', retries: -1}}", "at least 0|from 0 to 20"),
-        ("arms: {other: {scorer: {address: 'host'}}}", "no http.s. address"),
+        ("arms: {other: {scorer: {address: 'host'}}}", "is not an http.s. address"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_with_its_line(line: str, problem: str) -> None:

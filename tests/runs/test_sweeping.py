@@ -73,7 +73,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
     words = ["--ppo.scorer.options.factor", "x,2", "--parallel", parallel]
     assert main(["sweep", str(run), *words]) == 1
     out = capsys.readouterr().out
-    assert "failed  factor-x: ppo.scorer.function: tests.rewards.functions:lengths gives" in out
+    assert "failed  factor-x: ppo.scorer.function: tests.rewards.functions:lengths returns" in out
     assert line_of(run.parent / "small-sweep" / "factor-2").stands == "evaluated"
 
 

@@ -61,7 +61,7 @@ def test_the_day_is_kept_and_a_repetition_on_another_day_is_the_same(
     chosen, run = dated_settings(tmp_path), tmp_path / "runs" / "small"
     do(chosen, pipeline.run_sft)
     assert yaml.safe_load((run / "config.yaml").read_text())["begun"] == "2001-02-03" == day_begun(run)
-    assert "writes the date: 2001-02-03 is kept" in (run / "log.jsonl").read_text()
+    assert "writes the date: 2001-02-03 is used" in (run / "log.jsonl").read_text()
     Day.year_now = 2010
     assert first_word(run) == "2001"
     assert all(verdict.same for verdict in verify_run(run))

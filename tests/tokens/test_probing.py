@@ -134,7 +134,7 @@ def test_the_date_of_a_template_is_that_of_the_settings(text: str) -> None:
     shown = {}
     for date in ("2001-02-03", "2010-11-12"):
         template = Template.of(made, ModelSettings(name="x", template_date=date))
-        assert template.writes_date and any(f"writes the date: {date} is kept" in note for note in template.notes)
+        assert template.writes_date and any(f"writes the date: {date} is used" in note for note in template.notes)
         shown[date] = words(made, template.prompt_ids(ASK))
     assert shown["2001-02-03"].split(" <user>")[0] in ("03", "2001", "03 Feb 2001")
     assert shown["2010-11-12"].split(" <user>")[0] in ("12", "2010", "12 Nov 2010")
