@@ -95,7 +95,7 @@ def test_ppo_in_five_minutes_tells_the_gain_in_deviations_of_the_start(
     start = [row["score"] for row in rows if row["policy"] == "sft"]
     assert ppo["proxy_gain_deviations"] == pytest.approx(ppo["proxy_gain"] / statistics.pstdev(start))
     assert f"({ppo['proxy_gain_deviations']:+.2f} of its standard deviations at the start)" in " ".join(said.split())
-    assert "in deviations of start" in (run / "report.html").read_text()
+    assert "in SDs of start" in (run / "report.html").read_text()
 
 
 def test_ppo_with_prompts_and_a_classifier(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
