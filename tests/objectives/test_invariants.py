@@ -148,5 +148,5 @@ def test_what_overflows_is_named_as_that() -> None:
     scores, flat = torch.tensor([1.0, math.inf, 0.0]), torch.zeros(3, 5)
     with pytest.raises(InvariantError, match=r"the score is inf at \(1,\): the scorer's scale exceeds"):
         objectives.require_scores_on_last_token(flat, scores, flat, MASK)
-    with pytest.raises(InvariantError, match=r"the KL penalty is inf at \(0, 0\): the KL coefficient is beyond"):
+    with pytest.raises(InvariantError, match=r"the KL penalty is inf at \(0, 0\): the KL coefficient exceeds"):
         objectives.require_scores_on_last_token(flat, torch.zeros(3), flat + math.inf, MASK)
