@@ -44,6 +44,28 @@ def test_repetitions_contradictions_and_near_empty_answers_are_counted(tmp_path:
     assert found.contradicted == 2
 
 
+def test_responses_before_the_last_are_counted_since_they_are_not_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"role": role, "content": word} for word in ("oak", "elm") for role in ("user", "assistant")]
+    rows = [{"messages": turns}, {"messages": turns[:2]}, {"messages": [*turns[:3], turns[1]]}]
+    written(tmp_path / "d.jsonl", rows)
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "name: x\nmodel: {name: 'embedded:tiny', max_length: 64}\nadapters: {layers: all}\nlabeling: {source: none}\n"
+        "data: {demonstrations: [{path: d.jsonl}]}\n"
+    )
+    assert main(["check", str(config)]) == 0
+    assert "d.jsonl: 2 demonstrations have several responses; the last is learned" in _flat(capsys.readouterr().out)
+    assert main(["check", str(config), "--json"]) == 0
+    [source] = json.loads(capsys.readouterr().out)["sources"]
+    assert source["with_earlier_responses"] == 2
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
 def test_leaks_between_training_and_held_out_are_counted(tmp_path: Path) -> None:
     prompts = written(tmp_path / "p.jsonl", [{"prompt": "Say a.", "split": "heldout"}, {"prompt": "Say z."}])
     shown = written(tmp_path / "d.jsonl", [{"prompt": "Say a.", "completion": "aa aa", "split": "train"}] * 2)

@@ -135,13 +135,23 @@ def _notes(settings: RunSettings, survey: DataSurvey) -> Iterator[str]:
         if source.records and not 0 < source.heldout < source.records and source.role != "demonstrations":
             yield f"{source.name}: {source.heldout} of {source.records} prompts are held out; some should be, not all"
         yield from (f"{source.name}: {line}" for line in _read_how(source))
-        if source.controls:
-            counts = ", ".join(f"{column} {count}" for column, count in source.controls.items())
-            allowed = settings.model.texts_write_control_tokens
-            yield f"{source.name}: records whose texts contain a control token ({source.written}): {counts}; " + (
-                "it is encoded as that token (model.texts_write_control_tokens: true)"
-                if allowed
-                else "it is encoded as plain text"
-            )
-        if source.near_empty:
-            yield f"{source.name}: {source.near_empty} records have a response of one or two characters"
+        yield from (f"{source.name}: {line}" for line in _of_texts(source, settings))
+
+
+def _of_texts(source: SourceSurvey, settings: RunSettings) -> Iterator[str]:
+    """Notes on the texts of a source's records."""
+    if source.controls:
+        counts = ", ".join(f"{column} {count}" for column, count in source.controls.items())
+        allowed = settings.model.texts_write_control_tokens
+        yield f"records whose texts contain a control token ({source.written}): {counts}; " + (
+            "it is encoded as that token (model.texts_write_control_tokens: true)"
+            if allowed
+            else "it is encoded as plain text"
+        )
+    if source.near_empty:
+        yield f"{source.near_empty} records have a response of one or two characters"
+    if source.in_context:
+        yield (
+            f"{source.in_context} demonstrations have several responses; the last is learned, and those before it are "
+            "its context"
+        )

@@ -40,7 +40,8 @@ class SourceSurvey:
     ``refused`` counts the unusable records, ``errors`` are the first of them; ``failure`` says why the file could not
     be read to its end. ``too_long`` counts the records over the model's limit, None if there was no model to encode
     them; ``left_out`` and ``shortened`` count what was done with them (`data.too_long`; else they are refused);
-    ``forms`` are the forms that records were recognized as. ``columns`` counts the records with a nonempty column that
+    ``forms`` are the forms that records were recognized as. ``in_context`` counts the demonstrations with responses
+    before the last, which are not learned. ``columns`` counts the records with a nonempty column that
     is not read; ``controls`` those with a column in which ``control`` finds the name of a control token; ``written`` is
     the first.
     """
@@ -52,6 +53,7 @@ class SourceSurvey:
     heldout: int = 0
     repeated: int = 0
     near_empty: int = 0
+    in_context: int = 0
     refused: int = 0
     too_long: int | None = None
     left_out: int = 0
@@ -155,6 +157,7 @@ def _count(
     answers: tuple[str, ...] = ()
     if isinstance(record, Demonstration):
         answers = (record.response,)
+        survey.in_context += any([message.role == "assistant" for message in prompt.messages])
         survey.kinds[record.kind] += 1
     else:
         survey.kinds[prompt.kind] += 1

@@ -27,6 +27,7 @@ def _source(source: SourceSurvey) -> dict[str, Any]:
         "held_out": source.heldout,
         "repeated": source.repeated,
         "near_empty": source.near_empty,
+        "with_earlier_responses": source.in_context,
         "too_long": source.too_long,
         "left_out": source.left_out,
         "shortened": source.shortened,

@@ -93,6 +93,7 @@ def _add(whole: SourceSurvey, part: SourceSurvey) -> None:
     whole.records += part.records
     whole.heldout += part.heldout
     whole.near_empty += part.near_empty
+    whole.in_context += part.in_context
     whole.left_out += part.left_out
     whole.shortened += part.shortened
     whole.kinds.update(part.kinds)
