@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from triphase.errors import RunError, SettingsError
+from triphase.monitoring.score_parts import PREFIX, is_score_part
 from triphase.records.types import Message, Prompt
 from triphase.rewards.registry import examine, needs_reward_model, opened
 from triphase.rewards.types import Answer, ScorerContext, Scores
@@ -52,9 +53,19 @@ def test_what_a_part_gives_beside_its_score_is_kept_under_both_names() -> None:
     several = {"name": "several", "function": "tests.rewards.functions:parts"}
     found = score([several, SHORT], "a b", "c")
     assert found.parts == {
-        "several": (4.0, 2.0), "several_words": (2.0, 1.0), "several_one": (1.0, 1.0), "short": (0.0, 0.0),
+        "several": (4.0, 2.0), "several/words": (2.0, 1.0), "several/one": (1.0, 1.0), "short": (0.0, 0.0),
     }  # fmt: skip
     assert found.total == (1.0, -1.0)  # the score alone is optimized
+    assert all(is_score_part(PREFIX + name) for name in found.parts)
+    for other in ("a/b/c", "a/", "/a", "A/b", "a" * 41):
+        assert not is_score_part(PREFIX + other)
+    assert is_score_part(f"{PREFIX}{'a' * 40}/{'b' * 40}")  # neither is cut, so two names cannot become one
+
+
+def test_names_that_would_meet_stay_apart() -> None:
+    several = {"name": "several", "function": "tests.rewards.functions:parts"}
+    found = score([several, {**SHORT, "name": "several_words"}], "a b", "c")
+    assert found.parts["several/words"] == (2.0, 1.0) and found.parts["several_words"] == (0.0, 0.0)
 
 
 def test_no_opinion_counts_nothing_and_no_score_is_none() -> None:

@@ -4,11 +4,12 @@ import re
 
 PREFIX = "ppo/score_part/"
 """The prefix of a part's name."""
-LONGEST = 40
-NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST - 1}}}")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 """Allowed names of a part."""
+_DEEPEST = 2
 
 
 def is_score_part(metric: str) -> bool:
-    """Whether a metric is the mean of a part of the score."""
-    return metric.startswith(PREFIX) and NAME.fullmatch(metric.removeprefix(PREFIX)) is not None
+    """Whether a metric is the mean of a part of the score, `NAME`, or of a part of a part, `NAME/PART`."""
+    names = metric.removeprefix(PREFIX).split("/")
+    return metric.startswith(PREFIX) and len(names) <= _DEEPEST and all(NAME.fullmatch(name) for name in names)

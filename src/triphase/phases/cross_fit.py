@@ -4,8 +4,9 @@
 
 The head was fitted to the same rankings that the adapter is trained on, so it already orders most of them: their
 gradient is small, and what remains comes from labels that contradict the rest. The fit to the other folds, w₋ₖ, orders
-them as it would order new ones. With a single pass the loss of a step is therefore an unbiased estimate of the loss on
-new rankings, and its gradient is that of this loss. What is kept is the trained head w, which starts at w₀.
+them as it would order new ones. With a single pass neither head nor adapter has seen the rankings of a step, so its
+loss is that of new rankings (with a head fitted to four fifths of the prompts). What is kept is the trained head w,
+which starts at w₀.
 Source: cross-fitting (Chernozhukov et al., arXiv 1608.00060, Sec. 3), applied to linear probing before fine-tuning
 (Kumar et al., arXiv 2202.10054).
 """

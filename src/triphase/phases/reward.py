@@ -209,7 +209,7 @@ class RewardPhase(HalvesMicrobatches, Phase):
             part = [members[place] for place in places]
             found = self._loss(part, drawn)
             found.objective.backward()  # type: ignore[no-untyped-call]
-            sums = {name: value + found.sums()[name] for name, value in sums.items()}
+            sums = {name: sums[name] + value for name, value in found.sums().items()}
             self._keep(scores, places, part, found.scores)
         sums = self.strategy.total(sums)
         loss = sums["loss"]

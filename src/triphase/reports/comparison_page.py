@@ -64,7 +64,7 @@ def comparison_page(name: str, found: ComparisonFindings, responses: Sequence[Co
 def _contents(found: ComparisonFindings) -> list[Section]:
     criteria = [Section(f"by-{n}", f"By {each.name}", f"By {each.name}") for n, each in enumerate(found.criteria, 1)]
     return [
-        Section("sides", "Samples", "Policies"),
+        Section("sides", "The policies", "Policies"),
         *criteria,
         Section("samples", "Side by side", "Samples"),
         Section("method", "How it was measured", "Method"),

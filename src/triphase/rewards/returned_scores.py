@@ -56,9 +56,8 @@ def _numbers(values: Any, count: int, noun: str, as_trl: bool, may_abstain: bool
 
 def _number(value: Any, noun: str, row: int, as_trl: bool) -> float:
     plain = value.item() if callable(getattr(value, "item", None)) and not isinstance(value, Real) else value
-    if (isinstance(plain, bool) and not as_trl) or not isinstance(
-        plain, Real | Decimal
-    ):  # numpy's numbers are, of any width
+    is_number = isinstance(plain, Real | Decimal)  # numpy's numbers are, of any width
+    if not is_number or (isinstance(plain, bool) and not as_trl):
         hint = (
             "; None (no opinion) is supported only for functions in a sum"
             if value is None and noun == "a score"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from triphase.errors import RunError
-from triphase.monitoring.score_parts import LONGEST
 from triphase.records.files import write_json
 from triphase.rewards.registry import opened
 from triphase.rewards.types import Answer, Scorer, ScorerContext, Scores
@@ -111,10 +110,8 @@ def _context_of(part: SumPart, context: ScorerContext) -> ScorerContext:
 
 
 def _parts_of_parts(scored: Mapping[str, Scores]) -> dict[str, tuple[float, ...]]:
-    """What a function or server gives beside its score, under its own name and that of the part."""
-    return {
-        f"{name}_{inner}"[:LONGEST]: values for name, scores in scored.items() for inner, values in scores.parts.items()
-    }
+    """What a function or server gives beside its score, under the name of the part and its own: `NAME/PART`."""
+    return {f"{name}/{inner}": values for name, scores in scored.items() for inner, values in scores.parts.items()}
 
 
 def _unit_of(scores: Sequence[float]) -> Unit:
