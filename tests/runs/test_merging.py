@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from triphase.errors import RunError
 from triphase.runs import pipeline
-from triphase.runs.merging import merge_policy
+from triphase.runs.merging import copy_adapter, merge_policy
 from triphase.runs.opening import open_policy
 from triphase.training.sealed import find_damage
 
@@ -54,6 +54,8 @@ def test_a_run_that_has_trained_no_policy_does_not_export_the_unchanged_model(tm
     do(chosen, pipeline.run_labeling, pipeline.run_reward)
     with pytest.raises(RunError, match=r"--what reward exports its reward model$"):
         merge_policy(run, to)
+    with pytest.raises(RunError, match=r"has no policy yet; --what reward exports its reward model$"):
+        copy_adapter(run, to)
     assert not to.exists()
     merge_policy(run, to, what="reward")
     do(chosen, pipeline.run_ppo)

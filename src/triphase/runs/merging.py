@@ -10,6 +10,7 @@ from triphase.models.roles import REWARD
 from triphase.records.files import atomic_directory
 from triphase.runs.model_card import with_run
 from triphase.runs.opening import open_policy, open_run, require_policy
+from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 from triphase.training.artifacts import PPO, SFT, is_whole, ppo_phase, rewrite_text
@@ -56,7 +57,7 @@ def copy_adapter(run: Path, to: Path, *, what: What = "policy", arm: str | None 
     newest = ppo_phase(arm) if arm is not None or is_whole(opened.artifact(PPO)) else SFT
     final = opened.artifact({"policy": newest, "sft": SFT, "reward": "reward"}[what])
     if not is_whole(final):
-        raise RunError(f"{run}: has no {what} yet; run `triphase run {run}`")
+        raise RunError(f"{run}: has no {what} yet; {_remedy(opened, run)}")
     if holds_whole_model(final):
         raise RunError(f"{final}: contains full weights and no adapter; leave --adapter out")
     with atomic_directory(to) as folder:
@@ -69,14 +70,17 @@ def _require_trained(run: Path, what: What, arm: str | None) -> None:
     opened = open_run(run)
     trained = what == "policy" and is_whole(opened.artifact(ppo_phase(arm)))
     if opened.settings.sft_method == "none" and not trained:
-        hint = (
-            "--what reward exports its reward model"
-            if is_whole(opened.artifact("reward"))
-            else f"run `triphase run {run}`"
+        raise RunError(
+            f"{run}: has not trained a policy, only the unchanged {opened.settings.model.name}; {_remedy(opened, run)}"
         )
-        raise RunError(f"{run}: has not trained a policy, only the unchanged {opened.settings.model.name}; {hint}")
     if what == "policy" and not trained:
         _log.warning("%s: has no PPO policy yet; this is its SFT policy", run)
+
+
+def _remedy(opened: Run, run: Path) -> str:
+    """What to do about a policy that is missing: a run on preferences alone trains none."""
+    has_reward_model = is_whole(opened.artifact("reward"))
+    return "--what reward exports its reward model" if has_reward_model else f"run `triphase run {run}`"
 
 
 def _merge_reward(run: Path, to: Path) -> None:
