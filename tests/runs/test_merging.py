@@ -52,9 +52,9 @@ def test_a_run_that_has_trained_no_policy_does_not_export_the_unchanged_model(tm
         with pytest.raises(RunError, match=refused):
             merge_policy(run, to, what=what)
     do(chosen, pipeline.run_labeling, pipeline.run_reward)
-    with pytest.raises(RunError, match=r"--what reward exports its reward model$"):
+    with pytest.raises(RunError, match=r"run `triphase run .*small`, or export its reward model with --what reward$"):
         merge_policy(run, to)
-    with pytest.raises(RunError, match=r"has no policy yet; --what reward exports its reward model$"):
+    with pytest.raises(RunError, match=r"has no policy yet; run .* reward model with --what reward$"):
         copy_adapter(run, to)
     assert not to.exists()
     merge_policy(run, to, what="reward")

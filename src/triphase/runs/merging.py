@@ -78,9 +78,9 @@ def _require_trained(run: Path, what: What, arm: str | None) -> None:
 
 
 def _remedy(opened: Run, run: Path) -> str:
-    """What to do about a policy that is missing: a run on preferences alone trains none."""
-    has_reward_model = is_whole(opened.artifact("reward"))
-    return "--what reward exports its reward model" if has_reward_model else f"run `triphase run {run}`"
+    """What to do about a missing policy: it may be trained yet, and a run on preferences alone trains none."""
+    else_reward = ", or export its reward model with --what reward" if is_whole(opened.artifact("reward")) else ""
+    return f"run `triphase run {run}`{else_reward}"
 
 
 def _merge_reward(run: Path, to: Path) -> None:
