@@ -42,7 +42,7 @@ def main() -> None:
         RewardSettings(batch_size=BATCH),
         seed=int(seed),
     )
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     phase.fit_head(SilentProgress())
     head = _margins(phase, judged)
     timed(phase.total_steps, phase.advance)
@@ -54,6 +54,7 @@ def main() -> None:
         "seed": int(seed),
         "penalty": phase.state.values.head.penalty,
         "seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(time.process_time() - start_cpu, 1),
         "margins": {"head": head, "adapter": _margins(phase, judged)},
     }
     print(json.dumps(row))

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from tests.runs import small_run
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from triphase.datacheck.opening import place_of
 from triphase.demo.tiny import tiny_directory
@@ -36,6 +36,15 @@ from triphase.settings.schema import RunSettings
 from triphase.training.finals import save_policy
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+TRIPHASE = (sys.executable, "-m", "triphase")
+GREEDY = """
+import json, sys
+from vllm import LLM, SamplingParams
+model = LLM(sys.argv[1], dtype="float32", enforce_eager=True, max_model_len=64, kv_cache_memory_bytes=100_000_000)
+prompts = [{"prompt_token_ids": ids} for ids in json.loads(sys.argv[2])]
+found = model.generate(prompts, SamplingParams(temperature=0, max_tokens=12, ignore_eos=True), use_tqdm=False)
+print(json.dumps([list(each.outputs[0].token_ids) for each in found]))
+"""
 PYTHON = os.environ.get("TRIPHASE_VLLM_PYTHON", ".venv-vllm/bin/python")
 REQUESTS = [Request((3 + n % 12, 4 + n % 5, 3 + (7 * n) % 12, 5), 11 * n) for n in range(24)]
 
@@ -188,24 +197,64 @@ def test_a_server_that_is_killed_is_replaced_and_no_prompt_is_lost(started: Star
     assert any("is back, with the current adapter" in line for line in said) and started._servers[0].restarts == 1
 
 
-def test_a_run_from_the_command_line(folder: Path) -> None:
-    """Two iterations through a server of the run's own; then kill -9 of a run leaves no server behind."""
+@pytest.fixture(scope="module")
+def config(folder: Path) -> Path:
+    """Two iterations, sampled by a server of the run's own."""
     ppo = {"iterations": 2, "batch_size": 16, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
     chosen = settings(
         folder, ppo={**ppo, "temperature": 0.8, "scorer": {"function": "tests.rewards.functions:lengths"}}
     )
-    config = folder / "run.yaml"
-    config.write_text(json.dumps(chosen.model_dump(mode="json", by_alias=True)))
-    words = [sys.executable, "-m", "triphase", "run", str(config)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    path = folder / "run.yaml"
+    path.write_text(json.dumps(chosen.model_dump(mode="json", by_alias=True)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, config: Path) -> Path:
+    """The directory of a finished run of that configuration."""
+    done = subprocess.run([*TRIPHASE, "run", str(config)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    path = folder / "runs" / "small"
-    rows = read_metrics(path / "ppo" / "metrics.jsonl")
+    return folder / "runs" / "small"
+
+
+def test_a_run_from_the_command_line(finished: Path) -> None:
+    rows = read_metrics(finished / "ppo" / "metrics.jsonl")
     assert len(rows) == 2 and rows[1]["ppo/reference_kl"] != 0
     assert all(row["ppo/sampler_difference_max"] < 1e-4 for row in rows)
-    assert (path / "log.jsonl").read_text().count("is loaded on") == 2
+    assert (finished / "log.jsonl").read_text().count("is loaded on") == 2
 
-    killed = subprocess.Popen([*words, "--name", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+def test_an_exported_policy_opens_in_vllm(finished: Path, folder: Path) -> None:
+    """The merged checkpoint, alone, gives the greedy tokens that transformers takes from the run's own weights."""
+    merged = folder / "merged"
+    done = subprocess.run(
+        [*TRIPHASE, "export", str(finished), "--to", str(merged), "--what", "policy"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    prompts = [list(request.prompt) for request in REQUESTS]
+    words = [PYTHON, "-c", GREEDY, str(merged), json.dumps(prompts)]
+    opened = subprocess.run(words, capture_output=True, text=True)
+    assert opened.returncode == 0, opened.stderr[-3000:]
+    found = json.loads(opened.stdout.splitlines()[-1])
+
+    assert found == [greedy(merged, prompt) for prompt in prompts]
+    assert found != [greedy(folder / "model", prompt) for prompt in prompts]  # training has changed what it says
+
+
+def greedy(model: Path, prompt: list[int]) -> list[int]:
+    """Twelve tokens by transformers alone."""
+    opened = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(12):
+            ids.append(int(opened(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_kill_9_of_a_run_leaves_no_server(folder: Path, config: Path) -> None:
+    killed = subprocess.Popen(
+        [*TRIPHASE, "run", str(config), "--name", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     log = folder / "runs" / "killed" / "ppo" / "vllm-0.log"
     end = time.monotonic() + 300
     while time.monotonic() < end and not (log.exists() and "Starting vLLM server" in log.read_text()):
