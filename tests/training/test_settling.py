@@ -1,5 +1,6 @@
 """A finished phase stores nothing twice: its last checkpoint continues bit for bit; of the others the weights stay."""
 
+import os
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -13,6 +14,7 @@ from triphase.training.checkpoint import load_checkpoint, load_latest, newest_wh
 from triphase.training.checkpoint_places import kept_steps
 from triphase.training.sealed import find_damage
 from triphase.training.settling import settle, share_files
+from triphase.training.weight_differences import packed, unpacked
 
 SIZE = 5000
 
@@ -60,8 +62,42 @@ def test_what_goes_and_what_stays(tmp_path: Path) -> None:
         assert load_checkpoint(parent, step).values == before[step].values
     assert (final / "adapter.safetensors").samefile(parent / "000005" / "adapter.safetensors")
     assert all(find_damage(path) is None for path in (final, *parent.iterdir()))
-    # Numbers of 4 bytes: the policy (3), moments (2), and two times the weights (2); head and headers are small.
-    assert size(tmp_path) == pytest.approx((3 + 2 + 2 * 2) * SIZE * 4, rel=0.02)
+    # Numbers of 4 bytes: the policy (3); moments and differences of earlier weights are here of one number each.
+    assert size(tmp_path) == pytest.approx(3 * SIZE * 4, rel=0.1)
+    assert (final / "adapter.safetensors").samefile(parent / "000002" / "adapter.safetensors")
+
+
+def test_earlier_weights_are_stored_as_a_difference_without_loss(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    near, odd = torch.randn(SIZE, generator=draw), torch.tensor([float("nan"), float("inf"), -0.0, 1e-45, 0.0])
+    for base, other in ((near, near * (1 + 1e-3)), (near.bfloat16(), near.bfloat16() + 1), (odd, odd.flip(0))):
+        stored = packed(other, base)
+        assert bits({"w": unpacked(stored, base).view(torch.uint8)}) == bits({"w": other.view(torch.uint8)})
+    assert packed(near * (1 + 1e-3), near).numel() < 0.85 * 4 * SIZE  # what makes it worth while
+    moment = torch.rand(SIZE, generator=draw) ** 8
+    assert torch.equal(unpacked(packed(moment, torch.zeros(SIZE)), torch.zeros(SIZE)), moment)
+    with pytest.raises(RunError, match=r"have 20000 bytes, not 40000; remove this checkpoint"):
+        unpacked(packed(near, near), torch.cat((near, near)))
+    with pytest.raises(RunError, match="cannot be read"):
+        unpacked(torch.zeros(5, dtype=torch.uint8), near)
+
+
+def test_where_links_fail_between_two_checkpoints_the_earlier_keeps_its_weights(tmp_path: Path) -> None:
+    parent, final = finished(tmp_path)
+    link = os.link
+
+    def fails(source: Path, target: Path) -> None:
+        if "000004" in str(target):
+            raise OSError(18, "Invalid cross-device link")
+        link(source, target)
+
+    with mock.patch("os.link", fails):
+        settle(parent, final, keep=2, keep_best=0)
+    assert not (parent / "000004" / "adapter.safetensors").exists()
+    kept = {name: value for name, value in tensors(4).items() if name.startswith("parameter.")}
+    assert bits(load_checkpoint(parent, 4).tensors) == bits(kept)
+    names = ["manifest.json", "values.json", "weights.safetensors"]
+    assert sorted(path.name for path in (parent / "000004").iterdir()) == names
 
 
 def test_settled_twice_is_settled_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -20,12 +21,15 @@ from triphase.records.files import remove_directory
 from triphase.settings.loading import version_of_run
 from triphase.training.checkpoint_places import kept_steps, place_of
 from triphase.training.sealed import find_damage, read_manifest, write_directory
+from triphase.training.weight_differences import unpacked
 
-FORMAT, SETTLED = 1, 2
+FORMAT, SETTLED = 1, 3
+_EARLIER = 2
+"""Of a finished phase, in a version that stored no differences."""
 PARAMETER, UNTRAINED, VALUES = "parameter.", "untrained.", "values.json"
 TENSORS, WEIGHTS, REST, SHARED = "tensors.safetensors", "weights.safetensors", "rest.safetensors", "shared.json"
-"""All tensors; for a finished phase only the weights; or all tensors except those in other files here, with the mapping
-from tensors to these files."""
+"""All tensors; for a finished phase only the weights; or all tensors except those in other files here. The last maps
+tensors to those files; one that is both here and there is stored as a difference."""
 _DEEPEST = 5
 """Maximum number of folders from a checkpoint up to its run: `arms/NAME/checkpoints/STEP`."""
 _log = logging.getLogger(__name__)
@@ -107,7 +111,7 @@ def load_checkpoint(parent: Path, step: int) -> Checkpoint:
     if problem is not None:
         raise RunError(f"checkpoint {path} is damaged ({problem}); remove it, and an earlier one is used")
     written = read_manifest(path).get("format")
-    if written not in (FORMAT, SETTLED):
+    if written not in (FORMAT, _EARLIER, SETTLED):
         known = (version_of_run(folder) for folder in path.parents[:_DEEPEST])
         version = next((each for each in known if each is not None), None)
         that = f"triphase {version}, which started the run" if version else "the version of triphase that wrote it"
@@ -123,16 +127,22 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     sums = read_manifest(path)["sha256"]  # other files were left by a process that was killed
     own = next(name for name in (TENSORS, WEIGHTS, REST) if name in sums)
     tensors: dict[str, Tensor] = load((path / own).read_bytes())
-    if own == REST:
-        places = shared_of(path)
-        for file in sorted({file for file, _ in places.values()}):
-            found = load((path / file).read_bytes())
-            tensors |= {name: found[key] for name, (at, key) in places.items() if at == file}
+    places = shared_of(path) if SHARED in sums else {}
+    others = {file: load((path / file).read_bytes()) for file in {place[0] for place in places.values()}}
+    for name, (file, key, *alone) in places.items():
+        there = others[file][key]
+        if name in tensors:
+            tensors[name] = unpacked(tensors[name], torch.zeros_like(there) if alone else there)
+        elif not alone:
+            tensors[name] = there
     return tensors
 
 
 def shared_of(path: Path) -> dict[str, list[str]]:
-    """Which tensors of a checkpoint are in which other file of it, and their names there."""
+    """Which tensors of a checkpoint are in which other file of it, and their names there.
+
+    With a third entry only their shape is: they are compressed by themselves.
+    """
     return dict(json.loads((path / SHARED).read_text(encoding="utf-8"))) if (path / SHARED).is_file() else {}
 
 

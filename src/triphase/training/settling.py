@@ -1,18 +1,21 @@
 """Cleanup of a finished phase: nothing is stored twice, and older checkpoints keep only their weights.
 
 The last checkpoint stays complete, since `triphase extend` continues from it. Its weights are those of ``final``: the
-file there gets a second name (a hard link) in the checkpoint, if the file system supports it. Each checkpoint is
-changed file by file, its manifest last, so that it is intact whenever the process ends; the same call continues.
+file there gets a second name (a hard link) in the checkpoint, if the file system supports it. Older weights are stored
+as their difference from that file, which gets a name in their checkpoints too, and the moments are compressed: all of
+it without loss. Each checkpoint is changed file by file, its manifest last, so that it is intact whenever the process
+ends; the same call continues.
 """
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -33,8 +36,12 @@ from triphase.training.checkpoint import (
 )
 from triphase.training.checkpoint_places import kept_steps, place_of, whole_steps
 from triphase.training.sealed import MANIFEST, find_damage, read_manifest
+from triphase.training.weight_differences import packed
 
 _WORTH_A_LINK = 1 << 14
+_MOST_PACKED = 1 << 28
+"""Bytes of a checkpoint from which compressing takes longer than it is worth: 30 MB take a second."""
+_ALONE = "alone"
 _log = logging.getLogger(__name__)
 
 
@@ -55,12 +62,12 @@ def settle(parent: Path, final: Path, *, keep: int, keep_best: int) -> list[int]
     scores = {int(step): score for step, score in values.get("scores", {}).items()}
     stay = {*whole[-keep:], *best_of(scores, whole)[:keep_best], *values["values"].get("named", [])}
     with disk_errors(parent):
+        _share_weights(newest, final)
         for step in whole[:-1]:
             if step in stay:
-                _keep_weights(place_of(parent, step))
+                _keep_weights(place_of(parent, step), newest)
             else:
                 remove_directory(place_of(parent, step))
-        _share_weights(newest, final)
     return [step for step in whole if step not in stay]
 
 
@@ -78,13 +85,52 @@ def share_files(directory: Path, other: Path) -> None:
                     os.replace(aside, path)
 
 
-def _keep_weights(path: Path) -> None:
-    """Leave only the weights of a checkpoint."""
+def _keep_weights(path: Path, newest: Path) -> None:
+    """Leave only the weights of a checkpoint, as their difference from the file that ``newest`` shares, if it does."""
     if not is_weights_alone(path):
         tensors = {name: value for name, value in tensors_of(path).items() if name.startswith((PARAMETER, UNTRAINED))}
+        places = _sealed_places(path)
+        if places:  # it was the last one before an extension: its weights have a file already
+            tensors = {name: value for name, value in tensors.items() if name not in places}
+        else:
+            places = {name: place for name, place in _sealed_places(newest).items() if name in tensors}
+            if sum(tensors[name].nbytes for name in places) > _MOST_PACKED:
+                places = {}
+            if places and _linked_files(newest, path, places):
+                tensors |= dict(_differences(path, tensors, places))
+                write_atomically(path / SHARED, json.dumps(places, indent=1, sort_keys=True))
+            else:
+                places = {}
         _write(path, WEIGHTS, tensors)
-        _seal(path, [WEIGHTS])
-    _remove(path, [TENSORS, REST, *(file for file, _ in shared_of(path).values()), SHARED])
+        _seal(path, [WEIGHTS, *([SHARED] if places else []), *_files(places)])
+    kept = read_manifest(path)["sha256"]
+    _remove(path, [name for name in (TENSORS, REST, *_files(shared_of(path)), SHARED) if name not in kept])
+
+
+def _differences(
+    path: Path, tensors: Mapping[str, Tensor], places: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, Tensor]]:
+    for file in _files(places):
+        found = load((path / file).read_bytes())
+        yield from ((name, packed(tensors[name], found[key])) for name, (at, key, *_) in places.items() if at == file)
+
+
+def _sealed_places(path: Path) -> dict[str, Sequence[str]]:
+    """Which tensors of a checkpoint are in which file of a phase's artifact; not what a killed process left."""
+    return {**shared_of(path)} if SHARED in read_manifest(path)["sha256"] else {}
+
+
+def _files(places: Mapping[str, Sequence[str]]) -> list[str]:
+    return sorted({place[0] for place in places.values()})
+
+
+def _linked_files(source: Path, path: Path, places: Mapping[str, Sequence[str]]) -> bool:
+    """Link the files of ``places`` into a checkpoint: all of them, or none."""
+    _remove(path, _files(places))
+    linked = all(_linked(source / file, path / file) for file in _files(places))
+    if not linked:
+        _remove(path, _files(places))
+    return linked
 
 
 def _share_weights(path: Path, final: Path) -> None:
@@ -96,15 +142,33 @@ def _share_weights(path: Path, final: Path) -> None:
         return
     tensors = tensors_of(path)
     shared = _found_in(final, tensors)
-    names = sorted({file for file, _ in shared.values()})
-    _remove(path, names)
-    if names and all(_linked(final / file, path / file) for file in names):
-        _write(path, REST, {name: value for name, value in tensors.items() if name not in shared})
-        write_atomically(path / SHARED, json.dumps(shared, indent=1, sort_keys=True))
-        _seal(path, [REST, SHARED, *names])
+    if shared and _linked_files(final, path, shared):
+        rest = {name: value for name, value in tensors.items() if name not in shared}
+        places: dict[str, Sequence[str]] = {**shared}
+        for name, value in _moments(rest, shared, tensors):
+            rest[name] = packed(value, torch.zeros_like(value))
+            places[name] = (*shared[_weight_of(name)], _ALONE)
+        _write(path, REST, rest)
+        write_atomically(path / SHARED, json.dumps(places, indent=1, sort_keys=True))
+        _seal(path, [REST, SHARED, *_files(shared)])
         _remove(path, [TENSORS])
-    else:
-        _remove(path, names)
+
+
+def _moments(
+    rest: Mapping[str, Tensor], shared: Mapping[str, object], tensors: Mapping[str, Tensor]
+) -> list[tuple[str, Tensor]]:
+    """The moments of shared weights, of the same shape and dtype, if they are worth the time of compressing them."""
+    found = [(name, value) for name, value in rest.items() if _weight_of(name) in shared]
+    alike = [(name, value) for name, value in found if _are_alike(value, tensors[_weight_of(name)])]
+    return alike if sum(value.nbytes for _, value in alike) <= _MOST_PACKED else []
+
+
+def _weight_of(name: str) -> str:
+    return f"{PARAMETER}{name.partition('.')[2]}"
+
+
+def _are_alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype
 
 
 def _found_in(final: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
