@@ -33,11 +33,12 @@ WITHIN = {("settings", "errors"), ("records", "errors"), ("records", "settings")
 ROOMS = {"labeling": (("quality",), ("work",), ("exchange",), ("web", "simulation"))}
 # Packages that a function may import: in a module that starts without torch, what costs time or may not be installed.
 LATE = {
-    "alembic", "datasets", "datasketch", "huggingface_hub", "jinja2", "pyarrow", "tensorboard", "tokenizers", "torch",
-    "transformers", "vaderSentiment",
+    "alembic", "datasets", "datasketch", "huggingface_hub", "jinja2", "matplotlib", "pyarrow", "tensorboard",
+    "tokenizers", "torch", "transformers", "vaderSentiment",
 }  # fmt: skip
-# In a module that brings torch in: peft takes two seconds, torch.distributed one; the others are extras.
-LATE_WITH_TORCH = {"peft", "torch.distributed", "torchao", "bitsandbytes"}
+# In a module that brings torch in: peft takes two seconds, torch.distributed one, matplotlib half of one, after all
+# training; the others are extras.
+LATE_WITH_TORCH = {"matplotlib", "peft", "torch.distributed", "torchao", "bitsandbytes"}
 # In these folders only what an extra brings that a user may leave out.
 STRAIGHT = {"labeling": {"pyarrow"}}
 MIXED = ("cli", "runs", "planning", "datacheck", "demo")
@@ -204,6 +205,12 @@ def test_the_modules_that_bring_torch_in_are_known() -> None:
     bound = imported_at_start(sources_of(PACKAGE), frozenset({"torch"}))
     names = {name.removeprefix("triphase.") for name in bound}
     assert {name for name in names if name.split(".")[0] in (*WITHOUT_TORCH, *MIXED)} == WITH_TORCH
+
+
+def test_no_module_brings_in_what_training_does_not_need() -> None:
+    """So PPO on a finished reward model starts sooner: figures, tables and adapters of peft come when they are used."""
+    heavy = frozenset({"datasets", "matplotlib", "pandas", "peft", "pyarrow", "scipy", "sklearn", "tensorboard"})
+    assert imported_at_start(sources_of(PACKAGE), heavy) == set()
 
 
 def test_no_modules_import_one_another_in_a_circle() -> None:

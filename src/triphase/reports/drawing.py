@@ -5,18 +5,17 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import rc_context, rcdefaults, rcParams
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter, MaxNLocator
 
 from triphase.monitoring.wording import percent
 from triphase.reports.figure_readouts import Frame, Readout, overlay
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 # Each color represents a variable of the page's style sheet, which has a light and a dark value for it. The pairs of
 # series colors can be told apart with all common kinds of color blindness; shapes and dashes differ as well.
@@ -83,7 +82,7 @@ _STYLE: Any = {
 class Canvas:
     """A figure being drawn; ``svg`` holds the result once the ``drawing`` block has ended."""
 
-    def __init__(self, figure: Figure) -> None:
+    def __init__(self, figure: "Figure") -> None:
         self.figure = figure
         self.axes: Axes = figure.add_subplot()
         self.readouts: list[Readout] = []
@@ -111,6 +110,10 @@ class Canvas:
 @contextmanager
 def drawing(name: str, description: str, *, width: int = 540, height: int = 300) -> Iterator[Canvas]:
     """A figure of ``width`` × ``height`` CSS pixels. ``name`` is unique on the page; ``description`` is read aloud."""
+    from matplotlib import rc_context, rcdefaults, rcParams
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     # A damaged file may contain 1e308, whose ticks are drawn as far as possible; the page says that it is damaged.
     with rc_context(), np.errstate(over="ignore", invalid="ignore"):
         rcdefaults()  # ignores the user's matplotlibrc
@@ -128,34 +131,33 @@ def drawing(name: str, description: str, *, width: int = 540, height: int = 300)
         canvas.svg = svg.removesuffix("</svg>") + canvas.overlay(width, height) + "</svg>"
 
 
-def whole_steps(axes: Axes, label: str) -> None:
+def whole_steps(axes: "Axes", label: str) -> None:
     """Integer ticks on an x axis."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
 
 
-class Percents(Formatter):
-    """Ticks as percentages, with just enough decimals to distinguish neighbors."""
+def percents(axis: "Axis", *, nbins: int = 6) -> None:
+    """An axis of shares: ticks as percentages, with just enough decimals to distinguish neighbors."""
+    from matplotlib.ticker import Formatter, MaxNLocator
 
-    def format_ticks(self, values: Sequence[float]) -> list[str]:
-        """All ticks of an axis."""
-        digits = next((digits for digits in range(_MOST_DIGITS) if _differ(values, digits)), _MOST_DIGITS)
-        return [percent(value, digits).replace("-", "\N{MINUS SIGN}") for value in values]
+    class Percents(Formatter):
+        def format_ticks(self, values: Sequence[float]) -> list[str]:
+            digits = next((digits for digits in range(_MOST_DIGITS) if _differ(values, digits)), _MOST_DIGITS)
+            return [percent(value, digits).replace("-", "\N{MINUS SIGN}") for value in values]
 
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        """A single tick."""
-        del pos
-        return percent(x, 1)
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            del pos
+            return percent(x, 1)
+
+    axis.set_major_locator(MaxNLocator(nbins=nbins, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(Percents())
 
 
 def _differ(values: Sequence[float], digits: int) -> bool:
     return len({percent(value, digits) for value in values}) == len(set(values))
-
-
-def percents(axis: Axis, *, nbins: int = 6) -> None:
-    """An axis of shares."""
-    axis.set_major_locator(MaxNLocator(nbins=nbins, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(Percents())
 
 
 def marker_size(points: Sequence[object]) -> float:

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from triphase.monitoring.metrics import Row
 from triphase.reports.drawing import (
@@ -22,6 +21,9 @@ from triphase.reports.drawing import (
 from triphase.reports.evaluation import BestOfN
 from triphase.reports.figure_readouts import Line, Readout, columns, percent_reading, reading
 from triphase.reports.findings import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Runs = Mapping[str, list[Row]]
 Curve = tuple[list[int], list[float]]
@@ -139,7 +141,7 @@ def overoptimization(
     return canvas.svg
 
 
-def _path(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> None:
+def _path(axes: "Axes", points: Sequence[tuple[float, float]], **style: Any) -> None:
     """The running mean of points along a path, which would be a tangle while the policy stays in one place."""
     axes.plot(*(_running_mean(side) for side in zip(*points, strict=True)), **style)
 

@@ -1,10 +1,9 @@
 """The figures of judgments: win rates and accuracy with their intervals, calibration, and gold by length."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from triphase.monitoring.wording import percent
 from triphase.reports.drawing import AMBER, BLUE, INK, MUTED, PAPER, SERIES, drawing, name_of, percents
@@ -13,6 +12,9 @@ from triphase.reports.figure_readouts import Line, Readout, percent_reading, rea
 from triphase.reports.findings import RewardFindings
 from triphase.reports.intervals import Interval
 from triphase.reports.reward_quality import Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def win_rates(rates: Mapping[str, Interval], start: str = "the SFT policy") -> str | None:
@@ -82,6 +84,8 @@ def gain_by_length(found: LengthStratified, start: str = "SFT") -> str | None:
     """Mean gold of both policies in bins of equal length; None for one bin."""
     if len(found.bins) < 2:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     with drawing("gain-by-length", "Mean gold by length of the response", height=290) as canvas:
         axes = canvas.axes
         places = np.arange(len(found.bins))
@@ -161,7 +165,7 @@ def _interval_lines(interval: Interval) -> Iterator[str]:
         yield f"{interval.prompts} prompts"
 
 
-def _draw_interval(axes: Axes, row: int, interval: Interval, color: str) -> None:
+def _draw_interval(axes: "Axes", row: int, interval: Interval, color: str) -> None:
     if interval.low is not None and interval.high is not None:
         axes.plot(
             [interval.low, interval.high], [row, row], color=color, linewidth=3, solid_capstyle="round", alpha=0.5

@@ -28,6 +28,6 @@ def examine_run(run: Run, steps: tuple[str, ...] | None = None) -> None:
     if "reward" in later:
         data.comparisons()
     if pending:
-        holdings = holdings_of(settings, data, pending, rankings=run.count_rankings())
+        holdings = holdings_of(settings, data, pending, rankings=run.count_rankings(needed="reward" in pending))
         for problem in demands(settings, pending, holdings):
             raise DataError(problem)

@@ -126,12 +126,15 @@ class Run:
                 return all(is_whole(self.artifact(phase)) for phase in ppo)
         return self.is_done("ppo") and self.part("evaluation", "samples.jsonl").is_file()
 
-    def count_rankings(self) -> int:
-        """The number of rankings of training prompts in the store; 0 if there is no store yet."""
+    def count_rankings(self, *, needed: bool = True) -> int:
+        """The number of rankings of training prompts in the store; 0 if there is no store yet.
+
+        If it is not ``needed`` the store is only examined.
+        """
         if not self.part("labels.sqlite").is_file():
             return 0
         with self.store() as store:
-            return len(store.ranked_groups("train"))
+            return len(store.ranked_groups("train")) if needed else 0
 
     @contextmanager
     def store(self) -> Iterator[Store]:
