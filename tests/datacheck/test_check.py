@@ -14,6 +14,7 @@ from tests.settings_text import settings_from_text
 from triphase.cli.main import main
 from triphase.datacheck import survey_parts
 from triphase.datacheck import tokenizer_checks as hazards
+from triphase.datacheck.judge import EXACT_BYTES
 from triphase.datacheck.lengths import SourceLengths
 from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData
@@ -449,7 +450,7 @@ def test_records_without_a_column_that_others_have_are_counted_where_a_scorer_ge
 
 
 def test_records_that_repeat_a_prompt_with_another_value_of_a_column_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first value stays; one that the first record lacks comes from a later record."""
     again = [{"prompt": "sun sun", "want": "mud"}, {"prompt": "sun song", "want": "song", "more": 1}]
@@ -460,5 +461,11 @@ def test_records_that_repeat_a_prompt_with_another_value_of_a_column_are_counted
     counted = "p.jsonl: records repeat a prompt with another value of want (1); the scorer gets the first value"
     assert [line.split("/")[-1] for line in said if "repeat a prompt" in line] == [counted]
     assert dict(prompts[0].columns) == {"want": "sun"} and dict(prompts[1].columns) == {"want": "song", "more": 1}
-    assert main(["check", str(config)]) == 0
-    assert counted in capsys.readouterr().out.replace("\n", "")
+    for limit in (EXACT_BYTES, 0):  # as data that is too large to be encoded in a survey
+        monkeypatch.setattr("triphase.datacheck.judge.EXACT_BYTES", limit)
+        assert main(["check", str(config)]) == 0
+        assert capsys.readouterr().out.replace("\n", "").count(counted) == 1
+    written(tmp_path / "p.jsonl", [*WANTED, *again, {"prompt": "mud", "want": "\ud800"}])
+    assert main(["check", str(config)]) == 2
+    assert "p.jsonl:9: want contains half of a surrogate pair" in capsys.readouterr().err
+    assert main(["check", str(config), "--data.on-bad-record", "drop"]) == 0

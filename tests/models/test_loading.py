@@ -447,6 +447,23 @@ def test_settings_that_the_layers_do_not_allow_are_told_without_weights(whole: P
     check_chain(learned, ALL, max_length=64)
 
 
+def test_a_dtype_that_is_no_name_is_taken_by_both(damaged: Path) -> None:
+    reconfigure(damaged, dtype=16, torch_dtype=16)
+    check(damaged)
+    load(damaged)
+
+
+def test_a_quantized_model_without_linear_maps_is_refused_without_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random_model("gpt2", n_embd=32, n_head=4, n_layer=2, n_positions=64).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    monkeypatch.setattr("triphase.models.checking.require_library", lambda kind: None)
+    chain = chain_of(ModelSettings(name=str(tmp_path), quantization="int8"))
+    with pytest.raises(ModelError, match=r"model\.quantization: int8 needs linear layers"):
+        check_chain(chain, ALL, max_length=64)
+
+
 def test_maps_whose_weights_a_layer_reads_itself_are_adapted(tmp_path: Path) -> None:
     """Mamba multiplies with ``dt_proj.weight``: the update acts, and has a gradient."""
     shared = shared_model("mamba", adapted="all")

@@ -2,15 +2,24 @@
 
 import json
 import re
+import sys
+import traceback
+from fnmatch import fnmatch
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
+from tests.runs.refusals import PACKAGE, SHOWN, judged, judgment_of, refusing_functions
 from tests.runs.small_run import settings
 from tests.small import tokenizer
 
+from triphase.cli import main as cli
 from triphase.cli.main import main
+from triphase.rewards.registry import KINDS, ScorerKind
 
 STRICT = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -47,6 +56,15 @@ def strict_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lines(path: Path, rows: list[dict[str, Any]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
+
+
+def adapter_of(model: Path, folder: Path) -> Path:
+    """A directory as peft leaves it, of an adapter without weights."""
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "base_model_name_or_path": str(model)}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file({"layer": torch.zeros(1)}, folder / "adapter_model.safetensors")
+    return folder
 
 
 def turns(*roles_and_words: str) -> list[dict[str, str]]:
@@ -179,6 +197,46 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
         case "a server is away":
             servers = {"addresses": ["http://127.0.0.1:9"], "retries": 0}
             return {**plain, "rollouts": servers}, "rollouts.addresses: .*/health cannot be reached"
+        case "an unknown setting":
+            return {**plain, "ppo.iteration": 3}, "ppo.iteration: unknown setting; did you mean"
+        case "a value that is not allowed":
+            return {**plain, "ppo.iterations": 0}, "ppo.iterations: 0 is not allowed"
+        case "no such tracker":
+            return {**plain, "trackers": ["mlflow"]}, "trackers: mlflow is not installed"
+        case "a critic that starts from an absent reward model":
+            critic = {"scorer": {"kind": "own"}, "critic": "adapter", "critic_start": "reward"}
+            return {**plain, "arms": {"other": critic}}, r"arms.other.critic_start: reward needs a reward model"
+        case "servers and a model that is merged":
+            values = {**plain["model"], "name": str(adapter_of(model, folder / "adapter"))}
+            return {**plain, "model": values, "rollouts": {"servers": 1}}, "servers need the files of the merged model"
+        case "a damaged line":
+            p.write_text(p.read_text() + '{"prompt": "sun')
+            return plain, "p.jsonl:4: "
+        case "a witness and one prompt":
+            lines(c, [PAIRS[0], PAIRS[0], PAIRS[2]])
+            return data(prompts=[], preferences=c) | imported | {"reward.witness": True}, "witness needs prompts of its"
+        case "no such layers":
+            return {
+                **plain,
+                "adapters.targets": ["nothing"],
+            }, "adapters.targets has nothing, which the model's layers do"
+        case "an SFT policy from nowhere":
+            return {**plain, "sft.from": str(folder / "nowhere")}, "sft.from: there is no directory .*nowhere"
+        case "a reward model from nowhere":
+            return {**plain, "reward.from": str(model)}, "reward.from: .*strict.* is not the intact result of a phase"
+        case "no such function":
+            return {**plain, "ppo.scorer": {"function": "nothing_here.py:score"}}, "the file .*nothing_here.py does not"
+        case "a function that raises":
+            return {**plain, "ppo.scorer": {"function": "tests.rewards.functions:raises_on_many"}}, "raises_on_many"
+        case "a judge without an address":
+            judge = {"kind": "judge", "options": {"model": "m", "rubric": "r"}}
+            return {**plain, "ppo.scorer": judge}, "ppo.scorer.address: is missing; kind judge needs it"
+        case "no such kind of scorer":
+            return {**plain, "ppo.scorer": {"kind": "modell"}}, "'modell' is not a kind of scorer; did you mean model"
+        case "a run in a file's place":
+            (folder / "runs").mkdir()
+            (folder / "runs" / "small").write_text("")
+            return plain, "runs/small: is not a directory"
     raise AssertionError(name)
 
 
@@ -209,18 +267,66 @@ CASES = [
     "an arm's scorer's token is not set",
     "a server's token is not set",
     "a server is away",
+    "an unknown setting",
+    "a value that is not allowed",
+    "no such tracker",
+    "a critic that starts from an absent reward model",
+    "servers and a model that is merged",
+    "a damaged line",
+    "a witness and one prompt",
+    "no such layers",
+    "an SFT policy from nowhere",
+    "a reward model from nowhere",
+    "no such function",
+    "a function that raises",
+    "a judge without an address",
+    "no such kind of scorer",
+    "a run in a file's place",
 ]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_check_and_run_refuse_alike_before_the_first_step(
-    name: str, tmp_path: Path, strict_model: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tmp_path: Path,
+    strict_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     changes, wanted = case(name, tmp_path, strict_model)
+    monkeypatch.setitem(KINDS, "own", ScorerKind("tests.rewards.own_kind"))
+    places: list[str] = []
+    told = cli._mistake
+
+    def noting(message: str) -> int:
+        places.append(place_of(sys.exc_info()[2]))
+        return told(message)
+
+    monkeypatch.setattr(cli, "_mistake", noting)
     checked, ran = refusals(written(tmp_path, changes), capsys)
     for line in (checked, ran):
         assert line.startswith("error: ")
         assert re.search(wanted, line), line
+    shown = judgment_of(places[-1])  # where `run` refused it: what this case shows
+    assert shown in SHOWN and name in SHOWN[shown][0], (places[-1], shown)
+
+
+def place_of(trace: TracebackType | None) -> str:
+    """The function of Triphase that raised, by module and name."""
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(trace) if str(PACKAGE) in frame.f_code.co_filename]
+    module = Path(frames[-1].co_filename).relative_to(PACKAGE).with_suffix("")
+    return f"{str(module).replace('/', '.')}.{frames[-1].co_qualname}"
+
+
+def test_every_refusal_of_run_is_judged() -> None:
+    """A new one needs a case here, or a reason in `refusals` why `check` cannot know."""
+    found = refusing_functions()
+    assert [name for name in sorted(found) if judgment_of(name) is None] == []
+    gone = [name for name in judged() if not any(fnmatch(each, name) for each in found)]
+    assert gone == [], "no longer refuses anything"
+    shown = {case for cases, _ in SHOWN.values() for case in cases}
+    files = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
+    assert shown - files == set(CASES)
 
 
 @pytest.mark.parametrize("method", ["lora", "none"])

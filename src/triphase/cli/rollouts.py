@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from triphase.cli.arguments import Config, Overrides, settings_of
+from triphase.datacheck.served_base import served_base
 from triphase.errors import SettingsError
 from triphase.records.visible import visible
 from triphase.rollouts.serving import Base, require_vllm, server_command, server_environment
-from triphase.runs.served_base import served_base
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _EVERY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound

@@ -14,11 +14,12 @@ from triphase.datacheck.agenda import needs_reward_model
 from triphase.datacheck.examiner import response_limits
 from triphase.datacheck.opening import place_of
 from triphase.datacheck.run_data import RunData, first_prompts
+from triphase.datacheck.served_base import require_files
 from triphase.demo.registry import gold_of
 from triphase.errors import DataError, SettingsError
 from triphase.monitoring.trackers import require_trackers
 from triphase.records.types import Split
-from triphase.rewards.registry import examine
+from triphase.rewards import registry
 from triphase.rollouts.client import JsonClient
 from triphase.rollouts.serving import require_vllm
 from triphase.rollouts.vllm_server import VLLMServer
@@ -37,12 +38,14 @@ class Holdings:
         demonstrations: those to train on, by the path of each source.
         prompts, comparisons: by split; prompts are those of the preferences if no others are named.
         rankings: rankings of training prompts in the store of the run.
+        ranked: training prompts that have, or get, comparisons; None if they were not counted.
     """
 
     demonstrations: tuple[tuple[str, int], ...]
     prompts: Counter[str]
     comparisons: Counter[str]
     rankings: int = 0
+    ranked: int | None = None
 
 
 def require_settings(settings: RunSettings, steps: tuple[str, ...], lent: Callable[..., Any] | None = None) -> None:
@@ -85,11 +88,13 @@ def require_demonstrations(settings: RunSettings, data: RunData) -> None:
 def holdings_of(settings: RunSettings, data: RunData, steps: tuple[str, ...], *, rankings: int = 0) -> Holdings:
     """The available records for these steps."""
     compared = data.comparisons() if "reward" in steps else []
+    ranked = [*([] if settings.labeling.source == "none" else data.prompts()), *(item.prompt for item in compared)]
     return Holdings(
         _demonstrated(settings, data) if "sft" in steps or _is_mixing(settings, steps) else (),
         Counter(prompt.split for prompt in data.prompts()),
         Counter(item.prompt.split for item in compared),
         rankings,
+        len({prompt.id for prompt in ranked if prompt.split == "train"}),
     )
 
 
@@ -132,9 +137,12 @@ def _sampling(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
 def _reward(settings: RunSettings, holdings: Holdings) -> Iterator[str]:
     if not needs_reward_model(settings) or holdings.rankings:
         return
-    if settings.labeling.source != "none" and holdings.prompts["train"]:
-        return
-    if holdings.comparisons["train"]:
+    if (settings.labeling.source != "none" and holdings.prompts["train"]) or holdings.comparisons["train"]:
+        if settings.reward.witness and holdings.ranked == 1:
+            yield (
+                "reward.witness: the comparisons are of one prompt, but the witness needs prompts of its own; add "
+                "prompts, or leave it out"
+            )
         return
     if settings.labeling.source != "none" or holdings.comparisons.total():
         held = holdings.prompts.total()
@@ -177,11 +185,24 @@ def _examine_services(settings: RunSettings, steps: tuple[str, ...], lent: Calla
         if scorer not in seen:
             prompts = first_prompts(settings) if scorer.takes_columns else ()
             named = "ppo.scorer" if arm is None else f"arms.{arm}.scorer"
-            examine(scorer, prompts, lent, place_of, setting=named)
+            registry.examine(scorer, prompts, lent, place_of, setting=named)
         seen.append(scorer)
+        _require_start_of_critic(settings, arm)
     if settings.rollouts.servers:
+        if settings.sft_method in ("lora", "none"):  # else the servers load what phase 1 leaves, or finds
+            require_files(settings.model)
         require_vllm(settings.rollouts)
     for address in settings.rollouts.addresses:
         with closing(JsonClient(address, settings.rollouts, setting="rollouts.addresses")) as client:
             if "ppo" in steps:
                 VLLMServer(client).require_up()
+
+
+def _require_start_of_critic(settings: RunSettings, arm: str | None) -> None:
+    """Refuse a critic that starts from a reward model which a scorer of a custom kind does not read."""
+    ppo, section = settings.ppo_of(arm), "ppo" if arm is None else f"arms.{arm}"
+    if ppo.critic_start == "reward" and not registry.needs_reward_model(ppo.scorer):
+        raise SettingsError(
+            f"{section}.critic_start: reward needs a reward model, and a scorer of kind {ppo.scorer.chosen} scores in "
+            f"its place; set {section}.critic_start: policy"
+        )

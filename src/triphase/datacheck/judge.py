@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from triphase.datacheck.agenda import todo
+from triphase.datacheck.column_survey import contradicted_columns
 from triphase.datacheck.demands import Holdings, demands, holdings_of
 from triphase.datacheck.examiner import Examiner
 from triphase.datacheck.reuse_checks import taken_artifacts
@@ -100,6 +101,7 @@ class Judge:
                 raise DataError(f"{data.collided[0]}{more}")
             self.collided, self.contradicted = data.collided, data.contradicted
             return holdings
+        self.contradicted = contradicted_columns(settings)
         prompts = _splits(survey, "prompts") if settings.data.prompts else _splits(survey, "preferences")
         shown = [source for source in survey.sources if source.role == "demonstrations"]
         return Holdings(

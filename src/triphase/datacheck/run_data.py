@@ -20,7 +20,7 @@ from triphase.records.forms import form_of, told_of_forms
 from triphase.records.identity import split_of
 from triphase.records.lines import partial_columns, unread_columns
 from triphase.records.paths import display_name
-from triphase.records.prompt_columns import with_columns
+from triphase.records.prompt_columns import joined_columns, with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences, stream_prompts
 from triphase.records.types import Comparison, Demonstration, Prompt, Split
 from triphase.settings.data import SourceSettings
@@ -74,6 +74,12 @@ def told_of_lengths(lengths: Mapping[str, int]) -> Iterator[str]:
             f"{lengths['shortened']} prompts lose their beginning, to fit model.max_length (data.too_long: "
             "truncate-prompt)"
         )
+
+
+def told_of_columns(path: str, contradicting: Mapping[str, int]) -> str:
+    """What happens to columns of which records of one prompt have different values."""
+    counts = ", ".join(f"{name} ({count})" for name, count in contradicting.items())
+    return f"{path}: records repeat a prompt with another value of {counts}; the scorer gets the first value"
 
 
 def _why_none(lengths: Mapping[str, int]) -> str:
@@ -205,11 +211,8 @@ class RunData:
         if said is not None:
             self._note(f"{path}: {said}")
         if self._contradicting:
-            counts = ", ".join(f"{name} ({count})" for name, count in self._contradicting.items())
+            self.contradicted.append(told_of_columns(path, self._contradicting))
             self._contradicting.clear()
-            self.contradicted.append(
-                f"{path}: records repeat a prompt with another value of {counts}; the scorer gets the first value"
-            )
             self._note(self.contradicted[-1])
         return found
 
@@ -266,12 +269,8 @@ class RunData:
         return Located(merged if isinstance(record, Prompt) else replace(record, prompt=merged), item.where, item.id)
 
     def _merged(self, first: Prompt, second: Prompt) -> Prompt:
-        columns = {**first.columns}
-        for name, value in second.columns.items():
-            if columns.get(name) is None:
-                columns[name] = value
-            elif value is not None and value != columns[name]:
-                self._contradicting[name] += 1
+        columns, contradicting = joined_columns(first.columns, second.columns)
+        self._contradicting.update(contradicting)
         split = first.split if first.split == second.split else self._named_split(first, second)
         return replace(first, kind=first.kind or second.kind, split=split, columns=columns)
 

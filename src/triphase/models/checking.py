@@ -3,6 +3,7 @@
 The model is built on torch's meta device, whose tensors have shapes and no data, from the headers of the weights.
 """
 
+import torch
 from torch import nn
 
 from triphase.errors import ModelError
@@ -11,7 +12,7 @@ from triphase.models.backbone import Backbone
 from triphase.models.chain import Chain, told_of
 from triphase.models.merging import check_adapter
 from triphase.models.opening import open_config, open_tokenizer, open_weights
-from triphase.models.quantization import require_library
+from triphase.models.quantization import linear_maps, require_library
 from triphase.settings.schema import AdapterSettings
 from triphase.tokens.template import Template
 
@@ -30,10 +31,13 @@ def check_chain(chain: Chain, adapters: AdapterSettings, *, max_length: int) -> 
         if isinstance(rows, int):
             require_rows(Template(tokenizer), rows, chain.name)
         return
-    model = open_weights(chain.base, chain.settings, device_map="meta")
+    # Shapes alone are compared: a run chooses the dtype, whatever the configuration has.
+    model = open_weights(chain.base, chain.settings, device_map="meta", dtype=torch.float32)
     for adapter in chain.adapters:
         with told_of(chain.setting_of(adapter)):
             check_adapter(model, adapter)
+    if chain.settings.quantization is not None:
+        linear_maps(model, chain.settings.quantization)
     layers = None if adapters.layers == "all" else adapters.layers
     backbone = Backbone(model, adapted_layers=layers, verified=False)
     Adapters(backbone, rank=adapters.rank, alpha=adapters.alpha, targets=adapters.targets, seed=0)

@@ -169,6 +169,16 @@ def quantize(model: Any, kind: str, device: torch.device | str | None = None) ->
         ModelError: the layers have no linear maps of the usual kind.
     """
     packing = _packing_of(kind)
+    for owner, child, module in linear_maps(model, kind):
+        setattr(owner, child, QuantizedLinear(module if device is None else module.to(device), packing))
+
+
+def linear_maps(model: Any, kind: str) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """What `quantize` replaces: (owner, name, map) of every linear map of the decoder's layers.
+
+    Raises:
+        ModelError: the layers have no linear maps of the usual kind.
+    """
     maps = [
         (owner, child, module)
         for owner in list(model.get_decoder().modules())
@@ -180,8 +190,7 @@ def quantize(model: Any, kind: str, device: torch.device | str | None = None) ->
             f"model.quantization: {kind} needs linear layers (torch.nn.Linear), and those of "
             f"{type(model).__name__} are not; leave it out"
         )
-    for owner, child, module in maps:
-        setattr(owner, child, QuantizedLinear(module if device is None else module.to(device), packing))
+    return maps
 
 
 def kept_codes(model: nn.Module) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The columns of a record besides its prompt, for a scorer that needs them: a reference answer, unit tests."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,20 @@ def with_columns(prompt: Prompt, row: Row) -> Prompt:
     """
     columns = {name: _plain(row, name, value) for name, value in row.values.items() if name not in TAKEN}
     return replace(prompt, is_text=_is_text(prompt, row), columns=columns)
+
+
+def joined_columns(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The columns of two records of one prompt, and the names of those with another value in the second.
+
+    The first value stays; one that the first record lacks comes from the second.
+    """
+    columns, contradicting = {**first}, []
+    for name, value in second.items():
+        if columns.get(name) is None:
+            columns[name] = value
+        elif value is not None and value != columns[name]:
+            contradicting.append(name)
+    return columns, contradicting
 
 
 def with_same_columns(prompts: Iterable[Prompt]) -> list[Prompt]:

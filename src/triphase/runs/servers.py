@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
+from triphase.datacheck.served_base import served_base
 from triphase.models.policies import Policy
 from triphase.models.roles import POLICY
 from triphase.phases.rank_sharing import LedGenerator, SharedGenerator
@@ -14,7 +15,6 @@ from triphase.rollouts.servers import Served, ServerGenerator
 from triphase.rollouts.serving import Base, server_command, server_environment
 from triphase.rollouts.started import StartedServers
 from triphase.rollouts.types import Generator
-from triphase.runs.served_base import served_base
 from triphase.runs.session import Run
 from triphase.training.finals import save_policy
 

@@ -5,7 +5,7 @@ from triphase.errors import SettingsError
 from triphase.models.chain import is_adapter
 from triphase.models.places import directory_of
 from triphase.settings.places import expanded
-from triphase.settings.schema import RunSettings
+from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.training.artifacts import SFT, is_whole
 from triphase.training.artifacts import place_of as place_of_artifact
 
@@ -22,11 +22,20 @@ def served_base(settings: RunSettings) -> str:
         if not is_whole(final):
             raise SettingsError(f"{final}: the servers load the result of phase 1 from there; run `triphase sft` first")
         return str(final.resolve())
-    name = place_of(settings.model.name)
+    return require_files(settings.model)
+
+
+def require_files(model: ModelSettings) -> str:
+    """The place of a model that servers can open: a directory, or a hub id.
+
+    Raises:
+        SettingsError: it is merged from an adapter and its base, and has no files of its own.
+    """
+    name = place_of(model.name)
     directory = directory_of(name)
-    if is_adapter(directory) or settings.model.adapter is not None:
+    if is_adapter(directory) or model.adapter is not None:
         raise SettingsError(
-            f"model.name: {settings.model.name} is merged from an adapter and its base, but "
+            f"model.name: {model.name} is merged from an adapter and its base, but "
             f"servers need the files of the merged model; write them with `triphase export`, and "
             f"set model.name to that directory"
         )
