@@ -34,7 +34,7 @@ def configuration(folder: Path, name: str, *, tiny: bool, iterations: int) -> Pa
     fixed: dict[str, Any] = {
         "name": name,
         "threads": 1,
-        "arms": {},
+        "variants": {},
         "sft": {"method": "none"},
         "labeling": {"source": "none"},
         "reward": {},

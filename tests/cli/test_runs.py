@@ -235,7 +235,7 @@ def test_scores_go_to_a_new_file_and_what_cannot_be_scored_is_said(
     bad = lines(folder / "bad.jsonl", {"prompt": "oak"})
     for words, problem in (
         ([str(rows), "--to", str(to)], "already exists"),
-        ([str(rows), "--arm", "x"], "has no such variant; it has none"),
+        ([str(rows), "--variant", "x"], "has no such variant; it has none"),
         ([str(folder / "nothing.jsonl")], "there is no such file"),
         ([str(bad)], r"none of its records can be used; the first: .*bad.jsonl:1: "),
     ):

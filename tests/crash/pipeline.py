@@ -18,9 +18,9 @@ _OF_THE_CLOCK = ("time", "seconds", "peak_gb", "created_at", "leased_at", "at", 
 
 
 def settings(output: Path, method: str = "lora") -> RunSettings:
-    """A run of every step: SFT (LoRA, or every weight), labels, reward model, PPO, an arm, evaluation.
+    """A run of every step: SFT (LoRA, or every weight), labels, reward model, PPO, a variant, evaluation.
 
-    The main run steers its KL; the arm passes its KL budget at once, so that it ends before its last iteration.
+    The main run steers its KL; the variant passes its KL budget at once, so that it ends before its last iteration.
     """
     data = output / "data"
     if not data.is_dir():
@@ -52,7 +52,7 @@ ppo:
   kl_target: 0.5
   kl_horizon: 30
   optimizer: {{learning_rate: 3e-3}}
-arms:
+variants:
   stopped: {{kl_budget: 1.0e-9, iterations: 4}}
 evaluation: {{gold: grammar, samples_per_prompt: 2}}
 checkpoints: {{every_steps: 2}}

@@ -52,8 +52,8 @@ def test_the_summary_has_its_keys_and_the_policy_learned(run_directory: Path) ->
 
 
 def test_without_the_penalty_proxy_and_gold_part(run_directory: Path) -> None:
-    def last(arm: str) -> dict[str, float]:
-        rows = [json.loads(line) for line in (run_directory / arm / "metrics.jsonl").read_text().splitlines()]
+    def last(variant: str) -> dict[str, float]:
+        rows = [json.loads(line) for line in (run_directory / variant / "metrics.jsonl").read_text().splitlines()]
         window = rows[-5:]
         return {key: sum(row[key] for row in window) / 5 for key in ("ppo/proxy_score", "ppo/gold_score")} | {
             "kl": window[-1]["ppo/reference_kl"]

@@ -38,9 +38,9 @@ def test_of_the_main_run_its_checkpoints_are_named() -> None:
 def test_of_a_variant_its_settings_are_named_and_no_checkpoint() -> None:
     first, second = remedies("no-kl")
     assert re.match(
-        r"end it at about iteration \d+ \(arms\.no-kl\.iterations\), raise arms\.no-kl\.kl_coefficient,", first
+        r"end it at about iteration \d+ \(variants\.no-kl\.iterations\), raise variants\.no-kl\.kl_coefficient,", first
     )
-    assert second == "raise arms.no-kl.kl_coefficient, or set arms.no-kl.kl_budget."
+    assert second == "raise variants.no-kl.kl_coefficient, or set variants.no-kl.kl_budget."
     for remedy in (first, second):
         assert "checkpoint" not in remedy and not re.search(r"(?<![\w.-])ppo\.", remedy)
 
@@ -53,7 +53,7 @@ def test_remedies_name_settings_that_there_are(rule: object) -> None:
 
 def test_a_run_judges_its_variants_by_their_names(tmp_path: Path) -> None:
     write_data(tmp_path)
-    chosen = settings(tmp_path, arms={"free": {"kl_coefficient": 0.0}})
+    chosen = settings(tmp_path, variants={"free": {"kl_coefficient": 0.0}})
     run = Run(chosen, RunDirectory(chosen), SilentProgress(), StopRequest())
-    for arm in (None, "free"):
-        assert _guard(run, arm, chosen.ppo_of(arm))._limits.variant == arm
+    for variant in (None, "free"):
+        assert _guard(run, variant, chosen.ppo_of(variant))._limits.variant == variant

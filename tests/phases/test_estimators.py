@@ -168,7 +168,9 @@ BASE = "name: one\nmodel: {name: embedded:tiny}\ndata: {}\n"
 
 
 @pytest.mark.parametrize("kind", ["rloo", "grpo"])
-@pytest.mark.parametrize("where", ["ppo: {{advantage_estimator: {}}}", "arms: {{other: {{advantage_estimator: {}}}}}"])
+@pytest.mark.parametrize(
+    "where", ["ppo: {{advantage_estimator: {}}}", "variants: {{other: {{advantage_estimator: {}}}}}"]
+)
 def test_one_response_to_a_prompt_cannot_be_compared(kind: str, where: str) -> None:
     with pytest.raises(
         SettingsError, match="compares the responses to a prompt, but responses_per_prompt is 1; "
@@ -197,12 +199,12 @@ def test_what_has_no_effect_is_noted(caplog: pytest.LogCaptureFixture) -> None:
     settings_from_text(
         BASE
         + "ppo: {value_coefficient: 0.5, responses_per_prompt: 2}\n"
-        + "arms:\n"
+        + "variants:\n"
         + "  one: {advantage_estimator: rloo, gae_lambda: 0.9, optimizer: {head_learning_rate: 1e-3}}\n"
         + "  two: {advantage_estimator: grpo, standardize_advantages: true}\n"
         + "  three: {advantage_estimator: reinforce}\n"
     )
     assert [record.getMessage() for record in caplog.records] == [
-        "arms.one: gae_lambda, optimizer.head_learning_rate: no effect with advantage_estimator rloo",
-        "arms.two: standardize_advantages: no effect with advantage_estimator grpo",
+        "variants.one: gae_lambda, optimizer.head_learning_rate: no effect with advantage_estimator rloo",
+        "variants.two: standardize_advantages: no effect with advantage_estimator grpo",
     ]

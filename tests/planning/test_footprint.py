@@ -120,7 +120,7 @@ def test_what_is_there_at_every_moment_by_hand() -> None:
     base = sum(each.numel() for each in shared.backbone.base_tensors().values())
     largest = max(each.numel() for each in shared.backbone.base_tensors().values())
     footprint: Any
-    for settings, footprint, arm, adapters, trained, temporary in (
+    for settings, footprint, variant, adapters, trained, temporary in (
         (few, sft_footprint, (), 1, adapter, 0),
         (few, ppo_footprint, (None,), 3, adapter, 0),  # a head of 129 numbers is not counted
         (reset, ppo_footprint, (None,), 4, adapter, 0),  # and the reference that it began with
@@ -128,7 +128,7 @@ def test_what_is_there_at_every_moment_by_hand() -> None:
         (whole, ppo_footprint, (None,), None, base, largest),
     ):
         parts = next(
-            one for one in footprint(planner(settings, model()), *arm).moments if one.name == "optimizer step"
+            one for one in footprint(planner(settings, model()), *variant).moments if one.name == "optimizer step"
         ).parts
         assert parts["gradients"] == 4 * trained and parts[TEMPORARY] == 8 * temporary
         if adapters is not None:
@@ -201,8 +201,8 @@ def test_an_iteration_of_ppo_with_full_weights() -> None:
 @pytest.mark.parametrize(("window", "share"), [(None, (PROMPT + 4 * RESPONSE) / (4 * (PROMPT + RESPONSE))), (8, 1.0)])
 def test_a_shared_prompt_counts_once_where_the_model_packs(window: int | None, share: float) -> None:
     shared = shared_model("mistral", adapted=3, layers=LAYERS, sliding_window=window, **SIZES)
-    settings = run_settings(arms={"four": {"responses_per_prompt": 4}})
-    one, four = (ppo_footprint(planner(settings, shared), arm) for arm in (None, "four"))
+    settings = run_settings(variants={"four": {"responses_per_prompt": 4}})
+    one, four = (ppo_footprint(planner(settings, shared), variant) for variant in (None, "four"))
     assert (one.phase, four.phase) == ("ppo", "arms/four")
     trunk = [next(moment.parts[TRUNK] for moment in found.moments if moment.name == "update") for found in (one, four)]
     assert trunk[1] / trunk[0] == pytest.approx(share)

@@ -24,8 +24,8 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> RunSettings:
     folder = tmp_path_factory.mktemp("machine")
     write_data(folder)
     ppo = {"batch_size": 8, "minibatch_size": 4, "iterations": 3, "max_response_tokens": 8}
-    arms = {"other": {"kl_coefficient": 0.0}}
-    return settings(folder, method="lora", adapters={"layers": 1, "rank": 4}, ppo=ppo, arms=arms)
+    variants = {"other": {"kl_coefficient": 0.0}}
+    return settings(folder, method="lora", adapters={"layers": 1, "rank": 4}, ppo=ppo, variants=variants)
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +134,10 @@ def test_a_checkpoint_is_the_weights_that_are_trained_and_two_moments_of_each(on
         (
             {
                 "sft": {"batch_size": 8, "optimizer": {"learning_rate": 1e-3}},
-                "arms": {"small": {"minibatch_size": 2}},
+                "variants": {"small": {"minibatch_size": 2}},
             },
             3,
-            "arms.small.minibatch_size: 2 gives 2",
+            "variants.small.minibatch_size: 2 gives 2",
         ),
     ],
 )

@@ -75,10 +75,10 @@ def test_it_is_the_largest_that_fits(
 
 
 def test_a_variant_has_passes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    arms = {"long": {"max_response_tokens": 8 * RESPONSE}, "set": {"microbatch_tokens": 300}}
-    found, lines = sized(cast(Any, Planned(monkeypatch, arms=arms)), 1e12, on_card=False)
+    variants = {"long": {"max_response_tokens": 8 * RESPONSE}, "set": {"microbatch_tokens": 300}}
+    found, lines = sized(cast(Any, Planned(monkeypatch, variants=variants)), 1e12, on_card=False)
     assert found.ppo_of("long").microbatch_tokens == 512 and found.ppo_of("set").microbatch_tokens == 300
-    assert [line.split(":")[0] for line in lines][-1] == "arms.long.microbatch_tokens" and len(lines) == 4
+    assert [line.split(":")[0] for line in lines][-1] == "variants.long.microbatch_tokens" and len(lines) == 4
 
 
 def test_the_plan_is_asked_for_the_phase_with_its_passes() -> None:

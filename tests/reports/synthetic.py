@@ -1,4 +1,4 @@
-"""A run directory with made-up but realistic figures: SmolLM2 on "warm but not gushing", and an arm that hacks.
+"""A run directory with made-up but realistic figures: SmolLM2 on "warm but not gushing", and a variant that hacks.
 
 python -m tests.reports.synthetic DIRECTORY
 """
@@ -99,7 +99,7 @@ def _config(directory: Path) -> None:
         "sft": {"epochs": 2.0, "batch_size": 16, "optimizer": {"learning_rate": 0.0003, "schedule": "cosine"}},
         "reward": {"epochs": 1.0, "batch_size": 8, "label_smoothing": 0.0},
         "ppo": {"iterations": 20, "batch_size": 32, "kl_coefficient": 0.05, "kl_budget": None, "clip_range": 0.2},
-        "arms": {"no-penalty": {"kl_coefficient": 0.0}},
+        "variants": {"no-penalty": {"kl_coefficient": 0.0}},
         "evaluation": {"gold": "warm", "samples_per_prompt": 4, "shown_samples": 12},
     }
     settings = {
@@ -112,7 +112,7 @@ def _config(directory: Path) -> None:
         "sft": {"epochs": 2.0, "batch_size": 16, "optimizer": {"learning_rate": 0.0003, "schedule": "cosine"}},
         "reward": {"epochs": 1.0, "batch_size": 8, "label_smoothing": 0.0},
         "ppo": {"iterations": 20, "batch_size": 32, "kl_coefficient": 0.05, "kl_budget": None, "clip_range": 0.2},
-        "arms": {"no-penalty": {"kl_coefficient": 0.0}},
+        "variants": {"no-penalty": {"kl_coefficient": 0.0}},
         "evaluation": {"gold": "warm", "samples_per_prompt": 4, "shown_samples": 12},
     }
     config = {

@@ -1,4 +1,4 @@
-"""What is worked out of a run: budgets of the arms, the path of PPO, best of n."""
+"""What is worked out of a run: budgets of the variants, the path of PPO, best of n."""
 
 import math
 from dataclasses import replace
@@ -20,13 +20,13 @@ def test_path_of_ppo() -> None:
     assert optimization_path(rows) == [Point(1, 0.0, 0.5, 0.25), Point(2, 3.0, 1.5, None)]
 
 
-def test_arms_have_their_own_kl_budget(finished_run: Path) -> None:
+def test_variants_have_their_own_kl_budget(finished_run: Path) -> None:
     run = read_run(finished_run)
-    settings = {"ppo": {"kl_budget": 2.0}, "arms": {"no-penalty": {"kl_budget": 90.0}}}
+    settings = {"ppo": {"kl_budget": 2.0}, "variants": {"no-penalty": {"kl_budget": 90.0}}}
     alarms = find(replace(run, settings=settings)).alarms
     assert "reference-kl" in {alarm.name for alarm in alarms["ppo"]}
     assert "reference-kl" not in {alarm.name for alarm in alarms["arm:no-penalty"]}
-    inherited = find(replace(run, settings={**settings, "arms": {"no-penalty": {}}})).alarms["arm:no-penalty"]
+    inherited = find(replace(run, settings={**settings, "variants": {"no-penalty": {}}})).alarms["arm:no-penalty"]
     assert next(alarm for alarm in inherited if alarm.name == "reference-kl").numbers["limit"] == 2.0
 
 

@@ -188,8 +188,8 @@ def test_hostile_text_is_inert_everywhere(run_directory: Path) -> None:
     (run_directory / "sft" / "mixture.json").write_text(
         json.dumps({"kinds": {HOSTILE: {"records": 1, "seen": 1, "share": 1.0, "weight": 1.0}}})
     )
-    arm = run_directory / "arms" / "no-penalty"
-    arm.rename(arm.with_name("<b onclick=1>$x$\u202e"))
+    variant = run_directory / "arms" / "no-penalty"
+    variant.rename(variant.with_name("<b onclick=1>$x$\u202e"))
     page = page_of(run_directory)
     assert "img" not in page.tags and len(page.scripts) == 1
     assert not any(name.startswith("on") for _, name, _ in page.attributes)

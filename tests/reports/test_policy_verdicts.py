@@ -50,11 +50,11 @@ def test_hacked_on_held_out_prompts_and_in_training(empty: RunContents) -> None:
     parted = verdicts(empty, samples=held_out)["ppo"]
     assert parted.hacked and parted.tone == "bad"
     assert parted.sentence.startswith("hacked: proxy +2.00, gold −1.00 on held-out prompts; preferred in 0 %")
-    trained = verdicts(empty, arms={"far": climbed_and_fell(-1.0)})["arm:far"]
+    trained = verdicts(empty, variants={"far": climbed_and_fell(-1.0)})["arm:far"]
     assert trained.hacked and trained.tone == "bad"
     assert trained.sentence.startswith("hacked: proxy +") and ", gold −" in trained.sentence
     assert "since iteration 2" in trained.sentence
-    sound = verdicts(empty, arms={"near": climbed_and_fell(1.3)})["arm:near"]
+    sound = verdicts(empty, variants={"near": climbed_and_fell(1.3)})["arm:near"]
     assert not sound.hacked and sound.tone == "open" and "not evaluated" in sound.sentence
 
 

@@ -36,10 +36,10 @@ def test_what_scores_has_a_name(scorer: object, name: str) -> None:
     assert score_of({"ppo": {"scorer": scorer}}) == ("the reward model's score" if by_model else f"the score of {name}")
 
 
-def test_an_arm_that_changes_options_alone_keeps_the_main_runs_scorer() -> None:
-    settings = {"ppo": {"scorer": FUNCTION}, "arms": {"a": {"scorer": {"options": {"x": 1}}}, "b": {}}}
+def test_a_variant_that_changes_options_alone_keeps_the_main_runs_scorer() -> None:
+    settings = {"ppo": {"scorer": FUNCTION}, "variants": {"a": {"scorer": {"options": {"x": 1}}}, "b": {}}}
     assert not uses_reward_model(settings, "a") and not uses_reward_model(settings, "b")
-    settings["arms"] = {"a": {"scorer": {"kind": "model"}}}
+    settings["variants"] = {"a": {"scorer": {"kind": "model"}}}
     assert uses_reward_model(settings, "a") and not uses_reward_model(settings)
 
 
@@ -71,7 +71,7 @@ def test_scores_of_another_unit_are_no_baseline(run_directory: Path) -> None:
     run = read_run(run_directory)
     name = next(policy for policy in run.policies if policy.startswith("arm:"))
     assert find(run).policies[name].proxy_gain is not None and not has_own_scorer(run.settings, name)
-    other = {**run.settings, "arms": {name.removeprefix("arm:"): {"scorer": FUNCTION}}}
+    other = {**run.settings, "variants": {name.removeprefix("arm:"): {"scorer": FUNCTION}}}
     lost = replace(run, settings=other, baselines={})
     assert has_own_scorer(other, name) and find(lost).policies[name].proxy_gain is None
-    assert not has_own_scorer({"ppo": {"scorer": FUNCTION}, "arms": {"a": {"scorer": {"options": {}}}}}, "sft")
+    assert not has_own_scorer({"ppo": {"scorer": FUNCTION}, "variants": {"a": {"scorer": {"options": {}}}}}, "sft")

@@ -71,7 +71,7 @@ def test_a_finished_run(run_directory: Path) -> None:
     assert ppo["gold_win_rate_low"] < ppo["gold_win_rate"] < ppo["gold_win_rate_high"]
     assert found["versions"]["torch"] == "2.13.0"
     assert set(found["alarms"]) == {"ppo", "arm:no-penalty"}
-    assert any("arms.no-penalty.kl_coefficient" in alarm["remedy"] for alarm in found["alarms"]["arm:no-penalty"])
+    assert any("variants.no-penalty.kl_coefficient" in alarm["remedy"] for alarm in found["alarms"]["arm:no-penalty"])
     for alarm in found["alarms"]["arm:no-penalty"]:
         assert {"name", "iteration", "lasting", "numbers", "message", "remedy", "samples"} <= set(alarm)
 

@@ -211,7 +211,7 @@ def test_variants_that_hacked_are_named(empty: RunContents) -> None:
         {"sft": 0, "ppo": 1, "arm:bad": 2, "arm:fine": 1},
     )
     assert verdict(empty, samples=held_out).sentences[-1] == "Reward hacking in a variant: bad."
-    both = verdict(empty, samples=held_out, arms={"trained": climbed_and_fell(-1.0)})
+    both = verdict(empty, samples=held_out, variants={"trained": climbed_and_fell(-1.0)})
     assert both.sentences[-1] == "Reward hacking in variants: bad, trained."
     honest = [sample for sample in held_out if sample.policy != "arm:bad"]
     assert not any("variant" in sentence for sentence in verdict(empty, samples=honest).sentences)

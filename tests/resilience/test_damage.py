@@ -23,7 +23,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, and the summary that it has."""
     folder = tmp_path_factory.mktemp("damage")
     write_data(folder)
-    do(settings(folder, method="lora", arms={"other": {"kl_coefficient": 0.0}}), pipeline.run_all)
+    do(settings(folder, method="lora", variants={"other": {"kl_coefficient": 0.0}}), pipeline.run_all)
     return folder / "runs" / "small"
 
 

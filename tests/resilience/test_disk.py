@@ -43,7 +43,7 @@ WRITTEN = {
     "metrics of PPO": r"ppo/metrics\.jsonl",
     "a checkpoint of PPO": r"ppo/checkpoints/\d+",
     "final of PPO": r"ppo/final",
-    "samples of an arm": r"arms/stopped/samples\.jsonl",
+    "samples of a variant": r"arms/stopped/samples\.jsonl",
     "evaluation": r"evaluation/samples\.jsonl",
     "summary": r"summary\.json",
     "report": r"report\.html",
@@ -152,7 +152,7 @@ def test_files_for_convenience_stop_nothing_and_are_told_once(tmp_path: Path, ca
     lines = notes.read_text().splitlines()
     assert len([line for line in lines if "log.jsonl cannot be written" in line]) == 1
     phases = [line for line in lines if "TensorBoard files are disabled" in line]
-    assert len(phases) == 4 and len(set(phases)) == 4  # SFT, reward model, PPO, the arm: once each
+    assert len(phases) == 4 and len(set(phases)) == 4  # SFT, reward model, PPO, the variant: once each
 
 
 def test_a_full_disk_under_the_store_is_told_and_the_labels_go_on(tmp_path: Path, calm: Attempts) -> None:

@@ -49,14 +49,14 @@ def test_ids_that_look_like_paths_stay_ids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CLIMBING)
-def test_a_run_and_an_arm_have_names_and_not_paths(name: str) -> None:
+def test_a_run_and_a_variant_have_names_and_not_paths(name: str) -> None:
     text = "model: {name: m}\ndata: {prompts: [{path: p.jsonl}]}\n"
     if name not in ("CON", "a" * 300):
         with pytest.raises(SettingsError, match=r"settings:1: name: .* is not allowed"):
             settings_from_text(f"name: {json.dumps(name)}\n{text}")
     if name != "a" * 300:
-        with pytest.raises(SettingsError, match="not a name for an arm"):
-            settings_from_text(f"name: x\n{text}arms: {{{json.dumps(name)}: {{}}}}\n")
+        with pytest.raises(SettingsError, match="not a name for a variant"):
+            settings_from_text(f"name: x\n{text}variants: {{{json.dumps(name)}: {{}}}}\n")
 
 
 @pytest.fixture

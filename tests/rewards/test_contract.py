@@ -209,10 +209,13 @@ def test_an_unknown_kind_is_told_with_the_nearest() -> None:
 def test_the_scorer_of_a_variant_is_named_as_its_own(tmp_path: Path) -> None:
     small_run.write_data(tmp_path)
     for scorer, says in (
-        ({"function": "nosuch:f"}, r"^arms\.x\.scorer\.function: nosuch"),
-        ({"kind": "nosuch"}, r"^arms\.x\.scorer\.kind: 'nosuch' is not a kind"),
-        ({"of": [{"name": "a", "function": "nosuch:f"}]}, r"^arms\.x\.scorer\.of\.a\.function: nosuch"),
-        ({"address": "http://127.0.0.1:9", "token_variable": "ABSENT"}, r"^arms\.x\.scorer\.address: token_variable"),
+        ({"function": "nosuch:f"}, r"^variants\.x\.scorer\.function: nosuch"),
+        ({"kind": "nosuch"}, r"^variants\.x\.scorer\.kind: 'nosuch' is not a kind"),
+        ({"of": [{"name": "a", "function": "nosuch:f"}]}, r"^variants\.x\.scorer\.of\.a\.function: nosuch"),
+        (
+            {"address": "http://127.0.0.1:9", "token_variable": "ABSENT"},
+            r"^variants\.x\.scorer\.address: token_variable",
+        ),
     ):
         with pytest.raises(TriphaseError, match=says):
-            require_settings(small_run.settings(tmp_path, arms={"x": {"scorer": scorer}}), ("ppo",))
+            require_settings(small_run.settings(tmp_path, variants={"x": {"scorer": scorer}}), ("ppo",))

@@ -105,6 +105,6 @@ def test_before_the_first_step_two_answers_are_scored() -> None:
         examine(ScorerSettings.model_validate({"address": gone, **settings}))
     with FakeServer(lambda asked: Reply(body=b'{"scores": [null, NaN]}')).running() as server:
         with pytest.raises(
-            ServerError, match=r"arms\.x\.scorer\.address: http\S+ returns no score \(null or NaN\) for"
+            ServerError, match=r"variants\.x\.scorer\.address: http\S+ returns no score \(null or NaN\) for"
         ):
-            examine(ScorerSettings.model_validate({"address": server.address, **settings}), setting="arms.x.scorer")
+            examine(ScorerSettings.model_validate({"address": server.address, **settings}), setting="variants.x.scorer")

@@ -247,7 +247,7 @@ def test_the_log_of_an_earlier_start_is_not_told(tmp_path: Path) -> None:
         ("rollouts: {servers: 1}\nadapters: {rank: 600}", "above 512"),
         ("rollouts: {servers: 1}\nppo: {temperature: 0.001}", "ppo.temperature 0.001 is below 0.01"),
         ("ppo: {importance_limit: 2}", "rollouts has none"),
-        ("arms: {one: {importance_limit: 2}}", "arms.one.importance_limit 2 weights"),
+        ("variants: {one: {importance_limit: 2}}", "variants.one.importance_limit 2 weights"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(line: str, problem: str) -> None:

@@ -117,14 +117,14 @@ def test_other_rankings_of_the_same_responses(finished: Path, run: Path, capsys:
     assert results(run.parent / "next") == results(scratch(finished, "labeling.overlap_share", "0.25"))
 
 
-def test_a_new_arm_shares_the_main_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = branch(run, "--arms.other.kl-coefficient", "0", "--run", capsys=capsys)
+def test_a_new_variant_shares_the_main_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = branch(run, "--variants.other.kl-coefficient", "0", "--run", capsys=capsys)
     assert said["ppo"] == f"shared {run}/ppo/final" and said["arms/other"] == "to-do is new"
     rows = [json.loads(line) for line in (run.parent / "next/evaluation/samples.jsonl").read_text().splitlines()]
     before = [json.loads(line) for line in (run / "evaluation/samples.jsonl").read_text().splitlines()]
     assert rows[: len(before)] == before and {row["policy"] for row in rows} == {"sft", "ppo", "arm:other"}
     # and a branch of that branch refers to the first of them
-    assert main(["branch", str(run.parent / "next"), "third", "--arms.more.epochs", "2"]) == 0
+    assert main(["branch", str(run.parent / "next"), "third", "--variants.more.epochs", "2"]) == 0
     assert f"{run.parent}/next/arms/other/final" in capsys.readouterr().out
     assert place_of(run.parent / "third", "sft") == run / "sft/final"
 

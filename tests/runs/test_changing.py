@@ -71,9 +71,9 @@ def test_what_is_free_changes_no_result(finished: Path) -> None:
     assert files_of(run, "evaluation/*") == before
 
 
-def test_a_new_arm_of_a_finished_run_takes_the_old_summary_away(finished: Path) -> None:
+def test_a_new_variant_of_a_finished_run_takes_the_old_summary_away(finished: Path) -> None:
     run = finished / "runs" / "small"
-    more = chosen(finished, arms={"no-kl": {"kl_coefficient": 0.0}})
+    more = chosen(finished, variants={"no-kl": {"kl_coefficient": 0.0}})
     do(more, lambda run: pipeline.run_ppo(run, "no-kl"))
     assert not (run / "summary.json").exists() and not (run / "report.html").exists()
     do(more, pipeline.run_evaluation, pipeline.run_report)

@@ -22,8 +22,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_data(folder)
     ppo = {"iterations": 3, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
     kept = {"keep": 3, "keep_best": 0}  # one of them was the spare of the last, and goes at the end
-    arms = {"long": {"iterations": 4, "kl_coefficient": 0.5}}
-    do(settings(folder, method="lora", ppo=ppo, arms=arms, checkpoints=kept), pipeline.run_all)
+    variants = {"long": {"iterations": 4, "kl_coefficient": 0.5}}
+    do(settings(folder, method="lora", ppo=ppo, variants=variants, checkpoints=kept), pipeline.run_all)
     return folder / "runs" / "small"
 
 
@@ -79,16 +79,17 @@ def test_a_variant_opens_at_its_own_iterations(run: Path, tmp_path: Path, capsys
     ):
         assert main(["chat", str(run), "--policy", policy, "--checkpoint", step]) == 2
         assert problem in capsys.readouterr().err
-    assert main(["export", str(run), "--to", str(tmp_path / "at"), "--arm", "long", "--checkpoint", "3"]) == 0
-    assert main(["export", str(run), "--to", str(tmp_path / "last"), "--arm", "long"]) == 0
-    assert main(["export", str(run), "--to", str(tmp_path / "adapter"), "--arm", "long", "--adapter"]) == 0
+    assert main(["export", str(run), "--to", str(tmp_path / "at"), "--variant", "long", "--checkpoint", "3"]) == 0
+    assert main(["export", str(run), "--to", str(tmp_path / "last"), "--variant", "long"]) == 0
+    assert main(["export", str(run), "--to", str(tmp_path / "adapter"), "--arm=long", "--adapter"]) == 0
+    assert "note: --arm is now --variant" in capsys.readouterr().err
     card = (tmp_path / "last" / "README.md").read_text()
     assert "| `ppo.kl_coefficient` | 0.5 |" in card and "Measured" not in card  # figures are the main run's
     files = [tmp_path / name / "model.safetensors" for name in ("at", "last")]
     assert files[0].read_bytes() != files[1].read_bytes()
     named = run / "arms" / "long" / "final" / "adapter_model.safetensors"
     assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == named.read_bytes()
-    assert main(["export", str(run), "--to", str(tmp_path / "no"), "--arm", "lomg"]) == 2
+    assert main(["export", str(run), "--to", str(tmp_path / "no"), "--variant", "lomg"]) == 2
     assert "has no such variant; it has long" in capsys.readouterr().err
     sides = [f"{run}/arms/long/checkpoints/000003", f"{run}/arms/long"]
     assert main(["compare", *sides, "--to", str(tmp_path / "both"), "--max-prompts", "2"]) == 0

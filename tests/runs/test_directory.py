@@ -96,14 +96,14 @@ def test_another_configuration_is_refused_by_the_key(folder: Path, changes: dict
     ("begun", "free", "bound"),
     [
         ((), {"seed": 5, "adapters": {"layers": 1}, "ppo": {"iterations": 3}, "sft": {"epochs": 9}}, {}),
-        (("sft",), {"ppo": {"iterations": 3}, "reward": {"epochs": 5}, "arms": {"a": {"epochs": 2}}}, {"seed": 1}),
+        (("sft",), {"ppo": {"iterations": 3}, "reward": {"epochs": 5}, "variants": {"a": {"epochs": 2}}}, {"seed": 1}),
         (("sft", "reward"), {"ppo": {"iterations": 3}}, {"reward": {"epochs": 5}}),
         (("sft", "reward", "ppo"), {"checkpoints": {"every_steps": 7}}, {"ppo": {"epochs": 9}}),
         (("sft", "ppo", "arms/a"), {"checkpoints": {"keep": 7}}, {"guards": {"back": 5}}),
     ],
 )  # fmt: skip
 def test_settings_of_phases_that_have_not_begun_may_change(folder: Path, begun: tuple, free: dict, bound: dict) -> None:
-    base = {"arms": {"a": {}}} if "arms/a" in begun else {}
+    base = {"variants": {"a": {}}} if "arms/a" in begun else {}
     hold(settings(folder, **base))
     begin(folder / "runs" / "small", *begun)
     with RunDirectory(settings(folder, **{**base, **free})).held() as directory:

@@ -1,4 +1,4 @@
-"""Runs whose PPO has no critic: in the main run and in arms beside one that has, from the first step to the report."""
+"""Runs whose PPO has no critic: the main run and variants next to one that has, from first step to report."""
 
 import json
 import re
@@ -20,16 +20,16 @@ from triphase.training.checkpoint_places import kept_steps
 from triphase.training.stopping import Stopped
 
 PPO = {"iterations": 2, "batch_size": 8, "minibatch_size": 8, "epochs": 1, "max_response_tokens": 10}
-ARMS = {kind: {"advantage_estimator": kind, "responses_per_prompt": 4} for kind in ("rloo", "grpo", "reinforce")}
+VARIANTS = {kind: {"advantage_estimator": kind, "responses_per_prompt": 4} for kind in ("rloo", "grpo", "reinforce")}
 RLOO = {**PPO, "iterations": 3, "advantage_estimator": "rloo", "responses_per_prompt": 2}
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a critic, and an arm of each kind without one."""
+    """A run with a critic, and a variant of each kind without one."""
     folder = tmp_path_factory.mktemp("four")
     write_data(folder)
-    do(settings(folder, ppo=PPO, arms=ARMS), pipeline.run_all)
+    do(settings(folder, ppo=PPO, variants=VARIANTS), pipeline.run_all)
     return folder
 
 
@@ -49,28 +49,30 @@ def test_each_kind_has_its_line_in_the_results(four: Path) -> None:
     run = four / "runs" / "small"
     samples, page = (run / "evaluation" / "samples.jsonl").read_text(), (run / "report.html").read_text()
     rows = [json.loads(line) for line in samples.splitlines()]
-    assert {f"arm:{kind}" for kind in ARMS} < {row["policy"] for row in rows}
-    assert [kind for kind in ARMS if kind not in page] == []
-    finals = {str(file) for kind in ARMS for file in files_of(run / "arms" / kind / "final", "*.safetensors")}
+    assert {f"arm:{kind}" for kind in VARIANTS} < {row["policy"] for row in rows}
+    assert [kind for kind in VARIANTS if kind not in page] == []
+    finals = {str(file) for kind in VARIANTS for file in files_of(run / "arms" / kind / "final", "*.safetensors")}
     assert finals == {"adapter_model.safetensors"}
     assert "value_head.safetensors" in files_of(run / "ppo" / "final", "*")
-    weights = [files_of(run / "arms" / kind / "final", "*.safetensors")["adapter_model.safetensors"] for kind in ARMS]
-    assert len(set(weights)) == len(ARMS)
+    weights = [
+        files_of(run / "arms" / kind / "final", "*.safetensors")["adapter_model.safetensors"] for kind in VARIANTS
+    ]
+    assert len(set(weights)) == len(VARIANTS)
 
 
-def test_arms_without_a_critic_leave_the_main_run_as_it_is(four: Path, tmp_path: Path) -> None:
+def test_variants_without_a_critic_leave_the_main_run_as_it_is(four: Path, tmp_path: Path) -> None:
     do(settings(four, output="other", ppo=PPO), pipeline.run_all)
     one, other = (files_of(four / output / "small" / "ppo" / "final") for output in ("runs", "other"))
     assert one == other
 
 
-@pytest.mark.parametrize("kind", ARMS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_no_checkpoint_and_no_metric_is_of_a_critic(four: Path, kind: str) -> None:
-    arm = four / "runs" / "small" / "arms" / kind
-    tensors = load_checkpoint(arm / "checkpoints", kept_steps(arm / "checkpoints")[-1]).tensors
+    variant = four / "runs" / "small" / "arms" / kind
+    tensors = load_checkpoint(variant / "checkpoints", kept_steps(variant / "checkpoints")[-1]).tensors
     assert tensors and not [name for name in tensors if "value_head" in name]
     assert not {"ppo/value_loss", "ppo/explained_variance"} & {
-        name for row in read_metrics(arm / FILE_NAME) for name in row
+        name for row in read_metrics(variant / FILE_NAME) for name in row
     }
 
 

@@ -22,7 +22,7 @@ OPTIMIZER = {"learning_rate": 3e-3, "schedule": "linear"}
 def chosen(folder: Path, **ppo: object) -> RunSettings:
     """PPO alone, with a variant."""
     own = {"iterations": 2, "optimizer": OPTIMIZER, "max_approximate_kl": 0.002, **ppo}
-    return ppo_alone(folder, ppo=own, arms={"other": {"kl_coefficient": 0.5}})
+    return ppo_alone(folder, ppo=own, variants={"other": {"kl_coefficient": 0.5}})
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +48,17 @@ def test_an_extension_has_the_bytes_of_a_run_of_its_own(
     schedule: str, finished: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report, policy = (run / "report.html").read_bytes(), files_of(run, "ppo/final/*.safetensors")
-    arm = files_of(run, "arms/other/final/*.safetensors")
+    variant = files_of(run, "arms/other/final/*.safetensors")
     assert main(["extend", str(run), "--ppo.iterations", "4", "--schedule", schedule]) == 0
     said = capsys.readouterr().out
     assert "ppo continues from iteration 2 to 4" in said and f"(--schedule {schedule})" in said
     extended = load_settings(run)
     assert extended.ppo_of("other").iterations == 2 and extended.ppo.iterations == 4
-    assert files_of(run, "arms/other/final/*.safetensors") == arm and changes(run) == []
+    assert files_of(run, "arms/other/final/*.safetensors") == variant and changes(run) == []
     assert list(files_of(run / "ppo/final-before-1", "*.safetensors").values()) == list(policy.values())
     assert (run / "evaluation-before-1/samples.jsonl").is_file() and (run / "report.html").read_bytes() != report
     whole = chosen(finished, iterations=4, extensions=[{"at": 2, "schedule": schedule}])
-    whole = whole.model_copy(update={"arms": extended.arms, "name": schedule})
+    whole = whole.model_copy(update={"variants": extended.variants, "name": schedule})
     do(whole, lambda each: pipeline.run_ppo(each))
     ours, theirs = (files_of(each, "ppo/final/*.safetensors") for each in (run, finished / "runs" / schedule))
     assert ours == theirs != policy
@@ -103,12 +103,12 @@ def test_refusals(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "it must be a whole number" in refused(capsys, here, "--ppo.iterations", "many")
     assert "extend changes only iterations" in refused(capsys, here, "--ppo.epochs", "2")
     assert "of one PPO run" in refused(capsys, here)
-    assert "there is no such arm; known are other" in refused(capsys, here, "--arms.none.iterations", "4")
+    assert "there is no such variant; known are other" in refused(capsys, here, "--arms.none.iterations", "4")
     assert "schedule" in refused(capsys, here, "--ppo.iterations", "4", "--schedule", "again")
     with RunDirectory(load_settings(run)).held():
         assert "is held by process" in refused(capsys, here, "--ppo.iterations", "4")
     assert files_of(run, "**/*") | {".lock": b""} == before | {".lock": b""}
-    assert main(["branch", here, "next", "--arms.more.epochs", "2"]) == 0
+    assert main(["branch", here, "next", "--variants.more.epochs", "2"]) == 0
     assert f"is shared, so its checkpoints are elsewhere; extend {here}" in refused(
         capsys, str(run.parent / "next"), "--ppo.iterations", "4"
     )

@@ -45,7 +45,7 @@ STEPS = (
 
 def chosen(folder: Path) -> RunSettings:
     model = {"name": "embedded:tiny", "dtype": "auto", "max_length": 64}
-    return settings(folder, method="lora", ppo=PPO, model=model, arms={"small": {"method": "lora"}})
+    return settings(folder, method="lora", ppo=PPO, model=model, variants={"small": {"method": "lora"}})
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_last_checkpoint_is_the_end(run: Path, tmp_path: Path) -> None:
     assert not torch.equal(first.backbone.head_weight, shared.backbone.head_weight)
 
 
-def test_the_evaluation_measures_it_beside_an_arm_with_an_adapter(run: Path) -> None:
+def test_the_evaluation_measures_it_beside_a_variant_with_an_adapter(run: Path) -> None:
     done = do(chosen(run.parent.parent), lambda each: evaluate_policies(each, checkpoint=1))
     rows = [json.loads(line) for line in (done.path / "evaluation" / "samples.jsonl").read_text().splitlines()]
     assert {row["policy"] for row in rows} == {"sft", "ppo", "arm:small", "ppo@1"}
@@ -113,9 +113,9 @@ def test_it_repeats(run: Path) -> None:
 @pytest.mark.slow
 def test_the_plan_counts_the_copy(run: Path) -> None:
     plan = make_plan(chosen(run.parent.parent), process_bytes=0.0)
-    ppo, arm = ({each.phase: each for each in plan.phases}[name] for name in ("ppo", "arms/small"))
+    ppo, variant = ({each.phase: each for each in plan.phases}[name] for name in ("ppo", "arms/small"))
     numbers = next(row[2] for row in plan.weights if row[0] == "the copy of the base that PPO trains")
-    update, plainly = (next(m for m in each.moments if m.name == "update").parts for each in (ppo, arm))
+    update, plainly = (next(m for m in each.moments if m.name == "update").parts for each in (ppo, variant))
     assert update["base weights"] == 2 * plainly["base weights"] == 2 * 4 * numbers
     assert update["gradients"] == 4 * numbers and update["optimizer moments"] == 8 * numbers
     assert next(m for m in ppo.moments if m.name == "checkpoint").parts["temporaries"] == 24 * numbers
@@ -124,7 +124,7 @@ def test_the_plan_counts_the_copy(run: Path) -> None:
 def test_the_base_is_float32_wherever_all_weights_are_trained() -> None:
     values = {"name": "x", "model": {"name": "x"}, "data": {}}
     assert RunSettings.model_validate(values).model.dtype == "auto"
-    for given in ({"ppo": {"method": "full"}}, {"arms": {"all": {"method": "full"}}}):
+    for given in ({"ppo": {"method": "full"}}, {"variants": {"all": {"method": "full"}}}):
         assert RunSettings.model_validate(values | given).model.dtype == "float32"
 
 

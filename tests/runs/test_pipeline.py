@@ -162,10 +162,10 @@ def test_a_model_that_is_not_installed_leaves_no_final(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("line", ["[]", '{"judge": 1', '{"judge": "arm:length"}'])
-def test_damaged_scores_of_an_arms_own_scorer_are_made_again(tmp_path: Path, line: str) -> None:
+def test_damaged_scores_of_a_variants_own_scorer_are_made_again(tmp_path: Path, line: str) -> None:
     write_data(tmp_path)
-    arms = {"length": {"scorer": {"function": "tests.rewards.functions:lengths"}}}
-    chosen = settings(tmp_path, arms=arms)
+    variants = {"length": {"scorer": {"function": "tests.rewards.functions:lengths"}}}
+    chosen = settings(tmp_path, variants=variants)
     do(chosen, pipeline.run_all)
     path = tmp_path / "runs" / "small" / "evaluation" / "judges.jsonl"
     whole = path.read_bytes()

@@ -188,9 +188,9 @@ def case(name: str, folder: Path, model: Path) -> tuple[dict[str, Any], str]:  #
         case "a scorer's token is not set":
             scorer = {"address": "https://nowhere.example/score", "token_variable": "NOT_SET_ANYWHERE"}
             return {**plain, "ppo.scorer": scorer}, "token_variable names NOT_SET_ANYWHERE, which is not set"
-        case "an arm's scorer's token is not set":
+        case "a variant's scorer's token is not set":
             scorer = {"address": "https://nowhere.example/score", "token_variable": "NOT_SET_ANYWHERE"}
-            return {**plain, "arms": {"other": {"scorer": scorer}}}, "token_variable names NOT_SET_ANYWHERE"
+            return {**plain, "variants": {"other": {"scorer": scorer}}}, "token_variable names NOT_SET_ANYWHERE"
         case "a server's token is not set":
             servers = {"addresses": ["https://nowhere.example"], "token_variable": "NOT_SET_ANYWHERE"}
             return {**plain, "rollouts": servers}, "rollouts.addresses: token_variable names NOT_SET_ANYWHERE"
@@ -264,7 +264,7 @@ CASES = [
     "no such model",
     "no such embedded model",
     "a scorer's token is not set",
-    "an arm's scorer's token is not set",
+    "a variant's scorer's token is not set",
     "a server's token is not set",
     "a server is away",
     "an unknown setting",

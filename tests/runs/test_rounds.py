@@ -12,6 +12,7 @@ from triphase.cli import label
 from triphase.errors import RunError, WaitingForPeople
 from triphase.monitoring.metrics import read_metrics
 from triphase.monitoring.progress import SilentProgress
+from triphase.records.phase_names import PPO
 from triphase.reports.contents import read_pairs
 from triphase.reports.rounds import rounds_before, rounds_of
 from triphase.runs.directory import RunDirectory
@@ -22,7 +23,7 @@ from triphase.runs.rounds import earlier_rankings, further_rounds
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 from triphase.store import open_store
-from triphase.training.artifacts import PPO, is_whole, place_of
+from triphase.training.artifacts import is_whole, place_of
 
 
 def chosen(folder: Path, **changes: Any) -> RunSettings:
@@ -36,14 +37,14 @@ def whole(folder: Path, **changes: Any) -> Path:
 
 def test_a_further_round_has_the_settings_of_the_first_but_where_it_starts(tmp_path: Path) -> None:
     write_data(tmp_path)
-    first = chosen(tmp_path, arms={"more": {"epochs": 2}})
+    first = chosen(tmp_path, variants={"more": {"epochs": 2}})
     second, third = further_rounds(first)
     place = (tmp_path / "runs" / "small").resolve()
     assert (second.output, second.name, third.name) == (str(place / "rounds"), "2", "3")
     assert second.earlier_rounds == (str(place),)
     assert third.earlier_rounds == (str(place), str(place / "rounds" / "2"))
     assert second.sft.taken_from == third.sft.taken_from == str(place)
-    assert (second.rounds, second.arms) == (1, {}) and len({first.seed, second.seed, third.seed}) == 3
+    assert (second.rounds, second.variants) == (1, {}) and len({first.seed, second.seed, third.seed}) == 3
     assert second.ppo == first.ppo and second.reward == first.reward
     assert RunSettings.model_validate(third.model_dump(mode="json")) == third
 

@@ -24,7 +24,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     write_data(folder)
     evaluation = {"gold": "grammar", "samples_per_prompt": 4, "max_prompts": 3}
-    do(ppo_alone(folder, ppo={"iterations": 2}, arms={"long": {"epochs": 2}}, evaluation=evaluation), pipeline.run_all)
+    do(
+        ppo_alone(folder, ppo={"iterations": 2}, variants={"long": {"epochs": 2}}, evaluation=evaluation),
+        pipeline.run_all,
+    )
     assert main(["run", str(folder / "runs" / "small"), "--seeds", "3"]) == 0
     return folder / "runs"
 

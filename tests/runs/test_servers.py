@@ -82,15 +82,15 @@ def test_a_server_scores_in_the_reward_models_place(trained: Path) -> None:
     assert max(len(one.body["items"]) for one in server.asked) == 3
 
 
-def test_an_arm_with_a_scorer_of_its_own_is_judged_by_it(trained: Path) -> None:
+def test_a_variant_with_a_scorer_of_its_own_is_judged_by_it(trained: Path) -> None:
     def shifted(asked: Asked) -> Reply:
         scores = graded(asked).body["scores"]  # type: ignore[index]
         return Reply(body={"scores": [100.0 + 10.0 * score for score in scores]})
 
     with FakeServer(graded).running() as server, FakeServer(shifted).running() as other:
         ppo = scored_by(server.address)["ppo"]
-        arms = {"other": {"scorer": {"address": other.address, "retries": 0}}, "same": {"kl_coefficient": 0.0}}
-        run = small_run.do(settings(trained, "judges", ppo=ppo, arms=arms), pipeline.run_all)
+        variants = {"other": {"scorer": {"address": other.address, "retries": 0}}, "same": {"kl_coefficient": 0.0}}
+        run = small_run.do(settings(trained, "judges", ppo=ppo, variants=variants), pipeline.run_all)
     rows = [json.loads(line) for line in (run.path / "evaluation" / "samples.jsonl").read_text().splitlines()]
     for row in rows:
         expected = 100.0 + 10.0 * row["gold"] if row["policy"] == "arm:other" else row["gold"]
@@ -272,7 +272,7 @@ def test_servers_at_a_wrong_address_end_the_run_in_one_line(trained: Path) -> No
         ("ppo: {scorer: {url: 'http://host'}}", "unknown setting"),
         ("ppo: {scorer: {address: 'http://host', token_variable: my-token}}", "token_variable"),
         ("ppo: {scorer: {address: 'http://host', retries: -1}}", "at least 0|from 0 to 20"),
-        ("arms: {other: {scorer: {address: 'host'}}}", "is not an http.s. address"),
+        ("variants: {other: {scorer: {address: 'host'}}}", "is not an http.s. address"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_with_its_line(line: str, problem: str) -> None:

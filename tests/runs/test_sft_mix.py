@@ -15,8 +15,8 @@ def test_without_demonstrations_it_is_refused_by_the_name_of_its_setting(tmp_pat
     data = {"prompts": [{"path": str(tmp_path / "prompts.jsonl")}]}
     with pytest.raises(ValueError, match=r"ppo\.sft_mix is 0\.5, and data\.demonstrations is empty"):
         ppo_alone(tmp_path, ppo={"sft_mix": 0.5}, data=data)
-    with pytest.raises(ValueError, match=r"arms\.mixed\.sft_mix is 2, and data\.demonstrations is empty"):
-        ppo_alone(tmp_path, ppo={}, arms={"mixed": {"sft_mix": 2}}, data=data)
+    with pytest.raises(ValueError, match=r"variants\.mixed\.sft_mix is 2, and data\.demonstrations is empty"):
+        ppo_alone(tmp_path, ppo={}, variants={"mixed": {"sft_mix": 2}}, data=data)
 
 
 def test_demonstrations_that_are_all_held_out_are_none(tmp_path: Path) -> None:

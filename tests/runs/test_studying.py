@@ -25,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     write_data(folder)
     evaluation = {"gold": "grammar", "samples_per_prompt": 3, "max_prompts": 3}
-    chosen = ppo_alone(folder, ppo={"iterations": 2}, arms={"long": {"epochs": 2}}, evaluation=evaluation)
+    chosen = ppo_alone(folder, ppo={"iterations": 2}, variants={"long": {"epochs": 2}}, evaluation=evaluation)
     (folder / "study.yaml").write_text(json.dumps(chosen.model_dump(mode="json")))
     assert main(["study", str(folder / "study.yaml"), *WORDS]) == 0
     return folder / "runs"
@@ -56,7 +56,7 @@ def test_figures_are_over_seeds_and_in_deviations_of_sft_samples(finished: Path)
             assert each["gold_over_first"]["value"] == pytest.approx(np.mean(over))
     assert found["variants"][0]["gold_over_first"] is None
     config = (directory / "none-seed-1" / "config.yaml").read_text()
-    assert "kl_coefficient: 0.0" in config and "arms: {}" in config
+    assert "kl_coefficient: 0.0" in config and "variants: {}" in config
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_a_study_goes_on_where_it_ended(
 
 def test_variants_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_data(tmp_path)
-    chosen = ppo_alone(tmp_path, ppo={"iterations": 1}, arms={"long": {"epochs": 2}})
+    chosen = ppo_alone(tmp_path, ppo={"iterations": 1}, variants={"long": {"epochs": 2}})
     run = tmp_path / "study.yaml"
     run.write_text(json.dumps(chosen.model_dump(mode="json")))
     for words, said in (
@@ -117,10 +117,10 @@ def test_variants_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["study", str(run)]) == 2
     assert "small-study already exists and is not a sweep" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "runs" / "small").exists()
-    built_in = variants_of(settings(tmp_path, arms={"own": {"optimizer": {"learning_rate": 1e-5}}}), None)
+    built_in = variants_of(settings(tmp_path, variants={"own": {"optimizer": {"learning_rate": 1e-5}}}), None)
     assert [variant.name for variant in built_in] == ["none", "kl", "ensemble", "all"]
-    (own,) = variants_of(settings(tmp_path, arms={"own": {"optimizer": {"learning_rate": 1e-5}}}), ["own"])
-    assert own.changes == {"ppo.optimizer.learning_rate": "1e-05", "arms": "{}"}
+    (own,) = variants_of(settings(tmp_path, variants={"own": {"optimizer": {"learning_rate": 1e-5}}}), ["own"])
+    assert own.changes == {"ppo.optimizer.learning_rate": "1e-05", "variants": "{}"}
     (residual,) = variants_of(settings(tmp_path), ["length-residual"])
     assert residual.changes["reward.length"] == "residual" and residual.changes["ppo.kl-coefficient"] == "0"
     (rounds,) = variants_of(settings(tmp_path), ["rounds"])

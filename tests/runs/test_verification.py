@@ -1,13 +1,16 @@
 """`run --verify` repeats the first steps of each phase and reports those that differ."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from tests.runs.small_run import do, files_of, settings, write_data
 
 from triphase.cli.main import main
+from triphase.monitoring.sums import seal
 from triphase.records.files import fingerprint
+from triphase.reports.contents import read_run
 from triphase.runs import pipeline
 
 
@@ -15,8 +18,8 @@ from triphase.runs import pipeline
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verified")
     write_data(folder)
-    arms = {"free": {"kl_coefficient": 0.0}}
-    chosen = settings(folder, method="lora", arms=arms)
+    variants = {"free": {"kl_coefficient": 0.0}}
+    chosen = settings(folder, method="lora", variants=variants)
     do(chosen, pipeline.run_all)
     return folder / "runs" / "small"
 
@@ -31,6 +34,32 @@ def test_a_run_repeats_and_is_only_read(whole: Path, capsys: pytest.CaptureFixtu
     assert all(": same" in line for line in lines[:-1])
     assert "all 10 steps" in lines[-1]
     assert files_of(whole, "**/*") == before
+
+
+def test_one_whose_settings_call_the_variants_arms_opens_and_repeats(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the version before wrote it: it continues, is reported, branched and verified, and is not rewritten."""
+    run = tmp_path / "before"
+    shutil.copytree(whole, run)
+    config = run / "config.yaml"
+    text = config.read_text().replace("\n  variants:\n", "\n  arms:\n").replace("name: small", "name: before")
+    assert "\n  arms:\n" in text
+    config.write_text(text)
+    seal(run, [config.name])
+    before = files_of(run, "*/**/*")
+    assert main(["run", str(run)]) == 0
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert config.read_text() == text and files_of(run, "*/**/*") == before and said == []
+    assert read_run(run).settings["variants"] == {"free": {"kl_coefficient": 0.0}}
+    assert main(["branch", str(run), "next", "--arms.free.kl-coefficient", "0.5"]) == 0
+    assert "variants.free.kl_coefficient was 0.0 and is 0.5" in capsys.readouterr().out
+    assert main(["run", "--verify", str(run)]) == 0
+    assert "arms/free step 2: same" in capsys.readouterr().out
+    config.write_text(text.replace("\n  arms:", "\n  variants: {}\n  arms:"))
+    for command in ("report", "run"):
+        assert main([command, str(run)]) == 2
+        assert "variants" in capsys.readouterr().err
 
 
 def test_another_start_is_told(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ data:
 ppo:
   kl-coefficient: 1e-2
   optimizer: {learning-rate: 1e-4}
-arms:
+variants:
   free: {kl-coefficient: 0, optimizer: {schedule: constant}}
 """
 
@@ -63,9 +63,13 @@ def test_a_key_inside_a_section_with_defaults_replaces_that_key_alone() -> None:
     assert optimizer.head_learning_rate == plain.head_learning_rate == 1e-3
 
 
-def test_arms_are_laid_over_the_main_run() -> None:
-    arm = settings_from_text(BASE).ppo_of("free")
-    assert (arm.kl_coefficient, arm.optimizer.schedule, arm.optimizer.learning_rate) == (0, "constant", 1e-4)
+def test_variants_are_laid_over_the_main_run() -> None:
+    variant = settings_from_text(BASE).ppo_of("free")
+    assert (variant.kl_coefficient, variant.optimizer.schedule, variant.optimizer.learning_rate) == (
+        0,
+        "constant",
+        1e-4,
+    )
 
 
 def test_overrides_win_and_are_read_as_yaml() -> None:
@@ -75,7 +79,7 @@ def test_overrides_win_and_are_read_as_yaml() -> None:
     assert overridden("ppo.standardize-advantages", "false").ppo.standardize_advantages is False
     assert overridden("adapters.targets", "[q_proj, v_proj]").adapters.targets == ("q_proj", "v_proj")
     assert overridden("data.demonstrations.0.weight", "3").data.demonstrations[0].weight == 3
-    assert overridden("arms.free.clip-range", "0.1").ppo_of("free").clip_range == 0.1
+    assert overridden("variants.free.clip-range", "0.1").ppo_of("free").clip_range == 0.1
     assert overridden("labeling.source", "none").labeling.source == "none"
     assert overridden("checkpoints.keep", "1").checkpoints.keep == 1
 
@@ -167,26 +171,26 @@ def test_paths_are_relative_to_the_file_and_hub_ids_stay(tmp_path: Path) -> None
         ),
         (
             BASE.replace("kl-coefficient: 0,", "clip-range: -1,"),
-            "my.yaml:13: arms.free.clip_range: -1 is not allowed; it must be a number above 0",
+            "my.yaml:13: variants.free.clip_range: -1 is not allowed; it must be a number above 0",
         ),
         (
             BASE.replace("kl-coefficient: 0,", "batch-size: 33,"),
-            "my.yaml:13: arms.free: batch_size 33 is not a multiple of minibatch_size 16; "
+            "my.yaml:13: variants.free: batch_size 33 is not a multiple of minibatch_size 16; "
             "choose a minibatch_size that divides it",
         ),
         (
             BASE.replace("kl-coefficient: 0,", "responses-per-prompt: 3,"),
-            "my.yaml:13: arms.free: batch_size 32 is not a multiple of responses_per_prompt 3; "
+            "my.yaml:13: variants.free: batch_size 32 is not a multiple of responses_per_prompt 3; "
             "choose a responses_per_prompt that divides it",
         ),
         (
             BASE.replace("kl-coefficient: 0,", "responses-per-prompt: 8, batch-size: 24, minibatch-size: 12,"),
-            "my.yaml:13: arms.free: minibatch_size 12 is not a multiple of responses_per_prompt 8; "
+            "my.yaml:13: variants.free: minibatch_size 12 is not a multiple of responses_per_prompt 8; "
             "choose a responses_per_prompt that divides it",
         ),
         (
             BASE.replace("kl-coefficient: 0,", "responses-per-prompt: 16,"),
-            "my.yaml:13: arms.free.responses_per_prompt: 16 is not allowed; it must be a whole number from 1 to 9",
+            "my.yaml:13: variants.free.responses_per_prompt: 16 is not allowed; it must be a whole number from 1 to 9",
         ),
         ("", "my.yaml: is empty; a settings file needs at least name, model and data"),
         ("- a", "my.yaml:1: is not a mapping of settings; the file starts with lines like `name: my-run`"),

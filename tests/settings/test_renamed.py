@@ -17,7 +17,9 @@ BASE = "name: a\nmodel: {name: m}\ndata: {}\n"
 def test_standardise_scores_is_told_as_score_normalization(
     old: str, new: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = settings_from_text(f"{BASE}ppo: {{standardise-scores: {old}}}\narms: {{b: {{kl_coefficient: 0.1}}}}\n")
+    settings = settings_from_text(
+        f"{BASE}ppo: {{standardise-scores: {old}}}\nvariants: {{b: {{kl_coefficient: 0.1}}}}\n"
+    )
     assert settings.ppo.score_normalization == settings.ppo_of("b").score_normalization == new
     assert [record.getMessage() for record in caplog.records] == [
         "ppo.standardise_scores is now ppo.score_normalization: true means `batch` (each rollout's scores to standard "
@@ -26,8 +28,8 @@ def test_standardise_scores_is_told_as_score_normalization(
     ]
 
 
-def test_an_arm_and_the_command_line_may_use_it_too() -> None:
-    text = f"{BASE}ppo: {{score_normalization: running}}\narms: {{b: {{standardise_scores: false}}}}\n"
+def test_a_variant_and_the_command_line_may_use_it_too() -> None:
+    text = f"{BASE}ppo: {{score_normalization: running}}\nvariants: {{b: {{standardise_scores: false}}}}\n"
     settings = settings_from_text(text)
     assert (settings.ppo.score_normalization, settings.ppo_of("b").score_normalization) == ("running", "raw")
     assert settings_from_text(text, {"ppo.standardise-scores": "true"}).ppo.score_normalization == "batch"
@@ -106,3 +108,32 @@ def test_a_run_directory_with_the_section_labelling_opens_in_silence(
     assert RunSettings.model_validate(before) == settings
     with pytest.raises(ValueError, match="labelling is the old name of labeling; give labeling alone"):
         RunSettings.model_validate({**before, "labeling": {}})
+
+
+def test_the_section_arms_is_told_as_variants(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    note = "the settings section arms is now variants; the old name works for one more release"
+    text = f"{BASE}arms: {{no-kl: {{kl-coefficient: 0.0}}}}\n"
+    assert settings_from_text(text).variants == {"no-kl": {"kl_coefficient": 0.0}}
+    assert [record.getMessage() for record in caplog.records] == [note]
+    caplog.clear()
+    more = {"arms.no-kl.epochs": "2", "arms.far-off.kl-coefficient": "1.0"}
+    assert settings_from_text(text.replace("arms", "variants"), more).variants == {
+        "no-kl": {"kl_coefficient": 0.0, "epochs": 2},
+        "far-off": {"kl_coefficient": 1.0},
+    }
+    assert {record.getMessage() for record in caplog.records} == {note}
+    for given, message in (
+        (
+            "arms:\n  b: {epochz: 2}",
+            r"settings:5: variants\.b\.epochz: unknown setting; did you mean variants\.b\.epochs",
+        ),
+        ("arms: {B: {}}", r"settings:4: variants\.B: not a name for a variant"),
+        ("arms: {}\nvariants: {}", "settings:5: variants is given twice .first on line 4"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            settings_from_text(f"{BASE}{given}\n")
+    caplog.clear()
+    (tmp_path / "config.yaml").write_text(
+        "settings:\n  name: a\n  model: {name: m}\n  data: {}\n  arms: {no-kl: {kl_coefficient: 0.0}}\n"
+    )
+    assert load_settings(tmp_path).variants == {"no-kl": {"kl_coefficient": 0.0}} and caplog.records == []

@@ -15,7 +15,7 @@ def test_a_functions_file_is_taken_from_the_settings_file(tmp_path: Path) -> Non
     path = tmp_path / "my.yaml"
     path.write_text(
         f"{BASE}ppo: {{scorer: {{function: 'sub/my_rewards.py:score'}}}}\n"
-        "arms: {b: {scorer: {function: ./other.py:f}}, c: {scorer: {function: package.module:f}}}\n"
+        "variants: {b: {scorer: {function: ./other.py:f}}, c: {scorer: {function: package.module:f}}}\n"
     )
     settings = load_settings(path)
     assert settings.ppo.scorer.function == f"{tmp_path}/sub/my_rewards.py:score"
@@ -29,7 +29,7 @@ def test_reward_is_another_name_of_scorer(caplog: pytest.LogCaptureFixture) -> N
     assert settings.ppo.scorer.function == "m:f" and settings.ppo_of("b").scorer.chosen == "model"
     assert [record.getMessage() for record in caplog.records] == [
         "ppo.reward is now ppo.scorer: both set the scorer",
-        "arms.b.reward is now arms.b.scorer: both set the scorer",
+        "variants.b.reward is now variants.b.scorer: both set the scorer",
     ]
     changed = settings_from_text(f"{BASE}ppo: {{scorer: {{function: m:f}}}}\n", {"ppo.reward.batch_size": "3"})
     assert (changed.ppo.scorer.function, changed.ppo.scorer.batch_size) == ("m:f", 3)

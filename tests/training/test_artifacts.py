@@ -12,21 +12,10 @@ from tests.small import shared_model, stir
 
 from triphase.errors import RunError
 from triphase.models.roles import POLICY
+from triphase.records.phase_names import PPO, REWARD, SFT, ppo_phase
 from triphase.runs import pipeline
 from triphase.runs.dependence import settings_of
-from triphase.training.artifacts import (
-    PPO,
-    REWARD,
-    SFT,
-    fingerprint_of,
-    has_left,
-    is_whole,
-    made_by,
-    name_of,
-    place_of,
-    ppo_phase,
-    runs_around,
-)
+from triphase.training.artifacts import fingerprint_of, has_left, is_whole, made_by, name_of, place_of, runs_around
 from triphase.training.finals import load_policy, save_policy
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +104,7 @@ def changed(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         ("sft.epochs", 9.0, {SFT}),
         ("reward.epochs", 9.0, {REWARD}),
         ("ppo.epochs", 9, {PPO, "arms/x"}),
-        ("arms.x", {"kl_coefficient": 1.0}, {"arms/x"}),
+        ("variants.x", {"kl_coefficient": 1.0}, {"arms/x"}),
         ("ppo.scorer.function", "a:b", {PPO, "arms/x"}),
         ("ppo.scorer.timeout_seconds", 1.0, set()),
         ("ppo.microbatch_tokens", 64, set()),
@@ -125,7 +114,7 @@ def changed(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     ],
 )
 def test_the_fingerprint_is_of_what_the_phase_reads(tmp_path: Path, key: str, value: Any, phases: set[str]) -> None:
-    made = small_run.settings(tmp_path, arms={"x": {"kl_coefficient": 0.0}})
+    made = small_run.settings(tmp_path, variants={"x": {"kl_coefficient": 0.0}})
     values = made.model_dump(mode="json")
     others = changed(values, key, value)
     moved = {
@@ -134,6 +123,12 @@ def test_the_fingerprint_is_of_what_the_phase_reads(tmp_path: Path, key: str, va
         if fingerprint_of(settings_of(phase, values)) != fingerprint_of(settings_of(phase, others))
     }
     assert moved == phases
+
+
+def test_the_fingerprint_of_a_variant_is_that_of_the_version_that_called_it_an_arm(tmp_path: Path) -> None:
+    values = small_run.settings(tmp_path, variants={"x": {"kl_coefficient": 0.0}}).model_dump(mode="json")
+    read = settings_of("arms/x", values)
+    assert read["arms.x.kl_coefficient"] == 0.0 and [key for key in read if key.startswith("variants")] == []
 
 
 def test_a_run_leaves_it_with_each_phase(tmp_path: Path) -> None:

@@ -120,8 +120,8 @@ def test_every_process_needs_work() -> None:
     require_work(small(), 8)
     with pytest.raises(SettingsError, match=r"sft.batch_size: 3 gives 3 samples .* at most 3 processes"):
         require_work(small(sft={"batch_size": 3}), 4)
-    with pytest.raises(SettingsError, match=r"arms.b.minibatch_size: 8 gives 2 prompts"):
-        require_work(small(ppo={"batch_size": 8, "minibatch_size": 8}, arms={"b": {"responses_per_prompt": 4}}), 4)
+    with pytest.raises(SettingsError, match=r"variants.b.minibatch_size: 8 gives 2 prompts"):
+        require_work(small(ppo={"batch_size": 8, "minibatch_size": 8}, variants={"b": {"responses_per_prompt": 4}}), 4)
 
 
 def test_ranks_that_differ_are_named_with_what_differs() -> None:

@@ -129,7 +129,7 @@ def test_auto_divides_a_base_that_does_not_fit(chosen: RunSettings, monkeypatch:
     [
         ({"method": "full"}, "sft.method"),
         ({"method": "lora", "ppo": {"method": "full"}}, "ppo.method"),
-        ({"method": "lora", "arms": {"b": {"method": "full"}}}, "arms.b.method"),
+        ({"method": "lora", "variants": {"b": {"method": "full"}}}, "variants.b.method"),
     ],
 )
 def test_what_is_trained_whole_is_not_divided(tmp_path: Path, changes: dict[str, Any], name: str) -> None:

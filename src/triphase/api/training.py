@@ -80,7 +80,7 @@ def train_ppo(
     progress: bool = True,
     **settings: Any,
 ) -> Run:
-    """Phase 3: PPO of a policy against a reward, with its variants (``arms``).
+    """Phase 3: PPO of a policy against a reward, with its variants (``variants``).
 
     Args:
         model: as in `train_sft`: the start of the policy, and the reference.
@@ -97,7 +97,9 @@ def train_ppo(
     scored = {**settings, **_reward_keywords(reward)}
     with removed_if_refused(_new_places(name, settings)):
         chosen = _begun("train_ppo", model, "prompts", prompts, name, scored)
-        return _performed(chosen, "ppo and arms", "report", examined=("ppo",), progress=progress, lent=_lent(reward))
+        return _performed(
+            chosen, "ppo and variants", "report", examined=("ppo",), progress=progress, lent=_lent(reward)
+        )
 
 
 def evaluate(
@@ -120,7 +122,9 @@ def evaluate(
         TriphaseError: an error in the arguments, in one line.
     """
     chosen = changed_settings("evaluate", Run(run).path, settings)
-    if reward is not None and not any(chosen.ppo_of(arm).scorer.chosen == "object" for arm in (None, *chosen.arms)):
+    if reward is not None and not any(
+        chosen.ppo_of(variant).scorer.chosen == "object" for variant in (None, *chosen.variants)
+    ):
         raise SettingsError(
             f"evaluate: reward: {Run(run)} was trained by a scorer of kind {chosen.ppo.scorer.chosen}, not by a "
             "function passed to train_ppo, and scores by it; leave reward out"

@@ -15,10 +15,11 @@ from rich.text import Text
 from triphase.cli import deferred
 from triphase.cli.arguments import Checkpoint
 from triphase.errors import DataError, SettingsError
+from triphase.records.phase_names import PPO, SFT
 from triphase.records.visible import visible
 from triphase.runs.best_checkpoint import step_of
 from triphase.settings.loading import RUN_CONFIG, load_settings
-from triphase.training.artifacts import PPO, SFT, has_left
+from triphase.training.artifacts import has_left
 
 if TYPE_CHECKING:
     from triphase.runs.conversation import Conversation
@@ -118,7 +119,7 @@ def _model(model: str, name: str) -> str:
 
 def _policies_of(model: str) -> tuple[str, ...]:
     run = Path(model)
-    return (SFT, PPO, *load_settings(run).arms) if os.path.isfile(run / RUN_CONFIG) else ()
+    return (SFT, PPO, *load_settings(run).variants) if os.path.isfile(run / RUN_CONFIG) else ()
 
 
 def _title(place: str, policy: str | None, checkpoint: int | None) -> str:

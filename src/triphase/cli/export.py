@@ -25,7 +25,7 @@ def export(
     adapter: Annotated[
         bool, Parameter(help="Copy the adapter as PEFT files instead of merging it into the base.")
     ] = False,
-    arm: Annotated[str | None, Parameter(help="The policy of this variant, not of the main PPO run.")] = None,
+    variant: Annotated[str | None, Parameter(help="The policy of this variant, not of the main PPO run.")] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
     """Write a policy or reward model for other tools."""
@@ -34,12 +34,12 @@ def export(
         raise RunError(f"{to}: already exists; give a new directory with --to")
     if checkpoint is not None and (adapter or what != "policy"):
         raise RunError(f"--checkpoint {checkpoint}: selects a merged PPO policy; leave --what and --adapter out")
-    if arm is not None and what != "policy":
-        raise RunError(f"--arm {arm}: selects a PPO policy; leave --what out")
-    if arm is not None and arm not in (known := load_settings(run).arms):
-        raise RunError(f"--arm {arm}: {run} has no such variant; it has {', '.join(known) or 'none'}")
+    if variant is not None and what != "policy":
+        raise RunError(f"--variant {variant}: selects a PPO policy; leave --what out")
+    if variant is not None and variant not in (known := load_settings(run).variants):
+        raise RunError(f"--variant {variant}: {run} has no such variant; it has {', '.join(known) or 'none'}")
     if adapter:
-        deferred.copy_adapter(run, to, what=what, arm=arm)
+        deferred.copy_adapter(run, to, what=what, variant=variant)
     else:
-        deferred.merge_policy(run, to, step_of(run, checkpoint, arm), what=what, arm=arm)
+        deferred.merge_policy(run, to, step_of(run, checkpoint, variant), what=what, variant=variant)
     print(visible(str(to)))

@@ -23,10 +23,10 @@ def extend(
     ] = "stretch",
 ) -> None:
     """Continue a finished PPO run from its last checkpoint."""
-    arm, iterations = target_of(parse_overrides(overrides))
-    known = load_settings(require_run(path)).arms
-    if arm is not None and arm not in known:
-        raise SettingsError(f"--arms.{arm}: there is no such arm; known are {', '.join(known) or 'none'}")
-    said = extend_run(path, arm, iterations, schedule)
+    variant, iterations = target_of(parse_overrides(overrides))
+    known = load_settings(require_run(path)).variants
+    if variant is not None and variant not in known:
+        raise SettingsError(f"--variants.{variant}: there is no such variant; known are {', '.join(known) or 'none'}")
+    said = extend_run(path, variant, iterations, schedule)
     Console(highlight=False, soft_wrap=True).print(escape(visible(said)))
     do_steps(load_settings(path), "all")

@@ -8,6 +8,7 @@ from triphase.cli import deferred
 from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import TriphaseError
 from triphase.labeling.work import item_plan
+from triphase.records.phase_names import VARIANTS
 from triphase.training.artifacts import is_place
 
 
@@ -67,5 +68,5 @@ def name_of(model: str) -> str:
     place = Path(model).resolve() if os.path.isdir(model) else Path(model)
     if not is_place(place):
         return place.name.removeprefix("embedded:")
-    run = place.parents[2 if place.parent.parent.name == "arms" else 1]
+    run = place.parents[2 if place.parent.parent.name == VARIANTS else 1]
     return "-".join(part for part in (run.name, place.parent.name) if part)

@@ -13,7 +13,8 @@ from triphase.cli.label import opened, say, settings_of_store
 from triphase.errors import RunError
 from triphase.labeling.work import audit, item_plan
 from triphase.labeling.work.invitations import OPERATOR
-from triphase.training.artifacts import REWARD, has_left
+from triphase.records.phase_names import REWARD
+from triphase.training.artifacts import has_left
 
 
 def score(run_or_store: str, /, *reward_runs: Path, again: bool = False) -> None:

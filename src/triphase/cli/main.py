@@ -88,6 +88,8 @@ _TOGETHER = ("demo", "run", "sft", "sample", "reward", "ppo", "evaluate")
 """Commands that run in several processes (torchrun); those without a phase to share do their work in the first."""
 _LASTING = (*_TOGETHER, "branch", "extend", "sweep", "study")
 """Commands that train, and continue when their terminal is closed."""
+_RENAMED = {"--arm": "--variant"}
+"""Former names of options: still accepted, each with a note."""
 _MEANT = {
     "train": "run (every phase), sft, reward or ppo",
     "finetune": "sft",
@@ -158,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: Sequence[str]) -> int:
     if unknown := _unknown_command(given):
         return _mistake(unknown)
+    given = [_with_new_name(word) for word in given]
     try:
         _require_alone(given)
         with outlasting_terminal() if given[:1] and given[0] in _LASTING else nullcontext():
@@ -183,6 +186,16 @@ def _run(given: Sequence[str]) -> int:
             said = f"stopped; finished work is kept. To continue: {without_secrets(command)}"
             print(visible(said), file=sys.stderr)
         return INTERRUPTED
+
+
+def _with_new_name(word: str) -> str:
+    """An option under its current name, with a note if it has another one now."""
+    option, *value = word.split("=", 1)
+    if option not in _RENAMED:
+        return word
+    new = _RENAMED[option]
+    print(f"note: {option} is now {new}; the old name works for one more release", file=sys.stderr)
+    return "=".join([new, *value])
 
 
 def _require_alone(given: Sequence[str]) -> None:

@@ -54,15 +54,17 @@ def ppo(
     config: Config,
     /,
     *overrides: Overrides,
-    arm: Annotated[
-        str | None, Parameter(help="The variant to train, one of `arms` in the settings; the main run by default.")
+    variant: Annotated[
+        str | None, Parameter(help="The variant to train, one of `variants` in the settings; the main run by default.")
     ] = None,
 ) -> None:
     """Phase 3: PPO against the reward model."""
     settings = settings_of(config, overrides)
-    if arm is not None and arm not in settings.arms:
-        raise SettingsError(f"--arm: there is no arm {arm!r}; known are {', '.join(settings.arms) or 'none'}")
-    do_steps(settings, "ppo", examined=("ppo",), arm=arm)
+    if variant is not None and variant not in settings.variants:
+        raise SettingsError(
+            f"--variant: there is no variant {variant!r}; known are {', '.join(settings.variants) or 'none'}"
+        )
+    do_steps(settings, "ppo", examined=("ppo",), variant=variant)
 
 
 def evaluate(config: Config, /, *overrides: Overrides, checkpoint: Checkpoint = None) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from triphase.datacheck.agenda import left_out
 from triphase.errors import RunError
+from triphase.records.phase_names import PPO, REWARD, SFT
 from triphase.records.visible import visible
 from triphase.reports.rounds import round_after
 from triphase.reports.summary_file import FILE_NAME as SUMMARY
@@ -18,7 +19,7 @@ from triphase.reports.summary_file import read_summary
 from triphase.settings.agenda import has_demonstrations_alone
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import PPO, REWARD, SFT, has_left
+from triphase.training.artifacts import has_left
 
 REPORT = "report.html"
 SAMPLES, STORE = "evaluation/samples.jsonl", "labels.sqlite"

@@ -27,7 +27,7 @@ def score(
     ],
     /,
     *,
-    arm: Annotated[str | None, Parameter(help="A variant of the run with its own reward.")] = None,
+    variant: Annotated[str | None, Parameter(help="A variant of the run with its own reward.")] = None,
     to: Annotated[Path | None, Parameter(help="File to create for the scores (JSONL); printed by default.")] = None,
 ) -> None:
     """Score a file of prompts and responses with a run's reward."""
@@ -35,7 +35,7 @@ def score(
     if to is not None and os.path.lexists(to):  # False for a name that is too long
         raise RunError(f"{to}: already exists; give a new file with --to")
     found = deferred.FileScores()
-    rows = deferred.score_rows(run, file, arm, found)
+    rows = deferred.score_rows(run, file, variant, found)
     if to is None:
         plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
         for row in rows:

@@ -16,7 +16,7 @@ def do_steps(
     settings: RunSettings,
     *steps: str,
     examined: tuple[str, ...] = (),
-    arm: str | None = None,
+    variant: str | None = None,
     checkpoint: Checkpoint = None,
 ) -> None:
     """Prepare the run, do its steps, and show the results. A stop is passed on as an interruption.
@@ -32,7 +32,7 @@ def do_steps(
             steps,
             begun.append,
             examined=examined,
-            arm=arm,
+            variant=variant,
             checkpoint=checkpoint,
             place=place_in(os.environ),
         )

@@ -19,6 +19,7 @@ from triphase.datacheck.agenda import todo
 from triphase.errors import SettingsError
 from triphase.monitoring.progress import progress_for
 from triphase.monitoring.wording import number
+from triphase.records.phase_names import REWARD, SFT
 from triphase.records.visible import visible
 from triphase.reports.interval_wording import percent_interval, signed
 from triphase.reports.study import StudyFindings, find_study
@@ -30,7 +31,7 @@ from triphase.runs.sweeping import require_directory
 from triphase.settings.loading import load_settings
 from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import REWARD, SFT, has_left
+from triphase.training.artifacts import has_left
 from triphase.training.stopping import Stopped
 
 _BEFORE_PPO = {"sft": "sft", "sampling": "sampling", "labelling": "labeling", "reward": "reward"}
@@ -44,8 +45,8 @@ def study(
     variants: Annotated[
         str | None,
         Parameter(
-            help="Names separated by commas: none, kl, ensemble, length-residual, rounds, all, and variants (`arms`) "
-            "of the settings."
+            help="Names separated by commas: none, kl, ensemble, length-residual, rounds, all, and the `variants` of "
+            "the settings."
         ),
     ] = None,
     seeds: Annotated[int, Parameter(help="Number of seeds for each variant.")] = 3,

@@ -53,6 +53,8 @@ def require_step(settings: RunSettings, step: str) -> None:
 
 def _by_reward_model(settings: RunSettings) -> bool:
     return any(
-        registry.needs_reward_model(settings.ppo_of(arm).scorer, "ppo.scorer" if arm is None else f"arms.{arm}.scorer")
-        for arm in (None, *settings.arms)
+        registry.needs_reward_model(
+            settings.ppo_of(variant).scorer, "ppo.scorer" if variant is None else f"variants.{variant}.scorer"
+        )
+        for variant in (None, *settings.variants)
     )

@@ -180,14 +180,14 @@ _DEMANDS: dict[str, Callable[[RunSettings, Holdings], Iterator[str]]] = {
 
 def _examine_services(settings: RunSettings, steps: tuple[str, ...], lent: Callable[..., Any] | None) -> None:
     seen = []
-    for arm in (None, *settings.arms):
-        scorer = settings.ppo_of(arm).scorer
+    for variant in (None, *settings.variants):
+        scorer = settings.ppo_of(variant).scorer
         if scorer not in seen:
             prompts = first_prompts(settings) if scorer.takes_columns else ()
-            named = "ppo.scorer" if arm is None else f"arms.{arm}.scorer"
+            named = "ppo.scorer" if variant is None else f"variants.{variant}.scorer"
             registry.examine(scorer, prompts, lent, place_of, setting=named)
         seen.append(scorer)
-        _require_start_of_critic(settings, arm)
+        _require_start_of_critic(settings, variant)
     if settings.rollouts.servers:
         if settings.sft_method in ("lora", "none"):  # else the servers load what phase 1 leaves, or finds
             require_files(settings.model)

@@ -152,7 +152,8 @@ def response_limits(settings: RunSettings, split: Split) -> list[tuple[str, int]
     limits = [("ppo.max_response_tokens", settings.ppo.max_response_tokens)]
     if split == "train":
         limits += [
-            (f"arms.{arm}.max_response_tokens", settings.ppo_of(arm).max_response_tokens) for arm in settings.arms
+            (f"variants.{variant}.max_response_tokens", settings.ppo_of(variant).max_response_tokens)
+            for variant in settings.variants
         ]
     if settings.labeling.source != "none":
         limits.append(("sampling.max_response_tokens", settings.sampling.max_response_tokens))

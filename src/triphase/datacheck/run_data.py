@@ -48,7 +48,7 @@ def gives_columns(settings: RunSettings, role: str) -> bool:
     """Whether the columns of records of ``role`` go to a scorer with their prompts."""
     if role != ("prompts" if settings.data.prompts else "preferences"):
         return False
-    return any(settings.ppo_of(arm).scorer.takes_columns for arm in (None, *settings.arms))
+    return any(settings.ppo_of(variant).scorer.takes_columns for variant in (None, *settings.variants))
 
 
 def first_prompts(settings: RunSettings) -> list[Prompt]:

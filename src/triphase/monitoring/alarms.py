@@ -100,7 +100,7 @@ def _of_variant(remedy: str, name: str) -> str:
     told = re.sub(
         r"take the policy of iteration (\d+) \([^)]*\)", r"end it at about iteration \1 (ppo.iterations)", remedy
     )
-    return told.replace(" and take an earlier checkpoint", "").replace("ppo.", f"arms.{name}.")
+    return told.replace(" and take an earlier checkpoint", "").replace("ppo.", f"variants.{name}.")
 
 
 def _told(hit: Hit) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from triphase.errors import RunError, is_out_of_memory
+from triphase.records.phase_names import section_of
 
 LOWER = {
     "sft": "sft.microbatch_tokens (changes rounding at most), then model.max_length; or sft.method: lora",
@@ -36,7 +37,7 @@ def memory_errors(phase: str, planned: Callable[[], str | None] = lambda: None) 
             raise
         traceback.clear_frames(error.__traceback__)  # releases the tensors that they hold before the plan is made
         advice = planned()
-        setting = LOWER.get("ppo" if phase.startswith("arms/") else phase, "the sizes of the batches")
+        setting = LOWER.get(section_of(phase), "the sizes of the batches")
         raise RunError(
             f"{phase}: not enough memory ({memory_figures()}); {advice or f'lower {setting}'}; finished work is kept"
         ) from error

@@ -7,7 +7,7 @@ _EPISODES = "responses of the rollout"
 
 
 def _scores(run: RunSettings) -> bool:
-    return any(run.ppo_of(arm).scorer.by_reward_model for arm in (None, *run.arms))
+    return any(run.ppo_of(variant).scorer.by_reward_model for variant in (None, *run.variants))
 
 
 def _is_ensemble(run: RunSettings) -> bool:

@@ -3,7 +3,8 @@
 import torch
 
 from triphase.phases.experience import Experience
-from triphase.training.artifacts import REWARD, SFT, name_of
+from triphase.records.phase_names import REWARD, SFT
+from triphase.training.artifacts import name_of
 
 
 def cause_of(experience: Experience, *, scorer: str | None, updates: int) -> str:

@@ -7,13 +7,14 @@ from triphase.footprints.moments import BASE, TRUNK, Footprint
 from triphase.footprints.work import Shape
 from triphase.footprints.workload import Lengths, largest, shapes_of
 from triphase.models.tracing import Traced
+from triphase.records.phase_names import ppo_phase
 from triphase.settings.ppo import PPOSettings
 
 
-def ppo_footprint(cost: CostModel, arm: str | None) -> Footprint:
+def ppo_footprint(cost: CostModel, variant: str | None) -> Footprint:
     """Phase 3, or a variant of it."""
-    settings, work = cost.settings.ppo_of(arm), cost.work
-    found = Footprint("ppo" if arm is None else f"arms/{arm}")
+    settings, work = cost.settings.ppo_of(variant), cost.work
+    found = Footprint(ppo_phase(variant))
     critics, whole = int(settings.critic == "adapter"), settings.method == "full"
     resets = int(settings.reference_reset_every is not None)
     trained = (work.base_numbers if whole else work.adapter_numbers) + critics * work.adapter_numbers

@@ -11,7 +11,7 @@ def evaluation_footprint(cost: CostModel) -> Footprint:
     found, static = Footprint("evaluation"), cost.static(adapters=2 + cost.scorers(), trained=0)
     asked = min(prompts.count, settings.evaluation.max_prompts or prompts.count)
     responses, limit = asked * settings.evaluation.samples_per_prompt, settings.ppo.max_response_tokens
-    policies = 2 + len(settings.arms)
+    policies = 2 + len(settings.variants)
     if settings.trains_whole:  # a policy with its own full weights next to the base
         static[BASE] += cost.work.base_bytes
     cost.sampled(found, static, prompts, responses, settings.sampling.batch_size, limit, times=policies)

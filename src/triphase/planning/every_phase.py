@@ -19,7 +19,7 @@ def footprints_of(cost: CostModel) -> list[Footprint]:
     if load.groups.count:
         found.append(reward_footprint(cost))
     if load.prompts.count:
-        found += [ppo_footprint(cost, arm) for arm in (None, *cost.settings.arms)]
+        found += [ppo_footprint(cost, variant) for variant in (None, *cost.settings.variants)]
     if load.heldout_prompts.count:
         found.append(evaluation_footprint(cost))
     return found

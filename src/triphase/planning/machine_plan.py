@@ -30,6 +30,7 @@ from triphase.planning.machine import Machine
 from triphase.planning.passes import sized
 from triphase.planning.plan import opened, traceable, work_of, workload
 from triphase.planning.remedies import remedies_of
+from triphase.records.phase_names import section_of
 from triphase.settings.parallel import require_work
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
@@ -153,13 +154,15 @@ def share_of(settings: RunSettings, ranks: int) -> RunSettings:
     """
     require_work(settings, ranks)
     sft, reward = settings.sft, settings.reward
-    arms = {name: {**values, **_share_of_ppo(settings.ppo_of(name), ranks)} for name, values in settings.arms.items()}
+    variants = {
+        name: {**values, **_share_of_ppo(settings.ppo_of(name), ranks)} for name, values in settings.variants.items()
+    }
     return settings.model_copy(
         update={
             "sft": sft.model_copy(update={"batch_size": -(-sft.batch_size // ranks)}),
             "reward": reward.model_copy(update={"batch_size": -(-reward.batch_size // ranks)}),
             "ppo": settings.ppo.model_copy(update=_share_of_ppo(settings.ppo, ranks)),
-            "arms": arms,
+            "variants": variants,
         }
     )
 
@@ -227,4 +230,4 @@ def _with(
 
 
 def _step(phase: str) -> str:
-    return "ppo" if phase.startswith("arms/") else phase
+    return section_of(phase)

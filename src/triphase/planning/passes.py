@@ -46,11 +46,13 @@ def sized(cost: CostModel, allowed: float, *, on_card: bool) -> tuple[RunSetting
 
 
 def with_tokens(settings: RunSettings, name: str, tokens: int) -> RunSettings:
-    """The settings with passes of this many tokens in `sft`, `reward`, `ppo` or a variant `arms.NAME`."""
+    """The settings with passes of this many tokens in `sft`, `reward`, `ppo` or a variant `variants.NAME`."""
     changed = {"microbatch_tokens": tokens}
-    if name.startswith("arms."):
-        arm = name.removeprefix("arms.")
-        return settings.model_copy(update={"arms": {**settings.arms, arm: {**settings.arms[arm], **changed}}})
+    if name.startswith("variants."):
+        variant = name.removeprefix("variants.")
+        return settings.model_copy(
+            update={"variants": {**settings.variants, variant: {**settings.variants[variant], **changed}}}
+        )
     return settings.model_copy(update={name: getattr(settings, name).model_copy(update=changed)})
 
 
@@ -81,9 +83,9 @@ def _footprints(cost: CostModel, name: str) -> Iterator[Callable[[CostModel], Fo
     if name in ("sft", "reward"):
         yield sft_footprint if name == "sft" else reward_footprint
         return
-    arm = None if name == "ppo" else name.removeprefix("arms.")
-    yield lambda tried: ppo_footprint(tried, arm)
-    if arm is None and cost.load.heldout_prompts.count:
+    variant = None if name == "ppo" else name.removeprefix("variants.")
+    yield lambda tried: ppo_footprint(tried, variant)
+    if variant is None and cost.load.heldout_prompts.count:
         yield evaluation_footprint
 
 
@@ -93,10 +95,10 @@ def _has_work(cost: CostModel, name: str) -> bool:
 
 
 def _names(settings: RunSettings) -> list[str]:
-    return ["sft", "reward", "ppo", *(f"arms.{arm}" for arm in settings.arms)]
+    return ["sft", "reward", "ppo", *(f"variants.{variant}" for variant in settings.variants)]
 
 
 def _section(settings: RunSettings, name: str) -> SupervisedSettings | RewardSettings | PPOSettings:
-    if name.startswith("arms.") or name == "ppo":
-        return settings.ppo_of(None if name == "ppo" else name.removeprefix("arms."))
+    if name.startswith("variants.") or name == "ppo":
+        return settings.ppo_of(None if name == "ppo" else name.removeprefix("variants."))
     return settings.sft if name == "sft" else settings.reward

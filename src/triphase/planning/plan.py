@@ -28,6 +28,7 @@ from triphase.planning.passes import asks, sized
 from triphase.planning.rates import Rates, measure_rates
 from triphase.planning.remedies import remedies_of
 from triphase.planning.warm_up import load_code
+from triphase.records.phase_names import section_of
 from triphase.records.types import Comparison, Prompt
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.tokens.template import Template
@@ -104,7 +105,7 @@ def make_plan(settings: RunSettings, process_bytes: float | None = None) -> Plan
         cost, allowed, notes = _sized_cost(settings, load, config, dtype, device, process_bytes)
         planned = footprints_of(cost)
     wanted, settings = todo(settings), cost.settings
-    phases = [each for each in planned if ("ppo" if each.phase.startswith("arms/") else each.phase) in wanted]
+    phases = [each for each in planned if section_of(each.phase) in wanted]
     for found in phases:
         found.remedies = remedies_of(found, settings, adapted_layers=cost.work.adapted_layers)
     return Plan(phases, _weights(settings, cost.work), allowed, rates, tuple(notes))

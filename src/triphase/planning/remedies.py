@@ -13,6 +13,7 @@ from triphase.footprints.moments import (
     TRUNK,
     Footprint,
 )
+from triphase.records.phase_names import section_of, variant_in
 from triphase.settings.schema import RunSettings
 
 _LEAST_SHARE = 0.01
@@ -26,7 +27,7 @@ def remedies_of(found: Footprint, settings: RunSettings, *, adapted_layers: int)
 
 
 def _remedies(found: Footprint, settings: RunSettings, adapted_layers: int) -> Iterator[tuple[str, float]]:
-    peak, phase = found.peak, "ppo" if found.phase.startswith("arms/") else found.phase
+    peak, phase = found.peak, section_of(found.phase)
     parts, shape = peak.parts, peak.shape
     activations, cache = parts.get(ACTIVATIONS, 0.0), parts.get(CACHE, 0.0)
     share = 1 + parts.get(ALLOCATOR, 0.0) / max(1.0, activations + parts.get(TEMPORARY, 0.0))
@@ -55,8 +56,8 @@ def _remedies(found: Footprint, settings: RunSettings, adapted_layers: int) -> I
 def _trains_whole(phase: str, settings: RunSettings) -> bool:
     if phase == "sft":
         return settings.sft.method == "full"
-    arm = phase.removeprefix("arms/") if phase.startswith("arms/") else None
-    return (phase == "ppo" or arm is not None) and settings.ppo_of(arm).method == "full"
+    variant = variant_in(phase)
+    return (phase == "ppo" or variant is not None) and settings.ppo_of(variant).method == "full"
 
 
 # Of a layer's activations, its input stays: a small part, smaller for a wider inner width of the layer.

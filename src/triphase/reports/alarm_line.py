@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from triphase.monitoring.alarms import Alarm
+from triphase.records.phase_names import variant_of
 from triphase.records.visible import visible
 from triphase.reports.drawing import INK, MUTED, SERIES, drawing, whole_steps
 from triphase.reports.figure_readouts import Line, Readout, reading
@@ -31,7 +32,7 @@ def alarm_line(alarms: Mapping[str, Sequence[Alarm]], ends: Mapping[str, int]) -
             said += [Line("", f"{name} {reading(value)}") for name, value in alarm.numbers.items()]
             canvas.readouts.append(Readout(alarm.iteration, place, alarm.name, tuple(said)))
         names = [
-            alarm.name if len(alarms) == 1 else f"{alarm.name} · {visible(run.removeprefix('arm:'))[:_LONGEST]}"
+            alarm.name if len(alarms) == 1 else f"{alarm.name} · {visible(variant_of(run) or run)[:_LONGEST]}"
             for run, alarm in rows
         ]
         axes.set_yticks(range(len(rows)), names)

@@ -11,7 +11,7 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.samples import FILE_NAME
 from triphase.records.files import read_json_lines
-from triphase.training.artifacts import ARMS, PPO
+from triphase.records.phase_names import PPO, VARIANTS, policy_of
 
 PROMPTS, MOMENTS = 6, 6
 """Number of prompts shown, and maximum number of iterations of each."""
@@ -48,7 +48,7 @@ def courses_of(run: Path) -> dict[str, list[PromptCourse]]:
     Raises:
         RunError: a file of rollouts is damaged.
     """
-    phases = {PPO: run / PPO, **{f"arm:{path.name}": path for path in sorted((run / ARMS).glob("*"))}}
+    phases = {PPO: run / PPO, **{policy_of(path.name): path for path in sorted((run / VARIANTS).glob("*"))}}
     found = {name: _courses(path / FILE_NAME) for name, path in phases.items()}
     return {name: courses for name, courses in found.items() if courses}
 

@@ -12,11 +12,13 @@ from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME, Row, read_metrics
 from triphase.monitoring.sums import changes
 from triphase.records.files import read_json_lines
+from triphase.records.phase_names import PPO, VARIANTS, policy_of
 from triphase.reports.evaluation import JudgedSample, Sample
 from triphase.reports.hard_comparisons import HardComparison
 from triphase.reports.learning_curve import CurvePoint
 from triphase.reports.reward_quality import ScoredPair
 from triphase.reports.shapes import Shape, misfit, require_shape
+from triphase.settings.renamed import with_new_sections
 from triphase.training.artifacts import has_trained
 
 SETTINGS = "settings"
@@ -46,7 +48,7 @@ class RunContents:
     sft: list[Row]
     reward: list[Row]
     ppo: list[Row]
-    arms: Mapping[str, list[Row]]
+    variants: Mapping[str, list[Row]]
     mixture: Mapping[str, Any] | None
     labeling: Mapping[str, Any] | None
     calibration: Mapping[str, Any] | None
@@ -80,6 +82,11 @@ class RunContents:
         return [name for name in ("sft", "ppo") if name in found] + sorted(found - {"sft", "ppo"})
 
     @property
+    def ppo_runs(self) -> dict[str, list[Row]]:
+        """The metrics of each PPO run, by its policy: ``ppo``, then ``arm:NAME``."""
+        return {PPO: self.ppo, **{policy_of(name): rows for name, rows in self.variants.items()}}
+
+    @property
     def has_gold(self) -> bool:
         """Whether a gold score is known, in training or on held-out prompts."""
         return any(sample.gold is not None for sample in self.samples) or any(
@@ -97,7 +104,7 @@ def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
     config = _mapping(directory / "config.yaml", _yaml, "config") or {}
     timings = _mapping(directory / "timings.json", json.loads, "timings") or {}
     settings = config.get(SETTINGS)
-    arms = sorted((directory / "arms").glob(f"*/{FILE_NAME}"))
+    variants = sorted((directory / VARIANTS).glob(f"*/{FILE_NAME}"))
     varied, others, _ = seeds_of(directory) if with_seeds else ("", [], [])
     return RunContents(
         name=directory.resolve().name,
@@ -106,7 +113,7 @@ def read_run(directory: Path, *, with_seeds: bool = True) -> RunContents:
         sft=read_metrics(directory / "sft" / FILE_NAME),
         reward=read_metrics(directory / "reward" / FILE_NAME),
         ppo=read_metrics(directory / "ppo" / FILE_NAME),
-        arms={path.parent.name: read_metrics(path) for path in arms},
+        variants={path.parent.name: read_metrics(path) for path in variants},
         mixture=_mapping(directory / "sft" / "mixture.json", json.loads, "mixture"),
         labeling=_mapping(directory / "labelling.json", json.loads, "labeling"),
         calibration=_mapping(directory / "reward" / "calibration.json", json.loads, "calibration"),
@@ -149,7 +156,7 @@ def _settings_of(directory: Path) -> Any:
     return (_mapping(directory / "config.yaml", _yaml, "config") or {}).get(SETTINGS)
 
 
-_DECIDING = ("model", "adapters", "sft", "reward", "ppo", "arms")
+_DECIDING = ("model", "adapters", "sft", "reward", "ppo", "variants")
 
 
 def _alike(first: Any, second: Any) -> bool:
@@ -174,7 +181,7 @@ def gaps_of(directory: Path) -> Iterator[str]:
     told = changes(directory)
     yield from told
     yield from seeds_of(directory)[2]
-    for phase in [directory / name for name in ("sft", "reward", "ppo")] + sorted((directory / "arms").glob("*")):
+    for phase in [directory / name for name in ("sft", "reward", "ppo")] + sorted((directory / VARIANTS).glob("*")):
         name = f"{phase.relative_to(directory)}/{FILE_NAME}"
         if has_trained(directory, str(phase.relative_to(directory))) and not any(
             line.startswith(f"{name} ") for line in told
@@ -210,10 +217,13 @@ def _mapping(path: Path, parse: Callable[[str], Any], shape: Shape) -> dict[str,
 
 
 def _yaml(text: str) -> Any:
+    """A configuration, with the sections of its settings under their current names."""
     try:
-        return yaml.safe_load(text)
+        found = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error).replace("\n", " ")) from None
+    settings = found.get(SETTINGS) if isinstance(found, dict) else None
+    return {**found, SETTINGS: with_new_sections(settings)} if isinstance(settings, dict) else found
 
 
 def _records(path: Path, kind: type[Record]) -> list[Record]:

@@ -11,6 +11,7 @@ from triphase.monitoring.metrics import Row
 from triphase.monitoring.rules import limits_for
 from triphase.monitoring.samples import FILE_NAME as SAMPLES
 from triphase.records.files import read_json_lines
+from triphase.records.phase_names import ppo_phase, variant_of
 from triphase.reports.chance_check import ChanceVerdict, chance_verdict
 from triphase.reports.contents import RunContents
 from triphase.reports.diversity import Diversity, diversity_of
@@ -125,7 +126,7 @@ class Findings:
 
 def find(run: RunContents) -> Findings:
     """The statistics of a run."""
-    rows = {"ppo": run.ppo, **{f"arm:{name}": arm for name, arm in run.arms.items()}}
+    rows = run.ppo_runs
     sft = scored(run.samples)
     return Findings(
         reward=_reward_findings(run),
@@ -144,7 +145,7 @@ def _alarms(run: RunContents, name: str, rows: Sequence[Row]) -> list[Alarm]:
     found = find_alarms(rows, _limits(run, name))
     if not found or run.directory is None:
         return found
-    return with_samples(found, read_json_lines(run.directory / name.replace("arm:", "arms/", 1) / SAMPLES))
+    return with_samples(found, read_json_lines(run.directory / ppo_phase(variant_of(name)) / SAMPLES))
 
 
 def optimization_path(rows: Sequence[Row]) -> list[Point]:
@@ -223,10 +224,10 @@ def _scale(golds: Sequence[float]) -> tuple[float, float] | None:
 
 def _limits(run: RunContents, name: str) -> Limits:
     ppo = run.settings.get("ppo") or {}
-    arm = name.removeprefix("arm:") if name.startswith("arm:") else None
-    if arm is not None:
-        ppo = ppo | ((run.settings.get("arms") or {}).get(arm) or {})
-    by_model = uses_reward_model(run.settings, arm)
+    variant = variant_of(name)
+    if variant is not None:
+        ppo = ppo | ((run.settings.get("variants") or {}).get(variant) or {})
+    by_model = uses_reward_model(run.settings, variant)
     guards = run.settings.get("guards") or {}
     known = "false_alarm_rate" in guards  # alarms of older versions were raised without it
     limits = limits_for(
@@ -235,4 +236,4 @@ def _limits(run: RunContents, name: str) -> Limits:
         false_alarms=(guards["false_alarm_rate"], ppo["iterations"]) if known else None,
         looks=guards.get("looks", 1),
     )
-    return replace(limits, variant=arm)
+    return replace(limits, variant=variant)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from triphase.errors import RunError
 from triphase.monitoring.metrics import FILE_NAME, read_metrics
+from triphase.records.phase_names import VARIANTS
 from triphase.reports.answers_over_time import courses_of
 from triphase.reports.contents import read_run
 from triphase.reports.page import page_of
@@ -16,8 +17,8 @@ from triphase.reports.people_wins import people_wins
 from triphase.reports.rounds import newest_place
 
 _READ = (
-    "*.json", "config.yaml", f"*/{FILE_NAME}", f"arms/*/{FILE_NAME}", "evaluation/*.jsonl", "reward/*.json*",
-    "ppo/samples.jsonl", "arms/*/samples.jsonl", "sft/*.json", "people/*.json",
+    "*.json", "config.yaml", f"*/{FILE_NAME}", f"{VARIANTS}/*/{FILE_NAME}", "evaluation/*.jsonl", "reward/*.json*",
+    "ppo/samples.jsonl", f"{VARIANTS}/*/samples.jsonl", "sft/*.json", "people/*.json",
     f"rounds/*/*/{FILE_NAME}", "rounds/*/summary.json", "rounds/*/reward/*.jsonl", "rounds/*/report.html",
 )  # fmt: skip
 PAUSE, SHARE = 5.0, 10.0

@@ -111,7 +111,7 @@ def page_of(
             captions=_captions(run, found),
             watched=captions.watched,
             learning_curve=told(run.learning_curve),
-            runs=["ppo", *(f"arm:{name}" for name in run.arms)] if run.arms else [],
+            runs=list(run.ppo_runs) if run.variants else [],
             samples=samples,
             shown=shown,
             left_out_prompts=len({sample.prompt_id for sample in run.samples}) - len(samples),
@@ -141,7 +141,7 @@ def page_of(
 def _figures(run: RunContents, found: Findings) -> dict[str, Markup | list[Markup] | None]:
     reward, lines, start = found.reward, {"log 2, chance": 0.6931}, start_of(run.settings)
     loss, share = ("loss, nats per token", "loss, nats per pair"), "preference accuracy"
-    runs = _named({"ppo": run.ppo, **{f"arm:{name}": rows for name, rows in run.arms.items()}})
+    runs = _named(run.ppo_runs)
     panels = [
         figures.iteration_panel(metric.replace("/", "-"), runs, metric, title, share=is_share)
         for metric, title, is_share in PANELS
@@ -201,7 +201,7 @@ def _single_values(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 def _rows(run: RunContents) -> dict[str, list[Row]]:
     """The metrics of every PPO run, by its name."""
-    return {"ppo": run.ppo, **{f"arm:{name}": rows for name, rows in run.arms.items()}}
+    return run.ppo_runs
 
 
 def _captions(run: RunContents, found: Findings) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from triphase.monitoring.alarms import Alarm
 from triphase.monitoring.wording import number, percent
+from triphase.records.phase_names import variant_of
 from triphase.reports.contents import RunContents
 from triphase.reports.diversity import Diversity
 from triphase.reports.findings import Findings, PolicyFindings
@@ -149,8 +150,8 @@ def _alike(diversity: Diversity | None, start: str) -> Iterator[str]:
 
 def _reward_model(run: RunContents, found: Findings, name: str, policy: PolicyFindings | None) -> Iterator[str]:
     """How far its score can be trusted, if nothing else is known."""
-    arm = name.removeprefix("arm:") if name.startswith("arm:") else None
-    if not uses_reward_model(run.settings, arm) or (policy is not None and policy.gold_win_rate is not None):
+    variant = variant_of(name)
+    if not uses_reward_model(run.settings, variant) or (policy is not None and policy.gold_win_rate is not None):
         return
     chance = found.reward.chance
     if chance is None:
@@ -167,6 +168,6 @@ def _reward_model(run: RunContents, found: Findings, name: str, policy: PolicyFi
 
 
 def _is_doubted(run: RunContents, found: Findings, name: str) -> bool:
-    arm = name.removeprefix("arm:") if name.startswith("arm:") else None
-    chance = found.reward.chance if uses_reward_model(run.settings, arm) else None
+    variant = variant_of(name)
+    chance = found.reward.chance if uses_reward_model(run.settings, variant) else None
     return chance is not None and not chance.is_better

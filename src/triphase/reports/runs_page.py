@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from triphase.monitoring.wording import number, percent
 from triphase.records.files import write_atomically
+from triphase.records.phase_names import policy_of
 from triphase.records.visible import visible
 from triphase.reports import figures
 from triphase.reports.contents import RunContents, read_run
@@ -86,7 +87,7 @@ def runs_page(title: str, runs: Mapping[str, RunContents], judged: Collection[st
         for metric, heading, share in PANELS
     ]
     samples, policies = merged_samples(runs)
-    starts = {f"arm:{name}": by_prompt(run.samples, "sft", lambda sample: sample.score) for name, run in runs.items()}
+    starts = {policy_of(name): by_prompt(run.samples, "sft", lambda sample: sample.score) for name, run in runs.items()}
     shown = side_by_side(samples, policies, starts)
     return rendered(
         "runs.html.j2",
@@ -124,12 +125,12 @@ def merged_samples(runs: Mapping[str, RunContents]) -> tuple[list[Sample], list[
     ]
     for name, run in runs.items():
         samples += [
-            replace(sample, policy=f"arm:{name}")
+            replace(sample, policy=policy_of(name))
             for sample in run.samples
             if sample.policy == newest[name] and (sample.prompt_id, sample.prompt) in shared
         ]
     have = {sample.policy for sample in samples}
-    return samples, [name for name in ("sft", *(f"arm:{name}" for name in runs)) if name in have]
+    return samples, [name for name in ("sft", *(policy_of(name) for name in runs)) if name in have]
 
 
 def setting_table(runs: Mapping[str, RunContents]) -> list[tuple[str, list[str]]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from triphase.records.phase_names import variant_of
 from triphase.rewards.registry import KINDS
 from triphase.settings.scorer import chosen_kind, laid_over
 
@@ -11,17 +12,17 @@ _OTHERS = {"function": "the function", "remote": "the server", "classifier": "th
 _RULES = ("length", "repetition", "pattern", "json", "sentiment")
 
 
-def uses_reward_model(settings: Mapping[str, Any], arm: str | None = None) -> bool:
+def uses_reward_model(settings: Mapping[str, Any], variant: str | None = None) -> bool:
     """Whether the run's reward model scores the main PPO run, or a variant."""
-    kind = KINDS.get(_kind(_section(settings, arm)))
+    kind = KINDS.get(_kind(_section(settings, variant)))
     return kind is not None and kind.needs_reward_model
 
 
 def has_own_scorer(settings: Mapping[str, Any], policy: str) -> bool:
     """Whether a policy is of a variant whose scores have another unit than those of the main run."""
-    if not policy.startswith("arm:"):
+    if (variant := variant_of(policy)) is None:
         return False
-    main, own = _section(settings, None), _section(settings, policy.removeprefix("arm:"))
+    main, own = _section(settings, None), _section(settings, variant)
     return _kind(main) != _kind(own) or any(main.get(name) != own.get(name) for name in _IDENTITY)
 
 
@@ -46,9 +47,9 @@ def score_of(settings: Mapping[str, Any]) -> str:
     return "the reward model's score" if uses_reward_model(settings) else f"the score of {scorer_of(settings)}"
 
 
-def _section(settings: Mapping[str, Any], arm: str | None) -> Mapping[str, Any]:
+def _section(settings: Mapping[str, Any], variant: str | None) -> Mapping[str, Any]:
     main = _inner(_inner(settings, "ppo"), "scorer")
-    return main if arm is None else laid_over(main, _inner(_inner(_inner(settings, "arms"), arm), "scorer"))
+    return main if variant is None else laid_over(main, _inner(_inner(_inner(settings, "variants"), variant), "scorer"))
 
 
 def _inner(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

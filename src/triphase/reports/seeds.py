@@ -196,9 +196,5 @@ def _best_of_n(groups: Sequence[Mapping[str, Sequence[tuple[float, float]]]]) ->
 
 
 def _bands(runs: "Sequence[RunContents]", metric: str) -> dict[str, Band]:
-    names = ["ppo", *(f"arm:{arm}" for arm in runs[0].arms)]
-    found = {
-        name: band_of([run.ppo if name == "ppo" else run.arms.get(name[4:], []) for run in runs], metric)
-        for name in names
-    }
+    found = {name: band_of([run.ppo_runs.get(name, []) for run in runs], metric) for name in runs[0].ppo_runs}
     return {name: band for name, band in found.items() if band is not None}

@@ -111,7 +111,7 @@ class SettingsShape(_Part):
     model: dict[str, Any] = {}
     labeling: dict[str, Any] = {}
     ppo: dict[str, Any] = {}
-    arms: dict[str, dict[str, Any]] = {}
+    variants: dict[str, dict[str, Any]] = {}
 
 
 class Config(_Part):

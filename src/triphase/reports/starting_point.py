@@ -43,5 +43,5 @@ def left_out_of(settings: Mapping[str, Any]) -> dict[str, str]:
         read = RunSettings.model_validate(dict(settings))
     except ValueError:  # settings of another version
         return {}
-    by_model = any(uses_reward_model(settings, arm) for arm in (None, *read.arms))
+    by_model = any(uses_reward_model(settings, variant) for variant in (None, *read.variants))
     return reasons_to_leave_out(read, by_reward_model=by_model)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from triphase.monitoring.wording import counted, number, percent
+from triphase.records.phase_names import variant_of
 from triphase.reports.contents import RunContents
 from triphase.reports.findings import Findings
 from triphase.reports.scored_by import uses_reward_model
@@ -34,7 +35,7 @@ def policy_name(policy: str, start: str = "SFT") -> str:
     """SFT (or what the run started from), PPO, PPO after an iteration (`ppo@12`), or the name of the variant."""
     if policy.startswith("ppo@"):
         return f"PPO, iteration {policy.removeprefix('ppo@')}"
-    return {"sft": start, "ppo": "PPO"}.get(policy, policy.removeprefix("arm:"))
+    return {"sft": start, "ppo": "PPO"}.get(policy, variant_of(policy) or policy)
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

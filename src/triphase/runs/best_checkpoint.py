@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from triphase.errors import RunError
-from triphase.training.artifacts import PPO
+from triphase.records.phase_names import PPO
 
 BEST = "best"
 """The word for the selected checkpoint, and the name of its directory in `ppo`."""
@@ -33,7 +33,7 @@ def read_choice(run: Path) -> dict[str, Any] | None:
         ) from None
 
 
-def step_of(run: Path, checkpoint: Checkpoint, arm: str | None = None) -> int | None:
+def step_of(run: Path, checkpoint: Checkpoint, variant: str | None = None) -> int | None:
     """The iteration that ``checkpoint`` refers to, of the main PPO run or of a variant.
 
     Raises:
@@ -41,8 +41,8 @@ def step_of(run: Path, checkpoint: Checkpoint, arm: str | None = None) -> int | 
     """
     if checkpoint is None or isinstance(checkpoint, int):
         return checkpoint
-    if arm is not None:
-        raise RunError(f"--checkpoint best: applies to the main PPO run only, not to {arm}; give an iteration")
+    if variant is not None:
+        raise RunError(f"--checkpoint best: applies to the main PPO run only, not to {variant}; give an iteration")
     found = read_choice(run)
     if found is None:
         raise RunError(

@@ -14,6 +14,7 @@ from triphase.monitoring.sums import FILE_NAME as SUMS
 from triphase.monitoring.sums import is_changed, seal
 from triphase.records.files import atomic_directory, fingerprint, remove_directory, write_json_lines
 from triphase.records.files import read_json_lines as rows_of
+from triphase.records.phase_names import PPO, policy_of, section_of, variant_in
 from triphase.rewards.judge import FILE as GRADES
 from triphase.rewards.weighted import FOLDER as UNITS
 from triphase.runs.base_dtype import kept_dtype
@@ -29,7 +30,7 @@ from triphase.settings.schema import RunSettings
 from triphase.store import open_store
 from triphase.store.copying import copy_file
 from triphase.store.database import FILE_NAME as STORE
-from triphase.training.artifacts import PPO, damage_of, has_left, place_of, taken_of
+from triphase.training.artifacts import damage_of, has_left, place_of, taken_of
 
 _NOTES = {SAMPLING: "sampling.json", LABELING: "labelling.json"}
 _TRAINED_BEFORE_PPO = (SFT, REWARD)
@@ -183,7 +184,7 @@ def _keep_evaluation(
     if new.ppo.scorer.parts and not (folder / UNITS).is_dir():
         return []  # the first rollout of the branch will give the sum other units
     policies = {"sft"} if SFT in shared else set()
-    policies |= {"ppo" if phase == PPO else phase.replace("arms/", "arm:", 1) for phase in shared if phase != SFT}
+    policies |= {policy_of(variant_in(phase)) for phase in shared if section_of(phase) == PPO}
     kept = []
     for name, key in (("evaluation/samples.jsonl", "policy"), ("evaluation/judges.jsonl", "judge")):
         if (run / name).is_file():

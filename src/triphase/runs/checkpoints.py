@@ -5,40 +5,44 @@ from pathlib import Path
 from triphase.errors import RunError
 from triphase.models.policies import Policy, policy_for
 from triphase.models.roles import SharedModel
-from triphase.training.artifacts import ppo_phase
+from triphase.records.phase_names import ppo_phase
 from triphase.training.checkpoint import load_checkpoint
 from triphase.training.checkpoint_places import CHECKPOINTS, whole_steps
 
 _PREFIX = "parameter."
 
 
-def checkpoints_of(run: Path, arm: str | None = None) -> Path:
+def checkpoints_of(run: Path, variant: str | None = None) -> Path:
     """The directory of the checkpoints of the main PPO run, or of a variant."""
-    return run / ppo_phase(arm) / CHECKPOINTS
+    return run / ppo_phase(variant) / CHECKPOINTS
 
 
-def require_checkpoint(run: Path, step: int, arm: str | None = None) -> None:
+def require_checkpoint(run: Path, step: int, variant: str | None = None) -> None:
     """An intact checkpoint of PPO, or of a variant, after iteration ``step``.
 
     Raises:
         RunError: there is none; the message lists the existing ones.
     """
-    parent = checkpoints_of(run, arm)
+    parent = checkpoints_of(run, variant)
     kept = sorted(whole_steps(parent))
     if step not in kept:
-        verb, of = ("`triphase ppo`", "PPO") if arm is None else (f"`triphase ppo --arm {arm}`", f"the variant {arm}")
+        verb, of = (
+            ("`triphase ppo`", "PPO")
+            if variant is None
+            else (f"`triphase ppo --variant {variant}`", f"the variant {variant}")
+        )
         known = f"there are {', '.join(map(str, kept))}" if kept else f"there is none; run {verb} first"
         raise RunError(f"--checkpoint {step}: {run} has no such checkpoint of {of}; {known} (checkpoints.keep)")
 
 
-def load_policy_at(shared: SharedModel, run: Path, step: int, method: str, arm: str | None = None) -> Policy:
+def load_policy_at(shared: SharedModel, run: Path, step: int, method: str, variant: str | None = None) -> Policy:
     """The policy with the weights that it had after iteration ``step`` of PPO by ``method``.
 
     Raises:
         RunError: there is no such checkpoint.
     """
-    require_checkpoint(run, step, arm)
-    tensors = load_checkpoint(checkpoints_of(run, arm), step).tensors
+    require_checkpoint(run, step, variant)
+    tensors = load_checkpoint(checkpoints_of(run, variant), step).tensors
     policy = policy_for(shared, method)
     policy.load({name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)})
     return policy

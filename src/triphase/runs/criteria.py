@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from triphase.datacheck.opening import place_of as place_of_model
 from triphase.errors import DataError, SettingsError
+from triphase.records.phase_names import REWARD
 from triphase.records.types import Prompt
 from triphase.rewards.pair_judge import PairJudge
 from triphase.rewards.registry import kind_of, needs_reward_model, opened
@@ -24,7 +25,7 @@ from triphase.runs.sides import ComparedPolicy
 from triphase.settings.places import anchor_scorer
 from triphase.settings.scorer import ScorerSettings
 from triphase.settings.source import read_source
-from triphase.training.artifacts import REWARD, is_whole, sum_of
+from triphase.training.artifacts import is_whole, sum_of
 
 GOLD, REWARDS, PEOPLE = "gold", "reward", "people"
 Said = tuple[Prompt, str, bool]

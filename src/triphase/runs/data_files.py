@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from triphase.records.files import fingerprint
+from triphase.records.phase_names import ppo_phase
 from triphase.records.rows import files_of
 from triphase.rewards.importing import source_of
 from triphase.runs.dependence import dependent
 from triphase.runs.impact import phases_of
 from triphase.settings.data import SourceSettings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import ppo_phase
 
 ROLES = ("demonstrations", "prompts", "preferences")
 
@@ -37,9 +37,9 @@ def _named(source: SourceSettings) -> list[Path]:
 def scorer_files(settings: RunSettings) -> dict[str, list[str]]:
     """The file of each scoring function, with the PPO runs that it scores."""
     found: dict[str, list[str]] = {}
-    for arm in (None, *settings.arms):
-        for path in {source_of(function) for function in settings.ppo_of(arm).scorer.functions} - {None}:
-            found.setdefault(str(path), []).append(ppo_phase(arm))
+    for variant in (None, *settings.variants):
+        for path in {source_of(function) for function in settings.ppo_of(variant).scorer.functions} - {None}:
+            found.setdefault(str(path), []).append(ppo_phase(variant))
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from triphase.records.phase_names import VARIANTS, ppo_phase, section_of
 from triphase.training.artifacts import has_trained, taken_of
 
 SFT, SAMPLING, LABELING, REWARD, PPO, EVALUATION = "sft", "sampling", "labelling", "reward", "ppo", "evaluation"
@@ -56,16 +57,18 @@ _READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def begun_phases(run: Path, arms: Collection[str]) -> list[str]:
+def begun_phases(run: Path, variants: Collection[str]) -> list[str]:
     """The phases of a run that have left something to resume from, in their order; a variant is `arms/NAME`."""
-    trained = [phase for phase in (SFT, REWARD, PPO, *(f"arms/{arm}" for arm in arms)) if _has_trained(run, phase)]
+    trained = [
+        phase for phase in (SFT, REWARD, PPO, *(ppo_phase(variant) for variant in variants)) if _has_trained(run, phase)
+    ]
     found = {
         SAMPLING: _holds_prompts(run / "labels.sqlite"),
         LABELING: (run / "labelling.json").exists(),
         EVALUATION: (run / "evaluation" / "samples.jsonl").exists(),
     }
     begun = {*trained, *(phase for phase, is_begun in found.items() if is_begun)}
-    return [phase for phase in (*_ALL, *(f"arms/{arm}" for arm in arms)) if phase in begun]
+    return [phase for phase in (*_ALL, *(ppo_phase(variant) for variant in variants)) if phase in begun]
 
 
 def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> str | None:
@@ -74,11 +77,11 @@ def dependent(key: str, begun: Collection[str], settings: Mapping[str, Any]) -> 
     It is the evaluation only if that is the only one: an evaluation can be repeated.
     """
     parts = key.split(".")
-    if parts[0] == "arms":
-        arm = f"arms/{parts[1]}" if len(parts) > 1 else ""
-        return arm if arm in begun else None
+    if parts[0] == "variants":
+        variant = ppo_phase(parts[1]) if len(parts) > 1 else ""
+        return variant if variant in begun else None
     readers = _readers(key, settings)
-    found = [phase for phase in begun if (PPO if phase.startswith("arms/") else phase) in readers]
+    found = [phase for phase in begun if section_of(phase) in readers]
     return next((phase for phase in found if phase != EVALUATION), found[0] if found else None)
 
 
@@ -97,7 +100,7 @@ def _readers(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _is_mixed(settings: Mapping[str, Any]) -> bool:
     """Whether PPO or a variant of it has a loss on demonstrations."""
-    sections = [settings.get("ppo") or {}, *(settings.get("arms") or {}).values()]
+    sections = [settings.get("ppo") or {}, *(settings.get("variants") or {}).values()]
     return any(section.get("sft_mix") for section in sections)
 
 
@@ -109,10 +112,13 @@ def _is_tuned(settings: Mapping[str, Any]) -> bool:
 
 
 def settings_of(phase: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings by dotted name that a phase reads and that affect its artifact; a variant reads its own."""
+    """The settings by dotted name that a phase reads and that affect its artifact; a variant reads its own.
+
+    The names go into fingerprints on disk, where the section `variants` keeps its first name.
+    """
     values = dict(flat(settings))
     return {
-        key: value
+        f"{VARIANTS}{key.removeprefix('variants')}" if key.startswith("variants.") else key: value
         for key, value in values.items()
         if key not in FREE
         and not is_bound(key)

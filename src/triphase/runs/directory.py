@@ -124,7 +124,7 @@ class RunDirectory:
         if is_changed(self.path, path.name):
             self.notes.append(f"{path} has changed since this run wrote it (damaged or edited); check its settings")
         before = completed(kept["settings"])
-        begun = begun_phases(self.path, {*(before.get("arms") or {}), *self.settings.arms})
+        begun = begun_phases(self.path, {*(before.get("variants") or {}), *self.settings.variants})
         changed, stale = self._changed_settings(before, settings, path, begun)
         changed |= self._changed_data(kept.get("data_fingerprints") or {}, fingerprints, before, begun)
         return begun, changed, stale

@@ -16,6 +16,7 @@ from triphase.monitoring.sums import is_changed, seal_phase
 from triphase.objectives.divergence import kl_k1
 from triphase.phases.sampling import sample_responses
 from triphase.records.files import read_json_lines, write_json_lines
+from triphase.records.phase_names import PPO, REWARD, SFT, policy_of, ppo_phase, variant_of
 from triphase.records.types import Response
 from triphase.reports.evaluation import JudgedSample, Sample
 from triphase.reports.shapes import misfit
@@ -28,7 +29,7 @@ from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import Encoded
-from triphase.training.artifacts import PPO, REWARD, SFT, is_usable, is_whole, ppo_phase
+from triphase.training.artifacts import is_usable, is_whole
 from triphase.training.checkpoint_places import place_of
 from triphase.training.finals import holds_whole_model, load_policy
 
@@ -58,7 +59,7 @@ def evaluate_policies(run: Run, checkpoint: int | None = None) -> None:
     rows = _kept_rows(run)
     done = {row["policy"] for row in rows}
     wanted = {phase: run.artifact(phase) for phase in (SFT, PPO)}
-    wanted |= {f"arm:{arm}": run.artifact(ppo_phase(arm)) for arm in run.settings.arms}
+    wanted |= {policy_of(variant): run.artifact(ppo_phase(variant)) for variant in run.settings.variants}
     if checkpoint is not None:
         wanted[f"{AT}{checkpoint}"] = place_of(run.part("ppo", "checkpoints"), checkpoint)
     started = run.settings.sft_method == "none"  # the unmodified model needs no file
@@ -140,8 +141,8 @@ def acting(run: Run, shared: "SharedModel", policy: str, final: Path) -> tuple["
         return shared, run.reference_adapter
     name, _, step = policy.partition("@")
     if step:
-        arm = name.removeprefix("arm:") if name != PPO else None
-        found = load_policy_at(shared, run.path, int(step), run.settings.ppo_of(arm).method, arm)
+        variant = variant_of(name)
+        found = load_policy_at(shared, run.path, int(step), run.settings.ppo_of(variant).method, variant)
         return found.model, found.adapter
     if holds_whole_model(final):
         return run.whole_policy(final), None
@@ -151,7 +152,7 @@ def acting(run: Run, shared: "SharedModel", policy: str, final: Path) -> tuple["
 
 def _judge_of(run: Run, policy: str) -> PPOSettings:
     """The settings with the scorer of a policy: those that it was trained with; the main run's for the SFT policy."""
-    return run.settings.ppo_of(policy.removeprefix("arm:") if policy.startswith("arm:") else None)
+    return run.settings.ppo_of(variant_of(policy))
 
 
 def _judge_baseline(

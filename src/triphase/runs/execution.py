@@ -24,7 +24,7 @@ def perform(
     begun: Callable[[Path], None],
     *,
     examined: tuple[str, ...] = (),
-    arm: str | None = None,
+    variant: str | None = None,
     checkpoint: Checkpoint = None,
     progress: Progress | None = None,
     lent: Lent = None,
@@ -33,9 +33,9 @@ def perform(
     """Lock the run directory and do the steps; ``begun`` is called with the directory before the first of them.
 
     Args:
-        steps: of all, sft, sampling, labeling, reward, learning curve, ppo, ppo and arms, best, evaluation, report.
+        steps: of all, sft, sampling, labeling, reward, learning curve, ppo, ppo and variants, best, evaluation, report.
         examined: steps for which the data is checked first; "all" does that itself.
-        arm: the variant whose PPO is run.
+        variant: the variant whose PPO is run.
         checkpoint: an iteration of PPO that is evaluated too; `best` is the selected one.
         progress: the display; bars or lines on standard error by default.
         lent: a Python object that scores.
@@ -48,8 +48,8 @@ def perform(
         "labeling": pipeline.run_labeling,
         "reward": run_reward,
         "learning curve": measure_curve,
-        "ppo": lambda run: pipeline.run_ppo(run, arm),
-        "ppo and arms": pipeline.run_every_ppo,
+        "ppo": lambda run: pipeline.run_ppo(run, variant),
+        "ppo and variants": pipeline.run_every_ppo,
         "best": choose_best,
         "evaluation": lambda run: pipeline.run_evaluation(run, step_of(run.path, checkpoint)),
         "report": pipeline.run_report,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from triphase.errors import RunError, SettingsError
 from triphase.monitoring.sums import seal
 from triphase.records.files import write_atomically
+from triphase.records.phase_names import PPO, ppo_phase
 from triphase.reports.rounds import round_after
 from triphase.runs.impact import require_ppo, require_program
 from triphase.runs.locking import locked
@@ -16,13 +17,14 @@ from triphase.runs.shared import require_shared
 from triphase.runs.stale_results import has_results, set_evaluation_aside
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import PPO, has_left, ppo_phase, set_aside, taken_of
+from triphase.settings.source import normalized
+from triphase.training.artifacts import has_left, set_aside, taken_of
 from triphase.training.checkpoint_places import CHECKPOINTS, whole_steps
 
 Schedule = Literal["restart", "stretch"]
 
 
-def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) -> str:
+def extend_run(run: Path, variant: str | None, iterations: int, schedule: Schedule) -> str:
     """Extend a finished PPO run; what depends on its policy is set aside. Returns what was done.
 
     It can be interrupted at any point: the same call, or the run itself, continues.
@@ -31,11 +33,11 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
         RunError: another process works on the run, or there is nothing to continue from.
     """
     with locked(run, "a run cannot be extended while a process is working on it: wait for it, or stop it"):
-        settings, phase = load_settings(run), ppo_phase(arm)
+        settings, phase = load_settings(run), ppo_phase(variant)
         require_shared(run)
         require_ppo(run, settings)
-        require_program(settings, arm)
-        ppo, newest = settings.ppo_of(arm), _newest(run, phase)
+        require_program(settings, variant)
+        ppo, newest = settings.ppo_of(variant), _newest(run, phase)
         if ppo.extensions and ppo.iterations == iterations and newest is not None:
             if newest < iterations:
                 return f"{phase} continues from iteration {newest} to {iterations}"
@@ -46,7 +48,7 @@ def extend_run(run: Path, arm: str | None, iterations: int, schedule: Schedule) 
         _require_end(run, phase, ppo.iterations)
         set_aside(run, phase)
         set_evaluation_aside(run)
-        changed = _extended(settings, arm, iterations, schedule)
+        changed = _extended(settings, variant, iterations, schedule)
         config = {**read_config(run / RUN_CONFIG), "settings": changed.model_dump(mode="json")}
         write_atomically(run / RUN_CONFIG, as_yaml(config))
         seal(run, [RUN_CONFIG])
@@ -103,38 +105,38 @@ def _ending(run: Path, phase: str, step: int) -> str | None:
     return None if found is None else str(found)
 
 
-def _extended(settings: RunSettings, arm: str | None, iterations: int, schedule: Schedule) -> RunSettings:
+def _extended(settings: RunSettings, variant: str | None, iterations: int, schedule: Schedule) -> RunSettings:
     """The settings with more iterations of one PPO run; the others keep theirs."""
     values: dict[str, Any] = settings.model_dump(mode="json")
-    before = settings.ppo_of(arm).model_dump(mode="json")
+    before = settings.ppo_of(variant).model_dump(mode="json")
     more = {
         "iterations": iterations,
         "extensions": [*before["extensions"], {"at": before["iterations"], "schedule": schedule}],
     }
-    if arm is not None:
-        values["arms"][arm] = {**values["arms"][arm], **more}
+    if variant is not None:
+        values["variants"][variant] = {**values["variants"][variant], **more}
     else:
         kept: Mapping[str, Any] = {name: values["ppo"][name] for name in more}
-        values["arms"] = {name: {**kept, **changes} for name, changes in values["arms"].items()}
+        values["variants"] = {name: {**kept, **changes} for name, changes in values["variants"].items()}
         values["ppo"] = {**values["ppo"], **more}
     return RunSettings.model_validate(values)
 
 
 def target_of(changes: Mapping[str, str]) -> tuple[str | None, int]:
-    """The PPO run that `--ppo.iterations N` or `--arms.NAME.iterations N` refers to (None for the main one), and N.
+    """The PPO run that `--ppo.iterations N` or `--variants.NAME.iterations N` refers to (None for the main one), and N.
 
     Raises:
         SettingsError: it is neither.
     """
-    said = "give --ppo.iterations 40, or --arms.NAME.iterations 40"
+    said = "give --ppo.iterations 40, or --variants.NAME.iterations 40"
     if len(changes) != 1:
         raise SettingsError(f"extend takes only the iterations of one PPO run; {said}")
     name, text = next(iter(changes.items()))
-    parts = name.replace("-", "_").split(".") if name == "ppo.iterations" else name.split(".")
+    parts = [str(key) for key in normalized(tuple(name.split(".")))]
     if parts[-1] != "iterations" or not (
-        (parts[0] == "ppo" and len(parts) == 2) or (parts[0] == "arms" and len(parts) == 3)
+        (parts[0] == "ppo" and len(parts) == 2) or (parts[0] == "variants" and len(parts) == 3)
     ):
         raise SettingsError(f"--{name}: extend changes only iterations; {said}; for other settings: triphase branch")
     if not text.isascii() or not text.isdecimal() or len(text) > 9:
         raise SettingsError(f"--{name}: {text[:40]} is not allowed; it must be a whole number above 0")
-    return (parts[1] if parts[0] == "arms" else None), int(text)
+    return (parts[1] if parts[0] == "variants" else None), int(text)

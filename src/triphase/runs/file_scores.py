@@ -11,6 +11,7 @@ from typing import Any
 from triphase.datacheck.agenda import left_out
 from triphase.errors import DataError, RunError
 from triphase.records.lines import RecordError, Row
+from triphase.records.phase_names import REWARD
 from triphase.records.prompt_columns import with_columns
 from triphase.records.reading import Located, stream_demonstrations, stream_preferences
 from triphase.records.rows import read_rows
@@ -23,7 +24,7 @@ from triphase.runs.scoring import scorer_of
 from triphase.runs.session import Run
 from triphase.settings.data import SourceSettings
 from triphase.tokens.encoding import encode_answer
-from triphase.training.artifacts import REWARD, is_whole
+from triphase.training.artifacts import is_whole
 
 _ROWS = 256
 Encode = Callable[[Prompt, str, bool], Answer]
@@ -72,7 +73,7 @@ class FileScores:
         return ratio_over_prompts(sums, counts, within=SHARE)
 
 
-def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) -> Iterator[dict[str, Any]]:
+def score_rows(run_path: Path, file: str, variant: str | None, found: FileScores) -> Iterator[dict[str, Any]]:
     """Each row of a file with its score, or with those of ``chosen`` and ``rejected``; ``found`` is filled on the way.
 
     A row that cannot be used has no score, and the reason under ``problem``.
@@ -83,10 +84,10 @@ def score_rows(run_path: Path, file: str, arm: str | None, found: FileScores) ->
         SettingsError: the scorer is a function that needs a column missing in the rows.
     """
     run = open_run(run_path)
-    if arm is not None and arm not in run.settings.arms:
-        known = f"it has {', '.join(run.settings.arms)}" if run.settings.arms else "it has none"
-        raise RunError(f"--arm {arm}: {run_path} has no such variant; {known}")
-    settings = run.settings.ppo_of(arm)
+    if variant is not None and variant not in run.settings.variants:
+        known = f"it has {', '.join(run.settings.variants)}" if run.settings.variants else "it has none"
+        raise RunError(f"--variant {variant}: {run_path} has no such variant; {known}")
+    settings = run.settings.ppo_of(variant)
     by_model = needs_reward_model(settings.scorer)
     if by_model and not is_whole(run.artifact(REWARD)):
         why = left_out(run.settings).get("reward")

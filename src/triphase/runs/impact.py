@@ -6,12 +6,12 @@ from typing import Any
 
 from triphase.datacheck.agenda import left_out, todo
 from triphase.errors import RunError
+from triphase.records.phase_names import ppo_phase
 from triphase.rewards.registry import needs_reward_model
 from triphase.runs.dependence import EVALUATION, FREE, LABELING, PPO, REWARD, SAMPLING, SFT, dependent, is_bound
 from triphase.runs.differences import differences, is_of_a_server, shown
 from triphase.settings.ppo import PPOSettings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import ppo_phase
 
 _FIRST = (SFT, SAMPLING, LABELING, REWARD)
 _ROUNDING = "sampling.batch_size"
@@ -34,14 +34,16 @@ def impact(old: RunSettings, new: RunSettings, changed_data: Mapping[str, Collec
                 continue  # compared as a whole, below
             if _reads(phase, key, kept, wanted, old, new):
                 found.setdefault(phase, _changed(key, before, now))
-    for arm in (None, *new.arms):
-        phase = ppo_phase(arm)
-        if arm is not None and arm not in old.arms:
+    for variant in (None, *new.variants):
+        phase = ppo_phase(variant)
+        if variant is not None and variant not in old.variants:
             found.setdefault(phase, "is new")
             continue
-        sides = [settings.ppo_of(arm).model_dump(mode="json") for settings in (old, new)]
+        sides = [settings.ppo_of(variant).model_dump(mode="json") for settings in (old, new)]
         for key, before, now in _changes({"ppo": sides[0]}, {"ppo": sides[1]}):
-            found.setdefault(phase, _changed(key if arm is None else key.replace("ppo", f"arms.{arm}", 1), before, now))
+            found.setdefault(
+                phase, _changed(key if variant is None else key.replace("ppo", f"variants.{variant}", 1), before, now)
+            )
     return followed(new, found)
 
 
@@ -61,7 +63,7 @@ def phases_of(settings: RunSettings) -> list[str]:
     """The phases of a run with these settings, in their order; a variant is `arms/NAME`."""
     found: list[str] = []
     for step in todo(settings):
-        found += [ppo_phase(arm) for arm in (None, *settings.arms)] if step == PPO else [step]
+        found += [ppo_phase(variant) for variant in (None, *settings.variants)] if step == PPO else [step]
     return found
 
 
@@ -78,14 +80,14 @@ def require_ppo(run: Path, settings: RunSettings) -> None:
     raise RunError(f"PPO is not a step of {run}: {why}; {remedy if settings.data.preferences else 'name prompts'}")
 
 
-def require_program(settings: RunSettings, *arms: str | None) -> None:
+def require_program(settings: RunSettings, *variants: str | None) -> None:
     """PPO (of these variants; of all by default) must not need a reward that only a program has.
 
     Raises:
         RunError: it does.
     """
-    for arm in arms or (None, *settings.arms):
-        if settings.ppo_of(arm).scorer.chosen == "object":
+    for variant in variants or (None, *settings.variants):
+        if settings.ppo_of(variant).scorer.chosen == "object":
             raise RunError(
                 "ppo.scorer.kind: the reward of this run is a Python object, and only the "
                 "program that created it can continue: call triphase.train_ppo there, under "
@@ -106,7 +108,7 @@ def _changes(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tup
 
 
 def _is_of_ppo(key: str) -> bool:
-    return key.startswith(("ppo.", "arms"))
+    return key.startswith(("ppo.", "variants"))
 
 
 def _reads(
@@ -131,8 +133,8 @@ def _starts_from(phase: str, settings: RunSettings) -> tuple[str, ...]:
             return (SFT, SAMPLING, LABELING)
         case "evaluation":
             return tuple(phases_of(settings)[:-1])
-    arm = phase.rpartition("/")[2] if phase != PPO else None
-    return (SFT, REWARD) if _uses_reward_model(settings.ppo_of(arm)) else (SFT,)
+    variant = phase.rpartition("/")[2] if phase != PPO else None
+    return (SFT, REWARD) if _uses_reward_model(settings.ppo_of(variant)) else (SFT,)
 
 
 def _uses_reward_model(ppo: PPOSettings) -> bool:

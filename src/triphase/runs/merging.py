@@ -8,12 +8,13 @@ from typing import Literal
 from triphase.errors import RunError
 from triphase.models.roles import REWARD
 from triphase.records.files import atomic_directory
+from triphase.records.phase_names import PPO, SFT, ppo_phase
 from triphase.runs.model_card import with_run
 from triphase.runs.opening import open_policy, open_run, require_policy
 from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import PPO, SFT, is_whole, ppo_phase, rewrite_text
+from triphase.training.artifacts import is_whole, rewrite_text
 from triphase.training.finals import holds_whole_model, save_whole_model
 from triphase.training.reward_finals import load_reward_model, what_plain_libraries_miss
 from triphase.training.whole_reward import save_whole_reward_model
@@ -23,12 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 def merge_policy(
-    run: Path, to: Path, checkpoint: int | None = None, *, what: What = "policy", arm: str | None = None
+    run: Path, to: Path, checkpoint: int | None = None, *, what: What = "policy", variant: str | None = None
 ) -> None:
     """Write a policy of a run, or its reward model, to ``to`` as an ordinary checkpoint with a card.
 
-    ``arm`` is the variant, ``checkpoint`` an iteration of its PPO. The update B·A is added to each weight in float32
-    and rounded once to the base's dtype; a base that the run quantized is opened unquantized.
+    ``checkpoint`` is an iteration of PPO, of a variant if given. The update B·A is added to each weight in float32 and
+    rounded once to the base's dtype; a base that the run quantized is opened unquantized.
 
     Raises:
         RunError: the run has not trained it, or it is several models (an ensemble).
@@ -37,24 +38,24 @@ def merge_policy(
         _merge_reward(run, to)
         return
     if checkpoint is None:
-        _require_trained(run, what, arm)
-    shared, adapter, _ = open_policy(run, checkpoint, SFT if what == "sft" else arm, wide=True)
+        _require_trained(run, what, variant)
+    shared, adapter, _ = open_policy(run, checkpoint, SFT if what == "sft" else variant, wide=True)
     if adapter is not None:
         shared.adapters.merge(adapter)
     save_whole_model(shared, to)
-    _describe(to, run, load_settings(run), what, arm=arm, is_last=checkpoint is None)
+    _describe(to, run, load_settings(run), what, variant=variant, is_last=checkpoint is None)
 
 
-def copy_adapter(run: Path, to: Path, *, what: What = "policy", arm: str | None = None) -> None:
-    """Copy a phase's artifact (``arm``: the PPO of that variant), an adapter in peft's files, to ``to``, with a card.
+def copy_adapter(run: Path, to: Path, *, what: What = "policy", variant: str | None = None) -> None:
+    """Copy a phase's artifact (or that of a variant), an adapter in peft's files, to ``to``, with a card.
 
     Raises:
         RunError: the run has not trained it, or it contains all weights and not an adapter.
     """
     opened = open_run(run)
-    if arm is not None:
-        require_policy(opened, run, arm, None)
-    newest = ppo_phase(arm) if arm is not None or is_whole(opened.artifact(PPO)) else SFT
+    if variant is not None:
+        require_policy(opened, run, variant, None)
+    newest = ppo_phase(variant) if variant is not None or is_whole(opened.artifact(PPO)) else SFT
     final = opened.artifact({"policy": newest, "sft": SFT, "reward": "reward"}[what])
     if not is_whole(final):
         raise RunError(f"{run}: has no {what} yet; {_remedy(opened, run)}")
@@ -62,13 +63,13 @@ def copy_adapter(run: Path, to: Path, *, what: What = "policy", arm: str | None 
         raise RunError(f"{final}: contains full weights and no adapter; leave --adapter out")
     with atomic_directory(to) as folder:
         shutil.copytree(final, folder, dirs_exist_ok=True)
-    _describe(to, run, opened.settings, what, arm=arm)
+    _describe(to, run, opened.settings, what, variant=variant)
 
 
-def _require_trained(run: Path, what: What, arm: str | None) -> None:
+def _require_trained(run: Path, what: What, variant: str | None) -> None:
     """Refuse a policy that is the unchanged model, because the run starts from it and has not trained it (yet)."""
     opened = open_run(run)
-    trained = what == "policy" and is_whole(opened.artifact(ppo_phase(arm)))
+    trained = what == "policy" and is_whole(opened.artifact(ppo_phase(variant)))
     if opened.settings.sft_method == "none" and not trained:
         raise RunError(
             f"{run}: has not trained a policy, only the unchanged {opened.settings.model.name}; {_remedy(opened, run)}"
@@ -98,9 +99,9 @@ def _merge_reward(run: Path, to: Path) -> None:
 
 
 def _describe(
-    to: Path, run: Path, settings: RunSettings, what: str, *, arm: str | None = None, is_last: bool = True
+    to: Path, run: Path, settings: RunSettings, what: str, *, variant: str | None = None, is_last: bool = True
 ) -> None:
     """The measurements are of the last policy of the main PPO run, and belong in no other card."""
     card = (to / "README.md").read_text(encoding="utf-8")
-    own = settings.model_copy(update={"ppo": settings.ppo_of(arm)})
-    rewrite_text(to, "README.md", with_run(card, run, own, what, is_measured=arm is None and is_last))
+    own = settings.model_copy(update={"ppo": settings.ppo_of(variant)})
+    rewrite_text(to, "README.md", with_run(card, run, own, what, is_measured=variant is None and is_last))

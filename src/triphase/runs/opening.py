@@ -8,13 +8,14 @@ from triphase.errors import RunError
 from triphase.models.loading import load_model
 from triphase.models.roles import POLICY, SharedModel
 from triphase.monitoring.progress import SilentProgress
+from triphase.records.phase_names import PPO, SFT, ppo_phase
 from triphase.runs.checkpoints import load_policy_at, require_checkpoint
 from triphase.runs.directory import RunDirectory
 from triphase.runs.session import Run
 from triphase.runs.shared import require_shared
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import AdapterSettings, ModelSettings, RunSettings
-from triphase.training.artifacts import PPO, SFT, is_whole, ppo_phase
+from triphase.training.artifacts import is_whole
 from triphase.training.finals import holds_whole_model, load_policy
 from triphase.training.stopping import StopRequest
 
@@ -47,19 +48,19 @@ def open_policy(
     run = open_run(path, wide=wide)
     if policy is not None:
         require_policy(run, path, policy, checkpoint)
-    arm = None if policy in (None, SFT, PPO) else policy
+    variant = None if policy in (None, SFT, PPO) else policy
     if checkpoint is not None:
-        require_checkpoint(path, checkpoint, arm)
+        require_checkpoint(path, checkpoint, variant)
     settings = run.settings
     if not run.is_done("sft"):
         raise RunError(f"{path}: has no policy yet; run `triphase run` with its configuration first")
-    final = run.artifact(ppo_phase(arm))
+    final = run.artifact(ppo_phase(variant))
     trained = policy != SFT and is_whole(final)
     if checkpoint is None and trained and holds_whole_model(final):
         return run.whole_policy(final), None, settings
     shared = run.model()
     if checkpoint is not None:
-        found = load_policy_at(shared, path, checkpoint, settings.ppo_of(arm).method, arm)
+        found = load_policy_at(shared, path, checkpoint, settings.ppo_of(variant).method, variant)
         return found.model, found.adapter, settings
     if trained:
         load_policy(shared, POLICY, final)
@@ -73,9 +74,9 @@ def require_policy(run: Run, path: Path, policy: str, checkpoint: int | None) ->
     Raises:
         RunError: there is no such policy, or not yet.
     """
-    arms = run.settings.arms
-    if policy not in (SFT, PPO, *arms):
-        raise RunError(f"--policy {policy}: {path} has no such policy; it has {', '.join((SFT, PPO, *arms))}")
+    variants = run.settings.variants
+    if policy not in (SFT, PPO, *variants):
+        raise RunError(f"--policy {policy}: {path} has no such policy; it has {', '.join((SFT, PPO, *variants))}")
     if checkpoint is not None and policy == SFT:
         raise RunError(f"--checkpoint {checkpoint}: is an iteration of ppo, but --policy is {policy}; leave one out")
     if (

@@ -15,6 +15,7 @@ from triphase.phases.ppo import PPOPhase
 from triphase.phases.sft import SupervisedPhase
 from triphase.phases.sft_mix import SFTMix, visits
 from triphase.records.mixture import Mixture
+from triphase.records.phase_names import REWARD, ppo_phase
 from triphase.rewards.registry import kind_of
 from triphase.runs.rounds import continue_policy
 from triphase.runs.rows import mixture_figures
@@ -23,7 +24,7 @@ from triphase.runs.servers import shared_generator
 from triphase.runs.session import Run, as_split
 from triphase.settings.ppo import PPOSettings
 from triphase.tokens.encoding import encode_prompt
-from triphase.training.artifacts import REWARD, is_whole, ppo_phase
+from triphase.training.artifacts import is_whole
 from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.reward_finals import load_reward_model
 
@@ -47,10 +48,10 @@ def sft_phase(run: Run) -> tuple[SupervisedPhase, dict[str, Any]]:
 
 
 @contextmanager
-def ppo_phase_of(run: Run, arm: str | None) -> Iterator[PPOPhase]:
+def ppo_phase_of(run: Run, variant: str | None) -> Iterator[PPOPhase]:
     """PPO of the main run or of a variant, with its generator and scorer."""
     shared, prompts = run.model(), run.prompts("train")
-    name, settings, strategy = ppo_phase(arm), run.settings.ppo_of(arm), run.strategy
+    name, settings, strategy = ppo_phase(variant), run.settings.ppo_of(variant), run.strategy
     if not strategy.is_lead and shared.adapters.has(REWARD) and is_whole(run.artifact(REWARD)):
         load_reward_model(shared, run.artifact(REWARD))  # calibrated, as rank 0 has it
     limit, room = run.settings.model.max_length, settings.max_response_tokens
@@ -69,7 +70,7 @@ def ppo_phase_of(run: Run, arm: str | None) -> Iterator[PPOPhase]:
             seed=run.settings.seed if settings.seed is None else settings.seed,
             gold=run.gold,
             scorer=scorer,
-            guard=_guard(run, arm, settings),
+            guard=_guard(run, variant, settings),
             policy=policy,
             mix=_mix(run, settings),
             continues=bool(run.settings.earlier_rounds),
@@ -93,8 +94,8 @@ def _mixture(run: Run) -> Mixture:
     return Mixture(trained, weights, seed=run.settings.seed)
 
 
-def _guard(run: Run, arm: str | None, settings: PPOSettings) -> AlarmGuard:
-    guards, directory = run.settings.guards, run.part(ppo_phase(arm))
+def _guard(run: Run, variant: str | None, settings: PPOSettings) -> AlarmGuard:
+    guards, directory = run.settings.guards, run.part(ppo_phase(variant))
     limits = limits_for(
         settings.kl_budget,
         calibrated=kind_of(settings.scorer).needs_reward_model,
@@ -105,7 +106,7 @@ def _guard(run: Run, arm: str | None, settings: PPOSettings) -> AlarmGuard:
     samples = SampleLog(directory / SAMPLES)
     return AlarmGuard(
         guards,
-        replace(limits, variant=arm),
+        replace(limits, variant=variant),
         lambda: read_metrics(metrics),
         directory / CHECKPOINTS,
         samples=lambda iteration: samples.read(iteration - 1),

@@ -20,6 +20,7 @@ from triphase.phases.sampling import sample_responses
 from triphase.planning.plan import FILE_NAME as PLAN
 from triphase.planning.shortage import write_plan
 from triphase.records.files import write_json
+from triphase.records.phase_names import SFT, ppo_phase
 from triphase.records.types import Prompt
 from triphase.reports.contents import gaps_of
 from triphase.reports.page import write_report
@@ -37,7 +38,7 @@ from triphase.runs.rounds import sampled_as, sampled_policy
 from triphase.runs.rows import sample_row
 from triphase.runs.session import Run
 from triphase.runs.store_contents import is_noted, note_sampled
-from triphase.training.artifacts import SFT, is_usable, name_of, ppo_phase
+from triphase.training.artifacts import is_usable, name_of
 from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.finals import save_policy, save_trained, save_whole_model
 from triphase.training.loop import MetricsSink, run_loop
@@ -68,8 +69,8 @@ def run_all(run: Run) -> None:
 
 def run_every_ppo(run: Run) -> None:
     """Phase 3 of the main run and of each variant."""
-    for arm in (None, *run.settings.arms):
-        run_ppo(run, arm)
+    for variant in (None, *run.settings.variants):
+        run_ppo(run, variant)
 
 
 def run_sft(run: Run) -> None:
@@ -145,10 +146,10 @@ def run_labeling(run: Run) -> None:
         label(run)
 
 
-def run_ppo(run: Run, arm: str | None = None) -> None:
+def run_ppo(run: Run, variant: str | None = None) -> None:
     """Phase 3: PPO from the reference policy against the reward model; a variant is a separate PPO run."""
-    phase_name = ppo_phase(arm)
-    final, settings = run.artifact(phase_name), run.settings.ppo_of(arm)
+    phase_name = ppo_phase(variant)
+    final, settings = run.artifact(phase_name), run.settings.ppo_of(variant)
     if is_usable(final):
         _settle(run, phase_name)
         return
@@ -156,12 +157,12 @@ def run_ppo(run: Run, arm: str | None = None) -> None:
         run.model()  # without it nothing else need be checked
         if needs_reward_model_of(settings.scorer):
             require_reward_model(run)
-        run.share_phase("ppo", arm)
+        run.share_phase("ppo", variant)
         log = SampleLog(run.part(phase_name, "samples.jsonl"))
-        title = "PPO" if arm is None else f"PPO ({arm})"
+        title = "PPO" if variant is None else f"PPO ({variant})"
         shown = ("ppo/proxy_score", "ppo/gold_score", "ppo/reference_kl")
         with (
-            ppo_phase_of(run, arm) as phase,
+            ppo_phase_of(run, variant) as phase,
             kept(run, phase_name, title, settings.iterations, shown=shown, guard=phase.guard) as options,
         ):
             phase.on_samples = lambda iteration, found: _show(log, options.metrics, iteration, found)

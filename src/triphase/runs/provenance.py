@@ -13,6 +13,7 @@ import yaml
 
 from triphase import __version__
 from triphase.errors import RunError
+from triphase.settings.renamed import with_new_sections
 from triphase.settings.schema import RunSettings
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "pydantic", "sqlalchemy")
@@ -64,7 +65,7 @@ def as_yaml(config: Mapping[str, Any]) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The `config.yaml` of a run directory.
+    """The `config.yaml` of a run directory, with the sections of its settings under their current names.
 
     Raises:
         RunError: it cannot be read.
@@ -77,7 +78,10 @@ def read_config(path: Path) -> dict[str, Any]:
     parts = [found.get(name, {}) for name in ("settings", "versions", "data_fingerprints", "machine")]
     if not parts[0] or not all(isinstance(part, dict) for part in parts):
         raise RunError(f"{path} does not contain the settings of a run; restore it, or choose another name (--name)")
-    return found
+    try:
+        return {**found, "settings": with_new_sections(parts[0])}
+    except ValueError as error:
+        raise RunError(f"{path}: {error}; restore it, or choose another name (--name)") from None
 
 
 def _git_revision() -> str | None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from triphase.datacheck.reuse_checks import taken_artifacts
 from triphase.errors import RunError
+from triphase.records.phase_names import REWARD
 from triphase.runs.session import Run
 from triphase.runs.shared import require_shared
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import REWARD, Taken, has_trained, note_taken, taken_of
+from triphase.training.artifacts import Taken, has_trained, note_taken, taken_of
 
 _VERDICT = "verdict.json"
 _log = logging.getLogger(__name__)

@@ -14,10 +14,11 @@ from typing import Any
 from triphase.errors import RunError
 from triphase.monitoring.wording import percent
 from triphase.records.files import write_json
+from triphase.records.phase_names import REWARD, VARIANTS
 from triphase.reports.chance_check import ChanceVerdict, chance_verdict
 from triphase.reports.contents import read_pairs
 from triphase.runs.session import Run
-from triphase.training.artifacts import REWARD, is_whole
+from triphase.training.artifacts import is_whole
 from triphase.training.checkpoint_places import kept_steps
 
 FILE_NAME = "verdict.json"
@@ -79,7 +80,9 @@ def set_refused_aside(run: Run) -> None:
 
 def _has_begun(run: Run) -> bool:
     """Whether PPO, or a variant of it, has a checkpoint."""
-    return any(kept_steps(path) for path in (run.part("ppo", "checkpoints"), *run.path.glob("arms/*/checkpoints")))
+    return any(
+        kept_steps(path) for path in (run.part("ppo", "checkpoints"), *run.path.glob(f"{VARIANTS}/*/checkpoints"))
+    )
 
 
 def _refusal(run: Run, verdict: ChanceVerdict) -> str:

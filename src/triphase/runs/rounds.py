@@ -10,6 +10,7 @@ from pathlib import Path
 
 from triphase.models.roles import POLICY, SharedModel
 from triphase.monitoring.wording import percent
+from triphase.records.phase_names import PPO
 from triphase.records.types import RankedGroup
 from triphase.reports.rounds import BEFORE, FOLDER, accuracies_of
 from triphase.runs.opening import open_policy
@@ -19,7 +20,7 @@ from triphase.settings.places import expanded
 from triphase.settings.schema import RunSettings
 from triphase.store import open_store
 from triphase.store.database import FILE_NAME as STORE
-from triphase.training.artifacts import PPO, place_of
+from triphase.training.artifacts import place_of
 from triphase.training.finals import load_policy
 
 __all__ = ["BEFORE", "continue_policy", "earlier_rankings", "further_rounds", "newest_round", "sampled_as"]
@@ -48,7 +49,7 @@ def further_rounds(settings: RunSettings) -> Iterator[RunSettings]:
                 "seed": settings.seed + own,
                 "rounds": 1,
                 "earlier_rounds": tuple(before),
-                "arms": {},
+                "variants": {},
                 "sft": sft,
                 "ppo": ppo,
             }

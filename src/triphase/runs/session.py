@@ -27,6 +27,7 @@ from triphase.monitoring.progress import Progress, progress_for
 from triphase.planning.plan import sized_settings
 from triphase.planning.shortage import shortage_of
 from triphase.planning.warm_up import load_code
+from triphase.records.phase_names import REWARD, SFT, ppo_phase
 from triphase.records.types import Demonstration, Prompt
 from triphase.runs.base_dtype import inherited_dtype, kept_dtype
 from triphase.runs.base_model import BaseModel, automatic_dtype
@@ -37,7 +38,7 @@ from triphase.runs.ranks import Ranks, show_directory, threads_of
 from triphase.runs.store_contents import require_contents
 from triphase.settings.schema import ModelSettings, RunSettings
 from triphase.store import Store, open_store
-from triphase.training.artifacts import REWARD, SFT, fingerprint_of, is_whole, ppo_phase
+from triphase.training.artifacts import fingerprint_of, is_whole
 from triphase.training.artifacts import place_of as place_of_artifact
 from triphase.training.distributed.types import ALONE, Strategy
 from triphase.training.finals import load_policy
@@ -114,7 +115,7 @@ class Run:
 
     def is_done(self, step: str) -> bool:
         """Whether a step of the pipeline is finished, with all its results."""
-        ppo = [ppo_phase(arm) for arm in (None, *self.settings.arms)]
+        ppo = [ppo_phase(variant) for variant in (None, *self.settings.variants)]
         match step:
             case "sft":
                 return self.settings.sft_method == "none" or is_whole(self.artifact(SFT))
@@ -207,17 +208,17 @@ class Run:
         if self.stop.asked:
             raise Stopped
 
-    def share_phase(self, phase: str, arm: str | None = None) -> None:
+    def share_phase(self, phase: str, variant: str | None = None) -> None:
         """Call the other ranks, if any, to a phase that starts now."""
-        self.strategy.from_lead(lambda: [phase, arm, self._shared is not None])
+        self.strategy.from_lead(lambda: [phase, variant, self._shared is not None])
 
     def next_shared_phase(self) -> tuple[str, str | None]:
         """The phase (and variant) to which rank 0 calls this one; it waits as long as it takes."""
-        phase, arm, is_loaded = self.strategy.from_lead(lambda: list[str | None]())
+        phase, variant, is_loaded = self.strategy.from_lead(lambda: list[str | None]())
         if self.strategy.shards and not is_loaded:  # rank 0 loads it again, and its parts are this rank's
             self.forget_model()
             self._base.forget()
-        return str(phase), arm
+        return str(phase), variant
 
     def forget_model(self) -> None:
         """Release the model; the next phase loads it again."""

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from triphase.errors import RunError
-from triphase.training.artifacts import ARMS, TAKEN, Taken, damage_of, note_taken, sum_of, taken_of
+from triphase.records.phase_names import VARIANTS
+from triphase.training.artifacts import TAKEN, Taken, damage_of, note_taken, sum_of, taken_of
 
 
 def share(folder: Path, target: Path, phase: str, run: Path, place: Path) -> None:
@@ -22,7 +23,7 @@ def require_shared(run: Path) -> None:
     Raises:
         RunError: it is not.
     """
-    for note in sorted((*run.glob(f"*/{TAKEN}"), *run.glob(f"{ARMS}/*/{TAKEN}"))):
+    for note in sorted((*run.glob(f"*/{TAKEN}"), *run.glob(f"{VARIANTS}/*/{TAKEN}"))):
         phase = str(note.parent.relative_to(run))
         taken = taken_of(run, phase)
         if taken is None or not taken.shared:

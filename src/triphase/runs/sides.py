@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triphase.errors import RunError
+from triphase.records.phase_names import PPO, REWARD, SFT, VARIANTS, policy_of, ppo_phase, variant_of
 from triphase.runs.best_checkpoint import BEST
 from triphase.runs.checkpoints import checkpoints_of, require_checkpoint
 from triphase.runs.evaluation import AT
 from triphase.settings.loading import RUN_CONFIG, load_settings
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import ARMS, PPO, REWARD, SFT, is_place, is_whole, place_of, ppo_phase, sum_of
+from triphase.training.artifacts import is_place, is_whole, place_of, sum_of
 from triphase.training.checkpoint_places import CHECKPOINTS
 from triphase.training.checkpoint_places import place_of as place_of_checkpoint
 
 _DEEPEST = 4
-_PHASES = ((SFT,), (REWARD,), (PPO,), (ARMS,))
+_PHASES = ((SFT,), (REWARD,), (PPO,), (VARIANTS,))
 """Prefixes of paths inside a run; some may not exist: a run that trains no SFT policy has no `sft`."""
 _KEPT_BY_SIZE = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
 
@@ -79,17 +80,19 @@ def _policy_at(name: str, run: Path, settings: RunSettings, parts: tuple[str, ..
             return PPO if is_whole(place_of(run, PPO)) else SFT
         case ("sft" | "ppo" as phase,):
             return phase
-        case ("arms", arm) if arm in settings.arms:
-            return f"arm:{arm}"
+        case (folder, variant) if folder == VARIANTS and variant in settings.variants:
+            return policy_of(variant)
         case ("ppo", "checkpoints", step) if step.isdecimal():
             require_checkpoint(run, int(step))
             return f"{AT}{int(step)}"
-        case ("arms", arm, "checkpoints", step) if arm in settings.arms and step.isdecimal():
-            require_checkpoint(run, int(step), arm)
-            return f"arm:{arm}@{int(step)}"
+        case (folder, variant, "checkpoints", step) if (
+            folder == VARIANTS and variant in settings.variants and step.isdecimal()
+        ):
+            require_checkpoint(run, int(step), variant)
+            return f"{policy_of(variant)}@{int(step)}"
         case ("ppo", "best"):
             return BEST
-    trained = ["ppo", *(f"{ARMS}/{arm}" for arm in settings.arms)]
+    trained = ["ppo", *(ppo_phase(variant) for variant in settings.variants)]
     known = ", ".join(["sft", *trained, "ppo/best", *(f"{phase}/{CHECKPOINTS}/STEP" for phase in trained)])
     raise RunError(f"{name}: is not a policy of the run {run}; there are {known}")
 
@@ -99,14 +102,13 @@ def _of_run(name: str, run: Path, policy: str, settings: RunSettings) -> Compare
         return ComparedPolicy(name, run, policy, place_of(run, SFT), reference_digest(run, settings))
     named, _, step = policy.partition("@")
     if step:
-        arm = None if named == PPO else named.removeprefix("arm:")
-        final = place_of_checkpoint(checkpoints_of(run, arm), int(step))
+        final = place_of_checkpoint(checkpoints_of(run, variant_of(named)), int(step))
     elif policy == BEST:
         final = run / PPO / BEST
         if not is_whole(final):
             raise RunError(f"{name}: none is selected yet, or it is damaged; triphase evaluate {run} --checkpoint best")
     else:
-        phase = ppo_phase(policy.removeprefix("arm:")) if policy.startswith("arm:") else policy
+        phase = policy if (variant := variant_of(policy)) is None else ppo_phase(variant)
         final = place_of(run, phase)
         if not is_whole(final):
             raise RunError(f"{name}: {run} has no {phase} yet, or it is damaged; run `triphase run {run}`")

@@ -15,7 +15,12 @@ from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 
 _KL, _MEMBERS, _ROUNDS = 0.1, 4, 3
-_FREE: Mapping[str, str] = {"ppo.kl-coefficient": "0", "ppo.kl-target": "null", "ppo.kl-budget": "null", "arms": "{}"}
+_FREE: Mapping[str, str] = {
+    "ppo.kl-coefficient": "0",
+    "ppo.kl-target": "null",
+    "ppo.kl-budget": "null",
+    "variants": "{}",
+}
 _ONE: Mapping[str, str] = {"reward.ensemble.members": "1"}
 _ENSEMBLE: Mapping[str, str] = {"reward.ensemble.members": str(_MEMBERS), "reward.ensemble.combine": "worst"}
 
@@ -44,7 +49,7 @@ class StudyPoint:
 
 
 def variants_of(settings: RunSettings, names: Sequence[str] | None) -> list[Variant]:
-    """The variants by name: the built-in ones, and the variants of the run itself (`arms`).
+    """The variants by name: the built-in ones, and the variants of the run itself (`variants`).
 
     Raises:
         SettingsError: there is none of that name, or it does not apply to the run.
@@ -79,9 +84,9 @@ def _built_in(settings: RunSettings) -> Iterator[Variant]:
 
 
 def _own(settings: RunSettings) -> Iterator[Variant]:
-    for arm, changes in settings.arms.items():
+    for variant, changes in settings.variants.items():
         texts = {f"ppo.{key}": json.dumps(value) for key, value in _flat(changes)}
-        yield Variant(arm, {**texts, "arms": "{}"}, ", ".join(f"{key} {text}" for key, text in texts.items()))
+        yield Variant(variant, {**texts, "variants": "{}"}, ", ".join(f"{key} {text}" for key, text in texts.items()))
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

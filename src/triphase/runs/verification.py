@@ -16,6 +16,7 @@ import torch
 
 from triphase.errors import RunError
 from triphase.monitoring.progress import SilentProgress, SilentTrack
+from triphase.records.phase_names import REWARD, SFT, ppo_phase
 from triphase.runs import pipeline
 from triphase.runs.base_dtype import kept_dtype
 from triphase.runs.directory import RunDirectory
@@ -25,7 +26,7 @@ from triphase.runs.session import Run
 from triphase.settings.loading import load_settings
 from triphase.settings.schema import RunSettings
 from triphase.store.copying import copy_file
-from triphase.training.artifacts import REWARD, SFT, has_left, place_of
+from triphase.training.artifacts import has_left, place_of
 from triphase.training.checkpoint import load_latest
 from triphase.training.state import FINGERPRINTED
 from triphase.training.stopping import Stopped, StopRequest
@@ -62,14 +63,14 @@ def verify_run(path: Path, steps: int = FINGERPRINTED) -> list[Verification]:
     settings = settings.model_copy(update={"model": settings.model.model_copy(update=alike)})
     threads = read_config(path / "config.yaml").get("machine", {}).get("threads")
     phases: list[tuple[str, str | None]] = [("sft", None), ("reward", None), ("ppo", None)]
-    phases += [(f"arms/{arm}", arm) for arm in settings.arms]
+    phases += [(ppo_phase(variant), variant) for variant in settings.variants]
     found: list[Verification] = []
-    for phase, arm in phases:
+    for phase, variant in phases:
         recorded = _fingerprints(path / phase)
         if recorded:
             with tempfile.TemporaryDirectory() as folder:
                 copy = settings.model_copy(update={"output": folder, "threads": threads or settings.threads})
-                repeated = _repeat(path, copy, phase, arm, min(steps, len(recorded)))
+                repeated = _repeat(path, copy, phase, variant, min(steps, len(recorded)))
             wanted = sorted(recorded.items(), key=lambda item: int(item[0]))[:steps]
             found += [Verification(phase, int(step), value, repeated.get(step)) for step, value in wanted]
     if not found:
@@ -94,7 +95,7 @@ def _fingerprints(phase: Path) -> dict[str, str]:
     return {} if checkpoint is None else dict(checkpoint.values.get("fingerprints", {}))
 
 
-def _repeat(path: Path, settings: RunSettings, phase: str, arm: str | None, steps: int) -> dict[str, str]:
+def _repeat(path: Path, settings: RunSettings, phase: str, variant: str | None, steps: int) -> dict[str, str]:
 
     def again(run: Run) -> None:
         if phase == "sft":
@@ -102,7 +103,7 @@ def _repeat(path: Path, settings: RunSettings, phase: str, arm: str | None, step
         elif phase == "reward":
             run_reward(run)
         else:
-            pipeline.run_ppo(run, arm)
+            pipeline.run_ppo(run, variant)
 
     directory = RunDirectory(settings)
     _furnish(path, directory.path, phase)

@@ -15,6 +15,7 @@ from typing import NoReturn
 from triphase.models.critics import CRITIC
 from triphase.monitoring.log import without_secrets
 from triphase.monitoring.progress import SilentProgress
+from triphase.records.phase_names import ppo_phase
 from triphase.runs.directory import RunDirectory
 from triphase.runs.loop_options import kept
 from triphase.runs.phases import ppo_phase_of, sft_phase
@@ -22,7 +23,6 @@ from triphase.runs.ranks import show_directory
 from triphase.runs.reward_training import follow_reward
 from triphase.runs.session import Run
 from triphase.settings.schema import RunSettings
-from triphase.training.artifacts import ppo_phase
 from triphase.training.distributed.environment import RANKS
 from triphase.training.distributed.types import LeadEnded, Strategy
 from triphase.training.loop import run_loop
@@ -44,13 +44,13 @@ def follow(settings: RunSettings, strategy: Strategy) -> NoReturn:
     with _logged(directory.path / RANKS / f"{strategy.rank}.log"), StopRequest().listening() as stop:
         run = Run(settings, directory, SilentProgress(), stop, strategy=strategy)
         while True:
-            phase, arm = run.next_shared_phase()
-            _log.info("%s starts", phase if arm is None else f"{phase} ({arm})")
-            phases[phase](run, arm)
+            phase, variant = run.next_shared_phase()
+            _log.info("%s starts", phase if variant is None else f"{phase} ({variant})")
+            phases[phase](run, variant)
             _log.info("%s ends", phase)
 
 
-def _sft(run: Run, arm: str | None) -> None:
+def _sft(run: Run, variant: str | None) -> None:
     phase, _ = sft_phase(run)
     with kept(run, "sft", "", phase.total_steps, shown=()) as options:
         run_loop(phase, options)
@@ -59,14 +59,14 @@ def _sft(run: Run, arm: str | None) -> None:
     run.data.forget_demonstrations()
 
 
-def _reward(run: Run, arm: str | None) -> None:
+def _reward(run: Run, variant: str | None) -> None:
     follow_reward(run)
 
 
-def _ppo(run: Run, arm: str | None) -> None:
+def _ppo(run: Run, variant: str | None) -> None:
     with (
-        ppo_phase_of(run, arm) as phase,
-        kept(run, ppo_phase(arm), "", phase.total_steps, shown=(), guard=phase.guard) as options,
+        ppo_phase_of(run, variant) as phase,
+        kept(run, ppo_phase(variant), "", phase.total_steps, shown=(), guard=phase.guard) as options,
     ):
         run_loop(phase, options)
     run.model().adapters.remove(CRITIC)

@@ -58,4 +58,6 @@ def _has_preferences_alone(settings: RunSettings) -> bool:
 def _says_more(settings: RunSettings) -> bool:
     """Whether the settings mention labelers, variants, a scorer of PPO, or artifacts of earlier phases."""
     taken = settings.sft.taken_from is not None or settings.reward.taken_from is not None
-    return taken or settings.labeling.source != "none" or bool(settings.arms) or settings.ppo.scorer.chosen != "model"
+    return (
+        taken or settings.labeling.source != "none" or bool(settings.variants) or settings.ppo.scorer.chosen != "model"
+    )

@@ -74,9 +74,9 @@ def require_demonstrations_to_mix(settings: "RunSettings") -> None:
     """
     if settings.data.demonstrations:
         return
-    for arm in (None, *settings.arms):
-        if (mix := settings.ppo_of(arm).sft_mix) > 0:
-            name = "ppo.sft_mix" if arm is None else f"arms.{arm}.sft_mix"
+    for variant in (None, *settings.variants):
+        if (mix := settings.ppo_of(variant).sft_mix) > 0:
+            name = "ppo.sft_mix" if variant is None else f"variants.{variant}.sft_mix"
             raise ValueError(
                 f"{name} is {mix:g}, and data.demonstrations is empty; name demonstrations to mix in, or set {name}: 0"
             )
@@ -88,9 +88,9 @@ def require_full_weights_fit(settings: "RunSettings") -> None:
     Raises:
         ValueError: a setting conflicts with it.
     """
-    methods = {arm: settings.ppo_of(arm).method for arm in (None, *settings.arms)}
-    for arm in (arm for arm, method in methods.items() if method == "full"):
-        name = "ppo.method" if arm is None else f"arms.{arm}.method"
+    methods = {variant: settings.ppo_of(variant).method for variant in (None, *settings.variants)}
+    for variant in (variant for variant, method in methods.items() if method == "full"):
+        name = "ppo.method" if variant is None else f"variants.{variant}.method"
         if settings.model.dtype == "bfloat16":
             raise ValueError(
                 f"{name} is full, and model.dtype bfloat16 cannot hold its small updates; set model.dtype: float32"
@@ -112,8 +112,8 @@ def require_shardable(settings: "RunSettings") -> None:
         return
     found = [("sft.method", settings.sft_method)]
     found += [
-        ("ppo.method" if arm is None else f"arms.{arm}.method", settings.ppo_of(arm).method)
-        for arm in (None, *settings.arms)
+        ("ppo.method" if variant is None else f"variants.{variant}.method", settings.ppo_of(variant).method)
+        for variant in (None, *settings.variants)
     ]
     for name, method in found:
         if method == "full":
@@ -186,9 +186,9 @@ def require_rollouts_fit(settings: "RunSettings") -> None:
         ValueError: a setting conflicts with them, or needs them and there are none.
     """
     by_servers = settings.rollouts.by_servers
-    for arm in (None, *settings.arms):
-        name = "ppo.importance_limit" if arm is None else f"arms.{arm}.importance_limit"
-        ppo = settings.ppo_of(arm)
+    for variant in (None, *settings.variants):
+        name = "ppo.importance_limit" if variant is None else f"variants.{variant}.importance_limit"
+        ppo = settings.ppo_of(variant)
         limit = ppo.importance_limit
         if by_servers and ppo.temperature < _LOWEST_TEMPERATURE:
             raise ValueError(

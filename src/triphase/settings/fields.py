@@ -53,7 +53,7 @@ def settings_fields(model: type[Settings] = RunSettings, above: KeyPath = ()) ->
             defaults = None if field.is_required() else field.default
             yield from _with_defaults(settings_fields(section, path), defaults, len(path))
             continue
-        allowed = allowed_values(path) if path == ("arms",) else _allowed(model, name)
+        allowed = allowed_values(path) if path == ("variants",) else _allowed(model, name)
         yield SettingField(path, field.description or "", _default(field), allowed)
         if element is not None:
             yield from settings_fields(element, (*above, f"{name}[]"))
@@ -61,7 +61,7 @@ def settings_fields(model: type[Settings] = RunSettings, above: KeyPath = ()) ->
 
 def allowed_values(path: KeyPath) -> str:
     """The allowed values at ``path``, in words; empty if the path is not a setting."""
-    if path[:1] == ("arms",):
+    if path[:1] == ("variants",):
         return _allowed_below(PPOSettings, path[2:]) if len(path) > 2 else "a mapping of names to `ppo` settings"
     return _allowed_below(RunSettings, path)
 

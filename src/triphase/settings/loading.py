@@ -82,11 +82,11 @@ def settings_from(source: SettingsSource, overrides: Mapping[str, str] | None, b
     _refuse_odd_numbers(values, (), places)
     anchor_paths(values, base)
     given, values = values, _over_defaults(RunSettings, values)
-    arms = values.pop("arms", {})
+    variants = values.pop("variants", {})
     _validated(values, (), places)
-    for arm in arms if isinstance(arms, Mapping) else ():
-        _validated({**values, "arms": {arm: arms[arm]}}, ("arms", arm), places)
-    settings = _validated({**values, "arms": arms}, (), places)
+    for variant in variants if isinstance(variants, Mapping) else ():
+        _validated({**values, "variants": {variant: variants[variant]}}, ("variants", variant), places)
+    settings = _validated({**values, "variants": variants}, (), places)
     if source is whole:  # the settings of a run are below a key, and there every one is given
         note_idle_settings(given)
     return settings
@@ -111,11 +111,11 @@ class _Places:
         return f"{below[0]}: " if below else self.of(path)
 
 
-def _validated(values: Mapping[str, Any], arm: KeyPath, places: _Places) -> RunSettings:
+def _validated(values: Mapping[str, Any], variant: KeyPath, places: _Places) -> RunSettings:
     try:
         return RunSettings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(_explain(error, arm, places)) from None
+        raise SettingsError(_explain(error, variant, places)) from None
 
 
 def as_scalar(text: str) -> str:
@@ -155,8 +155,11 @@ def _inside(target: Any, key: str | int, flag: str) -> Any:
 def _rename_old(values: dict[str, Any], places: _Places, *, over: bool = False, quiet: bool = False) -> None:
     """Put settings under their current names; ``over`` for those of the command line, ``quiet`` for a run
     directory's."""
-    arms = values.get("arms")
-    sections = [((), "ppo"), *((("arms",), arm) for arm in (arms if isinstance(arms, dict) else ()))]
+    variants = values.get("variants")
+    sections = [
+        ((), "ppo"),
+        *((("variants",), variant) for variant in (variants if isinstance(variants, dict) else ())),
+    ]
     for above, name in sections:
         home = values[above[0]] if above else values
         section, path = home.get(name), (*above, name)
@@ -182,9 +185,9 @@ def _refuse_unknown(model: type[Settings], values: Any, path: KeyPath, places: _
         inner = (*path, key)
         if key not in model.model_fields:
             raise SettingsError(f"{places.of_unknown(inner)}unknown setting{_nearest(str(key), path, model)}")
-        if inner == ("arms",):
-            for arm, differences in value.items() if isinstance(value, Mapping) else ():
-                _refuse_unknown(PPOSettings, differences, ("arms", arm), places)
+        if inner == ("variants",):
+            for variant, differences in value.items() if isinstance(value, Mapping) else ():
+                _refuse_unknown(PPOSettings, differences, ("variants", variant), places)
             continue
         field = model.model_fields[key]
         section, element = section_of(field), element_of(field)
@@ -221,9 +224,9 @@ def _over_defaults(model: type[Settings], values: Any) -> Any:
     return result
 
 
-def _explain(error: ValidationError, arm: KeyPath, places: _Places) -> str:
+def _explain(error: ValidationError, variant: KeyPath, places: _Places) -> str:
     first = error.errors()[0]
-    loc = first["loc"] if first["loc"][:1] == ("arms",) else (*arm, *first["loc"])
+    loc = first["loc"] if first["loc"][:1] == ("variants",) else (*variant, *first["loc"])
     path = _path_in_schema(loc)
     others = {_path_in_schema(other["loc"]) for other in error.errors()} - {_path_in_schema(first["loc"])}
     more = f" (and {len(others)} more)" if others else ""
@@ -235,8 +238,8 @@ def _reason(error: ErrorDetails, loc: KeyPath, path: KeyPath) -> str:
         return f"is missing; give {allowed_values(path)}"
     if error["type"] in ("value_error", "assertion_error"):
         return str(error["ctx"]["error"])
-    if path[:1] == ("arms",) and len(path) == 2:
-        return "not a name for an arm; use small letters, digits and -, or give it a mapping of ppo settings"
+    if path[:1] == ("variants",) and len(path) == 2:
+        return "not a name for a variant; use small letters, digits and -, or give it a mapping of ppo settings"
     return f"{_shown(error['input'])} is not allowed; it must be {allowed_values(path)}"
 
 
@@ -250,7 +253,7 @@ def _path_in_schema(loc: KeyPath) -> KeyPath:
     path: KeyPath = ()
     model: type[Settings] | None = RunSettings
     for index, key in enumerate(loc):
-        if index == 1 and loc[0] == "arms":
+        if index == 1 and loc[0] == "variants":
             model = PPOSettings
         elif model is None or (not isinstance(key, int) and key not in model.model_fields):
             break

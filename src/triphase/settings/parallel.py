@@ -33,8 +33,8 @@ def require_work(settings: "RunSettings", processes: int) -> None:
         found.append(("sft.batch_size", settings.sft.batch_size, settings.sft.batch_size, "samples"))
     if settings.reward.taken_from is None:
         found.append(("reward.batch_size", settings.reward.batch_size, settings.reward.batch_size, "rankings"))
-    for arm in (None, *settings.arms):
-        ppo, section = settings.ppo_of(arm), "ppo" if arm is None else f"arms.{arm}"
+    for variant in (None, *settings.variants):
+        ppo, section = settings.ppo_of(variant), "ppo" if variant is None else f"variants.{variant}"
         shares = ppo.minibatch_size // ppo.responses_per_prompt
         found.append((f"{section}.minibatch_size", ppo.minibatch_size, shares, "prompts"))
     for setting, value, shares, what in found:

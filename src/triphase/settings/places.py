@@ -17,8 +17,8 @@ def anchor_paths(values: dict[str, Any], base: Path) -> None:
         for source in sources if isinstance(sources, list) else ():
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 source["path"] = _anchored(source["path"], base, file=True)
-    arms = values.get("arms")
-    for ppo in (values.get("ppo"), *(arms.values() if isinstance(arms, dict) else ())):
+    variants = values.get("variants")
+    for ppo in (values.get("ppo"), *(variants.values() if isinstance(variants, dict) else ())):
         anchor_scorer(ppo.get("scorer") if isinstance(ppo, dict) else None, base)
     _anchor_program(values.get("rollouts"), base)
     for name, keys in (("model", ("name", "adapter", "trust_remote_code")), ("sft", ("from",)), ("reward", ("from",))):

@@ -6,7 +6,7 @@ from typing import Any
 
 _log = logging.getLogger(__name__)
 
-SECTIONS = {"labelling": "labeling"}
+SECTIONS = {"labelling": "labeling", "arms": "variants"}
 """Old name of a section of the settings → its new name."""
 
 # Of the section ``ppo`` and of each variant: old name → (new name, old value → new value, note).

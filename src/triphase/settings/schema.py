@@ -195,7 +195,7 @@ class RunSettings(Settings):
     """Phase 2."""
     ppo: PPOSettings = PPOSettings()
     """Phase 3."""
-    arms: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], dict[str, Any]] = {}  # noqa: RUF012
+    variants: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], dict[str, Any]] = {}  # noqa: RUF012
     """Variants: further PPO runs, each with a name and the `ppo` settings that differ; the report compares them with
     the main run."""
     rollouts: RolloutSettings = RolloutSettings()
@@ -239,7 +239,7 @@ class RunSettings(Settings):
     def _who_ranks(self) -> str:
         data = self.data
         alone = not data.prompts and not (data.demonstrations and data.preferences)
-        scored = any(self.ppo_of(arm).scorer.by_reward_model for arm in (None, *self.arms))
+        scored = any(self.ppo_of(variant).scorer.by_reward_model for variant in (None, *self.variants))
         return "none" if alone or not scored or self.reward.taken_from is not None else "people"
 
     @property
@@ -252,24 +252,24 @@ class RunSettings(Settings):
     @property
     def has_critic(self) -> bool:
         """Whether a critic is trained, in the main run or in a variant."""
-        return any(self.ppo_of(arm).has_critic for arm in (None, *self.arms))
+        return any(self.ppo_of(variant).has_critic for variant in (None, *self.variants))
 
     @property
     def mixes_demonstrations(self) -> bool:
         """Whether PPO or a variant of it has a loss on demonstrations."""
-        return any(self.ppo_of(arm).sft_mix > 0 for arm in (None, *self.arms))
+        return any(self.ppo_of(variant).sft_mix > 0 for variant in (None, *self.variants))
 
     @property
     def trains_whole(self) -> bool:
         """Whether PPO or a variant of it trains every weight, which takes float32."""
-        return any(self.ppo_of(arm).method == "full" for arm in (None, *self.arms))
+        return any(self.ppo_of(variant).method == "full" for variant in (None, *self.variants))
 
-    def ppo_of(self, arm: str | None) -> PPOSettings:
+    def ppo_of(self, variant: str | None) -> PPOSettings:
         """The PPO settings of a variant (None for the main run): its differences over ``ppo``."""
-        if arm is None:
+        if variant is None:
             return self.ppo
         values = self.ppo.model_dump()
-        for key, value in with_new_names(self.arms[arm]).items():
+        for key, value in with_new_names(self.variants[variant]).items():
             if isinstance(value, dict) and isinstance(values.get(key), dict):
                 value = laid_over(values[key], value) if key == "scorer" else {**values[key], **value}
             values[key] = value

@@ -112,13 +112,14 @@ def normalized(path: KeyPath) -> KeyPath:
 
     In the config.yaml of a run all settings are under ``settings``.
     """
-    name_at = 2 if path[:2] == ("settings", "arms") else 1 if path[:1] == ("arms",) else -1
     section_at = 1 if path[:1] == ("settings",) else 0
-    spelled = [key if isinstance(key, int) or index == name_at else plain_key(key) for index, key in enumerate(path)]
+    spelled = [key if isinstance(key, int) else plain_key(key) for key in path]
     if section_at < len(spelled) and isinstance(section := spelled[section_at], str):
         if not section_at:  # the run directory of an older version is read without a note: nobody edits it
             note_old_section(section)
         spelled[section_at] = SECTIONS.get(section, section)
+        if spelled[section_at] == "variants":
+            spelled[section_at + 1 : section_at + 2] = path[section_at + 1 : section_at + 2]
     return tuple(spelled)
 
 

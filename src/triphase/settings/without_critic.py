@@ -44,7 +44,7 @@ def idle_settings(estimator: str, given: Mapping[str, Any]) -> list[str]:
 def note_idle_settings(values: Mapping[str, Any]) -> None:
     """Log which of a run's given, valid settings have no effect for PPO or a variant of it."""
     base = values.get("ppo", {})
-    sections = {"ppo": base, **{f"arms.{arm}": given for arm, given in values.get("arms", {}).items()}}
+    sections = {"ppo": base, **{f"variants.{variant}": given for variant, given in values.get("variants", {}).items()}}
     for name, given in sections.items():
         estimator = given.get("advantage_estimator", base.get("advantage_estimator", "gae"))
         idle = idle_settings(estimator, given)

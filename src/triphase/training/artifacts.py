@@ -19,17 +19,11 @@ from triphase.errors import RunError
 from triphase.records.files import fingerprint, make_directory, write_json
 from triphase.training.sealed import MANIFEST, find_damage, read_manifest, rewrite, sealed_directory
 
-SFT, REWARD, PPO, ARMS = "sft", "reward", "ppo", "arms"
 TAKEN = "taken.json"
 _NAME = "final"
 _ASIDE = f"{_NAME}-before-"
 _MADE_BY = "settings_sha256"
 _log = logging.getLogger(__name__)
-
-
-def ppo_phase(arm: str | None) -> str:
-    """The phase of a PPO run: the main one, or a variant."""
-    return PPO if arm is None else f"{ARMS}/{arm}"
 
 
 def name_of(phase: str) -> str:
