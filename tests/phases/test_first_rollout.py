@@ -29,6 +29,11 @@ def test_by_hand() -> None:
     assert START.length_share([1, 1, 1, 1], [9.0, 9.0, 9.0, 9.0]) == pytest.approx(-1.5 / 6.5)  # in spite of it
 
 
+def test_parts_are_quarters_of_the_lengths() -> None:
+    found = FirstRollout.of(range(1, 21), [0.0] * 20)
+    assert (found.edges, found.shares) == ((6.0, 11.0, 16.0), (0.25,) * 4)
+
+
 def test_of_one_and_of_two_scores() -> None:
     two = FirstRollout.of([1, 2], [0.0, 2.0])
     assert two.deviation == pytest.approx(1.0) and two.error == pytest.approx(1.0)  # √(2/1/2)

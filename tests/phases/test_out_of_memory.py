@@ -99,6 +99,13 @@ def test_a_skipped_step_before_the_lack_counts_once(tmp_path: Path, monkeypatch:
     assert ends[0] == ends[1]
 
 
+@pytest.mark.parametrize(("most", "left"), [(9, None), (10, 5)])
+def test_passes_are_never_smaller_than_the_longest_row(most: int, left: int | None) -> None:
+    phase = supervised(most)
+    phase.lengths = [4, 9, 6]
+    assert phase.halve_microbatches() == left
+
+
 def test_passes_of_one_row_cannot_be_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         carried(supervised(160), tmp_path, monkeypatch, Scarce(room=3))

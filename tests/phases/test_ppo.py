@@ -268,3 +268,12 @@ def test_one_episode_alone_is_a_batch() -> None:
     assert metrics["ppo/steps"] == 1 and metrics["ppo/skipped_steps"] == 0
     assert all(math.isfinite(value) for value in metrics.values())
     assert all(f"ppo/seconds_{part}" in metrics for part in ("generation", "scoring", "update"))
+
+
+@pytest.mark.parametrize(("schedule", "factors"), [("restart", (1, 1, 1 / 2)), ("stretch", (1, 2 / 3, 1 / 3))])
+def test_the_learning_rate_of_an_extended_run_follows_its_schedule(schedule: str, factors: tuple[float, ...]) -> None:
+    """One step per iteration, linear to 0: over 1 iteration, then anew over the 2 that were added, or over all 3."""
+    extensions = [{"at": 1, "schedule": schedule}]
+    ppo = phase(settings(batch_size=2, minibatch_size=2, epochs=1, extensions=extensions))
+    found = [ppo.advance(iteration)["ppo/learning_rate"] for iteration in range(3)]
+    assert found == pytest.approx([2e-3 * factor for factor in factors])

@@ -1,11 +1,14 @@
 """Two ranks sample together: each its own share, and both know all responses in the order of the requests."""
 
+import json
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from triphase.phases.rank_sharing import SharedGenerator
+from triphase.phases.rank_sharing import LedGenerator, SharedGenerator
 from triphase.rollouts.types import Generated, Request
 from triphase.training.distributed.types import Strategy
 
@@ -47,3 +50,21 @@ def test_each_rank_answers_its_share_and_knows_all() -> None:
     assert alone == [Generated((), False), ANSWERS[1], Generated((), False)]
     found = sample([0, 2], lambda rows: rows.add_(sent[0]))
     assert [(each.ids, each.finished) for each in found] == [(each.ids, each.finished) for each in ANSWERS]
+
+
+def test_rank_0_asks_the_servers_and_both_know_all() -> None:
+    class Told(Half):
+        def from_lead(self, value: Callable[[], Any]) -> Any:
+            return json.loads(json.dumps(value())) if self.rank == 0 else told
+
+    lead, other = Told([], list.append), Told([], list.append)
+    lead.rank, other.rank = 0, 1
+    answers = [Generated((7, 8), True, (-0.5, -1.0)), Generated((), False)]
+    servers = SimpleNamespace(generate=lambda requests, **_: answers[: len(requests)])
+    told = [[[7, 8], True, [-0.5, -1.0]], [[], False, None]]
+    for generator in (LedGenerator(servers, lead), LedGenerator(None, other)):
+        found = generator.generate(REQUESTS[:2], temperature=1.0, max_response_tokens=3)
+        assert [(each.ids, each.finished, each.logprobs) for each in found] == [
+            ((7, 8), True, (-0.5, -1.0)),
+            ((), False, None),
+        ]

@@ -191,3 +191,16 @@ def test_the_trunk_reads_held_out_samples_once_and_the_loss_is_the_same_after_tr
     assert not read
     with shared.role(REFERENCE):
         assert again == pytest.approx(plain_loss(shared, MADE[6:]), abs=1e-6)
+
+
+@pytest.mark.parametrize(("visits", "read"), [(1, 3), (2, 2)])
+def test_the_trunk_keeps_a_sample_that_is_visited_twice_even_if_it_is_the_only_one(
+    visits: int, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, seen = shared_model(), []
+    subject = phase(shared, MADE[:1], order=[0] * visits, batch_size=1)
+    trunk = shared.trunk
+    monkeypatch.setattr(shared, "trunk", lambda batch: seen.append(batch) or trunk(batch))
+    for _ in range(read):
+        subject.advance(0)
+    assert len(seen) == (1 if visits > 1 else read)

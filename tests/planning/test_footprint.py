@@ -1,6 +1,7 @@
 """Footprints agree with what the phases allocate: the same phases run under a meter, on tensors with data."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +9,19 @@ import torch
 from tests.small import shared_model
 
 from triphase.footprints.cost import CostModel
-from triphase.footprints.moments import ACTIVATIONS, ALLOCATOR, BASE, CACHE, CHUNK, KERNELS, TEMPORARY, TRUNK, Footprint
-from triphase.footprints.work import Work
+from triphase.footprints.moments import (
+    ACTIVATIONS,
+    ALLOCATOR,
+    BASE,
+    CACHE,
+    CHUNK,
+    KERNELS,
+    TEMPORARY,
+    TRUNK,
+    Footprint,
+    Moment,
+)
+from triphase.footprints.work import Shape, Work
 from triphase.footprints.workload import Lengths, Workload
 from triphase.models.policies import policy_for
 from triphase.models.roles import POLICY, REFERENCE, REWARD, SharedModel
@@ -291,3 +303,66 @@ def test_kept_trunk_states_stay_within_their_budget() -> None:
     assert found.peak.parts[TRUNK] == pytest.approx(1e5)
     none = run_settings(adapters={"layers": 3, "rank": 4, "trunk_cache_gb": 0.0, "trunk_file_gb": 0.0})
     assert sft_footprint(planner(none, shared)).flops["forward"] > found.flops["forward"]
+
+
+def moment(found: Footprint, name: str) -> Moment:
+    return next(each for each in found.moments if each.name == name)
+
+
+def test_gradients_are_there_during_an_update_of_several_passes() -> None:
+    for most, several in ((512, True), (1024, False)):  # 24 rows of 32 tokens: two passes, or one
+        settings = run_settings(sft={"batch_size": 24, "microbatch_tokens": most, "optimizer": OPTIMIZER})
+        assert (moment(sft_footprint(planner(settings, model())), "update").parts["gradients"] > 0) is several
+
+
+def test_held_out_demonstrations_are_cached_unless_every_weight_is_trained() -> None:
+    whole = {"method": "full", "batch_size": 24, "microbatch_tokens": 512, "optimizer": OPTIMIZER}
+    for changes, kept in (({}, (64 + 16) * (PROMPT + RESPONSE) * 128 * 4), ({"sft": whole}, None)):
+        cost = planner(run_settings(**changes), model())
+        held = Lengths([(PROMPT, RESPONSE)] * 16, 16)
+        cost.load = replace(cost.load, heldout_demonstrations=held)
+        found = sft_footprint(cost)
+        looked = moment(found, "held-out loss")
+        assert looked.parts.get(TRUNK) == kept and looked.parts["gradients"] == 0
+        assert looked.shape == Shape(16, PROMPT + RESPONSE, 16 * RESPONSE)
+
+
+def test_scoring_by_the_reward_model_has_a_score_for_each_response() -> None:
+    cost = planner(run_settings(), model())
+    found, length = reward_footprint(cost), PROMPT + ANSWERS * RESPONSE
+    rows = 512 // length
+    shape = Shape(rows, length, rows * ANSWERS, packed=True)
+    assert moment(found, "update").shape == moment(found, "scoring").shape == shape
+    looked = max(cost.work.reward(shape, train=False).peak, cost.work.trunk(shape).peak)
+    assert moment(found, "scoring").parts[TEMPORARY] == looked
+
+
+def test_two_heads_score_every_ranking_once_more() -> None:
+    plain, heads = (
+        planner(run_settings(reward={**run_settings().reward.model_dump(by_alias=True), "length": kind}), model())
+        for kind in ("raw", "two-heads")
+    )
+    found, more = reward_footprint(plain), reward_footprint(heads)
+    shape = moment(more, "update").shape
+    each = heads.work.reward(shape, train=False).flops / shape.tokens
+    added = 24 * (PROMPT + ANSWERS * RESPONSE) * 2  # of two epochs
+    assert more.flops["forward"] - found.flops["forward"] == pytest.approx(each * added)
+    assert more.tokens["forward"] - found.tokens["forward"] == added
+
+
+def test_a_reset_reference_and_a_critic_with_an_adapter_are_each_one_more_forward_pass() -> None:
+    ppo = run_settings().ppo.model_dump()
+    plain, reset, critic = (
+        ppo_footprint(planner(run_settings(ppo={**ppo, **changes}), model()), None).flops["forward"]
+        for changes in ({}, {"reference_reset_every": 2}, {"critic": "adapter"})
+    )
+    assert reset - plain == pytest.approx(critic - plain) and reset > plain
+
+
+def test_demonstrations_that_are_mixed_in_are_an_update_of_their_own() -> None:
+    ppo = {**run_settings().ppo.model_dump(), "sft_mix": 0.5, "iterations": 3}
+    settings = run_settings(ppo=ppo, data={"demonstrations": [{"path": "d.jsonl"}]})
+    cost = planner(settings, model())
+    found = moment(ppo_footprint(cost, None), "update on demonstrations")
+    assert found.shape == Shape(16, PROMPT + RESPONSE, 16 * RESPONSE)
+    assert found.parts[ACTIVATIONS] == cost.work.policy(found.shape, train=True, again=True).kept

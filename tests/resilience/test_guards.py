@@ -194,10 +194,13 @@ def test_stop_ends_with_the_weights_from_before_the_alarm(tmp_path: Path) -> Non
     assert weight == stopped - 3 < 6
 
 
-def test_rollback_goes_on_from_them_more_carefully_and_then_stops(tmp_path: Path) -> None:
+def test_rollback_goes_on_from_them_more_carefully_and_then_stops(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = GuardSettings(on_alarm="rollback", rollbacks=1)
     made = Descent(tmp_path / "a", settings, collapse=6, until=9)
     assert made.run(14) < 14
+    assert "PPO returns to the weights after iteration" in caplog.text and "before it was extended" not in caplog.text
     assert len(made.state.values.rollbacks) == 1 and made.state.values.finished is None
     assert made.state.updater.rate_scale == 0.5 and made.state.values.kl_coefficient == 0.2
     lasting = Descent(tmp_path / "b", settings, collapse=6)

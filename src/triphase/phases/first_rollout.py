@@ -12,7 +12,7 @@ by length strata as in Singhal et al. (arXiv 2310.03716), Sec. 4.
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 _QUARTERS = 4
@@ -53,13 +53,9 @@ class FirstRollout:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `as_json`."""
+        """From the fields as a checkpoint stores them: tuples are lists."""
         lists = {name: tuple(values[name]) for name in ("edges", "shares", "means")}
         return cls(**{**values, **lists})
-
-    def as_json(self) -> dict[str, Any]:
-        """As stored in a checkpoint."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def figures(self, lengths: Sequence[int], scores: Sequence[float]) -> dict[str, float]:
         """The metrics of a later rollout relative to it."""
