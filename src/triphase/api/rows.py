@@ -1,4 +1,4 @@
-"""Records passed in memory: written into the run directory as a data file, so that the run can resume without them.
+"""Records passed in memory, written to a data file of the run, which can then resume without them.
 
 The file is named after its content. So another start with the same records finds it, and one with others never
 overwrites what a phase has read.

@@ -1,4 +1,4 @@
-"""``label score``: scores of trained reward models for the responses in a store, so that uncertain ones come first.
+"""``label score``: scores of reward models for the responses in a store; uncertain ones are ranked first.
 
 The labeling application never imports torch; so the scores are computed here, stored, and read from the store.
 """

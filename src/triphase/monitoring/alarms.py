@@ -1,4 +1,4 @@
-"""Rules over the metrics of PPO: signs of reward hacking and of a collapsing policy, each with its numbers and remedy.
+"""Rules over the metrics of PPO: signs of reward hacking and of a collapsing policy, with remedies.
 
 Pure functions of the rows of ppo/metrics.jsonl. "The start" is the first iteration: its rollout is written by the SFT
 policy. A rule raises an alarm if its limit is exceeded by more than noise (noise.py); an alarm that was raised during a

@@ -1,4 +1,4 @@
-"""log.jsonl: the events of a run, one JSON object per line, and the same as readable lines where progress is shown.
+"""log.jsonl: the events of a run, one JSON object per line, and the same as readable lines on the terminal.
 
 A line has ``time`` (UTC), ``level``, ``source`` and ``message``; an error that is a defect has its ``traceback``.
 Values of environment variables that are named like secrets are redacted. A log that cannot be written stops nothing.

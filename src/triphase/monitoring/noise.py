@@ -1,4 +1,4 @@
-"""A metric of PPO over iterations, each value with its standard error, so that a rule can tell a change from noise.
+"""A metric of PPO over iterations with standard errors, which tell a change from noise.
 
 The error of an iteration is the greater of two:
 

@@ -1,4 +1,4 @@
-"""Progress of long work: bars with rate, time spent, time left and current metrics; plain lines without a terminal.
+"""Progress bars with rate, elapsed and remaining time and metrics; plain lines without a terminal.
 
 Code takes a ``Progress`` and knows nothing of terminals:
 

@@ -1,4 +1,4 @@
-"""The reward model with two heads: one for quality, one for length, trained together; the quality head alone scores.
+"""The reward model with two heads, for quality and for length; only the quality head scores.
 
     L(θ) = Bradley–Terry( r_Q + r_L ) + λ·( ρ(r_Q, l)² − s·ρ(r_L, l) + |cos(w_Q, w_L)| )
 

@@ -1,4 +1,4 @@
-"""Resolves the name of a data file to a regular file; anything else with that name is recognized before it is opened.
+"""Resolves the name of a data file to a regular file; anything else is recognized before it is opened.
 
 Opening a pipe blocks, a device has no end, and an invalid name is an error of its own type. So the name is looked up
 first, and only a regular file is read.

@@ -1,4 +1,4 @@
-"""How the responses to the same prompts changed over PPO: a fixed choice of prompts, so that none is cherry-picked."""
+"""How the responses to a fixed choice of prompts changed over PPO."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""The held-out judgments that the reward model contradicts most, and those that it cannot decide, with their texts."""
+"""The held-out judgments that the reward model contradicts most, or cannot decide, with their texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Sampling on a CUDA device: the whole step of all rows is captured once for each width, and replayed for each token.
+"""Sampling on a CUDA device: a step of all rows is captured once for each width and replayed for each token.
 
 Sampling a token, processing it through every layer and recording which rows have ended are dozens of small kernels in
 each layer: from Python each waits for the next launch. Captured as one CUDA graph the GPU runs them back to back, and

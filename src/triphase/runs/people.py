@@ -1,5 +1,7 @@
-"""People as the judges of a comparison: its responses are in a store next to it, are ranked blind on the labeling page,
-and the rankings become duels. The page is served by `triphase label serve` over the comparison's directory.
+"""People as the judges of a comparison.
+
+They rank its responses blind on the labeling page, from a store in the comparison's directory, which
+`triphase label serve` serves; the rankings become duels.
 """
 
 import itertools

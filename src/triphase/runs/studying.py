@@ -1,4 +1,4 @@
-"""A study: variants of a run with other remedies against reward hacking, each over several seeds, as a sweep's runs."""
+"""A study: variants of a run with other remedies against reward hacking, each over several seeds."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

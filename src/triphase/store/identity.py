@@ -1,6 +1,4 @@
-"""Ids that are derived from content, so that the same record has the same id everywhere. See also ``records.identity``
-for prompts.
-"""
+"""Ids derived from content, so that a record has the same id everywhere (of prompts: ``records.identity``)."""
 
 import hashlib
 import json

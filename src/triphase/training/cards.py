@@ -1,4 +1,4 @@
-"""The README.md of an exported directory: what it contains, and the calls of plain libraries that load it correctly.
+"""The README.md of an exported directory: its contents, and how plain libraries load them.
 
 The tests run its Python blocks unchanged.
 """

@@ -1,4 +1,4 @@
-"""The columns of a row with ``chosen`` and ``rejected`` besides the two texts, as in our own export of comparisons."""
+"""The other columns of a row with ``chosen`` and ``rejected``, as in our own export of comparisons."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Rows of the format ``store``, checked column by column: valid rows can be stored in every database and displayed."""
+"""Rows of the format ``store``, checked column by column, so that every database can store them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Statistics for the lead's pages and ``label stats``: progress with forecast, agreement, and each labeler's record."""
+"""Statistics for the lead: progress with forecast, agreement, and each labeler's record."""
 
 import json
 from collections import Counter, defaultdict

@@ -1,4 +1,4 @@
-"""The content of an answer, by position as the page sends it: checked, mapped to ids, and compared with the stored."""
+"""The content of an answer as the page sends it: checked, mapped to ids, compared with the stored one."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What each rank needs next, sent to all, so that ranks that hold parts of one model never wait for different ones.
+"""What each rank needs next, sent to all: ranks with parts of one model never wait for different ones.
 
 A round is one number from each rank. It lasts until all have arrived, and rank 0 may take any time between two.
 """
